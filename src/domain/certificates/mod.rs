@@ -1,0 +1,1 @@
+//! Pure. The SMKI certificate profile.

@@ -1,0 +1,1 @@
+//! Pure. What the PMA determined, and who signed it.

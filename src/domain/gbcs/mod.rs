@@ -1,0 +1,1 @@
+//! Pure. Octets ⇄ typed GBCS messages.

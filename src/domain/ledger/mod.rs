@@ -1,0 +1,1 @@
+//! Pure. Entries, the Merkle tree over them, checkpoints and proofs.

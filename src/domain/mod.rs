@@ -1,0 +1,13 @@
+//! Pure. Octets and facts in, values out: no file, socket, clock, random source, database or PKCS#11 in here.
+//!
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← audit`.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod certificates;
+pub mod determination;
+pub mod gbcs;
+pub mod ledger;
+pub mod names;
+pub mod policy;
+pub mod time;

@@ -1,0 +1,1 @@
+//! Pure. The policy, and what it permits.

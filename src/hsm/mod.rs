@@ -1,0 +1,1 @@
+//! Shell: the only way to a private key.

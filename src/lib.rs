@@ -1,0 +1,8 @@
+//! `smkid`, an HSM-backed SMKI key management daemon, and `smkictl`, its admin CLI.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod domain;
+pub mod hsm;
+pub mod store;

@@ -1,1 +1,3 @@
 //! Pure. Entries, the Merkle tree over them, checkpoints and proofs.
+
+pub mod entry;

@@ -1,0 +1,641 @@
+//! Pure. What the ledger says: one closed enum of events, and their one encoding.
+//!
+//! A leaf is one UTF-8 JSON object of at most [`LEAF_LEN_MAX`] octets, with the fields in the order in which they stand here:
+//!
+//! ```json
+//! {"v":1,"at":"2017-07-21T10:00:00.000Z","clock":"trusted",
+//!  "by":{"account":"alice","role":"operator","channel":"socket"},
+//!  "event":{"intent":{"batch":41,"template":"esme","device":"00DB1234567890A0","counter":7000,"attempt":1,"command":"5a41…"}}}
+//! ```
+//!
+//! It is written once and never re-serialised: what is hashed is what was stored. Every document that somebody signed, and
+//! everything larger, lies in the blob store and goes in by SHA-256.
+//!
+//! *Warning:* these types are what lies in ledgers. A new kind of event is one more variant of [`Event`]; a changed
+//! meaning is a new version of the entry.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
+    RequestId, TemplateName, TokenName,
+};
+use crate::domain::time::Timestamp;
+
+/// The greatest length of a leaf in octets: a C2SP tlog-tiles entry has a uint16 length.
+pub const LEAF_LEN_MAX: usize = 65_535;
+
+/// The version that this program writes, and the only one it reads.
+pub const VERSION: u8 = 1;
+
+/// One entry of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// [`VERSION`].
+    pub v: u8,
+    /// When, by the daemon's clock. Never before the entry that precedes it.
+    pub at: Timestamp,
+    /// What the clock was worth at that moment.
+    pub clock: ClockState,
+    /// Who asked.
+    pub by: Actor,
+    /// What.
+    pub event: Event,
+}
+
+/// Whether the time of an entry can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockState {
+    /// The wall clock and the monotonic one agree since the start.
+    Trusted,
+    /// The wall clock jumped; nothing is signed until an operator has looked at it.
+    Untrusted,
+}
+
+/// Who asked for what an entry records. An account *asks*; it is never evidence that anyone approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Actor {
+    /// The person whom the policy in force maps the account to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<PersonId>,
+    /// The account, as the operating system names it, or `smkid` for what the daemon does by itself.
+    pub account: Box<str>,
+    /// In which role it acted.
+    pub role: Role,
+    /// By which way it came.
+    pub channel: Channel,
+}
+
+impl Actor {
+    /// The daemon itself: starts, resumptions, outcomes.
+    pub fn daemon() -> Self {
+        Self { person: None, account: "smkid".into(), role: Role::Daemon, channel: Channel::Internal }
+    }
+}
+
+/// What an account may do by its UNIX groups; approving is not among it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs the procedure.
+    Operator,
+    /// Reads everything, changes nothing.
+    Auditor,
+    /// Any other authenticated account: may deliver signed documents.
+    Account,
+    /// Whoever conducts a key ceremony at the console.
+    Ceremony,
+    /// The daemon itself.
+    Daemon,
+}
+
+/// The way by which a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channel {
+    /// The Unix socket, with peer credentials.
+    Socket,
+    /// The console of the ceremony.
+    Console,
+    /// The daemon's own doing.
+    Internal,
+}
+
+/// What happened. Externally tagged: `{"intent":{…}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The ledger begins. Always, and only, leaf 0.
+    Genesis(Genesis),
+    /// A policy came into force.
+    PolicyAdopted(PolicyAdopted),
+    /// A certification request is about to be signed with one of our keys.
+    CertificationIntent(CertificationIntent),
+    /// The certificate issued for one of our keys was imported, with its path.
+    CertificateImported(CertificateImported),
+    /// The daemon started.
+    Started(Started),
+    /// The daemon stopped in order.
+    Stopped(Stopped),
+    /// An incident was opened.
+    IncidentOpened(IncidentOpened),
+    /// An incident was closed.
+    IncidentClosed(IncidentClosed),
+    /// A determination of the SMKI PMA with enough signatures was taken in.
+    DeterminationRecorded(DeterminationRecorded),
+    /// The scope that a determination had left for later was taken in.
+    ScheduleRecorded(ScheduleRecorded),
+    /// One PMA member suspended a determination.
+    DeterminationSuspended(DeterminationSuspended),
+    /// The SMKI PMA withdrew a determination.
+    DeterminationWithdrawn(DeterminationWithdrawn),
+    /// A key can be used from here on.
+    KeyActivated(KeyActivated),
+    /// A key can be used no longer.
+    KeyLocked(KeyLocked),
+    /// A request to sign was taken in: the context of the intents that name it.
+    Batch(Batch),
+    /// One command is about to be signed. What is counted is intents, whatever becomes of them.
+    Intent(Intent),
+    /// What became of an intent.
+    Outcome(Outcome),
+    /// Signed commands are about to be handed to whoever asked.
+    Released(Released),
+    /// What is to become of an intent whose outcome is unknown.
+    Settled(Settled),
+    /// Something was asked for and not done.
+    Refused(Refused),
+    /// Refusals beyond the rate of an account, counted instead of told one by one.
+    RefusalsFolded(RefusalsFolded),
+    /// The wall clock moved against the monotonic one.
+    ClockJumped(ClockJumped),
+    /// An operator looked at the clock after a jump and accepted it.
+    ClockAccepted(ClockAccepted),
+}
+
+/// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// The first line of every checkpoint.
+    pub origin: Origin,
+    /// Live or exercise, for ever.
+    pub purpose: Purpose,
+    /// 128 random bits in hexadecimal, so that no two ledgers begin alike.
+    pub nonce: RequestId,
+    /// The keys made at the ceremony.
+    pub keys: Vec<KeyRecord>,
+    /// The digest of the first policy; its adoption is leaf 1.
+    pub policy: Digest,
+}
+
+/// A key pair on a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// Its `CKA_LABEL`.
+    pub label: KeyLabel,
+    /// What it is for.
+    #[serde(rename = "use")]
+    pub use_: KeyUse,
+    /// The token, as policy and configuration call it.
+    pub token: TokenName,
+    /// The serial number of that token at the ceremony.
+    pub serial: Box<str>,
+    /// Its `CKA_ID`.
+    pub id: KeyId,
+    /// SHA-256 of its DER SubjectPublicKeyInfo.
+    pub spki_sha256: Digest,
+    /// The DER SubjectPublicKeyInfo in base64.
+    pub spki: Box<str>,
+}
+
+/// A signature of a person over a document, verified when it was taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignatureRecord {
+    /// Who, by the policy in force.
+    pub person: PersonId,
+    /// SHA-256 of the DER SubjectPublicKeyInfo it verified under.
+    pub spki: Digest,
+    /// The detached CMS signature, a blob.
+    pub p7s: Digest,
+}
+
+/// A policy came into force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyAdopted {
+    /// 1 for the first.
+    pub sequence: u64,
+    /// The policy's digest. Its `sha256sum` lines are a blob under this digest, each of its files another.
+    pub policy: Digest,
+    /// The policy before.
+    pub predecessor: Option<Digest>,
+    /// The adoption document, a blob.
+    pub document: Digest,
+    /// Who signed it.
+    pub signatures: Vec<SignatureRecord>,
+    /// The determinations that stay in force; others are suspended.
+    pub carries_over: Vec<DeterminationId>,
+}
+
+/// A certification request is about to be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificationIntent {
+    /// The key.
+    pub key: KeyLabel,
+    /// The DER CertificationRequestInfo, a blob: exactly the octets to be signed.
+    pub request_info: Digest,
+}
+
+/// A certificate for one of our keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateImported {
+    /// The key.
+    pub key: KeyLabel,
+    /// Whose certificate it is: the Business Originator ID of commands signed with the key.
+    pub party: PartyId,
+    /// The DER certificate, a blob.
+    pub certificate: Digest,
+    /// The certificates above it, leaf side first, root last; blobs.
+    pub path: Vec<Digest>,
+}
+
+/// The daemon started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    /// The program's version.
+    pub version: Box<str>,
+    /// SHA-256 of the program file.
+    pub program: Digest,
+    /// SHA-256 of the configuration file.
+    pub configuration: Digest,
+}
+
+/// The daemon stopped in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stopped {
+    /// Why, such as `SIGTERM`.
+    pub reason: Box<str>,
+}
+
+/// The certificate whose Private Key is, or may be, Compromised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compromised {
+    /// SHA-256 of the DER certificate.
+    #[schema(value_type = String)]
+    pub certificate: Digest,
+    /// SHA-256 of its DER SubjectPublicKeyInfo.
+    #[schema(value_type = String)]
+    pub spki: Digest,
+    /// Its subject: the Relevant Subscriber.
+    #[schema(value_type = String)]
+    pub party: PartyId,
+}
+
+/// An incident was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncidentOpened {
+    /// Its id.
+    pub incident: IncidentId,
+    /// What is Compromised, or suspected to be.
+    pub compromised: Compromised,
+    /// The certificate itself, a blob.
+    pub certificate: Digest,
+    /// What was notified, in the operator's words.
+    pub description: Box<str>,
+}
+
+/// An incident was closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncidentClosed {
+    /// Its id.
+    pub incident: IncidentId,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// A determination was taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeterminationRecorded {
+    /// Its id.
+    pub determination: DeterminationId,
+    /// The incident it decides.
+    pub incident: IncidentId,
+    /// The document, a blob.
+    pub document: Digest,
+    /// Who signed it.
+    pub signatures: Vec<SignatureRecord>,
+    /// The device list, a blob; none if the determination has none or leaves it to a schedule.
+    pub devices: Option<Digest>,
+    /// The policy under which the signatures were counted.
+    pub policy: Digest,
+}
+
+/// The scope of a determination was taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleRecorded {
+    /// The determination it belongs to.
+    pub determination: DeterminationId,
+    /// The schedule, a blob.
+    pub document: Digest,
+    /// Who signed it.
+    pub signatures: Vec<SignatureRecord>,
+    /// The device list, a blob.
+    pub devices: Digest,
+    /// The policy under which the signatures were counted.
+    pub policy: Digest,
+}
+
+/// A determination was suspended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeterminationSuspended {
+    /// Which.
+    pub determination: DeterminationId,
+    /// The suspension document, a blob.
+    pub document: Digest,
+    /// Who signed it: one member suffices.
+    pub signatures: Vec<SignatureRecord>,
+    /// The first moment at which it is in force again.
+    pub until: Timestamp,
+}
+
+/// A determination was withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeterminationWithdrawn {
+    /// Which.
+    pub determination: DeterminationId,
+    /// The withdrawal document, a blob.
+    pub document: Digest,
+    /// Who signed it.
+    pub signatures: Vec<SignatureRecord>,
+}
+
+/// A key can be used from here on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyActivated {
+    /// Which.
+    pub key: KeyLabel,
+    /// On which token.
+    pub token: TokenName,
+    /// That token's serial number, as it answered.
+    pub serial: Box<str>,
+    /// The first moment at which it is locked again; none for the ledger key, which is open while the daemon runs.
+    pub until: Option<Timestamp>,
+}
+
+/// A key can be used no longer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLocked {
+    /// Which.
+    pub key: KeyLabel,
+    /// Why: on demand, at its time limit, at the end of the daemon, after a fault.
+    pub reason: Box<str>,
+}
+
+/// A request to sign was taken in. The intents that follow name this leaf by its index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// The request, as whoever asked calls it.
+    pub request: RequestId,
+    /// SHA-256 of what was asked: the same id with other contents is refused.
+    pub asked: Digest,
+    /// The incident.
+    pub incident: IncidentId,
+    /// The determination under which.
+    pub determination: DeterminationId,
+    /// The policy in force.
+    pub policy: Digest,
+    /// The key.
+    pub key: KeyLabel,
+}
+
+/// One command is about to be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// The index of the [`Batch`] it belongs to.
+    pub batch: u64,
+    /// The template it was made from.
+    pub template: TemplateName,
+    /// The Device.
+    pub device: DeviceId,
+    /// The Originator Counter.
+    pub counter: u64,
+    /// 1 for the first; more for the same octets again after an unknown outcome.
+    pub attempt: u32,
+    /// SHA-256 of the octets to be signed (GBCS: from the octet after `DF` to the end of the payload).
+    pub command: Digest,
+}
+
+/// What became of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// The index of the intent.
+    pub intent: u64,
+    /// What.
+    pub result: SignResult,
+}
+
+/// The four ends of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignResult {
+    /// The token signed, and the signature verified. SHA-256 of r‖s, 64 octets.
+    Signed(Digest),
+    /// The token answered with an error, or with a signature that does not verify; nothing was kept.
+    Failed(Box<str>),
+    /// Provably never submitted to the token.
+    NotSigned(Box<str>),
+    /// It may have been signed; nobody can tell.
+    Unknown(Box<str>),
+}
+
+/// Signed commands are about to be handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Released {
+    /// To which request.
+    pub request: RequestId,
+    /// Under which determination, in force at this moment.
+    pub determination: DeterminationId,
+    /// The outcomes, as a half-open range of leaf indices; those that are signed are released.
+    pub outcomes: (u64, u64),
+}
+
+/// What is to become of an unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settled {
+    /// The index of the intent.
+    pub intent: u64,
+    /// Why it is left as it is: nothing more is signed for this Device under this determination.
+    pub reason: Box<str>,
+}
+
+/// Something was asked for and not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refused {
+    /// The operation, by the name of its route.
+    pub operation: Box<str>,
+    /// What it was about, as far as the request said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determination: Option<DeterminationId>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// SHA-256 of what was asked.
+    pub asked: Digest,
+    /// Every reason, and not only the first (but no more than a leaf holds: then the last says how many more).
+    pub reasons: Vec<Reason>,
+}
+
+/// One reason of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// The rule, by its stable name, such as `window`.
+    #[schema(value_type = String)]
+    pub rule: Box<str>,
+    /// What was expected, what was found, what to do.
+    #[schema(value_type = String)]
+    pub text: Box<str>,
+}
+
+/// Refusals that were counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusalsFolded {
+    /// Whose.
+    pub account: Box<str>,
+    /// How many.
+    pub count: u64,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The wall clock moved against the monotonic one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockJumped {
+    /// By how many milliseconds, forwards if positive.
+    pub by_ms: i64,
+}
+
+/// An operator accepted the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockAccepted {
+    /// What the operator compared it with.
+    pub reason: Box<str>,
+}
+
+/// Why octets are not an entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Longer than a leaf can be.
+    #[error("the entry has {len} octets; a leaf holds at most {LEAF_LEN_MAX}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Not JSON of this form.
+    #[error("not an entry of this version: {reason}")]
+    Form {
+        /// What the reader said, with line and column.
+        reason: String,
+    },
+    /// Another version.
+    #[error("the entry has version {found}; this program reads version {VERSION}")]
+    Version {
+        /// What stands there.
+        found: u8,
+    },
+    /// Read and written again, it is not the same octets.
+    #[error("the entry is not in its one encoding: fields out of order, white space, or another form of a value")]
+    NotCanonical,
+}
+
+impl Entry {
+    /// The leaf: what is hashed and stored.
+    pub fn to_leaf(&self) -> Result<Vec<u8>, EntryError> {
+        let leaf = serde_json::to_vec(self).expect("an entry is made of texts, numbers and lists of them");
+        if leaf.len() > LEAF_LEN_MAX {
+            return Err(EntryError::TooLong { len: leaf.len() });
+        }
+        Ok(leaf)
+    }
+
+    /// Reads a leaf.
+    pub fn from_leaf(leaf: &[u8]) -> Result<Self, EntryError> {
+        if leaf.len() > LEAF_LEN_MAX {
+            return Err(EntryError::TooLong { len: leaf.len() });
+        }
+        let entry: Self =
+            serde_json::from_slice(leaf).map_err(|error| EntryError::Form { reason: error.to_string() })?;
+        if entry.v != VERSION {
+            return Err(EntryError::Version { found: entry.v });
+        }
+        Ok(entry)
+    }
+
+    /// Reads a leaf and insists that it is in the one encoding: for verifiers, which did not see it written.
+    pub fn from_canonical_leaf(leaf: &[u8]) -> Result<Self, EntryError> {
+        let entry = Self::from_leaf(leaf)?;
+        if entry.to_leaf()? == leaf { Ok(entry) } else { Err(EntryError::NotCanonical) }
+    }
+}
+
+impl Event {
+    /// The name of the kind, as it stands in the leaf.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Genesis(_) => "genesis",
+            Self::PolicyAdopted(_) => "policy-adopted",
+            Self::CertificationIntent(_) => "certification-intent",
+            Self::CertificateImported(_) => "certificate-imported",
+            Self::Started(_) => "started",
+            Self::Stopped(_) => "stopped",
+            Self::IncidentOpened(_) => "incident-opened",
+            Self::IncidentClosed(_) => "incident-closed",
+            Self::DeterminationRecorded(_) => "determination-recorded",
+            Self::ScheduleRecorded(_) => "schedule-recorded",
+            Self::DeterminationSuspended(_) => "determination-suspended",
+            Self::DeterminationWithdrawn(_) => "determination-withdrawn",
+            Self::KeyActivated(_) => "key-activated",
+            Self::KeyLocked(_) => "key-locked",
+            Self::Batch(_) => "batch",
+            Self::Intent(_) => "intent",
+            Self::Outcome(_) => "outcome",
+            Self::Released(_) => "released",
+            Self::Settled(_) => "settled",
+            Self::Refused(_) => "refused",
+            Self::RefusalsFolded(_) => "refusals-folded",
+            Self::ClockJumped(_) => "clock-jumped",
+            Self::ClockAccepted(_) => "clock-accepted",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Operator => "operator",
+            Self::Auditor => "auditor",
+            Self::Account => "account",
+            Self::Ceremony => "ceremony",
+            Self::Daemon => "daemon",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs what building, testing and the exercise need on Debian 12, beside rustup's cargo. Run as root or as a sudoer.
+#   gcc, libc6-dev            ring and SQLite are C
+#   softhsm2                  the token of the exercise and of the tests
+#   openssl, libengine-pkcs11-openssl, opensc, gnutls-bin
+#                             the tools that check our work: openssl cms/dgst/verify, pkcs11-tool, p11tool
+#   systemd                   systemd-analyze, which lints the units
+set -eu
+packages="gcc libc6-dev ca-certificates softhsm2 openssl libengine-pkcs11-openssl opensc gnutls-bin systemd"
+
+missing=""
+for package in $packages; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    as_root="sudo"
+    command -v sudo >/dev/null || { echo "setup: run this as root, or install sudo: missing are$missing" >&2; exit 1; }
+fi
+$as_root apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

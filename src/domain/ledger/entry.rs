@@ -212,7 +212,7 @@ pub struct SignatureRecord {
 #[serde(deny_unknown_fields)]
 pub struct PolicyAdopted {
     /// 1 for the first.
-    pub sequence: u64,
+    pub sequence: u32,
     /// The policy's digest. Its `sha256sum` lines are a blob under this digest, each of its files another.
     pub policy: Digest,
     /// The policy before.
@@ -275,10 +275,10 @@ pub struct Stopped {
 pub struct Compromised {
     /// SHA-256 of the DER certificate.
     #[schema(value_type = String)]
-    pub certificate: Digest,
-    /// SHA-256 of its DER SubjectPublicKeyInfo.
+    pub certificate_sha256: Digest,
+    /// SHA-256 of its DER SubjectPublicKeyInfo: no replacement may carry that key.
     #[schema(value_type = String)]
-    pub spki: Digest,
+    pub spki_sha256: Digest,
     /// Its subject: the Relevant Subscriber.
     #[schema(value_type = String)]
     pub party: PartyId,
@@ -290,10 +290,8 @@ pub struct Compromised {
 pub struct IncidentOpened {
     /// Its id.
     pub incident: IncidentId,
-    /// What is Compromised, or suspected to be.
+    /// What is Compromised, or suspected to be. The certificate is a blob.
     pub compromised: Compromised,
-    /// The certificate itself, a blob.
-    pub certificate: Digest,
     /// What was notified, in the operator's words.
     pub description: Box<str>,
 }
@@ -470,6 +468,10 @@ pub struct Released {
 pub struct Settled {
     /// The index of the intent.
     pub intent: u64,
+    /// Its key.
+    pub key: KeyLabel,
+    /// Its Device.
+    pub device: DeviceId,
     /// Why it is left as it is: nothing more is signed for this Device under this determination.
     pub reason: Box<str>,
 }

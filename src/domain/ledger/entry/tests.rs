@@ -43,7 +43,12 @@ fn an_outcome_has_one_encoding() {
 fn the_kind_is_the_tag_that_stands_in_the_leaf() {
     let events = [
         Event::Stopped(Stopped { reason: "SIGTERM".into() }),
-        Event::Settled(Settled { intent: 1, reason: "left".into() }),
+        Event::Settled(Settled {
+            intent: 1,
+            key: "recovery".parse().unwrap(),
+            device: "00DB1234567890A0".parse().unwrap(),
+            reason: "left".into(),
+        }),
         Event::ClockJumped(ClockJumped { by_ms: -3 }),
         Event::RefusalsFolded(RefusalsFolded { account: "bob".into(), count: 3, since: Timestamp::MIN }),
     ];

@@ -1,0 +1,194 @@
+//! Pure. What grows with the number of Devices, and the documents that entries name: asked for through two traits.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
+use crate::domain::policy::Policy;
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+
+use super::FoldError;
+
+/// What an entry alters in the book. Applied in order, in the same transaction as the entry itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The device list of a determination, a blob in the form of [`crate::domain::determination::devices`], is in force.
+    List {
+        /// Whose.
+        determination: DeterminationId,
+        /// SHA-256 of the list.
+        devices: Digest,
+        /// How many Devices it has.
+        count: u64,
+        /// The names of the templates it may use, in ascending order.
+        templates: Vec<TemplateName>,
+    },
+    /// A request was taken in.
+    Batch {
+        /// Its leaf.
+        index: u64,
+        /// Which request.
+        request: RequestId,
+        /// SHA-256 of what was asked.
+        asked: Digest,
+    },
+    /// The last intent for a Device with a key is this, and this became of it so far.
+    Device {
+        /// The key.
+        key: KeyLabel,
+        /// The Device.
+        device: DeviceId,
+        /// The whole row.
+        facts: DeviceFacts,
+    },
+    /// The unknown of a Device with a key is left as it is.
+    Leave {
+        /// The key.
+        key: KeyLabel,
+        /// The Device.
+        device: DeviceId,
+    },
+    /// The signed ones of these outcomes are handed over.
+    Release {
+        /// A half-open range of leaves.
+        outcomes: (u64, u64),
+    },
+}
+
+/// What is known of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// SHA-256 of what was asked.
+    pub asked: Digest,
+    /// Its first batch.
+    pub first_batch: u64,
+    /// Its last batch so far.
+    pub last_batch: u64,
+}
+
+/// Why the book gives no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BookError {
+    /// A blob that an entry names is not there.
+    #[error("blob {digest} is missing")]
+    BlobMissing {
+        /// Its SHA-256.
+        digest: Digest,
+    },
+    /// What lies there has another SHA-256.
+    #[error("blob {digest} has another SHA-256: {found}")]
+    BlobAltered {
+        /// What it should be.
+        digest: Digest,
+        /// What it is.
+        found: Digest,
+    },
+    /// The store failed.
+    #[error("the store does not answer: {reason}")]
+    Store {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The documents that entries name by SHA-256.
+pub trait Blobs {
+    /// The octets, checked against the digest. For documents, not for device lists.
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError>;
+}
+
+/// What is kept per Device, intent and request.
+pub trait Book {
+    /// The last intent for a Device with a key.
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError>;
+    /// What the device list of a determination says about a Device.
+    fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError>;
+    /// What is known of a request.
+    fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError>;
+}
+
+/// A book in memory, for verifiers and tests.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryBook {
+    devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
+    lists: HashMap<DeterminationId, HashMap<DeviceId, Listed>>,
+    requests: HashMap<RequestId, RequestFacts>,
+}
+
+impl MemoryBook {
+    /// Applies a change; `list` reads the blob of a device list.
+    pub fn apply(
+        &mut self,
+        change: &Change,
+        list: &dyn Fn(Digest) -> Result<Vec<u8>, BookError>,
+    ) -> Result<(), BookError> {
+        match change {
+            Change::List { determination, devices, count, templates } => {
+                let octets = list(*devices)?;
+                let mut rows = HashMap::new();
+                let mut reader = DeviceListReader::new(templates, *count, NoTree);
+                reader.feed(&octets, |row| {
+                    let template = templates[row.template].clone();
+                    rows.insert(row.device, Listed { device: row.device, template, counter: row.counter });
+                });
+                reader
+                    .finish()
+                    .map_err(|faults| BookError::Store { reason: format!("device list {devices}: {faults}") })?;
+                self.lists.insert(*determination, rows);
+            }
+            Change::Batch { index, request, asked } => {
+                let first = RequestFacts { asked: *asked, first_batch: *index, last_batch: *index };
+                self.requests.entry(*request).and_modify(|facts| facts.last_batch = *index).or_insert(first);
+            }
+            Change::Device { key, device, facts } => {
+                self.devices.insert((key.clone(), *device), facts.clone());
+            }
+            Change::Leave { key, device } => {
+                if let Some(facts) = self.devices.get_mut(&(key.clone(), *device)) {
+                    facts.state = IntentState::Left;
+                }
+            }
+            Change::Release { outcomes: _ } => {}
+        }
+        Ok(())
+    }
+}
+
+/// For a list whose root was checked when it was taken in.
+#[derive(Debug)]
+struct NoTree;
+
+impl LineTree for NoTree {
+    fn push(&mut self, _line: &[u8]) {}
+    fn root(self) -> Digest {
+        Digest([0; 32])
+    }
+}
+
+impl Book for MemoryBook {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
+        Ok(self.devices.get(&(key.clone(), device)).cloned())
+    }
+
+    fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
+        Ok(self.lists.get(&determination).and_then(|list| list.get(&device)).cloned())
+    }
+
+    fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {
+        Ok(self.requests.get(&request).copied())
+    }
+}
+
+/// Reads the policy of that digest: its `sha256sum` lines are the blob, each of its files another.
+pub fn read_policy(digest: Digest, blobs: &dyn Blobs) -> Result<Policy, FoldError> {
+    let wrong = |reason: String| FoldError::Document { what: "policy", digest, reason };
+    let sums = String::from_utf8(blobs.blob(digest)?).map_err(|_| wrong("its sha256sum lines are not UTF-8".into()))?;
+    let mut files = BTreeMap::new();
+    for line in sums.lines() {
+        let (sum, path) = line.split_once("  ").ok_or_else(|| wrong(format!("not a sha256sum line: {line:?}")))?;
+        let sum: Digest = sum.parse().map_err(|error| wrong(format!("{path}: {error}")))?;
+        files.insert(path.to_owned(), blobs.blob(sum)?);
+    }
+    Policy::parse(&files)
+        .map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+}

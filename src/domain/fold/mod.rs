@@ -1,0 +1,546 @@
+//! Pure. The state: what the entries so far amount to. The ledger is the state; this is its fold.
+//!
+//! Small state is kept here: policy, people, keys, incidents, determinations, intents without an outcome. What grows with
+//! the number of Devices is kept in a [`Book`], which a store or a verifier brings: [`Fold::apply`] says by [`Change`]s
+//! what an entry alters there, and they become durable together with the entry.
+//!
+//! The same fold runs in the daemon, at each start, and in the audit. It judges nothing: what may be recorded is decided
+//! before, by [`crate::domain::policy::rules`] and [`crate::domain::intake`]. It refuses only what it cannot understand.
+
+pub mod book;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts};
+
+use crate::domain::determination::document::{Decision, Determination, Form, Schedule, Scope as DocumentScope, Written};
+use crate::domain::gbcs::Template;
+use crate::domain::ledger::entry::{
+    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened, Intent,
+    KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
+};
+use crate::domain::ledger::merkle;
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
+use crate::domain::policy::Policy;
+use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope};
+use crate::domain::policy::rules::BatchFacts;
+use crate::domain::time::Timestamp;
+
+/// A policy that was adopted.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    /// 1 for the first.
+    pub sequence: u32,
+    /// Its digest.
+    pub digest: Digest,
+    /// The policy.
+    pub policy: Arc<Policy>,
+}
+
+/// An intent that has no outcome yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenIntent {
+    /// What was intended.
+    pub intent: Intent,
+    /// With which key.
+    pub key: KeyLabel,
+    /// Under which determination.
+    pub determination: DeterminationId,
+}
+
+impl OpenIntent {
+    /// As the book keeps it.
+    fn facts(&self, index: u64, state: IntentState) -> DeviceFacts {
+        let Intent { batch: _, template, device: _, counter, attempt, command: _ } = &self.intent;
+        DeviceFacts {
+            intent: index,
+            determination: self.determination,
+            template: template.clone(),
+            counter: *counter,
+            attempt: *attempt,
+            state,
+        }
+    }
+
+    fn change(&self, index: u64, state: IntentState) -> Change {
+        Change::Device { key: self.key.clone(), device: self.intent.device, facts: self.facts(index, state) }
+    }
+}
+
+/// A certification intent that has no outcome yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenCertification {
+    /// The key.
+    pub key: KeyLabel,
+    /// The CertificationRequestInfo, a blob.
+    pub request_info: Digest,
+}
+
+/// The state after so many entries.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    size: u64,
+    last_at: Option<Timestamp>,
+    clock_untrusted: bool,
+    genesis: Option<(Genesis, Digest)>,
+    /// Every policy that was ever adopted, the one in force last.
+    policies: Vec<Adopted>,
+    keys: BTreeMap<KeyLabel, KeyFacts>,
+    incidents: BTreeMap<IncidentId, IncidentFacts>,
+    determinations: BTreeMap<DeterminationId, DeterminationFacts>,
+    /// Batches that an open intent names, and the last of each that may still get intents.
+    batches: BTreeMap<u64, Batch>,
+    open: BTreeMap<u64, OpenIntent>,
+    certifications: BTreeMap<u64, OpenCertification>,
+}
+
+/// Why an entry cannot be folded in: it speaks of what is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// The first entry is not the beginning, or the beginning comes again.
+    #[error("expected the genesis entry at index 0 and nowhere else")]
+    Genesis,
+    /// Time went back.
+    #[error("the entry is of {found}, before the one that precedes it, {last}")]
+    TimeWentBack {
+        /// The preceding entry's moment.
+        last: Timestamp,
+        /// This one's.
+        found: Timestamp,
+    },
+    /// A name that the entries before do not know.
+    #[error("no {what} {name} stands in the entries before")]
+    NotKnown {
+        /// Which kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A name given twice.
+    #[error("{what} {name} stands in the entries before already")]
+    KnownAlready {
+        /// Which kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A document that an entry names and that cannot be read.
+    #[error("the {what} {digest} cannot be read: {reason}")]
+    Document {
+        /// Which kind of document.
+        what: &'static str,
+        /// Its SHA-256.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// The book could not answer.
+    #[error(transparent)]
+    Book(#[from] BookError),
+}
+
+impl Fold {
+    /// How many entries are folded in.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// When the last one was recorded.
+    pub fn last_at(&self) -> Option<Timestamp> {
+        self.last_at
+    }
+
+    /// Genesis and its leaf hash.
+    pub fn genesis(&self) -> Option<(&Genesis, Digest)> {
+        self.genesis.as_ref().map(|(genesis, hash)| (genesis, *hash))
+    }
+
+    /// The ledger's origin.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.genesis.as_ref().map(|(genesis, _)| &genesis.origin)
+    }
+
+    /// Live or exercise.
+    pub fn purpose(&self) -> Option<Purpose> {
+        self.genesis.as_ref().map(|(genesis, _)| genesis.purpose)
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<&Adopted> {
+        self.policies.last()
+    }
+
+    /// A policy that was in force once, or is, by its digest.
+    pub fn policy_by_digest(&self, digest: Digest) -> Option<&Adopted> {
+        self.policies.iter().rev().find(|adopted| adopted.digest == digest)
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &BTreeMap<KeyLabel, KeyFacts> {
+        &self.keys
+    }
+
+    /// The incidents.
+    pub fn incidents(&self) -> &BTreeMap<IncidentId, IncidentFacts> {
+        &self.incidents
+    }
+
+    /// The determinations.
+    pub fn determinations(&self) -> &BTreeMap<DeterminationId, DeterminationFacts> {
+        &self.determinations
+    }
+
+    /// The batch of that index, while an intent may name it.
+    pub fn batch(&self, index: u64) -> Option<&Batch> {
+        self.batches.get(&index)
+    }
+
+    /// Intents without an outcome, by index.
+    pub fn open_intents(&self) -> &BTreeMap<u64, OpenIntent> {
+        &self.open
+    }
+
+    /// Certification intents without an outcome, by index.
+    pub fn open_certifications(&self) -> &BTreeMap<u64, OpenCertification> {
+        &self.certifications
+    }
+
+    /// Whether an operator still has to look at the clock.
+    pub fn clock_untrusted(&self) -> bool {
+        self.clock_untrusted
+    }
+
+    /// The person whom the policy in force maps an account to.
+    pub fn person_of_account(&self, account: &str) -> Option<PersonId> {
+        let adopted = self.policies.last()?;
+        adopted.policy.person_by_account(account).map(|person| person.id.clone())
+    }
+
+    /// What the rules of a batch look at; none before the first policy.
+    pub fn batch_facts<'a>(
+        &'a self,
+        by: &'a Actor,
+        determination_id: DeterminationId,
+        now: Timestamp,
+        clock: ClockState,
+    ) -> Option<BatchFacts<'a>> {
+        let adopted = self.policies.last()?;
+        let determination = self.determinations.get(&determination_id);
+        let key = determination.and_then(|facts| facts.key.as_ref()).and_then(|(label, _)| self.keys.get(label));
+        Some(BatchFacts {
+            now,
+            clock,
+            by,
+            policy: &adopted.policy,
+            policy_digest: adopted.digest,
+            determination_id,
+            determination,
+            incident: determination.and_then(|facts| self.incidents.get(&facts.incident)),
+            key,
+        })
+    }
+
+    /// Folds in the next entry.
+    ///
+    /// `leaf` is the entry as it lies; `blobs` gives the documents it names; what it alters in the book is pushed on
+    /// `changes`, in order.
+    pub fn apply(
+        &mut self,
+        entry: &Entry,
+        leaf: &[u8],
+        blobs: &dyn Blobs,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let index = self.size;
+        let Entry { v: _, at, clock: _, by: _, event } = entry;
+        if let Some(last) = self.last_at.filter(|last| at < last) {
+            return Err(FoldError::TimeWentBack { last, found: *at });
+        }
+        if matches!(event, Event::Genesis(_)) != (index == 0) {
+            return Err(FoldError::Genesis);
+        }
+        match event {
+            Event::Genesis(genesis) => self.begin(genesis, merkle::leaf_hash(leaf)),
+            Event::PolicyAdopted(adopted) => self.adopt(adopted, blobs)?,
+            Event::CertificationIntent(intent) => {
+                self.key_mut(&intent.key)?;
+                let open = OpenCertification { key: intent.key.clone(), request_info: intent.request_info };
+                self.certifications.insert(index, open);
+            }
+            Event::CertificateImported(CertificateImported { key, party, certificate, path: _ }) => {
+                self.key_mut(key)?.certificate = Some((*certificate, *party));
+            }
+            Event::Started(_) => {
+                // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
+                // after a start begins another. The clock is looked at afresh.
+                for key in self.keys.values_mut() {
+                    key.active = None;
+                }
+                let open = &self.open;
+                self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
+                self.clock_untrusted = false;
+            }
+            Event::Stopped(_) => {
+                for key in self.keys.values_mut() {
+                    key.active = None;
+                }
+            }
+            Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
+            Event::IncidentClosed(closed) => {
+                let incident = self.incident_mut(&closed.incident)?;
+                incident.closed = Some(closed.reason.clone());
+            }
+            Event::DeterminationRecorded(recorded) => self.record(recorded, index, blobs, changes)?,
+            Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
+            Event::DeterminationSuspended(suspended) => {
+                let facts = self.determination_mut(suspended.determination)?;
+                facts.suspended_until = Some(facts.suspended_until.map_or(suspended.until, |u| u.max(suspended.until)));
+                facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
+            }
+            Event::DeterminationWithdrawn(withdrawn) => {
+                self.determination_mut(withdrawn.determination)?.withdrawn = true;
+            }
+            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
+                self.key_mut(key)?.active = Some(*until);
+            }
+            Event::KeyLocked(locked) => self.key_mut(&locked.key)?.active = None,
+            Event::Batch(batch) => self.begin_batch(batch, index, changes)?,
+            Event::Intent(intent) => self.intend(intent, index, *at, changes)?,
+            Event::Outcome(outcome) => self.resolve(outcome.intent, &outcome.result, changes)?,
+            Event::Released(released) => {
+                self.determination_mut(released.determination)?;
+                changes.push(Change::Release { outcomes: released.outcomes });
+            }
+            Event::Settled(settled) => {
+                changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
+            }
+            Event::Refused(_) | Event::RefusalsFolded(_) => {}
+            Event::ClockJumped(_) => self.clock_untrusted = true,
+            Event::ClockAccepted(_) => self.clock_untrusted = false,
+        }
+        self.last_at = Some(*at);
+        self.size += 1;
+        Ok(())
+    }
+
+    fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
+        for record in &genesis.keys {
+            let facts = KeyFacts { record: record.clone(), certificate: None, active: None };
+            self.keys.insert(record.label.clone(), facts);
+        }
+        self.genesis = Some((genesis.clone(), leaf_hash));
+    }
+
+    fn adopt(&mut self, adopted: &PolicyAdopted, blobs: &dyn Blobs) -> Result<(), FoldError> {
+        let policy = book::read_policy(adopted.policy, blobs)?;
+        for (id, facts) in &mut self.determinations {
+            if !adopted.carries_over.contains(id) && facts.dropped_by_policy.is_none() {
+                facts.dropped_by_policy = Some(adopted.policy);
+            }
+        }
+        self.policies.push(Adopted {
+            sequence: adopted.sequence,
+            digest: adopted.policy,
+            policy: Arc::new(policy),
+        });
+        Ok(())
+    }
+
+    fn open_incident(&mut self, opened: &IncidentOpened, index: u64, at: Timestamp) -> Result<(), FoldError> {
+        let IncidentOpened { incident, compromised, description } = opened;
+        let facts = IncidentFacts {
+            id: incident.clone(),
+            opened: index,
+            opened_at: at,
+            compromised: compromised.clone(),
+            description: description.clone(),
+            closed: None,
+        };
+        match self.incidents.insert(incident.clone(), facts) {
+            None => Ok(()),
+            Some(_) => Err(known("incident", incident)),
+        }
+    }
+
+    fn record(
+        &mut self,
+        recorded: &DeterminationRecorded,
+        index: u64,
+        blobs: &dyn Blobs,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let document: Written<Determination> = read(recorded.document, blobs)?;
+        let form = document.form();
+        if self.determinations.contains_key(&form.id) {
+            return Err(known("determination", form.id));
+        }
+        if let Some(superseded) = form.supersedes {
+            self.determination_mut(superseded)?.superseded_by = Some(form.id);
+        }
+        let counter_start = form.counter_start.unwrap_or(0);
+        let scope = match form.scope() {
+            Some(scope) => Some(build_scope(&scope, counter_start, recorded.document)?),
+            None => None,
+        };
+        if let Some(scope) = &scope {
+            changes.push(list_change(form.id, scope));
+        }
+        let facts = DeterminationFacts {
+            id: form.id,
+            incident: form.incident.clone(),
+            decision_number: form.decision_number,
+            recorded: index,
+            document: recorded.document,
+            execute: form.decision == Decision::Execute,
+            key: form.key.as_ref().map(|key| (key.label.clone(), key.spki_sha256)),
+            counter_start,
+            window: form.window,
+            policy: form.policy,
+            proposer: form.proposer.clone(),
+            approvers: persons(&recorded.signatures),
+            scope,
+            suspended_until: None,
+            suspended_by: std::collections::BTreeSet::new(),
+            withdrawn: false,
+            superseded_by: None,
+            dropped_by_policy: None,
+            intents: 0,
+            recent: std::collections::VecDeque::new(),
+        };
+        self.determinations.insert(form.id, facts);
+        Ok(())
+    }
+
+    fn schedule(
+        &mut self,
+        recorded: &ScheduleRecorded,
+        blobs: &dyn Blobs,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let document: Written<Schedule> = read(recorded.document, blobs)?;
+        let facts = self.determination_mut(recorded.determination)?;
+        let scope = build_scope(&document.form().scope(), facts.counter_start, recorded.document)?;
+        changes.push(list_change(recorded.determination, &scope));
+        facts.approvers.extend(persons(&recorded.signatures));
+        facts.scope = Some(scope);
+        Ok(())
+    }
+
+    fn begin_batch(&mut self, batch: &Batch, index: u64, changes: &mut Vec<Change>) -> Result<(), FoldError> {
+        self.determination_mut(batch.determination)?;
+        // A batch gets no further intents once its request has gone on in another.
+        let open = &self.open;
+        self.batches.retain(|index, known| {
+            known.request != batch.request || open.values().any(|intent| intent.intent.batch == *index)
+        });
+        self.batches.insert(index, batch.clone());
+        changes.push(Change::Batch { index, request: batch.request, asked: batch.asked });
+        Ok(())
+    }
+
+    fn intend(
+        &mut self,
+        intent: &Intent,
+        index: u64,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let batch = self.batches.get(&intent.batch).ok_or_else(|| not_known("batch", intent.batch))?;
+        let (key, determination) = (batch.key.clone(), batch.determination);
+        self.determination_mut(determination)?.count_intent(at);
+        let open = OpenIntent { intent: intent.clone(), key, determination };
+        changes.push(open.change(index, IntentState::Open));
+        self.open.insert(index, open);
+        Ok(())
+    }
+
+    fn resolve(
+        &mut self,
+        intent: u64,
+        result: &SignResult,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        if self.certifications.remove(&intent).is_some() {
+            return Ok(());
+        }
+        let open = self.open.remove(&intent).ok_or_else(|| not_known("open intent", intent))?;
+        let state = match result {
+            SignResult::Signed(_) => IntentState::Signed,
+            SignResult::Failed(_) => IntentState::Failed,
+            SignResult::NotSigned(_) => IntentState::NotSigned,
+            SignResult::Unknown(_) => IntentState::Unknown,
+        };
+        changes.push(open.change(intent, state));
+        Ok(())
+    }
+
+    /// Forgets a batch that gets no further intents: its request is done.
+    pub fn end_batch(&mut self, index: u64) {
+        if !self.open.values().any(|open| open.intent.batch == index) {
+            self.batches.remove(&index);
+        }
+    }
+
+    fn key_mut(&mut self, label: &KeyLabel) -> Result<&mut KeyFacts, FoldError> {
+        self.keys.get_mut(label).ok_or_else(|| not_known("key", label))
+    }
+
+    fn incident_mut(&mut self, id: &IncidentId) -> Result<&mut IncidentFacts, FoldError> {
+        self.incidents.get_mut(id).ok_or_else(|| not_known("incident", id))
+    }
+
+    fn determination_mut(&mut self, id: DeterminationId) -> Result<&mut DeterminationFacts, FoldError> {
+        self.determinations.get_mut(&id).ok_or_else(|| not_known("determination", id))
+    }
+}
+
+fn not_known(what: &'static str, name: impl ToString) -> FoldError {
+    FoldError::NotKnown { what, name: name.to_string() }
+}
+
+fn known(what: &'static str, name: impl ToString) -> FoldError {
+    FoldError::KnownAlready { what, name: name.to_string() }
+}
+
+fn list_change(determination: DeterminationId, scope: &Scope) -> Change {
+    let templates = scope.templates.keys().cloned().collect();
+    Change::List { determination, devices: scope.device_list, count: scope.devices, templates }
+}
+
+fn persons(signatures: &[SignatureRecord]) -> std::collections::BTreeSet<PersonId> {
+    signatures.iter().map(|signature| signature.person.clone()).collect()
+}
+
+/// Reads a document that an entry names.
+pub fn read<F: Form>(digest: Digest, blobs: &dyn Blobs) -> Result<Written<F>, FoldError> {
+    let octets = blobs.blob(digest)?;
+    Written::read(octets).map_err(|faults| FoldError::Document {
+        what: F::TYPE,
+        digest,
+        reason: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    })
+}
+
+/// What a document says may be signed, ready for use.
+pub fn build_scope(scope: &DocumentScope<'_>, counter_start: u64, document: Digest) -> Result<Scope, FoldError> {
+    let mut templates = BTreeMap::new();
+    for template in scope.templates {
+        let parsed = Template::parse(template.payload.octets()).map_err(|error| FoldError::Document {
+            what: "command template",
+            digest: document,
+            reason: format!("{}: {error}", template.name),
+        })?;
+        templates.insert(template.name.clone(), Arc::new(parsed));
+    }
+    Ok(Scope {
+        templates,
+        devices: scope.devices.count,
+        device_list: scope.devices.sha256,
+        intents_max: scope.limits.intents,
+        per_hour_max: scope.limits.per_hour,
+        retries_max: scope.limits.retries_of_unknown,
+        retries_by_itself: scope.limits.retry_by_itself,
+        counter_start,
+    })
+}

@@ -1,0 +1,722 @@
+//! Pure. May this document be taken in? One function per type; each gives the very event to be recorded, or every reason.
+//!
+//! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
+
+use std::collections::BTreeSet;
+
+use der::asn1::ObjectIdentifier;
+
+use crate::domain::certificates::path::{self, Time};
+use crate::domain::certificates::person::check_person_certificate;
+use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage};
+use crate::domain::certificates::x509::Certificate;
+use crate::domain::determination::cms::{self, Ess};
+use crate::domain::determination::document::{
+    DeviceList, Determination, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
+    Template as DocumentTemplate, Withdrawal, Written,
+};
+use crate::domain::determination::quorum::{Ballot, Count, Electorates, Signature};
+use crate::domain::determination::times;
+use crate::domain::fold::{self, Adopted, Blobs, Fold};
+use crate::domain::gbcs::{CpvChecks, KeyUsage, RemotePartyRole, Template, Update};
+use crate::domain::ledger::entry::{
+    CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
+    IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
+use crate::domain::policy::adoption::{self, Adoption};
+use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
+use crate::domain::time::Timestamp;
+
+/// A signed head of this ledger: what a drafter may have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The root over so many entries.
+    pub root: Digest,
+    /// When the last of them was recorded.
+    pub at: Timestamp,
+}
+
+/// The signed heads of this ledger, by size.
+pub trait Heads {
+    /// The head of that size, if a checkpoint of it was signed.
+    fn head(&self, size: u64) -> Option<Head>;
+}
+
+/// What came with a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    /// The detached CMS signatures, DER or PEM.
+    pub signatures: &'a [Vec<u8>],
+    /// What the device list amounts to, where one came: counted, hashed and read through.
+    pub devices: Option<DeviceList>,
+}
+
+/// The moment and the state of a decision.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The state.
+    pub fold: &'a Fold,
+    /// The documents that entries name.
+    pub blobs: &'a dyn Blobs,
+    /// The signed heads.
+    pub heads: &'a dyn Heads,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// Collects reasons.
+#[derive(Debug, Default)]
+struct Reasons(Vec<Reason>);
+
+impl Reasons {
+    fn add(&mut self, rule: &str, text: impl ToString) {
+        self.0.push(Reason { rule: rule.into(), text: text.to_string().into() });
+    }
+
+    /// Adds the fault of a result and gives its value.
+    fn take<T, E: ToString>(&mut self, rule: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|fault| self.add(rule, fault)).ok()
+    }
+
+    fn demand(&mut self, rule: &str, holds: bool, text: impl FnOnce() -> String) {
+        if !holds {
+            self.add(rule, text());
+        }
+    }
+
+    fn end<T>(self, value: Option<T>) -> Result<T, Vec<Reason>> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            Some(_) | None => Err(self.0),
+        }
+    }
+}
+
+/// The faults of a document that cannot be read, as reasons.
+pub fn unreadable(faults: &[DocumentFault]) -> Vec<Reason> {
+    faults.iter().map(|fault| Reason { rule: "document".into(), text: fault.to_string().into() }).collect()
+}
+
+/// A determination.
+pub fn determination(
+    context: &Context<'_>,
+    document: &Written<Determination>,
+    submission: &Submission<'_>,
+) -> Result<DeterminationRecorded, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let (fold, form) = (context.fold, document.form());
+    let adopted = policy_in_force(fold, &mut reasons)?;
+    let head = head_of(context, &form.ledger, &mut reasons);
+    for refusal in admission::determination(&adopted.policy, document, head, context.at) {
+        reasons.add("admission", refusal);
+    }
+    reasons.demand("determination-known", !fold.determinations().contains_key(&form.id), || {
+        format!("determination {} is recorded already; an id is used once", form.id)
+    });
+    check_incident(fold, form, &mut reasons);
+    check_supersession(fold, form, &mut reasons);
+    check_key(fold, form, &mut reasons);
+    match form.scope() {
+        Some(scope) => check_scope(context, adopted, &scope, form.compromised.spki_sha256, submission, &mut reasons),
+        None => reasons.demand("devices", submission.devices.is_none(), || {
+            "a device list came, and the document names none; send it without".into()
+        }),
+    }
+    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.end(signatures.map(|signatures| DeterminationRecorded {
+        determination: form.id,
+        incident: form.incident.clone(),
+        document: document.digest(),
+        signatures,
+        devices: form.scope().map(|scope| scope.devices.sha256),
+        policy: form.policy,
+    }))
+}
+
+/// The schedule of a determination that left its scope open.
+pub fn schedule(
+    context: &Context<'_>,
+    document: &Written<Schedule>,
+    submission: &Submission<'_>,
+) -> Result<ScheduleRecorded, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let form = document.form();
+    let adopted = policy_in_force(context.fold, &mut reasons)?;
+    let head = head_of(context, &form.ledger, &mut reasons);
+    if let Some((target, of)) = standing(context, form.determination, &mut reasons) {
+        for refusal in admission::schedule(&adopted.policy, &of, document, head, context.at) {
+            reasons.add("admission", refusal);
+        }
+        reasons.demand("scope-known", target.scope.is_none(), || {
+            format!("determination {} has its schedule already; supersede it instead", target.id)
+        });
+        let compromised = of.form().compromised.spki_sha256;
+        check_scope(context, adopted, &form.scope(), compromised, submission, &mut reasons);
+    }
+    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.end(signatures.map(|signatures| ScheduleRecorded {
+        determination: form.determination,
+        document: document.digest(),
+        signatures,
+        devices: form.devices.sha256,
+        policy: form.policy,
+    }))
+}
+
+/// The end of a determination.
+pub fn withdrawal(
+    context: &Context<'_>,
+    document: &Written<Withdrawal>,
+    submission: &Submission<'_>,
+) -> Result<DeterminationWithdrawn, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let form = document.form();
+    let adopted = policy_in_force(context.fold, &mut reasons)?;
+    let head = head_of(context, &form.ledger, &mut reasons);
+    if let Some((_, of)) = standing(context, form.determination, &mut reasons) {
+        for refusal in admission::withdrawal(&adopted.policy, &of, document, head, context.at) {
+            reasons.add("admission", refusal);
+        }
+    }
+    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.end(signatures.map(|signatures| DeterminationWithdrawn {
+        determination: form.determination,
+        document: document.digest(),
+        signatures,
+    }))
+}
+
+/// A pause of a determination, by one member, once, for the hours that the policy allows.
+pub fn suspension(
+    context: &Context<'_>,
+    document: &Written<Suspension>,
+    submission: &Submission<'_>,
+) -> Result<DeterminationSuspended, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let form = document.form();
+    let adopted = policy_in_force(context.fold, &mut reasons)?;
+    if let Some((target, of)) = standing(context, form.determination, &mut reasons) {
+        for refusal in admission::suspension(&adopted.policy, &of, document) {
+            reasons.add("admission", refusal);
+        }
+        reasons.demand("suspension-used", !target.suspended_by.contains(&form.member), || {
+            format!("{} has suspended determination {} before; a member may do so once", form.member, target.id)
+        });
+    }
+    let verified = verified(document.octets(), submission, &adopted.policy, context.at, &mut reasons);
+    let electorate = adopted.policy.electorate();
+    let count = Count {
+        document: document.digest(),
+        electorates: Electorates { named: electorate, in_force: electorate },
+        proposer: None,
+        at: context.at,
+    };
+    let theirs = verified.iter().find(|signature| count.is_by(&form.member, signature).is_ok());
+    if theirs.is_none() {
+        for signature in &verified {
+            reasons.take("signature", count.is_by(&form.member, signature));
+        }
+        reasons.demand("signature", !verified.is_empty(), || {
+            format!("expected a signature of {}, found none that verifies", form.member)
+        });
+    }
+    reasons.end(theirs.map(|signature| DeterminationSuspended {
+        determination: form.determination,
+        document: document.digest(),
+        signatures: vec![record(&form.member, signature)],
+        until: times::Suspended::new(context.at, form.hours).until(),
+    }))
+}
+
+/// A policy takes another's place, or the first place. `new` was read from the files that came with the document.
+pub fn policy(
+    context: &Context<'_>,
+    document: &Written<Adoption>,
+    new: &Policy,
+    submission: &Submission<'_>,
+) -> Result<PolicyAdopted, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let (fold, form) = (context.fold, document.form());
+    let old = fold.policy();
+    if let (Some(genesis), None) = (fold.genesis(), old) {
+        reasons.demand("policy", genesis.0.policy == new.digest(), || {
+            format!("policy: the genesis entry names {}, found {}", genesis.0.policy, new.digest())
+        });
+    }
+    // Each signer must be vouched for by the people's CA of the policy under which they are counted.
+    let mut signatures = verified(document.octets(), submission, new, context.at, &mut reasons);
+    if let Some(old) = old {
+        let under_old = verified(document.octets(), submission, &old.policy, context.at, &mut Reasons::default());
+        signatures.extend(under_old.into_iter().filter(|signature| !signatures.contains(signature)).collect::<Vec<_>>());
+    }
+    let in_force: BTreeSet<DeterminationId> = fold
+        .determinations()
+        .values()
+        .filter(|facts| !facts.withdrawn && facts.superseded_by.is_none() && facts.dropped_by_policy.is_none())
+        .map(|facts| facts.id)
+        .collect();
+    let is_prefix = |head: &adoption::Head| context.heads.head(head.size).is_some_and(|ours| ours.root == head.root);
+    let facts = adoption::Facts {
+        old: old.map(|old| (&*old.policy, old.sequence)),
+        new,
+        determinations: &in_force,
+        is_prefix: &is_prefix,
+        signatures: &signatures,
+        at: context.at,
+    };
+    match adoption::check(document, &facts) {
+        Ok(adopted) => {
+            let mut by: Vec<SignatureRecord> = Vec::new();
+            for (person, signature) in adopted.old.iter().flat_map(|old| old.persons()).chain(adopted.new.persons()) {
+                let record = record(person, signature);
+                if !by.contains(&record) {
+                    by.push(record);
+                }
+            }
+            // A signature that did not verify hinders nobody, once enough others do.
+            Ok(PolicyAdopted {
+                sequence: form.sequence,
+                policy: new.digest(),
+                predecessor: form.predecessor,
+                document: document.digest(),
+                signatures: by,
+                carries_over: form.carries_over.clone(),
+            })
+        }
+        Err(refusals) => {
+            for refusal in refusals {
+                reasons.add("adoption", refusal);
+            }
+            Err(reasons.0)
+        }
+    }
+}
+
+/// The certificate issued for one of our keys, with the certificates above it, leaf side first and root last.
+pub fn certificate(
+    context: &Context<'_>,
+    key: &KeyLabel,
+    certificate: &[u8],
+    above: &[Vec<u8>],
+) -> Result<CertificateImported, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let adopted = policy_in_force(context.fold, &mut reasons)?;
+    let profile = profile(&adopted.policy);
+    let Some(facts) = context.fold.keys().get(key) else {
+        reasons.add("key-unknown", format!("the ledger has no key {key}"));
+        return Err(reasons.0);
+    };
+    let leaf = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile));
+    let mut offered = Vec::new();
+    for octets in above {
+        offered.extend(reasons.take("path-certificate", SmkiCertificate::parse(octets, &profile)));
+    }
+    let mut party = None;
+    if let Some(leaf) = &leaf {
+        let found = leaf.certificate().spki_sha256();
+        reasons.demand("certificate-key", found == facts.record.spki_sha256, || {
+            format!("the certificate is of public key {found}; key {key} has {}", facts.record.spki_sha256)
+        });
+        let time = Time::At(context.at);
+        check_path(&adopted.policy, &profile, leaf, &offered, time, &key.to_string(), &mut reasons);
+        party = match leaf.kind() {
+            Kind::Organisation { role: 1, party, usage: Usage::DigitalSignature } => Some(party),
+            kind @ (Kind::Organisation { .. }
+            | Kind::IssuingOca
+            | Kind::RootOca
+            | Kind::DeviceCa
+            | Kind::Device { .. }) => {
+                reasons.add(
+                    "certificate-kind",
+                    format!("expected an Organisation Certificate of role 01 (recovery), digitalSignature; found {kind}"),
+                );
+                None
+            }
+        };
+        let originator = adopted.policy.key(key).and_then(|key| key.originator);
+        if let (Some(party), Some(originator)) = (party, originator) {
+            reasons.demand("originator", party == originator, || {
+                format!("the policy gives key {key} the originator {originator}; the certificate is {party}'s")
+            });
+        }
+    }
+    reasons.end(party.map(|party| CertificateImported {
+        key: key.clone(),
+        party,
+        certificate: Digest::of(certificate),
+        path: above.iter().map(|octets| Digest::of(octets)).collect(),
+    }))
+}
+
+/// An incident, as far as a determination needs one: the certificate whose Private Key is, or may be, Compromised.
+pub fn incident(
+    fold: &Fold,
+    incident: &IncidentId,
+    certificate: &[u8],
+    description: &str,
+) -> Result<IncidentOpened, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let adopted = policy_in_force(fold, &mut reasons)?;
+    reasons.demand("incident-known", !fold.incidents().contains_key(incident), || {
+        format!("incident {incident} is known already; give the new one another id")
+    });
+    reasons.demand("description", !description.trim().is_empty() && description.len() <= DESCRIPTION_LEN_MAX, || {
+        format!("description: expected 1 to {DESCRIPTION_LEN_MAX} octets of text, found {}", description.len())
+    });
+    let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
+    let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
+        Kind::Organisation { party, .. } => Some(party),
+        kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
+            reasons.add(
+                "certificate-kind",
+                format!("expected an Organisation Certificate, found {kind}: other Compromises are not dealt with yet"),
+            );
+            None
+        }
+    });
+    reasons.end(party.zip(parsed).map(|(party, parsed)| IncidentOpened {
+        incident: incident.clone(),
+        compromised: Compromised {
+            certificate_sha256: parsed.certificate().sha256(),
+            spki_sha256: parsed.certificate().spki_sha256(),
+            party,
+        },
+        description: description.into(),
+    }))
+}
+
+/// The greatest length of an incident's description in octets: a page, so that it fits an entry many times over.
+pub const DESCRIPTION_LEN_MAX: usize = 4_000;
+
+/// The SMKI profile under a policy.
+pub fn profile(policy: &Policy) -> Profile {
+    let certificates = policy.certificates();
+    Profile::with_policies(
+        certificates.organisation_policy_oids.iter().copied().collect(),
+        certificates.device_policy_oids.iter().copied().collect(),
+    )
+}
+
+fn policy_in_force<'a>(fold: &'a Fold, reasons: &mut Reasons) -> Result<&'a Adopted, Vec<Reason>> {
+    fold.policy().ok_or_else(|| {
+        reasons.add("policy", "no policy is in force yet; the ceremony adopts the first");
+        std::mem::take(&mut reasons.0)
+    })
+}
+
+/// When the last entry under a document's ledger head was recorded; the head must be one that this ledger signed.
+///
+/// If it is not, the answer is the beginning of time: the document is refused anyway, and told that it is too old besides.
+fn head_of(context: &Context<'_>, head: &LedgerHead, reasons: &mut Reasons) -> Timestamp {
+    match context.heads.head(head.size) {
+        None => reasons.add(
+            "ledger-head",
+            format!(
+                "ledger.size: expected the size of a signed checkpoint of this ledger, found {}: the drafter saw another \
+                 ledger, or this one was rolled back",
+                head.size
+            ),
+        ),
+        Some(ours) if ours.root != head.root => reasons.add(
+            "ledger-head",
+            format!(
+                "ledger.root: expected {} at size {}, found {}: the drafter saw another ledger",
+                ours.root, head.size, head.root
+            ),
+        ),
+        Some(ours) => return ours.at,
+    }
+    context.at
+}
+
+/// The determination that a further document is about, if it still stands.
+fn standing<'a>(
+    context: &Context<'a>,
+    id: DeterminationId,
+    reasons: &mut Reasons,
+) -> Option<(&'a DeterminationFacts, Written<Determination>)> {
+    let Some(target) = context.fold.determinations().get(&id) else {
+        reasons.add("determination-unknown", format!("no determination {id} is recorded"));
+        return None;
+    };
+    reasons.demand("withdrawn", !target.withdrawn, || format!("determination {id} is withdrawn already"));
+    if let Some(by) = target.superseded_by {
+        reasons.add("superseded", format!("determination {id} was superseded by {by}"));
+    }
+    let document = reasons.take("determination-document", fold::read(target.document, context.blobs))?;
+    Some((target, document))
+}
+
+fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
+    let Some(incident) = fold.incidents().get(&form.incident) else {
+        reasons.add("incident-unknown", format!("no incident {} is open; open it first", form.incident));
+        return;
+    };
+    reasons.demand("incident-closed", incident.closed.is_none(), || format!("incident {} is closed", form.incident));
+    reasons.demand("ledger-head", incident.opened < form.ledger.size, || {
+        format!(
+            "ledger.size: expected more than {}, so that it contains incident {}, found {}",
+            incident.opened, form.incident, form.ledger.size
+        )
+    });
+    reasons.demand("compromised", incident.compromised == form.compromised, || {
+        format!(
+            "compromised: expected the incident's certificate {}, found {}",
+            incident.compromised.certificate_sha256, form.compromised.certificate_sha256
+        )
+    });
+}
+
+fn check_supersession(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
+    if let Some(id) = form.supersedes {
+        match fold.determinations().get(&id) {
+            None => reasons.add("supersedes", format!("no determination {id} is recorded to be superseded")),
+            Some(old) => {
+                reasons.demand("supersedes", old.incident == form.incident, || {
+                    format!("determination {id} is of incident {}, this one of {}", old.incident, form.incident)
+                });
+                if let Some(by) = old.superseded_by {
+                    reasons.add("supersedes", format!("determination {id} was superseded by {by} already"));
+                }
+            }
+        }
+    }
+    let rival = fold.determinations().values().find(|other| {
+        other.incident == form.incident
+            && other.decision_number == form.decision_number
+            && other.superseded_by.is_none()
+            && form.supersedes != Some(other.id)
+    });
+    if let Some(rival) = rival {
+        reasons.add(
+            "decision-number",
+            format!(
+                "decision {} of incident {} is determination {}; a second one must supersede it",
+                form.decision_number, form.incident, rival.id
+            ),
+        );
+    }
+}
+
+/// The key is one of the ledger's, with that public key; and what is not built yet is refused.
+fn check_key(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
+    let Some(chosen) = &form.key else { return };
+    match fold.keys().get(&chosen.label) {
+        None => reasons.add("key-unknown", format!("key.label: the ledger has no key {}", chosen.label)),
+        Some(key) => reasons.demand("key-differs", key.record.spki_sha256 == chosen.spki_sha256, || {
+            format!("key.spki_sha256: expected {}, found {}", key.record.spki_sha256, chosen.spki_sha256)
+        }),
+    }
+    reasons.demand("method", form.method != Some(Method::Contingency), || {
+        "method: this version signs mode 8 (Recovery) only; a contingency recovery is refused until it is built".into()
+    });
+}
+
+fn check_scope(
+    context: &Context<'_>,
+    adopted: &Adopted,
+    scope: &Scope<'_>,
+    compromised_spki: Digest,
+    submission: &Submission<'_>,
+    reasons: &mut Reasons,
+) {
+    match submission.devices {
+        None => reasons.add("devices", "the document names a device list, and none came with it"),
+        Some(found) => reasons.demand("devices", found == scope.devices, || {
+            format!(
+                "devices: expected {} lines of SHA-256 {} and root {}, found {} lines of SHA-256 {} and root {}",
+                scope.devices.count,
+                scope.devices.sha256,
+                scope.devices.root,
+                found.count,
+                found.sha256,
+                found.root
+            )
+        }),
+    }
+    for template in scope.templates {
+        check_template(&adopted.policy, template, compromised_spki, context.at, reasons);
+    }
+}
+
+/// One command template: everything in it is approved, so everything in it is looked at.
+fn check_template(
+    policy: &Policy,
+    document: &DocumentTemplate,
+    compromised_spki: Digest,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) {
+    let name = &document.name;
+    let template = Template::parse(document.payload.octets()).map_err(|error| format!("template {name}: {error}"));
+    let Some(template) = reasons.take("template", template) else { return };
+    let update = template.update();
+    reasons.demand("mode", template.mode().value() == 8, || {
+        format!("template {name}: expected mode 8 (anyExceptAbnormalRootByRecovery), found {}", template.mode())
+    });
+    reasons.demand("future-dated", update.execution.is_none(), || {
+        format!("template {name}: it is future dated or a cancellation, which this version does not sign")
+    });
+    let ceiling = policy.limits().floor_ceiling;
+    for (role, floor) in floors(&update) {
+        reasons.demand("floor", floor <= ceiling, || {
+            format!(
+                "template {name}: the floor {floor} of {role} is above the policy's ceiling {ceiling}: a Device would refuse \
+                 every command below it from then on"
+            )
+        });
+    }
+    check_replacements(policy, name.as_str(), &update, compromised_spki, at, reasons);
+}
+
+/// Every counter floor that a command sets, and whose.
+pub fn floors(update: &Update<'_>) -> Vec<(String, u64)> {
+    let own = update.new_floor.map(|floor| ("the authorising role".to_owned(), floor.get()));
+    let own_special = update.new_specialist_floors.iter().flatten();
+    let own_special = own_special.map(|special| ("the authorising role, top-up".to_owned(), special.floor.get()));
+    let others = update.other_changes.iter().flatten().flat_map(|change| {
+        let special = change.specialist_floors.iter().flatten();
+        std::iter::once((change.role.to_string(), change.floor.get()))
+            .chain(special.map(|special| (format!("{}, top-up", change.role), special.floor.get())))
+    });
+    own.into_iter().chain(own_special).chain(others).collect()
+}
+
+/// Whether a command replaces the root.
+pub fn replaces_root(update: &Update<'_>) -> bool {
+    update.replacements.iter().any(|replacement| replacement.cell.role == RemotePartyRole::Root)
+}
+
+fn check_replacements(
+    policy: &Policy,
+    name: &str,
+    update: &Update<'_>,
+    compromised_spki: Digest,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) {
+    let profile = profile(policy);
+    reasons.demand("root-cell", !replaces_root(update) || policy.mode_8().root_cell != RootCell::Refuse, || {
+        format!("template {name}: it replaces the root, which only the Contingency Private Key may")
+    });
+    let mut offered = Vec::new();
+    for octets in &update.path_certificates {
+        let parsed = SmkiCertificate::parse(octets, &profile);
+        offered.extend(reasons.take("path-certificate", parsed.map_err(|error| format!("template {name}: {error}"))));
+    }
+    let time = match update.cpv_checks {
+        CpvChecks::Apply => Time::At(at),
+        CpvChecks::Disapply => Time::Disapplied,
+    };
+    let mut cells = BTreeSet::new();
+    for replacement in &update.replacements {
+        let place = format!("template {name}, cell {}", replacement.cell);
+        reasons.demand("cell-twice", cells.insert(replacement.cell), || format!("{place}: it is replaced twice"));
+        let parsed = SmkiCertificate::parse(replacement.certificate, &profile);
+        let Some(certificate) = reasons.take("replacement", parsed.map_err(|error| format!("{place}: {error}"))) else {
+            continue;
+        };
+        reasons.demand(
+            "replacement-compromised",
+            certificate.certificate().spki_sha256() != compromised_spki,
+            || format!("{place}: the replacement carries the Compromised key"),
+        );
+        let usage = match certificate.kind() {
+            Kind::Organisation { usage: Usage::DigitalSignature, .. } => Some(KeyUsage::DigitalSignature),
+            Kind::Organisation { usage: Usage::KeyAgreement, .. } => Some(KeyUsage::KeyAgreement),
+            Kind::RootOca => Some(KeyUsage::KeyCertSign),
+            Kind::IssuingOca | Kind::DeviceCa | Kind::Device { .. } => None,
+        };
+        reasons.demand("replacement-usage", usage == Some(replacement.cell.key_usage), || {
+            format!("{place}: the certificate is of {}, which does not go there", certificate.kind())
+        });
+        check_path(policy, &profile, &certificate, &offered, time, &place, reasons);
+    }
+}
+
+/// A path to one of the policy's Root OCA Certificates.
+fn check_path(
+    policy: &Policy,
+    profile: &Profile,
+    leaf: &SmkiCertificate,
+    offered: &[SmkiCertificate],
+    time: Time,
+    place: &str,
+    reasons: &mut Reasons,
+) {
+    let oids: Vec<ObjectIdentifier> = policy.certificates().organisation_policy_oids.iter().copied().collect();
+    let mut faults = Vec::new();
+    for root in &policy.anchors().root_oca {
+        match SmkiCertificate::parse(root, profile) {
+            Ok(root) => match path::check(leaf, offered, &root, &oids, time) {
+                Ok(_) => return,
+                Err(error) => faults.push(error.to_string()),
+            },
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    reasons.add("path", format!("{place}: {}", faults.join("; ")));
+}
+
+/// The signatures that verify under this policy's anchors. One that does not is a reason, which counts only if the quorum is
+/// not met without it.
+fn verified(
+    octets: &[u8],
+    submission: &Submission<'_>,
+    policy: &Policy,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) -> Vec<Signature> {
+    let anchors: Vec<Certificate> =
+        policy.anchors().people.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    let ess = match policy.certificates().signing_certificate_v2 {
+        SigningCertificate::Required => Ess::Required,
+        SigningCertificate::Waived => Ess::Waived,
+    };
+    let mut found = Vec::new();
+    for p7s in submission.signatures {
+        let digest = Digest::of(p7s);
+        let named = |error: String| format!("signature {digest}: {error}");
+        let Some(file) = reasons.take("signature", cms::verify(p7s, octets, ess).map_err(|error| named(error.to_string())))
+        else {
+            continue;
+        };
+        for signer in &file.signers {
+            let person = check_person_certificate(&signer.certificate, &file.certificates, &anchors, at);
+            if reasons.take("signer", person.map_err(|error| named(error.to_string()))).is_some() {
+                found.push(Signature { spki: signer.spki_sha256(), signed: Digest::of(octets), p7s: digest });
+            }
+        }
+    }
+    found
+}
+
+fn record(person: &PersonId, signature: &Signature) -> SignatureRecord {
+    SignatureRecord { person: person.clone(), spki: signature.spki, p7s: signature.p7s }
+}
+
+/// Counts, and gives the approvals; signatures that do not verify are reasons only if the quorum is not met.
+fn quorate<F: Proposed + Form + Clone>(
+    context: &Context<'_>,
+    document: &Written<F>,
+    submission: &Submission<'_>,
+    adopted: &Adopted,
+    reasons: &mut Reasons,
+) -> Option<Vec<SignatureRecord>> {
+    let mut faults = Reasons::default();
+    let verified = verified(document.octets(), submission, &adopted.policy, context.at, &mut faults);
+    let electorate = adopted.policy.electorate();
+    let electorates = Electorates { named: electorate, in_force: electorate };
+    match Ballot::draft(document.clone()).close(electorates, &verified, context.at) {
+        Ok(ballot) => {
+            Some(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect())
+        }
+        Err((_, fault)) => {
+            reasons.0.append(&mut faults.0);
+            reasons.add("quorum", fault);
+            None
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Pure. The facts that a decision rests on: what the ledger says about a determination, a key, an incident, a Device.
+//!
+//! They are kept by the fold ([`crate::domain::fold`]) and read by the rules ([`super::rules`]).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::domain::gbcs::Template;
+use crate::domain::ledger::entry::{Compromised, KeyRecord};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
+use crate::domain::time::{Timestamp, Window};
+
+/// An incident, as far as a determination needs one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncidentFacts {
+    /// Its id.
+    pub id: IncidentId,
+    /// The leaf that opened it.
+    pub opened: u64,
+    /// The certificate whose Private Key is Compromised, or suspected to be.
+    pub compromised: Compromised,
+    /// What was notified.
+    pub description: Box<str>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// The reason for which it was closed.
+    pub closed: Option<Box<str>>,
+}
+
+/// One of our keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// As genesis names it.
+    pub record: KeyRecord,
+    /// The certificate imported for it, and whose it is.
+    pub certificate: Option<(Digest, PartyId)>,
+    /// Until when it is active, if it is: `Some(None)` has no end.
+    pub active: Option<Option<Timestamp>>,
+}
+
+impl KeyFacts {
+    /// Whether it may be used at this moment.
+    pub fn is_active(&self, at: Timestamp) -> bool {
+        match self.active {
+            None => false,
+            Some(None) => true,
+            Some(Some(until)) => at < until,
+        }
+    }
+}
+
+/// What is to be signed under a determination: given in it, or in its schedule.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The command templates by name.
+    pub templates: BTreeMap<TemplateName, Arc<Template>>,
+    /// How many Devices are listed.
+    pub devices: u64,
+    /// SHA-256 of the device list, a blob.
+    pub device_list: Digest,
+    /// The greatest number of intents in all.
+    pub intents_max: u64,
+    /// The greatest number of intents in any 60 minutes.
+    pub per_hour_max: u64,
+    /// How often an unknown may be signed again.
+    pub retries_max: u32,
+    /// Whether the daemon may do so by itself.
+    pub retries_by_itself: bool,
+    /// Counters start above this.
+    pub counter_start: u64,
+}
+
+/// A recorded determination and what has become of it.
+#[derive(Clone, Debug)]
+pub struct DeterminationFacts {
+    /// Its id.
+    pub id: DeterminationId,
+    /// The incident.
+    pub incident: IncidentId,
+    /// The number of the decision within the incident.
+    pub decision_number: u32,
+    /// The leaf that recorded it.
+    pub recorded: u64,
+    /// SHA-256 of the document.
+    pub document: Digest,
+    /// Whether recovery is to be executed; if not, nothing can be signed.
+    pub execute: bool,
+    /// The key that is required, by label and SHA-256 of its SubjectPublicKeyInfo.
+    pub key: Option<(KeyLabel, Digest)>,
+    /// Counters start above this.
+    pub counter_start: u64,
+    /// When it is in force.
+    pub window: Window,
+    /// The policy it names.
+    pub policy: Digest,
+    /// Who drafted it.
+    pub proposer: PersonId,
+    /// Who signed it.
+    pub approvers: BTreeSet<PersonId>,
+    /// What may be signed; none until its schedule is recorded.
+    pub scope: Option<Scope>,
+    /// Suspended by a member until.
+    pub suspended_until: Option<Timestamp>,
+    /// The members who have used their one suspension.
+    pub suspended_by: BTreeSet<PersonId>,
+    /// Withdrawn by the PMA.
+    pub withdrawn: bool,
+    /// Replaced by another.
+    pub superseded_by: Option<DeterminationId>,
+    /// Not carried over by a later policy.
+    pub dropped_by_policy: Option<Digest>,
+    /// Intents so far.
+    pub intents: u64,
+    /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
+    pub recent: VecDeque<(i64, u64)>,
+}
+
+/// The minutes that [`Scope::per_hour_max`] looks back on: 60 whole ones and the one that has begun, so that no 60 minutes
+/// ever hold more intents than permitted.
+pub const RECENT_MINUTES: i64 = 61;
+
+impl DeterminationFacts {
+    /// Intents of the last hour, in whole minutes: those of up to a minute more may be counted, never fewer.
+    pub fn intents_of_last_hour(&self, at: Timestamp) -> u64 {
+        let since = minute_of(at) - RECENT_MINUTES;
+        self.recent.iter().filter(|(minute, _)| *minute > since).map(|(_, count)| count).sum()
+    }
+
+    /// Counts one more.
+    pub fn count_intent(&mut self, at: Timestamp) {
+        self.intents += 1;
+        let minute = minute_of(at);
+        while self.recent.front().is_some_and(|(oldest, _)| *oldest <= minute - RECENT_MINUTES) {
+            self.recent.pop_front();
+        }
+        match self.recent.back_mut() {
+            Some((last, count)) if *last == minute => *count += 1,
+            Some(_) | None => self.recent.push_back((minute, 1)),
+        }
+    }
+}
+
+const fn minute_of(at: Timestamp) -> i64 {
+    at.unix_ms() / 60_000
+}
+
+/// What the device list of a determination says about a Device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The Device.
+    pub device: DeviceId,
+    /// The template for it.
+    pub template: TemplateName,
+    /// The Device's current counter for the key's role, where the list gives it.
+    pub counter: Option<u64>,
+}
+
+/// What became of an intent, as the fold keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntentState {
+    /// No outcome yet.
+    Open,
+    /// Signed, and the signature is kept.
+    Signed,
+    /// The token failed.
+    Failed,
+    /// Never submitted.
+    NotSigned,
+    /// Nobody can tell.
+    Unknown,
+    /// Unknown, and left so.
+    Left,
+}
+
+/// The last intent for a Device with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Its leaf.
+    pub intent: u64,
+    /// Under which determination.
+    pub determination: DeterminationId,
+    /// From which template.
+    pub template: TemplateName,
+    /// Its counter: the highest recorded for the key and the Device.
+    pub counter: u64,
+    /// Which attempt it was.
+    pub attempt: u32,
+    /// What became of it.
+    pub state: IntentState,
+}
+
+/// What somebody wants signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The Device.
+    pub device: DeviceId,
+    /// How it is given.
+    pub form: WantedForm,
+}
+
+/// The two forms of input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedForm {
+    /// A Device of the list: the daemon fills its template.
+    Device,
+    /// A pre-command made elsewhere, complete from `DF` to the end of its payload.
+    PreCommand(Vec<u8>),
+    /// An unknown of this Device again: the same octets with the same counter.
+    Retry,
+}

@@ -1,0 +1,313 @@
+//! Pure. May this be signed? Every rule is asked and every refusal reported; silence from all of them is the only way to allow.
+//!
+//! The same functions decide in the daemon before an intent is recorded, and in the audit when an outsider replays the log.
+//!
+//! A new rule is one file here, one line in [`BATCH_RULES`] or [`COMMAND_RULES`], and one variant of [`Refusal`].
+
+mod already_signed;
+mod asker;
+mod clock;
+mod counter;
+mod determination_execute;
+mod determination_in_force;
+mod device_in_scope;
+mod incident_open;
+mod intents_left;
+mod key_active;
+mod key_of_determination;
+mod mode_permitted;
+mod policy_in_force;
+mod pre_command;
+mod rate;
+mod retry;
+mod root_cell;
+mod scope_settled;
+
+use std::sync::Arc;
+
+use super::Policy;
+use super::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, KeyFacts, Listed, Scope, WantedForm};
+use crate::domain::gbcs::{Mismatch, Template};
+use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
+use crate::domain::time::{Timestamp, Window};
+
+/// What is the same for every command of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchFacts<'a> {
+    /// The moment of the decision.
+    pub now: Timestamp,
+    /// What the clock is worth.
+    pub clock: ClockState,
+    /// Who asks.
+    pub by: &'a Actor,
+    /// The policy in force.
+    pub policy: &'a Policy,
+    /// Its digest.
+    pub policy_digest: Digest,
+    /// The determination that was named.
+    pub determination_id: DeterminationId,
+    /// What the ledger knows of it.
+    pub determination: Option<&'a DeterminationFacts>,
+    /// The incident of the determination.
+    pub incident: Option<&'a IncidentFacts>,
+    /// The key of the determination.
+    pub key: Option<&'a KeyFacts>,
+}
+
+impl<'a> BatchFacts<'a> {
+    /// The scope, where there is one.
+    fn scope(&self) -> Option<&'a Scope> {
+        self.determination.and_then(|determination| determination.scope.as_ref())
+    }
+}
+
+/// What belongs to one command.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandFacts<'a> {
+    /// What is the same for all.
+    pub batch: &'a BatchFacts<'a>,
+    /// The Device.
+    pub device: DeviceId,
+    /// In which form it was asked for.
+    pub form: &'a WantedForm,
+    /// What the pre-command says, where there is one: its originator and counter, or where it departs from the template.
+    pub pre_command: Option<&'a Result<(PartyId, u64), Mismatch>>,
+    /// What the device list says.
+    pub listed: Option<&'a Listed>,
+    /// The last intent for the Device with this key.
+    pub last: Option<&'a DeviceFacts>,
+}
+
+impl CommandFacts<'_> {
+    /// The counter that the next one must exceed: the highest of the last recorded for key and Device, the list's, and the
+    /// determination's start.
+    fn counter_base(&self) -> u64 {
+        let last = self.last.map_or(0, |last| last.counter);
+        let listed = self.listed.and_then(|listed| listed.counter).unwrap_or(0);
+        let start = self.batch.scope().map_or(0, |scope| scope.counter_start);
+        last.max(listed).max(start)
+    }
+}
+
+/// The highest counter that the wire can carry: SeqNumber ::= INTEGER (0..9223372036854775807).
+pub const COUNTER_MAX: u64 = i64::MAX as u64;
+
+/// Leave to record one intent, and what it is to say. Made only by [`decide`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Allowance {
+    /// The template to fill.
+    pub template_name: TemplateName,
+    /// The template.
+    pub template: Arc<Template>,
+    /// The Originator Counter.
+    pub counter: u64,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// The Business Originator ID: whose certificate the key has.
+    pub originator: PartyId,
+}
+
+/// Why something may not be signed. Each variant is a fact that somebody can act on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
+pub enum Refusal {
+    #[error("this needs an operator; {account} acts as {role}")]
+    Asker { account: Box<str>, role: Role },
+    #[error("{person} signed this determination and may not also act on it: nobody holds two roles in one incident")]
+    AskerApproved { person: PersonId },
+    #[error("the clock jumped and is not trusted; compare it with another source, then `smkictl clock accept`")]
+    Clock,
+    #[error("no determination {id} is recorded; take one in with `smkictl determination record`")]
+    DeterminationUnknown { id: DeterminationId },
+    #[error("determination {id} is not to execute recovery: it opens no key")]
+    DeterminationNegative { id: DeterminationId },
+    #[error("determination {id} is in force {window}; it is {now}")]
+    Window { id: DeterminationId, window: Window, now: Timestamp },
+    #[error("determination {id} is suspended until {until}")]
+    Suspended { id: DeterminationId, until: Timestamp },
+    #[error("determination {id} was withdrawn by the SMKI PMA")]
+    Withdrawn { id: DeterminationId },
+    #[error("determination {id} was superseded by {by}")]
+    Superseded { id: DeterminationId, by: DeterminationId },
+    #[error("determination {id} was not carried over by policy {policy}; the SMKI PMA must determine again")]
+    NotCarriedOver { id: DeterminationId, policy: Digest },
+    #[error("determination {id} left its scope to a schedule, and none is recorded yet")]
+    ScopeOutstanding { id: DeterminationId },
+    #[error("incident {incident} is not open")]
+    IncidentNotOpen { incident: IncidentId },
+    #[error("the ledger has no key {key}")]
+    KeyUnknown { key: KeyLabel },
+    #[error("the determination names key {key} with public key {determined}; the ledger's has {found}")]
+    KeyDiffers { key: KeyLabel, determined: Digest, found: Digest },
+    #[error("key {key} has no certificate yet; `smkictl ceremony import` brings it in")]
+    KeyWithoutCertificate { key: KeyLabel },
+    #[error("key {key} is locked; it must be activated for this incident first")]
+    KeyLocked { key: KeyLabel },
+    #[error("key {key} may not be used for mode {mode}; the policy permits {permitted:?}")]
+    ModeNotPermitted { key: KeyLabel, mode: u8, permitted: Vec<u8> },
+    #[error("template {template} replaces the root, which the Recovery Private Key may not do under this policy")]
+    RootCell { template: TemplateName },
+    #[error("determination {id} does not list Device {device}")]
+    DeviceOutOfScope { id: DeterminationId, device: DeviceId },
+    #[error("the pre-command departs from template {template}: {mismatch}")]
+    NotTheTemplate { template: TemplateName, mismatch: Mismatch },
+    #[error("the pre-command comes from {found}; the certificate of key {key} is {expected}'s")]
+    Originator { key: KeyLabel, expected: PartyId, found: PartyId },
+    #[error("counter {found} is not above {base}, the highest known for this key and Device: a Device would take it for a replay")]
+    CounterTooLow { base: u64, found: u64 },
+    #[error("counter {found} is more than {step_max} above {base}; the policy permits no greater step")]
+    CounterTooHigh { base: u64, found: u64, step_max: u64 },
+    #[error("no counter above {base} is left")]
+    CounterExhausted { base: u64 },
+    #[error("the determination permits {limit} intents in all; {used} are recorded")]
+    IntentsSpent { limit: u64, used: u64 },
+    #[error("the determination permits {limit} intents an hour; {used} were recorded in the last")]
+    Rate { limit: u64, used: u64 },
+    #[error("a command for Device {device} is being signed (intent {intent})")]
+    InFlight { device: DeviceId, intent: u64 },
+    #[error("Device {device} has a signed command under this determination (intent {intent}); ask for it by its request")]
+    AlreadySigned { device: DeviceId, intent: u64 },
+    #[error("what became of the command for Device {device} is unknown (intent {intent}); settle it first")]
+    OutcomeUnknown { device: DeviceId, intent: u64 },
+    #[error("the command for Device {device} was left as unknown (intent {intent}); a new counter needs a new determination")]
+    LeftUnknown { device: DeviceId, intent: u64 },
+    #[error("nothing about Device {device} is unknown: there is nothing to sign again")]
+    NothingUnknown { device: DeviceId },
+    #[error("the determination permits {limit} further attempts for an unknown; {used} were made for Device {device}")]
+    RetriesSpent { device: DeviceId, limit: u32, used: u32 },
+}
+
+impl Refusal {
+    /// The rule's stable name, for programs.
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::Asker { .. } => "asker",
+            Self::AskerApproved { .. } => "asker-approved",
+            Self::Clock => "clock",
+            Self::DeterminationUnknown { .. } => "determination-unknown",
+            Self::DeterminationNegative { .. } => "determination-negative",
+            Self::Window { .. } => "window",
+            Self::Suspended { .. } => "suspended",
+            Self::Withdrawn { .. } => "withdrawn",
+            Self::Superseded { .. } => "superseded",
+            Self::NotCarriedOver { .. } => "not-carried-over",
+            Self::ScopeOutstanding { .. } => "scope-outstanding",
+            Self::IncidentNotOpen { .. } => "incident-not-open",
+            Self::KeyUnknown { .. } => "key-unknown",
+            Self::KeyDiffers { .. } => "key-differs",
+            Self::KeyWithoutCertificate { .. } => "key-without-certificate",
+            Self::KeyLocked { .. } => "key-locked",
+            Self::ModeNotPermitted { .. } => "mode-not-permitted",
+            Self::RootCell { .. } => "root-cell",
+            Self::DeviceOutOfScope { .. } => "device-out-of-scope",
+            Self::NotTheTemplate { .. } => "not-the-template",
+            Self::Originator { .. } => "originator",
+            Self::CounterTooLow { .. } => "counter-too-low",
+            Self::CounterTooHigh { .. } => "counter-too-high",
+            Self::CounterExhausted { .. } => "counter-exhausted",
+            Self::IntentsSpent { .. } => "intents-spent",
+            Self::Rate { .. } => "rate",
+            Self::InFlight { .. } => "in-flight",
+            Self::AlreadySigned { .. } => "already-signed",
+            Self::OutcomeUnknown { .. } => "outcome-unknown",
+            Self::LeftUnknown { .. } => "left-unknown",
+            Self::NothingUnknown { .. } => "nothing-unknown",
+            Self::RetriesSpent { .. } => "retries-spent",
+        }
+    }
+
+    /// As a refusal's record and reply carry it.
+    pub fn reason(&self) -> Reason {
+        Reason { rule: self.rule().into(), text: self.to_string().into() }
+    }
+}
+
+type BatchRule = fn(&BatchFacts<'_>) -> Result<(), Refusal>;
+type CommandRule = fn(&CommandFacts<'_>) -> Result<(), Refusal>;
+
+/// Asked once a chunk.
+const BATCH_RULES: &[BatchRule] = &[
+    asker::check,
+    asker::check_separation,
+    clock::check,
+    determination_execute::check,
+    determination_in_force::check_window,
+    determination_in_force::check_suspension,
+    determination_in_force::check_withdrawal,
+    determination_in_force::check_supersession,
+    policy_in_force::check,
+    scope_settled::check,
+    incident_open::check,
+    key_of_determination::check,
+    key_of_determination::check_certificate,
+    key_active::check,
+    mode_permitted::check,
+    root_cell::check,
+];
+
+/// Asked for each command.
+const COMMAND_RULES: &[CommandRule] = &[
+    device_in_scope::check,
+    pre_command::check_template,
+    pre_command::check_originator,
+    counter::check,
+    intents_left::check,
+    rate::check,
+    already_signed::check,
+    retry::check,
+];
+
+const _: () = assert!(!BATCH_RULES.is_empty() && !COMMAND_RULES.is_empty(), "no rules would allow everything");
+
+/// The rules of the batch: nothing in it may be signed if one refuses.
+pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    let refusals: Vec<Refusal> = BATCH_RULES.iter().filter_map(|rule| rule(facts).err()).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
+
+/// The rules of the determination alone, without the asker and the key: whether what was signed under it may be released.
+pub fn decide_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    const RELEASE_RULES: &[BatchRule] = &[
+        asker::check,
+        asker::check_separation,
+        clock::check,
+        determination_execute::check,
+        determination_in_force::check_window,
+        determination_in_force::check_suspension,
+        determination_in_force::check_withdrawal,
+        determination_in_force::check_supersession,
+        policy_in_force::check,
+        incident_open::check,
+    ];
+    let refusals: Vec<Refusal> = RELEASE_RULES.iter().filter_map(|rule| rule(facts).err()).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
+
+/// May this command be signed? [`decide_batch`] must have allowed its batch at the same moment.
+pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
+    let refusals: Vec<Refusal> = COMMAND_RULES.iter().filter_map(|rule| rule(facts).err()).collect();
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let out_of_scope = || {
+        vec![Refusal::DeviceOutOfScope { id: facts.batch.determination_id, device: facts.device }]
+    };
+    let listed = facts.listed.ok_or_else(out_of_scope)?;
+    let scope = facts.batch.scope().ok_or_else(out_of_scope)?;
+    let template = scope.templates.get(&listed.template).ok_or_else(out_of_scope)?;
+    let (_, originator) = facts.batch.key.and_then(|key| key.certificate.as_ref()).ok_or_else(out_of_scope)?;
+    let (counter, attempt) = match (facts.form, facts.pre_command, facts.last) {
+        (WantedForm::Retry, _, Some(last)) => (last.counter, last.attempt + 1),
+        (WantedForm::PreCommand(_), Some(Ok((_, counter))), _) => (*counter, 1),
+        (WantedForm::Device | WantedForm::PreCommand(_) | WantedForm::Retry, _, _) => (facts.counter_base() + 1, 1),
+    };
+    Ok(Allowance {
+        template_name: listed.template.clone(),
+        template: Arc::clone(template),
+        counter,
+        attempt,
+        originator: *originator,
+    })
+}

@@ -1,0 +1,518 @@
+//! Shell: makes entries durable: hash, compare-and-append, checkpoint.
+//!
+//! One thread holds the [`Recorder`]: the one writer. Whoever wants something recorded asks at its [`Desk`] with a closure,
+//! which decides against the durable head plus what is queued before it, queues entries, and answers. The answer leaves
+//! only after everything queued is durable and under a signed checkpoint; what several askers queued meanwhile shares one
+//! transaction and one signature. If that fails, nobody gets an answer but that nothing more can be recorded, and the
+//! daemon stops: the state in memory would be ahead of what is on the disk.
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
+use crate::domain::intake::{self, Heads};
+use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
+use crate::domain::ledger::entry::{
+    Actor, ClockJumped, ClockState, Entry, EntryError, Event, Refused, RefusalsFolded, VERSION,
+};
+use crate::domain::ledger::merkle::{Head, Leaf};
+use crate::domain::ledger::note::Verifier;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, Listed};
+use crate::domain::time::Timestamp;
+use crate::hsm::HsmError;
+use crate::state;
+use crate::store::{Batch, Derived, Store, StoreError};
+
+/// How many asks share one transaction at most: so that the first of them does not wait for ever on a busy night.
+const GROUP_MAX: usize = 64;
+
+/// How many asks may wait. Each is a request of somebody who waits for its answer, or the chunk of a running job.
+const DESK_LEN_MAX: usize = 256;
+
+/// Refusals of one account that are told one by one in [`REFUSAL_SPAN_MS`]; more are counted.
+pub const REFUSALS_TOLD_MAX: u64 = 60;
+
+/// The span over which refusals of an account are counted together.
+pub const REFUSAL_SPAN_MS: i64 = 60_000;
+
+/// Reasons that one refusal tells; a leaf has room for some hundred.
+const REASONS_MAX: usize = 100;
+
+/// Why nothing more can be recorded. The daemon stops with a status of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotRecord {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ledger token did not sign the checkpoint.
+    #[error("the ledger token does not sign checkpoints: {0}. What was recorded last is durable; start again once the token is there")]
+    Token(#[from] HsmError),
+    /// The checkpoint does not verify.
+    #[error("the checkpoint that the ledger token signed does not verify: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// An entry could not be folded in: a fault of ours.
+    #[error("an entry does not fit the ledger: {0}")]
+    Fold(#[from] FoldError),
+    /// An entry has no encoding: a fault of ours.
+    #[error("an entry cannot be written: {0}")]
+    Entry(#[from] EntryError),
+    /// It stopped before.
+    #[error("the recorder has stopped")]
+    Stopped,
+}
+
+impl From<BookError> for CannotRecord {
+    fn from(error: BookError) -> Self {
+        Self::Fold(FoldError::Book(error))
+    }
+}
+
+/// Signs the text of checkpoints with the ledger key.
+pub trait CheckpointSigner: Send {
+    /// r ‖ s over SHA-256 of the whole text.
+    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError>;
+    /// The key's public half, by the ledger's origin.
+    fn verifier(&self) -> &Verifier;
+}
+
+/// A moment by the daemon's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When.
+    pub at: Timestamp,
+    /// What the clock is worth.
+    pub clock: ClockState,
+}
+
+/// Reads the clock: the wall clock's time, and by how much it jumped since it was read last, if it did.
+pub type ReadClock = Box<dyn FnMut() -> (Timestamp, Option<i64>) + Send>;
+
+/// How far the clock may lie behind the last entry and still be taken for it: a correction by NTP, not a jump.
+const BEHIND_MAX_MS: i64 = 1_000;
+
+/// What is queued: durable together, or not at all.
+#[derive(Default)]
+struct Queue {
+    leaves: Vec<Vec<u8>>,
+    blobs: Vec<Vec<u8>>,
+    staged: Vec<Digest>,
+    changes: Vec<Change>,
+    signatures: Vec<(u64, [u8; 64], bool)>,
+    /// What the changes say about Devices, for decisions that follow in the same group.
+    devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
+    requests: HashMap<RequestId, RequestFacts>,
+}
+
+/// The refusals of an account in the span that runs.
+struct Refusals {
+    since: Timestamp,
+    told: u64,
+    counted: u64,
+    actor: Actor,
+}
+
+/// The one writer.
+pub struct Recorder {
+    store: Box<dyn Store>,
+    fold: Fold,
+    durable: Head,
+    checkpointed: u64,
+    signer: Option<Box<dyn CheckpointSigner>>,
+    clock: ReadClock,
+    moment: Moment,
+    queue: Queue,
+    refusals: HashMap<Box<str>, Refusals>,
+}
+
+/// Something that is durable and under a signed checkpoint: there is no other way to one than [`Desk::record`].
+#[derive(Debug)]
+#[must_use]
+pub struct Recorded<T>(T);
+
+impl<T> Recorded<T> {
+    /// What was recorded.
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+
+    /// What was recorded.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl Recorder {
+    /// On a store whose entries were folded into `fold`.
+    pub fn new(store: Box<dyn Store>, fold: Fold, mut clock: ReadClock) -> Result<Self, StoreError> {
+        let durable = store.head()?;
+        let checkpointed = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
+        let (at, _) = clock();
+        Ok(Self {
+            store,
+            fold,
+            durable,
+            checkpointed,
+            signer: None,
+            clock,
+            moment: Moment { at, clock: ClockState::Trusted },
+            queue: Queue::default(),
+            refusals: HashMap::new(),
+        })
+    }
+
+    /// From here on checkpoints can be signed, and so things recorded.
+    pub fn set_signer(&mut self, signer: Box<dyn CheckpointSigner>) {
+        self.signer = Some(signer);
+    }
+
+    /// Whether there is a ledger token.
+    pub fn has_signer(&self) -> bool {
+        self.signer.is_some()
+    }
+
+    /// The state, queued entries included.
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// The store, without what is queued.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The moment of the ask that is being answered.
+    pub fn moment(&self) -> Moment {
+        self.moment
+    }
+
+    /// The size of the newest checkpoint.
+    pub fn checkpointed(&self) -> u64 {
+        self.checkpointed
+    }
+
+    /// The durable head.
+    pub fn durable(&self) -> Head {
+        self.durable
+    }
+
+    /// Who asks, with the person whom the policy maps the account to.
+    pub fn known(&self, mut actor: Actor) -> Actor {
+        actor.person = self.fold.person_of_account(&actor.account);
+        actor
+    }
+
+    /// Forgets a batch whose request is done.
+    pub fn end_batch(&mut self, index: u64) {
+        self.fold.end_batch(index);
+    }
+
+    /// Reads the clock for the next ask. Entries never go back: a small step back is waited out, a large one is a jump.
+    fn tick(&mut self) -> Result<(), CannotRecord> {
+        let (read, jumped) = (self.clock)();
+        let last = self.fold.last_at().unwrap_or(read);
+        let behind = last.unix_ms() - read.unix_ms();
+        let jump = jumped.or((behind > BEHIND_MAX_MS).then_some(-behind));
+        self.moment.at = read.max(last);
+        let known = self.fold.clock_untrusted();
+        self.moment.clock = if known || jump.is_some() { ClockState::Untrusted } else { ClockState::Trusted };
+        if let Some(by_ms) = jump.filter(|_| !known && self.signer.is_some()) {
+            self.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms }))?;
+        }
+        Ok(())
+    }
+
+    /// Queues an entry and folds it in. Answers its index.
+    pub fn queue(&mut self, by: &Actor, event: Event) -> Result<u64, CannotRecord> {
+        let index = self.fold.size();
+        let Moment { at, clock } = self.moment;
+        let entry = Entry { v: VERSION, at, clock, by: by.clone(), event };
+        let leaf = entry.to_leaf()?;
+        let mut changes = Vec::new();
+        let documents = Documents { queue: &self.queue, store: &*self.store };
+        self.fold.apply(&entry, &leaf, &documents, &mut changes)?;
+        self.queue.leaves.push(leaf);
+        for change in changes {
+            self.overlay(&change)?;
+            self.queue.changes.push(change);
+        }
+        // What an ask decides after accepting the clock is decided by a trusted one.
+        if matches!(entry.event, Event::ClockAccepted(_)) {
+            self.moment.clock = ClockState::Trusted;
+        }
+        Ok(index)
+    }
+
+    /// Queues a document that a queued entry is going to name: before that entry.
+    pub fn queue_blob(&mut self, octets: Vec<u8>) -> Digest {
+        let digest = Digest::of(&octets);
+        self.queue.blobs.push(octets);
+        digest
+    }
+
+    /// Takes over an upload that a queued entry is going to name.
+    pub fn queue_staged(&mut self, digest: Digest) {
+        self.queue.staged.push(digest);
+    }
+
+    /// Keeps the signature of an intent, whose SHA-256 its queued outcome has.
+    pub fn queue_signature(&mut self, intent: u64, octets: [u8; 64], released: bool) {
+        self.queue.signatures.push((intent, octets, released));
+    }
+
+    /// Records a refusal, or counts it if the account has had many. Answers the entry's index if there is one.
+    pub fn refuse(&mut self, by: &Actor, mut refused: Refused) -> Result<Option<u64>, CannotRecord> {
+        let now = self.moment.at;
+        self.fold_refusals(Some(&by.account))?;
+        let account = self.refusals.entry(by.account.clone()).or_insert_with(|| Refusals {
+            since: now,
+            told: 0,
+            counted: 0,
+            actor: by.clone(),
+        });
+        if account.told >= REFUSALS_TOLD_MAX {
+            account.counted += 1;
+            return Ok(None);
+        }
+        account.told += 1;
+        let more = refused.reasons.len().saturating_sub(REASONS_MAX);
+        if more > 0 {
+            refused.reasons.truncate(REASONS_MAX);
+            refused.reasons.push(crate::domain::ledger::entry::Reason {
+                rule: "more".into(),
+                text: format!("and {more} more reasons").into(),
+            });
+        }
+        self.queue(by, Event::Refused(refused)).map(Some)
+    }
+
+    /// Ends the spans that are over (of all accounts, or the one), recording how many refusals were counted in each.
+    pub fn fold_refusals(&mut self, only: Option<&str>) -> Result<(), CannotRecord> {
+        let now = self.moment.at;
+        let over: Vec<Box<str>> = self
+            .refusals
+            .iter()
+            .filter(|(account, refusals)| {
+                only.is_none_or(|only| only == &***account)
+                    && now.unix_ms() - refusals.since.unix_ms() >= REFUSAL_SPAN_MS
+            })
+            .map(|(account, _)| account.clone())
+            .collect();
+        for account in over {
+            let Some(Refusals { since, told: _, counted, actor }) = self.refusals.remove(&account) else { continue };
+            if counted > 0 {
+                self.queue(&actor, Event::RefusalsFolded(RefusalsFolded { account, count: counted, since }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what is queued, and signs a checkpoint over it.
+    fn settle(&mut self) -> Result<(), CannotRecord> {
+        if !self.queue.leaves.is_empty() {
+            self.commit()?;
+        }
+        if self.checkpointed < self.durable.size {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), CannotRecord> {
+        let queue = std::mem::take(&mut self.queue);
+        let leaves: Vec<Leaf<'_>> = queue
+            .leaves
+            .iter()
+            .map(|leaf| Leaf::new(leaf).map_err(StoreError::from))
+            .collect::<Result<_, _>>()?;
+        let blobs: Vec<&[u8]> = queue.blobs.iter().map(Vec::as_slice).collect();
+        let rows = state::rows(&queue.changes, &*self.store)?;
+        let mut derived: Vec<Derived<'_>> = Vec::with_capacity(rows.len() + queue.signatures.len());
+        for (intent, octets, released) in &queue.signatures {
+            derived.push(Derived::Signature { intent: *intent, octets, released: *released });
+        }
+        derived.extend(rows.iter().map(state::Row::derived));
+        let batch = Batch { leaves: &leaves, blobs: &blobs, staged: &queue.staged, derived: &derived };
+        self.durable = self.store.append_at(self.durable.size, &batch)?;
+        Ok(())
+    }
+
+    /// Signs a checkpoint of the durable head. It goes to the journal too, which lies elsewhere.
+    fn checkpoint(&mut self) -> Result<(), CannotRecord> {
+        let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
+        let signer = self.signer.as_mut().ok_or(CannotRecord::Stopped)?;
+        let checkpoint = Checkpoint::new(origin, self.durable);
+        let signature = signer.sign(&checkpoint.text())?;
+        let signed = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
+        self.store.put_checkpoint(self.durable, signed.octets())?;
+        self.checkpointed = self.durable.size;
+        tracing::info!(size = self.durable.size, root = %self.durable.root, "checkpoint");
+        Ok(())
+    }
+
+    /// Keeps what a change says, for decisions that follow in the same group.
+    fn overlay(&mut self, change: &Change) -> Result<(), CannotRecord> {
+        match change {
+            Change::Device { key, device, facts } => {
+                self.queue.devices.insert((key.clone(), *device), facts.clone());
+            }
+            Change::Batch { index, request, asked } => {
+                let mut facts = self.request(*request)?.unwrap_or(RequestFacts {
+                    asked: *asked,
+                    first_batch: *index,
+                    last_batch: *index,
+                });
+                facts.last_batch = *index;
+                self.queue.requests.insert(*request, facts);
+            }
+            Change::List { .. } | Change::Release { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+/// Documents that are queued or in the store.
+struct Documents<'a> {
+    queue: &'a Queue,
+    store: &'a dyn Store,
+}
+
+impl Blobs for Documents<'_> {
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
+        match self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest) {
+            Some(octets) => Ok(octets.clone()),
+            None => state::document(self.store, digest),
+        }
+    }
+}
+
+impl Blobs for Recorder {
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
+        Documents { queue: &self.queue, store: &*self.store }.blob(digest)
+    }
+}
+
+impl Book for Recorder {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
+        // The common case is an empty overlay, and a key to look up costs an allocation.
+        if !self.queue.devices.is_empty()
+            && let Some(facts) = self.queue.devices.get(&(key.clone(), device))
+        {
+            return Ok(Some(facts.clone()));
+        }
+        self.store.device(key, device).map_err(state::no_answer)
+    }
+
+    fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
+        self.store.listed(determination, device).map_err(state::no_answer)
+    }
+
+    fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {
+        match self.queue.requests.get(&request) {
+            Some(facts) => Ok(Some(*facts)),
+            None => self.store.request(request).map_err(state::no_answer),
+        }
+    }
+}
+
+impl Heads for Recorder {
+    fn head(&self, size: u64) -> Option<intake::Head> {
+        state::head(&*self.store, size)
+    }
+}
+
+/// An ask: decides, queues, and says what to do once all of it is durable.
+type Ask = Box<dyn FnOnce(&mut Recorder) -> Result<Done, CannotRecord> + Send>;
+type Done = Box<dyn FnOnce(bool) + Send>;
+
+/// Where one asks the recorder. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    asks: mpsc::SyncSender<Ask>,
+}
+
+/// The recorder cannot record any more, and the daemon is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nothing can be recorded any more; smkid is stopping, and its journal says why")]
+pub struct Closed;
+
+impl Desk {
+    /// Opens the desk on a thread of its own. `stopped` hears why, should nothing more be recordable; it hears nothing when
+    /// the last desk is dropped.
+    pub fn open(
+        mut recorder: Recorder,
+        stopped: impl FnOnce(CannotRecord) + Send + 'static,
+    ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (asks, waiting) = mpsc::sync_channel::<Ask>(DESK_LEN_MAX);
+        let thread = thread::Builder::new().name("recorder".into()).spawn(move || {
+            while let Ok(first) = waiting.recv() {
+                if let Err(why) = serve(&mut recorder, first, &waiting) {
+                    stopped(why);
+                    return;
+                }
+            }
+        })?;
+        Ok((Self { asks }, thread))
+    }
+
+    /// Runs `ask` on the recorder's thread. Its answer comes back once everything it queued is durable and under a signed
+    /// checkpoint.
+    pub async fn record<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
+    ) -> Result<Recorded<R>, Closed> {
+        let (answer, answered) = oneshot::channel();
+        let ask: Ask = Box::new(move |recorder| {
+            let reply = ask(recorder)?;
+            Ok(Box::new(move |durable| {
+                if durable {
+                    // Whoever asked may have gone away; what was recorded stands all the same.
+                    let _ = answer.send(Recorded(reply));
+                }
+            }))
+        });
+        // A full desk is waited for on a thread that may wait.
+        let asks = self.asks.clone();
+        match asks.try_send(ask) {
+            Ok(()) => {}
+            Err(mpsc::TrySendError::Full(ask)) => {
+                let sent = tokio::task::spawn_blocking(move || asks.send(ask).is_ok()).await;
+                if !sent.unwrap_or(false) {
+                    return Err(Closed);
+                }
+            }
+            Err(mpsc::TrySendError::Disconnected(_)) => return Err(Closed),
+        }
+        answered.await.map_err(|_| Closed)
+    }
+}
+
+/// Serves one ask and those that wait behind it, makes all of it durable, then answers all of them.
+fn serve(recorder: &mut Recorder, first: Ask, waiting: &mpsc::Receiver<Ask>) -> Result<(), CannotRecord> {
+    let mut done: Vec<Done> = Vec::new();
+    let mut next = Some(first);
+    while let Some(ask) = next {
+        recorder.tick()?;
+        done.push(ask(recorder)?);
+        next = if done.len() < GROUP_MAX { waiting.try_recv().ok() } else { None };
+    }
+    recorder.settle()?;
+    for answer in done {
+        answer(true);
+    }
+    Ok(())
+}
+
+/// What a ceremony records, which has the ledger for itself: an ask, without a desk.
+pub fn record_alone<R>(
+    recorder: &mut Recorder,
+    ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord>,
+) -> Result<Recorded<R>, CannotRecord> {
+    recorder.tick()?;
+    let reply = ask(recorder)?;
+    recorder.settle()?;
+    Ok(Recorded(reply))
+}

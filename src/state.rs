@@ -1,0 +1,311 @@
+//! Shell: the fold, caught up with the ledger in a store; and the rows that the store keeps of what grows with Devices.
+
+use std::io::Read as _;
+use std::ops::ControlFlow;
+
+use crate::domain::determination::document::DOCUMENT_LEN_MAX;
+use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
+use crate::domain::intake;
+use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
+use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
+use crate::domain::ledger::merkle::Head;
+use crate::domain::ledger::note::{NoteError, Verifier};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId, TemplateName};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
+
+/// Entries that are folded in at a time when a ledger is read again.
+const STRIDE: u64 = 1_000;
+
+/// Why the state cannot be made from the ledger: the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry cannot be read.
+    #[error("entry {index}: {source}")]
+    Entry {
+        /// Which.
+        index: u64,
+        /// Why.
+        source: EntryError,
+    },
+    /// An entry cannot be folded in.
+    #[error("entry {index}: {source}")]
+    Fold {
+        /// Which.
+        index: u64,
+        /// Why.
+        source: FoldError,
+    },
+    /// A signature in the store is not the one that the outcome recorded.
+    #[error("entry {outcome}: the signature of intent {intent} is missing or not the one recorded; restore from a backup")]
+    Signature {
+        /// The outcome.
+        outcome: u64,
+        /// Its intent.
+        intent: u64,
+    },
+    /// The newest checkpoint is not of this ledger.
+    #[error("the checkpoint of size {size}: {source}")]
+    Checkpoint {
+        /// Its size.
+        size: u64,
+        /// Why.
+        source: CheckpointError,
+    },
+    /// Entries without any checkpoint, or a genesis without a ledger key.
+    #[error("the ledger has {entries} entries and no checkpoint over them that its genesis key signed")]
+    NoCheckpoint {
+        /// How many.
+        entries: u64,
+    },
+    /// The ledger key of genesis.
+    #[error("the ledger key of the genesis entry: {0}")]
+    LedgerKey(#[from] NoteError),
+}
+
+/// A row of the store as changes make it.
+#[derive(Clone, Debug)]
+pub enum Row {
+    /// Of a Device with a key.
+    Device {
+        /// The key.
+        key: KeyLabel,
+        /// The Device.
+        device: DeviceId,
+        /// The row.
+        facts: DeviceFacts,
+    },
+    /// Of a request.
+    Request {
+        /// Which.
+        request: RequestId,
+        /// The row.
+        facts: RequestFacts,
+    },
+    /// Those of a device list.
+    List {
+        /// Whose.
+        determination: DeterminationId,
+        /// The list, a blob.
+        devices: Digest,
+        /// The templates it may use.
+        templates: Vec<TemplateName>,
+        /// How many Devices it has.
+        count: u64,
+    },
+    /// That the signature of an intent was released.
+    Released {
+        /// The intent.
+        intent: u64,
+    },
+}
+
+impl Row {
+    /// As the store takes it.
+    pub fn derived(&self) -> Derived<'_> {
+        match self {
+            Self::Device { key, device, facts } => Derived::Device { key, device: *device, row: facts },
+            Self::Request { request, facts } => Derived::Request { id: *request, row: facts },
+            Self::List { determination, devices, templates, count } => {
+                Derived::List { determination: *determination, blob: *devices, templates, count: *count }
+            }
+            Self::Released { intent } => Derived::Released { intent: *intent },
+        }
+    }
+}
+
+/// The rows that these changes make, on top of those in `so_far`.
+pub fn rows<S: DerivedState + Reader + ?Sized>(changes: &[Change], so_far: &S) -> Result<Vec<Row>, StoreError> {
+    rows_upon(changes, so_far, so_far)
+}
+
+fn rows_upon<D: DerivedState + ?Sized, R: Reader + ?Sized>(
+    changes: &[Change],
+    so_far: &D,
+    ledger: &R,
+) -> Result<Vec<Row>, StoreError> {
+    let mut rows: Vec<Row> = Vec::with_capacity(changes.len());
+    for change in changes {
+        match change {
+            Change::List { determination, devices, count, templates } => rows.push(Row::List {
+                determination: *determination,
+                devices: *devices,
+                templates: templates.clone(),
+                count: *count,
+            }),
+            Change::Batch { index, request, asked } => {
+                let mut facts = so_far.request(*request)?.unwrap_or(RequestFacts {
+                    asked: *asked,
+                    first_batch: *index,
+                    last_batch: *index,
+                });
+                facts.last_batch = *index;
+                rows.push(Row::Request { request: *request, facts });
+            }
+            Change::Device { key, device, facts } => {
+                rows.push(Row::Device { key: key.clone(), device: *device, facts: facts.clone() });
+            }
+            Change::Leave { key, device } => {
+                if let Some(mut facts) = so_far.device(key, *device)? {
+                    facts.state = IntentState::Left;
+                    rows.push(Row::Device { key: key.clone(), device: *device, facts });
+                }
+            }
+            Change::Release { outcomes } => {
+                // Outcomes that are recorded together with their release say so themselves, with their signatures.
+                let until = outcomes.1.min(ledger.head()?.size);
+                let mut released = Vec::new();
+                ledger.leaves(outcomes.0..until.max(outcomes.0), &mut |leaf| {
+                    released.extend(signed_intent(leaf.octets).map(|(intent, _)| intent));
+                    ControlFlow::Continue(())
+                })?;
+                rows.extend(released.into_iter().map(|intent| Row::Released { intent }));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// The intent of an outcome that is signed, and the SHA-256 of its signature.
+pub fn signed_intent(leaf: &[u8]) -> Option<(u64, Digest)> {
+    match Entry::from_leaf(leaf).ok()?.event {
+        Event::Outcome(outcome) => match outcome.result {
+            SignResult::Signed(signature) => Some((outcome.intent, signature)),
+            SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// A document in a store.
+pub fn document<R: Reader + ?Sized>(store: &R, digest: Digest) -> Result<Vec<u8>, BookError> {
+    let missing = |error: &StoreError| matches!(error, StoreError::NoSuchBlob { .. });
+    let mut octets = Vec::new();
+    let mut reader = match store.open_blob(digest) {
+        Ok(reader) => reader.take(DOCUMENT_LEN_MAX as u64 + 1),
+        Err(error) if missing(&error) => return Err(BookError::BlobMissing { digest }),
+        Err(error) => return Err(no_answer(error)),
+    };
+    reader.read_to_end(&mut octets).map_err(|error| BookError::Store { reason: error.to_string() })?;
+    let found = Digest::of(&octets);
+    if found == digest { Ok(octets) } else { Err(BookError::BlobAltered { digest, found }) }
+}
+
+/// A fault of the store, as the book says it.
+pub fn no_answer(error: StoreError) -> BookError {
+    BookError::Store { reason: error.to_string() }
+}
+
+/// The signed head of that size, if there is one.
+pub fn head<R: Reader + ?Sized>(store: &R, size: u64) -> Option<intake::Head> {
+    let checkpoint = store.checkpoints(size, 1).ok()?.pop().filter(|checkpoint| checkpoint.head.size == size)?;
+    let last = store.leaf(size.checked_sub(1)?).ok()?;
+    Some(intake::Head { root: checkpoint.head.root, at: Entry::from_leaf(&last).ok()?.at })
+}
+
+/// Documents straight from a store.
+pub struct StoredDocuments<'a, R: ?Sized>(pub &'a R);
+
+impl<R: Reader + ?Sized> Blobs for StoredDocuments<'_, R> {
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
+        document(self.0, digest)
+    }
+}
+
+/// Makes the state again from the ledger, and compares with what the store keeps of it: every entry, every hash, every row,
+/// every signature, and the newest checkpoint under the ledger key of genesis.
+///
+/// Linear in the ledger, with memory for what does not grow with Devices.
+pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
+    let head = store.check_tree()?;
+    let ledger = store.reader()?;
+    let mut rebuild = store.rebuild()?;
+    let mut fold = Fold::default();
+    let mut from = 0;
+    while from < head.size {
+        let until = head.size.min(from + STRIDE);
+        let mut changes = Vec::new();
+        let mut signed: Vec<(u64, u64, Digest)> = Vec::new();
+        let mut fault = None;
+        ledger.leaves(from..until, &mut |leaf| {
+            let folded = Entry::from_leaf(leaf.octets)
+                .map_err(|source| StateError::Entry { index: leaf.index, source })
+                .and_then(|entry| {
+                    fold.apply(&entry, leaf.octets, &StoredDocuments(&*ledger), &mut changes)
+                        .map_err(|source| StateError::Fold { index: leaf.index, source })?;
+                    if let Event::Outcome(outcome) = entry.event
+                        && let SignResult::Signed(digest) = outcome.result
+                    {
+                        signed.push((leaf.index, outcome.intent, digest));
+                    }
+                    Ok(())
+                });
+            match folded {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    fault = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        for (outcome, intent, digest) in signed {
+            let row = ledger.signature(intent)?.filter(|row| Digest::of(&row.octets) == digest);
+            let row = row.ok_or(StateError::Signature { outcome, intent })?;
+            rebuild.apply(&[Derived::Signature { intent, octets: &row.octets, released: false }])?;
+        }
+        // Change by change: a row may rest on one that a change before it made.
+        for change in &changes {
+            let rows = rows_upon(std::slice::from_ref(change), &*rebuild, &*ledger)?;
+            let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
+            rebuild.apply(&derived)?;
+        }
+        from = until;
+    }
+    rebuild.compare_and_finish()?;
+    check_checkpoint(&*ledger, &fold, head)?;
+    Ok(fold)
+}
+
+/// The ledger's own key, by its origin.
+pub fn ledger_verifier(fold: &Fold) -> Result<Option<Verifier>, NoteError> {
+    let Some(origin) = fold.origin() else { return Ok(None) };
+    let record = fold.keys().values().map(|key| &key.record).find(|record| record.use_ == KeyUse::Ledger);
+    record.map(|record| Verifier::from_spki(origin.as_str(), &record.spki_octets())).transpose()
+}
+
+fn check_checkpoint(ledger: &dyn Reader, fold: &Fold, head: Head) -> Result<(), StateError> {
+    let none = StateError::NoCheckpoint { entries: head.size };
+    let (Some(verifier), Some(newest)) = (ledger_verifier(fold)?, ledger.latest_checkpoint()?) else { return Err(none) };
+    let size = newest.head.size;
+    let signed =
+        SignedCheckpoint::verify(&newest.note, &verifier).map_err(|source| StateError::Checkpoint { size, source })?;
+    let root = ledger.root_at(size)?;
+    if signed.head() == newest.head && signed.head().root == root {
+        Ok(())
+    } else {
+        Err(StoreError::CheckpointMismatch { size, expected: root, found: signed.head().root }.into())
+    }
+}
+
+/// What a decision asks of a store, and nothing queued: for reads.
+pub struct StoredBook<'a, R: ?Sized>(pub &'a R);
+
+impl<R: Reader + ?Sized> Book for StoredBook<'_, R> {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
+        self.0.device(key, device).map_err(no_answer)
+    }
+
+    fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
+        self.0.listed(determination, device).map_err(no_answer)
+    }
+
+    fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {
+        self.0.request(request).map_err(no_answer)
+    }
+}

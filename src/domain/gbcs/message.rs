@@ -1,0 +1,151 @@
+//! Pure. A whole CS02b message: framing and payload, decoded and encoded.
+
+use zeroize::Zeroizing;
+
+use super::codes::MessageCode;
+use super::command::{self, CommandPayload, SeqNumberChange, Slots};
+use super::der::DecodeError;
+use super::framing::{self, Authentication, Cra, EncodeError, Frame, Header};
+use super::outcome::{AlertPayload, ResponsePayload};
+
+/// A message as it came, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The framing, and the octets themselves.
+    pub frame: Frame<'a>,
+    /// What it says.
+    pub payload: Payload<'a>,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Command or pre-command.
+    Command(CommandPayload<'a>),
+    /// Response.
+    Response(ResponsePayload),
+    /// Alert.
+    Alert(AlertPayload),
+}
+
+impl<'a> Message<'a> {
+    /// Reads the message that all of `octets` is. Neither signature nor MAC is checked: see [`super::proof`].
+    pub fn decode(octets: &'a [u8]) -> Result<Self, DecodeError> {
+        Self::from_frame(Frame::parse(octets)?)
+    }
+
+    /// Reads the payload of a message whose framing was read, and perhaps its signature checked, already.
+    pub fn from_frame(frame: Frame<'a>) -> Result<Self, DecodeError> {
+        let (octets, range) = (frame.octets, frame.payload.clone());
+        let payload = match frame.header.cra {
+            Cra::Command => {
+                let read = command::read(octets, range, Slots::Filled)?;
+                Payload::Command(CommandPayload {
+                    update: read.update,
+                    seq_number: read.seq_number.expect("Slots::Filled reads a counter"),
+                    plaintext_symmetric_key: read.plaintext_symmetric_key,
+                })
+            }
+            Cra::Response => Payload::Response(ResponsePayload::read(octets, range)?),
+            Cra::Alert => Payload::Alert(AlertPayload::read(octets, range)?),
+        };
+        agree(&frame.header, &payload, frame.payload.start)?;
+        Ok(Self { frame, payload })
+    }
+
+    /// Appends the message, written anew as strict DER: for a Command the very octets it was decoded from, for a Response
+    /// or Alert those unless its lengths were not minimal.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        encode(&self.frame.header, &self.payload, self.frame.authentication, out)
+    }
+}
+
+/// Appends a message made of these parts.
+///
+/// An unsigned Response or Alert, for whoever holds the Device's key, is what [`encode_unsigned`] appends.
+pub fn encode(
+    header: &Header,
+    payload: &Payload<'_>,
+    authentication: Authentication<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    agree(header, payload, 0).map_err(EncodeError::Inconsistent)?;
+    // Room for the most at once: a vector that grows would leave copies of a symmetric key behind.
+    let mut octets = Zeroizing::new(Vec::with_capacity(payload_len_max(payload)));
+    match payload {
+        Payload::Command(payload) => payload.write(&mut octets),
+        Payload::Response(payload) => payload.write(&mut octets),
+        Payload::Alert(payload) => payload.write(&mut octets),
+    }
+    framing::write(header, &octets, authentication, out)
+}
+
+/// Appends a message that stops after its payload: what is signed is all of it but its first octet, and
+/// [`super::finish`] appends the signature.
+pub fn encode_unsigned(header: &Header, payload: &Payload<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    encode(header, payload, Authentication::PreCommand, out)
+}
+
+/// A bound on the length of what is written for `payload`.
+fn payload_len_max(payload: &Payload<'_>) -> usize {
+    /// No replacement's cell and lengths, outcome, or change of counters is longer.
+    const ITEM_LEN_MAX: usize = 96;
+    /// Control fields, lengths, times.
+    const FIXED_LEN_MAX: usize = 256;
+    let (items, certificates) = match payload {
+        Payload::Command(CommandPayload { update, .. }) => {
+            let replaced = update.replacements.iter().map(|replacement| replacement.certificate.len());
+            let path = update.path_certificates.iter().map(|certificate| certificate.len());
+            let floors = update.new_specialist_floors.as_ref().map_or(0, Vec::len);
+            let changes = update.other_changes.iter().flatten().map(change_items).sum::<usize>();
+            (update.replacements.len() + floors + changes, replaced.chain(path).sum())
+        }
+        Payload::Response(ResponsePayload { outcome: None }) => (0, 0),
+        Payload::Response(ResponsePayload { outcome: Some(outcome) })
+        | Payload::Alert(AlertPayload { outcome, .. }) => {
+            (outcome.replacements.len() + outcome.changes.iter().map(change_items).sum::<usize>(), 0)
+        }
+    };
+    FIXED_LEN_MAX + items * ITEM_LEN_MAX + certificates
+}
+
+fn change_items(change: &SeqNumberChange) -> usize {
+    1 + change.specialist_floors.as_ref().map_or(0, Vec::len)
+}
+
+/// The payload is of the header's kind, mode and counter: Message Code = 0100 + mode (GBCS 16.2), and a Command's
+/// authorisingRemotePartySeqNumber = its Originator Counter (GBCS 13.3). A Response's counter is judged in `proof`, where
+/// the Command is known.
+fn agree(header: &Header, payload: &Payload<'_>, at: usize) -> Result<(), DecodeError> {
+    let (cra, mode) = match payload {
+        Payload::Command(payload) => (Cra::Command, Some(payload.update.mode)),
+        Payload::Response(payload) => (Cra::Response, payload.outcome.as_ref().map(|outcome| outcome.mode)),
+        Payload::Alert(_) => (Cra::Alert, None),
+    };
+    let disagreement = |what, header, payload| Err(DecodeError::Disagreement { at, what, header, payload });
+    if cra != header.cra {
+        return disagreement("CRA Flag", u64::from(header.cra.code()), u64::from(cra.code()));
+    }
+    match (header.code, cra, mode) {
+        (MessageCode::UpdateSecurityCredentials(stated), Cra::Command | Cra::Response, Some(mode)) => {
+            if stated != mode {
+                return disagreement("credentialsReplacementMode", u64::from(stated.code()), u64::from(mode.code()));
+            }
+        }
+        (MessageCode::UpdateSecurityCredentials(_), Cra::Command | Cra::Response, None)
+        | (MessageCode::FutureDatedExecution, Cra::Alert, _) => {}
+        (MessageCode::UpdateSecurityCredentials(_), Cra::Alert, _)
+        | (MessageCode::FutureDatedExecution, Cra::Command | Cra::Response, _) => {
+            return disagreement("Message Code and CRA Flag", u64::from(header.code.value()), u64::from(cra.code()));
+        }
+    }
+    if let Payload::Command(payload) = payload
+        && payload.seq_number.get() != header.counter
+    {
+        return disagreement("authorisingRemotePartySeqNumber", header.counter, payload.seq_number.get());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,6 @@
 //! The one integration crate.
+
+mod certificates;
+mod certificates_vectors;
+#[path = "support/lab.rs"]
+mod lab;

@@ -1,1 +1,3 @@
 //! Shell: `smkictl`.
+
+pub mod signer;

@@ -21,26 +21,26 @@ fn every_genuine_certificate_is_in_the_profile_and_organisations_chain_to_their_
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let certificate = read(&path);
-        let (id, usage) = match certificate.kind() {
-            Kind::Organisation { party, usage, .. } => {
+        let usage = match certificate.kind() {
+            Kind::Organisation { usage, .. } => {
                 organisations += 1;
                 assert_eq!(certificate.issuer(), issuing.subject(), "{name}");
                 assert_eq!(certificate.authority_key_identifier(), Some(issuing.subject_key_identifier()), "{name}");
                 assert!(issuing.key().verifies_der(certificate.body(), certificate.signature()), "{name}");
-                (party.0, usage)
+                usage
             }
             Kind::Device { device, usage } => {
                 devices += 1;
-                (device.0, usage)
+                assert!(name.starts_with(&device.to_string().to_lowercase()), "{name}");
+                usage
             }
             Kind::IssuingOca => continue,
             kind @ (Kind::RootOca | Kind::DeviceCa) => panic!("{name}: {kind}"),
         };
-        let suffix = match usage {
-            Usage::DigitalSignature => "ds",
-            Usage::KeyAgreement => "ka",
-        };
-        assert_eq!(name, format!("{}-{suffix}", id.to_string().to_lowercase()));
+        match usage {
+            Usage::DigitalSignature => assert!(name.ends_with("-ds"), "{name}"),
+            Usage::KeyAgreement => assert!(name.ends_with("-ka"), "{name}"),
+        }
     }
     assert!(organisations > 0 && devices > 0, "{organisations} Organisation and {devices} Device Certificates");
 }

@@ -2,5 +2,6 @@
 
 mod certificates;
 mod certificates_vectors;
+mod cms;
 #[path = "support/lab.rs"]
 mod lab;

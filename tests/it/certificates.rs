@@ -232,7 +232,8 @@ fn a_path_runs_from_the_leaf_over_the_issuing_oca_to_the_root() {
     assert!(matches!(faults(&leaf, &[], &lab.root, now)[..], [PathFault::NoIssuer { .. }]));
     assert!(matches!(faults(&leaf, &[&other.issuing], &lab.root, now)[..], [PathFault::NoIssuer { .. }]));
     assert!(matches!(faults(&leaf, &[&lab.issuing], &other.root, now)[..], [PathFault::NoIssuer { .. }]));
-    let empty = path::check(&leaf, &[lab.issuing.certificate.clone()], &lab.root.certificate, &[], now).unwrap_err();
+    let empty = path::check(&leaf, std::slice::from_ref(&lab.issuing.certificate), &lab.root.certificate, &[], now)
+        .unwrap_err();
     assert!(matches!(empty.faults[..], [PathFault::Policy { .. }]));
 }
 

@@ -349,3 +349,38 @@ fn a_private_key_that_will_not_do_says_why() {
     let fault = PemSigner::from_pem(&text, people.certificate("anna"), gone).err().unwrap();
     assert!(matches!(fault, SignerError::Passphrase(_)));
 }
+
+#[test]
+fn people_made_by_rcgen_sign_and_are_vouched_for_like_any_other() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+    let name = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.remove(DnType::CommonName);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let mut params = name("PMA CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let ca_key = KeyPair::generate().unwrap();
+    let ca = params.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(params, ca_key);
+    let mut params = name("Anna");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate().unwrap();
+    let anna = pem::certificate(&params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+
+    let text = Zeroizing::new(key.serialize_pem());
+    let signer = PemSigner::from_pem(&text, anna.clone(), || panic!("no passphrase is needed")).unwrap();
+    let attributes = signed_attributes(&sha256(DOCUMENT), &anna, now()).unwrap();
+    let p7s = assemble(&attributes, &signer.sign(&attributes).unwrap(), &anna, &[]).unwrap();
+    let verified = verify(&p7s, DOCUMENT, Ess::Required).unwrap();
+    let anchors = pem::certificates(&ca.pem()).unwrap();
+    check_person_certificate(&verified.signers[0].certificate, &verified.certificates, &anchors, now()).unwrap();
+    let scratch = Scratch::new();
+    scratch.write("ca.pem", ca.pem());
+    scratch.write("document", DOCUMENT);
+    scratch.write("anna.p7s", p7s);
+    scratch.openssl("cms -verify -binary -inform DER -in anna.p7s -content document -CAfile ca.pem -out /dev/null");
+}

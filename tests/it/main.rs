@@ -1,5 +1,10 @@
 //! The one integration crate.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
+)]
+
 mod certificates;
 mod certificates_vectors;
 mod cms;

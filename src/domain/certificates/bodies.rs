@@ -250,10 +250,12 @@ impl Template {
         let aki = issuer.map(|key| (AUTHORITY_KEY_IDENTIFIER, false, authority(key)));
         let mut all = match self {
             Self::Organisation { subject: _, usage } => vec![ku(usage.key_usage()), ski, cp],
-            Self::IssuingOca { .. } => vec![ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(Some(0))?, cp, ski],
+            // A Device CA's was not seen: it is written as an Issuing OCA's.
+            Self::IssuingOca { .. } | Self::DeviceCa { .. } => {
+                vec![ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(Some(0))?, cp, ski]
+            }
             // Unseen; in the order of an Issuing OCA's.
             Self::RootOca { .. } => vec![ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(None)?, cp, ski],
-            Self::DeviceCa { .. } => vec![ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(Some(0))?, cp, ski],
             Self::Device { device, usage, hardware_type } => {
                 let san = (SUBJECT_ALT_NAME, true, device_alt_name(*device, *hardware_type)?);
                 vec![ku(usage.key_usage()), ski, san, cp]
@@ -264,9 +266,10 @@ impl Template {
     }
 }
 
-/// authorityKeyIdentifier in the one form: `30 0A 80 08 …`.
+/// authorityKeyIdentifier in the one form: a SEQUENCE of `[0] keyIdentifier` alone.
 fn authority(key: KeyIdentifier) -> Vec<u8> {
-    const HEADER: [u8; 4] = [0x30, 2 + KEY_IDENTIFIER_LEN as u8, 0x80, KEY_IDENTIFIER_LEN as u8];
+    const HEADER: [u8; 4] = [0x30, 0x0A, 0x80, 0x08];
+    const _: () = assert!(KEY_IDENTIFIER_LEN == 8, "the lengths in the header are those of a key identifier");
     [&HEADER[..], &key[..]].concat()
 }
 

@@ -528,8 +528,8 @@ fn verify_signer(
     attributes.check_signing_certificate(certificate, ess)?;
     let claimed_signing_time = attributes.signing_time()?;
     // RFC 5652 5.4: what is signed is the DER of the SET OF, not of the [0] it travels under.
-    let signed = attributes.0.to_der().map_err(&fault)?;
-    if !key.verifies_der(&signed, info.signature.as_bytes()) {
+    let attributes_der = attributes.0.to_der().map_err(&fault)?;
+    if !key.verifies_der(&attributes_der, info.signature.as_bytes()) {
         return Err(SignerFault::Forged { subject: certificate.subject_text().to_owned() });
     }
     Ok((expected, VerifiedSigner { certificate: certificate.clone(), claimed_signing_time }))
@@ -607,7 +607,7 @@ impl<'a, 'b> Attributes<'a, 'b> {
             return Err(SignerFault::ContentType { found: kind });
         }
         let digest = self.value(MESSAGE_DIGEST)?.ok_or(absent("messageDigest"))?;
-        digest.tag().assert_eq(Tag::OctetString).map_err(|fault| DerFault::within("messageDigest")(fault.into()))?;
+        digest.tag().assert_eq(Tag::OctetString).map_err(DerFault::within("messageDigest"))?;
         if digest.value() != document.octets() {
             // SHA-512 is 64 octets; whatever is longer need not be shown in full.
             let found = hex::encode(digest.value().get(..64).unwrap_or(digest.value()));

@@ -186,6 +186,24 @@ fn each_rule_of_the_profile_is_broken_by_itself() {
 }
 
 #[test]
+fn each_rule_of_a_device_certificate_is_broken_by_itself() {
+    let (lab, key) = (Lab::new(), Key::generate());
+    let check = |from: &str, to: &str, expected: &[&str]| {
+        let (from, to) = (hex::decode(from).unwrap(), hex::decode(to).unwrap());
+        let found = altered(&lab, &key, &device_template(), |body| replace(body, &from, &to));
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        let as_expected = found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected));
+        assert!(found.len() == expected.len() && as_expected, "expected {expected:?}, found {found:?}");
+    };
+    let ascii = |text: &str| hex::encode(text);
+    check(&ascii("99991231235959Z"), &ascii("99991231235958Z"), &["notAfter: expected 99991231235959Z"]);
+    check(&ascii("99991231235959Z"), &ascii("20451231235959Z"), &["validity: expected UTCTime", "notAfter: expected"]);
+    check("06082b06010505070804", "06082b06010505070805", &["subjectAltName: expected one otherName"]);
+    check("0408 00db1234567890a0".replace(' ', "").as_str(), "040800db1234567890a1", &[]);
+    check("0603551d110101ff", "0603551d630101ff", &["subjectAltName: expected, not found", "expected no critical"]);
+}
+
+#[test]
 fn a_foreign_policy_is_named() {
     let lab = Lab::new();
     let octets = lab.issuing.certificate.octets();

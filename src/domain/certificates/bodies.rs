@@ -15,7 +15,7 @@ use super::x509::{
     KeyUsage, PolicyInformation, RawExtension, SUBJECT_ALT_NAME, SUBJECT_KEY_IDENTIFIER, Signed, Time, Validity,
     body_octets,
 };
-use crate::domain::names::DeviceId;
+use crate::domain::names::{DeviceId, Digest};
 use crate::domain::time::Timestamp;
 
 /// Most octets of a certification request that is read. Ours have about 250.
@@ -85,9 +85,9 @@ pub enum BodyError {
     #[error("certification request: expected the key {expected}, found {found}")]
     OtherKey {
         /// SHA-256 of the SubjectPublicKeyInfo that was expected.
-        expected: super::Digest,
+        expected: Digest,
         /// That of the one inside.
-        found: super::Digest,
+        found: Digest,
     },
 }
 
@@ -348,7 +348,7 @@ pub fn is_certification_request_info(info: &[u8], expected: &PublicKey) -> Resul
     if key == *expected {
         Ok(subject)
     } else {
-        let [expected, found] = [expected, &key].map(super::profile::spki_sha256);
+        let [expected, found] = [expected, &key].map(PublicKey::spki_sha256);
         Err(BodyError::OtherKey { expected, found })
     }
 }

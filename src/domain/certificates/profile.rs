@@ -7,13 +7,13 @@ use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{Decode, Encode, Sequence};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
+use super::DerFault;
 use super::signature::{PublicKey, PublicKeyError};
 use super::subject::{OrganisationSubject, Subject, SubjectError};
 use super::x509::{
     AUTHORITY_KEY_IDENTIFIER, AuthorityKeyIdentifier, BASIC_CONSTRAINTS, BasicConstraints, CERTIFICATE_POLICIES,
     Certificate, KEY_USAGE, KeyUsage, SUBJECT_ALT_NAME, SUBJECT_KEY_IDENTIFIER, X509Error,
 };
-use super::{DerFault, sha256};
 use crate::domain::names::{DeviceId, Digest, Eui64, PartyId};
 use crate::domain::time::{Timestamp, from_generalized};
 
@@ -727,9 +727,4 @@ impl Rules<'_> {
 
 fn oids(all: &[ObjectIdentifier]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// SHA-256 of a public key's SubjectPublicKeyInfo.
-pub fn spki_sha256(key: &PublicKey) -> Digest {
-    sha256(&key.to_spki())
 }

@@ -6,7 +6,8 @@ use der::asn1::UintRef;
 use der::{Decode, Encode, Sequence};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
-use super::DerFault;
+use super::{DerFault, sha256};
+use crate::domain::names::Digest;
 
 /// Octets of `r ‖ s`: two numbers of 32 octets each, most significant first.
 pub const FIXED_LEN: usize = 64;
@@ -79,6 +80,11 @@ impl PublicKey {
         spki[..SPKI_PREFIX.len()].copy_from_slice(&SPKI_PREFIX);
         spki[SPKI_PREFIX.len()..].copy_from_slice(&self.0);
         spki
+    }
+
+    /// SHA-256 of the DER SubjectPublicKeyInfo: what policy pins keys and people by.
+    pub fn spki_sha256(&self) -> Digest {
+        sha256(&self.to_spki())
     }
 
     /// Whether `signature`, the DER `SEQUENCE { r, s }`, is this key's over `octets`.

@@ -1,3 +1,4 @@
 //! Shell: `smkictl`.
 
 pub mod gbcs;
+pub mod signer;

@@ -1,1 +1,3 @@
 //! Pure. What the PMA determined, and who signed it.
+
+pub mod cms;

@@ -1,0 +1,51 @@
+use super::*;
+
+#[test]
+fn blocks_are_found_between_chatter_and_with_either_line_end() {
+    let text =
+        "subject=x\r\n-----BEGIN A-----\r\nAAAA\r\n-----END A-----\r\n\n-----BEGIN B C-----\nAQID\n-----END B C-----";
+    let found = blocks(text).unwrap();
+    assert_eq!(found.iter().map(|block| (block.label, block.line)).collect::<Vec<_>>(), [("A", 2), ("B C", 6)]);
+    assert_eq!(found[0].decode().unwrap(), [0, 0, 0]);
+    assert_eq!(found[1].decode().unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn a_block_that_does_not_end_is_named_with_its_line() {
+    let fault = blocks("\n-----BEGIN A-----\nAAAA\n-----END B-----\n").map(|found| found.len()).unwrap_err();
+    assert_eq!(fault, PemError::Unended { line: 2, label: "A".into() });
+}
+
+#[test]
+fn says_what_is_there_when_the_wanted_is_not() {
+    let fault = certificates("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap_err();
+    assert_eq!(fault.to_string(), "PEM: expected a block -----BEGIN CERTIFICATE-----, found PRIVATE KEY");
+    let fault = public_key("hello").unwrap_err();
+    assert_eq!(fault.to_string(), "PEM: expected a block -----BEGIN PUBLIC KEY-----, found no block at all");
+}
+
+#[test]
+fn one_public_key_goes_in_and_out_and_two_do_not() {
+    let mut point = [9; 65];
+    point[0] = 4;
+    let key = PublicKey::from_point(&point).unwrap();
+    let text = public_key_to_pem(&key);
+    assert_eq!(public_key(&text), Ok(key));
+    assert!(matches!(public_key(&text.repeat(2)), Err(PemError::TooMany { found: 2, max: 1, .. })));
+}
+
+#[test]
+fn a_text_is_at_most_so_long() {
+    assert_eq!(blocks(&" ".repeat(TEXT_LEN_MAX)).map(|found| found.len()), Ok(0));
+    let fault = blocks(&" ".repeat(TEXT_LEN_MAX + 1)).map(|found| found.len());
+    assert_eq!(fault, Err(PemError::TooLong { found: TEXT_LEN_MAX + 1 }));
+}
+
+#[test]
+fn der_is_told_from_text() {
+    assert!(is_pem(b"-----BEGIN CMS-----"));
+    assert!(is_pem(b"subject=\n-----BEGIN CMS-----"));
+    assert!(!is_pem(b"0-----BEGIN CMS-----"));
+    assert!(!is_pem(b""));
+    assert_eq!(text(&[0x41, 0xFF]), Err(PemError::NotText { octet: 1 }));
+}

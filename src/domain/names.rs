@@ -235,6 +235,23 @@ label!(
     PersonId, 32, "person id", "1 to 32 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );
 label!(
+    /// A SEC Party, as the policy calls it: who employs a person. Not an EUI-64: a Party may act under several.
+    SecParty, 32, "SEC Party", "1 to 32 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A UNIX account on the daemon's machine.
+    AccountName, 32, "account name", "1 to 32 characters of a-z, 0-9, -, _ and .",
+    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'
+);
+label!(
+    /// A share of a token's activation, which one Key Custodian keeps.
+    ShareName, 32, "share name", "1 to 32 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A factor or criterion of the SMKI Recovery Key Guidance, as the policy calls it.
+    FactorId, 48, "factor id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
     /// An incident: what the DCC calls it in its letters.
     IncidentId, 40, "incident id", "1 to 40 characters of A-Z, 0-9 and -", b'A'..=b'Z' | b'0'..=b'9' | b'-'
 );

@@ -1,3 +1,16 @@
 //! Pure. What the PMA determined, and who signed it.
 
 pub mod cms;
+//!
+//! A document is read once and keeps its octets ([`document`]); signatures over it are counted as persons ([`quorum`],
+//! [`people`]); what it lists line by line is read as a stream ([`devices`]); its SHA-256 is read aloud ([`words`]).
+
+pub mod devices;
+pub mod document;
+mod json;
+pub mod people;
+pub mod prose;
+pub mod quorum;
+pub mod spki;
+pub mod times;
+pub mod words;

@@ -1,1 +1,292 @@
 //! Pure. The policy, and what it permits.
+//!
+//! One directory is one policy. [`files`] is how it is written, [`Policy`] is what runs, [`adoption`] is how one takes
+//! another's place, [`admission`] is which documents may be recorded under it.
+
+pub mod admission;
+pub mod adoption;
+pub mod files;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use der::asn1::ObjectIdentifier;
+
+use crate::domain::determination::people::{Person, Role, Roster};
+use crate::domain::determination::prose::Prose;
+use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
+use crate::domain::names::{Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, Purpose, TokenName};
+use crate::domain::time::Timestamp;
+
+pub use files::{Activation, PolicyError, PolicyFault, RootCell, SigningCertificate};
+
+/// The files of one policy: relative path, with `/`, and octets.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// The digest of a policy: SHA-256 of its `sha256sum` lines, sorted by path as octets. So this prints it:
+///
+/// `(cd DIR && find . -type f | sed 's|^\./||' | LC_ALL=C sort | xargs sha256sum | sha256sum)`
+pub fn digest(files: &Files) -> Digest {
+    let mut lines = ring::digest::Context::new(&ring::digest::SHA256);
+    for (path, octets) in files {
+        let file = ring::digest::digest(&ring::digest::SHA256, octets);
+        let file = Digest::try_from(file.as_ref()).expect("SHA-256 has 32 octets");
+        lines.update(format!("{file}  {path}\n").as_bytes());
+    }
+    Digest::try_from(lines.finish().as_ref()).expect("SHA-256 has 32 octets")
+}
+
+/// A policy that was read and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    digest: Digest,
+    name: Prose,
+    purpose: Purpose,
+    origin: Origin,
+    determinations: Determinations,
+    limits: Limits,
+    mode_8: Mode8,
+    certificates: Certificates,
+    roster: Roster,
+    keys: BTreeMap<KeyLabel, Key>,
+    custodians: Custodians,
+    anchors: Anchors,
+    guidance: Guidance,
+    procedures: Vec<Procedure>,
+}
+
+/// What the policy says about determinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Determinations {
+    /// m. n is the number of pma-members in force.
+    pub approvals: u32,
+    /// For how long one member may suspend.
+    pub suspension_hours_max: u32,
+    /// How old the ledger head in a document may be.
+    pub head_age_hours_max: u32,
+    /// How long a determination may be in force.
+    pub window_days_max: u32,
+}
+
+/// Ceilings that no determination may go beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// By how much the counter of a pre-command may exceed the last one.
+    pub max_counter_step: u64,
+    /// The highest counter floor that a command may set on a Device.
+    pub floor_ceiling: u64,
+    /// Retries of one unknown.
+    pub retries_of_unknown_max: u32,
+    /// Intents in an hour.
+    pub intents_per_hour_max: u64,
+    /// Devices of one determination.
+    pub devices_max: u64,
+    /// Commands that are recorded, signed and released together.
+    pub chunk: u32,
+}
+
+/// What CS02b mode 8 may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode8 {
+    /// Whether a template may target a root cell.
+    pub root_cell: RootCell,
+}
+
+/// What certificates must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// Policy OIDs of SMKI Organisation and Issuing OCA Certificates.
+    pub organisation_policy_oids: BTreeSet<ObjectIdentifier>,
+    /// Policy OIDs of Device Certificates.
+    pub device_policy_oids: BTreeSet<ObjectIdentifier>,
+    /// Whether a signature needs the ESS attribute signing-certificate-v2 (RFC 5035).
+    pub signing_certificate_v2: SigningCertificate,
+}
+
+/// A key of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What everybody calls it.
+    pub label: KeyLabel,
+    /// What it is for.
+    pub key_use: KeyUse,
+    /// The token on which it was generated.
+    pub token: TokenName,
+    /// Tokens to which the maker's means clone it, and those means.
+    pub copies: BTreeMap<TokenName, Prose>,
+    /// The CS02b modes that it may sign: 8 for a Recovery key, 9 for a Contingency key, none for a ledger key.
+    pub modes: BTreeSet<u8>,
+    /// The EUI-64 under which it signs commands; a ledger key has none.
+    pub originator: Option<PartyId>,
+    /// How its token is logged in.
+    pub activation: Activation,
+}
+
+impl Key {
+    /// Every token that holds it, its own first.
+    pub fn tokens(&self) -> impl Iterator<Item = &TokenName> {
+        std::iter::once(&self.token).chain(self.copies.keys())
+    }
+}
+
+/// How many Key Custodians activate a key: k of n, of several Parties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Custodians {
+    /// k, at least 2.
+    pub threshold: u32,
+    /// Of how many Parties they must be, at least 2.
+    pub parties_min: u32,
+}
+
+/// Trust anchors, each as the DER of its certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchors {
+    /// CAs of the people's certificates.
+    pub people: Vec<Vec<u8>>,
+    /// Root OCA.
+    pub root_oca: Vec<Vec<u8>>,
+    /// Issuing OCAs.
+    pub issuing_oca: Vec<Vec<u8>>,
+    /// CAs of Device Certificates.
+    pub device_ca: Vec<Vec<u8>>,
+}
+
+/// What the PMA must and may weigh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guidance {
+    /// Which version of the SMKI Recovery Key Guidance.
+    pub edition: Prose,
+    /// The factors, and whether each must be considered.
+    pub factors: BTreeMap<FactorId, Consider>,
+    /// Criteria and steps that must be met before a determination.
+    pub criteria: BTreeSet<FactorId>,
+}
+
+/// Whether a factor must be considered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consider {
+    /// It must.
+    Must,
+    /// It may.
+    May,
+}
+
+/// The header of a procedure profile; its steps are not read yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Procedure {
+    /// What entries call it.
+    pub id: FactorId,
+    /// What people call it.
+    pub title: Prose,
+}
+
+impl Policy {
+    /// Its digest, by which documents name it.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &Prose {
+        &self.name
+    }
+
+    /// Live or exercise.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// The ledger that it is for.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What it says about determinations.
+    pub fn determinations(&self) -> &Determinations {
+        &self.determinations
+    }
+
+    /// Its ceilings.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What mode 8 may do.
+    pub fn mode_8(&self) -> Mode8 {
+        self.mode_8
+    }
+
+    /// What certificates must have.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Everyone.
+    pub fn people(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// Whose key that is, by the SHA-256 of its SPKI.
+    pub fn person_by_spki(&self, spki: &Digest) -> Option<&Person> {
+        self.roster.person_by_spki(spki)
+    }
+
+    /// Whose UNIX account that is.
+    pub fn person_by_account(&self, account: &str) -> Option<&Person> {
+        self.roster.person_by_account(account)
+    }
+
+    /// Who holds `role` at that moment.
+    pub fn roster(&self, role: Role, at: Timestamp) -> impl Iterator<Item = &Person> {
+        self.roster.holding(role, at)
+    }
+
+    /// m of the n members in force at that moment, checked again.
+    pub fn quorum(&self, at: Timestamp) -> Result<Quorum, QuorumError> {
+        Quorum::at(self.determinations.approvals, &self.roster, at)
+    }
+
+    /// By whom is counted under this policy.
+    pub fn electorate(&self) -> Electorate<'_> {
+        Electorate { policy: self.digest, roster: &self.roster, approvals: self.determinations.approvals }
+    }
+
+    /// The key of that label.
+    pub fn key(&self, label: &KeyLabel) -> Option<&Key> {
+        self.keys.get(label)
+    }
+
+    /// Every key, by label.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.values()
+    }
+
+    /// The key that signs checkpoints.
+    pub fn ledger_key(&self) -> &Key {
+        let ledger = |key: &&Key| key.key_use == KeyUse::Ledger;
+        self.keys().find(ledger).expect("a policy without a ledger key is refused when it is read")
+    }
+
+    /// Key Custodians.
+    pub fn custodians(&self) -> Custodians {
+        self.custodians
+    }
+
+    /// Trust anchors.
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// What the PMA must and may weigh.
+    pub fn guidance(&self) -> &Guidance {
+        &self.guidance
+    }
+
+    /// The procedure profiles, by file name.
+    pub fn procedures(&self) -> &[Procedure] {
+        &self.procedures
+    }
+}
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

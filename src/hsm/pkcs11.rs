@@ -1,0 +1,598 @@
+//! Shell: owns the PKCS#11 module, in the worker only. The one file that names cryptoki.
+//!
+//! Rules it keeps: one session stays open for life, so that the login is never lost by accident, and nobody logs out; a
+//! session belongs to one thread; a session on which anything failed is closed and never used again; objects are looked up once and
+//! their handles kept; whoever creates or destroys objects also does all look-ups, on one session, one at a time; nothing is
+//! concluded from an absence.
+
+use std::collections::BTreeMap;
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{Limit, Slot, TokenInfo};
+use cryptoki::types::AuthPin;
+use ring::digest;
+use secrecy::SecretString;
+
+use super::errors::{Certainty, Class, Fault, HsmError};
+use super::protocol::Setup;
+use super::verify::PublicPoint;
+use super::{APPLICATION, ExpectedKey, GENESIS_LABEL, KeyReport, TokenReport};
+use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse};
+
+/// The handle of a private key that was checked. Valid in the process that found it, on every session.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyHandle(ObjectHandle);
+
+/// A token, logged in.
+pub struct LoggedIn {
+    module: Pkcs11,
+    slot: Slot,
+    /// Read-write; open as long as the worker lives (trap: closing the last session logs everyone out), and used for all
+    /// that is not signing.
+    life: Session,
+    info: TokenInfo,
+}
+
+impl LoggedIn {
+    /// Loads the module, finds the token by label and serial number and logs in, once.
+    pub fn open(setup: &Setup, pin: SecretString) -> Result<Self, HsmError> {
+        let module = Pkcs11::new(&setup.module)
+            .map_err(|error| HsmError::ModuleLoad { path: setup.module.clone(), found: error.to_string() })?;
+        // Trap: without OS_LOCKING_OK modules assume one thread, and crash with more.
+        module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(fault)?;
+        let (slot, info) = find_token(&module, &setup.label, &setup.serial)?;
+        // SoftHSM 2.6.1 has no CKM_ECDSA_SHA256; CKM_ECDSA over a digest that we take is what every token has.
+        if !module.get_mechanism_list(slot).map_err(fault)?.contains(&MechanismType::ECDSA) {
+            return Err(HsmError::MechanismAbsent { mechanism: "CKM_ECDSA".to_owned() });
+        }
+        for (set, flag) in [
+            (info.user_pin_locked(), "CKF_USER_PIN_LOCKED"),
+            (info.user_pin_final_try(), "CKF_USER_PIN_FINAL_TRY"),
+        ] {
+            if set {
+                return Err(HsmError::PinAtRisk { flag: flag.to_owned() });
+            }
+        }
+        let life = module.open_rw_session(slot).map_err(fault)?;
+        let pin: AuthPin = pin;
+        match life.login(UserType::User, Some(&pin)) {
+            Ok(()) => {}
+            Err(Error::Pkcs11(rv, Function::Login)) if is_about_the_pin(rv) => {
+                return Err(HsmError::PinRefused { rv: describe(rv).0 });
+            }
+            Err(error) => return Err(fault(error)),
+        }
+        Ok(Self { module, slot, life, info })
+    }
+
+    /// Checks genesis and keys against what is expected of this token.
+    pub fn check(&self, setup: &Setup) -> Result<(TokenReport, BTreeMap<KeyLabel, KeyHandle>), HsmError> {
+        let found = self.read_data(GENESIS_LABEL)?;
+        let genesis = found.as_deref().and_then(|octets| Digest::try_from(octets).ok());
+        if let Some(expected) = setup.genesis
+            && genesis != Some(expected)
+        {
+            return Err(match found {
+                None => HsmError::GenesisAbsent { expected },
+                Some(octets) => HsmError::GenesisDiffers { expected, found: hex::encode(octets) },
+            });
+        }
+        let mut keys = Vec::with_capacity(setup.keys.len());
+        let mut handles = BTreeMap::new();
+        for expected in &setup.keys {
+            let (report, handle) = self.check_key(expected)?;
+            handles.insert(report.label.clone(), handle);
+            keys.push(report);
+        }
+        let report = TokenReport {
+            label: trimmed(self.info.label()).to_owned(),
+            serial: trimmed(self.info.serial_number()).to_owned(),
+            manufacturer: trimmed(self.info.manufacturer_id()).to_owned(),
+            model: trimmed(self.info.model()).to_owned(),
+            firmware: self.info.firmware_version().to_string(),
+            sessions: sessions_within(setup.sessions, self.info.max_session_count()),
+            keys,
+            genesis,
+            warnings: Vec::new(),
+        };
+        Ok((report, handles))
+    }
+
+    /// A signer with no session yet; it opens one at its first use.
+    pub fn signer(&self) -> Signer {
+        Signer { module: self.module.clone(), slot: self.slot, session: None }
+    }
+
+    /// Finds a key and checks that it can do nothing but sign, was born on the token and cannot leave it.
+    pub fn check_key(&self, expected: &ExpectedKey) -> Result<(KeyReport, KeyHandle), HsmError> {
+        let ExpectedKey { label, id, use_, spki } = expected;
+        let private = self.find_one(label, *id, ObjectClass::PRIVATE_KEY)?;
+        let public = self.find_one(label, *id, ObjectClass::PUBLIC_KEY)?;
+        self.check_attributes(label, private)?;
+        let point = self.public_point(label, public)?;
+        let found = point.to_spki();
+        match spki {
+            Some(known) if *known != found => Err(HsmError::KeyDiffers {
+                label: label.clone(),
+                expected: sha256(known),
+                found: sha256(&found),
+            }),
+            Some(_) | None => Ok((
+                KeyReport { label: label.clone(), id: *id, use_: *use_, spki: found },
+                KeyHandle(private),
+            )),
+        }
+    }
+
+    /// The one object of a class with this label and CKA_ID. Another with only one of the two makes both unusable.
+    fn find_one(&self, label: &KeyLabel, id: KeyId, class: ObjectClass) -> Result<ObjectHandle, HsmError> {
+        let class_name = if class == ObjectClass::PRIVATE_KEY { "private key" } else { "public key" };
+        let by_label = self.find(&[Attribute::Class(class), Attribute::Label(label.as_str().into())])?;
+        let by_id = self.find(&[Attribute::Class(class), Attribute::Id(id.octets().to_vec())])?;
+        match (by_label.as_slice(), by_id.as_slice()) {
+            ([one], [same]) if one == same => Ok(*one),
+            ([], _) | (_, []) => {
+                Err(HsmError::KeyAbsent { label: label.clone(), id, class: class_name.to_owned() })
+            }
+            (labelled, identified) => {
+                let mut all: Vec<_> = labelled.iter().chain(identified).map(ObjectHandle::handle).collect();
+                all.sort_unstable();
+                all.dedup();
+                Err(HsmError::KeyDuplicate { label: label.clone(), id, class: class_name.to_owned(), count: all.len() })
+            }
+        }
+    }
+
+    fn check_attributes(&self, label: &KeyLabel, key: ObjectHandle) -> Result<(), HsmError> {
+        let wanted = [
+            AttributeType::KeyType,
+            AttributeType::EcParams,
+            AttributeType::Token,
+            AttributeType::Private,
+            AttributeType::Sensitive,
+            AttributeType::AlwaysSensitive,
+            AttributeType::Extractable,
+            AttributeType::NeverExtractable,
+            AttributeType::Local,
+            AttributeType::Sign,
+            AttributeType::Decrypt,
+            AttributeType::Unwrap,
+            AttributeType::Derive,
+            AttributeType::SignRecover,
+            AttributeType::AlwaysAuthenticate,
+        ];
+        let attributes = self.life.get_attributes(key, &wanted).map_err(fault)?;
+        let is = |name: &str, found: Option<bool>, expected: bool| {
+            if found == Some(expected) {
+                return Ok(());
+            }
+            Err(HsmError::KeyUnfit {
+                label: label.clone(),
+                attribute: name.to_owned(),
+                expected: expected.to_string(),
+                found: found.map_or_else(|| "no such attribute".to_owned(), |found| found.to_string()),
+            })
+        };
+        // Trap: what a token does not tell is left out of the answer without an error, so presence is what is checked.
+        macro_rules! flag {
+            ($variant:ident) => {
+                attributes.iter().find_map(|a| if let Attribute::$variant(value) = a { Some(*value) } else { None })
+            };
+        }
+        let unfit = |attribute: &str, expected: &str, found: String| HsmError::KeyUnfit {
+            label: label.clone(),
+            attribute: attribute.to_owned(),
+            expected: expected.to_owned(),
+            found,
+        };
+        if !attributes.iter().any(|a| matches!(a, Attribute::KeyType(KeyType::EC))) {
+            return Err(unfit("CKA_KEY_TYPE", "CKK_EC", "another".to_owned()));
+        }
+        match attributes.iter().find_map(|a| if let Attribute::EcParams(params) = a { Some(params) } else { None }) {
+            Some(params) if *params == PRIME256V1 => {}
+            Some(params) => return Err(unfit("CKA_EC_PARAMS", "prime256v1", hex::encode(params))),
+            None => return Err(unfit("CKA_EC_PARAMS", "prime256v1", "no such attribute".to_owned())),
+        }
+        is("CKA_TOKEN", flag!(Token), true)?;
+        is("CKA_PRIVATE", flag!(Private), true)?;
+        is("CKA_SENSITIVE", flag!(Sensitive), true)?;
+        is("CKA_ALWAYS_SENSITIVE", flag!(AlwaysSensitive), true)?;
+        is("CKA_EXTRACTABLE", flag!(Extractable), false)?;
+        is("CKA_NEVER_EXTRACTABLE", flag!(NeverExtractable), true)?;
+        is("CKA_LOCAL", flag!(Local), true)?;
+        is("CKA_SIGN", flag!(Sign), true)?;
+        is("CKA_DECRYPT", flag!(Decrypt), false)?;
+        is("CKA_UNWRAP", flag!(Unwrap), false)?;
+        is("CKA_DERIVE", flag!(Derive), false)?;
+        // These two have no meaning for EC on many tokens; absent is as good as false.
+        is("CKA_SIGN_RECOVER", flag!(SignRecover).or(Some(false)), false)?;
+        // Trap: a login for each C_Sign has no place in cryptoki's single-part call, and would put the PIN in every signature.
+        is("CKA_ALWAYS_AUTHENTICATE", flag!(AlwaysAuthenticate).or(Some(false)), false)
+    }
+
+    fn public_point(&self, label: &KeyLabel, key: ObjectHandle) -> Result<PublicPoint, HsmError> {
+        let attributes = self.life.get_attributes(key, &[AttributeType::EcPoint]).map_err(fault)?;
+        let octets = attributes.iter().find_map(|a| if let Attribute::EcPoint(octets) = a { Some(octets) } else { None });
+        // CKA_EC_POINT is a DER OCTET STRING around the point (PKCS#11 3.1, 6.3.3); some modules leave the wrapping away.
+        octets
+            .and_then(|octets| PublicPoint::from_octets(octets.strip_prefix(&[0x04, 0x41]).unwrap_or(octets)))
+            .ok_or_else(|| HsmError::KeyUnfit {
+                label: label.clone(),
+                attribute: "CKA_EC_POINT".to_owned(),
+                expected: "an uncompressed point of P-256".to_owned(),
+                found: octets.map_or_else(|| "no such attribute".to_owned(), hex::encode),
+            })
+    }
+
+    /// Makes a P-256 key pair that can only sign, cannot leave and cannot be changed.
+    ///
+    /// Refuses a label or CKA_ID that is taken. When the making fails, whatever has the new CKA_ID is destroyed: the id is
+    /// 16 fresh random octets and was looked for before, so nothing else can have it. (Trap: a failed C_GenerateKeyPair may leave
+    /// half a pair.)
+    pub fn generate_key(&self, label: &KeyLabel, id: KeyId, use_: KeyUse) -> Result<(KeyReport, KeyHandle), HsmError> {
+        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+            let by_label = self.find(&[Attribute::Class(class), Attribute::Label(label.as_str().into())])?;
+            let by_id = self.find(&[Attribute::Class(class), Attribute::Id(id.octets().to_vec())])?;
+            if !by_label.is_empty() || !by_id.is_empty() {
+                return Err(HsmError::KeyExists { label: label.clone(), id });
+            }
+        }
+        let name = [Attribute::Label(label.as_str().into()), Attribute::Id(id.octets().to_vec())];
+        let public = [
+            Attribute::Token(true),
+            Attribute::Private(false),
+            Attribute::EcParams(PRIME256V1.to_vec()),
+            Attribute::Verify(true),
+            Attribute::Encrypt(false),
+            Attribute::Wrap(false),
+            Attribute::Modifiable(false),
+        ];
+        let private = [
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
+            Attribute::Decrypt(false),
+            Attribute::Unwrap(false),
+            Attribute::Derive(false),
+            Attribute::SignRecover(false),
+            Attribute::Modifiable(false),
+        ];
+        let made = self
+            .life
+            .generate_key_pair(
+                &Mechanism::EccKeyPairGen,
+                &[&public[..], &name].concat(),
+                &[&private[..], &name].concat(),
+            )
+            .map_err(fault)
+            .and_then(|_| {
+                self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None })
+            });
+        if made.is_err() {
+            for orphan in self.find(&[Attribute::Id(id.octets().to_vec())])? {
+                self.life.destroy_object(orphan).map_err(fault)?;
+            }
+        }
+        made
+    }
+
+    /// The value of the data object with this label, if there is one.
+    ///
+    /// Two of one value are one: a write that was cut off between making the new and destroying the old.
+    pub fn read_data(&self, label: &str) -> Result<Option<Vec<u8>>, HsmError> {
+        let mut values = Vec::new();
+        for handle in self.find(&data_template(label))? {
+            let attributes = self.life.get_attributes(handle, &[AttributeType::Value]).map_err(fault)?;
+            values.extend(attributes.into_iter().filter_map(|a| if let Attribute::Value(v) = a { Some(v) } else { None }));
+        }
+        values.dedup();
+        match values.len() {
+            0 | 1 => Ok(values.pop()),
+            count => Err(HsmError::DataDuplicate { label: label.to_owned(), count }),
+        }
+    }
+
+    /// Writes a data object: makes the new one, then destroys the old ones, so that there is one at every moment.
+    pub fn write_data(&self, label: &str, octets: &[u8], once: bool) -> Result<(), HsmError> {
+        let old = self.find(&data_template(label))?;
+        if once && !old.is_empty() {
+            return match self.read_data(label)? {
+                Some(found) if found == octets => Ok(()),
+                found => Err(HsmError::GenesisExists { found: hex::encode(found.unwrap_or_default()) }),
+            };
+        }
+        let mut template = data_template(label).to_vec();
+        template.extend([Attribute::Private(false), Attribute::Value(octets.to_vec())]);
+        self.life.create_object(&template).map_err(fault)?;
+        for handle in old {
+            self.life.destroy_object(handle).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the module. Every signer must be gone: C_Finalize beside a running C_Sign crashes most modules (trap), and a session
+    /// dropped after it would close another's of the same number (trap).
+    pub fn close(self) -> Result<(), HsmError> {
+        let Self { module, slot: _, life, info: _ } = self;
+        drop(life);
+        module.finalize().map_err(fault)
+    }
+
+    fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, HsmError> {
+        self.life.find_objects(template).map_err(fault)
+    }
+}
+
+/// One signing session, of one thread (trap: two threads on one session crash the module).
+pub struct Signer {
+    module: Pkcs11,
+    slot: Slot,
+    session: Option<Session>,
+}
+
+impl Signer {
+    /// Opens a session unless there is one.
+    pub fn ready(&mut self) -> Result<(), HsmError> {
+        if self.session.is_none() {
+            self.session = Some(self.module.open_ro_session(self.slot).map_err(fault)?);
+        }
+        Ok(())
+    }
+
+    /// Signs a digest that the worker took of octets it has checked: r and s.
+    ///
+    /// On any error the session is closed: an unfinished operation would stick in it (trap).
+    pub fn sign(&mut self, key: KeyHandle, digest: &[u8; 32]) -> Result<[u8; 64], HsmError> {
+        self.ready()?;
+        let session = self.session.as_ref().expect("`ready` has just opened it");
+        let signed = session.sign(&Mechanism::Ecdsa, key.0, digest).map_err(fault).and_then(|octets| {
+            <[u8; 64]>::try_from(octets.as_slice()).map_err(|_| HsmError::SignatureLength { found: octets.len() })
+        });
+        if signed.is_err() {
+            self.session = None;
+        }
+        signed
+    }
+}
+
+/// The one slot whose token has this label and serial number: slot numbers change, and one label may be given twice.
+fn find_token(module: &Pkcs11, label: &str, serial: &str) -> Result<(Slot, TokenInfo), HsmError> {
+    let mut matching = Vec::new();
+    let mut seen = Vec::new();
+    for slot in module.get_slots_with_token().map_err(fault)? {
+        match module.get_token_info(slot) {
+            Ok(info) if trimmed(info.label()) == label && trimmed(info.serial_number()) == serial => {
+                matching.push((slot, info));
+            }
+            Ok(info) if info.token_initialized() => {
+                seen.push(format!("{:?} with serial number {:?}", trimmed(info.label()), trimmed(info.serial_number())));
+            }
+            Ok(_) => {}
+            // A slot that cannot be read, by cryptoki's strictness or the module's, does not hide the others (trap).
+            Err(error) => seen.push(format!("slot {} that cannot be read ({error})", slot.id())),
+        }
+    }
+    let count = matching.len();
+    match matching.pop() {
+        Some(one) if count == 1 => Ok(one),
+        Some(_) => Err(HsmError::TokenDuplicate { label: label.to_owned(), serial: serial.to_owned(), count }),
+        None => Err(HsmError::TokenAbsent {
+            label: label.to_owned(),
+            serial: serial.to_owned(),
+            found: if seen.is_empty() { "none".to_owned() } else { seen.join(", ") },
+        }),
+    }
+}
+
+/// Strings of tokens are padded with blanks; some modules pad with NUL, which cryptoki leaves in (trap).
+fn trimmed(text: &str) -> &str {
+    text.trim_end_matches([' ', '\0'])
+}
+
+/// As many signing sessions as wanted, within the token's limit, one being kept for life.
+fn sessions_within(wanted: u16, limit: Limit) -> u16 {
+    match limit {
+        Limit::Max(max) => wanted.min(u16::try_from(max.saturating_sub(1)).unwrap_or(u16::MAX)).max(1),
+        Limit::Unavailable | Limit::Infinite => wanted,
+    }
+}
+
+fn data_template(label: &str) -> [Attribute; 4] {
+    [
+        Attribute::Class(ObjectClass::DATA),
+        Attribute::Token(true),
+        Attribute::Application(APPLICATION.into()),
+        Attribute::Label(label.into()),
+    ]
+}
+
+fn sha256(octets: &[u8]) -> Digest {
+    Digest::try_from(digest::digest(&digest::SHA256, octets).as_ref()).expect("SHA-256 gives 32 octets")
+}
+
+/// The OID 1.2.840.10045.3.1.7 in DER: `CKA_EC_PARAMS` of P-256 as named curve.
+const PRIME256V1: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+fn is_about_the_pin(rv: RvError) -> bool {
+    matches!(
+        rv,
+        RvError::PinIncorrect
+            | RvError::PinInvalid
+            | RvError::PinLenRange
+            | RvError::PinExpired
+            | RvError::PinLocked
+            | RvError::UserPinNotInitialized
+    )
+}
+
+/// What a failed call means.
+fn fault(error: Error) -> HsmError {
+    let Error::Pkcs11(rv, function) = error else {
+        // No call was answered: cryptoki could not make it, or not read the answer.
+        return HsmError::Call(Fault {
+            function: "the module".to_owned(),
+            rv: "no return value".to_owned(),
+            class: Class::ReplaceWorker,
+            certainty: Certainty::SignatureMayExist,
+            cause: error.to_string(),
+        });
+    };
+    let (name, class, cause) = describe(rv);
+    let certainty = if matches!(function, Function::Sign) && !never_began(rv) {
+        Certainty::SignatureMayExist
+    } else {
+        Certainty::NothingSigned
+    };
+    HsmError::Call(Fault { function: format!("C_{function:?}"), rv: name, class, certainty, cause: cause.to_owned() })
+}
+
+/// Answers of C_Sign by which PKCS#11 says that the operation never began. Of all others, a lost answer is as likely as a lost
+/// question: CKR_DEVICE_ERROR was seen after the signature was made.
+fn never_began(rv: RvError) -> bool {
+    matches!(
+        rv,
+        RvError::ArgumentsBad
+            | RvError::CryptokiNotInitialized
+            | RvError::DataInvalid
+            | RvError::DataLenRange
+            | RvError::OperationNotInitialized
+            | RvError::SessionHandleInvalid
+            | RvError::UserNotLoggedIn
+    )
+}
+
+/// Every return value of PKCS#11 3.1 (section 5.1): its name, its class, and the likely cause when one of ours meets it.
+fn describe(rv: RvError) -> (String, Class, &'static str) {
+    use Class::{LogInAgain, OperatorMustAct, OurFault, ReplaceWorker, RetryOnNewSession};
+    const MODULE: &str = "the module or its connection to the token failed";
+    const OURS: &str = "the call did not suit the token";
+    const SESSION: &str = "the session is gone or in use";
+    const PIN: &str = "the PIN is not, or no longer, accepted";
+    const GONE: &str = "the token is not there, or was taken away and put back";
+    let (name, class, cause) = match rv {
+        RvError::Cancel => ("CKR_CANCEL", RetryOnNewSession, SESSION),
+        RvError::HostMemory => ("CKR_HOST_MEMORY", ReplaceWorker, "this machine is short of memory"),
+        RvError::SlotIdInvalid => ("CKR_SLOT_ID_INVALID", ReplaceWorker, GONE),
+        RvError::GeneralError => ("CKR_GENERAL_ERROR", ReplaceWorker, MODULE),
+        RvError::FunctionFailed => ("CKR_FUNCTION_FAILED", ReplaceWorker, MODULE),
+        RvError::ArgumentsBad => ("CKR_ARGUMENTS_BAD", OurFault, OURS),
+        RvError::NoEvent => ("CKR_NO_EVENT", OurFault, OURS),
+        RvError::NeedToCreateThreads => ("CKR_NEED_TO_CREATE_THREADS", OurFault, OURS),
+        RvError::CantLock => ("CKR_CANT_LOCK", OperatorMustAct, "the module cannot be used by several threads"),
+        RvError::AttributeReadOnly => ("CKR_ATTRIBUTE_READ_ONLY", OurFault, OURS),
+        RvError::AttributeSensitive => ("CKR_ATTRIBUTE_SENSITIVE", OurFault, OURS),
+        RvError::AttributeTypeInvalid => ("CKR_ATTRIBUTE_TYPE_INVALID", OurFault, OURS),
+        RvError::AttributeValueInvalid => ("CKR_ATTRIBUTE_VALUE_INVALID", OurFault, OURS),
+        RvError::ActionProhibited => ("CKR_ACTION_PROHIBITED", OurFault, OURS),
+        RvError::DataInvalid => ("CKR_DATA_INVALID", OurFault, OURS),
+        RvError::DataLenRange => ("CKR_DATA_LEN_RANGE", OurFault, OURS),
+        RvError::DeviceError => ("CKR_DEVICE_ERROR", ReplaceWorker, "the token, or the connection to it, failed"),
+        RvError::DeviceMemory => ("CKR_DEVICE_MEMORY", OperatorMustAct, "the token is full"),
+        RvError::DeviceRemoved => ("CKR_DEVICE_REMOVED", ReplaceWorker, GONE),
+        RvError::EncryptedDataInvalid => ("CKR_ENCRYPTED_DATA_INVALID", OurFault, OURS),
+        RvError::EncryptedDataLenRange => ("CKR_ENCRYPTED_DATA_LEN_RANGE", OurFault, OURS),
+        RvError::FunctionCanceled => ("CKR_FUNCTION_CANCELED", RetryOnNewSession, SESSION),
+        RvError::FunctionNotParallel => ("CKR_FUNCTION_NOT_PARALLEL", OurFault, OURS),
+        RvError::FunctionNotSupported => ("CKR_FUNCTION_NOT_SUPPORTED", OperatorMustAct, "the module lacks this function"),
+        RvError::CurveNotSupported => ("CKR_CURVE_NOT_SUPPORTED", OperatorMustAct, "the token does not know P-256"),
+        RvError::KeyHandleInvalid => ("CKR_KEY_HANDLE_INVALID", ReplaceWorker, GONE),
+        RvError::KeySizeRange => ("CKR_KEY_SIZE_RANGE", OurFault, OURS),
+        RvError::KeyTypeInconsistent => ("CKR_KEY_TYPE_INCONSISTENT", OurFault, OURS),
+        RvError::KeyNotNeeded => ("CKR_KEY_NOT_NEEDED", OurFault, OURS),
+        RvError::KeyChanged => ("CKR_KEY_CHANGED", OurFault, OURS),
+        RvError::KeyNeeded => ("CKR_KEY_NEEDED", OurFault, OURS),
+        RvError::KeyIndigestible => ("CKR_KEY_INDIGESTIBLE", OurFault, OURS),
+        RvError::KeyFunctionNotPermitted => {
+            ("CKR_KEY_FUNCTION_NOT_PERMITTED", OperatorMustAct, "the key's attributes are not those checked at activation")
+        }
+        RvError::KeyNotWrappable => ("CKR_KEY_NOT_WRAPPABLE", OurFault, OURS),
+        RvError::KeyUnextractable => ("CKR_KEY_UNEXTRACTABLE", OurFault, OURS),
+        RvError::MechanismInvalid => ("CKR_MECHANISM_INVALID", OperatorMustAct, "the token does not offer CKM_ECDSA"),
+        RvError::MechanismParamInvalid => ("CKR_MECHANISM_PARAM_INVALID", OurFault, OURS),
+        // SoftHSM answers this when its token's directory is gone (trap): never "the key does not exist".
+        RvError::ObjectHandleInvalid => ("CKR_OBJECT_HANDLE_INVALID", ReplaceWorker, GONE),
+        RvError::OperationActive => ("CKR_OPERATION_ACTIVE", RetryOnNewSession, SESSION),
+        RvError::OperationNotInitialized => ("CKR_OPERATION_NOT_INITIALIZED", RetryOnNewSession, SESSION),
+        RvError::PinIncorrect => ("CKR_PIN_INCORRECT", OperatorMustAct, PIN),
+        RvError::PinInvalid => ("CKR_PIN_INVALID", OperatorMustAct, PIN),
+        RvError::PinLenRange => ("CKR_PIN_LEN_RANGE", OperatorMustAct, PIN),
+        RvError::PinExpired => ("CKR_PIN_EXPIRED", OperatorMustAct, PIN),
+        RvError::PinLocked => ("CKR_PIN_LOCKED", OperatorMustAct, "the token has locked its PIN"),
+        RvError::SessionClosed => ("CKR_SESSION_CLOSED", RetryOnNewSession, SESSION),
+        RvError::SessionCount => ("CKR_SESSION_COUNT", RetryOnNewSession, "the token has no more sessions"),
+        RvError::SessionHandleInvalid => ("CKR_SESSION_HANDLE_INVALID", RetryOnNewSession, SESSION),
+        RvError::SessionParallelNotSupported => ("CKR_SESSION_PARALLEL_NOT_SUPPORTED", OurFault, OURS),
+        RvError::SessionReadOnly => ("CKR_SESSION_READ_ONLY", OurFault, OURS),
+        RvError::SessionExists => ("CKR_SESSION_EXISTS", OurFault, OURS),
+        RvError::SessionReadOnlyExists => ("CKR_SESSION_READ_ONLY_EXISTS", OurFault, OURS),
+        RvError::SessionReadWriteSoExists => {
+            ("CKR_SESSION_READ_WRITE_SO_EXISTS", OperatorMustAct, "a security officer is logged in")
+        }
+        RvError::SignatureInvalid => ("CKR_SIGNATURE_INVALID", OurFault, OURS),
+        RvError::SignatureLenRange => ("CKR_SIGNATURE_LEN_RANGE", OurFault, OURS),
+        RvError::TemplateIncomplete => ("CKR_TEMPLATE_INCOMPLETE", OurFault, OURS),
+        RvError::TemplateInconsistent => ("CKR_TEMPLATE_INCONSISTENT", OurFault, OURS),
+        RvError::TokenNotPresent => ("CKR_TOKEN_NOT_PRESENT", ReplaceWorker, GONE),
+        RvError::TokenNotRecognized => ("CKR_TOKEN_NOT_RECOGNIZED", ReplaceWorker, GONE),
+        RvError::TokenWriteProtected => ("CKR_TOKEN_WRITE_PROTECTED", OperatorMustAct, "the token is write-protected"),
+        RvError::UnwrappingKeyHandleInvalid => ("CKR_UNWRAPPING_KEY_HANDLE_INVALID", OurFault, OURS),
+        RvError::UnwrappingKeySizeRange => ("CKR_UNWRAPPING_KEY_SIZE_RANGE", OurFault, OURS),
+        RvError::UnwrappingKeyTypeInconsistent => ("CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT", OurFault, OURS),
+        RvError::UserAlreadyLoggedIn => {
+            ("CKR_USER_ALREADY_LOGGED_IN", ReplaceWorker, "the module was logged in before we did")
+        }
+        RvError::UserNotLoggedIn => ("CKR_USER_NOT_LOGGED_IN", LogInAgain, "the token has ended the login"),
+        RvError::UserPinNotInitialized => ("CKR_USER_PIN_NOT_INITIALIZED", OperatorMustAct, "the token has no user PIN"),
+        RvError::UserTypeInvalid => ("CKR_USER_TYPE_INVALID", OurFault, OURS),
+        RvError::UserAnotherAlreadyLoggedIn => {
+            ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", OperatorMustAct, "a security officer is logged in")
+        }
+        RvError::UserTooManyTypes => ("CKR_USER_TOO_MANY_TYPES", OperatorMustAct, "the token is in use by another"),
+        RvError::WrappedKeyInvalid => ("CKR_WRAPPED_KEY_INVALID", OurFault, OURS),
+        RvError::WrappedKeyLenRange => ("CKR_WRAPPED_KEY_LEN_RANGE", OurFault, OURS),
+        RvError::WrappingKeyHandleInvalid => ("CKR_WRAPPING_KEY_HANDLE_INVALID", OurFault, OURS),
+        RvError::WrappingKeySizeRange => ("CKR_WRAPPING_KEY_SIZE_RANGE", OurFault, OURS),
+        RvError::WrappingKeyTypeInconsistent => ("CKR_WRAPPING_KEY_TYPE_INCONSISTENT", OurFault, OURS),
+        RvError::RandomSeedNotSupported => ("CKR_RANDOM_SEED_NOT_SUPPORTED", OurFault, OURS),
+        RvError::RandomNoRng => ("CKR_RANDOM_NO_RNG", OperatorMustAct, "the token has no random source"),
+        RvError::DomainParamsInvalid => ("CKR_DOMAIN_PARAMS_INVALID", OperatorMustAct, "the token does not know P-256"),
+        RvError::BufferTooSmall => ("CKR_BUFFER_TOO_SMALL", OurFault, OURS),
+        RvError::SavedStateInvalid => ("CKR_SAVED_STATE_INVALID", OurFault, OURS),
+        RvError::InformationSensitive => ("CKR_INFORMATION_SENSITIVE", OurFault, OURS),
+        RvError::StateUnsaveable => ("CKR_STATE_UNSAVEABLE", OurFault, OURS),
+        RvError::CryptokiNotInitialized => ("CKR_CRYPTOKI_NOT_INITIALIZED", ReplaceWorker, "the module was restarted"),
+        RvError::CryptokiAlreadyInitialized => {
+            ("CKR_CRYPTOKI_ALREADY_INITIALIZED", ReplaceWorker, "the module was started before we did")
+        }
+        RvError::MutexBad => ("CKR_MUTEX_BAD", ReplaceWorker, MODULE),
+        RvError::MutexNotLocked => ("CKR_MUTEX_NOT_LOCKED", ReplaceWorker, MODULE),
+        RvError::NewPinMode => ("CKR_NEW_PIN_MODE", OperatorMustAct, PIN),
+        RvError::NextOtp => ("CKR_NEXT_OTP", OperatorMustAct, PIN),
+        RvError::ExceededMaxIterations => ("CKR_EXCEEDED_MAX_ITERATIONS", ReplaceWorker, MODULE),
+        RvError::FipsSelfTestFailed => {
+            ("CKR_FIPS_SELF_TEST_FAILED", OperatorMustAct, "the token failed its own self-test: take it out of use")
+        }
+        RvError::LibraryLoadFailed => {
+            ("CKR_LIBRARY_LOAD_FAILED", OperatorMustAct, "the module cannot load a library that it needs")
+        }
+        RvError::PinTooWeak => ("CKR_PIN_TOO_WEAK", OperatorMustAct, PIN),
+        RvError::PublicKeyInvalid => ("CKR_PUBLIC_KEY_INVALID", OurFault, OURS),
+        RvError::FunctionRejected => {
+            ("CKR_FUNCTION_REJECTED", OperatorMustAct, "the token asks for an approval of its own and did not get it")
+        }
+        // Nobody but the vendor knows these: nothing is assumed, and a new process is the only cure there may be.
+        RvError::VendorDefined(code) | RvError::UnknownErrorCode(code) => {
+            return (format!("0x{code:08x}"), ReplaceWorker, "a code of the vendor's own: see the vendor's documentation");
+        }
+    };
+    (name.to_owned(), class, cause)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! Shell. The pipe between the daemon and a worker: frames of a length (u32, big-endian) and that many octets of postcard.
+//!
+//! It is a socketpair: the daemon's end stays with it, the worker's is the worker's standard input. Both ends are the same
+//! program, so a frame that cannot be read is a defect or an attack, and ends the worker.
+//!
+//! Order at the start: the daemon sends the *mark* (a descriptor, [`send_mark`]), [`Setup`], then the PIN as a frame of its
+//! own that no encoder touches. The worker answers [`FromWorker::Ready`] or [`FromWorker::Refused`].
+
+use std::borrow::Cow;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize};
+
+use super::errors::HsmError;
+use super::kinds::Kind;
+use super::{ExpectedKey, KeyReport, TokenReport};
+use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin, TokenName};
+
+/// The greatest frame in octets: a batch frame holds at most [`BATCH_OCTETS_MAX`] octets to sign, and one more item, beside
+/// a few octets each of framing. A greater length is refused before anything is allocated for it.
+pub const FRAME_LEN_MAX: usize = 1024 * 1024;
+/// How many octets to sign go into a frame before the next begins: 64 commands of 4 kB. Small enough that the worker
+/// starts on the first while the rest is still on its way.
+pub const BATCH_OCTETS_MAX: usize = 256 * 1024;
+/// How many items go into a frame.
+pub const BATCH_ITEMS_MAX: usize = 256;
+/// The longest octets that are signed or stored on a token: a CS02b command of eight replacements is 4 kB (GBCS 13.3);
+/// sixteen times that.
+pub const OCTETS_LEN_MAX: usize = 64 * 1024;
+const _: () = assert!(BATCH_OCTETS_MAX + OCTETS_LEN_MAX + BATCH_ITEMS_MAX * 16 + 1024 < FRAME_LEN_MAX);
+
+/// What the worker is told first. The PIN follows in a frame of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// The program's version: both sides must be the same build.
+    pub version: String,
+    /// The daemon's process id: a worker whose parent is another one is an orphan, and ends.
+    pub parent_pid: i32,
+    /// What configuration calls the token.
+    pub name: TokenName,
+    /// Path of the PKCS#11 module.
+    pub module: String,
+    /// `CKA_LABEL` of the token.
+    pub label: String,
+    /// Its serial number.
+    pub serial: String,
+    /// How many sessions sign, 1 or more.
+    pub sessions: u16,
+    /// How often a sign of life is due, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// The keys that must be there.
+    pub keys: Vec<ExpectedKey>,
+    /// The leaf hash of our genesis entry; `None` at the ceremony only.
+    pub genesis: Option<Digest>,
+    /// The origin of our ledger; without it nothing is a checkpoint.
+    pub origin: Option<Origin>,
+}
+
+/// One thing to sign, on the wire. Its number is its place: `first_seq` of the frame and upwards.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Item<'a> {
+    /// What it is said to be.
+    pub kind: Kind,
+    /// The whole octets that the signature covers; never a digest.
+    #[serde(borrow, with = "serde_bytes")]
+    pub octets: Cow<'a, [u8]>,
+}
+
+/// From the daemon to the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker<'a> {
+    /// Sign these.
+    Sign {
+        /// The number of the first item; numbers never repeat in a worker's life and rise by one from item to item.
+        first_seq: u64,
+        /// The fence that stood when the batch was submitted.
+        generation: u64,
+        /// The last moment, in milliseconds since 1970, at which C_Sign may be called for them.
+        not_after_unix_ms: i64,
+        /// The key.
+        key: KeyLabel,
+        /// What to sign.
+        #[serde(borrow)]
+        items: Vec<Item<'a>>,
+    },
+    /// Items of an earlier generation are not to be signed any more.
+    Fence {
+        /// The new generation.
+        generation: u64,
+    },
+    /// Something other than signing.
+    Manage {
+        /// The number under which the answer comes.
+        call: u64,
+        /// What.
+        #[serde(borrow)]
+        what: Manage<'a>,
+    },
+    /// Finish what is in flight and end.
+    End,
+}
+
+/// What is asked of a token besides signatures. One at a time, in order, on a session of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Manage<'a> {
+    /// The value of a data object.
+    ReadData {
+        /// Its label.
+        label: Cow<'a, str>,
+    },
+    /// Writes a data object: makes the new, then destroys the old.
+    WriteData {
+        /// Its label.
+        label: Cow<'a, str>,
+        /// Its value.
+        #[serde(borrow, with = "serde_bytes")]
+        octets: Cow<'a, [u8]>,
+        /// Whether to refuse when there is one already.
+        once: bool,
+    },
+    /// Makes a P-256 key pair on the token.
+    GenerateKey {
+        /// Its label.
+        label: KeyLabel,
+        /// Its CKA_ID.
+        id: KeyId,
+        /// What it is for.
+        use_: KeyUse,
+    },
+    /// Checks the keys anew and lists them.
+    ListKeys,
+    /// What the token says of itself.
+    TokenInfo,
+}
+
+/// What became of an item, as the worker knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// r and s, 32 octets each.
+    Signed([u8; 32], [u8; 32]),
+    /// The call failed, or the octets were refused.
+    Failed(HsmError),
+    /// Its generation is past.
+    Fenced,
+    /// Its time is past.
+    Expired,
+    /// The worker gave up before it came to this one.
+    GivenUp,
+}
+
+/// An answer to [`Manage`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Managed {
+    /// The value of the data object, if there is one.
+    Data(Option<serde_bytes::ByteBuf>),
+    /// Done.
+    Done,
+    /// The key made.
+    Key(KeyReport),
+    /// The keys there.
+    Keys(Vec<KeyReport>),
+    /// The token.
+    Info(TokenReport),
+}
+
+/// From the worker to the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Logged in, keys checked, sessions open.
+    Ready(TokenReport),
+    /// Not ready, and ending.
+    Refused(HsmError),
+    /// What became of some items, by number.
+    Answers(Vec<(u64, Answer)>),
+    /// The fence stands: nothing of an earlier generation is submitted after this.
+    Fenced {
+        /// The generation it stands at.
+        generation: u64,
+        /// The numbers of items whose C_Sign may be running.
+        in_flight: Vec<u64>,
+    },
+    /// The answer to a call.
+    Managed {
+        /// Its number.
+        call: u64,
+        /// What came of it.
+        result: Result<Managed, HsmError>,
+    },
+    /// A sign of life.
+    Alive {
+        /// The oldest call of the module that has not returned: what, and for how many milliseconds.
+        oldest: Option<(String, u64)>,
+    },
+    /// The worker ends because of this.
+    Ending(HsmError),
+}
+
+/// Why no frame came.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The other side closed.
+    #[error("closed")]
+    Closed,
+    /// Nothing came within the read timeout of the socket.
+    #[error("silent")]
+    Silent,
+    /// A frame longer than any of ours.
+    #[error("a frame of {len} octets, at most {FRAME_LEN_MAX} are sent")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Not a message of this protocol.
+    #[error("a frame that is no message: {0}")]
+    Malformed(#[from] postcard::Error),
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for FrameError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Reads one frame into `buffer` and returns its octets.
+pub fn read_frame<'b>(from: &mut impl Read, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], FrameError> {
+    let mut len = [0; 4];
+    from.read_exact(&mut len)?;
+    let len = usize::try_from(u32::from_be_bytes(len)).expect("a u32 fits a usize on every target with PKCS#11");
+    if len > FRAME_LEN_MAX {
+        return Err(FrameError::TooLong { len });
+    }
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    from.read_exact(&mut buffer[..len])?;
+    Ok(&buffer[..len])
+}
+
+/// Reads a message out of a frame; surplus octets are an error.
+pub fn decode<'f, M: Deserialize<'f>>(frame: &'f [u8]) -> Result<M, FrameError> {
+    let (message, rest) = postcard::take_from_bytes(frame)?;
+    if rest.is_empty() { Ok(message) } else { Err(FrameError::Malformed(postcard::Error::DeserializeBadEncoding)) }
+}
+
+/// Writes a message as one frame in one write. `buffer` is scratch, kept by the caller to be used again.
+pub fn write_message(to: &mut impl Write, message: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
+    let mut octets = std::mem::take(buffer);
+    octets.clear();
+    octets.extend_from_slice(&[0; 4]);
+    let mut octets = postcard::to_extend(message, octets)?;
+    let len = octets.len() - 4;
+    if len > FRAME_LEN_MAX {
+        return Err(FrameError::TooLong { len });
+    }
+    let prefix = u32::try_from(len).expect("FRAME_LEN_MAX fits a u32").to_be_bytes();
+    octets[..4].copy_from_slice(&prefix);
+    to.write_all(&octets)?;
+    *buffer = octets;
+    Ok(())
+}
+
+/// Writes octets that no encoder may see, such as the PIN, as a frame.
+pub fn write_raw(to: &mut impl Write, octets: &[u8]) -> Result<(), FrameError> {
+    let len = octets.len();
+    if len > FRAME_LEN_MAX {
+        return Err(FrameError::TooLong { len });
+    }
+    to.write_all(&u32::try_from(len).expect("FRAME_LEN_MAX fits a u32").to_be_bytes())?;
+    to.write_all(octets)?;
+    Ok(())
+}
+
+/// Hands the worker the mark: 8 octets of shared memory in which it counts what it has begun, before it begins. They outlive it,
+/// so that after its death we know which items it never came to.
+pub fn send_mark(to: &UnixStream, mark: &OwnedFd) -> io::Result<()> {
+    let fds = [mark.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::net::sendmsg(to, &[IoSlice::new(&[MARK_OCTET])], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Takes the mark out of the socket, the first thing in it.
+pub fn receive_mark(from: &UnixStream) -> io::Result<OwnedFd> {
+    let mut octet = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut octet)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let absent = || io::Error::new(io::ErrorKind::InvalidData, "expected the mark, found none: is this a worker's socket?");
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+            return fds.next().ok_or_else(absent);
+        }
+    }
+    Err(absent())
+}
+
+/// What accompanies the mark's descriptor: a message must have at least one octet.
+const MARK_OCTET: u8 = b'M';
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,593 @@
+//! Shell: the worker process, `smkid hsm-worker`. One for each token; it alone loads the vendor's module.
+//!
+//! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `manage` does
+//! everything but signing, one call after the other; each `sign-n` owns one session.
+//!
+//! Before an item is begun the *mark* is raised above its number (8 octets shared with the daemon that outlive this
+//! process). So whatever kills this process, items not below the mark were provably never submitted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ring::digest;
+use rustix::mm::MlockAllFlags;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::errors::{Certainty, Class, HsmError};
+use super::handle::PIN_LEN_MAX;
+use super::kinds::{self, Facts, Kind};
+use super::pkcs11::{KeyHandle, LoggedIn, Signer};
+use super::protocol::{self, Answer, FrameError, FromWorker, Manage, Managed, Setup, ToWorker};
+use super::{ExpectedKey, KeyReport, TokenReport};
+use crate::domain::names::{KeyLabel, KeyUse, Origin};
+
+/// The most answers that are sent in one frame.
+const GROUP_LEN_MAX: usize = 16;
+/// How long an answer may wait for others before it is sent. A fast token (60 µs) fills a group in that time; a slow one sends
+/// each answer as it comes.
+const GROUP_AGE_MAX: Duration = Duration::from_millis(1);
+/// A C_Sign slower than this is worth a frame of its own.
+const SIGN_SLOW: Duration = Duration::from_micros(500);
+/// How long signers may take to come back from the module when the worker is to end; after that it kills itself, since
+/// ending by itself beside a running call crashes inside the module.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// The hidden subcommand. Its standard input is the pipe to the daemon; it takes no arguments and reads no environment.
+pub fn main() -> ExitCode {
+    let warnings = harden();
+    match run(warnings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error is forwarded to the daemon's log.
+            eprintln!("hsm-worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Leaves nothing of the PIN behind: no core dump, no ptrace, no swap; and does not outlive the daemon.
+fn harden() -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut note = |what: &str, result: rustix::io::Result<()>| {
+        if let Err(error) = result {
+            warnings.push(format!("{what}: {error}"));
+        }
+    };
+    note("no parent-death signal", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
+    note("dumpable", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    note("core dumps", rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
+    // Under a finite limit, locking future pages too would make later allocations fail, and the worker with them.
+    let unlimited = rustix::process::getrlimit(Resource::Memlock).current.is_none();
+    let flags = if unlimited {
+        MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT
+    } else {
+        MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT
+    };
+    note("memory is not locked and may be swapped out (raise LimitMEMLOCK)", rustix::mm::mlockall(flags));
+    warnings
+}
+
+/// Why the worker ends other than in peace.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("the pipe to the daemon: {0}")]
+    Pipe(#[from] FrameError),
+    #[error("the pipe to the daemon: {0}")]
+    Socket(#[from] io::Error),
+    #[error("started by process {found}, expected {expected}: this is no child of the daemon any more")]
+    Orphan { expected: i32, found: i32 },
+    #[error("built as version {ours}, the daemon as {theirs}")]
+    Version { ours: &'static str, theirs: String },
+    #[error("the PIN is not UTF-8")]
+    Pin,
+    #[error("{0}")]
+    Hsm(HsmError),
+}
+
+fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
+    let mut from_daemon = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // What the module or a program started by it reads or inherits as standard input is nothing.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?).map_err(io::Error::from)?;
+    let mark = protocol::receive_mark(&from_daemon)?;
+    let mut buffer = Vec::new();
+    let setup: Setup = protocol::decode(protocol::read_frame(&mut from_daemon, &mut buffer)?)?;
+    if setup.version != env!("CARGO_PKG_VERSION") {
+        return Err(WorkerError::Version { ours: env!("CARGO_PKG_VERSION"), theirs: setup.version });
+    }
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if parent != setup.parent_pid {
+        return Err(WorkerError::Orphan { expected: setup.parent_pid, found: parent });
+    }
+    let pin = read_pin(&mut from_daemon)?;
+
+    let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?)?);
+    shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));
+
+    let opened = shared.calling(MANAGE_SLOT, "activation", || {
+        let token = LoggedIn::open(&setup, pin)?;
+        let checked = token.check(&setup)?;
+        Ok::<_, HsmError>((token, checked))
+    });
+    let (token, (mut report, handles)) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            shared.send(&FromWorker::Refused(error.clone()))?;
+            return Err(WorkerError::Hsm(error));
+        }
+    };
+    report.warnings.extend(warnings);
+    for key in &report.keys {
+        shared.learn(key, handles[&key.label]);
+    }
+
+    // Trap: forking or making processes after C_Initialize hangs children; this process makes none, only threads.
+    let signers: Vec<_> = (0..report.sessions)
+        .map(|n| {
+            let (shared, signer) = (shared.clone(), token.signer());
+            thread::Builder::new().name(format!("sign-{n}")).spawn(move || shared.sign(usize::from(n), signer))
+        })
+        .collect::<io::Result<_>>()?;
+    shared.send(&FromWorker::Ready(report.clone()))?;
+    let (calls, waiting) = mpsc::channel();
+    let manager = {
+        let shared = shared.clone();
+        thread::Builder::new().name("manage".to_owned()).spawn(move || shared.manage(token, &setup, &report, &waiting))?
+    };
+
+    let ended = shared.read(&mut from_daemon, &calls, &mut buffer);
+
+    // Trap: C_Finalize, or the end of the process, beside a running call crashes. So everyone is back before either.
+    shared.close();
+    drop(calls);
+    for signer in signers {
+        let _ = signer.join();
+    }
+    shared.give_up();
+    if let Some(error) = lock(&shared.broken).take() {
+        let _ = shared.send(&FromWorker::Ending(error));
+    }
+    if let Ok(token) = manager.join() {
+        // The daemon has what it needs; a module that cannot end well has nothing left to spoil.
+        if let Err(error) = token.close() {
+            eprintln!("hsm-worker: {error}");
+        }
+    }
+    match ended {
+        Ok(()) | Err(FrameError::Closed) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The PIN comes in a frame of its own, into memory that is wiped and has room for any, so that it never moves and leaves a
+/// copy behind; the buffers of other frames never see it.
+fn read_pin(from: &mut UnixStream) -> Result<SecretString, WorkerError> {
+    let mut buffer = Zeroizing::new(Vec::with_capacity(PIN_LEN_MAX));
+    let pin = protocol::read_frame(from, &mut buffer)?;
+    let pin = std::str::from_utf8(pin).map_err(|_| WorkerError::Pin)?;
+    Ok(SecretString::from(pin.to_owned()))
+}
+
+
+/// A key that may be signed with.
+struct Key {
+    label: KeyLabel,
+    use_: KeyUse,
+    handle: KeyHandle,
+    spki: Vec<u8>,
+}
+
+/// A batch as it waits: its items are taken one by one, in order.
+struct Job {
+    key: Arc<Key>,
+    generation: u64,
+    not_after_unix_ms: i64,
+    next_seq: u64,
+    items: std::vec::IntoIter<(Kind, Vec<u8>)>,
+}
+
+/// An item that a signer has claimed.
+struct Claimed {
+    key: Arc<Key>,
+    generation: u64,
+    not_after_unix_ms: i64,
+    seq: u64,
+    kind: Kind,
+    octets: Vec<u8>,
+}
+
+/// A call of the module, seen from outside: when it began, in milliseconds since the worker started, plus one; 0 for none.
+#[derive(Default)]
+struct Slot {
+    since: AtomicU64,
+    /// The number of the item being signed plus one; 0 for none.
+    seq: AtomicU64,
+    what: Mutex<&'static str>,
+}
+
+/// The slot of `manage` and of activation; signer n has n + 1.
+const MANAGE_SLOT: usize = 0;
+
+struct Shared {
+    started: Instant,
+    slots: Vec<Slot>,
+    generation: AtomicU64,
+    closing: AtomicBool,
+    /// Why the worker gives up, once it does.
+    broken: Mutex<Option<HsmError>>,
+    queue: Mutex<VecDeque<Job>>,
+    come: Condvar,
+    mark: OwnedFd,
+    keys: Mutex<BTreeMap<KeyLabel, Arc<Key>>>,
+    origin: Option<Origin>,
+    to_daemon: Mutex<(UnixStream, Vec<u8>)>,
+}
+
+impl Shared {
+    fn new(setup: &Setup, mark: OwnedFd, to_daemon: UnixStream) -> Result<Self, WorkerError> {
+        Ok(Self {
+            started: Instant::now(),
+            slots: (0..=setup.sessions).map(|_| Slot::default()).collect(),
+            generation: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            broken: Mutex::new(None),
+            queue: Mutex::default(),
+            come: Condvar::new(),
+            mark,
+            keys: Mutex::default(),
+            origin: setup.origin.clone(),
+            to_daemon: Mutex::new((to_daemon, Vec::new())),
+        })
+    }
+
+    fn send(&self, message: &FromWorker) -> Result<(), FrameError> {
+        let mut to_daemon = lock(&self.to_daemon);
+        let (socket, buffer) = &mut *to_daemon;
+        protocol::write_message(socket, message, buffer)
+    }
+
+    fn learn(&self, report: &KeyReport, handle: KeyHandle) {
+        let KeyReport { label, id: _, use_, spki } = report.clone();
+        lock(&self.keys).insert(label.clone(), Arc::new(Key { label, use_, handle, spki }));
+    }
+
+    /// Does `call`, so that `watch` can say how long it has been running.
+    fn calling<T>(&self, slot: usize, what: &'static str, call: impl FnOnce() -> T) -> T {
+        let slot = &self.slots[slot];
+        *lock(&slot.what) = what;
+        slot.since.store(self.now_ms() + 1, Ordering::SeqCst);
+        let result = call();
+        slot.since.store(0, Ordering::SeqCst);
+        result
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// A thread of its own says that the worker lives, and which call of the module is the oldest; the daemon judges.
+    fn watch(self: Arc<Self>, every: Duration) {
+        thread::spawn(move || {
+            loop {
+                let now = self.now_ms();
+                let oldest = self
+                    .slots
+                    .iter()
+                    .filter_map(|slot| match slot.since.load(Ordering::SeqCst) {
+                        0 => None,
+                        since => Some((now.saturating_sub(since - 1), *lock(&slot.what))),
+                    })
+                    .max();
+                let oldest = oldest.map(|(ms, what)| (what.to_owned(), ms));
+                if self.send(&FromWorker::Alive { oldest }).is_err() {
+                    return;
+                }
+                thread::sleep(every);
+            }
+        });
+    }
+
+    /// Takes frames until the daemon says so, or closes. A fence is answered at once, whatever the module is doing.
+    fn read(
+        &self,
+        from: &mut UnixStream,
+        calls: &mpsc::Sender<(u64, OwnedManage)>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
+        loop {
+            match protocol::decode(protocol::read_frame(from, buffer)?)? {
+                ToWorker::Sign { first_seq, generation, not_after_unix_ms, key, items } => {
+                    let Some(key) = lock(&self.keys).get(&key).cloned() else {
+                        let failed = |n| (first_seq + n, Answer::Failed(HsmError::KeyUnknown(key.clone())));
+                        self.send(&FromWorker::Answers((0..items.len() as u64).map(failed).collect()))?;
+                        continue;
+                    };
+                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, item.octets.into_owned())).collect();
+                    let job = Job { key, generation, not_after_unix_ms, next_seq: first_seq, items: items.into_iter() };
+                    lock(&self.queue).push_back(job);
+                    self.come.notify_all();
+                }
+                ToWorker::Fence { generation } => {
+                    self.generation.fetch_max(generation, Ordering::SeqCst);
+                    // After the store above a signer either sees the fence, or is seen here.
+                    let in_flight = self
+                        .slots
+                        .iter()
+                        .filter_map(|slot| slot.seq.load(Ordering::SeqCst).checked_sub(1))
+                        .collect();
+                    self.send(&FromWorker::Fenced { generation, in_flight })?;
+                }
+                ToWorker::Manage { call, what } => {
+                    // A manager that is gone has said why; the daemon learns that this call came to nothing when we end.
+                    let _ = calls.send((call, OwnedManage::from(what)));
+                }
+                ToWorker::End => return Ok(()),
+            }
+        }
+    }
+
+    /// From now on nothing new is begun. Whoever does not come back from the module in time takes the process with it.
+    fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        {
+            // Under the lock, so that no signer misses it between looking and waiting.
+            let _queue = lock(&self.queue);
+            self.come.notify_all();
+        }
+        thread::spawn(|| {
+            thread::sleep(CLOSE_GRACE);
+            eprintln!("hsm-worker: the module did not return within {CLOSE_GRACE:?}; killed");
+            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+        });
+    }
+
+    /// Gives up because of a fault that another item would meet too. Ends the reader by closing its side of the pipe.
+    fn break_off(&self, error: HsmError) {
+        lock(&self.broken).get_or_insert(error);
+        self.closing.store(true, Ordering::SeqCst);
+        let _ = lock(&self.to_daemon).0.shutdown(Shutdown::Read);
+        let _queue = lock(&self.queue);
+        self.come.notify_all();
+    }
+
+    /// Says of everything that still waits that it was not begun.
+    fn give_up(&self) {
+        for job in std::mem::take(&mut *lock(&self.queue)) {
+            let first = job.next_seq;
+            let answers = (0..job.items.len() as u64).map(|n| (first + n, Answer::GivenUp)).collect();
+            let _ = self.send(&FromWorker::Answers(answers));
+        }
+    }
+
+    /// Claims the next item and raises the mark above it; both under one lock, so that the mark is exact. `wait`: until there is
+    /// one. `None`: there is none, or the worker is closing.
+    fn claim(&self, wait: bool) -> Option<Claimed> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if self.closing.load(Ordering::SeqCst) {
+                return None;
+            }
+            while let Some(job) = queue.front_mut() {
+                let Some((kind, octets)) = job.items.next() else {
+                    queue.pop_front();
+                    continue;
+                };
+                let seq = job.next_seq;
+                job.next_seq += 1;
+                // A mark that cannot be raised would make this item look untouched: then it must stay untouched.
+                if let Err(error) = rustix::io::pwrite(&self.mark, &(seq + 1).to_le_bytes(), 0) {
+                    drop(queue);
+                    let found = format!("the mark cannot be written: {error}");
+                    let _ = self.send(&FromWorker::Answers(vec![(seq, Answer::GivenUp)]));
+                    self.break_off(HsmError::Protocol { found });
+                    return None;
+                }
+                return Some(Claimed {
+                    key: job.key.clone(),
+                    generation: job.generation,
+                    not_after_unix_ms: job.not_after_unix_ms,
+                    seq,
+                    kind,
+                    octets,
+                });
+            }
+            if !wait {
+                return None;
+            }
+            queue = self.come.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// One signer: owns one session and nothing else of the module.
+    fn sign(&self, n: usize, mut signer: Signer) {
+        let mut group = Group { answers: Vec::with_capacity(GROUP_LEN_MAX), since: Instant::now() };
+        loop {
+            let claimed = self.claim(false).or_else(|| {
+                group.flush(self);
+                self.claim(true)
+            });
+            let Some(item) = claimed else { return };
+            let began = Instant::now();
+            let answer = self.sign_one(n, &mut signer, &item);
+            if group.answers.is_empty() {
+                group.since = began;
+            }
+            let broken = match &answer {
+                Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
+                Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,
+            };
+            group.answers.push((item.seq, answer));
+            let full = group.answers.len() >= GROUP_LEN_MAX;
+            if full || began.elapsed() >= SIGN_SLOW || group.since.elapsed() >= GROUP_AGE_MAX || broken.is_some() {
+                group.flush(self);
+            }
+            if let Some(error) = broken {
+                self.break_off(error);
+                return;
+            }
+        }
+    }
+
+    /// Kind, digest, fence, time, C_Sign: in this order, the last two as late as can be.
+    fn sign_one(&self, n: usize, signer: &mut Signer, item: &Claimed) -> Answer {
+        let Claimed { key, generation, not_after_unix_ms, seq, kind, octets } = item;
+        let facts = Facts { spki: &key.spki, origin: self.origin.as_ref() };
+        if let Err(why) = kinds::permitted(key.use_, *kind, octets, facts) {
+            return Answer::Failed(HsmError::Kind { label: key.label.clone(), why });
+        }
+        let digest = digest::digest(&digest::SHA256, octets);
+        let digest = digest.as_ref().try_into().expect("SHA-256 gives 32 octets");
+        let mut again = true;
+        loop {
+            // A session is opened before the fence is read, so that nothing slow lies between the fence and C_Sign.
+            let opened = self.calling(n + 1, "C_OpenSession", || signer.ready());
+            let result = opened.and_then(|()| {
+                let slot = &self.slots[n + 1];
+                slot.seq.store(seq + 1, Ordering::SeqCst);
+                let stop = if *generation < self.generation.load(Ordering::SeqCst) {
+                    Some(Answer::Fenced)
+                } else if unix_ms() > *not_after_unix_ms {
+                    Some(Answer::Expired)
+                } else {
+                    None
+                };
+                let result = match stop {
+                    Some(answer) => Ok(answer),
+                    None => self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest)).map(|signature| {
+                        let (r, s) = signature.split_at(32);
+                        Answer::Signed(r.try_into().expect("half of 64"), s.try_into().expect("half of 64"))
+                    }),
+                };
+                slot.seq.store(0, Ordering::SeqCst);
+                result
+            });
+            match result {
+                Ok(answer) => return answer,
+                // Only what provably signed nothing is asked again, and only once: the session was spoilt, not the token.
+                Err(error)
+                    if again
+                        && error.class() == Class::RetryOnNewSession
+                        && error.certainty() == Certainty::NothingSigned =>
+                {
+                    again = false;
+                }
+                Err(error) => return Answer::Failed(error),
+            }
+        }
+    }
+
+    /// Everything but signing. Look-ups beside creation and destruction fail at random on some tokens, and leave orphans (trap);
+    /// here they cannot meet, being calls of one thread. Signers go on meanwhile: they look nothing up.
+    fn manage(
+        &self,
+        token: LoggedIn,
+        setup: &Setup,
+        report: &TokenReport,
+        calls: &mpsc::Receiver<(u64, OwnedManage)>,
+    ) -> LoggedIn {
+        let mut expected: Vec<ExpectedKey> = setup.keys.clone();
+        for (call, what) in calls {
+            let result = self.calling(MANAGE_SLOT, what.name(), || match what {
+                OwnedManage::ReadData { label } => {
+                    token.read_data(&label).map(|found| Managed::Data(found.map(serde_bytes::ByteBuf::from)))
+                }
+                OwnedManage::WriteData { label, octets, once } => {
+                    token.write_data(&label, &octets, once).map(|()| Managed::Done)
+                }
+                OwnedManage::GenerateKey { label, id, use_ } => {
+                    token.generate_key(&label, id, use_).map(|(key, handle)| {
+                        self.learn(&key, handle);
+                        expected.push(ExpectedKey { label, id, use_, spki: Some(key.spki.clone()) });
+                        Managed::Key(key)
+                    })
+                }
+                OwnedManage::ListKeys => expected
+                    .iter()
+                    .map(|key| token.check_key(key).map(|(report, _)| report))
+                    .collect::<Result<_, _>>()
+                    .map(Managed::Keys),
+                OwnedManage::TokenInfo => Ok(Managed::Info(report.clone())),
+            });
+            let broken = result.as_ref().err().filter(|error| !error.class().worker_goes_on()).cloned();
+            let is_call = |error: &HsmError| matches!(error, HsmError::Call(_));
+            if self.send(&FromWorker::Managed { call, result }).is_err() {
+                break;
+            }
+            if let Some(error) = broken.filter(is_call) {
+                self.break_off(error);
+                break;
+            }
+        }
+        token
+    }
+}
+
+/// [`Manage`], on its way from the reader to `manage`.
+enum OwnedManage {
+    ReadData { label: String },
+    WriteData { label: String, octets: Vec<u8>, once: bool },
+    GenerateKey { label: KeyLabel, id: crate::domain::names::KeyId, use_: KeyUse },
+    ListKeys,
+    TokenInfo,
+}
+
+impl OwnedManage {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::ReadData { .. } => "reading a data object",
+            Self::WriteData { .. } => "writing a data object",
+            Self::GenerateKey { .. } => "C_GenerateKeyPair",
+            Self::ListKeys => "checking the keys",
+            Self::TokenInfo => "describing the token",
+        }
+    }
+}
+
+impl From<Manage<'_>> for OwnedManage {
+    fn from(what: Manage<'_>) -> Self {
+        match what {
+            Manage::ReadData { label } => Self::ReadData { label: label.into_owned() },
+            Manage::WriteData { label, octets, once } => {
+                Self::WriteData { label: label.into_owned(), octets: octets.into_owned(), once }
+            }
+            Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
+            Manage::ListKeys => Self::ListKeys,
+            Manage::TokenInfo => Self::TokenInfo,
+        }
+    }
+}
+
+/// Answers that go out together.
+struct Group {
+    answers: Vec<(u64, Answer)>,
+    since: Instant,
+}
+
+impl Group {
+    fn flush(&mut self, shared: &Shared) {
+        if !self.answers.is_empty() {
+            let answers = std::mem::replace(&mut self.answers, Vec::with_capacity(GROUP_LEN_MAX));
+            // A daemon that is gone needs no answer; the reader ends this process.
+            let _ = shared.send(&FromWorker::Answers(answers));
+        }
+    }
+}
+
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// No state here is left half-changed by a panic, so a poisoned lock holds good data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

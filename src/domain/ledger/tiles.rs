@@ -1,0 +1,375 @@
+//! Pure. C2SP tlog-tiles v0.1.0: a ledger as a set of named files. The shell reads and writes them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::checkpoint::{parse_decimal, shorten};
+use super::merkle::{Frontier, Head, LEAF_LEN_MAX, Leaf, MerkleError, Subtree, leaf_hash};
+use crate::domain::names::Digest;
+
+/// How many hashes or entries a full tile has.
+pub const TILE_WIDTH: u64 = 256;
+/// Levels of the tree from one level of tiles to the next: 2^8 is [`TILE_WIDTH`].
+pub const TILE_HEIGHT: u32 = 8;
+/// A tree of at most 2^64 leaves has no higher level of tiles that is not empty.
+const LEVEL_MAX: u8 = 7;
+
+/// The greatest length of a tile file in octets: a full bundle of the longest entries.
+pub const TILE_LEN_MAX: usize = 256 * (2 + LEAF_LEN_MAX);
+
+/// What a tile holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TileKind {
+    /// Entries, each behind its length.
+    Entries,
+    /// Hashes of subtrees of 256^level leaves.
+    Hashes {
+        /// 0 to 7.
+        level: u8,
+    },
+}
+
+/// The name of one tile. Its text is the path below the export's directory: `tile/0/x001/x234/067.p/5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TileName {
+    kind: TileKind,
+    index: u64,
+    /// 1 to 256; 256 is a full tile.
+    width: u16,
+}
+
+impl TileName {
+    /// What it holds.
+    pub const fn kind(&self) -> TileKind {
+        self.kind
+    }
+
+    /// Its place within its level.
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// How many hashes or entries it holds, 1 to 256.
+    pub const fn width(&self) -> u16 {
+        self.width
+    }
+
+    fn full(kind: TileKind, index: u64) -> Self {
+        Self { kind, index, width: 256 }
+    }
+}
+
+impl fmt::Display for TileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            TileKind::Entries => f.write_str("tile/entries")?,
+            TileKind::Hashes { level } => write!(f, "tile/{level}")?,
+        }
+        let mut divisor = 1;
+        while self.index / divisor >= 1000 {
+            divisor *= 1000;
+        }
+        while divisor > 1 {
+            write!(f, "/x{:03}", self.index / divisor % 1000)?;
+            divisor /= 1000;
+        }
+        write!(f, "/{:03}", self.index % 1000)?;
+        if u64::from(self.width) < TILE_WIDTH { write!(f, ".p/{}", self.width) } else { Ok(()) }
+    }
+}
+
+impl FromStr for TileName {
+    type Err = TileError;
+    fn from_str(text: &str) -> Result<Self, TileError> {
+        let wrong = || TileError::Name { found: shorten(text) };
+        let (kind, place) = text.strip_prefix("tile/").and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
+        let kind = match kind {
+            "entries" => TileKind::Entries,
+            level => {
+                let level = parse_decimal(level).and_then(|level| u8::try_from(level).ok()).ok_or_else(wrong)?;
+                TileKind::Hashes { level }
+            }
+        };
+        let (place, width) = match place.split_once(".p/") {
+            None => (place, 256),
+            Some((place, width)) => (place, parse_decimal(width).and_then(|w| w.try_into().ok()).ok_or_else(wrong)?),
+        };
+        let mut index: u64 = 0;
+        for element in place.split('/') {
+            let digits = element.strip_prefix('x').unwrap_or(element);
+            let value = digits.parse().map_err(|_| wrong())?;
+            index = index.checked_mul(1000).and_then(|n| n.checked_add(value)).ok_or_else(wrong)?;
+        }
+        let name = Self { kind, index, width };
+        // One name has one text: what does not come out again as it went in is none.
+        let in_range = match kind {
+            TileKind::Entries => true,
+            TileKind::Hashes { level } => level <= LEVEL_MAX,
+        };
+        if in_range && (1..=256).contains(&width) && name.to_string() == text { Ok(name) } else { Err(wrong()) }
+    }
+}
+
+/// Why a set of tiles is not a ledger. `E` is the shell's error from reading a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TileError {
+    /// A path that is no tile's.
+    #[error("tile path: expected one such as tile/0/x001/067 or tile/entries/000.p/5, found {found:?}")]
+    Name {
+        /// The path, cut to 80 characters.
+        found: String,
+    },
+    /// A tile of hashes of the wrong length.
+    #[error("{name}: expected {expected} octets, found {found}")]
+    Len {
+        /// The tile.
+        name: TileName,
+        /// 32 for each hash.
+        expected: usize,
+        /// The file's length in octets.
+        found: usize,
+    },
+    /// A bundle of entries that ends early or late.
+    #[error("{name}, entry {index} at octet {at}: expected {expected}")]
+    Bundle {
+        /// The bundle.
+        name: TileName,
+        /// The entry's index in the ledger.
+        index: u64,
+        /// The octet in the file.
+        at: usize,
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// An entry and its hash in the tile of level 0 differ.
+    #[error("entry {index}: its hash is {found}, but {name} says {expected}; one of the two files was changed")]
+    Entry {
+        /// The entry's index in the ledger.
+        index: u64,
+        /// The tile of hashes.
+        name: TileName,
+        /// The hash there.
+        expected: Digest,
+        /// The hash of the entry.
+        found: Digest,
+    },
+    /// A hash in a tile above level 0 is not that of the tile below.
+    #[error("{name}, hash {at}: expected {expected}, found {found}")]
+    Hash {
+        /// The tile.
+        name: TileName,
+        /// Counted from 0 within the tile.
+        at: usize,
+        /// What the entries hash to.
+        expected: Digest,
+        /// What stands there.
+        found: Digest,
+    },
+    /// All tiles agree with each other and not with the checkpoint.
+    #[error(
+        "{size} entries: expected the checkpoint's root {expected}, found {found}; entries were changed or belong to another ledger"
+    )]
+    Root {
+        /// How many entries.
+        size: u64,
+        /// The checkpoint's root.
+        expected: Digest,
+        /// The root over the entries.
+        found: Digest,
+    },
+    /// An entry is too long.
+    #[error(transparent)]
+    Leaf(#[from] MerkleError),
+}
+
+/// The names of all tiles of a ledger of this size, and of no others: bundles first, then level by level.
+pub fn names(size: u64) -> impl Iterator<Item = TileName> {
+    let levels =
+        (0..=LEVEL_MAX).map(move |level| (TileKind::Hashes { level }, size >> (TILE_HEIGHT * u32::from(level))));
+    std::iter::once((TileKind::Entries, size)).chain(levels).flat_map(|(kind, count)| {
+        let full = count / TILE_WIDTH;
+        let partial = u16::try_from(count % TILE_WIDTH).expect("a remainder below 256");
+        (0..full).map(move |index| TileName::full(kind, index)).chain((partial > 0).then_some(TileName {
+            kind,
+            index: full,
+            width: partial,
+        }))
+    })
+}
+
+/// Makes the tiles of a ledger from its entries in order. Holds one bundle and one tile a level.
+#[derive(Debug, Default)]
+pub struct Tiler {
+    frontier: Frontier,
+    bundle: Vec<u8>,
+    /// The hashes of the tile begun at each level.
+    levels: Vec<Vec<u8>>,
+}
+
+impl Tiler {
+    /// Of an empty ledger.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends one entry; `emit` is given each tile that this fills.
+    pub fn push<E>(
+        &mut self,
+        leaf: &Leaf<'_>,
+        mut emit: impl FnMut(TileName, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let index = self.frontier.size();
+        let len = u16::try_from(leaf.octets().len()).expect("a Leaf has at most 65,535 octets");
+        self.bundle.extend(len.to_be_bytes());
+        self.bundle.extend(leaf.octets());
+        let levels = &mut self.levels;
+        self.frontier.push_with(leaf.hash(), |subtree, hash| {
+            if subtree.level % TILE_HEIGHT == 0 {
+                let level = (subtree.level / TILE_HEIGHT) as usize;
+                if levels.len() == level {
+                    levels.push(Vec::with_capacity(256 * Digest::LEN));
+                }
+                levels[level].extend(hash.0);
+            }
+        });
+        if (index + 1).is_multiple_of(TILE_WIDTH) {
+            emit(TileName::full(TileKind::Entries, index / TILE_WIDTH), &self.bundle)?;
+            self.bundle.clear();
+        }
+        for (level, hashes) in (0..).zip(&mut self.levels) {
+            if hashes.len() < 256 * Digest::LEN {
+                break;
+            }
+            emit(TileName::full(TileKind::Hashes { level }, index >> (TILE_HEIGHT * u32::from(level + 1))), hashes)?;
+            hashes.clear();
+        }
+        Ok(())
+    }
+
+    /// Emits the partial tiles, and answers the head over all entries.
+    pub fn finish<E>(self, mut emit: impl FnMut(TileName, &[u8]) -> Result<(), E>) -> Result<Head, E> {
+        let Self { frontier, bundle, levels } = self;
+        let size = frontier.size();
+        let partial = |kind, count: u64| TileName {
+            kind,
+            index: count / TILE_WIDTH,
+            width: u16::try_from(count % TILE_WIDTH).expect("a remainder below 256"),
+        };
+        if !bundle.is_empty() {
+            emit(partial(TileKind::Entries, size), &bundle)?;
+        }
+        for (level, hashes) in (0..).zip(&levels).filter(|(_, hashes)| !hashes.is_empty()) {
+            emit(partial(TileKind::Hashes { level }, size >> (TILE_HEIGHT * u32::from(level))), hashes)?;
+        }
+        Ok(frontier.head())
+    }
+}
+
+/// The entries of a bundle, in order, with their indices in the ledger.
+pub fn entries(name: TileName, octets: &[u8]) -> Result<Vec<(u64, &[u8])>, TileError> {
+    let mut entries = Vec::with_capacity(name.width.into());
+    let mut rest = octets;
+    for index in (name.index * TILE_WIDTH..).take(name.width.into()) {
+        let wrong = |expected| TileError::Bundle { name, index, at: octets.len() - rest.len(), expected };
+        let (len, after) = rest.split_first_chunk().ok_or_else(|| wrong("its length in 2 octets, found the end"))?;
+        let len = usize::from(u16::from_be_bytes(*len));
+        let (entry, after) = after.split_at_checked(len).ok_or_else(|| wrong("as many octets as its length says"))?;
+        if entry.is_empty() {
+            return Err(wrong("at least one octet"));
+        }
+        entries.push((index, entry));
+        rest = after;
+    }
+    if rest.is_empty() {
+        Ok(entries)
+    } else {
+        let at = octets.len() - rest.len();
+        let index = name.index * TILE_WIDTH + u64::from(name.width);
+        Err(TileError::Bundle { name, index, at, expected: "the end of the file after the last entry" })
+    }
+}
+
+/// Recomputes a whole set of tiles from its entries and compares every one with its file and the root with `head`.
+///
+/// `read` is asked for each tile of [`names`] once; `visit` sees each entry with its index once its hash agrees with
+/// the tile of level 0. Nothing seen is known to belong to `head` before this answers `Ok`.
+pub fn verify<E: From<TileError>>(
+    head: &Head,
+    mut read: impl FnMut(TileName) -> Result<Vec<u8>, E>,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut frontier = Frontier::new();
+    // Hashes of level 1 and above, as they come to be; 1/255 of the leaf hashes would be much in a large ledger, so each
+    // tile is compared and dropped when it is full.
+    let mut levels: Vec<Vec<Digest>> = Vec::new();
+    for bundle in names(head.size).take_while(|name| name.kind == TileKind::Entries) {
+        let hashes_name = TileName { kind: TileKind::Hashes { level: 0 }, ..bundle };
+        let hashes = read_hashes(hashes_name, &mut read)?;
+        let octets = read(bundle)?;
+        for ((index, entry), expected) in entries(bundle, &octets)?.into_iter().zip(hashes) {
+            let found = leaf_hash(entry);
+            if found != expected {
+                return Err(TileError::Entry { index, name: hashes_name, expected, found }.into());
+            }
+            visit(index, entry)?;
+            frontier.push_with(found, |subtree, hash| keep(&mut levels, subtree, hash));
+        }
+        for (level, hashes) in (1..).zip(&mut levels) {
+            if hashes.len() < 256 {
+                break;
+            }
+            let index = (frontier.size() - 1) >> (TILE_HEIGHT * u32::from(level + 1));
+            compare(TileName::full(TileKind::Hashes { level }, index), hashes, &mut read)?;
+            hashes.clear();
+        }
+    }
+    for (level, hashes) in (1..).zip(&levels).filter(|(_, hashes)| !hashes.is_empty()) {
+        let index = head.size >> (TILE_HEIGHT * u32::from(level + 1));
+        let width = u16::try_from(hashes.len()).expect("full tiles are gone, so below 256");
+        compare(TileName { kind: TileKind::Hashes { level }, index, width }, hashes, &mut read)?;
+    }
+    let found = frontier.root();
+    if found == head.root {
+        Ok(())
+    } else {
+        Err(TileError::Root { size: head.size, expected: head.root, found }.into())
+    }
+}
+
+/// Keeps the hashes that stand in tiles above level 0.
+fn keep(levels: &mut Vec<Vec<Digest>>, subtree: Subtree, hash: Digest) {
+    let level = (subtree.level / TILE_HEIGHT) as usize;
+    if level > 0 && subtree.level % TILE_HEIGHT == 0 {
+        if levels.len() < level {
+            levels.push(Vec::with_capacity(256));
+        }
+        levels[level - 1].push(hash);
+    }
+}
+
+fn read_hashes<E: From<TileError>>(
+    name: TileName,
+    read: &mut impl FnMut(TileName) -> Result<Vec<u8>, E>,
+) -> Result<Vec<Digest>, E> {
+    let octets = read(name)?;
+    let expected = usize::from(name.width) * Digest::LEN;
+    if octets.len() != expected {
+        return Err(TileError::Len { name, expected, found: octets.len() }.into());
+    }
+    Ok(octets.as_chunks().0.iter().copied().map(Digest).collect())
+}
+
+fn compare<E: From<TileError>>(
+    name: TileName,
+    expected: &[Digest],
+    read: &mut impl FnMut(TileName) -> Result<Vec<u8>, E>,
+) -> Result<(), E> {
+    let found = read_hashes(name, read)?;
+    match expected.iter().zip(&found).position(|(a, b)| a != b) {
+        None => Ok(()),
+        Some(at) => Err(TileError::Hash { name, at, expected: expected[at], found: found[at] }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

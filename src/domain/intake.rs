@@ -18,7 +18,7 @@ use crate::domain::determination::document::{
 use crate::domain::determination::quorum::{Ballot, Count, Electorates, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
-use crate::domain::gbcs::{CpvChecks, KeyUsage, RemotePartyRole, Template, Update};
+use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
@@ -553,14 +553,14 @@ fn check_template(
     let template = Template::parse(document.payload.octets()).map_err(|error| format!("template {name}: {error}"));
     let Some(template) = reasons.take("template", template) else { return };
     let update = template.update();
-    reasons.demand("mode", template.mode().value() == 8, || {
+    reasons.demand("mode", template.mode().code() == 8, || {
         format!("template {name}: expected mode 8 (anyExceptAbnormalRootByRecovery), found {}", template.mode())
     });
     reasons.demand("future-dated", update.execution.is_none(), || {
         format!("template {name}: it is future dated or a cancellation, which this version does not sign")
     });
     let ceiling = policy.limits().floor_ceiling;
-    for (role, floor) in floors(&update) {
+    for (role, floor) in update.floors() {
         reasons.demand("floor", floor <= ceiling, || {
             format!(
                 "template {name}: the floor {floor} of {role} is above the policy's ceiling {ceiling}: a Device would refuse \
@@ -569,24 +569,6 @@ fn check_template(
         });
     }
     check_replacements(policy, name.as_str(), &update, compromised_spki, at, reasons);
-}
-
-/// Every counter floor that a command sets, and whose.
-pub fn floors(update: &Update<'_>) -> Vec<(String, u64)> {
-    let own = update.new_floor.map(|floor| ("the authorising role".to_owned(), floor.get()));
-    let own_special = update.new_specialist_floors.iter().flatten();
-    let own_special = own_special.map(|special| ("the authorising role, top-up".to_owned(), special.floor.get()));
-    let others = update.other_changes.iter().flatten().flat_map(|change| {
-        let special = change.specialist_floors.iter().flatten();
-        std::iter::once((change.role.to_string(), change.floor.get()))
-            .chain(special.map(|special| (format!("{}, top-up", change.role), special.floor.get())))
-    });
-    own.into_iter().chain(own_special).chain(others).collect()
-}
-
-/// Whether a command replaces the root.
-pub fn replaces_root(update: &Update<'_>) -> bool {
-    update.replacements.iter().any(|replacement| replacement.cell.role == RemotePartyRole::Root)
 }
 
 fn check_replacements(
@@ -598,7 +580,7 @@ fn check_replacements(
     reasons: &mut Reasons,
 ) {
     let profile = profile(policy);
-    reasons.demand("root-cell", !replaces_root(update) || policy.mode_8().root_cell != RootCell::Refuse, || {
+    reasons.demand("root-cell", !update.replaces_root() || policy.mode_8().root_cell != RootCell::Refuse, || {
         format!("template {name}: it replaces the root, which only the Contingency Private Key may")
     });
     let mut offered = Vec::new();
@@ -672,8 +654,8 @@ fn verified(
     let anchors: Vec<Certificate> =
         policy.anchors().people.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let ess = match policy.certificates().signing_certificate_v2 {
-        SigningCertificate::Required => Ess::Required,
-        SigningCertificate::Waived => Ess::Waived,
+        SigningCertificate::Require => Ess::Required,
+        SigningCertificate::Waive => Ess::Waived,
     };
     let mut found = Vec::new();
     for p7s in submission.signatures {

@@ -6,7 +6,9 @@
 
 pub mod certificates;
 pub mod determination;
+pub mod fold;
 pub mod gbcs;
+pub mod intake;
 pub mod ledger;
 pub mod names;
 pub mod policy;

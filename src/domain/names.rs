@@ -132,6 +132,13 @@ octets!(
     /// A SHA-256 digest. Shown as 64 lower-case hexadecimal digits, as `sha256sum` prints it.
     Digest, 32, "SHA-256 digest", "64 lower-case hexadecimal digits", lower
 );
+impl Digest {
+    /// SHA-256 of these octets.
+    pub fn of(octets: &[u8]) -> Self {
+        Self(ring::digest::digest(&ring::digest::SHA256, octets).as_ref().try_into().expect("SHA-256 has 32 octets"))
+    }
+}
+
 octets!(
     /// A PMA determination: 128 random bits, single use. 32 lower-case hexadecimal digits.
     DeterminationId, 16, "determination id", "32 lower-case hexadecimal digits", lower

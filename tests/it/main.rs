@@ -1,6 +1,5 @@
 //! The one integration crate.
 
-mod gbcs_vectors;
 #![allow(
     clippy::unwrap_used,
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
@@ -9,5 +8,6 @@ mod gbcs_vectors;
 mod certificates;
 mod certificates_vectors;
 mod cms;
+mod gbcs_vectors;
 #[path = "support/lab.rs"]
 mod lab;

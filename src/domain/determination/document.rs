@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::json;
 use super::prose::Prose;
 use super::spki::sha256;
+pub use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{
     DeterminationId, Digest, FactorId, IncidentId, KeyLabel, Origin, PartyId, PersonId, Purpose, TemplateName,
 };
@@ -280,18 +281,6 @@ pub struct KeyChosen {
     pub label: KeyLabel,
     /// SHA-256 of its DER SubjectPublicKeyInfo.
     pub spki_sha256: Digest,
-}
-
-/// The certificate whose key is Compromised, and which is to be replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Compromised {
-    /// SHA-256 of the certificate's DER.
-    pub certificate_sha256: Digest,
-    /// SHA-256 of its DER SubjectPublicKeyInfo: no replacement may carry that key.
-    pub spki_sha256: Digest,
-    /// Whose certificate it is: the Relevant Subscriber.
-    pub party: PartyId,
 }
 
 /// Which way a factor weighed.

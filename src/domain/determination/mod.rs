@@ -1,10 +1,10 @@
 //! Pure. What the PMA determined, and who signed it.
+//!
+//! A document is read once and keeps its octets ([`document`]); signatures over it are verified ([`cms`]) and counted as
+//! persons ([`quorum`], [`people`]); what it lists line by line is read as a stream ([`devices`]); its SHA-256 is read aloud
+//! ([`words`]).
 
 pub mod cms;
-//!
-//! A document is read once and keeps its octets ([`document`]); signatures over it are counted as persons ([`quorum`],
-//! [`people`]); what it lists line by line is read as a stream ([`devices`]); its SHA-256 is read aloud ([`words`]).
-
 pub mod devices;
 pub mod document;
 mod json;
@@ -14,3 +14,4 @@ pub mod quorum;
 pub mod spki;
 pub mod times;
 pub mod words;
+

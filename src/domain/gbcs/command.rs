@@ -57,6 +57,26 @@ pub struct Update<'a> {
     pub execution: Option<GeneralizedTime>,
 }
 
+impl Update<'_> {
+    /// Whether it replaces the root.
+    pub fn replaces_root(&self) -> bool {
+        self.replacements.iter().any(|replacement| replacement.cell.role == RemotePartyRole::Root)
+    }
+
+    /// Every counter floor that it sets, and whose, in order.
+    pub fn floors(&self) -> Vec<(String, u64)> {
+        let top_up = |whose: &str, special: &SpecialistFloor| (format!("{whose}, top-up"), special.floor.get());
+        let own = self.new_floor.map(|floor| ("the authorising role".to_owned(), floor.get()));
+        let own_special = self.new_specialist_floors.iter().flatten();
+        let others = self.other_changes.iter().flatten().flat_map(|change| {
+            let special = change.specialist_floors.iter().flatten();
+            std::iter::once((change.role.to_string(), change.floor.get()))
+                .chain(special.map(move |special| top_up(change.role.name(), special)))
+        });
+        own.into_iter().chain(own_special.map(|special| top_up("the authorising role", special))).chain(others).collect()
+    }
+}
+
 /// Whether the Device looks at validity dates when it checks certification paths (`applyTimeBasedCPVChecks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpvChecks {

@@ -1,10 +1,10 @@
 //! Pure. Entries, the Merkle tree over them, checkpoints and proofs.
-
-pub mod entry;
 //!
-//! `merkle ← tiles`, `merkle, note ← checkpoint ← proof`. A leaf is opaque in these files: octets and their hash.
+//! `merkle ← tiles`, `merkle, note ← checkpoint ← proof`. A leaf is opaque in these files: octets and their hash. What the
+//! octets say is in [`entry`].
 
 pub mod checkpoint;
+pub mod entry;
 pub mod merkle;
 pub mod note;
 pub mod proof;

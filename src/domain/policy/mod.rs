@@ -5,7 +5,9 @@
 
 pub mod admission;
 pub mod adoption;
+pub mod facts;
 pub mod files;
+pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -19,7 +19,7 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let permitted: Vec<u8> =
         of_policy.into_iter().filter(|mode| Some(*mode) == mode_of(key.record.use_)).collect();
     for template in scope.templates.values() {
-        let mode = template.mode().number();
+        let mode = template.mode().code();
         if !permitted.contains(&mode) {
             return Err(Refusal::ModeNotPermitted { key: label.clone(), mode, permitted });
         }

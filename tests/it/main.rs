@@ -11,3 +11,4 @@ mod cms;
 mod gbcs_vectors;
 #[path = "support/lab.rs"]
 mod lab;
+mod store;

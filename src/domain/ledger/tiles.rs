@@ -224,7 +224,7 @@ impl Tiler {
         self.bundle.extend(leaf.octets());
         let levels = &mut self.levels;
         self.frontier.push_with(leaf.hash(), |subtree, hash| {
-            if subtree.level % TILE_HEIGHT == 0 {
+            if subtree.level.is_multiple_of(TILE_HEIGHT) {
                 let level = (subtree.level / TILE_HEIGHT) as usize;
                 if levels.len() == level {
                     levels.push(Vec::with_capacity(256 * Digest::LEN));
@@ -339,7 +339,7 @@ pub fn verify<E: From<TileError>>(
 /// Keeps the hashes that stand in tiles above level 0.
 fn keep(levels: &mut Vec<Vec<Digest>>, subtree: Subtree, hash: Digest) {
     let level = (subtree.level / TILE_HEIGHT) as usize;
-    if level > 0 && subtree.level % TILE_HEIGHT == 0 {
+    if level > 0 && subtree.level.is_multiple_of(TILE_HEIGHT) {
         if levels.len() < level {
             levels.push(Vec::with_capacity(256));
         }

@@ -27,7 +27,7 @@ fn a_checkpoint_in_any_other_form_is_refused() {
         format!("{ORIGIN}\n5\n{root}\n\n"),
         format!("{ORIGIN}\n5\n{root}\nextension\n"),
         format!("\n5\n{root}\n"),
-        format!("{} \n5\n{root}\n", ORIGIN),
+        format!("{ORIGIN} \n5\n{root}\n"),
         format!("{ORIGIN}\n05\n{root}\n"),
         format!("{ORIGIN}\n00\n{root}\n"),
         format!("{ORIGIN}\n+5\n{root}\n"),

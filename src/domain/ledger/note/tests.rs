@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_types, reason = "a test makes its keys")]
+
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
@@ -11,7 +13,6 @@ pub(in crate::domain::ledger) struct Signer {
 }
 
 impl Signer {
-    #[expect(clippy::disallowed_types, reason = "a test makes its keys")]
     pub(in crate::domain::ledger) fn new(name: &str) -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
@@ -133,8 +134,8 @@ fn signatures_by_unknown_keys_are_passed_over_and_a_second_signature_by_ours_mus
 #[test]
 fn at_least_sixteen_signatures_are_accepted() {
     let ours = Signer::new("a");
-    let many = (0..16).map(|i| format!("\u{2014} w{i} {}\n", STANDARD.encode([i; 4 + 2420 + 8]))).collect::<String>();
-    let note = String::from_utf8(ours.note("text\n").octets().to_vec()).unwrap() + &many;
+    let many: Vec<_> = (0..16).map(|i| format!("\u{2014} w{i} {}\n", STANDARD.encode([i; 4 + 2420 + 8]))).collect();
+    let note = String::from_utf8(ours.note("text\n").octets().to_vec()).unwrap() + &many.concat();
     Note::parse(note.as_bytes()).unwrap().verify(&ours.verifier).unwrap();
 }
 

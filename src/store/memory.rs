@@ -1,0 +1,358 @@
+//! Shell: a store in memory, for tests. It keeps the contract by copying all it has for each transaction, and nothing for longer
+//! than it lives.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::{Bound, ControlFlow, Range};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::derived::each_line;
+use super::{
+    Batch, Derived, DerivedState, DeviceRow, DeviceState, Listed, Reader, Rebuild, RequestRow, SignatureRow, Staging,
+    StagingLimits, Store, StoreError, StoredCheckpoint, StoredLeaf,
+};
+use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_hash, sha256};
+use crate::domain::ledger::tiles::TILE_HEIGHT;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+
+#[derive(Clone, Debug, Default)]
+struct Tables {
+    devices: BTreeMap<(KeyLabel, DeviceId), DeviceRow>,
+    lists: BTreeMap<DeterminationId, BTreeMap<DeviceId, Listed>>,
+    signatures: BTreeMap<u64, SignatureRow>,
+    requests: BTreeMap<RequestId, RequestRow>,
+}
+
+/// A leaf's hash and its octets.
+type Stored = (Digest, Arc<[u8]>);
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    leaves: Vec<Stored>,
+    nodes: BTreeMap<(u32, u64), Digest>,
+    frontier: Frontier,
+    checkpoints: BTreeMap<u64, StoredCheckpoint>,
+    blobs: BTreeMap<Digest, Arc<[u8]>>,
+    tables: Arc<Tables>,
+}
+
+impl Tables {
+    fn apply(&mut self, blobs: &BTreeMap<Digest, Arc<[u8]>>, derived: &Derived<'_>) -> Result<(), StoreError> {
+        match derived {
+            Derived::Device { key, device, row } => {
+                self.devices.insert(((*key).clone(), *device), (*row).clone());
+            }
+            Derived::List { determination, blob, parse } => {
+                if self.lists.contains_key(determination) {
+                    return Err(StoreError::ListExists { determination: *determination });
+                }
+                let octets = blobs.get(blob).ok_or(StoreError::NoSuchBlob { digest: *blob })?;
+                let mut list = BTreeMap::new();
+                each_line(*blob, &octets[..], *parse, |line, listed| match list.insert(listed.device, listed) {
+                    None => Ok(()),
+                    Some(Listed { device, .. }) => {
+                        let reason = format!("Device {device} stands there twice");
+                        Err(StoreError::ListLine { digest: *blob, line, reason })
+                    }
+                })?;
+                self.lists.insert(*determination, list);
+            }
+            Derived::Signature { intent, octets } => {
+                let row = SignatureRow { octets: **octets, released: false };
+                if self.signatures.insert(*intent, row).is_some() {
+                    return Err(StoreError::SignatureExists { intent: *intent });
+                }
+            }
+            Derived::Released { intent } => {
+                let row = self.signatures.get_mut(intent).ok_or(StoreError::NoSignature { intent: *intent })?;
+                row.released = true;
+            }
+            Derived::Request { id, row } => {
+                self.requests.insert(*id, **row);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From after this place on.
+fn after<T>(place: Option<T>) -> (Bound<T>, Bound<T>) {
+    (place.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+/// Has derived tables.
+trait Tabled {
+    fn tables(&self) -> Arc<Tables>;
+}
+
+impl Tabled for Shared {
+    fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.state().tables)
+    }
+}
+
+impl Tabled for Remaking {
+    fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables)
+    }
+}
+
+impl<S: Tabled> DerivedState for Memory<S> {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceRow>, StoreError> {
+        Ok(self.0.tables().devices.get(&(key.clone(), device)).cloned())
+    }
+
+    fn devices_in(
+        &self,
+        key: &KeyLabel,
+        state: DeviceState,
+        from: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+        let tables = self.0.tables();
+        let rows = tables
+            .devices
+            .iter()
+            .filter(|((k, device), row)| k == key && row.state == state && from.is_none_or(|from| *device > from));
+        Ok(rows.map(|((_, device), row)| (*device, row.clone())).take(limit).collect())
+    }
+
+    fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
+        Ok(self.0.tables().lists.get(&determination).and_then(|list| list.get(&device)).cloned())
+    }
+
+    fn listed_from(
+        &self,
+        determination: DeterminationId,
+        from: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let tables = self.0.tables();
+        let list = tables.lists.get(&determination).into_iter();
+        Ok(list.flat_map(|list| list.range(after(from))).map(|(_, listed)| listed.clone()).take(limit).collect())
+    }
+
+    fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
+        Ok(self.0.tables().lists.get(&determination).map(|list| list.len() as u64))
+    }
+
+    fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {
+        Ok(self.0.tables().signatures.get(&intent).copied())
+    }
+
+    fn request(&self, id: RequestId) -> Result<Option<RequestRow>, StoreError> {
+        Ok(self.0.tables().requests.get(&id).copied())
+    }
+}
+
+/// Something that has derived tables, as a store or as a rebuild.
+#[derive(Clone, Debug)]
+pub struct Memory<S>(S);
+
+/// The store and its readers: all of them see the same.
+pub type MemoryStore = Memory<Shared>;
+
+/// What a [`MemoryStore`] and its readers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    state: Arc<RwLock<Arc<State>>>,
+    staging: Arc<Staging>,
+    /// Where uploads lie; removed with the last handle.
+    _directory: Arc<tempfile::TempDir>,
+}
+
+impl MemoryStore {
+    /// An empty ledger.
+    pub fn new(limits: StagingLimits) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::File { doing: "make a directory in", path: std::env::temp_dir(), source };
+        let directory = tempfile::tempdir().map_err(failed)?;
+        let staging = Staging::open(&directory.path().join("staging"), limits)?;
+        Ok(Self(Shared { state: Arc::default(), staging: Arc::new(staging), _directory: Arc::new(directory) }))
+    }
+}
+
+impl Shared {
+    fn state(&self) -> Arc<State> {
+        // A state is replaced whole, so that a panic elsewhere leaves a good one.
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+    }
+}
+
+impl State {
+    fn range(&self, range: &Range<u64>) -> Result<&[Stored], StoreError> {
+        let size = self.frontier.size();
+        if range.is_empty() {
+            return Ok(&[]);
+        }
+        let index = |n| usize::try_from(n).ok().filter(|n| *n <= self.leaves.len());
+        match (index(range.start), index(range.end)) {
+            (Some(start), Some(end)) => Ok(&self.leaves[start..end]),
+            (None, _) | (_, None) => Err(MerkleError::NoSuchLeaf { index: range.end - 1, size }.into()),
+        }
+    }
+}
+
+impl Reader for MemoryStore {
+    fn head(&self) -> Result<Head, StoreError> {
+        Ok(self.0.state().frontier.head())
+    }
+
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let state = self.0.state();
+        for (index, (hash, octets)) in (range.start..).zip(state.range(&range)?) {
+            let found = leaf_hash(octets);
+            if found != *hash {
+                return Err(StoreError::LeafCorrupt { index, expected: *hash, found });
+            }
+            if visit(StoredLeaf { index, octets, hash: *hash }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf_hashes(&self, range: Range<u64>, visit: &mut dyn FnMut(Digest)) -> Result<(), StoreError> {
+        self.0.state().range(&range)?.iter().for_each(|(hash, _)| visit(*hash));
+        Ok(())
+    }
+
+    fn node(&self, subtree: Subtree) -> Result<Option<Digest>, StoreError> {
+        Ok(self.0.state().nodes.get(&(subtree.level, subtree.index)).copied())
+    }
+
+    fn checkpoints(&self, from_size: u64, limit: usize) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        Ok(self
+            .0
+            .state()
+            .checkpoints
+            .range(from_size..)
+            .map(|(_, checkpoint)| checkpoint.clone())
+            .take(limit)
+            .collect())
+    }
+
+    fn latest_checkpoint(&self) -> Result<Option<StoredCheckpoint>, StoreError> {
+        Ok(self.0.state().checkpoints.last_key_value().map(|(_, checkpoint)| checkpoint.clone()))
+    }
+
+    fn blob_len(&self, digest: Digest) -> Result<Option<u64>, StoreError> {
+        Ok(self.0.state().blobs.get(&digest).map(|octets| octets.len() as u64))
+    }
+
+    fn open_blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, StoreError> {
+        let octets = self.0.state().blobs.get(&digest).cloned().ok_or(StoreError::NoSuchBlob { digest })?;
+        Ok(Box::new(std::io::Cursor::new(octets)))
+    }
+}
+
+impl Store for MemoryStore {
+    fn append_at(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Head, StoreError> {
+        let Batch { leaves, blobs, staged, derived } = *batch;
+        if leaves.is_empty() {
+            return Err(StoreError::NoLeaves);
+        }
+        let mut state = State::clone(&self.0.state());
+        if state.frontier.size() != expected_size {
+            return Err(StoreError::SizeMoved { expected: expected_size, found: state.frontier.size() });
+        }
+        let State { leaves: stored, nodes, frontier, blobs: stored_blobs, tables, checkpoints: _ } = &mut state;
+        for leaf in leaves {
+            stored.push((leaf.hash(), leaf.octets().into()));
+            frontier.push_with(leaf.hash(), |subtree, hash| {
+                if subtree.level > 0 && subtree.level.is_multiple_of(TILE_HEIGHT) {
+                    nodes.insert((subtree.level, subtree.index), hash);
+                }
+            });
+        }
+        for octets in blobs {
+            stored_blobs.insert(sha256(octets), (*octets).into());
+        }
+        for digest in staged {
+            if stored_blobs.contains_key(digest) {
+                continue;
+            }
+            let mut file = self.0.staging.open_staged(*digest)?.ok_or(StoreError::NotStaged { digest: *digest })?;
+            let mut octets = Vec::new();
+            file.read_to_end(&mut octets).map_err(super::StagingError::Source)?;
+            let found = sha256(&octets);
+            if found != *digest {
+                return Err(StoreError::BlobCorrupt { digest: *digest, found });
+            }
+            stored_blobs.insert(*digest, octets.into());
+        }
+        let tables = Arc::make_mut(tables);
+        derived.iter().try_for_each(|derived| tables.apply(stored_blobs, derived))?;
+        let head = frontier.head();
+        self.0.replace(state);
+        self.0.staging.forget(staged);
+        Ok(head)
+    }
+
+    fn put_checkpoint(&mut self, head: Head, note: &[u8]) -> Result<(), StoreError> {
+        let expected = self.root_at(head.size)?;
+        if head.root != expected {
+            return Err(StoreError::CheckpointMismatch { size: head.size, expected, found: head.root });
+        }
+        let mut state = State::clone(&self.0.state());
+        state.checkpoints.entry(head.size).or_insert_with(|| StoredCheckpoint { head, note: note.into() });
+        self.0.replace(state);
+        Ok(())
+    }
+
+    fn staging(&self) -> &Arc<Staging> {
+        &self.0.staging
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader + Send>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn rebuild(&mut self) -> Result<Box<dyn Rebuild + '_>, StoreError> {
+        Ok(Box::new(Memory(Remaking { state: self.0.state(), tables: Arc::default() })))
+    }
+}
+
+struct Remaking {
+    state: Arc<State>,
+    tables: Arc<Tables>,
+}
+
+/// The first entry that the two maps do not share.
+fn compare<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    table: &'static str,
+    recorded: &BTreeMap<K, V>,
+    rebuilt: &BTreeMap<K, V>,
+) -> Result<(), StoreError> {
+    let (mut recorded, mut rebuilt) = (recorded.iter(), rebuilt.iter());
+    loop {
+        let say = |row: Option<(&K, &V)>| row.map_or("nothing".into(), |(key, row)| format!("{key:?} {row:?}"));
+        match (recorded.next(), rebuilt.next()) {
+            (None, None) => return Ok(()),
+            (a, b) if a == b => {}
+            (a, b) => return Err(StoreError::DerivedDiffers { table, recorded: say(a), rebuilt: say(b) }),
+        }
+    }
+}
+
+impl Rebuild for Memory<Remaking> {
+    fn apply(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError> {
+        let tables = Arc::make_mut(&mut self.0.tables);
+        derived.iter().try_for_each(|derived| tables.apply(&self.0.state.blobs, derived))
+    }
+
+    fn compare_and_finish(self: Box<Self>) -> Result<(), StoreError> {
+        let recorded = &self.0.state.tables;
+        compare("device", &recorded.devices, &self.0.tables.devices)?;
+        compare("listed", &recorded.lists, &self.0.tables.lists)?;
+        compare("signature", &recorded.signatures, &self.0.tables.signatures)?;
+        compare("request", &recorded.requests, &self.0.tables.requests)
+    }
+}

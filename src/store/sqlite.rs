@@ -1,0 +1,321 @@
+//! Shell: the store in one SQLite database. WAL and `synchronous=FULL`: a commit that was answered is on the disk.
+//!
+//! The state directory holds `ledger.db` (with SQLite's own `-wal` and `-shm`), `lock`, `ballast` and `staging/`.
+
+mod blobs;
+mod derived;
+mod reading;
+mod schema;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use self::derived::Schema;
+use self::reading::{Ledger, Tables};
+use super::files::{Ballast, Lock, failed, sync_directory};
+use super::{Batch, Derived, Reader, Rebuild, Staging, StagingLimits, Store, StoreError, same_head};
+use crate::domain::ledger::merkle::{Frontier, Head};
+use crate::domain::ledger::tiles::TILE_HEIGHT;
+use crate::domain::names::Digest;
+
+/// The database within the state directory.
+const DATABASE: &str = "ledger.db";
+/// The derived state in the making, removed afterwards and when the next one begins.
+const REBUILT: &str = "rebuilt.db";
+/// How many operations of a rebuild one transaction holds; their undo log is in memory.
+const REBUILD_TRANSACTION_LEN: usize = 10_000;
+
+impl Tables for SqliteStore {
+    const SCHEMA: Schema = Schema::Main;
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+impl Ledger for SqliteStore {}
+
+impl Tables for SqliteReader {
+    const SCHEMA: Schema = Schema::Main;
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+impl Ledger for SqliteReader {}
+
+impl Tables for SqliteRebuild<'_> {
+    const SCHEMA: Schema = Schema::Rebuilt;
+    fn connection(&self) -> &Connection {
+        self.connection
+    }
+}
+
+/// A read-only connection of its own.
+pub struct SqliteReader {
+    connection: Connection,
+}
+
+impl SqliteReader {
+    /// Opens the ledger of a state directory for reading, whether or not a daemon is running on it.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(DATABASE);
+        if !path.exists() {
+            return Err(StoreError::Absent { path });
+        }
+        Ok(Self { connection: schema::open_reader(&path)? })
+    }
+}
+
+/// The store that a daemon runs on.
+pub struct SqliteStore {
+    connection: Connection,
+    directory: PathBuf,
+    frontier: Frontier,
+    staging: Arc<Staging>,
+    ballast: Ballast,
+    /// Why nothing can be recorded any more, once writing has failed in a way that leaves open what reached the disk.
+    broken: Option<String>,
+    _lock: Lock,
+}
+
+impl SqliteStore {
+    /// Makes the empty ledger of a state directory, which must exist, and opens it. For the ceremony alone.
+    pub fn create(directory: &Path, limits: StagingLimits) -> Result<Self, StoreError> {
+        let lock = Lock::take(directory)?;
+        let path = directory.join(DATABASE);
+        // The file is made here and not by SQLite, for its mode; SQLite gives its other files the same.
+        if path.exists() {
+            return Err(StoreError::Exists { path });
+        }
+        make_private(&path)?;
+        schema::create(&path, Head::empty().root.octets())?;
+        sync_directory(directory)?;
+        Self::open_locked(directory, limits, lock)
+    }
+
+    /// Opens the ledger of a state directory. There must be one. Inner hashes and head are checked against each other;
+    /// [`Reader::check_tree`] reads every entry too.
+    pub fn open(directory: &Path, limits: StagingLimits) -> Result<Self, StoreError> {
+        // Asked before the lock is taken, so that a wrong directory stays as it is.
+        let path = directory.join(DATABASE);
+        if !path.exists() {
+            return Err(StoreError::Absent { path });
+        }
+        let lock = Lock::take(directory)?;
+        Self::open_locked(directory, limits, lock)
+    }
+
+    fn open_locked(directory: &Path, limits: StagingLimits, lock: Lock) -> Result<Self, StoreError> {
+        let connection = schema::open_writer(&directory.join(DATABASE))?;
+        let head = reading::head(&connection)?;
+        let greatest = derived::greatest_leaf(&connection)?;
+        if greatest.map_or(0, |index| index.cast_unsigned() + 1) != head.size {
+            return Err(StoreError::HeadCorrupt {
+                expected: format!("{} entries", head.size),
+                found: greatest.map_or("none".into(), |index| format!("a last entry {index}")),
+            });
+        }
+        let mut store = Self {
+            connection,
+            directory: directory.into(),
+            frontier: Frontier::new(),
+            staging: Arc::new(Staging::open(&directory.join("staging"), limits)?),
+            ballast: Ballast::new(directory),
+            broken: None,
+            _lock: lock,
+        };
+        store.frontier = Frontier::load(head.size, |subtree| store.subtree(subtree))?;
+        same_head(head, store.frontier.head())?;
+        Ok(store)
+    }
+
+    /// Reserves disk space that is released when the disk is full, so that the daemon can still record that it stops.
+    pub fn reserve_space(&self, len: u64) -> Result<(), StoreError> {
+        self.ballast.reserve(len)
+    }
+
+    /// Turns the database's errors into what the caller must do.
+    fn recorded<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        let Err(StoreError::Database(error)) = result else { return result };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => {
+                Err(StoreError::CannotRecord { reason: error.to_string(), released: self.ballast.release() })
+            }
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                self.broken = Some(error.to_string());
+                Err(StoreError::Broken { reason: error.to_string() })
+            }
+            Some(_) | None => Err(StoreError::Database(error)),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), StoreError> {
+        match &self.broken {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Broken { reason: reason.clone() }),
+        }
+    }
+
+    fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Frontier, StoreError> {
+        let Batch { leaves, blobs, staged, derived } = *batch;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let head = reading::head(&transaction)?;
+        if head.size != expected_size {
+            return Err(StoreError::SizeMoved { expected: expected_size, found: head.size });
+        }
+        same_head(head, self.frontier.head())?;
+        let mut frontier = self.frontier.clone();
+        {
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO main.leaf (idx, hash, octets) VALUES (?1, ?2, ?3)")?;
+            let mut insert_node =
+                transaction.prepare_cached("INSERT INTO main.node (level, idx, hash) VALUES (?1, ?2, ?3)")?;
+            for leaf in leaves {
+                insert.execute((frontier.size().cast_signed(), leaf.hash().0, leaf.octets()))?;
+                let mut inserted = Ok(0);
+                frontier.push_with(leaf.hash(), |subtree, hash| {
+                    if subtree.level > 0 && subtree.level.is_multiple_of(TILE_HEIGHT) && inserted.is_ok() {
+                        inserted = insert_node.execute((subtree.level, subtree.index.cast_signed(), hash.0));
+                    }
+                });
+                inserted?;
+            }
+        }
+        for blob in blobs {
+            blobs::put(&transaction, blob)?;
+        }
+        for digest in staged {
+            adopt(&transaction, &self.staging, *digest)?;
+        }
+        for derived in derived {
+            derived::apply(&transaction, Schema::Main, derived)?;
+        }
+        let Head { size, root } = frontier.head();
+        transaction
+            .prepare_cached("UPDATE main.head SET size = ?1, root = ?2 WHERE id = 1")?
+            .execute((size.cast_signed(), root.0))?;
+        transaction.commit()?;
+        Ok(frontier)
+    }
+}
+
+/// Takes an upload over into the store. What is there already is as good as uploaded again.
+fn adopt(connection: &Connection, staging: &Staging, digest: Digest) -> Result<(), StoreError> {
+    if blobs::find(connection, digest)?.is_some() {
+        return Ok(());
+    }
+    let file = staging.open_staged(digest)?.ok_or(StoreError::NotStaged { digest })?;
+    blobs::copy(connection, digest, file)
+}
+
+impl Store for SqliteStore {
+    fn append_at(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Head, StoreError> {
+        self.check_usable()?;
+        if batch.leaves.is_empty() {
+            return Err(StoreError::NoLeaves);
+        }
+        let result = self.append(expected_size, batch);
+        self.frontier = self.recorded(result)?;
+        self.staging.forget(batch.staged);
+        Ok(self.frontier.head())
+    }
+
+    fn put_checkpoint(&mut self, head: Head, note: &[u8]) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let expected = if head.size == self.frontier.size() { self.frontier.root() } else { self.root_at(head.size)? };
+        if head.root != expected {
+            return Err(StoreError::CheckpointMismatch { size: head.size, expected, found: head.root });
+        }
+        let put = self
+            .connection
+            .prepare_cached("INSERT INTO main.checkpoint (size, root, note) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
+            .and_then(|mut insert| insert.execute((head.size.cast_signed(), head.root.0, note)))
+            .map_err(StoreError::from);
+        self.recorded(put).map(drop)
+    }
+
+    fn staging(&self) -> &Arc<Staging> {
+        &self.staging
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader + Send>, StoreError> {
+        Ok(Box::new(SqliteReader::open(&self.directory)?))
+    }
+
+    fn rebuild(&mut self) -> Result<Box<dyn Rebuild + '_>, StoreError> {
+        let path = self.directory.join(REBUILT);
+        remove(&path)?;
+        make_private(&path)?;
+        // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
+        let name = path.to_string_lossy();
+        self.connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
+        let rebuild = SqliteRebuild { connection: &self.connection, path, pending: 0 };
+        rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
+        schema::create_derived(rebuild.connection, "rebuilt")?;
+        Ok(Box::new(rebuild))
+    }
+}
+
+/// An empty file that only its owner may read.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.map(drop).map_err(failed("create", path))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Derived tables in a database of their own beside the store's, so that memory stays bounded.
+struct SqliteRebuild<'a> {
+    connection: &'a Connection,
+    path: PathBuf,
+    /// Operations since the last commit.
+    pending: usize,
+}
+
+impl SqliteRebuild<'_> {
+    fn commit(&mut self) -> rusqlite::Result<()> {
+        self.pending = 0;
+        if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("COMMIT") }
+    }
+}
+
+impl Drop for SqliteRebuild<'_> {
+    fn drop(&mut self) {
+        // Nothing here is kept; what fails now is cleared away when the next rebuild begins.
+        let _ = self.commit();
+        self.connection.flush_prepared_statement_cache();
+        let _ = self.connection.execute_batch("DETACH DATABASE rebuilt");
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Rebuild for SqliteRebuild<'_> {
+    fn apply(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError> {
+        for derived in derived {
+            if self.connection.is_autocommit() {
+                self.connection.execute_batch("BEGIN")?;
+            }
+            derived::apply(self.connection, Schema::Rebuilt, derived)?;
+            self.pending += 1;
+            if self.pending >= REBUILD_TRANSACTION_LEN {
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_and_finish(mut self: Box<Self>) -> Result<(), StoreError> {
+        self.commit()?;
+        derived::compare(self.connection)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Shell: blobs in rows of [`CHUNK_LEN`], so that one of any length streams in and out.
+//!
+//! A chunk's row id is the blob's id and the chunk's number in one integer, so that the chunks of a blob lie side by side.
+
+use std::io::{self, Read};
+
+use ring::digest::{Context, SHA256};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::super::StoreError;
+use crate::domain::ledger::merkle::sha256;
+use crate::domain::names::Digest;
+
+/// Octets a row. Large enough that a row's cost is small, small enough to be held by everyone who streams.
+const CHUNK_LEN: usize = 256 * 1024;
+/// Bits of a chunk's row id that number it within its blob: 2^24 chunks are 4 TiB.
+const CHUNK_BITS: u32 = 24;
+
+fn to_digest(context: Context) -> Digest {
+    Digest(context.finish().as_ref().try_into().expect("SHA-256 has 32 octets"))
+}
+
+/// A blob's row id and length.
+pub(super) fn find(connection: &Connection, digest: Digest) -> rusqlite::Result<Option<(i64, u64)>> {
+    connection
+        .prepare_cached("SELECT id, len FROM main.blob WHERE digest = ?1")?
+        .query_row([digest.0], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))
+        .optional()
+}
+
+/// Stores a small blob, unless it is there.
+pub(super) fn put(connection: &Connection, octets: &[u8]) -> Result<(), StoreError> {
+    let digest = sha256(octets);
+    if find(connection, digest)?.is_none() {
+        copy(connection, digest, octets)?;
+    }
+    Ok(())
+}
+
+/// Stores what `octets` reads, which must be of this digest. Within the caller's transaction: an error undoes it.
+pub(super) fn copy(connection: &Connection, digest: Digest, mut octets: impl Read) -> Result<(), StoreError> {
+    connection.prepare_cached("INSERT INTO main.blob (digest, len) VALUES (?1, 0)")?.execute([digest.0])?;
+    let id = connection.last_insert_rowid();
+    let mut insert = connection.prepare_cached("INSERT INTO main.chunk (id, octets) VALUES (?1, ?2)")?;
+    let mut context = Context::new(&SHA256);
+    let mut piece = Vec::new();
+    let mut len = 0;
+    for number in 0..1_i64 << CHUNK_BITS {
+        piece.clear();
+        let got = octets
+            .by_ref()
+            .take(CHUNK_LEN as u64)
+            .read_to_end(&mut piece)
+            .map_err(|e| StoreError::Staging(super::super::StagingError::Source(e)))?;
+        if got == 0 {
+            break;
+        }
+        context.update(&piece);
+        insert.execute((id << CHUNK_BITS | number, &piece))?;
+        len += got as u64;
+    }
+    let found = to_digest(context);
+    if found != digest {
+        return Err(StoreError::BlobCorrupt { digest, found });
+    }
+    connection.prepare_cached("UPDATE main.blob SET len = ?1 WHERE id = ?2")?.execute((len.cast_signed(), id))?;
+    Ok(())
+}
+
+/// A blob as it is read, a chunk at a time.
+pub(super) struct BlobReader<'a> {
+    connection: &'a Connection,
+    digest: Digest,
+    /// The row id of the next chunk.
+    next: i64,
+    piece: Vec<u8>,
+    /// How much of `piece` has been handed out.
+    at: usize,
+    /// `None` once the end was reached and the digest checked.
+    context: Option<Context>,
+}
+
+impl<'a> BlobReader<'a> {
+    pub(super) fn open(connection: &'a Connection, digest: Digest) -> Result<Self, StoreError> {
+        let (id, _) = find(connection, digest)?.ok_or(StoreError::NoSuchBlob { digest })?;
+        let context = Some(Context::new(&SHA256));
+        Ok(Self { connection, digest, next: id << CHUNK_BITS, piece: Vec::new(), at: 0, context })
+    }
+
+    fn load(&mut self) -> rusqlite::Result<bool> {
+        let mut select = self.connection.prepare_cached("SELECT octets FROM main.chunk WHERE id = ?1")?;
+        let mut rows = select.query([self.next])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        self.piece.clear();
+        self.piece.extend(row.get_ref(0)?.as_blob()?);
+        self.at = 0;
+        self.next += 1;
+        Ok(true)
+    }
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            if self.context.is_none() {
+                return Ok(0);
+            }
+            if self.load().map_err(io::Error::other)? {
+                self.context.as_mut().expect("asked above").update(&self.piece);
+            } else {
+                let found = self.context.take().map(to_digest).expect("asked above");
+                if found != self.digest {
+                    let wrong = StoreError::BlobCorrupt { digest: self.digest, found };
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, wrong));
+                }
+                return Ok(0);
+            }
+        }
+        let len = buffer.len().min(self.piece.len() - self.at);
+        buffer[..len].copy_from_slice(&self.piece[self.at..self.at + len]);
+        self.at += len;
+        Ok(len)
+    }
+}

@@ -1,0 +1,370 @@
+//! Shell: the derived tables, in the store's schema or in the one where they are made again.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::super::derived::each_line;
+use super::super::{Derived, DeviceRow, DeviceState, Listed, RequestRow, RequestStatus, SignatureRow, StoreError};
+use super::blobs::BlobReader;
+use super::schema::{DERIVED, Table};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
+
+/// Which of the two sets of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// The store's own.
+    Main,
+    /// The one made again.
+    Rebuilt,
+}
+
+/// A statement about a derived table of a schema; both texts are constants, so that each is prepared once.
+macro_rules! sql {
+    ($schema:expr, $before:literal, $after:literal) => {
+        match $schema {
+            Schema::Main => concat!($before, " main.", $after),
+            Schema::Rebuilt => concat!($before, " rebuilt.", $after),
+        }
+    };
+}
+
+fn corrupt(table: &'static str, expected: &'static str, found: &Value) -> StoreError {
+    StoreError::RowCorrupt { table, expected, found: format!("{found:?}") }
+}
+
+fn text<T: FromStr>(row: &Row<'_>, at: usize, table: &'static str, expected: &'static str) -> Result<T, StoreError> {
+    match row.get_ref(at)? {
+        ValueRef::Text(octets) => str::from_utf8(octets).ok().and_then(|text| text.parse().ok()),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Blob(_) => None,
+    }
+    .ok_or_else(|| row.get(at).map_or_else(StoreError::from, |found| corrupt(table, expected, &found)))
+}
+
+fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Result<[u8; N], StoreError> {
+    match row.get_ref(at)? {
+        ValueRef::Blob(octets) => octets.try_into().ok(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) => None,
+    }
+    .ok_or_else(|| row.get(at).map_or_else(StoreError::from, |found| corrupt(table, "octets of fixed length", &found)))
+}
+
+fn number(row: &Row<'_>, at: usize) -> Result<u64, StoreError> {
+    Ok(row.get::<_, i64>(at)?.cast_unsigned())
+}
+
+/// Columns: counter, determination, template, intent, state, attempts.
+fn device_row(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
+    Ok(DeviceRow {
+        counter: number(row, 0)?,
+        determination: DeterminationId(octets(row, 1, "device")?),
+        template: text(row, 2, "device", "a template name")?,
+        intent: number(row, 3)?,
+        state: DeviceState::from_code(row.get(4)?)?,
+        attempts: row.get(5)?,
+    })
+}
+
+/// Columns: device, template, counter.
+fn listed_row(row: &Row<'_>) -> Result<Listed, StoreError> {
+    Ok(Listed {
+        device: DeviceId(Eui64(octets(row, 0, "listed")?)),
+        template: text(row, 1, "listed", "a template name")?,
+        counter: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
+    })
+}
+
+/// At most one row, read by `read`.
+fn one<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query(params)?;
+    rows.next()?.map(read).transpose()
+}
+
+/// All rows, read by `read`.
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+/// The place before every Device: BLOBs compare octet by octet, and the empty one is the least.
+fn after(device: Option<&DeviceId>) -> &[u8] {
+    device.map_or(&[], |device| device.0.octets())
+}
+
+pub(super) fn device(
+    connection: &Connection,
+    schema: Schema,
+    key: &KeyLabel,
+    device: DeviceId,
+) -> Result<Option<DeviceRow>, StoreError> {
+    let sql = sql!(
+        schema,
+        "SELECT counter, determination, template, intent, state, attempts FROM",
+        "device WHERE key = ?1 AND device = ?2"
+    );
+    one(connection, sql, (key.as_str(), device.0.octets()), device_row)
+}
+
+pub(super) fn devices_in(
+    connection: &Connection,
+    schema: Schema,
+    key: &KeyLabel,
+    state: DeviceState,
+    from: Option<DeviceId>,
+    limit: usize,
+) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+    let sql = if state.is_pending() {
+        // The first term is the index's own, word for word, so that SQLite may use it.
+        sql!(
+            schema,
+            "SELECT counter, determination, template, intent, state, attempts, device FROM",
+            "device WHERE state IN (1, 5) AND key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
+        )
+    } else {
+        sql!(
+            schema,
+            "SELECT counter, determination, template, intent, state, attempts, device FROM",
+            "device WHERE key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
+        )
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    all(connection, sql, (key.as_str(), state.code(), after(from.as_ref()), limit), |row| {
+        Ok((DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?))
+    })
+}
+
+/// The row id and length of a determination's list.
+pub(super) fn list(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+) -> Result<Option<(i64, u64)>, StoreError> {
+    let sql = sql!(schema, "SELECT id, len FROM", "list WHERE determination = ?1");
+    one(connection, sql, [determination.0], |row| Ok((row.get(0)?, number(row, 1)?)))
+}
+
+pub(super) fn listed(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+    device: DeviceId,
+) -> Result<Option<Listed>, StoreError> {
+    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(None) };
+    let sql = sql!(schema, "SELECT device, template, counter FROM", "listed WHERE list = ?1 AND device = ?2");
+    one(connection, sql, (list, device.0.octets()), listed_row)
+}
+
+pub(super) fn listed_many(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+    devices: &[DeviceId],
+) -> Result<Vec<Option<Listed>>, StoreError> {
+    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(vec![None; devices.len()]) };
+    let sql = sql!(schema, "SELECT device, template, counter FROM", "listed WHERE list = ?1 AND device = ?2");
+    devices.iter().map(|device| one(connection, sql, (list, device.0.octets()), listed_row)).collect()
+}
+
+pub(super) fn listed_from(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+    from: Option<DeviceId>,
+    limit: usize,
+) -> Result<Vec<Listed>, StoreError> {
+    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(Vec::new()) };
+    let sql = sql!(
+        schema,
+        "SELECT device, template, counter FROM",
+        "listed WHERE list = ?1 AND device > ?2 ORDER BY device LIMIT ?3"
+    );
+    all(connection, sql, (list, after(from.as_ref()), i64::try_from(limit).unwrap_or(i64::MAX)), listed_row)
+}
+
+pub(super) fn signature(
+    connection: &Connection,
+    schema: Schema,
+    intent: u64,
+) -> Result<Option<SignatureRow>, StoreError> {
+    let sql = sql!(schema, "SELECT octets, released FROM", "signature WHERE intent = ?1");
+    one(connection, sql, [intent.cast_signed()], |row| {
+        Ok(SignatureRow { octets: octets(row, 0, "signature")?, released: row.get(1)? })
+    })
+}
+
+pub(super) fn request(
+    connection: &Connection,
+    schema: Schema,
+    id: RequestId,
+) -> Result<Option<RequestRow>, StoreError> {
+    let sql = sql!(schema, "SELECT digest, first_leaf, last_leaf, intents, status FROM", "request WHERE id = ?1");
+    one(connection, sql, [id.0], |row| {
+        Ok(RequestRow {
+            digest: Digest(octets(row, 0, "request")?),
+            first_leaf: number(row, 1)?,
+            last_leaf: number(row, 2)?,
+            intents: number(row, 3)?,
+            status: RequestStatus::from_code(row.get(4)?)?,
+        })
+    })
+}
+
+/// Whether an insertion failed because the row is there already.
+fn is_duplicate(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
+/// Applies one operation within the caller's transaction.
+pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
+    match derived {
+        Derived::Device { key, device, row } => {
+            let DeviceRow { counter, determination, template, intent, state, attempts } = row;
+            let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+            connection.prepare_cached(sql)?.execute((
+                key.as_str(),
+                device.0.octets(),
+                counter.cast_signed(),
+                determination.0,
+                template.as_str(),
+                intent.cast_signed(),
+                state.code(),
+                attempts,
+            ))?;
+        }
+        Derived::List { determination, blob, parse } => import(connection, schema, *determination, *blob, *parse)?,
+        Derived::Signature { intent, octets } => {
+            let sql = sql!(schema, "INSERT INTO", "signature VALUES (?1, ?2, 0)");
+            match connection.prepare_cached(sql)?.execute((intent.cast_signed(), octets)) {
+                Err(e) if is_duplicate(&e) => return Err(StoreError::SignatureExists { intent: *intent }),
+                result => {
+                    result?;
+                }
+            }
+        }
+        Derived::Released { intent } => {
+            let sql = sql!(schema, "UPDATE", "signature SET released = 1 WHERE intent = ?1");
+            if connection.prepare_cached(sql)?.execute([intent.cast_signed()])? == 0 {
+                return Err(StoreError::NoSignature { intent: *intent });
+            }
+        }
+        Derived::Request { id, row } => {
+            let RequestRow { digest, first_leaf, last_leaf, intents, status } = row;
+            let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+            connection.prepare_cached(sql)?.execute((
+                id.0,
+                digest.0,
+                first_leaf.cast_signed(),
+                last_leaf.cast_signed(),
+                intents.cast_signed(),
+                status.code(),
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+fn import(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+    digest: Digest,
+    parse: super::super::LineParser,
+) -> Result<(), StoreError> {
+    if list(connection, schema, determination)?.is_some() {
+        return Err(StoreError::ListExists { determination });
+    }
+    let octets = BlobReader::open(connection, digest)?;
+    // The greatest id and one, not what SQLite would choose, so that the tables made again have the same.
+    let sql = sql!(schema, "SELECT coalesce(max(id), 0) + 1 FROM", "list");
+    let id: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let sql = sql!(schema, "INSERT INTO", "listed VALUES (?1, ?2, ?3, ?4)");
+    let mut insert = connection.prepare_cached(sql)?;
+    let len = each_line(digest, octets, parse, |line, listed| {
+        let Listed { device, template, counter } = listed;
+        let values = (id, device.0.octets(), template.as_str(), counter.map(u64::cast_signed));
+        match insert.execute(values) {
+            Err(e) if is_duplicate(&e) => {
+                Err(StoreError::ListLine { digest, line, reason: format!("Device {device} stands there twice") })
+            }
+            result => {
+                result?;
+                Ok(())
+            }
+        }
+    })?;
+    let sql = sql!(schema, "INSERT INTO", "list VALUES (?1, ?2, ?3, ?4)");
+    connection.prepare_cached(sql)?.execute((id, determination.0, digest.0, len.cast_signed()))?;
+    Ok(())
+}
+
+/// Compares both sets of tables row by row, in the order of their keys: linear, and one row of each in memory.
+pub(super) fn compare(connection: &Connection) -> Result<(), StoreError> {
+    for Table { name, key, columns, .. } in &DERIVED {
+        let select = |schema| connection.prepare(&format!("SELECT {columns} FROM {schema}.{name} ORDER BY {key}"));
+        let (mut recorded, mut rebuilt) = (select("main")?, select("rebuilt")?);
+        let (mut recorded, mut rebuilt) = (recorded.query([])?, rebuilt.query([])?);
+        loop {
+            let (a, b) = (recorded.next()?, rebuilt.next()?);
+            let same = match (a, b) {
+                (None, None) => break,
+                (Some(a), Some(b)) => same_values(a, b)?,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !same {
+                return Err(StoreError::DerivedDiffers { table: name, recorded: show(a)?, rebuilt: show(b)? });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn same_values(a: &Row<'_>, b: &Row<'_>) -> rusqlite::Result<bool> {
+    for at in 0..a.as_ref().column_count() {
+        if a.get_ref(at)? != b.get_ref(at)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A row for a person: `key recovery-1, device 00DB…`.
+fn show(row: Option<&Row<'_>>) -> Result<String, StoreError> {
+    let Some(row) = row else { return Ok("nothing".into()) };
+    let statement = row.as_ref();
+    let mut text = String::new();
+    for at in 0..statement.column_count() {
+        let separator = if at == 0 { "" } else { ", " };
+        let value = match row.get_ref(at)? {
+            ValueRef::Null => "none".into(),
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            ValueRef::Blob(octets) => hex::encode_upper(octets),
+        };
+        write!(text, "{separator}{} {value}", statement.column_name(at)?).expect("a String takes everything");
+    }
+    Ok(text)
+}
+
+/// Whether a row exists that the store's indices say should not: entries beyond the head.
+pub(super) fn greatest_leaf(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection.query_row("SELECT max(idx) FROM main.leaf", [], |row| row.get(0)).optional().map(Option::flatten)
+}

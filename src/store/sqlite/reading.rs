@@ -1,0 +1,183 @@
+//! Shell: everything that is read, over whichever connection.
+
+use std::io::Read;
+use std::ops::{ControlFlow, Range};
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::super::{
+    DerivedState, DeviceRow, DeviceState, Listed, Reader, RequestRow, SignatureRow, StoreError, StoredCheckpoint,
+    StoredLeaf,
+};
+use super::blobs::{self, BlobReader};
+use super::derived::{self, Schema};
+use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+
+/// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
+const LEAVES_A_STATEMENT: u64 = 4096;
+/// Has a connection to derived tables.
+pub(super) trait Tables {
+    /// Which set of them.
+    const SCHEMA: Schema;
+    fn connection(&self) -> &Connection;
+}
+
+/// Has a connection to a ledger, and the derived tables are the ledger's own.
+pub(super) trait Ledger: Tables {}
+
+fn hash_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+    row.get(at).map(Digest)
+}
+
+fn check_range(connection: &Connection, range: &Range<u64>) -> Result<(), StoreError> {
+    let size = head(connection)?.size;
+    if range.start < range.end && range.end > size {
+        return Err(MerkleError::NoSuchLeaf { index: range.end - 1, size }.into());
+    }
+    Ok(())
+}
+
+impl<T: Tables> DerivedState for T {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceRow>, StoreError> {
+        derived::device(self.connection(), T::SCHEMA, key, device)
+    }
+
+    fn devices_in(
+        &self,
+        key: &KeyLabel,
+        state: DeviceState,
+        after: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+        derived::devices_in(self.connection(), T::SCHEMA, key, state, after, limit)
+    }
+
+    fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
+        derived::listed(self.connection(), T::SCHEMA, determination, device)
+    }
+
+    fn listed_many(
+        &self,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Listed>>, StoreError> {
+        derived::listed_many(self.connection(), T::SCHEMA, determination, devices)
+    }
+
+    fn listed_from(
+        &self,
+        determination: DeterminationId,
+        after: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        derived::listed_from(self.connection(), T::SCHEMA, determination, after, limit)
+    }
+
+    fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
+        Ok(derived::list(self.connection(), T::SCHEMA, determination)?.map(|(_, len)| len))
+    }
+
+    fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {
+        derived::signature(self.connection(), T::SCHEMA, intent)
+    }
+
+    fn request(&self, id: RequestId) -> Result<Option<RequestRow>, StoreError> {
+        derived::request(self.connection(), T::SCHEMA, id)
+    }
+}
+
+impl<T: Ledger> Reader for T {
+    fn head(&self) -> Result<Head, StoreError> {
+        Ok(head(self.connection())?)
+    }
+
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        check_range(self.connection(), &range)?;
+        let mut select = self
+            .connection()
+            .prepare_cached("SELECT idx, hash, octets FROM main.leaf WHERE idx >= ?1 AND idx < ?2 ORDER BY idx")?;
+        let mut next = range.start;
+        while next < range.end {
+            let until = range.end.min(next.saturating_add(LEAVES_A_STATEMENT));
+            let mut rows = select.query((next.cast_signed(), until.cast_signed()))?;
+            while next < until {
+                let row = rows.next()?.filter(|row| row.get(0) == Ok(next.cast_signed()));
+                let row = row.ok_or_else(|| missing_leaf(next))?;
+                let hash = hash_at(row, 1)?;
+                let octets = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+                let found = leaf_hash(octets);
+                if found != hash {
+                    return Err(StoreError::LeafCorrupt { index: next, expected: hash, found });
+                }
+                if visit(StoredLeaf { index: next, octets, hash }).is_break() {
+                    return Ok(());
+                }
+                next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf_hashes(&self, range: Range<u64>, visit: &mut dyn FnMut(Digest)) -> Result<(), StoreError> {
+        check_range(self.connection(), &range)?;
+        let mut select = self
+            .connection()
+            .prepare_cached("SELECT idx, hash FROM main.leaf WHERE idx >= ?1 AND idx < ?2 ORDER BY idx")?;
+        let mut rows = select.query((range.start.cast_signed(), range.end.cast_signed()))?;
+        for index in range {
+            let row = rows.next()?.filter(|row| row.get(0) == Ok(index.cast_signed()));
+            visit(hash_at(row.ok_or_else(|| missing_leaf(index))?, 1)?);
+        }
+        Ok(())
+    }
+
+    fn node(&self, subtree: Subtree) -> Result<Option<Digest>, StoreError> {
+        let mut select =
+            self.connection().prepare_cached("SELECT hash FROM main.node WHERE level = ?1 AND idx = ?2")?;
+        Ok(select.query_row((subtree.level, subtree.index.cast_signed()), |row| hash_at(row, 0)).optional()?)
+    }
+
+    fn checkpoints(&self, from_size: u64, limit: usize) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        let mut select = self
+            .connection()
+            .prepare_cached("SELECT size, root, note FROM main.checkpoint WHERE size >= ?1 ORDER BY size LIMIT ?2")?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = select.query_map((from_size.cast_signed(), limit), read_checkpoint)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn latest_checkpoint(&self) -> Result<Option<StoredCheckpoint>, StoreError> {
+        let mut select = self
+            .connection()
+            .prepare_cached("SELECT size, root, note FROM main.checkpoint ORDER BY size DESC LIMIT 1")?;
+        Ok(select.query_row([], read_checkpoint).optional()?)
+    }
+
+    fn blob_len(&self, digest: Digest) -> Result<Option<u64>, StoreError> {
+        Ok(blobs::find(self.connection(), digest)?.map(|(_, len)| len))
+    }
+
+    fn open_blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, StoreError> {
+        Ok(Box::new(BlobReader::open(self.connection(), digest)?))
+    }
+}
+
+pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
+    connection
+        .prepare_cached("SELECT size, root FROM main.head WHERE id = 1")?
+        .query_row([], |row| Ok(Head { size: row.get::<_, i64>(0)?.cast_unsigned(), root: hash_at(row, 1)? }))
+}
+
+fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredCheckpoint> {
+    let head = Head { size: row.get::<_, i64>(0)?.cast_unsigned(), root: hash_at(row, 1)? };
+    Ok(StoredCheckpoint { head, note: row.get(2)? })
+}
+
+fn missing_leaf(index: u64) -> StoreError {
+    StoreError::HeadCorrupt { expected: format!("an entry {index}"), found: "none".into() }
+}

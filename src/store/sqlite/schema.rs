@@ -1,0 +1,164 @@
+//! Shell: the tables, and what a connection must be before it is trusted.
+//!
+//! Numbers of 64 bits lie in SQLite's signed integers by their bits; none of them is compared or ordered in SQL but indices,
+//! which stay far below 2^63.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::super::StoreError;
+
+/// `SMKI`: how `file` and we know the database by.
+const APPLICATION_ID: i32 = 0x534D_4B49;
+/// Rises with each change of a table.
+const SCHEMA_VERSION: i32 = 1;
+/// The first SQLite without the WAL-reset fault of 3.7.0 to 3.51.2.
+const SQLITE_MIN: i32 = 3_051_003;
+/// Another connection of this process holds the write lock for one transaction at most.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// More than there are statements here, so that none is prepared twice.
+const STATEMENTS_MAX: usize = 64;
+
+/// The ledger and what is not derived from it.
+const LEDGER: &str = "
+CREATE TABLE leaf (idx INTEGER PRIMARY KEY, hash BLOB NOT NULL, octets BLOB NOT NULL) STRICT;
+CREATE TABLE node (level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT, WITHOUT ROWID;
+CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, root BLOB NOT NULL) STRICT;
+CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB NOT NULL) STRICT;
+CREATE TABLE blob (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, len INTEGER NOT NULL) STRICT;
+CREATE TABLE chunk (id INTEGER PRIMARY KEY, octets BLOB NOT NULL) STRICT;
+";
+
+/// One derived table: its columns, those that identify a row first.
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) key: &'static str,
+    pub(super) columns: &'static str,
+    definition: &'static str,
+}
+
+/// The derived tables, which exist twice while the derived state is made again.
+pub(super) const DERIVED: [Table; 5] = [
+    Table {
+        name: "device",
+        key: "key, device",
+        columns: "key, device, counter, determination, template, intent, state, attempts",
+        definition: "(key TEXT NOT NULL, device BLOB NOT NULL, counter INTEGER NOT NULL, determination BLOB NOT NULL,
+            template TEXT NOT NULL, intent INTEGER NOT NULL, state INTEGER NOT NULL, attempts INTEGER NOT NULL,
+            PRIMARY KEY (key, device)) STRICT, WITHOUT ROWID",
+    },
+    Table {
+        name: "list",
+        key: "id",
+        columns: "id, determination, blob, len",
+        definition: "(id INTEGER PRIMARY KEY, determination BLOB NOT NULL UNIQUE, blob BLOB NOT NULL, len INTEGER NOT NULL) STRICT",
+    },
+    Table {
+        name: "listed",
+        key: "list, device",
+        columns: "list, device, template, counter",
+        definition: "(list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
+            PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID",
+    },
+    Table {
+        name: "signature",
+        key: "intent",
+        columns: "intent, octets, released",
+        definition: "(intent INTEGER PRIMARY KEY, octets BLOB NOT NULL, released INTEGER NOT NULL) STRICT",
+    },
+    Table {
+        name: "request",
+        key: "id",
+        columns: "id, digest, first_leaf, last_leaf, intents, status",
+        definition:
+            "(id BLOB PRIMARY KEY, digest BLOB NOT NULL, first_leaf INTEGER NOT NULL, last_leaf INTEGER NOT NULL,
+            intents INTEGER NOT NULL, status INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    },
+];
+
+/// The few Devices that wait for an outcome, found without reading the many that do not.
+const INDEX: &str = "CREATE INDEX device_pending ON device (key, state, device) WHERE state IN (1, 5);";
+
+/// Makes the derived tables in a schema.
+pub(super) fn create_derived(connection: &Connection, schema: &str) -> rusqlite::Result<()> {
+    DERIVED.iter().try_for_each(|table| {
+        connection.execute_batch(&format!("CREATE TABLE {schema}.{} {}", table.name, table.definition))
+    })
+}
+
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    if rusqlite::version_number() < SQLITE_MIN {
+        return Err(StoreError::SqliteTooOld { found: rusqlite::version() });
+    }
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")?;
+    Ok(())
+}
+
+/// FULL: each commit is synced before it is answered. The WAL is cut back to 64 MiB once a long transaction made it larger.
+fn make_durable(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    check(path, "journal mode", "wal", &mode)?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -16384;",
+    )?;
+    let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+    check(path, "synchronous", "2", &synchronous.to_string())
+}
+
+fn check(path: &Path, what: &'static str, expected: &str, found: &str) -> Result<(), StoreError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(StoreError::Foreign { path: path.into(), what, expected: expected.into(), found: found.into() })
+}
+
+/// Makes the tables in an empty file, in one transaction: a database has all of them or is none of ours.
+pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreError> {
+    let mut connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    make_durable(&connection, path)?;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(LEDGER)?;
+    create_derived(&transaction, "main")?;
+    transaction.execute_batch(INDEX)?;
+    transaction.execute("INSERT INTO head VALUES (1, 0, ?1)", [empty_root])?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn check_identity(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    for (pragma, what, expected) in
+        [("application_id", "application id", APPLICATION_ID), ("user_version", "schema version", SCHEMA_VERSION)]
+    {
+        let found: i32 = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))?;
+        check(path, what, &expected.to_string(), &found.to_string())?;
+    }
+    Ok(())
+}
+
+/// The writer's connection.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    check_identity(&connection, path)?;
+    make_durable(&connection, path)?;
+    Ok(connection)
+}
+
+/// A connection that cannot write.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    check_identity(&connection, path)?;
+    Ok(connection)
+}

@@ -1,0 +1,296 @@
+use std::ops::ControlFlow;
+
+use tempfile::TempDir;
+
+use super::super::DerivedState as _;
+use super::super::tests::{LIMITS, append, device, entry, key, list, parse, row};
+use super::*;
+use crate::domain::ledger::merkle::{leaf_hash, sha256};
+use crate::domain::names::DeterminationId;
+use crate::store::DeviceState;
+
+fn made(entries: u64) -> (TempDir, SqliteStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::create(directory.path(), LIMITS).unwrap();
+    if entries > 0 {
+        append(&mut store, entries, &[], &[], &[]).unwrap();
+    }
+    (directory, store)
+}
+
+fn open(directory: &TempDir) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(directory.path(), LIMITS)
+}
+
+/// Somebody with a database tool.
+fn edit(directory: &TempDir, sql: &str) {
+    let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+    assert!(connection.execute(sql, []).unwrap() > 0, "{sql}");
+}
+
+fn edit_with(directory: &TempDir, sql: &str, value: &[u8]) {
+    let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+    assert!(connection.execute(sql, [value]).unwrap() > 0, "{sql}");
+}
+
+#[test]
+fn everything_is_there_when_the_store_is_opened_again() {
+    let (directory, mut store) = made(300);
+    let head = append(
+        &mut store,
+        1,
+        &[b"blob"],
+        &[],
+        &[Derived::Device { key: &key(), device: device(1), row: &row(300, DeviceState::Intended) }],
+    )
+    .unwrap();
+    store.put_checkpoint(head, b"note").unwrap();
+    let staged = store.staging().stage("a", crate::domain::time::Timestamp::MIN, 9, &mut &b"upload"[..]).unwrap().0;
+    drop(store);
+    let store = open(&directory).unwrap();
+    assert_eq!(store.check_tree().unwrap(), head);
+    assert_eq!(store.latest_checkpoint().unwrap().unwrap().head, head);
+    assert_eq!(store.device(&key(), device(1)).unwrap(), Some(row(300, DeviceState::Intended)));
+    assert_eq!(store.blob_len(sha256(b"blob")).unwrap(), Some(4));
+    assert_eq!(store.staging().len(staged), None, "what no entry named is dropped at a restart");
+    assert_eq!(std::fs::read_dir(directory.path().join("staging")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_ledger_is_made_once_and_never_by_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(matches!(open(&directory), Err(StoreError::Absent { .. })));
+    assert!(matches!(SqliteReader::open(directory.path()), Err(StoreError::Absent { .. })));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    drop(SqliteStore::create(directory.path(), LIMITS).unwrap());
+    assert!(matches!(SqliteStore::create(directory.path(), LIMITS), Err(StoreError::Exists { .. })));
+    assert!(open(&directory).is_ok());
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused_with_the_first_one_s_process_id() {
+    let (directory, store) = made(1);
+    let pid = std::process::id().to_string();
+    assert!(matches!(open(&directory), Err(StoreError::Locked { pid: found, .. }) if found == pid));
+    assert!(matches!(
+        SqliteStore::create(directory.path(), LIMITS),
+        Err(StoreError::Locked { pid: found, .. }) if found == pid
+    ));
+    assert_eq!(SqliteReader::open(directory.path()).unwrap().head().unwrap().size, 1);
+    drop(store);
+    assert!(open(&directory).is_ok());
+}
+
+#[test]
+fn a_database_of_another_kind_or_version_is_refused() {
+    for (pragma, what) in [("application_id = 7", "application id"), ("user_version = 2", "schema version")] {
+        let (directory, store) = made(1);
+        drop(store);
+        let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+        connection.execute_batch(&format!("PRAGMA {pragma}")).unwrap();
+        drop(connection);
+        assert!(matches!(open(&directory), Err(StoreError::Foreign { what: found, .. }) if found == what));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(DATABASE), b"").unwrap();
+    assert!(matches!(open(&directory), Err(StoreError::Foreign { .. })));
+    std::fs::write(directory.path().join(DATABASE), vec![b'x'; 5000]).unwrap();
+    assert!(open(&directory).is_err());
+}
+
+#[test]
+fn no_one_but_the_owner_reads_the_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, mut store) = made(1);
+    store.reserve_space(10).unwrap();
+    let rebuild = store.rebuild().unwrap();
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", file.path().display());
+        }
+    }
+    drop(rebuild);
+    assert!(!directory.path().join(REBUILT).exists());
+}
+
+#[test]
+fn an_edited_entry_is_named() {
+    let (directory, store) = made(700);
+    edit(&directory, "UPDATE leaf SET octets = x'7b7d' WHERE idx = 300");
+    assert!(matches!(store.leaf(300), Err(StoreError::LeafCorrupt { index: 300, .. })));
+    assert!(matches!(store.check_tree(), Err(StoreError::LeafCorrupt { index: 300, .. })));
+    assert!(store.leaf(299).is_ok());
+    // With a hash to match, it is still not under the root.
+    edit_with(&directory, "UPDATE leaf SET hash = ?1 WHERE idx = 300", leaf_hash(b"{}").octets());
+    assert!(store.leaf(300).is_ok());
+    assert!(matches!(store.check_tree(), Err(StoreError::HeadCorrupt { .. })));
+}
+
+#[test]
+fn rows_removed_added_or_edited_are_noticed() {
+    #[track_caller]
+    fn check(sql: &str, at_open: bool) {
+        let (directory, store) = made(700);
+        drop(store);
+        edit(&directory, sql);
+        let opened = open(&directory);
+        assert_eq!(opened.is_err(), at_open, "{sql}");
+        if let Ok(store) = opened {
+            let error = store.check_tree().unwrap_err();
+            assert!(matches!(error, StoreError::HeadCorrupt { .. } | StoreError::LeafCorrupt { .. }), "{error}");
+        }
+    }
+    check("DELETE FROM leaf WHERE idx = 699", true);
+    check("DELETE FROM leaf WHERE idx = 600", true);
+    check("DELETE FROM leaf WHERE idx = 100", false);
+    check("INSERT INTO leaf VALUES (700, zeroblob(32), x'7b7d')", true);
+    check("UPDATE head SET size = 699", true);
+    check("UPDATE head SET root = zeroblob(32)", true);
+    check("UPDATE leaf SET hash = zeroblob(32) WHERE idx = 650", true);
+    check("UPDATE leaf SET hash = zeroblob(32) WHERE idx = 10", false);
+    check("UPDATE node SET hash = zeroblob(32) WHERE level = 8 AND idx = 1", true);
+    check("DELETE FROM node WHERE level = 8 AND idx = 0", true);
+    check("UPDATE leaf SET octets = x'7b7d' WHERE idx = 699", false);
+}
+
+#[test]
+fn another_process_that_appended_is_the_fence_s_business() {
+    let (directory, mut store) = made(5);
+    // As a process would that ignores the lock.
+    edit(&directory, "UPDATE head SET size = 6");
+    let octets = entry(5);
+    let leaves = [crate::domain::ledger::merkle::Leaf::new(&octets).unwrap()];
+    let batch = Batch { leaves: &leaves, ..Batch::default() };
+    assert!(matches!(store.append_at(5, &batch), Err(StoreError::SizeMoved { expected: 5, found: 6 })));
+    assert!(matches!(store.append_at(6, &batch), Err(StoreError::HeadCorrupt { .. })));
+}
+
+#[test]
+fn an_edited_row_of_derived_state_is_named() {
+    let (directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list(0..4));
+    let (key, intended) = (key(), row(3, DeviceState::Intended));
+    let derived = [
+        Derived::List { determination, blob: sha256(&octets), parse },
+        Derived::Device { key: &key, device: device(1), row: &intended },
+        Derived::Signature { intent: 3, octets: &[7; 64] },
+    ];
+    append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    let mut check = |sql: &str, undo: &str, expected: &str| {
+        edit(&directory, sql);
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&derived).unwrap();
+        let error = rebuild.compare_and_finish().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        edit(&directory, undo);
+    };
+    check("UPDATE device SET state = 2", "UPDATE device SET state = 1", "device 0000000000000001");
+    check(
+        "UPDATE device SET counter = 1",
+        &format!("UPDATE device SET counter = {}", (u64::MAX - 3).cast_signed()),
+        "counter 1,",
+    );
+    check(
+        "UPDATE listed SET counter = 9 WHERE counter = 2",
+        "UPDATE listed SET counter = 2 WHERE counter = 9",
+        "counter 9",
+    );
+    check("UPDATE signature SET released = 1", "UPDATE signature SET released = 0", "table signature");
+    check(
+        "INSERT INTO request VALUES (zeroblob(16), zeroblob(32), 0, 0, 0, 1)",
+        "DELETE FROM request",
+        "ledger makes nothing",
+    );
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&derived).unwrap();
+    rebuild.compare_and_finish().unwrap();
+    edit(&directory, "UPDATE device SET state = 9");
+    assert!(matches!(store.device(&key, device(1)), Err(StoreError::RowCorrupt { table: "device", .. })));
+}
+
+#[test]
+fn an_edited_blob_is_noticed_at_its_end_and_no_device_list_is_made_of_it() {
+    let (directory, mut store) = made(0);
+    let octets = list(0..20_000);
+    let digest = sha256(&octets);
+    append(&mut store, 1, &[&octets], &[], &[]).unwrap();
+    let edited = list(1..20_001);
+    edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", &edited[262_144..]);
+    let mut read = Vec::new();
+    let error = std::io::Read::read_to_end(&mut store.open_blob(digest).unwrap(), &mut read).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert!(error.to_string().contains(&digest.to_string()));
+    let determination = DeterminationId([1; 16]);
+    assert!(append(&mut store, 1, &[], &[], &[Derived::List { determination, blob: digest, parse }]).is_err());
+    assert_eq!(store.listed_count(determination).unwrap(), None);
+}
+
+#[test]
+fn a_full_disk_records_nothing_releases_the_reserved_space_and_lets_one_more_entry_in_after() {
+    let (directory, mut store) = made(10);
+    store.reserve_space(1_000_000).unwrap();
+    let ballast = directory.path().join("ballast");
+    assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1_000_000);
+    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    let limit = |store: &SqliteStore, pages: i64| {
+        let _: i64 =
+            store.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0)).unwrap();
+    };
+    limit(&store, pages + 3);
+    let blob = vec![1; 100_000];
+    let before = store.head().unwrap();
+    for released in [true, false] {
+        match append(&mut store, 1, &[&blob], &[], &[]) {
+            Err(StoreError::CannotRecord { released: found, .. }) => assert_eq!(found, released),
+            other => panic!("{other:?}"),
+        }
+        assert!(!ballast.exists());
+        assert_eq!(store.head().unwrap(), before);
+    }
+    limit(&store, 1_000_000);
+    append(&mut store, 1, &[&blob], &[], &[]).unwrap();
+    assert_eq!(store.check_tree().unwrap().size, 11);
+}
+
+/// What a power cut leaves: the database and any beginning of the WAL. The files are copied while the store is open.
+#[test]
+fn whatever_beginning_of_the_wal_survives_opens_as_a_ledger_that_was_once_recorded() {
+    let (directory, mut store) = made(0);
+    let mut heads = vec![store.head().unwrap()];
+    let mut wal_len_of_head = Vec::new();
+    let wal = directory.path().join("ledger.db-wal");
+    for i in 0..12 {
+        let row = row(i, DeviceState::Intended);
+        let derived = [Derived::Device { key: &key(), device: device(i), row: &row }];
+        heads.push(append(&mut store, 1 + i * 7, &[&entry(i)], &[], &derived).unwrap());
+        wal_len_of_head.push(std::fs::metadata(&wal).unwrap().len());
+    }
+    let octets = std::fs::read(&wal).unwrap();
+    let database = std::fs::read(directory.path().join(DATABASE)).unwrap();
+    // At each commit, one octet before it, and at places between.
+    let ends = wal_len_of_head.iter().flat_map(|len| [*len, len - 1, len - 2000]).chain([0, 31, 32, 33]);
+    for end in ends {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::write(copy.path().join(DATABASE), &database).unwrap();
+        std::fs::write(copy.path().join("ledger.db-wal"), &octets[..usize::try_from(end).unwrap()]).unwrap();
+        let acknowledged = wal_len_of_head.iter().filter(|len| **len <= end).count();
+        let store = open(&copy).unwrap();
+        let head = store.check_tree().unwrap();
+        assert_eq!(head, heads[acknowledged], "the WAL up to octet {end}");
+        assert_eq!(store.device(&key(), device(acknowledged as u64)).unwrap(), None);
+        let mut count = 0;
+        store
+            .leaves(0..head.size, &mut |_| {
+                count += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(count, head.size);
+    }
+}
+
+#[test]
+fn the_bundled_sqlite_is_late_enough() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}

@@ -1,0 +1,491 @@
+//! The contract of a store, kept by each of them.
+
+use std::collections::BTreeMap;
+
+use super::memory::MemoryStore;
+use super::sqlite::SqliteStore;
+use super::*;
+use crate::domain::ledger::merkle::{self, leaf_hash, sha256, verify_consistency, verify_inclusion};
+use crate::domain::time::Timestamp;
+
+pub(super) const LIMITS: StagingLimits = StagingLimits { account_len_max: 2_000_000, total_len_max: 3_000_000 };
+
+/// Runs a test against each store, empty.
+fn each(test: impl Fn(&mut dyn Store)) {
+    test(&mut MemoryStore::new(LIMITS).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    test(&mut SqliteStore::create(directory.path(), LIMITS).unwrap());
+}
+
+pub(super) fn entry(i: u64) -> Vec<u8> {
+    format!("{{\"entry\":{i}}}").into_bytes()
+}
+
+/// Appends so many entries of [`entry`], with what belongs to the last.
+pub(super) fn append(
+    store: &mut dyn Store,
+    count: u64,
+    blobs: &[&[u8]],
+    staged: &[Digest],
+    derived: &[Derived<'_>],
+) -> Result<Head, StoreError> {
+    let size = store.head().unwrap().size;
+    let octets: Vec<_> = (size..size + count).map(entry).collect();
+    let leaves: Vec<_> = octets.iter().map(|octets| Leaf::new(octets).unwrap()).collect();
+    store.append_at(size, &Batch { leaves: &leaves, blobs, staged, derived })
+}
+
+pub(super) fn key() -> KeyLabel {
+    "recovery-1".parse().unwrap()
+}
+
+pub(super) fn device(i: u64) -> DeviceId {
+    DeviceId(i.to_be_bytes().into())
+}
+
+pub(super) fn row(intent: u64, state: DeviceState) -> DeviceRow {
+    DeviceRow {
+        counter: u64::MAX - intent,
+        determination: DeterminationId([3; 16]),
+        template: "suppliers".parse().unwrap(),
+        intent,
+        state,
+        attempts: 1,
+    }
+}
+
+/// `16 digits,template[,counter]`, as far as a test needs it.
+pub(super) fn parse(line: &str) -> Result<Listed, String> {
+    let mut fields = line.split(',');
+    let mut field = || fields.next().ok_or_else(|| "expected three fields".to_owned());
+    let device = field()?.parse().map_err(|e| format!("{e}"))?;
+    let template = field()?.parse().map_err(|e| format!("{e}"))?;
+    let counter = fields.next().map(|text| text.parse().map_err(|e| format!("{e}"))).transpose()?;
+    Ok(Listed { device, template, counter })
+}
+
+pub(super) fn list(devices: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    let line = |i| if i % 2 == 0 { format!("{},even,{i}\n", device(i)) } else { format!("{},odd\n", device(i)) };
+    devices.into_iter().map(line).collect::<String>().into_bytes()
+}
+
+pub(super) fn request(intents: u64) -> RequestRow {
+    RequestRow { digest: sha256(b"request"), first_leaf: 4, last_leaf: 9, intents, status: RequestStatus::Open }
+}
+
+fn read(reader: &dyn Reader, digest: Digest) -> std::io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    reader.open_blob(digest).unwrap().read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_unix_ms(ms).unwrap()
+}
+
+fn stage(store: &dyn Store, account: &str, octets: &[u8]) -> Result<Digest, StagingError> {
+    store.staging().stage(account, at(1000), u64::MAX, &mut &octets[..]).map(|(digest, len)| {
+        assert_eq!((digest, len), (sha256(octets), octets.len() as u64));
+        digest
+    })
+}
+
+#[test]
+fn an_empty_ledger_has_the_empty_root() {
+    each(|store| {
+        assert_eq!(store.head().unwrap(), Head::empty());
+        assert_eq!(store.check_tree().unwrap(), Head::empty());
+        assert!(matches!(store.leaf(0), Err(StoreError::Merkle(MerkleError::NoSuchLeaf { index: 0, size: 0 }))));
+        assert_eq!(store.latest_checkpoint().unwrap(), None);
+    });
+}
+
+#[test]
+fn what_is_appended_is_read_back_in_order_under_the_tree_s_root() {
+    each(|store| {
+        let mut frontier = Frontier::new();
+        for count in [1, 2, 250, 3, 256, 300] {
+            frontier.extend((frontier.size()..frontier.size() + count).map(|i| leaf_hash(&entry(i))));
+            assert_eq!(append(store, count, &[], &[], &[]).unwrap(), frontier.head());
+        }
+        assert_eq!(store.head().unwrap(), frontier.head());
+        assert_eq!(store.check_tree().unwrap(), frontier.head());
+        let mut next = 5;
+        store
+            .leaves(5..700, &mut |leaf| {
+                assert_eq!((leaf.index, leaf.octets), (next, entry(next).as_slice()));
+                next += 1;
+                if next == 600 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        assert_eq!(next, 600);
+        assert_eq!(store.leaf(811).unwrap(), entry(811));
+        for range in [0..813, 812..813, 900..901] {
+            assert!(store.leaves(range.clone(), &mut |_| ControlFlow::Continue(())).is_err(), "{range:?}");
+            assert!(store.leaf_hashes(range, &mut |_| ()).is_err());
+        }
+        store.leaves(900..900, &mut |_| panic!("an empty range has no entries")).unwrap();
+    });
+}
+
+#[test]
+fn proofs_come_from_a_few_stored_hashes_and_verify() {
+    each(|store| {
+        append(store, 1000, &[], &[], &[]).unwrap();
+        for size in [1, 255, 256, 257, 512, 700, 1000] {
+            let head = Head { size, root: store.root_at(size).unwrap() };
+            let octets: Vec<_> = (0..size).map(entry).collect();
+            assert_eq!(head, merkle::head_of(octets.iter().map(Vec::as_slice)));
+            for index in [0, size / 2, size - 1] {
+                let path = store.inclusion_path(index, size).unwrap();
+                verify_inclusion(leaf_hash(&entry(index)), index, &head, &path).unwrap();
+            }
+            let path = store.consistency_path(size, 1000).unwrap();
+            verify_consistency(&head, &store.head().unwrap(), &path).unwrap();
+        }
+        assert!(store.root_at(1001).is_err());
+        assert!(store.inclusion_path(0, 1001).is_err());
+    });
+}
+
+#[test]
+fn a_ledger_that_has_moved_on_takes_nothing() {
+    each(|store| {
+        append(store, 3, &[], &[], &[]).unwrap();
+        for expected in [0, 2, 4] {
+            let octets = entry(3);
+            let leaves = [Leaf::new(&octets).unwrap()];
+            let result = store.append_at(expected, &Batch { leaves: &leaves, blobs: &[b"blob"], ..Batch::default() });
+            assert!(matches!(result, Err(StoreError::SizeMoved { expected: e, found: 3 }) if e == expected));
+            assert_eq!(store.head().unwrap().size, 3);
+            assert_eq!(store.blob_len(sha256(b"blob")).unwrap(), None);
+        }
+        assert!(matches!(store.append_at(3, &Batch::default()), Err(StoreError::NoLeaves)));
+    });
+}
+
+#[test]
+fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
+    each(|store| {
+        let uploaded = stage(store, "a", b"uploaded").unwrap();
+        let (good, bad) = (list(0..5), b"00DB\n".to_vec());
+        let twice = list([1, 2, 2]);
+        let unended = list([1]).strip_suffix(b"\n").unwrap().to_vec();
+        append(store, 3, &[&good, &bad, &twice, &unended], &[], &[Derived::Signature { intent: 1, octets: &[7; 64] }])
+            .unwrap();
+        let before = store.head().unwrap();
+        let determination = DeterminationId([1; 16]);
+        let import = |octets: &[u8]| Derived::List { determination, blob: sha256(octets), parse };
+        let intended = row(3, DeviceState::Intended);
+        let first = Derived::Device { key: &key(), device: device(1), row: &intended };
+        let mut refused = |last: Derived<'_>, staged: &[Digest], expected: &str| {
+            let derived = [first, Derived::Signature { intent: 2, octets: &[8; 64] }, import(&good), last];
+            let error = append(store, 2, &[b"small"], staged, &derived).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        refused(import(&good), &[uploaded], "device list already");
+        refused(Derived::Signature { intent: 1, octets: &[7; 64] }, &[uploaded], "recorded signature already");
+        refused(Derived::Released { intent: 9 }, &[uploaded], "no recorded signature");
+        let other =
+            |octets: &[u8]| Derived::List { determination: DeterminationId([2; 16]), blob: sha256(octets), parse };
+        refused(other(&bad), &[uploaded], "line 1: EUI-64");
+        refused(other(&twice), &[uploaded], "line 3: Device 0000000000000002 stands there twice");
+        refused(other(&unended), &[uploaded], "line 1: expected UTF-8");
+        refused(other(b"nowhere"), &[uploaded], "not in the store");
+        refused(Derived::Released { intent: 2 }, &[uploaded, sha256(b"never")], "not staged");
+
+        assert_eq!(store.head().unwrap(), before);
+        assert_eq!(store.check_tree().unwrap(), before);
+        assert_eq!(store.blob_len(sha256(b"small")).unwrap(), None);
+        assert_eq!(store.blob_len(uploaded).unwrap(), None);
+        assert_eq!(store.staging().len(uploaded), Some(8));
+        assert_eq!(store.device(&key(), device(1)).unwrap(), None);
+        assert_eq!(store.signature(2).unwrap(), None);
+        assert_eq!(store.listed_count(determination).unwrap(), None);
+        assert_eq!(store.listed_from(determination, None, 9).unwrap(), []);
+        append(store, 1, &[], &[uploaded], &[first, import(&good)]).unwrap();
+        assert_eq!(store.listed_count(determination).unwrap(), Some(5));
+    });
+}
+
+#[test]
+fn a_reader_on_another_thread_sees_what_is_appended_after_it_was_opened() {
+    each(|store| {
+        let reader = store.reader().unwrap();
+        append(store, 300, &[b"blob"], &[], &[]).unwrap();
+        let head = store.head().unwrap();
+        std::thread::scope(|scope| {
+            scope
+                .spawn(move || {
+                    assert_eq!(reader.head().unwrap(), head);
+                    assert_eq!(reader.check_tree().unwrap(), head);
+                    assert_eq!(read(&*reader, sha256(b"blob")).unwrap(), b"blob");
+                })
+                .join()
+                .unwrap();
+        });
+    });
+}
+
+#[test]
+fn checkpoints_are_those_of_our_own_heads_and_the_first_of_a_size_stays() {
+    each(|store| {
+        let first = append(store, 3, &[], &[], &[]).unwrap();
+        let second = append(store, 300, &[], &[], &[]).unwrap();
+        store.put_checkpoint(second, b"second").unwrap();
+        store.put_checkpoint(first, b"first").unwrap();
+        store.put_checkpoint(first, b"first again").unwrap();
+        let stored = |head, note: &[u8]| StoredCheckpoint { head, note: note.to_vec() };
+        assert_eq!(store.latest_checkpoint().unwrap(), Some(stored(second, b"second")));
+        assert_eq!(store.checkpoints(0, 9).unwrap(), [stored(first, b"first"), stored(second, b"second")]);
+        assert_eq!(store.checkpoints(0, 1).unwrap(), [stored(first, b"first")]);
+        assert_eq!(store.checkpoints(4, 9).unwrap(), [stored(second, b"second")]);
+        let other = Head { root: first.root, ..second };
+        assert!(matches!(store.put_checkpoint(other, b"x"), Err(StoreError::CheckpointMismatch { size: 303, .. })));
+        let other = Head { size: 2, ..first };
+        assert!(matches!(store.put_checkpoint(other, b"x"), Err(StoreError::CheckpointMismatch { size: 2, .. })));
+        assert!(store.put_checkpoint(Head { size: 304, ..second }, b"x").is_err());
+    });
+}
+
+#[test]
+fn blobs_of_any_length_come_out_as_they_went_in() {
+    each(|store| {
+        for len in [0, 1, 262_143, 262_144, 262_145, 700_000] {
+            let octets: Vec<u8> = (0..len).map(|i: u32| (i % 251) as u8).collect();
+            let digest = stage(store, "a", &octets).unwrap();
+            assert_eq!(store.blob_len(digest).unwrap(), None, "an upload is not in the store before an entry names it");
+            assert!(store.open_blob(digest).is_err());
+            append(store, 1, &[], &[digest], &[]).unwrap();
+            assert_eq!(store.blob_len(digest).unwrap(), Some(u64::from(len)));
+            assert_eq!(read(store, digest).unwrap(), octets);
+            assert_eq!(store.staging().len(digest), None);
+            // Named by a further entry, uploaded anew or not, as a small blob or a large one: one blob.
+            append(store, 1, &[&octets, &octets], &[digest], &[]).unwrap();
+            assert_eq!(read(store, digest).unwrap(), octets);
+        }
+    });
+}
+
+#[test]
+fn a_quota_counts_what_waits_of_an_account_and_a_budget_what_waits_of_all() {
+    each(|store| {
+        let octets = |len: u64, fill: u8| vec![fill; usize::try_from(len).unwrap()];
+        let first = stage(store, "a", &octets(LIMITS.account_len_max, 1)).unwrap();
+        assert!(matches!(stage(store, "a", b"x"), Err(StagingError::AccountQuota { .. })));
+        let rest = LIMITS.total_len_max - LIMITS.account_len_max;
+        assert!(matches!(stage(store, "b", &octets(rest + 1, 2)), Err(StagingError::Budget { .. })));
+        stage(store, "b", &octets(rest, 2)).unwrap();
+        assert!(matches!(stage(store, "c", b"x"), Err(StagingError::Budget { .. })));
+        append(store, 1, &[], &[first], &[]).unwrap();
+        stage(store, "a", &octets(LIMITS.account_len_max, 3)).unwrap();
+        assert_eq!(store.staging().expire(at(1000)), 0);
+        assert_eq!(store.staging().expire(at(1001)), 2);
+        assert!(store.staging().is_empty());
+        // Once more by another account: it is then that account's.
+        stage(store, "a", &octets(LIMITS.account_len_max, 4)).unwrap();
+        store.staging().expire(at(1001));
+        stage(store, "a", b"same").unwrap();
+        stage(store, "b", b"same").unwrap();
+        stage(store, "a", &octets(LIMITS.account_len_max, 5)).unwrap();
+    });
+}
+
+#[test]
+fn an_upload_too_long_or_broken_off_leaves_nothing() {
+    each(|store| {
+        let staging = store.staging();
+        assert!(staging.stage("a", at(0), 5, &mut &b"12345"[..]).is_ok());
+        assert!(matches!(staging.stage("a", at(0), 5, &mut &b"123456"[..]), Err(StagingError::TooLong { len_max: 5 })));
+        let mut upload = staging.begin("b", at(0), u64::MAX).unwrap();
+        upload.write(&vec![0; 2_000_000]).unwrap();
+        assert!(stage(store, "b", b"x").is_err());
+        drop(upload);
+        stage(store, "b", &vec![0; 2_000_000]).unwrap();
+        assert_eq!(staging.len(sha256(b"12345")), Some(5));
+        assert_eq!(staging.len(sha256(b"123456")), None);
+    });
+}
+
+#[test]
+fn the_last_row_of_a_device_is_the_one_that_counts() {
+    each(|store| {
+        let put = |store: &mut dyn Store, device, row: &DeviceRow| {
+            append(store, 1, &[], &[], &[Derived::Device { key: &key(), device, row }]).unwrap();
+        };
+        for (i, state) in (0..).zip(DeviceState::ALL) {
+            put(store, device(i), &row(i, DeviceState::Intended));
+            put(store, device(i), &row(i, state));
+            assert_eq!(store.device(&key(), device(i)).unwrap(), Some(row(i, state)));
+        }
+        put(store, device(u64::MAX), &row(9, DeviceState::Unknown));
+        let other: KeyLabel = "contingency".parse().unwrap();
+        assert_eq!(store.device(&other, device(1)).unwrap(), None);
+        let found = store.devices(&key(), &[device(2), device(7), device(0)]).unwrap();
+        assert_eq!(found, [Some(row(2, DeviceState::Failed)), None, Some(row(0, DeviceState::Intended))]);
+        let ids = |state, after, limit| -> Vec<_> {
+            let found = store.devices_in(&key(), state, after, limit).unwrap();
+            assert!(found.iter().all(|(_, row)| row.state == state));
+            found.into_iter().map(|(device, _)| device).collect()
+        };
+        assert_eq!(ids(DeviceState::Intended, None, 9), [device(0)]);
+        assert_eq!(ids(DeviceState::Intended, Some(device(0)), 9), []);
+        assert_eq!(ids(DeviceState::Signed, None, 9), [device(1)]);
+        assert_eq!(ids(DeviceState::Unknown, None, 9), [device(4), device(u64::MAX)]);
+        assert_eq!(ids(DeviceState::Unknown, None, 1), [device(4)]);
+        assert_eq!(ids(DeviceState::Unknown, Some(device(4)), 9), [device(u64::MAX)]);
+        assert_eq!(store.devices_in(&other, DeviceState::Unknown, None, 9).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_device_list_is_read_by_device_and_in_order() {
+    each(|store| {
+        let (determination, octets) = (DeterminationId([1; 16]), list((0..3000).chain([u64::MAX])));
+        let digest = stage(store, "a", &octets).unwrap();
+        append(store, 1, &[], &[digest], &[Derived::List { determination, blob: digest, parse }]).unwrap();
+        assert_eq!(store.listed_count(determination).unwrap(), Some(3001));
+        let listed = |i: u64| {
+            let (template, counter) = if i.is_multiple_of(2) { ("even", Some(i)) } else { ("odd", None) };
+            Listed { device: device(i), template: template.parse().unwrap(), counter }
+        };
+        assert_eq!(store.listed(determination, device(4)).unwrap(), Some(listed(4)));
+        assert_eq!(store.listed(determination, device(u64::MAX)).unwrap(), Some(listed(u64::MAX)));
+        assert_eq!(store.listed(determination, device(3000)).unwrap(), None);
+        assert_eq!(store.listed(DeterminationId([2; 16]), device(4)).unwrap(), None);
+        let many = store.listed_many(determination, &[device(3000), device(5)]).unwrap();
+        assert_eq!(many, [None, Some(listed(5))]);
+        assert_eq!(store.listed_many(DeterminationId([2; 16]), &[device(5)]).unwrap(), [None]);
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.listed_from(determination, after, 7).unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.device);
+            all.extend(page);
+        }
+        assert_eq!(all, (0..3000).chain([u64::MAX]).map(listed).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_signature_is_recorded_once_and_released_after() {
+    each(|store| {
+        append(store, 1, &[], &[], &[Derived::Signature { intent: 5, octets: &[7; 64] }]).unwrap();
+        assert_eq!(store.signature(5).unwrap(), Some(SignatureRow { octets: [7; 64], released: false }));
+        assert_eq!(store.signature(6).unwrap(), None);
+        append(store, 1, &[], &[], &[Derived::Released { intent: 5 }]).unwrap();
+        assert_eq!(store.signature(5).unwrap(), Some(SignatureRow { octets: [7; 64], released: true }));
+    });
+}
+
+#[test]
+fn a_request_is_found_by_its_id() {
+    each(|store| {
+        let id = RequestId([6; 16]);
+        assert_eq!(store.request(id).unwrap(), None);
+        for row in [request(1), RequestRow { status: RequestStatus::Done, ..request(u64::MAX) }] {
+            append(store, 1, &[], &[], &[Derived::Request { id, row: &row }]).unwrap();
+            assert_eq!(store.request(id).unwrap(), Some(row));
+        }
+    });
+}
+
+/// What the rebuilding tests apply: one of each kind, with changes of rows.
+fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
+    let (intended, signed) = (row(2, DeviceState::Intended), row(2, DeviceState::Signed));
+    let (open, done) = (request(1), RequestRow { status: RequestStatus::Done, ..request(2) });
+    let (key, id) = (key(), RequestId([6; 16]));
+    let list =
+        |n: u8, octets: &[u8]| Derived::List { determination: DeterminationId([n; 16]), blob: sha256(octets), parse };
+    then(&[
+        list(9, &blobs[0]),
+        list(1, &blobs[1]),
+        Derived::Request { id, row: &open },
+        Derived::Device { key: &key, device: device(1), row: &intended },
+        Derived::Device { key: &key, device: device(2), row: &intended },
+        Derived::Signature { intent: 2, octets: &[7; 64] },
+        Derived::Device { key: &key, device: device(1), row: &signed },
+        Derived::Released { intent: 2 },
+        Derived::Request { id, row: &done },
+    ]);
+}
+
+#[test]
+fn derived_state_made_again_must_be_what_the_store_has() {
+    let blobs = [list(0..10), list([3, 4])];
+    each(|store| {
+        let [first, second] = &blobs;
+        history(&blobs, |derived| {
+            append(store, 1, &[first, second], &[], derived).unwrap();
+            let mut rebuild = store.rebuild().unwrap();
+            assert_eq!(rebuild.device(&key(), device(1)).unwrap(), None, "nothing of the store's shows through");
+            for one in derived {
+                rebuild.apply(std::slice::from_ref(one)).unwrap();
+            }
+            assert_eq!(rebuild.device(&key(), device(1)).unwrap(), Some(row(2, DeviceState::Signed)));
+            assert_eq!(rebuild.listed(DeterminationId([1; 16]), device(4)).unwrap().unwrap().counter, Some(4));
+            assert_eq!(rebuild.devices_in(&key(), DeviceState::Intended, None, 9).unwrap().len(), 1);
+            rebuild.compare_and_finish().unwrap();
+
+            // Any one operation left out is noticed, and in the table that it is about.
+            for skipped in 0..derived.len() {
+                let mut rebuild = store.rebuild().unwrap();
+                let mut rest = derived.iter().enumerate().filter(|(i, _)| *i != skipped);
+                let applied = rest.try_for_each(|(_, one)| rebuild.apply(std::slice::from_ref(one)));
+                let table = match (derived[skipped], applied) {
+                    (Derived::List { .. }, Ok(())) => "list",
+                    // The rows before the last of their kind are replaced, so that leaving them out changes nothing.
+                    (Derived::Request { row, .. }, Ok(())) if row.status == RequestStatus::Open => continue,
+                    (Derived::Request { .. }, Ok(())) => "request",
+                    (Derived::Device { device: d, row, .. }, Ok(()))
+                        if d == device(1) && row.state == DeviceState::Intended =>
+                    {
+                        continue;
+                    }
+                    (Derived::Device { .. }, Ok(())) => "device",
+                    (Derived::Released { .. }, Ok(())) => "signature",
+                    (Derived::Signature { .. }, Err(StoreError::NoSignature { intent: 2 })) => continue,
+                    other => panic!("{other:?}"),
+                };
+                match rebuild.compare_and_finish() {
+                    Err(StoreError::DerivedDiffers { table: found, .. }) => {
+                        assert!(found.starts_with(table), "{found}");
+                    }
+                    other => panic!("{skipped}: {other:?}"),
+                }
+            }
+
+            // One row too many is noticed too; a rebuild given up does not disturb the next.
+            drop(store.rebuild().unwrap());
+            let mut rebuild = store.rebuild().unwrap();
+            rebuild.apply(derived).unwrap();
+            rebuild
+                .apply(&[Derived::Device { key: &key(), device: device(77), row: &row(2, DeviceState::Failed) }])
+                .unwrap();
+            let error = rebuild.compare_and_finish().unwrap_err();
+            assert!(error.to_string().contains("the store has nothing"), "{error}");
+        });
+    });
+}
+
+#[test]
+fn a_rebuild_may_be_made_while_a_reader_streams_the_entries() {
+    each(|store| {
+        let rows: BTreeMap<u64, DeviceRow> = (0..500).map(|i| (i, row(i, DeviceState::Intended))).collect();
+        for (i, row) in &rows {
+            append(store, 1, &[], &[], &[Derived::Device { key: &key(), device: device(i % 50), row }]).unwrap();
+        }
+        let (reader, key) = (store.reader().unwrap(), key());
+        let size = reader.head().unwrap().size;
+        let mut rebuild = store.rebuild().unwrap();
+        reader
+            .leaves(0..size, &mut |leaf| {
+                let row = &rows[&leaf.index];
+                rebuild.apply(&[Derived::Device { key: &key, device: device(leaf.index % 50), row }]).unwrap();
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        rebuild.compare_and_finish().unwrap();
+        append(store, 1, &[], &[], &[]).unwrap();
+    });
+}

@@ -5,6 +5,6 @@
 pub mod cli;
 pub mod domain;
 pub mod hsm;
-//pub mod recorder;
-//pub mod state;
+pub mod recorder;
+pub mod state;
 pub mod store;

@@ -21,7 +21,7 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
-use crate::domain::policy::facts::{DeviceFacts, Listed};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::time::Timestamp;
 use crate::hsm::HsmError;
 use crate::state;
@@ -358,6 +358,12 @@ impl Recorder {
         match change {
             Change::Device { key, device, facts } => {
                 self.queue.devices.insert((key.clone(), *device), facts.clone());
+            }
+            Change::Leave { key, device } => {
+                if let Some(mut facts) = self.device(key, *device)? {
+                    facts.state = IntentState::Left;
+                    self.queue.devices.insert((key.clone(), *device), facts);
+                }
             }
             Change::Batch { index, request, asked } => {
                 let mut facts = self.request(*request)?.unwrap_or(RequestFacts {

@@ -4,13 +4,13 @@ use std::io::Read as _;
 use std::ops::ControlFlow;
 
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
-use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
+use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts, listed_line};
 use crate::domain::intake;
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::{NoteError, Verifier};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId, TemplateName};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
 
@@ -91,10 +91,6 @@ pub enum Row {
         determination: DeterminationId,
         /// The list, a blob.
         devices: Digest,
-        /// The templates it may use.
-        templates: Vec<TemplateName>,
-        /// How many Devices it has.
-        count: u64,
     },
     /// That the signature of an intent was released.
     Released {
@@ -109,8 +105,8 @@ impl Row {
         match self {
             Self::Device { key, device, facts } => Derived::Device { key, device: *device, row: facts },
             Self::Request { request, facts } => Derived::Request { id: *request, row: facts },
-            Self::List { determination, devices, templates, count } => {
-                Derived::List { determination: *determination, blob: *devices, templates, count: *count }
+            Self::List { determination, devices } => {
+                Derived::List { determination: *determination, blob: *devices, parse: listed_line }
             }
             Self::Released { intent } => Derived::Released { intent: *intent },
         }
@@ -130,12 +126,9 @@ fn rows_upon<D: DerivedState + ?Sized, R: Reader + ?Sized>(
     let mut rows: Vec<Row> = Vec::with_capacity(changes.len());
     for change in changes {
         match change {
-            Change::List { determination, devices, count, templates } => rows.push(Row::List {
-                determination: *determination,
-                devices: *devices,
-                templates: templates.clone(),
-                count: *count,
-            }),
+            Change::List { determination, devices } => {
+                rows.push(Row::List { determination: *determination, devices: *devices });
+            }
             Change::Batch { index, request, asked } => {
                 let mut facts = so_far.request(*request)?.unwrap_or(RequestFacts {
                     asked: *asked,

@@ -1,82 +1,38 @@
 //! Pure. The rows of the derived state and the closed set of changes to them.
 
-use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
+use crate::domain::fold::RequestFacts;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 
 use super::StoreError;
 
-/// What has become of the last command intended for a Device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceState {
-    /// An intent is recorded, no outcome yet.
-    Intended,
-    /// Signed, and the signature recorded.
-    Signed,
-    /// The token answered an error that excludes a signature.
-    Failed,
-    /// Provably never submitted to the token.
-    NotSigned,
-    /// A signature may exist.
-    Unknown,
-}
-
-impl DeviceState {
-    /// Every state.
-    pub const ALL: [Self; 5] = [Self::Intended, Self::Signed, Self::Failed, Self::NotSigned, Self::Unknown];
-
-    /// Whether something is still to be settled: `Intended` and `Unknown`.
-    pub const fn is_pending(self) -> bool {
-        match self {
-            Self::Intended | Self::Unknown => true,
-            Self::Signed | Self::Failed | Self::NotSigned => false,
-        }
-    }
-
-    /// Its number in a row.
-    pub(super) const fn code(self) -> i64 {
-        match self {
-            Self::Intended => 1,
-            Self::Signed => 2,
-            Self::Failed => 3,
-            Self::NotSigned => 4,
-            Self::Unknown => 5,
-        }
-    }
-
-    pub(super) fn from_code(code: i64) -> Result<Self, StoreError> {
-        Self::ALL.into_iter().find(|state| state.code() == code).ok_or_else(|| StoreError::RowCorrupt {
-            table: "device",
-            expected: "a state of 1 to 5",
-            found: code.to_string(),
-        })
+/// Whether something is still to be settled: such rows are found by an index.
+pub(super) const fn is_pending(state: IntentState) -> bool {
+    match state {
+        IntentState::Open | IntentState::Unknown => true,
+        IntentState::Signed | IntentState::Failed | IntentState::NotSigned | IntentState::Left => false,
     }
 }
 
-/// What is known of one Device under one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceRow {
-    /// The highest counter recorded in an intent.
-    pub counter: u64,
-    /// The determination of the last intent.
-    pub determination: DeterminationId,
-    /// The template of the last intent.
-    pub template: TemplateName,
-    /// The leaf index of the last intent.
-    pub intent: u64,
-    /// What has become of it.
-    pub state: DeviceState,
-    /// How many intents there were with this counter.
-    pub attempts: u32,
+/// A state's number in a row.
+pub(super) const fn code(state: IntentState) -> i64 {
+    match state {
+        IntentState::Open => 1,
+        IntentState::Signed => 2,
+        IntentState::Failed => 3,
+        IntentState::NotSigned => 4,
+        IntentState::Unknown => 5,
+        IntentState::Left => 6,
+    }
 }
 
-/// One line of a device list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The Device.
-    pub device: DeviceId,
-    /// The template that it gets.
-    pub template: TemplateName,
-    /// Its current counter, if the list says one.
-    pub counter: Option<u64>,
+/// The state of that number.
+pub(super) fn from_code(found: i64) -> Result<IntentState, StoreError> {
+    IntentState::ALL.into_iter().find(|state| code(*state) == found).ok_or_else(|| StoreError::RowCorrupt {
+        table: "device",
+        expected: "a state of 1 to 6",
+        found: found.to_string(),
+    })
 }
 
 /// A recorded signature.
@@ -86,53 +42,6 @@ pub struct SignatureRow {
     pub octets: [u8; 64],
     /// Whether its release was recorded.
     pub released: bool,
-}
-
-/// How far a request has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RequestStatus {
-    /// Intents are recorded; more or their outcomes may follow.
-    Open,
-    /// Every command of it has an outcome.
-    Done,
-    /// Nothing of it was allowed.
-    Refused,
-}
-
-impl RequestStatus {
-    /// Every status.
-    pub const ALL: [Self; 3] = [Self::Open, Self::Done, Self::Refused];
-
-    pub(super) const fn code(self) -> i64 {
-        match self {
-            Self::Open => 1,
-            Self::Done => 2,
-            Self::Refused => 3,
-        }
-    }
-
-    pub(super) fn from_code(code: i64) -> Result<Self, StoreError> {
-        Self::ALL.into_iter().find(|status| status.code() == code).ok_or_else(|| StoreError::RowCorrupt {
-            table: "request",
-            expected: "a status of 1 to 3",
-            found: code.to_string(),
-        })
-    }
-}
-
-/// A request to sign, by which asking twice is answered once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestRow {
-    /// SHA-256 of the request as it came.
-    pub digest: Digest,
-    /// The leaf index of the first entry that belongs to it.
-    pub first_leaf: u64,
-    /// The leaf index of the last entry so far that belongs to it.
-    pub last_leaf: u64,
-    /// How many of its commands have an intent.
-    pub intents: u64,
-    /// How far it has come.
-    pub status: RequestStatus,
 }
 
 /// Reads one line of a device list, without its line end. The text of the error goes into [`StoreError::ListLine`].
@@ -149,7 +58,7 @@ pub enum Derived<'a> {
         /// The Device.
         device: DeviceId,
         /// The whole row.
-        row: &'a DeviceRow,
+        row: &'a DeviceFacts,
     },
     /// A determination's device list is imported from its blob, streaming.
     List {
@@ -166,6 +75,8 @@ pub enum Derived<'a> {
         intent: u64,
         /// r ‖ s.
         octets: &'a [u8; 64],
+        /// Whether its release is recorded with it.
+        released: bool,
     },
     /// The release of a signature was recorded.
     Released {
@@ -177,7 +88,7 @@ pub enum Derived<'a> {
         /// The request.
         id: RequestId,
         /// The whole row.
-        row: &'a RequestRow,
+        row: &'a RequestFacts,
     },
 }
 

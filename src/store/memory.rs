@@ -8,19 +8,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::derived::each_line;
 use super::{
-    Batch, Derived, DerivedState, DeviceRow, DeviceState, Listed, Reader, Rebuild, RequestRow, SignatureRow, Staging,
+    Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging,
     StagingLimits, Store, StoreError, StoredCheckpoint, StoredLeaf,
 };
+use crate::domain::fold::RequestFacts;
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_hash, sha256};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
-    devices: BTreeMap<(KeyLabel, DeviceId), DeviceRow>,
+    devices: BTreeMap<(KeyLabel, DeviceId), DeviceFacts>,
     lists: BTreeMap<DeterminationId, BTreeMap<DeviceId, Listed>>,
     signatures: BTreeMap<u64, SignatureRow>,
-    requests: BTreeMap<RequestId, RequestRow>,
+    requests: BTreeMap<RequestId, RequestFacts>,
 }
 
 /// A leaf's hash and its octets.
@@ -57,8 +59,8 @@ impl Tables {
                 })?;
                 self.lists.insert(*determination, list);
             }
-            Derived::Signature { intent, octets } => {
-                let row = SignatureRow { octets: **octets, released: false };
+            Derived::Signature { intent, octets, released } => {
+                let row = SignatureRow { octets: **octets, released: *released };
                 if self.signatures.insert(*intent, row).is_some() {
                     return Err(StoreError::SignatureExists { intent: *intent });
                 }
@@ -98,17 +100,17 @@ impl Tabled for Remaking {
 }
 
 impl<S: Tabled> DerivedState for Memory<S> {
-    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceRow>, StoreError> {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
         Ok(self.0.tables().devices.get(&(key.clone(), device)).cloned())
     }
 
     fn devices_in(
         &self,
         key: &KeyLabel,
-        state: DeviceState,
+        state: IntentState,
         from: Option<DeviceId>,
         limit: usize,
-    ) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+    ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
         let tables = self.0.tables();
         let rows = tables
             .devices
@@ -140,7 +142,7 @@ impl<S: Tabled> DerivedState for Memory<S> {
         Ok(self.0.tables().signatures.get(&intent).copied())
     }
 
-    fn request(&self, id: RequestId) -> Result<Option<RequestRow>, StoreError> {
+    fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
         Ok(self.0.tables().requests.get(&id).copied())
     }
 }

@@ -15,12 +15,14 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use derived::{Derived, DeviceRow, DeviceState, LineParser, Listed, RequestRow, RequestStatus, SignatureRow};
+pub use derived::{Derived, LineParser, SignatureRow};
 pub use staging::{Staging, StagingError, StagingLimits, Upload};
 
+use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 
 /// What goes wrong with a store. After any error from [`Store::append_at`] nothing of the batch was recorded, but for
 /// [`StoreError::Broken`], which leaves it open until the store is opened again.
@@ -256,22 +258,22 @@ pub struct StoredCheckpoint {
 /// The derived state: what a decision must know of each Device, list, signature and request.
 pub trait DerivedState {
     /// What is known of a Device under a key; `None` if no command for it was ever intended.
-    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceRow>, StoreError>;
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError>;
 
     /// As [`DerivedState::device`] for each of these, in their order.
-    fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceRow>>, StoreError> {
+    fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, StoreError> {
         devices.iter().map(|device| self.device(key, *device)).collect()
     }
 
     /// The Devices under a key in this state, in the order of their ids, after the given one; at most `limit`.
-    /// Quick for `Intended` and `Unknown`, which [`DeviceState::is_pending`]; a scan for the others.
+    /// Quick for `Open` and `Unknown`, which are still to be settled; a scan for the others.
     fn devices_in(
         &self,
         key: &KeyLabel,
-        state: DeviceState,
+        state: IntentState,
         after: Option<DeviceId>,
         limit: usize,
-    ) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError>;
+    ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError>;
 
     /// The line of a determination's device list that names this Device.
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError>;
@@ -300,7 +302,7 @@ pub trait DerivedState {
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError>;
 
     /// A request.
-    fn request(&self, id: RequestId) -> Result<Option<RequestRow>, StoreError>;
+    fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError>;
 }
 
 /// Reads a ledger and what belongs to it. Each call sees what was committed when it began; the ledger only grows, so an

@@ -43,14 +43,14 @@ pub(super) fn device(i: u64) -> DeviceId {
     DeviceId(i.to_be_bytes().into())
 }
 
-pub(super) fn row(intent: u64, state: DeviceState) -> DeviceRow {
-    DeviceRow {
+pub(super) fn row(intent: u64, state: IntentState) -> DeviceFacts {
+    DeviceFacts {
         counter: u64::MAX - intent,
         determination: DeterminationId([3; 16]),
         template: "suppliers".parse().unwrap(),
         intent,
         state,
-        attempts: 1,
+        attempt: 1,
     }
 }
 
@@ -69,8 +69,8 @@ pub(super) fn list(devices: impl IntoIterator<Item = u64>) -> Vec<u8> {
     devices.into_iter().map(line).collect::<String>().into_bytes()
 }
 
-pub(super) fn request(intents: u64) -> RequestRow {
-    RequestRow { digest: sha256(b"request"), first_leaf: 4, last_leaf: 9, intents, status: RequestStatus::Open }
+pub(super) fn request(intents: u64) -> RequestFacts {
+    RequestFacts { digest: sha256(b"request"), first_leaf: 4, last_leaf: 9, intents, status: RequestStatus::Open }
 }
 
 fn read(reader: &dyn Reader, digest: Digest) -> std::io::Result<Vec<u8>> {
@@ -176,7 +176,7 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
         let before = store.head().unwrap();
         let determination = DeterminationId([1; 16]);
         let import = |octets: &[u8]| Derived::List { determination, blob: sha256(octets), parse };
-        let intended = row(3, DeviceState::Intended);
+        let intended = row(3, IntentState::Open);
         let first = Derived::Device { key: &key(), device: device(1), row: &intended };
         let mut refused = |last: Derived<'_>, staged: &[Digest], expected: &str| {
             let derived = [first, Derived::Signature { intent: 2, octets: &[8; 64] }, import(&good), last];
@@ -310,31 +310,31 @@ fn an_upload_too_long_or_broken_off_leaves_nothing() {
 #[test]
 fn the_last_row_of_a_device_is_the_one_that_counts() {
     each(|store| {
-        let put = |store: &mut dyn Store, device, row: &DeviceRow| {
+        let put = |store: &mut dyn Store, device, row: &DeviceFacts| {
             append(store, 1, &[], &[], &[Derived::Device { key: &key(), device, row }]).unwrap();
         };
-        for (i, state) in (0..).zip(DeviceState::ALL) {
-            put(store, device(i), &row(i, DeviceState::Intended));
+        for (i, state) in (0..).zip(IntentState::ALL) {
+            put(store, device(i), &row(i, IntentState::Open));
             put(store, device(i), &row(i, state));
             assert_eq!(store.device(&key(), device(i)).unwrap(), Some(row(i, state)));
         }
-        put(store, device(u64::MAX), &row(9, DeviceState::Unknown));
+        put(store, device(u64::MAX), &row(9, IntentState::Unknown));
         let other: KeyLabel = "contingency".parse().unwrap();
         assert_eq!(store.device(&other, device(1)).unwrap(), None);
         let found = store.devices(&key(), &[device(2), device(7), device(0)]).unwrap();
-        assert_eq!(found, [Some(row(2, DeviceState::Failed)), None, Some(row(0, DeviceState::Intended))]);
+        assert_eq!(found, [Some(row(2, IntentState::Failed)), None, Some(row(0, IntentState::Open))]);
         let ids = |state, after, limit| -> Vec<_> {
             let found = store.devices_in(&key(), state, after, limit).unwrap();
             assert!(found.iter().all(|(_, row)| row.state == state));
             found.into_iter().map(|(device, _)| device).collect()
         };
-        assert_eq!(ids(DeviceState::Intended, None, 9), [device(0)]);
-        assert_eq!(ids(DeviceState::Intended, Some(device(0)), 9), []);
-        assert_eq!(ids(DeviceState::Signed, None, 9), [device(1)]);
-        assert_eq!(ids(DeviceState::Unknown, None, 9), [device(4), device(u64::MAX)]);
-        assert_eq!(ids(DeviceState::Unknown, None, 1), [device(4)]);
-        assert_eq!(ids(DeviceState::Unknown, Some(device(4)), 9), [device(u64::MAX)]);
-        assert_eq!(store.devices_in(&other, DeviceState::Unknown, None, 9).unwrap(), []);
+        assert_eq!(ids(IntentState::Open, None, 9), [device(0)]);
+        assert_eq!(ids(IntentState::Open, Some(device(0)), 9), []);
+        assert_eq!(ids(IntentState::Signed, None, 9), [device(1)]);
+        assert_eq!(ids(IntentState::Unknown, None, 9), [device(4), device(u64::MAX)]);
+        assert_eq!(ids(IntentState::Unknown, None, 1), [device(4)]);
+        assert_eq!(ids(IntentState::Unknown, Some(device(4)), 9), [device(u64::MAX)]);
+        assert_eq!(store.devices_in(&other, IntentState::Unknown, None, 9).unwrap(), []);
     });
 }
 
@@ -383,7 +383,7 @@ fn a_request_is_found_by_its_id() {
     each(|store| {
         let id = RequestId([6; 16]);
         assert_eq!(store.request(id).unwrap(), None);
-        for row in [request(1), RequestRow { status: RequestStatus::Done, ..request(u64::MAX) }] {
+        for row in [request(1), RequestFacts { status: RequestStatus::Done, ..request(u64::MAX) }] {
             append(store, 1, &[], &[], &[Derived::Request { id, row: &row }]).unwrap();
             assert_eq!(store.request(id).unwrap(), Some(row));
         }
@@ -392,8 +392,8 @@ fn a_request_is_found_by_its_id() {
 
 /// What the rebuilding tests apply: one of each kind, with changes of rows.
 fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
-    let (intended, signed) = (row(2, DeviceState::Intended), row(2, DeviceState::Signed));
-    let (open, done) = (request(1), RequestRow { status: RequestStatus::Done, ..request(2) });
+    let (intended, signed) = (row(2, IntentState::Open), row(2, IntentState::Signed));
+    let (open, done) = (request(1), RequestFacts { status: RequestStatus::Done, ..request(2) });
     let (key, id) = (key(), RequestId([6; 16]));
     let list =
         |n: u8, octets: &[u8]| Derived::List { determination: DeterminationId([n; 16]), blob: sha256(octets), parse };
@@ -422,9 +422,9 @@ fn derived_state_made_again_must_be_what_the_store_has() {
             for one in derived {
                 rebuild.apply(std::slice::from_ref(one)).unwrap();
             }
-            assert_eq!(rebuild.device(&key(), device(1)).unwrap(), Some(row(2, DeviceState::Signed)));
+            assert_eq!(rebuild.device(&key(), device(1)).unwrap(), Some(row(2, IntentState::Signed)));
             assert_eq!(rebuild.listed(DeterminationId([1; 16]), device(4)).unwrap().unwrap().counter, Some(4));
-            assert_eq!(rebuild.devices_in(&key(), DeviceState::Intended, None, 9).unwrap().len(), 1);
+            assert_eq!(rebuild.devices_in(&key(), IntentState::Open, None, 9).unwrap().len(), 1);
             rebuild.compare_and_finish().unwrap();
 
             // Any one operation left out is noticed, and in the table that it is about.
@@ -438,7 +438,7 @@ fn derived_state_made_again_must_be_what_the_store_has() {
                     (Derived::Request { row, .. }, Ok(())) if row.status == RequestStatus::Open => continue,
                     (Derived::Request { .. }, Ok(())) => "request",
                     (Derived::Device { device: d, row, .. }, Ok(()))
-                        if d == device(1) && row.state == DeviceState::Intended =>
+                        if d == device(1) && row.state == IntentState::Open =>
                     {
                         continue;
                     }
@@ -460,7 +460,7 @@ fn derived_state_made_again_must_be_what_the_store_has() {
             let mut rebuild = store.rebuild().unwrap();
             rebuild.apply(derived).unwrap();
             rebuild
-                .apply(&[Derived::Device { key: &key(), device: device(77), row: &row(2, DeviceState::Failed) }])
+                .apply(&[Derived::Device { key: &key(), device: device(77), row: &row(2, IntentState::Failed) }])
                 .unwrap();
             let error = rebuild.compare_and_finish().unwrap_err();
             assert!(error.to_string().contains("the store has nothing"), "{error}");
@@ -471,7 +471,7 @@ fn derived_state_made_again_must_be_what_the_store_has() {
 #[test]
 fn a_rebuild_may_be_made_while_a_reader_streams_the_entries() {
     each(|store| {
-        let rows: BTreeMap<u64, DeviceRow> = (0..500).map(|i| (i, row(i, DeviceState::Intended))).collect();
+        let rows: BTreeMap<u64, DeviceFacts> = (0..500).map(|i| (i, row(i, IntentState::Open))).collect();
         for (i, row) in &rows {
             append(store, 1, &[], &[], &[Derived::Device { key: &key(), device: device(i % 50), row }]).unwrap();
         }

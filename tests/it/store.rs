@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use smkid::domain::ledger::merkle::{Leaf, sha256};
 use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
 use smkid::store::sqlite::SqliteStore;
-use smkid::store::{Batch, Derived, DerivedState as _, DeviceRow, DeviceState, Reader as _, StagingLimits, Store as _};
+use smkid::store::{Batch, Derived, DerivedState as _, DeviceFacts, IntentState, Reader as _, StagingLimits, Store as _};
 
 const LIMITS: StagingLimits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
 /// Set in the process that is to be killed: the state directory.
@@ -28,14 +28,14 @@ fn device(index: u64) -> DeviceId {
     DeviceId((index % 1000).to_be_bytes().into())
 }
 
-fn row(index: u64) -> DeviceRow {
-    DeviceRow {
+fn row(index: u64) -> DeviceFacts {
+    DeviceFacts {
         counter: index,
         determination: DeterminationId([1; 16]),
         template: "all".parse().unwrap(),
         intent: index,
-        state: DeviceState::Intended,
-        attempts: 1,
+        state: IntentState::Open,
+        attempt: 1,
     }
 }
 

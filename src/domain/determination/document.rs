@@ -14,7 +14,7 @@ use super::prose::Prose;
 use super::spki::sha256;
 pub use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{
-    DeterminationId, Digest, FactorId, IncidentId, KeyLabel, Origin, PartyId, PersonId, Purpose, TemplateName,
+    DeterminationId, Digest, FactorId, IncidentId, KeyLabel, Origin, PersonId, Purpose, TemplateName,
 };
 use crate::domain::time::Window;
 

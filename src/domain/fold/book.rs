@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::domain::determination::devices::{DeviceListReader, LineTree};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 
@@ -18,10 +17,6 @@ pub enum Change {
         determination: DeterminationId,
         /// SHA-256 of the list.
         devices: Digest,
-        /// How many Devices it has.
-        count: u64,
-        /// The names of the templates it may use, in ascending order.
-        templates: Vec<TemplateName>,
     },
     /// A request was taken in.
     Batch {
@@ -123,18 +118,12 @@ impl MemoryBook {
         list: &dyn Fn(Digest) -> Result<Vec<u8>, BookError>,
     ) -> Result<(), BookError> {
         match change {
-            Change::List { determination, devices, count, templates } => {
-                let octets = list(*devices)?;
-                let mut rows = HashMap::new();
-                let mut reader = DeviceListReader::new(templates, *count, NoTree);
-                reader.feed(&octets, |row| {
-                    let template = templates[row.template].clone();
-                    rows.insert(row.device, Listed { device: row.device, template, counter: row.counter });
-                });
-                reader
-                    .finish()
-                    .map_err(|faults| BookError::Store { reason: format!("device list {devices}: {faults}") })?;
-                self.lists.insert(*determination, rows);
+            Change::List { determination, devices } => {
+                let wrong = |reason| BookError::Store { reason: format!("device list {devices}: {reason}") };
+                let text = String::from_utf8(list(*devices)?).map_err(|_| wrong("not UTF-8".into()))?;
+                let rows: Result<HashMap<_, _>, String> =
+                    text.lines().map(|line| listed_line(line).map(|listed| (listed.device, listed))).collect();
+                self.lists.insert(*determination, rows.map_err(wrong)?);
             }
             Change::Batch { index, request, asked } => {
                 let first = RequestFacts { asked: *asked, first_batch: *index, last_batch: *index };
@@ -154,15 +143,19 @@ impl MemoryBook {
     }
 }
 
-/// For a list whose root was checked when it was taken in.
-#[derive(Debug)]
-struct NoTree;
-
-impl LineTree for NoTree {
-    fn push(&mut self, _line: &[u8]) {}
-    fn root(self) -> Digest {
-        Digest([0; 32])
-    }
+/// One line of a device list that was read and checked whole when it was taken in
+/// ([`crate::domain::determination::devices`]), without its line feed.
+pub fn listed_line(line: &str) -> Result<Listed, String> {
+    let mut fields = line.split(',');
+    let (Some(device), Some(template), counter, None) = (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(format!("expected EUI64,template or EUI64,template,counter, found {line:?}"));
+    };
+    Ok(Listed {
+        device: device.parse().map_err(|error: NameError| error.to_string())?,
+        template: template.parse().map_err(|error: NameError| error.to_string())?,
+        counter: counter.map(|text| text.parse().map_err(|_| format!("not a counter: {text:?}"))).transpose()?,
+    })
 }
 
 impl Book for MemoryBook {

@@ -12,7 +12,7 @@ pub mod book;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts};
+pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
 
 use crate::domain::determination::document::{Decision, Determination, Form, Schedule, Scope as DocumentScope, Written};
 use crate::domain::gbcs::Template;
@@ -384,7 +384,7 @@ impl Fold {
             None => None,
         };
         if let Some(scope) = &scope {
-            changes.push(list_change(form.id, scope));
+            changes.push(Change::List { determination: form.id, devices: scope.device_list });
         }
         let facts = DeterminationFacts {
             id: form.id,
@@ -421,7 +421,7 @@ impl Fold {
         let document: Written<Schedule> = read(recorded.document, blobs)?;
         let facts = self.determination_mut(recorded.determination)?;
         let scope = build_scope(&document.form().scope(), facts.counter_start, recorded.document)?;
-        changes.push(list_change(recorded.determination, &scope));
+        changes.push(Change::List { determination: recorded.determination, devices: scope.device_list });
         facts.approvers.extend(persons(&recorded.signatures));
         facts.scope = Some(scope);
         Ok(())
@@ -501,11 +501,6 @@ fn not_known(what: &'static str, name: impl ToString) -> FoldError {
 
 fn known(what: &'static str, name: impl ToString) -> FoldError {
     FoldError::KnownAlready { what, name: name.to_string() }
-}
-
-fn list_change(determination: DeterminationId, scope: &Scope) -> Change {
-    let templates = scope.templates.keys().cloned().collect();
-    Change::List { determination, devices: scope.device_list, count: scope.devices, templates }
 }
 
 fn persons(signatures: &[SignatureRecord]) -> std::collections::BTreeSet<PersonId> {

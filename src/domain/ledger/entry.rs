@@ -16,6 +16,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::names::{
@@ -193,6 +195,13 @@ pub struct KeyRecord {
     pub spki_sha256: Digest,
     /// The DER SubjectPublicKeyInfo in base64.
     pub spki: Box<str>,
+}
+
+impl KeyRecord {
+    /// The DER SubjectPublicKeyInfo; empty if the record's base64 is none.
+    pub fn spki_octets(&self) -> Vec<u8> {
+        STANDARD.decode(&*self.spki).unwrap_or_default()
+    }
 }
 
 /// A signature of a person over a document, verified when it was taken in.

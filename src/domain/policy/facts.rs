@@ -172,6 +172,12 @@ pub enum IntentState {
     Left,
 }
 
+impl IntentState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::Signed, Self::Failed, Self::NotSigned, Self::Unknown, Self::Left];
+}
+
 /// The last intent for a Device with a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFacts {

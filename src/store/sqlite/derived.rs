@@ -6,11 +6,13 @@ use std::str::FromStr;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::super::derived::each_line;
-use super::super::{Derived, DeviceRow, DeviceState, Listed, RequestRow, RequestStatus, SignatureRow, StoreError};
+use super::super::derived::{code, each_line, from_code, is_pending};
+use super::super::{Derived, SignatureRow, StoreError};
 use super::blobs::BlobReader;
 use super::schema::{DERIVED, Table};
+use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 
 /// Which of the two sets of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +57,15 @@ fn number(row: &Row<'_>, at: usize) -> Result<u64, StoreError> {
     Ok(row.get::<_, i64>(at)?.cast_unsigned())
 }
 
-/// Columns: counter, determination, template, intent, state, attempts.
-fn device_row(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
-    Ok(DeviceRow {
+/// Columns: counter, determination, template, intent, state, attempt.
+fn device_row(row: &Row<'_>) -> Result<DeviceFacts, StoreError> {
+    Ok(DeviceFacts {
         counter: number(row, 0)?,
         determination: DeterminationId(octets(row, 1, "device")?),
         template: text(row, 2, "device", "a template name")?,
         intent: number(row, 3)?,
-        state: DeviceState::from_code(row.get(4)?)?,
-        attempts: row.get(5)?,
+        state: from_code(row.get(4)?)?,
+        attempt: row.get(5)?,
     })
 }
 
@@ -114,10 +116,10 @@ pub(super) fn device(
     schema: Schema,
     key: &KeyLabel,
     device: DeviceId,
-) -> Result<Option<DeviceRow>, StoreError> {
+) -> Result<Option<DeviceFacts>, StoreError> {
     let sql = sql!(
         schema,
-        "SELECT counter, determination, template, intent, state, attempts FROM",
+        "SELECT counter, determination, template, intent, state, attempt FROM",
         "device WHERE key = ?1 AND device = ?2"
     );
     one(connection, sql, (key.as_str(), device.0.octets()), device_row)
@@ -127,26 +129,26 @@ pub(super) fn devices_in(
     connection: &Connection,
     schema: Schema,
     key: &KeyLabel,
-    state: DeviceState,
+    state: IntentState,
     from: Option<DeviceId>,
     limit: usize,
-) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
-    let sql = if state.is_pending() {
+) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
+    let sql = if is_pending(state) {
         // The first term is the index's own, word for word, so that SQLite may use it.
         sql!(
             schema,
-            "SELECT counter, determination, template, intent, state, attempts, device FROM",
+            "SELECT counter, determination, template, intent, state, attempt, device FROM",
             "device WHERE state IN (1, 5) AND key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
         )
     } else {
         sql!(
             schema,
-            "SELECT counter, determination, template, intent, state, attempts, device FROM",
+            "SELECT counter, determination, template, intent, state, attempt, device FROM",
             "device WHERE key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
         )
     };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    all(connection, sql, (key.as_str(), state.code(), after(from.as_ref()), limit), |row| {
+    all(connection, sql, (key.as_str(), code(state), after(from.as_ref()), limit), |row| {
         Ok((DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?))
     })
 }
@@ -214,15 +216,13 @@ pub(super) fn request(
     connection: &Connection,
     schema: Schema,
     id: RequestId,
-) -> Result<Option<RequestRow>, StoreError> {
-    let sql = sql!(schema, "SELECT digest, first_leaf, last_leaf, intents, status FROM", "request WHERE id = ?1");
+) -> Result<Option<RequestFacts>, StoreError> {
+    let sql = sql!(schema, "SELECT asked, first_batch, last_batch FROM", "request WHERE id = ?1");
     one(connection, sql, [id.0], |row| {
-        Ok(RequestRow {
-            digest: Digest(octets(row, 0, "request")?),
-            first_leaf: number(row, 1)?,
-            last_leaf: number(row, 2)?,
-            intents: number(row, 3)?,
-            status: RequestStatus::from_code(row.get(4)?)?,
+        Ok(RequestFacts {
+            asked: Digest(octets(row, 0, "request")?),
+            first_batch: number(row, 1)?,
+            last_batch: number(row, 2)?,
         })
     })
 }
@@ -236,7 +236,7 @@ fn is_duplicate(error: &rusqlite::Error) -> bool {
 pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
     match derived {
         Derived::Device { key, device, row } => {
-            let DeviceRow { counter, determination, template, intent, state, attempts } = row;
+            let DeviceFacts { counter, determination, template, intent, state, attempt } = row;
             let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
             connection.prepare_cached(sql)?.execute((
                 key.as_str(),
@@ -245,14 +245,14 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
                 determination.0,
                 template.as_str(),
                 intent.cast_signed(),
-                state.code(),
-                attempts,
+                code(*state),
+                attempt,
             ))?;
         }
         Derived::List { determination, blob, parse } => import(connection, schema, *determination, *blob, *parse)?,
-        Derived::Signature { intent, octets } => {
-            let sql = sql!(schema, "INSERT INTO", "signature VALUES (?1, ?2, 0)");
-            match connection.prepare_cached(sql)?.execute((intent.cast_signed(), octets)) {
+        Derived::Signature { intent, octets, released } => {
+            let sql = sql!(schema, "INSERT INTO", "signature VALUES (?1, ?2, ?3)");
+            match connection.prepare_cached(sql)?.execute((intent.cast_signed(), octets, released)) {
                 Err(e) if is_duplicate(&e) => return Err(StoreError::SignatureExists { intent: *intent }),
                 result => {
                     result?;
@@ -266,15 +266,13 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
             }
         }
         Derived::Request { id, row } => {
-            let RequestRow { digest, first_leaf, last_leaf, intents, status } = row;
-            let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+            let RequestFacts { asked, first_batch, last_batch } = row;
+            let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");
             connection.prepare_cached(sql)?.execute((
                 id.0,
-                digest.0,
-                first_leaf.cast_signed(),
-                last_leaf.cast_signed(),
-                intents.cast_signed(),
-                status.code(),
+                asked.0,
+                first_batch.cast_signed(),
+                last_batch.cast_signed(),
             ))?;
         }
     }

@@ -6,12 +6,14 @@ use std::ops::{ControlFlow, Range};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::{
-    DerivedState, DeviceRow, DeviceState, Listed, Reader, RequestRow, SignatureRow, StoreError, StoredCheckpoint,
+    DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint,
     StoredLeaf,
 };
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
+use crate::domain::fold::RequestFacts;
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
@@ -39,17 +41,17 @@ fn check_range(connection: &Connection, range: &Range<u64>) -> Result<(), StoreE
 }
 
 impl<T: Tables> DerivedState for T {
-    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceRow>, StoreError> {
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
         derived::device(self.connection(), T::SCHEMA, key, device)
     }
 
     fn devices_in(
         &self,
         key: &KeyLabel,
-        state: DeviceState,
+        state: IntentState,
         after: Option<DeviceId>,
         limit: usize,
-    ) -> Result<Vec<(DeviceId, DeviceRow)>, StoreError> {
+    ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
         derived::devices_in(self.connection(), T::SCHEMA, key, state, after, limit)
     }
 
@@ -82,7 +84,7 @@ impl<T: Tables> DerivedState for T {
         derived::signature(self.connection(), T::SCHEMA, intent)
     }
 
-    fn request(&self, id: RequestId) -> Result<Option<RequestRow>, StoreError> {
+    fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
         derived::request(self.connection(), T::SCHEMA, id)
     }
 }

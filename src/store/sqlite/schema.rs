@@ -44,9 +44,9 @@ pub(super) const DERIVED: [Table; 5] = [
     Table {
         name: "device",
         key: "key, device",
-        columns: "key, device, counter, determination, template, intent, state, attempts",
+        columns: "key, device, counter, determination, template, intent, state, attempt",
         definition: "(key TEXT NOT NULL, device BLOB NOT NULL, counter INTEGER NOT NULL, determination BLOB NOT NULL,
-            template TEXT NOT NULL, intent INTEGER NOT NULL, state INTEGER NOT NULL, attempts INTEGER NOT NULL,
+            template TEXT NOT NULL, intent INTEGER NOT NULL, state INTEGER NOT NULL, attempt INTEGER NOT NULL,
             PRIMARY KEY (key, device)) STRICT, WITHOUT ROWID",
     },
     Table {
@@ -71,10 +71,9 @@ pub(super) const DERIVED: [Table; 5] = [
     Table {
         name: "request",
         key: "id",
-        columns: "id, digest, first_leaf, last_leaf, intents, status",
-        definition:
-            "(id BLOB PRIMARY KEY, digest BLOB NOT NULL, first_leaf INTEGER NOT NULL, last_leaf INTEGER NOT NULL,
-            intents INTEGER NOT NULL, status INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        columns: "id, asked, first_batch, last_batch",
+        definition: "(id BLOB PRIMARY KEY, asked BLOB NOT NULL, first_batch INTEGER NOT NULL, last_batch INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID",
     },
 ];
 

@@ -7,7 +7,7 @@ use super::super::tests::{LIMITS, append, device, entry, key, list, parse, row};
 use super::*;
 use crate::domain::ledger::merkle::{leaf_hash, sha256};
 use crate::domain::names::DeterminationId;
-use crate::store::DeviceState;
+use crate::store::IntentState;
 
 fn made(entries: u64) -> (TempDir, SqliteStore) {
     let directory = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ fn everything_is_there_when_the_store_is_opened_again() {
         1,
         &[b"blob"],
         &[],
-        &[Derived::Device { key: &key(), device: device(1), row: &row(300, DeviceState::Intended) }],
+        &[Derived::Device { key: &key(), device: device(1), row: &row(300, IntentState::Open) }],
     )
     .unwrap();
     store.put_checkpoint(head, b"note").unwrap();
@@ -50,7 +50,7 @@ fn everything_is_there_when_the_store_is_opened_again() {
     let store = open(&directory).unwrap();
     assert_eq!(store.check_tree().unwrap(), head);
     assert_eq!(store.latest_checkpoint().unwrap().unwrap().head, head);
-    assert_eq!(store.device(&key(), device(1)).unwrap(), Some(row(300, DeviceState::Intended)));
+    assert_eq!(store.device(&key(), device(1)).unwrap(), Some(row(300, IntentState::Open)));
     assert_eq!(store.blob_len(sha256(b"blob")).unwrap(), Some(4));
     assert_eq!(store.staging().len(staged), None, "what no entry named is dropped at a restart");
     assert_eq!(std::fs::read_dir(directory.path().join("staging")).unwrap().count(), 0);
@@ -170,7 +170,7 @@ fn another_process_that_appended_is_the_fence_s_business() {
 fn an_edited_row_of_derived_state_is_named() {
     let (directory, mut store) = made(0);
     let (determination, octets) = (DeterminationId([1; 16]), list(0..4));
-    let (key, intended) = (key(), row(3, DeviceState::Intended));
+    let (key, intended) = (key(), row(3, IntentState::Open));
     let derived = [
         Derived::List { determination, blob: sha256(&octets), parse },
         Derived::Device { key: &key, device: device(1), row: &intended },
@@ -261,7 +261,7 @@ fn whatever_beginning_of_the_wal_survives_opens_as_a_ledger_that_was_once_record
     let mut wal_len_of_head = Vec::new();
     let wal = directory.path().join("ledger.db-wal");
     for i in 0..12 {
-        let row = row(i, DeviceState::Intended);
+        let row = row(i, IntentState::Open);
         let derived = [Derived::Device { key: &key(), device: device(i), row: &row }];
         heads.push(append(&mut store, 1 + i * 7, &[&entry(i)], &[], &derived).unwrap());
         wal_len_of_head.push(std::fs::metadata(&wal).unwrap().len());

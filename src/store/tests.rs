@@ -69,8 +69,8 @@ pub(super) fn list(devices: impl IntoIterator<Item = u64>) -> Vec<u8> {
     devices.into_iter().map(line).collect::<String>().into_bytes()
 }
 
-pub(super) fn request(intents: u64) -> RequestFacts {
-    RequestFacts { digest: sha256(b"request"), first_leaf: 4, last_leaf: 9, intents, status: RequestStatus::Open }
+pub(super) fn request(last_batch: u64) -> RequestFacts {
+    RequestFacts { asked: sha256(b"request"), first_batch: 4, last_batch }
 }
 
 fn read(reader: &dyn Reader, digest: Digest) -> std::io::Result<Vec<u8>> {
@@ -171,7 +171,7 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
         let (good, bad) = (list(0..5), b"00DB\n".to_vec());
         let twice = list([1, 2, 2]);
         let unended = list([1]).strip_suffix(b"\n").unwrap().to_vec();
-        append(store, 3, &[&good, &bad, &twice, &unended], &[], &[Derived::Signature { intent: 1, octets: &[7; 64] }])
+        append(store, 3, &[&good, &bad, &twice, &unended], &[], &[Derived::Signature { intent: 1, octets: &[7; 64], released: false }])
             .unwrap();
         let before = store.head().unwrap();
         let determination = DeterminationId([1; 16]);
@@ -179,12 +179,12 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
         let intended = row(3, IntentState::Open);
         let first = Derived::Device { key: &key(), device: device(1), row: &intended };
         let mut refused = |last: Derived<'_>, staged: &[Digest], expected: &str| {
-            let derived = [first, Derived::Signature { intent: 2, octets: &[8; 64] }, import(&good), last];
+            let derived = [first, Derived::Signature { intent: 2, octets: &[8; 64], released: false }, import(&good), last];
             let error = append(store, 2, &[b"small"], staged, &derived).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         refused(import(&good), &[uploaded], "device list already");
-        refused(Derived::Signature { intent: 1, octets: &[7; 64] }, &[uploaded], "recorded signature already");
+        refused(Derived::Signature { intent: 1, octets: &[7; 64], released: false }, &[uploaded], "recorded signature already");
         refused(Derived::Released { intent: 9 }, &[uploaded], "no recorded signature");
         let other =
             |octets: &[u8]| Derived::List { determination: DeterminationId([2; 16]), blob: sha256(octets), parse };
@@ -370,7 +370,7 @@ fn a_device_list_is_read_by_device_and_in_order() {
 #[test]
 fn a_signature_is_recorded_once_and_released_after() {
     each(|store| {
-        append(store, 1, &[], &[], &[Derived::Signature { intent: 5, octets: &[7; 64] }]).unwrap();
+        append(store, 1, &[], &[], &[Derived::Signature { intent: 5, octets: &[7; 64], released: false }]).unwrap();
         assert_eq!(store.signature(5).unwrap(), Some(SignatureRow { octets: [7; 64], released: false }));
         assert_eq!(store.signature(6).unwrap(), None);
         append(store, 1, &[], &[], &[Derived::Released { intent: 5 }]).unwrap();
@@ -383,7 +383,7 @@ fn a_request_is_found_by_its_id() {
     each(|store| {
         let id = RequestId([6; 16]);
         assert_eq!(store.request(id).unwrap(), None);
-        for row in [request(1), RequestFacts { status: RequestStatus::Done, ..request(u64::MAX) }] {
+        for row in [request(4), request(u64::MAX)] {
             append(store, 1, &[], &[], &[Derived::Request { id, row: &row }]).unwrap();
             assert_eq!(store.request(id).unwrap(), Some(row));
         }
@@ -393,7 +393,7 @@ fn a_request_is_found_by_its_id() {
 /// What the rebuilding tests apply: one of each kind, with changes of rows.
 fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
     let (intended, signed) = (row(2, IntentState::Open), row(2, IntentState::Signed));
-    let (open, done) = (request(1), RequestFacts { status: RequestStatus::Done, ..request(2) });
+    let (open, done) = (request(4), request(9));
     let (key, id) = (key(), RequestId([6; 16]));
     let list =
         |n: u8, octets: &[u8]| Derived::List { determination: DeterminationId([n; 16]), blob: sha256(octets), parse };
@@ -403,7 +403,7 @@ fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
         Derived::Request { id, row: &open },
         Derived::Device { key: &key, device: device(1), row: &intended },
         Derived::Device { key: &key, device: device(2), row: &intended },
-        Derived::Signature { intent: 2, octets: &[7; 64] },
+        Derived::Signature { intent: 2, octets: &[7; 64], released: false },
         Derived::Device { key: &key, device: device(1), row: &signed },
         Derived::Released { intent: 2 },
         Derived::Request { id, row: &done },
@@ -435,7 +435,7 @@ fn derived_state_made_again_must_be_what_the_store_has() {
                 let table = match (derived[skipped], applied) {
                     (Derived::List { .. }, Ok(())) => "list",
                     // The rows before the last of their kind are replaced, so that leaving them out changes nothing.
-                    (Derived::Request { row, .. }, Ok(())) if row.status == RequestStatus::Open => continue,
+                    (Derived::Request { row, .. }, Ok(())) if row.last_batch == 4 => continue,
                     (Derived::Request { .. }, Ok(())) => "request",
                     (Derived::Device { device: d, row, .. }, Ok(()))
                         if d == device(1) && row.state == IntentState::Open =>

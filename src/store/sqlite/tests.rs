@@ -174,7 +174,7 @@ fn an_edited_row_of_derived_state_is_named() {
     let derived = [
         Derived::List { determination, blob: sha256(&octets), parse },
         Derived::Device { key: &key, device: device(1), row: &intended },
-        Derived::Signature { intent: 3, octets: &[7; 64] },
+        Derived::Signature { intent: 3, octets: &[7; 64], released: false },
     ];
     append(&mut store, 1, &[&octets], &[], &derived).unwrap();
     let mut check = |sql: &str, undo: &str, expected: &str| {

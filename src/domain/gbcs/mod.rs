@@ -39,3 +39,6 @@ pub use framing::{
 pub use message::{Message, Payload};
 pub use outcome::{AlertPayload, ExecutionOutcome, ReplacementOutcome, ResponsePayload};
 pub use template::{Field, FillError, Mismatch, Octet, Template, TemplateError};
+
+#[cfg(test)]
+pub(crate) mod samples;

@@ -86,7 +86,7 @@ fn what_is_no_message_is_a_local_failure_with_a_reason() {
     check(b"DF08", "not a CS02b message: octet 1: expected length of transaction-id (0x09), found 0x08");
     check(b"hello", "octet 0: expected general-signing tag (0xDF), found 0x68");
     check(&vec![b'0'; INPUT_LEN_MAX + 1], "expected at most 262140 octets, found more");
-    check(&[0xDF; MESSAGE_LEN_MAX + 1], "expected a message of at most 65535 octets");
+    check(&vec![0xDF; MESSAGE_LEN_MAX + 1], "expected a message of at most 65535 octets");
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let args = GbcsShow { file: "/nonexistent/message".to_owned(), certificate: None, output: Output::Text };
     assert_eq!(run(&args, &mut out, &mut err), 1);

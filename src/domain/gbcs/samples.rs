@@ -1,4 +1,5 @@
-//! Messages for the tests of this folder, all of our own making.
+//! Messages for tests, all of our own making.
+#![expect(clippy::disallowed_types, reason = "tests make their own keys")]
 
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -18,7 +19,6 @@ pub struct Key {
     pub point: [u8; 65],
 }
 
-#[expect(clippy::disallowed_types, reason = "a test makes its keys")]
 fn random() -> SystemRandom {
     SystemRandom::new()
 }

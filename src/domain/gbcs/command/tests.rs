@@ -1,7 +1,8 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::domain::gbcs::samples::{framed, recovery_update, seq};
+use crate::domain::gbcs::Message;
+use crate::domain::gbcs::samples::{framed, pre_command, recovery_update, seq};
 
 /// A whole `CommandPayload` around the contents of its control, with no replacement and no path certificate.
 fn payload(control: &str, after: &str) -> Vec<u8> {
@@ -153,16 +154,12 @@ fn the_last_second_of_9999_cancels_and_no_other_does() {
 
 #[test]
 fn no_debug_text_shows_the_symmetric_key() {
-    let octets = payload("020109 8004DEADBEEF A20702010003020204 83021B58", LISTS);
-    let read = read(&octets, 0..octets.len(), Slots::Filled).unwrap();
-    let payload = CommandPayload {
-        update: read.update,
-        seq_number: seq(7000),
-        plaintext_symmetric_key: read.plaintext_symmetric_key,
-    };
-    let text = format!("{payload:?}");
+    let mode = CredentialsReplacementMode::AnyByContingency;
+    let octets = pre_command(Update { mode, ..recovery_update(&[], &[]) });
+    assert!(octets.windows(32).any(|window| window == [0xEE; 32]));
+    let text = format!("{:?}", Message::decode(&octets).unwrap());
     assert!(text.contains("has_plaintext_symmetric_key: true"), "{text}");
-    assert!(!text.contains("222") && !text.to_lowercase().contains("dead"), "{text}");
+    assert!(!text.contains("238, 238") && !text.to_lowercase().contains("eeee"), "{text}");
 }
 
 #[test]

@@ -81,6 +81,13 @@ fn an_integer_is_not_negative_minimal_and_at_most_2_to_the_63_less_1() {
     check_unsigned(&[2, 2, 1], Err("octet 2: expected 2 more octets of n, found 1"));
 }
 
+#[track_caller]
+fn check_no_cell(octets: &str, expected: &str) {
+    let octets = hex::decode(octets).unwrap();
+    let error = reader(&octets, Lengths::Strict).cell(tag::SEQUENCE, "cell").unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
 #[test]
 fn a_cell_reads_as_written_and_nothing_else_reads_as_a_cell() {
     for cell in eight_cells() {
@@ -88,18 +95,15 @@ fn a_cell_reads_as_written_and_nothing_else_reads_as_a_cell() {
         write_cell(&mut octets, tag::SEQUENCE, cell);
         assert_eq!(reader(&octets, Lengths::Strict).cell(tag::SEQUENCE, "cell"), Ok(cell));
     }
-    #[track_caller]
-    fn check(octets: &str, expected: &str) {
-        let octets = hex::decode(octets).unwrap();
-        let error = reader(&octets, Lengths::Strict).cell(tag::SEQUENCE, "cell").unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-    check("300702010903020780", "octet 4: expected remotePartyRole 0, 1, 2, 3, 4, 5, 6, 7, 8, 127, found 9");
-    check("300702010203020680", "octet 7: expected digitalSignature (0780), keyAgreement (0308) or keyCertSign (0204)");
-    check("3007020102030207C0", "found 07C0");
-    check("300A02010203020780020100", "expected trustAnchorCellUsage absent where it is management");
-    check("300A02010203020780020102", "octet 11: expected cellUsage 0, 1, found 2");
-    check("300902010203020780", "octet 2: expected 9 more octets of cell, found 7");
-    check("3009020102030207800500", "octet 9: expected the end of cell, found 2 more octets");
-    check("310702010203020780", "octet 0: expected cell (0x30), found 0x31");
+    check_no_cell("300702010903020780", "octet 4: expected remotePartyRole 0, 1, 2, 3, 4, 5, 6, 7, 8, 127, found 9");
+    check_no_cell(
+        "300702010203020680",
+        "octet 7: expected digitalSignature (0780), keyAgreement (0308) or keyCertSign (0204)",
+    );
+    check_no_cell("3007020102030207C0", "found 07C0");
+    check_no_cell("300A02010203020780020100", "expected trustAnchorCellUsage absent where it is management");
+    check_no_cell("300A02010203020780020102", "octet 11: expected cellUsage 0, 1, found 2");
+    check_no_cell("300902010203020780", "octet 2: expected 9 more octets of cell, found 7");
+    check_no_cell("3009020102030207800500", "octet 9: expected the end of cell, found 2 more octets");
+    check_no_cell("310702010203020780", "octet 0: expected cell (0x30), found 0x31");
 }

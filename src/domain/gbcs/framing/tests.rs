@@ -57,9 +57,10 @@ fn a_message_ends_in_one_of_four_ways() {
 fn a_mac_header_is_refused_in_the_two_modes_that_have_none() {
     for mode in CredentialsReplacementMode::ALL {
         let octets = with_mode_unchecked(*mode);
-        match mode.is_never_maced() {
-            true => refused(&octets, "expected no MAC Header in modes anyExceptAbnormalRootByRecovery"),
-            false => assert_eq!(Frame::parse(&octets).unwrap().grouping_header_at, 14),
+        if mode.is_never_maced() {
+            refused(&octets, "expected no MAC Header in modes anyExceptAbnormalRootByRecovery");
+        } else {
+            assert_eq!(Frame::parse(&octets).unwrap().grouping_header_at, 14);
         }
     }
 }

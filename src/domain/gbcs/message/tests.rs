@@ -228,7 +228,7 @@ fn deep_nesting_and_huge_lengths_are_refused_at_once() {
     }
     for message in [
         with_payload(&nested),
-        with_payload(&[0x30; PAYLOAD_LEN]),
+        with_payload(&vec![0x30; PAYLOAD_LEN]),
         with_payload(&[&[0x30, 0x84, 0xFF, 0xFF, 0xFF, 0xFF][..], &[0; 300]].concat()),
         vec![0x30; 10_000_000],
         vec![0xDF; MESSAGE_LEN_MAX],

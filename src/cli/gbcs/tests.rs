@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -314,4 +315,24 @@ fn a_name_cannot_act_on_the_terminal_or_pass_for_two() {
     let text = text_of(&pre_command(recovery_update(&certificates, &[])));
     assert!(text.contains(r"subject      OU=\1B[2J\,CN\=x\E2\80\AE"), "{text}");
     assert!(!text.contains('\u{1b}') && text.contains("role         none of the SMKI roles"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn a_certificate_with_changed_octets_never_panics(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..5),
+    ) {
+        let mut certificate = two_certificates()[1].clone();
+        for (at, value) in changes {
+            // The outer framing stays: without it the message is refused before any certificate is read.
+            let at = 4 + at.index(certificate.len() - 4);
+            certificate[at] = value;
+        }
+        let certificates = [certificate];
+        let octets = pre_command(recovery_update(&certificates, &certificates));
+        let shown = Shown::new(&octets, None).unwrap();
+        prop_assert!(text::render(&shown).contains("Replacements (1)"));
+        prop_assert!(json::render(&shown)["certificates"][1]["sha256"].is_string());
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ring::digest::{SHA256, digest};
 use x509_parser::der_parser::asn1_rs::{Any, Tag};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer, X509Certificate, parse_x509_pem};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, parse_x509_pem};
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
@@ -75,7 +75,9 @@ impl Certificate {
         }
         let attribute = |oid: &str| {
             let mut attributes = certificate.subject().iter_attributes();
-            attributes.find(|attribute| attribute.attr_type().to_id_string() == oid).map(|found| found.attr_value())
+            attributes
+                .find(|attribute| attribute.attr_type().to_id_string() == oid)
+                .map(AttributeTypeAndValue::attr_value)
         };
         let role = attribute(ORGANIZATIONAL_UNIT)
             .and_then(|value| std::str::from_utf8(value.data).ok())

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::certificate::{Certificate, sha256};
 use super::{Shown, Verification};
 use crate::domain::gbcs::{
-    AlertPayload, Authentication, CommandPayload, CpvChecks, ExecutionOutcome, Payload, ReplacementOutcome,
-    ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse, TrustAnchorCell, Update,
+    AlertPayload, Authentication, CommandPayload, CpvChecks, ExecutionOutcome, Payload, RemotePartyRole,
+    ReplacementOutcome, ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse, TrustAnchorCell, Update,
 };
 
 pub(super) fn render(shown: &Shown<'_>) -> Value {
@@ -174,7 +174,7 @@ fn certificates(update: &Update<'_>) -> Value {
                 Ok(certificate) => fields.extend(object(json!({
                     "subject": certificate.subject,
                     "issuer": certificate.issuer,
-                    "role": certificate.role.map(|role| role.name()),
+                    "role": certificate.role.map(RemotePartyRole::name),
                     "eui64": certificate.eui64,
                     "keyId": certificate.key_id,
                     "notBefore": certificate.not_before,

@@ -67,7 +67,8 @@ fn mode_meaning(mode: CredentialsReplacementMode) -> &'static str {
 }
 
 fn command(out: &mut String, payload: &CommandPayload<'_>) {
-    let CommandPayload { update, seq_number, plaintext_symmetric_key } = payload;
+    // The counter is the header's: no Command decodes in which they differ.
+    let CommandPayload { update, seq_number: _, plaintext_symmetric_key } = payload;
     let Update {
         mode,
         cpv_checks,
@@ -94,7 +95,6 @@ fn command(out: &mut String, payload: &CommandPayload<'_>) {
         Some(cell) => line!(out, "  authorised by   the key in cell {cell}"),
         None => line!(out, "  authorised by   no cell named: the Access Control Broker's MAC"),
     }
-    line!(out, "  its counter     {seq_number}, to be above the one the Device holds");
     if let Some(floor) = new_floor {
         line!(out, "  counter after   {floor}{}", specialist_text(new_specialist_floors.as_deref()));
     } else if let Some(floors) = new_specialist_floors {

@@ -301,10 +301,9 @@ impl<'a> Reader<'a> {
         expected: &'static str,
         from_code: impl FnOnce(u64) -> Option<T>,
     ) -> Result<T, DecodeError> {
-        let at = self.at;
         let code = self.unsigned(tag, what)?;
         from_code(code).ok_or_else(|| DecodeError::Value {
-            at,
+            at: self.at - unsigned_len(code),
             expected: Cow::Borrowed(expected),
             found: code.to_string(),
         })

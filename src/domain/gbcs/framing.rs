@@ -138,8 +138,9 @@ pub enum Authentication<'a> {
     Mac(&'a [u8; 12]),
 }
 
-/// A message with its framing read and its payload not. Borrows the octets as they came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A message with its framing read and its payload not. Borrows the octets as they came, which its `Debug` leaves out: in
+/// mode 9 there is a symmetric key among them.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The whole message.
     pub octets: &'a [u8],
@@ -219,6 +220,19 @@ impl<'a> Frame<'a> {
             Authentication::SignedAndMac(_, mac) | Authentication::Mac(mac) => Some(mac),
             Authentication::PreCommand | Authentication::Signed(_) => None,
         }
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { octets, header, grouping_header_at, payload, authentication } = self;
+        f.debug_struct("Frame")
+            .field("octets_len", &octets.len())
+            .field("header", header)
+            .field("grouping_header_at", grouping_header_at)
+            .field("payload", payload)
+            .field("authentication", authentication)
+            .finish()
     }
 }
 

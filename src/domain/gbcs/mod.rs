@@ -36,6 +36,9 @@ pub use der::{DecodeError, LengthFault, Lengths};
 pub use framing::{
     Authentication, Cra, DlmsDateTime, EncodeError, Frame, Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX, finish,
 };
-pub use message::{Message, Payload};
+pub use message::{Message, Payload, encode, encode_unsigned};
 pub use outcome::{AlertPayload, ExecutionOutcome, ReplacementOutcome, ResponsePayload};
 pub use template::{Field, FillError, Mismatch, Octet, Template, TemplateError};
+
+#[cfg(test)]
+pub(crate) mod samples;

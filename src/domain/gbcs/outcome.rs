@@ -1,6 +1,5 @@
 //! Pure. What a Device answers (GBCS 13.3, `ResponsePayload` and `AlertPayload`).
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::codes::{
@@ -86,17 +85,13 @@ impl AlertPayload {
         let mut whole = Reader::new(octets, range, Lengths::AsObserved);
         let mut payload = whole.element(tag::SEQUENCE, "AlertPayload")?;
         whole.finish("AlertPayload")?;
-        let at = payload.at();
-        let code = payload.unsigned(tag::INTEGER, "alertCode")?;
-        let code = u32::try_from(code).map_err(|_| DecodeError::Value {
-            at,
-            expected: Cow::Borrowed("alertCode 0 to 4294967295"),
-            found: code.to_string(),
+        let alert_code = payload.coded(tag::INTEGER, "alertCode", "alertCode 0 to 4294967295", |code| {
+            u32::try_from(code).ok().map(AlertCode)
         })?;
         let execution = GeneralizedTime::read(&mut payload)?;
         let outcome = ExecutionOutcome::read(&mut payload)?;
         payload.finish("AlertPayload")?;
-        Ok(Self { alert_code: AlertCode(code), execution, outcome })
+        Ok(Self { alert_code, execution, outcome })
     }
 
     /// Appends the strict DER.

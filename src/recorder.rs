@@ -16,7 +16,7 @@ use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, Reque
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{
-    Actor, ClockJumped, ClockState, Entry, EntryError, Event, Refused, RefusalsFolded, VERSION,
+    Actor, ClockJumped, ClockState, Entry, EntryError, Event, RefusalsFolded, Refused, VERSION,
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
@@ -49,7 +49,9 @@ pub enum CannotRecord {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The ledger token did not sign the checkpoint.
-    #[error("the ledger token does not sign checkpoints: {0}. What was recorded last is durable; start again once the token is there")]
+    #[error(
+        "the ledger token does not sign checkpoints: {0}. What was recorded last is durable; start again once the token is there"
+    )]
     Token(#[from] HsmError),
     /// The checkpoint does not verify.
     #[error("the checkpoint that the ledger token signed does not verify: {0}")]
@@ -323,11 +325,8 @@ impl Recorder {
 
     fn commit(&mut self) -> Result<(), CannotRecord> {
         let queue = std::mem::take(&mut self.queue);
-        let leaves: Vec<Leaf<'_>> = queue
-            .leaves
-            .iter()
-            .map(|leaf| Leaf::new(leaf).map_err(StoreError::from))
-            .collect::<Result<_, _>>()?;
+        let leaves: Vec<Leaf<'_>> =
+            queue.leaves.iter().map(|leaf| Leaf::new(leaf).map_err(StoreError::from)).collect::<Result<_, _>>()?;
         let blobs: Vec<&[u8]> = queue.blobs.iter().map(Vec::as_slice).collect();
         let rows = state::rows(&queue.changes, &*self.store)?;
         let mut derived: Vec<Derived<'_>> = Vec::with_capacity(rows.len() + queue.signatures.len());

@@ -40,7 +40,9 @@ pub enum StateError {
         source: FoldError,
     },
     /// A signature in the store is not the one that the outcome recorded.
-    #[error("entry {outcome}: the signature of intent {intent} is missing or not the one recorded; restore from a backup")]
+    #[error(
+        "entry {outcome}: the signature of intent {intent} is missing or not the one recorded; restore from a backup"
+    )]
     Signature {
         /// The outcome.
         outcome: u64,
@@ -274,7 +276,9 @@ pub fn ledger_verifier(fold: &Fold) -> Result<Option<Verifier>, NoteError> {
 
 fn check_checkpoint(ledger: &dyn Reader, fold: &Fold, head: Head) -> Result<(), StateError> {
     let none = StateError::NoCheckpoint { entries: head.size };
-    let (Some(verifier), Some(newest)) = (ledger_verifier(fold)?, ledger.latest_checkpoint()?) else { return Err(none) };
+    let (Some(verifier), Some(newest)) = (ledger_verifier(fold)?, ledger.latest_checkpoint()?) else {
+        return Err(none);
+    };
     let size = newest.head.size;
     let signed =
         SignedCheckpoint::verify(&newest.note, &verifier).map_err(|source| StateError::Checkpoint { size, source })?;

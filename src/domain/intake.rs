@@ -12,7 +12,7 @@ use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage
 use crate::domain::certificates::x509::Certificate;
 use crate::domain::determination::cms::{self, Ess};
 use crate::domain::determination::document::{
-    DeviceList, Determination, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
+    Determination, DeviceList, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
     Template as DocumentTemplate, Withdrawal, Written,
 };
 use crate::domain::determination::quorum::{Ballot, Count, Electorates, Signature};
@@ -249,7 +249,8 @@ pub fn policy(
     let mut signatures = verified(document.octets(), submission, new, context.at, &mut reasons);
     if let Some(old) = old {
         let under_old = verified(document.octets(), submission, &old.policy, context.at, &mut Reasons::default());
-        signatures.extend(under_old.into_iter().filter(|signature| !signatures.contains(signature)).collect::<Vec<_>>());
+        signatures
+            .extend(under_old.into_iter().filter(|signature| !signatures.contains(signature)).collect::<Vec<_>>());
     }
     let in_force: BTreeSet<DeterminationId> = fold
         .determinations()
@@ -330,7 +331,9 @@ pub fn certificate(
             | Kind::Device { .. }) => {
                 reasons.add(
                     "certificate-kind",
-                    format!("expected an Organisation Certificate of role 01 (recovery), digitalSignature; found {kind}"),
+                    format!(
+                        "expected an Organisation Certificate of role 01 (recovery), digitalSignature; found {kind}"
+                    ),
                 );
                 None
             }
@@ -527,12 +530,7 @@ fn check_scope(
         Some(found) => reasons.demand("devices", found == scope.devices, || {
             format!(
                 "devices: expected {} lines of SHA-256 {} and root {}, found {} lines of SHA-256 {} and root {}",
-                scope.devices.count,
-                scope.devices.sha256,
-                scope.devices.root,
-                found.count,
-                found.sha256,
-                found.root
+                scope.devices.count, scope.devices.sha256, scope.devices.root, found.count, found.sha256, found.root
             )
         }),
     }
@@ -600,11 +598,9 @@ fn check_replacements(
         let Some(certificate) = reasons.take("replacement", parsed.map_err(|error| format!("{place}: {error}"))) else {
             continue;
         };
-        reasons.demand(
-            "replacement-compromised",
-            certificate.certificate().spki_sha256() != compromised_spki,
-            || format!("{place}: the replacement carries the Compromised key"),
-        );
+        reasons.demand("replacement-compromised", certificate.certificate().spki_sha256() != compromised_spki, || {
+            format!("{place}: the replacement carries the Compromised key")
+        });
         let usage = match certificate.kind() {
             Kind::Organisation { usage: Usage::DigitalSignature, .. } => Some(KeyUsage::DigitalSignature),
             Kind::Organisation { usage: Usage::KeyAgreement, .. } => Some(KeyUsage::KeyAgreement),
@@ -661,7 +657,8 @@ fn verified(
     for p7s in submission.signatures {
         let digest = Digest::of(p7s);
         let named = |error: String| format!("signature {digest}: {error}");
-        let Some(file) = reasons.take("signature", cms::verify(p7s, octets, ess).map_err(|error| named(error.to_string())))
+        let Some(file) =
+            reasons.take("signature", cms::verify(p7s, octets, ess).map_err(|error| named(error.to_string())))
         else {
             continue;
         };
@@ -692,9 +689,7 @@ fn quorate<F: Proposed + Form + Clone>(
     let electorate = adopted.policy.electorate();
     let electorates = Electorates { named: electorate, in_force: electorate };
     match Ballot::draft(document.clone()).close(electorates, &verified, context.at) {
-        Ok(ballot) => {
-            Some(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect())
-        }
+        Ok(ballot) => Some(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect()),
         Err((_, fault)) => {
             reasons.0.append(&mut faults.0);
             reasons.add("quorum", fault);

@@ -8,14 +8,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::derived::each_line;
 use super::{
-    Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging,
-    StagingLimits, Store, StoreError, StoredCheckpoint, StoredLeaf,
+    Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
+    StoredCheckpoint, StoredLeaf,
 };
 use crate::domain::fold::RequestFacts;
-use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_hash, sha256};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 
 #[derive(Clone, Debug, Default)]
 struct Tables {

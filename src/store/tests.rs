@@ -171,20 +171,31 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
         let (good, bad) = (list(0..5), b"00DB\n".to_vec());
         let twice = list([1, 2, 2]);
         let unended = list([1]).strip_suffix(b"\n").unwrap().to_vec();
-        append(store, 3, &[&good, &bad, &twice, &unended], &[], &[Derived::Signature { intent: 1, octets: &[7; 64], released: false }])
-            .unwrap();
+        append(
+            store,
+            3,
+            &[&good, &bad, &twice, &unended],
+            &[],
+            &[Derived::Signature { intent: 1, octets: &[7; 64], released: false }],
+        )
+        .unwrap();
         let before = store.head().unwrap();
         let determination = DeterminationId([1; 16]);
         let import = |octets: &[u8]| Derived::List { determination, blob: sha256(octets), parse };
         let intended = row(3, IntentState::Open);
         let first = Derived::Device { key: &key(), device: device(1), row: &intended };
         let mut refused = |last: Derived<'_>, staged: &[Digest], expected: &str| {
-            let derived = [first, Derived::Signature { intent: 2, octets: &[8; 64], released: false }, import(&good), last];
+            let derived =
+                [first, Derived::Signature { intent: 2, octets: &[8; 64], released: false }, import(&good), last];
             let error = append(store, 2, &[b"small"], staged, &derived).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         refused(import(&good), &[uploaded], "device list already");
-        refused(Derived::Signature { intent: 1, octets: &[7; 64], released: false }, &[uploaded], "recorded signature already");
+        refused(
+            Derived::Signature { intent: 1, octets: &[7; 64], released: false },
+            &[uploaded],
+            "recorded signature already",
+        );
         refused(Derived::Released { intent: 9 }, &[uploaded], "no recorded signature");
         let other =
             |octets: &[u8]| Derived::List { determination: DeterminationId([2; 16]), blob: sha256(octets), parse };

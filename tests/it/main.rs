@@ -11,6 +11,4 @@ mod cms;
 mod gbcs_vectors;
 #[path = "support/lab.rs"]
 mod lab;
-#![allow(clippy::unwrap_used, reason = "in tests a failed unwrap is a failed test, in their helpers too")]
-
 mod store;

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use smkid::domain::ledger::merkle::{Leaf, sha256};
 use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
+use smkid::domain::policy::facts::{DeviceFacts, IntentState};
 use smkid::store::sqlite::SqliteStore;
-use smkid::store::{Batch, Derived, DerivedState as _, DeviceFacts, IntentState, Reader as _, StagingLimits, Store as _};
+use smkid::store::{Batch, Derived, DerivedState as _, Reader as _, StagingLimits, Store as _};
 
 const LIMITS: StagingLimits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
 /// Set in the process that is to be killed: the state directory.

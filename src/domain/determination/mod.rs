@@ -14,4 +14,3 @@ pub mod quorum;
 pub mod spki;
 pub mod times;
 pub mod words;
-

@@ -182,6 +182,5 @@ pub fn read_policy(digest: Digest, blobs: &dyn Blobs) -> Result<Policy, FoldErro
         let sum: Digest = sum.parse().map_err(|error| wrong(format!("{path}: {error}")))?;
         files.insert(path.to_owned(), blobs.blob(sum)?);
     }
-    Policy::parse(&files)
-        .map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+    Policy::parse(&files).map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }

@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
 
-use crate::domain::determination::document::{Decision, Determination, Form, Schedule, Scope as DocumentScope, Written};
+use crate::domain::determination::document::{
+    Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
+};
 use crate::domain::gbcs::Template;
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened, Intent,
-    KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened,
+    Intent, KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
@@ -339,11 +341,7 @@ impl Fold {
                 facts.dropped_by_policy = Some(adopted.policy);
             }
         }
-        self.policies.push(Adopted {
-            sequence: adopted.sequence,
-            digest: adopted.policy,
-            policy: Arc::new(policy),
-        });
+        self.policies.push(Adopted { sequence: adopted.sequence, digest: adopted.policy, policy: Arc::new(policy) });
         Ok(())
     }
 
@@ -455,12 +453,7 @@ impl Fold {
         Ok(())
     }
 
-    fn resolve(
-        &mut self,
-        intent: u64,
-        result: &SignResult,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), FoldError> {
+    fn resolve(&mut self, intent: u64, result: &SignResult, changes: &mut Vec<Change>) -> Result<(), FoldError> {
         if self.certifications.remove(&intent).is_some() {
             return Ok(());
         }

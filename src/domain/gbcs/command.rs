@@ -73,7 +73,10 @@ impl Update<'_> {
             std::iter::once((change.role.to_string(), change.floor.get()))
                 .chain(special.map(move |special| top_up(change.role.name(), special)))
         });
-        own.into_iter().chain(own_special.map(|special| top_up("the authorising role", special))).chain(others).collect()
+        own.into_iter()
+            .chain(own_special.map(|special| top_up("the authorising role", special)))
+            .chain(others)
+            .collect()
     }
 }
 

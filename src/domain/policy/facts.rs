@@ -174,8 +174,7 @@ pub enum IntentState {
 
 impl IntentState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Open, Self::Signed, Self::Failed, Self::NotSigned, Self::Unknown, Self::Left];
+    pub const ALL: [Self; 6] = [Self::Open, Self::Signed, Self::Failed, Self::NotSigned, Self::Unknown, Self::Left];
 }
 
 /// The last intent for a Device with a key.

@@ -5,16 +5,13 @@ use std::ops::{ControlFlow, Range};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::super::{
-    DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint,
-    StoredLeaf,
-};
+use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
-use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::fold::RequestFacts;
-use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
 const LEAVES_A_STATEMENT: u64 = 4096;

@@ -72,7 +72,8 @@ pub(super) const DERIVED: [Table; 5] = [
         name: "request",
         key: "id",
         columns: "id, asked, first_batch, last_batch",
-        definition: "(id BLOB PRIMARY KEY, asked BLOB NOT NULL, first_batch INTEGER NOT NULL, last_batch INTEGER NOT NULL)
+        definition:
+            "(id BLOB PRIMARY KEY, asked BLOB NOT NULL, first_batch INTEGER NOT NULL, last_batch INTEGER NOT NULL)
             STRICT, WITHOUT ROWID",
     },
 ];

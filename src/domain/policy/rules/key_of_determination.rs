@@ -8,20 +8,14 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     };
     let Some(key) = facts.key else { return Err(Refusal::KeyUnknown { key: label.clone() }) };
     if key.record.label != *label || key.record.spki_sha256 != *determined {
-        return Err(Refusal::KeyDiffers {
-            key: label.clone(),
-            determined: *determined,
-            found: key.record.spki_sha256,
-        });
+        return Err(Refusal::KeyDiffers { key: label.clone(), determined: *determined, found: key.record.spki_sha256 });
     }
     Ok(())
 }
 
 pub(super) fn check_certificate(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     match facts.key {
-        Some(key) if key.certificate.is_none() => {
-            Err(Refusal::KeyWithoutCertificate { key: key.record.label.clone() })
-        }
+        Some(key) if key.certificate.is_none() => Err(Refusal::KeyWithoutCertificate { key: key.record.label.clone() }),
         Some(_) | None => Ok(()),
     }
 }

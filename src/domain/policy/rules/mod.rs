@@ -155,7 +155,9 @@ pub enum Refusal {
     NotTheTemplate { template: TemplateName, mismatch: Mismatch },
     #[error("the pre-command comes from {found}; the certificate of key {key} is {expected}'s")]
     Originator { key: KeyLabel, expected: PartyId, found: PartyId },
-    #[error("counter {found} is not above {base}, the highest known for this key and Device: a Device would take it for a replay")]
+    #[error(
+        "counter {found} is not above {base}, the highest known for this key and Device: a Device would take it for a replay"
+    )]
     CounterTooLow { base: u64, found: u64 },
     #[error("counter {found} is more than {step_max} above {base}; the policy permits no greater step")]
     CounterTooHigh { base: u64, found: u64, step_max: u64 },
@@ -167,11 +169,15 @@ pub enum Refusal {
     Rate { limit: u64, used: u64 },
     #[error("a command for Device {device} is being signed (intent {intent})")]
     InFlight { device: DeviceId, intent: u64 },
-    #[error("Device {device} has a signed command under this determination (intent {intent}); ask for it by its request")]
+    #[error(
+        "Device {device} has a signed command under this determination (intent {intent}); ask for it by its request"
+    )]
     AlreadySigned { device: DeviceId, intent: u64 },
     #[error("what became of the command for Device {device} is unknown (intent {intent}); settle it first")]
     OutcomeUnknown { device: DeviceId, intent: u64 },
-    #[error("the command for Device {device} was left as unknown (intent {intent}); a new counter needs a new determination")]
+    #[error(
+        "the command for Device {device} was left as unknown (intent {intent}); a new counter needs a new determination"
+    )]
     LeftUnknown { device: DeviceId, intent: u64 },
     #[error("nothing about Device {device} is unknown: there is nothing to sign again")]
     NothingUnknown { device: DeviceId },
@@ -291,9 +297,7 @@ pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let out_of_scope = || {
-        vec![Refusal::DeviceOutOfScope { id: facts.batch.determination_id, device: facts.device }]
-    };
+    let out_of_scope = || vec![Refusal::DeviceOutOfScope { id: facts.batch.determination_id, device: facts.device }];
     let listed = facts.listed.ok_or_else(out_of_scope)?;
     let scope = facts.batch.scope().ok_or_else(out_of_scope)?;
     let template = scope.templates.get(&listed.template).ok_or_else(out_of_scope)?;

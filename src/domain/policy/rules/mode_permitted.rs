@@ -16,8 +16,7 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let (Some(key), Some(scope)) = (facts.key, facts.scope()) else { return Ok(()) };
     let label = &key.record.label;
     let of_policy = facts.policy.key(label).map(|key| key.modes.clone()).unwrap_or_default();
-    let permitted: Vec<u8> =
-        of_policy.into_iter().filter(|mode| Some(*mode) == mode_of(key.record.use_)).collect();
+    let permitted: Vec<u8> = of_policy.into_iter().filter(|mode| Some(*mode) == mode_of(key.record.use_)).collect();
     for template in scope.templates.values() {
         let mode = template.mode().code();
         if !permitted.contains(&mode) {

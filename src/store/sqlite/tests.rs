@@ -198,7 +198,7 @@ fn an_edited_row_of_derived_state_is_named() {
     );
     check("UPDATE signature SET released = 1", "UPDATE signature SET released = 0", "table signature");
     check(
-        "INSERT INTO request VALUES (zeroblob(16), zeroblob(32), 1, 2), zeroblob(32), 0, 0, 0, 1)",
+        "INSERT INTO request VALUES (zeroblob(16), zeroblob(32), 1, 2)",
         "DELETE FROM request",
         "ledger makes nothing",
     );

@@ -1,5 +1,7 @@
 //! The policies in `keys-policy/`: the example is one, and each file of `refused/` laid over it is none.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a failed unwrap is a failed test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +51,6 @@ fn each_file_in_refused_is_refused_for_the_reason_that_it_names() {
         let mut files = example();
         files.insert(replaced.to_owned(), octets.clone());
         let errors = Policy::parse(&files).expect_err(&path.display().to_string());
-
         assert!(
             errors.iter().any(|error| error.to_string().contains(reason)),
             "{}: expected {reason:?}, found {errors:#?}",

@@ -186,7 +186,17 @@ fn a_file_has_its_greatest_length_and_not_one_octet_more() {
     files.get_mut("guidance.toml").unwrap().resize(files::FILE_LEN_MAX, b'\n');
     policy(&files);
     files.get_mut("guidance.toml").unwrap().push(b'\n');
-    assert!(errors(&files)[0].contains("at most 4194304 octets, found 4194305"));
+    assert!(errors(&files)[0].contains("at most 262144 octets, found 262145"));
+}
+
+#[test]
+fn a_file_of_anchors_without_any_is_refused() {
+    for (octets, found) in [("", "an empty file"), ("\n \n", "an empty file"), ("# none\n", "certificate 1")] {
+        let mut files = example();
+        files.insert("anchors/people.pem".into(), octets.into());
+        let errors = errors(&files);
+        assert!(errors.len() == 1 && errors[0].contains(found), "{octets:?}: {errors:?}");
+    }
 }
 
 proptest::proptest! {

@@ -18,7 +18,8 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Quorum, QuorumError};
 use crate::domain::determination::spki;
 use crate::domain::names::{
-    AccountName, Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, SecParty, ShareName, TokenName,
+    AccountName, Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, PersonId, ProfileId, Purpose, SecParty,
+    ShareName, TokenName,
 };
 use crate::domain::time::{Timestamp, Window};
 
@@ -238,7 +239,7 @@ struct CriterionForm {
 #[serde(deny_unknown_fields)]
 struct ProcedureForm {
     version: Spanned<u32>,
-    id: FactorId,
+    id: ProfileId,
     title: Prose,
 }
 
@@ -429,7 +430,7 @@ const DEVICE_CA: &str = "anchors/device-ca.pem";
 pub const NAMES: [&str; 9] = [POLICY, KEYS, PERSONS, CUSTODIANS, GUIDANCE, PEOPLE, ROOT_OCA, ISSUING_OCA, DEVICE_CA];
 
 /// The id in `procedure/ID.toml`.
-fn procedure_id(path: &str) -> Option<FactorId> {
+fn procedure_id(path: &str) -> Option<ProfileId> {
     path.strip_prefix("procedure/")?.strip_suffix(".toml")?.parse().ok()
 }
 

@@ -67,6 +67,8 @@ fn a_proposer_is_a_person_in_force() {
 fn each_factor_that_must_be_considered_is() {
     check(|d| drop(d.factors.remove(0)), &["devices-affected must be considered and is not"]);
     check(|d| drop(d.factors.remove(2)), &["compromise-confirmed must be considered"]);
+    check(|d| d.factors[2].weight = Weight::Towards, &["compromise-confirmed: expected weight \"met\""]);
+    check(|d| d.factors[0].weight = Weight::Met, &["devices-affected: expected weight \"towards\", \"against\""]);
     check(|d| d.factors[0].id = "stays-unreachable".parse().unwrap(), &["devices-affected must be considered"]);
     check(
         |d| {

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod domain;
+pub mod exercise;
 pub mod hsm;
 pub mod recorder;
 pub mod state;

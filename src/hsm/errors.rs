@@ -46,9 +46,13 @@ impl Class {
     /// What an operator is told to do.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::RetryOnNewSession => "another session is tried by itself; if it persists, look at the token's session limit",
+            Self::RetryOnNewSession => {
+                "another session is tried by itself; if it persists, look at the token's session limit"
+            }
             Self::LogInAgain => "the worker is replaced and logs in again while the activation lasts",
-            Self::ReplaceWorker => "the worker is replaced; if it persists, check the token, its connection and its vendor's log",
+            Self::ReplaceWorker => {
+                "the worker is replaced; if it persists, check the token, its connection and its vendor's log"
+            }
             Self::OperatorMustAct => "put the token right, then activate it again; nothing is tried by itself",
             Self::OurFault => "report this with the daemon's log: the call should not have been made",
         }
@@ -117,7 +121,9 @@ pub enum HsmError {
         flag: String,
     },
     /// The PIN was refused. It is not offered again.
-    #[error("the token refused its PIN ({rv}). It was offered once and is not offered again until an operator activates anew")]
+    #[error(
+        "the token refused its PIN ({rv}). It was offered once and is not offered again until an operator activates anew"
+    )]
     PinRefused {
         /// What C_Login answered.
         rv: String,
@@ -154,7 +160,9 @@ pub enum HsmError {
         count: usize,
     },
     /// A key has an attribute that no key of ours may have.
-    #[error("key {label}: expected {attribute} {expected}, found {found}. The key is not used; make a new one at a ceremony")]
+    #[error(
+        "key {label}: expected {attribute} {expected}, found {found}. The key is not used; make a new one at a ceremony"
+    )]
     KeyUnfit {
         /// The key.
         label: KeyLabel,
@@ -166,7 +174,9 @@ pub enum HsmError {
         found: String,
     },
     /// The public key on the token is not the one known.
-    #[error("key {label}: expected the public key whose SPKI has SHA-256 {expected}, found {found}. The key is not used")]
+    #[error(
+        "key {label}: expected the public key whose SPKI has SHA-256 {expected}, found {found}. The key is not used"
+    )]
     KeyDiffers {
         /// The key.
         label: KeyLabel,
@@ -176,7 +186,9 @@ pub enum HsmError {
         found: Digest,
     },
     /// The token carries no genesis.
-    #[error("the token carries no genesis: expected {expected}. Its keys are not used. Is it the token of this ledger's ceremony?")]
+    #[error(
+        "the token carries no genesis: expected {expected}. Its keys are not used. Is it the token of this ledger's ceremony?"
+    )]
     GenesisAbsent {
         /// The leaf hash of our genesis entry.
         expected: Digest,
@@ -190,7 +202,9 @@ pub enum HsmError {
         found: String,
     },
     /// A genesis is written once.
-    #[error("the token carries a genesis already: {found}. It is written once; a token that changes ledgers is initialised anew")]
+    #[error(
+        "the token carries a genesis already: {found}. It is written once; a token that changes ledgers is initialised anew"
+    )]
     GenesisExists {
         /// What the data object holds, in hexadecimal.
         found: String,
@@ -229,7 +243,9 @@ pub enum HsmError {
         found: usize,
     },
     /// The module's signature does not verify under the key's public key. It is withheld.
-    #[error("key {0}: the token's signature does not verify under its public key. It is withheld; take the token out of use")]
+    #[error(
+        "key {0}: the token's signature does not verify under its public key. It is withheld; take the token out of use"
+    )]
     WrongSignature(KeyLabel),
     /// A call ran for longer than its deadline, or the worker gave no sign of life for as long.
     #[error("{call} gave no answer within {deadline_ms} ms; the worker is killed")]
@@ -261,7 +277,9 @@ pub enum HsmError {
     #[error("the token is locked; activate it first")]
     Locked,
     /// Too much is waiting already.
-    #[error("{waiting} items wait for this token and {more} more would pass the limit of {limit}; wait for some to finish")]
+    #[error(
+        "{waiting} items wait for this token and {more} more would pass the limit of {limit}; wait for some to finish"
+    )]
     QueueFull {
         /// Items that wait.
         waiting: usize,

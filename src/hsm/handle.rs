@@ -27,11 +27,11 @@ use tokio::sync::oneshot;
 use super::errors::{Certainty, HsmError};
 use super::kinds::Kind;
 use super::protocol::{
-    self, Answer, BATCH_ITEMS_MAX, BATCH_OCTETS_MAX, FrameError, FromWorker, Item, Manage, Managed, OCTETS_LEN_MAX, Setup,
-    ToWorker,
+    self, Answer, BATCH_ITEMS_MAX, BATCH_OCTETS_MAX, FrameError, FromWorker, Item, Manage, Managed, OCTETS_LEN_MAX,
+    Setup, ToWorker,
 };
 use super::verify::{Pool, PublicPoint};
-use super::{ExpectedKey, Expectations, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
+use super::{Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, TokenName};
 use crate::domain::time::Timestamp;
 
@@ -568,7 +568,10 @@ impl Batch {
     /// Verifies a signature with the second implementation; what does not verify is not released.
     fn verify(&self, n: usize, signature: [u8; 64]) {
         let good = self.point.verifies(self.items[n].octets(), &signature);
-        self.give(n, if good { Outcome::Signed(signature) } else { Outcome::Failed(HsmError::WrongSignature(self.key.clone())) });
+        self.give(
+            n,
+            if good { Outcome::Signed(signature) } else { Outcome::Failed(HsmError::WrongSignature(self.key.clone())) },
+        );
     }
 }
 
@@ -823,7 +826,8 @@ impl Keeper {
             let _ = child.kill();
             wait(&mut child, BURIAL).is_some()
         };
-        let status = child.try_wait().ok().flatten().map_or_else(|| "not gone yet".to_owned(), |status| status.to_string());
+        let status =
+            child.try_wait().ok().flatten().map_or_else(|| "not gone yet".to_owned(), |status| status.to_string());
         let why = match why {
             HsmError::WorkerEnded { .. } => HsmError::WorkerEnded { status },
             other => other,

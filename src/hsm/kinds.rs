@@ -66,7 +66,9 @@ pub fn permitted(use_: KeyUse, kind: Kind, octets: &[u8], facts: Facts<'_>) -> R
     match (use_, kind) {
         (KeyUse::Recovery, Kind::Command) => command(octets, MODE_RECOVERY),
         (KeyUse::Contingency, Kind::Command) => command(octets, MODE_CONTINGENCY),
-        (KeyUse::Recovery | KeyUse::Contingency, Kind::CertificationRequest) => certification_request(octets, facts.spki),
+        (KeyUse::Recovery | KeyUse::Contingency, Kind::CertificationRequest) => {
+            certification_request(octets, facts.spki)
+        }
         (KeyUse::Ledger, Kind::Checkpoint) => checkpoint(octets, facts.origin),
         (KeyUse::Ledger, Kind::Command | Kind::CertificationRequest)
         | (KeyUse::Recovery | KeyUse::Contingency, Kind::Checkpoint) => Err(KindError::Use { use_, kind }),
@@ -96,14 +98,14 @@ fn command(octets: &[u8], mode: u8) -> Result<(), KindError> {
             return Err(wrong(offset, expected.to_owned()));
         }
     }
-    let (content_at, len) = ber_len(octets, 32).ok_or_else(|| wrong(32, "a definite length of least octets".to_owned()))?;
+    let (content_at, len) =
+        ber_len(octets, 32).ok_or_else(|| wrong(32, "a definite length of least octets".to_owned()))?;
     if octets.len() - content_at != len {
         return Err(wrong(32, format!("the length {}, of all that follows", octets.len() - content_at)));
     }
     // CommandPayload and AuthorisingRemotePartyControl are SEQUENCEs; the mode is the first element of the latter.
-    let payload = sequence(octets, content_at, octets.len()).ok_or_else(|| {
-        wrong(content_at, "a SEQUENCE that ends with the octets (CommandPayload)".to_owned())
-    })?;
+    let payload = sequence(octets, content_at, octets.len())
+        .ok_or_else(|| wrong(content_at, "a SEQUENCE that ends with the octets (CommandPayload)".to_owned()))?;
     let control = match octets.get(payload) {
         Some(0x30) => ber_len(octets, payload + 1).map(|(at, _)| at),
         Some(_) | None => None,
@@ -117,8 +119,11 @@ fn command(octets: &[u8], mode: u8) -> Result<(), KindError> {
 
 /// CertificationRequestInfo: version 0, and the public key of the very key that signs (RFC 2986 4.1).
 fn certification_request(octets: &[u8], spki: &[u8]) -> Result<(), KindError> {
-    let wrong =
-        |offset: usize, expected: &str| KindError::Form { kind: Kind::CertificationRequest, offset, expected: expected.to_owned() };
+    let wrong = |offset: usize, expected: &str| KindError::Form {
+        kind: Kind::CertificationRequest,
+        offset,
+        expected: expected.to_owned(),
+    };
     let version = sequence(octets, 0, octets.len()).ok_or_else(|| wrong(0, "a SEQUENCE that ends with the octets"))?;
     if octets.get(version..version + 3) != Some(&[0x02, 0x01, 0x00]) {
         return Err(wrong(version, "02 01 00, version 0"));
@@ -137,7 +142,11 @@ fn certification_request(octets: &[u8], spki: &[u8]) -> Result<(), KindError> {
 
 /// Exactly three lines: origin, size, root in base64 (C2SP tlog-checkpoint).
 fn checkpoint(octets: &[u8], origin: Option<&Origin>) -> Result<(), KindError> {
-    let wrong = |offset: usize, expected: &str| KindError::Form { kind: Kind::Checkpoint, offset, expected: expected.to_owned() };
+    let wrong = |offset: usize, expected: &str| KindError::Form {
+        kind: Kind::Checkpoint,
+        offset,
+        expected: expected.to_owned(),
+    };
     let origin = origin.ok_or_else(|| wrong(0, "no checkpoint: this worker was given no ledger's origin"))?.as_str();
     let line_end = |from: usize, expected: &str| {
         octets[from..].iter().position(|octet| *octet == b'\n').map(|at| from + at).ok_or_else(|| wrong(from, expected))
@@ -148,9 +157,8 @@ fn checkpoint(octets: &[u8], origin: Option<&Origin>) -> Result<(), KindError> {
     }
     let second = line_end(first + 1, "a line: the size")?;
     let size = &octets[first + 1..second];
-    let decimal = (1..=19).contains(&size.len())
-        && size.iter().all(u8::is_ascii_digit)
-        && (size.len() == 1 || size[0] != b'0');
+    let decimal =
+        (1..=19).contains(&size.len()) && size.iter().all(u8::is_ascii_digit) && (size.len() == 1 || size[0] != b'0');
     if !decimal {
         return Err(wrong(first + 1, "a decimal number without leading zeros"));
     }

@@ -49,10 +49,9 @@ impl LoggedIn {
         if !module.get_mechanism_list(slot).map_err(fault)?.contains(&MechanismType::ECDSA) {
             return Err(HsmError::MechanismAbsent { mechanism: "CKM_ECDSA".to_owned() });
         }
-        for (set, flag) in [
-            (info.user_pin_locked(), "CKF_USER_PIN_LOCKED"),
-            (info.user_pin_final_try(), "CKF_USER_PIN_FINAL_TRY"),
-        ] {
+        for (set, flag) in
+            [(info.user_pin_locked(), "CKF_USER_PIN_LOCKED"), (info.user_pin_final_try(), "CKF_USER_PIN_FINAL_TRY")]
+        {
             if set {
                 return Err(HsmError::PinAtRisk { flag: flag.to_owned() });
             }
@@ -116,15 +115,12 @@ impl LoggedIn {
         let point = self.public_point(label, public)?;
         let found = point.to_spki();
         match spki {
-            Some(known) if *known != found => Err(HsmError::KeyDiffers {
-                label: label.clone(),
-                expected: sha256(known),
-                found: sha256(&found),
-            }),
-            Some(_) | None => Ok((
-                KeyReport { label: label.clone(), id: *id, use_: *use_, spki: found },
-                KeyHandle(private),
-            )),
+            Some(known) if *known != found => {
+                Err(HsmError::KeyDiffers { label: label.clone(), expected: sha256(known), found: sha256(&found) })
+            }
+            Some(_) | None => {
+                Ok((KeyReport { label: label.clone(), id: *id, use_: *use_, spki: found }, KeyHandle(private)))
+            }
         }
     }
 
@@ -135,9 +131,7 @@ impl LoggedIn {
         let by_id = self.find(&[Attribute::Class(class), Attribute::Id(id.octets().to_vec())])?;
         match (by_label.as_slice(), by_id.as_slice()) {
             ([one], [same]) if one == same => Ok(*one),
-            ([], _) | (_, []) => {
-                Err(HsmError::KeyAbsent { label: label.clone(), id, class: class_name.to_owned() })
-            }
+            ([], _) | (_, []) => Err(HsmError::KeyAbsent { label: label.clone(), id, class: class_name.to_owned() }),
             (labelled, identified) => {
                 let mut all: Vec<_> = labelled.iter().chain(identified).map(ObjectHandle::handle).collect();
                 all.sort_unstable();
@@ -216,7 +210,8 @@ impl LoggedIn {
 
     fn public_point(&self, label: &KeyLabel, key: ObjectHandle) -> Result<PublicPoint, HsmError> {
         let attributes = self.life.get_attributes(key, &[AttributeType::EcPoint]).map_err(fault)?;
-        let octets = attributes.iter().find_map(|a| if let Attribute::EcPoint(octets) = a { Some(octets) } else { None });
+        let octets =
+            attributes.iter().find_map(|a| if let Attribute::EcPoint(octets) = a { Some(octets) } else { None });
         // CKA_EC_POINT is a DER OCTET STRING around the point (PKCS#11 3.1, 6.3.3); some modules leave the wrapping away.
         octets
             .and_then(|octets| PublicPoint::from_octets(octets.strip_prefix(&[0x04, 0x41]).unwrap_or(octets)))
@@ -271,9 +266,7 @@ impl LoggedIn {
                 &[&private[..], &name].concat(),
             )
             .map_err(fault)
-            .and_then(|_| {
-                self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None })
-            });
+            .and_then(|_| self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None }));
         if made.is_err() {
             for orphan in self.find(&[Attribute::Id(id.octets().to_vec())])? {
                 self.life.destroy_object(orphan).map_err(fault)?;
@@ -289,7 +282,9 @@ impl LoggedIn {
         let mut values = Vec::new();
         for handle in self.find(&data_template(label))? {
             let attributes = self.life.get_attributes(handle, &[AttributeType::Value]).map_err(fault)?;
-            values.extend(attributes.into_iter().filter_map(|a| if let Attribute::Value(v) = a { Some(v) } else { None }));
+            values.extend(
+                attributes.into_iter().filter_map(|a| if let Attribute::Value(v) = a { Some(v) } else { None }),
+            );
         }
         values.dedup();
         match values.len() {
@@ -371,7 +366,11 @@ fn find_token(module: &Pkcs11, label: &str, serial: &str) -> Result<(Slot, Token
                 matching.push((slot, info));
             }
             Ok(info) if info.token_initialized() => {
-                seen.push(format!("{:?} with serial number {:?}", trimmed(info.label()), trimmed(info.serial_number())));
+                seen.push(format!(
+                    "{:?} with serial number {:?}",
+                    trimmed(info.label()),
+                    trimmed(info.serial_number())
+                ));
             }
             Ok(_) => {}
             // A slot that cannot be read, by cryptoki's strictness or the module's, does not hide the others (trap).
@@ -499,7 +498,9 @@ fn describe(rv: RvError) -> (String, Class, &'static str) {
         RvError::EncryptedDataLenRange => ("CKR_ENCRYPTED_DATA_LEN_RANGE", OurFault, OURS),
         RvError::FunctionCanceled => ("CKR_FUNCTION_CANCELED", RetryOnNewSession, SESSION),
         RvError::FunctionNotParallel => ("CKR_FUNCTION_NOT_PARALLEL", OurFault, OURS),
-        RvError::FunctionNotSupported => ("CKR_FUNCTION_NOT_SUPPORTED", OperatorMustAct, "the module lacks this function"),
+        RvError::FunctionNotSupported => {
+            ("CKR_FUNCTION_NOT_SUPPORTED", OperatorMustAct, "the module lacks this function")
+        }
         RvError::CurveNotSupported => ("CKR_CURVE_NOT_SUPPORTED", OperatorMustAct, "the token does not know P-256"),
         RvError::KeyHandleInvalid => ("CKR_KEY_HANDLE_INVALID", ReplaceWorker, GONE),
         RvError::KeySizeRange => ("CKR_KEY_SIZE_RANGE", OurFault, OURS),
@@ -508,9 +509,11 @@ fn describe(rv: RvError) -> (String, Class, &'static str) {
         RvError::KeyChanged => ("CKR_KEY_CHANGED", OurFault, OURS),
         RvError::KeyNeeded => ("CKR_KEY_NEEDED", OurFault, OURS),
         RvError::KeyIndigestible => ("CKR_KEY_INDIGESTIBLE", OurFault, OURS),
-        RvError::KeyFunctionNotPermitted => {
-            ("CKR_KEY_FUNCTION_NOT_PERMITTED", OperatorMustAct, "the key's attributes are not those checked at activation")
-        }
+        RvError::KeyFunctionNotPermitted => (
+            "CKR_KEY_FUNCTION_NOT_PERMITTED",
+            OperatorMustAct,
+            "the key's attributes are not those checked at activation",
+        ),
         RvError::KeyNotWrappable => ("CKR_KEY_NOT_WRAPPABLE", OurFault, OURS),
         RvError::KeyUnextractable => ("CKR_KEY_UNEXTRACTABLE", OurFault, OURS),
         RvError::MechanismInvalid => ("CKR_MECHANISM_INVALID", OperatorMustAct, "the token does not offer CKM_ECDSA"),
@@ -548,7 +551,9 @@ fn describe(rv: RvError) -> (String, Class, &'static str) {
             ("CKR_USER_ALREADY_LOGGED_IN", ReplaceWorker, "the module was logged in before we did")
         }
         RvError::UserNotLoggedIn => ("CKR_USER_NOT_LOGGED_IN", LogInAgain, "the token has ended the login"),
-        RvError::UserPinNotInitialized => ("CKR_USER_PIN_NOT_INITIALIZED", OperatorMustAct, "the token has no user PIN"),
+        RvError::UserPinNotInitialized => {
+            ("CKR_USER_PIN_NOT_INITIALIZED", OperatorMustAct, "the token has no user PIN")
+        }
         RvError::UserTypeInvalid => ("CKR_USER_TYPE_INVALID", OurFault, OURS),
         RvError::UserAnotherAlreadyLoggedIn => {
             ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", OperatorMustAct, "a security officer is logged in")
@@ -588,7 +593,11 @@ fn describe(rv: RvError) -> (String, Class, &'static str) {
         }
         // Nobody but the vendor knows these: nothing is assumed, and a new process is the only cure there may be.
         RvError::VendorDefined(code) | RvError::UnknownErrorCode(code) => {
-            return (format!("0x{code:08x}"), ReplaceWorker, "a code of the vendor's own: see the vendor's documentation");
+            return (
+                format!("0x{code:08x}"),
+                ReplaceWorker,
+                "a code of the vendor's own: see the vendor's documentation",
+            );
         }
     };
     (name.to_owned(), class, cause)

@@ -300,7 +300,8 @@ pub fn receive_mark(from: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut octet)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let absent = || io::Error::new(io::ErrorKind::InvalidData, "expected the mark, found none: is this a worker's socket?");
+    let absent =
+        || io::Error::new(io::ErrorKind::InvalidData, "expected the mark, found none: is this a worker's socket?");
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(mut fds) = message {
             return fds.next().ok_or_else(absent);

@@ -141,7 +141,9 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     let (calls, waiting) = mpsc::channel();
     let manager = {
         let shared = shared.clone();
-        thread::Builder::new().name("manage".to_owned()).spawn(move || shared.manage(token, &setup, &report, &waiting))?
+        thread::Builder::new()
+            .name("manage".to_owned())
+            .spawn(move || shared.manage(token, &setup, &report, &waiting))?
     };
 
     let ended = shared.read(&mut from_daemon, &calls, &mut buffer);
@@ -176,7 +178,6 @@ fn read_pin(from: &mut UnixStream) -> Result<SecretString, WorkerError> {
     let pin = std::str::from_utf8(pin).map_err(|_| WorkerError::Pin)?;
     Ok(SecretString::from(pin.to_owned()))
 }
-
 
 /// A key that may be signed with.
 struct Key {
@@ -319,11 +320,8 @@ impl Shared {
                 ToWorker::Fence { generation } => {
                     self.generation.fetch_max(generation, Ordering::SeqCst);
                     // After the store above a signer either sees the fence, or is seen here.
-                    let in_flight = self
-                        .slots
-                        .iter()
-                        .filter_map(|slot| slot.seq.load(Ordering::SeqCst).checked_sub(1))
-                        .collect();
+                    let in_flight =
+                        self.slots.iter().filter_map(|slot| slot.seq.load(Ordering::SeqCst).checked_sub(1)).collect();
                     self.send(&FromWorker::Fenced { generation, in_flight })?;
                 }
                 ToWorker::Manage { call, what } => {

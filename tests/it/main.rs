@@ -1,1 +1,4 @@
 //! The one integration crate.
+
+mod hsm;
+mod support;

@@ -244,9 +244,12 @@ enum Outgoing {
 #[derive(Default)]
 struct Open {
     frames: BTreeMap<u64, Frame>,
-    calls: HashMap<u64, Box<dyn FnOnce(Result<Managed, HsmError>) + Send>>,
+    calls: HashMap<u64, Finish>,
     fences: VecDeque<(u64, oneshot::Sender<Result<FenceAck, HsmError>>)>,
 }
+
+/// Takes the answer to a call.
+type Finish = Box<dyn FnOnce(Result<Managed, HsmError>) + Send>;
 
 /// A part of a batch that went out as one frame: items `first..first + answered.len()` of it.
 struct Frame {

@@ -110,7 +110,7 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     }
     let pin = read_pin(&mut from_daemon)?;
 
-    let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?)?);
+    let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?));
     shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));
 
     let opened = shared.calling(MANAGE_SLOT, "activation", || {
@@ -234,8 +234,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(setup: &Setup, mark: OwnedFd, to_daemon: UnixStream) -> Result<Self, WorkerError> {
-        Ok(Self {
+    fn new(setup: &Setup, mark: OwnedFd, to_daemon: UnixStream) -> Self {
+        Self {
             started: Instant::now(),
             slots: (0..=setup.sessions).map(|_| Slot::default()).collect(),
             generation: AtomicU64::new(0),
@@ -247,7 +247,7 @@ impl Shared {
             keys: Mutex::default(),
             origin: setup.origin.clone(),
             to_daemon: Mutex::new((to_daemon, Vec::new())),
-        })
+        }
     }
 
     fn send(&self, message: &FromWorker) -> Result<(), FrameError> {

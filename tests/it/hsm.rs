@@ -65,10 +65,10 @@ impl Made {
     fn start(&self, config: TokenConfig) -> Token {
         Token::start(config, pin(), self.expectations()).unwrap().0
     }
+}
 
-    fn refused(&self, config: TokenConfig, expectations: Expectations) -> HsmError {
-        Token::start(config, pin(), expectations).map(|_| ()).unwrap_err()
-    }
+fn refused(config: TokenConfig, expectations: Expectations) -> HsmError {
+    Token::start(config, pin(), expectations).map(|_| ()).unwrap_err()
 }
 
 /// The signed range of a command of this mode, as long as a real one of eight replacements (GBCS 13.3).
@@ -178,7 +178,7 @@ fn signs_what_openssl_verifies_each_key_its_own_kinds_and_nothing_else() {
     };
     assert!(openssl_verifies(made.hsm.dir(), &made.ledger.spki, CHECKPOINT, &signature));
 
-    let refused = |key: &str, kind, octets: &[u8]| match sign_one(&token, key, kind, octets) {
+    let not_of_its_kind = |key: &str, kind, octets: &[u8]| match sign_one(&token, key, kind, octets) {
         Outcome::Failed(error @ HsmError::Kind { .. }) => {
             assert_eq!(error.certainty(), Certainty::NothingSigned);
             let HsmError::Kind { why, .. } = error else { unreachable!() };
@@ -187,14 +187,17 @@ fn signs_what_openssl_verifies_each_key_its_own_kinds_and_nothing_else() {
         other => panic!("expected a refusal, found {other:?}"),
     };
     let by_use = |use_, kind| KindError::Use { use_, kind };
-    assert_eq!(refused("recovery", Kind::Checkpoint, CHECKPOINT), by_use(KeyUse::Recovery, Kind::Checkpoint));
-    assert_eq!(refused("ledger", Kind::Command, &command(8, 1)), by_use(KeyUse::Ledger, Kind::Command));
-    assert!(matches!(refused("recovery", Kind::Command, CHECKPOINT), KindError::Form { .. }));
-    assert!(matches!(refused("recovery", Kind::Command, &command(9, 1)), KindError::Form { .. }));
+    assert_eq!(not_of_its_kind("recovery", Kind::Checkpoint, CHECKPOINT), by_use(KeyUse::Recovery, Kind::Checkpoint));
+    assert_eq!(not_of_its_kind("ledger", Kind::Command, &command(8, 1)), by_use(KeyUse::Ledger, Kind::Command));
+    assert!(matches!(not_of_its_kind("recovery", Kind::Command, CHECKPOINT), KindError::Form { .. }));
+    assert!(matches!(not_of_its_kind("recovery", Kind::Command, &command(9, 1)), KindError::Form { .. }));
     for kind in [Kind::Command, Kind::CertificationRequest] {
-        assert!(matches!(refused("recovery", kind, &[0x5a; 32]), KindError::Form { .. }), "a bare digest as {kind}");
+        assert!(
+            matches!(not_of_its_kind("recovery", kind, &[0x5a; 32]), KindError::Form { .. }),
+            "a bare digest as {kind}"
+        );
     }
-    assert!(matches!(refused("ledger", Kind::Checkpoint, &[0x5a; 32]), KindError::Form { .. }));
+    assert!(matches!(not_of_its_kind("ledger", Kind::Checkpoint, &[0x5a; 32]), KindError::Form { .. }));
 
     let unknown = token.sign(&label("no-such-key"), commands(1), Timestamp::MAX).unwrap_err();
     assert_eq!(unknown, HsmError::KeyUnknown(label("no-such-key")));
@@ -238,42 +241,110 @@ fn a_wrong_pin_is_offered_once_and_the_token_stays_locked() {
 }
 
 #[test]
+fn no_pin_is_offered_when_the_next_wrong_one_would_lock_the_token() {
+    let made = made();
+    let config = made.hsm.failing(1, "C_GetTokenInfo * final-try\nC_Login 0 stop");
+    let error = refused(config, made.expectations());
+    assert_eq!(error, HsmError::PinAtRisk { flag: "CKF_USER_PIN_FINAL_TRY".to_owned() });
+    assert!(error.locks());
+    assert_eq!(made.hsm.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_key_whose_making_failed_leaves_no_orphan() {
+    let hsm = SoftHsm::new("smki-test");
+    let (token, _) =
+        Token::start(hsm.failing(1, "C_GenerateKeyPair 1 lose CKR_GENERAL_ERROR"), pin(), Expectations::default())
+            .unwrap();
+    let make = || token.generate_key(label("recovery"), KeyId([1; 16]), KeyUse::Recovery).wait();
+    // The pair was made and the answer lost.
+    assert!(matches!(make(), Err(HsmError::Call(fault)) if fault.rv == "CKR_GENERAL_ERROR"));
+    eventually("a general error replaces the worker", || matches!(token.condition(), Condition::Down(_)));
+    token.restart().unwrap();
+    assert_eq!(make().unwrap().label, label("recovery"));
+    let objects =
+        hsm.run("pkcs11-tool", &["--module", MODULE, "--token-label", "smki-test", "--login", "--pin", PIN, "-O"]);
+    assert_eq!(objects.matches("Private Key Object").count(), 1, "{objects}");
+    assert_eq!(objects.matches("Public Key Object").count(), 1, "{objects}");
+}
+
+#[test]
+fn a_certification_request_is_signed_for_the_very_key_and_openssl_makes_the_same_form() {
+    let made = made();
+    let token = made.start(made.hsm.config(1));
+    let request = |spki: &[u8]| {
+        let body = [&[0x02, 0x01, 0x00, 0x30, 0x00][..], spki, &[0xa0, 0x00]].concat();
+        [&[0x30, u8::try_from(body.len()).unwrap()][..], &body].concat()
+    };
+    let ours = request(&made.recovery.spki);
+    let Outcome::Signed(signature) = sign_one(&token, "recovery", Kind::CertificationRequest, &ours) else {
+        panic!("not signed")
+    };
+    assert!(openssl_verifies(made.hsm.dir(), &made.recovery.spki, &ours, &signature));
+    let another = request(&made.ledger.spki);
+    assert!(matches!(
+        sign_one(&token, "recovery", Kind::CertificationRequest, &another),
+        Outcome::Failed(HsmError::Kind { why: KindError::Form { .. }, .. })
+    ));
+
+    let dir = made.hsm.dir().to_str().unwrap().to_owned();
+    let (key, csr, spki) = (format!("{dir}/key.pem"), format!("{dir}/csr.der"), format!("{dir}/pub.der"));
+    made.hsm.run("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]);
+    made.hsm.run("openssl", &["req", "-new", "-key", &key, "-subj", "/CN=Z1/OU=01", "-outform", "DER", "-out", &csr]);
+    made.hsm.run("openssl", &["pkey", "-in", &key, "-pubout", "-outform", "DER", "-out", &spki]);
+    let csr = fs::read(csr).unwrap();
+    // The outer SEQUENCE, then the CertificationRequestInfo; both have lengths of two octets or one.
+    let header =
+        |at: usize| if csr[at + 1] == 0x81 { (3, usize::from(csr[at + 2])) } else { (2, usize::from(csr[at + 1])) };
+    let (outer, _) = header(0);
+    let (inner, len) = header(outer);
+    let info = &csr[outer..outer + inner + len];
+    let spki = fs::read(spki).unwrap();
+    let permitted = |spki: &[u8]| {
+        let facts = smkid::hsm::kinds::Facts { spki, origin: None };
+        smkid::hsm::kinds::permitted(KeyUse::Recovery, Kind::CertificationRequest, info, facts)
+    };
+    assert_eq!(permitted(&spki), Ok(()));
+    assert!(permitted(&made.recovery.spki).is_err());
+}
+
+#[test]
 fn a_token_that_is_not_the_one_expected_is_refused() {
     let made = made();
     let expectations = made.expectations();
 
     let mut config = made.hsm.config(1);
     config.serial = "0000000000000000".to_owned();
-    assert!(matches!(made.refused(config, expectations.clone()), HsmError::TokenAbsent { .. }));
+    assert!(matches!(refused(config, expectations.clone()), HsmError::TokenAbsent { .. }));
     let mut config = made.hsm.config(1);
     config.label = "another".to_owned();
-    let error = made.refused(config, expectations.clone());
+    let error = refused(config, expectations.clone());
     assert!(error.to_string().contains("smki-test"), "says what is there: {error}");
     let mut config = made.hsm.config(1);
     config.module = PathBuf::from("/nonexistent.so");
-    assert!(matches!(made.refused(config, expectations.clone()), HsmError::ModuleLoad { .. }));
+    assert!(matches!(refused(config, expectations.clone()), HsmError::ModuleLoad { .. }));
 
     let other = Digest([0x48; 32]);
     let wrong = Expectations { genesis: Some(other), ..expectations.clone() };
     assert_eq!(
-        made.refused(made.hsm.config(1), wrong),
+        refused(made.hsm.config(1), wrong),
         HsmError::GenesisDiffers { expected: other, found: GENESIS.to_string() }
     );
     let mut wrong = expectations.clone();
     wrong.keys[0].spki = Some(made.ledger.spki.clone());
-    assert!(matches!(made.refused(made.hsm.config(1), wrong), HsmError::KeyDiffers { .. }));
+    assert!(matches!(refused(made.hsm.config(1), wrong), HsmError::KeyDiffers { .. }));
     let mut wrong = expectations.clone();
     wrong.keys[0].id = KeyId([9; 16]);
-    assert!(matches!(made.refused(made.hsm.config(1), wrong), HsmError::KeyAbsent { .. }));
+    assert!(matches!(refused(made.hsm.config(1), wrong), HsmError::KeyAbsent { .. }));
 
     let token = made.start(made.hsm.config(1));
     assert!(matches!(token.write_genesis(other).wait(), Err(HsmError::GenesisExists { .. })));
     token.write_genesis(GENESIS).wait().unwrap();
-    let taken = token.generate_key(label("recovery"), KeyId([7; 16]), KeyUse::Recovery).wait();
-    assert!(matches!(taken, Err(HsmError::KeyExists { .. })));
+    let second = token.generate_key(label("recovery"), KeyId([7; 16]), KeyUse::Recovery).wait();
+    assert!(matches!(second, Err(HsmError::KeyExists { .. })));
 
     let empty = SoftHsm::new("empty");
-    let absent = made.refused(empty.config(1), Expectations { keys: Vec::new(), ..expectations });
+    let absent = refused(empty.config(1), Expectations { keys: Vec::new(), ..expectations });
     assert_eq!(absent, HsmError::GenesisAbsent { expected: GENESIS });
 }
 
@@ -303,7 +374,7 @@ fn a_second_key_of_the_same_name_makes_both_unusable() {
             .chain(["EC:prime256v1", "--label", "recovery", "--id", "33"])
             .collect::<Vec<_>>(),
     );
-    let error = made.refused(made.hsm.config(1), made.expectations());
+    let error = refused(made.hsm.config(1), made.expectations());
     assert!(matches!(error, HsmError::KeyDuplicate { count: 2, .. }), "{error:?}");
 }
 
@@ -635,7 +706,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does() {
         use_: KeyUse::Recovery,
         spki: None,
     });
-    let error = made.refused(made.hsm.config(1), expectations);
+    let error = refused(made.hsm.config(1), expectations);
     assert!(matches!(&error, HsmError::KeyUnfit { attribute, .. } if attribute == "CKA_SENSITIVE"), "{error:?}");
 }
 

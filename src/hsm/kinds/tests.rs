@@ -46,6 +46,16 @@ fn check(use_: KeyUse, kind: Kind, octets: &[u8], expected: Option<usize>) {
     assert_eq!(found, expected);
 }
 
+#[track_caller]
+fn check_checkpoint(text: &str, expected: Option<usize>) {
+    check(KeyUse::Ledger, Kind::Checkpoint, text.as_bytes(), expected);
+}
+
+#[track_caller]
+fn check_request(octets: &[u8], expected: Option<usize>) {
+    check(KeyUse::Recovery, Kind::CertificationRequest, octets, expected);
+}
+
 #[test]
 fn each_key_signs_its_own_kinds_and_no_other() {
     let uses = [KeyUse::Ledger, KeyUse::Recovery, KeyUse::Contingency];
@@ -112,25 +122,21 @@ fn no_digest_is_of_any_kind() {
 #[test]
 fn a_checkpoint_is_three_lines_of_our_ledger() {
     let root = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
-    #[track_caller]
-    fn case(text: &str, expected: Option<usize>) {
-        check(KeyUse::Ledger, Kind::Checkpoint, text.as_bytes(), expected);
-    }
     let at_size = ORIGIN.len() + 1;
-    case(&format!("{ORIGIN}\n0\n{root}\n"), None);
-    case(&format!("{ORIGIN}\n42\n{root}\n"), None);
-    case(&format!("{ORIGIN}\n9999999999999999999\n{root}\n"), None);
-    case(&format!("{ORIGIN}\n10000000000000000000\n{root}\n"), Some(at_size));
-    case(&format!("{ORIGIN}\n042\n{root}\n"), Some(at_size));
-    case(&format!("{ORIGIN}\n\n{root}\n"), Some(at_size));
-    case(&format!("{ORIGIN}\n-1\n{root}\n"), Some(at_size));
-    case(&format!("another/ledger\n42\n{root}\n"), Some(0));
-    case(&format!("{ORIGIN}x\n42\n{root}\n"), Some(0));
-    case(&format!("{ORIGIN}\n42\n{root}"), Some(at_size + 3));
-    case(&format!("{ORIGIN}\n42\n{}\n", &root[1..]), Some(at_size + 3));
-    case(&format!("{ORIGIN}\n42\n{root}=\n"), Some(at_size + 3));
-    case(&format!("{ORIGIN}\n42\n{root}\nextension\n"), Some(at_size + 3 + 45));
-    case("", Some(0));
+    check_checkpoint(&format!("{ORIGIN}\n0\n{root}\n"), None);
+    check_checkpoint(&format!("{ORIGIN}\n42\n{root}\n"), None);
+    check_checkpoint(&format!("{ORIGIN}\n9999999999999999999\n{root}\n"), None);
+    check_checkpoint(&format!("{ORIGIN}\n10000000000000000000\n{root}\n"), Some(at_size));
+    check_checkpoint(&format!("{ORIGIN}\n042\n{root}\n"), Some(at_size));
+    check_checkpoint(&format!("{ORIGIN}\n\n{root}\n"), Some(at_size));
+    check_checkpoint(&format!("{ORIGIN}\n-1\n{root}\n"), Some(at_size));
+    check_checkpoint(&format!("another/ledger\n42\n{root}\n"), Some(0));
+    check_checkpoint(&format!("{ORIGIN}x\n42\n{root}\n"), Some(0));
+    check_checkpoint(&format!("{ORIGIN}\n42\n{root}"), Some(at_size + 3));
+    check_checkpoint(&format!("{ORIGIN}\n42\n{}\n", &root[1..]), Some(at_size + 3));
+    check_checkpoint(&format!("{ORIGIN}\n42\n{root}=\n"), Some(at_size + 3));
+    check_checkpoint(&format!("{ORIGIN}\n42\n{root}\nextension\n"), Some(at_size + 3 + 45));
+    check_checkpoint("", Some(0));
     let facts = Facts { spki: &SPKI, origin: None };
     let text = format!("{ORIGIN}\n42\n{root}\n");
     assert!(permitted(KeyUse::Ledger, Kind::Checkpoint, text.as_bytes(), facts).is_err(), "without a ledger");
@@ -146,17 +152,13 @@ fn a_certification_request_is_for_the_key_that_signs_it() {
         [&[0x30, u8::try_from(body.len()).unwrap()][..], &body].concat()
     };
     let subject = [0x30, 0x02, 0x05, 0x00];
-    #[track_caller]
-    fn case(octets: &[u8], expected: Option<usize>) {
-        check(KeyUse::Recovery, Kind::CertificationRequest, octets, expected);
-    }
-    case(&request(0, &subject, &SPKI), None);
-    case(&request(1, &subject, &SPKI), Some(2));
-    case(&request(0, &[0x31, 0x00], &SPKI), Some(5));
-    case(&request(0, &subject, &[0x30, 0x03, 0x01, 0x02, 0x04]), Some(9));
-    case(&request(0, &[0x30, 0x7f, 0x05, 0x00], &SPKI), Some(134));
-    case(&request(0, &subject, &SPKI)[1..], Some(0));
-    case(&[request(0, &subject, &SPKI), vec![0]].concat(), Some(0));
+    check_request(&request(0, &subject, &SPKI), None);
+    check_request(&request(1, &subject, &SPKI), Some(2));
+    check_request(&request(0, &[0x31, 0x00], &SPKI), Some(5));
+    check_request(&request(0, &subject, &[0x30, 0x03, 0x01, 0x02, 0x04]), Some(9));
+    check_request(&request(0, &[0x30, 0x7f, 0x05, 0x00], &SPKI), Some(134));
+    check_request(&request(0, &subject, &SPKI)[1..], Some(0));
+    check_request(&[request(0, &subject, &SPKI), vec![0]].concat(), Some(0));
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! C_Sign 2-4 return CKR_DEVICE_ERROR  the token is not asked; or a number: return 0x80000001
 //! C_Sign 2 lose CKR_DEVICE_ERROR      the token is asked, and its answer lost
 //! C_Sign 4 corrupt                    one bit of the signature is wrong
+//! C_GetTokenInfo * final-try          the token says CKF_USER_PIN_FINAL_TRY
 //! C_Initialize 1 print                chatter on standard output
 //! ```
 //!
@@ -19,7 +20,9 @@
 //! in `SCRIPT.counts`, so that "the fifth call" comes once, whatever is restarted. A call of C_Sign that only asks for the
 //! length is not counted and never fails. `C_Sign 0 stop` counts and does nothing.
 
-#![allow(non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)]
+#![allow(non_snake_case, reason = "the functions have the names that PKCS#11 gives them")]
+#![allow(clippy::too_many_arguments, reason = "and its arguments")]
+#![allow(clippy::disallowed_methods, reason = "the list is about the pure part of the product")]
 
 mod script;
 
@@ -29,8 +32,8 @@ use std::sync::OnceLock;
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_INFO, CK_MECHANISM, CK_MECHANISM_INFO,
     CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID,
-    CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR, CKR_ARGUMENTS_BAD, CKR_FUNCTION_FAILED,
-    CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
+    CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR, CKF_USER_PIN_FINAL_TRY, CKR_ARGUMENTS_BAD,
+    CKR_FUNCTION_FAILED, CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
 };
 
 use script::{After, Before};
@@ -131,6 +134,17 @@ unsafe extern "C" fn C_Sign(
     around("C_Sign", call, || unsafe { *signature ^= 1 })
 }
 
+/// And what C_GetTokenInfo writes can be made to warn of the last try for the PIN.
+unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    let Some(real) = module().ok().and_then(|module| module.real.C_GetTokenInfo) else {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    };
+    // SAFETY: the arguments are those that the client gave to this very function.
+    let call = || unsafe { real(slot, info) };
+    // SAFETY: called only after the real module answered CKR_OK, so that it wrote a whole CK_TOKEN_INFO there.
+    around("C_GetTokenInfo", call, || unsafe { (*info).flags |= CKF_USER_PIN_FINAL_TRY })
+}
+
 /// For each function: one of ours with the same signature that counts, fails if it shall, and calls the real one.
 macro_rules! forward {
     ($($name:ident($($arg:ident: $type:ty),*);)*) => {
@@ -150,6 +164,7 @@ macro_rules! forward {
                 version: real.version,
                 C_GetFunctionList: Some(C_GetFunctionList),
                 C_Sign: real.C_Sign.map(|_| C_Sign as _),
+                C_GetTokenInfo: real.C_GetTokenInfo.map(|_| C_GetTokenInfo as _),
                 $($name: real.$name.map(|_| $name as _),)*
             }
         }
@@ -162,7 +177,6 @@ forward! {
     C_GetInfo(a: *mut CK_INFO);
     C_GetSlotList(a: CK_BBOOL, b: *mut CK_SLOT_ID, c: *mut CK_ULONG);
     C_GetSlotInfo(a: CK_SLOT_ID, b: *mut CK_SLOT_INFO);
-    C_GetTokenInfo(a: CK_SLOT_ID, b: *mut CK_TOKEN_INFO);
     C_GetMechanismList(a: CK_SLOT_ID, b: *mut CK_MECHANISM_TYPE, c: *mut CK_ULONG);
     C_GetMechanismInfo(a: CK_SLOT_ID, b: CK_MECHANISM_TYPE, c: *mut CK_MECHANISM_INFO);
     C_InitToken(a: CK_SLOT_ID, b: *mut CK_UTF8CHAR, c: CK_ULONG, d: *mut CK_UTF8CHAR);

@@ -27,7 +27,7 @@ pub enum After {
     Answer(CK_RV),
     /// The process is killed.
     Kill,
-    /// Its signature is spoilt.
+    /// What it wrote is spoilt.
     Corrupt,
 }
 
@@ -114,7 +114,7 @@ fn parse(line: &str) -> Option<Line> {
         ("abort", None) => Action::Abort,
         ("return", Some(rv)) => Action::Return(code(rv)?),
         ("lose", Some(rv)) => Action::Lose(code(rv)?),
-        ("corrupt", None) => Action::Corrupt,
+        ("corrupt" | "final-try", None) => Action::Corrupt,
         ("print", None) => Action::Print,
         _ => return None,
     };

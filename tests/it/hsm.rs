@@ -531,6 +531,25 @@ fn a_lock_ends_the_worker_and_what_waits_is_not_signed() {
 }
 
 #[test]
+fn dropping_the_last_handle_ends_the_worker_and_what_waits_has_its_outcome() {
+    let made = made();
+    let token = made.start(made.hsm.failing(1, "C_Sign * delay 100ms"));
+    let worker = PathBuf::from(format!("/proc/{}", token.worker_pid().unwrap()));
+    let mut results = token.sign(&label("recovery"), commands(20), Timestamp::MAX).unwrap();
+    let first = results.wait_next().unwrap();
+    let another = token.clone();
+    drop(token);
+    assert_eq!(another.condition(), Condition::Up, "one handle is left");
+    drop(another);
+    let mut all = results.wait_all();
+    all.push(first);
+    let [signed, failed, not_signed, unknown] = tally(&all, 20);
+    assert_eq!((failed, signed + not_signed, unknown), (0, 20, 0));
+    assert!(signed < 20, "{signed}");
+    eventually("the worker is gone", || !worker.exists());
+}
+
+#[test]
 fn the_pin_is_in_no_argument_no_environment_and_no_log_of_the_worker() {
     let log = Log::default();
     let writer = log.clone();

@@ -37,12 +37,8 @@ impl SoftHsm {
         let init = ["--init-token", "--free", "--label", label, "--so-pin", "so-pin-1234", "--pin", PIN];
         token.run("softhsm2-util", &init);
         let slots = token.run("softhsm2-util", &["--show-slots"]);
-        token.serial = slots
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("Serial number:"))
-            .expect("the first slot is the token's")
-            .trim()
-            .to_owned();
+        let serial = slots.lines().find_map(|line| line.trim().strip_prefix("Serial number:"));
+        serial.expect("the first slot is the token's").trim().clone_into(&mut token.serial);
         token
     }
 

@@ -506,6 +506,23 @@ fn nothing_is_signed_after_its_last_moment() {
 }
 
 #[test]
+fn a_signature_costs_one_sign_and_no_login_and_no_look_up() {
+    let made = made();
+    let counted = ["C_SignInit", "C_Sign", "C_Login", "C_FindObjectsInit", "C_OpenSession"];
+    let script: String = counted.iter().map(|function| format!("{function} 0 stop\n")).collect();
+    let token = made.start(made.hsm.failing(2, &script));
+    assert_eq!(tally(&sign(&token, "recovery", commands(10)), 10), [10, 0, 0, 0]);
+    let calls = || counted.map(|function| made.hsm.calls(function));
+    let [init, signs, login, find, open] = calls();
+    assert_eq!((init, signs, login), (10, 10, 1));
+    assert!(open <= 3, "one for life and one for each signer: {open}");
+    assert_eq!(tally(&sign(&token, "recovery", commands(1000)), 1000), [1000, 0, 0, 0]);
+    let after = calls();
+    assert_eq!(after[..4], [1010, 1010, login, find]);
+    assert!(after[4] <= 3);
+}
+
+#[test]
 fn chatter_of_the_module_on_standard_output_does_no_harm() {
     let made = made();
     let token = made.start(made.hsm.failing(1, "C_Initialize 1 print\nC_Sign 2 print"));

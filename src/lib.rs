@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod domain;
 pub mod hsm;
+pub mod pipeline;
 pub mod recorder;
 pub mod state;
 pub mod store;

@@ -136,7 +136,10 @@ pub enum News {
 }
 
 /// Accepts a request, or refuses all of it: nothing in it may be signed if a rule of the batch refuses.
-pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, (Vec<Reason>, Option<u64>)>, CannotRecord> {
+pub fn accept(
+    recorder: &mut Recorder,
+    request: Request,
+) -> Result<Result<Job, (Vec<Reason>, Option<u64>)>, CannotRecord> {
     let Request { by, id, asked, determination, wanted } = request;
     let by = recorder.known(by);
     let mut reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_batch(&facts)) {
@@ -146,7 +149,10 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, (
     };
     let known = recorder.request(id)?;
     if known.is_some_and(|known| known.asked != asked) {
-        reasons.push(reason("request-reused", "this request id was used for something else; choose a new one for a new request"));
+        reasons.push(reason(
+            "request-reused",
+            "this request id was used for something else; choose a new one for a new request",
+        ));
     }
     let scope = recorder.fold().determinations().get(&determination).cloned();
     match scope.and_then(|facts| Some((facts.incident, facts.key?.0))).filter(|_| reasons.is_empty()) {
@@ -208,12 +214,11 @@ pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) 
             };
         }
     }
-    desk.record(move |recorder| {
+    let forgotten = desk.record(move |recorder| {
         recorder.end_batch(batch);
         Ok(())
-    })
-    .await?;
-    Ok(())
+    });
+    forgotten.await.map(Recorded::into_inner)
 }
 
 /// What one turn of a job recorded.
@@ -226,12 +231,18 @@ struct Step {
 }
 
 /// Intents that are recorded together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Chunk {
     key: Option<KeyLabel>,
     /// The last moment at which one of them may be submitted to the token.
     not_after: Timestamp,
     intents: Vec<Intended>,
+}
+
+impl Chunk {
+    const fn empty() -> Self {
+        Self { key: None, not_after: Timestamp::MIN, intents: Vec::new() }
+    }
 }
 
 /// One intent: the whole pre-command, of which all but the first octet is signed.
@@ -259,7 +270,7 @@ fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more:
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
     };
-    let (mut next, mut stopped, mut ended) = (Chunk::default(), None, true);
+    let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
         match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
             Some(Ok(())) => (next, ended) = intend(recorder, &mut job, &mut told)?,
@@ -286,7 +297,9 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     for wanted in wanted {
         let last = recorder.device(&job.key, wanted.device)?;
         if let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())? {
-            handed.extend(again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)));
+            handed.extend(
+                again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)),
+            );
             told.push(again);
             continue;
         }

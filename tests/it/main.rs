@@ -9,11 +9,9 @@ mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
-#[path = "support/lab.rs"]
-mod lab;
-mod store;
-mod policy;
-#![expect(clippy::unwrap_used, reason = "in tests a failed unwrap is a failed test")]
-
 mod hsm;
+mod policy;
+mod store;
 mod support;
+
+use support::lab;

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod cli;
 pub mod domain;
 pub mod hsm;
+pub mod service;
 pub mod store;

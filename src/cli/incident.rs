@@ -101,7 +101,7 @@ fn show(incident: &wire::Incident, text: &mut Text) {
         .row("description", &incident.description)
         .row(
             "compromised",
-            format!("certificate {} of {}", incident.compromised.certificate, incident.compromised.party),
+            format!("certificate {} of {}", incident.compromised.certificate_sha256, incident.compromised.party),
         );
     for determination in &incident.determinations {
         text.row("determination", determination);

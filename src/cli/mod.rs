@@ -1,7 +1,3 @@
-//! Shell: `smkictl`.
-
-pub mod gbcs;
-pub mod signer;
 //! Shell: `smkictl`. One file per noun; [`print`] is the one file that prints.
 //!
 //! A command sends one call, or two, and ends with one of the statuses of [`Exit`]. Whatever changes something takes
@@ -10,6 +6,7 @@ pub mod signer;
 pub mod clock;
 pub mod determination;
 pub mod document;
+pub mod gbcs;
 pub mod incident;
 pub mod input;
 pub mod key;
@@ -18,6 +15,7 @@ pub mod policy;
 pub mod print;
 pub mod recovery;
 pub mod release;
+pub mod signer;
 pub mod status;
 
 use std::io;

@@ -477,6 +477,8 @@ pub struct Released {
 pub struct Settled {
     /// The index of the intent.
     pub intent: u64,
+    /// Its determination.
+    pub determination: DeterminationId,
     /// Its key.
     pub key: KeyLabel,
     /// Its Device.

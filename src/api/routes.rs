@@ -467,12 +467,17 @@ fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
     }
 }
 
-/// A failure in the middle breaks the connection: the caller sees a cut answer and never a short one that looks whole.
+/// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
+/// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
 fn stream(octets: Octets, gives: Gives) -> Response {
-    let pieces = futures_util::stream::unfold(octets, |mut octets| async move {
+    let is_marked_by_summary = matches!(gives, Gives::Lines);
+    let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
         let piece = octets.recv().await?;
         if let Err(failure) = &piece {
             tracing::warn!(%failure, "an answer is cut");
+            if is_marked_by_summary {
+                return None;
+            }
         }
         Some((piece, octets))
     });

@@ -23,9 +23,9 @@ pub enum Recovery {
         after_help = "Examples:\n  smkictl recovery sign --determination 5f2c… --devices all --out commands/\n  \
         smkictl recovery sign --determination 5f2c… --devices ten-of-them.txt --out commands/\n  \
         smkictl recovery sign --determination 5f2c… --pre-commands from-the-dcc/ --out commands/\n\n\
-        If the connection breaks, run it again with the request id that it printed: what was signed is given out again, and\n\
-        nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has one\n\
-        JSON object a line, the last of them the summary.\n\n\
+        If the connection breaks, run it again with the request id that it printed: what was signed is given out again, \
+        and nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has \
+        one JSON object a line, the last of them the summary.\n\n\
         Status: 0 all signed, 4 all refused, 6 some not signed."
     )]
     Sign(Sign),

@@ -9,7 +9,19 @@ mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
-#[path = "support/lab.rs"]
-mod lab;
-mod store;
+mod hsm;
 mod policy;
+mod store;
+mod support;
+
+use support::lab;
+#![allow(clippy::unwrap_used)] // Also in helpers: a failed unwrap is a failed test.
+
+mod api;
+mod smkictl;
+mod smkid;
+mod systemd;
+
+mod support {
+    pub mod fake_engine;
+}

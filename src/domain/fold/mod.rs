@@ -25,7 +25,7 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
 use crate::domain::policy::Policy;
-use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope};
+use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally};
 use crate::domain::policy::rules::BatchFacts;
 use crate::domain::time::Timestamp;
 
@@ -312,9 +312,14 @@ impl Fold {
             Event::Outcome(outcome) => self.resolve(outcome.intent, &outcome.result, changes)?,
             Event::Released(released) => {
                 self.determination_mut(released.determination)?;
-                changes.push(Change::Release { outcomes: released.outcomes });
+                changes.extend(
+                    released.intents.iter().map(|(from, until)| Change::Release { from: *from, until: *until }),
+                );
             }
             Event::Settled(settled) => {
+                let tally = &mut self.determination_mut(settled.determination)?.tally;
+                tally.unknown = tally.unknown.saturating_sub(1);
+                tally.left += 1;
                 changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
             }
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
@@ -404,6 +409,7 @@ impl Fold {
             superseded_by: None,
             dropped_by_policy: None,
             intents: 0,
+            tally: Tally::default(),
             recent: std::collections::VecDeque::new(),
         };
         self.determinations.insert(form.id, facts);
@@ -446,7 +452,11 @@ impl Fold {
     ) -> Result<(), FoldError> {
         let batch = self.batches.get(&intent.batch).ok_or_else(|| not_known("batch", intent.batch))?;
         let (key, determination) = (batch.key.clone(), batch.determination);
-        self.determination_mut(determination)?.count_intent(at);
+        let facts = self.determination_mut(determination)?;
+        facts.count_intent(at);
+        if intent.attempt > 1 {
+            facts.tally.unknown = facts.tally.unknown.saturating_sub(1);
+        }
         let open = OpenIntent { intent: intent.clone(), key, determination };
         changes.push(open.change(index, IntentState::Open));
         self.open.insert(index, open);
@@ -464,6 +474,13 @@ impl Fold {
             SignResult::NotSigned(_) => IntentState::NotSigned,
             SignResult::Unknown(_) => IntentState::Unknown,
         };
+        let tally = &mut self.determination_mut(open.determination)?.tally;
+        match result {
+            SignResult::Signed(_) => tally.signed += 1,
+            SignResult::Failed(_) => tally.failed += 1,
+            SignResult::NotSigned(_) => tally.not_signed += 1,
+            SignResult::Unknown(_) => tally.unknown += 1,
+        }
         changes.push(open.change(intent, state));
         Ok(())
     }

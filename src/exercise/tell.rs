@@ -1,6 +1,6 @@
 //! Shell: the narration. Everything that the exercise says to the person who watches it.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How wide a line of prose is at most.
@@ -54,10 +54,10 @@ struct Progress {
 }
 
 impl<'a> Teller<'a> {
-    /// Tells to `out`, in colour if that is standard error and a terminal.
-    pub fn new(out: &'a mut dyn Write) -> Self {
+    /// Tells to `out`, in colour if `stream`, which that is, is a terminal.
+    pub fn new(out: &'a mut dyn Write, stream: &impl IsTerminal) -> Self {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let ink = if io::stderr().is_terminal() && !is_plain { Ink::Colour } else { Ink::Plain };
+        let ink = if stream.is_terminal() && !is_plain { Ink::Colour } else { Ink::Plain };
         Self { out, ink, steps: 0, progress: None }
     }
 

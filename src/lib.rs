@@ -8,6 +8,6 @@ pub mod domain;
 pub mod hsm;
 pub mod pipeline;
 pub mod recorder;
-pub mod state;
 pub mod service;
+pub mod state;
 pub mod store;

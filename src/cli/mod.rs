@@ -15,6 +15,8 @@ pub mod policy;
 pub mod print;
 pub mod recovery;
 pub mod release;
+pub mod ledger_export;
+pub mod ledger_verify;
 pub mod signer;
 pub mod status;
 

@@ -9,6 +9,9 @@ mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
-#[path = "support/lab.rs"]
-mod lab;
+mod hsm;
+mod policy;
 mod store;
+mod support;
+
+use support::lab;

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cli;
 pub mod domain;
+pub mod exercise;
 pub mod hsm;
 pub mod pipeline;
 pub mod recorder;

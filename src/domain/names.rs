@@ -255,6 +255,10 @@ label!(
     ShareName, 32, "share name", "1 to 32 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );
 label!(
+    /// A procedure profile of the policy.
+    ProfileId, 48, "procedure profile", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
     /// A factor or criterion of the SMKI Recovery Key Guidance, as the policy calls it.
     FactorId, 48, "factor id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );

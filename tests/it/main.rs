@@ -12,3 +12,4 @@ mod gbcs_vectors;
 #[path = "support/lab.rs"]
 mod lab;
 mod store;
+mod policy;

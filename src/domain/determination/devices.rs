@@ -186,6 +186,11 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
         self.keep(octets);
     }
 
+    /// Whether the list is refused already. Reading on only finds more of its faults.
+    pub fn is_refused(&self) -> bool {
+        !self.faults.faults.is_empty()
+    }
+
     /// The end of the list.
     ///
     /// # Errors
@@ -196,7 +201,7 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
         } else if self.line == 0 {
             self.fault(1, DeviceFaultKind::Empty);
         }
-        if !self.faults.faults.is_empty() {
+        if self.is_refused() {
             return Err(self.faults);
         }
         let sha256 = Digest::try_from(self.sha256.finish().as_ref()).expect("SHA-256 has 32 octets");
@@ -211,9 +216,8 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
 
     fn line(&mut self, line: &[u8], row: &mut impl FnMut(DeviceRow)) {
         self.line += 1;
-        self.tree.push(&line[..line.len().min(LINE_LEN_MAX)]);
         if self.line > self.devices_max {
-            if self.line == self.devices_max + 1 {
+            if self.line - 1 == self.devices_max {
                 self.fault(self.line, DeviceFaultKind::TooMany { max: self.devices_max });
             }
             return;
@@ -229,6 +233,7 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
                     };
                     self.fault(self.line, kind);
                 } else {
+                    self.tree.push(line);
                     row(found);
                 }
                 self.before = Some(found.device);

@@ -3,7 +3,7 @@
 
 use super::{Consider, Policy};
 use crate::domain::determination::document::{
-    Decision, Determination, Form, Method, Proposed, Schedule, Scope, Suspension, Withdrawal, Written,
+    Decision, Determination, Form, Method, Proposed, Schedule, Scope, Suspension, Weight, Withdrawal, Written,
 };
 use crate::domain::determination::times::{self, HOUR_MS, WrongTime};
 use crate::domain::names::{DeterminationId, Digest, FactorId, KeyLabel, KeyUse, Origin, PersonId, Purpose};
@@ -108,6 +108,14 @@ pub enum Refusal {
     FactorUnknown {
         /// Which.
         factor: FactorId,
+    },
+    /// A factor is weighed and a criterion is met.
+    #[error("{factor}: expected weight {expected}")]
+    FactorWeight {
+        /// Which.
+        factor: FactorId,
+        /// What its kind needs.
+        expected: &'static str,
     },
     /// Beyond a ceiling of the policy.
     #[error("{field}: the policy allows at most {max}, found {found}")]
@@ -244,9 +252,19 @@ fn factors(policy: &Policy, form: &Determination, refusals: &mut Vec<Refusal>) {
             refusals.push(Refusal::FactorMissing { factor: factor.clone() });
         }
     }
-    let known = |id: &FactorId| guidance.factors.contains_key(id) || guidance.criteria.contains(id);
-    let unknown = form.factors.iter().filter(|weighed| !known(&weighed.id));
-    refusals.extend(unknown.map(|weighed| Refusal::FactorUnknown { factor: weighed.id.clone() }));
+    for weighed in &form.factors {
+        let (met, factor) = (weighed.weight == Weight::Met, weighed.id.clone());
+        if guidance.criteria.contains(&factor) {
+            if !met {
+                refusals.push(Refusal::FactorWeight { factor, expected: "\"met\": it is a criterion" });
+            }
+        } else if !guidance.factors.contains_key(&factor) {
+            refusals.push(Refusal::FactorUnknown { factor });
+        } else if met {
+            let expected = "\"towards\", \"against\" or \"neither\": it is a factor";
+            refusals.push(Refusal::FactorWeight { factor, expected });
+        }
+    }
 }
 
 /// The key that the method needs, which the policy has and permits.

@@ -18,15 +18,16 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Quorum, QuorumError};
 use crate::domain::determination::spki;
 use crate::domain::names::{
-    AccountName, Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, SecParty, ShareName, TokenName,
+    AccountName, Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, PersonId, ProfileId, Purpose, SecParty,
+    ShareName, TokenName,
 };
 use crate::domain::time::{Timestamp, Window};
 
 /// The version of every file.
 const VERSION: u32 = 1;
 
-/// One file: ten thousand persons, or a thousand certificates. No official reference.
-pub const FILE_LEN_MAX: usize = 4 * 1024 * 1024;
+/// One file: a thousand persons, or three hundred certificates. Some checks take the square of that. No official reference.
+pub const FILE_LEN_MAX: usize = 256 * 1024;
 
 /// A weekend: time for the others to meet. No official reference.
 pub const SUSPENSION_HOURS_MAX_DEFAULT: u32 = 72;
@@ -238,7 +239,7 @@ struct CriterionForm {
 #[serde(deny_unknown_fields)]
 struct ProcedureForm {
     version: Spanned<u32>,
-    id: FactorId,
+    id: ProfileId,
     title: Prose,
 }
 
@@ -429,7 +430,7 @@ const DEVICE_CA: &str = "anchors/device-ca.pem";
 pub const NAMES: [&str; 9] = [POLICY, KEYS, PERSONS, CUSTODIANS, GUIDANCE, PEOPLE, ROOT_OCA, ISSUING_OCA, DEVICE_CA];
 
 /// The id in `procedure/ID.toml`.
-fn procedure_id(path: &str) -> Option<FactorId> {
+fn procedure_id(path: &str) -> Option<ProfileId> {
     path.strip_prefix("procedure/")?.strip_suffix(".toml")?.parse().ok()
 }
 
@@ -502,7 +503,7 @@ impl Reading<'_> {
     /// Notes a fault at an octet of a file.
     fn fault(&mut self, file: &str, at: Option<usize>, fault: PolicyFault) {
         let octets: &[u8] = self.files.get(file).map_or(&[], Vec::as_slice);
-        let line = at.map(|at| octets[..at.min(octets.len())].iter().filter(|&&b| b == b'\n').count() + 1);
+        let line = at.map(|at| octets[..at.min(octets.len())].split(|&b| b == b'\n').count());
         self.errors.push(PolicyError { file: file.into(), line, fault });
     }
 
@@ -831,6 +832,10 @@ impl Reading<'_> {
     /// The certificates of one file, as DER.
     fn anchors(&mut self, file: &str) -> Vec<Vec<u8>> {
         let Some(text) = self.text(file) else { return Vec::new() };
+        if text.trim_ascii().is_empty() {
+            self.fault(file, None, PolicyFault::Anchor { number: 1, found: "an empty file".into() });
+            return Vec::new();
+        }
         let mut found: Vec<Vec<u8>> = Vec::new();
         let mut blocks = text.split_inclusive("-----END CERTIFICATE-----").peekable();
         while let Some(block) = blocks.next() {

@@ -16,7 +16,7 @@ use der::asn1::ObjectIdentifier;
 use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
-use crate::domain::names::{Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, Purpose, TokenName};
+use crate::domain::names::{Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, ProfileId, Purpose, TokenName};
 use crate::domain::time::Timestamp;
 
 pub use files::{Activation, PolicyError, PolicyFault, RootCell, SigningCertificate};
@@ -177,7 +177,7 @@ pub enum Consider {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Procedure {
     /// What entries call it.
-    pub id: FactorId,
+    pub id: ProfileId,
     /// What people call it.
     pub title: Prose,
 }

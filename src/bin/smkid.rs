@@ -1,10 +1,20 @@
-//! The daemon.
+//! `smkid`, the daemon.
 
 use std::process::ExitCode;
 
+use smkid::service::{self, End};
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("hsm-worker") => smkid::hsm::worker::main(),
-        Some(_) | None => ExitCode::from(2),
-    }
+    // WIRE: `service::main(smkid::hsm::worker::main, |config| service::daemon(config, make_engine))` once both are here.
+    let absent = |what| eprintln!("this build has no {what}");
+    service::main(
+        || {
+            absent("HSM worker");
+            End::RefusedToStart.into()
+        },
+        |_| {
+            absent("engine");
+            End::RefusedToStart
+        },
+    )
 }

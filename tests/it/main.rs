@@ -9,7 +9,10 @@ mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
-#[path = "support/lab.rs"]
-mod lab;
+mod hsm;
+mod policy;
 mod store;
 mod policy;
+mod support;
+
+use support::lab;

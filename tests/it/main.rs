@@ -15,6 +15,7 @@ mod policy;
 mod smkictl;
 mod smkid;
 mod store;
+mod policy;
 mod support;
 mod systemd;
 

@@ -11,12 +11,12 @@ pub mod incident;
 pub mod input;
 pub mod key;
 pub mod ledger;
+pub mod ledger_export;
+pub mod ledger_verify;
 pub mod policy;
 pub mod print;
 pub mod recovery;
 pub mod release;
-pub mod ledger_export;
-pub mod ledger_verify;
 pub mod signer;
 pub mod status;
 

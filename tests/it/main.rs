@@ -15,7 +15,6 @@ mod policy;
 mod smkictl;
 mod smkid;
 mod store;
-mod policy;
 mod support;
 mod systemd;
 

@@ -52,11 +52,17 @@ impl Export {
                 if kind.is_dir() {
                     folders.push(name);
                 } else if !kind.is_file() {
-                    return Err(wrong(&name, "expected a file, found a link or a device; nothing else belongs to an export"));
+                    return Err(wrong(
+                        &name,
+                        "expected a file, found a link or a device; nothing else belongs to an export",
+                    ));
                 } else if is_known(&name) {
                     files.insert(name, false);
                 } else {
-                    return Err(wrong(&name, "it does not belong to an export; remove it, or find out who put it there"));
+                    return Err(wrong(
+                        &name,
+                        "it does not belong to an export; remove it, or find out who put it there",
+                    ));
                 }
             }
             if !any && !folder.is_empty() {
@@ -103,8 +109,7 @@ impl Export {
     /// The tiles of a ledger of this size are there, and no others.
     pub(super) fn expect_tiles(&self, size: u64) -> Result<(), VerifyError> {
         let files = self.files.borrow();
-        let mut surplus: BTreeSet<&str> =
-            files.keys().map(String::as_str).filter(|name| top(name) == TILES).collect();
+        let mut surplus: BTreeSet<&str> = files.keys().map(String::as_str).filter(|name| top(name) == TILES).collect();
         // A size that a checkpoint claims may be far beyond what is there: the first missing name ends this.
         for name in tiles::names(size) {
             let name = name.to_string();
@@ -234,7 +239,10 @@ impl Signatures {
         let len = file.metadata().map_err(unreadable)?.len();
         let record_len = SIGNATURE_RECORD_LEN as u64;
         if !len.is_multiple_of(record_len) {
-            return Err(wrong(SIGNATURES, format!("expected records of {record_len} octets, found {len} octets in all")));
+            return Err(wrong(
+                SIGNATURES,
+                format!("expected records of {record_len} octets, found {len} octets in all"),
+            ));
         }
         let count = len / record_len;
         let words = usize::try_from(count.div_ceil(64)).map_err(|_| wrong(SIGNATURES, "it is too large"))?;
@@ -254,9 +262,7 @@ impl Signatures {
 
     fn record(&self, place: u64) -> Result<Record, String> {
         let mut block = self.block.borrow_mut();
-        let at = |block: &(u64, Vec<Record>)| {
-            block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied()
-        };
+        let at = |block: &(u64, Vec<Record>)| block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied();
         if let Some(record) = at(&block) {
             return Ok(record);
         }

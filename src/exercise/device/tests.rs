@@ -41,7 +41,8 @@ impl Bench {
 
     fn command(&self, template: &Template, counter: u64) -> Vec<u8> {
         let mut command = self.unsigned(template, counter);
-        finish(&mut command, &self.key.sign(&command[1..]).unwrap());
+        let signature = self.key.sign(&command[1..]).unwrap();
+        finish(&mut command, &signature);
         command
     }
 
@@ -104,7 +105,8 @@ fn what_is_not_for_it_or_not_from_recovery_is_discarded_and_changes_nothing() {
     let good = bench.command(&approved, 7001);
     check(&bench.unsigned(&approved, 7001), |refusal| *refusal == Refusal::NotSigned);
     let mut forged = bench.unsigned(&approved, 7001);
-    finish(&mut forged, &SoftKey::generate().unwrap().sign(&forged[1..]).unwrap());
+    let signature = SoftKey::generate().unwrap().sign(&forged[1..]).unwrap();
+    finish(&mut forged, &signature);
     check(&forged, |refusal| *refusal == Refusal::Signature);
     let mut flipped = good.clone();
     flipped[200] ^= 1;
@@ -113,7 +115,8 @@ fn what_is_not_for_it_or_not_from_recovery_is_discarded_and_changes_nothing() {
     let resigned = |edit: fn(&mut Vec<u8>)| {
         let mut command = bench.unsigned(&approved, 7001);
         edit(&mut command);
-        finish(&mut command, &bench.key.sign(&command[1..]).unwrap());
+        let signature = bench.key.sign(&command[1..]).unwrap();
+        finish(&mut command, &signature);
         command
     };
     check(&resigned(|command| command[28] ^= 1), |refusal| matches!(refusal, Refusal::OtherRecipient { .. }));

@@ -9,6 +9,6 @@ pub mod exercise;
 pub mod hsm;
 pub mod pipeline;
 pub mod recorder;
-pub mod state;
 pub mod service;
+pub mod state;
 pub mod store;

@@ -245,6 +245,14 @@ pub trait Engine: Send + Sync + 'static {
         range: wire::LeafRange,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
+    /// `GET /v1/ledger/signatures`: the released signatures of the intents in a range, each the intent's index as a big-endian
+    /// uint64 and 64 octets, r ‖ s.
+    fn ledger_signatures(
+        &self,
+        caller: &Caller,
+        range: wire::LeafRange,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
     /// `GET /v1/ledger/entries`.
     fn ledger_entries(
         &self,

@@ -314,6 +314,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.ledger_checkpoints(caller).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/leaves", "ledger-leaves", "Leaves in the form of a C2SP tlog-tiles entry bundle.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_leaves(caller, ask.query()?).await?, Gives::Octets)) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/signatures", "ledger-signatures", "The released signatures of the intents in a range.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_signatures(caller, ask.query()?).await?, Gives::Octets)) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/entries", "ledger-entries", "Entries, filtered, some hundreds at a time.", Query(SchemaOf::of::<wire::EntriesOf>()), gives::<wire::Entries>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.ledger_entries(caller, ask.query()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/proof/{index}", "ledger-proof", "The receipt of an entry, a C2SP tlog-proof.", Nothing, Gives::Text,

@@ -11,6 +11,8 @@ pub mod incident;
 pub mod input;
 pub mod key;
 pub mod ledger;
+pub mod ledger_export;
+pub mod ledger_verify;
 pub mod policy;
 pub mod print;
 pub mod recovery;

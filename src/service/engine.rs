@@ -1,9 +1,9 @@
 //! Shell: what answers the calls of the API: the recorder, the pipeline and the keys, put together.
 
 mod answers;
-mod start;
+mod make;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ use crate::domain::fold::{self, Fold};
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, Entry, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, SignatureRecord, Stopped,
+    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, SignatureRecord, Stopped,
 };
 use crate::domain::ledger::merkle::{self, Frontier};
 use crate::domain::ledger::proof::Proof;
@@ -35,7 +35,7 @@ use crate::pipeline::{self, Job, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
 use crate::store::{Reader, Staging, StoreError};
 
-pub use start::make;
+pub use make::make;
 
 /// For how long a key stays active at most. No official reference: a night and a shift.
 pub const ACTIVATION_MS_MAX: i64 = 12 * 3_600_000;
@@ -46,8 +46,8 @@ const PIECES_MAX: usize = 2;
 /// Octets of a streamed answer that go out together.
 const PIECE_LEN: usize = 256 * 1024;
 
-/// Entries that one listing answers; the next page begins after the last.
-const ENTRIES_MAX: usize = 1_000;
+/// Signatures that are read at a time.
+const SIGNATURES_READ_MAX: usize = 1_000;
 
 /// Signatures that come with one document: a PMA has some dozen members.
 const SIGNATURES_MAX: usize = 64;
@@ -111,7 +111,10 @@ impl Daemon {
         ask: impl FnOnce(&mut Recorder) -> Result<Answer<R>, CannotRecord> + Send + 'static,
     ) -> Answer<R> {
         if *self.stopping.borrow() {
-            return Err(Failure::Unavailable { why: "smkid is stopping".into(), remedy: "Ask again once it runs".into() });
+            return Err(Failure::Unavailable {
+                why: "smkid is stopping".into(),
+                remedy: "Ask again once it runs".into(),
+            });
         }
         if let Some(why) = &*self.not_ready.borrow() {
             let remedy = "Reads are answered; `smkictl status` says when it can record again".to_owned();
@@ -136,7 +139,9 @@ impl Daemon {
     /// A long answer, piece by piece, from a reader of its own.
     fn stream(
         &self,
-        produce: impl FnOnce(&dyn Reader, &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError> + Send + 'static,
+        produce: impl FnOnce(&dyn Reader, &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError>
+        + Send
+        + 'static,
     ) -> Answer<Octets> {
         let reader = crate::store::sqlite::SqliteReader::open(&self.state)?;
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
@@ -446,8 +451,9 @@ impl Engine for Daemon {
 
     async fn cannot_record(&self) -> String {
         let mut failed = self.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
+        let why = failed.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+        match why {
+            Ok(why) => why,
             Err(_) => std::future::pending().await,
         }
     }
@@ -476,7 +482,7 @@ impl Engine for Daemon {
             Ok(())
         });
         stopped.await?.into_inner();
-        start::keep_head(&self.desk, &self.keys).await;
+        make::keep_head(&self.desk, &self.keys).await;
         Ok(())
     }
 
@@ -508,16 +514,19 @@ impl Engine for Daemon {
         let now = self.clock.now();
         let keys = Arc::clone(&self.keys);
         let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
-        let status = self.read(move |recorder| {
-            Ok(answers::status(recorder, &keys, now, not_ready, stopping))
-        });
+        let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, now, not_ready, stopping)));
         status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })
     }
 
     async fn incident_open(&self, caller: &Caller, open: wire::IncidentOpen) -> Result<wire::Recorded, Failure> {
         let actor = caller.actor();
         let certificate = pem::certificate(&open.certificate_pem).map_err(|error| {
-            Failure::malformed("certificate_pem", "one certificate in PEM", &error.to_string(), "Send the Compromised one.")
+            Failure::malformed(
+                "certificate_pem",
+                "one certificate in PEM",
+                &error.to_string(),
+                "Send the Compromised one.",
+            )
         })?;
         self.change(move |recorder| {
             let by = recorder.known(actor);
@@ -763,9 +772,8 @@ impl Engine for Daemon {
             }
             wire::SettleAction::Leave => {
                 let actor = caller.actor();
-                let told = self.change(move |recorder| {
-                    pipeline::leave(recorder, actor, determination, devices, &reason).map(Ok)
-                });
+                let told = self
+                    .change(move |recorder| pipeline::leave(recorder, actor, determination, devices, &reason).map(Ok));
                 let told = told.await?;
                 let (news, heard) = mpsc::channel(1);
                 let (pieces, octets) = mpsc::channel(PIECES_MAX);
@@ -824,7 +832,7 @@ impl Engine for Daemon {
         self.stream(move |reader, emit| {
             let mut from = range.from;
             loop {
-                let page = reader.released_from(from, ENTRIES_MAX)?;
+                let page = reader.released_from(from, SIGNATURES_READ_MAX)?;
                 let Some((last, _)) = page.last() else { return Ok(()) };
                 from = last + 1;
                 for (intent, octets) in page.iter().take_while(|(intent, _)| *intent < range.until) {
@@ -840,7 +848,7 @@ impl Engine for Daemon {
     }
 
     async fn ledger_entries(&self, _caller: &Caller, of: wire::EntriesOf) -> Result<wire::Entries, Failure> {
-        self.look(move |reader| answers::entries(reader, &of, ENTRIES_MAX)).await
+        self.look(move |reader| answers::entries(reader, &of)).await
     }
 
     async fn ledger_proof(&self, _caller: &Caller, index: u64) -> Result<String, Failure> {
@@ -851,7 +859,8 @@ impl Engine for Daemon {
             let path = reader.inclusion_path(index, newest.head.size)?;
             Ok(Some(Proof { index, path, checkpoint: newest.note }))
         });
-        let proof = proof.await?.ok_or_else(|| Failure::NotFound { what: format!("entry {index} under a checkpoint") })?;
+        let proof =
+            proof.await?.ok_or_else(|| Failure::NotFound { what: format!("entry {index} under a checkpoint") })?;
         String::from_utf8(proof.to_octets()).map_err(|error| Failure::Internal { what: error.to_string() })
     }
 
@@ -869,8 +878,10 @@ impl Engine for Daemon {
             let mut blob = reader.open_blob(sha256)?;
             let mut piece = vec![0; PIECE_LEN];
             loop {
-                let len = blob.read(&mut piece).map_err(|error| {
-                    StoreError::File { doing: "read", path: format!("blob {sha256}").into(), source: error }
+                let len = blob.read(&mut piece).map_err(|error| StoreError::File {
+                    doing: "read",
+                    path: format!("blob {sha256}").into(),
+                    source: error,
                 })?;
                 if len == 0 || emit(&piece[..len]).is_break() {
                     return Ok(());

@@ -50,6 +50,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "clock-accept" => ("/v1/clock/accept".to_owned(), why),
         "ledger-checkpoint" => ("/v1/ledger/checkpoint".to_owned(), Value::Null),
         "ledger-checkpoints" => ("/v1/ledger/checkpoints".to_owned(), Value::Null),
+        "ledger-signatures" => ("/v1/ledger/signatures?from=0&until=2".to_owned(), Value::Null),
         "ledger-leaves" => ("/v1/ledger/leaves?from=0&until=2".to_owned(), Value::Null),
         "ledger-entries" => ("/v1/ledger/entries?kind=stopped".to_owned(), Value::Null),
         "ledger-proof" => ("/v1/ledger/proof/1".to_owned(), Value::Null),

@@ -5,23 +5,17 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
+mod api;
 mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
 mod hsm;
 mod policy;
-mod store;
-mod support;
-
-use support::lab;
-#![allow(clippy::unwrap_used)] // Also in helpers: a failed unwrap is a failed test.
-
-mod api;
 mod smkictl;
 mod smkid;
+mod store;
+mod support;
 mod systemd;
 
-mod support {
-    pub mod fake_engine;
-}
+use support::lab;

@@ -25,7 +25,9 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
 use crate::domain::policy::Policy;
-use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally};
+use crate::domain::policy::facts::{
+    DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
+};
 use crate::domain::policy::rules::BatchFacts;
 use crate::domain::time::Timestamp;
 
@@ -36,6 +38,8 @@ pub struct Adopted {
     pub sequence: u32,
     /// Its digest.
     pub digest: Digest,
+    /// The entry that adopted it.
+    pub entry: u64,
     /// The policy.
     pub policy: Arc<Policy>,
 }
@@ -292,6 +296,7 @@ impl Fold {
             Event::IncidentClosed(closed) => {
                 let incident = self.incident_mut(&closed.incident)?;
                 incident.closed = Some(closed.reason.clone());
+                incident.closed_at = Some(*at);
             }
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
@@ -346,7 +351,12 @@ impl Fold {
                 facts.dropped_by_policy = Some(adopted.policy);
             }
         }
-        self.policies.push(Adopted { sequence: adopted.sequence, digest: adopted.policy, policy: Arc::new(policy) });
+        self.policies.push(Adopted {
+            sequence: adopted.sequence,
+            digest: adopted.policy,
+            entry: self.size,
+            policy: Arc::new(policy),
+        });
         Ok(())
     }
 
@@ -359,6 +369,7 @@ impl Fold {
             compromised: compromised.clone(),
             description: description.clone(),
             closed: None,
+            closed_at: None,
         };
         match self.incidents.insert(incident.clone(), facts) {
             None => Ok(()),

@@ -638,6 +638,46 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The documents that it names by SHA-256. A policy's own files are named in its `sha256sum` lines, which are one of them.
+    pub fn blobs(&self) -> Vec<Digest> {
+        let with = |signatures: &[SignatureRecord], others: &[Digest]| {
+            others.iter().copied().chain(signatures.iter().map(|signature| signature.p7s)).collect()
+        };
+        match self {
+            Self::PolicyAdopted(entry) => with(&entry.signatures, &[entry.policy, entry.document]),
+            Self::CertificationIntent(entry) => vec![entry.request_info],
+            Self::CertificateImported(entry) => {
+                std::iter::once(entry.certificate).chain(entry.path.iter().copied()).collect()
+            }
+            Self::IncidentOpened(entry) => vec![entry.compromised.certificate_sha256],
+            Self::DeterminationRecorded(entry) => {
+                let mut blobs: Vec<Digest> = with(&entry.signatures, &[entry.document]);
+                blobs.extend(entry.devices);
+                blobs
+            }
+            Self::ScheduleRecorded(entry) => with(&entry.signatures, &[entry.document, entry.devices]),
+            Self::DeterminationSuspended(entry) => with(&entry.signatures, &[entry.document]),
+            Self::DeterminationWithdrawn(entry) => with(&entry.signatures, &[entry.document]),
+            Self::Genesis(_)
+            | Self::Started(_)
+            | Self::Stopped(_)
+            | Self::IncidentClosed(_)
+            | Self::KeyActivated(_)
+            | Self::KeyLocked(_)
+            | Self::Batch(_)
+            | Self::Intent(_)
+            | Self::Outcome(_)
+            | Self::Released(_)
+            | Self::Settled(_)
+            | Self::Refused(_)
+            | Self::RefusalsFolded(_)
+            | Self::ClockJumped(_)
+            | Self::ClockAccepted(_) => Vec::new(),
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -25,6 +25,8 @@ pub struct IncidentFacts {
     pub opened_at: Timestamp,
     /// The reason for which it was closed.
     pub closed: Option<Box<str>>,
+    /// When.
+    pub closed_at: Option<Timestamp>,
 }
 
 /// One of our keys.

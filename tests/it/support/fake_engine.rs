@@ -197,8 +197,8 @@ pub fn incident(id: &IncidentId) -> wire::Incident {
     wire::Incident {
         incident: id.clone(),
         compromised: Compromised {
-            certificate: digest(b"c"),
-            spki: digest(b"s"),
+            certificate_sha256: digest(b"c"),
+            spki_sha256: digest(b"s"),
             party: "00DB1234567890A0".parse().unwrap(),
         },
         description: "told by telephone \x1b[2J".to_owned(),
@@ -213,7 +213,7 @@ fn determination(id: DeterminationId) -> wire::Determination {
         determination: id,
         incident: "INC-1".parse().unwrap(),
         standing: wire::Standing::InForce,
-        key: "recovery".parse().unwrap(),
+        key: Some("recovery".parse().unwrap()),
         from: at(),
         until: at().plus_ms(1),
         proposer: "alice".parse().unwrap(),
@@ -402,6 +402,11 @@ impl Engine for FakeEngine {
 
     async fn ledger_leaves(&self, caller: &Caller, range: wire::LeafRange) -> Result<Octets, Failure> {
         self.called("ledger-leaves", caller, format!("{}..{}", range.from, range.until))?;
+        Ok(pieces(b"\x00\x02{}\x00\x03[7]"))
+    }
+
+    async fn ledger_signatures(&self, caller: &Caller, range: wire::LeafRange) -> Result<Octets, Failure> {
+        self.called("ledger-signatures", caller, format!("{}..{}", range.from, range.until))?;
         Ok(pieces(b"\x00\x02{}\x00\x03[7]"))
     }
 

@@ -91,7 +91,7 @@ impl Exercise {
                 if is_json {
                     context.print.json_line(&summary)?;
                 }
-                Ok(if summary.passed { Exit::Done } else { Exit::Verification })
+                Ok(if summary.passed { Exit::Done } else { Exit::Unverified })
             }
             Err(error) => {
                 context.print.error(&error.to_string());

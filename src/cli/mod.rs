@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod determination;
 pub mod document;
+pub mod exercise;
 pub mod gbcs;
 pub mod incident;
 pub mod input;
@@ -101,6 +102,8 @@ enum Command {
     /// Accept the daemon's clock after a jump
     #[command(subcommand)]
     Clock(clock::Clock),
+    /// Rehearse a whole recovery with a daemon and simulated Devices of its own
+    Exercise(exercise::Exercise),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  smkictl completions bash > /etc/bash_completion.d/smkictl")]
     Completions {
@@ -189,6 +192,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Policy(policy) => policy.run(context).await,
         Command::Ledger(ledger) => ledger.run(context).await,
         Command::Clock(clock) => clock.run(context).await,
+        Command::Exercise(exercise) => exercise.run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "smkictl", &mut script);

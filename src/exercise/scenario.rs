@@ -646,7 +646,7 @@ fn sign_ask(determination: DeterminationId, devices: Devices) -> Result<Recovery
 }
 
 fn listed_ask(determination: DeterminationId, devices: &[DeviceId]) -> Result<RecoverySign, ExerciseError> {
-    let listed = devices.iter().map(|device| DeviceAsk { device: *device, counter: None }).collect();
+    let listed = devices.iter().map(|device| DeviceAsk { device: *device }).collect();
     sign_ask(determination, Devices::Listed(listed))
 }
 

@@ -6,8 +6,9 @@ use std::io::{self, BufWriter, Read, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::print::Output;
 use crate::domain::audit::{join_checkpoints, policy_files, references};
 use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
@@ -52,17 +53,8 @@ pub struct LedgerExport {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// For people or for programs
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(skip)]
     pub output: Output,
-}
-
-/// The form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Why there is no export. Nothing is left under the name that was asked for.

@@ -128,6 +128,11 @@ fn paint(text: &str, tone: Option<Tone>, colour: bool) -> String {
 }
 
 impl Printer {
+    /// The form that was asked for.
+    pub const fn output(&self) -> Output {
+        self.output
+    }
+
     /// Looks at the terminal once.
     pub fn new(output: Output) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

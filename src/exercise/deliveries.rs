@@ -22,6 +22,8 @@ pub struct Deliveries {
     taken: HashMap<DeviceId, Digest>,
     /// How many Devices were recovered, and proved it.
     pub recovered: u64,
+    /// How often the daemon said that a Device's command had been signed for another request, and the Device had it already.
+    pub held_already: u64,
     /// Octets of a command.
     pub command_octets: usize,
     /// How long it took from the requests to their last lines, without the time the Devices took.
@@ -33,46 +35,56 @@ pub struct Deliveries {
     files: usize,
 }
 
+/// The rule by which nothing is signed twice under one determination.
+const ALREADY_SIGNED: &str = "already-signed";
+
 /// A thousand Devices that fail alike are one fault, told a few times.
 const FAULTS_MAX: usize = 5;
 
 impl Deliveries {
-    /// The Device's command again, if it took one. For trying a replay.
-    pub fn has_taken(&self, device: DeviceId) -> bool {
-        self.taken.contains_key(&device)
-    }
-
-    /// Takes every line of an answer. Answers its summary.
+    /// Takes every line of an answer. Answers its summary, and how long it took without the time that the Devices took.
     pub async fn take(
         &mut self,
         mut lines: Lines,
         fleet: &mut Fleet,
         layout: &Layout,
         teller: &mut Teller<'_>,
-    ) -> Result<Summary, ExerciseError> {
+    ) -> Result<(Summary, Duration), ExerciseError> {
         let mut block = Vec::new();
-        let (mut begun, mut count) = (Instant::now(), 0);
+        let (mut begun, mut count, mut took) = (Instant::now(), 0, Duration::ZERO);
         while let Some(item) = lines.next().await? {
             count += 1;
             teller.advance(count);
             let why = || item.reasons.iter().map(|reason| reason.text.as_ref()).collect::<Vec<&str>>().join("; ");
             match (item.outcome, item.command) {
                 (ItemOutcome::Signed, Some(command)) => block.push((item.device, command.0)),
+                (ItemOutcome::Refused, None)
+                    if self.taken.contains_key(&item.device)
+                        && item.reasons.iter().all(|reason| &*reason.rule == ALREADY_SIGNED) =>
+                {
+                    self.held_already += 1;
+                }
                 (outcome, _) => self.fault(format!("Device {}: {outcome}: {}", item.device, why())),
             }
             if block.len() == BLOCK_LEN {
-                self.signing += begun.elapsed();
+                took += begun.elapsed();
                 self.deliver(std::mem::take(&mut block), fleet, layout)?;
                 begun = Instant::now();
             }
         }
-        self.signing += begun.elapsed();
+        took += begun.elapsed();
+        self.signing += took;
         self.deliver(block, fleet, layout)?;
-        lines.summary().ok_or(ExerciseError::NoSummary)
+        Ok((lines.summary().ok_or(ExerciseError::NoSummary)?, took))
     }
 
     /// Brings a block of commands to their Devices.
-    fn deliver(&mut self, block: Vec<(DeviceId, Vec<u8>)>, fleet: &mut Fleet, layout: &Layout) -> Result<(), ExerciseError> {
+    fn deliver(
+        &mut self,
+        block: Vec<(DeviceId, Vec<u8>)>,
+        fleet: &mut Fleet,
+        layout: &Layout,
+    ) -> Result<(), ExerciseError> {
         let mut fresh = Vec::with_capacity(block.len());
         for (device, command) in block {
             let digest = Digest::of(&command);
@@ -90,7 +102,9 @@ impl Deliveries {
             self.command_octets = command.len();
             match (&delivery.answer, &delivery.verdict) {
                 (Ok(_), Some(Verdict::Recovered(_))) => self.recovered += 1,
-                (Ok(_), verdict) => self.fault(format!("Device {device}: its Response proves something else: {verdict:?}")),
+                (Ok(_), verdict) => {
+                    self.fault(format!("Device {device}: its Response proves something else: {verdict:?}"));
+                }
                 (Err(refusal), _) => self.fault(format!("Device {device}: it discarded its command: {refusal}")),
             }
             if self.files < FILES_MAX {

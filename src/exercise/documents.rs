@@ -10,8 +10,8 @@ use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::determination::cms::{self, CmsError};
 use crate::domain::determination::devices::{DeviceFaults, DeviceListReader, LineTree};
 use crate::domain::determination::document::{
-    Compromised, Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits, Method,
-    Payload, Suspension, Template, Type, Weight, Withdrawal, Written,
+    Compromised, Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits,
+    Method, Payload, Suspension, Template, Type, Weight, Withdrawal, Written,
 };
 use crate::domain::determination::prose::Prose;
 use crate::domain::gbcs;

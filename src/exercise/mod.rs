@@ -99,7 +99,9 @@ pub enum ExerciseError {
     #[error("keys/recovery.csr: expected a block of PEM, found none")]
     NoRequest,
     /// The account has no name.
-    #[error("account {uid} or its group has no name on this machine; the exercise needs an account that can be an operator")]
+    #[error(
+        "account {uid} or its group has no name on this machine; the exercise needs an account that can be an operator"
+    )]
     Account {
         /// Its number.
         uid: u32,

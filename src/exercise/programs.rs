@@ -175,7 +175,8 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| ProgramError::NotStarted { program: "smkid".to_owned(), error })?;
-        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("a child not waited for has a pid");
+        let pid =
+            child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("a child not waited for has a pid");
         let mut daemon = Self { child, pid, log: log.to_owned(), client: Client::new(socket) };
         daemon.wait_until_ready().await?;
         Ok(daemon)
@@ -238,7 +239,8 @@ impl Daemon {
 
 /// Signals a process that we, or a process of ours, started.
 pub fn signal(pid: Pid, signal: Signal) -> Result<(), ProgramError> {
-    kill_process(pid, signal).map_err(|error| ProgramError::Signal { pid: pid.as_raw_nonzero().get(), error: error.into() })
+    kill_process(pid, signal)
+        .map_err(|error| ProgramError::Signal { pid: pid.as_raw_nonzero().get(), error: error.into() })
 }
 
 /// The processes whose parent that one is, as proc(5) tells: the field after the state, behind the name in parentheses.

@@ -72,7 +72,9 @@ impl Stage {
              hold them, and a CA for Devices.",
         );
         let people = People::new(now)?;
-        teller.good(&format!("{MEMBERS} members of the SMKI PMA, each with a key of their own; {APPROVALS} must approve."));
+        teller.good(&format!(
+            "{MEMBERS} members of the SMKI PMA, each with a key of their own; {APPROVALS} must approve."
+        ));
 
         let (account, group) = whoever_runs_this()?;
         let files = policy::files(&lab, &people, &account, now);
@@ -80,7 +82,9 @@ impl Stage {
             layout.write(&format!("policy/{name}"), octets)?;
         }
         let policy = policy::read(&files).map_err(ExerciseError::Policy)?;
-        teller.good(&format!("A policy for this exercise, made from the example in keys-policy/. You ({account}) are its operator."));
+        teller.good(&format!(
+            "A policy for this exercise, made from the example in keys-policy/. You ({account}) are its operator."
+        ));
         teller.fact("policy SHA-256", &policy.digest().to_string());
 
         let (socket, names) = (scratch.path().join("smkid.sock"), Names::new());
@@ -100,7 +104,8 @@ impl Stage {
         let smkictl = async |arguments: &[&str]| self.programs.smkictl(&self.socket, arguments).await;
 
         smkictl(&["ceremony", "keys", "--config", &config, "--policy", &policy, "--out", &keys]).await?;
-        teller.good("The key pairs are made on their tokens, where they stay: sensitive, never extractable, sign only.");
+        teller
+            .good("The key pairs are made on their tokens, where they stay: sensitive, never extractable, sign only.");
 
         smkictl(&["ceremony", "adoption", "--policy", &policy, "--out", &adoption]).await?;
         let document = read(Path::new(&adoption))?;
@@ -132,7 +137,8 @@ impl Stage {
         let mut import = vec!["ceremony", "import", "--config", &config, "--key", label, "--certificate", &certificate];
         import.extend(["--chain", &issuing, "--chain", &root]);
         smkictl(&import).await?;
-        teller.good("The Recovery key's request was recorded before it was signed; the lab's Issuing OCA certified it.");
+        teller
+            .good("The Recovery key's request was recorded before it was signed; the lab's Issuing OCA certified it.");
         teller.fact("Recovery", &recovery.kind().to_string());
         Ok((recovery, genesis))
     }

@@ -100,7 +100,8 @@ impl Summary {
             number(self.command_octets as u64)
         );
         teller.fact("signing", &signing);
-        teller.fact("Devices", &format!("{} verified and answered each second", number(self.times.answered_per_second)));
+        teller
+            .fact("Devices", &format!("{} verified and answered each second", number(self.times.answered_per_second)));
         let ledger = format!(
             "{} entries, exported in {}, verified in {}",
             number(self.entries),

@@ -9,6 +9,7 @@ mod api;
 mod certificates;
 mod certificates_vectors;
 mod cms;
+mod exercise;
 mod gbcs_vectors;
 mod hsm;
 mod policy;

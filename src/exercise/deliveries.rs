@@ -26,7 +26,7 @@ pub struct Deliveries {
     pub held_already: u64,
     /// Octets of a command.
     pub command_octets: usize,
-    /// How long it took from the requests to their last lines, without the time the Devices took.
+    /// How long the requests took that had something signed, to their last lines, without the time the Devices took.
     pub signing: Duration,
     /// How long the Devices took, and the checks of their Responses.
     pub devices: Duration,
@@ -73,7 +73,6 @@ impl Deliveries {
             }
         }
         took += begun.elapsed();
-        self.signing += took;
         self.deliver(block, fleet, layout)?;
         Ok((lines.summary().ok_or(ExerciseError::NoSummary)?, took))
     }

@@ -213,3 +213,6 @@ pub fn sign(document: &[u8], credential: &Credential, now: Timestamp) -> Result<
     let attributes = cms::signed_attributes(&Digest::of(document), signer.certificate(), now)?;
     Ok(cms::assemble(&attributes, &signer.sign(&attributes)?, signer.certificate(), &[])?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -367,21 +367,24 @@ impl HsmError {
         }
     }
 
-    /// Whether the PIN must not be offered again by itself.
+    /// Whether it locks the token, so that no PIN is offered again by itself: the PIN was refused or is at risk, or the token
+    /// is not what it was, and only a person can say why. An absence locks nothing: what is away may come back.
     pub fn locks(&self) -> bool {
         match self {
-            Self::PinAtRisk { .. } | Self::PinRefused { .. } | Self::Locked => true,
+            Self::PinAtRisk { .. }
+            | Self::PinRefused { .. }
+            | Self::KeyDuplicate { .. }
+            | Self::KeyUnfit { .. }
+            | Self::KeyDiffers { .. }
+            | Self::GenesisAbsent { .. }
+            | Self::GenesisDiffers { .. }
+            | Self::Locked => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             Self::ModuleLoad { .. }
             | Self::TokenAbsent { .. }
             | Self::TokenDuplicate { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
-            | Self::KeyDuplicate { .. }
-            | Self::KeyUnfit { .. }
-            | Self::KeyDiffers { .. }
-            | Self::GenesisAbsent { .. }
-            | Self::GenesisDiffers { .. }
             | Self::GenesisExists { .. }
             | Self::DataDuplicate { .. }
             | Self::KeyExists { .. }

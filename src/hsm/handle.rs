@@ -244,9 +244,12 @@ enum Outgoing {
 #[derive(Default)]
 struct Open {
     frames: BTreeMap<u64, Frame>,
-    calls: HashMap<u64, Box<dyn FnOnce(Result<Managed, HsmError>) + Send>>,
+    calls: HashMap<u64, Finish>,
     fences: VecDeque<(u64, oneshot::Sender<Result<FenceAck, HsmError>>)>,
 }
+
+/// Takes the answer to a call.
+type Finish = Box<dyn FnOnce(Result<Managed, HsmError>) + Send>;
 
 /// A part of a batch that went out as one frame: items `first..first + answered.len()` of it.
 struct Frame {
@@ -471,6 +474,8 @@ impl Token {
         let state = std::mem::replace(&mut *lock(&self.0.state), State::Locked(HsmError::Locked));
         match state {
             State::Up { link, .. } => {
+                // What was not written yet will not be, so that the word to end does not wait behind it.
+                self.0.generation.fetch_add(1, Ordering::SeqCst);
                 let _ = link.outgoing.send(Outgoing::End);
                 if let Some(keeper) = lock(&link.keeper).take() {
                     let _ = keeper.join();
@@ -606,6 +611,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
             label: config.label.clone(),
             serial: config.serial.clone(),
             sessions: config.sessions.max(1),
+            call_deadline_ms: u32::try_from(config.call_deadline.as_millis()).unwrap_or(u32::MAX),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
             keys,
             genesis,
@@ -686,7 +692,9 @@ impl Keeper {
             .spawn()?;
         let name = self.config.name.clone();
         thread::Builder::new().name(format!("log-{name}")).spawn(move || forward_log(&name, log))?;
-        let mark = rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC)?;
+        // Hardened kernels want to be told that nothing in it is run; older ones (before 6.3) do not know the flag.
+        let mark = rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+            .or_else(|_| rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC))?;
         Ok((child, socket, mark))
     }
 

@@ -431,6 +431,7 @@ fn is_about_the_pin(rv: RvError) -> bool {
 }
 
 /// What a failed call means.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
 fn fault(error: Error) -> HsmError {
     let Error::Pkcs11(rv, function) = error else {
         // No call was answered: cryptoki could not make it, or not read the answer.
@@ -467,6 +468,7 @@ fn never_began(rv: RvError) -> bool {
 }
 
 /// Every return value of PKCS#11 3.1 (section 5.1): its name, its class, and the likely cause when one of ours meets it.
+#[expect(clippy::too_many_lines, reason = "a table, one line for each value")]
 fn describe(rv: RvError) -> (String, Class, &'static str) {
     use Class::{LogInAgain, OperatorMustAct, OurFault, ReplaceWorker, RetryOnNewSession};
     const MODULE: &str = "the module or its connection to the token failed";

@@ -52,6 +52,8 @@ pub struct Setup {
     pub serial: String,
     /// How many sessions sign, 1 or more.
     pub sessions: u16,
+    /// How long one call of the module may take, in milliseconds: so long an ending worker waits for its signers.
+    pub call_deadline_ms: u32,
     /// How often a sign of life is due, in milliseconds.
     pub heartbeat_ms: u32,
     /// The keys that must be there.

@@ -38,10 +38,6 @@ const GROUP_LEN_MAX: usize = 16;
 const GROUP_AGE_MAX: Duration = Duration::from_millis(1);
 /// A C_Sign slower than this is worth a frame of its own.
 const SIGN_SLOW: Duration = Duration::from_micros(500);
-/// How long signers may take to come back from the module when the worker is to end; after that it kills itself, since
-/// ending by itself beside a running call crashes inside the module.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
-
 /// The hidden subcommand. Its standard input is the pipe to the daemon; it takes no arguments and reads no environment.
 pub fn main() -> ExitCode {
     let warnings = harden();
@@ -110,7 +106,7 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     }
     let pin = read_pin(&mut from_daemon)?;
 
-    let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?)?);
+    let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?));
     shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));
 
     let opened = shared.calling(MANAGE_SLOT, "activation", || {
@@ -220,6 +216,7 @@ const MANAGE_SLOT: usize = 0;
 
 struct Shared {
     started: Instant,
+    call_deadline: Duration,
     slots: Vec<Slot>,
     generation: AtomicU64,
     closing: AtomicBool,
@@ -234,9 +231,10 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(setup: &Setup, mark: OwnedFd, to_daemon: UnixStream) -> Result<Self, WorkerError> {
-        Ok(Self {
+    fn new(setup: &Setup, mark: OwnedFd, to_daemon: UnixStream) -> Self {
+        Self {
             started: Instant::now(),
+            call_deadline: Duration::from_millis(setup.call_deadline_ms.into()),
             slots: (0..=setup.sessions).map(|_| Slot::default()).collect(),
             generation: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -247,7 +245,7 @@ impl Shared {
             keys: Mutex::default(),
             origin: setup.origin.clone(),
             to_daemon: Mutex::new((to_daemon, Vec::new())),
-        })
+        }
     }
 
     fn send(&self, message: &FromWorker) -> Result<(), FrameError> {
@@ -333,7 +331,8 @@ impl Shared {
         }
     }
 
-    /// From now on nothing new is begun. Whoever does not come back from the module in time takes the process with it.
+    /// From now on nothing new is begun. Whoever does not come back from the module within the deadline of a call takes the
+    /// process with it: to end beside a running call would crash inside the module anyhow.
     fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         {
@@ -341,9 +340,10 @@ impl Shared {
             let _queue = lock(&self.queue);
             self.come.notify_all();
         }
-        thread::spawn(|| {
-            thread::sleep(CLOSE_GRACE);
-            eprintln!("hsm-worker: the module did not return within {CLOSE_GRACE:?}; killed");
+        let grace = self.call_deadline;
+        thread::spawn(move || {
+            thread::sleep(grace);
+            eprintln!("hsm-worker: the module did not return within {grace:?}; killed");
             let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
         });
     }

@@ -13,3 +13,7 @@ mod gbcs_vectors;
 mod lab;
 mod store;
 mod policy;
+#![expect(clippy::unwrap_used, reason = "in tests a failed unwrap is a failed test")]
+
+mod hsm;
+mod support;

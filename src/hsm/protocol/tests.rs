@@ -1,1 +1,75 @@
 use super::*;
+
+#[test]
+fn a_batch_goes_through_the_pipe_as_it_came() {
+    let sent = ToWorker::Sign {
+        first_seq: 1 << 40,
+        generation: 3,
+        not_after_unix_ms: -1,
+        key: "recovery".parse().unwrap(),
+        items: vec![Item { kind: Kind::Command, octets: vec![7; 4000].into() }; 3]
+            .into_iter()
+            .chain([Item { kind: Kind::Checkpoint, octets: Cow::Borrowed(&[]) }])
+            .collect(),
+    };
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    write_message(&mut ours, &sent, &mut Vec::new()).unwrap();
+    let mut buffer = Vec::new();
+    let frame = read_frame(&mut theirs, &mut buffer).unwrap().to_vec();
+    let received: ToWorker<'_> = decode(&frame).unwrap();
+    assert_eq!(format!("{received:?}"), format!("{sent:?}"));
+}
+
+impl Clone for Item<'_> {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind, octets: self.octets.clone() }
+    }
+}
+
+#[test]
+fn a_frame_of_the_greatest_length_is_read_and_one_octet_more_is_refused_before_it_is_stored() {
+    let framed = |len: usize| {
+        let mut octets = u32::try_from(len).unwrap().to_be_bytes().to_vec();
+        octets.resize(4 + len, 1);
+        octets
+    };
+    let mut buffer = Vec::new();
+    assert_eq!(read_frame(&mut &framed(FRAME_LEN_MAX)[..], &mut buffer).unwrap().len(), FRAME_LEN_MAX);
+    let mut buffer = Vec::new();
+    let error = read_frame(&mut &framed(FRAME_LEN_MAX + 1)[..], &mut buffer).unwrap_err();
+    assert!(matches!(error, FrameError::TooLong { len } if len == FRAME_LEN_MAX + 1));
+    assert_eq!(buffer.capacity(), 0);
+    assert!(matches!(write_raw(&mut Vec::new(), &vec![0; FRAME_LEN_MAX + 1]), Err(FrameError::TooLong { .. })));
+}
+
+#[test]
+fn a_cut_frame_is_closed_a_silent_one_is_silent_and_a_surplus_octet_is_malformed() {
+    let mut octets = Vec::new();
+    write_message(&mut octets, &ToWorker::Fence { generation: 5 }, &mut Vec::new()).unwrap();
+    for len in 0..octets.len() {
+        assert!(matches!(read_frame(&mut &octets[..len], &mut Vec::new()), Err(FrameError::Closed)), "{len}");
+    }
+    assert!(matches!(decode::<ToWorker<'_>>(&octets[4..]), Ok(ToWorker::Fence { generation: 5 })));
+    octets.push(0);
+    assert!(matches!(decode::<ToWorker<'_>>(&octets[4..]), Err(FrameError::Malformed(_))));
+
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.set_read_timeout(Some(std::time::Duration::from_millis(5))).unwrap();
+    assert!(matches!(read_frame(&mut theirs, &mut Vec::new()), Err(FrameError::Silent)));
+    drop(ours);
+}
+
+#[test]
+fn the_mark_is_shared_by_both_sides() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mark = rustix::fs::memfd_create("mark", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    send_mark(&ours, &mark).unwrap();
+    let received = receive_mark(&theirs).unwrap();
+    rustix::io::pwrite(&received, &7_u64.to_le_bytes(), 0).unwrap();
+    let mut octets = [0; 8];
+    assert_eq!(rustix::io::pread(&mark, &mut octets, 0).unwrap(), 8);
+    assert_eq!(u64::from_le_bytes(octets), 7);
+
+    (&ours).write_all(b"M").unwrap();
+    assert!(receive_mark(&theirs).is_err(), "an octet without a descriptor");
+}

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod cli;
 pub mod domain;
 pub mod hsm;
 pub mod recorder;
 pub mod state;
+pub mod service;
 pub mod store;

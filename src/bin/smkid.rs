@@ -1,10 +1,13 @@
-//! The daemon.
+//! `smkid`, the daemon.
 
 use std::process::ExitCode;
 
+use smkid::service::{self, End};
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("hsm-worker") => smkid::hsm::worker::main(),
-        Some(_) | None => ExitCode::from(2),
-    }
+    // WIRE: `|config| service::daemon(config, make_engine)` once the engine is here.
+    service::main(smkid::hsm::worker::main, |_| {
+        eprintln!("this build has no engine");
+        End::RefusedToStart
+    })
 }

@@ -7,13 +7,12 @@
 
 mod certificates;
 mod certificates_vectors;
+mod ceremony;
 mod cms;
 mod gbcs_vectors;
+mod hsm;
 #[path = "support/lab.rs"]
 mod lab;
-mod store;
 mod policy;
-#![expect(clippy::unwrap_used, reason = "in tests a failed unwrap is a failed test")]
-
-mod hsm;
+mod store;
 mod support;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod cli;
 pub mod domain;
 pub mod hsm;
+pub mod pipeline;
 pub mod recorder;
 pub mod state;
 pub mod service;

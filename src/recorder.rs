@@ -13,6 +13,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
+use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{
@@ -62,6 +63,9 @@ pub enum CannotRecord {
     /// An entry has no encoding: a fault of ours.
     #[error("an entry cannot be written: {0}")]
     Entry(#[from] EntryError),
+    /// A template that was checked cannot be filled: a fault of ours.
+    #[error("a template cannot be filled: {0}")]
+    Fill(FillError),
     /// It stopped before.
     #[error("the recorder has stopped")]
     Stopped,
@@ -144,6 +148,12 @@ impl<T> Recorded<T> {
     /// What was recorded.
     pub fn into_inner(self) -> T {
         self.0
+    }
+
+    /// Takes what was recorded apart: the first part is recorded still.
+    pub fn split<A, B>(self, take_apart: impl FnOnce(T) -> (A, B)) -> (Recorded<A>, B) {
+        let (first, second) = take_apart(self.0);
+        (Recorded(first), second)
     }
 }
 

@@ -94,10 +94,12 @@ pub enum Row {
         /// The list, a blob.
         devices: Digest,
     },
-    /// That the signature of an intent was released.
+    /// That the signatures of these intents were released.
     Released {
-        /// The intent.
-        intent: u64,
+        /// The first leaf of a range.
+        from: u64,
+        /// The first that is no longer in it.
+        until: u64,
     },
 }
 
@@ -110,21 +112,13 @@ impl Row {
             Self::List { determination, devices } => {
                 Derived::List { determination: *determination, blob: *devices, parse: listed_line }
             }
-            Self::Released { intent } => Derived::Released { intent: *intent },
+            Self::Released { from, until } => Derived::Released { from: *from, until: *until },
         }
     }
 }
 
 /// The rows that these changes make, on top of those in `so_far`.
-pub fn rows<S: DerivedState + Reader + ?Sized>(changes: &[Change], so_far: &S) -> Result<Vec<Row>, StoreError> {
-    rows_upon(changes, so_far, so_far)
-}
-
-fn rows_upon<D: DerivedState + ?Sized, R: Reader + ?Sized>(
-    changes: &[Change],
-    so_far: &D,
-    ledger: &R,
-) -> Result<Vec<Row>, StoreError> {
+pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<Vec<Row>, StoreError> {
     let mut rows: Vec<Row> = Vec::with_capacity(changes.len());
     for change in changes {
         match change {
@@ -149,30 +143,10 @@ fn rows_upon<D: DerivedState + ?Sized, R: Reader + ?Sized>(
                     rows.push(Row::Device { key: key.clone(), device: *device, facts });
                 }
             }
-            Change::Release { outcomes } => {
-                // Outcomes that are recorded together with their release say so themselves, with their signatures.
-                let until = outcomes.1.min(ledger.head()?.size);
-                let mut released = Vec::new();
-                ledger.leaves(outcomes.0..until.max(outcomes.0), &mut |leaf| {
-                    released.extend(signed_intent(leaf.octets).map(|(intent, _)| intent));
-                    ControlFlow::Continue(())
-                })?;
-                rows.extend(released.into_iter().map(|intent| Row::Released { intent }));
-            }
+            Change::Release { from, until } => rows.push(Row::Released { from: *from, until: *until }),
         }
     }
     Ok(rows)
-}
-
-/// The intent of an outcome that is signed, and the SHA-256 of its signature.
-pub fn signed_intent(leaf: &[u8]) -> Option<(u64, Digest)> {
-    match Entry::from_leaf(leaf).ok()?.event {
-        Event::Outcome(outcome) => match outcome.result {
-            SignResult::Signed(signature) => Some((outcome.intent, signature)),
-            SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_) => None,
-        },
-        _ => None,
-    }
 }
 
 /// A document in a store.
@@ -256,7 +230,7 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
         }
         // Change by change: a row may rest on one that a change before it made.
         for change in &changes {
-            let rows = rows_upon(std::slice::from_ref(change), &*rebuild, &*ledger)?;
+            let rows = rows(std::slice::from_ref(change), &*rebuild)?;
             let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
             rebuild.apply(&derived)?;
         }

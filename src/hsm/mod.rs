@@ -3,7 +3,7 @@
 //! The vendor's PKCS#11 module runs in a worker process of ours, one for each token; the daemon never loads it.
 //!
 //! ```text
-//!   Token (handle.rs) ──frames (protocol.rs)──▶ worker.rs ─▶ kinds.rs: may this key sign these octets?
+//!   Token (handle.rs, keeper.rs) ──protocol.rs──▶ worker.rs ─▶ kinds.rs: may this key sign these octets?
 //!     │  ▲                                        │          ring: SHA-256 of the whole octets
 //!     │  └── verify.rs: ring, before it leaves    └─────────▶ pkcs11.rs ─▶ the vendor's module
 //!     └── kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
@@ -15,6 +15,7 @@
 
 pub mod errors;
 pub mod handle;
+mod keeper;
 pub mod kinds;
 mod pkcs11;
 pub mod protocol;

@@ -78,10 +78,12 @@ pub enum Derived<'a> {
         /// Whether its release is recorded with it.
         released: bool,
     },
-    /// The release of a signature was recorded.
+    /// The release of the signatures of these intents was recorded; those that have none have none to release.
     Released {
-        /// The leaf index of its intent.
-        intent: u64,
+        /// The first leaf of a range.
+        from: u64,
+        /// The first that is no longer in it.
+        until: u64,
     },
     /// The row of a request becomes this one.
     Request {

@@ -65,9 +65,8 @@ impl Tables {
                     return Err(StoreError::SignatureExists { intent: *intent });
                 }
             }
-            Derived::Released { intent } => {
-                let row = self.signatures.get_mut(intent).ok_or(StoreError::NoSignature { intent: *intent })?;
-                row.released = true;
+            Derived::Released { from, until } => {
+                self.signatures.range_mut(*from..*until).for_each(|(_, row)| row.released = true);
             }
             Derived::Request { id, row } => {
                 self.requests.insert(*id, **row);
@@ -140,6 +139,12 @@ impl<S: Tabled> DerivedState for Memory<S> {
 
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {
         Ok(self.0.tables().signatures.get(&intent).copied())
+    }
+
+    fn released_from(&self, from: u64, limit: usize) -> Result<Vec<(u64, [u8; 64])>, StoreError> {
+        let tables = self.0.tables();
+        let released = tables.signatures.range(from..).filter(|(_, row)| row.released);
+        Ok(released.map(|(intent, row)| (*intent, row.octets)).take(limit).collect())
     }
 
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {

@@ -183,12 +183,6 @@ pub enum StoreError {
         /// The intent's index.
         intent: u64,
     },
-    /// A signature to be released was never recorded.
-    #[error("intent {intent}: it has no recorded signature to release")]
-    NoSignature {
-        /// The intent's index.
-        intent: u64,
-    },
     /// The derived state is not the fold of the ledger.
     #[error(
         "table {table}: the store has {recorded}, the ledger makes {rebuilt}: the row was edited, or another version of smkid wrote it"
@@ -300,6 +294,9 @@ pub trait DerivedState {
 
     /// The signature that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError>;
+
+    /// The released signatures of intents from `from` on, in order; at most `limit`.
+    fn released_from(&self, from: u64, limit: usize) -> Result<Vec<(u64, [u8; 64])>, StoreError>;
 
     /// A request.
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError>;

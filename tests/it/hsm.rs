@@ -509,7 +509,7 @@ fn nothing_is_signed_after_its_last_moment() {
 fn a_signature_costs_one_sign_and_no_login_and_no_look_up() {
     let made = made();
     let counted = ["C_SignInit", "C_Sign", "C_Login", "C_FindObjectsInit", "C_OpenSession"];
-    let script: String = counted.iter().map(|function| format!("{function} 0 stop\n")).collect();
+    let script = format!("{} 0 stop", counted.join(" 0 stop\n"));
     let token = made.start(made.hsm.failing(2, &script));
     assert_eq!(tally(&sign(&token, "recovery", commands(10)), 10), [10, 0, 0, 0]);
     let calls = || counted.map(|function| made.hsm.calls(function));

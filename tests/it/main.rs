@@ -15,4 +15,7 @@ mod hsm;
 mod lab;
 mod policy;
 mod store;
+#![expect(clippy::unwrap_used, reason = "in tests a failed unwrap is a failed test")]
+
+mod hsm;
 mod support;

@@ -43,10 +43,12 @@ pub enum Change {
         /// The Device.
         device: DeviceId,
     },
-    /// The signed ones of these outcomes are handed over.
+    /// The signed ones of these intents are handed over.
     Release {
-        /// A half-open range of leaves.
-        outcomes: (u64, u64),
+        /// The first leaf of a range.
+        from: u64,
+        /// The first that is no longer in it.
+        until: u64,
     },
 }
 
@@ -137,7 +139,7 @@ impl MemoryBook {
                     facts.state = IntentState::Left;
                 }
             }
-            Change::Release { outcomes: _ } => {}
+            Change::Release { from: _, until: _ } => {}
         }
         Ok(())
     }

@@ -312,7 +312,7 @@ impl Fold {
             Event::Outcome(outcome) => self.resolve(outcome.intent, &outcome.result, changes)?,
             Event::Released(released) => {
                 self.determination_mut(released.determination)?;
-                changes.push(Change::Release { outcomes: released.outcomes });
+                changes.extend(released.intents.iter().map(|(from, until)| Change::Release { from: *from, until: *until }));
             }
             Event::Settled(settled) => {
                 changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });

@@ -467,8 +467,8 @@ pub struct Released {
     pub request: RequestId,
     /// Under which determination, in force at this moment.
     pub determination: DeterminationId,
-    /// The outcomes, as a half-open range of leaf indices; those that are signed are released.
-    pub outcomes: (u64, u64),
+    /// The intents, as half-open ranges of leaf indices in ascending order; those of them that are signed are released.
+    pub intents: Vec<(u64, u64)>,
 }
 
 /// What is to become of an unknown.

@@ -212,6 +212,22 @@ pub(super) fn signature(
     })
 }
 
+pub(super) fn released_from(
+    connection: &Connection,
+    schema: Schema,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<(u64, [u8; 64])>, StoreError> {
+    let sql = sql!(
+        schema,
+        "SELECT intent, octets FROM",
+        "signature WHERE intent >= ?1 AND released = 1 ORDER BY intent LIMIT ?2"
+    );
+    all(connection, sql, (from.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)), |row| {
+        Ok((number(row, 0)?, octets(row, 1, "signature")?))
+    })
+}
+
 pub(super) fn request(
     connection: &Connection,
     schema: Schema,
@@ -259,11 +275,13 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
                 }
             }
         }
-        Derived::Released { intent } => {
-            let sql = sql!(schema, "UPDATE", "signature SET released = 1 WHERE intent = ?1");
-            if connection.prepare_cached(sql)?.execute([intent.cast_signed()])? == 0 {
-                return Err(StoreError::NoSignature { intent: *intent });
-            }
+        Derived::Released { from, until } => {
+            let sql = sql!(
+                schema,
+                "UPDATE",
+                "signature SET released = 1 WHERE intent >= ?1 AND intent < ?2 AND released = 0"
+            );
+            connection.prepare_cached(sql)?.execute((from.cast_signed(), until.cast_signed()))?;
         }
         Derived::Request { id, row } => {
             let RequestFacts { asked, first_batch, last_batch } = row;

@@ -81,6 +81,10 @@ impl<T: Tables> DerivedState for T {
         derived::signature(self.connection(), T::SCHEMA, intent)
     }
 
+    fn released_from(&self, from: u64, limit: usize) -> Result<Vec<(u64, [u8; 64])>, StoreError> {
+        derived::released_from(self.connection(), T::SCHEMA, from, limit)
+    }
+
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
         derived::request(self.connection(), T::SCHEMA, id)
     }

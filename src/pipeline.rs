@@ -1,0 +1,687 @@
+//! One chunk of commands, from the request to the release, top to bottom; and [`resume`]. Read this first.
+//!
+//! ```text
+//! listen → authenticate → decode → decide (pure) → record intent (durable, under a signed checkpoint)
+//!        → sign (HSM) → verify → record outcome (durable, under a signed checkpoint) → release (recorded)
+//! ```
+//!
+//! Listening, authenticating and decoding are the API's. From [`accept`] on it is this page. A single command is a batch of
+//! one: the same code signs one command and ten million. A batch moves in chunks, and stages overlap: while the token signs one
+//! chunk, the intents of the next are recorded; the outcomes of a chunk and the intents of a later one share a transaction
+//! and a checkpoint.
+//!
+//! Invariants:
+//! - The token is asked only for [`Recorded`] intents, and there is no other way to one than the recorder.
+//! - Limits count intents, never outcomes.
+//! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
+//! - Nothing is handed over but what a `released` entry says, while the determination is in force.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::domain::fold::{Book as _, Fold};
+use crate::domain::gbcs;
+use crate::domain::ledger::entry::{
+    Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled, SignResult,
+};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
+use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
+use crate::domain::time::Timestamp;
+use crate::hsm::{Kind, Outcome, ToSign, Token};
+use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder};
+
+/// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
+/// that three chunks in memory (of 4 kB a command) are small and a suspension is seen within some tens of milliseconds.
+pub const CHUNK_LEN: usize = 256;
+
+/// Chunks of one job that are recorded and not yet concluded: one that the token signs, one that waits behind it.
+const IN_FLIGHT_MAX: usize = 2;
+
+/// A request to sign, as it is accepted.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub by: Actor,
+    /// How whoever asks calls it.
+    pub id: RequestId,
+    /// SHA-256 of what is asked.
+    pub asked: Digest,
+    /// Under which determination.
+    pub determination: DeterminationId,
+    /// What.
+    pub wanted: WantedSet,
+}
+
+/// What a request is for.
+#[derive(Clone, Debug)]
+pub enum WantedSet {
+    /// Every Device that the determination lists.
+    All,
+    /// These.
+    These(Vec<Wanted>),
+    /// Every Device under the determination whose outcome is unknown, again.
+    Unknowns,
+}
+
+/// A request that was accepted.
+#[derive(Debug)]
+pub struct Job {
+    request: RequestId,
+    asked: Digest,
+    by: Actor,
+    determination: DeterminationId,
+    key: KeyLabel,
+    source: Source,
+    /// The leaf that its intents name.
+    batch: u64,
+    /// Whether the request was accepted before: then Devices may have its commands already.
+    repeated: bool,
+    /// Whether a batch belongs to this request, as far as it was looked up.
+    own_batches: HashMap<u64, bool>,
+    /// Unknowns of this run that the daemon may sign again by itself.
+    again: Vec<DeviceId>,
+}
+
+#[derive(Debug)]
+enum Source {
+    List { after: Option<DeviceId> },
+    These(VecDeque<Wanted>),
+    Unknowns { after: Option<DeviceId> },
+}
+
+/// What became of one Device, as it is told to whoever asked.
+#[derive(Debug)]
+pub struct Told {
+    /// The Device.
+    pub device: DeviceId,
+    /// Its template, once that is known.
+    pub template: Option<TemplateName>,
+    /// The Originator Counter, once there is one.
+    pub counter: Option<u64>,
+    /// The intent's leaf, if there is one.
+    pub intent: Option<u64>,
+    /// What.
+    pub outcome: ToldOutcome,
+}
+
+/// The ends that a Device can come to.
+#[derive(Debug)]
+pub enum ToldOutcome {
+    /// The whole signed command, `DF` to the last octet of the signature.
+    Signed(Vec<u8>),
+    /// Signed and recorded, but the determination is no longer in force: it is not handed over.
+    Withheld(Vec<Reason>),
+    /// The token failed.
+    Failed(String),
+    /// Never submitted to the token.
+    NotSigned(String),
+    /// Nobody can tell.
+    Unknown(String),
+    /// Left as unknown.
+    Left,
+    /// Refused, with every reason.
+    Refused(Vec<Reason>),
+}
+
+/// What a running job says.
+#[derive(Debug)]
+pub enum News {
+    /// Some Devices have come to their ends, in the order of the request.
+    Devices(Vec<Told>),
+    /// Nothing more of it is signed: the batch is refused from here on, with every reason.
+    Stopped(Vec<Reason>),
+}
+
+/// Accepts a request, or refuses all of it: nothing in it may be signed if a rule of the batch refuses.
+pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, (Vec<Reason>, Option<u64>)>, CannotRecord> {
+    let Request { by, id, asked, determination, wanted } = request;
+    let by = recorder.known(by);
+    let mut reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_batch(&facts)) {
+        Some(Ok(())) => Vec::new(),
+        Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
+        None => vec![reason("policy", "no policy is in force yet")],
+    };
+    let known = recorder.request(id)?;
+    if known.is_some_and(|known| known.asked != asked) {
+        reasons.push(reason("request-reused", "this request id was used for something else; choose a new one for a new request"));
+    }
+    let scope = recorder.fold().determinations().get(&determination).cloned();
+    match scope.and_then(|facts| Some((facts.incident, facts.key?.0))).filter(|_| reasons.is_empty()) {
+        Some((incident, key)) => {
+            let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
+            let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };
+            let batch = recorder.queue(&by, Event::Batch(entry))?;
+            let source = match wanted {
+                WantedSet::All => Source::List { after: None },
+                WantedSet::These(these) => Source::These(these.into()),
+                WantedSet::Unknowns => Source::Unknowns { after: None },
+            };
+            let repeated = known.is_some();
+            let (own_batches, again) = (HashMap::new(), Vec::new());
+            Ok(Ok(Job { request: id, asked, by, determination, key, source, batch, repeated, own_batches, again }))
+        }
+        None => {
+            let entry = refuse(recorder, &by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
+            Ok(Err((reasons, entry)))
+        }
+    }
+}
+
+/// Runs a job to its end, or until nobody listens any more: what is recorded by then is concluded, and nothing more begun.
+///
+/// The channel is bounded, so that whoever reads slowly slows the job down.
+pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) -> Result<(), Closed> {
+    let batch = job.batch;
+    let mut job = Some(job);
+    let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
+    let mut signed: Option<Signed> = None;
+    let mut more = true;
+    while more || signed.is_some() || !in_flight.is_empty() {
+        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction.
+        let wants_more = more && !news.is_closed();
+        let mine = job.take().expect("the job comes back from every step");
+        let done = signed.take();
+        let step = desk.record(move |recorder| step(recorder, mine, done, wants_more)).await?;
+        let (next, (mine, told, stopped, ended)) =
+            step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
+        job = Some(mine);
+        more = wants_more && !ended;
+
+        // Sign and verify, while the rest of this turn goes on.
+        if !next.get().intents.is_empty() {
+            in_flight.push_back(tokio::spawn(sign(token.clone(), next)));
+        }
+        // Release. Whoever asked may have gone away; the ledger says what was released all the same.
+        if !told.is_empty() {
+            let _ = news.send(News::Devices(told)).await;
+        }
+        if let Some(reasons) = stopped {
+            let _ = news.send(News::Stopped(reasons)).await;
+        }
+        if in_flight.len() >= IN_FLIGHT_MAX || !more {
+            signed = match in_flight.pop_front() {
+                Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
+                None => None,
+            };
+        }
+    }
+    desk.record(move |recorder| {
+        recorder.end_batch(batch);
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// What one turn of a job recorded.
+struct Step {
+    job: Job,
+    told: Vec<Told>,
+    stopped: Option<Vec<Reason>>,
+    next: Chunk,
+    ended: bool,
+}
+
+/// Intents that are recorded together.
+#[derive(Debug, Default)]
+struct Chunk {
+    key: Option<KeyLabel>,
+    /// The last moment at which one of them may be submitted to the token.
+    not_after: Timestamp,
+    intents: Vec<Intended>,
+}
+
+/// One intent: the whole pre-command, of which all but the first octet is signed.
+#[derive(Debug)]
+struct Intended {
+    intent: u64,
+    device: DeviceId,
+    template: TemplateName,
+    counter: u64,
+    octets: Arc<Vec<u8>>,
+}
+
+/// What became of a chunk at the token.
+struct Signed {
+    intents: Vec<Intended>,
+    /// For each of them, by its leaf.
+    outcomes: HashMap<u64, Outcome>,
+    /// Why the token took none of them.
+    refused: Option<String>,
+}
+
+/// One turn on the recorder's thread.
+fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more: bool) -> Result<Step, CannotRecord> {
+    let mut told = match done {
+        Some(signed) => conclude(recorder, &mut job, signed)?,
+        None => Vec::new(),
+    };
+    let (mut next, mut stopped, mut ended) = (Chunk::default(), None, true);
+    if wants_more {
+        match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
+            Some(Ok(())) => (next, ended) = intend(recorder, &mut job, &mut told)?,
+            Some(Err(refusals)) => {
+                let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
+                let (id, determination, asked) = (job.request, job.determination, job.asked);
+                refuse(recorder, &job.by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
+                stopped = Some(reasons);
+            }
+            None => {}
+        }
+    }
+    Ok(Step { job, told, stopped, next, ended })
+}
+
+/// Decides the next commands of a job, and records the intents of those that are allowed. Answers whether the request is at
+/// its end.
+fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Result<(Chunk, bool), CannotRecord> {
+    let wanted = next_wanted(recorder, job)?;
+    let ended = wanted.is_empty();
+    follow_policy(recorder, job)?;
+    let mut intents = Vec::with_capacity(wanted.len());
+    let mut handed: Vec<(u64, u64)> = Vec::new();
+    for wanted in wanted {
+        let last = recorder.device(&job.key, wanted.device)?;
+        if let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())? {
+            handed.extend(again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)));
+            told.push(again);
+            continue;
+        }
+        match decide(recorder, job, &wanted, last.as_ref())? {
+            Ok(allowance) => intents.push(record_intent(recorder, job, wanted, allowance)?),
+            Err(refusals) => {
+                let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
+                let (id, determination, device) = (job.request, job.determination, Some(wanted.device));
+                refuse(recorder, &job.by, "recovery-sign", id, determination, device, job.asked, reasons.clone())?;
+                told.push(told_of(wanted.device, None, ToldOutcome::Refused(reasons)));
+            }
+        }
+    }
+    if !handed.is_empty() {
+        release(recorder, job, handed)?;
+    }
+    let facts = recorder.fold().determinations().get(&job.determination);
+    let until = facts.map_or(Timestamp::MIN, |facts| facts.window.until);
+    let active = recorder.fold().keys().get(&job.key).and_then(|key| key.active).flatten();
+    let not_after = active.map_or(until, |active| active.min(until)).plus_ms(-1);
+    Ok((Chunk { key: Some(job.key.clone()), not_after, intents }, ended))
+}
+
+/// The next Devices of a request, at most [`CHUNK_LEN`]; at its end, what the daemon may sign again by itself.
+fn next_wanted(recorder: &Recorder, job: &mut Job) -> Result<Vec<Wanted>, CannotRecord> {
+    let mut wanted: Vec<Wanted> = match &mut job.source {
+        Source::List { after } => {
+            let listed = recorder.store().listed_from(job.determination, *after, CHUNK_LEN)?;
+            *after = listed.last().map(|listed| listed.device).or(*after);
+            listed.into_iter().map(|listed| Wanted { device: listed.device, form: WantedForm::Device }).collect()
+        }
+        Source::These(these) => these.drain(..these.len().min(CHUNK_LEN)).collect(),
+        Source::Unknowns { after } => {
+            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, CHUNK_LEN)?;
+            *after = rows.last().map(|(device, _)| *device).or(*after);
+            let determination = job.determination;
+            let theirs = rows.into_iter().filter(|(_, facts)| facts.determination == determination);
+            theirs.map(|(device, _)| Wanted { device, form: WantedForm::Retry }).collect()
+        }
+    };
+    if wanted.is_empty() {
+        let again = std::mem::take(&mut job.again);
+        wanted.extend(again.into_iter().map(|device| Wanted { device, form: WantedForm::Retry }));
+    }
+    Ok(wanted)
+}
+
+/// A batch names the policy in force: after another was adopted, the request goes on in another batch.
+fn follow_policy(recorder: &mut Recorder, job: &mut Job) -> Result<(), CannotRecord> {
+    let in_force = recorder.fold().policy().map(|adopted| adopted.digest);
+    let Some(batch) = recorder.fold().batch(job.batch).cloned() else { return Ok(()) };
+    if let Some(policy) = in_force.filter(|policy| *policy != batch.policy) {
+        job.batch = recorder.queue(&job.by, Event::Batch(Batch { policy, ..batch }))?;
+    }
+    Ok(())
+}
+
+fn decide(
+    recorder: &Recorder,
+    job: &Job,
+    wanted: &Wanted,
+    last: Option<&DeviceFacts>,
+) -> Result<Result<Allowance, Vec<Refusal>>, CannotRecord> {
+    let listed = recorder.listed(job.determination, wanted.device)?;
+    let Some(batch) = facts(recorder, &job.by, job.determination) else { return Ok(Err(Vec::new())) };
+    let template = batch
+        .determination
+        .and_then(|facts| facts.scope.as_ref())
+        .and_then(|scope| listed.as_ref().and_then(|listed| scope.templates.get(&listed.template)));
+    let pre_command = match (&wanted.form, template) {
+        (WantedForm::PreCommand(octets), Some(template)) => {
+            Some(template.matches(octets).map(|(originator, _, counter)| (originator, counter)))
+        }
+        (WantedForm::PreCommand(_) | WantedForm::Device | WantedForm::Retry, _) => None,
+    };
+    Ok(rules::decide(&CommandFacts {
+        batch: &batch,
+        device: wanted.device,
+        form: &wanted.form,
+        pre_command: pre_command.as_ref(),
+        listed: listed.as_ref(),
+        last,
+    }))
+}
+
+/// Fills the template, and records what is about to be signed.
+fn record_intent(
+    recorder: &mut Recorder,
+    job: &Job,
+    wanted: Wanted,
+    allowance: Allowance,
+) -> Result<Intended, CannotRecord> {
+    let Allowance { template_name, template, counter, attempt, originator } = allowance;
+    let device = wanted.device;
+    let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
+    template.fill(originator, device, counter, &mut octets).map_err(CannotRecord::Fill)?;
+    let command = Digest::of(&octets[1..]);
+    let entry = Intent { batch: job.batch, template: template_name.clone(), device, counter, attempt, command };
+    let intent = recorder.queue(&job.by, Event::Intent(entry))?;
+    Ok(Intended { intent, device, template: template_name, counter, octets: Arc::new(octets) })
+}
+
+/// Has the token sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
+/// with a second implementation.
+async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
+    let Chunk { key, not_after, intents } = chunk.into_inner();
+    let items = intents.iter().filter_map(|intended| {
+        let octets = Arc::clone(&intended.octets);
+        let range = 1..octets.len();
+        ToSign::part(intended.intent, Kind::Command, octets, range)
+    });
+    let items: Vec<ToSign> = items.collect();
+    let mut outcomes = HashMap::with_capacity(intents.len());
+    let asked = match &key {
+        Some(key) => token.sign(key, items, not_after).map_err(|error| error.to_string()),
+        None => Err("no key".into()),
+    };
+    match asked {
+        Ok(mut results) => {
+            while let Some(result) = results.next().await {
+                outcomes.insert(result.tag, result.outcome);
+            }
+            Signed { intents, outcomes, refused: None }
+        }
+        Err(refused) => Signed { intents, outcomes, refused: Some(refused) },
+    }
+}
+
+/// Records the outcomes of a chunk, and its release while the determination is in force.
+fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Vec<Told>, CannotRecord> {
+    let Signed { intents, mut outcomes, refused } = signed;
+    let by = Actor::daemon();
+    let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    };
+    let by_itself = retries_by_itself(recorder.fold(), job.determination);
+    let range = intents.first().zip(intents.last()).map(|(first, last)| (first.intent, last.intent + 1));
+    let (mut told, mut any) = (Vec::with_capacity(intents.len()), false);
+    for intended in intents {
+        let Intended { intent, device, template, counter, octets } = intended;
+        let outcome = outcomes.remove(&intent);
+        let (result, outcome) = match outcome {
+            Some(Outcome::Signed(signature)) => {
+                recorder.queue_signature(intent, signature, may_release.is_ok());
+                any = true;
+                let outcome = match &may_release {
+                    Ok(()) => ToldOutcome::Signed(finish(octets, &signature)),
+                    Err(reasons) => ToldOutcome::Withheld(reasons.clone()),
+                };
+                (SignResult::Signed(Digest::of(&signature)), outcome)
+            }
+            Some(Outcome::Failed(error)) => {
+                let why = error.to_string();
+                (SignResult::Failed(why.as_str().into()), ToldOutcome::Failed(why))
+            }
+            Some(Outcome::NotSigned(cause)) => {
+                let why = cause.to_string();
+                (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
+            }
+            Some(Outcome::Unknown(error)) => {
+                let why = error.to_string();
+                if by_itself {
+                    job.again.push(device);
+                }
+                (SignResult::Unknown(why.as_str().into()), ToldOutcome::Unknown(why))
+            }
+            None => {
+                // The token took the chunk as a whole or not at all; an item without an answer was never submitted.
+                let why = refused.clone().unwrap_or_else(|| "the token was not asked".into());
+                (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
+            }
+        };
+        recorder.queue(&by, Event::Outcome(OutcomeEntry { intent, result }))?;
+        told.push(Told { device, template: Some(template), counter: Some(counter), intent: Some(intent), outcome });
+    }
+    if any && may_release.is_ok() {
+        release(recorder, job, range.into_iter().collect())?;
+    }
+    Ok(told)
+}
+
+/// Records that signed commands are about to be handed over.
+fn release(recorder: &mut Recorder, job: &Job, intents: Vec<(u64, u64)>) -> Result<(), CannotRecord> {
+    let released = Released { request: job.request, determination: job.determination, intents: joined(intents) };
+    recorder.queue(&job.by, Event::Released(released)).map(drop)
+}
+
+/// Ranges in ascending order, those that touch made one.
+fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (from, until) in ranges {
+        match joined.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(until),
+            Some(_) | None => joined.push((from, until)),
+        }
+    }
+    joined
+}
+
+/// What the ledger has for a Device from an earlier run of the same request: told again, and never signed again.
+fn recorded_before(
+    recorder: &Recorder,
+    job: &mut Job,
+    wanted: &Wanted,
+    last: Option<&DeviceFacts>,
+) -> Result<Option<Told>, CannotRecord> {
+    let Some(last) = last.filter(|last| job.repeated && last.determination == job.determination) else {
+        return Ok(None);
+    };
+    let outcome = match (last.state, &wanted.form) {
+        (IntentState::Signed, _) | (IntentState::Left, _) => None,
+        (IntentState::Unknown, WantedForm::Device | WantedForm::PreCommand(_)) => {
+            Some(ToldOutcome::Unknown("what became of it is unknown; settle it first".into()))
+        }
+        (IntentState::Unknown, WantedForm::Retry)
+        | (IntentState::Open | IntentState::Failed | IntentState::NotSigned, _) => return Ok(None),
+    };
+    let Some(entry) = intent_entry(recorder, last.intent)?.filter(|entry| entry.device == wanted.device) else {
+        return Ok(None);
+    };
+    if !is_own(recorder, job, entry.batch)? {
+        return Ok(None);
+    }
+    let outcome = match (outcome, last.state) {
+        (Some(outcome), _) => outcome,
+        (None, IntentState::Left) => ToldOutcome::Left,
+        (None, _) => match rebuild(recorder, job, &entry, last.intent)? {
+            Some(command) => ToldOutcome::Signed(command),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Told {
+        device: wanted.device,
+        template: Some(entry.template),
+        counter: Some(entry.counter),
+        intent: Some(last.intent),
+        outcome,
+    }))
+}
+
+/// Whether a batch belongs to this request.
+fn is_own(recorder: &Recorder, job: &mut Job, batch: u64) -> Result<bool, CannotRecord> {
+    if let Some(known) = job.own_batches.get(&batch) {
+        return Ok(*known);
+    }
+    let own = match entry_at(recorder, batch)?.map(|entry| entry.event) {
+        Some(Event::Batch(entry)) => entry.request == job.request,
+        Some(_) | None => false,
+    };
+    job.own_batches.insert(batch, own);
+    Ok(own)
+}
+
+/// A command again, octet for octet, from its template, Device, counter and kept signature.
+fn rebuild(recorder: &Recorder, job: &Job, intent: &Intent, at: u64) -> Result<Option<Vec<u8>>, CannotRecord> {
+    let Some(signature) = recorder.store().signature(at)? else { return Ok(None) };
+    let fold = recorder.fold();
+    let template = fold
+        .determinations()
+        .get(&job.determination)
+        .and_then(|facts| facts.scope.as_ref())
+        .and_then(|scope| scope.templates.get(&intent.template));
+    let originator = fold.keys().get(&job.key).and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
+    let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
+    let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
+    template.fill(originator, intent.device, intent.counter, &mut octets).map_err(CannotRecord::Fill)?;
+    if Digest::of(&octets[1..]) != intent.command {
+        return Ok(None);
+    }
+    gbcs::finish(&mut octets, &signature.octets);
+    Ok(Some(octets))
+}
+
+/// The pre-command and its signature: the command that a Device accepts.
+fn finish(octets: Arc<Vec<u8>>, signature: &[u8; 64]) -> Vec<u8> {
+    // The token has let go of it by now; a copy is made only if it has not.
+    let mut octets = Arc::try_unwrap(octets).unwrap_or_else(|shared| shared.to_vec());
+    gbcs::finish(&mut octets, signature);
+    octets
+}
+
+/// What becomes of the intents that a process left open when it died: the crash path, which every start takes.
+///
+/// An intent that no checkpoint covers was never shown to the token: `not-signed`. One that a checkpoint covers may have been
+/// signed: `unknown`.
+pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
+    let covered = recorder.checkpointed();
+    let fold = recorder.fold();
+    let open: Vec<u64> = fold.open_intents().keys().chain(fold.open_certifications().keys()).copied().collect();
+    let (mut not_signed, mut unknown) = (0, 0);
+    for intent in open {
+        let result = if intent < covered {
+            unknown += 1;
+            SignResult::Unknown("smkid ended before the outcome was recorded".into())
+        } else {
+            not_signed += 1;
+            SignResult::NotSigned("smkid ended before the token was asked".into())
+        };
+        recorder.queue(&Actor::daemon(), Event::Outcome(OutcomeEntry { intent, result }))?;
+    }
+    Ok((not_signed, unknown))
+}
+
+/// Leaves the unknowns of a determination as they are: for these Devices, or for all.
+pub fn leave(
+    recorder: &mut Recorder,
+    by: Actor,
+    determination: DeterminationId,
+    devices: Option<Vec<DeviceId>>,
+    why: &str,
+) -> Result<Vec<Told>, CannotRecord> {
+    let by = recorder.known(by);
+    let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
+    let Some((key, _)) = key else { return Ok(Vec::new()) };
+    let mut told = Vec::new();
+    let all = recorder.store().devices_in(&key, IntentState::Unknown, None, UNKNOWNS_LEFT_MAX)?;
+    for (device, facts) in all {
+        let asked = devices.as_ref().is_none_or(|devices| devices.contains(&device));
+        if facts.determination != determination || !asked {
+            continue;
+        }
+        let entry = Settled { intent: facts.intent, key: key.clone(), device, reason: why.into() };
+        recorder.queue(&by, Event::Settled(entry))?;
+        told.push(Told {
+            device,
+            template: Some(facts.template),
+            counter: Some(facts.counter),
+            intent: Some(facts.intent),
+            outcome: ToldOutcome::Left,
+        });
+    }
+    Ok(told)
+}
+
+/// Unknowns that one request leaves as they are, at most: a worker that dies leaves some hundred. Ask again for more.
+pub const UNKNOWNS_LEFT_MAX: usize = 10_000;
+
+fn facts<'a>(recorder: &'a Recorder, by: &'a Actor, determination: DeterminationId) -> Option<BatchFacts<'a>> {
+    let moment = recorder.moment();
+    recorder.fold().batch_facts(by, determination, moment.at, moment.clock)
+}
+
+fn retries_by_itself(fold: &Fold, determination: DeterminationId) -> bool {
+    let scope = fold.determinations().get(&determination).and_then(|facts| facts.scope.as_ref());
+    scope.is_some_and(|scope| scope.retries_by_itself)
+}
+
+fn entry_at(recorder: &Recorder, index: u64) -> Result<Option<Entry>, CannotRecord> {
+    // What is queued in this very group is not in the store yet, and belongs to a run that goes on.
+    if index >= recorder.durable().size {
+        return Ok(None);
+    }
+    let leaf = recorder.store().leaf(index)?;
+    Ok(Some(Entry::from_leaf(&leaf)?))
+}
+
+fn intent_entry(recorder: &Recorder, index: u64) -> Result<Option<Intent>, CannotRecord> {
+    Ok(match entry_at(recorder, index)?.map(|entry| entry.event) {
+        Some(Event::Intent(intent)) => Some(intent),
+        Some(_) | None => None,
+    })
+}
+
+fn told_of(device: DeviceId, intent: Option<u64>, outcome: ToldOutcome) -> Told {
+    Told { device, template: None, counter: None, intent, outcome }
+}
+
+fn reason(rule: &str, text: &str) -> Reason {
+    Reason { rule: rule.into(), text: text.into() }
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is a field of the refusal's record")]
+fn refuse(
+    recorder: &mut Recorder,
+    by: &Actor,
+    operation: &str,
+    request: RequestId,
+    determination: DeterminationId,
+    device: Option<DeviceId>,
+    asked: Digest,
+    reasons: Vec<Reason>,
+) -> Result<Option<u64>, CannotRecord> {
+    recorder.refuse(
+        by,
+        Refused {
+            operation: operation.into(),
+            incident: None,
+            determination: Some(determination),
+            request: Some(request),
+            device,
+            asked,
+            reasons,
+        },
+    )
+}

@@ -3,6 +3,7 @@
 //! A command sends one call, or two, and ends with one of the statuses of [`Exit`]. Whatever changes something takes
 //! `--dry-run`, which shows what would be sent and sends nothing.
 
+pub mod ceremony;
 pub mod clock;
 pub mod determination;
 pub mod document;
@@ -76,6 +77,9 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make keys and ledger, with no daemon running
+    #[command(subcommand)]
+    Ceremony(ceremony::Ceremony),
     /// Show what the daemon is doing, whether it can sign, and what stands in the way
     Status(status::Status),
     /// Open, show and close incidents
@@ -179,6 +183,11 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
+        Command::Ceremony(ceremony) => {
+            // It waits for tokens, which only a plain thread may.
+            let print = context.print;
+            Ok(tokio::task::spawn_blocking(move || ceremony.run(&print)).await.map_err(io::Error::from)?)
+        }
         Command::Status(status) => status.run(context).await,
         Command::Incident(incident) => incident.run(context).await,
         Command::Determination(determination) => determination.run(context).await,

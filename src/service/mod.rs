@@ -1,8 +1,10 @@
 //! Shell: `smkid`, from its arguments to its end. [`run`] is the order in which it starts and stops.
 
+pub mod checkpoint;
 pub mod clock;
 pub mod configuration;
 pub mod notify;
+pub mod start;
 
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};

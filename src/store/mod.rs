@@ -15,6 +15,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use files::Lock;
 pub use derived::{Derived, LineParser, SignatureRow};
 pub use staging::{Staging, StagingError, StagingLimits, Upload};
 

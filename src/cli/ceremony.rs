@@ -220,7 +220,9 @@ pub enum CeremonyError {
         path: PathBuf,
     },
     /// A PIN file in earnest.
-    #[error("--pin-file is for exercises; this policy's purpose is {0}. Leave it out: the PIN is asked for on the terminal")]
+    #[error(
+        "--pin-file is for exercises; this policy's purpose is {0}. Leave it out: the PIN is asked for on the terminal"
+    )]
     PinFile(Purpose),
     /// A PIN file of a token that does not matter here.
     #[error("--pin-file {0}: no key of this step is on a token of that name")]
@@ -343,9 +345,9 @@ impl CeremonyError {
             Self::Start(StartFault::Hsm { source, .. }) => hsm_exit(source),
             Self::Record(CannotRecord::Token(_)) | Self::NotSigned { .. } => Exit::Unreachable,
             Self::TokenTaken { .. }
-            | Self::Start(
-                StartFault::RolledBack { .. } | StartFault::HeadOrigin { .. } | StartFault::State(_),
-            ) => Exit::Unverified,
+            | Self::Start(StartFault::RolledBack { .. } | StartFault::HeadOrigin { .. } | StartFault::State(_)) => {
+                Exit::Unverified
+            }
             Self::Configuration(_)
             | Self::Policy { .. }
             | Self::Document { .. }

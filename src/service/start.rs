@@ -214,7 +214,9 @@ pub fn stored_pin(pin: &Pin) -> Result<SecretString, StartFault> {
             Some(folder) => pin_file(&Path::new(&folder).join(name)),
             None => Err(StartFault::PinFile {
                 path: PathBuf::from(name),
-                why: format!("{CREDENTIALS} is not set, so the service manager passed no credentials (LoadCredential=)"),
+                why: format!(
+                    "{CREDENTIALS} is not set, so the service manager passed no credentials (LoadCredential=)"
+                ),
             }),
         },
     }

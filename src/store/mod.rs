@@ -15,8 +15,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use files::Lock;
 pub use derived::{Derived, LineParser, SignatureRow};
+pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, Upload};
 
 use crate::domain::fold::RequestFacts;

@@ -5,9 +5,9 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
+mod ceremony;
 mod certificates;
 mod certificates_vectors;
-mod ceremony;
 mod cms;
 mod gbcs_vectors;
 mod hsm;
@@ -15,7 +15,4 @@ mod hsm;
 mod lab;
 mod policy;
 mod store;
-#![expect(clippy::unwrap_used, reason = "in tests a failed unwrap is a failed test")]
-
-mod hsm;
 mod support;

@@ -298,11 +298,7 @@ impl Beginning {
     }
 
     /// Makes the ledger, durably and at once.
-    fn make(
-        &self,
-        room: &Room,
-        tokens: &BTreeMap<TokenName, (Token, TokenReport)>,
-    ) -> Result<(), CeremonyError> {
+    fn make(&self, room: &Room, tokens: &BTreeMap<TokenName, (Token, TokenReport)>) -> Result<(), CeremonyError> {
         let state = &room.configuration.state;
         make_private_folder(state)?;
         let lock = Lock::take(state)?;

@@ -273,8 +273,7 @@ fn judge(
     certificate: &[u8],
     above: &[Vec<u8>],
 ) -> Result<CertificateImported, Vec<Reason>> {
-    let context =
-        Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
     intake::certificate(&context, key, certificate, above)
 }
 

@@ -120,11 +120,9 @@ impl MadeKey {
         }
         match self.public_key() {
             Err(fault) => Some(fault),
-            Ok(public) if public.spki_sha256() != self.spki_sha256 => Some(format!(
-                "spki_sha256: expected {}, found {}",
-                public.spki_sha256(),
-                self.spki_sha256
-            )),
+            Ok(public) if public.spki_sha256() != self.spki_sha256 => {
+                Some(format!("spki_sha256: expected {}, found {}", public.spki_sha256(), self.spki_sha256))
+            }
             Ok(_) if aloud(self.spki_sha256) != self.words => Some("words: not those of spki_sha256".to_owned()),
             Ok(_) => None,
         }

@@ -120,8 +120,7 @@ fn ask(token: &TokenName) -> Result<SecretString, CeremonyError> {
 pub fn read_policy(folder: &Path) -> Result<(Policy, Files), CeremonyError> {
     let mut files = Files::new();
     collect(folder, "", DEPTH_MAX, &mut files)?;
-    let policy =
-        Policy::parse(&files).map_err(|faults| CeremonyError::Policy { folder: folder.to_owned(), faults })?;
+    let policy = Policy::parse(&files).map_err(|faults| CeremonyError::Policy { folder: folder.to_owned(), faults })?;
     Ok((policy, files))
 }
 

@@ -312,7 +312,9 @@ impl Fold {
             Event::Outcome(outcome) => self.resolve(outcome.intent, &outcome.result, changes)?,
             Event::Released(released) => {
                 self.determination_mut(released.determination)?;
-                changes.extend(released.intents.iter().map(|(from, until)| Change::Release { from: *from, until: *until }));
+                changes.extend(
+                    released.intents.iter().map(|(from, until)| Change::Release { from: *from, until: *until }),
+                );
             }
             Event::Settled(settled) => {
                 changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });

@@ -413,7 +413,7 @@ fn hsm_exit(error: &HsmError) -> Exit {
 
 impl Ceremony {
     /// Does the step. Waits for tokens, so not within an async runtime.
-    pub fn run(self, print: &Printer) -> Exit {
+    pub fn run(self, print: Printer) -> Exit {
         let result = match self {
             Self::Keys(keys) => keys.run(print),
             Self::Adoption(adoption) => adoption.run(print),

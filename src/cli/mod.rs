@@ -186,7 +186,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Ceremony(ceremony) => {
             // It waits for tokens, which only a plain thread may.
             let print = context.print;
-            Ok(tokio::task::spawn_blocking(move || ceremony.run(&print)).await.map_err(io::Error::from)?)
+            Ok(tokio::task::spawn_blocking(move || ceremony.run(print)).await.map_err(io::Error::from)?)
         }
         Command::Status(status) => status.run(context).await,
         Command::Incident(incident) => incident.run(context).await,

@@ -6,19 +6,25 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use secrecy::SecretString;
 use smkid::cli::ceremony::KeysFile;
 use smkid::domain::certificates::bodies::{Particulars, Template, assemble, read_request, tbs};
 use smkid::domain::certificates::pem;
 use smkid::domain::certificates::profile::{TEST_ORGANISATION_POLICY, Usage};
 use smkid::domain::certificates::signature::PublicKey;
 use smkid::domain::certificates::subject::OrganisationSubject;
+use smkid::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use smkid::domain::ledger::entry::{Entry, Event, SignResult};
 use smkid::domain::ledger::head_object::{HEAD_LABELS, HeadObject};
-use smkid::domain::ledger::merkle::leaf_hash;
+use smkid::domain::ledger::merkle::{Head, leaf_hash};
 use smkid::domain::names::PartyId;
+use smkid::recorder::CheckpointSigner as _;
+use smkid::service::checkpoint::TokenSigner;
+use smkid::service::configuration::Configuration;
+use smkid::service::start::{self, StartFault};
 use smkid::state;
 use smkid::store::sqlite::SqliteStore;
-use smkid::store::{Reader, StagingLimits};
+use smkid::store::{Reader, StagingLimits, Store as _};
 
 use crate::lab::{Lab, Scratch, VALIDITY};
 use crate::support::softhsm::{MODULE, PIN, SoftHsm};
@@ -151,10 +157,23 @@ impl Stage {
 
     /// `smki_pin` is the line of the configuration with the Recovery token's PIN.
     fn configure(&self, smki_pin: &str) {
-        let token = |name: &str, token: &SoftHsm, pin: &str| {
+        self.configure_with(smki_pin, None);
+    }
+
+    /// `fault` is what goes wrong with the ledger token's module.
+    fn configure_with(&self, smki_pin: &str, fault: Option<&str>) {
+        let (module, more) = match fault {
+            None => (MODULE.to_owned(), String::new()),
+            Some(script) => {
+                let config = self.ledger.failing(1, script);
+                let more = config.environment.iter().map(|(name, value)| format!("{} = {value:?}\n", name.display()));
+                (config.module.display().to_string(), more.filter(|line| !line.starts_with("SOFTHSM")).collect())
+            }
+        };
+        let token = |name: &str, token: &SoftHsm, pin: &str, module: &str, more: &str| {
             format!(
-                "[[token]]\nname = \"{name}\"\nmodule = \"{MODULE}\"\nlabel = \"{}\"\nserial = \"{}\"\n\
-                 deadline_ms = 20000\n{pin}\n[token.environment]\nSOFTHSM2_CONF = \"{}\"\n",
+                "[[token]]\nname = \"{name}\"\nmodule = \"{module}\"\nlabel = \"{}\"\nserial = \"{}\"\n\
+                 deadline_ms = 20000\n{pin}\n[token.environment]\nSOFTHSM2_CONF = \"{}\"\n{more}",
                 token.label,
                 token.serial,
                 token.dir().join("softhsm2.conf").display()
@@ -166,8 +185,8 @@ impl Stage {
             format!(
                 "version = 1\nstate = \"{}\"\n{}{}[ledger]\ntoken = \"ledger-a\"\n",
                 self.path("state").display(),
-                token("ledger-a", &self.ledger, &ledger_pin),
-                token("smki-a", &self.smki, smki_pin)
+                token("ledger-a", &self.ledger, &ledger_pin, &module, &more),
+                token("smki-a", &self.smki, smki_pin, MODULE, "")
             ),
         );
     }
@@ -489,4 +508,68 @@ fn a_live_recovery_token_has_no_stored_pin() {
     assert_eq!(stage.keys_file().keys.len(), 1, "the ledger key's PIN may be stored");
     set_purpose(&stage.path("policy"), "exercise");
     stage.expect(1, "its keys are live keys", &format!("{keys} --pin-file smki-a=smki.pin"));
+}
+
+#[test]
+fn a_module_that_dies_at_any_write_leaves_what_the_next_run_completes() {
+    let stage = Stage::new();
+    stage.keys();
+    stage.adoption();
+    // The checkpoint: nothing has come to its place.
+    stage.configure_with("", Some("C_Sign * kill"));
+    stage.expect(3, "checkpoint", &Stage::begin());
+    assert!(!SqliteStore::exists(&stage.path("state")));
+    // Genesis, then the head, on the ledger token.
+    stage.configure_with("", Some("C_CreateObject 1 kill"));
+    stage.expect(3, "The ledger stands", &Stage::begin());
+    assert!(SqliteStore::exists(&stage.path("state")));
+    stage.configure_with("", Some("C_CreateObject 2 kill"));
+    stage.expect(3, "The ledger stands already", &Stage::begin());
+    assert_eq!(stage.object(&stage.ledger, "smkid-genesis").len(), 32);
+    stage.configure("");
+    stage.expect(0, "the head on token ledger-a", &Stage::begin());
+    stage.expect(0, "Next: send", &format!("request {TOKENS} --key recovery-1 --out keys"));
+}
+
+#[test]
+fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_once() {
+    let stage = Stage::begun();
+    let configuration = Configuration::read(&stage.path("smkid.toml")).unwrap();
+    let (store, fold) = start::open_ledger(&configuration).unwrap();
+    let reader = store.reader().unwrap();
+    let open = || {
+        let smkid = Some(PathBuf::from(env!("CARGO_BIN_EXE_smkid")));
+        start::ledger_signer(&configuration, &fold, &*reader, smkid, SecretString::from(PIN))
+    };
+    let mut signer = open().unwrap();
+    let token = signer.token().clone();
+    let head = store.head().unwrap();
+    let origin = fold.origin().unwrap();
+    let first = HeadObject { origin: origin.clone(), head: Head { size: 1, root: reader.root_at(1).unwrap() } };
+
+    // The second head goes to the other place; a write there that is cut off leaves two versions in it.
+    start::write_head_object(&token, origin, head).unwrap();
+    assert_eq!(stage.object(&stage.ledger, HEAD_LABELS[1]), stage.object(&stage.ledger, HEAD_LABELS[0]));
+    stage.write_object(&stage.ledger, HEAD_LABELS[1], &first.to_octets());
+    assert_eq!(start::check_head_object(&token, &*reader, origin).unwrap(), head);
+    start::write_head_object(&token, origin, head).unwrap();
+    assert_eq!(start::check_head_object(&token, &*reader, origin).unwrap(), head);
+
+    // The worker dies between two checkpoints.
+    let text = Checkpoint::new(origin.clone(), head).text();
+    let verified = |signature: [u8; 64], signer: &TokenSigner| {
+        SignedCheckpoint::assemble(&Checkpoint::new(origin.clone(), head), signer.verifier(), &signature).unwrap();
+    };
+    verified(signer.sign(&text).unwrap(), &signer);
+    let pid = token.worker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    verified(signer.sign(&text).unwrap(), &signer);
+    assert_ne!(token.worker_pid(), Some(pid));
+    assert!(signer.sign("another text").is_err());
+
+    // A head of a ledger that we do not have.
+    let foreign = HeadObject { origin: origin.clone(), head: Head { size: 1, root: head.root } };
+    token.write_data(HEAD_LABELS[1], &foreign.to_octets()).wait().unwrap();
+    let refused = open().map(drop).unwrap_err();
+    assert!(matches!(refused, StartFault::RolledBack { .. }), "{refused}");
 }

@@ -40,7 +40,7 @@ use crate::store::{Lock, Reader as _, StoreError};
 const WORKSHOP: &str = "ceremony-unfinished";
 
 impl Adoption {
-    pub(super) fn run(self, print: &Printer) -> Result<(), CeremonyError> {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let (policy, _) = room::read_policy(&self.policy)?;
         let form = Document {
             r#type: Type::default(),
@@ -97,7 +97,7 @@ struct Answer {
 }
 
 impl Begin {
-    pub(super) fn run(self, print: &Printer) -> Result<(), CeremonyError> {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let (policy, files) = room::read_policy(&self.policy)?;
         let configuration = Configuration::read(&self.tokens.config)?;
         start::check_ledger_token(&configuration, &policy.ledger_key().token)?;
@@ -320,7 +320,7 @@ impl Beginning {
         let signer = TokenSigner::new(token.clone(), ledger.label.clone(), self.verifier()?, config.call_deadline);
         recorder.set_signer(Box::new(signer));
         let genesis = self.genesis()?;
-        let recorded = record_alone(&mut recorder, |recorder| {
+        let outcome = record_alone(&mut recorder, |recorder| {
             let by = room::conductor();
             recorder.queue(&by, Event::Genesis(genesis))?;
             let at = recorder.moment().at;
@@ -334,7 +334,7 @@ impl Beginning {
         })?;
         drop(recorder);
         // Refused after all, at this very moment: the workshop is left behind and removed by the next run.
-        recorded.into_inner().map_err(CeremonyError::Refused)?;
+        outcome.into_inner().map_err(CeremonyError::Refused)?;
         SqliteStore::install(&workshop, state)?;
         fs::remove_dir_all(&workshop)?;
         drop(lock);

@@ -125,7 +125,7 @@ struct Requested {
 }
 
 impl Request {
-    pub(super) fn run(self, print: &Printer) -> Result<(), CeremonyError> {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let mut opened = Opened::open(&self.tokens, &self.key)?;
         let public = PublicKey::from_spki(&opened.key.spki_octets())
             .map_err(|error| CeremonyError::Key { key: self.key.clone(), why: error.to_string() })?;
@@ -227,17 +227,16 @@ fn now() -> Timestamp {
 }
 
 impl Import {
-    pub(super) fn run(self, print: &Printer) -> Result<(), CeremonyError> {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let mut opened = Opened::open(&self.tokens, &self.key)?;
         let certificate = read_certificate(&self.certificate)?;
         let above: Vec<Vec<u8>> = self.chain.iter().map(|path| read_certificate(path)).collect::<Result<_, _>>()?;
-        let recorder = &opened.recorder;
-        let judged = judge(recorder, &self.key, &certificate, &above).map_err(CeremonyError::Refused)?;
+        let judged = judge(&opened.recorder, &self.key, &certificate, &above).map_err(CeremonyError::Refused)?;
         let mut entry = None;
         if !self.change.dry_run {
             let ledger_token = opened.log_in()?;
             // Judged again at the moment of the entry, as the audit will.
-            let recorded = record_alone(&mut opened.recorder, |recorder| {
+            let outcome = record_alone(&mut opened.recorder, |recorder| {
                 match judge(recorder, &self.key, &certificate, &above) {
                     Ok(imported) => {
                         let by = recorder.known(room::conductor());
@@ -249,7 +248,7 @@ impl Import {
                     Err(reasons) => Ok(Err(reasons)),
                 }
             })?;
-            entry = Some(recorded.into_inner().map_err(CeremonyError::Refused)?);
+            entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
             opened.keep_head(&ledger_token)?;
         }
         print.answer(&judged, |text| {

@@ -203,13 +203,13 @@ pub fn holdings(policy: &Policy) -> BTreeMap<TokenName, Vec<KeyUse>> {
 }
 
 /// What files about a key are called: by its use, or by its label if it is not the only one of that use.
-pub fn stem<'a>(label: &KeyLabel, use_: KeyUse, uses: impl IntoIterator<Item = &'a KeyUse>) -> String {
-    let alone = uses.into_iter().filter(|other| **other == use_).count() == 1;
+pub fn stem<'a>(label: &KeyLabel, use_: KeyUse, all: impl IntoIterator<Item = &'a KeyUse>) -> String {
+    let alone = all.into_iter().filter(|other| **other == use_).count() == 1;
     if alone { use_.to_string() } else { label.to_string() }
 }
 
 impl Keys {
-    pub(super) fn run(self, print: &Printer) -> Result<(), CeremonyError> {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let (policy, _) = room::read_policy(&self.policy)?;
         let configuration = Configuration::read(&self.tokens.config)?;
         start::check_ledger_token(&configuration, &policy.ledger_key().token)?;
@@ -278,7 +278,7 @@ fn make_on(
     missing: &[Key],
     file: &mut KeysFile,
     folder: &Path,
-    print: &Printer,
+    print: Printer,
 ) -> Result<(), CeremonyError> {
     let keys = file.on(name).map(MadeKey::expected).collect();
     let (token, report) = room.start(name, uses, Expectations { keys, genesis: None, origin: None })?;

@@ -5,9 +5,10 @@
 pub mod api;
 pub mod cli;
 pub mod domain;
+pub mod exercise;
 pub mod hsm;
 pub mod pipeline;
 pub mod recorder;
-pub mod state;
 pub mod service;
+pub mod state;
 pub mod store;

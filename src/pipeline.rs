@@ -19,7 +19,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
@@ -136,7 +136,10 @@ pub enum News {
 }
 
 /// Accepts a request, or refuses all of it: nothing in it may be signed if a rule of the batch refuses.
-pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, (Vec<Reason>, Option<u64>)>, CannotRecord> {
+pub fn accept(
+    recorder: &mut Recorder,
+    request: Request,
+) -> Result<Result<Job, (Vec<Reason>, Option<u64>)>, CannotRecord> {
     let Request { by, id, asked, determination, wanted } = request;
     let by = recorder.known(by);
     let mut reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_batch(&facts)) {
@@ -146,7 +149,10 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, (
     };
     let known = recorder.request(id)?;
     if known.is_some_and(|known| known.asked != asked) {
-        reasons.push(reason("request-reused", "this request id was used for something else; choose a new one for a new request"));
+        reasons.push(reason(
+            "request-reused",
+            "this request id was used for something else; choose a new one for a new request",
+        ));
     }
     let scope = recorder.fold().determinations().get(&determination).cloned();
     match scope.and_then(|facts| Some((facts.incident, facts.key?.0))).filter(|_| reasons.is_empty()) {
@@ -170,10 +176,17 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, (
     }
 }
 
-/// Runs a job to its end, or until nobody listens any more: what is recorded by then is concluded, and nothing more begun.
+/// Runs a job to its end, or until nobody listens any more or the daemon stops: what is recorded by then is concluded, and
+/// nothing more begun.
 ///
 /// The channel is bounded, so that whoever reads slowly slows the job down.
-pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) -> Result<(), Closed> {
+pub async fn run(
+    desk: &Desk,
+    token: Token,
+    job: Job,
+    news: mpsc::Sender<News>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Closed> {
     let batch = job.batch;
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
@@ -181,7 +194,7 @@ pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) 
     let mut more = true;
     while more || signed.is_some() || !in_flight.is_empty() {
         // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction.
-        let wants_more = more && !news.is_closed();
+        let wants_more = more && !news.is_closed() && !*stopping.borrow();
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
         let step = desk.record(move |recorder| step(recorder, mine, done, wants_more)).await?;
@@ -208,12 +221,11 @@ pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) 
             };
         }
     }
-    desk.record(move |recorder| {
+    let forgotten = desk.record(move |recorder| {
         recorder.end_batch(batch);
         Ok(())
-    })
-    .await?;
-    Ok(())
+    });
+    forgotten.await.map(Recorded::into_inner)
 }
 
 /// What one turn of a job recorded.
@@ -226,12 +238,18 @@ struct Step {
 }
 
 /// Intents that are recorded together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Chunk {
     key: Option<KeyLabel>,
     /// The last moment at which one of them may be submitted to the token.
     not_after: Timestamp,
     intents: Vec<Intended>,
+}
+
+impl Chunk {
+    const fn empty() -> Self {
+        Self { key: None, not_after: Timestamp::MIN, intents: Vec::new() }
+    }
 }
 
 /// One intent: the whole pre-command, of which all but the first octet is signed.
@@ -259,7 +277,7 @@ fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more:
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
     };
-    let (mut next, mut stopped, mut ended) = (Chunk::default(), None, true);
+    let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
         match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
             Some(Ok(())) => (next, ended) = intend(recorder, &mut job, &mut told)?,
@@ -286,7 +304,9 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     for wanted in wanted {
         let last = recorder.device(&job.key, wanted.device)?;
         if let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())? {
-            handed.extend(again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)));
+            handed.extend(
+                again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)),
+            );
             told.push(again);
             continue;
         }
@@ -401,8 +421,8 @@ async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
     let items: Vec<ToSign> = items.collect();
     let mut outcomes = HashMap::with_capacity(intents.len());
     let asked = match &key {
-        Some(key) => token.sign(key, items, not_after).map_err(|error| error.to_string()),
-        None => Err("no key".into()),
+        Some(key) if !items.is_empty() => token.sign(key, items, not_after).map_err(|error| error.to_string()),
+        Some(_) | None => Err("nothing to sign".into()),
     };
     match asked {
         Ok(mut results) => {
@@ -611,7 +631,7 @@ pub fn leave(
         if facts.determination != determination || !asked {
             continue;
         }
-        let entry = Settled { intent: facts.intent, key: key.clone(), device, reason: why.into() };
+        let entry = Settled { intent: facts.intent, determination, key: key.clone(), device, reason: why.into() };
         recorder.queue(&by, Event::Settled(entry))?;
         told.push(Told {
             device,

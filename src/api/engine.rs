@@ -33,7 +33,8 @@ impl Caller {
     }
 }
 
-/// Octets that come piece by piece, already as they go out. A failure cuts the stream, so that nobody takes it for whole.
+/// Octets that come piece by piece, already as they go out. A failure cuts the stream, so that nobody takes it for whole;
+/// dropping the sender ends it, which for leaves and documents means that it is whole.
 ///
 /// The channel is bounded: a caller that reads slowly slows its sender down, and one that goes away ends it.
 pub type Octets = mpsc::Receiver<Result<Bytes, Failure>>;
@@ -113,7 +114,8 @@ pub trait Engine: Send + Sync + 'static {
     fn stop(&self, reason: &str) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// A request that changes something was turned away before it reached its method: malformed (`rule` `form`) or from an
-    /// account without the role (`rule` `role`). Records it within the account's rate, and says in which entry.
+    /// account without the role (`rule` `role`). Records it within the account's rate, and says in which entry. `asked` is the
+    /// SHA-256 of `METHOD path?query LF body`; the body only if it was to be read, and was no longer than the route takes.
     fn turned_away(
         &self,
         caller: &Caller,
@@ -238,6 +240,14 @@ pub trait Engine: Send + Sync + 'static {
     /// `GET /v1/ledger/leaves`: the leaves of a range in the form of a C2SP tlog-tiles entry bundle, each a big-endian uint16
     /// length and so many octets.
     fn ledger_leaves(
+        &self,
+        caller: &Caller,
+        range: wire::LeafRange,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `GET /v1/ledger/signatures`: the released signatures of the intents in a range, each the intent's index as a big-endian
+    /// uint64 and 64 octets, r ‖ s.
+    fn ledger_signatures(
         &self,
         caller: &Caller,
         range: wire::LeafRange,

@@ -273,6 +273,17 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// Every one.
+    pub const ALL: [Self; 7] =
+        [Self::Done, Self::Local, Self::Usage, Self::Unreachable, Self::Refused, Self::Unverified, Self::Partly];
+
+    /// The one of that number.
+    pub fn from_status(status: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| exit.status() == status)
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.status())

@@ -159,8 +159,12 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
 fn can_end<E: Engine>(route: &Route<E>, kind: ProblemKind) -> bool {
     let takes_body = matches!(route.takes, Takes::Json(..) | Takes::Octets);
     match kind {
-        ProblemKind::Malformed | ProblemKind::TooMany | ProblemKind::TooSlow => true,
-        ProblemKind::Internal | ProblemKind::Unavailable | ProblemKind::Stopped => true,
+        ProblemKind::Malformed
+        | ProblemKind::TooMany
+        | ProblemKind::TooSlow
+        | ProblemKind::Internal
+        | ProblemKind::Unavailable
+        | ProblemKind::Stopped => true,
         ProblemKind::Forbidden => route.permission != Permission::Anyone,
         ProblemKind::NotFound => route.path.contains('{') || matches!(route.takes, Takes::Query(_)) || takes_body,
         ProblemKind::Refused => route.verb != Verb::Get,

@@ -314,6 +314,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.ledger_checkpoints(caller).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/leaves", "ledger-leaves", "Leaves in the form of a C2SP tlog-tiles entry bundle.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_leaves(caller, ask.query()?).await?, Gives::Octets)) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/signatures", "ledger-signatures", "The released signatures of the intents in a range.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_signatures(caller, ask.query()?).await?, Gives::Octets)) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/entries", "ledger-entries", "Entries, filtered, some hundreds at a time.", Query(SchemaOf::of::<wire::EntriesOf>()), gives::<wire::Entries>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.ledger_entries(caller, ask.query()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/proof/{index}", "ledger-proof", "The receipt of an entry, a C2SP tlog-proof.", Nothing, Gives::Text,
@@ -467,12 +469,17 @@ fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
     }
 }
 
-/// A failure in the middle breaks the connection: the caller sees a cut answer and never a short one that looks whole.
+/// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
+/// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
 fn stream(octets: Octets, gives: Gives) -> Response {
-    let pieces = futures_util::stream::unfold(octets, |mut octets| async move {
+    let is_marked_by_summary = matches!(gives, Gives::Lines);
+    let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
         let piece = octets.recv().await?;
         if let Err(failure) = &piece {
             tracing::warn!(%failure, "an answer is cut");
+            if is_marked_by_summary {
+                return None;
+            }
         }
         Some((piece, octets))
     });

@@ -305,6 +305,8 @@ pub enum Standing {
     Expired,
     /// The SMKI PMA determined that nothing shall be executed.
     NotExecute,
+    /// Not carried over by a later policy.
+    NotCarriedOver,
 }
 
 /// A determination, and what was done under it.
@@ -319,8 +321,8 @@ pub struct Determination {
     /// Where it stands.
     pub standing: Standing,
     /// The key it is about.
-    #[schema(value_type = String)]
-    pub key: KeyLabel,
+    #[schema(value_type = Option<String>)]
+    pub key: Option<KeyLabel>,
     /// The first moment of its window.
     #[schema(value_type = String)]
     pub from: Timestamp,
@@ -433,9 +435,6 @@ pub struct DeviceAsk {
     /// The Device.
     #[schema(value_type = String, pattern = "^[0-9A-F]{16}$")]
     pub device: DeviceId,
-    /// The highest counter that the asker knows this Device to have seen; the daemon goes above it, never below its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counter: Option<u64>,
 }
 
 impl Serialize for Devices {
@@ -525,6 +524,8 @@ pub struct Item {
 pub enum ItemOutcome {
     /// Signed, verified, recorded.
     Signed,
+    /// Signed and recorded, but not handed over: its determination is no longer in force.
+    Withheld,
     /// The token answered with an error; nothing was kept.
     Failed,
     /// Provably never submitted to the token.
@@ -541,6 +542,7 @@ impl fmt::Display for ItemOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Signed => "signed",
+            Self::Withheld => "withheld",
             Self::Failed => "failed",
             Self::NotSigned => "not signed",
             Self::Unknown => "unknown",
@@ -565,6 +567,9 @@ pub struct Summary {
     pub intents: u64,
     /// Signed.
     pub signed: u64,
+    /// Signed and recorded, and not handed over.
+    #[serde(default)]
+    pub withheld: u64,
     /// Answered with an error by the token.
     pub failed: u64,
     /// Provably never submitted to the token.
@@ -582,6 +587,7 @@ impl Summary {
     pub fn count(&mut self, outcome: ItemOutcome) {
         *match outcome {
             ItemOutcome::Signed => &mut self.signed,
+            ItemOutcome::Withheld => &mut self.withheld,
             ItemOutcome::Failed => &mut self.failed,
             ItemOutcome::NotSigned => &mut self.not_signed,
             ItemOutcome::Unknown => &mut self.unknown,
@@ -592,8 +598,8 @@ impl Summary {
 
     /// All that are not signed.
     pub fn others(&self) -> u64 {
-        let Self { intents: _, signed: _, failed, not_signed, unknown, refused, left } = *self;
-        failed + not_signed + unknown + refused + left
+        let Self { intents: _, signed: _, withheld, failed, not_signed, unknown, refused, left } = *self;
+        withheld + failed + not_signed + unknown + refused + left
     }
 }
 

@@ -44,10 +44,10 @@ impl Determination {
                         text.row(
                             &one.determination.to_string(),
                             format!(
-                                "{}, {}, key {}, until {}, {done}",
+                                "{}, {}, {}, until {}, {done}",
                                 one.incident,
                                 standing(one.standing),
-                                one.key,
+                                one.key.as_ref().map_or_else(|| "no key".into(), |key| format!("key {key}")),
                                 one.until
                             ),
                         );
@@ -72,5 +72,6 @@ const fn standing(standing: Standing) -> &'static str {
         Standing::Superseded => "superseded",
         Standing::Expired => "expired",
         Standing::NotExecute => "decided not to execute",
+        Standing::NotCarriedOver => "not carried over by the policy in force",
     }
 }

@@ -103,7 +103,7 @@ pub fn directory(path: &Path, limit: u64) -> Result<Vec<(PathBuf, Vec<u8>)>, Inp
     paths.into_iter().map(|path| file(&path, limit).map(|octets| (path, octets))).collect()
 }
 
-/// `all`, or a file with a Device a line: `00DB1234567890A0`, or with the highest counter known for it after a comma.
+/// `all`, or a file with a Device a line: `00DB1234567890A0`, or a line of a determination's device list.
 pub fn devices(argument: &str) -> Result<Devices, InputError> {
     if argument == "all" {
         return Ok(Devices::All);
@@ -113,17 +113,10 @@ pub fn devices(argument: &str) -> Result<Devices, InputError> {
     let mut devices = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let wrong = |error: String| InputError::Line { path: path.to_owned(), line: at + 1, error };
-        let (device, counter) = match line.split_once(',') {
-            None => (line, None),
-            Some((device, counter)) => {
-                let read = counter.parse().map_err(|_| {
-                    wrong(format!("expected the highest known counter after the comma, found {counter:?}"))
-                })?;
-                (device, Some(read))
-            }
-        };
-        devices
-            .push(DeviceAsk { device: device.parse().map_err(|error: NameError| wrong(error.to_string()))?, counter });
+        // In the form of a determination's list, template and counter follow; they are the determination's to say.
+        let device = line.split(',').next().unwrap_or_default();
+        let device = device.parse().map_err(|error: NameError| wrong(error.to_string()))?;
+        devices.push(DeviceAsk { device });
     }
     if devices.is_empty() {
         return Err(InputError::Empty { path: path.to_owned(), expected: "one Device a line" });

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::ledger_export::{self, LedgerExport};
+use super::ledger_source::DaemonSource;
+use super::ledger_verify::{self, LedgerVerify};
 use super::print::Text;
 use super::{CliError, Context, Exit, release};
 use crate::api::client::with_query;
@@ -26,6 +29,13 @@ pub enum Ledger {
     /// Get the receipt of an entry, a C2SP tlog-proof, for somebody outside
     #[command(after_help = "Example:\n  smkictl ledger proof 41 --out 41.tlog-proof")]
     Proof(Proof),
+    /// Write the whole ledger to a directory that somebody outside can verify
+    #[command(after_help = "Example:\n  smkictl ledger export export/")]
+    Export(LedgerExport),
+    /// Verify an export: needs no daemon, no database and no HSM
+    #[command(after_help = "Examples:\n  smkictl ledger verify export/ --key ledger.pem --genesis 5a41…\n  \
+        smkictl ledger verify export/ --key ledger.vkey --genesis 5a41… --checkpoint seen-last-month")]
+    Verify(LedgerVerify),
     /// Print the newest checkpoint, a C2SP signed note
     #[command(after_help = "Example:\n  smkictl ledger checkpoint > checkpoint")]
     Checkpoint,
@@ -68,6 +78,19 @@ impl Ledger {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
+            Self::Export(args) => {
+                let args = LedgerExport { output: context.print.output(), ..args };
+                // The export waits for each piece, so it has a thread of its own.
+                let run = || -> Result<Exit, CliError> {
+                    let source = DaemonSource::new(&context.client)?;
+                    context.offline(|out, err| ledger_export::run(&args, &source, out, err))
+                };
+                std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or(Ok(Exit::Local))
+            }
+            Self::Verify(args) => {
+                let args = LedgerVerify { output: context.print.output(), ..args };
+                context.offline(|out, err| ledger_verify::run(&args, out, err))
+            }
             Self::List(list) => list.run(context).await,
             Self::Show { index } => show(index, context).await,
             Self::Proof(Proof { index, out }) => {

@@ -12,6 +12,9 @@ pub mod incident;
 pub mod input;
 pub mod key;
 pub mod ledger;
+pub mod ledger_export;
+pub mod ledger_source;
+pub mod ledger_verify;
 pub mod policy;
 pub mod print;
 pub mod recovery;
@@ -100,6 +103,9 @@ enum Command {
     /// Read the ledger
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// Decode and verify GBCS messages
+    #[command(subcommand)]
+    Gbcs(gbcs::GbcsCommand),
     /// Accept the daemon's clock after a jump
     #[command(subcommand)]
     Clock(clock::Clock),
@@ -195,6 +201,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Key(key) => key.run(context).await,
         Command::Policy(policy) => policy.run(context).await,
         Command::Ledger(ledger) => ledger.run(context).await,
+        Command::Gbcs(gbcs) => context.offline(|out, err| gbcs.run(context.print.output(), out, err)),
         Command::Clock(clock) => clock.run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -206,6 +213,12 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
 }
 
 impl Context {
+    /// Runs what needs no daemon and says its exit status itself.
+    pub fn offline(&self, run: impl FnOnce(&mut dyn io::Write, &mut dyn io::Write) -> u8) -> Result<Exit, CliError> {
+        let status = run(&mut io::stdout().lock(), &mut io::stderr().lock());
+        Ok(Exit::from_status(status).unwrap_or(Exit::Local))
+    }
+
     /// What a dry run shows: the call, and its body.
     pub fn would_send<T: Serialize>(&self, verb: Verb, path: &str, body: Option<&T>) -> Result<Exit, CliError> {
         #[derive(Serialize)]

@@ -50,12 +50,14 @@ enum Line {
 
 impl Text {
     /// One more row.
+    #[allow(clippy::needless_pass_by_value)] // Numbers, names and texts stand at the call as they are.
     pub fn row(&mut self, name: &str, value: impl ToString) -> &mut Self {
         self.lines.push(Line::Row { name: name.to_owned(), value: clean(&value.to_string()), tone: None });
         self
     }
 
     /// One more row, in a tone.
+    #[allow(clippy::needless_pass_by_value)] // As above.
     pub fn toned(&mut self, name: &str, value: impl ToString, tone: Tone) -> &mut Self {
         self.lines.push(Line::Row { name: name.to_owned(), value: clean(&value.to_string()), tone: Some(tone) });
         self
@@ -126,6 +128,11 @@ fn paint(text: &str, tone: Option<Tone>, colour: bool) -> String {
 }
 
 impl Printer {
+    /// The form that was asked for.
+    pub const fn output(&self) -> Output {
+        self.output
+    }
+
     /// Looks at the terminal once.
     pub fn new(output: Output) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -182,7 +189,7 @@ impl Printer {
         self.say(&format!("smkictl: {}", clean(text)), Some(Tone::Bad));
     }
 
-    fn say(&self, text: &str, tone: Option<Tone>) {
+    fn say(self, text: &str, tone: Option<Tone>) {
         // Nobody reads: nobody to tell.
         let _ = writeln!(io::stderr().lock(), "{}", paint(text, tone, self.colour_stderr));
     }

@@ -23,9 +23,9 @@ pub enum Recovery {
         after_help = "Examples:\n  smkictl recovery sign --determination 5f2c… --devices all --out commands/\n  \
         smkictl recovery sign --determination 5f2c… --devices ten-of-them.txt --out commands/\n  \
         smkictl recovery sign --determination 5f2c… --pre-commands from-the-dcc/ --out commands/\n\n\
-        If the connection breaks, run it again with the request id that it printed: what was signed is given out again, and\n\
-        nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has one\n\
-        JSON object a line, the last of them the summary.\n\n\
+        If the connection breaks, run it again with the request id that it printed: what was signed is given out again, \
+        and nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has \
+        one JSON object a line, the last of them the summary.\n\n\
         Status: 0 all signed, 4 all refused, 6 some not signed."
     )]
     Sign(Sign),
@@ -279,7 +279,11 @@ impl Taken {
         }
         let is_worth_telling = match item.outcome {
             ItemOutcome::Signed | ItemOutcome::Left => false,
-            ItemOutcome::Failed | ItemOutcome::NotSigned | ItemOutcome::Unknown | ItemOutcome::Refused => true,
+            ItemOutcome::Withheld
+            | ItemOutcome::Failed
+            | ItemOutcome::NotSigned
+            | ItemOutcome::Unknown
+            | ItemOutcome::Refused => true,
         };
         if is_worth_telling && self.counted.others() <= SHOWN_MAX {
             context.print.note(&told(&item));
@@ -297,6 +301,7 @@ fn told(item: &Item) -> String {
 fn counts(summary: &Summary, text: &mut Text) {
     text.toned("signed", summary.signed, Tone::Good);
     for (name, count, tone) in [
+        ("signed, not handed over", summary.withheld, Tone::Warning),
         ("failed", summary.failed, Tone::Bad),
         ("not signed", summary.not_signed, Tone::Warning),
         ("unknown", summary.unknown, Tone::Bad),
@@ -311,10 +316,10 @@ fn counts(summary: &Summary, text: &mut Text) {
 
 /// All signed, or left as was asked: done. All refused: refused. Else partly done.
 fn exit(summary: &Summary) -> Exit {
-    let Summary { intents: _, signed, failed, not_signed, unknown, refused, left } = *summary;
-    if failed + not_signed + unknown + refused == 0 {
+    let Summary { intents: _, signed, withheld, failed, not_signed, unknown, refused, left } = *summary;
+    if withheld + failed + not_signed + unknown + refused == 0 {
         Exit::Done
-    } else if signed + left + failed + not_signed + unknown == 0 {
+    } else if signed + withheld + left + failed + not_signed + unknown == 0 {
         Exit::Refused
     } else {
         Exit::Partly

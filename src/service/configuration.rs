@@ -262,11 +262,9 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     let socket_group = top.optional("socket_group", Section::text);
 
     let section = top.section("roles");
-    let roles = Roles {
-        operator: section.texts("operator")?,
-        auditor: section.texts("auditor")?,
-        root_is_operator: section.boolean("root_is_operator", ROOT_IS_OPERATOR)?,
-    };
+    let operator = section.texts("operator");
+    let auditor = section.texts("auditor");
+    let root_is_operator = section.boolean("root_is_operator", ROOT_IS_OPERATOR);
     section.close();
 
     let tokens = top.sections("token").iter().map(token).collect::<Vec<_>>();
@@ -295,12 +293,10 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
 
     let section = top.section("limits");
     let octets = 1024 * 1024..=1 << 50;
-    let limits = Limits {
-        refusals_per_minute: section.integer("refusals_per_minute", Some(REFUSALS_PER_MINUTE), 1..=6_000)?,
-        upload_quota_octets: section.integer("upload_quota_octets", Some(UPLOAD_QUOTA_OCTETS), octets.clone())?,
-        disk_budget_octets: section.integer("disk_budget_octets", Some(DISK_BUDGET_OCTETS), octets.clone())?,
-        reserve_octets: section.integer("reserve_octets", Some(RESERVE_OCTETS), octets)?,
-    };
+    let refusals_per_minute = section.integer("refusals_per_minute", Some(REFUSALS_PER_MINUTE), 1..=6_000);
+    let upload_quota_octets = section.integer("upload_quota_octets", Some(UPLOAD_QUOTA_OCTETS), octets.clone());
+    let disk_budget_octets = section.integer("disk_budget_octets", Some(DISK_BUDGET_OCTETS), octets.clone());
+    let reserve_octets = section.integer("reserve_octets", Some(RESERVE_OCTETS), octets);
     section.close();
 
     let section = top.section("signing");
@@ -314,10 +310,15 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
         state: state?,
         socket: socket?,
         socket_group: socket_group?,
-        roles,
+        roles: Roles { operator: operator?, auditor: auditor?, root_is_operator: root_is_operator? },
         tokens: tokens?,
         ledger: Ledger { token: ledger_token?, head_interval_s: head_interval_s? },
-        limits,
+        limits: Limits {
+            refusals_per_minute: refusals_per_minute?,
+            upload_quota_octets: upload_quota_octets?,
+            disk_budget_octets: disk_budget_octets?,
+            reserve_octets: reserve_octets?,
+        },
         signing_chunk: usize::try_from(chunk?).expect("at most 10,000"),
         digest: Digest::try_from(digest.as_ref()).expect("SHA-256 gives 32 octets"),
         settings: Vec::new(),
@@ -373,7 +374,7 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     fn line(&self, offset: usize) -> usize {
-        1 + self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|octet| **octet == b'\n').count()
+        1 + self.text.as_bytes()[..offset.min(self.text.len())].split(|octet| *octet == b'\n').skip(1).count()
     }
 
     fn fault(&self, line: usize, name: &str, text: &str) {
@@ -416,6 +417,7 @@ impl<'r, 't> Section<'r, 't> {
         None
     }
 
+    #[allow(clippy::unnecessary_wraps)] // The end of each reader below, whose other ends give none.
     fn set<T>(&self, key: &str, shown: String, is_default: bool, value: T) -> Option<T> {
         let source = if is_default { Source::Default } else { Source::Line(self.line_of(key)) };
         self.reader.settings.borrow_mut().push(Setting { name: self.full(key), value: shown, source });
@@ -440,16 +442,11 @@ impl<'r, 't> Section<'r, 't> {
     }
 
     fn path(&self, key: &'static str, default: Option<&str>) -> Option<PathBuf> {
-        let (text, is_default) = match (self.get(key), default) {
+        let (text, is_default) = match (self.get(key).map(Spanned::get_ref), default) {
+            (Some(DeValue::String(text)), _) => (text.to_string(), false),
+            (Some(other), _) => return self.wrong(key, "a path in quotation marks", other.type_str()),
             (None, Some(default)) => (default.to_owned(), true),
-            (Some(_) | None, _) => {
-                let text = match self.get(key).map(Spanned::get_ref) {
-                    Some(DeValue::String(text)) => text.to_string(),
-                    Some(other) => return self.wrong(key, "a path in quotation marks", other.type_str()),
-                    None => return self.wrong(key, "a path", "nothing. Set it"),
-                };
-                (text, false)
-            }
+            (None, None) => return self.wrong(key, "a path", "nothing. Set it"),
         };
         if text.starts_with('/') {
             self.set(key, format!("{text:?}"), is_default, PathBuf::from(text))
@@ -505,7 +502,7 @@ impl<'r, 't> Section<'r, 't> {
             return self.wrong(key, "a list of texts", value.get_ref().type_str());
         };
         let mut texts = Vec::new();
-        for text in list.iter() {
+        for text in list {
             match text.get_ref() {
                 DeValue::String(text) if !text.is_empty() => texts.push(text.to_string()),
                 other => return self.wrong(key, "a list of texts that are not empty", other.type_str()),

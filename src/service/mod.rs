@@ -3,6 +3,8 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod configuration;
+pub mod engine;
+pub mod keys;
 pub mod notify;
 pub mod start;
 

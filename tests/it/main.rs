@@ -5,14 +5,18 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
+mod api;
 mod ceremony;
 mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
 mod hsm;
-#[path = "support/lab.rs"]
-mod lab;
 mod policy;
+mod smkictl;
+mod smkid;
 mod store;
 mod support;
+mod systemd;
+
+use support::lab;

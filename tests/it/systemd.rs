@@ -90,9 +90,7 @@ fn the_accounts_are_those_of_the_units() {
     let users = std::fs::read_to_string(units().join("smkid.sysusers")).unwrap();
     let service = std::fs::read_to_string(units().join("smkid.service")).unwrap();
     let socket = std::fs::read_to_string(units().join("smkid.socket")).unwrap();
-    let has = |kind: &str, name: &str| {
-        users.lines().any(|line| line.split_whitespace().take(2).eq([kind, name]))
-    };
+    let has = |kind: &str, name: &str| users.lines().any(|line| line.split_whitespace().take(2).eq([kind, name]));
     for line in service.lines().chain(socket.lines()) {
         match line.split_once('=') {
             Some(("User" | "Group", name)) => assert!(has("u", name), "{line}"),

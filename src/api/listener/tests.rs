@@ -69,9 +69,9 @@ async fn a_peer_that_stops_reading_is_given_up() {
     let patience = Duration::from_millis(50);
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let mut ours = Unstalled::new(ours, patience);
-    let begun = std::time::Instant::now();
+    let (begun, octets) = (std::time::Instant::now(), vec![0; 65536]);
     let error = loop {
-        if let Err(error) = ours.write_all(&[0; 65536]).await {
+        if let Err(error) = ours.write_all(&octets).await {
             break error;
         }
     };

@@ -22,14 +22,14 @@ use crate::domain::determination::document::{Type, Written};
 use crate::domain::determination::words::Words;
 use crate::domain::fold::{Blobs, BookError, Fold};
 use crate::domain::intake::{self, Context, Head, Heads, Submission};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, PolicyAdopted, Reason, VERSION};
+use crate::domain::ledger::entry::{Entry, Event, Genesis, PolicyAdopted, Reason, VERSION};
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{Digest, RequestId, TokenName};
 use crate::domain::policy::adoption::Adoption as Document;
 use crate::domain::policy::{Files, Policy};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Expectations, Token, TokenReport};
-use crate::recorder::{CannotRecord, Recorder, record_alone};
+use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
 use crate::service::checkpoint::TokenSigner;
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
@@ -288,9 +288,9 @@ impl Beginning {
 
     /// Whether the policy will be adopted, before any token is asked for anything.
     fn decide_beforehand(&self) -> Result<(), CeremonyError> {
-        let (at, _) = room::clock(Timestamp::MIN)();
+        let (Moment { at, clock }, _) = room::clock(Timestamp::MIN)();
         let event = Event::Genesis(self.genesis()?);
-        let entry = Entry { v: VERSION, at, clock: ClockState::Trusted, by: room::conductor(), event };
+        let entry = Entry { v: VERSION, at, clock, by: room::conductor(), event };
         let leaf = entry.to_leaf().map_err(CannotRecord::from)?;
         let mut fold = Fold::default();
         fold.apply(&entry, &leaf, &Nothing, &mut Vec::new()).map_err(CannotRecord::from)?;

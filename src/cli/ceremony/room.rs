@@ -15,7 +15,7 @@ use crate::domain::names::{KeyUse, Purpose, TokenName};
 use crate::domain::policy::{Files, Policy};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Expectations, Token, TokenConfig, TokenReport};
-use crate::recorder::ReadClock;
+use crate::recorder::{Moment, ReadClock};
 use crate::service::clock::Clock;
 use crate::service::configuration::{self, Configuration};
 use crate::service::start::{self, StartFault};
@@ -155,7 +155,7 @@ pub fn clock(not_before: Timestamp) -> ReadClock {
     let clock = Clock::start(not_before);
     Box::new(move || {
         let now = clock.now();
-        (now.at, now.jump_ms)
+        (Moment { at: now.at, clock: now.state }, now.jump_ms)
     })
 }
 

@@ -7,23 +7,18 @@ fn check(contents: &str, expected: &str) {
     fs::write(&path, contents).unwrap();
     let found = match devices(path.to_str().unwrap()) {
         Ok(Devices::All) => "all".to_owned(),
-        Ok(Devices::Listed(devices)) => devices
-            .iter()
-            .map(|d| format!("{}{}", d.device, d.counter.map(|c| format!(">{c}")).unwrap_or_default()))
-            .collect::<Vec<_>>()
-            .join(" "),
+        Ok(Devices::Listed(devices)) => devices.iter().map(|d| d.device.to_string()).collect::<Vec<_>>().join(" "),
         Err(error) => error.to_string().replace(path.to_str().unwrap(), "F"),
     };
     assert_eq!(found, expected);
 }
 
 #[test]
-fn a_list_names_a_device_a_line_with_its_counter_if_it_is_known() {
+fn a_list_names_a_device_a_line_in_the_form_of_a_determination_s_list_too() {
     check("00DB1234567890A0\n", "00DB1234567890A0");
-    check("00DB1234567890A0,7\n00DB1234567890A1", "00DB1234567890A0>7 00DB1234567890A1");
+    check("00DB1234567890A0,esme,7\n00DB1234567890A1", "00DB1234567890A0 00DB1234567890A1");
     check("", "F: expected one Device a line, found nothing");
     check("00DB1234567890A0\n\n", "F:2: EUI-64: expected 16 upper-case hexadecimal digits, found \"\"");
-    check("00DB1234567890A0,esme,7", "F:1: expected the highest known counter after the comma, found \"esme,7\"");
     check("00db1234567890a0", "F:1: EUI-64: expected 16 upper-case hexadecimal digits, found \"00db1234567890a0\"");
 }
 

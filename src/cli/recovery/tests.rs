@@ -3,7 +3,7 @@ use super::*;
 #[track_caller]
 fn check(signed: u64, refused: u64, others: u64, left: u64, expected: Exit) {
     for (failed, not_signed, unknown) in [(others, 0, 0), (0, others, 0), (0, 0, others)] {
-        let summary = Summary { intents: signed, signed, refused, failed, not_signed, unknown, left };
+        let summary = Summary { intents: signed, signed, withheld: 0, refused, failed, not_signed, unknown, left };
         assert_eq!(exit(&summary), expected, "{summary:?}");
     }
 }

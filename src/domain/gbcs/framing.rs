@@ -402,12 +402,15 @@ pub(super) fn write(
     Ok(())
 }
 
+/// Octets that [`finish`] appends: `40` and r ‖ s.
+pub const SIGNATURE_PART_LEN: usize = 1 + 64;
+
 /// Makes a pre-command, or an unsigned Response or Alert, a signed message: appends `40 ‖ r ‖ s`.
 ///
 /// The signature is over the octets after the first, `DF` (GBCS 7.2.7): ECDSA P-256 with SHA-256, `r ‖ s`, each of 32
 /// octets, most significant first.
 pub fn finish(message: &mut Vec<u8>, signature: &[u8; 64]) {
-    message.reserve_exact(65);
+    message.reserve_exact(SIGNATURE_PART_LEN);
     message.push(SIGNATURE_LEN);
     message.extend_from_slice(signature);
 }

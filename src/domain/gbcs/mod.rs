@@ -34,7 +34,8 @@ pub use command::{
 };
 pub use der::{DecodeError, LengthFault, Lengths};
 pub use framing::{
-    Authentication, Cra, DlmsDateTime, EncodeError, Frame, Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX, finish,
+    Authentication, Cra, DlmsDateTime, EncodeError, Frame, Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX,
+    SIGNATURE_PART_LEN, finish,
 };
 pub use message::{Message, Payload, encode, encode_unsigned};
 pub use outcome::{AlertPayload, ExecutionOutcome, ReplacementOutcome, ResponsePayload};

@@ -58,6 +58,8 @@ name = "recovery"
 module = "/m.so"
 label = "r"
 serial = "2"
+sessions = 1
+deadline_ms = 100
 pin = { file = "/pin" }
 [ledger]
 token = "ledger"

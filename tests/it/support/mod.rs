@@ -1,3 +1,5 @@
 //! What several tests need.
 
+pub mod fake_engine;
+pub mod lab;
 pub mod softhsm;

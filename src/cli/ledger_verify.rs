@@ -1,0 +1,304 @@
+//! Shell: `smkictl ledger verify DIR`: checks an export, and needs nothing else: no daemon, no database, no HSM.
+//!
+//! Every file is accounted for, every hash recomputed, every entry permitted again ([`crate::domain::audit`]), every released
+//! signature verified. What is trusted is the ledger's public key and the genesis hash, which come from elsewhere.
+
+mod files;
+
+use std::fs;
+use std::io::Write;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use clap::Args;
+use serde_json::json;
+
+use super::ledger_export::{CHECKPOINT, CHECKPOINTS};
+use super::print::Output;
+use crate::domain::audit::{Audit, AuditError, Check, Roots, Summary, Trust, read_checkpoint, read_checkpoints};
+use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError};
+use crate::domain::ledger::merkle::{Head, leaf_hash};
+use crate::domain::ledger::note::{NOTE_LEN_MAX, Note, NoteError, Verifier};
+use crate::domain::ledger::tiles::{self, TileError};
+use crate::domain::names::Digest;
+use files::Export;
+
+/// Done.
+const DONE: u8 = 0;
+/// A local failure: something cannot be read.
+const LOCAL_FAILURE: u8 = 1;
+/// The export is not what it should be.
+const VERIFICATION_FAILED: u8 = 5;
+
+/// Signatures verified together: enough that a thread is worth starting, few enough that 4 kB each is little memory.
+const CHECKS_AT_ONCE: usize = 1_024;
+/// Below this many signatures one thread is as quick as several.
+const CHECKS_ALONE: usize = 32;
+
+/// Arguments of `smkictl ledger verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  smkictl ledger verify ledger/ --key keys/ledger.vkey --genesis \"$(cat keys/genesis)\""
+)]
+pub struct LedgerVerify {
+    /// The export
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The ledger's public key: PEM, or a C2SP verifier key
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The leaf hash of the genesis entry, in hexadecimal: it was written down at the ceremony, and lies on every token
+    #[arg(long, value_name = "HASH")]
+    pub genesis: Digest,
+    /// A checkpoint seen earlier: a ledger that does not extend it is refused
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Check files, hashes and checkpoints only, and not what the entries say
+    #[arg(long)]
+    pub tree_only: bool,
+    /// For people or for programs
+    #[arg(skip)]
+    pub output: Output,
+}
+
+/// Why an export is not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Something cannot be read: whether the export is good is not known.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The key given is none.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: NoteError,
+    },
+    /// The answer cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Write(std::io::Error),
+    /// The export is wrong.
+    #[error(transparent)]
+    Wrong(#[from] AuditError),
+}
+
+impl From<TileError> for VerifyError {
+    fn from(error: TileError) -> Self {
+        let place = match &error {
+            TileError::Entry { index, .. } => return AuditError::entry(*index, "its octets", error).into(),
+            TileError::Bundle { name, .. } | TileError::Len { name, .. } | TileError::Hash { name, .. } => {
+                name.to_string()
+            }
+            TileError::Root { .. } => CHECKPOINT.to_owned(),
+            TileError::Name { .. } | TileError::Leaf(_) => tiles_folder(),
+        };
+        AuditError::file(place, error).into()
+    }
+}
+
+fn tiles_folder() -> String {
+    crate::cli::ledger_export::TILES.to_owned()
+}
+
+/// A verified export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedLedger {
+    /// The ledger's name.
+    pub origin: String,
+    /// Its head.
+    pub head: Head,
+    /// What was counted; none if only the tree was checked.
+    pub summary: Option<Summary>,
+}
+
+/// Verifies an export: the answer on `out`, everything else on `err`.
+///
+/// Returns the exit status: 0 it is good, 1 something cannot be read, 5 it is not.
+pub fn run(args: &LedgerVerify, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let verified = verify(args);
+    let answer = match (&verified, args.output) {
+        (Ok(ledger), Output::Text) => text(ledger, args),
+        (Ok(VerifiedLedger { origin, head, summary }), Output::Json) => {
+            let answer = json!({
+                "verified": true, "origin": origin, "size": head.size, "root": head.root, "genesis": args.genesis,
+                "tree_only": args.tree_only, "summary": summary,
+            });
+            format!("{answer:#}\n")
+        }
+        (Err(VerifyError::Wrong(wrong)), Output::Json) => {
+            let AuditError { index, place, reason } = wrong;
+            let answer = json!({ "verified": false, "entry": index, "place": place, "reason": reason });
+            format!("{answer:#}\n")
+        }
+        (Err(_), Output::Text | Output::Json) => String::new(),
+    };
+    let written = out.write_all(answer.as_bytes()).and_then(|()| out.flush()).map_err(VerifyError::Write);
+    match verified.and(written) {
+        Ok(()) => DONE,
+        Err(error) => {
+            // Where even standard error is closed there is nobody left to tell; the exit status still says it.
+            let _ = writeln!(err, "smkictl ledger verify: {error}");
+            match error {
+                VerifyError::Wrong(_) => VERIFICATION_FAILED,
+                VerifyError::Read { .. } | VerifyError::Key { .. } | VerifyError::Write(_) => LOCAL_FAILURE,
+            }
+        }
+    }
+}
+
+/// Verifies an export.
+pub fn verify(args: &LedgerVerify) -> Result<VerifiedLedger, VerifyError> {
+    let given = read(&args.key)?;
+    let earlier = args.checkpoint.as_deref().map(read).transpose()?;
+    let export = Export::open(&args.dir)?;
+    let newest = export.read(CHECKPOINT, NOTE_LEN_MAX)?;
+    let key = ledger_key(&given, &newest, &args.key)?;
+    let head = read_checkpoint(&newest, &key).map_err(|reason| AuditError::file(CHECKPOINT, reason))?;
+    let earlier = earlier
+        .map(|octets| read_checkpoint(&octets, &key))
+        .transpose()
+        .map_err(|reason| AuditError::file("the checkpoint given", reason))?;
+    if let Some(earlier) = earlier.filter(|earlier| earlier.size > head.size) {
+        let reason =
+            format!("it is of {} entries, and this ledger has {}: it was rolled back", earlier.size, head.size);
+        return Err(AuditError::file("the checkpoint given", reason).into());
+    }
+    let all = export.read(CHECKPOINTS, usize::MAX)?;
+    if !all.strip_suffix(b"\n").is_some_and(|all| all.ends_with(&newest)) {
+        let reason = format!("expected the last of {CHECKPOINTS}, found another");
+        return Err(AuditError::file(CHECKPOINT, reason).into());
+    }
+    let heads = read_checkpoints(&all, &key)?;
+    export.expect_tiles(head.size)?;
+    let roots = Roots::new(&heads, earlier);
+    let summary = if args.tree_only {
+        check_tree(&export, &head, roots, args.genesis)?;
+        None
+    } else {
+        let trust = Trust { key: &key, genesis: args.genesis };
+        Some(audit(&export, &head, Audit::new(trust, roots, &export))?)
+    };
+    export.finish()?;
+    Ok(VerifiedLedger { origin: key.name().to_owned(), head, summary })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {
+    fs::read(path).map_err(|source| VerifyError::Read { path: path.to_owned(), source })
+}
+
+/// A PEM key has no name: it takes that of the checkpoint, which the genesis entry must have too.
+fn ledger_key(given: &[u8], checkpoint: &[u8], path: &Path) -> Result<Verifier, VerifyError> {
+    let wrong = |source| VerifyError::Key { path: path.to_owned(), source };
+    let given = str::from_utf8(given)
+        .map_err(|_| wrong(NoteError::Key { what: "key", expected: "PEM, or a C2SP verifier key" }))?;
+    if !given.starts_with("-----BEGIN") {
+        return Verifier::from_vkey(given).map_err(wrong);
+    }
+    let origin = Note::parse(checkpoint)
+        .map_err(CheckpointError::from)
+        .and_then(|note| Checkpoint::parse(note.text()))
+        .map_err(|error| AuditError::file(CHECKPOINT, error))?
+        .origin;
+    Verifier::from_pem(origin.as_str(), given).map_err(wrong)
+}
+
+/// Everything but what the entries say.
+fn check_tree(export: &Export, head: &Head, mut roots: Roots<'_>, genesis: Digest) -> Result<(), VerifyError> {
+    tiles::verify(
+        head,
+        |name| export.tile(name),
+        |index, leaf| {
+            let hash = leaf_hash(leaf);
+            if index == 0 && hash != genesis {
+                let reason = format!("expected leaf hash {genesis}, found {hash}: this is another ledger");
+                return Err(AuditError::entry(0, "genesis", reason).into());
+            }
+            roots.push(hash)?;
+            Ok(())
+        },
+    )?;
+    roots.finish()?;
+    export.check_blobs()?;
+    Ok(())
+}
+
+fn audit(export: &Export, head: &Head, mut audit: Audit<'_>) -> Result<Summary, VerifyError> {
+    let replayed = tiles::verify(
+        head,
+        |name| export.tile(name),
+        |_, leaf| {
+            audit.entry(leaf)?;
+            if audit.checks_waiting() >= CHECKS_AT_ONCE { Ok(verify_all(&audit.take_checks())?) } else { Ok(()) }
+        },
+    );
+    // What waits is of entries before the one that is wrong, if one is.
+    verify_all(&audit.take_checks())?;
+    replayed?;
+    Ok(audit.finish()?)
+}
+
+/// Verifies signatures on every processor; answers the first that does not hold.
+fn verify_all(checks: &[Check]) -> Result<(), AuditError> {
+    let threads = if checks.len() < CHECKS_ALONE { 1 } else { thread::available_parallelism().map_or(1, NonZero::get) };
+    let share = checks.len().div_ceil(threads).max(1);
+    let verify = |checks: &[Check]| checks.iter().try_for_each(Check::verify);
+    thread::scope(|scope| {
+        let mut parts = checks.chunks(share);
+        let mine = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || verify(part))).collect();
+        let mut result = verify(mine);
+        for other in others {
+            let theirs = other.join().expect("verifying a signature does not panic");
+            result = result.and(theirs);
+        }
+        result
+    })
+}
+
+fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
+    let VerifiedLedger { origin, head, summary } = ledger;
+    let mut answer = String::new();
+    let mut line = |name: &str, value: String| answer.push_str(&format!("  {name:<24}{value}\n"));
+    line("entries", head.size.to_string());
+    line("root", head.root.to_string());
+    line("genesis", args.genesis.to_string());
+    let Some(summary) = summary else {
+        return format!(
+            "{origin}: files, hashes and checkpoints are good. What the entries say was not looked at (--tree-only).\n{answer}"
+        );
+    };
+    if let (Some(from), Some(until)) = (summary.from, summary.until) {
+        line("period", format!("{from} to {until}"));
+    }
+    for (name, count) in [
+        ("checkpoints", summary.checkpoints),
+        ("policies adopted", summary.policies),
+        ("incidents", summary.incidents),
+        ("determinations", summary.determinations),
+        ("schedules", summary.schedules),
+        ("suspensions", summary.suspensions),
+        ("withdrawals", summary.withdrawals),
+        ("starts of smkid", summary.starts),
+        ("certification requests", summary.certification_requests),
+        ("intents to sign", summary.intents),
+        ("commands signed", summary.signed),
+        ("  of them released", summary.released),
+        ("commands failed", summary.failed),
+        ("commands not signed", summary.not_signed),
+        ("commands unknown", summary.unknown),
+        ("  of them left so", summary.left),
+        ("without an outcome yet", summary.open),
+        ("refusals", summary.refusals),
+        ("jumps of the clock", summary.clock_jumps),
+    ] {
+        line(name, count.to_string());
+    }
+    format!("{origin}: the ledger is whole, and every entry in it was permitted.\n{answer}")
+}

@@ -1,0 +1,330 @@
+//! Shell: the files of an export, each accounted for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::VerifyError;
+use crate::cli::ledger_export::{BLOBS, CHECKPOINT, CHECKPOINTS, SIGNATURE_RECORD_LEN, SIGNATURES, TILES};
+use crate::domain::audit::{AuditError, Evidence};
+use crate::domain::fold::{Blobs, BookError};
+use crate::domain::ledger::tiles::{self, TILE_LEN_MAX, TileName};
+use crate::domain::names::Digest;
+use crate::domain::policy::files::FILE_LEN_MAX;
+
+/// Octets of a file read at a time.
+const PIECE_LEN: usize = 64 * 1024;
+/// Records of signatures kept at a time.
+const RECORDS_AT_ONCE: usize = 1_024;
+
+/// An export: which files it has, and which of them were used.
+pub(super) struct Export {
+    root: PathBuf,
+    /// By path below `root`: whether it was used.
+    files: RefCell<BTreeMap<String, bool>>,
+    signatures: Signatures,
+}
+
+fn wrong(name: &str, reason: impl ToString) -> VerifyError {
+    AuditError::file(name, reason).into()
+}
+
+impl Export {
+    /// Looks at every name, and refuses what can be no export: links, devices, empty folders, other names.
+    pub(super) fn open(root: &Path) -> Result<Self, VerifyError> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![String::new()];
+        while let Some(folder) = folders.pop() {
+            let path = root.join(&folder);
+            let unreadable = |source| VerifyError::Read { path: path.clone(), source };
+            let mut any = false;
+            for entry in fs::read_dir(&path).map_err(unreadable)? {
+                let entry = entry.map_err(unreadable)?;
+                any = true;
+                let Ok(name) = entry.file_name().into_string() else {
+                    return Err(wrong(&entry.path().display().to_string(), "expected a name in ASCII"));
+                };
+                let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+                let kind = entry.file_type().map_err(unreadable)?;
+                if kind.is_dir() {
+                    folders.push(name);
+                } else if !kind.is_file() {
+                    return Err(wrong(
+                        &name,
+                        "expected a file, found a link or a device; nothing else belongs to an export",
+                    ));
+                } else if is_known(&name) {
+                    files.insert(name, false);
+                } else {
+                    return Err(wrong(
+                        &name,
+                        "it does not belong to an export; remove it, or find out who put it there",
+                    ));
+                }
+            }
+            if !any && !folder.is_empty() {
+                return Err(wrong(&folder, "the folder is empty; it does not belong to an export"));
+            }
+        }
+        if !files.contains_key(SIGNATURES) {
+            return Err(missing(SIGNATURES));
+        }
+        let signatures = Signatures::open(&root.join(SIGNATURES))?;
+        files.insert(SIGNATURES.to_owned(), true);
+        Ok(Self { root: root.to_owned(), files: RefCell::new(files), signatures })
+    }
+
+    /// The file of that name, which is used from here on.
+    fn take(&self, name: &str) -> Result<File, VerifyError> {
+        match self.files.borrow_mut().get_mut(name) {
+            Some(used) => *used = true,
+            None => return Err(missing(name)),
+        }
+        let path = self.root.join(name);
+        File::open(&path).map_err(|source| VerifyError::Read { path, source })
+    }
+
+    /// A whole file of at most `max` octets.
+    pub(super) fn read(&self, name: &str, max: usize) -> Result<Vec<u8>, VerifyError> {
+        let mut octets = Vec::new();
+        let limit = (max as u64).saturating_add(1);
+        self.take(name)?
+            .take(limit)
+            .read_to_end(&mut octets)
+            .map_err(|source| VerifyError::Read { path: self.root.join(name), source })?;
+        if octets.len() > max {
+            return Err(wrong(name, format!("expected at most {max} octets, found more")));
+        }
+        Ok(octets)
+    }
+
+    /// A tile.
+    pub(super) fn tile(&self, name: TileName) -> Result<Vec<u8>, VerifyError> {
+        self.read(&name.to_string(), TILE_LEN_MAX)
+    }
+
+    /// The tiles of a ledger of this size are there, and no others.
+    pub(super) fn expect_tiles(&self, size: u64) -> Result<(), VerifyError> {
+        let files = self.files.borrow();
+        let mut surplus: BTreeSet<&str> = files.keys().map(String::as_str).filter(|name| top(name) == TILES).collect();
+        // A size that a checkpoint claims may be far beyond what is there: the first missing name ends this.
+        for name in tiles::names(size) {
+            let name = name.to_string();
+            if !surplus.remove(name.as_str()) {
+                return Err(missing(&name));
+            }
+        }
+        match surplus.first() {
+            Some(name) => Err(wrong(name, format!("a ledger of {size} entries has no such tile"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Without a look at who names them: each blob has the SHA-256 that it is called by.
+    pub(super) fn check_blobs(&self) -> Result<(), VerifyError> {
+        let names: Vec<String> = self.files.borrow().keys().filter(|name| top(name) == "blobs").cloned().collect();
+        for name in names {
+            let digest = digest_of(&name).ok_or_else(|| wrong(&name, "expected a SHA-256 as its name"))?;
+            self.stream(digest, &mut |_| {}).map_err(|error| wrong(&name, error))?;
+        }
+        self.signatures.use_all();
+        Ok(())
+    }
+
+    /// After everything else: nothing is left over.
+    pub(super) fn finish(&self) -> Result<(), VerifyError> {
+        if let Some((name, _)) = self.files.borrow().iter().find(|(_, used)| !**used) {
+            return Err(wrong(name, "no entry names it; it does not belong to this ledger"));
+        }
+        match self.signatures.first_unused().map_err(|reason| wrong(SIGNATURES, reason))? {
+            Some(intent) => {
+                Err(wrong(SIGNATURES, format!("it has a signature of intent {intent}, of which none was released")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn missing(name: &str) -> VerifyError {
+    wrong(name, "it is missing")
+}
+
+fn top(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default()
+}
+
+fn digest_of(name: &str) -> Option<Digest> {
+    name.strip_prefix(BLOBS)?.strip_prefix('/')?.parse().ok()
+}
+
+/// Names are compared as they are listed, so that upper and lower case differ on every file system.
+fn is_known(name: &str) -> bool {
+    [CHECKPOINT, CHECKPOINTS, SIGNATURES].contains(&name)
+        || name.parse::<TileName>().is_ok()
+        || digest_of(name).is_some()
+}
+
+fn no_answer(error: &VerifyError, digest: Digest) -> BookError {
+    match error {
+        VerifyError::Wrong(_) => BookError::BlobMissing { digest },
+        VerifyError::Read { .. } | VerifyError::Key { .. } | VerifyError::Write(_) => {
+            BookError::Store { reason: error.to_string() }
+        }
+    }
+}
+
+impl Blobs for Export {
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
+        let mut octets = Vec::new();
+        let mut len = 0;
+        self.stream(digest, &mut |piece| {
+            len += piece.len();
+            if len <= FILE_LEN_MAX {
+                octets.extend(piece);
+            }
+        })?;
+        // More would be no document, nor a file of a policy.
+        if len <= FILE_LEN_MAX {
+            return Ok(octets);
+        }
+        Err(BookError::Store { reason: format!("blob {digest}: expected at most {FILE_LEN_MAX} octets, found {len}") })
+    }
+}
+
+impl Evidence for Export {
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        let mut file = self.take(&format!("{BLOBS}/{digest}")).map_err(|error| no_answer(&error, digest))?;
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        let mut buffer = vec![0; PIECE_LEN];
+        loop {
+            let len = match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(BookError::Store { reason: error.to_string() }),
+            };
+            hash.update(&buffer[..len]);
+            piece(&buffer[..len]);
+        }
+        let found = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
+        if found == digest { Ok(()) } else { Err(BookError::BlobAltered { digest, found }) }
+    }
+
+    fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
+        self.signatures.find(intent).map_err(|reason| BookError::Store { reason })
+    }
+}
+
+type Record = (u64, [u8; 64]);
+
+/// The file of signatures: records in ascending order, found without being kept.
+struct Signatures {
+    file: File,
+    count: u64,
+    /// The record after the one that was found last: releases go through the file in order, nearly.
+    next: Cell<u64>,
+    /// The records read last, from which on.
+    block: RefCell<(u64, Vec<Record>)>,
+    /// Which records were asked for.
+    used: RefCell<Vec<u64>>,
+}
+
+impl Signatures {
+    fn open(path: &Path) -> Result<Self, VerifyError> {
+        let unreadable = |source| VerifyError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        let len = file.metadata().map_err(unreadable)?.len();
+        let record_len = SIGNATURE_RECORD_LEN as u64;
+        if !len.is_multiple_of(record_len) {
+            return Err(wrong(
+                SIGNATURES,
+                format!("expected records of {record_len} octets, found {len} octets in all"),
+            ));
+        }
+        let count = len / record_len;
+        let words = usize::try_from(count.div_ceil(64)).map_err(|_| wrong(SIGNATURES, "it is too large"))?;
+        let (block, used) = (RefCell::new((0, Vec::new())), RefCell::new(vec![0; words]));
+        let this = Self { file, count, next: Cell::new(0), block, used };
+        let mut before = None;
+        for place in 0..count {
+            let (intent, _) = this.record(place).map_err(|reason| wrong(SIGNATURES, reason))?;
+            if let Some(before) = before.filter(|before| *before >= intent) {
+                let reason = format!("record {place}: expected an intent above {before}, found {intent}");
+                return Err(wrong(SIGNATURES, reason));
+            }
+            before = Some(intent);
+        }
+        Ok(this)
+    }
+
+    fn record(&self, place: u64) -> Result<Record, String> {
+        let mut block = self.block.borrow_mut();
+        let at = |block: &(u64, Vec<Record>)| block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied();
+        if let Some(record) = at(&block) {
+            return Ok(record);
+        }
+        let from = place / RECORDS_AT_ONCE as u64 * RECORDS_AT_ONCE as u64;
+        let len = usize::try_from(self.count.saturating_sub(from)).unwrap_or(usize::MAX).min(RECORDS_AT_ONCE);
+        let mut octets = vec![0; len * SIGNATURE_RECORD_LEN];
+        self.file.read_exact_at(&mut octets, from * SIGNATURE_RECORD_LEN as u64).map_err(|error| error.to_string())?;
+        let read = octets.as_chunks::<SIGNATURE_RECORD_LEN>().0.iter().map(|record| {
+            let (intent, signature) = record.split_first_chunk().expect("a record has more than 8 octets");
+            (u64::from_be_bytes(*intent), signature.try_into().expect("and 64 more"))
+        });
+        *block = (from, read.collect());
+        at(&block).ok_or_else(|| format!("record {place}: the file has become shorter"))
+    }
+
+    fn find(&self, intent: u64) -> Result<Option<[u8; 64]>, String> {
+        let next = self.next.get();
+        let mut place = next;
+        let mut found = if next < self.count { Some(self.record(next)?) } else { None };
+        if found.is_none_or(|(at, _)| at != intent) {
+            let (mut low, mut high) = (0, self.count);
+            found = None;
+            while low < high {
+                place = low.midpoint(high);
+                let record = self.record(place)?;
+                match record.0.cmp(&intent) {
+                    std::cmp::Ordering::Less => low = place + 1,
+                    std::cmp::Ordering::Greater => high = place,
+                    std::cmp::Ordering::Equal => {
+                        found = Some(record);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found.map(|(_, signature)| {
+            self.next.set(place + 1);
+            self.mark(place);
+            signature
+        }))
+    }
+
+    fn mark(&self, place: u64) {
+        if let Ok(word) = usize::try_from(place / 64)
+            && let Some(word) = self.used.borrow_mut().get_mut(word)
+        {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    /// Whose they are was not looked at.
+    fn use_all(&self) {
+        self.used.borrow_mut().fill(u64::MAX);
+    }
+
+    /// The intent of the first signature that nothing asked for.
+    fn first_unused(&self) -> Result<Option<u64>, String> {
+        let used = self.used.borrow();
+        let is_used = |place: u64| {
+            usize::try_from(place / 64).ok().and_then(|word| used.get(word)).is_some_and(|w| w >> (place % 64) & 1 == 1)
+        };
+        let unused = (0..self.count).find(|place| !is_used(*place));
+        unused.map(|place| self.record(place).map(|(intent, _)| intent)).transpose()
+    }
+}

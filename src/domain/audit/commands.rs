@@ -1,0 +1,259 @@
+//! Pure. Commands decided again: every intent as the rules allow it, every signature after an intent under a checkpoint, and
+//! nothing handed over that was not signed for that request under a determination in force.
+
+use std::sync::Arc;
+
+use super::{Audit, Check, Permitted, demand, text};
+use crate::domain::certificates::signature::PublicKey;
+use crate::domain::fold::Book as _;
+use crate::domain::gbcs::Template;
+use crate::domain::ledger::entry::{Actor, Batch, ClockState, Entry, Intent, Outcome, Released, SignResult};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId};
+use crate::domain::policy::facts::WantedForm;
+use crate::domain::policy::rules::{self, BatchFacts, CommandFacts, Refusal};
+use crate::domain::time::Timestamp;
+
+/// A batch that may be signed at this moment, by whom.
+#[derive(PartialEq)]
+pub(super) struct Allowed {
+    batch: u64,
+    at: Timestamp,
+    clock: ClockState,
+    by: Actor,
+}
+
+/// What an intent was to sign.
+#[derive(Clone)]
+pub(super) struct Filled {
+    template: Arc<Template>,
+    originator: PartyId,
+    device: DeviceId,
+    counter: u64,
+    key: PublicKey,
+}
+
+/// A signed outcome whose signature was not released yet.
+pub(super) struct Pending {
+    filled: Filled,
+    /// Its leaf.
+    outcome: u64,
+    /// SHA-256 of the signature.
+    signature: Digest,
+}
+
+/// Intents of one request in a row; other kinds of entries may lie between.
+pub(super) struct Run {
+    from: u64,
+    /// After the last of them.
+    until: u64,
+    request: RequestId,
+    determination: DeterminationId,
+}
+
+fn allowed<T>(decided: Result<T, Vec<Refusal>>) -> Result<T, String> {
+    decided.map_err(|refusals| {
+        let refusals: Vec<String> = refusals.iter().map(|refusal| format!("{}: {refusal}", refusal.rule())).collect();
+        format!("it was not permitted: {}", refusals.join("; "))
+    })
+}
+
+impl Audit<'_> {
+    fn facts<'a>(&'a self, entry: &'a Entry, determination: DeterminationId) -> Result<BatchFacts<'a>, String> {
+        let Entry { v: _, at, clock, by, event: _ } = entry;
+        self.fold.batch_facts(by, determination, *at, *clock).ok_or_else(|| "no policy is in force".into())
+    }
+
+    pub(super) fn check_batch(&self, batch: &Batch, entry: &Entry) -> Permitted {
+        let Batch { request, asked, incident, determination: id, policy, key } = batch;
+        if let Some(known) = self.book.request(*request).map_err(text)? {
+            demand(known.asked == *asked, || {
+                format!("request {request} was used in entry {} for something else", known.first_batch)
+            })?;
+        }
+        let facts = self.facts(entry, *id)?;
+        let determination = facts.determination.ok_or_else(|| format!("no determination {id} was recorded before"))?;
+        demand(determination.key.as_ref().is_some_and(|(label, _)| label == key), || {
+            format!("key {key} is not the one that determination {id} requires")
+        })?;
+        demand(determination.incident == *incident, || {
+            format!("determination {id} is of incident {}, the batch of {incident}", determination.incident)
+        })?;
+        demand(facts.policy_digest == *policy, || {
+            format!("it names policy {policy}; in force is {}", facts.policy_digest)
+        })?;
+        allowed(rules::decide_batch(&facts))
+    }
+
+    pub(super) fn check_intent(&mut self, intent: &Intent, entry: &Entry) -> Permitted {
+        let index = self.fold.size();
+        let Intent { batch: batch_index, template, device, counter, attempt, command } = intent;
+        if let Some(open) = self.fold.open_intents().range(..self.started).next() {
+            let started = self.started;
+            return Err(format!("intent {} has no outcome, and the daemon started since (entry {started})", open.0));
+        }
+        let batch = self.fold.batch(*batch_index).ok_or_else(|| {
+            format!("it belongs to batch {batch_index}, which does not stand before it, or ended with its run")
+        })?;
+        let (request, id) = (batch.request, batch.determination);
+        let facts = self.facts(entry, id)?;
+        demand(batch.policy == facts.policy_digest, || {
+            format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)
+        })?;
+        let now = Allowed { batch: *batch_index, at: entry.at, clock: entry.clock, by: entry.by.clone() };
+        // Nothing that the rules of the batch look at changes by an intent.
+        if self.allowed.as_ref() != Some(&now) {
+            allowed(rules::decide_batch(&facts))?;
+        }
+        let listed = self.book.listed(id, *device).map_err(text)?;
+        let last = self.book.device(&batch.key, *device).map_err(text)?;
+        let is_retry = *attempt > 1;
+        let facts = CommandFacts {
+            batch: &facts,
+            device: *device,
+            form: if is_retry { &WantedForm::Retry } else { &WantedForm::Device },
+            pre_command: None,
+            listed: listed.as_ref(),
+            last: last.as_ref(),
+        };
+        let mut decided = rules::decide(&facts);
+        if !is_retry && !decided.as_ref().is_ok_and(|allowance| allowance.counter == *counter) {
+            // A counter that is not the daemon's own next can only be that of a pre-command made elsewhere, which was its
+            // template octet for octet: so it is if the digest below agrees.
+            let originator = facts.batch.key.and_then(|key| key.certificate).map(|(_, party)| party);
+            let says = originator.map(|originator| Ok((originator, *counter)));
+            let form = WantedForm::PreCommand(Vec::new());
+            decided = rules::decide(&CommandFacts { form: &form, pre_command: says.as_ref(), ..facts });
+        }
+        let allowance = allowed(decided)?;
+        demand(allowance.template_name == *template, || {
+            format!("Device {device}: expected template {}, found {template}", allowance.template_name)
+        })?;
+        demand(allowance.counter == *counter && allowance.attempt == *attempt, || {
+            let (expected, expected_attempt) = (allowance.counter, allowance.attempt);
+            format!(
+                "Device {device}: expected counter {expected}, attempt {expected_attempt}; found counter {counter}, \
+                 attempt {attempt}"
+            )
+        })?;
+        let mut octets = Vec::with_capacity(allowance.template.filled_len_max());
+        allowance.template.fill(allowance.originator, *device, *counter, &mut octets).map_err(text)?;
+        let found = Digest::of(&octets[1..]);
+        demand(found == *command, || {
+            format!(
+                "template {template} for Device {device} and counter {counter} has SHA-256 {found}, found {command}"
+            )
+        })?;
+        if is_retry {
+            let before = self.unknown.get(&(batch.key.clone(), *device));
+            demand(before == Some(command), || "it is a further attempt, and not the octets of the one before".into())?;
+        }
+        let key = *self.keys.get(&batch.key).ok_or_else(|| format!("the ledger has no key {}", batch.key))?;
+        let filled = Filled {
+            template: allowance.template,
+            originator: allowance.originator,
+            device: *device,
+            counter: *counter,
+            key,
+        };
+        self.filled.insert(index, filled);
+        self.allowed = Some(now);
+        match self.runs.last_mut().filter(|run| run.request == request && run.determination == id) {
+            Some(run) => run.until = index + 1,
+            None => self.runs.push(Run { from: index, until: index + 1, request, determination: id }),
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_outcome(&mut self, outcome: &Outcome) -> Permitted {
+        let Outcome { intent, result } = outcome;
+        let index = self.fold.size();
+        let open = self.fold.open_intents().get(intent);
+        if let Some(open) = open {
+            let of_device = (open.key.clone(), open.intent.device);
+            match result {
+                SignResult::Unknown(_) => self.unknown.insert(of_device, open.intent.command),
+                SignResult::Signed(_) | SignResult::Failed(_) | SignResult::NotSigned(_) => {
+                    self.unknown.remove(&of_device)
+                }
+            };
+        }
+        let signature = match result {
+            SignResult::Signed(signature) => *signature,
+            // The fold knows whether there is such an intent.
+            SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_) => return Ok(()),
+        };
+        let certification = self.fold.open_certifications().get(intent);
+        demand(open.is_some() || certification.is_some(), || {
+            format!("no open intent {intent} stands before it: something was signed that was not intended")
+        })?;
+        let covered = self.roots.covered();
+        demand(*intent < covered, || {
+            format!("no checkpoint was signed between intent {intent} and it; the last one covers {covered} entries")
+        })?;
+        if let Some(certification) = certification {
+            let key = *self.keys.get(&certification.key).ok_or("the ledger has no such key")?;
+            let signed = self.evidence.blob(certification.request_info).map_err(text)?;
+            let octets = self.published(*intent, signature)?;
+            self.checks.push(Check { index, intent: *intent, signed, signature: octets, key });
+        } else if let Some(filled) = self.filled.get(intent) {
+            self.pending.insert(*intent, Pending { filled: filled.clone(), outcome: index, signature });
+        }
+        Ok(())
+    }
+
+    /// The signature that must be there, and hash to what its outcome says.
+    fn published(&self, intent: u64, expected: Digest) -> Result<[u8; 64], String> {
+        let octets = self
+            .evidence
+            .signature(intent)
+            .map_err(text)?
+            .ok_or_else(|| format!("the signature of intent {intent} was released and is missing"))?;
+        let found = Digest::of(&octets);
+        demand(found == expected, || {
+            format!("the signature of intent {intent}: its outcome has SHA-256 {expected}, found {found}")
+        })?;
+        Ok(octets)
+    }
+
+    pub(super) fn check_release(&mut self, released: &Released, entry: &Entry) -> Permitted {
+        let Released { request, determination: id, intents } = released;
+        let index = self.fold.size();
+        demand(self.book.request(*request).map_err(text)?.is_some(), || {
+            format!("no request {request} was taken in before: what was refused is not released")
+        })?;
+        allowed(rules::decide_release(&self.facts(entry, *id)?))?;
+        let mut before = 0;
+        demand(!intents.is_empty(), || "it names no intents".into())?;
+        for &(from, until) in intents {
+            demand(before <= from && from < until && until <= index, || {
+                format!("expected ranges of earlier entries in ascending order, found {from} until {until}")
+            })?;
+            before = until;
+            if let Some((open, _)) = self.fold.open_intents().range(from..until).next() {
+                return Err(format!("intent {open} has no outcome yet"));
+            }
+            let first = self.runs.partition_point(|run| run.until <= from);
+            let mut any = false;
+            for run in self.runs[first..].iter().take_while(|run| run.from < until) {
+                any = true;
+                demand(run.request == *request && run.determination == *id, || {
+                    format!("intents from {} are of request {}, not of {request}", run.from.max(from), run.request)
+                })?;
+            }
+            demand(any, || format!("no intent lies from {from} until {until}"))?;
+            let theirs: Vec<u64> = self.pending.range(from..until).map(|(intent, _)| *intent).collect();
+            for intent in theirs {
+                let Some(Pending { filled, outcome, signature }) = self.pending.remove(&intent) else { continue };
+                let octets = self.published(intent, signature)?;
+                let Filled { template, originator, device, counter, key } = filled;
+                let mut signed = Vec::with_capacity(template.filled_len_max());
+                template.fill(originator, device, counter, &mut signed).map_err(text)?;
+                // What is signed is all but the first octet: moving 4 kB is nothing beside the verification.
+                signed.remove(0);
+                self.checks.push(Check { index: outcome, intent, signed, signature: octets, key });
+                self.summary.released += 1;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Pure. Documents taken in again: the same document, the same signatures, the state of then; and the event must come out the
+//! same.
+
+use serde::Serialize;
+
+use super::{Audit, Permitted, demand, text};
+use crate::domain::certificates::bodies::is_certification_request_info;
+use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::document::{
+    Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
+};
+use crate::domain::fold::{self, book};
+use crate::domain::intake::{self, Context, Submission};
+use crate::domain::ledger::entry::{
+    CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
+    IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+};
+use crate::domain::ledger::merkle::{Frontier, leaf_hash};
+use crate::domain::names::{Digest, KeyUse};
+use crate::domain::policy::adoption::Adoption;
+use crate::domain::time::Timestamp;
+
+/// The ledger's tree, over the lines of a device list.
+struct Lines(Frontier);
+
+impl LineTree for Lines {
+    fn push(&mut self, line: &[u8]) {
+        self.0.push(leaf_hash(line));
+    }
+
+    fn root(self) -> Digest {
+        self.0.root()
+    }
+}
+
+/// The event that the functions of intake give, against the one that was recorded.
+fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: &T) -> Permitted {
+    let decided = decided.map_err(|reasons| {
+        let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
+        format!("it was not permitted: {}", reasons.join("; "))
+    })?;
+    demand(decided == *recorded, || {
+        let say = |event: &T| serde_json::to_string(event).unwrap_or_else(|error| error.to_string());
+        format!("expected {}, found {}", say(&decided), say(recorded))
+    })
+}
+
+impl Audit<'_> {
+    fn context(&self, at: Timestamp) -> Context<'_> {
+        Context { fold: &self.fold, blobs: self.evidence, heads: self, at }
+    }
+
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, String> {
+        self.evidence.blob(digest).map_err(text)
+    }
+
+    /// The files of signatures, each once: one file may hold several signatures.
+    fn signatures(&self, records: &[SignatureRecord]) -> Result<Vec<Vec<u8>>, String> {
+        let mut digests: Vec<Digest> = Vec::new();
+        for record in records {
+            if !digests.contains(&record.p7s) {
+                digests.push(record.p7s);
+            }
+        }
+        digests.into_iter().map(|digest| self.blob(digest)).collect()
+    }
+
+    fn device_list(&self, digest: Digest, templates: &[Template]) -> Result<DeviceList, String> {
+        let max = self.fold.policy().map_or(0, |adopted| adopted.policy.limits().devices_max);
+        let names = templates.iter().map(|template| &template.name);
+        let mut reader = DeviceListReader::new(names, max, Lines(Frontier::new()));
+        self.evidence.stream(digest, &mut |piece| reader.feed(piece, |_| {})).map_err(text)?;
+        reader.finish().map_err(|faults| format!("device list {digest}: {faults}"))
+    }
+
+    pub(super) fn check_policy(&self, recorded: &PolicyAdopted, at: Timestamp) -> Permitted {
+        let document: Written<Adoption> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        let new = book::read_policy(recorded.policy, self.evidence).map_err(text)?;
+        let (genesis, _) = self.fold.genesis().ok_or("no genesis entry stands before it")?;
+        demand(genesis.purpose == new.purpose() && genesis.origin == *new.origin(), || {
+            format!(
+                "the ledger is {} and {}, the policy {} and {}",
+                genesis.purpose,
+                genesis.origin,
+                new.purpose(),
+                new.origin()
+            )
+        })?;
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::policy(&self.context(at), &document, &new, &submission), recorded)
+    }
+
+    pub(super) fn check_certification(&self, intent: &CertificationIntent) -> Permitted {
+        let key = self.keys.get(&intent.key).ok_or_else(|| format!("the ledger has no key {}", intent.key))?;
+        let of_ledger = self.fold.keys().get(&intent.key).is_some_and(|facts| facts.record.use_ == KeyUse::Ledger);
+        demand(!of_ledger, || format!("key {} signs checkpoints and nothing else", intent.key))?;
+        let info = self.blob(intent.request_info)?;
+        is_certification_request_info(&info, key).map(drop).map_err(text)
+    }
+
+    pub(super) fn check_certificate(&self, recorded: &CertificateImported, at: Timestamp) -> Permitted {
+        let certificate = self.blob(recorded.certificate)?;
+        let path = recorded.path.iter().map(|digest| self.blob(*digest)).collect::<Result<Vec<_>, _>>()?;
+        compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
+    }
+
+    pub(super) fn check_incident(&self, recorded: &IncidentOpened) -> Permitted {
+        let certificate = self.blob(recorded.compromised.certificate_sha256)?;
+        compare(intake::incident(&self.fold, &recorded.incident, &certificate, &recorded.description), recorded)
+    }
+
+    pub(super) fn check_determination(&self, recorded: &DeterminationRecorded, at: Timestamp) -> Permitted {
+        let document: Written<Determination> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        let devices = match (recorded.devices, document.form().scope()) {
+            (None, _) => None,
+            (Some(digest), Some(scope)) => Some(self.device_list(digest, scope.templates)?),
+            (Some(digest), None) => return Err(format!("it has device list {digest}, and the document names none")),
+        };
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices };
+        compare(intake::determination(&self.context(at), &document, &submission), recorded)
+    }
+
+    pub(super) fn check_schedule(&self, recorded: &ScheduleRecorded, at: Timestamp) -> Permitted {
+        let document: Written<Schedule> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        let devices = Some(self.device_list(recorded.devices, document.form().scope().templates)?);
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices };
+        compare(intake::schedule(&self.context(at), &document, &submission), recorded)
+    }
+
+    pub(super) fn check_suspension(&self, recorded: &DeterminationSuspended, at: Timestamp) -> Permitted {
+        let document: Written<Suspension> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::suspension(&self.context(at), &document, &submission), recorded)
+    }
+
+    pub(super) fn check_withdrawal(&self, recorded: &DeterminationWithdrawn, at: Timestamp) -> Permitted {
+        let document: Written<Withdrawal> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::withdrawal(&self.context(at), &document, &submission), recorded)
+    }
+
+    /// The key is there, and on a token that the policy gives it.
+    pub(super) fn check_activation(&self, activated: &KeyActivated, at: Timestamp) -> Permitted {
+        let KeyActivated { key, token, serial, until } = activated;
+        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        let of_policy = self.fold.policy().and_then(|adopted| adopted.policy.key(key));
+        demand(of_policy.is_some_and(|key| key.tokens().any(|known| known == token)), || {
+            format!("the policy in force gives key {key} no token {token}")
+        })?;
+        let record = &facts.record;
+        demand(record.token != *token || record.serial == *serial, || {
+            format!("token {token}: expected serial number {}, as in the genesis entry, found {serial}", record.serial)
+        })?;
+        demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())
+    }
+}

@@ -1,0 +1,433 @@
+//! Pure. The whole-log audit: replays every entry, and before each asks again whether it was permitted.
+//!
+//! The same functions that decide in the daemon decide here: [`crate::domain::intake`] for documents and
+//! [`crate::domain::policy::rules`] for commands, with the state as it was, at the entry's own time and in the name of
+//! whoever asked. So the signer of the ledger is not trusted: whoever holds its key can order entries as they like, but not
+//! one that the rules, or the PMA members' own signatures, do not bear out.
+//!
+//! It stands at the top of the domain and not in `ledger/`, because it needs all of it: entries, fold, documents, rules.
+//!
+//! Memory: the fold, and a [`MemoryBook`], which grows with the Devices (some hundred octets each); beyond those only what
+//! is signed and not released. Signatures are not verified in passing: [`Audit::take_checks`] hands them out, so that a
+//! shell spreads them over its processors.
+
+mod commands;
+mod documents;
+mod heads;
+mod references;
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::domain::certificates::signature::PublicKey;
+use crate::domain::fold::{Blobs, Book as _, BookError, Fold, MemoryBook};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, Role, SignResult};
+use crate::domain::ledger::merkle::leaf_hash;
+use crate::domain::ledger::note::Verifier;
+use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
+use crate::domain::policy::facts::IntentState;
+use crate::domain::time::Timestamp;
+
+use commands::{Allowed, Filled, Pending, Run};
+pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
+pub use references::{policy_files, references};
+
+/// What the audit needs beside the entries.
+pub trait Evidence: Blobs {
+    /// Streams a device list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the
+    /// octets were not those of the digest.
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
+
+    /// The published signature (r ‖ s) that was made under the intent with this leaf index.
+    fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
+}
+
+/// What is known from elsewhere, and not from the ledger itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// The ledger's public key.
+    pub key: &'a Verifier,
+    /// The leaf hash of entry 0.
+    pub genesis: Digest,
+}
+
+/// The first thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize)]
+#[error("{}{place}: {reason}", index.map(|index| format!("entry {index}, ")).unwrap_or_default())]
+pub struct AuditError {
+    /// The entry, if it is one.
+    pub index: Option<u64>,
+    /// The kind of the entry, or the file.
+    pub place: String,
+    /// What was expected, and what was found.
+    pub reason: String,
+}
+
+impl AuditError {
+    /// Of an entry.
+    pub fn entry(index: u64, place: impl ToString, reason: impl ToString) -> Self {
+        Self { index: Some(index), place: place.to_string(), reason: reason.to_string() }
+    }
+
+    /// Of a file.
+    pub fn file(place: impl ToString, reason: impl ToString) -> Self {
+        Self { index: None, place: place.to_string(), reason: reason.to_string() }
+    }
+}
+
+/// Whether an entry was permitted; if not, why.
+type Permitted = Result<(), String>;
+
+fn demand(holds: bool, otherwise: impl FnOnce() -> String) -> Permitted {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+/// A signature still to be verified.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The outcome that says it was made.
+    pub index: u64,
+    /// The intent.
+    intent: u64,
+    /// What was signed.
+    signed: Vec<u8>,
+    signature: [u8; 64],
+    key: PublicKey,
+}
+
+impl Check {
+    /// Verifies it.
+    pub fn verify(&self) -> Result<(), AuditError> {
+        if self.key.verifies_fixed(&self.signed, &self.signature) {
+            return Ok(());
+        }
+        Err(AuditError::entry(
+            self.index,
+            "outcome",
+            format!("the signature of intent {} does not verify over what was to be signed", self.intent),
+        ))
+    }
+}
+
+/// What was counted on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Entries.
+    pub entries: u64,
+    /// The moment of the first.
+    pub from: Option<Timestamp>,
+    /// The moment of the last.
+    pub until: Option<Timestamp>,
+    /// Signed checkpoints.
+    pub checkpoints: u64,
+    /// Policies adopted.
+    pub policies: u64,
+    /// Incidents opened.
+    pub incidents: u64,
+    /// Determinations recorded.
+    pub determinations: u64,
+    /// Schedules recorded.
+    pub schedules: u64,
+    /// Suspensions.
+    pub suspensions: u64,
+    /// Withdrawals.
+    pub withdrawals: u64,
+    /// Starts of the daemon.
+    pub starts: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Intents to sign a command.
+    pub intents: u64,
+    /// Commands signed.
+    pub signed: u64,
+    /// Commands that the token failed at.
+    pub failed: u64,
+    /// Commands that were never submitted to the token.
+    pub not_signed: u64,
+    /// Commands of which nobody can tell.
+    pub unknown: u64,
+    /// Unknowns that were left so.
+    pub left: u64,
+    /// Intents that have no outcome yet.
+    pub open: u64,
+    /// Signed commands that were handed over.
+    pub released: u64,
+    /// Refusals, told or counted.
+    pub refusals: u64,
+    /// Certification requests signed.
+    pub certification_requests: u64,
+    /// Jumps of the clock.
+    pub clock_jumps: u64,
+}
+
+/// An audit on its way through the entries.
+pub struct Audit<'a> {
+    trust: Trust<'a>,
+    evidence: &'a dyn Evidence,
+    roots: Roots<'a>,
+    /// The moments of the last entries under the checkpoints passed.
+    head_times: Vec<Timestamp>,
+    fold: Fold,
+    book: MemoryBook,
+    keys: BTreeMap<KeyLabel, PublicKey>,
+    /// The last start of the daemon.
+    started: u64,
+    /// What [`crate::domain::policy::rules::decide_batch`] allowed last, while nothing but intents has come since.
+    allowed: Option<Allowed>,
+    /// Intents without an outcome: what was to be signed.
+    filled: HashMap<u64, Filled>,
+    /// The digest of what may have been signed for these Devices.
+    unknown: HashMap<(KeyLabel, DeviceId), Digest>,
+    /// Whose the intents are.
+    runs: Vec<Run>,
+    /// Signed and not released, by intent.
+    pending: BTreeMap<u64, Pending>,
+    checks: Vec<Check>,
+    summary: Summary,
+}
+
+impl<'a> Audit<'a> {
+    /// Of a ledger with these signed checkpoints ([`read_checkpoints`]).
+    pub fn new(trust: Trust<'a>, roots: Roots<'a>, evidence: &'a dyn Evidence) -> Self {
+        Self {
+            trust,
+            evidence,
+            roots,
+            head_times: Vec::new(),
+            fold: Fold::default(),
+            book: MemoryBook::default(),
+            keys: BTreeMap::new(),
+            started: 0,
+            allowed: None,
+            filled: HashMap::new(),
+            unknown: HashMap::new(),
+            runs: Vec::new(),
+            pending: BTreeMap::new(),
+            checks: Vec::new(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// The next entry. After an error the audit is over.
+    pub fn entry(&mut self, leaf: &[u8]) -> Result<(), AuditError> {
+        let index = self.fold.size();
+        let entry = Entry::from_canonical_leaf(leaf).map_err(|error| AuditError::entry(index, "entry", error))?;
+        let kind = entry.event.kind();
+        self.permit(&entry, leaf).map_err(|reason| AuditError::entry(index, kind, reason))?;
+        let mut changes = Vec::new();
+        self.fold
+            .apply(&entry, leaf, self.evidence, &mut changes)
+            .map_err(|error| AuditError::entry(index, kind, error))?;
+        let list = |digest| {
+            let mut octets = Vec::new();
+            self.evidence.stream(digest, &mut |piece| octets.extend(piece)).map(|()| octets)
+        };
+        for change in &changes {
+            self.book.apply(change, &list).map_err(|error| AuditError::entry(index, kind, error))?;
+        }
+        self.count(&entry);
+        if self.roots.push(leaf_hash(leaf))? {
+            self.head_times.push(entry.at);
+        }
+        Ok(())
+    }
+
+    /// How many signatures wait for [`Audit::take_checks`].
+    pub fn checks_waiting(&self) -> usize {
+        self.checks.len()
+    }
+
+    /// The signatures to be verified since this was asked last, in the order of their entries.
+    pub fn take_checks(&mut self) -> Vec<Check> {
+        std::mem::take(&mut self.checks)
+    }
+
+    /// After the last entry. The checks taken must all have held.
+    pub fn finish(self) -> Result<Summary, AuditError> {
+        let Self { roots, fold, mut summary, .. } = self;
+        summary.checkpoints = roots.finish()?;
+        summary.open = fold.open_intents().len() as u64;
+        Ok(summary)
+    }
+
+    /// Whether the rules, the people's signatures and the entries before bear this one out.
+    fn permit(&mut self, entry: &Entry, leaf: &[u8]) -> Permitted {
+        let Entry { v: _, at, clock, by: _, event } = entry;
+        match (self.fold.size(), event) {
+            (0, Event::Genesis(_)) | (1, Event::PolicyAdopted(_)) | (2.., _) => {}
+            (0, _) => return Err("expected the genesis entry at the beginning".into()),
+            (1, _) => return Err("expected the adoption of the first policy after the genesis entry".into()),
+        }
+        if let Some(last) = self.fold.last_at() {
+            demand(*at >= last, || format!("it is of {at}, before the entry that precedes it, of {last}"))?;
+        }
+        demand(!self.fold.clock_untrusted() || *clock == ClockState::Untrusted, || {
+            "it calls the clock trusted, which jumped and was not accepted since".into()
+        })?;
+        self.check_actor(entry)?;
+        if !matches!(event, Event::Intent(_)) {
+            self.allowed = None;
+        }
+        match event {
+            Event::Genesis(genesis) => self.check_genesis(genesis, leaf),
+            Event::PolicyAdopted(adopted) => self.check_policy(adopted, *at),
+            Event::CertificationIntent(intent) => self.check_certification(intent),
+            Event::CertificateImported(imported) => self.check_certificate(imported, *at),
+            Event::IncidentOpened(opened) => self.check_incident(opened),
+            Event::IncidentClosed(closed) => match self.fold.incidents().get(&closed.incident) {
+                Some(incident) => demand(incident.closed.is_none(), || "it was closed before".into()),
+                None => Err(format!("no incident {} was opened", closed.incident)),
+            },
+            Event::DeterminationRecorded(recorded) => self.check_determination(recorded, *at),
+            Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, *at),
+            Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, *at),
+            Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, *at),
+            Event::KeyActivated(activated) => self.check_activation(activated, *at),
+            Event::Batch(batch) => self.check_batch(batch, entry),
+            Event::Intent(intent) => self.check_intent(intent, entry),
+            Event::Outcome(outcome) => self.check_outcome(outcome),
+            Event::Released(released) => self.check_release(released, entry),
+            Event::Settled(settled) => {
+                let last = self.book.device(&settled.key, settled.device).map_err(text)?;
+                let unknown =
+                    last.is_some_and(|last| last.intent == settled.intent && last.state == IntentState::Unknown);
+                demand(unknown, || {
+                    let (intent, device) = (settled.intent, settled.device);
+                    format!("what became of intent {intent} is not unknown, or it is not the last for Device {device}")
+                })
+            }
+            Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= *at, || {
+                "expected a count of at least 1 since a moment before".into()
+            }),
+            // The fold knows the key, and a refusal does nothing.
+            Event::KeyLocked(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::Refused(_)
+            | Event::ClockJumped(_)
+            | Event::ClockAccepted(_) => Ok(()),
+        }
+    }
+
+    /// Whoever asked may ask for this, and is the person whom the policy in force maps the account to: the rules of
+    /// separation look at the person.
+    fn check_actor(&self, entry: &Entry) -> Permitted {
+        let Entry { v: _, at: _, clock: _, by, event } = entry;
+        let first_policy = self.fold.policy().is_none();
+        let roles: &[Role] = match event {
+            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) => &[Role::Ceremony],
+            Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
+            Event::IncidentOpened(_) | Event::IncidentClosed(_) | Event::Settled(_) | Event::ClockAccepted(_) => {
+                &[Role::Operator]
+            }
+            Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
+            // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
+            // releases themselves; and the rest says what the daemon saw.
+            Event::PolicyAdopted(_)
+            | Event::DeterminationRecorded(_)
+            | Event::ScheduleRecorded(_)
+            | Event::DeterminationSuspended(_)
+            | Event::DeterminationWithdrawn(_)
+            | Event::Batch(_)
+            | Event::Intent(_)
+            | Event::Outcome(_)
+            | Event::Released(_)
+            | Event::Refused(_)
+            | Event::RefusalsFolded(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::ClockJumped(_) => &[],
+        };
+        demand(roles.is_empty() || roles.contains(&by.role), || {
+            let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
+            format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
+        })?;
+        let must_be_named = matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Released(_));
+        // Refusals are counted in the name of whoever had them first, under the policy of then.
+        if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
+            return Ok(());
+        }
+        let expected = self.fold.person_of_account(&by.account);
+        demand(by.person == expected, || {
+            let say = |person: &Option<_>| person.as_ref().map_or_else(|| "nobody".into(), ToString::to_string);
+            let (expected, found) = (say(&expected), say(&by.person));
+            format!("the policy maps account {} to {expected}; found {found}", by.account)
+        })
+    }
+
+    fn check_genesis(&mut self, genesis: &Genesis, leaf: &[u8]) -> Permitted {
+        let found = leaf_hash(leaf);
+        demand(found == self.trust.genesis, || {
+            format!("expected leaf hash {}, found {found}: this is another ledger", self.trust.genesis)
+        })?;
+        demand(genesis.origin.as_str() == self.trust.key.name(), || {
+            format!("expected origin {}, as in the checkpoints, found {}", self.trust.key.name(), genesis.origin)
+        })?;
+        for record in &genesis.keys {
+            let key = PublicKey::from_spki(&record.spki_octets())
+                .map_err(|error| format!("key {}: {error}", record.label))?;
+            demand(key.spki_sha256() == record.spki_sha256, || {
+                format!("key {}: spki_sha256 is not that of spki", record.label)
+            })?;
+            demand(self.keys.insert(record.label.clone(), key).is_none(), || {
+                format!("key {} stands there twice", record.label)
+            })?;
+        }
+        let ledger: Vec<_> = genesis.keys.iter().filter(|record| record.use_ == KeyUse::Ledger).collect();
+        let is_ours = ledger.iter().all(|record| record.spki_octets() == self.trust.key.spki());
+        demand(ledger.len() == 1 && is_ours, || {
+            "expected one ledger key, the one that was given to verify with; found another".into()
+        })
+    }
+
+    /// Counts what was permitted.
+    fn count(&mut self, entry: &Entry) {
+        let index = self.fold.size() - 1;
+        let summary = &mut self.summary;
+        summary.entries += 1;
+        summary.from.get_or_insert(entry.at);
+        summary.until = Some(entry.at);
+        match &entry.event {
+            Event::PolicyAdopted(_) => summary.policies += 1,
+            Event::IncidentOpened(_) => summary.incidents += 1,
+            Event::DeterminationRecorded(_) => summary.determinations += 1,
+            Event::ScheduleRecorded(_) => summary.schedules += 1,
+            Event::DeterminationSuspended(_) => summary.suspensions += 1,
+            Event::DeterminationWithdrawn(_) => summary.withdrawals += 1,
+            Event::Started(_) => {
+                summary.starts += 1;
+                self.started = index;
+            }
+            Event::Batch(_) => summary.batches += 1,
+            Event::Intent(_) => summary.intents += 1,
+            Event::Outcome(outcome) if self.filled.remove(&outcome.intent).is_none() => {
+                let signed = matches!(outcome.result, SignResult::Signed(_));
+                summary.certification_requests += u64::from(signed);
+            }
+            Event::Outcome(outcome) => match outcome.result {
+                SignResult::Signed(_) => summary.signed += 1,
+                SignResult::Failed(_) => summary.failed += 1,
+                SignResult::NotSigned(_) => summary.not_signed += 1,
+                SignResult::Unknown(_) => summary.unknown += 1,
+            },
+            Event::Settled(_) => summary.left += 1,
+            Event::Refused(_) => summary.refusals += 1,
+            Event::RefusalsFolded(folded) => summary.refusals += folded.count,
+            Event::ClockJumped(_) => summary.clock_jumps += 1,
+            Event::Genesis(_)
+            | Event::CertificationIntent(_)
+            | Event::CertificateImported(_)
+            | Event::Stopped(_)
+            | Event::IncidentClosed(_)
+            | Event::KeyActivated(_)
+            | Event::KeyLocked(_)
+            | Event::Released(_)
+            | Event::ClockAccepted(_) => {}
+        }
+    }
+}

@@ -13,6 +13,7 @@ pub mod key;
 pub mod ledger;
 pub mod ledger_export;
 pub mod ledger_verify;
+pub mod member;
 pub mod policy;
 pub mod print;
 pub mod recovery;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::files::{self, DESCRIPTION_LEN_MAX, PEM_LEN_MAX, Paper};
 use super::page::Page;
-use super::scope::{self, ScopeForm, TemplateForm};
+use super::scope::{self, TemplateForm};
 use super::show::{Beside, Shown};
 use super::{Desk, MemberError};
 use crate::api::failure::Exit;
@@ -344,11 +344,12 @@ impl Drafting<'_> {
 
     fn scope(
         &self,
-        form: &ScopeForm,
+        devices: &Path,
+        forms: &[TemplateForm],
         method: Option<Method>,
     ) -> Result<(Vec<Template>, PathBuf, DeviceList), MemberError> {
-        let templates = scope::templates(&form.template, method, self.folder)?;
-        let path = self.folder.join(&form.devices);
+        let templates = scope::templates(forms, method, self.folder)?;
+        let path = self.folder.join(devices);
         let list = scope::devices(&path, &templates)?.list;
         Ok((templates, path, list))
     }
@@ -380,8 +381,8 @@ impl Drafting<'_> {
         };
         let mut list = None;
         match (form.devices, form.limits, form.template) {
-            (Some(devices), Some(limits), Some(template)) => {
-                let (templates, path, devices) = self.scope(&ScopeForm { devices, limits, template }, form.method)?;
+            (Some(devices), Some(_), Some(template)) => {
+                let (templates, path, devices) = self.scope(&devices, &template, form.method)?;
                 (determination.templates, determination.devices) = (Some(templates), Some(devices));
                 list = Some((path, devices));
             }
@@ -421,9 +422,7 @@ impl Drafting<'_> {
 
     fn schedule(&self, form: ScheduleForm) -> Result<Drafted, MemberError> {
         let about = self.about(&form.determination)?;
-        let limits = form.limits;
-        let scope = ScopeForm { devices: form.devices, limits, template: form.template };
-        let (templates, path, devices) = self.scope(&scope, about.form().method)?;
+        let (templates, path, devices) = self.scope(&form.devices, &form.template, about.form().method)?;
         let schedule = Schedule {
             r#type: Type::new(),
             purpose: self.purpose(Some(about.form().purpose))?,
@@ -434,7 +433,7 @@ impl Drafting<'_> {
             policy: self.policy(form.policy)?,
             templates,
             devices,
-            limits,
+            limits: form.limits,
         };
         Ok(Drafted { paper: Paper::Schedule(written(&schedule)?), list: Some((path, devices)), compromised: None })
     }

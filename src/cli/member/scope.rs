@@ -8,7 +8,7 @@ use super::MemberError;
 use super::files::{self, COMMAND_LEN_MAX, ListSeen};
 use crate::cli::gbcs::message_octets;
 use crate::domain::certificates::Certificate;
-use crate::domain::determination::document::{Limits, Method, Payload, Template as DocumentTemplate};
+use crate::domain::determination::document::{Method, Payload, Template as DocumentTemplate};
 use crate::domain::gbcs::message::Payload as MessagePayload;
 use crate::domain::gbcs::{
     CellUsage, CpvChecks, CredentialsReplacementMode, GeneralizedTime, KeyUsage, Message, RemotePartyRole, Replacement,
@@ -19,18 +19,6 @@ use crate::domain::time::Timestamp;
 
 /// The first octet of a `CommandPayload` in DER, which no message begins with.
 const SEQUENCE: u8 = 0x30;
-
-/// What is signed for whom, as described.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScopeForm {
-    /// The device list.
-    pub devices: PathBuf,
-    /// The limits.
-    pub limits: Limits,
-    /// The templates.
-    pub template: Vec<TemplateForm>,
-}
 
 /// A template, as described: `command`, or all the others.
 #[derive(Clone, Debug, Deserialize)]

@@ -13,7 +13,7 @@ use crate::api::wire::{self, Standing};
 pub enum Determination {
     /// What needs no daemon
     #[command(flatten)]
-    Member(member::Determination),
+    Member(Box<member::Determination>),
     /// Deliver a signed determination, schedule, suspension or withdrawal
     #[command(after_help = "Examples:\n  smkictl determination record 5f2c….json --devices devices.txt\n  \
         smkictl determination record 5f2c….json --signature 5f2c….alice.p7s --signature 5f2c….bob.p7s\n\n\

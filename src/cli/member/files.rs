@@ -81,9 +81,9 @@ pub fn write_new(path: &Path, octets: &[u8]) -> Result<(), MemberError> {
 pub fn write_new_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), MemberError> {
     let failed = |source| MemberError::Write { path: path.to_owned(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    fill(file.as_file_mut()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    match file.persist_noclobber(path) {
+    let mut fresh = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    fill(fresh.as_file_mut()).and_then(|()| fresh.as_file().sync_all()).map_err(failed)?;
+    match fresh.persist_noclobber(path) {
         Ok(_) => {}
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(MemberError::Exists { path: path.to_owned() });

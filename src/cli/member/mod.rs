@@ -51,7 +51,7 @@ pub enum Determination {
         smkictl determination sign 5f2c….json --pkcs11-module /usr/lib/opensc-pkcs11.so --token 'Anna' --key-label sign \
         --member anna\n\nNeeds no daemon and no network."
     )]
-    Sign(sign::Sign),
+    Sign(Box<sign::Sign>),
 }
 
 /// Check a policy and draft its adoption

@@ -419,7 +419,7 @@ fn determination(page: &mut Page, form: &Determination) {
         match decision {
             Decision::Execute => page.line("The SMKI PMA determines that the key below SHALL be used."),
             Decision::NotExecute => {
-                page.line("The SMKI PMA determines that the keys shall NOT be used. Nothing can be signed.")
+                page.line("The SMKI PMA determines that the keys shall NOT be used. Nothing can be signed.");
             }
         }
         page.row("incident", format!("{incident}, decision {decision_number}"));
@@ -522,7 +522,7 @@ fn adoption(page: &mut Page, document: &Written<Adoption>) {
         if let Some(head) = ledger {
             page.row("as it was at", format!("{} entries, root {}", head.size, head.root));
         }
-        if carries_over.is_empty() {
+        if carries_over.is_empty() && predecessor.is_some() {
             page.row("carries over", "no determination: all that are in force are suspended");
         }
         for id in carries_over {

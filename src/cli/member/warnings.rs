@@ -13,7 +13,7 @@ use crate::domain::certificates::{Certificate, sha256};
 use crate::domain::determination::document::{Limits, Method, Scope, Template as DocumentTemplate};
 use crate::domain::determination::times::HOUR_MS;
 use crate::domain::gbcs::{
-    CellUsage, CpvChecks, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, Template,
+    CellUsage, CpvChecks, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, SeqNumber, Template,
     TrustAnchorCell, Update,
 };
 use crate::domain::ledger::entry::Compromised;
@@ -138,6 +138,7 @@ impl Warning {
 }
 
 impl fmt::Display for Warning {
+    #[expect(clippy::too_many_lines, reason = "a table, one sentence for each warning")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => write!(f, "the daemon will refuse this document: {refusal}"),
@@ -385,7 +386,7 @@ fn floors(
             ceiling,
         }));
     }
-    let Some(floor) = update.new_floor.map(|floor| floor.get()) else { return };
+    let Some(floor) = update.new_floor.map(SeqNumber::get) else { return };
     let known = of.and_then(|of| of.counter);
     if let Some((counter, device)) = known.filter(|(counter, _)| floor < *counter) {
         found.push(Warning::FloorBelowCounter { template: name(), floor, counter, device });

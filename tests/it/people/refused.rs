@@ -191,7 +191,7 @@ fn a_person_types_the_first_words_of_what_they_were_shown() {
             json: false,
             daemon: None,
         };
-        let exit = Determination::Sign(args).run(&mut desk);
+        let exit = Determination::Sign(Box::new(args)).run(&mut desk);
         (exit.status(), String::from_utf8(stderr).unwrap())
     };
     let words: Vec<&str> = Words(digest).iter().take(3).collect();

@@ -165,24 +165,15 @@ fn a_policy_is_checked_and_its_adoption_drafted_and_signed_by_everyone() {
     }
     let answer = office.smkictl("policy draft policy --first --output json").ok().json();
     let sha256 = answer["sha256"].as_str().unwrap();
+    let show = "determination show policy-1.json --policy policy --output json";
+    let mut given = String::new();
     for member in MEMBERS {
-        let show = office
-            .smkictl(&format!(
-                "determination show policy-1.json --policy policy --output json {}",
-                MEMBERS
-                    .iter()
-                    .take_while(|m| **m != member)
-                    .map(|m| format!("--signature policy-1.{m}.p7s "))
-                    .collect::<String>()
-            ))
-            .ok()
-            .json();
+        let show = office.smkictl(&format!("{show}{given}")).ok().json();
         assert_eq!(show["signatures"]["standings"][0]["quorate"], false, "without {member}");
         office.sign(member, "policy-1", sha256);
+        given = format!("{given} --signature policy-1.{member}.p7s");
     }
-    let all: String = MEMBERS.iter().map(|member| format!("--signature policy-1.{member}.p7s ")).collect();
-    let show = format!("determination show policy-1.json --policy policy --output json {all}");
-    assert_eq!(office.smkictl(&show).ok().json()["signatures"]["standings"][0]["quorate"], true);
+    assert_eq!(office.smkictl(&format!("{show}{given}")).ok().json()["signatures"]["standings"][0]["quorate"], true);
 
     // The next one, under the daemon's status.
     let digest = office.smkictl("policy check policy --output json").ok().json()["sha256"].clone();
@@ -196,8 +187,8 @@ fn a_policy_is_checked_and_its_adoption_drafted_and_signed_by_everyone() {
     let text = office.scratch.text("new/policy.toml").replace("suspension_hours_max = 72", "suspension_hours_max = 24");
     office.scratch.write("new/policy.toml", text);
     office.smkictl("policy draft new --head status.json --predecessor old").ok();
-    let show = "determination show policy-2.json --policy new --predecessor old --output json";
-    let standings = office.smkictl(show).ok().json()["signatures"]["standings"].clone();
+    let next = "determination show policy-2.json --policy new --predecessor old --output json";
+    let standings = office.smkictl(next).ok().json()["signatures"]["standings"].clone();
     assert_eq!((&standings[0]["missing"], &standings[1]["missing"]), (&json!(2), &json!(2)));
     office.smkictl("policy draft new --head status.json --predecessor new --out /tmp").is(1).says("predecessor");
 

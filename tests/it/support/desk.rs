@@ -136,11 +136,11 @@ impl Office {
         let others = persons.find("[[person]]\nid = \"custodian-1\"").unwrap();
         let mut ours = "version = 1\n".to_owned();
         for (n, member) in (1..).zip(MEMBERS) {
-            ours.push_str(&format!(
-                "[[person]]\nid = \"{member}\"\nname = \"{member}\"\nparty = \"party-{n}\"\nroles = [\"pma-member\"]\n\
+            ours = format!(
+                "{ours}[[person]]\nid = \"{member}\"\nname = \"{member}\"\nparty = \"party-{n}\"\nroles = [\"pma-member\"]\n\
                  keys = [\"{}\"]\nfrom = \"2020-01-01T00:00:00Z\"\n",
                 self.spki(member)
-            ));
+            );
         }
         // Appointed when the tests run, whatever the date.
         let others = persons[others..].replace("2026-01-01", "2020-01-01");

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod ledger_export;
 pub mod ledger_source;
 pub mod ledger_verify;
+pub mod member;
 pub mod policy;
 pub mod print;
 pub mod recovery;

@@ -12,6 +12,7 @@ mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
 mod hsm;
+mod people;
 mod policy;
 mod smkictl;
 mod smkid;

@@ -1,4 +1,5 @@
 //! What several tests need.
 
 pub mod lab;
+pub mod ledger_fixture;
 pub mod softhsm;

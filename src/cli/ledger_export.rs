@@ -316,7 +316,9 @@ impl Target {
 
     fn write(&self, name: &str, octets: &[u8]) -> Result<(), ExportError> {
         let mut file = self.create(name)?;
-        file.write_all(octets).and_then(|()| file.flush()).map_err(|source| failed("write it", &self.path(name), source))
+        file.write_all(octets)
+            .and_then(|()| file.flush())
+            .map_err(|source| failed("write it", &self.path(name), source))
     }
 }
 
@@ -418,10 +420,9 @@ fn copy_blobs(
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         let mut piece = vec![0; PIECE_LEN];
         loop {
-            let len = from.read(&mut piece).map_err(|error| ExportError::Answer {
-                what: format!("blob {digest}"),
-                reason: error.to_string(),
-            })?;
+            let len = from
+                .read(&mut piece)
+                .map_err(|error| ExportError::Answer { what: format!("blob {digest}"), reason: error.to_string() })?;
             let Some(octets) = piece.get(..len).filter(|octets| !octets.is_empty()) else { break };
             hash.update(octets);
             if policies.contains(&digest) && sums.len() < FILE_LEN_MAX {

@@ -37,7 +37,9 @@ const CHECKS_ALONE: usize = 32;
 
 /// Arguments of `smkictl ledger verify`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smkictl ledger verify ledger/ --key keys/ledger.vkey --genesis \"$(cat keys/genesis)\"")]
+#[command(
+    after_help = "Example:\n  smkictl ledger verify ledger/ --key keys/ledger.vkey --genesis \"$(cat keys/genesis)\""
+)]
 pub struct LedgerVerify {
     /// The export
     #[arg(value_name = "DIR")]
@@ -163,7 +165,8 @@ pub fn verify(args: &LedgerVerify) -> Result<VerifiedLedger, VerifyError> {
         .transpose()
         .map_err(|reason| AuditError::file("the checkpoint given", reason))?;
     if let Some(earlier) = earlier.filter(|earlier| earlier.size > head.size) {
-        let reason = format!("it is of {} entries, and this ledger has {}: it was rolled back", earlier.size, head.size);
+        let reason =
+            format!("it is of {} entries, and this ledger has {}: it was rolled back", earlier.size, head.size);
         return Err(AuditError::file("the checkpoint given", reason).into());
     }
     let all = export.read(CHECKPOINTS, usize::MAX)?;
@@ -207,25 +210,33 @@ fn ledger_key(given: &[u8], checkpoint: &[u8], path: &Path) -> Result<Verifier, 
 
 /// Everything but what the entries say.
 fn check_tree(export: &Export, head: &Head, mut roots: Roots<'_>, genesis: Digest) -> Result<(), VerifyError> {
-    tiles::verify(head, |name| export.tile(name), |index, leaf| {
-        let hash = leaf_hash(leaf);
-        if index == 0 && hash != genesis {
-            let reason = format!("expected leaf hash {genesis}, found {hash}: this is another ledger");
-            return Err(AuditError::entry(0, "genesis", reason).into());
-        }
-        roots.push(hash)?;
-        Ok(())
-    })?;
+    tiles::verify(
+        head,
+        |name| export.tile(name),
+        |index, leaf| {
+            let hash = leaf_hash(leaf);
+            if index == 0 && hash != genesis {
+                let reason = format!("expected leaf hash {genesis}, found {hash}: this is another ledger");
+                return Err(AuditError::entry(0, "genesis", reason).into());
+            }
+            roots.push(hash)?;
+            Ok(())
+        },
+    )?;
     roots.finish()?;
     export.check_blobs()?;
     Ok(())
 }
 
 fn audit(export: &Export, head: &Head, mut audit: Audit<'_>) -> Result<Summary, VerifyError> {
-    let replayed = tiles::verify(head, |name| export.tile(name), |_, leaf| {
-        audit.entry(leaf)?;
-        if audit.checks_waiting() >= CHECKS_AT_ONCE { Ok(verify_all(&audit.take_checks())?) } else { Ok(()) }
-    });
+    let replayed = tiles::verify(
+        head,
+        |name| export.tile(name),
+        |_, leaf| {
+            audit.entry(leaf)?;
+            if audit.checks_waiting() >= CHECKS_AT_ONCE { Ok(verify_all(&audit.take_checks())?) } else { Ok(()) }
+        },
+    );
     // What waits is of entries before the one that is wrong, if one is.
     verify_all(&audit.take_checks())?;
     replayed?;

@@ -25,6 +25,8 @@ pub(super) struct Export {
     root: PathBuf,
     /// By path below `root`: whether it was used.
     files: RefCell<BTreeMap<String, bool>>,
+    /// A folder with nothing in it.
+    empty: Option<String>,
     signatures: Signatures,
 }
 
@@ -33,10 +35,11 @@ fn wrong(name: &str, reason: impl ToString) -> VerifyError {
 }
 
 impl Export {
-    /// Looks at every name, and refuses what can be no export: links, devices, empty folders, other names.
+    /// Looks at every name, and refuses what can be no export: links, devices, other names.
     pub(super) fn open(root: &Path) -> Result<Self, VerifyError> {
         let mut files = BTreeMap::new();
         let mut folders = vec![String::new()];
+        let mut empty = None;
         while let Some(folder) = folders.pop() {
             let path = root.join(&folder);
             let unreadable = |source| VerifyError::Read { path: path.clone(), source };
@@ -52,15 +55,21 @@ impl Export {
                 if kind.is_dir() {
                     folders.push(name);
                 } else if !kind.is_file() {
-                    return Err(wrong(&name, "expected a file, found a link or a device; nothing else belongs to an export"));
+                    return Err(wrong(
+                        &name,
+                        "expected a file, found a link or a device; nothing else belongs to an export",
+                    ));
                 } else if is_known(&name) {
                     files.insert(name, false);
                 } else {
-                    return Err(wrong(&name, "it does not belong to an export; remove it, or find out who put it there"));
+                    return Err(wrong(
+                        &name,
+                        "it does not belong to an export; remove it, or find out who put it there",
+                    ));
                 }
             }
             if !any && !folder.is_empty() {
-                return Err(wrong(&folder, "the folder is empty; it does not belong to an export"));
+                empty = Some(folder);
             }
         }
         if !files.contains_key(SIGNATURES) {
@@ -68,7 +77,7 @@ impl Export {
         }
         let signatures = Signatures::open(&root.join(SIGNATURES))?;
         files.insert(SIGNATURES.to_owned(), true);
-        Ok(Self { root: root.to_owned(), files: RefCell::new(files), signatures })
+        Ok(Self { root: root.to_owned(), files: RefCell::new(files), empty, signatures })
     }
 
     /// The file of that name, which is used from here on.
@@ -103,8 +112,7 @@ impl Export {
     /// The tiles of a ledger of this size are there, and no others.
     pub(super) fn expect_tiles(&self, size: u64) -> Result<(), VerifyError> {
         let files = self.files.borrow();
-        let mut surplus: BTreeSet<&str> =
-            files.keys().map(String::as_str).filter(|name| top(name) == TILES).collect();
+        let mut surplus: BTreeSet<&str> = files.keys().map(String::as_str).filter(|name| top(name) == TILES).collect();
         // A size that a checkpoint claims may be far beyond what is there: the first missing name ends this.
         for name in tiles::names(size) {
             let name = name.to_string();
@@ -131,6 +139,9 @@ impl Export {
 
     /// After everything else: nothing is left over.
     pub(super) fn finish(&self) -> Result<(), VerifyError> {
+        if let Some(folder) = &self.empty {
+            return Err(wrong(folder, "the folder is empty; it does not belong to an export"));
+        }
         if let Some((name, _)) = self.files.borrow().iter().find(|(_, used)| !**used) {
             return Err(wrong(name, "no entry names it; it does not belong to this ledger"));
         }
@@ -234,7 +245,10 @@ impl Signatures {
         let len = file.metadata().map_err(unreadable)?.len();
         let record_len = SIGNATURE_RECORD_LEN as u64;
         if !len.is_multiple_of(record_len) {
-            return Err(wrong(SIGNATURES, format!("expected records of {record_len} octets, found {len} octets in all")));
+            return Err(wrong(
+                SIGNATURES,
+                format!("expected records of {record_len} octets, found {len} octets in all"),
+            ));
         }
         let count = len / record_len;
         let words = usize::try_from(count.div_ceil(64)).map_err(|_| wrong(SIGNATURES, "it is too large"))?;
@@ -254,9 +268,7 @@ impl Signatures {
 
     fn record(&self, place: u64) -> Result<Record, String> {
         let mut block = self.block.borrow_mut();
-        let at = |block: &(u64, Vec<Record>)| {
-            block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied()
-        };
+        let at = |block: &(u64, Vec<Record>)| block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied();
         if let Some(record) = at(&block) {
             return Ok(record);
         }

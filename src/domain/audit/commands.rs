@@ -99,8 +99,7 @@ impl Audit<'_> {
         demand(batch.policy == facts.policy_digest, || {
             format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)
         })?;
-        let now =
-            Allowed { batch: *batch_index, at: entry.at, clock: entry.clock, by: entry.by.clone() };
+        let now = Allowed { batch: *batch_index, at: entry.at, clock: entry.clock, by: entry.by.clone() };
         // Nothing that the rules of the batch look at changes by an intent.
         if self.allowed.as_ref() != Some(&now) {
             allowed(rules::decide_batch(&facts))?;
@@ -140,13 +139,13 @@ impl Audit<'_> {
         allowance.template.fill(allowance.originator, *device, *counter, &mut octets).map_err(text)?;
         let found = Digest::of(&octets[1..]);
         demand(found == *command, || {
-            format!("template {template} for Device {device} and counter {counter} has SHA-256 {found}, found {command}")
+            format!(
+                "template {template} for Device {device} and counter {counter} has SHA-256 {found}, found {command}"
+            )
         })?;
         if is_retry {
             let before = self.unknown.get(&(batch.key.clone(), *device));
-            demand(before == Some(command), || {
-                "it is a further attempt, and not the octets of the one before".into()
-            })?;
+            demand(before == Some(command), || "it is a further attempt, and not the octets of the one before".into())?;
         }
         let key = *self.keys.get(&batch.key).ok_or_else(|| format!("the ledger has no key {}", batch.key))?;
         let filled = Filled {

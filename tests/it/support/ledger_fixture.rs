@@ -26,14 +26,13 @@ use smkid::domain::gbcs::{
 use smkid::domain::intake::{self, Context, Submission};
 use smkid::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use smkid::domain::ledger::entry::{
-    Actor, Batch, CertificationIntent, Channel, ClockState, Entry, Event, Genesis, Intent, KeyActivated, KeyRecord,
-    Outcome, Reason, Refused, Released, Role, Settled, SignResult, Started, Stopped, VERSION,
+    Actor, Batch, CertificationIntent, Channel, ClockState, DeterminationRecorded, Entry, Event, Genesis, Intent,
+    KeyActivated, KeyRecord, Outcome, Reason, Refused, Released, Role, Settled, SignResult, SignatureRecord, Started,
+    Stopped, VERSION,
 };
 use smkid::domain::ledger::merkle::{Frontier, Head, leaf_hash};
-use smkid::domain::ledger::note::{Verifier, signature_to_der};
-use smkid::domain::names::{
-    DeterminationId, DeviceId, Digest, KeyId, KeyUse, PartyId, Purpose, RequestId,
-};
+use smkid::domain::ledger::note::Verifier;
+use smkid::domain::names::{DeterminationId, DeviceId, Digest, KeyId, KeyUse, PartyId, Purpose, RequestId};
 use smkid::domain::policy::adoption::Adoption;
 use smkid::domain::policy::facts::WantedForm;
 use smkid::domain::policy::rules::{self, CommandFacts};
@@ -113,7 +112,9 @@ fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String,
     for name in ["policy.toml", "keys.toml", "custodians.toml", "guidance.toml", "procedure/base.toml"] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        let text = lines.collect::<Vec<_>>().join("\n")
+        let text = lines
+            .collect::<Vec<_>>()
+            .join("\n")
             .replace("purpose = \"live\"", "purpose = \"exercise\"")
             .replace("smkid.example/ledger", ORIGIN)
             .replace("approvals = 3", "approvals = 2");
@@ -403,11 +404,11 @@ impl Fixture {
         });
     }
 
-    pub fn list() -> Vec<u8> {
+    fn list() -> Vec<u8> {
         DEVICES.iter().map(|device| format!("{device},esme\n")).collect::<String>().into_bytes()
     }
 
-    pub fn device_list() -> DeviceList {
+    fn device_list() -> DeviceList {
         let mut lines = Frontier::new();
         DEVICES.iter().for_each(|device| lines.push(leaf_hash(format!("{device},esme").as_bytes())));
         DeviceList { count: DEVICES.len() as u64, sha256: Digest::of(&Self::list()), root: lines.root() }
@@ -419,7 +420,7 @@ impl Fixture {
     }
 
     /// The head under which the determination was drafted is that of the ledger then.
-    pub fn determination_form(&self, proposer: &str) -> Determination {
+    fn determination_form(&self, proposer: &str) -> Determination {
         let compromised = &self.supplier[0].certificate;
         let factor = |id: &str, weight| Factor {
             id: id.parse().unwrap(),
@@ -551,9 +552,7 @@ impl Fixture {
             let by = recorder.known(operator());
             let batch = Batch {
                 request,
-                asked: Digest(
-                    [request.0, request.0].concat().try_into().expect("twice 16 octets are 32"),
-                ),
+                asked: Digest([request.0, request.0].concat().try_into().expect("twice 16 octets are 32")),
                 incident: "INC-1".parse().unwrap(),
                 determination,
                 policy,
@@ -664,18 +663,18 @@ impl Fixture {
         self.now.fetch_add(ms, Ordering::Relaxed);
     }
 
-    pub fn at(&self) -> Timestamp {
+    fn at(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.now.load(Ordering::Relaxed)).unwrap()
     }
 
-    pub fn blob(&mut self, octets: Vec<u8>) -> Digest {
+    fn blob(&mut self, octets: Vec<u8>) -> Digest {
         let digest = Digest::of(&octets);
         self.blobs.insert(digest, octets);
         digest
     }
 
     /// The signatures of these members, which are kept with the document.
-    pub fn signed<F: Form>(&mut self, document: &Written<F>, members: &[usize]) -> Vec<Vec<u8>> {
+    fn signed<F: Form>(&mut self, document: &Written<F>, members: &[usize]) -> Vec<Vec<u8>> {
         self.blob(document.octets().to_vec());
         let at = self.at();
         let signatures: Vec<_> = members.iter().map(|at_| self.members[*at_].sign(document.digest(), at)).collect();
@@ -687,11 +686,6 @@ impl Fixture {
 
     pub fn reader(&self) -> Box<dyn Reader + Send> {
         self.recorder.store().reader().unwrap()
-    }
-
-    /// SHA-256 of a member's key.
-    pub fn member_spki(&self, at: usize) -> Digest {
-        Digest::of(self.members[at].certificate.spki())
     }
 
     /// The ledger up to a mark, to be gone on with by somebody who holds the ledger key.
@@ -780,6 +774,51 @@ impl Forge<'_> {
         self.push_by(Self::operator(), event)
     }
 
+    /// Records the determination in another way: back to where it was, its document changed, signed by these members.
+    pub fn determination(
+        &mut self,
+        members: &[usize],
+        change: impl FnOnce(&mut Determination),
+        record: impl FnOnce(&mut DeterminationRecorded),
+    ) -> u64 {
+        let index = self.last("determination-recorded");
+        let Entry { at, event: Event::DeterminationRecorded(mut recorded), by, .. } = self.entry(index) else {
+            panic!("no determination")
+        };
+        self.cut(index);
+        self.at = at;
+        let document = Written::<Determination>::read(self.blobs[&recorded.document].clone()).unwrap();
+        let mut form = document.form().clone();
+        change(&mut form);
+        let document = Written::write(&form).unwrap();
+        recorded.document = self.blob_of(document.octets().to_vec());
+        recorded.signatures = Vec::new();
+        for member in members {
+            let member = &self.fixture.members[*member];
+            let p7s = self.blob_of(member.sign(document.digest(), at));
+            let spki = Digest::of(member.certificate.spki());
+            recorded.signatures.push(SignatureRecord { person: member.id.parse().unwrap(), spki, p7s });
+        }
+        record(&mut recorded);
+        self.push_by(by, Event::DeterminationRecorded(recorded))
+    }
+
+    /// Another event in the place of the last of that kind, where the ledger then ends.
+    pub fn replace(&mut self, kind: &str, change: impl FnOnce(&mut Event)) -> u64 {
+        let index = self.last(kind);
+        let Entry { at, mut event, by, clock, .. } = self.entry(index);
+        change(&mut event);
+        self.cut(index);
+        (self.at, self.clock) = (at, clock);
+        self.push_by(by, event)
+    }
+
+    pub fn blob_of(&mut self, octets: Vec<u8>) -> Digest {
+        let digest = Digest::of(&octets);
+        self.blobs.insert(digest, octets);
+        digest
+    }
+
     pub fn checkpoint(&mut self) {
         self.sizes.insert(self.size());
     }
@@ -846,7 +885,6 @@ impl Source for Forge<'_> {
             if sizes.contains(&frontier.size()) {
                 let checkpoint = Checkpoint::new(ORIGIN.parse().unwrap(), frontier.head());
                 let signature = self.fixture.ledger_key.sign(checkpoint.text().as_bytes());
-                assert!(!signature_to_der(&signature).is_empty());
                 let signed = SignedCheckpoint::assemble(&checkpoint, &self.fixture.verifier, &signature).unwrap();
                 notes.push(signed.octets().to_vec());
             }

@@ -150,17 +150,18 @@ pub enum ExportError {
     },
 }
 
+/// Is given an entry with its index.
+pub type VisitLeaf<'a> = dyn FnMut(u64, &[u8]) -> Result<(), ExportError> + 'a;
+/// Is given the leaf index of an intent, and its signature, r ‖ s.
+pub type VisitSignature<'a> = dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError> + 'a;
+
 /// Where a ledger is read from: a store, or a daemon.
 pub trait Source {
     /// The signed notes of all checkpoints, the oldest first.
     fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError>;
 
     /// Visits the entries of `range` in order, each with its index.
-    fn leaves(
-        &self,
-        range: Range<u64>,
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError>;
+    fn leaves(&self, range: Range<u64>, visit: &mut VisitLeaf<'_>) -> Result<(), ExportError>;
 
     /// Streams a blob.
     fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError>;
@@ -171,7 +172,7 @@ pub trait Source {
         &self,
         range: Range<u64>,
         wanted: &dyn Fn(u64) -> bool,
-        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
+        visit: &mut VisitSignature<'_>,
     ) -> Result<(), ExportError>;
 }
 
@@ -189,11 +190,7 @@ impl Source for StoreSource<'_> {
         }
     }
 
-    fn leaves(
-        &self,
-        range: Range<u64>,
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+    fn leaves(&self, range: Range<u64>, visit: &mut VisitLeaf<'_>) -> Result<(), ExportError> {
         let mut fault = None;
         self.0.leaves(range, &mut |leaf| match visit(leaf.index, leaf.octets) {
             Ok(()) => ControlFlow::Continue(()),
@@ -213,7 +210,7 @@ impl Source for StoreSource<'_> {
         &self,
         range: Range<u64>,
         wanted: &dyn Fn(u64) -> bool,
-        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
+        visit: &mut VisitSignature<'_>,
     ) -> Result<(), ExportError> {
         for intent in range.filter(|intent| wanted(*intent)) {
             if let Some(row) = self.0.signature(intent)? {

@@ -66,11 +66,13 @@ pub struct AuditError {
 
 impl AuditError {
     /// Of an entry.
+    #[expect(clippy::needless_pass_by_value, reason = "given away by whoever has no more use for it")]
     pub fn entry(index: u64, place: impl ToString, reason: impl ToString) -> Self {
         Self { index: Some(index), place: place.to_string(), reason: reason.to_string() }
     }
 
     /// Of a file.
+    #[expect(clippy::needless_pass_by_value, reason = "given away by whoever has no more use for it")]
     pub fn file(place: impl ToString, reason: impl ToString) -> Self {
         Self { index: None, place: place.to_string(), reason: reason.to_string() }
     }
@@ -83,6 +85,7 @@ fn demand(holds: bool, otherwise: impl FnOnce() -> String) -> Permitted {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "given away by whoever has no more use for it")]
 fn text(error: impl ToString) -> String {
     error.to_string()
 }
@@ -431,3 +434,6 @@ impl<'a> Audit<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use smkid::cli::ledger_export::{ExportError, Source};
+use smkid::cli::ledger_export::{ExportError, Source, VisitLeaf, VisitSignature};
 use smkid::cli::signer::{PemSigner, PersonSigner as _};
 use smkid::domain::certificates::bodies::{Template as Certified, certification_request_info};
 use smkid::domain::certificates::profile::Usage;
@@ -892,11 +892,7 @@ impl Source for Forge<'_> {
         Ok(notes)
     }
 
-    fn leaves(
-        &self,
-        range: Range<u64>,
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+    fn leaves(&self, range: Range<u64>, visit: &mut VisitLeaf<'_>) -> Result<(), ExportError> {
         range.zip(&self.leaves).try_for_each(|(index, leaf)| visit(index, leaf))
     }
 
@@ -908,7 +904,7 @@ impl Source for Forge<'_> {
         &self,
         _: Range<u64>,
         wanted: &dyn Fn(u64) -> bool,
-        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
+        visit: &mut VisitSignature<'_>,
     ) -> Result<(), ExportError> {
         self.signatures.iter().filter(|(at, _)| wanted(**at)).try_for_each(|(at, octets)| visit(*at, octets))
     }

@@ -283,7 +283,9 @@ fn every_file_of_an_export_is_accounted_for() {
         restore(pair[0], &whole[pair[1]]);
         restore(pair[1], &whole[pair[0]]);
         refused(&export, &format!("{} and {} swapped", pair[0], pair[1]), "");
-        pair.iter().for_each(|name| restore(name, &whole[*name]));
+        for name in pair {
+            restore(name, &whole[*name]);
+        }
     }
     let strange = format!("blobs/sha256/{}", Digest::of(b"a stranger"));
     for (name, octets) in [
@@ -329,15 +331,17 @@ fn entries_dropped_swapped_added_or_repeated_are_refused() {
     let check = |what: String, leaves: &[Vec<u8>]| {
         let dir = export.dir();
         fs::remove_dir_all(dir.join("tile")).unwrap();
-        let mut tiles = BTreeMap::new();
+        let mut made = BTreeMap::new();
         let mut tiler = Tiler::new();
         let mut emit = |name: tiles::TileName, octets: &[u8]| {
-            tiles.insert(name.to_string(), octets.to_vec());
+            made.insert(name.to_string(), octets.to_vec());
             Ok::<(), std::convert::Infallible>(())
         };
-        leaves.iter().for_each(|leaf| tiler.push(&Leaf::new(leaf).unwrap(), &mut emit).unwrap());
+        for leaf in leaves {
+            tiler.push(&Leaf::new(leaf).unwrap(), &mut emit).unwrap();
+        }
         tiler.finish(&mut emit).unwrap();
-        write(&dir, &tiles);
+        write(&dir, &made);
         refused(&export, &what, "");
     };
     for at in 0..leaves.len() {
@@ -644,17 +648,19 @@ fn signatures_and_releases_that_nothing_bears_out_are_found() {
     });
 }
 
+/// A batch that somebody else asked for.
+fn by(forge: &mut Forge<'_>, person: Option<&str>, account: &str, role: Role) -> u64 {
+    let batch = forge.batch(50);
+    let event = forge.entry(batch).event;
+    forge.cut(batch);
+    let person = person.map(|person| person.parse().unwrap());
+    forge.push_by(Actor { person, account: account.into(), role, ..Forge::operator() }, event)
+}
+
 #[test]
 fn who_asked_when_and_in_which_role_is_found() {
     let fixture = Fixture::new();
     let check = |expected: &str, forgery: fn(&mut Forge<'_>) -> u64| forged(&fixture, "first job", expected, forgery);
-    fn by(forge: &mut Forge<'_>, person: Option<&str>, account: &str, role: Role) -> u64 {
-        let batch = forge.batch(50);
-        let event = forge.entry(batch).event;
-        forge.cut(batch);
-        let person = person.map(|person| person.parse().unwrap());
-        forge.push_by(Actor { person, account: account.into(), role, ..Forge::operator() }, event)
-    }
     check("asker-approved", |forge| by(forge, Some("member-1"), "member-1", Role::Operator));
     check("maps account member-1 to member-1; found nobody", |forge| by(forge, None, "member-1", Role::Operator));
     check("maps account member-1 to member-1; found operator-1", |forge| {

@@ -2,6 +2,7 @@
 //! the ledger key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -124,20 +125,25 @@ fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String,
     for member in members {
         let key = Digest::of(member.certificate.spki());
         let (id, from) = (member.id, "from = \"2026-01-01T00:00:00Z\"");
-        persons += &format!(
+        write!(
+            persons,
+
             "[[person]]\nid = \"{id}\"\nname = \"{id}\"\nparty = \"dcc\"\nroles = [\"pma-member\"]\nkeys = [\"{key}\"]\n\
              accounts = [\"{id}\"]\n{from}\n"
-        );
+        )
+        .unwrap();
     }
     for (id, role, party, more) in [
         ("custodian-1", "key-custodian", "supplier-a", "shares = [\"share-1\"]"),
         ("custodian-2", "key-custodian", "supplier-b", "shares = [\"share-2\"]"),
         ("operator-1", "operator", "dcc", "accounts = [\"operator-1\"]"),
     ] {
-        persons += &format!(
+        write!(
+            persons,
             "[[person]]\nid = \"{id}\"\nname = \"{id}\"\nparty = \"{party}\"\nroles = [\"{role}\"]\n{more}\n\
              from = \"2026-01-01T00:00:00Z\"\n"
-        );
+        )
+        .unwrap();
     }
     files.insert("persons.toml".into(), persons.into_bytes());
     files.insert("anchors/people.pem".into(), anchor.as_bytes().to_vec());
@@ -287,7 +293,8 @@ impl Fixture {
             marks: BTreeMap::new(),
             requests: 0,
         };
-        let sums: String = files.iter().map(|(path, file)| format!("{}  {path}\n", Digest::of(file))).collect();
+        let sums: Vec<String> = files.iter().map(|(path, file)| format!("{}  {path}\n", Digest::of(file))).collect();
+        let sums = sums.concat();
         assert_eq!(Digest::of(sums.as_bytes()), digest(&files));
         fixture.blob(sums.into_bytes());
         for file in files.into_values() {
@@ -405,12 +412,12 @@ impl Fixture {
     }
 
     fn list() -> Vec<u8> {
-        DEVICES.iter().map(|device| format!("{device},esme\n")).collect::<String>().into_bytes()
+        DEVICES.map(|device| format!("{device},esme\n")).concat().into_bytes()
     }
 
     fn device_list() -> DeviceList {
         let mut lines = Frontier::new();
-        DEVICES.iter().for_each(|device| lines.push(leaf_hash(format!("{device},esme").as_bytes())));
+        lines.extend(DEVICES.map(|device| leaf_hash(format!("{device},esme").as_bytes())));
         DeviceList { count: DEVICES.len() as u64, sha256: Digest::of(&Self::list()), root: lines.root() }
     }
 

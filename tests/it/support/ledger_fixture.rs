@@ -127,7 +127,6 @@ fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String,
         let (id, from) = (member.id, "from = \"2026-01-01T00:00:00Z\"");
         write!(
             persons,
-
             "[[person]]\nid = \"{id}\"\nname = \"{id}\"\nparty = \"dcc\"\nroles = [\"pma-member\"]\nkeys = [\"{key}\"]\n\
              accounts = [\"{id}\"]\n{from}\n"
         )

@@ -19,7 +19,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
@@ -176,10 +176,17 @@ pub fn accept(
     }
 }
 
-/// Runs a job to its end, or until nobody listens any more: what is recorded by then is concluded, and nothing more begun.
+/// Runs a job to its end, or until nobody listens any more or the daemon stops: what is recorded by then is concluded, and
+/// nothing more begun.
 ///
 /// The channel is bounded, so that whoever reads slowly slows the job down.
-pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) -> Result<(), Closed> {
+pub async fn run(
+    desk: &Desk,
+    token: Token,
+    job: Job,
+    news: mpsc::Sender<News>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Closed> {
     let batch = job.batch;
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
@@ -187,7 +194,7 @@ pub async fn run(desk: &Desk, token: Token, job: Job, news: mpsc::Sender<News>) 
     let mut more = true;
     while more || signed.is_some() || !in_flight.is_empty() {
         // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction.
-        let wants_more = more && !news.is_closed();
+        let wants_more = more && !news.is_closed() && !*stopping.borrow();
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
         let step = desk.record(move |recorder| step(recorder, mine, done, wants_more)).await?;
@@ -414,8 +421,8 @@ async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
     let items: Vec<ToSign> = items.collect();
     let mut outcomes = HashMap::with_capacity(intents.len());
     let asked = match &key {
-        Some(key) => token.sign(key, items, not_after).map_err(|error| error.to_string()),
-        None => Err("no key".into()),
+        Some(key) if !items.is_empty() => token.sign(key, items, not_after).map_err(|error| error.to_string()),
+        Some(_) | None => Err("nothing to sign".into()),
     };
     match asked {
         Ok(mut results) => {
@@ -624,7 +631,7 @@ pub fn leave(
         if facts.determination != determination || !asked {
             continue;
         }
-        let entry = Settled { intent: facts.intent, key: key.clone(), device, reason: why.into() };
+        let entry = Settled { intent: facts.intent, determination, key: key.clone(), device, reason: why.into() };
         recorder.queue(&by, Event::Settled(entry))?;
         told.push(Told {
             device,

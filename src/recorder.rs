@@ -94,11 +94,8 @@ pub struct Moment {
     pub clock: ClockState,
 }
 
-/// Reads the clock: the wall clock's time, and by how much it jumped since it was read last, if it did.
-pub type ReadClock = Box<dyn FnMut() -> (Timestamp, Option<i64>) + Send>;
-
-/// How far the clock may lie behind the last entry and still be taken for it: a correction by NTP, not a jump.
-const BEHIND_MAX_MS: i64 = 1_000;
+/// Reads the clock: the moment to record, and by how many milliseconds the wall clock jumped since it was read last, if it did.
+pub type ReadClock = Box<dyn FnMut() -> (Moment, Option<i64>) + Send>;
 
 /// What is queued: durable together, or not at all.
 #[derive(Default)]
@@ -162,7 +159,7 @@ impl Recorder {
     pub fn new(store: Box<dyn Store>, fold: Fold, mut clock: ReadClock) -> Result<Self, StoreError> {
         let durable = store.head()?;
         let checkpointed = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
-        let (at, _) = clock();
+        let (moment, _) = clock();
         Ok(Self {
             store,
             fold,
@@ -170,7 +167,7 @@ impl Recorder {
             checkpointed,
             signer: None,
             clock,
-            moment: Moment { at, clock: ClockState::Trusted },
+            moment,
             queue: Queue::default(),
             refusals: HashMap::new(),
         })
@@ -222,16 +219,13 @@ impl Recorder {
         self.fold.end_batch(index);
     }
 
-    /// Reads the clock for the next ask. Entries never go back: a small step back is waited out, a large one is a jump.
+    /// Reads the clock for the next ask. Entries never go back, whatever the clock does.
     fn tick(&mut self) -> Result<(), CannotRecord> {
         let (read, jumped) = (self.clock)();
-        let last = self.fold.last_at().unwrap_or(read);
-        let behind = last.unix_ms() - read.unix_ms();
-        let jump = jumped.or((behind > BEHIND_MAX_MS).then_some(-behind));
-        self.moment.at = read.max(last);
+        self.moment.at = self.fold.last_at().map_or(read.at, |last| last.max(read.at));
         let known = self.fold.clock_untrusted();
-        self.moment.clock = if known || jump.is_some() { ClockState::Untrusted } else { ClockState::Trusted };
-        if let Some(by_ms) = jump.filter(|_| !known && self.signer.is_some()) {
+        self.moment.clock = if known || jumped.is_some() { ClockState::Untrusted } else { read.clock };
+        if let Some(by_ms) = jumped.filter(|_| !known && self.signer.is_some()) {
             self.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms }))?;
         }
         Ok(())
@@ -327,7 +321,7 @@ impl Recorder {
         if !self.queue.leaves.is_empty() {
             self.commit()?;
         }
-        if self.checkpointed < self.durable.size {
+        if self.checkpointed < self.durable.size && self.signer.is_some() {
             self.checkpoint()?;
         }
         Ok(())

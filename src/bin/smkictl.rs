@@ -1,1 +1,5 @@
-fn main() {}
+//! `smkictl`, the admin CLI.
+
+fn main() -> std::process::ExitCode {
+    smkid::cli::main()
+}

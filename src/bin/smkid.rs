@@ -1,10 +1,7 @@
-//! The daemon.
+//! `smkid`, the daemon.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("hsm-worker") => smkid::hsm::worker::main(),
-        Some(_) | None => ExitCode::from(2),
-    }
+fn main() -> std::process::ExitCode {
+    smkid::service::main(smkid::hsm::worker::main, |config| {
+        smkid::service::daemon(config, smkid::service::engine::make)
+    })
 }

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
+pub use super::print::Output;
 use crate::domain::gbcs::proof::verify_signature;
 use crate::domain::gbcs::{DecodeError, MESSAGE_LEN_MAX, Message};
 
@@ -32,14 +33,16 @@ const CERTIFICATE_FILE_LEN_MAX: usize = 64 * 1024;
 #[derive(Debug, Subcommand)]
 pub enum GbcsCommand {
     /// Show a CS02b Command, pre-command, Response or Alert
+    #[command(after_help = "Examples:\n  smkictl gbcs show 00DB1234567890A0.bin\n  \
+        smkictl gbcs show --certificate recovery.pem 00DB1234567890A0.bin\n  xxd -p message | smkictl gbcs show -")]
     Show(GbcsShow),
 }
 
 impl GbcsCommand {
     /// Runs it: see [`run`].
-    pub fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    pub fn run(self, output: Output, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
         match self {
-            Self::Show(args) => run(args, out, err),
+            Self::Show(args) => run(&GbcsShow { output, ..args }, out, err),
         }
     }
 }
@@ -54,17 +57,8 @@ pub struct GbcsShow {
     #[arg(long, value_name = "FILE.pem")]
     pub certificate: Option<PathBuf>,
     /// For people or for programs
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(skip)]
     pub output: Output,
-}
-
-/// The form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Why a message cannot be shown.

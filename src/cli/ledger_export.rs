@@ -6,9 +6,11 @@ use std::io::{self, BufWriter, Read, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::domain::audit::{join_checkpoints, policy_files, references};
+use super::print::Output;
+use crate::domain::audit::join_checkpoints;
+use crate::domain::fold::book;
 use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
 use crate::domain::ledger::merkle::{Head, Leaf, MerkleError};
@@ -52,17 +54,8 @@ pub struct LedgerExport {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// For people or for programs
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(skip)]
     pub output: Output,
-}
-
-/// The form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Why there is no export. Nothing is left under the name that was asked for.
@@ -150,18 +143,21 @@ pub enum ExportError {
     },
 }
 
-/// Is given an entry with its index.
-pub type VisitLeaf<'a> = dyn FnMut(u64, &[u8]) -> Result<(), ExportError> + 'a;
-/// Is given the leaf index of an intent, and its signature, r ‖ s.
-pub type VisitSignature<'a> = dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError> + 'a;
-
 /// Where a ledger is read from: a store, or a daemon.
+#[expect(
+    clippy::type_complexity,
+    reason = "a visitor with its one kind of error; a name for it would hide its lifetime"
+)]
 pub trait Source {
     /// The signed notes of all checkpoints, the oldest first.
     fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError>;
 
     /// Visits the entries of `range` in order, each with its index.
-    fn leaves(&self, range: Range<u64>, visit: &mut VisitLeaf<'_>) -> Result<(), ExportError>;
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError>;
 
     /// Streams a blob.
     fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError>;
@@ -172,7 +168,7 @@ pub trait Source {
         &self,
         range: Range<u64>,
         wanted: &dyn Fn(u64) -> bool,
-        visit: &mut VisitSignature<'_>,
+        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError>;
 }
 
@@ -190,7 +186,11 @@ impl Source for StoreSource<'_> {
         }
     }
 
-    fn leaves(&self, range: Range<u64>, visit: &mut VisitLeaf<'_>) -> Result<(), ExportError> {
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
         let mut fault = None;
         self.0.leaves(range, &mut |leaf| match visit(leaf.index, leaf.octets) {
             Ok(()) => ControlFlow::Continue(()),
@@ -210,7 +210,7 @@ impl Source for StoreSource<'_> {
         &self,
         range: Range<u64>,
         wanted: &dyn Fn(u64) -> bool,
-        visit: &mut VisitSignature<'_>,
+        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         for intent in range.filter(|intent| wanted(*intent)) {
             if let Some(row) = self.0.signature(intent)? {
@@ -370,7 +370,7 @@ fn fill(source: &dyn Source, target: &Target) -> Result<Exported, ExportError> {
     source.leaves(0..expected.size, &mut |index, octets| {
         tiler.push(&Leaf::new(octets)?, |name, tile| target.write(&name.to_string(), tile))?;
         let entry = Entry::from_leaf(octets).map_err(|source| ExportError::Entry { index, source })?;
-        blobs.extend(references(&entry.event));
+        blobs.extend(entry.event.blobs());
         // Not every kind of entry matters here: those that do not are left out.
         if let Event::PolicyAdopted(adopted) = &entry.event {
             policies.insert(adopted.policy);
@@ -432,7 +432,7 @@ fn copy_blobs(
         if found != digest {
             return Err(ExportError::Blob { digest, found });
         }
-        left.extend(policy_files(&sums).into_iter().filter(|file| seen.insert(*file)));
+        left.extend(book::sums(&sums).into_iter().map(|(_, file)| file).filter(|file| seen.insert(*file)));
     }
     Ok(seen.len() as u64)
 }

@@ -15,7 +15,8 @@ use std::thread;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::ledger_export::{CHECKPOINT, CHECKPOINTS, Output};
+use super::ledger_export::{CHECKPOINT, CHECKPOINTS};
+use super::print::Output;
 use crate::domain::audit::{Audit, AuditError, Check, Roots, Summary, Trust, read_checkpoint, read_checkpoints};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::domain::ledger::merkle::{Head, leaf_hash};
@@ -58,7 +59,7 @@ pub struct LedgerVerify {
     #[arg(long)]
     pub tree_only: bool,
     /// For people or for programs
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(skip)]
     pub output: Output,
 }
 

@@ -1,6 +1,235 @@
-//! Shell: `smkictl`.
+//! Shell: `smkictl`. One file per noun; [`print`] is the one file that prints.
+//!
+//! A command sends one call, or two, and ends with one of the statuses of [`Exit`]. Whatever changes something takes
+//! `--dry-run`, which shows what would be sent and sends nothing.
 
+pub mod clock;
+pub mod determination;
+pub mod document;
 pub mod gbcs;
+pub mod incident;
+pub mod input;
+pub mod key;
+pub mod ledger;
 pub mod ledger_export;
+pub mod ledger_source;
 pub mod ledger_verify;
+pub mod policy;
+pub mod print;
+pub mod recovery;
+pub mod release;
 pub mod signer;
+pub mod status;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::api::client::{self, Client, ClientError};
+pub use crate::api::failure::Exit;
+use crate::api::routes::Verb;
+use input::InputError;
+use print::{Output, Printer};
+
+/// The environment variable that says where the daemon listens.
+pub const SOCKET_VARIABLE: &str = "SMKID_SOCKET";
+
+const AFTER_HELP: &str = "\
+Examples:
+  smkictl status
+  smkictl incident open INC-2017-07 --certificate compromised.pem --description 'Notified by the Subscriber at 02:10'
+  smkictl determination record 5f2c….json --devices devices.txt
+  smkictl key activate recovery
+  smkictl recovery sign --determination 5f2c… --devices all --out commands/
+
+Exit status:
+  0  done
+  1  local failure: a file, an argument, an answer that makes no sense
+  2  usage
+  3  the daemon or the HSM is not reachable
+  4  refused by policy or role
+  5  verification failed
+  6  partly done";
+
+/// Runs the SMKI Recovery Procedure with smkid.
+///
+/// Every command asks the daemon on this machine, in your own name. What you may do comes from your UNIX groups; what may be
+/// signed comes from the SMKI PMA's determination.
+#[derive(Parser)]
+#[command(name = "smkictl", version, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Where the daemon listens; else SMKID_SOCKET; else /run/smkid/smkid.sock
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The form of the answer on stdout
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what the daemon is doing, whether it can sign, and what stands in the way
+    Status(status::Status),
+    /// Open, show and close incidents
+    #[command(subcommand)]
+    Incident(incident::Incident),
+    /// Deliver and show what the SMKI PMA determined
+    #[command(subcommand)]
+    Determination(determination::Determination),
+    /// Sign recovery commands, and settle those of unknown outcome
+    #[command(subcommand)]
+    Recovery(recovery::Recovery),
+    /// Activate and lock keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Show the policy in force, deliver another one
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Read the ledger
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
+    /// Decode and verify GBCS messages
+    #[command(subcommand)]
+    Gbcs(gbcs::GbcsCommand),
+    /// Accept the daemon's clock after a jump
+    #[command(subcommand)]
+    Clock(clock::Clock),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  smkictl completions bash > /etc/bash_completion.d/smkictl")]
+    Completions {
+        /// For which
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every command has at hand.
+pub struct Context {
+    /// The daemon.
+    pub client: Client,
+    /// Where to print.
+    pub print: Printer,
+}
+
+/// Taken by every command that changes something.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Change {
+    /// Show what would be sent, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The daemon is not there, said no, or cannot be understood.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file or an argument is wrong.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// An answer cannot be printed or kept.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl CliError {
+    /// The exit status.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Client(error) => error.exit(),
+            Self::Input(_) | Self::Write(_) => Exit::Local,
+        }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let Arguments { common, command } = Arguments::parse();
+    let socket = common
+        .socket
+        .or_else(|| std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
+        .unwrap_or_else(|| client::SOCKET.into());
+    let context = Context { client: Client::new(&socket), print: Printer::new(common.output) };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            context.print.error(&format!("cannot start: {error}"));
+            return Exit::Local.into();
+        }
+    };
+    match runtime.block_on(run(command, &context)) {
+        Ok(exit) => exit.into(),
+        // Whoever reads has read enough, as `head` does.
+        Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(error) => {
+            if let (CliError::Client(ClientError::Problem(problem)), true) = (&error, context.print.is_json()) {
+                // For programs, the daemon's own words with every reason; what cannot be printed is on stderr anyway.
+                let _ = context.print.json_line(problem);
+            }
+            context.print.error(&error.to_string());
+            error.exit().into()
+        }
+    }
+}
+
+async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Status(status) => status.run(context).await,
+        Command::Incident(incident) => incident.run(context).await,
+        Command::Determination(determination) => determination.run(context).await,
+        Command::Recovery(recovery) => recovery.run(context).await,
+        Command::Key(key) => key.run(context).await,
+        Command::Policy(policy) => policy.run(context).await,
+        Command::Ledger(ledger) => ledger.run(context).await,
+        Command::Gbcs(gbcs) => context.offline(|out, err| gbcs.run(context.print.output(), out, err)),
+        Command::Clock(clock) => clock.run(context).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "smkictl", &mut script);
+            context.print.octets(&script)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+impl Context {
+    /// Runs what needs no daemon and says its exit status itself.
+    pub fn offline(&self, run: impl FnOnce(&mut dyn io::Write, &mut dyn io::Write) -> u8) -> Result<Exit, CliError> {
+        let status = run(&mut io::stdout().lock(), &mut io::stderr().lock());
+        Ok(Exit::from_status(status).unwrap_or(Exit::Local))
+    }
+
+    /// What a dry run shows: the call, and its body.
+    pub fn would_send<T: Serialize>(&self, verb: Verb, path: &str, body: Option<&T>) -> Result<Exit, CliError> {
+        #[derive(Serialize)]
+        struct Call<'a, T> {
+            method: &'static str,
+            path: &'a str,
+            body: Option<&'a T>,
+        }
+        let call = Call { method: verb.as_str(), path, body };
+        let shown = serde_json::to_string_pretty(&body).map_err(io::Error::from)?;
+        self.print.answer(&call, |text| {
+            text.line(&format!("Would send {} {path}", verb.as_str()));
+            if body.is_some() {
+                text.line(&shown);
+            }
+        })?;
+        self.print.note("Nothing was sent.");
+        Ok(Exit::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests;

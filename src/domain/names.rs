@@ -90,10 +90,11 @@ macro_rules! octets {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for octet in self.0 {
-                    octets!(@write $case, f, octet)?;
-                }
-                Ok(())
+                // Written whole: an entry has several of them, and a write for each octet would be most of its cost.
+                let mut digits = [0; 2 * $len];
+                hex::encode_to_slice(self.0, &mut digits).expect("two digits for each octet");
+                octets!(@case $case, digits);
+                f.write_str(str::from_utf8(&digits).expect("hexadecimal digits are ASCII"))
             }
         }
 
@@ -118,8 +119,8 @@ macro_rules! octets {
 
         as_text!($name);
     };
-    (@write upper, $f:ident, $octet:ident) => { write!($f, "{:02X}", $octet) };
-    (@write lower, $f:ident, $octet:ident) => { write!($f, "{:02x}", $octet) };
+    (@case upper, $digits:ident) => { $digits.make_ascii_uppercase() };
+    (@case lower, $digits:ident) => {};
     (@foreign upper) => { |b| b.is_ascii_lowercase() };
     (@foreign lower) => { |b| b.is_ascii_uppercase() };
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use smkid::cli::ledger_export::{self, LedgerExport, Output, Source, StoreSource};
+use smkid::cli::ledger_export::{self, LedgerExport, Source, StoreSource};
 use smkid::cli::ledger_verify::{self, LedgerVerify};
+use smkid::cli::print::Output;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, IncidentClosed, KeyLocked,
     Reason, Refused, Role, Settled, Started,
@@ -629,8 +630,8 @@ fn signatures_and_releases_that_nothing_bears_out_are_found() {
     });
     check("is not unknown", |forge| {
         let intent = forge.last("intent");
-        let key = "recovery-1".parse().unwrap();
-        forge.push(Event::Settled(Settled { intent, key, device: device(4), reason: "lost".into() }))
+        let (key, determination) = ("recovery-1".parse().unwrap(), forge.fixture.determination);
+        forge.push(Event::Settled(Settled { intent, determination, key, device: device(4), reason: "lost".into() }))
     });
     forged(&fixture, "end", "withdrawn: ", |forge| {
         let withheld = forge.last("intent");

@@ -6,13 +6,17 @@
 )]
 
 mod audit;
+mod api;
 mod certificates;
 mod certificates_vectors;
 mod cms;
 mod gbcs_vectors;
 mod hsm;
 mod policy;
+mod smkictl;
+mod smkid;
 mod store;
 mod support;
+mod systemd;
 
 use support::lab;

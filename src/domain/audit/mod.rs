@@ -14,7 +14,6 @@
 mod commands;
 mod documents;
 mod heads;
-mod references;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -31,7 +30,6 @@ use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
 pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
-pub use references::{policy_files, references};
 
 /// What the audit needs beside the entries.
 pub trait Evidence: Blobs {
@@ -297,11 +295,18 @@ impl<'a> Audit<'a> {
             Event::Released(released) => self.check_release(released, entry),
             Event::Settled(settled) => {
                 let last = self.book.device(&settled.key, settled.device).map_err(text)?;
-                let unknown =
-                    last.is_some_and(|last| last.intent == settled.intent && last.state == IntentState::Unknown);
+                let unknown = last.is_some_and(|last| {
+                    last.intent == settled.intent
+                        && last.determination == settled.determination
+                        && last.state == IntentState::Unknown
+                });
                 demand(unknown, || {
                     let (intent, device) = (settled.intent, settled.device);
-                    format!("what became of intent {intent} is not unknown, or it is not the last for Device {device}")
+                    format!(
+                        "what became of intent {intent} is not unknown, or it is not the last for Device {device} under \
+                         determination {}",
+                        settled.determination
+                    )
                 })
             }
             Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= *at, || {

@@ -104,11 +104,3 @@ fn roots_are_those_of_the_entries_at_each_size() {
     let wrong = [head(2), Head { size: 4, ..head(5) }, head(5)];
     assert_eq!(run(&wrong, None, 5).unwrap_err().place, "checkpoints, checkpoint 2");
 }
-
-#[test]
-fn the_files_of_a_policy_are_those_of_its_lines() {
-    let digests = [Digest::of(b"a"), Digest::of(b"b")];
-    let lines = format!("{}  keys.toml\n{}  policy.toml\n", digests[0], digests[1]);
-    assert_eq!(policy_files(lines.as_bytes()), digests);
-    assert_eq!(policy_files(b"no such line\n\xFF\n"), []);
-}

@@ -1,10 +1,10 @@
 //! Pure. What grows with the number of Devices, and the documents that entries name: asked for through two traits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
-use crate::domain::policy::Policy;
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::policy::{Files, Policy};
 
 use super::FoldError;
 
@@ -174,15 +174,33 @@ impl Book for MemoryBook {
     }
 }
 
-/// Reads the policy of that digest: its `sha256sum` lines are the blob, each of its files another.
+/// The `sha256sum` lines of a policy: each file's path and SHA-256. Lines of another form are left out; whoever decides reads
+/// the policy itself, which then has another digest.
+pub fn sums(lines: &[u8]) -> Vec<(String, Digest)> {
+    let text = String::from_utf8_lossy(lines);
+    let sum = |line: &str| line.split_once("  ").and_then(|(sum, path)| Some((path.to_owned(), sum.parse().ok()?)));
+    text.lines().filter_map(sum).collect()
+}
+
+/// The blobs of a policy: its `sha256sum` lines, whose SHA-256 is the policy's digest, and each of its files.
+pub fn policy_blobs(files: &Files) -> Vec<Vec<u8>> {
+    let lines: String = files.iter().map(|(path, octets)| format!("{}  {path}\n", Digest::of(octets))).collect();
+    std::iter::once(lines.into_bytes()).chain(files.values().cloned()).collect()
+}
+
+/// The files of the policy of that digest.
+pub fn policy_files(digest: Digest, blobs: &dyn Blobs) -> Result<Files, BookError> {
+    sums(&blobs.blob(digest)?).into_iter().map(|(path, sum)| Ok((path, blobs.blob(sum)?))).collect()
+}
+
+/// Reads the policy of that digest from its blobs.
 pub fn read_policy(digest: Digest, blobs: &dyn Blobs) -> Result<Policy, FoldError> {
     let wrong = |reason: String| FoldError::Document { what: "policy", digest, reason };
-    let sums = String::from_utf8(blobs.blob(digest)?).map_err(|_| wrong("its sha256sum lines are not UTF-8".into()))?;
-    let mut files = BTreeMap::new();
-    for line in sums.lines() {
-        let (sum, path) = line.split_once("  ").ok_or_else(|| wrong(format!("not a sha256sum line: {line:?}")))?;
-        let sum: Digest = sum.parse().map_err(|error| wrong(format!("{path}: {error}")))?;
-        files.insert(path.to_owned(), blobs.blob(sum)?);
+    let policy = Policy::parse(&policy_files(digest, blobs)?)
+        .map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    if policy.digest() == digest {
+        Ok(policy)
+    } else {
+        Err(wrong(format!("its files have the digest {}", policy.digest())))
     }
-    Policy::parse(&files).map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }

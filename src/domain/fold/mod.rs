@@ -25,7 +25,9 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
 use crate::domain::policy::Policy;
-use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope};
+use crate::domain::policy::facts::{
+    DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
+};
 use crate::domain::policy::rules::BatchFacts;
 use crate::domain::time::Timestamp;
 
@@ -36,6 +38,8 @@ pub struct Adopted {
     pub sequence: u32,
     /// Its digest.
     pub digest: Digest,
+    /// The entry that adopted it.
+    pub entry: u64,
     /// The policy.
     pub policy: Arc<Policy>,
 }
@@ -292,6 +296,7 @@ impl Fold {
             Event::IncidentClosed(closed) => {
                 let incident = self.incident_mut(&closed.incident)?;
                 incident.closed = Some(closed.reason.clone());
+                incident.closed_at = Some(*at);
             }
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
@@ -317,6 +322,9 @@ impl Fold {
                 );
             }
             Event::Settled(settled) => {
+                let tally = &mut self.determination_mut(settled.determination)?.tally;
+                tally.unknown = tally.unknown.saturating_sub(1);
+                tally.left += 1;
                 changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
             }
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
@@ -343,7 +351,12 @@ impl Fold {
                 facts.dropped_by_policy = Some(adopted.policy);
             }
         }
-        self.policies.push(Adopted { sequence: adopted.sequence, digest: adopted.policy, policy: Arc::new(policy) });
+        self.policies.push(Adopted {
+            sequence: adopted.sequence,
+            digest: adopted.policy,
+            entry: self.size,
+            policy: Arc::new(policy),
+        });
         Ok(())
     }
 
@@ -356,6 +369,7 @@ impl Fold {
             compromised: compromised.clone(),
             description: description.clone(),
             closed: None,
+            closed_at: None,
         };
         match self.incidents.insert(incident.clone(), facts) {
             None => Ok(()),
@@ -406,6 +420,7 @@ impl Fold {
             superseded_by: None,
             dropped_by_policy: None,
             intents: 0,
+            tally: Tally::default(),
             recent: std::collections::VecDeque::new(),
         };
         self.determinations.insert(form.id, facts);
@@ -448,7 +463,11 @@ impl Fold {
     ) -> Result<(), FoldError> {
         let batch = self.batches.get(&intent.batch).ok_or_else(|| not_known("batch", intent.batch))?;
         let (key, determination) = (batch.key.clone(), batch.determination);
-        self.determination_mut(determination)?.count_intent(at);
+        let facts = self.determination_mut(determination)?;
+        facts.count_intent(at);
+        if intent.attempt > 1 {
+            facts.tally.unknown = facts.tally.unknown.saturating_sub(1);
+        }
         let open = OpenIntent { intent: intent.clone(), key, determination };
         changes.push(open.change(index, IntentState::Open));
         self.open.insert(index, open);
@@ -466,6 +485,13 @@ impl Fold {
             SignResult::NotSigned(_) => IntentState::NotSigned,
             SignResult::Unknown(_) => IntentState::Unknown,
         };
+        let tally = &mut self.determination_mut(open.determination)?.tally;
+        match result {
+            SignResult::Signed(_) => tally.signed += 1,
+            SignResult::Failed(_) => tally.failed += 1,
+            SignResult::NotSigned(_) => tally.not_signed += 1,
+            SignResult::Unknown(_) => tally.unknown += 1,
+        }
         changes.push(open.change(intent, state));
         Ok(())
     }

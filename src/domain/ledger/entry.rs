@@ -477,6 +477,8 @@ pub struct Released {
 pub struct Settled {
     /// The index of the intent.
     pub intent: u64,
+    /// Its determination.
+    pub determination: DeterminationId,
     /// Its key.
     pub key: KeyLabel,
     /// Its Device.
@@ -632,6 +634,46 @@ impl Event {
             Self::RefusalsFolded(_) => "refusals-folded",
             Self::ClockJumped(_) => "clock-jumped",
             Self::ClockAccepted(_) => "clock-accepted",
+        }
+    }
+}
+
+impl Event {
+    /// The documents that it names by SHA-256. A policy's own files are named in its `sha256sum` lines, which are one of them.
+    pub fn blobs(&self) -> Vec<Digest> {
+        let with = |signatures: &[SignatureRecord], others: &[Digest]| {
+            others.iter().copied().chain(signatures.iter().map(|signature| signature.p7s)).collect()
+        };
+        match self {
+            Self::PolicyAdopted(entry) => with(&entry.signatures, &[entry.policy, entry.document]),
+            Self::CertificationIntent(entry) => vec![entry.request_info],
+            Self::CertificateImported(entry) => {
+                std::iter::once(entry.certificate).chain(entry.path.iter().copied()).collect()
+            }
+            Self::IncidentOpened(entry) => vec![entry.compromised.certificate_sha256],
+            Self::DeterminationRecorded(entry) => {
+                let mut blobs: Vec<Digest> = with(&entry.signatures, &[entry.document]);
+                blobs.extend(entry.devices);
+                blobs
+            }
+            Self::ScheduleRecorded(entry) => with(&entry.signatures, &[entry.document, entry.devices]),
+            Self::DeterminationSuspended(entry) => with(&entry.signatures, &[entry.document]),
+            Self::DeterminationWithdrawn(entry) => with(&entry.signatures, &[entry.document]),
+            Self::Genesis(_)
+            | Self::Started(_)
+            | Self::Stopped(_)
+            | Self::IncidentClosed(_)
+            | Self::KeyActivated(_)
+            | Self::KeyLocked(_)
+            | Self::Batch(_)
+            | Self::Intent(_)
+            | Self::Outcome(_)
+            | Self::Released(_)
+            | Self::Settled(_)
+            | Self::Refused(_)
+            | Self::RefusalsFolded(_)
+            | Self::ClockJumped(_)
+            | Self::ClockAccepted(_) => Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod head_object;
 pub mod merkle;
 pub mod note;
 pub mod proof;

@@ -25,6 +25,8 @@ pub struct IncidentFacts {
     pub opened_at: Timestamp,
     /// The reason for which it was closed.
     pub closed: Option<Box<str>>,
+    /// When.
+    pub closed_at: Option<Timestamp>,
 }
 
 /// One of our keys.
@@ -70,6 +72,21 @@ pub struct Scope {
     pub counter_start: u64,
 }
 
+/// What became of the intents of a determination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Signed.
+    pub signed: u64,
+    /// The token failed.
+    pub failed: u64,
+    /// Never submitted.
+    pub not_signed: u64,
+    /// Unknown, and neither signed again nor left.
+    pub unknown: u64,
+    /// Unknown, and left so.
+    pub left: u64,
+}
+
 /// A recorded determination and what has become of it.
 #[derive(Clone, Debug)]
 pub struct DeterminationFacts {
@@ -111,6 +128,8 @@ pub struct DeterminationFacts {
     pub dropped_by_policy: Option<Digest>,
     /// Intents so far.
     pub intents: u64,
+    /// What became of them.
+    pub tally: Tally,
     /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
     pub recent: VecDeque<(i64, u64)>,
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use smkid::cli::ledger_export::{ExportError, Source, VisitLeaf, VisitSignature};
+use smkid::cli::ledger_export::{ExportError, Source};
 use smkid::cli::signer::{PemSigner, PersonSigner as _};
 use smkid::domain::certificates::bodies::{Template as Certified, certification_request_info};
 use smkid::domain::certificates::profile::Usage;
@@ -272,7 +272,10 @@ impl Fixture {
         let clock = Arc::clone(&now);
         let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
         let store = MemoryStore::new(limits).unwrap();
-        let read = move || (Timestamp::from_unix_ms(clock.load(Ordering::Relaxed)).unwrap(), None);
+        let read = move || {
+            let at = Timestamp::from_unix_ms(clock.load(Ordering::Relaxed)).unwrap();
+            (Moment { at, clock: ClockState::Trusted }, None)
+        };
         let mut recorder = Recorder::new(Box::new(store), Fold::default(), Box::new(read)).unwrap();
         recorder.set_signer(Box::new(Signer { key: Arc::clone(&ledger_key), verifier: verifier.clone() }));
         let mut fixture = Self {
@@ -631,11 +634,12 @@ impl Fixture {
     }
 
     fn leave(&mut self, device: DeviceId) {
+        let determination = self.determination;
         self.record(|recorder| {
             let by = recorder.known(operator());
             let key: smkid::domain::names::KeyLabel = "recovery-1".parse().unwrap();
             let intent = recorder.device(&key, device).unwrap().unwrap().intent;
-            let settled = Settled { intent, key, device, reason: "It is to be visited".into() };
+            let settled = Settled { intent, determination, key, device, reason: "It is to be visited".into() };
             recorder.queue(&by, Event::Settled(settled)).unwrap();
         });
     }
@@ -898,7 +902,11 @@ impl Source for Forge<'_> {
         Ok(notes)
     }
 
-    fn leaves(&self, range: Range<u64>, visit: &mut VisitLeaf<'_>) -> Result<(), ExportError> {
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
         range.zip(&self.leaves).try_for_each(|(index, leaf)| visit(index, leaf))
     }
 
@@ -910,7 +918,7 @@ impl Source for Forge<'_> {
         &self,
         _: Range<u64>,
         wanted: &dyn Fn(u64) -> bool,
-        visit: &mut VisitSignature<'_>,
+        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         self.signatures.iter().filter(|(at, _)| wanted(**at)).try_for_each(|(at, octets)| visit(*at, octets))
     }

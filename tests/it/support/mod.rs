@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod fake_engine;
 pub mod lab;
 pub mod ledger_fixture;
 pub mod softhsm;

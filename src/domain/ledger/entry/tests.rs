@@ -45,6 +45,7 @@ fn the_kind_is_the_tag_that_stands_in_the_leaf() {
         Event::Stopped(Stopped { reason: "SIGTERM".into() }),
         Event::Settled(Settled {
             intent: 1,
+            determination: DeterminationId([1; 16]),
             key: "recovery".parse().unwrap(),
             device: "00DB1234567890A0".parse().unwrap(),
             reason: "left".into(),

@@ -1,0 +1,503 @@
+//! Shell. The one table of calls: method, path, name, permission and handler of each.
+//!
+//! A handler is given a [`Permitted`], so its type says who may call it; the column `permission` is read off that type and
+//! cannot say otherwise. The order within a request is fixed in [`serve`]: role, then body, then form, then the engine.
+
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, RawPathParams, Request};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
+use axum::routing::{MethodFilter, on};
+use futures_util::future::BoxFuture;
+use ring::digest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+
+use super::authenticate::{Anyone, Level, Operating, Permission, Permitted, Reading};
+use super::engine::{Caller, Engine, Octets, Upload};
+use super::failure::Failure;
+use super::{openapi, wire};
+use crate::domain::ledger::entry::Reason;
+use crate::domain::names::Digest;
+
+/// The greatest JSON body of an ordinary request: a certificate and a long description fit many times over.
+pub const BODY_LEN_MAX: u64 = 64 * 1024;
+/// The greatest body with a signed document: a policy directory, or a determination with a hundred templates, in base64.
+pub const DOCUMENT_LEN_MAX: u64 = 4 * 1024 * 1024;
+/// The greatest request to sign: about 10,000 pre-commands of 4 kB, or a million Devices by name. Only operators may send one.
+pub const SIGN_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// What is read of a body that nobody wants, so that its sender gets to read why.
+const DRAIN_LEN_MAX: u64 = 1024 * 1024;
+
+/// The methods in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Reads; changes nothing and records nothing.
+    Get,
+    /// Puts octets there.
+    Put,
+    /// Does something.
+    Post,
+}
+
+impl Verb {
+    /// As HTTP writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+        }
+    }
+
+    /// Whether a call may change something.
+    pub const fn changes(self) -> bool {
+        match self {
+            Self::Get => false,
+            Self::Put | Self::Post => true,
+        }
+    }
+
+    /// For hyper.
+    pub const fn method(self) -> Method {
+        match self {
+            Self::Get => Method::GET,
+            Self::Put => Method::PUT,
+            Self::Post => Method::POST,
+        }
+    }
+
+    const fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Put => MethodFilter::PUT,
+            Self::Post => MethodFilter::POST,
+        }
+    }
+}
+
+/// A wire type, as the OpenAPI document needs it.
+#[derive(Clone, Copy)]
+pub struct SchemaOf {
+    /// Its name.
+    pub name: fn() -> std::borrow::Cow<'static, str>,
+    /// Its schema.
+    pub schema: fn() -> RefOr<Schema>,
+    /// The schemas it refers to.
+    pub referred: fn(&mut Vec<(String, RefOr<Schema>)>),
+}
+
+impl SchemaOf {
+    /// Of a type.
+    pub const fn of<T: ToSchema>() -> Self {
+        Self { name: T::name, schema: T::schema, referred: T::schemas }
+    }
+}
+
+/// What a call takes besides the names in its path.
+#[derive(Clone, Copy)]
+pub enum Takes {
+    /// Nothing.
+    Nothing,
+    /// A query.
+    Query(SchemaOf),
+    /// A JSON body of at most so many octets.
+    Json(SchemaOf, u64),
+    /// Octets, with their SHA-256 as query `sha256` if the sender wants them checked. The limit is the listener's.
+    Octets,
+}
+
+/// What a call answers when it is done.
+#[derive(Clone, Copy)]
+pub enum Gives {
+    /// JSON.
+    Json(SchemaOf),
+    /// Lines of NDJSON: items, then one summary.
+    Lines,
+    /// A text for other tools to read.
+    Text,
+    /// Octets.
+    Octets,
+    /// The OpenAPI document.
+    OpenApi,
+}
+
+impl Gives {
+    /// The media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json(_) | Self::OpenApi => "application/json",
+            Self::Lines => "application/x-ndjson",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Octets => "application/octet-stream",
+        }
+    }
+}
+
+type Answer = Result<Response, Failure>;
+/// What is left to do with a request once its caller was let through.
+type Ready = Box<dyn FnOnce(Ask) -> BoxFuture<'static, Answer> + Send>;
+type Handler<E> = Box<dyn Fn(Arc<E>, Caller) -> Result<Ready, Failure> + Send + Sync>;
+
+/// One call of the API.
+pub struct Route<E> {
+    /// How.
+    pub verb: Verb,
+    /// Where, with names in braces.
+    pub path: &'static str,
+    /// What it is called in entries and in the OpenAPI document.
+    pub name: &'static str,
+    /// Who may.
+    pub permission: Permission,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// What it answers.
+    pub gives: Gives,
+    handler: Handler<E>,
+}
+
+/// What a request says.
+pub struct Ask {
+    names: Vec<(String, String)>,
+    uri: Uri,
+    body: AskBody,
+}
+
+enum AskBody {
+    Whole(Bytes),
+    Upload(Upload),
+}
+
+impl Ask {
+    /// A name in the path.
+    fn name<T: FromStr<Err: std::fmt::Display>>(&self, name: &'static str) -> Result<T, Failure> {
+        let text = self
+            .names
+            .iter()
+            .find_map(|(found, text)| (found == name).then_some(text.as_str()))
+            .ok_or_else(|| Failure::Internal { what: format!("the route has no {{{name}}} in its path") })?;
+        text.parse().map_err(|error: T::Err| {
+            Failure::malformed(
+                &format!("path: {name}"),
+                "a name of its form",
+                &error.to_string(),
+                "Check how it is written.",
+            )
+        })
+    }
+
+    /// The query.
+    fn query<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        Query::try_from_uri(&self.uri).map(|Query(query)| query).map_err(|error| {
+            let found = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::malformed("query", "the parameters of this path", &found, "See /v1/openapi.json.")
+        })
+    }
+
+    /// The body as JSON of a type.
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let AskBody::Whole(body) = &self.body else {
+            return Err(Failure::Internal { what: "the route takes octets, and its handler reads JSON".to_owned() });
+        };
+        serde_json::from_slice(body).map_err(|error| {
+            Failure::malformed("body", "JSON of the form in /v1/openapi.json", &error.to_string(), "Correct it there.")
+        })
+    }
+
+    /// The body as octets to come.
+    fn upload(self) -> Result<Upload, Failure> {
+        match self.body {
+            AskBody::Upload(upload) => Ok(upload),
+            AskBody::Whole(_) => {
+                Err(Failure::Internal { what: "the route takes JSON, and its handler reads octets".to_owned() })
+            }
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Announced {
+    sha256: Option<Digest>,
+}
+
+fn row<P, E, F, Fut>(
+    verb: Verb,
+    path: &'static str,
+    name: &'static str,
+    summary: &'static str,
+    takes: Takes,
+    gives: Gives,
+    handler: F,
+) -> Route<E>
+where
+    P: Level,
+    E: Engine,
+    F: Fn(Permitted<P, E>, Ask) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    let handler: Handler<E> = Box::new(move |engine, caller| {
+        let permitted = Permitted::<P, E>::admit(engine, caller)?;
+        Ok(Box::new(move |ask| Box::pin(handler(permitted, ask))))
+    });
+    Route { verb, path, name, permission: P::PERMISSION, summary, takes, gives, handler }
+}
+
+const fn gives<T: ToSchema>() -> Gives {
+    Gives::Json(SchemaOf::of::<T>())
+}
+
+const fn takes<T: ToSchema>(limit: u64) -> Takes {
+    Takes::Json(SchemaOf::of::<T>(), limit)
+}
+
+/// Every call. The order is the document's.
+#[rustfmt::skip] // One row, one glance: what a call is on its first line, what it does on the next.
+#[allow(clippy::too_many_lines)] // A table.
+pub fn routes<E: Engine>() -> Vec<Route<E>> {
+    use Takes::{Nothing, Octets as Upload, Query};
+    use Verb::{Get, Post, Put};
+    vec![
+        row::<Anyone, E, _, _>(Get, "/v1/openapi.json", "openapi", "This document.", Nothing, Gives::OpenApi,
+            |_, _| async move { Ok(text(openapi::DOCUMENT.to_owned(), Gives::OpenApi)) }),
+        row::<Anyone, E, _, _>(Get, "/v1/status", "status", "What the daemon is doing and whether it can sign.", Nothing, gives::<wire::Status>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.status(caller).await?) }),
+
+        row::<Operating, E, _, _>(Post, "/v1/incidents", "incident-open", "Opens an incident.", takes::<wire::IncidentOpen>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_open(caller, ask.json()?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents", "incident-list", "Every incident.", Nothing, gives::<wire::Incidents>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.incident_list(caller).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}", "incident-show", "One incident.", Nothing, gives::<wire::Incident>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_show(caller, ask.name("incident")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/incidents/{incident}/close", "incident-close", "Closes an incident.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_close(caller, ask.name("incident")?, ask.json()?).await?) }),
+
+        row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list until a document refers to it.", Upload, gives::<wire::Stored>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload_devices(caller, ask.upload()?, sha256).await?) }),
+        row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.document_record(caller, ask.json()?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/determinations", "determination-list", "Every determination.", Nothing, gives::<wire::Determinations>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.determination_list(caller).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/determinations/{determination}", "determination-show", "One determination.", Nothing, gives::<wire::Determination>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.determination_show(caller, ask.name("determination")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/policy", "policy-show", "The policy in force.", Nothing, gives::<wire::Policy>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.policy_show(caller).await?) }),
+
+        row::<Operating, E, _, _>(Post, "/v1/keys/{key}/activate", "key-activate", "Opens a key for use.", Nothing, gives::<wire::KeyChanged>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_activate(caller, ask.name("key")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/keys/{key}/lock", "key-lock", "Locks a key.", Nothing, gives::<wire::KeyChanged>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_lock(caller, ask.name("key")?).await?) }),
+
+        row::<Operating, E, _, _>(Post, "/v1/recovery/sign", "recovery-sign", "Signs recovery commands under a determination.", takes::<wire::RecoverySign>(SIGN_LEN_MAX), Gives::Lines,
+            |p, ask| async move { let (engine, caller) = p.pass(); let sign = one_scope(ask.json()?)?; Ok(stream(engine.recovery_sign(caller, sign).await?, Gives::Lines)) }),
+        row::<Reading, E, _, _>(Get, "/v1/recovery/requests/{request}", "recovery-request", "How far a request has come.", Nothing, gives::<wire::RequestState>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_request(caller, ask.name("request")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/recovery/unknowns", "recovery-unknowns", "Intents whose outcome nobody knows.", Query(SchemaOf::of::<wire::UnknownsOf>()), gives::<wire::Unknowns>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_unknowns(caller, ask.query()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/settle", "recovery-settle", "Says what is to become of unknowns.", takes::<wire::RecoverySettle>(SIGN_LEN_MAX), Gives::Lines,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_settle(caller, ask.json()?).await?, Gives::Lines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/clock/accept", "clock-accept", "Accepts the clock after a jump.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.clock_accept(caller, ask.json()?).await?) }),
+
+        row::<Reading, E, _, _>(Get, "/v1/ledger/checkpoint", "ledger-checkpoint", "The newest checkpoint, a C2SP signed note.", Nothing, Gives::Text,
+            |p, _| async move { let (engine, caller) = p.pass(); Ok(text(engine.ledger_checkpoint(caller).await?, Gives::Text)) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/checkpoints", "ledger-checkpoints", "Every checkpoint, oldest first.", Nothing, gives::<wire::Checkpoints>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.ledger_checkpoints(caller).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/leaves", "ledger-leaves", "Leaves in the form of a C2SP tlog-tiles entry bundle.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_leaves(caller, ask.query()?).await?, Gives::Octets)) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/signatures", "ledger-signatures", "The released signatures of the intents in a range.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_signatures(caller, ask.query()?).await?, Gives::Octets)) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/entries", "ledger-entries", "Entries, filtered, some hundreds at a time.", Query(SchemaOf::of::<wire::EntriesOf>()), gives::<wire::Entries>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.ledger_entries(caller, ask.query()?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/proof/{index}", "ledger-proof", "The receipt of an entry, a C2SP tlog-proof.", Nothing, Gives::Text,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(text(engine.ledger_proof(caller, ask.name("index")?).await?, Gives::Text)) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/blobs", "ledger-blobs", "The digests of all documents that entries refer to.", Nothing, gives::<wire::Blobs>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.ledger_blobs(caller).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/ledger/blobs/{sha256}", "ledger-blob", "One of those documents.", Nothing, Gives::Octets,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_blob(caller, ask.name("sha256")?).await?, Gives::Octets)) }),
+    ]
+}
+
+fn one_scope(sign: wire::RecoverySign) -> Result<wire::RecoverySign, Failure> {
+    if sign.has_one_scope() {
+        Ok(sign)
+    } else {
+        let found = if sign.devices.is_some() { "both" } else { "neither" };
+        Err(Failure::malformed(
+            "body",
+            "exactly one of `devices` and `pre_commands`",
+            found,
+            "Give the other one alone.",
+        ))
+    }
+}
+
+/// The table as something that answers requests. The listener puts the [`Caller`] into each request's extensions.
+pub fn router<E: Engine>(engine: &Arc<E>, upload_len_max: u64) -> Router {
+    let mut router = Router::new();
+    for route in routes::<E>() {
+        let (path, filter) = (route.path, route.verb.filter());
+        let (route, engine) = (Arc::new(route), Arc::clone(engine));
+        router = router.route(
+            path,
+            on(filter, move |names: RawPathParams, request: Request| {
+                serve(Arc::clone(&engine), Arc::clone(&route), upload_len_max, names, request)
+            }),
+        );
+    }
+    router
+        .fallback(|uri: Uri| async move { failed(&Failure::NotFound { what: shortened("the path", uri.path()) }) })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            failed(&Failure::MethodNotAllowed {
+                method: method.to_string(),
+                path: uri.path().chars().take(Failure::FOUND_LEN_MAX).collect(),
+            })
+        })
+}
+
+fn shortened(what: &str, text: &str) -> String {
+    format!("{what} {}", text.chars().take(Failure::FOUND_LEN_MAX).collect::<String>())
+}
+
+async fn serve<E: Engine>(
+    engine: Arc<E>,
+    route: Arc<Route<E>>,
+    upload_len_max: u64,
+    names: RawPathParams,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
+        return failed(&Failure::Internal { what: "a request without a caller reached the routes".to_owned() });
+    };
+    let mut asked = digest::Context::new(&digest::SHA256);
+    for part in [route.verb.as_str(), " ", parts.uri.path(), "?", parts.uri.query().unwrap_or_default(), "\n"] {
+        asked.update(part.as_bytes());
+    }
+    let names = names.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+
+    let answer = match (route.handler)(Arc::clone(&engine), caller.clone()) {
+        Err(forbidden) => {
+            drain(body).await;
+            Err(forbidden)
+        }
+        Ok(ready) => match taken(route.takes, upload_len_max, body, &mut asked).await {
+            Err(failure) => Err(failure),
+            Ok(body) => ready(Ask { names, uri: parts.uri, body }).await,
+        },
+    };
+    let failure = match answer {
+        Ok(response) => return response,
+        Err(failure) => failure,
+    };
+    let rule = match &failure {
+        Failure::Malformed { .. } | Failure::TooLarge { .. } => "form",
+        Failure::Forbidden { .. } => "role",
+        // The engine said so and recorded it if it is to be recorded; or nothing came of it for anybody.
+        Failure::NotFound { .. }
+        | Failure::MethodNotAllowed { .. }
+        | Failure::Refused { .. }
+        | Failure::TooMany { .. }
+        | Failure::TooSlow { .. }
+        | Failure::Unavailable { .. }
+        | Failure::Stopped { .. }
+        | Failure::Internal { .. } => return failed(&failure),
+    };
+    if !route.verb.changes() {
+        return failed(&failure);
+    }
+    let asked = Digest::try_from(asked.finish().as_ref()).expect("SHA-256 gives 32 octets");
+    let reason = Reason { rule: rule.into(), text: failure.to_string().into() };
+    match engine.turned_away(&caller, route.name, asked, reason).await {
+        Ok(entry) => {
+            let mut problem = failure.problem();
+            problem.entry = entry;
+            problem_response(&failure, &problem)
+        }
+        Err(worse) => failed(&worse),
+    }
+}
+
+/// The body as the route takes it; what is held in memory is part of `asked`.
+async fn taken(takes: Takes, upload_len_max: u64, body: Body, asked: &mut digest::Context) -> Result<AskBody, Failure> {
+    match takes {
+        Takes::Octets => Ok(AskBody::Upload(Upload::new(body, upload_len_max))),
+        Takes::Json(_, limit) => {
+            let whole = Upload::new(body, limit).whole().await?;
+            asked.update(&whole);
+            Ok(AskBody::Whole(whole))
+        }
+        Takes::Nothing | Takes::Query(_) => {
+            let whole = Upload::new(body, 0).whole().await.map_err(|failure| match failure {
+                Failure::TooLarge { .. } => Failure::malformed("body", "none", "one", "Send no body with this call."),
+                other => other,
+            })?;
+            Ok(AskBody::Whole(whole))
+        }
+    }
+}
+
+/// Reads and forgets a body that is not wanted: a sender that is still writing would else see a broken pipe and not the reason.
+async fn drain(body: Body) {
+    let mut upload = Upload::new(body, DRAIN_LEN_MAX);
+    while let Some(Ok(_)) = upload.next().await {}
+}
+
+fn answer(body: Body, gives: Gives) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(gives.media_type()));
+    response
+}
+
+fn text(text: String, gives: Gives) -> Response {
+    answer(text.into(), gives)
+}
+
+fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(octets) => Ok(answer(octets.into(), gives::<T>())),
+        Err(error) => Err(Failure::Internal { what: format!("an answer could not be written: {error}") }),
+    }
+}
+
+/// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
+/// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
+fn stream(octets: Octets, gives: Gives) -> Response {
+    let is_marked_by_summary = matches!(gives, Gives::Lines);
+    let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
+        let piece = octets.recv().await?;
+        if let Err(failure) = &piece {
+            tracing::warn!(%failure, "an answer is cut");
+            if is_marked_by_summary {
+                return None;
+            }
+        }
+        Some((piece, octets))
+    });
+    answer(Body::from_stream(pieces), gives)
+}
+
+/// The answer to a failure.
+pub fn failed(failure: &Failure) -> Response {
+    problem_response(failure, &failure.problem())
+}
+
+fn problem_response(failure: &Failure, problem: &super::failure::Problem) -> Response {
+    let octets = serde_json::to_vec(problem).expect("a problem is made of texts and numbers");
+    let mut response = answer(octets.into(), gives::<super::failure::Problem>());
+    *response.status_mut() =
+        StatusCode::from_u16(problem.error.http_status()).expect("the table holds statuses between 100 and 999");
+    if let Failure::TooMany { retry_after_s, .. } = failure {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+    }
+    response
+}

@@ -1,0 +1,148 @@
+//! Shell: what commands read from files, each with a limit.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::api::wire::{Base64, DeviceAsk, Devices};
+use crate::domain::names::{NameError, RequestId};
+
+/// The greatest certificate, determination or other document.
+pub const DOCUMENT_LEN_MAX: u64 = 1024 * 1024;
+/// The greatest list of Devices that a request names one by one: what the daemon takes in a request, as text.
+pub const DEVICES_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// The greatest pre-command: GBCS messages have at most 65,535 octets of payload and a short frame (GBCS 7.2).
+pub const PRE_COMMAND_LEN_MAX: u64 = 128 * 1024;
+
+/// Why an argument or a file is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// It cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is too long.
+    #[error("{}: expected at most {limit} octets, found more", path.display())]
+    TooLong {
+        /// Which.
+        path: PathBuf,
+        /// How long it may be.
+        limit: u64,
+    },
+    /// It has no contents.
+    #[error("{}: expected {expected}, found nothing", path.display())]
+    Empty {
+        /// Which.
+        path: PathBuf,
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// A line is wrong.
+    #[error("{}:{line}: {error}", path.display())]
+    Line {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        error: String,
+    },
+    /// It is not text.
+    #[error("{}: expected text in UTF-8, found other octets", path.display())]
+    NotText {
+        /// Which.
+        path: PathBuf,
+    },
+    /// There would be something to overwrite.
+    #[error("{}: exists with other contents and is not overwritten. Choose another --out", path.display())]
+    Exists {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The system gave no random numbers.
+    #[error("the system gives no random numbers; choose a request id with --request")]
+    NoRandom,
+    /// An argument is no such thing.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// A whole file of at most `limit` octets.
+pub fn file(path: &Path, limit: u64) -> Result<Vec<u8>, InputError> {
+    let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
+    let mut octets = Vec::new();
+    File::open(path).map_err(unreadable)?.take(limit + 1).read_to_end(&mut octets).map_err(unreadable)?;
+    if octets.len() as u64 > limit {
+        return Err(InputError::TooLong { path: path.to_owned(), limit });
+    }
+    Ok(octets)
+}
+
+/// A whole file of text.
+pub fn text(path: &Path, limit: u64) -> Result<String, InputError> {
+    String::from_utf8(file(path, limit)?).map_err(|_| InputError::NotText { path: path.to_owned() })
+}
+
+/// The regular files of a directory with their contents, by name.
+pub fn directory(path: &Path, limit: u64) -> Result<Vec<(PathBuf, Vec<u8>)>, InputError> {
+    let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.file_type().map_err(unreadable)?.is_file() {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    paths.into_iter().map(|path| file(&path, limit).map(|octets| (path, octets))).collect()
+}
+
+/// `all`, or a file with a Device a line: `00DB1234567890A0`, or a line of a determination's device list.
+pub fn devices(argument: &str) -> Result<Devices, InputError> {
+    if argument == "all" {
+        return Ok(Devices::All);
+    }
+    let path = Path::new(argument);
+    let text = text(path, DEVICES_LEN_MAX)?;
+    let mut devices = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let wrong = |error: String| InputError::Line { path: path.to_owned(), line: at + 1, error };
+        // In the form of a determination's list, template and counter follow; they are the determination's to say.
+        let device = line.split(',').next().unwrap_or_default();
+        let device = device.parse().map_err(|error: NameError| wrong(error.to_string()))?;
+        devices.push(DeviceAsk { device });
+    }
+    if devices.is_empty() {
+        return Err(InputError::Empty { path: path.to_owned(), expected: "one Device a line" });
+    }
+    Ok(Devices::Listed(devices))
+}
+
+/// One pre-command, or a directory of them in the order of their names. Binary.
+pub fn pre_commands(path: &Path) -> Result<Vec<Base64>, InputError> {
+    let commands: Vec<Base64> = if path.is_dir() {
+        directory(path, PRE_COMMAND_LEN_MAX)?.into_iter().map(|(_, octets)| Base64(octets)).collect()
+    } else {
+        vec![Base64(file(path, PRE_COMMAND_LEN_MAX)?)]
+    };
+    if commands.iter().any(|command| command.0.is_empty()) || commands.is_empty() {
+        return Err(InputError::Empty { path: path.to_owned(), expected: "pre-commands" });
+    }
+    Ok(commands)
+}
+
+/// 128 random bits.
+pub fn request_id() -> Result<RequestId, InputError> {
+    let mut octets = [0; RequestId::LEN];
+    SystemRandom::new().fill(&mut octets).map_err(|_| InputError::NoRandom)?;
+    Ok(RequestId(octets))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Shell: `smkictl key`.
+
+use clap::{Args, Subcommand};
+
+use super::{Change, CliError, Context, Exit};
+use crate::api::routes::Verb;
+use crate::api::wire;
+use crate::domain::names::KeyLabel;
+
+/// Activate and lock keys.
+#[derive(Subcommand, Debug)]
+pub enum Key {
+    /// Open a key for use, until it is locked or its time is over
+    #[command(after_help = "Example:\n  smkictl key activate recovery")]
+    Activate(Which),
+    /// Lock a key: what is not yet signed is not signed
+    #[command(after_help = "Example:\n  smkictl key lock recovery")]
+    Lock(Which),
+}
+
+/// Arguments of both.
+#[derive(Args, Debug)]
+pub struct Which {
+    /// The key's label, as `smkictl status` shows it
+    key: KeyLabel,
+    #[command(flatten)]
+    change: Change,
+}
+
+impl Key {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let (which, action) = match self {
+            Self::Activate(which) => (which, "activate"),
+            Self::Lock(which) => (which, "lock"),
+        };
+        let path = format!("/v1/keys/{}/{action}", which.key);
+        if which.change.dry_run {
+            return context.would_send::<()>(Verb::Post, &path, None);
+        }
+        let changed: wire::KeyChanged = context.client.post_nothing(&path).await?;
+        context.print.answer(&changed, |text| {
+            let state = if changed.key.active { "active" } else { "locked" };
+            text.row("key", format!("{} is {state}", changed.key.key))
+                .some("until", changed.key.until)
+                .row("recorded", format!("entry {}", changed.entry));
+        })?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,330 @@
+//! Shell: `smkictl recovery`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+
+use super::print::{Text, Tone};
+use super::release::Folder;
+use super::{Change, CliError, Context, Exit, input};
+use crate::api::client::{ClientError, Lines};
+use crate::api::routes::Verb;
+use crate::api::wire::{self, Item, ItemOutcome, Summary, SummaryLine};
+use crate::domain::names::{DeterminationId, RequestId};
+
+/// Commands that are not signed are shown with every reason, up to so many; `--output json` shows all.
+const SHOWN_MAX: u64 = 20;
+
+/// Sign recovery commands, and settle those of unknown outcome.
+#[derive(Subcommand, Debug)]
+pub enum Recovery {
+    /// Sign recovery commands under a determination
+    #[command(
+        after_help = "Examples:\n  smkictl recovery sign --determination 5f2c… --devices all --out commands/\n  \
+        smkictl recovery sign --determination 5f2c… --devices ten-of-them.txt --out commands/\n  \
+        smkictl recovery sign --determination 5f2c… --pre-commands from-the-dcc/ --out commands/\n\n\
+        If the connection breaks, run it again with the request id that it printed: what was signed is given out again, \
+        and nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has \
+        one JSON object a line, the last of them the summary.\n\n\
+        Status: 0 all signed, 4 all refused, 6 some not signed."
+    )]
+    Sign(Sign),
+    /// Say what is to become of commands whose outcome nobody knows
+    #[command(
+        after_help = "Examples:\n  smkictl recovery settle --determination 5f2c… --devices all --action retry \\\n      \
+        --reason 'The HSM was power-cycled' --out commands/\n  \
+        smkictl recovery settle --determination 5f2c… --devices two.txt --action leave --reason 'Meters were exchanged'\n\n\
+        `retry` signs the same octets with the same counter again, as often as the determination allows."
+    )]
+    Settle(Settle),
+    /// Show the commands whose outcome nobody knows
+    #[command(after_help = "Example:\n  smkictl recovery unknowns --determination 5f2c…")]
+    Unknowns {
+        /// Of this determination
+        #[arg(long, value_name = "ID")]
+        determination: DeterminationId,
+    },
+    /// Show how far a request has come
+    #[command(after_help = "Example:\n  smkictl recovery request 77b0…")]
+    Request {
+        /// Which
+        request: RequestId,
+    },
+}
+
+/// Arguments of `sign`.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("scope").required(true).args(["devices", "pre_commands"])))]
+pub struct Sign {
+    /// Under which determination
+    #[arg(long, value_name = "ID")]
+    determination: DeterminationId,
+    /// `all` of the determination, or a file with one EUI-64 a line (after a comma: the highest counter known for it)
+    #[arg(long, value_name = "all|FILE")]
+    devices: Option<String>,
+    /// Commands that somebody else made, without signature: a file, or a directory of them
+    #[arg(long, value_name = "FILE|DIR")]
+    pre_commands: Option<PathBuf>,
+    #[command(flatten)]
+    request: Request,
+    /// Where signed commands go: a directory, or `-` for stdout
+    #[arg(long, value_name = "DIR|-", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// Arguments of `settle`.
+#[derive(Args, Debug)]
+pub struct Settle {
+    /// Under which determination
+    #[arg(long, value_name = "ID")]
+    determination: DeterminationId,
+    /// `all` unknowns, or a file with one EUI-64 a line
+    #[arg(long, value_name = "all|FILE")]
+    devices: String,
+    /// What to do
+    #[arg(long, value_enum)]
+    action: Action,
+    /// Why, as it is to stand in the ledger
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    request: Request,
+    /// Where commands signed by a retry go: a directory, or `-` for stdout
+    #[arg(long, value_name = "DIR|-", required_if_eq("action", "retry"))]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args, Debug)]
+struct Request {
+    /// The request's id, to repeat one; else a new one is chosen and printed
+    #[arg(long, value_name = "ID")]
+    request: Option<RequestId>,
+}
+
+/// What can become of an unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Sign the same octets with the same counter again
+    Retry,
+    /// Leave it; nothing more is signed for that Device under the determination
+    Leave,
+}
+
+impl Recovery {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        match self {
+            Self::Sign(sign) => sign.run(context).await,
+            Self::Settle(settle) => settle.run(context).await,
+            Self::Unknowns { determination } => {
+                let path = format!("/v1/recovery/unknowns?determination={determination}");
+                let all: wire::Unknowns = context.client.get(&path).await?;
+                context.print.answer(&all, |text| {
+                    for one in &all.unknowns {
+                        text.row(
+                            &one.device.to_string(),
+                            format!("{}, counter {}, attempt {}, {}", one.template, one.counter, one.attempt, one.at),
+                        );
+                    }
+                    if all.unknowns.is_empty() {
+                        text.line("There are none.");
+                    }
+                })?;
+                Ok(Exit::Done)
+            }
+            Self::Request { request } => {
+                let state: wire::RequestState = context.client.get(&format!("/v1/recovery/requests/{request}")).await?;
+                context.print.answer(&state, |text| {
+                    let running = if state.running { "still running" } else { "ended" };
+                    text.row("request", format!("{}, {running}", state.request))
+                        .row("determination", state.determination)
+                        .row("taken in", state.at);
+                    counts(&state.done, text);
+                })?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+impl Request {
+    /// The id, chosen if there is none, and printed before anything can break.
+    fn id(&self, context: &Context) -> Result<RequestId, CliError> {
+        let request = match self.request {
+            Some(request) => request,
+            None => input::request_id()?,
+        };
+        context.print.note(&format!("request {request} (to repeat it: --request {request})"));
+        Ok(request)
+    }
+}
+
+impl Sign {
+    async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let devices = self.devices.as_deref().map(input::devices).transpose()?;
+        let pre_commands = self.pre_commands.as_deref().map(input::pre_commands).transpose()?;
+        let out = Out::open(self.out.filter(|_| !self.change.dry_run))?;
+        let request = self.request.id(context)?;
+        let ask = wire::RecoverySign { request, determination: self.determination, devices, pre_commands };
+        let path = "/v1/recovery/sign";
+        if self.change.dry_run {
+            return context.would_send(Verb::Post, path, Some(&ask));
+        }
+        take(context, context.client.post_for_lines(path, &ask).await?, out).await
+    }
+}
+
+impl Settle {
+    async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let devices = input::devices(&self.devices)?;
+        let out = Out::open(self.out.filter(|_| !self.change.dry_run))?;
+        let request = self.request.id(context)?;
+        let action = match self.action {
+            Action::Retry => wire::SettleAction::Retry,
+            Action::Leave => wire::SettleAction::Leave,
+        };
+        let ask =
+            wire::RecoverySettle { request, determination: self.determination, devices, action, reason: self.reason };
+        let path = "/v1/recovery/settle";
+        if self.change.dry_run {
+            return context.would_send(Verb::Post, path, Some(&ask));
+        }
+        take(context, context.client.post_for_lines(path, &ask).await?, out).await
+    }
+}
+
+/// Where signed commands go.
+enum Out {
+    Folder(Folder),
+    Stdout,
+    /// `settle --action leave` signs nothing.
+    Nowhere,
+}
+
+impl Out {
+    fn open(out: Option<PathBuf>) -> Result<Self, CliError> {
+        match out {
+            None => Ok(Self::Nowhere),
+            Some(path) if path.as_os_str() == "-" => Ok(Self::Stdout),
+            Some(path) => Folder::open(&path).map(Self::Folder),
+        }
+    }
+}
+
+/// Takes the answer as it comes. What was taken is kept, also when the rest is cut.
+async fn take(context: &Context, mut lines: Lines, out: Out) -> Result<Exit, CliError> {
+    let mut taken = Taken::default();
+    let ended = loop {
+        match lines.next().await {
+            Ok(Some(item)) => taken.item(context, item, &out)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    let is_stdout = match out {
+        Out::Folder(folder) => {
+            folder.finish()?;
+            false
+        }
+        Out::Stdout => true,
+        Out::Nowhere => false,
+    };
+    let hidden = taken.counted.others().saturating_sub(SHOWN_MAX);
+    if hidden > 0 && !is_stdout && !context.print.is_json() {
+        context.print.note(&format!("… and {hidden} more; --output json shows all"));
+    }
+    ended?;
+    let Some(summary) = lines.summary() else {
+        return Err(ClientError::Cut { lines: taken.counted.signed + taken.counted.others() }.into());
+    };
+    if is_stdout || context.print.is_json() {
+        context.print.json_line(&SummaryLine { summary })?;
+    } else {
+        context.print.answer(&summary, |text| counts(&summary, text))?;
+    }
+    if (Summary { intents: 0, ..summary }) != (Summary { intents: 0, ..taken.counted }) {
+        let why = format!("its summary is {summary:?}, its lines come to {:?}", taken.counted);
+        return Err(ClientError::Answer { why }.into());
+    }
+    Ok(exit(&summary))
+}
+
+/// What came so far.
+#[derive(Default)]
+struct Taken {
+    counted: Summary,
+}
+
+impl Taken {
+    fn item(&mut self, context: &Context, mut item: Item, out: &Out) -> Result<(), CliError> {
+        self.counted.count(item.outcome);
+        match out {
+            Out::Stdout => return Ok(context.print.json_line(&item)?),
+            Out::Folder(folder) => {
+                if let Some(command) = item.command.take() {
+                    folder.put(item.device, &command.0)?;
+                } else if item.outcome == ItemOutcome::Signed {
+                    let why = format!("{} is signed, and its command is not there", item.device);
+                    return Err(ClientError::Answer { why }.into());
+                }
+            }
+            Out::Nowhere => {}
+        }
+        if context.print.is_json() {
+            return Ok(context.print.json_line(&item)?);
+        }
+        let is_worth_telling = match item.outcome {
+            ItemOutcome::Signed | ItemOutcome::Left => false,
+            ItemOutcome::Withheld
+            | ItemOutcome::Failed
+            | ItemOutcome::NotSigned
+            | ItemOutcome::Unknown
+            | ItemOutcome::Refused => true,
+        };
+        if is_worth_telling && self.counted.others() <= SHOWN_MAX {
+            context.print.note(&told(&item));
+        }
+        Ok(())
+    }
+}
+
+fn told(item: &Item) -> String {
+    let reasons: Vec<String> =
+        item.reasons.iter().map(|reason| format!("\n    {} ({})", reason.text, reason.rule)).collect();
+    format!("{} {}{}", item.device, item.outcome, reasons.concat())
+}
+
+fn counts(summary: &Summary, text: &mut Text) {
+    text.toned("signed", summary.signed, Tone::Good);
+    for (name, count, tone) in [
+        ("signed, not handed over", summary.withheld, Tone::Warning),
+        ("failed", summary.failed, Tone::Bad),
+        ("not signed", summary.not_signed, Tone::Warning),
+        ("unknown", summary.unknown, Tone::Bad),
+        ("refused", summary.refused, Tone::Bad),
+        ("left", summary.left, Tone::Warning),
+    ] {
+        if count > 0 {
+            text.toned(name, count, tone);
+        }
+    }
+}
+
+/// All signed, or left as was asked: done. All refused: refused. Else partly done.
+fn exit(summary: &Summary) -> Exit {
+    let Summary { intents: _, signed, withheld, failed, not_signed, unknown, refused, left } = *summary;
+    if withheld + failed + not_signed + unknown + refused == 0 {
+        Exit::Done
+    } else if signed + withheld + left + failed + not_signed + unknown == 0 {
+        Exit::Refused
+    } else {
+        Exit::Partly
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! Shell: the lab SMKI PKI, with keys in memory that live as long as one exercise.
+//!
+//! Its shape is that of the test PKI (GBCS section 12): a Root OCA, an Issuing OCA, Organisation Certificates below that, and a
+//! CA for Devices. The names are ours; every key is new each time.
+
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+
+use crate::domain::certificates::bodies::{self, BodyError, Particulars};
+use crate::domain::certificates::profile::{
+    CertificateError, TEST_DEVICE_POLICY, TEST_HARDWARE_TYPE, TEST_ORGANISATION_POLICY,
+};
+use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
+use crate::domain::certificates::{OrganisationSubject, Profile, SmkiCertificate, Usage};
+use crate::domain::gbcs::{CellUsage, KeyUsage, RemotePartyRole, TrustAnchorCell};
+use crate::domain::names::{DeviceId, Eui64, PartyId};
+use crate::domain::time::Timestamp;
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// How long Organisation Certificates live in the test PKI: 10 years.
+const ORGANISATION_DAYS: i64 = 3_650;
+/// How long CAs live there: 25 years.
+const CA_DAYS: i64 = 9_125;
+/// Certificates are valid from a day before they are made, so that a clock which differs a little is no fault.
+const BACKDATED_DAYS: i64 = 1;
+/// Octets of a serial number, as in the test PKI.
+const SERIAL_LEN: usize = 16;
+
+/// Why the lab could not make what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// No randomness.
+    #[error("the system's random source failed; nothing can be rehearsed without keys")]
+    Random,
+    /// A certificate could not be written.
+    #[error("lab PKI: {0}")]
+    Body(#[from] BodyError),
+    /// A certificate of the lab's is not within the profile.
+    #[error("lab PKI: {0}")]
+    Certificate(#[from] CertificateError),
+    /// A request for something else than the Recovery certificate.
+    #[error("lab PKI: certification request: expected role 01 (recovery) and EUI-64 {expected}, found {found:?}")]
+    Request {
+        /// Who may ask.
+        expected: PartyId,
+        /// Who asks.
+        found: OrganisationSubject,
+    },
+    /// A person's certificate.
+    #[error("lab PKI, people: {0}")]
+    People(#[from] rcgen::Error),
+}
+
+/// So many random octets.
+pub fn random<const N: usize>() -> Result<[u8; N], LabError> {
+    let mut octets = [0; N];
+    SystemRandom::new().fill(&mut octets).map_err(|_| LabError::Random)?;
+    Ok(octets)
+}
+
+/// A P-256 key pair in memory. No `Debug`.
+pub struct SoftKey {
+    pair: EcdsaKeyPair,
+    public: PublicKey,
+}
+
+impl SoftKey {
+    /// A new one.
+    pub fn generate() -> Result<Self, LabError> {
+        let rng = SystemRandom::new();
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).map_err(|_| LabError::Random)?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &rng)
+            .expect("ring reads the key that it has just written");
+        let public =
+            PublicKey::from_point(pair.public_key().as_ref()).expect("ring writes uncompressed points of P-256");
+        Ok(Self { pair, public })
+    }
+
+    /// Its public half.
+    pub const fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// `r ‖ s` over SHA-256 of `octets`.
+    pub fn sign(&self, octets: &[u8]) -> Result<[u8; FIXED_LEN], LabError> {
+        let signature = self.pair.sign(&SystemRandom::new(), octets).map_err(|_| LabError::Random)?;
+        Ok(signature.as_ref().try_into().expect("ring's fixed form of P-256 is 64 octets long"))
+    }
+}
+
+/// A CA: its certificate, and the key that goes with it.
+struct Issuer {
+    key: SoftKey,
+    certificate: SmkiCertificate,
+}
+
+/// Whose certificates a Device holds, beside the Root and Recovery, and in which cell. The order is that in which a genuine
+/// Recovery command replaced them.
+pub const CELLS: [Cell; 7] = [
+    Cell::new("supplier-ds", TrustAnchorCell::management(RemotePartyRole::Supplier, KeyUsage::DigitalSignature)),
+    Cell::new("supplier-ka", TrustAnchorCell::management(RemotePartyRole::Supplier, KeyUsage::KeyAgreement)),
+    Cell::new(
+        "supplier-ka-top-up",
+        TrustAnchorCell {
+            role: RemotePartyRole::Supplier,
+            key_usage: KeyUsage::KeyAgreement,
+            cell_usage: CellUsage::PrePaymentTopUp,
+        },
+    ),
+    Cell::new(
+        "network-operator-ds",
+        TrustAnchorCell::management(RemotePartyRole::NetworkOperator, KeyUsage::DigitalSignature),
+    ),
+    Cell::new(
+        "network-operator-ka",
+        TrustAnchorCell::management(RemotePartyRole::NetworkOperator, KeyUsage::KeyAgreement),
+    ),
+    Cell::new(
+        "access-control-broker-ka",
+        TrustAnchorCell::management(RemotePartyRole::AccessControlBroker, KeyUsage::KeyAgreement),
+    ),
+    Cell::new(
+        "transitional-cos-ds",
+        TrustAnchorCell::management(RemotePartyRole::TransitionalCoS, KeyUsage::DigitalSignature),
+    ),
+];
+
+/// A cell, and what its certificate is called in the layout.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell {
+    /// A file name without its ending.
+    pub name: &'static str,
+    /// The cell.
+    pub cell: TrustAnchorCell,
+}
+
+impl Cell {
+    const fn new(name: &'static str, cell: TrustAnchorCell) -> Self {
+        Self { name, cell }
+    }
+}
+
+/// One certificate for each of [`CELLS`], in that order.
+pub type Credentials = Vec<SmkiCertificate>;
+
+/// The lab SMKI PKI.
+pub struct Lab {
+    profile: Profile,
+    now: Timestamp,
+    root: Issuer,
+    issuing: Issuer,
+    device_ca: Issuer,
+    before: Credentials,
+    after: Credentials,
+    broker: Credentials,
+}
+
+/// Which organisations there are: EUI-64s of our own, locally administered, so that they are nobody's.
+fn party(role: RemotePartyRole, generation: u8) -> PartyId {
+    PartyId(Eui64([0x02, 0x5E, 0xAF, generation, 0, 0, 0, role.code()]))
+}
+
+impl Lab {
+    /// Makes it, as of `now`: CAs, the credentials that Devices are made with, and those that replace them.
+    pub fn new(now: Timestamp) -> Result<Self, LabError> {
+        let profile = Profile::test();
+        let root = Issuer::make(&profile, now, &bodies::Template::RootOca { common_name: "LR".into() }, None)?;
+        let issuing = bodies::Template::IssuingOca { common_name: "L1".into() };
+        let issuing = Issuer::make(&profile, now, &issuing, Some(&root))?;
+        let device_ca = bodies::Template::DeviceCa { common_name: "LAB DEVICE CA".into() };
+        let device_ca = Issuer::make(&profile, now, &device_ca, None)?;
+        let mut lab =
+            Self { profile, now, root, issuing, device_ca, before: Vec::new(), after: Vec::new(), broker: Vec::new() };
+        lab.before = lab.credentials(1, |cell| cell.role)?;
+        lab.after = lab.credentials(2, |cell| cell.role)?;
+        // Method 2 puts the Access Control Broker's certificates where a Supplier's and a Network Operator's were.
+        lab.broker = lab.credentials(3, |cell| match cell.role {
+            RemotePartyRole::Supplier | RemotePartyRole::NetworkOperator => RemotePartyRole::AccessControlBroker,
+            other => other,
+        })?;
+        Ok(lab)
+    }
+
+    fn credentials(
+        &self,
+        generation: u8,
+        role_of: impl Fn(TrustAnchorCell) -> RemotePartyRole,
+    ) -> Result<Credentials, LabError> {
+        CELLS
+            .iter()
+            .map(|Cell { name, cell }| {
+                let role = role_of(*cell);
+                // The one certificate with a name is that of the genuine command, too.
+                let common_name = (*name == "supplier-ds").then(|| format!("Lab supplier {generation}"));
+                let subject = OrganisationSubject { common_name, role: role.code(), party: party(role, generation) };
+                let usage = match cell.key_usage {
+                    KeyUsage::DigitalSignature => Usage::DigitalSignature,
+                    KeyUsage::KeyAgreement | KeyUsage::KeyCertSign => Usage::KeyAgreement,
+                };
+                self.organisation(subject, usage, SoftKey::generate()?.public())
+            })
+            .collect()
+    }
+
+    fn organisation(
+        &self,
+        subject: OrganisationSubject,
+        usage: Usage,
+        key: &PublicKey,
+    ) -> Result<SmkiCertificate, LabError> {
+        let octets = self.issuing.issue(self.now, &bodies::Template::Organisation { subject, usage }, key)?;
+        Ok(SmkiCertificate::parse(&octets, &self.profile)?)
+    }
+
+    /// The SMKI profile that the lab's certificates keep to.
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The Root OCA Certificate.
+    pub const fn root_oca(&self) -> &SmkiCertificate {
+        &self.root.certificate
+    }
+
+    /// The Issuing OCA Certificate.
+    pub const fn issuing_oca(&self) -> &SmkiCertificate {
+        &self.issuing.certificate
+    }
+
+    /// The certificate of the CA that issues Device Certificates.
+    pub const fn device_ca(&self) -> &SmkiCertificate {
+        &self.device_ca.certificate
+    }
+
+    /// What Devices are made with.
+    pub fn before(&self) -> &Credentials {
+        &self.before
+    }
+
+    /// What replaces it: new Organisation Certificates (Method 3).
+    pub fn after(&self) -> &Credentials {
+        &self.after
+    }
+
+    /// What replaces it instead by Method 2: the Access Control Broker's in the Supplier's and Network Operator's cells.
+    pub fn broker(&self) -> &Credentials {
+        &self.broker
+    }
+
+    /// Answers a certification request for the Recovery key, as an Issuing OCA would: checks its signature and who asks.
+    pub fn certify_recovery(&self, request: &[u8], party: PartyId) -> Result<SmkiCertificate, LabError> {
+        let (subject, key) = bodies::read_request(request)?;
+        if subject.role != RemotePartyRole::Recovery.code() || subject.party != party {
+            return Err(LabError::Request { expected: party, found: subject });
+        }
+        self.organisation(subject, Usage::DigitalSignature, &key)
+    }
+
+    /// Issues a Device's digitalSignature certificate. Answers its DER.
+    pub fn certify_device(&self, device: DeviceId, key: &PublicKey) -> Result<Vec<u8>, LabError> {
+        let template =
+            bodies::Template::Device { device, usage: Usage::DigitalSignature, hardware_type: TEST_HARDWARE_TYPE };
+        self.device_ca.issue(self.now, &template, key)
+    }
+}
+
+impl Issuer {
+    fn make(
+        profile: &Profile,
+        now: Timestamp,
+        template: &bodies::Template,
+        above: Option<&Self>,
+    ) -> Result<Self, LabError> {
+        let key = SoftKey::generate()?;
+        let signer = above.map_or(&key, |above| &above.key);
+        let octets = write(now, template, key.public(), signer, above.map(|above| &above.certificate))?;
+        Ok(Self { certificate: SmkiCertificate::parse(&octets, profile)?, key })
+    }
+
+    fn issue(&self, now: Timestamp, template: &bodies::Template, key: &PublicKey) -> Result<Vec<u8>, LabError> {
+        write(now, template, key, &self.key, Some(&self.certificate))
+    }
+}
+
+fn write(
+    now: Timestamp,
+    template: &bodies::Template,
+    key: &PublicKey,
+    signer: &SoftKey,
+    issuer: Option<&SmkiCertificate>,
+) -> Result<Vec<u8>, LabError> {
+    let mut serial = random::<SERIAL_LEN>()?;
+    serial[0] = serial[0] & 0x7F | 0x40; // positive, and of full length
+    let (days, policy) = match template {
+        bodies::Template::Organisation { .. } => (ORGANISATION_DAYS, TEST_ORGANISATION_POLICY),
+        bodies::Template::IssuingOca { .. } | bodies::Template::RootOca { .. } => (CA_DAYS, TEST_ORGANISATION_POLICY),
+        bodies::Template::DeviceCa { .. } | bodies::Template::Device { .. } => (CA_DAYS, TEST_DEVICE_POLICY),
+    };
+    // Whole seconds, as a certificate has them.
+    let now = now.plus_ms(-(now.unix_ms() % 1000));
+    let particulars = Particulars {
+        serial: &serial,
+        not_before: now.plus_ms(-BACKDATED_DAYS * DAY_MS),
+        not_after: now.plus_ms(days * DAY_MS),
+        key,
+        policy,
+    };
+    let tbs = bodies::tbs(template, &particulars, issuer)?;
+    Ok(bodies::assemble(&tbs, &signer.sign(&tbs)?)?)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

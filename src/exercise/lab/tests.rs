@@ -1,0 +1,57 @@
+use super::*;
+use crate::domain::certificates::path::{self, Time};
+use crate::domain::certificates::profile::Kind;
+
+/// A lab as of some day.
+pub fn lab() -> Lab {
+    Lab::new(now()).unwrap()
+}
+
+pub fn now() -> Timestamp {
+    "2026-11-24T12:00:00.500Z".parse().unwrap()
+}
+
+#[test]
+fn every_certificate_leads_to_the_root_now_and_fits_its_cell() {
+    let lab = lab();
+    let issuing = [lab.issuing_oca().clone()];
+    for credentials in [lab.before(), lab.after(), lab.broker()] {
+        assert_eq!(credentials.len(), CELLS.len());
+        for (certificate, cell) in credentials.iter().zip(CELLS) {
+            path::check(certificate, &issuing, lab.root_oca(), &[TEST_ORGANISATION_POLICY], Time::At(now())).unwrap();
+            let Kind::Organisation { usage, .. } = certificate.kind() else { panic!("{}", cell.name) };
+            assert_eq!(usage.to_string(), cell.cell.key_usage.name(), "{}", cell.name);
+        }
+    }
+}
+
+#[test]
+fn by_method_2_the_access_control_broker_stands_in_for_suppliers_and_network_operators() {
+    let lab = lab();
+    let roles = |credentials: &Credentials| -> Vec<u8> {
+        let role = |certificate: &SmkiCertificate| match certificate.kind() {
+            Kind::Organisation { role, .. } => role,
+            other => panic!("{other}"),
+        };
+        credentials.iter().map(role).collect()
+    };
+    assert_eq!(roles(lab.after()), [2, 2, 2, 3, 3, 4, 5]);
+    assert_eq!(roles(lab.broker()), [4, 4, 4, 4, 4, 4, 5]);
+}
+
+#[test]
+fn recovery_is_certified_for_whom_the_policy_names_and_nobody_else() {
+    let lab = lab();
+    let party = super::super::policy::Names::new().recovery_party;
+    let request = |role, asked: PartyId| {
+        let key = SoftKey::generate().unwrap();
+        let subject = OrganisationSubject { common_name: None, role, party: asked };
+        let info = bodies::certification_request_info(&subject, key.public()).unwrap();
+        bodies::assemble_request(&info, &key.sign(&info).unwrap()).unwrap()
+    };
+    let certificate = lab.certify_recovery(&request(1, party), party).unwrap();
+    assert!(matches!(certificate.kind(), Kind::Organisation { role: 1, party: found, .. } if found == party));
+    assert!(matches!(lab.certify_recovery(&request(2, party), party), Err(LabError::Request { .. })));
+    let another = PartyId(Eui64([9; 8]));
+    assert!(matches!(lab.certify_recovery(&request(1, another), party), Err(LabError::Request { .. })));
+}

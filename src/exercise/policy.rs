@@ -1,0 +1,166 @@
+//! Shell: the policy of the exercise, made from the example in `keys-policy/` by putting in the people and anchors that were
+//! generated. Every other line is the example's, so that what is rehearsed is what people review.
+
+use std::collections::BTreeMap;
+
+use super::lab::Lab;
+use super::people::{APPROVALS, Member, People};
+use crate::domain::certificates::pem::certificate_to_pem;
+use crate::domain::names::{AccountName, KeyLabel, PartyId, PersonId, TokenName};
+use crate::domain::policy::{Policy, PolicyError};
+use crate::domain::time::Timestamp;
+
+/// The example's files that are taken over with changes, or as they are.
+const POLICY: &str = include_str!("../../keys-policy/example/policy.toml");
+const CUSTODIANS: &str = include_str!("../../keys-policy/example/custodians.toml");
+const GUIDANCE: &str = include_str!("../../keys-policy/example/guidance.toml");
+const PROCEDURE: &str = include_str!("../../keys-policy/example/procedure/base.toml");
+
+/// The ledger's name.
+pub const ORIGIN: &str = "smkid.example/exercise";
+/// Under which EUI-64 Recovery signs: locally administered, so that it is nobody's.
+pub const RECOVERY_PARTY: &str = "025EAF0000000001";
+/// What the policy calls the ledger's token.
+pub const LEDGER_TOKEN: &str = "ledger-a";
+/// What the policy calls the token of the Recovery key.
+pub const RECOVERY_TOKEN: &str = "smki-a";
+/// What it calls the ledger key.
+pub const LEDGER_KEY: &str = "ledger-1";
+/// What it calls the Recovery key.
+pub const RECOVERY_KEY: &str = "recovery-1";
+/// Who drafts the documents, and so approves none.
+pub const PROPOSER: &str = "operator-1";
+
+/// The names above, parsed.
+pub struct Names {
+    /// [`RECOVERY_PARTY`].
+    pub recovery_party: PartyId,
+    /// [`LEDGER_TOKEN`].
+    pub ledger_token: TokenName,
+    /// [`RECOVERY_TOKEN`].
+    pub recovery_token: TokenName,
+    /// [`LEDGER_KEY`].
+    pub ledger_key: KeyLabel,
+    /// [`RECOVERY_KEY`].
+    pub recovery_key: KeyLabel,
+    /// [`PROPOSER`].
+    pub proposer: PersonId,
+}
+
+impl Names {
+    /// Parses them.
+    pub fn new() -> Self {
+        const PROOF: &str = "the constants above are of their forms, which a test asks";
+        Self {
+            recovery_party: RECOVERY_PARTY.parse().expect(PROOF),
+            ledger_token: LEDGER_TOKEN.parse().expect(PROOF),
+            recovery_token: RECOVERY_TOKEN.parse().expect(PROOF),
+            ledger_key: LEDGER_KEY.parse().expect(PROOF),
+            recovery_key: RECOVERY_KEY.parse().expect(PROOF),
+            proposer: PROPOSER.parse().expect(PROOF),
+        }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The policy's files by their paths within its directory.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Makes the files. `operator` is the account that runs the exercise; `chunk` is how many commands are recorded, signed and
+/// released together.
+pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp, chunk: u32) -> Files {
+    let settings = [
+        ("name = \"Example policy: replace the people, the anchors and this name\"", "name = \"Exercise\"".to_owned()),
+        ("purpose = \"live\"", "purpose = \"exercise\"".to_owned()),
+        ("origin = \"smkid.example/ledger\"", format!("origin = \"{ORIGIN}\"")),
+        ("approvals = 3", format!("approvals = {APPROVALS}")),
+        ("chunk = 256", format!("chunk = {chunk}")),
+    ];
+    let mut policy = POLICY.to_owned();
+    for (from, to) in settings {
+        assert_eq!(policy.matches(from).count(), 1, "the example says {from:?} once");
+        policy = policy.replace(from, &to);
+    }
+    let anchor = |octets: &[u8]| certificate_to_pem(octets).into_bytes();
+    [
+        ("policy.toml", policy.into_bytes()),
+        ("custodians.toml", CUSTODIANS.into()),
+        ("guidance.toml", GUIDANCE.into()),
+        ("procedure/base.toml", PROCEDURE.into()),
+        ("keys.toml", keys().into_bytes()),
+        ("persons.toml", persons(people, operator, now).into_bytes()),
+        ("anchors/root-oca.pem", anchor(lab.root_oca().octets())),
+        ("anchors/issuing-oca.pem", anchor(lab.issuing_oca().octets())),
+        ("anchors/device-ca.pem", anchor(lab.device_ca().octets())),
+        ("anchors/people.pem", people.ca_pem.clone().into_bytes()),
+    ]
+    .into_iter()
+    .map(|(name, octets)| (name.to_owned(), octets))
+    .collect()
+}
+
+/// The files, read as the daemon reads them.
+pub fn read(files: &Files) -> Result<Policy, Vec<PolicyError>> {
+    Policy::parse(files)
+}
+
+fn keys() -> String {
+    format!(
+        r#"# The keys of the exercise. "stored": their PINs lie in files, which purpose = "exercise" permits and "live" does not.
+version = 1
+
+[[token]]
+name = "{LEDGER_TOKEN}"
+
+[[token]]
+name = "{RECOVERY_TOKEN}"
+
+[[key]]
+label = "{LEDGER_KEY}"
+use = "ledger"
+token = "{LEDGER_TOKEN}"
+modes = []
+activation = "stored"
+
+[[key]]
+label = "{RECOVERY_KEY}"
+use = "recovery"
+token = "{RECOVERY_TOKEN}"
+modes = [8]
+originator = "{RECOVERY_PARTY}"
+activation = "stored"
+"#
+    )
+}
+
+/// PMA members of several Parties, the operator, and the custodians of the example: the exercise keeps no shares yet, but a policy
+/// without custodians is none.
+fn persons(people: &People, operator: &AccountName, now: Timestamp) -> String {
+    const PARTIES: [&str; 5] = ["supplier-a", "supplier-b", "network-a", "dcc", "supplier-c"];
+    let from = now.plus_ms(-24 * 60 * 60 * 1000);
+    let mut text = "# The people of the exercise, whose keys were made for it.\nversion = 1\n".to_owned();
+    let mut person = |id: &str, party: &str, role: &str, holds: &str| {
+        let entry = format!(
+            "\n[[person]]\nid = \"{id}\"\nname = \"{id} of the exercise\"\nparty = \"{party}\"\nroles = [\"{role}\"]\n{holds}\nfrom = \"{from}\"\n"
+        );
+        text.push_str(&entry);
+    };
+    for (Member { id, first, second }, party) in people.members.iter().zip(PARTIES.iter().cycle()) {
+        let keys: Vec<String> =
+            std::iter::once(first).chain(second).map(|credential| format!("\"{}\"", credential.spki)).collect();
+        person(id.as_str(), party, "pma-member", &format!("keys = [{}]", keys.join(", ")));
+    }
+    for (n, party) in (1..=3).zip(PARTIES) {
+        person(&format!("custodian-{n}"), party, "key-custodian", &format!("shares = [\"share-{n}\"]"));
+    }
+    person(PROPOSER, "dcc", "operator", &format!("accounts = [\"{operator}\"]"));
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Shell: the Recovery command that the exercise approves and sends, modelled on a genuine one of 3,986 octets (GBCS 13.3).
+
+use super::lab::{CELLS, Credentials, Lab};
+use crate::domain::certificates::SmkiCertificate;
+use crate::domain::gbcs::{
+    CpvChecks, CredentialsReplacementMode, RemotePartyRole, Replacement, SeqNumber, SeqNumberChange, SpecialistFloor,
+    SpecialistUse, Template, TemplateError, TrustAnchorCell, Update,
+};
+
+/// What the exercise's command does: the recovery cell and [`CELLS`] get these certificates, under the lab's Issuing OCA; every
+/// counter starts at `floor`; validity dates are not looked at, as in the genuine command.
+fn update<'a>(
+    lab: &'a Lab,
+    recovery: &'a SmkiCertificate,
+    credentials: &'a Credentials,
+    floor: SeqNumber,
+) -> Update<'a> {
+    let change = |role, specialist_floors| SeqNumberChange { role, floor, specialist_floors };
+    let top_up = SpecialistFloor { usage: SpecialistUse::PrepaymentTopUp, floor };
+    let organisations = CELLS
+        .iter()
+        .zip(credentials)
+        .map(|(cell, certificate)| Replacement { certificate: certificate.octets(), cell: cell.cell });
+    let recovery = Replacement { certificate: recovery.octets(), cell: TrustAnchorCell::RECOVERY };
+    Update {
+        mode: CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery,
+        cpv_checks: CpvChecks::Disapply,
+        authorising_cell: Some(TrustAnchorCell::RECOVERY),
+        new_floor: Some(SeqNumber::ZERO),
+        new_specialist_floors: None,
+        other_changes: Some(vec![
+            change(RemotePartyRole::Supplier, Some(vec![top_up])),
+            change(RemotePartyRole::NetworkOperator, None),
+            change(RemotePartyRole::AccessControlBroker, None),
+            change(RemotePartyRole::TransitionalCoS, None),
+        ]),
+        replacements: std::iter::once(recovery).chain(organisations).collect(),
+        path_certificates: vec![lab.issuing_oca().octets()],
+        execution: None,
+    }
+}
+
+/// The template of Commands that put these credentials on a Device.
+pub fn template(lab: &Lab, recovery: &SmkiCertificate, credentials: &Credentials) -> Result<Template, TemplateError> {
+    Template::from_update(&update(lab, recovery, credentials, SeqNumber::ZERO))
+}
+
+/// The same but for the certificate of one cell, by its place in [`CELLS`]: what nobody approved.
+pub fn with_certificate_swapped(
+    lab: &Lab,
+    recovery: &SmkiCertificate,
+    credentials: &Credentials,
+    place: usize,
+    with: &SmkiCertificate,
+) -> Result<Template, TemplateError> {
+    let mut swapped = credentials.clone();
+    swapped[place] = with.clone();
+    template(lab, recovery, &swapped)
+}
+
+/// The same but for the counters' floor: what nobody approved.
+pub fn with_floor(
+    lab: &Lab,
+    recovery: &SmkiCertificate,
+    credentials: &Credentials,
+    floor: SeqNumber,
+) -> Result<Template, TemplateError> {
+    Template::from_update(&update(lab, recovery, credentials, floor))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,76 @@
+//! Shell: the ledger key on its token, as the recorder asks it for checkpoints.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::domain::ledger::note::Verifier;
+use crate::domain::names::KeyLabel;
+use crate::domain::time::Timestamp;
+use crate::hsm::{HsmError, Kind, NotSigned, Outcome, ToSign, Token};
+use crate::recorder::CheckpointSigner;
+
+/// Signs checkpoints with the ledger key. Waits for the token, so it belongs on a plain thread: the recorder's.
+#[derive(Debug)]
+pub struct TokenSigner {
+    token: Token,
+    key: KeyLabel,
+    verifier: Verifier,
+    deadline: Duration,
+}
+
+impl TokenSigner {
+    /// On a token that was started with the ledger's origin. `verifier` is the key's public half by that origin; what is not
+    /// submitted within `deadline` is not signed any more.
+    pub fn new(token: Token, key: KeyLabel, verifier: Verifier, deadline: Duration) -> Self {
+        Self { token, key, verifier, deadline }
+    }
+
+    /// The token, for the head object on it.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    fn once(&self, text: &str) -> Result<[u8; 64], HsmError> {
+        let deadline_ms = i64::try_from(self.deadline.as_millis()).unwrap_or(i64::MAX);
+        let item = ToSign::new(0, Kind::Checkpoint, text.as_bytes().to_vec());
+        let results = self.token.sign(&self.key, vec![item], now().plus_ms(deadline_ms))?.wait_all();
+        let outcome = results.into_iter().next().map(|result| result.outcome);
+        match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
+            Outcome::Signed(signature) => Ok(signature),
+            Outcome::Failed(error) | Outcome::Unknown(error) => Err(error),
+            Outcome::NotSigned(NotSigned::Expired) => Err(HsmError::Overrun {
+                call: "the wait for a checkpoint's turn".to_owned(),
+                deadline_ms: u64::try_from(deadline_ms).unwrap_or_default(),
+            }),
+            Outcome::NotSigned(NotSigned::Fenced) => Err(HsmError::Locked),
+            Outcome::NotSigned(why @ NotSigned::NotReached) => Err(HsmError::WorkerEnded { status: why.to_string() }),
+        }
+    }
+}
+
+impl CheckpointSigner for TokenSigner {
+    /// A second signature over the same head tells nobody anything new, so a worker that died is replaced and asked once more:
+    /// otherwise one crash of a vendor's module would stop the daemon.
+    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError> {
+        match self.once(text) {
+            Ok(signature) => Ok(signature),
+            Err(HsmError::WrongSignature(key)) => Err(HsmError::WrongSignature(key)),
+            Err(error) => {
+                tracing::warn!(token = %self.token.name(), "a checkpoint was not signed: {error}; tried once more");
+                // The worker's end may not have been seen yet: a call that it does not answer shows it.
+                let _ = self.token.token_info().wait();
+                self.token.restart()?;
+                self.once(text)
+            }
+        }
+    }
+
+    fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A clock beyond year 9999 gives a moment that is past, so nothing is signed.
+    i64::try_from(since.as_millis()).ok().and_then(|ms| Timestamp::from_unix_ms(ms).ok()).unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,892 @@
+//! Shell: what answers the calls of the API: the recorder, the pipeline and the keys, put together.
+
+mod answers;
+mod make;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::clock::Clock;
+use super::keys::{ActivationError, Keys};
+use crate::api::engine::{Caller, Engine, Octets, Upload};
+use crate::api::failure::Failure;
+use crate::api::wire;
+use crate::domain::certificates::pem;
+use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::document::{Document, Form as _, Scope as DocumentScope, Written};
+use crate::domain::fold::{self, Fold};
+use crate::domain::gbcs::{Authentication, Frame};
+use crate::domain::intake::{self, Context, Submission};
+use crate::domain::ledger::entry::{
+    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, SignatureRecord, Stopped,
+};
+use crate::domain::ledger::merkle::{self, Frontier};
+use crate::domain::ledger::proof::Proof;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TemplateName};
+use crate::domain::policy::adoption::Adoption;
+use crate::domain::policy::facts::{Wanted, WantedForm};
+use crate::domain::policy::{self, Activation, Policy};
+use crate::pipeline::{self, Job, News, Request, WantedSet};
+use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
+use crate::store::{Reader, Staging, StoreError};
+
+pub use make::make;
+
+/// For how long a key stays active at most. No official reference: a night and a shift.
+pub const ACTIVATION_MS_MAX: i64 = 12 * 3_600_000;
+
+/// Pieces of an answer that may wait for a slow reader.
+const PIECES_MAX: usize = 2;
+
+/// Octets of a streamed answer that go out together.
+const PIECE_LEN: usize = 256 * 1024;
+
+/// Signatures that are read at a time.
+const SIGNATURES_READ_MAX: usize = 1_000;
+
+/// Signatures that come with one document: a PMA has some dozen members.
+const SIGNATURES_MAX: usize = 64;
+
+/// The engine of the daemon.
+pub struct Daemon {
+    desk: Desk,
+    keys: Arc<Keys>,
+    clock: Arc<Clock>,
+    staging: Arc<Staging>,
+    /// A connection for short reads.
+    reader: Arc<Mutex<Box<dyn Reader + Send>>>,
+    /// Where further readers come from, for long answers.
+    state: std::path::PathBuf,
+    /// Why nothing more can be recorded.
+    failed: watch::Receiver<Option<String>>,
+    stopping: watch::Sender<bool>,
+    jobs: Mutex<JoinSet<()>>,
+    running: Arc<Mutex<BTreeSet<RequestId>>>,
+    /// What stands in the way of recording, until the ledger token is there.
+    not_ready: watch::Receiver<Option<String>>,
+}
+
+impl From<Closed> for Failure {
+    fn from(closed: Closed) -> Self {
+        Self::Stopped { why: closed.to_string() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSuchBlob { digest } => Self::NotFound { what: format!("blob {digest}") },
+            StoreError::NotStaged { digest } => Self::malformed(
+                "devices",
+                "the SHA-256 of a list that was uploaded",
+                &digest.to_string(),
+                "Upload it again; what waits too long is dropped.",
+            ),
+            StoreError::Staging(error) => Self::TooMany { what: error.to_string(), retry_after_s: 600 },
+            other => Self::Internal { what: other.to_string() },
+        }
+    }
+}
+
+/// What an ask answers: done, or why not.
+type Answer<R> = Result<R, Failure>;
+
+impl Daemon {
+    /// Asks the recorder something that changes nothing.
+    async fn read<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
+    ) -> Answer<R> {
+        Ok(self.desk.record(ask).await?.into_inner())
+    }
+
+    /// Asks the recorder something that is recorded, once there is a ledger token to sign checkpoints.
+    async fn change<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Recorder) -> Result<Answer<R>, CannotRecord> + Send + 'static,
+    ) -> Answer<R> {
+        if *self.stopping.borrow() {
+            return Err(Failure::Unavailable {
+                why: "smkid is stopping".into(),
+                remedy: "Ask again once it runs".into(),
+            });
+        }
+        if let Some(why) = &*self.not_ready.borrow() {
+            let remedy = "Reads are answered; `smkictl status` says when it can record again".to_owned();
+            return Err(Failure::Unavailable { why: why.clone(), remedy });
+        }
+        self.desk.record(ask).await?.into_inner()
+    }
+
+    /// A short read, where one may wait.
+    async fn look<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn Reader) -> Result<R, StoreError> + Send + 'static,
+    ) -> Answer<R> {
+        let reader = Arc::clone(&self.reader);
+        let looked = tokio::task::spawn_blocking(move || {
+            let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            look(&**reader)
+        });
+        Ok(looked.await.map_err(|error| Failure::Internal { what: error.to_string() })??)
+    }
+
+    /// A long answer, piece by piece, from a reader of its own.
+    fn stream(
+        &self,
+        produce: impl FnOnce(&dyn Reader, &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError>
+        + Send
+        + 'static,
+    ) -> Answer<Octets> {
+        let reader = crate::store::sqlite::SqliteReader::open(&self.state)?;
+        let (pieces, octets) = mpsc::channel(PIECES_MAX);
+        tokio::task::spawn_blocking(move || {
+            let mut piece = Vec::with_capacity(PIECE_LEN);
+            let mut emit = |octets: &[u8]| {
+                piece.extend_from_slice(octets);
+                if piece.len() < PIECE_LEN {
+                    return ControlFlow::Continue(());
+                }
+                let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_LEN));
+                match pieces.blocking_send(Ok(Bytes::from(full))) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            };
+            let produced = produce(&reader, &mut emit);
+            let last = match produced {
+                Ok(()) => Ok(Bytes::from(piece)),
+                Err(error) => Err(error.into()),
+            };
+            // Whoever asked may have gone away.
+            let _ = pieces.blocking_send(last);
+        });
+        Ok(octets)
+    }
+
+    /// Begins a job that was accepted, and turns its news into lines.
+    fn begin(&self, request: RequestId, job: Job, key: &KeyLabel) -> Answer<Octets> {
+        let token = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
+            why: format!("key {key} is locked"),
+            remedy: "Activate it, then ask again with the same request id".into(),
+        })?;
+        let (news, heard) = mpsc::channel(PIECES_MAX);
+        let (pieces, octets) = mpsc::channel(PIECES_MAX);
+        let (desk, stopping, running) = (self.desk.clone(), self.stopping.subscribe(), Arc::clone(&self.running));
+        running.lock().unwrap_or_else(PoisonError::into_inner).insert(request);
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        while jobs.try_join_next().is_some() {}
+        jobs.spawn(async move {
+            let run = pipeline::run(&desk, token, job, news, stopping);
+            let ((), ran) = tokio::join!(answers::lines(heard, pieces.clone()), run);
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
+            if let Err(closed) = ran {
+                let _ = pieces.send(Err(closed.into())).await;
+            }
+        });
+        Ok(octets)
+    }
+
+    async fn accept(&self, request: Request) -> Answer<Octets> {
+        let id = request.id;
+        let accepted = self.change(move |recorder| {
+            let determination = request.determination;
+            Ok(match pipeline::accept(recorder, request)? {
+                Ok(job) => {
+                    let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
+                    match key {
+                        Some((key, _)) => Ok((job, key)),
+                        None => Err(Failure::Internal { what: "an accepted request has no key".into() }),
+                    }
+                }
+                Err((reasons, entry)) => Err(Failure::Refused { reasons, entry }),
+            })
+        });
+        let (job, key) = accepted.await?;
+        self.begin(id, job, &key)
+    }
+}
+
+/// Refuses a change and records it.
+fn refused<R>(
+    recorder: &mut Recorder,
+    by: &Actor,
+    operation: &str,
+    asked: Digest,
+    about: (Option<IncidentId>, Option<DeterminationId>),
+    reasons: Vec<Reason>,
+) -> Result<Answer<R>, CannotRecord> {
+    let (incident, determination) = about;
+    let refused = Refused {
+        operation: operation.into(),
+        incident,
+        determination,
+        request: None,
+        device: None,
+        asked,
+        reasons: reasons.clone(),
+    };
+    let entry = recorder.refuse(by, refused)?;
+    Ok(Err(Failure::Refused { reasons, entry }))
+}
+
+fn reason(rule: &str, text: String) -> Reason {
+    Reason { rule: rule.into(), text: text.into() }
+}
+
+/// The RFC 6962 tree over a device list's lines.
+struct Lines(Frontier);
+
+impl LineTree for Lines {
+    fn push(&mut self, line: &[u8]) {
+        self.0.push(merkle::leaf_hash(line));
+    }
+    fn root(self) -> Digest {
+        self.0.root()
+    }
+}
+
+/// Reads a device list that waits, for the templates of a document.
+fn count_devices<'a>(
+    staging: &Staging,
+    list: Digest,
+    templates: impl IntoIterator<Item = &'a TemplateName>,
+    devices_max: u64,
+) -> Result<crate::domain::determination::document::DeviceList, String> {
+    use std::io::Read as _;
+    let absent = || format!("device list {list} was not uploaded, or waited too long; upload it again");
+    let mut file = staging.open_staged(list).map_err(|error| error.to_string())?.ok_or_else(absent)?;
+    let mut reader = DeviceListReader::new(templates, devices_max, Lines(Frontier::new()));
+    let mut piece = vec![0; PIECE_LEN];
+    loop {
+        let len = file.read(&mut piece).map_err(|error| error.to_string())?;
+        if len == 0 || reader.is_refused() {
+            break;
+        }
+        reader.feed(&piece[..len], |_| {});
+    }
+    reader.finish().map_err(|faults| format!("device list {list}: {faults}"))
+}
+
+/// A document of any type that somebody signed, read.
+enum Delivered {
+    Pma(Document),
+    Policy(Box<Written<Adoption>>),
+}
+
+fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
+    let adoption = Written::<Adoption>::read(octets);
+    match Document::read(octets) {
+        Ok(document) => Ok(Delivered::Pma(document)),
+        Err(faults) => match adoption {
+            Ok(adoption) => Ok(Delivered::Policy(Box::new(adoption))),
+            // Which of the two readings was meant, the type says.
+            Err(others) if octets_name_adoption(octets) => Err(intake::unreadable(&others)),
+            Err(_) => Err(intake::unreadable(&faults)),
+        },
+    }
+}
+
+fn octets_name_adoption(octets: &[u8]) -> bool {
+    let kind = Adoption::TYPE.as_bytes();
+    octets.windows(kind.len()).any(|window| window == kind)
+}
+
+/// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records.
+fn record_document(
+    recorder: &mut Recorder,
+    by: &Actor,
+    keys: &Keys,
+    staging: &Staging,
+    sent: wire::Document,
+) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
+    let wire::Document { document, signatures, devices, policy_files } = sent;
+    let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
+    let sha256 = Digest::of(&octets);
+    let delivered = match read_document(&octets) {
+        Ok(delivered) => delivered,
+        Err(reasons) => return refused(recorder, by, "document-record", sha256, (None, None), reasons),
+    };
+    let scope: Option<DocumentScope<'_>> = match &delivered {
+        Delivered::Pma(Document::Determination(determination)) => determination.form().scope(),
+        Delivered::Pma(Document::Schedule(schedule)) => Some(schedule.form().scope()),
+        Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) | Delivered::Policy(_) => None,
+    };
+    let mut reasons = Vec::new();
+    let mut counted = None;
+    if let Some(list) = devices {
+        let names = scope.iter().flat_map(|scope| scope.templates.iter().map(|template| &template.name));
+        let most = recorder.fold().policy().map_or(0, |adopted| adopted.policy.limits().devices_max);
+        match count_devices(staging, list, names, most) {
+            Ok(list) => counted = Some(list),
+            Err(text) => reasons.push(reason("devices", text)),
+        }
+    }
+    let submission = Submission { signatures: &p7s, devices: counted };
+    let at = recorder.moment().at;
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at };
+    let mut files = policy::Files::new();
+    let (event, about) = match &delivered {
+        Delivered::Pma(Document::Determination(document)) => {
+            let about = (Some(document.form().incident.clone()), Some(document.form().id));
+            (intake::determination(&context, document, &submission).map(Event::DeterminationRecorded), about)
+        }
+        Delivered::Pma(Document::Schedule(document)) => {
+            let about = (None, Some(document.form().determination));
+            (intake::schedule(&context, document, &submission).map(Event::ScheduleRecorded), about)
+        }
+        Delivered::Pma(Document::Withdrawal(document)) => {
+            let about = (None, Some(document.form().determination));
+            (intake::withdrawal(&context, document, &submission).map(Event::DeterminationWithdrawn), about)
+        }
+        Delivered::Pma(Document::Suspension(document)) => {
+            let about = (None, Some(document.form().determination));
+            (intake::suspension(&context, document, &submission).map(Event::DeterminationSuspended), about)
+        }
+        Delivered::Policy(document) => {
+            files = policy_files.unwrap_or_default().into_iter().map(|(path, octets)| (path, octets.0)).collect();
+            let adopted = match Policy::parse(&files) {
+                Ok(new) => intake::policy(&context, document, &new, &submission),
+                Err(faults) => Err(faults.iter().map(|fault| reason("policy", fault.to_string())).collect()),
+            };
+            (adopted.map(Event::PolicyAdopted), (None, None))
+        }
+    };
+    let event = match event {
+        Ok(event) if reasons.is_empty() => event,
+        Ok(_) => return refused(recorder, by, "document-record", sha256, about, reasons),
+        Err(further) => {
+            reasons.extend(further);
+            return refused(recorder, by, "document-record", sha256, about, reasons);
+        }
+    };
+    // What ends or pauses a determination takes effect before the next C_Sign: the fence stands before it is recorded.
+    if ends_something(&event, &delivered) {
+        keys.fence();
+    }
+    let signers = signers_of(&event);
+    recorder.queue_blob(octets);
+    for octets in p7s.into_iter().filter(|octets| signers.iter().any(|signer| signer.p7s == Digest::of(octets))) {
+        recorder.queue_blob(octets);
+    }
+    if !files.is_empty() {
+        fold::book::policy_blobs(&files).into_iter().for_each(|octets| {
+            recorder.queue_blob(octets);
+        });
+    }
+    if let Some(list) = devices.filter(|_| scope.is_some()) {
+        recorder.queue_staged(list);
+    }
+    let kind = event.kind().to_owned();
+    let entry = recorder.queue(by, event)?;
+    Ok(Ok(wire::DocumentRecorded {
+        entry,
+        sha256,
+        kind,
+        signers: signers.into_iter().map(|signer| signer.person).collect(),
+        determination: about.1,
+    }))
+}
+
+/// Whether recording this ends or pauses what may be under way.
+fn ends_something(event: &Event, delivered: &Delivered) -> bool {
+    match delivered {
+        Delivered::Pma(Document::Determination(determination)) => determination.form().supersedes.is_some(),
+        Delivered::Pma(Document::Schedule(_)) => false,
+        Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
+        Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
+    }
+}
+
+fn signers_of(event: &Event) -> Vec<SignatureRecord> {
+    match event {
+        Event::DeterminationRecorded(entry) => entry.signatures.clone(),
+        Event::ScheduleRecorded(entry) => entry.signatures.clone(),
+        Event::DeterminationSuspended(entry) => entry.signatures.clone(),
+        Event::DeterminationWithdrawn(entry) => entry.signatures.clone(),
+        Event::PolicyAdopted(entry) => entry.signatures.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// Reads what is asked to be signed.
+fn wanted_of(scope: wire::Scope) -> Answer<WantedSet> {
+    Ok(match scope {
+        wire::Scope::Devices(wire::Devices::All) => WantedSet::All,
+        wire::Scope::Devices(wire::Devices::Listed(devices)) => WantedSet::These(
+            devices.into_iter().map(|ask| Wanted { device: ask.device, form: WantedForm::Device }).collect(),
+        ),
+        wire::Scope::PreCommands(commands) => {
+            let mut wanted = Vec::with_capacity(commands.len());
+            for (at, octets) in commands.into_iter().enumerate() {
+                let malformed = |found: String| {
+                    Failure::malformed(
+                        &format!("pre_commands[{at}]"),
+                        "a GBCS pre-command: DF to the last octet of the payload, no signature",
+                        &found,
+                        "`smkictl gbcs show` says what it is.",
+                    )
+                };
+                let frame = Frame::parse(&octets.0).map_err(|error| malformed(error.to_string()))?;
+                if frame.authentication != Authentication::PreCommand {
+                    return Err(malformed("a message with a signature or MAC".into()));
+                }
+                let device = DeviceId(frame.header.recipient);
+                wanted.push(Wanted { device, form: WantedForm::PreCommand(octets.0) });
+            }
+            WantedSet::These(wanted)
+        }
+    })
+}
+
+impl Engine for Daemon {
+    fn alive(&self) -> bool {
+        self.failed.borrow().is_none()
+    }
+
+    async fn cannot_record(&self) -> String {
+        let mut failed = self.failed.clone();
+        let why = failed.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+        match why {
+            Ok(why) => why,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&self, reason: &str) -> Result<(), Failure> {
+        // No new intents; what is with a token comes to its outcome.
+        self.stopping.send_replace(true);
+        let mut jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
+        while jobs.join_next().await.is_some() {}
+        let locked = self.keys.all_active();
+        for (key, token) in &locked {
+            self.keys.remove(key);
+            let token = token.clone();
+            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        }
+        if self.not_ready.borrow().is_some() {
+            return Ok(());
+        }
+        let reason = reason.to_owned();
+        let stopped = self.desk.record(move |recorder| {
+            for (key, _) in locked {
+                let reason = "smkid stops".into();
+                recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason }))?;
+            }
+            recorder.queue(&Actor::daemon(), Event::Stopped(Stopped { reason: reason.into() }))?;
+            Ok(())
+        });
+        stopped.await?.into_inner();
+        make::keep_head(&self.desk, &self.keys).await;
+        Ok(())
+    }
+
+    async fn turned_away(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        asked: Digest,
+        reason: Reason,
+    ) -> Result<Option<u64>, Failure> {
+        let actor = caller.actor();
+        self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let refused = Refused {
+                operation: operation.into(),
+                incident: None,
+                determination: None,
+                request: None,
+                device: None,
+                asked,
+                reasons: vec![reason],
+            };
+            recorder.refuse(&by, refused).map(Ok)
+        })
+        .await
+    }
+
+    async fn status(&self, _caller: &Caller) -> Result<wire::Status, Failure> {
+        let now = self.clock.now();
+        let keys = Arc::clone(&self.keys);
+        let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
+        let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, now, not_ready, stopping)));
+        status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })
+    }
+
+    async fn incident_open(&self, caller: &Caller, open: wire::IncidentOpen) -> Result<wire::Recorded, Failure> {
+        let actor = caller.actor();
+        let certificate = pem::certificate(&open.certificate_pem).map_err(|error| {
+            Failure::malformed(
+                "certificate_pem",
+                "one certificate in PEM",
+                &error.to_string(),
+                "Send the Compromised one.",
+            )
+        })?;
+        self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let wire::IncidentOpen { incident, certificate_pem, description } = open;
+            let asked = Digest::of(certificate_pem.as_bytes());
+            match intake::incident(recorder.fold(), &incident, certificate.octets(), &description) {
+                Ok(opened) => {
+                    recorder.queue_blob(certificate.octets().to_vec());
+                    Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::IncidentOpened(opened))? }))
+                }
+                Err(reasons) => refused(recorder, &by, "incident-open", asked, (Some(incident), None), reasons),
+            }
+        })
+        .await
+    }
+
+    async fn incident_list(&self, _caller: &Caller) -> Result<wire::Incidents, Failure> {
+        self.read(|recorder| Ok(answers::incidents(recorder.fold()))).await
+    }
+
+    async fn incident_show(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
+        let found = self.incident_list(_caller).await?.incidents.into_iter().find(|found| found.incident == incident);
+        found.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })
+    }
+
+    async fn incident_close(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        why: wire::Why,
+    ) -> Result<wire::Recorded, Failure> {
+        let actor = caller.actor();
+        let keys = Arc::clone(&self.keys);
+        self.change(move |recorder| {
+            let by = recorder.known(actor);
+            match recorder.fold().incidents().get(&incident).map(|facts| facts.closed.is_some()) {
+                None => Ok(Err(Failure::NotFound { what: format!("incident {incident}") })),
+                Some(true) => {
+                    let reasons = vec![reason("incident-closed", format!("incident {incident} is closed already"))];
+                    let asked = Digest::of(why.reason.as_bytes());
+                    refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons)
+                }
+                Some(false) => {
+                    keys.fence();
+                    let event = Event::IncidentClosed(IncidentClosed { incident, reason: why.reason.into() });
+                    Ok(Ok(wire::Recorded { entry: recorder.queue(&by, event)? }))
+                }
+            }
+        })
+        .await
+    }
+
+    async fn upload_devices(
+        &self,
+        caller: &Caller,
+        mut upload: Upload,
+        expected: Option<Digest>,
+    ) -> Result<wire::Stored, Failure> {
+        let at = self.clock.now().at;
+        let taken = |error: crate::store::StagingError| Failure::from(StoreError::from(error));
+        let mut staged = self.staging.begin(&caller.account, at, u64::MAX).map_err(taken)?;
+        while let Some(piece) = upload.next().await {
+            let piece = piece?;
+            let written = tokio::task::spawn_blocking(move || {
+                staged.write(&piece)?;
+                Ok::<_, crate::store::StagingError>(staged)
+            });
+            staged = written.await.map_err(|error| Failure::Internal { what: error.to_string() })?.map_err(taken)?;
+        }
+        let (sha256, len) = staged.finish().map_err(taken)?;
+        match expected.filter(|expected| *expected != sha256) {
+            None => Ok(wire::Stored { sha256, len }),
+            Some(expected) => Err(Failure::malformed(
+                "body",
+                &format!("octets of SHA-256 {expected}, as announced"),
+                &sha256.to_string(),
+                "Send it again.",
+            )),
+        }
+    }
+
+    async fn document_record(
+        &self,
+        caller: &Caller,
+        document: wire::Document,
+    ) -> Result<wire::DocumentRecorded, Failure> {
+        if document.signatures.len() > SIGNATURES_MAX {
+            let found = document.signatures.len().to_string();
+            let expected = format!("at most {SIGNATURES_MAX} signatures");
+            return Err(Failure::malformed("signatures", &expected, &found, "Send each member's signature once."));
+        }
+        let actor = caller.actor();
+        let (keys, staging) = (Arc::clone(&self.keys), Arc::clone(&self.staging));
+        self.change(move |recorder| {
+            let by = recorder.known(actor);
+            record_document(recorder, &by, &keys, &staging, document)
+        })
+        .await
+    }
+
+    async fn determination_list(&self, _caller: &Caller) -> Result<wire::Determinations, Failure> {
+        self.read(|recorder| answers::determinations(recorder)).await
+    }
+
+    async fn determination_show(
+        &self,
+        caller: &Caller,
+        determination: DeterminationId,
+    ) -> Result<wire::Determination, Failure> {
+        let all = self.determination_list(caller).await?.determinations;
+        let found = all.into_iter().find(|found| found.determination == determination);
+        found.ok_or_else(|| Failure::NotFound { what: format!("determination {determination}") })
+    }
+
+    async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {
+        let found = self.read(|recorder| answers::policy(recorder)).await?;
+        found.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
+    }
+
+    async fn key_activate(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
+        let actor = caller.actor();
+        let asked = Digest::of(key.as_str().as_bytes());
+        let label = key.clone();
+        let checked = self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let fold = recorder.fold();
+            let Some(facts) = fold.keys().get(&label).cloned() else {
+                return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
+            };
+            let of_policy = fold.policy().and_then(|adopted| adopted.policy.key(&label)).map(|key| key.activation);
+            let reasons = match (facts.record.use_, of_policy) {
+                (KeyUse::Ledger, _) => {
+                    vec![reason("key-use", format!("key {label} signs checkpoints; it is active while smkid runs"))]
+                }
+                (KeyUse::Recovery | KeyUse::Contingency, Some(Activation::Stored)) => Vec::new(),
+                (KeyUse::Recovery | KeyUse::Contingency, Some(Activation::Custodians) | None) => {
+                    let error = ActivationError::Custodians { key: label.clone() };
+                    vec![reason("activation", error.to_string())]
+                }
+            };
+            if reasons.is_empty() {
+                return Ok(Ok((by, facts, fold.clone())));
+            }
+            refused(recorder, &by, "key-activate", asked, (None, None), reasons)
+        });
+        let (by, facts, fold): (Actor, _, Fold) = checked.await?;
+        if self.keys.active(&key).is_none() {
+            let keys = Arc::clone(&self.keys);
+            let started = tokio::task::spawn_blocking(move || keys.start(&facts, &fold)).await;
+            let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
+            let (token, report) = started.map_err(|error| Failure::Unavailable {
+                why: error.to_string(),
+                remedy: "The key stays locked".into(),
+            })?;
+            self.keys.insert(key.clone(), token);
+            for warning in report.warnings {
+                tracing::warn!(key = %key, "{warning}");
+            }
+        }
+        let keys = Arc::clone(&self.keys);
+        let changed = self.change(move |recorder| {
+            let record = recorder.fold().keys().get(&key).map(|facts| facts.record.clone());
+            let Some(record) = record else { return Ok(Err(Failure::NotFound { what: format!("key {key}") })) };
+            let until = Some(recorder.moment().at.plus_ms(ACTIVATION_MS_MAX));
+            let event = KeyActivated { key: key.clone(), token: record.token, serial: record.serial, until };
+            let entry = recorder.queue(&by, Event::KeyActivated(event))?;
+            Ok(match answers::key_state(recorder, &keys, &key) {
+                Some(key) => Ok(wire::KeyChanged { entry, key }),
+                None => Err(Failure::NotFound { what: format!("key {key}") }),
+            })
+        });
+        changed.await
+    }
+
+    async fn key_lock(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
+        let actor = caller.actor();
+        let keys = Arc::clone(&self.keys);
+        let label = key.clone();
+        let token = self.keys.active(&key);
+        let changed = self.change(move |recorder| {
+            let by = recorder.known(actor);
+            if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
+                return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
+            }
+            keys.fence();
+            keys.remove(&label);
+            let event = KeyLocked { key: label.clone(), reason: "on demand".into() };
+            let entry = recorder.queue(&by, Event::KeyLocked(event))?;
+            Ok(match answers::key_state(recorder, &keys, &label) {
+                Some(key) => Ok(wire::KeyChanged { entry, key }),
+                None => Err(Failure::NotFound { what: format!("key {label}") }),
+            })
+        });
+        let changed = changed.await?;
+        if let Some(token) = token {
+            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        }
+        Ok(changed)
+    }
+
+    async fn recovery_sign(&self, caller: &Caller, sign: wire::RecoverySign) -> Result<Octets, Failure> {
+        let asked = answers::digest_of(&sign)?;
+        let (id, determination) = (sign.request, sign.determination);
+        let scope = sign.into_scope().ok_or_else(|| {
+            Failure::malformed("body", "either devices or pre_commands", "both or neither", "Send one of the two.")
+        })?;
+        let wanted = wanted_of(scope)?;
+        self.accept(Request { by: caller.actor(), id, asked, determination, wanted }).await
+    }
+
+    async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
+        let found = self.look(move |reader| answers::request(reader, request, running)).await?;
+        found.ok_or_else(|| Failure::NotFound { what: format!("request {request}") })
+    }
+
+    async fn recovery_unknowns(&self, _caller: &Caller, of: wire::UnknownsOf) -> Result<wire::Unknowns, Failure> {
+        let determination = of.determination;
+        let key = self.read(move |recorder| {
+            Ok(recorder.fold().determinations().get(&determination).map(|facts| facts.key.clone()))
+        });
+        match key.await? {
+            None => Err(Failure::NotFound { what: format!("determination {determination}") }),
+            Some(None) => Ok(wire::Unknowns { unknowns: Vec::new() }),
+            Some(Some((key, _))) => self.look(move |reader| answers::unknowns(reader, &key, determination)).await,
+        }
+    }
+
+    async fn recovery_settle(&self, caller: &Caller, settle: wire::RecoverySettle) -> Result<Octets, Failure> {
+        let asked = answers::digest_of(&settle)?;
+        let wire::RecoverySettle { request, determination, devices, action, reason } = settle;
+        let devices = match devices {
+            wire::Devices::All => None,
+            wire::Devices::Listed(devices) => Some(devices.into_iter().map(|ask| ask.device).collect::<Vec<_>>()),
+        };
+        match action {
+            wire::SettleAction::Retry => {
+                let wanted = devices.map_or(WantedSet::Unknowns, |devices| {
+                    let again = |device| Wanted { device, form: WantedForm::Retry };
+                    WantedSet::These(devices.into_iter().map(again).collect())
+                });
+                self.accept(Request { by: caller.actor(), id: request, asked, determination, wanted }).await
+            }
+            wire::SettleAction::Leave => {
+                let actor = caller.actor();
+                let told = self
+                    .change(move |recorder| pipeline::leave(recorder, actor, determination, devices, &reason).map(Ok));
+                let told = told.await?;
+                let (news, heard) = mpsc::channel(1);
+                let (pieces, octets) = mpsc::channel(PIECES_MAX);
+                tokio::spawn(async move {
+                    let _ = news.send(News::Devices(told)).await;
+                });
+                tokio::spawn(answers::lines(heard, pieces));
+                Ok(octets)
+            }
+        }
+    }
+
+    async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {
+        let actor = caller.actor();
+        let clock = Arc::clone(&self.clock);
+        self.change(move |recorder| {
+            let by = recorder.known(actor);
+            if !clock.accept() {
+                let text = "the clock stands before the last entry; set it right, then accept it".to_owned();
+                let asked = Digest::of(why.reason.as_bytes());
+                return refused(recorder, &by, "clock-accept", asked, (None, None), vec![reason("clock", text)]);
+            }
+            let event = Event::ClockAccepted(ClockAccepted { reason: why.reason.into() });
+            Ok(Ok(wire::Recorded { entry: recorder.queue(&by, event)? }))
+        })
+        .await
+    }
+
+    async fn ledger_checkpoint(&self, _caller: &Caller) -> Result<String, Failure> {
+        let newest = self.look(|reader| reader.latest_checkpoint()).await?;
+        let newest = newest.ok_or_else(|| Failure::NotFound { what: "a checkpoint".into() })?;
+        String::from_utf8(newest.note).map_err(|error| Failure::Internal { what: error.to_string() })
+    }
+
+    async fn ledger_checkpoints(&self, _caller: &Caller) -> Result<wire::Checkpoints, Failure> {
+        self.look(|reader| {
+            let all = reader.checkpoints(0, usize::MAX)?;
+            let notes = all.into_iter().map(|checkpoint| String::from_utf8_lossy(&checkpoint.note).into_owned());
+            Ok(wire::Checkpoints { checkpoints: notes.collect() })
+        })
+        .await
+    }
+
+    async fn ledger_leaves(&self, _caller: &Caller, range: wire::LeafRange) -> Result<Octets, Failure> {
+        let size = self.look(|reader| reader.head()).await?.size;
+        let (from, until) = (range.from.min(size), range.until.min(size));
+        self.stream(move |reader, emit| {
+            reader.leaves(from..until.max(from), &mut |leaf| {
+                let len = u16::try_from(leaf.octets.len()).expect("a leaf has at most 65,535 octets").to_be_bytes();
+                if emit(&len).is_break() { ControlFlow::Break(()) } else { emit(leaf.octets) }
+            })
+        })
+    }
+
+    async fn ledger_signatures(&self, _caller: &Caller, range: wire::LeafRange) -> Result<Octets, Failure> {
+        self.stream(move |reader, emit| {
+            let mut from = range.from;
+            loop {
+                let page = reader.released_from(from, SIGNATURES_READ_MAX)?;
+                let Some((last, _)) = page.last() else { return Ok(()) };
+                from = last + 1;
+                for (intent, octets) in page.iter().take_while(|(intent, _)| *intent < range.until) {
+                    if emit(&intent.to_be_bytes()).is_break() || emit(octets).is_break() {
+                        return Ok(());
+                    }
+                }
+                if from >= range.until {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    async fn ledger_entries(&self, _caller: &Caller, of: wire::EntriesOf) -> Result<wire::Entries, Failure> {
+        self.look(move |reader| answers::entries(reader, &of)).await
+    }
+
+    async fn ledger_proof(&self, _caller: &Caller, index: u64) -> Result<String, Failure> {
+        let proof = self.look(move |reader| {
+            let Some(newest) = reader.latest_checkpoint()?.filter(|newest| index < newest.head.size) else {
+                return Ok(None);
+            };
+            let path = reader.inclusion_path(index, newest.head.size)?;
+            Ok(Some(Proof { index, path, checkpoint: newest.note }))
+        });
+        let proof =
+            proof.await?.ok_or_else(|| Failure::NotFound { what: format!("entry {index} under a checkpoint") })?;
+        String::from_utf8(proof.to_octets()).map_err(|error| Failure::Internal { what: error.to_string() })
+    }
+
+    async fn ledger_blobs(&self, _caller: &Caller) -> Result<wire::Blobs, Failure> {
+        self.look(answers::blobs).await
+    }
+
+    async fn ledger_blob(&self, _caller: &Caller, sha256: Digest) -> Result<Octets, Failure> {
+        self.look(move |reader| match reader.blob_len(sha256)? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::NoSuchBlob { digest: sha256 }),
+        })
+        .await?;
+        self.stream(move |reader, emit| {
+            let mut blob = reader.open_blob(sha256)?;
+            let mut piece = vec![0; PIECE_LEN];
+            loop {
+                let len = blob.read(&mut piece).map_err(|error| StoreError::File {
+                    doing: "read",
+                    path: format!("blob {sha256}").into(),
+                    source: error,
+                })?;
+                if len == 0 || emit(&piece[..len]).is_break() {
+                    return Ok(());
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! Shell: what the engine says: state and ledger in the words of the API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use axum::body::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::super::clock::Now;
+use super::super::keys::Keys;
+use super::make::Pieces;
+use crate::api::failure::Failure;
+use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, Summary, SummaryLine};
+use crate::domain::fold::{Blobs as _, Fold, book};
+use crate::domain::ledger::entry::{Entry, Event, SignResult};
+use crate::domain::names::{DeterminationId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeterminationFacts, IntentState, KeyFacts};
+use crate::domain::time::Timestamp;
+use crate::hsm::Condition;
+use crate::pipeline::{News, Told, ToldOutcome};
+use crate::recorder::{CannotRecord, Recorder};
+use crate::store::{Reader, StoreError};
+
+/// Unknowns that one listing answers: a worker that dies leaves some hundred.
+const UNKNOWNS_MAX: usize = 10_000;
+
+/// SHA-256 of a request, by which the same id with other contents is told.
+pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
+    let octets = serde_json::to_vec(asked).map_err(|error| Failure::Internal { what: error.to_string() })?;
+    Ok(Digest::of(&octets))
+}
+
+/// Turns the news of a job into lines, and ends with the summary that says the answer is whole.
+pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: Pieces) {
+    let mut summary = Summary::default();
+    while let Some(news) = news.recv().await {
+        let mut piece = Vec::new();
+        match news {
+            News::Devices(told) => {
+                for told in told {
+                    let item = item(told);
+                    summary.intents += u64::from(item.intent.is_some());
+                    summary.count(item.outcome);
+                    item.append_line(&mut piece);
+                }
+            }
+            News::Stopped(reasons) => {
+                let _ = pieces.send(Err(Failure::Refused { reasons, entry: None })).await;
+                return;
+            }
+        }
+        if pieces.send(Ok(Bytes::from(piece))).await.is_err() {
+            // Nobody listens: the job hears it by its closed channel.
+            return;
+        }
+    }
+    let mut last = Vec::new();
+    SummaryLine { summary }.append_line(&mut last);
+    let _ = pieces.send(Ok(Bytes::from(last))).await;
+}
+
+fn item(told: Told) -> Item {
+    let Told { device, template, counter, intent, outcome } = told;
+    let why = |rule: &str, text: String| vec![super::reason(rule, text)];
+    let (outcome, command, reasons) = match outcome {
+        ToldOutcome::Signed(command) => (ItemOutcome::Signed, Some(Base64(command)), Vec::new()),
+        ToldOutcome::Withheld(reasons) => (ItemOutcome::Withheld, None, reasons),
+        ToldOutcome::Failed(text) => (ItemOutcome::Failed, None, why("hsm", text)),
+        ToldOutcome::NotSigned(text) => (ItemOutcome::NotSigned, None, why("hsm", text)),
+        ToldOutcome::Unknown(text) => (ItemOutcome::Unknown, None, why("hsm", text)),
+        ToldOutcome::Left => (ItemOutcome::Left, None, Vec::new()),
+        ToldOutcome::Refused(reasons) => (ItemOutcome::Refused, None, reasons),
+    };
+    Item { device, template, counter, outcome, command, intent, reasons }
+}
+
+pub(super) fn status(
+    recorder: &Recorder,
+    keys: &Keys,
+    now: Now,
+    not_ready: Option<String>,
+    stopping: bool,
+) -> Option<wire::Status> {
+    let fold = recorder.fold();
+    let (genesis, hash) = fold.genesis()?;
+    let durable = recorder.durable();
+    let state = match (&not_ready, stopping) {
+        (_, true) => wire::ServiceState::Stopping,
+        (Some(_), false) => wire::ServiceState::ReadOnly,
+        (None, false) => wire::ServiceState::Ready,
+    };
+    let mut problems: Vec<wire::Trouble> = not_ready
+        .map(|what| wire::Trouble {
+            what,
+            remedy: "Insert the ledger token, or check [ledger] and its [[token]]".into(),
+        })
+        .into_iter()
+        .collect();
+    if fold.clock_untrusted() {
+        let what = "the clock jumped; nothing is signed".to_owned();
+        problems
+            .push(wire::Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
+    }
+    let in_force = |facts: &&DeterminationFacts| standing(facts, now.at) == Standing::InForce;
+    Some(wire::Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        purpose: genesis.purpose,
+        origin: genesis.origin.clone(),
+        genesis: hash,
+        state,
+        problems,
+        clock: wire::Clock { now: now.at, state: now.state },
+        ledger: wire::Head { size: durable.size, root: durable.root },
+        policy: fold
+            .policy()
+            .map(|adopted| wire::PolicyHead { sequence: adopted.sequence.into(), sha256: adopted.digest }),
+        keys: fold.keys().values().map(|facts| state_of(facts, fold, keys, now.at)).collect(),
+        incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
+        determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
+        unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
+    })
+}
+
+pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<wire::KeyState> {
+    let facts = recorder.fold().keys().get(key)?;
+    Some(state_of(facts, recorder.fold(), keys, recorder.moment().at))
+}
+
+fn state_of(facts: &KeyFacts, _fold: &Fold, keys: &Keys, at: Timestamp) -> wire::KeyState {
+    let trouble = keys.active(&facts.record.label).and_then(|token| match token.condition() {
+        Condition::Up => None,
+        Condition::Down(error) => {
+            Some(wire::Trouble { what: error.to_string(), remedy: "Its worker is brought back by itself".into() })
+        }
+        Condition::Locked(error) => Some(wire::Trouble {
+            what: error.to_string(),
+            remedy: "Activate the key again, once that is mended".into(),
+        }),
+    });
+    wire::KeyState {
+        key: facts.record.label.clone(),
+        use_: facts.record.use_,
+        token: facts.record.token.clone(),
+        active: facts.is_active(at) && trouble.is_none(),
+        until: facts.active.flatten(),
+        trouble,
+    }
+}
+
+pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
+    let of = |facts: &crate::domain::policy::facts::IncidentFacts| wire::Incident {
+        incident: facts.id.clone(),
+        compromised: facts.compromised.clone(),
+        description: facts.description.to_string(),
+        opened: facts.opened_at,
+        closed: facts.closed_at,
+        determinations: fold
+            .determinations()
+            .values()
+            .filter(|determination| determination.incident == facts.id)
+            .map(|determination| determination.id)
+            .collect(),
+    };
+    wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
+}
+
+fn standing(facts: &DeterminationFacts, at: Timestamp) -> Standing {
+    if facts.withdrawn {
+        Standing::Withdrawn
+    } else if facts.superseded_by.is_some() {
+        Standing::Superseded
+    } else if facts.dropped_by_policy.is_some() {
+        Standing::NotCarriedOver
+    } else if !facts.execute {
+        Standing::NotExecute
+    } else if at >= facts.window.until {
+        Standing::Expired
+    } else if facts.suspended_until.is_some_and(|until| at < until) {
+        Standing::Suspended
+    } else if at < facts.window.from {
+        Standing::NotYet
+    } else if facts.scope.is_none() {
+        Standing::AwaitsSchedule
+    } else {
+        Standing::InForce
+    }
+}
+
+pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations, CannotRecord> {
+    let at = recorder.moment().at;
+    let mut all = Vec::new();
+    for facts in recorder.fold().determinations().values() {
+        let tally = facts.tally;
+        all.push(wire::Determination {
+            determination: facts.id,
+            incident: facts.incident.clone(),
+            standing: standing(facts, at),
+            key: facts.key.as_ref().map(|(key, _)| key.clone()),
+            from: facts.window.from,
+            until: facts.window.until,
+            proposer: facts.proposer.clone(),
+            signers: facts.approvers.iter().cloned().collect(),
+            sha256: facts.document,
+            devices: facts.scope.as_ref().map(|scope| scope.device_list),
+            devices_count: facts.scope.as_ref().map(|scope| scope.devices),
+            entry: facts.recorded,
+            intents_max: facts.scope.as_ref().map(|scope| scope.intents_max),
+            done: Summary {
+                intents: facts.intents,
+                signed: tally.signed,
+                withheld: 0,
+                failed: tally.failed,
+                not_signed: tally.not_signed,
+                unknown: tally.unknown,
+                refused: 0,
+                left: tally.left,
+            },
+            document: Base64(recorder.blob(facts.document)?),
+        });
+    }
+    Ok(wire::Determinations { determinations: all })
+}
+
+pub(super) fn policy(recorder: &Recorder) -> Result<Option<wire::Policy>, CannotRecord> {
+    let Some(adopted) = recorder.fold().policy() else { return Ok(None) };
+    let files = book::policy_files(adopted.digest, recorder)?;
+    Ok(Some(wire::Policy {
+        sequence: adopted.sequence.into(),
+        sha256: adopted.digest,
+        purpose: adopted.policy.purpose(),
+        entry: adopted.entry,
+        files: files.into_iter().map(|(path, octets)| (path, Base64(octets))).collect(),
+    }))
+}
+
+fn entry_at(reader: &dyn Reader, index: u64) -> Result<Option<Entry>, StoreError> {
+    Ok(Entry::from_leaf(&reader.leaf(index)?).ok())
+}
+
+/// How far a request has come: its entries are those from its first batch on that belong to it.
+pub(super) fn request(
+    reader: &dyn Reader,
+    request: RequestId,
+    running: bool,
+) -> Result<Option<wire::RequestState>, StoreError> {
+    let Some(facts) = reader.request(request)? else { return Ok(None) };
+    let Some(Entry { at, event: Event::Batch(first), .. }) = entry_at(reader, facts.first_batch)? else {
+        return Ok(None);
+    };
+    let (mut batches, mut intents, mut done) = (BTreeSet::new(), BTreeSet::new(), Summary::default());
+    reader.leaves(facts.first_batch..reader.head()?.size, &mut |leaf| {
+        let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
+        match entry.event {
+            Event::Batch(batch) if batch.request == request => {
+                batches.insert(leaf.index);
+            }
+            Event::Intent(intent) if batches.contains(&intent.batch) => {
+                intents.insert(leaf.index);
+                done.intents += 1;
+            }
+            Event::Outcome(outcome) if intents.remove(&outcome.intent) => match outcome.result {
+                SignResult::Signed(_) => done.signed += 1,
+                SignResult::Failed(_) => done.failed += 1,
+                SignResult::NotSigned(_) => done.not_signed += 1,
+                SignResult::Unknown(_) => done.unknown += 1,
+            },
+            Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Some(wire::RequestState { request, determination: first.determination, at, running, done }))
+}
+
+pub(super) fn unknowns(
+    reader: &dyn Reader,
+    key: &KeyLabel,
+    determination: DeterminationId,
+) -> Result<wire::Unknowns, StoreError> {
+    let mut unknowns = Vec::new();
+    for (device, facts) in reader.devices_in(key, IntentState::Unknown, None, UNKNOWNS_MAX)? {
+        if facts.determination != determination {
+            continue;
+        }
+        let at = entry_at(reader, facts.intent)?.map_or(Timestamp::MIN, |entry| entry.at);
+        unknowns.push(wire::Unknown {
+            device,
+            template: facts.template,
+            counter: facts.counter,
+            intent: facts.intent,
+            attempt: facts.attempt,
+            at,
+        });
+    }
+    Ok(wire::Unknowns { unknowns })
+}
+
+pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire::Entries, StoreError> {
+    let size = reader.head()?.size;
+    let (from, until) = (of.from.unwrap_or(0).min(size), of.until.unwrap_or(size).min(size));
+    let mut about = About::new(of);
+    // Which batches and intents belong to what is asked for is known only from the beginning on.
+    let begin = if about.needs_context() { 0 } else { from };
+    let (mut entries, mut next) = (Vec::new(), None);
+    reader.leaves(begin..until.max(begin), &mut |leaf| {
+        let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
+        if !about.takes(leaf.index, &entry) || leaf.index < from {
+            return ControlFlow::Continue(());
+        }
+        if entries.len() == wire::Entries::COUNT_MAX {
+            next = Some(leaf.index);
+            return ControlFlow::Break(());
+        }
+        if let Some(entry) =
+            std::str::from_utf8(leaf.octets).ok().and_then(|text| RawValue::from_string(text.into()).ok())
+        {
+            entries.push(wire::EntryAt { index: leaf.index, entry });
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(wire::Entries { entries, next })
+}
+
+/// Which entries are asked for. Intents and outcomes name a batch and an intent, not the determination: what they belong to is
+/// kept while the ledger is read.
+struct About<'a> {
+    of: &'a wire::EntriesOf,
+    batches: BTreeSet<u64>,
+    intents: BTreeSet<u64>,
+}
+
+impl<'a> About<'a> {
+    fn new(of: &'a wire::EntriesOf) -> Self {
+        Self { of, batches: BTreeSet::new(), intents: BTreeSet::new() }
+    }
+
+    fn needs_context(&self) -> bool {
+        self.of.incident.is_some() || self.of.determination.is_some() || self.of.device.is_some()
+    }
+
+    fn takes(&mut self, index: u64, entry: &Entry) -> bool {
+        let ours = self.concerns(index, &entry.event);
+        ours && self.of.kind.as_ref().is_none_or(|kind| entry.event.kind() == kind)
+    }
+
+    fn concerns(&mut self, index: u64, event: &Event) -> bool {
+        if !self.needs_context() {
+            return true;
+        }
+        let of = self.of;
+        let incident = |id: &crate::domain::names::IncidentId| of.incident.as_ref() == Some(id);
+        let determination = |id: &DeterminationId| of.determination.as_ref() == Some(id);
+        match event {
+            Event::IncidentOpened(entry) => incident(&entry.incident),
+            Event::IncidentClosed(entry) => incident(&entry.incident),
+            Event::DeterminationRecorded(entry) => incident(&entry.incident) || determination(&entry.determination),
+            Event::ScheduleRecorded(entry) => determination(&entry.determination),
+            Event::DeterminationSuspended(entry) => determination(&entry.determination),
+            Event::DeterminationWithdrawn(entry) => determination(&entry.determination),
+            Event::Batch(entry) => {
+                let ours = incident(&entry.incident) || determination(&entry.determination);
+                if ours || of.device.is_some() {
+                    self.batches.insert(index);
+                }
+                ours
+            }
+            Event::Intent(entry) => {
+                let of_batch =
+                    of.incident.is_none() && of.determination.is_none() || self.batches.contains(&entry.batch);
+                let ours = of_batch && of.device.is_none_or(|device| device == entry.device);
+                if ours {
+                    self.intents.insert(index);
+                }
+                ours
+            }
+            Event::Outcome(entry) => self.intents.remove(&entry.intent),
+            Event::Released(entry) => determination(&entry.determination),
+            Event::Settled(entry) => determination(&entry.determination) || of.device == Some(entry.device),
+            Event::Refused(entry) => {
+                entry.incident.as_ref().is_some_and(incident)
+                    || entry.determination.as_ref().is_some_and(determination)
+                    || (of.device.is_some() && of.device == entry.device)
+            }
+            Event::Genesis(_)
+            | Event::PolicyAdopted(_)
+            | Event::CertificationIntent(_)
+            | Event::CertificateImported(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::KeyActivated(_)
+            | Event::KeyLocked(_)
+            | Event::RefusalsFolded(_)
+            | Event::ClockJumped(_)
+            | Event::ClockAccepted(_) => false,
+        }
+    }
+}
+
+/// Every document that an entry names.
+pub(super) fn blobs(reader: &dyn Reader) -> Result<wire::Blobs, StoreError> {
+    let mut named: BTreeMap<Digest, ()> = BTreeMap::new();
+    let mut policies = Vec::new();
+    reader.leaves(0..reader.head()?.size, &mut |leaf| {
+        if let Ok(entry) = Entry::from_leaf(leaf.octets) {
+            named.extend(entry.event.blobs().into_iter().map(|digest| (digest, ())));
+            if let Event::PolicyAdopted(adopted) = entry.event {
+                policies.push(adopted.policy);
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    for policy in policies {
+        let sums = crate::state::document(reader, policy).map_err(|_| StoreError::NoSuchBlob { digest: policy })?;
+        named.extend(book::sums(&sums).into_iter().map(|(_, digest)| (digest, ())));
+    }
+    Ok(wire::Blobs { blobs: named.into_keys().collect() })
+}

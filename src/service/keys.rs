@@ -1,0 +1,95 @@
+//! Shell: the keys that are active, and the tokens they are on.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::configuration::Configuration;
+use super::start::{self, StartFault};
+use crate::domain::fold::Fold;
+use crate::domain::names::KeyLabel;
+use crate::domain::policy::facts::KeyFacts;
+use crate::hsm::{Token, TokenReport};
+
+/// Why a key cannot be activated.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivationError {
+    /// The policy has Key Custodians activate it.
+    #[error(
+        "the policy has key {key} activated by Key Custodians, which this version cannot do yet; a stored PIN is for the ledger \
+         token, and for exercises"
+    )]
+    Custodians {
+        /// The key.
+        key: KeyLabel,
+    },
+    /// The token, or the way to it.
+    #[error(transparent)]
+    Token(#[from] StartFault),
+}
+
+/// The tokens by the names that policy and configuration give them, and the keys that are active.
+pub struct Keys {
+    configuration: Configuration,
+    active: Mutex<BTreeMap<KeyLabel, Token>>,
+    ledger: Mutex<Option<Token>>,
+}
+
+impl Keys {
+    /// Nothing is active yet.
+    pub fn new(configuration: Configuration) -> Self {
+        Self { configuration, active: Mutex::default(), ledger: Mutex::default() }
+    }
+
+    /// The ledger token, once it is there.
+    pub fn ledger(&self) -> Option<Token> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The ledger token is there.
+    pub fn set_ledger(&self, token: Token) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// The token of an active key.
+    pub fn active(&self, key: &KeyLabel) -> Option<Token> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Every active key and its token.
+    pub fn all_active(&self) -> Vec<(KeyLabel, Token)> {
+        self.lock().iter().map(|(key, token)| (key.clone(), token.clone())).collect()
+    }
+
+    /// From here on the key can be used.
+    pub fn insert(&self, key: KeyLabel, token: Token) {
+        self.lock().insert(key, token);
+    }
+
+    /// From here on it cannot. The token is the caller's to shut down.
+    pub fn remove(&self, key: &KeyLabel) -> Option<Token> {
+        self.lock().remove(key)
+    }
+
+    /// Stops everything at every token that is not yet begun. Whoever calls this on the recorder's thread knows, once it
+    /// returns, that no further C_Sign begins for what was submitted before.
+    pub fn fence(&self) {
+        let replies: Vec<_> = self.all_active().into_iter().map(|(_, token)| token.fence()).collect();
+        for reply in replies {
+            // A worker that does not answer is killed by its keeper, which stops it all the more.
+            let _ = reply.wait();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Token>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the worker of a key's token and logs in with the stored PIN, once. Waits: call it where one may.
+    pub fn start(&self, key: &KeyFacts, fold: &Fold) -> Result<(Token, TokenReport), ActivationError> {
+        let name = &key.record.token;
+        let settings = start::configured(&self.configuration, name)?;
+        let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
+        let pin = start::stored_pin(pin)?;
+        Ok(start::start_token(start::token_config(settings, None), pin, start::expectations(fold, name))?)
+    }
+}

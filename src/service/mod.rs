@@ -1,0 +1,333 @@
+//! Shell: `smkid`, from its arguments to its end. [`run`] is the order in which it starts and stops.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod configuration;
+pub mod engine;
+pub mod keys;
+pub mod notify;
+pub mod start;
+
+use std::future::Future;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::engine::Engine;
+use crate::api::listener::{ListenError, Listener};
+use configuration::Configuration;
+use notify::NotifyError;
+
+/// How long the engine may take to stop: the commands that are with a token, and one checkpoint. Less than systemd's 90 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The environment variable that says what is logged, such as `debug` or `smkid::hsm=trace`. Logs are not the audit.
+const LOG: &str = "SMKID_LOG";
+
+/// How the daemon ended. The numbers are those of sysexits(3) where one fits; `systemctl status` shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Stopped,
+    /// What it found forbids a start: no ledger, a rolled-back one, a socket in use.
+    RefusedToStart,
+    /// It could not record any more (`EX_IOERR`).
+    CannotRecord,
+    /// Its configuration is wrong (`EX_CONFIG`).
+    BadConfiguration,
+}
+
+impl End {
+    /// The exit status.
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Stopped => 0,
+            Self::RefusedToStart => 70,
+            Self::CannotRecord => 74,
+            Self::BadConfiguration => 78,
+        }
+    }
+}
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What was found forbids it.
+    #[error("{why}. {remedy}")]
+    Refused {
+        /// What was found.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The start itself could not be recorded.
+    #[error("cannot record: {why}. {remedy}")]
+    CannotRecord {
+        /// Why not.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// There is nothing to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The service manager passed something else than a socket.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+}
+
+impl StartError {
+    /// How the daemon ends by it.
+    pub const fn end(&self) -> End {
+        match self {
+            Self::CannotRecord { .. } => End::CannotRecord,
+            Self::Refused { .. } | Self::Listen(_) | Self::Notify(_) => End::RefusedToStart,
+        }
+    }
+}
+
+/// HSM-backed SMKI key management daemon.
+///
+/// Signs GBCS recovery commands only under a recorded determination of the SMKI PMA. It is asked through its Unix socket, by
+/// `smkictl`.
+#[derive(Parser)]
+#[command(
+    name = "smkid",
+    version,
+    after_help = "Example:\n  smkid check-config --config /etc/smkid/smkid.toml\n\n\
+    Exit status: 0 stopped when asked, 2 usage, 70 refused to start, 74 cannot record, 78 configuration"
+)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, global = true, value_name = "FILE", default_value = configuration::PATH)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reads the configuration, says all that is wrong with it, or shows each setting in effect and where it came from.
+    CheckConfig,
+    /// The process that holds one vendor's module; the daemon starts it.
+    #[command(hide = true)]
+    HsmWorker,
+}
+
+/// The whole program. `hsm_worker` is what the hidden subcommand does; `daemon` is [`daemon`] with the engine of this build.
+pub fn main(hsm_worker: impl FnOnce() -> ExitCode, daemon: impl FnOnce(&Path) -> End) -> ExitCode {
+    abort_on_panic();
+    let arguments = Arguments::parse();
+    let config = arguments.config.as_path();
+    match arguments.command {
+        Some(Command::HsmWorker) => hsm_worker(),
+        Some(Command::CheckConfig) => check_config(config).into(),
+        None => daemon(config).into(),
+    }
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(end.status())
+    }
+}
+
+/// A thread that panicked may have held a lock, a session or half a decision: the process ends and the start finds the truth
+/// in the ledger. A daemon that lives on with a dead part is worse than one that restarts.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
+fn check_config(path: &Path) -> End {
+    let mut stderr = io::stderr().lock();
+    match Configuration::read(path) {
+        Ok(configuration) => {
+            let mut stdout = io::stdout().lock();
+            for setting in &configuration.settings {
+                // Whoever closed the pipe has read enough.
+                if writeln!(stdout, "{setting}").is_err() {
+                    break;
+                }
+            }
+            for warning in configuration.warnings() {
+                let _ = writeln!(stderr, "warning: {warning}");
+            }
+            End::Stopped
+        }
+        Err(error) => {
+            let _ = writeln!(stderr, "{error}");
+            End::BadConfiguration
+        }
+    }
+}
+
+/// The daemon, with the configuration in the file at `path`. `make_engine` locks the state, resumes from the ledger and gives
+/// what answers requests.
+pub fn daemon<E, M, F>(path: &Path, make_engine: M) -> End
+where
+    E: Engine,
+    M: FnOnce(Configuration) -> F,
+    F: Future<Output = Result<Arc<E>, StartError>>,
+{
+    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+
+    let configuration = match Configuration::read(path) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            fatal(&error);
+            return End::BadConfiguration;
+        }
+    };
+    // PINs pass through this process: no core dump, no debugger of another account.
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps could not be forbidden");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            fatal(&format!("threads could not be started: {error}. Check TasksMax= and memory"));
+            return End::RefusedToStart;
+        }
+    };
+    let end = runtime.block_on(async {
+        match asked_to_stop() {
+            Ok(asked) => run(configuration, make_engine, asked).await,
+            Err(error) => {
+                fatal(&format!("signals cannot be awaited: {error}"));
+                End::RefusedToStart
+            }
+        }
+    });
+    // What is still blocked in a look-up or a write may not hold up the end.
+    runtime.shutdown_background();
+    end
+}
+
+fn fatal(error: &dyn std::fmt::Display) {
+    tracing::error!("{error}");
+}
+
+/// Says which signal came: SIGTERM of the service manager, SIGINT of a terminal.
+fn asked_to_stop() -> io::Result<impl Future<Output = &'static str>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+/// The life of the daemon, top to bottom. `asked_to_stop` resolves with the reason once somebody wants its end.
+pub async fn run<E, M, F>(
+    configuration: Configuration,
+    make_engine: M,
+    asked_to_stop: impl Future<Output = &'static str>,
+) -> End
+where
+    E: Engine,
+    M: FnOnce(Configuration) -> F,
+    F: Future<Output = Result<Arc<E>, StartError>>,
+{
+    let mut asked_to_stop = std::pin::pin!(asked_to_stop);
+    let (roles, upload_len_max) = (configuration.roles.clone(), configuration.limits.upload_quota_octets);
+    let (socket, group) = (configuration.socket.clone(), configuration.socket_group.clone());
+
+    // 1. The engine: lock the state, read and check the ledger, resume what was cut off, record the start. It comes first, so
+    //    that a second daemon on the same state fails at the lock and never touches the socket of the first.
+    let made = tokio::select! {
+        made = make_engine(configuration) => made,
+        reason = asked_to_stop.as_mut() => {
+            tracing::info!(reason, "stopped before the start was complete");
+            return End::Stopped;
+        }
+    };
+    let engine = match made {
+        Ok(engine) => engine,
+        Err(error) => return refused(&error),
+    };
+
+    // 2. The socket: passed by systemd, or made here. Nobody is answered before the engine knows where it stands.
+    let listener = match listener(&socket, group.as_deref()) {
+        Ok(listener) => listener,
+        Err(error) => {
+            if let Err(failure) = engine.stop("no socket to listen on").await {
+                fatal(&failure);
+            }
+            return refused(&error);
+        }
+    };
+
+    // 3. Serve, until asked to stop or unable to record.
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(listener.serve(Arc::clone(&engine), roles, upload_len_max, stopping));
+    notify::ready("answering requests");
+    tracing::info!("answering requests");
+    let watched = Arc::clone(&engine);
+    let watchdog = tokio::spawn(async move { notify::watch(|| watched.alive()).await });
+    let end = tokio::select! {
+        why = engine.cannot_record() => {
+            fatal(&format!("cannot record: {why}. Nothing more is signed or released. Free space or mend the disk, then start again"));
+            notify::stopping("cannot record");
+            End::CannotRecord
+        }
+        reason = asked_to_stop => {
+            tracing::info!(reason, "stopping");
+            notify::stopping("stopping");
+            end_of(&*engine, reason, &stop).await
+        }
+    };
+
+    // 4. Running answers get to their end, for a while; the socket is gone already.
+    stop.send_replace(true);
+    watchdog.abort();
+    if let Err(error) = serving.await {
+        tracing::warn!(%error, "the listener did not end by itself");
+    }
+    end
+}
+
+async fn end_of<E: Engine>(engine: &E, reason: &str, stop: &watch::Sender<bool>) -> End {
+    stop.send_replace(true);
+    match tokio::time::timeout(STOP_TIMEOUT, engine.stop(reason)).await {
+        Ok(Ok(())) => End::Stopped,
+        Ok(Err(failure)) => {
+            fatal(&failure);
+            End::CannotRecord
+        }
+        Err(_) => {
+            fatal(&format!("the engine did not stop within {} s; the next start resumes", STOP_TIMEOUT.as_secs()));
+            End::CannotRecord
+        }
+    }
+}
+
+fn listener(path: &Path, group: Option<&str>) -> Result<Listener, StartError> {
+    Ok(match notify::passed_socket()? {
+        Some(passed) => Listener::passed(passed)?,
+        None => Listener::bind(path, group)?,
+    })
+}
+
+fn refused(error: &StartError) -> End {
+    fatal(error);
+    notify::stopping("refused to start");
+    error.end()
+}

@@ -1,0 +1,550 @@
+//! An engine that keeps what it was asked and answers from its settings, and a daemon's socket in front of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use smkid::api::authenticate::Roles;
+use smkid::api::engine::{Caller, Engine, Octets, Upload};
+use smkid::api::failure::Failure;
+use smkid::api::listener::Listener;
+use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, Summary, SummaryLine};
+use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, Role};
+use smkid::domain::names::{
+    DeterminationId, DeviceId, Digest, Eui64, IncidentId, KeyLabel, KeyUse, Purpose, RequestId,
+};
+use smkid::domain::time::Timestamp;
+use tokio::sync::{mpsc, watch};
+
+/// The greatest upload of the fake daemon.
+pub const UPLOAD_LEN_MAX: u64 = 1024 * 1024;
+
+/// The document that cannot be read to its end.
+pub const CUT_SHA256: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What the fake does when asked to sign.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The number of Devices of the determination.
+    pub devices: u64,
+    /// What becomes of the n-th.
+    pub outcomes: fn(u64) -> ItemOutcome,
+    /// How the stream ends.
+    pub end: StreamEnd,
+    /// The octets of a command.
+    pub command_len: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// With its summary.
+    Whole,
+    /// Silently, before its summary.
+    Silent,
+    /// With a failure, before its summary.
+    Failing,
+}
+
+/// A call, and what was said in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub name: &'static str,
+    pub account: String,
+    pub about: String,
+}
+
+pub struct FakeEngine {
+    pub calls: Mutex<Vec<Call>>,
+    /// Answered to every call of this name.
+    pub failure: Mutex<Option<(&'static str, Failure)>>,
+    pub signing: Mutex<Signing>,
+    /// The number of pieces that the last stream has handed over.
+    pub pieces: Mutex<u64>,
+    pub broken: watch::Sender<bool>,
+    me: Mutex<std::sync::Weak<FakeEngine>>,
+}
+
+pub fn digest(octets: &[u8]) -> Digest {
+    Digest::try_from(ring::digest::digest(&ring::digest::SHA256, octets).as_ref()).unwrap()
+}
+
+pub fn device(at: u64) -> DeviceId {
+    DeviceId(Eui64((0x00DB_1234_0000_0000 + at).to_be_bytes()))
+}
+
+pub fn at() -> Timestamp {
+    "2017-07-21T10:00:00Z".parse().unwrap()
+}
+
+impl FakeEngine {
+    pub fn new() -> Arc<Self> {
+        let engine = Arc::new(Self {
+            calls: Mutex::default(),
+            failure: Mutex::default(),
+            signing: Mutex::new(Signing {
+                devices: 3,
+                outcomes: |_| ItemOutcome::Signed,
+                end: StreamEnd::Whole,
+                command_len: 100,
+            }),
+            pieces: Mutex::default(),
+            broken: watch::Sender::new(false),
+            me: Mutex::default(),
+        });
+        *engine.me.lock().unwrap() = Arc::downgrade(&engine);
+        engine
+    }
+
+    pub fn failing(self: Arc<Self>, name: &'static str, failure: Failure) -> Arc<Self> {
+        *self.failure.lock().unwrap() = Some((name, failure));
+        self
+    }
+
+    pub fn signing(self: Arc<Self>, set: impl FnOnce(&mut Signing)) -> Arc<Self> {
+        set(&mut self.signing.lock().unwrap());
+        self
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.calls.lock().unwrap().iter().map(|call| call.name).collect()
+    }
+
+    fn called(&self, name: &'static str, caller: &Caller, about: impl Into<String>) -> Result<(), Failure> {
+        let call = Call { name, account: caller.account.to_string(), about: about.into() };
+        self.calls.lock().unwrap().push(call);
+        match &*self.failure.lock().unwrap() {
+            Some((failing, failure)) if *failing == name => Err(failure.clone()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn stream(&self, devices: Vec<DeviceId>) -> Octets {
+        let signing = self.signing.lock().unwrap().clone();
+        let engine = self.me.lock().unwrap().upgrade().unwrap();
+        *engine.pieces.lock().unwrap() = 0;
+        let (sender, octets) = mpsc::channel(2);
+        tokio::spawn(async move {
+            let mut summary = Summary { intents: devices.len() as u64, ..Summary::default() };
+            for (at, device) in devices.into_iter().enumerate() {
+                let outcome = (signing.outcomes)(at as u64);
+                summary.count(outcome);
+                let is_signed = outcome == ItemOutcome::Signed;
+                let item = Item {
+                    device,
+                    template: Some("esme".parse().unwrap()),
+                    counter: Some(7),
+                    outcome,
+                    command: is_signed.then(|| Base64(vec![0xdf; signing.command_len])),
+                    intent: Some(at as u64),
+                    reasons: if is_signed { vec![] } else { vec![reason("rule", "because")] },
+                };
+                let mut lines = Vec::new();
+                item.append_line(&mut lines);
+                if sender.send(Ok(lines.into())).await.is_err() {
+                    return;
+                }
+                *engine.pieces.lock().unwrap() += 1;
+            }
+            let mut lines = Vec::new();
+            let last = match signing.end {
+                StreamEnd::Whole => {
+                    SummaryLine { summary }.append_line(&mut lines);
+                    Ok(lines.into())
+                }
+                StreamEnd::Silent => return,
+                StreamEnd::Failing => Err(Failure::Stopped { why: "the disk is full".to_owned() }),
+            };
+            let _ = sender.send(last).await;
+        });
+        octets
+    }
+
+    fn devices(&self, devices: &Devices) -> Vec<DeviceId> {
+        match devices {
+            Devices::All => (0..self.signing.lock().unwrap().devices).map(device).collect(),
+            Devices::Listed(listed) => listed.iter().map(|ask| ask.device).collect(),
+        }
+    }
+}
+
+pub fn reason(rule: &str, text: &str) -> Reason {
+    Reason { rule: rule.into(), text: text.into() }
+}
+
+fn pieces(octets: &'static [u8]) -> Octets {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        for piece in octets.chunks(2) {
+            if sender.send(Ok(piece.into())).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
+    wire::KeyState {
+        key: label.clone(),
+        use_: KeyUse::Recovery,
+        token: "smki-a".parse().unwrap(),
+        active,
+        until: active.then(at),
+        trouble: None,
+    }
+}
+
+pub fn incident(id: &IncidentId) -> wire::Incident {
+    wire::Incident {
+        incident: id.clone(),
+        compromised: Compromised {
+            certificate_sha256: digest(b"c"),
+            spki_sha256: digest(b"s"),
+            party: "00DB1234567890A0".parse().unwrap(),
+        },
+        description: "told by telephone \x1b[2J".to_owned(),
+        opened: at(),
+        closed: None,
+        determinations: vec![],
+    }
+}
+
+fn determination(id: DeterminationId) -> wire::Determination {
+    wire::Determination {
+        determination: id,
+        incident: "INC-1".parse().unwrap(),
+        standing: wire::Standing::InForce,
+        key: Some("recovery".parse().unwrap()),
+        from: at(),
+        until: at().plus_ms(1),
+        proposer: "alice".parse().unwrap(),
+        signers: vec!["bob".parse().unwrap()],
+        sha256: digest(b"d"),
+        devices: None,
+        devices_count: Some(3),
+        entry: 9,
+        intents_max: Some(3),
+        done: Summary::default(),
+        document: Base64(b"{}".to_vec()),
+    }
+}
+
+impl Engine for FakeEngine {
+    fn alive(&self) -> bool {
+        true
+    }
+
+    async fn cannot_record(&self) -> String {
+        let _ = self.broken.subscribe().wait_for(|broken| *broken).await;
+        "the disk is full".to_owned()
+    }
+
+    async fn stop(&self, reason: &str) -> Result<(), Failure> {
+        let daemon = Caller { account: "smkid".into(), uid: 0, role: Role::Daemon };
+        self.called("stop", &daemon, reason)
+    }
+
+    async fn turned_away(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        asked: Digest,
+        reason: Reason,
+    ) -> Result<Option<u64>, Failure> {
+        self.called("turned-away", caller, format!("{operation} {} {asked}", reason.rule))?;
+        Ok(Some(77))
+    }
+
+    async fn status(&self, caller: &Caller) -> Result<wire::Status, Failure> {
+        self.called("status", caller, "")?;
+        Ok(wire::Status {
+            version: "0.1.0".to_owned(),
+            purpose: Purpose::Exercise,
+            origin: "smki.example/lab".parse().unwrap(),
+            genesis: digest(b"g"),
+            state: wire::ServiceState::Ready,
+            problems: vec![],
+            clock: wire::Clock { now: at(), state: ClockState::Trusted },
+            ledger: wire::Head { size: 3, root: digest(b"r") },
+            policy: Some(wire::PolicyHead { sequence: 1, sha256: digest(b"p") }),
+            keys: vec![key(&"recovery".parse().unwrap(), true)],
+            incidents_open: 1,
+            determinations_in_force: 1,
+            unknowns: 0,
+        })
+    }
+
+    async fn incident_open(&self, caller: &Caller, ask: wire::IncidentOpen) -> Result<wire::Recorded, Failure> {
+        self.called("incident-open", caller, format!("{} {}", ask.incident, ask.description))?;
+        Ok(wire::Recorded { entry: 5 })
+    }
+
+    async fn incident_list(&self, caller: &Caller) -> Result<wire::Incidents, Failure> {
+        self.called("incident-list", caller, "")?;
+        Ok(wire::Incidents { incidents: vec![incident(&"INC-1".parse().unwrap())] })
+    }
+
+    async fn incident_show(&self, caller: &Caller, id: IncidentId) -> Result<wire::Incident, Failure> {
+        self.called("incident-show", caller, id.as_str())?;
+        if id.as_str() == "INC-1" {
+            Ok(incident(&id))
+        } else {
+            Err(Failure::NotFound { what: format!("incident {id}") })
+        }
+    }
+
+    async fn incident_close(&self, caller: &Caller, id: IncidentId, why: wire::Why) -> Result<wire::Recorded, Failure> {
+        self.called("incident-close", caller, format!("{id} {}", why.reason))?;
+        Ok(wire::Recorded { entry: 6 })
+    }
+
+    async fn upload_devices(
+        &self,
+        caller: &Caller,
+        mut upload: Upload,
+        expected: Option<Digest>,
+    ) -> Result<wire::Stored, Failure> {
+        let mut octets = Vec::new();
+        while let Some(piece) = upload.next().await {
+            octets.extend_from_slice(&piece?);
+        }
+        let stored = wire::Stored { sha256: digest(&octets), len: octets.len() as u64 };
+        self.called("upload-devices", caller, format!("{} {}", stored.len, expected == Some(stored.sha256)))?;
+        Ok(stored)
+    }
+
+    async fn document_record(&self, caller: &Caller, ask: wire::Document) -> Result<wire::DocumentRecorded, Failure> {
+        let files: Vec<&String> = ask.policy_files.iter().flat_map(|files| files.keys()).collect();
+        let about = format!(
+            "{} octets, {} signatures, devices {}, files {files:?}",
+            ask.document.0.len(),
+            ask.signatures.len(),
+            ask.devices.is_some()
+        );
+        self.called("document-record", caller, about)?;
+        Ok(wire::DocumentRecorded {
+            entry: 8,
+            sha256: digest(&ask.document.0),
+            kind: "determination".to_owned(),
+            signers: vec!["alice".parse().unwrap()],
+            determination: Some(DeterminationId([7; 16])),
+        })
+    }
+
+    async fn determination_list(&self, caller: &Caller) -> Result<wire::Determinations, Failure> {
+        self.called("determination-list", caller, "")?;
+        Ok(wire::Determinations { determinations: vec![determination(DeterminationId([7; 16]))] })
+    }
+
+    async fn determination_show(&self, caller: &Caller, id: DeterminationId) -> Result<wire::Determination, Failure> {
+        self.called("determination-show", caller, id.to_string())?;
+        Ok(determination(id))
+    }
+
+    async fn policy_show(&self, caller: &Caller) -> Result<wire::Policy, Failure> {
+        self.called("policy-show", caller, "")?;
+        let files = [("policy.toml".to_owned(), Base64(b"version = 1\n".to_vec()))].into();
+        Ok(wire::Policy { sequence: 1, sha256: digest(b"p"), purpose: Purpose::Exercise, entry: 1, files })
+    }
+
+    async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
+        self.called("key-activate", caller, label.as_str())?;
+        Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })
+    }
+
+    async fn key_lock(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
+        self.called("key-lock", caller, label.as_str())?;
+        Ok(wire::KeyChanged { entry: 4, key: key(&label, false) })
+    }
+
+    async fn recovery_sign(&self, caller: &Caller, ask: wire::RecoverySign) -> Result<Octets, Failure> {
+        self.called("recovery-sign", caller, ask.request.to_string())?;
+        Ok(match ask.into_scope().expect("the route has checked it") {
+            Scope::Devices(devices) => self.stream(self.devices(&devices)),
+            Scope::PreCommands(commands) => self.stream((0..commands.len() as u64).map(device).collect()),
+        })
+    }
+
+    async fn recovery_request(&self, caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
+        self.called("recovery-request", caller, request.to_string())?;
+        Ok(wire::RequestState {
+            request,
+            determination: DeterminationId([7; 16]),
+            at: at(),
+            running: false,
+            done: Summary::default(),
+        })
+    }
+
+    async fn recovery_unknowns(&self, caller: &Caller, of: wire::UnknownsOf) -> Result<wire::Unknowns, Failure> {
+        self.called("recovery-unknowns", caller, of.determination.to_string())?;
+        Ok(wire::Unknowns { unknowns: vec![] })
+    }
+
+    async fn recovery_settle(&self, caller: &Caller, ask: wire::RecoverySettle) -> Result<Octets, Failure> {
+        self.called("recovery-settle", caller, format!("{:?} {}", ask.action, ask.reason))?;
+        Ok(self.stream(self.devices(&ask.devices)))
+    }
+
+    async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {
+        self.called("clock-accept", caller, why.reason)?;
+        Ok(wire::Recorded { entry: 3 })
+    }
+
+    async fn ledger_checkpoint(&self, caller: &Caller) -> Result<String, Failure> {
+        self.called("ledger-checkpoint", caller, "")?;
+        Ok("smki.example/lab\n3\nAAAA\n\n— smki.example/lab AAAA\n".to_owned())
+    }
+
+    async fn ledger_checkpoints(&self, caller: &Caller) -> Result<wire::Checkpoints, Failure> {
+        self.called("ledger-checkpoints", caller, "")?;
+        Ok(wire::Checkpoints { checkpoints: vec!["note".to_owned()] })
+    }
+
+    async fn ledger_leaves(&self, caller: &Caller, range: wire::LeafRange) -> Result<Octets, Failure> {
+        self.called("ledger-leaves", caller, format!("{}..{}", range.from, range.until))?;
+        Ok(pieces(b"\x00\x02{}\x00\x03[7]"))
+    }
+
+    async fn ledger_signatures(&self, caller: &Caller, range: wire::LeafRange) -> Result<Octets, Failure> {
+        self.called("ledger-signatures", caller, format!("{}..{}", range.from, range.until))?;
+        Ok(pieces(b"\x00\x02{}\x00\x03[7]"))
+    }
+
+    async fn ledger_entries(&self, caller: &Caller, of: wire::EntriesOf) -> Result<wire::Entries, Failure> {
+        self.called("ledger-entries", caller, format!("{:?} {:?} {:?}", of.from, of.until, of.kind))?;
+        let from = of.from.unwrap_or_default();
+        let leaf = r#"{"v":1,"at":"2017-07-21T10:00:00.000Z","clock":"trusted","by":{"account":"alice","role":"operator","channel":"socket"},"event":{"stopped":{"reason":"SIGTERM"}}}"#;
+        let entry =
+            |index| wire::EntryAt { index, entry: serde_json::value::RawValue::from_string(leaf.to_owned()).unwrap() };
+        // Five entries, two at a time.
+        let until = of.until.unwrap_or(5).min(5);
+        let end = until.min(from.saturating_add(2));
+        Ok(wire::Entries { entries: (from..end).map(entry).collect(), next: (end < until).then_some(end) })
+    }
+
+    async fn ledger_proof(&self, caller: &Caller, index: u64) -> Result<String, Failure> {
+        self.called("ledger-proof", caller, index.to_string())?;
+        Ok("c2sp.org/tlog-proof@v1\n".to_owned())
+    }
+
+    async fn ledger_blobs(&self, caller: &Caller) -> Result<wire::Blobs, Failure> {
+        self.called("ledger-blobs", caller, "")?;
+        Ok(wire::Blobs { blobs: vec![digest(b"d")] })
+    }
+
+    async fn ledger_blob(&self, caller: &Caller, sha256: Digest) -> Result<Octets, Failure> {
+        self.called("ledger-blob", caller, sha256.to_string())?;
+        if sha256.to_string() == CUT_SHA256 {
+            let (sender, receiver) = mpsc::channel(2);
+            let _ = sender.send(Ok(b"docu".as_slice().into())).await;
+            let _ = sender.send(Err(Failure::Internal { what: "the document is damaged".to_owned() })).await;
+            return Ok(receiver);
+        }
+        Ok(pieces(b"document"))
+    }
+}
+
+/// The socket of a daemon with a fake engine, served by a thread of its own until dropped.
+pub struct Daemon {
+    pub engine: Arc<FakeEngine>,
+    pub folder: tempfile::TempDir,
+    stop: watch::Sender<bool>,
+    serving: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Settings under which whoever runs the tests has this role: by the groups of the account, as in the field.
+pub fn roles_for(role: Role) -> Roles {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap();
+    let group = nix::unistd::Group::from_gid(user.gid).unwrap().unwrap().name;
+    let nobody = Roles { operator: vec![], auditor: vec![], root_is_operator: false };
+    match role {
+        Role::Operator => Roles { operator: vec![group], ..nobody },
+        Role::Auditor => Roles { auditor: vec![group], ..nobody },
+        Role::Account => nobody,
+        Role::Ceremony | Role::Daemon => panic!("{role} does not come by a socket"),
+    }
+}
+
+impl Daemon {
+    pub fn start(engine: Arc<FakeEngine>, role: Role) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let (path, served) = (folder.path().join("smkid.sock"), Arc::clone(&engine));
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let serving = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = Listener::bind(&path, None).unwrap();
+                bound.send(()).unwrap();
+                listener.serve(served, roles_for(role), UPLOAD_LEN_MAX, stopping).await;
+            });
+            runtime.shutdown_background();
+        });
+        is_bound.recv().unwrap();
+        Self { engine, folder, stop, serving: Some(serving) }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("smkid.sock")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Asks the listener to end; waits until it has.
+    pub fn stop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(serving) = self.serving.take() {
+            serving.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// One request over a connection of its own, as octets; the status and the body of the answer. Chunks are put together.
+pub fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: smkid\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let (status, _, body) = ask_raw(socket, &[head.as_bytes(), body].concat());
+    (status, body)
+}
+
+/// The same with the octets of the request as they are; status, head and body.
+pub fn ask_raw(socket: &Path, request: &[u8]) -> (u16, String, Vec<u8>) {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let (mut writer, request) = (stream.try_clone().unwrap(), request.to_vec());
+    // A daemon that has read enough closes while we write; what it says is what counts.
+    let writing = std::thread::spawn(move || drop(writer.write_all(&request)));
+    let (mut answer, mut piece) = (Vec::new(), vec![0; 65536]);
+    while let Ok(read) = stream.read(&mut piece) {
+        if read == 0 {
+            break;
+        }
+        answer.extend_from_slice(&piece[..read]);
+    }
+    writing.join().unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_ascii_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut rest = &answer[end + 4..];
+    if !head.contains("transfer-encoding: chunked") {
+        return (status, head, rest.to_vec());
+    }
+    let mut body = Vec::new();
+    while let Some(line) = rest.windows(2).position(|two| two == b"\r\n") {
+        let len = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        body.extend_from_slice(&rest[line + 2..line + 2 + len]);
+        rest = &rest[line + 4 + len..];
+    }
+    (status, head, body)
+}

@@ -7,6 +7,7 @@ pub mod ceremony;
 pub mod clock;
 pub mod determination;
 pub mod document;
+pub mod exercise;
 pub mod gbcs;
 pub mod incident;
 pub mod input;
@@ -110,6 +111,8 @@ enum Command {
     /// Accept the daemon's clock after a jump
     #[command(subcommand)]
     Clock(clock::Clock),
+    /// Rehearse a whole recovery with a daemon and simulated Devices of its own
+    Exercise(exercise::Exercise),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  smkictl completions bash > /etc/bash_completion.d/smkictl")]
     Completions {
@@ -204,6 +207,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Ledger(ledger) => ledger.run(context).await,
         Command::Gbcs(gbcs) => context.offline(|out, err| gbcs.run(context.print.output(), out, err)),
         Command::Clock(clock) => clock.run(context).await,
+        Command::Exercise(exercise) => exercise.run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "smkictl", &mut script);

@@ -343,11 +343,11 @@ impl Device {
         counters[usize::from(RemotePartyRole::Recovery.code())] = command.seq_number.get();
         for change in &changes {
             if let Some(counter) = counters.get_mut(usize::from(change.role.code())) {
-                let changed = stored.iter().any(|(place, certificate)| {
+                let is_new_key = stored.iter().any(|(place, certificate)| {
                     let held = &self.held[*place];
                     held.cell.role == change.role && held.certificate.key() != certificate.key()
                 });
-                *counter = if changed { change.floor.get() } else { change.floor.get().max(*counter) };
+                *counter = if is_new_key { change.floor.get() } else { change.floor.get().max(*counter) };
             }
         }
         let report = ExecutionOutcome { seq_number: command.seq_number, mode: update.mode, changes, replacements };

@@ -48,8 +48,8 @@ pub struct Fleet {
 
 /// The EUI-64 of the n-th Device: locally administered, so that it is nobody's. Ascending.
 fn device_id(n: u32) -> DeviceId {
-    let [a, b, c, d] = n.to_be_bytes();
-    DeviceId(Eui64([0x02, 0xDE, 0x1C, 0xE0, a, b, c, d]))
+    const FIRST: u64 = 0x02DE_1CE0_0000_0000;
+    DeviceId(Eui64((FIRST + u64::from(n)).to_be_bytes()))
 }
 
 /// How many threads share a piece of work.
@@ -62,12 +62,12 @@ impl Fleet {
     pub fn make(lab: &Lab, recovery: &SmkiCertificate, count: u32) -> Result<Self, LabError> {
         let made = Made::new(lab, recovery);
         let numbers: Vec<u32> = (1..=count).collect();
-        let make = |n: &u32| Device::make(device_id(*n), COUNTER_BASE + u64::from(*n) % COUNTER_SPREAD, &made, lab);
+        let one = |n: &u32| Device::make(device_id(*n), COUNTER_BASE + u64::from(*n) % COUNTER_SPREAD, &made, lab);
         let share = numbers.len().div_ceil(threads()).max(1);
         let devices = thread::scope(|scope| {
             let workers: Vec<_> = numbers
                 .chunks(share)
-                .map(|numbers| scope.spawn(move || numbers.iter().map(make).collect::<Result<Vec<_>, _>>()))
+                .map(|numbers| scope.spawn(move || numbers.iter().map(one).collect::<Result<Vec<_>, _>>()))
                 .collect();
             let mut devices = Vec::with_capacity(numbers.len());
             for worker in workers {

@@ -8,7 +8,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
 use crate::domain::certificates::bodies::{self, BodyError, Particulars};
 use crate::domain::certificates::profile::{
-    CertificateError, TEST_DEVICE_POLICY, TEST_HARDWARE_TYPE, TEST_ORGANISATION_POLICY,
+    CertificateError, Kind, TEST_DEVICE_POLICY, TEST_HARDWARE_TYPE, TEST_ORGANISATION_POLICY,
 };
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
 use crate::domain::certificates::{OrganisationSubject, Profile, SmkiCertificate, Usage};
@@ -160,6 +160,19 @@ pub struct Lab {
 /// Which organisations there are: EUI-64s of our own, locally administered, so that they are nobody's.
 fn party(role: RemotePartyRole, generation: u8) -> PartyId {
     PartyId(Eui64([0x02, 0x5E, 0xAF, generation, 0, 0, 0, role.code()]))
+}
+
+/// Whose Organisation Certificate it is.
+///
+/// # Panics
+/// It is none: the lab's credentials all are.
+pub fn party_of(certificate: &SmkiCertificate) -> PartyId {
+    match certificate.kind() {
+        Kind::Organisation { party, .. } => party,
+        Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. } => {
+            unreachable!("the lab's credentials are Organisation Certificates")
+        }
+    }
 }
 
 impl Lab {

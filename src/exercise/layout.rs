@@ -41,7 +41,7 @@ pub struct Layout {
 }
 
 /// The folders in it, for each reader one.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "commands",
     "responses",
     "certificates",
@@ -49,8 +49,9 @@ const FOLDERS: [&str; 9] = [
     "certificates/devices",
     "keys",
     "determination",
+    "documents",
+    "pre-commands",
     "policy",
-    "refused",
 ];
 
 impl Layout {

@@ -2,6 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `scenario` | ★ the story. Read this first |
+//! | `stage` | what stands before it begins: tokens, PKI, people, policy; and the ceremony |
+//! | `programs` | the daemon and other programs, as processes |
+//! | `documents` | determinations and what is about them, drafted and signed |
+//! | `deliveries` | commands to Devices, and what comes back |
+//! | `oracle` | what openssl says |
 //! | `lab` | the lab SMKI PKI, with keys in memory |
 //! | `people` | PMA members and their certificates |
 //! | `policy` | the policy, made from the example in `keys-policy/` |
@@ -9,14 +15,127 @@
 //! | `device`, `fleet` | simulated Devices, and the checks of what they answer |
 //! | `softhsm` | the tokens |
 //! | `layout` | what is left behind |
-//! | `tell` | what is said to whoever watches |
+//! | `tell`, `summary` | what is said to whoever watches |
+//!
+//! It uses nothing that a live daemon would not, but for what `purpose = "exercise"` in genesis, policy and documents permits:
+//! PINs in files.
 
+pub mod deliveries;
 pub mod device;
+pub mod documents;
 pub mod fleet;
 pub mod lab;
 pub mod layout;
+pub mod oracle;
 pub mod people;
 pub mod policy;
+pub mod programs;
+mod scenario;
 pub mod softhsm;
+pub mod stage;
+pub mod summary;
 pub mod tell;
 pub mod template;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::api::client::ClientError;
+use crate::domain::certificates::pem::PemError;
+use crate::domain::gbcs::{FillError, TemplateError};
+use crate::domain::names::NameError;
+use crate::domain::policy::PolicyError;
+use crate::domain::time::Timestamp;
+use documents::DocumentError;
+use lab::LabError;
+use layout::LayoutError;
+use programs::ProgramError;
+use softhsm::SoftHsmError;
+use stage::Stage;
+use summary::Summary;
+use tell::Teller;
+
+/// Why an exercise came to no end.
+#[derive(Debug, thiserror::Error)]
+pub enum ExerciseError {
+    /// No tokens.
+    #[error(transparent)]
+    SoftHsm(#[from] SoftHsmError),
+    /// A program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The daemon's answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The scratch folder.
+    #[error("no folder for tokens and state can be made in the folder for temporary files: {0}")]
+    Scratch(#[source] io::Error),
+    /// The lab.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// The policy that was made.
+    #[error("the policy of the exercise: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Policy(Vec<PolicyError>),
+    /// A document.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A command.
+    #[error(transparent)]
+    Fill(#[from] FillError),
+    /// A name.
+    #[error(transparent)]
+    Name(NameError),
+    /// A PEM file.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// The certification request.
+    #[error("keys/recovery.csr: expected a block of PEM, found none")]
+    NoRequest,
+    /// The account has no name.
+    #[error(
+        "account {uid} or its group has no name on this machine; the exercise needs an account that can be an operator"
+    )]
+    Account {
+        /// Its number.
+        uid: u32,
+    },
+    /// The answer ended too early.
+    #[error("the daemon's answer ended without its summary")]
+    NoSummary,
+    /// The first member has one key.
+    #[error("expected a member with two keys, found none")]
+    NoSecondKey,
+    /// The export is empty.
+    #[error("{}: expected files with the ledger's entries, found none", .0.display())]
+    NoEntries(PathBuf),
+    /// Ended by a signal.
+    #[error("interrupted; everything that was started is stopped")]
+    Interrupted,
+}
+
+/// Now, by this machine's clock.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::MIN.plus_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Rehearses a recovery of so many Devices, and leaves everything behind in `out`, a new or empty folder.
+///
+/// # Errors
+/// It came to no end. What was not as it must be, if it did, stands in the summary.
+pub async fn run(out: &Path, devices: u32, teller: &mut Teller<'_>) -> Result<Summary, ExerciseError> {
+    let stage = Stage::set(out, teller)?;
+    let summary = scenario::play(&stage, devices, teller).await?;
+    let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");
+    json.push(b'\n');
+    stage.layout.write("summary.json", json)?;
+    summary.tell(teller);
+    Ok(summary)
+}

@@ -71,15 +71,13 @@ impl Default for Names {
 /// The policy's files by their paths within its directory.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// Makes the files. `operator` is the account that runs the exercise; `chunk` is how many commands are recorded, signed and
-/// released together.
-pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp, chunk: u32) -> Files {
+/// Makes the files. `operator` is the account that runs the exercise.
+pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -> Files {
     let settings = [
         ("name = \"Example policy: replace the people, the anchors and this name\"", "name = \"Exercise\"".to_owned()),
         ("purpose = \"live\"", "purpose = \"exercise\"".to_owned()),
         ("origin = \"smkid.example/ledger\"", format!("origin = \"{ORIGIN}\"")),
         ("approvals = 3", format!("approvals = {APPROVALS}")),
-        ("chunk = 256", format!("chunk = {chunk}")),
     ];
     let mut policy = POLICY.to_owned();
     for (from, to) in settings {

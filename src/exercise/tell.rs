@@ -1,6 +1,6 @@
 //! Shell: the narration. Everything that the exercise says to the person who watches it.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How wide a line of prose is at most.
@@ -54,10 +54,10 @@ struct Progress {
 }
 
 impl<'a> Teller<'a> {
-    /// Tells to `out`, in colour if that is standard error and a terminal.
-    pub fn new(out: &'a mut dyn Write) -> Self {
+    /// Tells to `out`, in colour if `stream`, which that is, is a terminal.
+    pub fn new(out: &'a mut dyn Write, stream: &impl IsTerminal) -> Self {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let ink = if io::stderr().is_terminal() && !is_plain { Ink::Colour } else { Ink::Plain };
+        let ink = if stream.is_terminal() && !is_plain { Ink::Colour } else { Ink::Plain };
         Self { out, ink, steps: 0, progress: None }
     }
 
@@ -129,7 +129,8 @@ impl<'a> Teller<'a> {
             return;
         }
         progress.drawn = Some(Instant::now());
-        let text = format!("\r    {} {}", bar(done, progress.of), counted(done, progress));
+        let text =
+            format!("\r    {} {}", bar(done, progress.of), counted(done, &progress.what, progress.begun.elapsed()));
         // Nothing depends on what the watcher sees.
         let _ = write!(self.out, "{text}\x1b[K");
         let _ = self.out.flush();
@@ -137,14 +138,18 @@ impl<'a> Teller<'a> {
 
     /// Has come to the end; says so with the rate. Answers how long it took.
     pub fn end(&mut self, done: u64) -> Duration {
-        let Some(progress) = self.progress.take() else { return Duration::ZERO };
-        let took = progress.begun.elapsed();
+        let took = self.progress.as_ref().map_or(Duration::ZERO, |progress| progress.begun.elapsed());
+        self.end_after(done, took);
+        took
+    }
+
+    /// The same where only `took` of the time went into it.
+    pub fn end_after(&mut self, done: u64, took: Duration) {
+        let Some(progress) = self.progress.take() else { return };
         if self.ink == Ink::Colour {
             let _ = write!(self.out, "\r\x1b[K");
         }
-        let text = counted(done, &progress);
-        self.good(&text);
-        took
+        self.good(&counted(done, &progress.what, took));
     }
 
     /// A line as it is.
@@ -169,9 +174,8 @@ impl<'a> Teller<'a> {
 }
 
 /// `1,000 commands signed in 0.21 s, 4,762 each second`.
-fn counted(done: u64, progress: &Progress) -> String {
-    let took = progress.begun.elapsed();
-    format!("{} {} in {}, {} each second", number(done), progress.what, seconds(took), number(rate(done, took)))
+fn counted(done: u64, what: &str, took: Duration) -> String {
+    format!("{} {what} in {}, {} each second", number(done), seconds(took), number(rate(done, took)))
 }
 
 /// How many each second, rounded.

@@ -11,6 +11,7 @@ mod ceremony;
 mod certificates;
 mod certificates_vectors;
 mod cms;
+mod exercise;
 mod gbcs_vectors;
 mod hsm;
 mod people;

@@ -476,6 +476,11 @@ impl Fold {
 
     fn resolve(&mut self, intent: u64, result: &SignResult, changes: &mut Vec<Change>) -> Result<(), FoldError> {
         if self.certifications.remove(&intent).is_some() {
+            if let SignResult::Signed(_) = result {
+                // A certification request is public: its signature is released by its outcome, and no determination could
+                // be named for it.
+                changes.push(Change::Release { from: intent, until: intent + 1 });
+            }
             return Ok(());
         }
         let open = self.open.remove(&intent).ok_or_else(|| not_known("open intent", intent))?;

@@ -33,14 +33,14 @@ impl Bench {
     }
 
     /// Filled, and not signed.
-    fn unsigned(&self, template: &Template, counter: u64) -> Vec<u8> {
+    fn unsigned(template: &Template, counter: u64) -> Vec<u8> {
         let mut command = Vec::new();
         template.fill(Names::new().recovery_party, ID, counter, &mut command).unwrap();
         command
     }
 
     fn command(&self, template: &Template, counter: u64) -> Vec<u8> {
-        let mut command = self.unsigned(template, counter);
+        let mut command = Self::unsigned(template, counter);
         let signature = self.key.sign(&command[1..]).unwrap();
         finish(&mut command, &signature);
         command
@@ -103,8 +103,8 @@ fn what_is_not_for_it_or_not_from_recovery_is_discarded_and_changes_nothing() {
         assert!(device.holds(CELLS[0].cell, &bench.lab.before()[0]));
     };
     let good = bench.command(&approved, 7001);
-    check(&bench.unsigned(&approved, 7001), |refusal| *refusal == Refusal::NotSigned);
-    let mut forged = bench.unsigned(&approved, 7001);
+    check(&Bench::unsigned(&approved, 7001), |refusal| *refusal == Refusal::NotSigned);
+    let mut forged = Bench::unsigned(&approved, 7001);
     let signature = SoftKey::generate().unwrap().sign(&forged[1..]).unwrap();
     finish(&mut forged, &signature);
     check(&forged, |refusal| *refusal == Refusal::Signature);
@@ -113,7 +113,7 @@ fn what_is_not_for_it_or_not_from_recovery_is_discarded_and_changes_nothing() {
     check(&flipped, |refusal| *refusal == Refusal::Signature);
     check(&[&good[..], &[0]].concat(), |refusal| matches!(refusal, Refusal::Malformed(_)));
     let resigned = |edit: fn(&mut Vec<u8>)| {
-        let mut command = bench.unsigned(&approved, 7001);
+        let mut command = Bench::unsigned(&approved, 7001);
         edit(&mut command);
         let signature = bench.key.sign(&command[1..]).unwrap();
         finish(&mut command, &signature);

@@ -6,10 +6,9 @@ use crate::domain::names::Purpose;
 fn the_policy_is_one_for_an_exercise_with_the_people_who_were_made() {
     let (now, lab) = (super::super::lab::tests::now(), super::super::lab::tests::lab());
     let people = People::new(now).unwrap();
-    let files = files(&lab, &people, &"somebody".parse().unwrap(), now, 64);
+    let files = files(&lab, &people, &"somebody".parse().unwrap(), now);
     let policy = read(&files).unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert_eq!(policy.purpose(), Purpose::Exercise);
-    assert_eq!(policy.limits().chunk, 64);
     let quorum = policy.quorum(now).unwrap();
     assert_eq!((quorum.approvals() as usize, quorum.of() as usize), (APPROVALS, people.members.len()));
     let first = &people.members[0];

@@ -1,0 +1,106 @@
+//! Shell: `smkictl exercise`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CliError, Context, Exit};
+use crate::exercise::fleet::DEVICES_MAX;
+use crate::exercise::softhsm::SoftHsmError;
+use crate::exercise::tell::Teller;
+use crate::exercise::{self, ExerciseError};
+
+/// How many Devices there are if nobody says.
+const DEVICES: u32 = 1_000;
+
+/// Rehearse a whole recovery: ceremony, determination, signing, a crash, Devices, verification
+///
+/// Makes tokens in SoftHSM, a lab SMKI PKI, PMA members and simulated Devices; runs the ceremony; starts a daemon of its own;
+/// has the members determine; signs for all Devices; kills the daemon in the middle and carries on; lets each Device verify
+/// its command and answer; tries what must be refused; and verifies the ledger. Nothing of the machine's own smkid is touched.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  smkictl exercise
+  smkictl exercise --devices 10000 --out rehearsal/
+
+Needs SoftHSM (apt-get install softhsm2), and asks openssl if it is there.
+
+In DIR it leaves
+  commands/EUI64.bin         each Device's signed command, up to 10,000 of them
+  responses/EUI64.bin        its signed Response
+  certificates/NAME.pem      root-oca, issuing-oca, device-ca, recovery, the replacements;
+                             before/NAME.pem, what they replaced; devices/EUI64.pem
+  keys/                      recovery.pem, ledger.pem, ledger.vkey, genesis: all public
+  determination/             ID.json, ID.MEMBER.p7s, ID.devices.txt
+  documents/                 adoption and withdrawal, with signatures
+  pre-commands/              commands made elsewhere, one signed, the others refused
+  ledger/                    the export, for: smkictl ledger verify DIR/ledger \\
+                               --key DIR/keys/ledger.vkey --genesis $(cat DIR/keys/genesis)
+  policy/                    the policy in force
+  summary.json, smkid.log
+
+Status: 0 everything was as it must be, 5 something was not, 3 no SoftHSM or no daemon, 1 anything else.")]
+pub struct Exercise {
+    /// How many Devices are recovered
+    #[arg(long, value_name = "N", default_value_t = DEVICES, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
+    devices: u32,
+    /// Leave everything behind in this folder, new or empty; else it goes into a temporary one, which is removed
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Keep the temporary folder, and say where it is
+    #[arg(long, conflicts_with = "out")]
+    keep: bool,
+}
+
+impl Exercise {
+    /// Does it. The story goes to stdout, and to stderr if stdout is for programs.
+    pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let is_json = context.print.is_json();
+        let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+        let mut teller = if is_json {
+            Teller::new(&mut stderr as &mut dyn Write, &io::stderr())
+        } else {
+            Teller::new(&mut stdout as &mut dyn Write, &io::stdout())
+        };
+        let temporary = match &self.out {
+            Some(_) => None,
+            None => Some(tempfile::Builder::new().prefix("smkictl-exercise-").tempdir()?),
+        };
+        let out = self.out.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path));
+        let out = out.expect("the folder is named, or temporary").to_owned();
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Dropping the exercise stops what it has started and removes its tokens.
+        let ended = tokio::select! {
+            ended = exercise::run(&out, self.devices, &mut teller) => ended,
+            _ = interrupt.recv() => Err(ExerciseError::Interrupted),
+            _ = terminate.recv() => Err(ExerciseError::Interrupted),
+        };
+        match temporary {
+            Some(folder) if self.keep => {
+                let path = folder.keep();
+                teller.line(&format!("\nEverything is in {}", path.display()));
+            }
+            Some(_) => teller.line("\nWith --out DIR, everything is left behind in DIR."),
+            None => teller.line(&format!("\nEverything is in {}", out.display())),
+        }
+        match ended {
+            Ok(summary) => {
+                if is_json {
+                    context.print.json_line(&summary)?;
+                }
+                Ok(if summary.passed { Exit::Done } else { Exit::Unverified })
+            }
+            Err(error) => {
+                context.print.error(&error.to_string());
+                Ok(match error {
+                    ExerciseError::SoftHsm(SoftHsmError::NoModule | SoftHsmError::NoTool(_)) => Exit::Unreachable,
+                    ExerciseError::Client(error) => error.exit(),
+                    _ => Exit::Local,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A small exercise with the real programs, and what it leaves behind in the eyes of tools that we did not write.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use smkid::domain::certificates::signature::to_der;
+use smkid::domain::gbcs::Frame;
+
+/// Enough that every Device is one of a crowd, few enough for a test.
+const DEVICES: usize = 40;
+
+fn smkictl(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smkictl"));
+    command.args(arguments).env_remove("SMKID_SOCKET");
+    command
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat()
+}
+
+#[track_caller]
+fn openssl(folder: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {}", said(&output));
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn ending(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let names = names(folder);
+    names.iter().filter(|name| name.ends_with(ending)).map(|name| folder.join(name)).collect()
+}
+
+#[test]
+fn a_small_exercise_passes_and_leaves_behind_what_its_documentation_says() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let arguments = ["--output", "json", "exercise", "--devices", &DEVICES.to_string(), "--out", out.to_str().unwrap()];
+    let output = smkictl(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+
+    // The summary, once on stdout and once in its file.
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary, written);
+    assert_eq!((&summary["passed"], &summary["recovered"]), (&true.into(), &DEVICES.into()));
+    assert!(summary["unknown"].as_u64().unwrap() > 0, "the kill fell between batches");
+    assert_eq!(summary["unknown"], summary["settled"]);
+    let refusals = summary["refusals"].as_array().unwrap();
+    assert!(refusals.len() >= 12 && refusals.iter().all(|attempt| attempt["refused"] == true), "{refusals:#?}");
+
+    check_layout(&out);
+    check_commands(&out);
+    check_determinations(&out);
+    check_ledger(&out);
+
+    // What was written by one exercise is not written over by another.
+    let output = smkictl(&["exercise", "--devices", "1", "--out", out.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+}
+
+fn check_layout(out: &Path) {
+    for folder in ["commands", "responses", "certificates/devices"] {
+        assert_eq!(names(&out.join(folder)).len(), DEVICES, "{folder}");
+    }
+    for file in ["recovery.pem", "ledger.pem", "ledger.vkey", "genesis"] {
+        assert!(out.join("keys").join(file).is_file(), "{file}");
+    }
+    let secrets = ["PRIVATE KEY", "softhsm"];
+    for folder in ["keys", "documents", "determination", "policy"] {
+        for name in names(&out.join(folder)) {
+            let text = fs::read(out.join(folder).join(&name)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            assert!(!secrets.iter().any(|secret| text.contains(secret)), "{folder}/{name}");
+        }
+    }
+}
+
+/// The chain of certificates, and the signature of each command and Response.
+fn check_commands(out: &Path) {
+    let (scratch, certificates) = (tempfile::tempdir().unwrap(), out.join("certificates"));
+    for name in ["recovery", "supplier-ds", "network-operator-ka", "before/supplier-ds"] {
+        // openssl knows no meaning for critical certificate policies of the SMKI, so it is told not to mind.
+        openssl(
+            &certificates,
+            &format!("verify -ignore_critical -CAfile root-oca.pem -untrusted issuing-oca.pem {name}.pem"),
+        );
+    }
+    let verify = |message: &Path, key: &Path| {
+        let octets = fs::read(message).unwrap();
+        let frame = Frame::parse(&octets).unwrap();
+        fs::write(scratch.path().join("signed"), frame.tbs()).unwrap();
+        fs::write(scratch.path().join("signature"), to_der(frame.signature().unwrap()).unwrap()).unwrap();
+        openssl(scratch.path(), &format!("dgst -sha256 -verify {} -signature signature signed", key.to_str().unwrap()));
+    };
+    for command in ending(&out.join("commands"), ".bin") {
+        verify(&command, &out.join("keys/recovery.pem"));
+        let name = command.file_stem().unwrap().to_str().unwrap().to_owned();
+        openssl(&certificates, &format!("verify -ignore_critical -CAfile device-ca.pem devices/{name}.pem"));
+        let key = scratch.path().join("device.pem");
+        openssl(&certificates, &format!("x509 -in devices/{name}.pem -pubkey -noout -out {}", key.to_str().unwrap()));
+        verify(&out.join(format!("responses/{name}.bin")), &key);
+    }
+}
+
+fn check_determinations(out: &Path) {
+    let folder = out.join("determination");
+    let documents = ending(&folder, ".json");
+    assert_eq!(documents.len(), 3);
+    for document in documents {
+        let stem = document.file_stem().unwrap().to_str().unwrap().to_owned();
+        let signatures: Vec<_> = ending(&folder, ".p7s");
+        let signatures: Vec<_> = signatures
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap())
+            .filter(|name| name.starts_with(&stem))
+            .collect();
+        assert_eq!(signatures.len(), 3, "{stem}");
+        for p7s in signatures {
+            openssl(
+                &folder,
+                &format!(
+                    "cms -verify -binary -inform DER -in {p7s} -content {stem}.json -CAfile ../policy/anchors/people.pem \
+                     -out /dev/null"
+                ),
+            );
+        }
+    }
+}
+
+fn check_ledger(out: &Path) {
+    let genesis = fs::read_to_string(out.join("keys/genesis")).unwrap();
+    let verify = |key: &str, genesis: &str| {
+        let key = out.join("keys").join(key);
+        let ledger = out.join("ledger");
+        let arguments =
+            ["ledger", "verify", ledger.to_str().unwrap(), "--key", key.to_str().unwrap(), "--genesis", genesis];
+        smkictl(&arguments).output().unwrap()
+    };
+    for key in ["ledger.vkey", "ledger.pem"] {
+        let output = verify(key, genesis.trim());
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    let output = verify("ledger.vkey", &"0".repeat(64));
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+}
+
+#[test]
+fn an_exercise_that_is_interrupted_stops_what_it_has_started_and_removes_its_tokens() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let mut child = smkictl(&["exercise", "--devices", "20", "--out", out.to_str().unwrap()])
+        .env("TMPDIR", scratch.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The log is there as soon as the daemon is.
+    let begun = Instant::now();
+    while !out.join("smkid.log").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the daemon was not started");
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(
+        names(scratch.path()).iter().all(|name| !name.starts_with("smkid-exercise-")),
+        "the tokens are still there"
+    );
+    // Every process that used the socket, the tokens or the configuration named the folder.
+    let folder = scratch.path().to_str().unwrap().to_owned();
+    let begun = Instant::now();
+    while running_with(&folder) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a daemon still runs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a process was started with arguments that name a folder.
+fn running_with(folder: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        is_process && String::from_utf8_lossy(&arguments).contains(folder)
+    })
+}

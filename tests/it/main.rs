@@ -5,8 +5,8 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
-mod audit;
 mod api;
+mod audit;
 mod ceremony;
 mod certificates;
 mod certificates_vectors;

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::document::Delivery;
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, member};
 use crate::api::wire::{self, Standing};
 
 /// Deliver and show what the SMKI PMA determined.
 #[derive(Subcommand, Debug)]
 pub enum Determination {
+    /// What needs no daemon
+    #[command(flatten)]
+    Member(Box<member::Determination>),
     /// Deliver a signed determination, schedule, suspension or withdrawal
     #[command(after_help = "Examples:\n  smkictl determination record 5f2c….json --devices devices.txt\n  \
         smkictl determination record 5f2c….json --signature 5f2c….alice.p7s --signature 5f2c….bob.p7s\n\n\
@@ -35,6 +38,7 @@ impl Determination {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
+            Self::Member(command) => member::sit(context, command.asks_daemon(), |desk| command.run(desk)).await,
             Self::Record(Record { delivery, devices }) => delivery.send(context, devices.as_deref(), None).await,
             Self::List => {
                 let all: wire::Determinations = context.client.get("/v1/determinations").await?;

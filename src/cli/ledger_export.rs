@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::print::Output;
-use crate::domain::audit::{join_checkpoints, policy_files, references};
+use crate::domain::audit::join_checkpoints;
+use crate::domain::fold::book;
 use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
 use crate::domain::ledger::merkle::{Head, Leaf, MerkleError};
@@ -143,6 +144,10 @@ pub enum ExportError {
 }
 
 /// Where a ledger is read from: a store, or a daemon.
+#[expect(
+    clippy::type_complexity,
+    reason = "a visitor with its one kind of error; a name for it would hide its lifetime"
+)]
 pub trait Source {
     /// The signed notes of all checkpoints, the oldest first.
     fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError>;
@@ -365,7 +370,7 @@ fn fill(source: &dyn Source, target: &Target) -> Result<Exported, ExportError> {
     source.leaves(0..expected.size, &mut |index, octets| {
         tiler.push(&Leaf::new(octets)?, |name, tile| target.write(&name.to_string(), tile))?;
         let entry = Entry::from_leaf(octets).map_err(|source| ExportError::Entry { index, source })?;
-        blobs.extend(references(&entry.event));
+        blobs.extend(entry.event.blobs());
         // Not every kind of entry matters here: those that do not are left out.
         if let Event::PolicyAdopted(adopted) = &entry.event {
             policies.insert(adopted.policy);
@@ -427,7 +432,7 @@ fn copy_blobs(
         if found != digest {
             return Err(ExportError::Blob { digest, found });
         }
-        left.extend(policy_files(&sums).into_iter().filter(|file| seen.insert(*file)));
+        left.extend(book::sums(&sums).into_iter().map(|(_, file)| file).filter(|file| seen.insert(*file)));
     }
     Ok(seen.len() as u64)
 }

@@ -5,6 +5,7 @@
 
 mod files;
 
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::Write;
 use std::num::NonZero;
@@ -265,17 +266,19 @@ fn verify_all(checks: &[Check]) -> Result<(), AuditError> {
 fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
     let VerifiedLedger { origin, head, summary } = ledger;
     let mut answer = String::new();
-    let mut line = |name: &str, value: String| answer.push_str(&format!("  {name:<24}{value}\n"));
-    line("entries", head.size.to_string());
-    line("root", head.root.to_string());
-    line("genesis", args.genesis.to_string());
+    let mut line = |name: &str, value: &dyn fmt::Display| {
+        writeln!(answer, "  {name:<24}{value}").expect("a String takes what is written");
+    };
+    line("entries", &head.size);
+    line("root", &head.root);
+    line("genesis", &args.genesis);
     let Some(summary) = summary else {
         return format!(
             "{origin}: files, hashes and checkpoints are good. What the entries say was not looked at (--tree-only).\n{answer}"
         );
     };
     if let (Some(from), Some(until)) = (summary.from, summary.until) {
-        line("period", format!("{from} to {until}"));
+        line("period", &format_args!("{from} to {until}"));
     }
     for (name, count) in [
         ("checkpoints", summary.checkpoints),
@@ -298,7 +301,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("refusals", summary.refusals),
         ("jumps of the clock", summary.clock_jumps),
     ] {
-        line(name, count.to_string());
+        line(name, &count);
     }
     format!("{origin}: the ledger is whole, and every entry in it was permitted.\n{answer}")
 }

@@ -3,6 +3,7 @@
 //! A command sends one call, or two, and ends with one of the statuses of [`Exit`]. Whatever changes something takes
 //! `--dry-run`, which shows what would be sent and sends nothing.
 
+pub mod ceremony;
 pub mod clock;
 pub mod determination;
 pub mod document;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod ledger_export;
 pub mod ledger_source;
 pub mod ledger_verify;
+pub mod member;
 pub mod policy;
 pub mod print;
 pub mod recovery;
@@ -80,6 +82,9 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make keys and ledger, with no daemon running
+    #[command(subcommand)]
+    Ceremony(ceremony::Ceremony),
     /// Show what the daemon is doing, whether it can sign, and what stands in the way
     Status(status::Status),
     /// Open, show and close incidents
@@ -188,6 +193,11 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
+        Command::Ceremony(ceremony) => {
+            // It waits for tokens, which only a plain thread may.
+            let print = context.print;
+            Ok(tokio::task::spawn_blocking(move || ceremony.run(print)).await.map_err(io::Error::from)?)
+        }
         Command::Status(status) => status.run(context).await,
         Command::Incident(incident) => incident.run(context).await,
         Command::Determination(determination) => determination.run(context).await,

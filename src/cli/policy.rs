@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::document::Delivery;
 use super::input::{self, InputError};
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, member};
 use crate::api::wire::{self, Base64};
 
 /// How deep the folders of a policy may lie: `keys-policy/procedure/` is one.
@@ -16,6 +16,9 @@ const DEPTH_MAX: usize = 4;
 /// Show the policy in force, deliver another one.
 #[derive(Subcommand, Debug)]
 pub enum Policy {
+    /// What needs no daemon
+    #[command(flatten)]
+    Member(member::Policy),
     /// Show the policy in force
     #[command(
         after_help = "Examples:\n  smkictl policy show\n  smkictl policy show --output json | jq -r '.files | keys[]'"
@@ -40,6 +43,7 @@ impl Policy {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
+            Self::Member(command) => member::sit(context, command.asks_daemon(), |desk| command.run(desk)).await,
             Self::Show => {
                 let policy: wire::Policy = context.client.get("/v1/policy").await?;
                 context.print.answer(&policy, |text| {

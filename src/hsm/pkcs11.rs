@@ -5,6 +5,8 @@
 //! their handles kept; whoever creates or destroys objects also does all look-ups, on one session, one at a time; nothing is
 //! concluded from an absence.
 
+pub mod person;
+
 use std::collections::BTreeMap;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};

@@ -20,13 +20,13 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
 
 /// The exclusive lock on a state directory. The kernel drops it with the process, however that ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
 impl Lock {
     /// Takes the lock, or says who has it.
-    pub(super) fn take(directory: &Path) -> Result<Self, StoreError> {
+    pub fn take(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("lock");
         // Not truncated before it is ours: the holder's process id stands in it.
         let mut file = OpenOptions::new()

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use derived::{Derived, LineParser, SignatureRow};
+pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, Upload};
 
 use crate::domain::fold::RequestFacts;

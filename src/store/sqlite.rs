@@ -95,6 +95,36 @@ impl SqliteStore {
         Self::open_locked(directory, limits, lock)
     }
 
+    /// Whether a state directory has a ledger.
+    pub fn exists(directory: &Path) -> bool {
+        directory.join(DATABASE).exists()
+    }
+
+    /// Makes the ledger that was begun in one directory that of another on the same disk: at once, durably, and never in the
+    /// place of one. Nobody may have either open. For the ceremony alone, so that a ledger without its first policy never stands.
+    pub fn install(from: &Path, to: &Path) -> Result<(), StoreError> {
+        let (old, new) = (from.join(DATABASE), to.join(DATABASE));
+        // The last connection that closes leaves no log behind; one that is there holds entries that would be lost.
+        let log = from.join(format!("{DATABASE}-wal"));
+        if log.exists() {
+            let source = std::io::Error::other("its write-ahead log is still there: somebody has it open");
+            return Err(failed("move the ledger", &log)(source));
+        }
+        match rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            &old,
+            rustix::fs::CWD,
+            &new,
+            rustix::fs::RenameFlags::NOREPLACE,
+        ) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists { path: new }),
+            Err(error) => return Err(failed("move the ledger", &new)(error.into())),
+        }
+        sync_directory(to)?;
+        sync_directory(from)
+    }
+
     /// Opens the ledger of a state directory. There must be one. Inner hashes and head are checked against each other;
     /// [`Reader::check_tree`] reads every entry too.
     pub fn open(directory: &Path, limits: StagingLimits) -> Result<Self, StoreError> {

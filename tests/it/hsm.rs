@@ -10,7 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
-use smkid::domain::names::{Digest, KeyId, KeyLabel, KeyUse};
+use smkid::domain::certificates::bodies::certification_request_info;
+use smkid::domain::certificates::signature::PublicKey;
+use smkid::domain::certificates::subject::OrganisationSubject;
+use smkid::domain::gbcs::{
+    CommandPayload, CpvChecks, Cra, CredentialsReplacementMode, Header, Payload, PlaintextSymmetricKey, Replacement,
+    SeqNumber, TrustAnchorCell, Update, encode_unsigned,
+};
+use smkid::domain::names::{Digest, Eui64, KeyId, KeyLabel, KeyUse};
 use smkid::domain::time::Timestamp;
 use smkid::hsm::{
     Certainty, Class, Condition, Expectations, ExpectedKey, HsmError, KeyReport, Kind, KindError, NotSigned, Outcome,
@@ -73,19 +80,42 @@ fn refused(config: TokenConfig, expectations: Expectations) -> HsmError {
 
 /// The signed range of a command of this mode, as long as a real one of eight replacements (GBCS 13.3).
 fn command(mode: u8, device: u64) -> Vec<u8> {
-    let mut control = vec![0x30, 3, 0x02, 0x01, mode];
-    control.extend([0x04, 0x82, 0x0f, 0x00]);
-    control.extend(std::iter::repeat_n(0x5a, 0x0f00));
-    let mut octets = vec![0x09, 0x01];
-    octets.extend(7000_u64.to_be_bytes());
-    octets.extend([0x08, 0x90, 0xb3, 0xd5, 0x1f, 0x30, 0, 0, 1, 0x08]);
-    octets.extend(device.to_be_bytes());
-    octets.extend([0x00, 0x02, 0x01, mode]);
-    let len = u16::try_from(control.len()).unwrap().to_be_bytes();
-    let content = u16::try_from(control.len() + 4).unwrap().to_be_bytes();
-    octets.extend([0x82, content[0], content[1], 0x30, 0x82, len[0], len[1]]);
-    octets.extend(control);
-    octets
+    let mode = match mode {
+        8 => CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery,
+        9 => CredentialsReplacementMode::AnyByContingency,
+        other => panic!("mode {other}"),
+    };
+    // Of a certificate only the outer framing is read.
+    let certificate = [&[0x30, 0x82, 0x01, 0xa0][..], &[0x5a; 0x1a0]].concat();
+    let cell = TrustAnchorCell::RECOVERY;
+    let counter = 7000;
+    let header = Header {
+        cra: Cra::Command,
+        counter,
+        originator: Eui64([0x90, 0xb3, 0xd5, 0x1f, 0x30, 0, 0, 1]),
+        recipient: Eui64(device.to_be_bytes()),
+        date_time: None,
+        code: mode.message_code(),
+    };
+    let payload = CommandPayload {
+        update: Update {
+            mode,
+            cpv_checks: CpvChecks::Disapply,
+            authorising_cell: Some(cell),
+            new_floor: None,
+            new_specialist_floors: None,
+            other_changes: None,
+            replacements: vec![Replacement { certificate: &certificate, cell }; 8],
+            path_certificates: Vec::new(),
+            execution: None,
+        },
+        seq_number: SeqNumber::new(counter).unwrap(),
+        plaintext_symmetric_key: (mode == CredentialsReplacementMode::AnyByContingency)
+            .then(|| PlaintextSymmetricKey::new(&[0xee; 32]).unwrap()),
+    };
+    let mut octets = Vec::new();
+    encode_unsigned(&header, &Payload::Command(payload), &mut octets).unwrap();
+    octets.split_off(1)
 }
 
 const CHECKPOINT: &[u8] = b"smki.example/ledger\n42\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
@@ -269,43 +299,26 @@ fn a_key_whose_making_failed_leaves_no_orphan() {
 }
 
 #[test]
-fn a_certification_request_is_signed_for_the_very_key_and_openssl_makes_the_same_form() {
+fn a_certification_request_is_signed_for_the_very_key_and_in_the_smki_form_only() {
     let made = made();
     let token = made.start(made.hsm.config(1));
-    let request = |spki: &[u8]| {
-        let body = [&[0x02, 0x01, 0x00, 0x30, 0x00][..], spki, &[0xa0, 0x00]].concat();
-        [&[0x30, u8::try_from(body.len()).unwrap()][..], &body].concat()
-    };
+    let subject = OrganisationSubject { common_name: None, role: 1, party: "90B3D51F30000002".parse().unwrap() };
+    let request = |spki: &[u8]| certification_request_info(&subject, &PublicKey::from_spki(spki).unwrap()).unwrap();
     let ours = request(&made.recovery.spki);
     let Outcome::Signed(signature) = sign_one(&token, "recovery", Kind::CertificationRequest, &ours) else {
         panic!("not signed")
     };
     assert!(openssl_verifies(made.hsm.dir(), &made.recovery.spki, &ours, &signature));
+    // For another key, and for this one without a subject.
     let another = request(&made.ledger.spki);
-    assert!(matches!(
-        sign_one(&token, "recovery", Kind::CertificationRequest, &another),
-        Outcome::Failed(HsmError::Kind { why: KindError::Form { .. }, .. })
-    ));
-
-    let dir = made.hsm.dir().to_str().unwrap().to_owned();
-    let (key, csr, spki) = (format!("{dir}/key.pem"), format!("{dir}/csr.der"), format!("{dir}/pub.der"));
-    made.hsm.run("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]);
-    made.hsm.run("openssl", &["req", "-new", "-key", &key, "-subj", "/CN=Z1/OU=01", "-outform", "DER", "-out", &csr]);
-    made.hsm.run("openssl", &["pkey", "-in", &key, "-pubout", "-outform", "DER", "-out", &spki]);
-    let csr = fs::read(csr).unwrap();
-    // The outer SEQUENCE, then the CertificationRequestInfo; both have lengths of two octets or one.
-    let header =
-        |at: usize| if csr[at + 1] == 0x81 { (3, usize::from(csr[at + 2])) } else { (2, usize::from(csr[at + 1])) };
-    let (outer, _) = header(0);
-    let (inner, len) = header(outer);
-    let info = &csr[outer..outer + inner + len];
-    let spki = fs::read(spki).unwrap();
-    let permitted = |spki: &[u8]| {
-        let facts = smkid::hsm::kinds::Facts { spki, origin: None };
-        smkid::hsm::kinds::permitted(KeyUse::Recovery, Kind::CertificationRequest, info, facts)
-    };
-    assert_eq!(permitted(&spki), Ok(()));
-    assert!(permitted(&made.recovery.spki).is_err());
+    let body = [&[0x02, 0x01, 0x00, 0x30, 0x00][..], &made.recovery.spki, &[0xa0, 0x00]].concat();
+    let nameless = [&[0x30, u8::try_from(body.len()).unwrap()][..], &body].concat();
+    for octets in [another, nameless] {
+        assert!(matches!(
+            sign_one(&token, "recovery", Kind::CertificationRequest, &octets),
+            Outcome::Failed(HsmError::Kind { why: KindError::Form { .. }, .. })
+        ));
+    }
 }
 
 #[test]

@@ -6,12 +6,15 @@
 )]
 
 mod api;
+mod audit;
+mod ceremony;
 mod certificates;
 mod certificates_vectors;
 mod cms;
 mod exercise;
 mod gbcs_vectors;
 mod hsm;
+mod people;
 mod policy;
 mod smkictl;
 mod smkid;

@@ -25,6 +25,8 @@ pub(super) struct Export {
     root: PathBuf,
     /// By path below `root`: whether it was used.
     files: RefCell<BTreeMap<String, bool>>,
+    /// A folder with nothing in it.
+    empty: Option<String>,
     signatures: Signatures,
 }
 
@@ -33,10 +35,11 @@ fn wrong(name: &str, reason: impl ToString) -> VerifyError {
 }
 
 impl Export {
-    /// Looks at every name, and refuses what can be no export: links, devices, empty folders, other names.
+    /// Looks at every name, and refuses what can be no export: links, devices, other names.
     pub(super) fn open(root: &Path) -> Result<Self, VerifyError> {
         let mut files = BTreeMap::new();
         let mut folders = vec![String::new()];
+        let mut empty = None;
         while let Some(folder) = folders.pop() {
             let path = root.join(&folder);
             let unreadable = |source| VerifyError::Read { path: path.clone(), source };
@@ -66,7 +69,7 @@ impl Export {
                 }
             }
             if !any && !folder.is_empty() {
-                return Err(wrong(&folder, "the folder is empty; it does not belong to an export"));
+                empty = Some(folder);
             }
         }
         if !files.contains_key(SIGNATURES) {
@@ -74,7 +77,7 @@ impl Export {
         }
         let signatures = Signatures::open(&root.join(SIGNATURES))?;
         files.insert(SIGNATURES.to_owned(), true);
-        Ok(Self { root: root.to_owned(), files: RefCell::new(files), signatures })
+        Ok(Self { root: root.to_owned(), files: RefCell::new(files), empty, signatures })
     }
 
     /// The file of that name, which is used from here on.
@@ -136,6 +139,9 @@ impl Export {
 
     /// After everything else: nothing is left over.
     pub(super) fn finish(&self) -> Result<(), VerifyError> {
+        if let Some(folder) = &self.empty {
+            return Err(wrong(folder, "the folder is empty; it does not belong to an export"));
+        }
         if let Some((name, _)) = self.files.borrow().iter().find(|(_, used)| !**used) {
             return Err(wrong(name, "no entry names it; it does not belong to this ledger"));
         }

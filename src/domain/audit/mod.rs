@@ -14,7 +14,6 @@
 mod commands;
 mod documents;
 mod heads;
-mod references;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -31,7 +30,6 @@ use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
 pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
-pub use references::{policy_files, references};
 
 /// What the audit needs beside the entries.
 pub trait Evidence: Blobs {
@@ -66,11 +64,13 @@ pub struct AuditError {
 
 impl AuditError {
     /// Of an entry.
+    #[expect(clippy::needless_pass_by_value, reason = "given away by whoever has no more use for it")]
     pub fn entry(index: u64, place: impl ToString, reason: impl ToString) -> Self {
         Self { index: Some(index), place: place.to_string(), reason: reason.to_string() }
     }
 
     /// Of a file.
+    #[expect(clippy::needless_pass_by_value, reason = "given away by whoever has no more use for it")]
     pub fn file(place: impl ToString, reason: impl ToString) -> Self {
         Self { index: None, place: place.to_string(), reason: reason.to_string() }
     }
@@ -83,6 +83,7 @@ fn demand(holds: bool, otherwise: impl FnOnce() -> String) -> Permitted {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "given away by whoever has no more use for it")]
 fn text(error: impl ToString) -> String {
     error.to_string()
 }
@@ -294,11 +295,18 @@ impl<'a> Audit<'a> {
             Event::Released(released) => self.check_release(released, entry),
             Event::Settled(settled) => {
                 let last = self.book.device(&settled.key, settled.device).map_err(text)?;
-                let unknown =
-                    last.is_some_and(|last| last.intent == settled.intent && last.state == IntentState::Unknown);
+                let unknown = last.is_some_and(|last| {
+                    last.intent == settled.intent
+                        && last.determination == settled.determination
+                        && last.state == IntentState::Unknown
+                });
                 demand(unknown, || {
                     let (intent, device) = (settled.intent, settled.device);
-                    format!("what became of intent {intent} is not unknown, or it is not the last for Device {device}")
+                    format!(
+                        "what became of intent {intent} is not unknown, or it is not the last for Device {device} under \
+                         determination {}",
+                        settled.determination
+                    )
                 })
             }
             Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= *at, || {
@@ -431,3 +439,6 @@ impl<'a> Audit<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What several tests need.
 
+pub mod desk;
 pub mod fake_engine;
 pub mod lab;
+pub mod ledger_fixture;
 pub mod softhsm;

@@ -1,0 +1,288 @@
+//! `ceremony request` and `ceremony import`: the Recovery key gets its SMKI certificate.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::keys::stem;
+use super::room::{self, Room};
+use super::{CeremonyError, Import, Request, Tokens};
+use crate::cli::input::{self, InputError};
+use crate::cli::print::Printer;
+use crate::cli::release::write_new;
+use crate::domain::certificates::bodies::{assemble_request, certification_request_info};
+use crate::domain::certificates::pem::{self, PemError};
+use crate::domain::certificates::signature::PublicKey;
+use crate::domain::certificates::subject::OrganisationSubject;
+use crate::domain::fold::Fold;
+use crate::domain::intake::{self, Context};
+use crate::domain::ledger::entry::{
+    CertificateImported, CertificationIntent, Event, KeyRecord, Outcome, Reason, SignResult,
+};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId, TokenName};
+use crate::domain::time::Timestamp;
+use crate::hsm::{Kind, Outcome as Signing, ToSign, Token};
+use crate::recorder::{CannotRecord, Recorder, record_alone};
+use crate::service::configuration::Configuration;
+use crate::service::start::{self, StartFault};
+
+/// RemotePartyRole recovery, which an Organisation Certificate shows as OU=01 (GBCS 12).
+const RECOVERY_ROLE: u8 = 1;
+
+/// A ledger that stands, opened for one step of the ceremony. Locked meanwhile.
+struct Opened {
+    room: Room,
+    recorder: Recorder,
+    key: KeyRecord,
+}
+
+impl Opened {
+    fn open(tokens: &Tokens, key: &KeyLabel) -> Result<Self, CeremonyError> {
+        let configuration = Configuration::read(&tokens.config)?;
+        let (store, fold) = start::open_ledger(&configuration)?;
+        let purpose = fold.purpose().ok_or(StartFault::NoLedgerKey)?;
+        let room = Room::enter(tokens, configuration, purpose)?;
+        let Some(facts) = fold.keys().get(key) else {
+            let known: Vec<&str> = fold.keys().keys().map(KeyLabel::as_str).collect();
+            let why = format!("the ledger has no key of that label; it has {}", known.join(", "));
+            return Err(CeremonyError::Key { key: key.clone(), why });
+        };
+        let key = facts.record.clone();
+        if key.use_ != KeyUse::Recovery {
+            let why = format!("expected a recovery key, found a {} key; the SMKI certifies no other here", key.use_);
+            return Err(CeremonyError::Key { key: key.label, why });
+        }
+        let clock = room::clock(fold.last_at().unwrap_or(Timestamp::MIN));
+        let recorder = Recorder::new(Box::new(store), fold, clock).map_err(CannotRecord::from)?;
+        Ok(Self { room, recorder, key })
+    }
+
+    fn uses(&self, token: &TokenName) -> Vec<KeyUse> {
+        records(self.recorder.fold()).filter(|record| record.token == *token).map(|record| record.use_).collect()
+    }
+
+    /// Starts the ledger token, whose head must be a prefix of this ledger, and closes what a run before left open.
+    fn log_in(&mut self) -> Result<Token, CeremonyError> {
+        let name = self.room.configuration.ledger.token.clone();
+        let pin = self.room.pin(&name, &self.uses(&name))?;
+        let worker = Some(self.room.worker());
+        let signer = start::ledger_signer(
+            &self.room.configuration,
+            self.recorder.fold(),
+            &*self.recorder.store().reader().map_err(StartFault::from)?,
+            worker,
+            pin,
+        )?;
+        let token = signer.token().clone();
+        self.recorder.set_signer(Box::new(signer));
+        let open: Vec<u64> = self.recorder.fold().open_certifications().keys().copied().collect();
+        if !open.is_empty() {
+            record_alone(&mut self.recorder, |recorder| {
+                let by = recorder.known(room::conductor());
+                let result = SignResult::Unknown("the ceremony was cut off; no request came of it".into());
+                for intent in open {
+                    recorder.queue(&by, Event::Outcome(Outcome { intent, result: result.clone() }))?;
+                }
+                Ok(())
+            })?
+            .into_inner();
+        }
+        Ok(token)
+    }
+
+    /// Keeps the head on the ledger token, once all is recorded.
+    fn keep_head(&self, ledger_token: &Token) -> Result<(), CeremonyError> {
+        let origin = self.recorder.fold().origin().ok_or(StartFault::NoLedgerKey)?;
+        Ok(start::write_head_object(ledger_token, origin, self.recorder.durable())?)
+    }
+
+    /// The EUI-64 of the key by the policy in force.
+    fn originator(&self) -> Result<PartyId, CeremonyError> {
+        let policy = self.recorder.fold().policy();
+        let originator = policy.and_then(|adopted| adopted.policy.key(&self.key.label)?.originator);
+        originator.ok_or_else(|| CeremonyError::Key {
+            key: self.key.label.clone(),
+            why: "the policy in force gives it no originator".to_owned(),
+        })
+    }
+}
+
+fn records(fold: &Fold) -> impl Iterator<Item = &KeyRecord> {
+    fold.keys().values().map(|key| &key.record)
+}
+
+/// What `request` answers.
+#[derive(Serialize)]
+struct Requested {
+    key: KeyLabel,
+    subject: String,
+    spki_sha256: Digest,
+    request_info_sha256: Digest,
+    /// The index of the intent; none in a dry run.
+    intent: Option<u64>,
+    file: String,
+}
+
+impl Request {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+        let mut opened = Opened::open(&self.tokens, &self.key)?;
+        let public = PublicKey::from_spki(&opened.key.spki_octets())
+            .map_err(|error| CeremonyError::Key { key: self.key.clone(), why: error.to_string() })?;
+        let party = opened.originator()?;
+        let subject = OrganisationSubject { common_name: self.common_name.clone(), role: RECOVERY_ROLE, party };
+        let info = certification_request_info(&subject, &public)?;
+        let uses: Vec<KeyUse> = records(opened.recorder.fold()).map(|record| record.use_).collect();
+        let path = self.out.join(format!("{}.csr", stem(&self.key, opened.key.use_, &uses)));
+        // Each request has a signature of its own, so a second one would differ; asked before anything is signed.
+        if path.exists() {
+            return Err(InputError::Exists { path }.into());
+        }
+        let name = self.common_name.as_ref().map_or_else(String::new, |name| format!("CN={name}, "));
+        let mut answer = Requested {
+            key: self.key.clone(),
+            subject: format!("{name}OU={RECOVERY_ROLE:02X}, uniqueIdentifier={party}"),
+            spki_sha256: public.spki_sha256(),
+            request_info_sha256: Digest::of(&info),
+            intent: None,
+            file: path.display().to_string(),
+        };
+        if !self.change.dry_run {
+            answer.intent = Some(sign_request(&mut opened, &info, &path)?);
+        }
+        print.answer(&answer, |text| {
+            text.row("key", &answer.key)
+                .row("subject", &answer.subject)
+                .row("key SHA-256", answer.spki_sha256)
+                .some("intent", answer.intent.map(|intent| format!("entry {intent}")))
+                .row("request", &answer.file);
+        })?;
+        if self.change.dry_run {
+            print.note("Nothing was recorded; no token was asked.");
+        } else {
+            print.note("Next: send the request to the SMKI; then `smkictl ceremony import` with what it issues.");
+        }
+        Ok(())
+    }
+}
+
+/// Records the intent, durably and under a checkpoint, before the token signs; then what came of it; then writes the file.
+fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, CeremonyError> {
+    let label = opened.key.label.clone();
+    let name = opened.key.token.clone();
+    let ledger_token = opened.log_in()?;
+    // Logged in before the intent, so that a wrong PIN leaves none.
+    let expectations = start::expectations(opened.recorder.fold(), &name);
+    let (token, _) = opened.room.start(&name, &opened.uses(&name), expectations)?;
+    let deadline = opened.room.token_config(&name)?.call_deadline;
+    let intent = record_alone(&mut opened.recorder, |recorder| {
+        let by = recorder.known(room::conductor());
+        let request_info = recorder.queue_blob(info.to_vec());
+        recorder.queue(&by, Event::CertificationIntent(CertificationIntent { key: label.clone(), request_info }))
+    })?
+    .into_inner();
+
+    let not_after = now().plus_ms(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX));
+    let item = ToSign::new(intent, Kind::CertificationRequest, info.to_vec());
+    let outcome = match token.sign(&label, vec![item], not_after) {
+        Ok(results) => results.wait_all().pop().map(|result| result.outcome),
+        // Such an error means that nothing was submitted.
+        Err(error) => Some(Signing::Failed(error)),
+    };
+    let (result, signature) = match outcome {
+        Some(Signing::Signed(signature)) => (SignResult::Signed(Digest::of(&signature)), Some(signature)),
+        Some(Signing::Failed(error)) => (SignResult::Failed(error.to_string().into()), None),
+        Some(Signing::NotSigned(why)) => (SignResult::NotSigned(why.to_string().into()), None),
+        Some(Signing::Unknown(error)) => (SignResult::Unknown(error.to_string().into()), None),
+        None => (SignResult::Unknown("the worker gave no outcome".into()), None),
+    };
+    record_alone(&mut opened.recorder, |recorder| {
+        let by = recorder.known(room::conductor());
+        recorder.queue(&by, Event::Outcome(Outcome { intent, result: result.clone() }))?;
+        if let Some(signature) = signature {
+            // A certification request is public and commands no Device, so its outcome is all that is recorded of it: there is
+            // no determination that a release could rest on.
+            recorder.queue_signature(intent, signature, false);
+        }
+        Ok(())
+    })?
+    .into_inner();
+    opened.keep_head(&ledger_token)?;
+    match (signature, result) {
+        (Some(signature), _) => {
+            let request = assemble_request(info, &signature)?;
+            write_new(path, pem::request_to_pem(&request).as_bytes())?;
+            Ok(intent)
+        }
+        (None, SignResult::Signed(_)) => unreachable!("a signed outcome has its signature"),
+        (None, SignResult::Failed(why) | SignResult::NotSigned(why) | SignResult::Unknown(why)) => {
+            Err(CeremonyError::NotSigned { key: label, why: why.into() })
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).ok().and_then(|ms| Timestamp::from_unix_ms(ms).ok()).unwrap_or(Timestamp::MIN)
+}
+
+impl Import {
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+        let mut opened = Opened::open(&self.tokens, &self.key)?;
+        let certificate = read_certificate(&self.certificate)?;
+        let above: Vec<Vec<u8>> = self.chain.iter().map(|path| read_certificate(path)).collect::<Result<_, _>>()?;
+        let judged = judge(&opened.recorder, &self.key, &certificate, &above).map_err(CeremonyError::Refused)?;
+        let mut entry = None;
+        if !self.change.dry_run {
+            let ledger_token = opened.log_in()?;
+            // Judged again at the moment of the entry, as the audit will.
+            let outcome = record_alone(&mut opened.recorder, |recorder| {
+                match judge(recorder, &self.key, &certificate, &above) {
+                    Ok(imported) => {
+                        let by = recorder.known(room::conductor());
+                        for octets in std::iter::once(&certificate).chain(&above) {
+                            recorder.queue_blob(octets.clone());
+                        }
+                        recorder.queue(&by, Event::CertificateImported(imported)).map(Ok)
+                    }
+                    Err(reasons) => Ok(Err(reasons)),
+                }
+            })?;
+            entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
+            opened.keep_head(&ledger_token)?;
+        }
+        print.answer(&judged, |text| {
+            text.row("key", &judged.key)
+                .row("Party", judged.party)
+                .row("certificate", judged.certificate)
+                .some("recorded", entry.map(|index| format!("entry {index}")));
+        })?;
+        if self.change.dry_run {
+            print.note("It would be taken. Nothing was recorded; no token was asked.");
+        } else {
+            print.note("Next: start smkid.");
+        }
+        Ok(())
+    }
+}
+
+fn judge(
+    recorder: &Recorder,
+    key: &KeyLabel,
+    certificate: &[u8],
+    above: &[Vec<u8>],
+) -> Result<CertificateImported, Vec<Reason>> {
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    intake::certificate(&context, key, certificate, above)
+}
+
+/// One certificate, PEM or DER.
+fn read_certificate(path: &Path) -> Result<Vec<u8>, CeremonyError> {
+    let octets = input::file(path, input::DOCUMENT_LEN_MAX)?;
+    if !pem::is_pem(&octets) {
+        return Ok(octets);
+    }
+    let wrong = |source: PemError| CeremonyError::Pem { path: path.to_owned(), source };
+    let certificate = pem::certificate(pem::text(&octets).map_err(wrong)?).map_err(wrong)?;
+    Ok(certificate.octets().to_vec())
+}

@@ -1,0 +1,185 @@
+//! Where a ceremony takes place: the configuration, the policy, the tokens that are plugged in, and who is asked for PINs.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::{CeremonyError, Tokens};
+use crate::cli::input::{self, InputError};
+use crate::domain::ledger::entry::{Actor, Channel, Role};
+use crate::domain::names::{KeyUse, Purpose, TokenName};
+use crate::domain::policy::{Files, Policy};
+use crate::domain::time::Timestamp;
+use crate::hsm::{Expectations, Token, TokenConfig, TokenReport};
+use crate::recorder::{Moment, ReadClock};
+use crate::service::clock::Clock;
+use crate::service::configuration::{self, Configuration};
+use crate::service::start::{self, StartFault};
+
+/// How deep the folders of a policy may lie: `keys-policy/procedure/` is one.
+const DEPTH_MAX: usize = 4;
+
+/// What every step but `adoption` has at hand.
+pub struct Room {
+    /// Of the daemon that will run.
+    pub configuration: Configuration,
+    purpose: Purpose,
+    pin_files: BTreeMap<TokenName, PathBuf>,
+    worker: PathBuf,
+}
+
+impl Room {
+    /// A PIN file is refused unless this is an exercise.
+    pub fn enter(tokens: &Tokens, configuration: Configuration, purpose: Purpose) -> Result<Self, CeremonyError> {
+        match purpose {
+            Purpose::Live if !tokens.pin_files.is_empty() => return Err(CeremonyError::PinFile(purpose)),
+            Purpose::Live | Purpose::Exercise => {}
+        }
+        for (token, _) in &tokens.pin_files {
+            if !configuration.tokens.iter().any(|configured| configured.name == *token) {
+                return Err(CeremonyError::PinFileUnused(token.clone()));
+            }
+        }
+        let pin_files = tokens.pin_files.iter().cloned().collect();
+        // The module is loaded by smkid's worker only, which lies beside this program.
+        let worker = std::env::current_exe()?.with_file_name("smkid");
+        if !worker.is_file() {
+            return Err(CeremonyError::NoWorker { path: worker });
+        }
+        Ok(Self { configuration, purpose, pin_files, worker })
+    }
+
+    /// How a token's worker is run.
+    pub fn token_config(&self, token: &TokenName) -> Result<TokenConfig, CeremonyError> {
+        let configured = start::configured(&self.configuration, token)?;
+        Ok(start::token_config(configured, Some(self.worker.clone())))
+    }
+
+    /// The PIN of a token that holds keys of these uses: from a file of an exercise, from the configuration, or from the terminal.
+    pub fn pin(&self, token: &TokenName, holds: &[KeyUse]) -> Result<SecretString, CeremonyError> {
+        let configured = start::configured(&self.configuration, token)?;
+        self.check_pin_source(configured, holds)?;
+        if let Some(path) = self.pin_files.get(token) {
+            return Ok(start::pin_file(path)?);
+        }
+        match &configured.pin {
+            Some(pin) => Ok(start::stored_pin(pin)?),
+            None => ask(token),
+        }
+    }
+
+    fn check_pin_source(&self, token: &configuration::Token, holds: &[KeyUse]) -> Result<(), StartFault> {
+        start::check_pin_source(self.purpose, token, holds.iter().copied())
+    }
+
+    /// Refuses what would be refused later, before anything is done.
+    pub fn check_tokens<'a>(
+        &self,
+        tokens: impl IntoIterator<Item = (&'a TokenName, &'a [KeyUse])>,
+    ) -> Result<(), CeremonyError> {
+        for (token, holds) in tokens {
+            self.check_pin_source(start::configured(&self.configuration, token)?, holds)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a token's worker and logs in.
+    pub fn start(
+        &self,
+        token: &TokenName,
+        holds: &[KeyUse],
+        expectations: Expectations,
+    ) -> Result<(Token, TokenReport), CeremonyError> {
+        let pin = self.pin(token, holds)?;
+        Ok(start::start_token(self.token_config(token)?, pin, expectations)?)
+    }
+
+    /// The program that the workers run.
+    pub fn worker(&self) -> PathBuf {
+        self.worker.clone()
+    }
+}
+
+/// Asks for a PIN without echo.
+fn ask(token: &TokenName) -> Result<SecretString, CeremonyError> {
+    if !io::stdin().is_terminal() {
+        return Err(CeremonyError::NoTerminal { token: token.clone() });
+    }
+    let prompt = format!("PIN of token {token}: ");
+    let pin = rpassword::prompt_password(prompt)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|source| CeremonyError::Asking { token: token.clone(), source })?;
+    Ok(SecretString::from(pin.as_str()))
+}
+
+/// The policy in a folder, and its files.
+pub fn read_policy(folder: &Path) -> Result<(Policy, Files), CeremonyError> {
+    let mut files = Files::new();
+    collect(folder, "", DEPTH_MAX, &mut files)?;
+    let policy = Policy::parse(&files).map_err(|faults| CeremonyError::Policy { folder: folder.to_owned(), faults })?;
+    Ok((policy, files))
+}
+
+/// Every regular file below `folder`, by its path from there with `/` between.
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), InputError> {
+    let unreadable = |source| InputError::Unreadable { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path();
+        let name = entry.file_name().into_string().map_err(|_| InputError::NotText { path: path.clone() })?;
+        let kind = entry.file_type().map_err(unreadable)?;
+        if kind.is_dir() && depth > 0 {
+            collect(&path, &format!("{prefix}{name}/"), depth - 1, files)?;
+        } else if kind.is_file() {
+            files.insert(format!("{prefix}{name}"), input::file(&path, input::DOCUMENT_LEN_MAX)?);
+        } else {
+            return Err(InputError::Empty { path, expected: "a file, or a folder that is not deeper than a policy's" });
+        }
+    }
+    Ok(())
+}
+
+/// Whoever conducts the ceremony, by the account that this program runs under.
+pub fn conductor() -> Actor {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+    let account = user.map_or_else(|| format!("uid-{}", nix::unistd::Uid::effective()), |user| user.name);
+    Actor { person: None, account: account.into(), role: Role::Ceremony, channel: Channel::Console }
+}
+
+/// The clock, for a recorder. `not_before` is when the last entry was recorded.
+pub fn clock(not_before: Timestamp) -> ReadClock {
+    let clock = Clock::start(not_before);
+    Box::new(move || {
+        let now = clock.now();
+        (Moment { at: now.at, clock: now.state }, now.jump_ms)
+    })
+}
+
+/// Writes a file in the place of the one before, durably or not at all.
+pub fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(octets)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    });
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&new);
+    }
+    written?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes the entries of a folder durable.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}

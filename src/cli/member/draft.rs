@@ -1,0 +1,495 @@
+//! Shell: `smkictl determination draft`: from a description in TOML to a document that can be signed.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::files::{self, DESCRIPTION_LEN_MAX, PEM_LEN_MAX, Paper};
+use super::page::Page;
+use super::scope::{self, TemplateForm};
+use super::show::{Beside, Shown};
+use super::{Desk, MemberError};
+use crate::api::failure::Exit;
+use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate};
+use crate::domain::determination::document::{
+    Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits, Method, Schedule,
+    ScopeLeft, Suspension, Template, Type, Withdrawal, Written,
+};
+use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
+use crate::domain::ledger::entry::Compromised;
+use crate::domain::ledger::note::{Note, Verifier};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
+use crate::domain::policy::Policy;
+use crate::domain::time::Window;
+
+/// Arguments of `smkictl determination draft`.
+#[derive(Args, Debug)]
+pub struct Draft {
+    /// What to draft
+    #[arg(long = "type", value_enum, default_value_t)]
+    pub kind: DraftType,
+    /// Print a description with comments, to be filled in
+    #[arg(long, conflicts_with = "from")]
+    pub sample: bool,
+    /// The description (TOML). Files that it names lie beside it
+    #[arg(long, value_name = "draft.toml", required_unless_present = "sample")]
+    pub from: Option<PathBuf>,
+    /// The ledger and the policy
+    #[command(flatten)]
+    pub seen: SeenArgs,
+    /// Where the document goes, and the device list with it
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+}
+
+/// The ledger and the policy as the drafter sees them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SeenArgs {
+    /// The ledger's head: a checkpoint, or what `smkictl status --output json` printed. Else the daemon is asked
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// Verify the checkpoint's signature with this key (PEM, or a C2SP vkey)
+    #[arg(long, value_name = "FILE", requires = "head")]
+    pub ledger_key: Option<PathBuf>,
+    /// The directory of the policy in force
+    #[arg(long, value_name = "DIR")]
+    pub policy: Option<PathBuf>,
+}
+
+/// What can be drafted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DraftType {
+    /// What the PMA determines
+    #[default]
+    Determination,
+    /// The scope of a determination that left it open
+    Schedule,
+    /// The end of a determination
+    Withdrawal,
+    /// A pause of it, by one member
+    Suspension,
+}
+
+/// Where the ledger's head comes from when no file says it.
+pub trait Daemon {
+    /// What `smkictl status --output json` prints.
+    fn status(&self) -> Result<Vec<u8>, String>;
+}
+
+/// What a drafter knows of the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerSeen {
+    /// Its head.
+    pub head: LedgerHead,
+    /// The policy in force and its number, where the daemon said so.
+    pub policy: Option<(Digest, u32)>,
+    /// Live or exercise, where the daemon said so.
+    pub purpose: Option<Purpose>,
+}
+
+/// As much of the daemon's status as a draft needs.
+#[derive(Deserialize)]
+struct StatusForm {
+    origin: Origin,
+    ledger: HeadForm,
+    purpose: Purpose,
+    policy: Option<PolicyForm>,
+}
+
+#[derive(Deserialize)]
+struct HeadForm {
+    size: u64,
+    root: Digest,
+}
+
+#[derive(Deserialize)]
+struct PolicyForm {
+    sequence: u32,
+    sha256: Digest,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeterminationForm {
+    purpose: Option<Purpose>,
+    incident: IncidentId,
+    decision_number: u32,
+    proposer: PersonId,
+    decision: Decision,
+    compromised: PathBuf,
+    supersedes: Option<DeterminationId>,
+    policy: Option<Digest>,
+    window: Window,
+    #[serde(default)]
+    factor: Vec<Factor>,
+    key: Option<KeyForm>,
+    method: Option<Method>,
+    counter_start: Option<u64>,
+    schedule: Option<ScopeLeft>,
+    devices: Option<PathBuf>,
+    limits: Option<Limits>,
+    template: Option<Vec<TemplateForm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyForm {
+    label: KeyLabel,
+    certificate: Option<PathBuf>,
+    spki_sha256: Option<Digest>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScheduleForm {
+    determination: PathBuf,
+    proposer: PersonId,
+    policy: Option<Digest>,
+    devices: PathBuf,
+    limits: Limits,
+    template: Vec<TemplateForm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithdrawalForm {
+    determination: PathBuf,
+    proposer: PersonId,
+    policy: Option<Digest>,
+    reason: Prose,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SuspensionForm {
+    determination: PathBuf,
+    member: PersonId,
+    hours: u32,
+    policy: Option<Digest>,
+    reason: Prose,
+}
+
+/// Drafts a document, or prints a sample of a description.
+pub fn run(args: &Draft, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
+    let Some(from) = &args.from else {
+        let sample = match args.kind {
+            DraftType::Determination => include_str!("draft/determination.toml"),
+            DraftType::Schedule => include_str!("draft/schedule.toml"),
+            DraftType::Withdrawal => include_str!("draft/withdrawal.toml"),
+            DraftType::Suspension => include_str!("draft/suspension.toml"),
+        };
+        desk.out.write_all(sample.as_bytes()).and_then(|()| desk.out.flush()).map_err(MemberError::Answer)?;
+        return Ok(Exit::Done);
+    };
+    let drafting = Drafting {
+        folder: from.parent().unwrap_or(Path::new("")),
+        ledger: args.seen.ledger(desk)?,
+        policy: args.seen.policy.as_deref().map(files::read_policy).transpose()?,
+    };
+    let drafted = match args.kind {
+        DraftType::Determination => drafting.determination(read(from)?)?,
+        DraftType::Schedule => drafting.schedule(read(from)?)?,
+        DraftType::Withdrawal => drafting.withdrawal(read(from)?)?,
+        DraftType::Suspension => drafting.suspension(read(from)?)?,
+    };
+    finish(&drafted, &args.out, args.seen.policy.clone(), desk)
+}
+
+/// A document, not written yet.
+#[derive(Clone, Debug)]
+pub struct Drafted {
+    /// The document.
+    pub paper: Paper,
+    /// The device list that it names.
+    pub list: Option<(PathBuf, DeviceList)>,
+    /// The file of the compromised certificate.
+    pub compromised: Option<PathBuf>,
+}
+
+/// Writes the document and its device list, says where they are, and what to look at.
+pub fn finish(
+    drafted: &Drafted,
+    out: &Path,
+    policy: Option<PathBuf>,
+    desk: &mut Desk<'_>,
+) -> Result<Exit, MemberError> {
+    let Drafted { paper, list, compromised } = drafted;
+    let file = out.join(format!("{}.json", paper.stem()));
+    let mut devices = None;
+    if let Some((from, list)) = list {
+        let to = out.join(format!("{}.devices", paper.stem()));
+        files::copy_devices(from, &to, list.sha256)?;
+        devices = Some(to);
+    }
+    files::write_new(&file, paper.octets())?;
+    let mut page = Page::default();
+    page.row("document", file.display());
+    if let Some(devices) = &devices {
+        page.row("devices", devices.display());
+    }
+    page.row("SHA-256", paper.digest());
+    desk.answer(&json!({ "document": file, "devices": devices, "sha256": paper.digest() }), &page)?;
+    let beside = Beside { devices, policy, predecessor: None, compromised: compromised.clone() };
+    for warning in Shown::open(paper.clone(), &beside, desk.now)?.warnings {
+        desk.note(&format!("warning: {warning}"));
+    }
+    desk.note(&format!("Look at all of it before it goes to be signed: smkictl determination show {}", file.display()));
+    Ok(Exit::Done)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, MemberError> {
+    let text = files::read_text(path, DESCRIPTION_LEN_MAX)?;
+    toml::from_str(&text).map_err(|fault| MemberError::Unfit { path: path.to_owned(), fault: fault.to_string() })
+}
+
+fn written<F: Form>(form: &F) -> Result<Box<Written<F>>, MemberError> {
+    let refused = |faults: Vec<DocumentFault>| MemberError::Draft { faults: files::lines(&faults) };
+    Written::write(form).map(Box::new).map_err(refused)
+}
+
+impl SeenArgs {
+    /// The ledger, from the file or the daemon.
+    pub fn ledger(&self, desk: &Desk<'_>) -> Result<LedgerSeen, MemberError> {
+        let Some(path) = &self.head else {
+            let field = || "--head".to_owned();
+            let daemon = desk.daemon.ok_or_else(|| MemberError::Described {
+                field: field(),
+                fault: "expected a checkpoint or the daemon's status in a file; there is no daemon to ask".to_owned(),
+            })?;
+            let status = daemon.status().map_err(|fault| MemberError::Described { field: field(), fault })?;
+            return read_status(&status).map_err(|fault| MemberError::Described { field: field(), fault });
+        };
+        let unfit = |fault: String| MemberError::Unfit { path: path.clone(), fault };
+        let octets = files::read(path, PEM_LEN_MAX)?;
+        if octets.first() == Some(&b'{') {
+            if self.ledger_key.is_some() {
+                return Err(unfit("expected a checkpoint, since --ledger-key is to verify one; found JSON".to_owned()));
+            }
+            return read_status(&octets).map_err(unfit);
+        }
+        let checkpoint = match &self.ledger_key {
+            None => {
+                let note = Note::parse(&octets).map_err(|fault| unfit(fault.to_string()))?;
+                Checkpoint::parse(note.text()).map_err(|fault| unfit(fault.to_string()))?
+            }
+            Some(key) => {
+                let text = files::read_text(key, PEM_LEN_MAX)?;
+                let note = Note::parse(&octets).map_err(|fault| unfit(fault.to_string()))?;
+                let origin = Checkpoint::parse(note.text()).map_err(|fault| unfit(fault.to_string()))?.origin;
+                let verifier = if text.contains("-----BEGIN") {
+                    Verifier::from_pem(origin.as_str(), &text)
+                } else {
+                    Verifier::from_vkey(text.trim())
+                };
+                let bad_key = |fault: String| MemberError::Unfit { path: key.clone(), fault };
+                let verifier = verifier.map_err(|fault| bad_key(fault.to_string()))?;
+                SignedCheckpoint::verify(&octets, &verifier)
+                    .map_err(|fault| unfit(fault.to_string()))?
+                    .checkpoint()
+                    .clone()
+            }
+        };
+        let Checkpoint { origin, size, root } = checkpoint;
+        Ok(LedgerSeen { head: LedgerHead { origin, size, root }, policy: None, purpose: None })
+    }
+}
+
+fn read_status(octets: &[u8]) -> Result<LedgerSeen, String> {
+    let StatusForm { origin, ledger: HeadForm { size, root }, purpose, policy } =
+        serde_json::from_slice(octets).map_err(|fault| format!("not the daemon's status: {fault}"))?;
+    let policy = policy.map(|PolicyForm { sequence, sha256 }| (sha256, sequence));
+    Ok(LedgerSeen { head: LedgerHead { origin, size, root }, policy, purpose: Some(purpose) })
+}
+
+/// The one value that all who say one agree on.
+pub fn agreed<T: PartialEq + ToString + Copy>(field: &str, sayings: &[(&str, Option<T>)]) -> Result<T, MemberError> {
+    let said: Vec<(&str, T)> = sayings.iter().filter_map(|(who, value)| value.map(|value| (*who, value))).collect();
+    let described = |fault: String| MemberError::Described { field: field.to_owned(), fault };
+    let Some((first, value)) = said.first() else {
+        let who: Vec<&str> = sayings.iter().map(|(who, _)| *who).collect();
+        return Err(described(format!("expected in {}; found nowhere", who.join(" or "))));
+    };
+    match said.iter().find(|(_, other)| other != value) {
+        None => Ok(*value),
+        Some((second, other)) => Err(described(format!(
+            "expected one value, found {} in {first} and {} in {second}",
+            value.to_string(),
+            other.to_string()
+        ))),
+    }
+}
+
+/// A description that becomes a document.
+struct Drafting<'a> {
+    folder: &'a Path,
+    ledger: LedgerSeen,
+    policy: Option<Policy>,
+}
+
+impl Drafting<'_> {
+    fn purpose(&self, described: Option<Purpose>) -> Result<Purpose, MemberError> {
+        let policy = self.policy.as_ref().map(Policy::purpose);
+        agreed("purpose", &[("the description", described), ("--policy", policy), ("--head", self.ledger.purpose)])
+    }
+
+    fn policy(&self, described: Option<Digest>) -> Result<Digest, MemberError> {
+        let (policy, status) = (self.policy.as_ref().map(Policy::digest), self.ledger.policy.map(|(digest, _)| digest));
+        agreed("policy", &[("the description", described), ("--policy", policy), ("--head", status)])
+    }
+
+    fn scope(
+        &self,
+        devices: &Path,
+        forms: &[TemplateForm],
+        method: Option<Method>,
+    ) -> Result<(Vec<Template>, PathBuf, DeviceList), MemberError> {
+        let templates = scope::templates(forms, method, self.folder)?;
+        let path = self.folder.join(devices);
+        let list = scope::devices(&path, &templates)?.list;
+        Ok((templates, path, list))
+    }
+
+    fn determination(&self, form: DeterminationForm) -> Result<Drafted, MemberError> {
+        let compromised_path = self.folder.join(&form.compromised);
+        let key = form.key.map(|key| self.key(&key)).transpose()?;
+        let mut determination = Determination {
+            r#type: Type::new(),
+            purpose: self.purpose(form.purpose)?,
+            id: random_id()?,
+            incident: form.incident,
+            decision_number: form.decision_number,
+            proposer: form.proposer,
+            ledger: self.ledger.head.clone(),
+            policy: self.policy(form.policy)?,
+            decision: form.decision,
+            compromised: compromised(&compromised_path)?,
+            factors: form.factor,
+            window: form.window,
+            supersedes: form.supersedes,
+            key,
+            method: form.method,
+            counter_start: form.counter_start,
+            schedule: form.schedule,
+            templates: None,
+            devices: None,
+            limits: form.limits,
+        };
+        let mut list = None;
+        match (form.devices, form.limits, form.template) {
+            (Some(devices), Some(_), Some(template)) => {
+                let (templates, path, devices) = self.scope(&devices, &template, form.method)?;
+                (determination.templates, determination.devices) = (Some(templates), Some(devices));
+                list = Some((path, devices));
+            }
+            (None, None, None) => {}
+            (devices, limits, template) => {
+                let there =
+                    [("devices", devices.is_some()), ("limits", limits.is_some()), ("template", template.is_some())];
+                let absent: Vec<&str> = there.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
+                let fault =
+                    "expected devices, limits and template together, or none of them; this one is absent".to_owned();
+                return Err(MemberError::Described { field: absent.join(", "), fault });
+            }
+        }
+        Ok(Drafted { paper: Paper::Determination(written(&determination)?), list, compromised: Some(compromised_path) })
+    }
+
+    fn key(&self, form: &KeyForm) -> Result<KeyChosen, MemberError> {
+        let certificate = match &form.certificate {
+            Some(path) => Some(files::read_certificates(&self.folder.join(path))?.0.spki_sha256()),
+            None => None,
+        };
+        let spki_sha256 = agreed("key", &[("certificate", certificate), ("spki_sha256", form.spki_sha256)])?;
+        Ok(KeyChosen { label: form.label.clone(), spki_sha256 })
+    }
+
+    /// The determination that another document is about.
+    fn about(&self, path: &Path) -> Result<Box<Written<Determination>>, MemberError> {
+        let path = self.folder.join(path);
+        match Paper::open(&path)? {
+            Paper::Determination(document) => Ok(document),
+            other @ (Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_)) => {
+                let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
+                Err(MemberError::Unfit { path, fault })
+            }
+        }
+    }
+
+    fn schedule(&self, form: ScheduleForm) -> Result<Drafted, MemberError> {
+        let about = self.about(&form.determination)?;
+        let (templates, path, devices) = self.scope(&form.devices, &form.template, about.form().method)?;
+        let schedule = Schedule {
+            r#type: Type::new(),
+            purpose: self.purpose(Some(about.form().purpose))?,
+            determination: about.form().id,
+            document: about.digest(),
+            proposer: form.proposer,
+            ledger: self.ledger.head.clone(),
+            policy: self.policy(form.policy)?,
+            templates,
+            devices,
+            limits: form.limits,
+        };
+        Ok(Drafted { paper: Paper::Schedule(written(&schedule)?), list: Some((path, devices)), compromised: None })
+    }
+
+    fn withdrawal(&self, form: WithdrawalForm) -> Result<Drafted, MemberError> {
+        let about = self.about(&form.determination)?;
+        let withdrawal = Withdrawal {
+            r#type: Type::new(),
+            purpose: self.purpose(Some(about.form().purpose))?,
+            determination: about.form().id,
+            document: about.digest(),
+            proposer: form.proposer,
+            ledger: self.ledger.head.clone(),
+            policy: self.policy(form.policy)?,
+            reason: form.reason,
+        };
+        Ok(Drafted { paper: Paper::Withdrawal(written(&withdrawal)?), list: None, compromised: None })
+    }
+
+    fn suspension(&self, form: SuspensionForm) -> Result<Drafted, MemberError> {
+        let about = self.about(&form.determination)?;
+        let suspension = Suspension {
+            r#type: Type::new(),
+            purpose: self.purpose(Some(about.form().purpose))?,
+            determination: about.form().id,
+            document: about.digest(),
+            member: form.member,
+            hours: form.hours,
+            ledger: self.ledger.head.clone(),
+            policy: self.policy(form.policy)?,
+            reason: form.reason,
+        };
+        Ok(Drafted { paper: Paper::Suspension(written(&suspension)?), list: None, compromised: None })
+    }
+}
+
+fn compromised(path: &Path) -> Result<Compromised, MemberError> {
+    let unfit = |fault: String| MemberError::Unfit { path: path.to_owned(), fault };
+    let (certificate, _) = files::read_certificates(path)?;
+    let smki = SmkiCertificate::from_certificate(certificate, &Profile::shape_only())
+        .map_err(|fault| unfit(fault.to_string()))?;
+    match smki.kind() {
+        Kind::Organisation { party, .. } => Ok(Compromised {
+            certificate_sha256: smki.certificate().sha256(),
+            spki_sha256: smki.certificate().spki_sha256(),
+            party,
+        }),
+        kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
+            Err(unfit(format!("expected an Organisation Certificate, found one of {kind}")))
+        }
+    }
+}
+
+/// 128 random bits.
+fn random_id() -> Result<DeterminationId, MemberError> {
+    let mut octets = [0; DeterminationId::LEN];
+    SystemRandom::new().fill(&mut octets).map_err(|_| MemberError::NoRandom)?;
+    Ok(DeterminationId(octets))
+}

@@ -1,0 +1,315 @@
+//! Shell: what the people's tools read and write. Each file has a limit, and none is overwritten.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::MemberError;
+use crate::domain::certificates::{Certificate, pem};
+use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::document::{
+    DOCUMENT_LEN_MAX, Determination, DeviceList, Document, DocumentFault, Form as _, Schedule, Suspension, Withdrawal,
+    Written,
+};
+use crate::domain::gbcs::MESSAGE_LEN_MAX;
+use crate::domain::ledger::merkle::{Frontier, leaf_hash};
+use crate::domain::names::{DeviceId, Digest, TemplateName};
+use crate::domain::policy::adoption::Adoption;
+use crate::domain::policy::files::FILE_LEN_MAX;
+use crate::domain::policy::{Files, Policy};
+
+/// The longest file with certificates or a key: a chain in PEM has 4 kB; text around it is allowed.
+pub const PEM_LEN_MAX: usize = 256 * 1024;
+/// The longest PIN or passphrase file.
+pub const SECRET_LEN_MAX: usize = 4 * 1024;
+/// The longest command, in hexadecimal with as much white space again.
+pub const COMMAND_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
+/// The longest description of a draft: as long as what is made of it.
+pub const DESCRIPTION_LEN_MAX: usize = DOCUMENT_LEN_MAX;
+/// How deep the folders of a policy may lie. Ours have one level, `anchors/` and `procedure/`.
+const DEPTH_MAX: usize = 4;
+/// Files in a policy, so that a wrong directory is noticed before all of it is read. No official reference.
+const POLICY_FILES_MAX: usize = 1_000;
+/// What is read of a device list at a time.
+const PIECE_LEN: usize = 64 * 1024;
+
+/// A whole file. What is read is wiped when it is dropped, whatever it is: some of it is keys and PINs.
+pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, MemberError> {
+    let unreadable = |source| MemberError::Read { path: path.to_owned(), source };
+    let mut octets = Zeroizing::new(Vec::new());
+    let limit = u64::try_from(max).expect("a limit of megabytes") + 1;
+    let mut file = File::open(path).map_err(unreadable)?;
+    // Room for all of it at once, so that no copy is left behind.
+    let len = file.metadata().map_err(unreadable)?.len().min(limit);
+    octets.reserve_exact(usize::try_from(len).unwrap_or(max) + 1);
+    (&mut file).take(limit).read_to_end(&mut octets).map_err(unreadable)?;
+    if octets.len() > max {
+        return Err(MemberError::TooLong { path: path.to_owned(), max });
+    }
+    Ok(octets)
+}
+
+/// A whole file of UTF-8.
+pub fn read_text(path: &Path, max: usize) -> Result<Zeroizing<String>, MemberError> {
+    let octets = read(path, max)?;
+    let text = std::str::from_utf8(&octets).map_err(|_| MemberError::NotText { path: path.to_owned() })?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The first certificate of a PEM file, and those behind it.
+pub fn read_certificates(path: &Path) -> Result<(Certificate, Vec<Certificate>), MemberError> {
+    let unfit = |fault: String| MemberError::Unfit { path: path.to_owned(), fault };
+    let octets = read(path, PEM_LEN_MAX)?;
+    if !pem::is_pem(&octets) {
+        let one = Certificate::from_der(&octets).map_err(|fault| unfit(fault.to_string()))?;
+        return Ok((one, Vec::new()));
+    }
+    let text = pem::text(&octets).map_err(|fault| unfit(fault.to_string()))?;
+    let mut all = pem::certificates(text).map_err(|fault| unfit(fault.to_string()))?;
+    let rest = all.split_off(1);
+    Ok((all.remove(0), rest))
+}
+
+/// Writes a new file: whole or not at all, and never over another.
+pub fn write_new(path: &Path, octets: &[u8]) -> Result<(), MemberError> {
+    write_new_with(path, |file| file.write_all(octets))
+}
+
+/// The same with contents that are written as they come.
+pub fn write_new_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), MemberError> {
+    let failed = |source| MemberError::Write { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut fresh = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    fill(fresh.as_file_mut()).and_then(|()| fresh.as_file().sync_all()).map_err(failed)?;
+    match fresh.persist_noclobber(path) {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(MemberError::Exists { path: path.to_owned() });
+        }
+        Err(error) => return Err(failed(error.error)),
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Every file of a policy's directory, by its path from there.
+pub fn policy_files(folder: &Path) -> Result<Files, MemberError> {
+    let mut files = Files::new();
+    collect(folder, "", DEPTH_MAX, &mut files)?;
+    Ok(files)
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), MemberError> {
+    let unreadable = |source| MemberError::Read { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(unreadable)?;
+        let name = entry.file_name().into_string().map_err(|_| MemberError::NotText { path: path.clone() })?;
+        if kind.is_dir() && depth > 0 {
+            collect(&path, &format!("{prefix}{name}/"), depth - 1, files)?;
+        } else if kind.is_file() && files.len() < POLICY_FILES_MAX {
+            files.insert(format!("{prefix}{name}"), read(&path, FILE_LEN_MAX)?.to_vec());
+        } else {
+            let fault = format!(
+                "expected a file, at most {DEPTH_MAX} folders deep and among the first {POLICY_FILES_MAX}, found something \
+                 else; is it the directory of a policy?"
+            );
+            return Err(MemberError::Unfit { path, fault });
+        }
+    }
+    Ok(())
+}
+
+/// A policy that can be used.
+pub fn read_policy(folder: &Path) -> Result<Policy, MemberError> {
+    Policy::parse(&policy_files(folder)?)
+        .map_err(|faults| MemberError::Policy { path: folder.to_owned(), faults: lines(&faults) })
+}
+
+/// Faults, one a line.
+pub fn lines<T: ToString>(faults: &[T]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+}
+
+/// Everything that people sign.
+#[derive(Clone, Debug)]
+pub enum Paper {
+    /// What the PMA determined.
+    Determination(Box<Written<Determination>>),
+    /// The scope of a determination that left it open.
+    Schedule(Box<Written<Schedule>>),
+    /// The end of a determination.
+    Withdrawal(Box<Written<Withdrawal>>),
+    /// A pause of it.
+    Suspension(Box<Written<Suspension>>),
+    /// A policy that takes another's place.
+    Adoption(Box<Written<Adoption>>),
+}
+
+impl Paper {
+    /// Reads a document of whichever type it says it is.
+    pub fn read(octets: &[u8]) -> Result<Self, Vec<DocumentFault>> {
+        match Document::read(octets) {
+            Ok(Document::Determination(document)) => Ok(Self::Determination(document)),
+            Ok(Document::Schedule(document)) => Ok(Self::Schedule(document)),
+            Ok(Document::Withdrawal(document)) => Ok(Self::Withdrawal(document)),
+            Ok(Document::Suspension(document)) => Ok(Self::Suspension(document)),
+            Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Adoption::TYPE) => {
+                Ok(Self::Adoption(Box::new(Written::read(octets)?)))
+            }
+            Err(faults) => Err(faults),
+        }
+    }
+
+    /// Reads a file.
+    pub fn open(path: &Path) -> Result<Self, MemberError> {
+        let octets = read(path, DOCUMENT_LEN_MAX)?;
+        Self::read(&octets).map_err(|faults| MemberError::Document { path: path.to_owned(), faults: lines(&faults) })
+    }
+
+    /// What stands under `type`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Determination(_) => Determination::TYPE,
+            Self::Schedule(_) => Schedule::TYPE,
+            Self::Withdrawal(_) => Withdrawal::TYPE,
+            Self::Suspension(_) => Suspension::TYPE,
+            Self::Adoption(_) => Adoption::TYPE,
+        }
+    }
+
+    /// The octets as they lie.
+    pub fn octets(&self) -> &[u8] {
+        match self {
+            Self::Determination(document) => document.octets(),
+            Self::Schedule(document) => document.octets(),
+            Self::Withdrawal(document) => document.octets(),
+            Self::Suspension(document) => document.octets(),
+            Self::Adoption(document) => document.octets(),
+        }
+    }
+
+    /// SHA-256 of its octets.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Determination(document) => document.digest(),
+            Self::Schedule(document) => document.digest(),
+            Self::Withdrawal(document) => document.digest(),
+            Self::Suspension(document) => document.digest(),
+            Self::Adoption(document) => document.digest(),
+        }
+    }
+
+    /// The digest of the policy under which it is approved; of an adoption, the policy that is adopted.
+    pub fn policy(&self) -> Digest {
+        match self {
+            Self::Determination(document) => document.form().policy,
+            Self::Schedule(document) => document.form().policy,
+            Self::Withdrawal(document) => document.form().policy,
+            Self::Suspension(document) => document.form().policy,
+            Self::Adoption(document) => document.form().policy,
+        }
+    }
+
+    /// How its files are called: `ID.json`, `ID.MEMBER.p7s`.
+    pub fn stem(&self) -> String {
+        match self {
+            Self::Determination(document) => document.form().id.to_string(),
+            Self::Schedule(document) => format!("{}-schedule", document.form().determination),
+            Self::Withdrawal(document) => format!("{}-withdrawal", document.form().determination),
+            Self::Suspension(document) => {
+                format!("{}-suspension-{}", document.form().determination, document.form().member)
+            }
+            Self::Adoption(document) => format!("policy-{}", document.form().sequence),
+        }
+    }
+}
+
+/// The RFC 6962 tree over a device list's lines.
+#[derive(Debug, Default)]
+struct Lines(Frontier);
+
+impl LineTree for Lines {
+    fn push(&mut self, line: &[u8]) {
+        self.0.push(leaf_hash(line));
+    }
+
+    fn root(self) -> Digest {
+        self.0.root()
+    }
+}
+
+/// What a device list amounts to.
+#[derive(Clone, Debug)]
+pub struct ListSeen {
+    /// Count, SHA-256 and root.
+    pub list: DeviceList,
+    /// The first and the last Device.
+    pub ends: (DeviceId, DeviceId),
+    /// By place among the document's templates.
+    pub of_template: Vec<OfTemplate>,
+}
+
+/// What a device list says of one template.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfTemplate {
+    /// How many Devices it is for.
+    pub devices: u64,
+    /// The highest counter that one of them is known to have accepted, and which.
+    pub counter: Option<(u64, DeviceId)>,
+}
+
+/// Reads a device list to its end.
+pub fn read_devices(path: &Path, templates: &[&TemplateName]) -> Result<ListSeen, MemberError> {
+    let unreadable = |source| MemberError::Read { path: path.to_owned(), source };
+    let mut reader = DeviceListReader::new(templates.iter().copied(), u64::MAX, Lines::default());
+    let mut of_template = vec![OfTemplate::default(); templates.len()];
+    let mut ends = None;
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut piece = vec![0; PIECE_LEN];
+    loop {
+        let read = file.read(&mut piece).map_err(unreadable)?;
+        if read == 0 {
+            break;
+        }
+        reader.feed(&piece[..read], |row| {
+            let of = &mut of_template[row.template];
+            of.devices += 1;
+            if let Some(counter) = row.counter
+                && of.counter.is_none_or(|(highest, _)| counter > highest)
+            {
+                of.counter = Some((counter, row.device));
+            }
+            ends = Some((ends.map_or(row.device, |(first, _)| first), row.device));
+        });
+    }
+    let faults = |faults: String| MemberError::Devices { path: path.to_owned(), faults };
+    let list = reader.finish().map_err(|found| faults(found.to_string().replace('\n', "\n  ")))?;
+    let ends = ends.expect("a list without a Device is refused");
+    Ok(ListSeen { list, ends, of_template })
+}
+
+/// Copies a device list that was read before, as a new file.
+pub fn copy_devices(from: &Path, to: &Path, expected: Digest) -> Result<(), MemberError> {
+    let mut file = File::open(from).map_err(|source| MemberError::Read { path: from.to_owned(), source })?;
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut piece = vec![0; PIECE_LEN];
+    write_new_with(to, |copy| {
+        loop {
+            let read = file.read(&mut piece)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&piece[..read]);
+            copy.write_all(&piece[..read])?;
+        }
+        // A list that somebody writes to meanwhile is not the one that the document names.
+        if hash.clone().finish().as_ref() == expected.octets() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("{} changed while it was read", from.display())))
+        }
+    })
+}

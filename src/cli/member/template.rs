@@ -1,0 +1,179 @@
+//! Shell: a command template in full, for people and for programs. The field names for programs are those of `gbcs show`.
+
+use serde_json::{Map, Value, json};
+
+use super::page::{Page, moment};
+use crate::domain::certificates::profile::{Profile, SmkiCertificate};
+use crate::domain::certificates::{Certificate, sha256};
+use crate::domain::gbcs::{
+    CpvChecks, SeqNumberChange, SpecialistFloor, SpecialistUse, Template, TrustAnchorCell, Update,
+};
+
+/// A template for a person.
+pub fn show(page: &mut Page, octets: &[u8]) {
+    page.row("SHA-256", format!("{} ({} octets)", sha256(octets), octets.len()));
+    let template = match Template::parse(octets) {
+        Ok(template) => template,
+        Err(fault) => {
+            page.row("UNREADABLE", fault);
+            return;
+        }
+    };
+    let Update {
+        mode,
+        cpv_checks,
+        authorising_cell,
+        new_floor,
+        new_specialist_floors,
+        other_changes,
+        replacements,
+        path_certificates,
+        execution,
+    } = template.update();
+    page.row("mode", format!("{} {mode}", mode.code()));
+    match authorising_cell {
+        Some(cell) => page.row("authorised by", format!("the key in cell {cell}")),
+        None => page.row("authorised by", "no cell: the Access Control Broker's MAC"),
+    }
+    match execution {
+        None => page.row("executed", "at once"),
+        Some(at) if at.is_cancellation() => page.row("executed", "never: CANCELS a pending command"),
+        Some(at) => page.row("executed", moment(at.timestamp())),
+    }
+    match cpv_checks {
+        CpvChecks::Apply => page.row("validity dates", "the Device looks at them"),
+        CpvChecks::Disapply => page.row("validity dates", "the Device IGNORES them"),
+    }
+    let top_up = |floors: Option<&[SpecialistFloor]>| {
+        let mut text = String::new();
+        for SpecialistFloor { usage: SpecialistUse::PrepaymentTopUp, floor } in floors.unwrap_or_default() {
+            text = format!("{text}, prepayment top-up {floor}");
+        }
+        text
+    };
+    match new_floor {
+        None if new_specialist_floors.is_none() => page.row("counter floor", "left as it is"),
+        None => page.row("counter floor", format!("as it is{}", top_up(new_specialist_floors.as_deref()))),
+        Some(floor) => page.row("counter floor", format!("{floor}{}", top_up(new_specialist_floors.as_deref()))),
+    }
+    for SeqNumberChange { role, floor, specialist_floors } in other_changes.iter().flatten() {
+        page.row("counter floor of", format!("{role}: {floor}{}", top_up(specialist_floors.as_deref())));
+    }
+    for (n, replacement) in (1..).zip(&replacements) {
+        page.line(format!("replacement {n} of {}, into cell {}", replacements.len(), replacement.cell));
+        page.indented(|page| certificate(page, replacement.certificate));
+    }
+    for (n, octets) in (1..).zip(&path_certificates) {
+        page.line(format!("path certificate {n} of {}", path_certificates.len()));
+        page.indented(|page| certificate(page, octets));
+    }
+}
+
+fn certificate(page: &mut Page, octets: &[u8]) {
+    page.row("SHA-256", sha256(octets));
+    match Certificate::from_der(octets) {
+        Err(fault) => page.row("UNREADABLE", fault),
+        Ok(certificate) => {
+            let subject = certificate.subject_text();
+            page.row("subject", if subject.is_empty() { "(none)" } else { subject });
+            page.row("issuer", certificate.issuer_text());
+            match SmkiCertificate::from_certificate(certificate.clone(), &Profile::shape_only()) {
+                Ok(smki) => {
+                    page.row("is", smki.kind());
+                    page.row("key id", hex::encode(smki.subject_key_identifier()));
+                }
+                Err(fault) => page.row("NOT SMKI", fault),
+            }
+            page.row("key SHA-256", certificate.spki_sha256());
+            page.row("valid", format!("from {} to {}", certificate.not_before(), certificate.not_after()));
+        }
+    }
+}
+
+/// A template for programs.
+pub fn json(octets: &[u8]) -> Value {
+    let mut fields = Map::new();
+    fields.insert("sha256".to_owned(), json!(sha256(octets)));
+    fields.insert("length".to_owned(), json!(octets.len()));
+    let template = match Template::parse(octets) {
+        Ok(template) => template,
+        Err(fault) => {
+            fields.insert("error".to_owned(), json!(fault.to_string()));
+            return Value::Object(fields);
+        }
+    };
+    let update = template.update();
+    let mut insert = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    insert("mode", json!(update.mode.code()));
+    if update.cpv_checks == CpvChecks::Disapply {
+        insert("applyTimeBasedCPVChecks", json!(1));
+    }
+    if let Some(found) = update.authorising_cell {
+        insert("authorisingCell", cell(found));
+    }
+    if let Some(floor) = update.new_floor {
+        insert("newFloor", json!(floor.get()));
+    }
+    if let Some(floors) = &update.new_specialist_floors {
+        insert("newSpecialistFloor", specialist(floors));
+    }
+    if let Some(changes) = &update.other_changes {
+        insert("otherChanges", changes.iter().map(change).collect());
+    }
+    if let Some(at) = update.execution {
+        insert("executionDateTime", json!(at.to_string()));
+    }
+    let replacements = update.replacements.iter().map(|replacement| {
+        let mut fields = certificate_json(replacement.certificate);
+        fields.insert("cell".to_owned(), cell(replacement.cell));
+        Value::Object(fields)
+    });
+    insert("replacements", replacements.collect());
+    let path = update.path_certificates.iter().map(|octets| Value::Object(certificate_json(octets)));
+    insert("pathCertificates", path.collect());
+    Value::Object(fields)
+}
+
+fn cell(cell: TrustAnchorCell) -> Value {
+    let TrustAnchorCell { role, key_usage, cell_usage } = cell;
+    json!({ "role": role.name(), "keyUsage": key_usage.name(), "cellUsage": cell_usage.name() })
+}
+
+fn specialist(floors: &[SpecialistFloor]) -> Value {
+    let item = |SpecialistFloor { usage: SpecialistUse::PrepaymentTopUp, floor }: &SpecialistFloor| json!({ "usage": 0, "seq": floor.get() });
+    floors.iter().map(item).collect()
+}
+
+fn change(change: &SeqNumberChange) -> Value {
+    let SeqNumberChange { role, floor, specialist_floors } = change;
+    let specialist_floors = specialist_floors.as_deref().map(specialist);
+    json!({ "role": role.name(), "floor": floor.get(), "specialist": specialist_floors })
+}
+
+fn certificate_json(octets: &[u8]) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut insert = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    insert("sha256", json!(sha256(octets)));
+    match Certificate::from_der(octets) {
+        Err(fault) => {
+            insert("error", json!(fault.to_string()));
+        }
+        Ok(certificate) => {
+            insert("subject", json!(certificate.subject_text()));
+            insert("issuer", json!(certificate.issuer_text()));
+            insert("notBefore", json!(certificate.not_before()));
+            insert("notAfter", json!(certificate.not_after()));
+            insert("spkiSha256", json!(certificate.spki_sha256()));
+            match SmkiCertificate::from_certificate(certificate, &Profile::shape_only()) {
+                Ok(smki) => {
+                    insert("kind", json!(smki.kind().to_string()));
+                    insert("keyId", json!(hex::encode(smki.subject_key_identifier())));
+                }
+                Err(fault) => {
+                    insert("offProfile", json!(fault.to_string()));
+                }
+            }
+        }
+    }
+    fields
+}

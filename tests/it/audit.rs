@@ -1,0 +1,811 @@
+//! A whole ledger exported and verified; and everything that can be wrong with one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use smkid::cli::ledger_export::{self, LedgerExport, Source, StoreSource};
+use smkid::cli::ledger_verify::{self, LedgerVerify};
+use smkid::cli::print::Output;
+use smkid::domain::ledger::entry::{
+    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, IncidentClosed, KeyLocked,
+    Reason, Refused, Role, Settled, Started,
+};
+use smkid::domain::ledger::merkle::Leaf;
+use smkid::domain::ledger::tiles::{self, Tiler};
+use smkid::domain::names::{DeterminationId, Digest, Purpose, RequestId};
+
+use crate::lab::Key;
+use crate::support::ledger_fixture::{COUNTER_START, DEVICES, Fixture, Forge, HOUR_MS, PER_HOUR, device};
+
+/// An export in a folder of its own, with the key beside it.
+struct Export {
+    folder: tempfile::TempDir,
+    genesis: Digest,
+}
+
+impl Export {
+    fn of(fixture: &Fixture, source: &dyn Source) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ledger.vkey"), format!("{}\n", fixture.verifier.vkey())).unwrap();
+        let export = Self { folder, genesis: fixture.genesis };
+        let args = LedgerExport { dir: export.dir(), output: Output::Text };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = ledger_export::run(&args, source, &mut out, &mut err);
+        assert_eq!(status, 0, "{}", String::from_utf8_lossy(&err));
+        export
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.folder.path().join("ledger")
+    }
+
+    fn args(&self) -> LedgerVerify {
+        LedgerVerify {
+            dir: self.dir(),
+            key: self.folder.path().join("ledger.vkey"),
+            genesis: self.genesis,
+            checkpoint: None,
+            tree_only: false,
+            output: Output::Text,
+        }
+    }
+
+    fn verify(&self) -> (u8, String, String) {
+        run(&self.args())
+    }
+}
+
+fn run(args: &LedgerVerify) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = ledger_verify::run(args, &mut out, &mut err);
+    (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// Every file of an export, by its path.
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn write(root: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    for (name, octets) in files {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, octets).unwrap();
+    }
+}
+
+#[test]
+fn what_the_recorder_wrote_is_exported_and_verifies() {
+    let fixture = Fixture::new();
+    let reader = fixture.reader();
+    let export = Export::of(&fixture, &StoreSource(&*reader));
+    let (status, out, err) = export.verify();
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.contains("every entry in it was permitted"), "{out}");
+    let (status, out, err) = run(&LedgerVerify { output: Output::Json, ..export.args() });
+    assert_eq!((status, err.as_str()), (0, ""));
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let summary = &answer["summary"];
+    let counted = ["intents", "signed", "failed", "not_signed", "unknown", "left", "released", "open"];
+    assert_eq!(counted.map(|name| summary[name].as_u64().unwrap()), [8, 4, 1, 1, 2, 1, 3, 0]);
+    let counted = ["determinations", "suspensions", "withdrawals", "refusals", "starts", "certification_requests"];
+    assert_eq!(counted.map(|name| summary[name].as_u64().unwrap()), [1, 1, 1, 2, 2, 1]);
+    assert_eq!(answer["size"].as_u64(), Some(fixture.marks["end"]));
+}
+
+#[test]
+fn the_same_key_as_pem_verifies_and_another_key_or_genesis_does_not() {
+    let fixture = Fixture::new();
+    let export = Export::of(&fixture, &StoreSource(&*fixture.reader()));
+    let pem = |name: &str, spki: &[u8]| {
+        let path = export.folder.path().join(name);
+        let block = der::pem::encode_string("PUBLIC KEY", der::pem::LineEnding::LF, spki).unwrap();
+        fs::write(&path, block).unwrap();
+        path
+    };
+    let ours = LedgerVerify { key: pem("ours.pem", fixture.verifier.spki()), ..export.args() };
+    assert_eq!(run(&ours).0, 0);
+    let other = pem("other.pem", &Key::generate().public.to_spki());
+    let (status, _, err) = run(&LedgerVerify { key: other, ..export.args() });
+    assert_eq!(status, 5);
+    assert!(err.contains("checkpoint: "), "{err}");
+    for tree_only in [false, true] {
+        let (status, _, err) = run(&LedgerVerify { genesis: Digest([1; 32]), tree_only, ..export.args() });
+        assert_eq!(status, 5);
+        assert!(err.contains("entry 0, genesis: ") && err.contains("another ledger"), "{err}");
+    }
+    let (status, _, err) = run(&LedgerVerify { key: export.folder.path().join("none"), ..export.args() });
+    assert_eq!(status, 1, "{err}");
+    let (status, _, err) = run(&LedgerVerify { dir: export.folder.path().join("none"), ..export.args() });
+    assert_eq!(status, 1, "{err}");
+}
+
+#[test]
+fn a_ledger_that_does_not_extend_an_earlier_checkpoint_is_refused() {
+    let fixture = Fixture::new();
+    let now = Export::of(&fixture, &StoreSource(&*fixture.reader()));
+    let before = Export::of(&fixture, &fixture.forge("first job"));
+    let seen = |export: &Export| Some(export.dir().join("checkpoint"));
+    for tree_only in [false, true] {
+        let verify = |export: &Export, checkpoint| run(&LedgerVerify { checkpoint, tree_only, ..export.args() });
+        assert_eq!(verify(&now, seen(&before)).0, 0);
+        assert_eq!(verify(&now, seen(&now)).0, 0);
+        let (status, _, err) = verify(&before, seen(&now));
+        assert_eq!(status, 5);
+        assert!(err.contains("the checkpoint given: ") && err.contains("rolled back"), "{err}");
+        let mut other = fixture.forge("ready");
+        other.command(50, device(0), COUNTER_START + 1);
+        let other = Export::of(&fixture, &other);
+        assert_eq!(verify(&other, None).0, 0);
+        let (status, _, err) = verify(&now, seen(&other));
+        assert_eq!(status, 5);
+        assert!(err.contains("does not extend it"), "{err}");
+    }
+}
+
+#[test]
+fn an_export_is_never_written_over_anything() {
+    let fixture = Fixture::new();
+    let export = Export::of(&fixture, &fixture.forge("first job"));
+    let again = |dir: PathBuf| {
+        let mut err = Vec::new();
+        let args = LedgerExport { dir, output: Output::Json };
+        let status = ledger_export::run(&args, &fixture.forge("first job"), &mut Vec::new(), &mut err);
+        (status, String::from_utf8(err).unwrap())
+    };
+    let (status, err) = again(export.dir());
+    assert_eq!(status, 1);
+    assert!(err.contains("not empty"), "{err}");
+    let empty = export.folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert_eq!(again(empty), (0, String::new()));
+    fs::create_dir(export.folder.path().join("new.partial")).unwrap();
+    let (status, err) = again(export.folder.path().join("new"));
+    assert_eq!(status, 1);
+    assert!(err.contains("interrupted"), "{err}");
+    assert!(!export.folder.path().join("new").exists());
+}
+
+#[test]
+fn openssl_and_sha256sum_alone_check_a_checkpoint_a_command_and_a_determination() {
+    use crate::lab::Scratch;
+    let fixture = Fixture::new();
+    let export = Export::of(&fixture, &StoreSource(&*fixture.reader()));
+    let scratch = Scratch::new();
+    let note = fs::read_to_string(export.dir().join("checkpoint")).unwrap();
+    let (text, signature) = note.split_once("\n\n").unwrap();
+    let base64 = signature.trim_end().rsplit(' ').next().unwrap();
+    let octets = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, base64).unwrap();
+    scratch.write("text", format!("{text}\n"));
+    scratch.write("signature", &octets[4..]);
+    scratch.write("ledger.der", fixture.verifier.spki());
+    scratch.openssl("dgst -sha256 -verify ledger.der -keyform DER -signature signature text");
+    // The last record is the retry of the second Device.
+    let signatures = fs::read(export.dir().join("signatures")).unwrap();
+    let record = signatures.chunks_exact(72).last().unwrap();
+    let signature = smkid::domain::ledger::note::signature_to_der(record[8..].try_into().unwrap());
+    scratch.write("command", &fixture.fill(device(1), COUNTER_START + 1)[1..]);
+    scratch.write("signature", signature);
+    scratch.write("recovery.der", fixture.recovery_key.public.to_spki());
+    scratch.openssl("dgst -sha256 -verify recovery.der -keyform DER -signature signature command");
+    // Each blob has the name that sha256sum gives it.
+    for name in files(&export.dir()).keys().filter_map(|name| name.strip_prefix("blobs/sha256/")) {
+        let said =
+            scratch.openssl(&format!("dgst -sha256 -r {}", export.dir().join("blobs/sha256").join(name).display()));
+        assert!(said.starts_with(name), "{said}");
+    }
+    let forge = fixture.forge("end");
+    let Event::DeterminationRecorded(recorded) = forge.entry(forge.last("determination-recorded")).event else {
+        panic!("no determination")
+    };
+    let blob = |digest: Digest| fs::read(export.dir().join(format!("blobs/sha256/{digest}"))).unwrap();
+    scratch.write("document", blob(recorded.document));
+    scratch.write("p7s", blob(recorded.signatures[0].p7s));
+    let sums = blob(fixture.policy);
+    let people = String::from_utf8(sums).unwrap();
+    let people = people.lines().find(|line| line.ends_with("anchors/people.pem")).unwrap();
+    scratch.write("people.pem", blob(people.split_once("  ").unwrap().0.parse().unwrap()));
+    scratch
+        .openssl("cms -verify -binary -cades -inform DER -in p7s -content document -CAfile people.pem -out verified");
+}
+
+/// Verifies after a change, which must be refused and named.
+#[track_caller]
+fn refused(export: &Export, what: &str, place: &str) {
+    for tree_only in [false, true] {
+        let (status, out, err) = run(&LedgerVerify { tree_only, ..export.args() });
+        // A document that nobody names, or that was never released, is no matter of the tree.
+        if tree_only && status == 0 && (what.contains("surplus blob") || what.contains("signature")) {
+            continue;
+        }
+        assert_eq!(status, 5, "{what} (tree only: {tree_only}): {out}{err}");
+        assert!(err.contains(place), "{what} (tree only: {tree_only}): {place} is not named in {err}");
+    }
+}
+
+#[test]
+fn every_file_of_an_export_is_accounted_for() {
+    let fixture = Fixture::new();
+    let export = Export::of(&fixture, &StoreSource(&*fixture.reader()));
+    let dir = export.dir();
+    let whole = files(&dir);
+    assert_eq!(whole.keys().filter(|name| name.starts_with("tile/")).count(), 2);
+    let restore = |name: &str, octets: &[u8]| fs::write(dir.join(name), octets).unwrap();
+    let tile = |name: &str| if name.starts_with("tile/") { "tile/" } else { "" };
+    for (name, octets) in &whole {
+        let digest = name.strip_prefix("blobs/sha256/").unwrap_or(name);
+        let path = dir.join(name);
+        fs::remove_file(&path).unwrap();
+        // Without a look at the entries nobody knows that a blob is missing.
+        let (status, _, err) = export.verify();
+        assert!(status == 5 && err.contains(digest), "{name} removed: {err}");
+        let link = export.folder.path().join("copy");
+        fs::write(&link, octets).unwrap();
+        std::os::unix::fs::symlink(&link, &path).unwrap();
+        refused(&export, &format!("{name} a link"), name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let (status, _, err) = export.verify();
+        assert!(status == 5 && err.contains(digest), "{name} a folder: {err}");
+        fs::remove_dir(&path).unwrap();
+        let upper = dir.join(name.to_uppercase());
+        fs::create_dir_all(upper.parent().unwrap()).unwrap();
+        fs::write(&upper, octets).unwrap();
+        let (status, _, err) = export.verify();
+        assert!(status == 5, "{name} in upper case: {err}");
+        for top in ["BLOBS", "TILE"] {
+            let _ = fs::remove_dir_all(dir.join(top));
+        }
+        let _ = fs::remove_file(&upper);
+        for cut in [0, octets.len() / 2, octets.len() - 1] {
+            restore(name, &octets[..cut]);
+            refused(&export, &format!("{name} cut, a signature or more"), tile(name));
+        }
+        restore(name, &[&octets[..], b"\n"].concat());
+        refused(&export, &format!("{name} lengthened"), tile(name));
+        restore(name, octets);
+    }
+    let names: Vec<&String> = whole.keys().collect();
+    for pair in names.windows(2) {
+        restore(pair[0], &whole[pair[1]]);
+        restore(pair[1], &whole[pair[0]]);
+        refused(&export, &format!("{} and {} swapped", pair[0], pair[1]), "");
+        for name in pair {
+            restore(name, &whole[*name]);
+        }
+    }
+    let strange = format!("blobs/sha256/{}", Digest::of(b"a stranger"));
+    for (name, octets) in [
+        (strange.as_str(), &b"a stranger"[..]),
+        ("tile/1/000.p/1", &[0; 32]),
+        ("tile/entries/000", b""),
+        ("tile/0/000.p/3", b""),
+        ("README.txt", b"hello"),
+        (".hidden", b""),
+        ("blobs/README", b""),
+        ("checkpoint~", b""),
+    ] {
+        fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
+        restore(name, octets);
+        let what = if name == strange { "a surplus blob" } else { name };
+        refused(&export, what, name);
+        fs::remove_file(dir.join(name)).unwrap();
+        let _ = fs::remove_dir(dir.join("tile/1/000.p"));
+        let _ = fs::remove_dir(dir.join("tile/1"));
+    }
+    fs::create_dir(dir.join("empty")).unwrap();
+    refused(&export, "an empty folder", "empty");
+    fs::remove_dir(dir.join("empty")).unwrap();
+    // A signature of what was withheld, in its place among the others.
+    let forge = fixture.forge("end");
+    let withheld = forge.last("intent");
+    let mut signatures = whole["signatures"].clone();
+    signatures.extend(withheld.to_be_bytes());
+    signatures.extend(forge.signatures[&withheld]);
+    restore("signatures", &signatures);
+    refused(&export, "a signature that was not released", &format!("signature of intent {withheld}"));
+    restore("signatures", &whole["signatures"]);
+    assert_eq!(export.verify().0, 0);
+}
+
+#[test]
+fn entries_dropped_swapped_added_or_repeated_are_refused() {
+    let fixture = Fixture::new();
+    let forge = fixture.forge("end");
+    let export = Export::of(&fixture, &forge);
+    let whole = files(&export.dir());
+    let leaves = &forge.leaves;
+    let check = |what: String, leaves: &[Vec<u8>]| {
+        let dir = export.dir();
+        fs::remove_dir_all(dir.join("tile")).unwrap();
+        let mut made = BTreeMap::new();
+        let mut tiler = Tiler::new();
+        let mut emit = |name: tiles::TileName, octets: &[u8]| {
+            made.insert(name.to_string(), octets.to_vec());
+            Ok::<(), std::convert::Infallible>(())
+        };
+        for leaf in leaves {
+            tiler.push(&Leaf::new(leaf).unwrap(), &mut emit).unwrap();
+        }
+        tiler.finish(&mut emit).unwrap();
+        write(&dir, &made);
+        refused(&export, &what, "");
+    };
+    for at in 0..leaves.len() {
+        let mut dropped = leaves.clone();
+        dropped.remove(at);
+        check(format!("entry {at} dropped"), &dropped);
+        let mut repeated = leaves.clone();
+        repeated.insert(at, leaves[at].clone());
+        check(format!("entry {at} repeated"), &repeated);
+        if at > 0 {
+            let mut swapped = leaves.clone();
+            swapped.swap(at, at - 1);
+            check(format!("entries {at} and {} swapped", at - 1), &swapped);
+        }
+    }
+    let _ = fs::remove_dir_all(export.dir());
+    write(&export.dir(), &whole);
+    assert_eq!(export.verify().0, 0);
+}
+
+#[test]
+fn every_flipped_octet_is_refused_at_every_position() {
+    let fixture = Fixture::new();
+    let forge = fixture.forge("first job");
+    let exports = [Export::of(&fixture, &forge), Export::of(&fixture, &forge)];
+    // The checkpoints of the two are signed each for itself, so each is compared with its own files.
+    let (done, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let names: Vec<String> = files(&exports[0].dir()).into_keys().collect();
+    std::thread::scope(|scope| {
+        for export in &exports {
+            let (done, next, names) = (&done, &next, &names);
+            scope.spawn(move || {
+                let whole = files(&export.dir());
+                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let path = export.dir().join(name);
+                    let octets = &whole[name];
+                    for at in 0..octets.len() {
+                        let mut flipped = octets.clone();
+                        flipped[at] ^= 1 << (at % 8);
+                        fs::write(&path, flipped).unwrap();
+                        let (status, _, err) = export.verify();
+                        assert_eq!(status, 5, "{name}, octet {at}: {err}");
+                        let file = name.strip_prefix("blobs/sha256/").unwrap_or(name);
+                        assert!(err.contains("entry ") || err.contains(file), "{name}, octet {at}: {err}");
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    fs::write(&path, octets).unwrap();
+                }
+                assert_eq!(export.verify().0, 0);
+            });
+        }
+    });
+    println!("{} octets of {} files", done.into_inner(), names.len());
+}
+
+/// Forges a ledger from a mark on, with the ledger key: it must be refused at the entry that the forgery answers.
+#[track_caller]
+fn forged(fixture: &Fixture, mark: &str, expected: &str, forgery: impl FnOnce(&mut Forge<'_>) -> u64) {
+    let mut forge = fixture.forge(mark);
+    let index = forgery(&mut forge);
+    let export = Export::of(fixture, &forge);
+    let (status, out, err) = export.verify();
+    assert_eq!(status, 5, "{expected}: {out}");
+    let place = format!("entry {index}, {}: ", forge.entry(index).event.kind());
+    assert!(err.contains(&place) && err.contains(expected), "expected {place}… {expected}, found {err}");
+}
+
+fn start(forge: &mut Forge<'_>) {
+    let digest = Digest([0xAB; 32]);
+    let started = Started { version: "0.1.0".into(), program: digest, configuration: digest };
+    forge.push_by(Actor::daemon(), Event::Started(started));
+    let activated = forge.entry(forge.last("key-activated")).event;
+    forge.push(activated);
+}
+
+#[test]
+fn what_goes_on_honestly_verifies() {
+    let fixture = Fixture::new();
+    let mut forge = fixture.forge("first job");
+    forge.command(50, device(2), COUNTER_START + 2);
+    let batch = forge.batch(51);
+    let retry = forge.intent(batch, device(1), COUNTER_START + 1, 2);
+    forge.checkpoint();
+    forge.sign(retry);
+    // A start in between: the request goes on in another batch, and all of it is released.
+    start(&mut forge);
+    let batch = forge.batch(51);
+    let pre_command = forge.intent(batch, device(4), COUNTER_START + 1_001, 1);
+    forge.checkpoint();
+    forge.sign(pre_command);
+    forge.release(51, vec![(retry, pre_command + 1)]);
+    forge.release(51, vec![(pre_command, pre_command + 1)]);
+    forge.push_by(Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: 9_999 }));
+    forge.clock = ClockState::Untrusted;
+    forge.push(Event::ClockAccepted(ClockAccepted { reason: "A watch".into() }));
+    forge.clock = ClockState::Trusted;
+    forge.batch(52);
+    let (status, _, err) = Export::of(&fixture, &forge).verify();
+    assert_eq!((status, err.as_str()), (0, ""));
+}
+
+#[test]
+fn commands_that_no_rule_allows_are_found_though_the_ledger_key_signed_them() {
+    let fixture = Fixture::new();
+    let check = |expected: &str, forgery: fn(&mut Forge<'_>) -> u64| forged(&fixture, "first job", expected, forgery);
+    let next = COUNTER_START + 2;
+    assert_eq!(next, 7_002, "the forgeries below count from there");
+    check("no determination 09", |forge| {
+        let batch = forge.batch(50);
+        let Event::Batch(batch) = forge.entry(batch).event else { panic!("no batch") };
+        forge.cut(forge.size() - 1);
+        forge.push(Event::Batch(Batch { determination: DeterminationId([9; 16]), ..batch }))
+    });
+    check("counter-too-low", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(2), 7_001, 1)
+    });
+    check("counter-too-high", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(2), 7_001 + 1_001, 1)
+    });
+    check("device-out-of-scope", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, "00DB1234567890FF".parse().unwrap(), 7_001, 1)
+    });
+    check("already-signed", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(0), 7_002, 1)
+    });
+    check("outcome-unknown", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(1), 7_002, 1)
+    });
+    check("nothing-unknown", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(4), 7_001, 2)
+    });
+    check("expected counter 7001, attempt 2", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(1), 7_002, 2)
+    });
+    check("in-flight", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(2), 7_002, 1);
+        forge.intent(batch, device(2), 7_003, 1)
+    });
+    check("rate: the determination permits", |forge| {
+        let batch = forge.batch(50);
+        let intents = (5..PER_HOUR).map(|at| {
+            let intent = forge.intent(batch, device(2), 7_002 + at - 5, 1);
+            forge.not_signed(intent);
+        });
+        intents.for_each(drop);
+        forge.intent(batch, device(4), 7_002, 1)
+    });
+    check("has SHA-256", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(2), 7_002, 1);
+        forge.replace("intent", |event| {
+            let Event::Intent(intent) = event else { panic!("no intent") };
+            intent.command = Digest::of(b"a floor, changed");
+        })
+    });
+    check("expected template esme, found gsme", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(2), 7_002, 1);
+        forge.replace("intent", |event| {
+            let Event::Intent(intent) = event else { panic!("no intent") };
+            intent.template = "gsme".parse().unwrap();
+        })
+    });
+    check("window: ", |forge| {
+        forge.at = forge.at.plus_ms(7 * HOUR_MS);
+        forge.batch(50)
+    });
+    check("window: ", |forge| {
+        let batch = forge.batch(50);
+        forge.at = forge.at.plus_ms(7 * HOUR_MS);
+        forge.intent(batch, device(2), 7_002, 1)
+    });
+    check("key-locked", |forge| {
+        let locked = KeyLocked { key: "recovery-1".parse().unwrap(), reason: "on demand".into() };
+        forge.push(Event::KeyLocked(locked));
+        forge.batch(50)
+    });
+    check("incident-not-open", |forge| {
+        let closed = IncidentClosed { incident: "INC-1".parse().unwrap(), reason: "done".into() };
+        forge.push(Event::IncidentClosed(closed));
+        forge.batch(50)
+    });
+    check("was used in entry", |forge| {
+        forge.batch(50);
+        forge.batch(50);
+        forge.replace("batch", |event| {
+            let Event::Batch(batch) = event else { panic!("no batch") };
+            batch.asked = Digest([0; 32]);
+        })
+    });
+    check("in force is", |forge| {
+        forge.batch(50);
+        forge.replace("batch", |event| {
+            let Event::Batch(batch) = event else { panic!("no batch") };
+            batch.policy = Digest([0; 32]);
+        })
+    });
+    check("does not stand before it", |forge| {
+        let batch = forge.batch(50);
+        start(forge);
+        forge.intent(batch, device(2), 7_002, 1)
+    });
+    check("has no outcome, and the daemon started since", |forge| {
+        let batch = forge.batch(50);
+        forge.intent(batch, device(2), 7_002, 1);
+        start(forge);
+        let batch = forge.batch(50);
+        forge.intent(batch, device(4), 7_002, 1)
+    });
+}
+
+#[test]
+fn signatures_and_releases_that_nothing_bears_out_are_found() {
+    let fixture = Fixture::new();
+    let check = |expected: &str, forgery: fn(&mut Forge<'_>) -> u64| forged(&fixture, "first job", expected, forgery);
+    check("something was signed that was not intended", |forge| {
+        let batch = forge.batch(50);
+        forge.checkpoint();
+        forge.outcome(batch, [1; 64])
+    });
+    check("something was signed that was not intended", |forge| {
+        let intent = forge.command(50, device(2), 7_002);
+        forge.outcome(intent, forge.signatures[&intent])
+    });
+    check("no checkpoint was signed between", |forge| {
+        let batch = forge.batch(50);
+        forge.checkpoint();
+        let intent = forge.intent(batch, device(2), 7_002, 1);
+        forge.sign(intent)
+    });
+    check("does not verify", |forge| {
+        let batch = forge.batch(50);
+        let intent = forge.intent(batch, device(2), 7_002, 1);
+        forge.checkpoint();
+        let octets = forge.fixture.fill(device(2), 7_002);
+        let outcome = forge.outcome(intent, Key::generate().sign(&octets[1..]));
+        forge.release(50, vec![(intent, intent + 1)]);
+        outcome
+    });
+    check("its outcome has SHA-256", |forge| {
+        let intent = forge.command(50, device(2), 7_002);
+        let octets = forge.fixture.fill(device(2), 7_002);
+        forge.signatures.insert(intent, forge.fixture.recovery_key.sign(&octets[1..]));
+        forge.last("released")
+    });
+    check("has no outcome yet", |forge| {
+        let batch = forge.batch(50);
+        let intent = forge.intent(batch, device(2), 7_002, 1);
+        forge.release(50, vec![(intent, intent + 1)])
+    });
+    check("not of 32323232", |forge| {
+        let first = forge.last("intent");
+        forge.batch(50);
+        forge.release(50, vec![(first, first + 1)])
+    });
+    check("no intent lies", |forge| {
+        let batch = forge.batch(50);
+        forge.release(50, vec![(batch, batch + 1)])
+    });
+    check("ascending order", |forge| {
+        let intent = forge.command(50, device(2), 7_002);
+        forge.release(50, vec![(intent, intent + 1), (intent, intent + 1)])
+    });
+    check("what was refused is not released", |forge| {
+        let refused = Refused {
+            operation: "recovery-sign".into(),
+            incident: None,
+            determination: Some(forge.fixture.determination),
+            request: Some(RequestId([50; 16])),
+            device: Some(device(2)),
+            asked: Digest([0; 32]),
+            reasons: vec![Reason { rule: "rate".into(), text: "too many".into() }],
+        };
+        forge.push(Event::Refused(refused));
+        let first = forge.last("intent");
+        forge.release(50, vec![(first, first + 1)])
+    });
+    check("is not unknown", |forge| {
+        let intent = forge.last("intent");
+        let (key, determination) = ("recovery-1".parse().unwrap(), forge.fixture.determination);
+        forge.push(Event::Settled(Settled { intent, determination, key, device: device(4), reason: "lost".into() }))
+    });
+    forged(&fixture, "end", "withdrawn: ", |forge| {
+        let withheld = forge.last("intent");
+        let request = forge.entry(withheld);
+        let Event::Intent(intent) = request.event else { panic!("no intent") };
+        let Event::Batch(batch) = forge.entry(intent.batch).event else { panic!("no batch") };
+        forge.release(batch.request.0[0], vec![(withheld, withheld + 1)])
+    });
+    forged(&fixture, "suspended", "suspended: ", |forge| forge.batch(50));
+    forged(&fixture, "suspended", "suspended: ", |forge| {
+        let withheld = forge.last("intent");
+        let Event::Intent(intent) = forge.entry(withheld).event else { panic!("no intent") };
+        let Event::Batch(batch) = forge.entry(intent.batch).event else { panic!("no batch") };
+        forge.release(batch.request.0[0], vec![(withheld, withheld + 1)])
+    });
+}
+
+/// A batch that somebody else asked for.
+fn by(forge: &mut Forge<'_>, person: Option<&str>, account: &str, role: Role) -> u64 {
+    let batch = forge.batch(50);
+    let event = forge.entry(batch).event;
+    forge.cut(batch);
+    let person = person.map(|person| person.parse().unwrap());
+    forge.push_by(Actor { person, account: account.into(), role, ..Forge::operator() }, event)
+}
+
+#[test]
+fn who_asked_when_and_in_which_role_is_found() {
+    let fixture = Fixture::new();
+    let check = |expected: &str, forgery: fn(&mut Forge<'_>) -> u64| forged(&fixture, "first job", expected, forgery);
+    check("asker-approved", |forge| by(forge, Some("member-1"), "member-1", Role::Operator));
+    check("maps account member-1 to member-1; found nobody", |forge| by(forge, None, "member-1", Role::Operator));
+    check("maps account member-1 to member-1; found operator-1", |forge| {
+        by(forge, Some("operator-1"), "member-1", Role::Operator)
+    });
+    for role in [Role::Auditor, Role::Account, Role::Ceremony, Role::Daemon] {
+        forged(&fixture, "first job", "asker: ", |forge| by(forge, Some("operator-1"), "operator-1", role));
+    }
+    check("before the entry that precedes it", |forge| {
+        forge.at = forge.at.plus_ms(-1);
+        forge.batch(50)
+    });
+    check("it calls the clock trusted", |forge| {
+        forge.push_by(Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: 9_999 }));
+        forge.batch(50)
+    });
+    check("clock: the clock jumped", |forge| {
+        forge.clock = ClockState::Untrusted;
+        forge.batch(50)
+    });
+    check("asked for by operator, found daemon", |forge| {
+        forge.push_by(Actor::daemon(), Event::ClockAccepted(ClockAccepted { reason: "itself".into() }))
+    });
+    check("asked for by ceremony, found operator", |forge| {
+        let imported = forge.entry(forge.last("certificate-imported")).event;
+        forge.push(imported)
+    });
+    check("checkpoints and nothing else", |forge| {
+        let Event::CertificationIntent(intent) = forge.entry(forge.last("certification-intent")).event else {
+            panic!("no intent")
+        };
+        let by = Actor { person: None, role: Role::Ceremony, ..Actor::daemon() };
+        forge
+            .push_by(by, Event::CertificationIntent(CertificationIntent { key: "ledger-1".parse().unwrap(), ..intent }))
+    });
+    check("serial number smki-a-serial", |forge| {
+        let activated = forge.entry(forge.last("key-activated")).event;
+        forge.push(activated);
+        forge.replace("key-activated", |event| {
+            let Event::KeyActivated(activated) = event else { panic!("no activation") };
+            activated.serial = "another".into();
+        })
+    });
+    check("genesis", |forge| {
+        let genesis = forge.entry(0).event;
+        forge.push_by(Actor { role: Role::Ceremony, ..Actor::daemon() }, genesis)
+    });
+    check("expected the adoption of the first policy", |forge| {
+        let opened = forge.entry(forge.last("incident-opened")).event;
+        forge.cut(1);
+        forge.push(opened)
+    });
+}
+
+#[test]
+fn documents_that_too_few_or_the_wrong_people_signed_are_found() {
+    let fixture = Fixture::new();
+    let check =
+        |expected: &str, forgery: fn(&mut Forge<'_>) -> u64| forged(&fixture, "determination", expected, forgery);
+    // The control: made anew with the same contents, it is accepted.
+    let mut forge = fixture.forge("determination");
+    forge.determination(&[0, 1], |_| {}, |_| {});
+    assert_eq!(Export::of(&fixture, &forge).verify().0, 0);
+
+    check("quorum: ", |forge| forge.determination(&[0], |_| {}, |_| {}));
+    check("quorum: ", |forge| forge.determination(&[0, 0], |_| {}, |_| {}));
+    check("quorum: ", |forge| forge.determination(&[0, 1], |form| form.proposer = "member-1".parse().unwrap(), |_| {}));
+    check("found {", |forge| {
+        forge.determination(&[0, 1], |_| {}, |recorded| recorded.signatures[0].person = "member-3".parse().unwrap())
+    });
+    check("found {", |forge| {
+        // A third approver who never signed.
+        forge.determination(
+            &[0, 1],
+            |_| {},
+            |recorded| {
+                let first = recorded.signatures[0].clone();
+                recorded.signatures.push(first);
+            },
+        )
+    });
+    check("quorum: ", |forge| {
+        let index = forge.last("determination-recorded");
+        let Event::DeterminationRecorded(old) = forge.entry(index).event else { panic!("no determination") };
+        // Signed by the members, but over other octets.
+        forge.determination(
+            &[0, 1],
+            |form| form.counter_start = Some(0),
+            |recorded| recorded.signatures = old.signatures,
+        )
+    });
+    check("ledger.root", |forge| forge.determination(&[0, 1], |form| form.ledger.root = Digest([0; 32]), |_| {}));
+    check("ledger.size", |forge| forge.determination(&[0, 1], |form| form.ledger.size = 1_000, |_| {}));
+    check("live and exercise never mix", |forge| {
+        forge.determination(&[0, 1], |form| form.purpose = Purpose::Live, |_| {})
+    });
+    check("expected 4 lines", |forge| {
+        let change = |form: &mut smkid::domain::determination::document::Determination| {
+            form.devices.as_mut().unwrap().count = 4;
+            form.limits.as_mut().unwrap().intents = 16;
+        };
+        forge.determination(&[0, 1], change, |_| {})
+    });
+    check("devices: expected 5 lines", |forge| {
+        let list = forge.blob_of(format!("{},esme\n", DEVICES[0]).into_bytes());
+        forge.determination(&[0, 1], |_| {}, |recorded| recorded.devices = Some(list))
+    });
+    check("none came with it", |forge| forge.determination(&[0, 1], |_| {}, |recorded| recorded.devices = None));
+    check("window", |forge| {
+        let past = |form: &mut smkid::domain::determination::document::Determination| {
+            form.window.until = form.window.from.plus_ms(1);
+            form.window.from = form.window.from.plus_ms(-1);
+            form.window.until = form.window.until.plus_ms(-1);
+        };
+        forge.determination(&[0, 1], past, |_| {})
+    });
+    forged(&fixture, "end", "quorum: ", |forge| {
+        forge.replace("determination-withdrawn", |event| {
+            let Event::DeterminationWithdrawn(withdrawn) = event else { panic!("no withdrawal") };
+            withdrawn.signatures.truncate(1);
+        })
+    });
+    forged(&fixture, "end", "found {", |forge| {
+        forge.replace("determination-suspended", |event| {
+            let Event::DeterminationSuspended(suspended) = event else { panic!("no suspension") };
+            suspended.until = suspended.until.plus_ms(-HOUR_MS);
+        })
+    });
+    forged(&fixture, "end", "adoption: ", |forge| {
+        forge.replace("policy-adopted", |event| {
+            let Event::PolicyAdopted(adopted) = event else { panic!("no adoption") };
+            adopted.signatures.truncate(2);
+        })
+    });
+    forged(&fixture, "end", "found {", |forge| {
+        forge.replace("incident-opened", |event| {
+            let Event::IncidentOpened(opened) = event else { panic!("no incident") };
+            opened.compromised.spki_sha256 = Digest([0; 32]);
+        })
+    });
+    forged(&fixture, "end", "found {", |forge| {
+        forge.replace("certificate-imported", |event| {
+            let Event::CertificateImported(imported) = event else { panic!("no certificate") };
+            imported.party = "90B3D51F30000003".parse().unwrap();
+        })
+    });
+}

@@ -1,0 +1,575 @@
+//! The ceremony by the real smkictl, with the real smkid as worker, on SoftHSM tokens; openssl and pkcs11-tool look on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use secrecy::SecretString;
+use smkid::cli::ceremony::KeysFile;
+use smkid::domain::certificates::bodies::{Particulars, Template, assemble, read_request, tbs};
+use smkid::domain::certificates::pem;
+use smkid::domain::certificates::profile::{TEST_ORGANISATION_POLICY, Usage};
+use smkid::domain::certificates::signature::PublicKey;
+use smkid::domain::certificates::subject::OrganisationSubject;
+use smkid::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
+use smkid::domain::ledger::entry::{Entry, Event, SignResult};
+use smkid::domain::ledger::head_object::{HEAD_LABELS, HeadObject};
+use smkid::domain::ledger::merkle::{Head, leaf_hash};
+use smkid::domain::names::PartyId;
+use smkid::recorder::CheckpointSigner as _;
+use smkid::service::checkpoint::TokenSigner;
+use smkid::service::configuration::Configuration;
+use smkid::service::start::{self, StartFault};
+use smkid::state;
+use smkid::store::sqlite::SqliteStore;
+use smkid::store::{Reader, StagingLimits, Store as _};
+
+use crate::lab::{Lab, Scratch, VALIDITY};
+use crate::support::softhsm::{MODULE, PIN, SoftHsm};
+
+const ORIGINATOR: &str = "90B3D51F30000002";
+const MEMBERS: [&str; 5] = ["member-1", "member-2", "member-3", "member-4", "member-5"];
+
+const KEYS: &str = r#"
+version = 1
+
+[[token]]
+name = "ledger-a"
+
+[[token]]
+name = "smki-a"
+
+[[key]]
+label = "ledger-1"
+use = "ledger"
+token = "ledger-a"
+modes = []
+activation = "stored"
+
+[[key]]
+label = "recovery-1"
+use = "recovery"
+token = "smki-a"
+modes = [8]
+originator = "90B3D51F30000002"
+activation = "custodians"
+"#;
+
+/// Two empty tokens, a policy with five members of openssl's making, and a lab SMKI PKI.
+struct Stage {
+    scratch: Scratch,
+    ledger: SoftHsm,
+    smki: SoftHsm,
+    lab: Lab,
+}
+
+/// The example's `purpose` in its place.
+fn set_purpose(policy: &Path, purpose: &str) {
+    let path = policy.join("policy.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("purpose = ")).unwrap().to_owned();
+    fs::write(&path, text.replace(&line, &format!("purpose = \"{purpose}\""))).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, target).unwrap();
+        }
+    }
+}
+
+/// Every file below a folder, with its octets.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    if !folder.exists() {
+        return files;
+    }
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self {
+            scratch: Scratch::new(),
+            ledger: SoftHsm::new("ledger token"),
+            smki: SoftHsm::new("smki token"),
+            lab: Lab::new(),
+        };
+        stage.make_policy();
+        for (name, pin) in [("ledger.pin", PIN), ("smki.pin", PIN)] {
+            stage.scratch.write(name, format!("{pin}\n"));
+            fs::set_permissions(stage.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        stage.configure("");
+        stage
+    }
+
+    fn make_policy(&self) {
+        let policy = self.path("policy");
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-policy/example"), &policy);
+        set_purpose(&policy, "exercise");
+        fs::write(policy.join("keys.toml"), KEYS).unwrap();
+        self.scratch.openssl(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out policy/anchors/people.pem \
+             -days 3650 -subj /CN=PMA-CA -addext keyUsage=critical,keyCertSign",
+        );
+        let mut persons = fs::read_to_string(policy.join("persons.toml")).unwrap();
+        self.scratch.write("leaf.ext", "keyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n");
+        for member in MEMBERS {
+            self.scratch.openssl(&format!(
+                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {member}.key -out {member}.csr \
+                 -subj /O=PMA/CN={member}"
+            ));
+            self.scratch.openssl(&format!(
+                "x509 -req -in {member}.csr -CA policy/anchors/people.pem -CAkey ca.key -CAserial ca.srl -CAcreateserial \
+                 -extfile leaf.ext -days 365 -out {member}.pem"
+            ));
+            let certificate = pem::certificate(&self.scratch.text(&format!("{member}.pem"))).unwrap();
+            let at = persons.find(&format!("id = \"{member}\"")).unwrap();
+            let from = at + persons[at..].find("keys = ").unwrap();
+            let until = from + persons[from..].find("from = ").unwrap();
+            persons.replace_range(from..until, &format!("keys = [\"{}\"]\n", certificate.spki_sha256()));
+        }
+        fs::write(policy.join("persons.toml"), persons).unwrap();
+        for (name, holder) in
+            [("root-oca", &self.lab.root), ("issuing-oca", &self.lab.issuing), ("device-ca", &self.lab.device_ca)]
+        {
+            let text = pem::certificate_to_pem(holder.certificate.certificate().octets());
+            fs::write(policy.join(format!("anchors/{name}.pem")), text).unwrap();
+        }
+    }
+
+    /// `smki_pin` is the line of the configuration with the Recovery token's PIN.
+    fn configure(&self, smki_pin: &str) {
+        self.configure_with(smki_pin, None);
+    }
+
+    /// `fault` is what goes wrong with the ledger token's module.
+    fn configure_with(&self, smki_pin: &str, fault: Option<&str>) {
+        let (module, more) = match fault {
+            None => (MODULE.to_owned(), String::new()),
+            Some(script) => {
+                let config = self.ledger.failing(1, script);
+                let more = config.environment.iter().map(|(name, value)| format!("{} = {value:?}\n", name.display()));
+                (config.module.display().to_string(), more.filter(|line| !line.starts_with("SOFTHSM")).collect())
+            }
+        };
+        let token = |name: &str, token: &SoftHsm, pin: &str, module: &str, more: &str| {
+            format!(
+                "[[token]]\nname = \"{name}\"\nmodule = \"{module}\"\nlabel = \"{}\"\nserial = \"{}\"\n\
+                 deadline_ms = 20000\n{pin}\n[token.environment]\nSOFTHSM2_CONF = \"{}\"\n{more}",
+                token.label,
+                token.serial,
+                token.dir().join("softhsm2.conf").display()
+            )
+        };
+        let ledger_pin = format!("pin = {{ file = \"{}\" }}", self.path("ledger.pin").display());
+        self.scratch.write(
+            "smkid.toml",
+            format!(
+                "version = 1\nstate = \"{}\"\n{}{}[ledger]\ntoken = \"ledger-a\"\n",
+                self.path("state").display(),
+                token("ledger-a", &self.ledger, &ledger_pin, &module, &more),
+                token("smki-a", &self.smki, smki_pin, MODULE, "")
+            ),
+        );
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path(name)
+    }
+
+    /// `smkictl ceremony` with arguments separated by spaces, in the scratch folder.
+    fn ceremony(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_smkictl"))
+            .arg("ceremony")
+            .args(arguments.split_whitespace())
+            .current_dir(self.path("."))
+            .output()
+            .unwrap()
+    }
+
+    /// It ends with that status; what it said on stdout and stderr.
+    #[track_caller]
+    fn expect(&self, status: i32, said: &str, arguments: &str) -> String {
+        let output = self.ceremony(arguments);
+        let all = [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap()).concat();
+        assert_eq!(output.status.code(), Some(status), "{arguments}: {all}");
+        assert!(all.contains(said), "{arguments}: expected {said:?}, found {all}");
+        all
+    }
+
+    #[track_caller]
+    fn keys(&self) -> KeysFile {
+        self.expect(0, "Next: read the words aloud", &format!("keys {TOKENS} --policy policy --out keys"));
+        self.keys_file()
+    }
+
+    fn keys_file(&self) -> KeysFile {
+        serde_json::from_slice(&self.scratch.read("keys/keys.json")).unwrap()
+    }
+
+    /// The adoption document, signed by everyone with openssl.
+    fn adoption(&self) {
+        self.expect(0, "Next: everyone", "adoption --policy policy --out adoption.json");
+        for member in MEMBERS {
+            self.sign("adoption.json", member, &format!("{member}.p7s"));
+        }
+    }
+
+    fn sign(&self, document: &str, member: &str, out: &str) {
+        self.scratch.openssl(&format!(
+            "cms -sign -binary -cades -md sha256 -nosmimecap -outform DER -in {document} -signer {member}.pem -inkey \
+             {member}.key -out {out}"
+        ));
+    }
+
+    /// `begin` with the signatures of these.
+    fn begin_of(members: &[&str]) -> String {
+        let signatures: Vec<String> = members.iter().map(|member| format!("--signature {member}.p7s")).collect();
+        format!("begin {TOKENS} --policy policy --out keys --adoption adoption.json {}", signatures.join(" "))
+    }
+
+    fn begin() -> String {
+        Self::begin_of(&MEMBERS)
+    }
+
+    /// As far as a ledger that stands.
+    fn begun() -> Self {
+        let stage = Self::new();
+        stage.keys();
+        stage.adoption();
+        stage.expect(0, "Next: read the genesis words", &Self::begin());
+        stage
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let limits = StagingLimits { account_len_max: 0, total_len_max: 0 };
+        let mut store = SqliteStore::open(&self.path("state"), limits).unwrap();
+        state::catch_up(&mut store).unwrap();
+        let size = store.head().unwrap().size;
+        (0..size).map(|index| Entry::from_leaf(&store.leaf(index).unwrap()).unwrap().event).collect()
+    }
+
+    fn pkcs11_tool(token: &SoftHsm, arguments: &str) -> String {
+        let all: Vec<&str> = ["--module", MODULE, "--token-label", &token.label, "--login", "--pin", PIN]
+            .into_iter()
+            .chain(arguments.split_whitespace())
+            .collect();
+        token.run("pkcs11-tool", &all)
+    }
+
+    fn object(&self, token: &SoftHsm, label: &str) -> Vec<u8> {
+        let path = self.path("object");
+        Self::pkcs11_tool(token, &format!("--read-object --type data --label {label} -o {}", path.display()));
+        fs::read(path).unwrap()
+    }
+
+    fn write_object(&self, token: &SoftHsm, label: &str, octets: &[u8]) {
+        self.scratch.write("object", octets);
+        let path = self.path("object");
+        Self::pkcs11_tool(
+            token,
+            &format!("--write-object {} --type data --label {label} --application-label smkid", path.display()),
+        );
+    }
+
+    fn delete(token: &SoftHsm, kind: &str, label: &str) {
+        Self::pkcs11_tool(token, &format!("--delete-object --type {kind} --label {label}"));
+    }
+}
+
+const TOKENS: &str = "--config smkid.toml --pin-file smki-a=smki.pin";
+
+#[test]
+fn a_whole_ceremony_is_recorded_and_its_request_verifies_with_openssl() {
+    let stage = Stage::new();
+    // Nothing is changed by a dry run.
+    let before = contents(&stage.path("."));
+    stage.expect(0, "would make", &format!("keys {TOKENS} --policy policy --out keys --dry-run"));
+    stage.expect(0, "Nothing was written", "adoption --policy policy --out adoption.json --dry-run");
+    assert_eq!(contents(&stage.path(".")), before);
+
+    let made = stage.keys();
+    assert_eq!(made.keys.iter().map(|key| key.label.as_str()).collect::<Vec<_>>(), ["ledger-1", "recovery-1"]);
+    for (key, name) in made.keys.iter().zip(["ledger", "recovery"]) {
+        let pem = stage.scratch.text(&format!("keys/{name}.pem"));
+        assert_eq!(pem::public_key(&pem).unwrap().spki_sha256(), key.spki_sha256);
+    }
+    let listed = Stage::pkcs11_tool(&stage.smki, "--list-objects --type privkey");
+    assert!(listed.contains("never extractable") && listed.contains(&made.keys[1].id.to_string()), "{listed}");
+    // Once more makes nothing.
+    stage.expect(0, "nothing was made", &format!("keys {TOKENS} --policy policy --out keys"));
+    assert_eq!(stage.keys_file(), made);
+
+    stage.adoption();
+    let before = contents(&stage.path("."));
+    stage.expect(0, "Nothing was recorded", &format!("{} --dry-run", Stage::begin()));
+    assert_eq!(contents(&stage.path(".")), before);
+    stage.expect(0, "Next: read the genesis words", &Stage::begin());
+
+    // The tokens carry genesis, the ledger token the head.
+    let events = stage.events();
+    let [Event::Genesis(genesis), Event::PolicyAdopted(adopted)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(genesis.keys, made.keys.iter().map(smkid::cli::ceremony::MadeKey::record).collect::<Vec<_>>());
+    assert_eq!(adopted.signatures.len(), MEMBERS.len());
+    let limits = StagingLimits { account_len_max: 0, total_len_max: 0 };
+    let (hash, head) = {
+        let store = SqliteStore::open(&stage.path("state"), limits).unwrap();
+        (leaf_hash(&store.leaf(0).unwrap()), store.head().unwrap())
+    };
+    assert_eq!(stage.scratch.text("keys/genesis"), format!("{hash}\n"));
+    for token in [&stage.ledger, &stage.smki] {
+        assert_eq!(stage.object(token, "smkid-genesis"), hash.octets());
+    }
+    let object = HeadObject::parse(&stage.object(&stage.ledger, HEAD_LABELS[0])).unwrap();
+    assert_eq!(object.head, head);
+
+    // A second run has nothing to do and says so.
+    stage.expect(1, "nothing is missing", &Stage::begin());
+    stage.expect(1, "there is a ledger already", &format!("keys {TOKENS} --policy policy --out keys"));
+
+    // The request: an intent before, an outcome after; openssl is content.
+    let request = format!("request {TOKENS} --key recovery-1 --out keys");
+    stage.expect(0, "Nothing was recorded", &format!("{request} --dry-run"));
+    assert_eq!(stage.events().len(), 2);
+    stage.expect(0, "Next: send the request", &request);
+    assert!(stage.scratch.openssl("req -verify -noout -text -in keys/recovery.csr").contains("verify OK"));
+    stage.expect(1, "exists", &request);
+    let events = stage.events();
+    let [_, _, Event::CertificationIntent(intent), Event::Outcome(outcome)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!((intent.key.as_str(), outcome.intent), ("recovery-1", 2));
+    assert!(matches!(outcome.result, SignResult::Signed(_)));
+
+    import(&stage);
+}
+
+/// The lab issues for the request; a certificate for another key is refused, the right one recorded.
+fn import(stage: &Stage) {
+    let csr = pem::blocks(&stage.scratch.text("keys/recovery.csr")).unwrap()[0].decode().unwrap();
+    let (subject, public) = read_request(&csr).unwrap();
+    let party: PartyId = ORIGINATOR.parse().unwrap();
+    assert_eq!(subject, OrganisationSubject { common_name: None, role: 1, party });
+    let issue = |key: &PublicKey| {
+        let template = Template::Organisation { subject: subject.clone(), usage: Usage::DigitalSignature };
+        let particulars = Particulars {
+            serial: &[0x01, 0x02],
+            not_before: VALIDITY.0.parse().unwrap(),
+            not_after: VALIDITY.1.parse().unwrap(),
+            key,
+            policy: TEST_ORGANISATION_POLICY,
+        };
+        let body = tbs(&template, &particulars, Some(&stage.lab.issuing.certificate)).unwrap();
+        assemble(&body, &stage.lab.issuing.key.sign(&body)).unwrap()
+    };
+    stage.scratch.write_certificate("recovery.pem", &issue(&public));
+    stage.scratch.write_certificate("other.pem", &issue(&stage.lab.device_ca.key.public));
+    let import = |certificate: &str| {
+        format!(
+            "import {TOKENS} --key recovery-1 --certificate {certificate} --chain policy/anchors/issuing-oca.pem --chain \
+             policy/anchors/root-oca.pem"
+        )
+    };
+    stage.expect(4, "certificate-key", &import("other.pem"));
+    stage.expect(0, "Nothing was recorded", &format!("{} --dry-run", import("recovery.pem")));
+    assert_eq!(stage.events().len(), 4);
+    stage.expect(0, "Next: start smkid", &import("recovery.pem"));
+    let events = stage.events();
+    let Some(Event::CertificateImported(imported)) = events.get(4) else { panic!("{events:?}") };
+    assert_eq!((imported.party, imported.path.len()), (party, 2));
+}
+
+#[test]
+fn everyone_on_the_roster_signs_the_first_policy_or_there_is_no_ledger() {
+    let stage = Stage::new();
+    stage.keys();
+    stage.adoption();
+    stage.expect(4, "member-5 is a pma-member of the first policy and has not signed", &Stage::begin_of(&MEMBERS[..4]));
+    // Member 5 signs another document, and member 4 signs twice.
+    stage
+        .scratch
+        .write("other.json", stage.scratch.text("adoption.json").replace("\"sequence\": 1", "\"sequence\": 2"));
+    stage.sign("other.json", "member-5", "wrong.p7s");
+    stage.sign("adoption.json", "member-4", "again.p7s");
+    let with = |last: &str| format!("{} --signature {last}.p7s", Stage::begin_of(&MEMBERS[..4]));
+    stage.expect(4, "member-5", &with("wrong"));
+    stage.expect(4, "member-5", &with("again"));
+    assert!(!stage.path("state").exists());
+    let data = Stage::pkcs11_tool(&stage.smki, "--list-objects --type data");
+    assert!(!data.contains("smkid-genesis"), "{data}");
+    stage.expect(0, "The ledger stands", &with("member-5"));
+}
+
+#[test]
+fn a_run_that_was_cut_off_is_named_and_goes_on() {
+    let stage = Stage::new();
+    // Between making a key and writing it down.
+    Stage::pkcs11_tool(&stage.smki, "--keypairgen --key-type EC:prime256v1 --label recovery-1 --id 01");
+    let keys = format!("keys {TOKENS} --policy policy --out keys");
+    stage.expect(1, "an orphan", &keys);
+    let first = stage.keys_file();
+    assert_eq!(first.keys.len(), 1, "the ledger key was made and stays");
+    for kind in ["privkey", "pubkey"] {
+        Stage::delete(&stage.smki, kind, "recovery-1");
+    }
+    let both = stage.keys();
+    assert_eq!((both.keys.len(), &both.keys[0]), (2, &first.keys[0]));
+
+    // Before the ledger came to its place.
+    stage.adoption();
+    fs::create_dir_all(stage.path("state/ceremony-unfinished")).unwrap();
+    fs::write(stage.path("state/ceremony-unfinished/ledger.db"), "half a ledger").unwrap();
+    stage.expect(0, "The ledger stands", &Stage::begin());
+    assert!(!stage.path("state/ceremony-unfinished").exists());
+
+    // After: at each step between the tokens and the files.
+    Stage::delete(&stage.ledger, "data", HEAD_LABELS[0]);
+    let request = format!("request {TOKENS} --key recovery-1 --out keys");
+    stage.expect(1, "keeps no head", &request);
+    Stage::delete(&stage.smki, "data", "smkid-genesis");
+    fs::remove_file(stage.path("keys/genesis")).unwrap();
+    let said = stage.expect(0, "genesis on token smki-a", &Stage::begin());
+    assert!(said.contains("the head on token ledger-a") && said.contains("keys/genesis"), "{said}");
+    assert!(!said.contains("genesis on token ledger-a"), "{said}");
+    stage.expect(0, "Next: send", &request);
+    assert_eq!(stage.events().len(), 4);
+
+    // Once more is recorded, a token without genesis is not the ceremony's.
+    Stage::delete(&stage.smki, "data", "smkid-genesis");
+    stage.expect(5, "carries no genesis", &Stage::begin());
+}
+
+#[test]
+fn a_token_of_another_ledger_is_refused() {
+    let stage = Stage::new();
+    stage.write_object(&stage.smki, "smkid-genesis", &[0x47; 32]);
+    stage.expect(5, "carries the genesis 4747", &format!("keys {TOKENS} --policy policy --out keys"));
+    Stage::delete(&stage.smki, "data", "smkid-genesis");
+    stage.keys();
+    stage.adoption();
+    stage.write_object(&stage.smki, "smkid-genesis", &[0x47; 32]);
+    stage.expect(5, "carries the genesis 4747", &Stage::begin());
+    assert!(!stage.path("state").exists());
+    Stage::delete(&stage.smki, "data", "smkid-genesis");
+    stage.expect(0, "The ledger stands", &Stage::begin());
+    Stage::delete(&stage.smki, "data", "smkid-genesis");
+    stage.write_object(&stage.smki, "smkid-genesis", &[0x47; 32]);
+    stage.expect(5, "belongs to another ledger", &format!("request {TOKENS} --key recovery-1 --out keys"));
+    assert_eq!(stage.events().len(), 2, "no intent was recorded");
+}
+
+#[test]
+fn a_ledger_that_was_rolled_back_or_is_in_use_is_refused() {
+    let stage = Stage::begun();
+    copy(&stage.path("state"), &stage.path("copy"));
+    let request = format!("request {TOKENS} --key recovery-1 --out keys");
+    {
+        let limits = StagingLimits { account_len_max: 0, total_len_max: 0 };
+        let _daemon = SqliteStore::open(&stage.path("state"), limits).unwrap();
+        stage.expect(1, "is in use by process", &request);
+    }
+    stage.expect(0, "Next: send", &request);
+    fs::rename(stage.path("state"), stage.path("newer")).unwrap();
+    fs::rename(stage.path("copy"), stage.path("state")).unwrap();
+    fs::remove_file(stage.path("keys/recovery.csr")).unwrap();
+    stage.expect(5, "does not reach", &request);
+    assert_eq!(stage.events().len(), 2);
+}
+
+#[test]
+fn a_live_recovery_token_has_no_stored_pin() {
+    let stage = Stage::new();
+    set_purpose(&stage.path("policy"), "live");
+    let keys = "keys --policy policy --out keys --config smkid.toml";
+    stage.expect(4, "--pin-file is for exercises", &format!("{keys} --pin-file smki-a=smki.pin"));
+    stage.configure(&format!("pin = {{ file = \"{}\" }}", stage.path("smki.pin").display()));
+    stage.expect(4, "may not be stored", keys);
+    // Without one it is asked for, on a terminal only.
+    stage.configure("");
+    stage.expect(1, "asked for on a terminal", keys);
+    assert_eq!(stage.keys_file().keys.len(), 1, "the ledger key's PIN may be stored");
+    set_purpose(&stage.path("policy"), "exercise");
+    stage.expect(1, "its keys are live keys", &format!("{keys} --pin-file smki-a=smki.pin"));
+}
+
+#[test]
+fn a_module_that_dies_at_any_write_leaves_what_the_next_run_completes() {
+    let stage = Stage::new();
+    stage.keys();
+    stage.adoption();
+    // The checkpoint: nothing has come to its place.
+    stage.configure_with("", Some("C_Sign * kill"));
+    stage.expect(3, "checkpoint", &Stage::begin());
+    assert!(!SqliteStore::exists(&stage.path("state")));
+    // Genesis, then the head, on the ledger token.
+    stage.configure_with("", Some("C_CreateObject 1 kill"));
+    stage.expect(3, "The ledger stands", &Stage::begin());
+    assert!(SqliteStore::exists(&stage.path("state")));
+    stage.configure_with("", Some("C_CreateObject 2 kill"));
+    stage.expect(3, "The ledger stands already", &Stage::begin());
+    assert_eq!(stage.object(&stage.ledger, "smkid-genesis").len(), 32);
+    stage.configure("");
+    stage.expect(0, "the head on token ledger-a", &Stage::begin());
+    stage.expect(0, "Next: send", &format!("request {TOKENS} --key recovery-1 --out keys"));
+}
+
+#[test]
+fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_once() {
+    let stage = Stage::begun();
+    let configuration = Configuration::read(&stage.path("smkid.toml")).unwrap();
+    let (store, fold) = start::open_ledger(&configuration).unwrap();
+    let reader = store.reader().unwrap();
+    let open = || {
+        let smkid = Some(PathBuf::from(env!("CARGO_BIN_EXE_smkid")));
+        start::ledger_signer(&configuration, &fold, &*reader, smkid, SecretString::from(PIN))
+    };
+    let mut signer = open().unwrap();
+    let token = signer.token().clone();
+    let head = store.head().unwrap();
+    let origin = fold.origin().unwrap();
+    let first = HeadObject { origin: origin.clone(), head: Head { size: 1, root: reader.root_at(1).unwrap() } };
+
+    // The second head goes to the other place; a write there that is cut off leaves two versions in it.
+    start::write_head_object(&token, origin, head).unwrap();
+    assert_eq!(stage.object(&stage.ledger, HEAD_LABELS[1]), stage.object(&stage.ledger, HEAD_LABELS[0]));
+    stage.write_object(&stage.ledger, HEAD_LABELS[1], &first.to_octets());
+    assert_eq!(start::check_head_object(&token, &*reader, origin).unwrap(), head);
+    start::write_head_object(&token, origin, head).unwrap();
+    assert_eq!(start::check_head_object(&token, &*reader, origin).unwrap(), head);
+
+    // The worker dies between two checkpoints.
+    let text = Checkpoint::new(origin.clone(), head).text();
+    let verified = |signature: [u8; 64], signer: &TokenSigner| {
+        SignedCheckpoint::assemble(&Checkpoint::new(origin.clone(), head), signer.verifier(), &signature).unwrap();
+    };
+    verified(signer.sign(&text).unwrap(), &signer);
+    let pid = token.worker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    verified(signer.sign(&text).unwrap(), &signer);
+    assert_ne!(token.worker_pid(), Some(pid));
+    assert!(signer.sign("another text").is_err());
+
+    // A head of a ledger that we do not have.
+    let foreign = HeadObject { origin: origin.clone(), head: Head { size: 1, root: head.root } };
+    token.write_data(HEAD_LABELS[1], &foreign.to_octets()).wait().unwrap();
+    let refused = open().map(drop).unwrap_err();
+    assert!(matches!(refused, StartFault::RolledBack { .. }), "{refused}");
+}

@@ -41,7 +41,7 @@ fn a_determination_is_drafted_within_the_policy() {
     assert_eq!(document.form().devices.unwrap().sha256, Digest::of(scope.devices.as_bytes()));
 
     for about in [
-        drafter.suspension(&document, &member.id, head.clone()).unwrap().octets(),
+        drafter.suspension(&document, &people.members[3].id, head.clone()).unwrap().octets(),
         drafter.withdrawal(&document, head).unwrap().octets(),
     ] {
         Document::read(about).unwrap();

@@ -385,20 +385,20 @@ impl Recorder {
 
 /// As many reasons as a leaf has room for, and how many more there were.
 fn told(reasons: Vec<Reason>) -> Vec<Reason> {
-    let (all, mut len, mut told) = (reasons.len(), 0, Vec::new());
+    let (count, mut len, mut kept) = (reasons.len(), 0, Vec::new());
     for Reason { rule, text } in reasons.into_iter().take(REASONS_MAX) {
         let reason = Reason { rule, text: shortened(&text).into() };
         len += serde_json::to_vec(&reason).map_or(REASONS_LEN_MAX, |octets| octets.len());
         if len > REASONS_LEN_MAX {
             break;
         }
-        told.push(reason);
+        kept.push(reason);
     }
-    let more = all - told.len();
+    let more = count - kept.len();
     if more > 0 {
-        told.push(Reason { rule: "more".into(), text: format!("and {more} more reasons").into() });
+        kept.push(Reason { rule: "more".into(), text: format!("and {more} more reasons").into() });
     }
-    told
+    kept
 }
 
 /// The beginning of a text, at most [`TEXT_LEN_MAX`] characters, and a sign if there was more.

@@ -951,3 +951,6 @@ impl Engine for Daemon {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,11 +12,13 @@
 //!
 //! Invariants:
 //! - The token is asked only for [`Recorded`] intents, and there is no other way to one than the recorder.
+//! - Whatever ends or pauses a determination after an intent was decided stops it, submitted or not: an intent stands behind
+//!   the fences of its decision, and both are made on the recorder's thread.
 //! - Limits count intents, never outcomes.
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -30,8 +32,8 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestI
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Kind, Outcome, ToSign, Token};
-use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder};
+use crate::hsm::{FencesSeen, Kind, Outcome, ToSign, Token};
+use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 
 /// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
 /// that three chunks in memory (of 4 kB a command) are small and a suspension is seen within some tens of milliseconds.
@@ -187,7 +189,7 @@ pub async fn run(
     news: mpsc::Sender<News>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Closed> {
-    let batch = job.batch;
+    let mut batch = job.batch;
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
     let mut signed: Option<Signed> = None;
@@ -197,9 +199,11 @@ pub async fn run(
         let wants_more = more && !news.is_closed() && !*stopping.borrow();
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
-        let step = desk.record(move |recorder| step(recorder, mine, done, wants_more)).await?;
+        let asked = token.clone();
+        let step = desk.record(move |recorder| step(recorder, &asked, mine, done, wants_more)).await?;
         let (next, (mine, told, stopped, ended)) =
             step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
+        batch = mine.batch;
         job = Some(mine);
         more = wants_more && !ended;
 
@@ -241,14 +245,16 @@ struct Step {
 #[derive(Debug)]
 struct Chunk {
     key: Option<KeyLabel>,
+    /// The fences that stood when it was decided.
+    fences: FencesSeen,
     /// The last moment at which one of them may be submitted to the token.
     not_after: Timestamp,
     intents: Vec<Intended>,
 }
 
 impl Chunk {
-    const fn empty() -> Self {
-        Self { key: None, not_after: Timestamp::MIN, intents: Vec::new() }
+    fn empty() -> Self {
+        Self { key: None, fences: FencesSeen::default(), not_after: Timestamp::MIN, intents: Vec::new() }
     }
 }
 
@@ -272,7 +278,13 @@ struct Signed {
 }
 
 /// One turn on the recorder's thread.
-fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more: bool) -> Result<Step, CannotRecord> {
+fn step(
+    recorder: &mut Recorder,
+    token: &Token,
+    mut job: Job,
+    done: Option<Signed>,
+    wants_more: bool,
+) -> Result<Step, CannotRecord> {
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
@@ -280,7 +292,10 @@ fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more:
     let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
         match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
-            Some(Ok(())) => (next, ended) = intend(recorder, &mut job, &mut told)?,
+            Some(Ok(())) => {
+                (next, ended) = intend(recorder, &mut job, &mut told)?;
+                next.fences = token.fences_seen();
+            }
             Some(Err(refusals)) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
                 let (id, determination, asked) = (job.request, job.determination, job.asked);
@@ -327,7 +342,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     let until = facts.map_or(Timestamp::MIN, |facts| facts.window.until);
     let active = recorder.fold().keys().get(&job.key).and_then(|key| key.active).flatten();
     let not_after = active.map_or(until, |active| active.min(until)).plus_ms(-1);
-    Ok((Chunk { key: Some(job.key.clone()), not_after, intents }, ended))
+    Ok((Chunk { key: Some(job.key.clone()), fences: FencesSeen::default(), not_after, intents }, ended))
 }
 
 /// The next Devices of a request, at most [`CHUNK_LEN`]; at its end, what the daemon may sign again by itself.
@@ -412,7 +427,7 @@ fn record_intent(
 /// Has the token sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
 /// with a second implementation.
 async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
-    let Chunk { key, not_after, intents } = chunk.into_inner();
+    let Chunk { key, fences, not_after, intents } = chunk.into_inner();
     let items = intents.iter().filter_map(|intended| {
         let octets = Arc::clone(&intended.octets);
         let range = 1..octets.len();
@@ -421,7 +436,9 @@ async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
     let items: Vec<ToSign> = items.collect();
     let mut outcomes = HashMap::with_capacity(intents.len());
     let asked = match &key {
-        Some(key) if !items.is_empty() => token.sign(key, items, not_after).map_err(|error| error.to_string()),
+        Some(key) if !items.is_empty() => {
+            token.sign_decided(fences, key, items, not_after).map_err(|error| error.to_string())
+        }
         Some(_) | None => Err("nothing to sign".into()),
     };
     match asked {
@@ -461,15 +478,15 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
                 (SignResult::Signed(Digest::of(&signature)), outcome)
             }
             Some(Outcome::Failed(error)) => {
-                let why = error.to_string();
+                let why = shortened(&error.to_string());
                 (SignResult::Failed(why.as_str().into()), ToldOutcome::Failed(why))
             }
             Some(Outcome::NotSigned(cause)) => {
-                let why = cause.to_string();
+                let why = shortened(&cause.to_string());
                 (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
             }
             Some(Outcome::Unknown(error)) => {
-                let why = error.to_string();
+                let why = shortened(&error.to_string());
                 if by_itself {
                     job.again.push(device);
                 }
@@ -477,7 +494,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
             }
             None => {
                 // The token took the chunk as a whole or not at all; an item without an answer was never submitted.
-                let why = refused.clone().unwrap_or_else(|| "the token was not asked".into());
+                let why = refused.as_deref().map_or_else(|| "the token was not asked".into(), shortened);
                 (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
             }
         };
@@ -626,6 +643,7 @@ pub fn leave(
     let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
     let Some((key, _)) = key else { return Ok(Vec::new()) };
     let mut told = Vec::new();
+    let devices: Option<HashSet<DeviceId>> = devices.map(HashSet::from_iter);
     let all = recorder.store().devices_in(&key, IntentState::Unknown, None, UNKNOWNS_LEFT_MAX)?;
     for (device, facts) in all {
         let asked = devices.as_ref().is_none_or(|devices| devices.contains(&device));

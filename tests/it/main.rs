@@ -16,6 +16,7 @@ mod gbcs_vectors;
 mod hsm;
 mod people;
 mod policy;
+mod recorder;
 mod smkictl;
 mod smkid;
 mod store;

@@ -484,8 +484,12 @@ impl Fold {
             return Ok(());
         }
         let open = self.open.remove(&intent).ok_or_else(|| not_known("open intent", intent))?;
+        // A further attempt that came to nothing says nothing about the first: that one may have been signed all the same, so
+        // no other counter may follow it.
+        let is_retry = open.intent.attempt > 1;
         let state = match result {
             SignResult::Signed(_) => IntentState::Signed,
+            SignResult::Failed(_) | SignResult::NotSigned(_) if is_retry => IntentState::Unknown,
             SignResult::Failed(_) => IntentState::Failed,
             SignResult::NotSigned(_) => IntentState::NotSigned,
             SignResult::Unknown(_) => IntentState::Unknown,
@@ -495,7 +499,10 @@ impl Fold {
             SignResult::Signed(_) => tally.signed += 1,
             SignResult::Failed(_) => tally.failed += 1,
             SignResult::NotSigned(_) => tally.not_signed += 1,
-            SignResult::Unknown(_) => tally.unknown += 1,
+            SignResult::Unknown(_) => {}
+        }
+        if state == IntentState::Unknown {
+            tally.unknown += 1;
         }
         changes.push(open.change(intent, state));
         Ok(())

@@ -18,6 +18,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -30,7 +31,7 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestI
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Kind, Outcome, ToSign, Token};
+use crate::hsm::{Condition, Kind, Outcome, ToSign, Token};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder};
 
 /// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
@@ -39,6 +40,12 @@ pub const CHUNK_LEN: usize = 256;
 
 /// Chunks of one job that are recorded and not yet concluded: one that the token signs, one that waits behind it.
 const IN_FLIGHT_MAX: usize = 2;
+
+/// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
+const TOKEN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often it is looked.
+const TOKEN_POLL: Duration = Duration::from_millis(50);
 
 /// A request to sign, as it is accepted.
 #[derive(Clone, Debug)]
@@ -193,15 +200,26 @@ pub async fn run(
     let mut signed: Option<Signed> = None;
     let mut more = true;
     while more || signed.is_some() || !in_flight.is_empty() {
-        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction.
         let wants_more = more && !news.is_closed() && !*stopping.borrow();
+        let mut is_up = matches!(token.condition(), Condition::Up);
+        if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
+            is_up = wait_until_up(&token, &stopping).await;
+            if !is_up {
+                let text = "its token does not come back; ask again with the same request id once it is there";
+                let _ = news.send(News::Stopped(vec![reason("token", text)])).await;
+                break;
+            }
+        }
+        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction. No intents
+        // while the token is away: they would count against the limits, and none of them be signed.
+        let begins = wants_more && is_up;
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
-        let step = desk.record(move |recorder| step(recorder, mine, done, wants_more)).await?;
+        let step = desk.record(move |recorder| step(recorder, mine, done, begins)).await?;
         let (next, (mine, told, stopped, ended)) =
             step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
         job = Some(mine);
-        more = wants_more && !ended;
+        more = wants_more && !(begins && ended);
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
@@ -214,7 +232,7 @@ pub async fn run(
         if let Some(reasons) = stopped {
             let _ = news.send(News::Stopped(reasons)).await;
         }
-        if in_flight.len() >= IN_FLIGHT_MAX || !more {
+        if in_flight.len() >= IN_FLIGHT_MAX || !more || !is_up {
             signed = match in_flight.pop_front() {
                 Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
                 None => None,
@@ -226,6 +244,19 @@ pub async fn run(
         Ok(())
     });
     forgotten.await.map(Recorded::into_inner)
+}
+
+/// Waits for a token whose worker died to be replaced, up to [`TOKEN_WAIT`]; answers whether it is there.
+async fn wait_until_up(token: &Token, stopping: &watch::Receiver<bool>) -> bool {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match token.condition() {
+            Condition::Up => return true,
+            Condition::Locked(_) => return false,
+            Condition::Down(_) if begun.elapsed() > TOKEN_WAIT || *stopping.borrow() => return false,
+            Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
+        }
+    }
 }
 
 /// What one turn of a job recorded.

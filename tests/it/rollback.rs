@@ -128,7 +128,7 @@ async fn an_edited_leaf_with_its_hash_made_to_fit_is_refused_by_the_head() {
         .unwrap();
     assert_eq!(edited, 1);
     drop(connection);
-    check_refused(site.try_start().await, &["expected", "found", "restore from a backup"]);
+    check_refused(site.try_start().await, &["the ledger's head says", "found", "restore from a backup"]);
 }
 
 #[tokio::test]

@@ -650,29 +650,29 @@ impl Ledger {
         events.filter_map(|(_, event)| if let Event::Refused(refused) = event { Some(refused) } else { None }).collect()
     }
 
-    /// No Device has two signed commands, no counter stands for two commands, and what was tried again was unknown before.
+    /// No Device has two signed commands, no counter stands for two commands, and after an unknown nothing but the same octets
+    /// is tried, as the next attempt.
     #[track_caller]
     pub fn check(&self) {
         let outcomes = self.outcomes();
-        let (mut signed, mut counters) = (BTreeSet::new(), HashMap::new());
+        let (mut signed, mut counters, mut unknown) = (BTreeSet::new(), HashMap::new(), HashMap::new());
         for (at, intent) in self.intents() {
-            let result = outcomes.get(&at);
-            if matches!(result, Some(SignResult::Signed(_))) {
-                assert!(signed.insert(intent.device), "{} has two signed commands", intent.device);
+            let Intent { device, counter, attempt, command, .. } = intent;
+            let of = *counters.entry((device, counter)).or_insert(command);
+            assert_eq!(of, command, "counter {counter} of {device} stands for two commands");
+            match unknown.get(device) {
+                Some(before) => assert_eq!((*command, *attempt), *before, "intent {at} of {device} follows an unknown"),
+                None => assert_eq!(*attempt, 1, "intent {at} tries again what was not unknown"),
             }
-            // A Device has seen none of what was provably never signed; every other counter belongs to one command.
-            let key = (intent.device, intent.counter);
-            if let Some((before, of)) = counters.insert(key, (at, intent.command)) {
-                assert_eq!(
-                    of, intent.command,
-                    "counter {} of {} stands for two commands",
-                    intent.counter, intent.device
-                );
-                assert!(
-                    matches!(outcomes.get(&before), Some(SignResult::Unknown(_))),
-                    "intent {at} tries {before} again, which is {:?}",
-                    outcomes.get(&before)
-                );
+            match outcomes.get(&at) {
+                Some(SignResult::Signed(_)) => {
+                    assert!(signed.insert(device), "{device} has two signed commands");
+                    unknown.remove(device);
+                }
+                Some(SignResult::Unknown(_)) => drop(unknown.insert(device, (*command, attempt + 1))),
+                Some(SignResult::Failed(_) | SignResult::NotSigned(_)) | None => {
+                    unknown.entry(device).and_modify(|(_, next)| *next += 1);
+                }
             }
         }
     }

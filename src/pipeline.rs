@@ -198,7 +198,7 @@ pub async fn run(
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
     let mut signed: Option<Signed> = None;
-    let mut more = true;
+    let (mut more, mut why_stopped) = (true, None);
     while more || signed.is_some() || !in_flight.is_empty() {
         let wants_more = more && !news.is_closed() && !*stopping.borrow();
         let mut is_up = matches!(token.condition(), Condition::Up);
@@ -206,7 +206,7 @@ pub async fn run(
             is_up = wait_until_up(&token, &stopping).await;
             if !is_up {
                 let text = "its token does not come back; ask again with the same request id once it is there";
-                let _ = news.send(News::Stopped(vec![reason("token", text)])).await;
+                why_stopped = Some(vec![reason("token", text)]);
                 break;
             }
         }
@@ -229,15 +229,17 @@ pub async fn run(
         if !told.is_empty() {
             let _ = news.send(News::Devices(told)).await;
         }
-        if let Some(reasons) = stopped {
-            let _ = news.send(News::Stopped(reasons)).await;
-        }
+        why_stopped = why_stopped.or(stopped);
         if in_flight.len() >= IN_FLIGHT_MAX || !more || !is_up {
             signed = match in_flight.pop_front() {
                 Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
                 None => None,
             };
         }
+    }
+    // Last, for it cuts the answer: what was with the token has been told by now.
+    if let Some(reasons) = why_stopped {
+        let _ = news.send(News::Stopped(reasons)).await;
     }
     let forgotten = desk.record(move |recorder| {
         recorder.end_batch(batch);

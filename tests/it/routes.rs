@@ -6,9 +6,12 @@ use smkid::api::failure::{Problem, ProblemKind};
 use smkid::api::routes::{Verb, routes};
 use smkid::api::wire::{self, Base64, Item, ItemOutcome, RecoverySign};
 use smkid::domain::determination::document::{
-    Decision, Determination, Limits, Schedule, ScopeLeft, Type, Withdrawal, Written,
+    Decision, Determination, LedgerHead, Limits, Schedule, ScopeLeft, Type, Withdrawal, Written,
 };
+use smkid::domain::ledger::entry::Event;
 use smkid::domain::names::{DeterminationId, Purpose};
+use smkid::domain::policy::Policy;
+use smkid::domain::policy::adoption::{Adoption, Head};
 use smkid::domain::time::Window;
 use smkid::exercise::lab;
 use smkid::exercise::people::APPROVALS;
@@ -198,6 +201,94 @@ async fn a_schedule_opens_what_its_determination_left_for_later() {
     site.deliver(client, &schedule, APPROVALS, Some(&list)).await.unwrap();
     let items = whole(lines(client, SIGN, &ask_for_all(form.id)).await);
     assert!(items.len() == 3 && items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_later_policy_ends_every_determination_that_it_does_not_carry_over() {
+    let site = Site::determined().await;
+    let daemon = counted(&site).await;
+    let client = &daemon.client;
+    site.activate(client).await.unwrap();
+    let carried = site.determine(client, 2, &device_list(600..603), |_| {}).await;
+    let mut files = site.policy_files();
+    let text = String::from_utf8(files["policy.toml"].clone()).unwrap();
+    files.insert("policy.toml".to_owned(), text.replace("name = \"Exercise\"", "name = \"Another\"").into_bytes());
+    let new = Policy::parse(&files).unwrap();
+    let LedgerHead { origin, size, root } = head(client).await;
+    let adoption = Written::write(&Adoption {
+        r#type: Type::new(),
+        purpose: Purpose::Exercise,
+        origin,
+        sequence: 2,
+        policy: new.digest(),
+        predecessor: Some(site.base.policy.digest()),
+        ledger: Some(Head { size, root }),
+        carries_over: vec![carried.form().id],
+    })
+    .unwrap();
+    let deliver = async |signers, files: &_| {
+        let sent = site.signed_by(&adoption, signers, Some(files));
+        client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await
+    };
+    // Other files than were signed, none that are a policy, too few signatures: each refused, and nothing of them kept.
+    let mut garbage = files.clone();
+    garbage.insert("policy.toml".to_owned(), b"version = [".to_vec());
+    for (signers, files, says) in
+        [(5, &site.policy_files(), "have digest"), (5, &garbage, "policy.toml"), (2, &files, "expected")]
+    {
+        let (before, blobs) = (site.ledger().size(), client.get::<wire::Blobs>("/v1/ledger/blobs").await.unwrap());
+        let problem = problem(deliver(signers, files).await);
+        assert_eq!(problem.error, ProblemKind::Refused);
+        assert!(problem.message.contains(says), "expected {says:?} in {}", problem.message);
+        assert_eq!(site.ledger().size(), before + 1);
+        assert_eq!(client.get::<wire::Blobs>("/v1/ledger/blobs").await.unwrap(), blobs);
+    }
+    deliver(5, &files).await.unwrap();
+    check_closed(&site, client, site.main(), &["not-carried-over"]).await;
+    let items = whole(lines(client, SIGN, &ask_for_all(carried.form().id)).await);
+    assert!(items.len() == 3 && items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_withdrawal_during_a_run_stands_before_the_next_signature_and_nothing_is_released_after_it() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 3ms"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let ask = ask_for_all(site.main());
+    let running = tokio::spawn({
+        let (client, ask) = (client.clone(), ask.clone());
+        async move { lines(&client, SIGN, &ask).await }
+    });
+    site.reach(Which::Recovery, "C_Sign", 40).await;
+    withdraw(&site, client, &site.base.main).await;
+    let asked = site.calls(Which::Recovery, "C_Sign");
+    assert!(asked < DEVICES.into());
+    let (items, ended) = running.await.unwrap().unwrap();
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), asked, "the token was asked after the withdrawal was recorded");
+    let ledger = site.ledger();
+    ledger.check();
+    assert_eq!(ledger.open(), Vec::<u64>::new());
+    let events = || (0..).zip(&ledger.entries);
+    let withdrawn =
+        events().find(|(_, entry)| matches!(entry.event, Event::DeterminationWithdrawn(_))).map(|(at, _)| at).unwrap();
+    for (at, entry) in events() {
+        let opens = matches!(entry.event, Event::Intent(_) | Event::Released(_));
+        assert!(!opens || at < withdrawn, "entry {at} stands after the withdrawal {withdrawn}");
+    }
+    let released = ledger.released();
+    // Whoever asked is told of every intent, and then that nothing more comes.
+    assert!(!ended);
+    assert_eq!(items.len(), ledger.intents().len());
+    for item in items {
+        assert!(item.command.is_none() || released.contains(&item.intent.unwrap()), "{item:?}");
+    }
+    // What was signed and not released stays where it is.
+    let problem = problem(lines(client, SIGN, &ask).await);
+    assert!(problem.reasons.iter().any(|reason| &*reason.rule == "withdrawn"), "{problem:?}");
+    site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }
 

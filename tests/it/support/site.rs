@@ -134,7 +134,9 @@ impl Base {
         let text = fs::read_to_string(&configuration).unwrap();
         // A small reserve, so that a copy is quick.
         fs::write(&configuration, text.replace("reserve_octets = 16777216", "reserve_octets = 1048576")).unwrap();
-        fs::rename(layout.path("keys"), scratch.path().join("keys")).unwrap();
+        for folder in ["keys", "policy"] {
+            fs::rename(layout.path(folder), scratch.path().join(folder)).unwrap();
+        }
         let founded = Snapshot::take(scratch.path());
 
         let log = scratch.path().join("smkid.log");
@@ -415,6 +417,43 @@ impl Site {
     pub fn edit(&self, sql: &str, rows: usize) {
         let edited = self.database().execute(sql, []).unwrap();
         assert!(if rows == 0 { edited > 0 } else { edited == rows }, "{sql}: {edited} rows");
+    }
+
+    /// The policy's files.
+    pub fn policy_files(&self) -> BTreeMap<String, Vec<u8>> {
+        let (folder, mut files) = (self.path("policy"), BTreeMap::new());
+        for inner in [".", "anchors", "procedure"] {
+            for entry in fs::read_dir(folder.join(inner)).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    let name = entry.file_name().into_string().unwrap();
+                    let path = if inner == "." { name } else { format!("{inner}/{name}") };
+                    files.insert(path, fs::read(entry.path()).unwrap());
+                }
+            }
+        }
+        files
+    }
+
+    /// What is sent to record a document with the signatures of so many members, and further files.
+    pub fn signed_by<F: Form>(
+        &self,
+        document: &Written<F>,
+        signers: usize,
+        policy_files: Option<&BTreeMap<String, Vec<u8>>>,
+    ) -> wire::Document {
+        let members = self.base.people.members[..signers].iter();
+        let sign = |member: &smkid::exercise::people::Member| {
+            Base64(documents::sign(document.octets(), &member.first, now()).unwrap())
+        };
+        let files = |files: &BTreeMap<String, Vec<u8>>| {
+            files.iter().map(|(path, octets)| (path.clone(), Base64(octets.clone()))).collect()
+        };
+        wire::Document {
+            document: Base64(document.octets().to_vec()),
+            signatures: members.map(sign).collect(),
+            devices: None,
+            policy_files: policy_files.map(files),
+        }
     }
 
     pub fn configure(&self, change: impl FnOnce(String) -> String) {

@@ -20,6 +20,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -32,7 +33,7 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestI
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
-use crate::hsm::{FencesSeen, Kind, Outcome, ToSign, Token};
+use crate::hsm::{Condition, FencesSeen, Kind, Outcome, ToSign, Token};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 
 /// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
@@ -41,6 +42,12 @@ pub const CHUNK_LEN: usize = 256;
 
 /// Chunks of one job that are recorded and not yet concluded: one that the token signs, one that waits behind it.
 const IN_FLIGHT_MAX: usize = 2;
+
+/// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
+const TOKEN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often it is looked.
+const TOKEN_POLL: Duration = Duration::from_millis(50);
 
 /// A request to sign, as it is accepted.
 #[derive(Clone, Debug)]
@@ -193,19 +200,30 @@ pub async fn run(
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
     let mut signed: Option<Signed> = None;
-    let mut more = true;
+    let (mut more, mut why_stopped) = (true, None);
     while more || signed.is_some() || !in_flight.is_empty() {
-        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction.
         let wants_more = more && !news.is_closed() && !*stopping.borrow();
+        let mut is_up = matches!(token.condition(), Condition::Up);
+        if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
+            is_up = wait_until_up(&token, &stopping).await;
+            if !is_up {
+                let text = "its token does not come back; ask again with the same request id once it is there";
+                why_stopped = Some(vec![reason("token", text)]);
+                break;
+            }
+        }
+        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction. No intents
+        // while the token is away: they would count against the limits, and none of them be signed.
+        let begins = wants_more && is_up;
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
         let asked = token.clone();
-        let step = desk.record(move |recorder| step(recorder, &asked, mine, done, wants_more)).await?;
+        let step = desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?;
         let (next, (mine, told, stopped, ended)) =
             step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
         batch = mine.batch;
         job = Some(mine);
-        more = wants_more && !ended;
+        more = wants_more && !(begins && ended);
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
@@ -215,21 +233,36 @@ pub async fn run(
         if !told.is_empty() {
             let _ = news.send(News::Devices(told)).await;
         }
-        if let Some(reasons) = stopped {
-            let _ = news.send(News::Stopped(reasons)).await;
-        }
-        if in_flight.len() >= IN_FLIGHT_MAX || !more {
+        why_stopped = why_stopped.or(stopped);
+        if in_flight.len() >= IN_FLIGHT_MAX || !more || !is_up {
             signed = match in_flight.pop_front() {
                 Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
                 None => None,
             };
         }
     }
+    // Last, for it cuts the answer: what was with the token has been told by now.
+    if let Some(reasons) = why_stopped {
+        let _ = news.send(News::Stopped(reasons)).await;
+    }
     let forgotten = desk.record(move |recorder| {
         recorder.end_batch(batch);
         Ok(())
     });
     forgotten.await.map(Recorded::into_inner)
+}
+
+/// Waits for a token whose worker died to be replaced, up to [`TOKEN_WAIT`]; answers whether it is there.
+async fn wait_until_up(token: &Token, stopping: &watch::Receiver<bool>) -> bool {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match token.condition() {
+            Condition::Up => return true,
+            Condition::Locked(_) => return false,
+            Condition::Down(_) if begun.elapsed() > TOKEN_WAIT || *stopping.borrow() => return false,
+            Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
+        }
+    }
 }
 
 /// What one turn of a job recorded.

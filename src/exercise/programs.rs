@@ -96,6 +96,11 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// These. For whoever runs from elsewhere, such as a test.
+    pub fn new(smkictl: PathBuf, smkid: PathBuf) -> Self {
+        Self { smkictl, smkid }
+    }
+
     /// This program, and the daemon beside it.
     pub fn find() -> Result<Self, ProgramError> {
         let smkictl = std::env::current_exe().map_err(ProgramError::NoPlace)?;

@@ -203,10 +203,13 @@ impl Daemon {
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
             let run = pipeline::run(&desk, token, job, news, stopping);
-            let ((), ran) = tokio::join!(answers::lines(heard, pieces.clone()), run);
+            let (summary, ran) = tokio::join!(answers::lines(heard, &pieces), run);
             drop(running);
-            if let Err(closed) = ran {
-                let _ = pieces.send(Err(closed.into())).await;
+            match (ran, summary) {
+                // Without its summary an answer is cut, and so is this one, whatever lines went out.
+                (Err(closed), _) => drop(pieces.send(Err(closed.into())).await),
+                (Ok(()), Some(summary)) => answers::end(summary, &pieces).await,
+                (Ok(()), None) => {}
             }
         });
         Ok(octets)
@@ -840,7 +843,11 @@ impl Engine for Daemon {
                 tokio::spawn(async move {
                     let _ = news.send(News::Devices(told)).await;
                 });
-                tokio::spawn(answers::lines(heard, pieces));
+                tokio::spawn(async move {
+                    if let Some(summary) = answers::lines(heard, &pieces).await {
+                        answers::end(summary, &pieces).await;
+                    }
+                });
                 Ok(octets)
             }
         }

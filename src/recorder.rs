@@ -321,6 +321,7 @@ impl Recorder {
         if !self.queue.leaves.is_empty() {
             self.commit()?;
         }
+        self.store.let_go()?;
         if self.checkpointed < self.durable.size && self.signer.is_some() {
             self.checkpoint()?;
         }
@@ -503,6 +504,7 @@ impl Desk {
 fn serve(recorder: &mut Recorder, first: Ask, waiting: &mpsc::Receiver<Ask>) -> Result<(), CannotRecord> {
     let mut done: Vec<Done> = Vec::new();
     let mut next = Some(first);
+    recorder.store.hold()?;
     while let Some(ask) = next {
         recorder.tick()?;
         done.push(ask(recorder)?);
@@ -520,6 +522,7 @@ pub fn record_alone<R>(
     recorder: &mut Recorder,
     ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord>,
 ) -> Result<Recorded<R>, CannotRecord> {
+    recorder.store.hold()?;
     recorder.tick()?;
     let reply = ask(recorder)?;
     recorder.settle()?;

@@ -116,6 +116,13 @@ impl Daemon {
         Ok((task, conf.into()))
     }
 
+    /// The processes whose work a command takes: the daemon, its workers, and this one, which is the client.
+    pub fn processes(&self) -> Vec<u32> {
+        let daemon = self.process.workers().into_iter().chain([self.process.pid()]);
+        let daemon = daemon.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        daemon.chain([std::process::id()]).collect()
+    }
+
     /// The most memory that the daemon itself had at any moment, in kB, as proc(5) tells. Its workers are other processes.
     pub fn memory_kb_max(&self) -> Result<u64, Fault> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid().as_raw_nonzero()))?;

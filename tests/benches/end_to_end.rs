@@ -3,6 +3,7 @@
 //! See `src/docs/benchmarks.md` for what the figures mean. Rates of one machine at one moment are worth little; the two
 //! sides therefore take turns, in rounds of some seconds, and what counts is the median of the rounds' ratios.
 
+mod cpu;
 mod daemon;
 mod limit;
 mod statistics;
@@ -88,8 +89,27 @@ fn run(arguments: &Arguments) -> Result<bool, Fault> {
 /// What was measured in one round, in operations per second.
 struct Round {
     sign: f64,
-    limit: f64,
-    daemon: f64,
+    limit: Side,
+    daemon: Side,
+}
+
+/// How one side did in its turn.
+#[derive(Clone, Copy)]
+struct Side {
+    /// Commands per second.
+    rate: f64,
+    /// Microseconds of CPU for each command, over all its processes.
+    cpu_us: f64,
+}
+
+impl Side {
+    /// Has a side do its turn of so many commands.
+    fn measure(commands: usize, processes: &[u32], turn: impl FnOnce() -> Result<f64, Fault>) -> Result<Self, Fault> {
+        let before = cpu::used(processes)?;
+        let rate = turn()?;
+        let cpu_us = 1e6 / per_second(commands, cpu::used(processes)?.saturating_sub(before));
+        Ok(Self { rate, cpu_us })
+    }
 }
 
 /// Measures both sides in turns. Answers whether the target is met.
@@ -114,28 +134,38 @@ fn rates(quick: bool) -> Result<bool, Fault> {
     let mut measured: Vec<Round> = Vec::new();
     for number in 1..=rounds {
         let sign = limit.measure(Measure::Sign(signs))?;
+        let mut of_limit = || Side::measure(commands, &[limit.process()], || limit.measure(Measure::Chunks(chunks)));
+        let mut of_daemon = || {
+            let processes = daemon.processes();
+            Side::measure(commands, &processes, || Ok(per_second(commands, daemon.sign(commands)?)))
+        };
         // Whoever comes second might find a warmer or a busier machine, so they change places.
-        let (of_limit, of_daemon);
-        if number % 2 == 1 {
-            of_limit = limit.measure(Measure::Chunks(chunks))?;
-            of_daemon = per_second(commands, daemon.sign(commands)?);
+        let (of_limit, of_daemon) = if number % 2 == 1 {
+            let first = of_limit()?;
+            (first, of_daemon()?)
         } else {
-            of_daemon = per_second(commands, daemon.sign(commands)?);
-            of_limit = limit.measure(Measure::Chunks(chunks))?;
-        }
+            let first = of_daemon()?;
+            (of_limit()?, first)
+        };
         let round = Round { sign, limit: of_limit, daemon: of_daemon };
-        let ratio = round.daemon / round.limit;
-        println!("{number:>6} {:>12.0} {:>12.0} {:>12.0} {ratio:>8.2}", round.sign, round.limit, round.daemon);
+        let ratio = round.daemon.rate / round.limit.rate;
+        println!(
+            "{number:>6} {:>12.0} {:>12.0} {:>12.0} {ratio:>8.2}",
+            round.sign, round.limit.rate, round.daemon.rate
+        );
         measured.push(round);
     }
     let sign_after = limit.measure(Measure::Sign(signs))?;
     println!("{:>6} {sign_after:>12.0}\n", "after");
 
     say("C_Sign alone, per second", measured.iter().map(|round| round.sign).chain([sign_after]));
-    say("limit program, commands per second", measured.iter().map(|round| round.limit));
-    say("smkid end to end, commands per second", measured.iter().map(|round| round.daemon));
-    say("smkid / C_Sign alone", measured.iter().map(|round| round.daemon / round.sign));
-    let ratio = say("smkid / limit program", measured.iter().map(|round| round.daemon / round.limit));
+    say("limit program, commands per second", measured.iter().map(|round| round.limit.rate));
+    say("smkid end to end, commands per second", measured.iter().map(|round| round.daemon.rate));
+    say("smkid / C_Sign alone", measured.iter().map(|round| round.daemon.rate / round.sign));
+    say("limit program, us of CPU per command", measured.iter().map(|round| round.limit.cpu_us));
+    say("smkid and client, us of CPU per command", measured.iter().map(|round| round.daemon.cpu_us));
+    say("CPU, limit program / smkid and client", measured.iter().map(|round| round.limit.cpu_us / round.daemon.cpu_us));
+    let ratio = say("smkid / limit program", measured.iter().map(|round| round.daemon.rate / round.limit.rate));
     Ok(judge("smkid / limit program", ratio >= RATIO_MIN, &format!("at least {RATIO_MIN}")))
 }
 

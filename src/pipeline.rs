@@ -530,7 +530,8 @@ fn recorded_before(
     let Some(entry) = intent_entry(recorder, last.intent)?.filter(|entry| entry.device == wanted.device) else {
         return Ok(None);
     };
-    if !is_own(recorder, job, entry.batch)? {
+    // A further attempt belongs to the request that settled the unknown; whoever asked first gets its command all the same.
+    if entry.attempt == 1 && !is_own(recorder, job, entry.batch)? {
         return Ok(None);
     }
     let outcome = match (outcome, last.state) {

@@ -22,6 +22,8 @@ const VALID_DAYS: i64 = 30;
 
 /// A key of a person's, with its certificate. No `Debug`.
 pub struct Credential {
+    /// What its files are called.
+    pub name: String,
     /// The private key as PKCS#8 PEM.
     pub key_pem: SecretString,
     /// The certificate as PEM.
@@ -38,6 +40,13 @@ pub struct Member {
     pub first: Credential,
     /// Another key of the same person. Only the first member has one: it is what one person with two keys is tried with.
     pub second: Option<Credential>,
+}
+
+impl Member {
+    /// Every key of the member's.
+    pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        std::iter::once(&self.first).chain(&self.second)
+    }
 }
 
 /// Everyone who signs.
@@ -58,7 +67,7 @@ impl People {
         let members = (1..=MEMBERS)
             .map(|n| {
                 let name = format!("member-{n}");
-                let second = if n == 1 { Some(credential(now, &name, &ca)?) } else { None };
+                let second = if n == 1 { Some(credential(now, &format!("{name}-second"), &ca)?) } else { None };
                 let id = name.parse().expect("member- and a digit are a person id");
                 Ok(Member { id, first: credential(now, &name, &ca)?, second })
             })
@@ -92,6 +101,7 @@ fn credential(now: Timestamp, name: &str, ca: &CertifiedIssuer<'_, KeyPair>) -> 
     let public = PublicKey::from_point(key.public_key_raw()).expect("rcgen's default keys are on P-256, uncompressed");
     let key_pem = Zeroizing::new(key.serialize_pem());
     Ok(Credential {
+        name: name.to_owned(),
         key_pem: SecretString::from(key_pem.as_str()),
         certificate_pem: certificate.pem(),
         spki: public.spki_sha256(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::lab::Lab;
-use super::people::{APPROVALS, Member, People};
+use super::people::{APPROVALS, People};
 use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::names::{AccountName, KeyLabel, PartyId, PersonId, TokenName};
 use crate::domain::policy::{Policy, PolicyError};
@@ -148,10 +148,9 @@ fn persons(people: &People, operator: &AccountName, now: Timestamp) -> String {
         );
         text.push_str(&entry);
     };
-    for (Member { id, first, second }, party) in people.members.iter().zip(PARTIES.iter().cycle()) {
-        let keys: Vec<String> =
-            std::iter::once(first).chain(second).map(|credential| format!("\"{}\"", credential.spki)).collect();
-        person(id.as_str(), party, "pma-member", &format!("keys = [{}]", keys.join(", ")));
+    for (member, party) in people.members.iter().zip(PARTIES.iter().cycle()) {
+        let keys: Vec<String> = member.credentials().map(|credential| format!("\"{}\"", credential.spki)).collect();
+        person(member.id.as_str(), party, "pma-member", &format!("keys = [{}]", keys.join(", ")));
     }
     for (n, party) in (1..=3).zip(PARTIES) {
         person(&format!("custodian-{n}"), party, "key-custodian", &format!("shares = [\"share-{n}\"]"));

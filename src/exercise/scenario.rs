@@ -13,7 +13,7 @@ use super::documents::{self, Drafter, Scope};
 use super::fleet::Fleet;
 use super::layout::LayoutError;
 use super::oracle::{self, Check};
-use super::people::{APPROVALS, Credential};
+use super::people::APPROVALS;
 use super::programs::{Daemon, refusal, signal};
 use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
@@ -247,11 +247,12 @@ impl Play<'_, '_> {
         }
         self.teller.fact("Devices", &format!("{}, SHA-256 {listed}", number(self.devices.into())));
 
-        let members = &self.stage.people.members;
-        let sign = |credential: &Credential| documents::sign(document.octets(), credential, now());
-        let first = sign(&members[0].first)?;
-        let again = members[0].second.as_ref().map(sign).transpose()?.ok_or(ExerciseError::NoSecondKey)?;
-        let second = sign(&members[1].first)?;
+        self.teller.say("Each member reads it, and signs by `smkictl determination sign` with a key of their own.");
+        let (stage, octets) = (self.stage, document.octets());
+        let (one, two) = (&stage.people.members[0], &stage.people.members[1]);
+        let first = stage.sign(octets, &one.first).await?;
+        let again = stage.sign(octets, one.second.as_ref().ok_or(ExerciseError::NoSecondKey)?).await?;
+        let second = stage.sign(octets, &two.first).await?;
         let few = delivery(&document, [&first, &second], Some(listed));
         self.must_refuse(client, "/v1/documents", &few, "A determination with one approver too few").await?;
         upload(client, &devices).await?;
@@ -271,11 +272,10 @@ impl Play<'_, '_> {
         devices: Option<(&str, Digest)>,
         signers: usize,
     ) -> Result<(PathBuf, PathBuf), ExerciseError> {
-        let members = &self.stage.people.members;
-        let signatures = members[..signers]
-            .iter()
-            .map(|member| Ok((&member.id, documents::sign(document.octets(), &member.first, now())?)))
-            .collect::<Result<Vec<_>, ExerciseError>>()?;
+        let mut signatures = Vec::new();
+        for member in &self.stage.people.members[..signers] {
+            signatures.push((&member.id, self.stage.sign(document.octets(), &member.first).await?));
+        }
         let ask = delivery(document, signatures.iter().map(|(_, p7s)| p7s), devices.map(|(_, sha256)| sha256));
         let recorded: wire::DocumentRecorded = client.post("/v1/documents", &ask).await?;
         let id = recorded.determination.map(|id| id.to_string()).unwrap_or_default();
@@ -539,7 +539,7 @@ impl Play<'_, '_> {
         let member = &self.stage.people.members[1];
         let drafter = self.drafter(self.recovery.spki_sha256());
         let suspension = drafter.suspension(&document, &member.id, head(client).await?)?;
-        let p7s = documents::sign(suspension.octets(), &member.first, now())?;
+        let p7s = self.stage.sign(suspension.octets(), &member.first).await?;
         let recorded: wire::DocumentRecorded =
             client.post("/v1/documents", &delivery(&suspension, [&p7s], None)).await?;
         self.teller.good(&format!("Recorded: {}, entry {}, signed by {}.", recorded.kind, recorded.entry, member.id));

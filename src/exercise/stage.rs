@@ -4,18 +4,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use secrecy::ExposeSecret;
+
 use super::lab::Lab;
-use super::layout::{Layout, LayoutError, write_secret};
-use super::people::{APPROVALS, MEMBERS, People};
+use super::layout::{Layout, LayoutError, create_private, write_secret};
+use super::people::{APPROVALS, Credential, MEMBERS, Member, People};
 use super::policy::{self, Names};
 use super::programs::Programs;
 use super::softhsm::{CONFIGURATION_VARIABLE, SoftHsm, Token};
 use super::tell::Teller;
-use super::{ExerciseError, documents, now};
+use super::{ExerciseError, now};
 use crate::domain::certificates::SmkiCertificate;
 use crate::domain::certificates::pem;
 use crate::domain::names::{AccountName, Digest};
 use crate::domain::policy::Policy;
+
+/// Where people's keys lie, within the scratch folder.
+const PEOPLE: &str = "people";
 
 /// Octets held in reserve on disk: an exercise writes little after its disk is full.
 const RESERVE_OCTETS: u64 = 16 * 1024 * 1024;
@@ -75,6 +80,13 @@ impl Stage {
             "{MEMBERS} members of the SMKI PMA, each with a key of their own; {APPROVALS} must approve."
         ));
 
+        create_private(&scratch.path().join(PEOPLE))?;
+        for credential in people.members.iter().flat_map(Member::credentials) {
+            let path = |ending| scratch.path().join(format!("{PEOPLE}/{}.{ending}", credential.name));
+            write_secret(&path("key.pem"), credential.key_pem.expose_secret().as_bytes())?;
+            write_secret(&path("pem"), credential.certificate_pem.as_bytes())?;
+        }
+
         let (account, group) = whoever_runs_this()?;
         let files = policy::files(&lab, &people, &account, now);
         for (name, octets) in &files {
@@ -92,6 +104,24 @@ impl Stage {
         write_secret(&configuration, text.as_bytes())?;
         let log = layout.path("smkid.log");
         Ok(Self { scratch, layout, programs, lab, people, names, policy, configuration, socket, log })
+    }
+
+    /// A member signs a document, with `smkictl determination sign`. Answers the detached CMS signature.
+    pub async fn sign(&self, document: &[u8], credential: &Credential) -> Result<Vec<u8>, ExerciseError> {
+        let (digest, name) = (Digest::of(document).to_string(), &credential.name);
+        let desk = self.scratch.path().join(PEOPLE);
+        let (file, p7s) = (desk.join(format!("{digest}.json")), desk.join(format!("{digest}.{name}.p7s")));
+        if !p7s.exists() {
+            if !file.exists() {
+                write_secret(&file, document)?;
+            }
+            let [key, certificate] = ["key.pem", "pem"].map(|ending| text(&desk.join(format!("{name}.{ending}"))));
+            let (file, out) = (text(&file), text(&p7s));
+            let mut arguments = vec!["determination", "sign", &file, "--key", &key, "--certificate", &certificate];
+            arguments.extend(["--out", &out, "--confirm", &digest]);
+            self.programs.smkictl(&self.socket, &arguments).await?;
+        }
+        Ok(read(&p7s)?)
     }
 
     /// The ceremony, by its subcommands: keys, adoption signed by everyone, the ledger, the Recovery certificate. Answers that,
@@ -112,7 +142,7 @@ impl Stage {
         begin.extend(["--adoption", &adoption]);
         let mut signatures = Vec::new();
         for member in &self.people.members {
-            let p7s = documents::sign(&document, &member.first, now())?;
+            let p7s = self.sign(&document, &member.first).await?;
             signatures.push(text(&self.layout.write(&format!("documents/adoption.{}.p7s", member.id), p7s)?));
         }
         for signature in &signatures {

@@ -48,6 +48,8 @@ pub(super) struct Run {
     until: u64,
     request: RequestId,
     determination: DeterminationId,
+    /// Whether they are further attempts after an unknown.
+    again: bool,
 }
 
 fn allowed<T>(decided: Result<T, Vec<Refusal>>) -> Result<T, String> {
@@ -157,9 +159,11 @@ impl Audit<'_> {
         };
         self.filled.insert(index, filled);
         self.allowed = Some(now);
-        match self.runs.last_mut().filter(|run| run.request == request && run.determination == id) {
+        let again = *attempt > 1;
+        let same = |run: &&mut Run| run.request == request && run.determination == id && run.again == again;
+        match self.runs.last_mut().filter(same) {
             Some(run) => run.until = index + 1,
-            None => self.runs.push(Run { from: index, until: index + 1, request, determination: id }),
+            None => self.runs.push(Run { from: index, until: index + 1, request, determination: id, again }),
         }
         Ok(())
     }
@@ -236,7 +240,8 @@ impl Audit<'_> {
             let mut any = false;
             for run in self.runs[first..].iter().take_while(|run| run.from < until) {
                 any = true;
-                demand(run.request == *request && run.determination == *id, || {
+                // A retry settles another request's unknown, and its command may go to either of the two.
+                demand(run.determination == *id && (run.request == *request || run.again), || {
                     format!("intents from {} are of request {}, not of {request}", run.from.max(from), run.request)
                 })?;
             }

@@ -484,19 +484,23 @@ impl Fold {
             return Ok(());
         }
         let open = self.open.remove(&intent).ok_or_else(|| not_known("open intent", intent))?;
+        let tally = &mut self.determination_mut(open.determination)?.tally;
+        // A further attempt that comes to nothing leaves the Device where it was: the first one may have been signed, so no
+        // new counter under this determination.
+        let again = open.intent.attempt > 1;
         let state = match result {
             SignResult::Signed(_) => IntentState::Signed,
-            SignResult::Failed(_) => IntentState::Failed,
-            SignResult::NotSigned(_) => IntentState::NotSigned,
-            SignResult::Unknown(_) => IntentState::Unknown,
+            SignResult::Failed(_) if !again => IntentState::Failed,
+            SignResult::NotSigned(_) if !again => IntentState::NotSigned,
+            SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_) => IntentState::Unknown,
         };
-        let tally = &mut self.determination_mut(open.determination)?.tally;
         match result {
             SignResult::Signed(_) => tally.signed += 1,
             SignResult::Failed(_) => tally.failed += 1,
             SignResult::NotSigned(_) => tally.not_signed += 1,
-            SignResult::Unknown(_) => tally.unknown += 1,
+            SignResult::Unknown(_) => {}
         }
+        tally.unknown += u64::from(state == IntentState::Unknown);
         changes.push(open.change(intent, state));
         Ok(())
     }

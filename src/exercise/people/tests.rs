@@ -7,8 +7,7 @@ fn everyone_is_vouched_for_and_known_by_a_key_of_their_own() {
     let now = super::super::lab::tests::now();
     let people = People::new(now).unwrap();
     let anchors = pem::certificates(&people.ca_pem).unwrap();
-    let credentials: Vec<&Credential> =
-        people.members.iter().flat_map(|member| std::iter::once(&member.first).chain(&member.second)).collect();
+    let credentials: Vec<&Credential> = people.members.iter().flat_map(Member::credentials).collect();
     assert_eq!(credentials.len(), MEMBERS + 1);
     for credential in &credentials {
         let certificate = pem::certificate(&credential.certificate_pem).unwrap();

@@ -12,7 +12,7 @@ fn the_policy_is_one_for_an_exercise_with_the_people_who_were_made() {
     let quorum = policy.quorum(now).unwrap();
     assert_eq!((quorum.approvals() as usize, quorum.of() as usize), (APPROVALS, people.members.len()));
     let first = &people.members[0];
-    for credential in std::iter::once(&first.first).chain(&first.second) {
+    for credential in first.credentials() {
         assert_eq!(policy.person_by_spki(&credential.spki).unwrap().id, first.id);
     }
     assert_eq!(policy.person_by_account("somebody").unwrap().id, Names::new().proposer);

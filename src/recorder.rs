@@ -321,6 +321,7 @@ impl Recorder {
         if !self.queue.leaves.is_empty() {
             self.commit()?;
         }
+        self.store.let_go()?;
         if self.checkpointed < self.durable.size && self.signer.is_some() {
             self.checkpoint()?;
         }
@@ -349,8 +350,8 @@ impl Recorder {
         let signer = self.signer.as_mut().ok_or(CannotRecord::Stopped)?;
         let checkpoint = Checkpoint::new(origin, self.durable);
         let signature = signer.sign(&checkpoint.text())?;
-        let signed = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
-        self.store.put_checkpoint(self.durable, signed.octets())?;
+        let note = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
+        self.store.put_checkpoint(self.durable, note.octets())?;
         self.checkpointed = self.durable.size;
         tracing::info!(size = self.durable.size, root = %self.durable.root, "checkpoint");
         Ok(())
@@ -529,6 +530,7 @@ impl Desk {
 fn serve(recorder: &mut Recorder, first: Ask, waiting: &mpsc::Receiver<Ask>) -> Result<(), CannotRecord> {
     let mut done: Vec<Done> = Vec::new();
     let mut next = Some(first);
+    recorder.store.hold()?;
     while let Some(ask) = next {
         recorder.tick()?;
         done.push(ask(recorder)?);
@@ -546,6 +548,7 @@ pub fn record_alone<R>(
     recorder: &mut Recorder,
     ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord>,
 ) -> Result<Recorded<R>, CannotRecord> {
+    recorder.store.hold()?;
     recorder.tick()?;
     let reply = ask(recorder)?;
     recorder.settle()?;

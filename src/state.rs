@@ -179,6 +179,7 @@ pub fn document<R: Reader + ?Sized>(store: &R, digest: Digest) -> Result<Vec<u8>
 }
 
 /// A fault of the store, as the book says it.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub fn no_answer(error: StoreError) -> BookError {
     BookError::Store { reason: error.to_string() }
 }

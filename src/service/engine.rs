@@ -429,9 +429,9 @@ fn record_document(
         recorder.queue_blob(octets);
     }
     if !files.is_empty() {
-        fold::book::policy_blobs(&files).into_iter().for_each(|octets| {
+        for octets in fold::book::policy_blobs(&files) {
             recorder.queue_blob(octets);
-        });
+        }
     }
     if let Some(list) = devices.filter(|_| scope.is_some()) {
         recorder.queue_staged(list);
@@ -601,8 +601,8 @@ impl Engine for Daemon {
         self.read(|recorder| Ok(answers::incidents(recorder.fold()))).await
     }
 
-    async fn incident_show(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
-        let found = self.incident_list(_caller).await?.incidents.into_iter().find(|found| found.incident == incident);
+    async fn incident_show(&self, caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
+        let found = self.incident_list(caller).await?.incidents.into_iter().find(|found| found.incident == incident);
         found.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })
     }
 
@@ -835,8 +835,9 @@ impl Engine for Daemon {
             }
             wire::SettleAction::Leave => {
                 let actor = caller.actor();
-                let told = self
-                    .change(move |recorder| pipeline::leave(recorder, actor, determination, devices, &reason).map(Ok));
+                let told = self.change(move |recorder| {
+                    pipeline::leave(recorder, actor, determination, devices.as_deref(), &reason).map(Ok)
+                });
                 let told = told.await?;
                 let (news, heard) = mpsc::channel(1);
                 let (pieces, octets) = mpsc::channel(PIECES_MAX);

@@ -314,6 +314,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn hold(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn let_go(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn staging(&self) -> &Arc<Staging> {
         &self.0.staging
     }

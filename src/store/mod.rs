@@ -436,6 +436,13 @@ pub trait Store: Reader + Send {
     /// Stores a signed checkpoint durably. Its root must be ours at its size; the first one of a size stays.
     fn put_checkpoint(&mut self, head: Head, note: &[u8]) -> Result<(), StoreError>;
 
+    /// From here on reads see one state, until the next write or [`Store::let_go`]: a decision asks for thousands of rows, and
+    /// a read of its own for each costs more than the row.
+    fn hold(&self) -> Result<(), StoreError>;
+
+    /// Ends what [`Store::hold`] began, if it did: what is held is in the way of the database's own tidying.
+    fn let_go(&self) -> Result<(), StoreError>;
+
     /// Where uploads wait. It may be shared with other threads.
     fn staging(&self) -> &Arc<Staging>;
 

@@ -242,6 +242,7 @@ fn adopt(connection: &Connection, staging: &Staging, digest: Digest) -> Result<(
 
 impl Store for SqliteStore {
     fn append_at(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Head, StoreError> {
+        self.let_go()?;
         self.check_usable()?;
         if batch.leaves.is_empty() {
             return Err(StoreError::NoLeaves);
@@ -253,6 +254,7 @@ impl Store for SqliteStore {
     }
 
     fn put_checkpoint(&mut self, head: Head, note: &[u8]) -> Result<(), StoreError> {
+        self.let_go()?;
         self.check_usable()?;
         let expected = if head.size == self.frontier.size() { self.frontier.root() } else { self.root_at(head.size)? };
         if head.root != expected {
@@ -266,6 +268,20 @@ impl Store for SqliteStore {
         self.recorded(put).map(drop)
     }
 
+    fn hold(&self) -> Result<(), StoreError> {
+        if self.connection.is_autocommit() {
+            self.connection.prepare_cached("BEGIN")?.execute([])?;
+        }
+        Ok(())
+    }
+
+    fn let_go(&self) -> Result<(), StoreError> {
+        if !self.connection.is_autocommit() {
+            self.connection.prepare_cached("COMMIT")?.execute([])?;
+        }
+        Ok(())
+    }
+
     fn staging(&self) -> &Arc<Staging> {
         &self.staging
     }
@@ -275,6 +291,7 @@ impl Store for SqliteStore {
     }
 
     fn rebuild(&mut self) -> Result<Box<dyn Rebuild + '_>, StoreError> {
+        self.let_go()?;
         let path = self.directory.join(REBUILT);
         remove(&path)?;
         make_private(&path)?;

@@ -108,6 +108,11 @@ impl Limit {
         Ok(per_second(count, took))
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     fn answer(&mut self) -> Result<String, Fault> {
         Ok(self.answers.next().ok_or("the limit program ended; what it said on standard error says why")??)
     }

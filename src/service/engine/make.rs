@@ -129,7 +129,7 @@ struct Opened {
 
 fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let (store, fold) = start::open_ledger(&configuration)?;
-    for (_, key) in fold.keys() {
+    for key in fold.keys().values() {
         let settings = start::configured(&configuration, &key.record.token)?;
         start::check_pin_source(fold.purpose().unwrap_or(Purpose::Live), settings, [key.record.use_])?;
     }

@@ -527,7 +527,6 @@ struct Bad<'a> {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one row after another, and each needs the site as it is")]
 async fn what_is_malformed_gets_an_error_worth_reading_and_leaves_the_refusal_alone() {
     let site = Site::determined().await;
     let daemon = counted(&site).await;

@@ -98,13 +98,14 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// FULL: each commit is synced before it is answered. The WAL is cut back to 64 MiB once a long transaction made it larger.
+/// FULL: each commit is synced before it is answered. The WAL is cut back to 64 MiB once a long transaction made it larger. 2 MiB
+/// of cache hold a chunk's pages and the upper levels of every tree; a larger one only fills up with what was written.
 fn make_durable(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     check(path, "journal mode", "wal", &mode)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -16384;",
+         PRAGMA cache_size = -2048;",
     )?;
     let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
     check(path, "synchronous", "2", &synchronous.to_string())

@@ -12,12 +12,15 @@
 //!
 //! Invariants:
 //! - The token is asked only for [`Recorded`] intents, and there is no other way to one than the recorder.
+//! - Whatever ends or pauses a determination after an intent was decided stops it, submitted or not: an intent stands behind
+//!   the fences of its decision, and both are made on the recorder's thread.
 //! - Limits count intents, never outcomes.
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -30,8 +33,8 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestI
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Kind, Outcome, ToSign, Token};
-use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder};
+use crate::hsm::{Condition, FencesSeen, Kind, Outcome, ToSign, Token};
+use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 
 /// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
 /// that three chunks in memory (of 4 kB a command) are small and a suspension is seen within some tens of milliseconds.
@@ -39,6 +42,12 @@ pub const CHUNK_LEN: usize = 256;
 
 /// Chunks of one job that are recorded and not yet concluded: one that the token signs, one that waits behind it.
 const IN_FLIGHT_MAX: usize = 2;
+
+/// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
+const TOKEN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often it is looked.
+const TOKEN_POLL: Duration = Duration::from_millis(50);
 
 /// A request to sign, as it is accepted.
 #[derive(Clone, Debug)]
@@ -187,21 +196,34 @@ pub async fn run(
     news: mpsc::Sender<News>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Closed> {
-    let batch = job.batch;
+    let mut batch = job.batch;
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
     let mut signed: Option<Signed> = None;
-    let mut more = true;
+    let (mut more, mut why_stopped) = (true, None);
     while more || signed.is_some() || !in_flight.is_empty() {
-        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction.
         let wants_more = more && !news.is_closed() && !*stopping.borrow();
+        let mut is_up = matches!(token.condition(), Condition::Up);
+        if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
+            is_up = wait_until_up(&token, &stopping).await;
+            if !is_up {
+                let text = "its token does not come back; ask again with the same request id once it is there";
+                why_stopped = Some(vec![reason("token", text)]);
+                break;
+            }
+        }
+        // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction. No intents
+        // while the token is away: they would count against the limits, and none of them be signed.
+        let begins = wants_more && is_up;
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
-        let step = desk.record(move |recorder| step(recorder, mine, done, wants_more)).await?;
+        let asked = token.clone();
+        let step = desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?;
         let (next, (mine, told, stopped, ended)) =
             step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
+        batch = mine.batch;
         job = Some(mine);
-        more = wants_more && !ended;
+        more = wants_more && !(begins && ended);
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
@@ -211,21 +233,36 @@ pub async fn run(
         if !told.is_empty() {
             let _ = news.send(News::Devices(told)).await;
         }
-        if let Some(reasons) = stopped {
-            let _ = news.send(News::Stopped(reasons)).await;
-        }
-        if in_flight.len() >= IN_FLIGHT_MAX || !more {
+        why_stopped = why_stopped.or(stopped);
+        if in_flight.len() >= IN_FLIGHT_MAX || !more || !is_up {
             signed = match in_flight.pop_front() {
                 Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
                 None => None,
             };
         }
     }
+    // Last, for it cuts the answer: what was with the token has been told by now.
+    if let Some(reasons) = why_stopped {
+        let _ = news.send(News::Stopped(reasons)).await;
+    }
     let forgotten = desk.record(move |recorder| {
         recorder.end_batch(batch);
         Ok(())
     });
     forgotten.await.map(Recorded::into_inner)
+}
+
+/// Waits for a token whose worker died to be replaced, up to [`TOKEN_WAIT`]; answers whether it is there.
+async fn wait_until_up(token: &Token, stopping: &watch::Receiver<bool>) -> bool {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match token.condition() {
+            Condition::Up => return true,
+            Condition::Locked(_) => return false,
+            Condition::Down(_) if begun.elapsed() > TOKEN_WAIT || *stopping.borrow() => return false,
+            Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
+        }
+    }
 }
 
 /// What one turn of a job recorded.
@@ -241,14 +278,16 @@ struct Step {
 #[derive(Debug)]
 struct Chunk {
     key: Option<KeyLabel>,
+    /// The fences that stood when it was decided.
+    fences: FencesSeen,
     /// The last moment at which one of them may be submitted to the token.
     not_after: Timestamp,
     intents: Vec<Intended>,
 }
 
 impl Chunk {
-    const fn empty() -> Self {
-        Self { key: None, not_after: Timestamp::MIN, intents: Vec::new() }
+    fn empty() -> Self {
+        Self { key: None, fences: FencesSeen::default(), not_after: Timestamp::MIN, intents: Vec::new() }
     }
 }
 
@@ -272,7 +311,13 @@ struct Signed {
 }
 
 /// One turn on the recorder's thread.
-fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more: bool) -> Result<Step, CannotRecord> {
+fn step(
+    recorder: &mut Recorder,
+    token: &Token,
+    mut job: Job,
+    done: Option<Signed>,
+    wants_more: bool,
+) -> Result<Step, CannotRecord> {
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
@@ -280,7 +325,10 @@ fn step(recorder: &mut Recorder, mut job: Job, done: Option<Signed>, wants_more:
     let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
         match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
-            Some(Ok(())) => (next, ended) = intend(recorder, &mut job, &mut told)?,
+            Some(Ok(())) => {
+                (next, ended) = intend(recorder, &mut job, &mut told)?;
+                next.fences = token.fences_seen();
+            }
             Some(Err(refusals)) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
                 let (id, determination, asked) = (job.request, job.determination, job.asked);
@@ -327,7 +375,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     let until = facts.map_or(Timestamp::MIN, |facts| facts.window.until);
     let active = recorder.fold().keys().get(&job.key).and_then(|key| key.active).flatten();
     let not_after = active.map_or(until, |active| active.min(until)).plus_ms(-1);
-    Ok((Chunk { key: Some(job.key.clone()), not_after, intents }, ended))
+    Ok((Chunk { key: Some(job.key.clone()), fences: FencesSeen::default(), not_after, intents }, ended))
 }
 
 /// The next Devices of a request, at most [`CHUNK_LEN`]; at its end, what the daemon may sign again by itself.
@@ -412,7 +460,7 @@ fn record_intent(
 /// Has the token sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
 /// with a second implementation.
 async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
-    let Chunk { key, not_after, intents } = chunk.into_inner();
+    let Chunk { key, fences, not_after, intents } = chunk.into_inner();
     let items = intents.iter().filter_map(|intended| {
         let octets = Arc::clone(&intended.octets);
         let range = 1..octets.len();
@@ -421,7 +469,9 @@ async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
     let items: Vec<ToSign> = items.collect();
     let mut outcomes = HashMap::with_capacity(intents.len());
     let asked = match &key {
-        Some(key) if !items.is_empty() => token.sign(key, items, not_after).map_err(|error| error.to_string()),
+        Some(key) if !items.is_empty() => {
+            token.sign_decided(fences, key, items, not_after).map_err(|error| error.to_string())
+        }
         Some(_) | None => Err("nothing to sign".into()),
     };
     match asked {
@@ -461,15 +511,15 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
                 (SignResult::Signed(Digest::of(&signature)), outcome)
             }
             Some(Outcome::Failed(error)) => {
-                let why = error.to_string();
+                let why = shortened(&error.to_string());
                 (SignResult::Failed(why.as_str().into()), ToldOutcome::Failed(why))
             }
             Some(Outcome::NotSigned(cause)) => {
-                let why = cause.to_string();
+                let why = shortened(&cause.to_string());
                 (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
             }
             Some(Outcome::Unknown(error)) => {
-                let why = error.to_string();
+                let why = shortened(&error.to_string());
                 if by_itself {
                     job.again.push(device);
                 }
@@ -477,7 +527,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
             }
             None => {
                 // The token took the chunk as a whole or not at all; an item without an answer was never submitted.
-                let why = refused.clone().unwrap_or_else(|| "the token was not asked".into());
+                let why = refused.as_deref().map_or_else(|| "the token was not asked".into(), shortened);
                 (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
             }
         };
@@ -626,6 +676,7 @@ pub fn leave(
     let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
     let Some((key, _)) = key else { return Ok(Vec::new()) };
     let mut told = Vec::new();
+    let devices: Option<HashSet<DeviceId>> = devices.map(HashSet::from_iter);
     let all = recorder.store().devices_in(&key, IntentState::Unknown, None, UNKNOWNS_LEFT_MAX)?;
     for (device, facts) in all {
         let asked = devices.as_ref().is_none_or(|devices| devices.contains(&device));

@@ -17,7 +17,7 @@ use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{
-    Actor, ClockJumped, ClockState, Entry, EntryError, Event, RefusalsFolded, Refused, VERSION,
+    Actor, ClockJumped, ClockState, Entry, EntryError, Event, Reason, RefusalsFolded, Refused, VERSION,
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
@@ -42,6 +42,13 @@ pub const REFUSAL_SPAN_MS: i64 = 60_000;
 
 /// Reasons that one refusal tells; a leaf has room for some hundred.
 const REASONS_MAX: usize = 100;
+
+/// Octets that the reasons of one refusal have in the leaf, which has room for four times as many. Reasons repeat what was sent,
+/// and anybody may send something that is refused.
+const REASONS_LEN_MAX: usize = 16 * 1024;
+
+/// Characters of a text that others wrote (a caller, a vendor's module) and that an entry tells: enough to act on.
+pub const TEXT_LEN_MAX: usize = 500;
 
 /// Why nothing more can be recorded. The daemon stops with a status of its own.
 #[derive(Debug, thiserror::Error)]
@@ -284,14 +291,7 @@ impl Recorder {
             return Ok(None);
         }
         account.told += 1;
-        let more = refused.reasons.len().saturating_sub(REASONS_MAX);
-        if more > 0 {
-            refused.reasons.truncate(REASONS_MAX);
-            refused.reasons.push(crate::domain::ledger::entry::Reason {
-                rule: "more".into(),
-                text: format!("and {more} more reasons").into(),
-            });
-        }
+        refused.reasons = told(refused.reasons);
         self.queue(by, Event::Refused(refused)).map(Some)
     }
 
@@ -381,6 +381,32 @@ impl Recorder {
             Change::List { .. } | Change::Release { .. } => {}
         }
         Ok(())
+    }
+}
+
+/// As many reasons as a leaf has room for, and how many more there were.
+fn told(reasons: Vec<Reason>) -> Vec<Reason> {
+    let (count, mut len, mut kept) = (reasons.len(), 0, Vec::new());
+    for Reason { rule, text } in reasons.into_iter().take(REASONS_MAX) {
+        let reason = Reason { rule, text: shortened(&text).into() };
+        len += serde_json::to_vec(&reason).map_or(REASONS_LEN_MAX, |octets| octets.len());
+        if len > REASONS_LEN_MAX {
+            break;
+        }
+        kept.push(reason);
+    }
+    let more = count - kept.len();
+    if more > 0 {
+        kept.push(Reason { rule: "more".into(), text: format!("and {more} more reasons").into() });
+    }
+    kept
+}
+
+/// The beginning of a text, at most [`TEXT_LEN_MAX`] characters, and a sign if there was more.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(TEXT_LEN_MAX) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::io::Read as _;
 use std::ops::ControlFlow;
 
+use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts, listed_line};
-use crate::domain::intake;
+use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
 use crate::domain::ledger::merkle::Head;
@@ -16,6 +17,9 @@ use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
 
 /// Entries that are folded in at a time when a ledger is read again.
 const STRIDE: u64 = 1_000;
+
+/// Octets of a device list that are read at a time.
+const PIECE_LEN: usize = 64 * 1024;
 
 /// Why the state cannot be made from the ledger: the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,17 @@ pub enum StateError {
         index: u64,
         /// Why.
         source: FoldError,
+    },
+    /// An entry that no checkpoint covers, and that its documents and signatures do not bear out.
+    #[error(
+        "entry {index}, which no checkpoint covers, was not permitted: {reason}. The daemon never recorded it; find out who wrote \
+         to the state directory, and restore the newest copy"
+    )]
+    Uncovered {
+        /// Which.
+        index: u64,
+        /// Why not.
+        reason: String,
     },
     /// A signature in the store is not the one that the outcome recorded.
     #[error(
@@ -184,14 +199,47 @@ impl<R: Reader + ?Sized> Blobs for StoredDocuments<'_, R> {
     }
 }
 
+impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        let mut reader = match self.0.open_blob(digest) {
+            Ok(reader) => reader,
+            Err(StoreError::NoSuchBlob { digest }) => return Err(BookError::BlobMissing { digest }),
+            Err(error) => return Err(no_answer(error)),
+        };
+        let mut octets = vec![0; PIECE_LEN];
+        loop {
+            let failed = |error: std::io::Error| BookError::Store { reason: error.to_string() };
+            match reader.read(&mut octets).map_err(failed)? {
+                0 => return Ok(()),
+                len => piece(&octets[..len]),
+            }
+        }
+    }
+
+    fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
+        self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
+    }
+}
+
+impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
+    fn head(&self, size: u64) -> Option<intake::Head> {
+        head(self.0, size)
+    }
+}
+
 /// Makes the state again from the ledger, and compares with what the store keeps of it: every entry, every hash, every row,
 /// every signature, and the newest checkpoint under the ledger key of genesis.
+///
+/// A crash leaves entries that are durable and under no checkpoint yet. Nobody can tell them from entries that somebody else
+/// appended while the daemon was down, and the next checkpoint would vouch for them: so what rests on documents is decided
+/// again there.
 ///
 /// Linear in the ledger, with memory for what does not grow with Devices.
 pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
     let head = store.check_tree()?;
     let ledger = store.reader()?;
     let mut rebuild = store.rebuild()?;
+    let covered = ledger.latest_checkpoint()?.map_or(0, |newest| newest.head.size);
     let mut fold = Fold::default();
     let mut from = 0;
     while from < head.size {
@@ -203,6 +251,13 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
             let folded = Entry::from_leaf(leaf.octets)
                 .map_err(|source| StateError::Entry { index: leaf.index, source })
                 .and_then(|entry| {
+                    if leaf.index >= covered {
+                        let documents = StoredDocuments(&*ledger);
+                        let again = Again { fold: &fold, evidence: &documents, heads: &documents };
+                        again
+                            .check(&entry.event, entry.at)
+                            .map_err(|reason| StateError::Uncovered { index: leaf.index, reason })?;
+                    }
                     fold.apply(&entry, leaf.octets, &StoredDocuments(&*ledger), &mut changes)
                         .map_err(|source| StateError::Fold { index: leaf.index, source })?;
                     if let Event::Outcome(outcome) = entry.event

@@ -131,7 +131,7 @@ pub fn now() -> Timestamp {
 /// # Errors
 /// It came to no end. What was not as it must be, if it did, stands in the summary.
 pub async fn run(out: &Path, devices: u32, teller: &mut Teller<'_>) -> Result<Summary, ExerciseError> {
-    let stage = Stage::set(Programs::find()?, out, teller)?;
+    let stage = Stage::set(out, Programs::find()?, teller)?;
     let summary = scenario::play(&stage, devices, teller).await?;
     let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");
     json.push(b'\n');

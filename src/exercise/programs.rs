@@ -96,16 +96,16 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// These. For whoever runs from elsewhere, such as a test.
+    pub fn new(smkictl: PathBuf, smkid: PathBuf) -> Self {
+        Self { smkictl, smkid }
+    }
+
     /// This program, and the daemon beside it.
     pub fn find() -> Result<Self, ProgramError> {
         let smkictl = std::env::current_exe().map_err(ProgramError::NoPlace)?;
         let smkid = smkictl.with_file_name("smkid");
         if smkid.is_file() { Ok(Self { smkictl, smkid }) } else { Err(ProgramError::NoDaemon(smkid)) }
-    }
-
-    /// These, wherever they lie: for a benchmark, which lies elsewhere than they.
-    pub const fn at(smkictl: PathBuf, smkid: PathBuf) -> Self {
-        Self { smkictl, smkid }
     }
 
     /// Runs `smkictl` with these arguments, to its end, whatever that is. It talks to the daemon at `socket`.

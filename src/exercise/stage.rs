@@ -50,8 +50,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets it for these programs. `out` is where the layout goes.
-    pub fn set(programs: Programs, out: &Path, teller: &mut Teller<'_>) -> Result<Self, ExerciseError> {
+    /// Sets it. `out` is where the layout goes.
+    pub fn set(out: &Path, programs: Programs, teller: &mut Teller<'_>) -> Result<Self, ExerciseError> {
         let layout = Layout::create(out)?;
         // Short, for a socket's path has 107 octets at most; private, for it holds PINs.
         let scratch = tempfile::Builder::new().prefix("smkid-exercise-").tempdir().map_err(ExerciseError::Scratch)?;

@@ -79,6 +79,11 @@ impl ToSign {
     }
 }
 
+/// How many fences a token had seen when something was decided: what is signed on that decision stands behind them all, and
+/// every later one stops it. The default is before all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FencesSeen(u64);
+
 /// Why something was not signed, provably.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSigned {
@@ -289,11 +294,29 @@ impl Token {
     /// All of them mean that nothing was signed: [`HsmError::KeyUnknown`], [`HsmError::QueueFull`], [`HsmError::TooLong`],
     /// or why there is no worker.
     pub fn sign(&self, key: &KeyLabel, items: Vec<ToSign>, not_after: Timestamp) -> Result<Results, HsmError> {
+        // Read before the state, so that a fence raised meanwhile holds for this call too.
+        self.sign_decided(self.fences_seen(), key, items, not_after)
+    }
+
+    /// The fences raised so far: ask where the decision is taken.
+    pub fn fences_seen(&self) -> FencesSeen {
+        FencesSeen(self.0.generation.load(Ordering::SeqCst))
+    }
+
+    /// [`Token::sign`] for what was decided earlier: a fence raised since then stops it, although it was not submitted yet.
+    ///
+    /// # Errors
+    /// Those of [`Token::sign`].
+    pub fn sign_decided(
+        &self,
+        FencesSeen(generation): FencesSeen,
+        key: &KeyLabel,
+        items: Vec<ToSign>,
+        not_after: Timestamp,
+    ) -> Result<Results, HsmError> {
         if let Some(long) = items.iter().find(|item| item.octets().len() > OCTETS_LEN_MAX) {
             return Err(HsmError::TooLong { tag: long.tag, len: long.octets().len(), limit: OCTETS_LEN_MAX });
         }
-        // Read before the state, so that a fence raised meanwhile holds for this call too.
-        let generation = self.0.generation.load(Ordering::SeqCst);
         let (outgoing, point) = {
             let state = lock(&self.0.state);
             match &*state {
@@ -320,7 +343,7 @@ impl Token {
         Ok(Results { outcomes })
     }
 
-    /// Raises the fence: of all that was submitted before, nothing that is not yet begun will be. Answered at once, whatever the
+    /// Raises the fence: of all that was submitted or decided ([`Token::fences_seen`]) before, nothing that is not yet begun will be. Answered at once, whatever the
     /// module is doing; without a worker, there is nothing to stop.
     pub fn fence(&self) -> Reply<FenceAck> {
         let generation = self.0.generation.fetch_add(1, Ordering::SeqCst) + 1;

@@ -25,7 +25,9 @@ pub mod worker;
 use serde::{Deserialize, Serialize};
 
 pub use errors::{Certainty, Class, Fault, HsmError};
-pub use handle::{Condition, FenceAck, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig};
+pub use handle::{
+    Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
+};
 pub use kinds::{Kind, KindError};
 pub use pkcs11::person;
 pub use protocol::OCTETS_LEN_MAX;

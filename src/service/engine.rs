@@ -18,7 +18,7 @@ use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::determination::devices::{DeviceListReader, LineTree};
-use crate::domain::determination::document::{Document, Form as _, Scope as DocumentScope, Written};
+use crate::domain::determination::document::{DeviceList, Document, Form as _, Scope as DocumentScope, Written};
 use crate::domain::fold::{self, Fold};
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake::{self, Context, Submission};
@@ -90,6 +90,27 @@ impl From<StoreError> for Failure {
             StoreError::Staging(error) => Self::TooMany { what: error.to_string(), retry_after_s: 600 },
             other => Self::Internal { what: other.to_string() },
         }
+    }
+}
+
+/// A request that is being run. Two runs of one request would each go on in a batch that the other ended.
+struct Running {
+    all: Arc<Mutex<BTreeSet<RequestId>>>,
+    request: RequestId,
+}
+
+impl Running {
+    fn begin(all: &Arc<Mutex<BTreeSet<RequestId>>>, request: RequestId) -> Answer<Self> {
+        if all.lock().unwrap_or_else(PoisonError::into_inner).insert(request) {
+            return Ok(Self { all: Arc::clone(all), request });
+        }
+        Err(Failure::TooMany { what: format!("request {request} is still being run"), retry_after_s: 1 })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.request);
     }
 }
 
@@ -170,30 +191,48 @@ impl Daemon {
     }
 
     /// Begins a job that was accepted, and turns its news into lines.
-    fn begin(&self, request: RequestId, job: Job, key: &KeyLabel) -> Answer<Octets> {
+    fn begin(&self, running: Running, job: Job, key: &KeyLabel) -> Answer<Octets> {
         let token = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
             why: format!("key {key} is locked"),
             remedy: "Activate it, then ask again with the same request id".into(),
         })?;
         let (news, heard) = mpsc::channel(PIECES_MAX);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
-        let (desk, stopping, running) = (self.desk.clone(), self.stopping.subscribe(), Arc::clone(&self.running));
-        running.lock().unwrap_or_else(PoisonError::into_inner).insert(request);
+        let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
             let run = pipeline::run(&desk, token, job, news, stopping);
-            let ((), ran) = tokio::join!(answers::lines(heard, pieces.clone()), run);
-            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
-            if let Err(closed) = ran {
-                let _ = pieces.send(Err(closed.into())).await;
+            let (summary, ran) = tokio::join!(answers::lines(heard, &pieces), run);
+            drop(running);
+            match (ran, summary) {
+                // Without its summary an answer is cut, and so is this one, whatever lines went out.
+                (Err(closed), _) => drop(pieces.send(Err(closed.into())).await),
+                (Ok(()), Some(summary)) => answers::end(summary, &pieces).await,
+                (Ok(()), None) => {}
             }
         });
         Ok(octets)
     }
 
+    /// Reads the device list that a document names: not on the recorder's thread, which everybody waits for. A list is known by
+    /// its SHA-256, so it is the same when it is recorded.
+    async fn count(&self, sent: &wire::Document) -> Answer<Option<Result<DeviceList, String>>> {
+        let Some(list) = sent.devices else { return Ok(None) };
+        let most =
+            self.read(|recorder| Ok(recorder.fold().policy().map_or(0, |adopted| adopted.policy.limits().devices_max)));
+        let (most, staging, octets) = (most.await?, Arc::clone(&self.staging), sent.document.0.clone());
+        let counted = tokio::task::spawn_blocking(move || {
+            let document = Document::read(&octets).ok();
+            let scope = document.as_ref().and_then(scope_of);
+            let names = scope.iter().flat_map(|scope| scope.templates.iter().map(|template| &template.name));
+            count_devices(&staging, list, names, most)
+        });
+        counted.await.map(Some).map_err(|error| Failure::Internal { what: error.to_string() })
+    }
+
     async fn accept(&self, request: Request) -> Answer<Octets> {
-        let id = request.id;
+        let running = Running::begin(&self.running, request.id)?;
         let accepted = self.change(move |recorder| {
             let determination = request.determination;
             Ok(match pipeline::accept(recorder, request)? {
@@ -208,7 +247,7 @@ impl Daemon {
             })
         });
         let (job, key) = accepted.await?;
-        self.begin(id, job, &key)
+        self.begin(running, job, &key)
     }
 }
 
@@ -239,6 +278,16 @@ fn reason(rule: &str, text: String) -> Reason {
     Reason { rule: rule.into(), text: text.into() }
 }
 
+/// A reason that somebody gives stands in an entry, so it has to fit one.
+fn check_reason(reason: &str) -> Answer<()> {
+    let len = reason.len();
+    if len <= intake::DESCRIPTION_LEN_MAX {
+        return Ok(());
+    }
+    let expected = format!("at most {} octets", intake::DESCRIPTION_LEN_MAX);
+    Err(Failure::malformed("reason", &expected, &format!("{len} octets"), "Say it shorter."))
+}
+
 /// The RFC 6962 tree over a device list's lines.
 struct Lines(Frontier);
 
@@ -257,7 +306,7 @@ fn count_devices<'a>(
     list: Digest,
     templates: impl IntoIterator<Item = &'a TemplateName>,
     devices_max: u64,
-) -> Result<crate::domain::determination::document::DeviceList, String> {
+) -> Result<DeviceList, String> {
     use std::io::Read as _;
     let absent = || format!("device list {list} was not uploaded, or waited too long; upload it again");
     let mut file = staging.open_staged(list).map_err(|error| error.to_string())?.ok_or_else(absent)?;
@@ -271,6 +320,15 @@ fn count_devices<'a>(
         reader.feed(&piece[..len], |_| {});
     }
     reader.finish().map_err(|faults| format!("device list {list}: {faults}"))
+}
+
+/// What a document leaves to be signed, if it says.
+fn scope_of(document: &Document) -> Option<DocumentScope<'_>> {
+    match document {
+        Document::Determination(determination) => determination.form().scope(),
+        Document::Schedule(schedule) => Some(schedule.form().scope()),
+        Document::Withdrawal(_) | Document::Suspension(_) => None,
+    }
 }
 
 /// A document of any type that somebody signed, read.
@@ -302,8 +360,8 @@ fn record_document(
     recorder: &mut Recorder,
     by: &Actor,
     keys: &Keys,
-    staging: &Staging,
     sent: wire::Document,
+    listed: Option<Result<DeviceList, String>>,
 ) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
     let wire::Document { document, signatures, devices, policy_files } = sent;
     let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
@@ -313,19 +371,15 @@ fn record_document(
         Err(reasons) => return refused(recorder, by, "document-record", sha256, (None, None), reasons),
     };
     let scope: Option<DocumentScope<'_>> = match &delivered {
-        Delivered::Pma(Document::Determination(determination)) => determination.form().scope(),
-        Delivered::Pma(Document::Schedule(schedule)) => Some(schedule.form().scope()),
-        Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) | Delivered::Policy(_) => None,
+        Delivered::Pma(document) => scope_of(document),
+        Delivered::Policy(_) => None,
     };
     let mut reasons = Vec::new();
     let mut counted = None;
-    if let Some(list) = devices {
-        let names = scope.iter().flat_map(|scope| scope.templates.iter().map(|template| &template.name));
-        let most = recorder.fold().policy().map_or(0, |adopted| adopted.policy.limits().devices_max);
-        match count_devices(staging, list, names, most) {
-            Ok(list) => counted = Some(list),
-            Err(text) => reasons.push(reason("devices", text)),
-        }
+    match listed {
+        Some(Ok(list)) => counted = Some(list),
+        Some(Err(text)) => reasons.push(reason("devices", text)),
+        None => {}
     }
     let submission = Submission { signatures: &p7s, devices: counted };
     let at = recorder.moment().at;
@@ -558,6 +612,7 @@ impl Engine for Daemon {
         incident: IncidentId,
         why: wire::Why,
     ) -> Result<wire::Recorded, Failure> {
+        check_reason(&why.reason)?;
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         self.change(move |recorder| {
@@ -619,12 +674,16 @@ impl Engine for Daemon {
             return Err(Failure::malformed("signatures", &expected, &found, "Send each member's signature once."));
         }
         let actor = caller.actor();
-        let (keys, staging) = (Arc::clone(&self.keys), Arc::clone(&self.staging));
-        self.change(move |recorder| {
+        let keys = Arc::clone(&self.keys);
+        let counted = self.count(&document).await?;
+        let recorded = self.change(move |recorder| {
             let by = recorder.known(actor);
-            record_document(recorder, &by, &keys, &staging, document)
-        })
-        .await
+            record_document(recorder, &by, &keys, document, counted)
+        });
+        let recorded = recorded.await?;
+        // What the people decided is not to be undone by putting an older copy of the state in the place of this one.
+        make::keep_head(&self.desk, &self.keys).await;
+        Ok(recorded)
     }
 
     async fn determination_list(&self, _caller: &Caller) -> Result<wire::Determinations, Failure> {
@@ -681,7 +740,10 @@ impl Engine for Daemon {
                 why: error.to_string(),
                 remedy: "The key stays locked".into(),
             })?;
-            self.keys.insert(key.clone(), token);
+            if let Some(second) = self.keys.insert(key.clone(), token) {
+                // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
+                let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
+            }
             for warning in report.warnings {
                 tracing::warn!(key = %key, "{warning}");
             }
@@ -757,6 +819,7 @@ impl Engine for Daemon {
 
     async fn recovery_settle(&self, caller: &Caller, settle: wire::RecoverySettle) -> Result<Octets, Failure> {
         let asked = answers::digest_of(&settle)?;
+        check_reason(&settle.reason)?;
         let wire::RecoverySettle { request, determination, devices, action, reason } = settle;
         let devices = match devices {
             wire::Devices::All => None,
@@ -780,13 +843,18 @@ impl Engine for Daemon {
                 tokio::spawn(async move {
                     let _ = news.send(News::Devices(told)).await;
                 });
-                tokio::spawn(answers::lines(heard, pieces));
+                tokio::spawn(async move {
+                    if let Some(summary) = answers::lines(heard, &pieces).await {
+                        answers::end(summary, &pieces).await;
+                    }
+                });
                 Ok(octets)
             }
         }
     }
 
     async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {
+        check_reason(&why.reason)?;
         let actor = caller.actor();
         let clock = Arc::clone(&self.clock);
         self.change(move |recorder| {
@@ -890,3 +958,6 @@ impl Engine for Daemon {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

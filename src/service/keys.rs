@@ -1,6 +1,7 @@
 //! Shell: the keys that are active, and the tokens they are on.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use super::configuration::Configuration;
@@ -60,9 +61,16 @@ impl Keys {
         self.lock().iter().map(|(key, token)| (key.clone(), token.clone())).collect()
     }
 
-    /// From here on the key can be used.
-    pub fn insert(&self, key: KeyLabel, token: Token) {
-        self.lock().insert(key, token);
+    /// From here on the key can be used. If it can be already, the token stays that one, because jobs hold it and the fence must
+    /// reach them: the second comes back, and is the caller's to shut down.
+    pub fn insert(&self, key: KeyLabel, token: Token) -> Option<Token> {
+        match self.lock().entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(token);
+                None
+            }
+            Entry::Occupied(_) => Some(token),
+        }
     }
 
     /// From here on it cannot. The token is the caller's to shut down.

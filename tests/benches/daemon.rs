@@ -49,11 +49,11 @@ pub struct Daemon {
 impl Daemon {
     /// Everything from the tokens to the activated key. `folder` must be new; there may be so many Devices.
     pub fn start(folder: &Path, devices: usize) -> Result<Self, Fault> {
-        let programs = Programs::at(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
+        let programs = Programs::new(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut nowhere = io::sink();
         let mut teller = Teller::new(&mut nowhere, &io::stdout());
-        let stage = Stage::set(programs, folder, &mut teller)?;
+        let stage = Stage::set(folder, programs, &mut teller)?;
         let (process, determination, template) = runtime.block_on(async {
             let (recovery, _) = stage.ceremony(&mut teller).await?;
             let process = Process::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await?;

@@ -506,6 +506,21 @@ fn a_fence_stops_the_rest_and_is_answered_at_once() {
 }
 
 #[test]
+fn a_fence_stops_what_was_decided_before_it_and_is_submitted_after_it() {
+    let made = made();
+    let token = made.start(made.hsm.failing(1, "C_Sign 0 stop"));
+    let decided = token.fences_seen();
+    let submit =
+        |decided| token.sign_decided(decided, &label("recovery"), commands(10), Timestamp::MAX).unwrap().wait_all();
+    assert_eq!(tally(&submit(decided), 10), [10, 0, 0, 0], "no fence since");
+    token.fence().wait().unwrap();
+    let results = submit(decided);
+    assert!(results.iter().all(|result| result.outcome == Outcome::NotSigned(NotSigned::Fenced)), "{results:?}");
+    assert_eq!(made.hsm.calls("C_Sign"), 10, "the token saw none of them");
+    assert_eq!(tally(&submit(token.fences_seen()), 10), [10, 0, 0, 0], "decided after the fence");
+}
+
+#[test]
 fn nothing_is_signed_after_its_last_moment() {
     let made = made();
     let token = made.start(made.hsm.failing(1, "C_Sign * delay 100ms"));

@@ -176,6 +176,8 @@ impl Audit<'_> {
             let of_device = (open.key.clone(), open.intent.device);
             match result {
                 SignResult::Unknown(_) => self.unknown.insert(of_device, open.intent.command),
+                // A further attempt that came to nothing leaves the first as unknown as it was.
+                SignResult::Failed(_) | SignResult::NotSigned(_) if open.intent.attempt > 1 => None,
                 SignResult::Signed(_) | SignResult::Failed(_) | SignResult::NotSigned(_) => {
                     self.unknown.remove(&of_device)
                 }

@@ -3,17 +3,17 @@
 
 use serde::Serialize;
 
-use super::{Audit, Permitted, demand, text};
+use super::{Audit, Evidence, Permitted, demand, text};
 use crate::domain::certificates::bodies::is_certification_request_info;
 use crate::domain::determination::devices::{DeviceListReader, LineTree};
 use crate::domain::determination::document::{
     Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
 };
-use crate::domain::fold::{self, book};
-use crate::domain::intake::{self, Context, Submission};
+use crate::domain::fold::{self, Fold, book};
+use crate::domain::intake::{self, Context, Heads, Submission};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+    Event, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::{Frontier, leaf_hash};
 use crate::domain::names::{Digest, KeyUse};
@@ -45,9 +45,51 @@ fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: 
     })
 }
 
-impl Audit<'_> {
+/// What was taken in, taken in again with the state, the documents and the signed heads of then. The audit asks it of every
+/// entry, a start of those that no checkpoint covers: whoever can write to the disk could have put them there.
+#[derive(Clone, Copy)]
+pub struct Again<'a> {
+    /// The state before the entry.
+    pub fold: &'a Fold,
+    /// The documents.
+    pub evidence: &'a dyn Evidence,
+    /// The heads signed before the entry.
+    pub heads: &'a dyn Heads,
+}
+
+impl Again<'_> {
+    /// Whether this event, recorded at this moment, is the very one that the documents and the signatures it names come to.
+    /// Events that rest on no document are not looked at.
+    pub fn check(&self, event: &Event, at: Timestamp) -> Result<(), String> {
+        match event {
+            Event::PolicyAdopted(adopted) => self.check_policy(adopted, at),
+            Event::CertificateImported(imported) => self.check_certificate(imported, at),
+            Event::IncidentOpened(opened) => self.check_incident(opened),
+            Event::DeterminationRecorded(recorded) => self.check_determination(recorded, at),
+            Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
+            Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
+            Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
+            Event::KeyActivated(activated) => self.check_activation(activated, at),
+            Event::Genesis(_)
+            | Event::CertificationIntent(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::IncidentClosed(_)
+            | Event::KeyLocked(_)
+            | Event::Batch(_)
+            | Event::Intent(_)
+            | Event::Outcome(_)
+            | Event::Released(_)
+            | Event::Settled(_)
+            | Event::Refused(_)
+            | Event::RefusalsFolded(_)
+            | Event::ClockJumped(_)
+            | Event::ClockAccepted(_) => Ok(()),
+        }
+    }
+
     fn context(&self, at: Timestamp) -> Context<'_> {
-        Context { fold: &self.fold, blobs: self.evidence, heads: self, at }
+        Context { fold: self.fold, blobs: self.evidence, heads: self.heads, at }
     }
 
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, String> {
@@ -73,7 +115,7 @@ impl Audit<'_> {
         reader.finish().map_err(|faults| format!("device list {digest}: {faults}"))
     }
 
-    pub(super) fn check_policy(&self, recorded: &PolicyAdopted, at: Timestamp) -> Permitted {
+    fn check_policy(&self, recorded: &PolicyAdopted, at: Timestamp) -> Permitted {
         let document: Written<Adoption> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let new = book::read_policy(recorded.policy, self.evidence).map_err(text)?;
         let (genesis, _) = self.fold.genesis().ok_or("no genesis entry stands before it")?;
@@ -91,26 +133,18 @@ impl Audit<'_> {
         compare(intake::policy(&self.context(at), &document, &new, &submission), recorded)
     }
 
-    pub(super) fn check_certification(&self, intent: &CertificationIntent) -> Permitted {
-        let key = self.keys.get(&intent.key).ok_or_else(|| format!("the ledger has no key {}", intent.key))?;
-        let of_ledger = self.fold.keys().get(&intent.key).is_some_and(|facts| facts.record.use_ == KeyUse::Ledger);
-        demand(!of_ledger, || format!("key {} signs checkpoints and nothing else", intent.key))?;
-        let info = self.blob(intent.request_info)?;
-        is_certification_request_info(&info, key).map(drop).map_err(text)
-    }
-
-    pub(super) fn check_certificate(&self, recorded: &CertificateImported, at: Timestamp) -> Permitted {
+    fn check_certificate(&self, recorded: &CertificateImported, at: Timestamp) -> Permitted {
         let certificate = self.blob(recorded.certificate)?;
         let path = recorded.path.iter().map(|digest| self.blob(*digest)).collect::<Result<Vec<_>, _>>()?;
         compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
     }
 
-    pub(super) fn check_incident(&self, recorded: &IncidentOpened) -> Permitted {
+    fn check_incident(&self, recorded: &IncidentOpened) -> Permitted {
         let certificate = self.blob(recorded.compromised.certificate_sha256)?;
-        compare(intake::incident(&self.fold, &recorded.incident, &certificate, &recorded.description), recorded)
+        compare(intake::incident(self.fold, &recorded.incident, &certificate, &recorded.description), recorded)
     }
 
-    pub(super) fn check_determination(&self, recorded: &DeterminationRecorded, at: Timestamp) -> Permitted {
+    fn check_determination(&self, recorded: &DeterminationRecorded, at: Timestamp) -> Permitted {
         let document: Written<Determination> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let devices = match (recorded.devices, document.form().scope()) {
             (None, _) => None,
@@ -122,7 +156,7 @@ impl Audit<'_> {
         compare(intake::determination(&self.context(at), &document, &submission), recorded)
     }
 
-    pub(super) fn check_schedule(&self, recorded: &ScheduleRecorded, at: Timestamp) -> Permitted {
+    fn check_schedule(&self, recorded: &ScheduleRecorded, at: Timestamp) -> Permitted {
         let document: Written<Schedule> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let devices = Some(self.device_list(recorded.devices, document.form().scope().templates)?);
         let signatures = self.signatures(&recorded.signatures)?;
@@ -130,14 +164,14 @@ impl Audit<'_> {
         compare(intake::schedule(&self.context(at), &document, &submission), recorded)
     }
 
-    pub(super) fn check_suspension(&self, recorded: &DeterminationSuspended, at: Timestamp) -> Permitted {
+    fn check_suspension(&self, recorded: &DeterminationSuspended, at: Timestamp) -> Permitted {
         let document: Written<Suspension> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
         compare(intake::suspension(&self.context(at), &document, &submission), recorded)
     }
 
-    pub(super) fn check_withdrawal(&self, recorded: &DeterminationWithdrawn, at: Timestamp) -> Permitted {
+    fn check_withdrawal(&self, recorded: &DeterminationWithdrawn, at: Timestamp) -> Permitted {
         let document: Written<Withdrawal> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
@@ -145,7 +179,7 @@ impl Audit<'_> {
     }
 
     /// The key is there, and on a token that the policy gives it.
-    pub(super) fn check_activation(&self, activated: &KeyActivated, at: Timestamp) -> Permitted {
+    fn check_activation(&self, activated: &KeyActivated, at: Timestamp) -> Permitted {
         let KeyActivated { key, token, serial, until } = activated;
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
         let of_policy = self.fold.policy().and_then(|adopted| adopted.policy.key(key));
@@ -157,5 +191,20 @@ impl Audit<'_> {
             format!("token {token}: expected serial number {}, as in the genesis entry, found {serial}", record.serial)
         })?;
         demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())
+    }
+}
+
+impl Audit<'_> {
+    /// Documents with the state as it was.
+    pub(super) fn again(&self) -> Again<'_> {
+        Again { fold: &self.fold, evidence: self.evidence, heads: self }
+    }
+
+    pub(super) fn check_certification(&self, intent: &CertificationIntent) -> Permitted {
+        let key = self.keys.get(&intent.key).ok_or_else(|| format!("the ledger has no key {}", intent.key))?;
+        let of_ledger = self.fold.keys().get(&intent.key).is_some_and(|facts| facts.record.use_ == KeyUse::Ledger);
+        demand(!of_ledger, || format!("key {} signs checkpoints and nothing else", intent.key))?;
+        let info = self.evidence.blob(intent.request_info).map_err(text)?;
+        is_certification_request_info(&info, key).map(drop).map_err(text)
     }
 }

@@ -29,6 +29,7 @@ use crate::domain::policy::facts::IntentState;
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
+pub use documents::Again;
 pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
 
 /// What the audit needs beside the entries.
@@ -276,19 +277,19 @@ impl<'a> Audit<'a> {
         }
         match event {
             Event::Genesis(genesis) => self.check_genesis(genesis, leaf),
-            Event::PolicyAdopted(adopted) => self.check_policy(adopted, *at),
+            Event::PolicyAdopted(_)
+            | Event::CertificateImported(_)
+            | Event::IncidentOpened(_)
+            | Event::DeterminationRecorded(_)
+            | Event::ScheduleRecorded(_)
+            | Event::DeterminationSuspended(_)
+            | Event::DeterminationWithdrawn(_)
+            | Event::KeyActivated(_) => self.again().check(event, *at),
             Event::CertificationIntent(intent) => self.check_certification(intent),
-            Event::CertificateImported(imported) => self.check_certificate(imported, *at),
-            Event::IncidentOpened(opened) => self.check_incident(opened),
             Event::IncidentClosed(closed) => match self.fold.incidents().get(&closed.incident) {
                 Some(incident) => demand(incident.closed.is_none(), || "it was closed before".into()),
                 None => Err(format!("no incident {} was opened", closed.incident)),
             },
-            Event::DeterminationRecorded(recorded) => self.check_determination(recorded, *at),
-            Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, *at),
-            Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, *at),
-            Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, *at),
-            Event::KeyActivated(activated) => self.check_activation(activated, *at),
             Event::Batch(batch) => self.check_batch(batch, entry),
             Event::Intent(intent) => self.check_intent(intent, entry),
             Event::Outcome(outcome) => self.check_outcome(outcome),

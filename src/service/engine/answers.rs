@@ -32,8 +32,9 @@ pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
     Ok(Digest::of(&octets))
 }
 
-/// Turns the news of a job into lines, and ends with the summary that says the answer is whole.
-pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: Pieces) {
+/// Turns the news of a job into lines. Answers the summary of all of them, with which [`end`] says that the answer is whole; none
+/// if it was cut.
+pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: &Pieces) -> Option<Summary> {
     let mut summary = Summary::default();
     while let Some(news) = news.recv().await {
         let mut piece = Vec::new();
@@ -48,14 +49,19 @@ pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: Pieces) {
             }
             News::Stopped(reasons) => {
                 let _ = pieces.send(Err(Failure::Refused { reasons, entry: None })).await;
-                return;
+                return None;
             }
         }
         if pieces.send(Ok(Bytes::from(piece))).await.is_err() {
             // Nobody listens: the job hears it by its closed channel.
-            return;
+            return None;
         }
     }
+    Some(summary)
+}
+
+/// The line that marks an answer as whole.
+pub(super) async fn end(summary: Summary, pieces: &Pieces) {
     let mut last = Vec::new();
     SummaryLine { summary }.append_line(&mut last);
     let _ = pieces.send(Ok(Bytes::from(last))).await;

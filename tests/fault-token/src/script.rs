@@ -192,7 +192,9 @@ impl Script {
         for (function, count) in &*counts {
             writeln!(text, "{function} {count}").expect("writing to a string does not fail");
         }
-        if let Err(error) = fs::write(&self.counts_path, text) {
+        // In one step: a process that is stopped or killed just now leaves the counts of before or after, never none.
+        let new = self.counts_path.with_extension("new");
+        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.counts_path)) {
             eprintln!("fault-token: {}: {error}", self.counts_path.display());
         }
         count

@@ -180,6 +180,7 @@ fn actor(account: &str, role: Role) -> Actor {
 /// A ledger, and everything that it takes to go on with it.
 pub struct Fixture {
     recorder: Recorder,
+    store: MemoryStore,
     now: Arc<AtomicI64>,
     ledger_key: Arc<Key>,
     pub verifier: Verifier,
@@ -276,10 +277,11 @@ impl Fixture {
             let at = Timestamp::from_unix_ms(clock.load(Ordering::Relaxed)).unwrap();
             (Moment { at, clock: ClockState::Trusted }, None)
         };
-        let mut recorder = Recorder::new(Box::new(store), Fold::default(), Box::new(read)).unwrap();
+        let mut recorder = Recorder::new(Box::new(store.clone()), Fold::default(), Box::new(read)).unwrap();
         recorder.set_signer(Box::new(Signer { key: Arc::clone(&ledger_key), verifier: verifier.clone() }));
         let mut fixture = Self {
             recorder,
+            store,
             now,
             ledger_key,
             verifier,
@@ -663,6 +665,43 @@ impl Fixture {
 
     fn record<R>(&mut self, ask: impl FnOnce(&mut Recorder) -> R) -> R {
         record_alone(&mut self.recorder, |recorder| Ok(ask(recorder))).unwrap().into_inner()
+    }
+
+    /// A recorder that has no ledger key, on the same ledger: what it records is durable and under no checkpoint, as after a
+    /// crash, or when somebody else wrote it.
+    pub fn without_key(&self) -> Recorder {
+        let at = self.at();
+        let read = move || (Moment { at, clock: ClockState::Trusted }, None);
+        Recorder::new(Box::new(self.store.clone()), self.recorder.fold().clone(), Box::new(read)).unwrap()
+    }
+
+    /// What a start makes of the ledger.
+    pub fn caught_up(&self) -> Result<Fold, smkid::state::StateError> {
+        smkid::state::catch_up(&mut self.store.clone())
+    }
+
+    /// The determination again under another id and number, signed by these members: the event is as if two had signed.
+    pub fn another_determination(&mut self, members: &[usize]) -> (Vec<Vec<u8>>, DeterminationRecorded) {
+        let mut form = self.determination_form("operator-1");
+        form.id = DeterminationId([0xD2; 16]);
+        form.decision_number = 2;
+        let document = Written::write(&form).unwrap();
+        let mut blobs = self.signed(&document, members);
+        let signatures = members.iter().zip(&blobs).map(|(member, p7s)| {
+            let member = &self.members[*member];
+            let spki = Digest::of(member.certificate.spki());
+            SignatureRecord { person: member.id.parse().unwrap(), spki, p7s: Digest::of(p7s) }
+        });
+        let event = DeterminationRecorded {
+            determination: form.id,
+            incident: form.incident.clone(),
+            document: document.digest(),
+            signatures: signatures.collect(),
+            devices: form.devices.as_ref().map(|devices| devices.sha256),
+            policy: form.policy,
+        };
+        blobs.push(document.octets().to_vec());
+        (blobs, event)
     }
 
     fn mark(&mut self, name: &'static str) {

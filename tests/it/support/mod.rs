@@ -4,4 +4,5 @@ pub mod desk;
 pub mod fake_engine;
 pub mod lab;
 pub mod ledger_fixture;
+pub mod site;
 pub mod softhsm;

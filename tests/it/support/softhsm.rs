@@ -107,7 +107,7 @@ impl SoftHsm {
 }
 
 /// The module lands beside the test binaries.
-fn fault_token() -> PathBuf {
+pub fn fault_token() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let module = tests.parent().unwrap().join("libfault_token.so");
     assert!(module.exists(), "{} was not built", module.display());

@@ -108,11 +108,6 @@ impl Programs {
         if smkid.is_file() { Ok(Self { smkictl, smkid }) } else { Err(ProgramError::NoDaemon(smkid)) }
     }
 
-    /// These, wherever they lie: for a benchmark, which lies elsewhere than they.
-    pub const fn at(smkictl: PathBuf, smkid: PathBuf) -> Self {
-        Self { smkictl, smkid }
-    }
-
     /// Runs `smkictl` with these arguments, to its end, whatever that is. It talks to the daemon at `socket`.
     pub async fn try_smkictl<A: AsRef<OsStr>>(&self, socket: &Path, arguments: &[A]) -> Result<Output, ProgramError> {
         run(Command::new(&self.smkictl).args(arguments).env(SOCKET_VARIABLE, socket)).await

@@ -49,7 +49,7 @@ pub struct Daemon {
 impl Daemon {
     /// Everything from the tokens to the activated key. `folder` must be new; there may be so many Devices.
     pub fn start(folder: &Path, devices: usize) -> Result<Self, Fault> {
-        let programs = Programs::at(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
+        let programs = Programs::new(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut nowhere = io::sink();
         let mut teller = Teller::new(&mut nowhere, &io::stdout());
@@ -76,10 +76,20 @@ impl Daemon {
         }
         let listed = (self.asked..until).map(|n| DeviceAsk { device: device(n) }).collect();
         self.asked = until;
+        self.ask(Devices::Listed(listed), count)
+    }
+
+    /// The same for every Device of the determination, as a recovery asks whose whole fleet is listed there.
+    pub fn sign_all(&mut self) -> Result<Duration, Fault> {
+        self.asked = self.devices;
+        self.ask(Devices::All, self.devices)
+    }
+
+    fn ask(&self, devices: Devices, count: usize) -> Result<Duration, Fault> {
         let ask = RecoverySign {
             request: RequestId(lab::random()?),
             determination: self.determination,
-            devices: Some(Devices::Listed(listed)),
+            devices: Some(devices),
             pre_commands: None,
         };
         let client = &self.process.client;
@@ -181,10 +191,10 @@ async fn determine(
     };
     let head = documents::head(&client.text("/v1/ledger/checkpoint").await?)?;
     let document = drafter.determination(head, &scope)?;
-    let signatures = stage.people.members[..APPROVALS]
-        .iter()
-        .map(|member| Ok(Base64(documents::sign(document.octets(), &member.first, now())?)))
-        .collect::<Result<_, Fault>>()?;
+    let mut signatures = Vec::with_capacity(APPROVALS);
+    for member in &stage.people.members[..APPROVALS] {
+        signatures.push(Base64(stage.sign(document.octets(), &member.first).await?));
+    }
     let ask = Document {
         document: Base64(document.octets().to_vec()),
         signatures,

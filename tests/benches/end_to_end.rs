@@ -176,7 +176,7 @@ fn memory() -> Result<bool, Fault> {
         let folder = tempfile::tempdir()?;
         let mut daemon = Daemon::start(&folder.path().join("daemon"), commands)?;
         let before = daemon.memory_kb_max()?;
-        daemon.sign(commands)?;
+        daemon.sign_all()?;
         let after = daemon.memory_kb_max()?;
         println!("{commands:>9} commands: VmHWM {after} kB ({before} kB before the first)");
         found.push(after);

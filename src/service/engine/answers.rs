@@ -23,6 +23,13 @@ use crate::pipeline::{News, Told, ToldOutcome};
 use crate::recorder::{CannotRecord, Recorder};
 use crate::store::{Reader, StoreError};
 
+/// Octets of lines that go out together: a dozen commands. A whole chunk of them would be 1.4 MB, several times over for a slow
+/// reader, and most of the daemon's memory.
+const LINES_LEN: usize = 64 * 1024;
+
+/// What is kept free for one more line: a command of 4 kB in base64, and what is said of it.
+const LINE_LEN: usize = 6 * 1024;
+
 /// Unknowns that one listing answers: a worker that dies leaves some hundred.
 const UNKNOWNS_MAX: usize = 10_000;
 
@@ -37,7 +44,7 @@ pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
 pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: &Pieces) -> Option<Summary> {
     let mut summary = Summary::default();
     while let Some(news) = news.recv().await {
-        let mut piece = Vec::new();
+        let mut piece = Vec::with_capacity(LINES_LEN);
         match news {
             News::Devices(told) => {
                 for told in told {
@@ -45,6 +52,12 @@ pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: &Pieces) -> Op
                     summary.intents += u64::from(item.intent.is_some());
                     summary.count(item.outcome);
                     item.append_line(&mut piece);
+                    if piece.len() + LINE_LEN > LINES_LEN {
+                        let full = std::mem::replace(&mut piece, Vec::with_capacity(LINES_LEN));
+                        if pieces.send(Ok(Bytes::from(full))).await.is_err() {
+                            return None;
+                        }
+                    }
                 }
             }
             News::Stopped(reasons) => {

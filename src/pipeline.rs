@@ -62,6 +62,8 @@ pub struct Request {
     pub determination: DeterminationId,
     /// What.
     pub wanted: WantedSet,
+    /// Commands of a chunk, by the configuration; the policy may want fewer.
+    pub chunk: usize,
 }
 
 /// What a request is for.
@@ -84,6 +86,8 @@ pub struct Job {
     determination: DeterminationId,
     key: KeyLabel,
     source: Source,
+    /// Commands of a chunk.
+    chunk: usize,
     /// The leaf that its intents name.
     batch: u64,
     /// Whether the request was accepted before: then Devices may have its commands already.
@@ -149,7 +153,7 @@ pub type NotAccepted = (Vec<Reason>, Option<u64>);
 
 /// Accepts a request, or refuses all of it: nothing in it may be signed if a rule of the batch refuses.
 pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, NotAccepted>, CannotRecord> {
-    let Request { by, id, asked, determination, wanted } = request;
+    let Request { by, id, asked, determination, wanted, chunk } = request;
     let by = recorder.known(by);
     let mut reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_batch(&facts)) {
         Some(Ok(())) => Vec::new(),
@@ -169,6 +173,9 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
         let entry = refuse(recorder, &by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
         return Ok(Err((reasons, entry)));
     };
+    let of_policy = recorder.fold().policy().map(|adopted| adopted.policy.limits().chunk);
+    let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_LEN);
+    let chunk = chunk.min(of_policy).max(1);
     let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
     let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };
     let batch = recorder.queue(&by, Event::Batch(entry))?;
@@ -179,7 +186,7 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     };
     let repeated = known.is_some();
     let (own_batches, again) = (HashMap::new(), Vec::new());
-    Ok(Ok(Job { request: id, asked, by, determination, key, source, batch, repeated, own_batches, again }))
+    Ok(Ok(Job { request: id, asked, by, determination, key, source, chunk, batch, repeated, own_batches, again }))
 }
 
 /// Runs a job to its end, or until nobody listens any more or the daemon stops: what is recorded by then is concluded, and
@@ -375,17 +382,17 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     Ok((Chunk { key: Some(job.key.clone()), fences: FencesSeen::default(), not_after, intents }, ended))
 }
 
-/// The next Devices of a request, at most [`CHUNK_LEN`]; at its end, what the daemon may sign again by itself.
+/// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself.
 fn next_wanted(recorder: &Recorder, job: &mut Job) -> Result<Vec<Wanted>, CannotRecord> {
     let mut wanted: Vec<Wanted> = match &mut job.source {
         Source::List { after } => {
-            let listed = recorder.store().listed_from(job.determination, *after, CHUNK_LEN)?;
+            let listed = recorder.store().listed_from(job.determination, *after, job.chunk)?;
             *after = listed.last().map(|listed| listed.device).or(*after);
             listed.into_iter().map(|listed| Wanted { device: listed.device, form: WantedForm::Device }).collect()
         }
-        Source::These(these) => these.drain(..these.len().min(CHUNK_LEN)).collect(),
+        Source::These(these) => these.drain(..these.len().min(job.chunk)).collect(),
         Source::Unknowns { after } => {
-            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, CHUNK_LEN)?;
+            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, job.chunk)?;
             *after = rows.last().map(|(device, _)| *device).or(*after);
             let determination = job.determination;
             let theirs = rows.into_iter().filter(|(_, facts)| facts.determination == determination);

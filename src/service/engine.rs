@@ -62,6 +62,8 @@ pub struct Daemon {
     reader: Arc<Mutex<Box<dyn Reader + Send>>>,
     /// Where further readers come from, for long answers.
     state: std::path::PathBuf,
+    /// Commands of a chunk.
+    chunk: usize,
     /// Why nothing more can be recorded.
     failed: watch::Receiver<Option<String>>,
     stopping: watch::Sender<bool>,
@@ -796,7 +798,7 @@ impl Engine for Daemon {
             Failure::malformed("body", "either devices or pre_commands", "both or neither", "Send one of the two.")
         })?;
         let wanted = wanted_of(scope)?;
-        self.accept(Request { by: caller.actor(), id, asked, determination, wanted }).await
+        self.accept(Request { by: caller.actor(), id, asked, determination, wanted, chunk: self.chunk }).await
     }
 
     async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
@@ -831,7 +833,15 @@ impl Engine for Daemon {
                     let again = |device| Wanted { device, form: WantedForm::Retry };
                     WantedSet::These(devices.into_iter().map(again).collect())
                 });
-                self.accept(Request { by: caller.actor(), id: request, asked, determination, wanted }).await
+                self.accept(Request {
+                    by: caller.actor(),
+                    id: request,
+                    asked,
+                    determination,
+                    wanted,
+                    chunk: self.chunk,
+                })
+                .await
             }
             wire::SettleAction::Leave => {
                 let actor = caller.actor();

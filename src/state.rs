@@ -238,6 +238,10 @@ impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
 pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
     let head = store.check_tree()?;
     let ledger = store.reader()?;
+    // Said first: without checkpoints, every document would seem to name a head that was never signed.
+    if ledger.latest_checkpoint()?.is_none() {
+        return Err(StateError::NoCheckpoint { entries: head.size });
+    }
     let mut rebuild = store.rebuild()?;
     let mut fold = Fold::default();
     let mut from = 0;

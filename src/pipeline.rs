@@ -62,6 +62,8 @@ pub struct Request {
     pub determination: DeterminationId,
     /// What.
     pub wanted: WantedSet,
+    /// Commands of a chunk, by the configuration; the policy may want fewer.
+    pub chunk: usize,
 }
 
 /// What a request is for.
@@ -84,6 +86,8 @@ pub struct Job {
     determination: DeterminationId,
     key: KeyLabel,
     source: Source,
+    /// Commands of a chunk.
+    chunk: usize,
     /// The leaf that its intents name.
     batch: u64,
     /// Whether the request was accepted before: then Devices may have its commands already.
@@ -144,12 +148,12 @@ pub enum News {
     Stopped(Vec<Reason>),
 }
 
+/// Why a request was refused as a whole: every reason, and the entry that says so, if it was not counted with others.
+pub type NotAccepted = (Vec<Reason>, Option<u64>);
+
 /// Accepts a request, or refuses all of it: nothing in it may be signed if a rule of the batch refuses.
-pub fn accept(
-    recorder: &mut Recorder,
-    request: Request,
-) -> Result<Result<Job, (Vec<Reason>, Option<u64>)>, CannotRecord> {
-    let Request { by, id, asked, determination, wanted } = request;
+pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, NotAccepted>, CannotRecord> {
+    let Request { by, id, asked, determination, wanted, chunk } = request;
     let by = recorder.known(by);
     let mut reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_batch(&facts)) {
         Some(Ok(())) => Vec::new(),
@@ -164,25 +168,25 @@ pub fn accept(
         ));
     }
     let scope = recorder.fold().determinations().get(&determination).cloned();
-    match scope.and_then(|facts| Some((facts.incident, facts.key?.0))).filter(|_| reasons.is_empty()) {
-        Some((incident, key)) => {
-            let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
-            let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };
-            let batch = recorder.queue(&by, Event::Batch(entry))?;
-            let source = match wanted {
-                WantedSet::All => Source::List { after: None },
-                WantedSet::These(these) => Source::These(these.into()),
-                WantedSet::Unknowns => Source::Unknowns { after: None },
-            };
-            let repeated = known.is_some();
-            let (own_batches, again) = (HashMap::new(), Vec::new());
-            Ok(Ok(Job { request: id, asked, by, determination, key, source, batch, repeated, own_batches, again }))
-        }
-        None => {
-            let entry = refuse(recorder, &by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
-            Ok(Err((reasons, entry)))
-        }
-    }
+    let scope = scope.and_then(|facts| Some((facts.incident, facts.key?.0)));
+    let Some((incident, key)) = scope.filter(|_| reasons.is_empty()) else {
+        let entry = refuse(recorder, &by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
+        return Ok(Err((reasons, entry)));
+    };
+    let of_policy = recorder.fold().policy().map(|adopted| adopted.policy.limits().chunk);
+    let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_LEN);
+    let chunk = chunk.min(of_policy).max(1);
+    let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
+    let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };
+    let batch = recorder.queue(&by, Event::Batch(entry))?;
+    let source = match wanted {
+        WantedSet::All => Source::List { after: None },
+        WantedSet::These(these) => Source::These(these.into()),
+        WantedSet::Unknowns => Source::Unknowns { after: None },
+    };
+    let repeated = known.is_some();
+    let (own_batches, again) = (HashMap::new(), Vec::new());
+    Ok(Ok(Job { request: id, asked, by, determination, key, source, chunk, batch, repeated, own_batches, again }))
 }
 
 /// Runs a job to its end, or until nobody listens any more or the daemon stops: what is recorded by then is concluded, and
@@ -359,7 +363,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
             continue;
         }
         match decide(recorder, job, &wanted, last.as_ref())? {
-            Ok(allowance) => intents.push(record_intent(recorder, job, wanted, allowance)?),
+            Ok(allowance) => intents.push(record_intent(recorder, job, wanted.device, allowance)?),
             Err(refusals) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
                 let (id, determination, device) = (job.request, job.determination, Some(wanted.device));
@@ -378,17 +382,17 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     Ok((Chunk { key: Some(job.key.clone()), fences: FencesSeen::default(), not_after, intents }, ended))
 }
 
-/// The next Devices of a request, at most [`CHUNK_LEN`]; at its end, what the daemon may sign again by itself.
+/// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself.
 fn next_wanted(recorder: &Recorder, job: &mut Job) -> Result<Vec<Wanted>, CannotRecord> {
     let mut wanted: Vec<Wanted> = match &mut job.source {
         Source::List { after } => {
-            let listed = recorder.store().listed_from(job.determination, *after, CHUNK_LEN)?;
+            let listed = recorder.store().listed_from(job.determination, *after, job.chunk)?;
             *after = listed.last().map(|listed| listed.device).or(*after);
             listed.into_iter().map(|listed| Wanted { device: listed.device, form: WantedForm::Device }).collect()
         }
-        Source::These(these) => these.drain(..these.len().min(CHUNK_LEN)).collect(),
+        Source::These(these) => these.drain(..these.len().min(job.chunk)).collect(),
         Source::Unknowns { after } => {
-            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, CHUNK_LEN)?;
+            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, job.chunk)?;
             *after = rows.last().map(|(device, _)| *device).or(*after);
             let determination = job.determination;
             let theirs = rows.into_iter().filter(|(_, facts)| facts.determination == determination);
@@ -444,11 +448,10 @@ fn decide(
 fn record_intent(
     recorder: &mut Recorder,
     job: &Job,
-    wanted: Wanted,
+    device: DeviceId,
     allowance: Allowance,
 ) -> Result<Intended, CannotRecord> {
     let Allowance { template_name, template, counter, attempt, originator } = allowance;
-    let device = wanted.device;
     let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
     template.fill(originator, device, counter, &mut octets).map_err(CannotRecord::Fill)?;
     let command = Digest::of(&octets[1..]);
@@ -570,7 +573,7 @@ fn recorded_before(
         return Ok(None);
     };
     let outcome = match (last.state, &wanted.form) {
-        (IntentState::Signed, _) | (IntentState::Left, _) => None,
+        (IntentState::Signed | IntentState::Left, _) => None,
         (IntentState::Unknown, WantedForm::Device | WantedForm::PreCommand(_)) => {
             Some(ToldOutcome::Unknown("what became of it is unknown; settle it first".into()))
         }
@@ -669,14 +672,14 @@ pub fn leave(
     recorder: &mut Recorder,
     by: Actor,
     determination: DeterminationId,
-    devices: Option<Vec<DeviceId>>,
+    devices: Option<&[DeviceId]>,
     why: &str,
 ) -> Result<Vec<Told>, CannotRecord> {
     let by = recorder.known(by);
     let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
     let Some((key, _)) = key else { return Ok(Vec::new()) };
     let mut told = Vec::new();
-    let devices: Option<HashSet<DeviceId>> = devices.map(HashSet::from_iter);
+    let devices: Option<HashSet<DeviceId>> = devices.map(|devices| devices.iter().copied().collect());
     let all = recorder.store().devices_in(&key, IntentState::Unknown, None, UNKNOWNS_LEFT_MAX)?;
     for (device, facts) in all {
         let asked = devices.as_ref().is_none_or(|devices| devices.contains(&device));

@@ -136,6 +136,7 @@ pub struct Recorder {
     moment: Moment,
     queue: Queue,
     refusals: HashMap<Box<str>, Refusals>,
+    refusals_told_max: u64,
 }
 
 /// Something that is durable and under a signed checkpoint: there is no other way to one than [`Desk::record`].
@@ -177,12 +178,18 @@ impl Recorder {
             moment,
             queue: Queue::default(),
             refusals: HashMap::new(),
+            refusals_told_max: REFUSALS_TOLD_MAX,
         })
     }
 
     /// From here on checkpoints can be signed, and so things recorded.
     pub fn set_signer(&mut self, signer: Box<dyn CheckpointSigner>) {
         self.signer = Some(signer);
+    }
+
+    /// How many refusals of an account are told one by one in [`REFUSAL_SPAN_MS`]; else [`REFUSALS_TOLD_MAX`].
+    pub fn set_refusals_told_max(&mut self, told_max: u64) {
+        self.refusals_told_max = told_max;
     }
 
     /// Whether there is a ledger token.
@@ -286,7 +293,7 @@ impl Recorder {
             counted: 0,
             actor: by.clone(),
         });
-        if account.told >= REFUSALS_TOLD_MAX {
+        if account.told >= self.refusals_told_max {
             account.counted += 1;
             return Ok(None);
         }
@@ -350,8 +357,8 @@ impl Recorder {
         let signer = self.signer.as_mut().ok_or(CannotRecord::Stopped)?;
         let checkpoint = Checkpoint::new(origin, self.durable);
         let signature = signer.sign(&checkpoint.text())?;
-        let signed = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
-        self.store.put_checkpoint(self.durable, signed.octets())?;
+        let note = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
+        self.store.put_checkpoint(self.durable, note.octets())?;
         self.checkpointed = self.durable.size;
         tracing::info!(size = self.durable.size, root = %self.durable.root, "checkpoint");
         Ok(())

@@ -43,12 +43,12 @@ pub enum StateError {
         /// Why.
         source: FoldError,
     },
-    /// An entry that no checkpoint covers, and that its documents and signatures do not bear out.
+    /// An entry that its documents and signatures do not bear out.
     #[error(
-        "entry {index}, which no checkpoint covers, was not permitted: {reason}. The daemon never recorded it; find out who wrote \
-         to the state directory, and restore the newest copy"
+        "entry {index} was not permitted: {reason}. The daemon never recorded it; find out who wrote to the state directory, and \
+         restore the newest copy"
     )]
-    Uncovered {
+    NotPermitted {
         /// Which.
         index: u64,
         /// Why not.
@@ -179,6 +179,7 @@ pub fn document<R: Reader + ?Sized>(store: &R, digest: Digest) -> Result<Vec<u8>
 }
 
 /// A fault of the store, as the book says it.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub fn no_answer(error: StoreError) -> BookError {
     BookError::Store { reason: error.to_string() }
 }
@@ -230,16 +231,14 @@ impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
 /// Makes the state again from the ledger, and compares with what the store keeps of it: every entry, every hash, every row,
 /// every signature, and the newest checkpoint under the ledger key of genesis.
 ///
-/// A crash leaves entries that are durable and under no checkpoint yet. Nobody can tell them from entries that somebody else
-/// appended while the daemon was down, and the next checkpoint would vouch for them: so what rests on documents is decided
-/// again there.
+/// What rests on documents is decided again, entry by entry: nobody can tell what a crash left under no checkpoint from what
+/// somebody appended while the daemon was down, and a checkpoint proves no more than that somebody had the ledger key.
 ///
 /// Linear in the ledger, with memory for what does not grow with Devices.
 pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
     let head = store.check_tree()?;
     let ledger = store.reader()?;
     let mut rebuild = store.rebuild()?;
-    let covered = ledger.latest_checkpoint()?.map_or(0, |newest| newest.head.size);
     let mut fold = Fold::default();
     let mut from = 0;
     while from < head.size {
@@ -251,13 +250,12 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
             let folded = Entry::from_leaf(leaf.octets)
                 .map_err(|source| StateError::Entry { index: leaf.index, source })
                 .and_then(|entry| {
-                    if leaf.index >= covered {
-                        let documents = StoredDocuments(&*ledger);
-                        let again = Again { fold: &fold, evidence: &documents, heads: &documents };
-                        again
-                            .check(&entry.event, entry.at)
-                            .map_err(|reason| StateError::Uncovered { index: leaf.index, reason })?;
-                    }
+                    // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
+                    let documents = StoredDocuments(&*ledger);
+                    let again = Again { fold: &fold, evidence: &documents, heads: &documents };
+                    again
+                        .check(&entry.event, entry.at)
+                        .map_err(|reason| StateError::NotPermitted { index: leaf.index, reason })?;
                     fold.apply(&entry, leaf.octets, &StoredDocuments(&*ledger), &mut changes)
                         .map_err(|source| StateError::Fold { index: leaf.index, source })?;
                     if let Event::Outcome(outcome) = entry.event

@@ -32,6 +32,7 @@ impl<'a> DaemonSource<'a> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreachable(error: ClientError) -> ExportError {
     ExportError::Unreachable { reason: error.to_string() }
 }

@@ -1,4 +1,4 @@
-//! Shell: `smkictl`. One file per noun; [`print`] is the one file that prints.
+//! Shell: `smkictl`. One file per noun; [`mod@print`] is the one file that prints.
 //!
 //! A command sends one call, or two, and ends with one of the statuses of [`Exit`]. Whatever changes something takes
 //! `--dry-run`, which shows what would be sent and sends nothing.

@@ -42,6 +42,11 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "key lock",
         "policy adopt",
         "clock accept",
+        "ceremony keys",
+        "ceremony adoption",
+        "ceremony begin",
+        "ceremony request",
+        "ceremony import",
     ];
     for (path, command) in found {
         let takes = command.get_arguments().any(|argument| argument.get_id() == "dry_run");

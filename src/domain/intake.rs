@@ -15,7 +15,7 @@ use crate::domain::determination::document::{
     Determination, DeviceList, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
     Template as DocumentTemplate, Withdrawal, Written,
 };
-use crate::domain::determination::quorum::{Ballot, Count, Electorates, Signature};
+use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
@@ -71,6 +71,7 @@ pub struct Context<'a> {
 struct Reasons(Vec<Reason>);
 
 impl Reasons {
+    #[expect(clippy::needless_pass_by_value, reason = "texts and errors are given by value")]
     fn add(&mut self, rule: &str, text: impl ToString) {
         self.0.push(Reason { rule: rule.into(), text: text.to_string().into() });
     }
@@ -270,7 +271,7 @@ pub fn policy(
     match adoption::check(document, &facts) {
         Ok(adopted) => {
             let mut by: Vec<SignatureRecord> = Vec::new();
-            for (person, signature) in adopted.old.iter().flat_map(|old| old.persons()).chain(adopted.new.persons()) {
+            for (person, signature) in adopted.old.iter().flat_map(Approvals::persons).chain(adopted.new.persons()) {
                 let record = record(person, signature);
                 if !by.contains(&record) {
                     by.push(record);

@@ -1,6 +1,14 @@
-//! Shell: the documents of the exercise, as their drafters write them. Members sign them with `smkictl determination sign`.
+//! Shell: the documents of the exercise, as their drafters write them. In the exercise members sign them with
+//! `smkictl determination sign`; [`sign`] is for benches and tests, which sign many.
+
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
 
 use super::lab::{LabError, random};
+use super::people::Credential;
+use crate::cli::signer::{PemSigner, PersonSigner, SignerError};
+use crate::domain::certificates::pem::{self, PemError};
+use crate::domain::determination::cms::{self, CmsError};
 use crate::domain::determination::devices::{DeviceFaults, DeviceListReader, LineTree};
 use crate::domain::determination::document::{
     Compromised, Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits,
@@ -13,7 +21,7 @@ use crate::domain::ledger::merkle::{self, Frontier};
 use crate::domain::ledger::note::{Note, NoteError};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, PersonId, Purpose, TemplateName};
 use crate::domain::policy::{Consider, Policy};
-use crate::domain::time::Window;
+use crate::domain::time::{Timestamp, Window};
 
 /// Why a document could not be made or signed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +41,15 @@ pub enum DocumentError {
     /// The ledger's head.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A member's certificate.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// A member's key.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The signature.
+    #[error(transparent)]
+    Cms(#[from] CmsError),
 }
 
 /// The RFC 6962 tree over a device list's lines.
@@ -185,6 +202,17 @@ fn write<F: Form>(form: &F) -> Result<Written<F>, DocumentError> {
 
 fn prose(text: &str) -> Prose {
     text.parse().expect("the texts above are short and plain")
+}
+
+/// A member's detached CMS signature over a document, as `smkictl determination sign` makes it.
+pub fn sign(document: &[u8], credential: &Credential, now: Timestamp) -> Result<Vec<u8>, DocumentError> {
+    let certificate = pem::certificate(&credential.certificate_pem)?;
+    let key = Zeroizing::new(credential.key_pem.expose_secret().to_owned());
+    // The keys of the exercise have no passphrase.
+    let none = || Err(std::io::ErrorKind::Unsupported.into());
+    let signer = PemSigner::from_pem(&key, certificate, none)?;
+    let attributes = cms::signed_attributes(&Digest::of(document), signer.certificate(), now)?;
+    Ok(cms::assemble(&attributes, &signer.sign(&attributes)?, signer.certificate(), &[])?)
 }
 
 #[cfg(test)]

@@ -46,8 +46,10 @@ pub const UPLOAD_QUOTA_OCTETS: u64 = 512 * 1024 * 1024;
 pub const DISK_BUDGET_OCTETS: u64 = 8 * 1024 * 1024 * 1024;
 /// Octets held in reserve, so that outcomes of what runs can be recorded once the disk is full.
 pub const RESERVE_OCTETS: u64 = 256 * 1024 * 1024;
-/// Commands to a chunk: one checkpoint and one commit per so many; measured, more than 1,000 gains little and costs memory.
-pub const CHUNK: u64 = 1_000;
+/// Commands to a chunk: one checkpoint and two commits per so many. More gains little and costs memory; the policy may want fewer.
+pub const CHUNK: u64 = crate::pipeline::CHUNK_LEN as u64;
+/// The greatest chunk: two of them must fit into a token's queue ([`crate::hsm::QUEUE_ITEMS_MAX`]).
+pub const CHUNK_MAX: u64 = 2_000;
 
 /// The settings of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,7 +302,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     section.close();
 
     let section = top.section("signing");
-    let chunk = section.integer("chunk", Some(CHUNK), 1..=10_000);
+    let chunk = section.integer("chunk", Some(CHUNK), 1..=CHUNK_MAX);
     section.close();
     top.close();
 
@@ -319,7 +321,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
             disk_budget_octets: disk_budget_octets?,
             reserve_octets: reserve_octets?,
         },
-        signing_chunk: usize::try_from(chunk?).expect("at most 10,000"),
+        signing_chunk: usize::try_from(chunk?).expect("at most 2,000"),
         digest: Digest::try_from(digest.as_ref()).expect("SHA-256 gives 32 octets"),
         settings: Vec::new(),
     })

@@ -62,6 +62,8 @@ pub struct Daemon {
     reader: Arc<Mutex<Box<dyn Reader + Send>>>,
     /// Where further readers come from, for long answers.
     state: std::path::PathBuf,
+    /// Commands of a chunk.
+    chunk: usize,
     /// Why nothing more can be recorded.
     failed: watch::Receiver<Option<String>>,
     stopping: watch::Sender<bool>,
@@ -429,9 +431,9 @@ fn record_document(
         recorder.queue_blob(octets);
     }
     if !files.is_empty() {
-        fold::book::policy_blobs(&files).into_iter().for_each(|octets| {
+        for octets in fold::book::policy_blobs(&files) {
             recorder.queue_blob(octets);
-        });
+        }
     }
     if let Some(list) = devices.filter(|_| scope.is_some()) {
         recorder.queue_staged(list);
@@ -601,8 +603,8 @@ impl Engine for Daemon {
         self.read(|recorder| Ok(answers::incidents(recorder.fold()))).await
     }
 
-    async fn incident_show(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
-        let found = self.incident_list(_caller).await?.incidents.into_iter().find(|found| found.incident == incident);
+    async fn incident_show(&self, caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
+        let found = self.incident_list(caller).await?.incidents.into_iter().find(|found| found.incident == incident);
         found.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })
     }
 
@@ -796,7 +798,7 @@ impl Engine for Daemon {
             Failure::malformed("body", "either devices or pre_commands", "both or neither", "Send one of the two.")
         })?;
         let wanted = wanted_of(scope)?;
-        self.accept(Request { by: caller.actor(), id, asked, determination, wanted }).await
+        self.accept(Request { by: caller.actor(), id, asked, determination, wanted, chunk: self.chunk }).await
     }
 
     async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
@@ -831,12 +833,21 @@ impl Engine for Daemon {
                     let again = |device| Wanted { device, form: WantedForm::Retry };
                     WantedSet::These(devices.into_iter().map(again).collect())
                 });
-                self.accept(Request { by: caller.actor(), id: request, asked, determination, wanted }).await
+                self.accept(Request {
+                    by: caller.actor(),
+                    id: request,
+                    asked,
+                    determination,
+                    wanted,
+                    chunk: self.chunk,
+                })
+                .await
             }
             wire::SettleAction::Leave => {
                 let actor = caller.actor();
-                let told = self
-                    .change(move |recorder| pipeline::leave(recorder, actor, determination, devices, &reason).map(Ok));
+                let told = self.change(move |recorder| {
+                    pipeline::leave(recorder, actor, determination, devices.as_deref(), &reason).map(Ok)
+                });
                 let told = told.await?;
                 let (news, heard) = mpsc::channel(1);
                 let (pieces, octets) = mpsc::channel(PIECES_MAX);

@@ -474,8 +474,7 @@ fn derived_state_made_again_must_be_what_the_store_has() {
                         continue;
                     }
                     (Derived::Device { .. }, Ok(())) => "device",
-                    (Derived::Released { .. }, Ok(())) => "signature",
-                    (Derived::Signature { .. }, Ok(())) => "signature",
+                    (Derived::Released { .. } | Derived::Signature { .. }, Ok(())) => "signature",
                     other => panic!("{other:?}"),
                 };
                 match rebuild.compare_and_finish() {

@@ -166,7 +166,10 @@ impl Stage {
             None => (MODULE.to_owned(), String::new()),
             Some(script) => {
                 let config = self.ledger.failing(1, script);
-                let more = config.environment.iter().map(|(name, value)| format!("{} = {value:?}\n", name.display()));
+                let more = config
+                    .environment
+                    .iter()
+                    .map(|(name, value)| format!("{} = \"{}\"\n", name.display(), value.display()));
                 (config.module.display().to_string(), more.filter(|line| !line.starts_with("SOFTHSM")).collect())
             }
         };

@@ -59,7 +59,7 @@ fn a_start_believes_no_document_that_lies_under_no_checkpoint_and_that_too_few_s
     for members in [&[][..], &[0]] {
         let (at, _, fold) = append(members);
         match fold {
-            Err(StateError::Uncovered { index, reason }) => {
+            Err(StateError::NotPermitted { index, reason }) => {
                 assert_eq!(index, at);
                 assert!(reason.contains("quorum: "), "{reason}");
             }

@@ -634,8 +634,15 @@ async fn what_is_malformed_gets_an_error_worth_reading_and_leaves_the_refusal_al
         assert_eq!(told, u64::from(kind != ProblemKind::NotFound), "{path} {body:.80}");
         assert_eq!(after.refusals().len() - before.refusals().len(), usize::try_from(told).unwrap());
     }
+    check_nothing_signed(&site);
+    assert!(daemon.stop().await.unwrap().success());
+}
 
-    // Device lists are taken as octets, and refused by their lines with the document that names them.
+#[tokio::test]
+async fn a_malformed_device_list_is_refused_by_its_line_with_the_document_that_names_it() {
+    let site = Site::determined().await;
+    let daemon = counted(&site).await;
+    let client = &daemon.client;
     for (list, says) in [
         ("garbage\n", "line 1"),
         ("02DE1CE000000000,other,5\n", "line 1"),

@@ -46,7 +46,7 @@ fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: 
 }
 
 /// What was taken in, taken in again with the state, the documents and the signed heads of then. The audit asks it of every
-/// entry, a start of those that no checkpoint covers: whoever can write to the disk could have put them there.
+/// entry, and so does each start: whoever can write to the disk could have put them there.
 #[derive(Clone, Copy)]
 pub struct Again<'a> {
     /// The state before the entry.

@@ -184,7 +184,8 @@ pub fn sums(lines: &[u8]) -> Vec<(String, Digest)> {
 
 /// The blobs of a policy: its `sha256sum` lines, whose SHA-256 is the policy's digest, and each of its files.
 pub fn policy_blobs(files: &Files) -> Vec<Vec<u8>> {
-    let lines: String = files.iter().map(|(path, octets)| format!("{}  {path}\n", Digest::of(octets))).collect();
+    let line = |(path, octets): (&String, &Vec<u8>)| format!("{}  {path}\n", Digest::of(octets));
+    let lines = files.iter().map(line).collect::<Vec<_>>().concat();
     std::iter::once(lines.into_bytes()).chain(files.values().cloned()).collect()
 }
 

@@ -525,10 +525,12 @@ impl Fold {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "names are given by value and by reference")]
 fn not_known(what: &'static str, name: impl ToString) -> FoldError {
     FoldError::NotKnown { what, name: name.to_string() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as above")]
 fn known(what: &'static str, name: impl ToString) -> FoldError {
     FoldError::KnownAlready { what, name: name.to_string() }
 }

@@ -26,12 +26,12 @@ fn a_file_with_the_necessary_only_has_every_default() {
     assert_eq!(found.state, Path::new("/var/lib/smkid"));
     assert_eq!(found.socket, Path::new("/run/smkid/smkid.sock"));
     assert_eq!(found.roles, Roles { root_is_operator: true, ..Roles::default() });
-    assert_eq!(found.signing_chunk, 1_000);
+    assert_eq!(found.signing_chunk, 256);
     assert_eq!(found.tokens.len(), 1);
     assert_eq!((found.tokens[0].sessions, found.tokens[0].deadline_ms), (2, 10_000));
     assert_eq!(found.tokens[0].pin, None);
     let chunk = found.settings.iter().find(|setting| setting.name == "signing.chunk").unwrap();
-    assert_eq!(chunk.to_string(), "signing.chunk = 1000  # default");
+    assert_eq!(chunk.to_string(), "signing.chunk = 256  # default");
     let label = found.settings.iter().find(|setting| setting.name == "token[0].label").unwrap();
     assert_eq!(label.to_string(), "token[0].label = \"smki-ledger\"  # line 7");
 }
@@ -112,7 +112,7 @@ fn all_faults_are_told_at_once_by_line() {
         &[
             "2: state: expected a path from the root, found \"here\"",
             "3: socket: expected a path in quotation marks, found integer",
-            "5: signing.chunk: expected an integer from 1 to 10000, found 0",
+            "5: signing.chunk: expected an integer from 1 to 2000, found 0",
         ],
     );
 }
@@ -125,8 +125,8 @@ fn an_integer_is_within_its_range() {
     };
     check("0", false);
     check("1", true);
-    check("10_000", true);
-    check("10_001", false);
+    check("2_000", true);
+    check("2_001", false);
     check("-1", false);
     check("1.0", false);
     check("99999999999999999999", false);

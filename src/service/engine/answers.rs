@@ -1,6 +1,6 @@
 //! Shell: what the engine says: state and ledger in the words of the API.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use axum::body::Bytes;
@@ -419,11 +419,11 @@ impl<'a> About<'a> {
 
 /// Every document that an entry names.
 pub(super) fn blobs(reader: &dyn Reader) -> Result<wire::Blobs, StoreError> {
-    let mut named: BTreeMap<Digest, ()> = BTreeMap::new();
+    let mut named: BTreeSet<Digest> = BTreeSet::new();
     let mut policies = Vec::new();
     reader.leaves(0..reader.head()?.size, &mut |leaf| {
         if let Ok(entry) = Entry::from_leaf(leaf.octets) {
-            named.extend(entry.event.blobs().into_iter().map(|digest| (digest, ())));
+            named.extend(entry.event.blobs());
             if let Event::PolicyAdopted(adopted) = entry.event {
                 policies.push(adopted.policy);
             }
@@ -432,7 +432,7 @@ pub(super) fn blobs(reader: &dyn Reader) -> Result<wire::Blobs, StoreError> {
     })?;
     for policy in policies {
         let sums = crate::state::document(reader, policy).map_err(|_| StoreError::NoSuchBlob { digest: policy })?;
-        named.extend(book::sums(&sums).into_iter().map(|(_, digest)| (digest, ())));
+        named.extend(book::sums(&sums).into_iter().map(|(_, digest)| digest));
     }
-    Ok(wire::Blobs { blobs: named.into_keys().collect() })
+    Ok(wire::Blobs { blobs: named.into_iter().collect() })
 }

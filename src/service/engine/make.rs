@@ -48,7 +48,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     let Opened { configuration, recorder, clock, fold, staging, reader } = opened;
     let state = configuration.state.clone();
     let head_interval = Duration::from_secs(configuration.ledger.head_interval_s);
-    let configuration_digest = configuration.digest;
+    let (configuration_digest, chunk) = (configuration.digest, configuration.signing_chunk);
 
     let (failure, failed) = watch::channel(None);
     let hears = failure.clone();
@@ -67,6 +67,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         staging,
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
+        chunk,
         failed,
         stopping: stopping.clone(),
         jobs: Mutex::new(JoinSet::new()),
@@ -129,7 +130,7 @@ struct Opened {
 
 fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let (store, fold) = start::open_ledger(&configuration)?;
-    for (_, key) in fold.keys() {
+    for key in fold.keys().values() {
         let settings = start::configured(&configuration, &key.record.token)?;
         start::check_pin_source(fold.purpose().unwrap_or(Purpose::Live), settings, [key.record.use_])?;
     }
@@ -142,7 +143,8 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     };
     let staging = Arc::clone(store.staging());
     let reader = store.reader().map_err(StartFault::from)?;
-    let recorder = Recorder::new(Box::new(store), fold.clone(), Box::new(read)).map_err(StartFault::from)?;
+    let mut recorder = Recorder::new(Box::new(store), fold.clone(), Box::new(read)).map_err(StartFault::from)?;
+    recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
     Ok(Opened { configuration, recorder, clock, fold, staging, reader })
 }
 

@@ -244,7 +244,9 @@ pub fn device(n: u32) -> DeviceId {
 /// A device list of these.
 pub fn device_list(devices: impl IntoIterator<Item = u32>) -> String {
     let name = template_name();
-    devices.into_iter().map(|n| format!("{},{name},{}\n", device(n), 7_000 + u64::from(n % 7))).collect()
+    devices
+        .into_iter()
+        .fold(String::new(), |list, n| list + &format!("{},{name},{}\n", device(n), 7_000 + u64::from(n % 7)))
 }
 
 /// Opens the incident.

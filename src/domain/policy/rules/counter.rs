@@ -6,10 +6,9 @@ use crate::domain::policy::facts::WantedForm;
 pub(super) fn check(facts: &CommandFacts<'_>) -> Result<(), Refusal> {
     let base = facts.counter_base();
     match facts.form {
-        // The same octets again: the counter stands already.
-        WantedForm::Retry => Ok(()),
         WantedForm::Device if base >= COUNTER_MAX => Err(Refusal::CounterExhausted { base }),
-        WantedForm::Device => Ok(()),
+        // The same octets again: the counter stands already.
+        WantedForm::Device | WantedForm::Retry => Ok(()),
         WantedForm::PreCommand(_) => {
             let Some(Ok((_, found))) = facts.pre_command else { return Ok(()) };
             let step_max = facts.batch.policy.limits().max_counter_step;

@@ -229,7 +229,7 @@ impl Program {
         thread::scope(|scope| {
             let threads: Vec<_> =
                 self.sessions.iter_mut().map(|session| scope.spawn(move || run(session, work))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a worker panicked")?)
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Fault::from("a worker panicked"))?)
         })
     }
 }

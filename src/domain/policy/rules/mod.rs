@@ -273,7 +273,7 @@ pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 
-/// The rules of the determination alone, without the asker and the key: whether what was signed under it may be released.
+/// The rules of asker and determination, without those of the key: whether what was signed may be released.
 pub fn decide_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
     const RELEASE_RULES: &[BatchRule] = &[
         asker::check,

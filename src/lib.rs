@@ -1,4 +1,42 @@
 //! `smkid`, an HSM-backed SMKI key management daemon, and `smkictl`, its admin CLI.
+//!
+//! When a key that GB smart meters trust is Compromised, the SMKI PMA determines whether the DCC uses the Recovery Private Key
+//! to put new certificates on the Devices. The daemon signs such a command only after a recorded determination that covers
+//! exactly it, and leaves a log that an outsider can check.
+//!
+//! # The map
+//!
+//! Read [`pipeline`] first: one chunk of commands, from the request to the release, top to bottom.
+//!
+//! ```text
+//! bin ─▶ service ─▶ pipeline ─▶ recorder ─▶ state ─▶ store ─▶ domain ─▶ nothing of ours
+//!    └─▶ cli ─▶ exercise, api ─▶ domain        └──▶ hsm ──────▲
+//! ```
+//!
+//! | room | what |
+//! |---|---|
+//! | [`domain`] | pure: octets and facts in, values out. [`domain::ledger::entry`] is what lies in ledgers, [`domain::fold`] what it amounts to, [`domain::policy::rules`] what may be signed, [`domain::intake`] what may be taken in, [`domain::audit`] all of it again, by an outsider |
+//! | [`recorder`] | the one writer: entries durable and under a signed checkpoint, or nothing |
+//! | [`state`] | the fold, made again from a store at each start |
+//! | [`store`] | where entries lie |
+//! | [`hsm`] | the only way to a private key: a worker process for each token |
+//! | [`api`] | one route table, the gate, the wire types, the OpenAPI document, the client |
+//! | [`service`] | configuration, clock, order of start, the engine behind the API |
+//! | [`cli`] | `smkictl`, one file a noun |
+//! | [`exercise`] | the rehearsal: lab PKI, lab PMA, simulated Devices |
+//!
+//! # Where a new thing goes, and who must hear of it
+//!
+//! - **A kind of entry**: a variant of [`domain::ledger::entry::Event`]. The compiler then names its kind, its blobs, the fold
+//!   ([`domain::fold::Fold::apply`]), the audit and the filters of `ledger list`; who may record it says
+//!   `audit::Audit::check_actor`.
+//! - **A rule**: a file in `domain/policy/rules/`, a line in one of the three lists there, a variant of
+//!   [`domain::policy::rules::Refusal`]. Daemon and audit ask it alike.
+//! - **An API call**: a row of the table in `api/routes.rs` with its permission, a method of [`api::engine::Engine`], its wire
+//!   types; the committed OpenAPI document and the table of routes by callers are tests that then fail.
+//! - **A store**: a file in `store/`, held to the contract in `store/tests.rs`.
+//!
+//! Which room may know which is a test (`tests/it/architecture.rs`).
 
 #![forbid(unsafe_code)]
 

@@ -362,8 +362,12 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
             told.push(again);
             continue;
         }
-        match decide(recorder, job, &wanted, last.as_ref())? {
-            Ok(allowance) => intents.push(record_intent(recorder, job, wanted.device, allowance)?),
+        let intended = match decide(recorder, job, &wanted, last.as_ref())? {
+            Ok(allowance) => record_intent(recorder, job, wanted.device, allowance, last.as_ref())?,
+            Err(refusals) => Err(refusals),
+        };
+        match intended {
+            Ok(intended) => intents.push(intended),
             Err(refusals) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
                 let (id, determination, device) = (job.request, job.determination, Some(wanted.device));
@@ -444,20 +448,28 @@ fn decide(
     }))
 }
 
-/// Fills the template, and records what is about to be signed.
+/// Fills the template, and records what is about to be signed. A further attempt must be the octets of the one before: they are
+/// not if another Party's certificate was imported for the key since.
 fn record_intent(
     recorder: &mut Recorder,
     job: &Job,
     device: DeviceId,
     allowance: Allowance,
-) -> Result<Intended, CannotRecord> {
+    last: Option<&DeviceFacts>,
+) -> Result<Result<Intended, Vec<Refusal>>, CannotRecord> {
     let Allowance { template_name, template, counter, attempt, originator } = allowance;
     let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
     template.fill(originator, device, counter, &mut octets).map_err(CannotRecord::Fill)?;
     let command = Digest::of(&octets[1..]);
+    if let Some(last) = last.filter(|_| attempt > 1) {
+        let before = intent_entry(recorder, last.intent)?.map(|entry| entry.command);
+        if before != Some(command) {
+            return Ok(Err(vec![Refusal::RetryDiffers { device, intent: last.intent }]));
+        }
+    }
     let entry = Intent { batch: job.batch, template: template_name.clone(), device, counter, attempt, command };
     let intent = recorder.queue(&job.by, Event::Intent(entry))?;
-    Ok(Intended { intent, device, template: template_name, counter, octets: Arc::new(octets) })
+    Ok(Ok(Intended { intent, device, template: template_name, counter, octets: Arc::new(octets) }))
 }
 
 /// Has the token sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
@@ -667,18 +679,19 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
     Ok((not_signed, unknown))
 }
 
-/// Leaves the unknowns of a determination as they are: for these Devices, or for all.
+/// Leaves the unknowns of a determination as they are: for these Devices, or for all. None if it is not recorded.
 pub fn leave(
     recorder: &mut Recorder,
     by: Actor,
     determination: DeterminationId,
     devices: Option<&[DeviceId]>,
     why: &str,
-) -> Result<Vec<Told>, CannotRecord> {
+) -> Result<Option<Vec<Told>>, CannotRecord> {
     let by = recorder.known(by);
-    let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
-    let Some((key, _)) = key else { return Ok(Vec::new()) };
     let mut told = Vec::new();
+    let Some(facts) = recorder.fold().determinations().get(&determination) else { return Ok(None) };
+    // One that is not to execute opens no key, so nothing under it can be unknown.
+    let Some((key, _)) = facts.key.clone() else { return Ok(Some(told)) };
     let devices: Option<HashSet<DeviceId>> = devices.map(|devices| devices.iter().copied().collect());
     let all = recorder.store().devices_in(&key, IntentState::Unknown, None, UNKNOWNS_LEFT_MAX)?;
     for (device, facts) in all {
@@ -696,7 +709,7 @@ pub fn leave(
             outcome: ToldOutcome::Left,
         });
     }
-    Ok(told)
+    Ok(Some(told))
 }
 
 /// Unknowns that one request leaves as they are, at most: a worker that dies leaves some hundred. Ask again for more.

@@ -40,6 +40,13 @@ pub const REFUSALS_TOLD_MAX: u64 = 60;
 /// The span over which refusals of an account are counted together.
 pub const REFUSAL_SPAN_MS: i64 = 60_000;
 
+/// Refusals of one account that are told one by one in a day; more are counted. At [`REASONS_LEN_MAX`] each they take 32 MiB,
+/// whatever somebody sends who may send but has no role.
+pub const REFUSALS_TOLD_A_DAY_MAX: u64 = 2_000;
+
+/// A day in milliseconds.
+const DAY_MS: i64 = 24 * 3_600_000;
+
 /// Reasons that one refusal tells; a leaf has room for some hundred.
 const REASONS_MAX: usize = 100;
 
@@ -136,6 +143,8 @@ pub struct Recorder {
     moment: Moment,
     queue: Queue,
     refusals: HashMap<Box<str>, Refusals>,
+    /// The day, counted from 1970, and the refusals that were told in it, by account.
+    told_today: HashMap<Box<str>, (i64, u64)>,
     refusals_told_max: u64,
 }
 
@@ -178,6 +187,7 @@ impl Recorder {
             moment,
             queue: Queue::default(),
             refusals: HashMap::new(),
+            told_today: HashMap::new(),
             refusals_told_max: REFUSALS_TOLD_MAX,
         })
     }
@@ -273,9 +283,14 @@ impl Recorder {
         digest
     }
 
-    /// Takes over an upload that a queued entry is going to name.
-    pub fn queue_staged(&mut self, digest: Digest) {
-        self.queue.staged.push(digest);
+    /// Takes over an upload that an entry queued next is going to name; false if it waits no longer.
+    #[must_use]
+    pub fn claim_staged(&mut self, digest: Digest) -> bool {
+        let claimed = self.store.staging().claim(digest);
+        if claimed {
+            self.queue.staged.push(digest);
+        }
+        claimed
     }
 
     /// Keeps the signature of an intent, whose SHA-256 its queued outcome has.
@@ -293,11 +308,17 @@ impl Recorder {
             counted: 0,
             actor: by.clone(),
         });
-        if account.told >= self.refusals_told_max {
+        let day = now.unix_ms() / DAY_MS;
+        let today = self.told_today.entry(by.account.clone()).or_insert((day, 0));
+        if today.0 != day {
+            *today = (day, 0);
+        }
+        if account.told >= self.refusals_told_max || today.1 >= REFUSALS_TOLD_A_DAY_MAX {
             account.counted += 1;
             return Ok(None);
         }
         account.told += 1;
+        today.1 += 1;
         refused.reasons = told(refused.reasons);
         self.queue(by, Event::Refused(refused)).map(Some)
     }

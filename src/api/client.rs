@@ -29,6 +29,9 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(180);
 /// The greatest line of a streamed answer: a command of 4 kB in base64 is 6 kB, reasons are longer.
 const LINE_LEN_MAX: usize = 1024 * 1024;
 
+/// The environment variable that says where the daemon listens.
+pub const SOCKET_VARIABLE: &str = "SMKID_SOCKET";
+
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

@@ -8,6 +8,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::api::wire::{Base64, DeviceAsk, Devices};
 use crate::domain::names::{NameError, RequestId};
+use crate::domain::policy::Files;
+use crate::domain::policy::files::FILE_LEN_MAX;
 
 /// The greatest certificate, determination or other document.
 pub const DOCUMENT_LEN_MAX: u64 = 1024 * 1024;
@@ -15,6 +17,11 @@ pub const DOCUMENT_LEN_MAX: u64 = 1024 * 1024;
 pub const DEVICES_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// The greatest pre-command: GBCS messages have at most 65,535 octets of payload and a short frame (GBCS 7.2).
 pub const PRE_COMMAND_LEN_MAX: u64 = 128 * 1024;
+
+/// How deep the folders of a policy may lie. Ours have one level, `anchors/` and `procedure/`.
+const POLICY_DEPTH_MAX: usize = 4;
+/// Files in a policy, so that a wrong directory is noticed before all of it is read. No official reference.
+const POLICY_FILES_MAX: usize = 1_000;
 
 /// Why an argument or a file is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +66,16 @@ pub enum InputError {
         /// Which.
         path: PathBuf,
     },
+    /// It is not the directory of a policy.
+    #[error(
+        "{}: expected a file, at most {POLICY_DEPTH_MAX} folders deep and among the first {POLICY_FILES_MAX}, found something else; \
+         is it the directory of a policy?",
+        path.display()
+    )]
+    NotPolicy {
+        /// What was found.
+        path: PathBuf,
+    },
     /// There would be something to overwrite.
     #[error("{}: exists with other contents and is not overwritten. Choose another --out", path.display())]
     Exists {
@@ -101,6 +118,31 @@ pub fn directory(path: &Path, limit: u64) -> Result<Vec<(PathBuf, Vec<u8>)>, Inp
     }
     paths.sort();
     paths.into_iter().map(|path| file(&path, limit).map(|octets| (path, octets))).collect()
+}
+
+/// Every file of a policy's directory, by its path from there with `/` between.
+pub fn policy(folder: &Path) -> Result<Files, InputError> {
+    let mut files = Files::new();
+    collect(folder, "", POLICY_DEPTH_MAX, &mut files)?;
+    Ok(files)
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), InputError> {
+    let unreadable = |source| InputError::Unreadable { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path();
+        let name = entry.file_name().into_string().map_err(|_| InputError::NotText { path: path.clone() })?;
+        let kind = entry.file_type().map_err(unreadable)?;
+        if kind.is_dir() && depth > 0 {
+            collect(&path, &format!("{prefix}{name}/"), depth - 1, files)?;
+        } else if kind.is_file() && files.len() < POLICY_FILES_MAX {
+            files.insert(format!("{prefix}{name}"), file(&path, FILE_LEN_MAX as u64)?);
+        } else {
+            return Err(InputError::NotPolicy { path });
+        }
+    }
+    Ok(())
 }
 
 /// `all`, or a file with a Device a line: `00DB1234567890A0`, or a line of a determination's device list.

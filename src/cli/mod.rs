@@ -21,7 +21,6 @@ pub mod policy;
 pub mod print;
 pub mod recovery;
 pub mod release;
-pub mod signer;
 pub mod status;
 
 use std::io;
@@ -36,9 +35,6 @@ pub use crate::api::failure::Exit;
 use crate::api::routes::Verb;
 use input::InputError;
 use print::{Output, Printer};
-
-/// The environment variable that says where the daemon listens.
-pub const SOCKET_VARIABLE: &str = "SMKID_SOCKET";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -166,7 +162,7 @@ pub fn main() -> ExitCode {
     let Arguments { common, command } = Arguments::parse();
     let socket = common
         .socket
-        .or_else(|| std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
+        .or_else(|| std::env::var_os(client::SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
         .unwrap_or_else(|| client::SOCKET.into());
     let context = Context { client: Client::new(&socket), print: Printer::new(common.output) };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

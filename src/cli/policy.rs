@@ -1,17 +1,12 @@
 //! Shell: `smkictl policy`, as far as it needs the daemon.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::document::Delivery;
-use super::input::{self, InputError};
-use super::{CliError, Context, Exit, member};
+use super::{CliError, Context, Exit, input, member};
 use crate::api::wire::{self, Base64};
-
-/// How deep the folders of a policy may lie: `keys-policy/procedure/` is one.
-const DEPTH_MAX: usize = 4;
 
 /// Show the policy in force, deliver another one.
 #[derive(Subcommand, Debug)]
@@ -59,29 +54,9 @@ impl Policy {
                 Ok(Exit::Done)
             }
             Self::Adopt(Adopt { delivery, policy }) => {
-                let mut files = BTreeMap::new();
-                collect(&policy, "", DEPTH_MAX, &mut files)?;
+                let files = input::policy(&policy)?.into_iter().map(|(path, octets)| (path, Base64(octets))).collect();
                 delivery.send(context, None, Some(files)).await
             }
         }
     }
-}
-
-/// Every regular file below `folder`, by its path from there with `/` between.
-fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut BTreeMap<String, Base64>) -> Result<(), InputError> {
-    let unreadable = |source| InputError::Unreadable { path: folder.to_owned(), source };
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let path = entry.path();
-        let name = entry.file_name().into_string().map_err(|_| InputError::NotText { path: path.clone() })?;
-        let kind = entry.file_type().map_err(unreadable)?;
-        if kind.is_dir() && depth > 0 {
-            collect(&path, &format!("{prefix}{name}/"), depth - 1, files)?;
-        } else if kind.is_file() {
-            files.insert(format!("{prefix}{name}"), Base64(input::file(&path, input::DOCUMENT_LEN_MAX)?));
-        } else {
-            return Err(InputError::Empty { path, expected: "a file, or a folder that is not deeper than a policy's" });
-        }
-    }
-    Ok(())
 }

@@ -6,7 +6,6 @@ use zeroize::Zeroizing;
 
 use super::lab::{LabError, random};
 use super::people::Credential;
-use crate::cli::signer::{PemSigner, PersonSigner, SignerError};
 use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::determination::cms::{self, CmsError};
 use crate::domain::determination::devices::{DeviceFaults, DeviceListReader, LineTree};
@@ -22,6 +21,7 @@ use crate::domain::ledger::note::{Note, NoteError};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, PersonId, Purpose, TemplateName};
 use crate::domain::policy::{Consider, Policy};
 use crate::domain::time::{Timestamp, Window};
+use crate::hsm::signer::{PemSigner, PersonSigner, SignerError};
 
 /// Why a document could not be made or signed.
 #[derive(Debug, thiserror::Error)]

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use crate::api::client::SOCKET_VARIABLE;
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{ServiceState, Status};
-use crate::cli::SOCKET_VARIABLE;
 
 /// How long a start may take: the fold is rebuilt, and two tokens are logged in to.
 const START_MAX: Duration = Duration::from_secs(120);

@@ -9,6 +9,8 @@
 //!     └── kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
 //! ```
 //!
+//! The keys of people, with which they sign documents, are reached here too ([`signer`], [`person`]).
+//!
 //! Nothing here decides whether something *should* be signed; that was decided and recorded before. What is kept here is that
 //! nothing *else* is signed: whole octets of a kind that suits the key, under a fence and a last moment that are read again
 //! before each C_Sign.
@@ -19,6 +21,7 @@ mod keeper;
 pub mod kinds;
 mod pkcs11;
 pub mod protocol;
+pub mod signer;
 pub mod verify;
 pub mod worker;
 

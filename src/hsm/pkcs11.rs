@@ -16,7 +16,6 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::AuthPin;
-use ring::digest;
 use secrecy::SecretString;
 
 use super::errors::{Certainty, Class, Fault, HsmError};
@@ -117,9 +116,11 @@ impl LoggedIn {
         let point = self.public_point(label, public)?;
         let found = point.to_spki();
         match spki {
-            Some(known) if *known != found => {
-                Err(HsmError::KeyDiffers { label: label.clone(), expected: sha256(known), found: sha256(&found) })
-            }
+            Some(known) if *known != found => Err(HsmError::KeyDiffers {
+                label: label.clone(),
+                expected: Digest::of(known),
+                found: Digest::of(&found),
+            }),
             Some(_) | None => {
                 Ok((KeyReport { label: label.clone(), id: *id, use_: *use_, spki: found }, KeyHandle(private)))
             }
@@ -411,10 +412,6 @@ fn data_template(label: &str) -> [Attribute; 4] {
         Attribute::Application(APPLICATION.into()),
         Attribute::Label(label.into()),
     ]
-}
-
-fn sha256(octets: &[u8]) -> Digest {
-    Digest::try_from(digest::digest(&digest::SHA256, octets).as_ref()).expect("SHA-256 gives 32 octets")
 }
 
 /// The OID 1.2.840.10045.3.1.7 in DER: `CKA_EC_PARAMS` of P-256 as named curve.

@@ -5,10 +5,11 @@ mod make;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
@@ -43,14 +44,17 @@ pub const ACTIVATION_MS_MAX: i64 = 12 * 3_600_000;
 /// Pieces of an answer that may wait for a slow reader.
 const PIECES_MAX: usize = 2;
 
+/// Reads through much of the ledger that go on at a time: more would take the processor from the signing.
+const SCANS_MAX: usize = 2;
+
 /// Octets of a streamed answer that go out together.
 const PIECE_LEN: usize = 256 * 1024;
 
 /// Signatures that are read at a time.
 const SIGNATURES_READ_MAX: usize = 1_000;
 
-/// Signatures that come with one document: a PMA has some dozen members.
-const SIGNATURES_MAX: usize = 64;
+/// Signatures that come with one document: a PMA has some dozen members, and each is verified while others wait.
+const SIGNATURES_MAX: usize = 32;
 
 /// The engine of the daemon.
 pub struct Daemon {
@@ -62,6 +66,8 @@ pub struct Daemon {
     reader: Arc<Mutex<Box<dyn Reader + Send>>>,
     /// Where further readers come from, for long answers.
     state: std::path::PathBuf,
+    /// Turns at going through much of the ledger.
+    scans: Arc<Semaphore>,
     /// Commands of a chunk.
     chunk: usize,
     /// Why nothing more can be recorded.
@@ -69,6 +75,8 @@ pub struct Daemon {
     stopping: watch::Sender<bool>,
     jobs: Mutex<JoinSet<()>>,
     running: Arc<Mutex<BTreeSet<RequestId>>>,
+    /// How many runs have come to their end.
+    runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
     not_ready: watch::Receiver<Option<String>>,
 }
@@ -159,6 +167,22 @@ impl Daemon {
         Ok(looked.await.map_err(|error| Failure::Internal { what: error.to_string() })??)
     }
 
+    /// A read that goes through much of the ledger, with a reader of its own: short reads do not wait behind it.
+    async fn scan<R: Send + 'static>(
+        &self,
+        scan: impl FnOnce(&dyn Reader) -> Result<R, StoreError> + Send + 'static,
+    ) -> Answer<R> {
+        let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
+        let turn = Arc::clone(&self.scans).acquire_owned().await.map_err(|error| failed(&error))?;
+        let state = self.state.clone();
+        let scanned = tokio::task::spawn_blocking(move || {
+            let found = scan(&crate::store::sqlite::SqliteReader::open(&state)?);
+            drop(turn);
+            found
+        });
+        Ok(scanned.await.map_err(|error| failed(&error))??)
+    }
+
     /// A long answer, piece by piece, from a reader of its own.
     fn stream(
         &self,
@@ -200,13 +224,14 @@ impl Daemon {
         })?;
         let (news, heard) = mpsc::channel(PIECES_MAX);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
-        let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
+        let (desk, stopping, runs_ended) = (self.desk.clone(), self.stopping.subscribe(), Arc::clone(&self.runs_ended));
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
             let run = pipeline::run(&desk, token, job, news, stopping);
             let (summary, ran) = tokio::join!(answers::lines(heard, &pieces), run);
             drop(running);
+            runs_ended.fetch_add(1, Ordering::Relaxed);
             match (ran, summary) {
                 // Without its summary an answer is cut, and so is this one, whatever lines went out.
                 (Err(closed), _) => drop(pieces.send(Err(closed.into())).await),
@@ -421,6 +446,13 @@ fn record_document(
             return refused(recorder, by, "document-record", sha256, about, reasons);
         }
     };
+    // From here on it cannot expire any more.
+    if let Some(list) = devices.filter(|_| scope.is_some())
+        && !recorder.claim_staged(list)
+    {
+        let text = format!("device list {list} waited too long and was dropped; upload it again");
+        return refused(recorder, by, "document-record", sha256, about, vec![reason("devices", text)]);
+    }
     // What ends or pauses a determination takes effect before the next C_Sign: the fence stands before it is recorded.
     if ends_something(&event, &delivered) {
         keys.fence();
@@ -434,9 +466,6 @@ fn record_document(
         for octets in fold::book::policy_blobs(&files) {
             recorder.queue_blob(octets);
         }
-    }
-    if let Some(list) = devices.filter(|_| scope.is_some()) {
-        recorder.queue_staged(list);
     }
     let kind = event.kind().to_owned();
     let entry = recorder.queue(by, event)?;
@@ -762,7 +791,9 @@ impl Engine for Daemon {
                 None => Err(Failure::NotFound { what: format!("key {key}") }),
             })
         });
-        changed.await
+        let changed = changed.await?;
+        make::keep_head(&self.desk, &self.keys).await;
+        Ok(changed)
     }
 
     async fn key_lock(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
@@ -788,6 +819,7 @@ impl Engine for Daemon {
         if let Some(token) = token {
             let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
         }
+        make::keep_head(&self.desk, &self.keys).await;
         Ok(changed)
     }
 
@@ -803,7 +835,7 @@ impl Engine for Daemon {
 
     async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
-        let found = self.look(move |reader| answers::request(reader, request, running)).await?;
+        let found = self.scan(move |reader| answers::request(reader, request, running)).await?;
         found.ok_or_else(|| Failure::NotFound { what: format!("request {request}") })
     }
 
@@ -846,7 +878,9 @@ impl Engine for Daemon {
             wire::SettleAction::Leave => {
                 let actor = caller.actor();
                 let told = self.change(move |recorder| {
-                    pipeline::leave(recorder, actor, determination, devices.as_deref(), &reason).map(Ok)
+                    let left = pipeline::leave(recorder, actor, determination, devices.as_deref(), &reason)?;
+                    let unknown = || Failure::NotFound { what: format!("determination {determination}") };
+                    Ok(left.ok_or_else(unknown))
                 });
                 let told = told.await?;
                 let (news, heard) = mpsc::channel(1);
@@ -927,7 +961,7 @@ impl Engine for Daemon {
     }
 
     async fn ledger_entries(&self, _caller: &Caller, of: wire::EntriesOf) -> Result<wire::Entries, Failure> {
-        self.look(move |reader| answers::entries(reader, &of)).await
+        self.scan(move |reader| answers::entries(reader, &of)).await
     }
 
     async fn ledger_proof(&self, _caller: &Caller, index: u64) -> Result<String, Failure> {
@@ -944,7 +978,7 @@ impl Engine for Daemon {
     }
 
     async fn ledger_blobs(&self, _caller: &Caller) -> Result<wire::Blobs, Failure> {
-        self.look(answers::blobs).await
+        self.scan(answers::blobs).await
     }
 
     async fn ledger_blob(&self, _caller: &Caller, sha256: Digest) -> Result<Octets, Failure> {

@@ -12,7 +12,7 @@ use super::{
     StoredCheckpoint, StoredLeaf,
 };
 use crate::domain::fold::RequestFacts;
-use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_hash, sha256};
+use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
@@ -280,7 +280,7 @@ impl Store for MemoryStore {
             });
         }
         for octets in blobs {
-            stored_blobs.insert(sha256(octets), (*octets).into());
+            stored_blobs.insert(Digest::of(octets), (*octets).into());
         }
         for digest in staged {
             if stored_blobs.contains_key(digest) {
@@ -289,7 +289,7 @@ impl Store for MemoryStore {
             let mut file = self.0.staging.open_staged(*digest)?.ok_or(StoreError::NotStaged { digest: *digest })?;
             let mut octets = Vec::new();
             file.read_to_end(&mut octets).map_err(super::StagingError::Source)?;
-            let found = sha256(&octets);
+            let found = Digest::of(&octets);
             if found != *digest {
                 return Err(StoreError::BlobCorrupt { digest: *digest, found });
             }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use derived::{Derived, LineParser, SignatureRow};
 pub use files::Lock;
-pub use staging::{Staging, StagingError, StagingLimits, Upload};
+pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};

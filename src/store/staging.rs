@@ -13,6 +13,9 @@ use ring::digest::{Context, SHA256};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
+/// What an upload costs its account besides its octets: a file takes a block on the disk, and an inode, however short it is.
+pub const UPLOAD_COST: u64 = 4_096;
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StagingLimits {
@@ -70,9 +73,13 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> St
 
 #[derive(Debug)]
 struct Staged {
+    /// What is charged for it in octets: its length and [`UPLOAD_COST`].
+    charged: u64,
     len: u64,
     account: Box<str>,
     at: Timestamp,
+    /// An entry is about to adopt it, so it does not expire.
+    claimed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -142,13 +149,17 @@ impl Staging {
     pub fn begin(self: &Arc<Self>, account: &str, at: Timestamp, len_max: u64) -> Result<Upload, StagingError> {
         let number = {
             let mut waiting = self.waiting();
+            waiting.charge(account, UPLOAD_COST, &self.limits)?;
             waiting.uploads += 1;
             waiting.uploads
         };
         let path = self.directory.join(format!("upload-{number}"));
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed("create", &path))?;
-        let staged = Staged { len: 0, account: account.into(), at };
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = opened.map_err(|error| {
+            self.waiting().refund(account, UPLOAD_COST);
+            failed("create", &path)(error)
+        })?;
+        let staged = Staged { charged: UPLOAD_COST, len: 0, account: account.into(), at, claimed: false };
         Ok(Upload {
             staging: Arc::clone(self),
             file,
@@ -202,18 +213,37 @@ impl Staging {
 
     /// Drops the uploads that were begun before this moment. Answers how many.
     pub fn expire(&self, before: Timestamp) -> usize {
+        let is_late = |staged: &Staged| staged.at < before && !staged.claimed;
         let late: Vec<Digest> =
-            self.waiting().blobs.iter().filter(|(_, staged)| staged.at < before).map(|(digest, _)| *digest).collect();
-        self.forget(&late);
+            self.waiting().blobs.iter().filter(|(_, staged)| is_late(staged)).map(|(digest, _)| *digest).collect();
+        self.drop_all(&late, is_late);
         late.len()
     }
 
-    /// Drops these uploads, because an entry adopted them or their time is over.
+    /// Keeps an upload from expiring, because an entry is about to adopt it; false if it does not wait (any more).
+    #[must_use]
+    pub fn claim(&self, digest: Digest) -> bool {
+        match self.waiting().blobs.get_mut(&digest) {
+            Some(staged) => {
+                staged.claimed = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Drops these uploads, because an entry adopted them.
     pub(super) fn forget(&self, digests: &[Digest]) {
+        self.drop_all(digests, |_| true);
+    }
+
+    fn drop_all(&self, digests: &[Digest], is_meant: impl Fn(&Staged) -> bool) {
         let mut waiting = self.waiting();
         for digest in digests {
-            if let Some(staged) = waiting.blobs.remove(digest) {
-                waiting.refund(&staged.account, staged.len);
+            if waiting.blobs.get(digest).is_some_and(&is_meant)
+                && let Some(staged) = waiting.blobs.remove(digest)
+            {
+                waiting.refund(&staged.account, staged.charged);
                 // A file that cannot be removed is removed at the next start; nothing refers to it.
                 let _ = std::fs::remove_file(self.path(*digest));
             }
@@ -242,6 +272,7 @@ impl Upload {
         }
         self.staging.waiting().charge(&staged.account, len, &self.staging.limits)?;
         staged.len += len;
+        staged.charged += len;
         self.context.update(piece);
         self.file.write_all(piece).map_err(failed("write", &self.path))
     }
@@ -253,11 +284,12 @@ impl Upload {
         let target = self.staging.path(digest);
         let mut waiting = self.staging.waiting();
         std::fs::rename(&self.path, &target).map_err(failed("name the upload", &target))?;
-        let staged = self.staged.take().expect("taken here only");
+        let mut staged = self.staged.take().expect("taken here only");
         let len = staged.len;
         // The same octets once more: the later upload is the one that counts, for its time and its account.
+        staged.claimed = waiting.blobs.get(&digest).is_some_and(|before| before.claimed);
         if let Some(before) = waiting.blobs.insert(digest, staged) {
-            waiting.refund(&before.account, before.len);
+            waiting.refund(&before.account, before.charged);
         }
         Ok((digest, len))
     }
@@ -266,7 +298,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(staged) = self.staged.take() {
-            self.staging.waiting().refund(&staged.account, staged.len);
+            self.staging.waiting().refund(&staged.account, staged.charged);
             let _ = std::fs::remove_file(&self.path);
         }
     }

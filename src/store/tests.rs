@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
-use crate::domain::ledger::merkle::{self, leaf_hash, sha256, verify_consistency, verify_inclusion};
+use crate::domain::ledger::merkle::{self, leaf_hash, verify_consistency, verify_inclusion};
 use crate::domain::time::Timestamp;
 
-pub(super) const LIMITS: StagingLimits = StagingLimits { account_len_max: 2_000_000, total_len_max: 3_000_000 };
+/// Room for the octets that the tests name, and for the cost of one upload each.
+pub(super) const LIMITS: StagingLimits =
+    StagingLimits { account_len_max: 2_000_000 + UPLOAD_COST, total_len_max: 3_000_000 + 2 * UPLOAD_COST };
 
 /// Runs a test against each store, empty.
 fn each(test: impl Fn(&mut dyn Store)) {
@@ -70,7 +72,7 @@ pub(super) fn list(devices: impl IntoIterator<Item = u64>) -> Vec<u8> {
 }
 
 pub(super) fn request(last_batch: u64) -> RequestFacts {
-    RequestFacts { asked: sha256(b"request"), first_batch: 4, last_batch }
+    RequestFacts { asked: Digest::of(b"request"), first_batch: 4, last_batch }
 }
 
 fn read(reader: &dyn Reader, digest: Digest) -> std::io::Result<Vec<u8>> {
@@ -85,7 +87,7 @@ fn at(ms: i64) -> Timestamp {
 
 fn stage(store: &dyn Store, account: &str, octets: &[u8]) -> Result<Digest, StagingError> {
     store.staging().stage(account, at(1000), u64::MAX, &mut &octets[..]).map(|(digest, len)| {
-        assert_eq!((digest, len), (sha256(octets), octets.len() as u64));
+        assert_eq!((digest, len), (Digest::of(octets), octets.len() as u64));
         digest
     })
 }
@@ -179,7 +181,7 @@ fn a_ledger_that_has_moved_on_takes_nothing() {
             let result = store.append_at(expected, &Batch { leaves: &leaves, blobs: &[b"blob"], ..Batch::default() });
             assert!(matches!(result, Err(StoreError::SizeMoved { expected: e, found: 3 }) if e == expected));
             assert_eq!(store.head().unwrap().size, 3);
-            assert_eq!(store.blob_len(sha256(b"blob")).unwrap(), None);
+            assert_eq!(store.blob_len(Digest::of(b"blob")).unwrap(), None);
         }
         assert!(matches!(store.append_at(3, &Batch::default()), Err(StoreError::NoLeaves)));
     });
@@ -202,7 +204,7 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
         .unwrap();
         let before = store.head().unwrap();
         let determination = DeterminationId([1; 16]);
-        let import = |octets: &[u8]| Derived::List { determination, blob: sha256(octets), parse };
+        let import = |octets: &[u8]| Derived::List { determination, blob: Digest::of(octets), parse };
         let intended = row(3, IntentState::Open);
         let first = Derived::Device { key: &key(), device: device(1), row: &intended };
         let mut refused = |last: Derived<'_>, staged: &[Digest], expected: &str| {
@@ -218,16 +220,16 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
             "recorded signature already",
         );
         let other =
-            |octets: &[u8]| Derived::List { determination: DeterminationId([2; 16]), blob: sha256(octets), parse };
+            |octets: &[u8]| Derived::List { determination: DeterminationId([2; 16]), blob: Digest::of(octets), parse };
         refused(other(&bad), &[uploaded], "line 1: EUI-64");
         refused(other(&twice), &[uploaded], "line 3: Device 0000000000000002 stands there twice");
         refused(other(&unended), &[uploaded], "line 1: expected UTF-8");
         refused(other(b"nowhere"), &[uploaded], "not in the store");
-        refused(Derived::Released { from: 2, until: 3 }, &[uploaded, sha256(b"never")], "not staged");
+        refused(Derived::Released { from: 2, until: 3 }, &[uploaded, Digest::of(b"never")], "not staged");
 
         assert_eq!(store.head().unwrap(), before);
         assert_eq!(store.check_tree().unwrap(), before);
-        assert_eq!(store.blob_len(sha256(b"small")).unwrap(), None);
+        assert_eq!(store.blob_len(Digest::of(b"small")).unwrap(), None);
         assert_eq!(store.blob_len(uploaded).unwrap(), None);
         assert_eq!(store.staging().len(uploaded), Some(8));
         assert_eq!(store.device(&key(), device(1)).unwrap(), None);
@@ -250,7 +252,7 @@ fn a_reader_on_another_thread_sees_what_is_appended_after_it_was_opened() {
                 .spawn(move || {
                     assert_eq!(reader.head().unwrap(), head);
                     assert_eq!(reader.check_tree().unwrap(), head);
-                    assert_eq!(read(&*reader, sha256(b"blob")).unwrap(), b"blob");
+                    assert_eq!(read(&*reader, Digest::of(b"blob")).unwrap(), b"blob");
                 })
                 .join()
                 .unwrap();
@@ -302,23 +304,51 @@ fn blobs_of_any_length_come_out_as_they_went_in() {
 fn a_quota_counts_what_waits_of_an_account_and_a_budget_what_waits_of_all() {
     each(|store| {
         let octets = |len: u64, fill: u8| vec![fill; usize::try_from(len).unwrap()];
-        let first = stage(store, "a", &octets(LIMITS.account_len_max, 1)).unwrap();
+        let first = stage(store, "a", &octets(2_000_000, 1)).unwrap();
         assert!(matches!(stage(store, "a", b"x"), Err(StagingError::AccountQuota { .. })));
-        let rest = LIMITS.total_len_max - LIMITS.account_len_max;
+        let rest = 1_000_000;
         assert!(matches!(stage(store, "b", &octets(rest + 1, 2)), Err(StagingError::Budget { .. })));
         stage(store, "b", &octets(rest, 2)).unwrap();
         assert!(matches!(stage(store, "c", b"x"), Err(StagingError::Budget { .. })));
         append(store, 1, &[], &[first], &[]).unwrap();
-        stage(store, "a", &octets(LIMITS.account_len_max, 3)).unwrap();
+        stage(store, "a", &octets(2_000_000, 3)).unwrap();
         assert_eq!(store.staging().expire(at(1000)), 0);
         assert_eq!(store.staging().expire(at(1001)), 2);
         assert!(store.staging().is_empty());
         // Once more by another account: it is then that account's.
-        stage(store, "a", &octets(LIMITS.account_len_max, 4)).unwrap();
+        stage(store, "a", &octets(2_000_000, 4)).unwrap();
         store.staging().expire(at(1001));
         stage(store, "a", b"same").unwrap();
         stage(store, "b", b"same").unwrap();
-        stage(store, "a", &octets(LIMITS.account_len_max, 5)).unwrap();
+        stage(store, "a", &octets(2_000_000, 5)).unwrap();
+    });
+}
+
+#[test]
+fn many_small_uploads_use_up_a_quota_too_and_dropping_them_gives_all_of_it_back() {
+    each(|store| {
+        let most = LIMITS.account_len_max / (UPLOAD_COST + 8);
+        for n in 0..most {
+            stage(store, "a", &n.to_be_bytes()).unwrap();
+        }
+        assert!(matches!(stage(store, "a", &most.to_be_bytes()), Err(StagingError::AccountQuota { .. })));
+        store.staging().expire(at(1001));
+        stage(store, "a", &vec![0; 2_000_000]).unwrap();
+    });
+}
+
+#[test]
+fn an_upload_that_an_entry_is_about_to_adopt_does_not_expire() {
+    each(|store| {
+        let (meant, other) = (stage(store, "a", b"meant").unwrap(), stage(store, "a", b"other").unwrap());
+        assert!(store.staging().claim(meant));
+        // Once more by somebody: it is still meant.
+        stage(store, "b", b"meant").unwrap();
+        assert_eq!(store.staging().expire(at(1001)), 1);
+        assert!(!store.staging().claim(other));
+        append(store, 1, &[], &[meant], &[]).unwrap();
+        assert_eq!(read(store, meant).unwrap(), b"meant");
+        assert!(!store.staging().claim(meant), "it is in the store now, and waits no longer");
     });
 }
 
@@ -333,8 +363,8 @@ fn an_upload_too_long_or_broken_off_leaves_nothing() {
         assert!(stage(store, "b", b"x").is_err());
         drop(upload);
         stage(store, "b", &vec![0; 2_000_000]).unwrap();
-        assert_eq!(staging.len(sha256(b"12345")), Some(5));
-        assert_eq!(staging.len(sha256(b"123456")), None);
+        assert_eq!(staging.len(Digest::of(b"12345")), Some(5));
+        assert_eq!(staging.len(Digest::of(b"123456")), None);
     });
 }
 
@@ -426,8 +456,11 @@ fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
     let (intended, signed) = (row(2, IntentState::Open), row(2, IntentState::Signed));
     let (open, done) = (request(4), request(9));
     let (key, id) = (key(), RequestId([6; 16]));
-    let list =
-        |n: u8, octets: &[u8]| Derived::List { determination: DeterminationId([n; 16]), blob: sha256(octets), parse };
+    let list = |n: u8, octets: &[u8]| Derived::List {
+        determination: DeterminationId([n; 16]),
+        blob: Digest::of(octets),
+        parse,
+    };
     then(&[
         list(9, &blobs[0]),
         list(1, &blobs[1]),

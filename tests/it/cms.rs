@@ -1,11 +1,12 @@
 //! Detached CMS signatures against openssl, both ways, and against everything that must be refused.
 
 use secrecy::SecretString;
-use smkid::cli::signer::{PemSigner, PersonSigner, SignerError};
 use smkid::domain::certificates::person::{PersonFault, check_person_certificate};
-use smkid::domain::certificates::{Certificate, pem, sha256};
+use smkid::domain::certificates::{Certificate, pem};
 use smkid::domain::determination::cms::{CmsError, Ess, P7S_LEN_MAX, SignerFault, assemble, signed_attributes, verify};
+use smkid::domain::names::Digest;
 use smkid::domain::time::Timestamp;
+use smkid::hsm::signer::{PemSigner, PersonSigner, SignerError};
 use zeroize::Zeroizing;
 
 use crate::lab::Scratch;
@@ -57,7 +58,7 @@ impl People {
     /// Anna's signature as we write it.
     fn ours(&self) -> Vec<u8> {
         let signer = self.signer("anna");
-        let attributes = signed_attributes(&sha256(DOCUMENT), signer.certificate(), now()).unwrap();
+        let attributes = signed_attributes(&Digest::of(DOCUMENT), signer.certificate(), now()).unwrap();
         assemble(&attributes, &signer.sign(&attributes).unwrap(), signer.certificate(), &[]).unwrap()
     }
 }
@@ -90,7 +91,7 @@ fn what_openssl_signs_is_accepted_with_and_without_capabilities_and_by_key_ident
         assert_eq!(verified.signers.len(), 1, "{options}");
         let signer = &verified.signers[0];
         assert_eq!(signer.certificate, anna, "{options}");
-        assert_eq!(signer.spki_sha256(), sha256(anna.spki()));
+        assert_eq!(signer.spki_sha256(), Digest::of(anna.spki()));
         assert!(signer.claimed_signing_time.is_some());
         let anchors = [people.certificate("bert"), people.certificate("ca")];
         let named = check_person_certificate(&signer.certificate, &verified.certificates, &anchors, now()).unwrap();
@@ -169,7 +170,7 @@ fn a_missing_signing_certificate_can_be_waived_and_a_wrong_one_cannot() {
 
     // Attributes that name bert's certificate, properly signed by anna.
     let signer = people.signer("anna");
-    let attributes = signed_attributes(&sha256(DOCUMENT), &people.certificate("bert"), now()).unwrap();
+    let attributes = signed_attributes(&Digest::of(DOCUMENT), &people.certificate("bert"), now()).unwrap();
     let p7s = assemble(&attributes, &signer.sign(&attributes).unwrap(), signer.certificate(), &[]).unwrap();
     for ess in [Ess::Required, Ess::Waived] {
         let said = verify(&p7s, DOCUMENT, ess).unwrap_err().to_string();
@@ -186,9 +187,9 @@ fn another_document_and_other_attributes_are_refused() {
     }
     // The digest inside swapped for that of another document: the attributes are no longer those that were signed.
     let other = b"{\"decision\":\"not-execute\"}\n";
-    let place = p7s.windows(32).position(|window| window == sha256(DOCUMENT).octets()).unwrap();
+    let place = p7s.windows(32).position(|window| window == Digest::of(DOCUMENT).octets()).unwrap();
     let mut swapped = p7s.clone();
-    swapped[place..place + 32].copy_from_slice(sha256(other).octets());
+    swapped[place..place + 32].copy_from_slice(Digest::of(other).octets());
     assert!(matches!(signer_fault(&swapped, other), SignerFault::Forged { .. }));
 }
 
@@ -373,7 +374,7 @@ fn people_made_by_rcgen_sign_and_are_vouched_for_like_any_other() {
 
     let text = Zeroizing::new(key.serialize_pem());
     let signer = PemSigner::from_pem(&text, anna.clone(), || panic!("no passphrase is needed")).unwrap();
-    let attributes = signed_attributes(&sha256(DOCUMENT), &anna, now()).unwrap();
+    let attributes = signed_attributes(&Digest::of(DOCUMENT), &anna, now()).unwrap();
     let p7s = assemble(&attributes, &signer.sign(&attributes).unwrap(), &anna, &[]).unwrap();
     let verified = verify(&p7s, DOCUMENT, Ess::Required).unwrap();
     let anchors = pem::certificates(&ca.pem()).unwrap();

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use smkid::domain::ledger::merkle::{Leaf, sha256};
+use smkid::domain::ledger::merkle::Leaf;
+use smkid::domain::names::Digest;
 use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
 use smkid::domain::policy::facts::{DeviceFacts, IntentState};
 use smkid::store::sqlite::SqliteStore;
@@ -93,8 +94,8 @@ fn what_was_acknowledged_survives_sigkill_and_nothing_half_does() {
         let head = store.check_tree().unwrap();
         assert!(head.size >= acknowledged, "{} of {acknowledged} entries", head.size);
         assert!(head.size.is_multiple_of(BATCH_LEN), "{} entries: half a batch", head.size);
-        assert_eq!(store.blob_len(sha256(&(head.size - BATCH_LEN).to_be_bytes())).unwrap(), Some(8));
-        assert_eq!(store.blob_len(sha256(&head.size.to_be_bytes())).unwrap(), None);
+        assert_eq!(store.blob_len(Digest::of(&(head.size - BATCH_LEN).to_be_bytes())).unwrap(), Some(8));
+        assert_eq!(store.blob_len(Digest::of(&head.size.to_be_bytes())).unwrap(), None);
         assert_eq!(store.device(&key(), device(head.size - 1)).unwrap(), Some(row(head.size - 1)));
         let (reader, key) = (store.reader().unwrap(), key());
         let mut rebuild = store.rebuild().unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::{CeremonyError, Tokens};
-use crate::cli::input::{self, InputError};
+use crate::cli::input;
 use crate::domain::ledger::entry::{Actor, Channel, Role};
 use crate::domain::names::{KeyUse, Purpose, TokenName};
 use crate::domain::policy::{Files, Policy};
@@ -19,9 +19,6 @@ use crate::recorder::{Moment, ReadClock};
 use crate::service::clock::Clock;
 use crate::service::configuration::{self, Configuration};
 use crate::service::start::{self, StartFault};
-
-/// How deep the folders of a policy may lie: `keys-policy/procedure/` is one.
-const DEPTH_MAX: usize = 4;
 
 /// What every step but `adoption` has at hand.
 pub struct Room {
@@ -118,29 +115,9 @@ fn ask(token: &TokenName) -> Result<SecretString, CeremonyError> {
 
 /// The policy in a folder, and its files.
 pub fn read_policy(folder: &Path) -> Result<(Policy, Files), CeremonyError> {
-    let mut files = Files::new();
-    collect(folder, "", DEPTH_MAX, &mut files)?;
+    let files = input::policy(folder)?;
     let policy = Policy::parse(&files).map_err(|faults| CeremonyError::Policy { folder: folder.to_owned(), faults })?;
     Ok((policy, files))
-}
-
-/// Every regular file below `folder`, by its path from there with `/` between.
-fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), InputError> {
-    let unreadable = |source| InputError::Unreadable { path: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let path = entry.path();
-        let name = entry.file_name().into_string().map_err(|_| InputError::NotText { path: path.clone() })?;
-        let kind = entry.file_type().map_err(unreadable)?;
-        if kind.is_dir() && depth > 0 {
-            collect(&path, &format!("{prefix}{name}/"), depth - 1, files)?;
-        } else if kind.is_file() {
-            files.insert(format!("{prefix}{name}"), input::file(&path, input::DOCUMENT_LEN_MAX)?);
-        } else {
-            return Err(InputError::Empty { path, expected: "a file, or a folder that is not deeper than a policy's" });
-        }
-    }
-    Ok(())
 }
 
 /// Whoever conducts the ceremony, by the account that this program runs under.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use ring::digest::{SHA256, digest};
 use x509_parser::der_parser::asn1_rs::{Any, Tag};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, parse_x509_pem};
@@ -10,7 +9,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
 use crate::domain::gbcs::RemotePartyRole;
-use crate::domain::names::{Digest, Eui64};
+use crate::domain::names::Eui64;
 use crate::domain::time::Timestamp;
 
 const COMMON_NAME: &str = "2.5.4.3";
@@ -49,11 +48,6 @@ pub(super) struct Certificate {
     /// RFC 3339.
     pub not_after: String,
     point: Vec<u8>,
-}
-
-/// SHA-256 of a certificate's octets.
-pub(super) fn sha256(octets: &[u8]) -> Digest {
-    Digest::try_from(digest(&SHA256, octets).as_ref()).expect("SHA-256 is 32 octets")
 }
 
 impl Certificate {

@@ -6,12 +6,13 @@
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
-use super::certificate::{Certificate, sha256};
+use super::certificate::Certificate;
 use super::{Shown, Verification};
 use crate::domain::gbcs::{
     AlertPayload, Authentication, CommandPayload, CpvChecks, ExecutionOutcome, Payload, RemotePartyRole,
     ReplacementOutcome, ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse, TrustAnchorCell, Update,
 };
+use crate::domain::names::Digest;
 
 pub(super) fn render(shown: &Shown<'_>) -> Value {
     let frame = &shown.message.frame;
@@ -107,12 +108,12 @@ fn command(payload: &CommandPayload<'_>) -> Value {
         "replacements": replacements.iter().map(|replacement| {
             with_names(replacement.certificate, json!({
                 "cell": cell(replacement.cell),
-                "certSha256": sha256(replacement.certificate),
+                "certSha256": Digest::of(replacement.certificate),
                 "certLength": replacement.certificate.len(),
             }))
         }).collect::<Vec<_>>(),
         "pathCertificates": path_certificates.iter().map(|certificate| {
-            with_names(certificate, json!({ "length": certificate.len(), "sha256": sha256(certificate) }))
+            with_names(certificate, json!({ "length": certificate.len(), "sha256": Digest::of(certificate) }))
         }).collect::<Vec<_>>(),
     }));
     let mut insert = |name: &str, value: Value| fields.insert(name.to_owned(), value);
@@ -166,7 +167,7 @@ fn certificates(update: &Update<'_>) -> Value {
     replacements
         .chain(path)
         .map(|(octets, target)| {
-            let mut fields = object(json!({ "sha256": sha256(octets), "length": octets.len() }));
+            let mut fields = object(json!({ "sha256": Digest::of(octets), "length": octets.len() }));
             if let Some(target) = target {
                 fields.insert("cell".to_owned(), cell(target));
             }

@@ -4,13 +4,14 @@ use std::fmt::Write;
 
 use ring::digest::{SHA256, digest};
 
-use super::certificate::{Certificate, sha256};
+use super::certificate::Certificate;
 use super::{Shown, Verification};
 use crate::domain::gbcs::{
     AlertPayload, Authentication, CommandPayload, CpvChecks, Cra, CredentialsReplacementMode, ExecutionOutcome, Frame,
     Payload, RemotePartyRole, ReplacementOutcome, ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse,
     StatusCode, Update,
 };
+use crate::domain::names::Digest;
 
 /// A line; writing to a `String` cannot fail.
 macro_rules! line {
@@ -141,7 +142,7 @@ fn certificate(out: &mut String, octets: &[u8]) {
         Ok(certificate) => describe(out, &certificate),
         Err(error) => line!(out, "     CANNOT BE READ: {error}"),
     }
-    line!(out, "     SHA-256      {} ({} octets)", sha256(octets), octets.len());
+    line!(out, "     SHA-256      {} ({} octets)", Digest::of(octets), octets.len());
 }
 
 fn describe(out: &mut String, certificate: &Certificate) {

@@ -1,12 +1,13 @@
 //! Shell: what the people's tools read and write. Each file has a limit, and none is overwritten.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::MemberError;
+use crate::cli::input;
 use crate::domain::certificates::{Certificate, pem};
 use crate::domain::determination::devices::{DeviceListReader, LineTree};
 use crate::domain::determination::document::{
@@ -16,9 +17,8 @@ use crate::domain::determination::document::{
 use crate::domain::gbcs::MESSAGE_LEN_MAX;
 use crate::domain::ledger::merkle::{Frontier, leaf_hash};
 use crate::domain::names::{DeviceId, Digest, TemplateName};
+use crate::domain::policy::Policy;
 use crate::domain::policy::adoption::Adoption;
-use crate::domain::policy::files::FILE_LEN_MAX;
-use crate::domain::policy::{Files, Policy};
 
 /// The longest file with certificates or a key: a chain in PEM has 4 kB; text around it is allowed.
 pub const PEM_LEN_MAX: usize = 256 * 1024;
@@ -28,10 +28,6 @@ pub const SECRET_LEN_MAX: usize = 4 * 1024;
 pub const COMMAND_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
 /// The longest description of a draft: as long as what is made of it.
 pub const DESCRIPTION_LEN_MAX: usize = DOCUMENT_LEN_MAX;
-/// How deep the folders of a policy may lie. Ours have one level, `anchors/` and `procedure/`.
-const DEPTH_MAX: usize = 4;
-/// Files in a policy, so that a wrong directory is noticed before all of it is read. No official reference.
-const POLICY_FILES_MAX: usize = 1_000;
 /// What is read of a device list at a time.
 const PIECE_LEN: usize = 64 * 1024;
 
@@ -93,38 +89,9 @@ pub fn write_new_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
-/// Every file of a policy's directory, by its path from there.
-pub fn policy_files(folder: &Path) -> Result<Files, MemberError> {
-    let mut files = Files::new();
-    collect(folder, "", DEPTH_MAX, &mut files)?;
-    Ok(files)
-}
-
-fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), MemberError> {
-    let unreadable = |source| MemberError::Read { path: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let path = entry.path();
-        let kind = entry.file_type().map_err(unreadable)?;
-        let name = entry.file_name().into_string().map_err(|_| MemberError::NotText { path: path.clone() })?;
-        if kind.is_dir() && depth > 0 {
-            collect(&path, &format!("{prefix}{name}/"), depth - 1, files)?;
-        } else if kind.is_file() && files.len() < POLICY_FILES_MAX {
-            files.insert(format!("{prefix}{name}"), read(&path, FILE_LEN_MAX)?.to_vec());
-        } else {
-            let fault = format!(
-                "expected a file, at most {DEPTH_MAX} folders deep and among the first {POLICY_FILES_MAX}, found something \
-                 else; is it the directory of a policy?"
-            );
-            return Err(MemberError::Unfit { path, fault });
-        }
-    }
-    Ok(())
-}
-
 /// A policy that can be used.
 pub fn read_policy(folder: &Path) -> Result<Policy, MemberError> {
-    Policy::parse(&policy_files(folder)?)
+    Policy::parse(&input::policy(folder)?)
         .map_err(|faults| MemberError::Policy { path: folder.to_owned(), faults: lines(&faults) })
 }
 

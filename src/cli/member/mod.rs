@@ -24,10 +24,11 @@ use secrecy::SecretString;
 
 use crate::api::failure::Exit;
 use crate::api::wire;
-use crate::cli::signer::SignerError;
+use crate::cli::input::InputError;
 use crate::cli::{CliError, Context};
 use crate::domain::determination::cms::CmsError;
 use crate::domain::time::Timestamp;
+use crate::hsm::signer::SignerError;
 use page::{Page, ascii_json, visible};
 
 /// Draft, read and sign what the SMKI PMA determines
@@ -226,6 +227,9 @@ pub enum MemberError {
         /// Why.
         source: io::Error,
     },
+    /// A policy's files, or another input, cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// A file is too long to be what it should be.
     #[error("{}: expected at most {max} octets, found more", path.display())]
     TooLong {
@@ -360,6 +364,7 @@ impl MemberError {
             Self::Devices { .. } | Self::NotConfirmed { .. } | Self::Signature(_) => Exit::Unverified,
             Self::Policy { .. } | Self::NotCounted(_) | Self::Undecodable { .. } => Exit::Refused,
             Self::Read { .. }
+            | Self::Input(_)
             | Self::TooLong { .. }
             | Self::NotText { .. }
             | Self::Unfit { .. }

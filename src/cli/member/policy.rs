@@ -10,6 +10,7 @@ use super::files::{self, Paper};
 use super::page::Page;
 use super::{Desk, MemberError};
 use crate::api::failure::Exit;
+use crate::cli::input;
 use crate::domain::certificates::Certificate;
 use crate::domain::determination::document::{Type, Written};
 use crate::domain::determination::people::Role;
@@ -62,7 +63,7 @@ pub struct DraftAdoption {
 
 /// Checks a policy: every fault, or what it says in words. Status 4 if it is none.
 pub fn check(args: &Check, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
-    let read = files::policy_files(&args.dir)?;
+    let read = input::policy(&args.dir)?;
     let policy = match Policy::parse(&read) {
         Ok(policy) => policy,
         Err(faults) => {

@@ -13,13 +13,13 @@ use super::page::Page;
 use super::show::{Beside, Shown};
 use super::{Ask, Desk, MemberError};
 use crate::api::failure::Exit;
-use crate::cli::signer::{PemSigner, PersonSigner, SignerError};
 use crate::domain::certificates::Certificate;
 use crate::domain::determination::cms::{self, Ess};
 use crate::domain::determination::people::Role;
 use crate::domain::determination::words::Words;
 use crate::domain::names::{Digest, PersonId};
 use crate::hsm::person::{KeyOnToken, PersonToken};
+use crate::hsm::signer::{PemSigner, PersonSigner, SignerError};
 
 /// How many of the document's words are typed to confirm it. Two of 256 each: typing them without having the page in view
 /// succeeds once in 65,536 times.

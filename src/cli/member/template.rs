@@ -3,15 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::page::{Page, moment};
+use crate::domain::certificates::Certificate;
 use crate::domain::certificates::profile::{Profile, SmkiCertificate};
-use crate::domain::certificates::{Certificate, sha256};
 use crate::domain::gbcs::{
     CpvChecks, SeqNumberChange, SpecialistFloor, SpecialistUse, Template, TrustAnchorCell, Update,
 };
+use crate::domain::names::Digest;
 
 /// A template for a person.
 pub fn show(page: &mut Page, octets: &[u8]) {
-    page.row("SHA-256", format!("{} ({} octets)", sha256(octets), octets.len()));
+    page.row("SHA-256", format!("{} ({} octets)", Digest::of(octets), octets.len()));
     let template = match Template::parse(octets) {
         Ok(template) => template,
         Err(fault) => {
@@ -70,7 +71,7 @@ pub fn show(page: &mut Page, octets: &[u8]) {
 }
 
 fn certificate(page: &mut Page, octets: &[u8]) {
-    page.row("SHA-256", sha256(octets));
+    page.row("SHA-256", Digest::of(octets));
     match Certificate::from_der(octets) {
         Err(fault) => page.row("UNREADABLE", fault),
         Ok(certificate) => {
@@ -93,7 +94,7 @@ fn certificate(page: &mut Page, octets: &[u8]) {
 /// A template for programs.
 pub fn json(octets: &[u8]) -> Value {
     let mut fields = Map::new();
-    fields.insert("sha256".to_owned(), json!(sha256(octets)));
+    fields.insert("sha256".to_owned(), json!(Digest::of(octets)));
     fields.insert("length".to_owned(), json!(octets.len()));
     let template = match Template::parse(octets) {
         Ok(template) => template,
@@ -153,7 +154,7 @@ fn change(change: &SeqNumberChange) -> Value {
 fn certificate_json(octets: &[u8]) -> Map<String, Value> {
     let mut fields = Map::new();
     let mut insert = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    insert("sha256", json!(sha256(octets)));
+    insert("sha256", json!(Digest::of(octets)));
     match Certificate::from_der(octets) {
         Err(fault) => {
             insert("error", json!(fault.to_string()));

@@ -7,9 +7,9 @@ use std::fmt;
 use der::asn1::ObjectIdentifier;
 
 use super::files::{ListSeen, OfTemplate};
+use crate::domain::certificates::Certificate;
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage};
-use crate::domain::certificates::{Certificate, sha256};
 use crate::domain::determination::document::{Limits, Method, Scope, Template as DocumentTemplate};
 use crate::domain::determination::times::HOUR_MS;
 use crate::domain::gbcs::{
@@ -463,7 +463,7 @@ fn certificates(template: &TemplateName, update: &Update<'_>, looking: &Looking<
         let cell = replacement.cell;
         let place = format!("cell {cell}");
         let compromised = looking.compromised;
-        let same_certificate = |known: &Compromised| known.certificate_sha256 == sha256(replacement.certificate);
+        let same_certificate = |known: &Compromised| known.certificate_sha256 == Digest::of(replacement.certificate);
         // Also of a certificate that is not within the profile: the key is what matters.
         let spki = Certificate::from_der(replacement.certificate).map(|certificate| certificate.spki_sha256()).ok();
         if compromised.is_some_and(|known| spki == Some(known.spki_sha256) || same_certificate(known)) {

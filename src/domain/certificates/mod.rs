@@ -25,15 +25,6 @@ pub use profile::{Kind, Profile, SmkiCertificate, Usage};
 pub use subject::{OrganisationSubject, Subject};
 pub use x509::Certificate;
 
-use ring::digest::{SHA256, digest};
-
-use super::names::Digest;
-
-/// The SHA-256 digest of `octets`.
-pub fn sha256(octets: &[u8]) -> Digest {
-    Digest::try_from(digest(&SHA256, octets).as_ref()).expect("SHA-256 is 32 octets long")
-}
-
 /// Where and why octets are not the DER that was expected there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {fault}")]

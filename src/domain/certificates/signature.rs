@@ -6,7 +6,7 @@ use der::asn1::UintRef;
 use der::{Decode, Encode, Sequence};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
-use super::{DerFault, sha256};
+use super::DerFault;
 use crate::domain::names::Digest;
 
 /// Octets of `r ‖ s`: two numbers of 32 octets each, most significant first.
@@ -84,7 +84,7 @@ impl PublicKey {
 
     /// SHA-256 of the DER SubjectPublicKeyInfo: what policy pins keys and people by.
     pub fn spki_sha256(&self) -> Digest {
-        sha256(&self.to_spki())
+        Digest::of(&self.to_spki())
     }
 
     /// Whether `signature`, the DER `SEQUENCE { r, s }`, is this key's over `octets`.

@@ -9,8 +9,8 @@ use der::asn1::{
 };
 use der::{Choice, Decode, Encode, Reader, Sequence, SliceReader, Tag, Tagged, ValueOrd};
 
+use super::DerFault;
 use super::signature::{PublicKey, PublicKeyError};
-use super::{DerFault, sha256};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
@@ -277,12 +277,12 @@ impl Certificate {
             not_before: not_before.to_timestamp(),
             not_after: not_after.to_timestamp(),
             times_shortest,
-            spki_sha256: sha256(&spki),
+            spki_sha256: Digest::of(&spki),
             spki,
             unique_ids: body.issuer_unique_id.is_some() || body.subject_unique_id.is_some(),
             extensions,
             signature: signature.to_vec(),
-            sha256: sha256(octets),
+            sha256: Digest::of(octets),
             octets: octets.to_vec(),
         })
     }

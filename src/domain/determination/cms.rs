@@ -13,7 +13,7 @@ use der::{Choice, Decode, Encode, Sequence, Tag, Tagged, ValueOrd};
 use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKeyError, SignatureError, to_der};
 use crate::domain::certificates::x509::{Algorithm, ECDSA, ECDSA_WITH_SHA256, Time, X509Error};
-use crate::domain::certificates::{Certificate, DerFault, sha256};
+use crate::domain::certificates::{Certificate, DerFault};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
@@ -402,7 +402,7 @@ struct DirectoryName<'a> {
 /// # Source
 /// RFC 5652 section 5; RFC 5035 section 3; RFC 5754.
 pub fn verify(p7s: &[u8], document: &[u8], ess: Ess) -> Result<Verified, CmsError> {
-    verify_digest(p7s, &sha256(document), ess)
+    verify_digest(p7s, &Digest::of(document), ess)
 }
 
 /// The same over a document of which only the SHA-256 is at hand.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::json;
 use super::prose::Prose;
-use super::spki::sha256;
 pub use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{
     DeterminationId, Digest, FactorId, IncidentId, KeyLabel, Origin, PersonId, Purpose, TemplateName,
@@ -74,7 +73,7 @@ impl<F: Form> Written<F> {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { digest: sha256(&octets), octets, form })
+        Ok(Self { digest: Digest::of(&octets), octets, form })
     }
 
     /// Writes a document for the first and only time: JSON over several lines, fields in the order of the form, ending
@@ -356,7 +355,7 @@ impl Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Payload({} octets, SHA-256 {})", self.0.len(), sha256(&self.0))
+        write!(f, "Payload({} octets, SHA-256 {})", self.0.len(), Digest::of(&self.0))
     }
 }
 

@@ -60,7 +60,7 @@ pub enum SpkiError {
 /// Everything but the one encoding of a P-256 key is refused, so that one key never has two digests.
 pub fn digest_of_der(der: &[u8]) -> Result<Digest, SpkiError> {
     if der.len() == SPKI_LEN && der.starts_with(&PREFIX) {
-        return Ok(sha256(der));
+        return Ok(Digest::of(der));
     }
     Err(if der.starts_with(&PREFIX_COMPRESSED) {
         SpkiError::Compressed
@@ -79,12 +79,6 @@ pub fn digest_of_pem(pem: &str) -> Result<Digest, SpkiError> {
         return Err(SpkiError::Pem { found: format!("BEGIN {label}") });
     }
     digest_of_der(&der)
-}
-
-/// SHA-256.
-pub(in crate::domain) fn sha256(octets: &[u8]) -> Digest {
-    let digest = ring::digest::digest(&ring::digest::SHA256, octets);
-    Digest::try_from(digest.as_ref()).expect("SHA-256 has 32 octets")
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::domain::ledger::entry::{
     Intent, KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::{
     DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
@@ -97,6 +97,8 @@ pub struct Fold {
     determinations: BTreeMap<DeterminationId, DeterminationFacts>,
     /// Batches that an open intent names, and the last of each that may still get intents.
     batches: BTreeMap<u64, Batch>,
+    /// The last of these of each request.
+    last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
 }
@@ -279,13 +281,14 @@ impl Fold {
             }
             Event::Started(_) => {
                 // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
-                // after a start begins another. The clock is looked at afresh.
+                // after a start begins another. A clock that nobody accepted stays untrusted.
                 for key in self.keys.values_mut() {
                     key.active = None;
                 }
                 let open = &self.open;
                 self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
-                self.clock_untrusted = false;
+                let batches = &self.batches;
+                self.last_batches.retain(|_, index| batches.contains_key(index));
             }
             Event::Stopped(_) => {
                 for key in self.keys.values_mut() {
@@ -445,10 +448,11 @@ impl Fold {
     fn begin_batch(&mut self, batch: &Batch, index: u64, changes: &mut Vec<Change>) -> Result<(), FoldError> {
         self.determination_mut(batch.determination)?;
         // A batch gets no further intents once its request has gone on in another.
-        let open = &self.open;
-        self.batches.retain(|index, known| {
-            known.request != batch.request || open.values().any(|intent| intent.intent.batch == *index)
-        });
+        if let Some(before) = self.last_batches.insert(batch.request, index)
+            && !self.has_open_intents(before)
+        {
+            self.batches.remove(&before);
+        }
         self.batches.insert(index, batch.clone());
         changes.push(Change::Batch { index, request: batch.request, asked: batch.asked });
         Ok(())
@@ -507,9 +511,16 @@ impl Fold {
 
     /// Forgets a batch that gets no further intents: its request is done.
     pub fn end_batch(&mut self, index: u64) {
-        if !self.open.values().any(|open| open.intent.batch == index) {
-            self.batches.remove(&index);
+        if !self.has_open_intents(index)
+            && let Some(batch) = self.batches.remove(&index)
+        {
+            self.last_batches.remove(&batch.request);
         }
+    }
+
+    /// Few intents are open at a time: those that the token signs, and the next ones.
+    fn has_open_intents(&self, batch: u64) -> bool {
+        self.open.values().any(|open| open.intent.batch == batch)
     }
 
     fn key_mut(&mut self, label: &KeyLabel) -> Result<&mut KeyFacts, FoldError> {

@@ -195,7 +195,7 @@ impl Template {
         let at = expected.iter().zip(pre_command).take_while(|(expected, found)| expected == found).count();
         Err(Mismatch::Differs {
             at,
-            field: locate(&expected, at),
+            field: locate(&expected, pre_command, at),
             expected: Octet(expected.get(at).copied()),
             found: Octet(pre_command.get(at).copied()),
         })
@@ -297,31 +297,46 @@ impl fmt::Display for Field {
     }
 }
 
-/// Which field octet `at` of a filled template lies in.
-fn locate(filled: &[u8], at: usize) -> Field {
+/// The field in which a pre-command first departs from a filled template, given the first octet that differs.
+///
+/// A field of another length shows first in the length of what encloses it: then the fields themselves are compared.
+fn locate(filled: &[u8], pre_command: &[u8], at: usize) -> Field {
     if at < HEADER_LEN {
         return Field::GroupingHeader;
     }
     if at >= filled.len() {
         return Field::End;
     }
-    walk(filled, at).expect("fill wrote strict DER").unwrap_or(Field::Structure)
+    let expected = fields(filled).expect("fill wrote strict DER").0;
+    if let Some((field, _)) = expected.iter().find(|(_, place)| place.contains(&at)) {
+        return *field;
+    }
+    // What cannot be read differs in its structure.
+    let Some((found, _)) = fields(pre_command).ok().filter(|(_, end)| *end == pre_command.len()) else {
+        return Field::Structure;
+    };
+    for (n, (field, place)) in expected.iter().enumerate() {
+        match found.get(n) {
+            Some((other, there)) if other == field && filled[place.clone()] == pre_command[there.clone()] => {}
+            Some((other, _)) if other != field => return *other,
+            Some(_) | None => return *field,
+        }
+    }
+    found.get(expected.len()).map_or(Field::Structure, |(field, _)| *field)
 }
 
-/// The field, or `None` for a tag or length around fields.
-fn walk(filled: &[u8], at: usize) -> Result<Option<Field>, DecodeError> {
-    let mut content = Reader::new(filled, HEADER_LEN..filled.len(), Lengths::Strict);
+/// The fields of a pre-command in their order, each with its place; and where the payload ends. Tags and lengths around fields
+/// are in none of them.
+fn fields(octets: &[u8]) -> Result<(Vec<(Field, Range<usize>)>, usize), DecodeError> {
+    let mut found = Vec::new();
+    let mut content = Reader::new(octets, HEADER_LEN..octets.len(), Lengths::Strict);
     content.length("the content")?;
     let mut payload = content.element(tag::SEQUENCE, "CommandPayload")?;
     let mut control = payload.element(tag::SEQUENCE, "AuthorisingRemotePartyControl")?;
-    // Each element's end is asked in turn, so the first that ends after `at` holds it, unless it begins after `at` too.
-    let within = |from: usize, reader: &Reader<'_>| (from..reader.at()).contains(&at);
     while let Some(tag) = control.peek() {
         let from = control.at();
         control.whole(tag, "control field")?;
-        if within(from, &control) {
-            return Ok(control_field(tag));
-        }
+        found.extend(control_field(tag).map(|field| (field, from..control.at())));
     }
     let mut list = payload.element(tag::SEQUENCE, "replacements")?;
     for n in 1.. {
@@ -331,14 +346,10 @@ fn walk(filled: &[u8], at: usize) -> Result<Option<Field>, DecodeError> {
         let mut replacement = list.element(tag::SEQUENCE, "TrustAnchorReplacement")?;
         let from = replacement.at();
         replacement.whole(tag::SEQUENCE, "replacementCertificate")?;
-        if within(from, &replacement) {
-            return Ok(Some(Field::ReplacementCertificate(n)));
-        }
+        found.push((Field::ReplacementCertificate(n), from..replacement.at()));
         let from = replacement.at();
         replacement.rest();
-        if within(from, &replacement) {
-            return Ok(Some(Field::ReplacementCell(n)));
-        }
+        found.push((Field::ReplacementCell(n), from..replacement.at()));
     }
     let mut list = payload.element(tag::SEQUENCE, "certificationPathCertificates")?;
     for n in 1.. {
@@ -347,13 +358,14 @@ fn walk(filled: &[u8], at: usize) -> Result<Option<Field>, DecodeError> {
         }
         let from = list.at();
         list.whole(tag::SEQUENCE, "Certificate")?;
-        if within(from, &list) {
-            return Ok(Some(Field::PathCertificate(n)));
-        }
+        found.push((Field::PathCertificate(n), from..list.at()));
     }
     let from = payload.at();
     payload.rest();
-    Ok(within(from, &payload).then_some(Field::ExecutionDateTime))
+    if payload.at() > from {
+        found.push((Field::ExecutionDateTime, from..payload.at()));
+    }
+    Ok((found, payload.at()))
 }
 
 fn control_field(tag: u8) -> Option<Field> {

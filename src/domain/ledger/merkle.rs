@@ -86,11 +86,6 @@ pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
     to_digest(digest(&SHA256, &octets))
 }
 
-/// SHA-256 as it is, for documents and blobs.
-pub fn sha256(octets: &[u8]) -> Digest {
-    to_digest(digest(&SHA256, octets))
-}
-
 fn to_digest(digest: ring::digest::Digest) -> Digest {
     Digest(digest.as_ref().try_into().expect("SHA-256 has 32 octets"))
 }
@@ -135,7 +130,7 @@ pub struct Head {
 impl Head {
     /// The head of the empty tree: SHA-256 of nothing.
     pub fn empty() -> Self {
-        Self { size: 0, root: sha256(b"") }
+        Self { size: 0, root: Digest::of(b"") }
     }
 }
 

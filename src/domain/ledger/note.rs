@@ -1,13 +1,12 @@
 //! Pure. C2SP signed-note v1.0.0, with the one signature type we make and check: `0x02`, ECDSA P-256 over SHA-256.
 
+use crate::domain::names::Digest;
 use std::fmt;
 use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-
-use super::merkle::sha256;
 
 /// The greatest length of a note in octets. The specification asks for room for 16 signatures of up to 5 kB each.
 pub const NOTE_LEN_MAX: usize = 128 * 1024;
@@ -121,7 +120,7 @@ impl Verifier {
         if !octets.starts_with(&SPKI_P256_HEAD) || octets[SPKI_P256_HEAD.len()] != 0x04 {
             return Err(wrong());
         }
-        let [a, b, c, d, ..] = sha256(&octets).0;
+        let [a, b, c, d, ..] = Digest::of(&octets).0;
         Ok(Self { name: name.into(), key_id: [a, b, c, d], spki: octets })
     }
 

@@ -30,8 +30,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 pub fn digest(files: &Files) -> Digest {
     let mut lines = ring::digest::Context::new(&ring::digest::SHA256);
     for (path, octets) in files {
-        let file = ring::digest::digest(&ring::digest::SHA256, octets);
-        let file = Digest::try_from(file.as_ref()).expect("SHA-256 has 32 octets");
+        let file = Digest::of(octets);
         lines.update(format!("{file}  {path}\n").as_bytes());
     }
     Digest::try_from(lines.finish().as_ref()).expect("SHA-256 has 32 octets")

@@ -16,10 +16,10 @@ use ring::digest;
 use secrecy::SecretString;
 
 use super::{PRIME256V1, describe, is_about_the_pin, trimmed};
-use crate::cli::signer::{PersonSigner, SignerError};
 use crate::domain::certificates::Certificate;
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKeyError};
 use crate::domain::certificates::x509::X509Error;
+use crate::hsm::signer::{PersonSigner, SignerError};
 
 /// Which key on the token: by label, by CKA_ID, by both, or the only one there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

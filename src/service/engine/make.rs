@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -18,7 +19,7 @@ use super::super::keys::Keys;
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started};
+use crate::domain::ledger::entry::{Actor, ClockJumped, Event, KeyLocked, Started};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, HsmError, Token};
@@ -31,6 +32,10 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long an absent ledger token is waited for between two looks.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long the ledger may have been silent before a start: a clock that was set while nobody looked shows as a silence, and so
+/// does a long rest. After a longer one an operator compares the clock before anything is signed. No official reference: a day.
+const SILENCE_MS_MAX: i64 = 24 * 3_600_000;
 
 /// Uploads that nobody recorded are dropped after a day.
 const UPLOAD_MS_MAX: i64 = 24 * 3_600_000;
@@ -67,11 +72,13 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         staging,
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
+        scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
         chunk,
         failed,
         stopping: stopping.clone(),
         jobs: Mutex::new(JoinSet::new()),
         running: Arc::new(Mutex::new(BTreeSet::new())),
+        runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
     });
 
@@ -207,7 +214,15 @@ async fn begin(
     let begun = desk.record(move |recorder| {
         recorder.set_signer(Box::new(signer));
         let version = env!("CARGO_PKG_VERSION").into();
+        let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
         recorder.queue(&Actor::daemon(), Event::Started(Started { version, program, configuration }))?;
+        if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {
+            tracing::warn!(
+                silence_ms,
+                "the last entry is older than a day: compare the clock with another source, then `smkictl clock accept`"
+            );
+            recorder.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: silence_ms }))?;
+        }
         pipeline::resume(recorder)
     });
     let closed = |_| StartError::CannotRecord {
@@ -263,7 +278,7 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut head_at = tokio::time::Instant::now() + head_interval;
-    let mut kept = 0;
+    let (mut kept, mut runs_kept) = (0, 0);
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -277,6 +292,8 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         }
         let at = daemon.clock.now().at;
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
+        let runs_ended = daemon.runs_ended.load(Ordering::Relaxed);
+        let at_rest = daemon.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let Ok(size) = daemon
             .desk
             .record(|recorder| {
@@ -288,9 +305,11 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
             return;
         };
         let size = size.into_inner();
-        if tokio::time::Instant::now() >= head_at && size > kept {
+        // At the interval, and soon after the last job came to its end: what was signed is not to be undone by an older copy.
+        let interval_is_over = tokio::time::Instant::now() >= head_at && size > kept;
+        if interval_is_over || (at_rest && runs_ended > runs_kept) {
             keep_head(&daemon.desk, &daemon.keys).await;
-            kept = size;
+            (kept, runs_kept) = (size, runs_ended);
             head_at = tokio::time::Instant::now() + head_interval;
         }
     }

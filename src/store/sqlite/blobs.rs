@@ -8,7 +8,6 @@ use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::StoreError;
-use crate::domain::ledger::merkle::sha256;
 use crate::domain::names::Digest;
 
 /// Octets a row. Large enough that a row's cost is small, small enough to be held by everyone who streams.
@@ -30,7 +29,7 @@ pub(super) fn find(connection: &Connection, digest: Digest) -> rusqlite::Result<
 
 /// Stores a small blob, unless it is there.
 pub(super) fn put(connection: &Connection, octets: &[u8]) -> Result<(), StoreError> {
-    let digest = sha256(octets);
+    let digest = Digest::of(octets);
     if find(connection, digest)?.is_none() {
         copy(connection, digest, octets)?;
     }

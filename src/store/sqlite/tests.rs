@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::super::DerivedState as _;
 use super::super::tests::{LIMITS, append, device, entry, key, list, parse, row};
 use super::*;
-use crate::domain::ledger::merkle::{leaf_hash, sha256};
+use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
 use crate::store::IntentState;
 
@@ -51,7 +51,7 @@ fn everything_is_there_when_the_store_is_opened_again() {
     assert_eq!(store.check_tree().unwrap(), head);
     assert_eq!(store.latest_checkpoint().unwrap().unwrap().head, head);
     assert_eq!(store.device(&key(), device(1)).unwrap(), Some(row(300, IntentState::Open)));
-    assert_eq!(store.blob_len(sha256(b"blob")).unwrap(), Some(4));
+    assert_eq!(store.blob_len(Digest::of(b"blob")).unwrap(), Some(4));
     assert_eq!(store.staging().len(staged), None, "what no entry named is dropped at a restart");
     assert_eq!(std::fs::read_dir(directory.path().join("staging")).unwrap().count(), 0);
 }
@@ -172,7 +172,7 @@ fn an_edited_row_of_derived_state_is_named() {
     let (determination, octets) = (DeterminationId([1; 16]), list(0..4));
     let (key, intended) = (key(), row(3, IntentState::Open));
     let derived = [
-        Derived::List { determination, blob: sha256(&octets), parse },
+        Derived::List { determination, blob: Digest::of(&octets), parse },
         Derived::Device { key: &key, device: device(1), row: &intended },
         Derived::Signature { intent: 3, octets: &[7; 64], released: false },
     ];
@@ -213,7 +213,7 @@ fn an_edited_row_of_derived_state_is_named() {
 fn an_edited_blob_is_noticed_at_its_end_and_no_device_list_is_made_of_it() {
     let (directory, mut store) = made(0);
     let octets = list(0..20_000);
-    let digest = sha256(&octets);
+    let digest = Digest::of(&octets);
     append(&mut store, 1, &[&octets], &[], &[]).unwrap();
     let edited = list(1..20_001);
     edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", &edited[262_144..]);

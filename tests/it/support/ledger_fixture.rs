@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use smkid::cli::ledger_export::{ExportError, Source};
-use smkid::cli::signer::{PemSigner, PersonSigner as _};
 use smkid::domain::certificates::bodies::{Template as Certified, certification_request_info};
 use smkid::domain::certificates::profile::Usage;
 use smkid::domain::certificates::{Certificate, OrganisationSubject, pem};
@@ -40,6 +39,7 @@ use smkid::domain::policy::rules::{self, CommandFacts};
 use smkid::domain::policy::{Policy, digest};
 use smkid::domain::time::{Timestamp, Window};
 use smkid::hsm::HsmError;
+use smkid::hsm::signer::{PemSigner, PersonSigner as _};
 use smkid::recorder::{CheckpointSigner, Moment, Recorder, record_alone};
 use smkid::store::memory::MemoryStore;
 use smkid::store::{Reader, StagingLimits};

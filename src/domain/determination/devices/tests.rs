@@ -12,12 +12,11 @@ impl LineTree for Lines {
 
     fn root(self) -> Digest {
         fn node(leaves: &[Vec<u8>]) -> Digest {
-            use super::super::spki::sha256;
             if let [leaf] = leaves {
-                return sha256(&[&[0], leaf.as_slice()].concat());
+                return Digest::of(&[&[0], leaf.as_slice()].concat());
             }
             let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
-            sha256(&[&[1], &node(left).0[..], &node(right).0[..]].concat())
+            Digest::of(&[&[1], &node(left).0[..], &node(right).0[..]].concat())
         }
         node(&self.0)
     }

@@ -99,7 +99,7 @@ fn two_key_records_with_one_public_key_are_no_roster() {
 // of another encoding, should one get here, is nobody's key.
 #[test]
 fn another_encoding_of_one_key_is_nobodys_key() {
-    use super::super::spki::{SpkiError, digest_of_pem, sha256};
+    use super::super::spki::{SpkiError, digest_of_pem};
     let named = digest_of_pem(include_str!("../spki/tests/named.pem")).unwrap();
     let compressed = include_str!("../spki/tests/compressed.pem");
     assert_eq!(digest_of_pem(compressed), Err(SpkiError::Compressed));
@@ -109,7 +109,7 @@ fn another_encoding_of_one_key_is_nobodys_key() {
     let roster = Roster::new(people).unwrap();
     let document = written(&determination());
     let mut signatures = signed(&document, &[1, 2]);
-    (signatures[0].spki, signatures[1].spki) = (named, sha256(&der));
+    (signatures[0].spki, signatures[1].spki) = (named, Digest::of(&der));
     let (_, fault) = Ballot::draft(document).close(electorates(&roster, 2), &signatures, now()).unwrap_err();
     assert!(fault.to_string().contains("found 1") && fault.to_string().contains("does not know"), "{fault}");
 }

@@ -1,4 +1,4 @@
-//! Who may ask: an operator, and nobody who approved. Rules 40 and 44.
+//! Who may ask: an operator whom the policy knows, and nobody who approved. Rules 40 and 44.
 
 use super::{BatchFacts, Refusal};
 use crate::domain::ledger::entry::Role;
@@ -9,6 +9,14 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
         role @ (Role::Auditor | Role::Account | Role::Ceremony | Role::Daemon) => {
             Err(Refusal::Asker { account: facts.by.account.clone(), role })
         }
+    }
+}
+
+/// An account that the policy gives to nobody could be an approver's second one.
+pub(super) fn check_person(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
+    match (facts.by.role, &facts.by.person) {
+        (Role::Operator, None) => Err(Refusal::AskerUnknown { account: facts.by.account.clone() }),
+        (Role::Operator, Some(_)) | (Role::Auditor | Role::Account | Role::Ceremony | Role::Daemon, _) => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The same functions decide in the daemon before an intent is recorded, and in the audit when an outsider replays the log.
 //!
-//! A new rule is one file here, one line in [`BATCH_RULES`] or [`COMMAND_RULES`], and one variant of [`Refusal`].
+//! A new rule is one file here, one line in [`RELEASE_RULES`], [`KEY_RULES`] or [`COMMAND_RULES`], and one variant of [`Refusal`].
 
 mod already_signed;
 mod asker;
@@ -115,6 +115,11 @@ pub struct Allowance {
 pub enum Refusal {
     #[error("this needs an operator; {account} acts as {role}")]
     Asker { account: Box<str>, role: Role },
+    #[error(
+        "account {account} belongs to nobody whom the policy in force names, so nobody can tell whether its holder approved; give \
+         it to a person in persons.toml"
+    )]
+    AskerUnknown { account: Box<str> },
     #[error("{person} signed this determination and may not also act on it: nobody holds two roles in one incident")]
     AskerApproved { person: PersonId },
     #[error("the clock jumped and is not trusted; compare it with another source, then `smkictl clock accept`")]
@@ -181,6 +186,11 @@ pub enum Refusal {
     LeftUnknown { device: DeviceId, intent: u64 },
     #[error("nothing about Device {device} is unknown: there is nothing to sign again")]
     NothingUnknown { device: DeviceId },
+    #[error(
+        "the octets for Device {device} would not be those of intent {intent}, which may have been signed: another certificate was \
+         imported for the key since. A new command needs a new determination"
+    )]
+    RetryDiffers { device: DeviceId, intent: u64 },
     #[error("the determination permits {limit} further attempts for an unknown; {used} were made for Device {device}")]
     RetriesSpent { device: DeviceId, limit: u32, used: u32 },
 }
@@ -190,6 +200,7 @@ impl Refusal {
     pub const fn rule(&self) -> &'static str {
         match self {
             Self::Asker { .. } => "asker",
+            Self::AskerUnknown { .. } => "asker-unknown",
             Self::AskerApproved { .. } => "asker-approved",
             Self::Clock => "clock",
             Self::DeterminationUnknown { .. } => "determination-unknown",
@@ -220,6 +231,7 @@ impl Refusal {
             Self::OutcomeUnknown { .. } => "outcome-unknown",
             Self::LeftUnknown { .. } => "left-unknown",
             Self::NothingUnknown { .. } => "nothing-unknown",
+            Self::RetryDiffers { .. } => "retry-differs",
             Self::RetriesSpent { .. } => "retries-spent",
         }
     }
@@ -233,9 +245,10 @@ impl Refusal {
 type BatchRule = fn(&BatchFacts<'_>) -> Result<(), Refusal>;
 type CommandRule = fn(&CommandFacts<'_>) -> Result<(), Refusal>;
 
-/// Asked once a chunk.
-const BATCH_RULES: &[BatchRule] = &[
+/// Asked once a chunk, and again before what was signed is released.
+const RELEASE_RULES: &[BatchRule] = &[
     asker::check,
+    asker::check_person,
     asker::check_separation,
     clock::check,
     determination_execute::check,
@@ -244,8 +257,12 @@ const BATCH_RULES: &[BatchRule] = &[
     determination_in_force::check_withdrawal,
     determination_in_force::check_supersession,
     policy_in_force::check,
-    scope_settled::check,
     incident_open::check,
+];
+
+/// Asked once a chunk besides: what a key must be before it signs. A signature that exists already needs none of it.
+const KEY_RULES: &[BatchRule] = &[
+    scope_settled::check,
     key_of_determination::check,
     key_of_determination::check_certificate,
     key_active::check,
@@ -265,29 +282,23 @@ const COMMAND_RULES: &[CommandRule] = &[
     retry::check,
 ];
 
-const _: () = assert!(!BATCH_RULES.is_empty() && !COMMAND_RULES.is_empty(), "no rules would allow everything");
+const _: () = assert!(
+    !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !COMMAND_RULES.is_empty(),
+    "no rules would allow everything"
+);
 
 /// The rules of the batch: nothing in it may be signed if one refuses.
 pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    let refusals: Vec<Refusal> = BATCH_RULES.iter().filter_map(|rule| rule(facts).err()).collect();
-    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+    silent(RELEASE_RULES.iter().chain(KEY_RULES), facts)
 }
 
 /// The rules of asker and determination, without those of the key: whether what was signed may be released.
 pub fn decide_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    const RELEASE_RULES: &[BatchRule] = &[
-        asker::check,
-        asker::check_separation,
-        clock::check,
-        determination_execute::check,
-        determination_in_force::check_window,
-        determination_in_force::check_suspension,
-        determination_in_force::check_withdrawal,
-        determination_in_force::check_supersession,
-        policy_in_force::check,
-        incident_open::check,
-    ];
-    let refusals: Vec<Refusal> = RELEASE_RULES.iter().filter_map(|rule| rule(facts).err()).collect();
+    silent(RELEASE_RULES.iter(), facts)
+}
+
+fn silent<'r>(rules: impl Iterator<Item = &'r BatchRule>, facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    let refusals: Vec<Refusal> = rules.filter_map(|rule| rule(facts).err()).collect();
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 

@@ -451,11 +451,28 @@ impl Blobs for Documents<'_> {
             None => state::document(self.store, digest),
         }
     }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        if let Some(octets) = self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest) {
+            piece(octets);
+            return Ok(());
+        }
+        // An upload lies under its SHA-256 until the entry that names it is durable.
+        match self.store.staging().open_staged(digest) {
+            Ok(Some(file)) => state::pieces(file, piece),
+            Ok(None) => state::StoredDocuments(self.store).stream(digest, piece),
+            Err(error) => Err(BookError::Store { reason: error.to_string() }),
+        }
+    }
 }
 
 impl Blobs for Recorder {
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
         Documents { queue: &self.queue, store: &*self.store }.blob(digest)
+    }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        Documents { queue: &self.queue, store: &*self.store }.stream(digest, piece)
     }
 }
 

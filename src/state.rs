@@ -1,6 +1,6 @@
 //! Shell: the fold, caught up with the ledger in a store; and the rows that the store keeps of what grows with Devices.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 
 use crate::domain::audit::{Again, Evidence};
@@ -198,25 +198,38 @@ impl<R: Reader + ?Sized> Blobs for StoredDocuments<'_, R> {
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
         document(self.0, digest)
     }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        match self.0.open_blob(digest) {
+            Ok(reader) => {
+                let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+                pieces(reader, &mut |octets| {
+                    hash.update(octets);
+                    piece(octets);
+                })?;
+                let found = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
+                if found == digest { Ok(()) } else { Err(BookError::BlobAltered { digest, found }) }
+            }
+            Err(StoreError::NoSuchBlob { digest }) => Err(BookError::BlobMissing { digest }),
+            Err(error) => Err(no_answer(error)),
+        }
+    }
+}
+
+/// Reads to the end, a piece at a time.
+pub fn pieces(mut reader: impl io::Read, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+    let mut octets = vec![0; PIECE_LEN];
+    loop {
+        match reader.read(&mut octets) {
+            Ok(0) => return Ok(()),
+            Ok(len) => piece(&octets[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(BookError::Store { reason: error.to_string() }),
+        }
+    }
 }
 
 impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
-    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
-        let mut reader = match self.0.open_blob(digest) {
-            Ok(reader) => reader,
-            Err(StoreError::NoSuchBlob { digest }) => return Err(BookError::BlobMissing { digest }),
-            Err(error) => return Err(no_answer(error)),
-        };
-        let mut octets = vec![0; PIECE_LEN];
-        loop {
-            let failed = |error: std::io::Error| BookError::Store { reason: error.to_string() };
-            match reader.read(&mut octets).map_err(failed)? {
-                0 => return Ok(()),
-                len => piece(&octets[..len]),
-            }
-        }
-    }
-
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }

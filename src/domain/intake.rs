@@ -2,6 +2,8 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
+pub mod steps;
+
 use std::collections::BTreeSet;
 
 use der::asn1::ObjectIdentifier;
@@ -18,11 +20,14 @@ use crate::domain::determination::document::{
 use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
+use crate::domain::incident::Progress;
+use crate::domain::incident::decide::decide_determination;
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
+use crate::domain::ledger::steps::{CompromiseClass, Notification};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
@@ -117,6 +122,7 @@ pub fn determination(
         format!("determination {} is recorded already; an id is used once", form.id)
     });
     check_incident(fold, form, &mut reasons);
+    check_procedure(context, form, &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
     match form.scope() {
@@ -155,6 +161,10 @@ pub fn schedule(
         });
         let compromised = of.form().compromised.spki_sha256;
         check_scope(context, adopted, &form.scope(), compromised, submission, &mut reasons);
+        let facts = context.fold.incidents().get(&target.incident);
+        if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) {
+            check_targets(context, progress, form.scope().devices.sha256, &mut reasons);
+        }
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
     reasons.end(signatures.map(|signatures| ScheduleRecorded {
@@ -354,16 +364,17 @@ pub fn certificate(
     }))
 }
 
-/// An incident, as far as a determination needs one: the certificate whose Private Key is, or may be, Compromised.
+/// An incident: the certificate whose Private Key is, or may be, Compromised, and how that came to be known.
 pub fn incident(
-    fold: &Fold,
+    context: &Context<'_>,
     incident: &IncidentId,
     certificate: &[u8],
     description: &str,
+    notification: Option<&Notification>,
 ) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    let adopted = policy_in_force(fold, &mut reasons)?;
-    reasons.demand("incident-known", !fold.incidents().contains_key(incident), || {
+    let adopted = policy_in_force(context.fold, &mut reasons)?;
+    reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
         format!("incident {incident} is known already; give the new one another id")
     });
     reasons.demand("description", !description.trim().is_empty() && description.len() <= DESCRIPTION_LEN_MAX, || {
@@ -371,7 +382,7 @@ pub fn incident(
     });
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
     let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
-        Kind::Organisation { party, .. } => Some(party),
+        Kind::Organisation { role, party, .. } => Some((role, party)),
         kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
             reasons.add(
                 "certificate-kind",
@@ -380,7 +391,24 @@ pub fn incident(
             None
         }
     });
-    reasons.end(party.zip(parsed).map(|(party, parsed)| IncidentOpened {
+    let procedure = adopted.policy.procedure();
+    match (procedure, notification) {
+        (Some(_), Some(notification)) => {
+            check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
+        }
+        (Some(_), None) => reasons.add(
+            "notification",
+            "an incident begins with a notification: who, for which Party, actual or suspected, when, by which channel, and the \
+             moment of the Recovery Event",
+        ),
+        (None, Some(_)) => reasons.add(
+            "no-procedure",
+            "the policy in force has no steps of the procedure (procedure/base.toml); adopt one that has",
+        ),
+        (None, None) => {}
+    }
+    let profile = procedure.map(|procedure| procedure.in_force(context.at, context.fold.extensions()).profile());
+    reasons.end(party.zip(parsed).map(|((_, party), parsed)| IncidentOpened {
         incident: incident.clone(),
         compromised: Compromised {
             certificate_sha256: parsed.certificate().sha256(),
@@ -388,8 +416,38 @@ pub fn incident(
             party,
         },
         description: description.into(),
+        notification: notification.cloned(),
+        profile,
     }))
 }
+
+/// The role of the Recovery Private Key's certificate (GBCS, Remote Party Role 1).
+const RECOVERY_ROLE: u8 = 1;
+
+fn check_notification(notification: &Notification, role: Option<u8>, at: Timestamp, reasons: &mut Reasons) {
+    let Notification { by, party: _, certainty: _, class, at: notified, channel, recovery_event } = notification;
+    for (field, text) in [("by", by), ("channel", channel)] {
+        reasons.demand("notification", !text.trim().is_empty() && text.len() <= NOTIFICATION_TEXT_LEN_MAX, || {
+            format!("{field}: expected 1 to {NOTIFICATION_TEXT_LEN_MAX} octets of text, found {}", text.len())
+        });
+    }
+    for (field, moment) in [("notified at", notified), ("recovery event", recovery_event)] {
+        reasons.demand("notification", *moment <= at, || {
+            format!("{field}: expected a moment that is over, found {moment}; it is {at}")
+        });
+    }
+    let expected = match role {
+        Some(RECOVERY_ROLE) => CompromiseClass::Other,
+        Some(_) => CompromiseClass::Organisation,
+        None => return,
+    };
+    reasons.demand("class", *class == expected, || {
+        format!("class: expected {expected:?} for this certificate (the Recovery Private Key has a route of its own), found {class:?}")
+    });
+}
+
+/// The greatest length of a name or a channel in a notification, in octets.
+pub const NOTIFICATION_TEXT_LEN_MAX: usize = 200;
 
 /// The greatest length of an incident's description in octets: a page, so that it fits an entry many times over.
 pub const DESCRIPTION_LEN_MAX: usize = 4_000;
@@ -471,6 +529,31 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
             incident.compromised.certificate_sha256, form.compromised.certificate_sha256
         )
     });
+}
+
+/// The PMA determines on what was referred to it, and only about Relevant Devices.
+fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Reasons) {
+    let facts = context.fold.incidents().get(&form.incident);
+    let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) else { return };
+    if let Err(reason) = decide_determination(progress, form.supersedes.is_some()) {
+        reasons.0.push(reason);
+    }
+    if let Some(scope) = form.scope() {
+        check_targets(context, progress, scope.devices.sha256, reasons);
+    }
+}
+
+/// Every Device of a list is a target of the incident, and not left out (SEC Section L10.30(a)).
+fn check_targets(context: &Context<'_>, progress: &Progress, list: Digest, reasons: &mut Reasons) {
+    match steps::outside_of_targets(context, progress, list) {
+        Ok((outside, more)) => {
+            for device in outside {
+                reasons.add("not-a-target", format!("Device {device} is no Relevant Device of the incident, or was left out"));
+            }
+            reasons.demand("not-a-target", more == 0, || format!("and {more} more Devices"));
+        }
+        Err(error) => reasons.add("devices", error),
+    }
 }
 
 fn check_supersession(fold: &Fold, form: &Determination, reasons: &mut Reasons) {

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod determination;
 pub mod fold;
 pub mod gbcs;
+pub mod incident;
 pub mod intake;
 pub mod ledger;
 pub mod names;

@@ -264,6 +264,22 @@ label!(
     FactorId, 48, "factor id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );
 label!(
+    /// A step of the procedure, by its meaning: printed numbers are labels of a document version.
+    StepId, 48, "procedure step", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A duty to inform somebody, as the procedure profile calls it.
+    DutyId, 48, "duty id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A permitted mechanism for confirming a Compromise, as the procedure profile calls it.
+    MechanismId, 48, "mechanism id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A direction to extend a variation or to depart from the procedure, as its document calls itself.
+    DirectionId, 48, "direction id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
     /// An incident: what the DCC calls it in its letters.
     IncidentId, 40, "incident id", "1 to 40 characters of A-Z, 0-9 and -", b'A'..=b'Z' | b'0'..=b'9' | b'-'
 );

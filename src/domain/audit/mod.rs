@@ -34,10 +34,6 @@ pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
 
 /// What the audit needs beside the entries.
 pub trait Evidence: Blobs {
-    /// Streams a device list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the
-    /// octets were not those of the digest.
-    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
-
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
 }
@@ -280,16 +276,14 @@ impl<'a> Audit<'a> {
             Event::PolicyAdopted(_)
             | Event::CertificateImported(_)
             | Event::IncidentOpened(_)
+            | Event::StepTaken(_)
+            | Event::IncidentClosed(_)
             | Event::DeterminationRecorded(_)
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
             | Event::KeyActivated(_) => self.again().check(event, *at),
             Event::CertificationIntent(intent) => self.check_certification(intent),
-            Event::IncidentClosed(closed) => match self.fold.incidents().get(&closed.incident) {
-                Some(incident) => demand(incident.closed.is_none(), || "it was closed before".into()),
-                None => Err(format!("no incident {} was opened", closed.incident)),
-            },
             Event::Batch(batch) => self.check_batch(batch, entry),
             Event::Intent(intent) => self.check_intent(intent, entry),
             Event::Outcome(outcome) => self.check_outcome(outcome),
@@ -331,9 +325,11 @@ impl<'a> Audit<'a> {
         let roles: &[Role] = match event {
             Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) => &[Role::Ceremony],
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
-            Event::IncidentOpened(_) | Event::IncidentClosed(_) | Event::Settled(_) | Event::ClockAccepted(_) => {
-                &[Role::Operator]
-            }
+            Event::IncidentOpened(_)
+            | Event::StepTaken(_)
+            | Event::IncidentClosed(_)
+            | Event::Settled(_)
+            | Event::ClockAccepted(_) => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
             // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
             // releases themselves; and the rest says what the daemon saw.
@@ -356,7 +352,7 @@ impl<'a> Audit<'a> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
-        let must_be_named = matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Released(_));
+        let must_be_named = matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_));
         // Refusals are counted in the name of whoever had them first, under the policy of then.
         if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
             return Ok(());
@@ -432,6 +428,7 @@ impl<'a> Audit<'a> {
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
             | Event::Stopped(_)
+            | Event::StepTaken(_)
             | Event::IncidentClosed(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)

@@ -92,6 +92,10 @@ pub enum BookError {
 pub trait Blobs {
     /// The octets, checked against the digest. For documents, not for device lists.
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError>;
+
+    /// Streams a list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the octets were
+    /// not those of the digest.
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
 }
 
 /// What is kept per Device, intent and request.

@@ -8,6 +8,7 @@
 //! before, by [`crate::domain::policy::rules`] and [`crate::domain::intake`]. It refuses only what it cannot understand.
 
 pub mod book;
+mod procedure;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
+use crate::domain::incident::{Determined, Moment, Progress, State, step_id};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened,
     Intent, KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
@@ -285,6 +287,7 @@ impl Fold {
                 for key in self.keys.values_mut() {
                     key.active = None;
                 }
+                self.keys_locked(None, *at);
                 let open = &self.open;
                 self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
                 let batches = &self.batches;
@@ -294,14 +297,19 @@ impl Fold {
                 for key in self.keys.values_mut() {
                     key.active = None;
                 }
+                self.keys_locked(None, *at);
             }
             Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
+            Event::StepTaken(taken) => self.take_step(taken, index, *at, blobs)?,
             Event::IncidentClosed(closed) => {
                 let incident = self.incident_mut(&closed.incident)?;
+                if let Some(progress) = &mut incident.progress {
+                    progress.enter(State::Closed, *at);
+                }
                 incident.closed = Some(closed.reason.clone());
                 incident.closed_at = Some(*at);
             }
-            Event::DeterminationRecorded(recorded) => self.record(recorded, index, blobs, changes)?,
+            Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
             Event::DeterminationSuspended(suspended) => {
                 let facts = self.determination_mut(suspended.determination)?;
@@ -309,13 +317,30 @@ impl Fold {
                 facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
             }
             Event::DeterminationWithdrawn(withdrawn) => {
-                self.determination_mut(withdrawn.determination)?.withdrawn = true;
+                let facts = self.determination_mut(withdrawn.determination)?;
+                facts.withdrawn = true;
+                let (id, incident) = (facts.id, facts.incident.clone());
+                if let Some(progress) = self.progress_mut(&incident)
+                    && progress.determined.is_some_and(|determined| determined.id == id)
+                    && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
+                {
+                    progress.enter(State::Withdrawn, *at);
+                }
             }
             Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
                 self.key_mut(key)?.active = Some(*until);
+                self.key_activated(key, *at);
             }
-            Event::KeyLocked(locked) => self.key_mut(&locked.key)?.active = None,
-            Event::Batch(batch) => self.begin_batch(batch, index, changes)?,
+            Event::KeyLocked(locked) => {
+                self.key_mut(&locked.key)?.active = None;
+                self.keys_locked(Some(&locked.key), *at);
+            }
+            Event::Batch(batch) => {
+                self.begin_batch(batch, index, changes)?;
+                if let Some(progress) = self.progress_mut(&batch.incident).filter(|progress| progress.state.may_sign()) {
+                    progress.enter(State::Executing, *at);
+                }
+            }
             Event::Intent(intent) => self.intend(intent, index, *at, changes)?,
             Event::Outcome(outcome) => self.resolve(outcome.intent, &outcome.result, changes)?,
             Event::Released(released) => {
@@ -364,7 +389,11 @@ impl Fold {
     }
 
     fn open_incident(&mut self, opened: &IncidentOpened, index: u64, at: Timestamp) -> Result<(), FoldError> {
-        let IncidentOpened { incident, compromised, description } = opened;
+        let IncidentOpened { incident, compromised, description, notification, profile: _ } = opened;
+        let mut progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
+        if let Some(progress) = &mut progress {
+            progress.arise(self.arising(Moment::Reported), at);
+        }
         let facts = IncidentFacts {
             id: incident.clone(),
             opened: index,
@@ -373,6 +402,7 @@ impl Fold {
             description: description.clone(),
             closed: None,
             closed_at: None,
+            progress,
         };
         match self.incidents.insert(incident.clone(), facts) {
             None => Ok(()),
@@ -384,6 +414,7 @@ impl Fold {
         &mut self,
         recorded: &DeterminationRecorded,
         index: u64,
+        at: Timestamp,
         blobs: &dyn Blobs,
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
@@ -426,6 +457,16 @@ impl Fold {
             tally: Tally::default(),
             recent: std::collections::VecDeque::new(),
         };
+        let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
+        let arising = self.arising(Moment::Determined);
+        if let Some(progress) = self.progress_mut(&form.incident) {
+            let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
+            progress.determined = Some(determined);
+            progress.method = determined.method.or(progress.method);
+            progress.done.insert(step_id("determine"), index);
+            progress.enter(state, at);
+            progress.arise(arising, at);
+        }
         self.determinations.insert(form.id, facts);
         Ok(())
     }

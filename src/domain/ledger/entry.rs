@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use super::steps::{Notification, ProfileInForce, StepTaken};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
@@ -126,6 +127,8 @@ pub enum Event {
     Stopped(Stopped),
     /// An incident was opened.
     IncidentOpened(IncidentOpened),
+    /// A step of the procedure was taken.
+    StepTaken(StepTaken),
     /// An incident was closed.
     IncidentClosed(IncidentClosed),
     /// A determination of the SMKI PMA with enough signatures was taken in.
@@ -303,6 +306,12 @@ pub struct IncidentOpened {
     pub compromised: Compromised,
     /// What was notified, in the operator's words.
     pub description: Box<str>,
+    /// How it came to be known; none where the policy in force knew no procedure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
+    /// The procedure profile in force; none likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
 }
 
 /// An incident was closed.
@@ -618,6 +627,7 @@ impl Event {
             Self::Started(_) => "started",
             Self::Stopped(_) => "stopped",
             Self::IncidentOpened(_) => "incident-opened",
+            Self::StepTaken(_) => "step-taken",
             Self::IncidentClosed(_) => "incident-closed",
             Self::DeterminationRecorded(_) => "determination-recorded",
             Self::ScheduleRecorded(_) => "schedule-recorded",
@@ -651,6 +661,7 @@ impl Event {
                 std::iter::once(entry.certificate).chain(entry.path.iter().copied()).collect()
             }
             Self::IncidentOpened(entry) => vec![entry.compromised.certificate_sha256],
+            Self::StepTaken(entry) => entry.step.devices().map(|devices| devices.list).into_iter().collect(),
             Self::DeterminationRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&entry.signatures, &[entry.document]);
                 blobs.extend(entry.devices);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::domain::gbcs::Template;
+use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{Compromised, KeyRecord};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
 use crate::domain::time::{Timestamp, Window};
@@ -27,6 +28,8 @@ pub struct IncidentFacts {
     pub closed: Option<Box<str>>,
     /// When.
     pub closed_at: Option<Timestamp>,
+    /// How far it has come in the procedure; none where the policy knew no procedure when it was opened.
+    pub progress: Option<Progress>,
 }
 
 /// One of our keys.

@@ -18,6 +18,7 @@ mod key_of_determination;
 mod mode_permitted;
 mod policy_in_force;
 mod pre_command;
+mod procedure;
 mod rate;
 mod retry;
 mod root_cell;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use super::Policy;
 use super::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, KeyFacts, Listed, Scope, WantedForm};
 use crate::domain::gbcs::{Mismatch, Template};
+use crate::domain::incident::State;
 use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
 use crate::domain::time::{Timestamp, Window};
@@ -126,6 +128,15 @@ pub enum Refusal {
     Clock,
     #[error("no determination {id} is recorded; take one in with `smkictl determination record`")]
     DeterminationUnknown { id: DeterminationId },
+    #[error(
+        "incident {incident} is {state}, and commands are signed only while it is key-active or executing; `smkictl incident next \
+         {incident}` says what is to be done"
+    )]
+    ProcedureState { incident: IncidentId, state: State },
+    #[error("Device {device} is no Relevant Device of incident {incident} (SEC Section L10.30(a))")]
+    NotATarget { device: DeviceId, incident: IncidentId },
+    #[error("Device {device} was left out of incident {incident}, with a reason")]
+    Excluded { device: DeviceId, incident: IncidentId },
     #[error("determination {id} is not to execute recovery: it opens no key")]
     DeterminationNegative { id: DeterminationId },
     #[error("determination {id} is in force {window}; it is {now}")]
@@ -204,6 +215,9 @@ impl Refusal {
             Self::AskerApproved { .. } => "asker-approved",
             Self::Clock => "clock",
             Self::DeterminationUnknown { .. } => "determination-unknown",
+            Self::ProcedureState { .. } => "procedure-state",
+            Self::NotATarget { .. } => "not-a-target",
+            Self::Excluded { .. } => "excluded",
             Self::DeterminationNegative { .. } => "determination-negative",
             Self::Window { .. } => "window",
             Self::Suspended { .. } => "suspended",
@@ -266,6 +280,7 @@ const KEY_RULES: &[BatchRule] = &[
     key_of_determination::check,
     key_of_determination::check_certificate,
     key_active::check,
+    procedure::check_state,
     mode_permitted::check,
     root_cell::check,
 ];
@@ -273,6 +288,7 @@ const KEY_RULES: &[BatchRule] = &[
 /// Asked for each command.
 const COMMAND_RULES: &[CommandRule] = &[
     device_in_scope::check,
+    procedure::check_target,
     pre_command::check_template,
     pre_command::check_originator,
     counter::check,

@@ -18,7 +18,7 @@
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ use tokio::sync::{mpsc, watch};
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
 use crate::domain::ledger::entry::{
-    Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled, SignResult,
+    Actor, Batch, ClockJumped, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled,
+    SignResult, Started,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
@@ -35,6 +36,7 @@ use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Re
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, FencesSeen, Kind, Outcome, ToSign, Token};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
+use crate::store::{DerivedState, StoreError};
 
 /// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
 /// that three chunks in memory (of 4 kB a command) are small and a suspension is seen within some tens of milliseconds.
@@ -54,6 +56,8 @@ const TOKEN_POLL: Duration = Duration::from_millis(50);
 pub struct Request {
     /// Who asks.
     pub by: Actor,
+    /// The route by which, as refusals name it.
+    pub operation: &'static str,
     /// How whoever asks calls it.
     pub id: RequestId,
     /// SHA-256 of what is asked.
@@ -83,6 +87,7 @@ pub struct Job {
     request: RequestId,
     asked: Digest,
     by: Actor,
+    operation: &'static str,
     determination: DeterminationId,
     key: KeyLabel,
     source: Source,
@@ -153,7 +158,7 @@ pub type NotAccepted = (Vec<Reason>, Option<u64>);
 
 /// Accepts a request, or refuses all of it: nothing in it may be signed if a rule of the batch refuses.
 pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, NotAccepted>, CannotRecord> {
-    let Request { by, id, asked, determination, wanted, chunk } = request;
+    let Request { by, operation, id, asked, determination, wanted, chunk } = request;
     let by = recorder.known(by);
     let mut reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_batch(&facts)) {
         Some(Ok(())) => Vec::new(),
@@ -170,7 +175,8 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     let scope = recorder.fold().determinations().get(&determination).cloned();
     let scope = scope.and_then(|facts| Some((facts.incident, facts.key?.0)));
     let Some((incident, key)) = scope.filter(|_| reasons.is_empty()) else {
-        let entry = refuse(recorder, &by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
+        let about = About { operation, request: id, determination, asked };
+        let entry = about.refuse(recorder, &by, None, reasons.clone())?;
         return Ok(Err((reasons, entry)));
     };
     let of_policy = recorder.fold().policy().map(|adopted| adopted.policy.limits().chunk);
@@ -186,7 +192,20 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     };
     let repeated = known.is_some();
     let (own_batches, again) = (HashMap::new(), Vec::new());
-    Ok(Ok(Job { request: id, asked, by, determination, key, source, chunk, batch, repeated, own_batches, again }))
+    Ok(Ok(Job {
+        request: id,
+        asked,
+        by,
+        operation,
+        determination,
+        key,
+        source,
+        chunk,
+        batch,
+        repeated,
+        own_batches,
+        again,
+    }))
 }
 
 /// Runs a job to its end, or until nobody listens any more or the daemon stops: what is recorded by then is concluded, and
@@ -204,9 +223,15 @@ pub async fn run(
     let mut job = Some(job);
     let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
     let mut signed: Option<Signed> = None;
-    let (mut more, mut why_stopped) = (true, None);
+    let (mut more, mut why_stopped): (bool, Option<Vec<Reason>>) = (true, None);
     while more || signed.is_some() || !in_flight.is_empty() {
-        let wants_more = more && !news.is_closed() && !*stopping.borrow();
+        let is_stopping = *stopping.borrow();
+        if more && is_stopping {
+            // An answer that is short and looks whole would be taken for all that there is.
+            let text = "smkid is stopping; ask again with the same request id once it runs";
+            why_stopped.get_or_insert_with(|| vec![reason("stopping", text)]);
+        }
+        let wants_more = more && !news.is_closed() && !is_stopping;
         let mut is_up = matches!(token.condition(), Condition::Up);
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&token, &stopping).await;
@@ -245,7 +270,7 @@ pub async fn run(
             };
         }
     }
-    // Last, for it cuts the answer: what was with the token has been told by now.
+    // Last: what was with the token has been told by now.
     if let Some(reasons) = why_stopped {
         let _ = news.send(News::Stopped(reasons)).await;
     }
@@ -335,8 +360,7 @@ fn step(
             }
             Some(Err(refusals)) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
-                let (id, determination, asked) = (job.request, job.determination, job.asked);
-                refuse(recorder, &job.by, "recovery-sign", id, determination, None, asked, reasons.clone())?;
+                job.about().refuse(recorder, &job.by, None, reasons.clone())?;
                 stopped = Some(reasons);
             }
             None => {}
@@ -370,8 +394,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
             Ok(intended) => intents.push(intended),
             Err(refusals) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
-                let (id, determination, device) = (job.request, job.determination, Some(wanted.device));
-                refuse(recorder, &job.by, "recovery-sign", id, determination, device, job.asked, reasons.clone())?;
+                job.about().refuse(recorder, &job.by, Some(wanted.device), reasons.clone())?;
                 told.push(told_of(wanted.device, None, ToldOutcome::Refused(reasons)));
             }
         }
@@ -679,41 +702,142 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
     Ok((not_signed, unknown))
 }
 
-/// Leaves the unknowns of a determination as they are: for these Devices, or for all. None if it is not recorded.
-pub fn leave(
-    recorder: &mut Recorder,
-    by: Actor,
-    determination: DeterminationId,
-    devices: Option<&[DeviceId]>,
-    why: &str,
-) -> Result<Option<Vec<Told>>, CannotRecord> {
-    let by = recorder.known(by);
-    let mut told = Vec::new();
-    let Some(facts) = recorder.fold().determinations().get(&determination) else { return Ok(None) };
-    // One that is not to execute opens no key, so nothing under it can be unknown.
-    let Some((key, _)) = facts.key.clone() else { return Ok(Some(told)) };
-    let devices: Option<HashSet<DeviceId>> = devices.map(|devices| devices.iter().copied().collect());
-    let all = recorder.store().devices_in(&key, IntentState::Unknown, None, UNKNOWNS_LEFT_MAX)?;
-    for (device, facts) in all {
-        let asked = devices.as_ref().is_none_or(|devices| devices.contains(&device));
-        if facts.determination != determination || !asked {
-            continue;
-        }
-        let entry = Settled { intent: facts.intent, determination, key: key.clone(), device, reason: why.into() };
-        recorder.queue(&by, Event::Settled(entry))?;
-        told.push(Told {
-            device,
-            template: Some(facts.template),
-            counter: Some(facts.counter),
-            intent: Some(facts.intent),
-            outcome: ToldOutcome::Left,
-        });
+/// Records that the daemon started, and what becomes of what an end left open ([`resume`]). First of all entries since: how long
+/// nothing was recorded shows whether somebody may have set the clock meanwhile.
+pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u64), CannotRecord> {
+    let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
+    recorder.queue(&Actor::daemon(), Event::Started(started))?;
+    if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {
+        tracing::warn!(
+            silence_ms,
+            "the last entry is older than a day: compare the clock with another source, then `smkictl clock accept`"
+        );
+        recorder.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: silence_ms }))?;
     }
-    Ok(Some(told))
+    resume(recorder)
 }
 
-/// Unknowns that one request leaves as they are, at most: a worker that dies leaves some hundred. Ask again for more.
-pub const UNKNOWNS_LEFT_MAX: usize = 10_000;
+/// How long the ledger may have been silent before a start: a clock that was set while nobody looked shows as a silence, and so
+/// does a long rest. After a longer one an operator compares the clock before anything is signed. No official reference: a day.
+pub const SILENCE_MS_MAX: i64 = 24 * 3_600_000;
+
+/// Asks that the unknowns of a determination are left as they are.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// Who asks.
+    pub by: Actor,
+    /// How whoever asks calls it.
+    pub id: RequestId,
+    /// SHA-256 of what is asked.
+    pub asked: Digest,
+    /// Under which determination.
+    pub determination: DeterminationId,
+    /// For which Devices; all whose outcome is unknown, if none are named.
+    pub devices: Option<Vec<DeviceId>>,
+    /// Why.
+    pub why: String,
+}
+
+/// What [`leave`] did.
+#[derive(Debug)]
+pub struct LeftUnknowns {
+    /// What became of each Device.
+    pub told: Vec<Told>,
+    /// Whether there are more unknowns than one request leaves.
+    pub more: bool,
+}
+
+/// Leaves the unknowns of a determination as they are: for these Devices, or for all. None if the determination is not recorded.
+///
+/// It signs nothing, so the determination need not be in force; whoever asks must be whom a signature could be asked by.
+pub fn leave(recorder: &mut Recorder, leave: Leave) -> Result<Option<Result<LeftUnknowns, NotAccepted>>, CannotRecord> {
+    let Leave { by, id, asked, determination, devices, why } = leave;
+    let by = recorder.known(by);
+    let about = About { operation: SETTLE, request: id, determination, asked };
+    let Some(known) = recorder.fold().determinations().get(&determination) else { return Ok(None) };
+    let key = known.key.as_ref().map(|(key, _)| key.clone());
+    let reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_asker(&facts)) {
+        Some(Ok(())) => Vec::new(),
+        Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
+        None => vec![reason("policy", "no policy is in force yet")],
+    };
+    if !reasons.is_empty() {
+        let entry = about.refuse(recorder, &by, None, reasons.clone())?;
+        return Ok(Some(Err((reasons, entry))));
+    }
+    let (devices, more) = match (devices, &key) {
+        (Some(devices), _) => (devices, false),
+        (None, Some(key)) => {
+            let (found, more) = unknowns_of(recorder.store(), key, determination, UNKNOWNS_MAX)?;
+            (found.into_iter().map(|(device, _)| device).collect(), more)
+        }
+        // One that is not to execute opens no key, so nothing under it can be unknown.
+        (None, None) => (Vec::new(), false),
+    };
+    let mut told = Vec::with_capacity(devices.len());
+    for device in devices {
+        let last = match &key {
+            Some(key) => recorder.device(key, device)?.filter(|last| last.determination == determination),
+            None => None,
+        };
+        told.push(match (last, &key) {
+            (Some(last), Some(key)) if matches!(last.state, IntentState::Unknown | IntentState::Left) => {
+                // A request that is made again is told what was left before.
+                if last.state == IntentState::Unknown {
+                    let (key, reason) = (key.clone(), why.as_str().into());
+                    let entry = Settled { intent: last.intent, determination, key, device, reason };
+                    recorder.queue(&by, Event::Settled(entry))?;
+                }
+                Told {
+                    device,
+                    template: Some(last.template),
+                    counter: Some(last.counter),
+                    intent: Some(last.intent),
+                    outcome: ToldOutcome::Left,
+                }
+            }
+            (Some(_) | None, _) => {
+                let reasons = vec![Refusal::NothingUnknown { device }.reason()];
+                about.refuse(recorder, &by, Some(device), reasons.clone())?;
+                told_of(device, None, ToldOutcome::Refused(reasons))
+            }
+        });
+    }
+    Ok(Some(Ok(LeftUnknowns { told, more })))
+}
+
+/// The route that settles unknowns, as refusals name it.
+pub const SETTLE: &str = "recovery-settle";
+
+/// The route that signs, as refusals name it.
+pub const SIGN: &str = "recovery-sign";
+
+/// Unknowns that one request leaves as they are, or one listing answers, at most: a worker that dies leaves some hundred.
+pub const UNKNOWNS_MAX: usize = 10_000;
+
+/// Rows that are read at a time while unknowns are looked for.
+const UNKNOWNS_READ_MAX: usize = 1_000;
+
+/// The Devices under a determination whose outcome is unknown, in the order of their ids, at most `most`; and whether there are
+/// more. A key may have unknowns of other determinations: they take no room.
+pub fn unknowns_of<S: DerivedState + ?Sized>(
+    store: &S,
+    key: &KeyLabel,
+    determination: DeterminationId,
+    most: usize,
+) -> Result<(Vec<(DeviceId, DeviceFacts)>, bool), StoreError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.devices_in(key, IntentState::Unknown, after, UNKNOWNS_READ_MAX)?;
+        let Some((last, _)) = page.last() else { return Ok((found, false)) };
+        after = Some(*last);
+        found.extend(page.into_iter().filter(|(_, facts)| facts.determination == determination));
+        if found.len() > most {
+            found.truncate(most);
+            return Ok((found, true));
+        }
+    }
+}
 
 fn facts<'a>(recorder: &'a Recorder, by: &'a Actor, determination: DeterminationId) -> Option<BatchFacts<'a>> {
     let moment = recorder.moment();
@@ -749,20 +873,26 @@ fn reason(rule: &str, text: &str) -> Reason {
     Reason { rule: rule.into(), text: text.into() }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is a field of the refusal's record")]
-fn refuse(
-    recorder: &mut Recorder,
-    by: &Actor,
-    operation: &str,
+/// What a refusal is about.
+#[derive(Clone, Copy)]
+struct About {
+    operation: &'static str,
     request: RequestId,
     determination: DeterminationId,
-    device: Option<DeviceId>,
     asked: Digest,
-    reasons: Vec<Reason>,
-) -> Result<Option<u64>, CannotRecord> {
-    recorder.refuse(
-        by,
-        Refused {
+}
+
+impl About {
+    /// Records a refusal, or counts it. Answers its entry if there is one.
+    fn refuse(
+        self,
+        recorder: &mut Recorder,
+        by: &Actor,
+        device: Option<DeviceId>,
+        reasons: Vec<Reason>,
+    ) -> Result<Option<u64>, CannotRecord> {
+        let Self { operation, request, determination, asked } = self;
+        let refused = Refused {
             operation: operation.into(),
             incident: None,
             determination: Some(determination),
@@ -770,6 +900,16 @@ fn refuse(
             device,
             asked,
             reasons,
-        },
-    )
+        };
+        recorder.refuse(by, refused)
+    }
 }
+
+impl Job {
+    const fn about(&self) -> About {
+        About { operation: self.operation, request: self.request, determination: self.determination, asked: self.asked }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,10 @@ const REASONS_LEN_MAX: usize = 16 * 1024;
 /// Characters of a text that others wrote (a caller, a vendor's module) and that an entry tells: enough to act on.
 pub const TEXT_LEN_MAX: usize = 500;
 
+/// The target of the journal's lines about checkpoints, which no setting of the log filters: what an outsider compares an older
+/// copy of the ledger with.
+pub const CHECKPOINT_TARGET: &str = "smkid::checkpoint";
+
 /// Why nothing more can be recorded. The daemon stops with a status of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotRecord {
@@ -80,9 +84,6 @@ pub enum CannotRecord {
     /// A template that was checked cannot be filled: a fault of ours.
     #[error("a template cannot be filled: {0}")]
     Fill(FillError),
-    /// It stopped before.
-    #[error("the recorder has stopped")]
-    Stopped,
 }
 
 impl From<BookError> for CannotRecord {
@@ -350,10 +351,7 @@ impl Recorder {
             self.commit()?;
         }
         self.store.let_go()?;
-        if self.checkpointed < self.durable.size && self.signer.is_some() {
-            self.checkpoint()?;
-        }
-        Ok(())
+        if self.checkpointed < self.durable.size { self.checkpoint() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Result<(), CannotRecord> {
@@ -372,16 +370,16 @@ impl Recorder {
         Ok(())
     }
 
-    /// Signs a checkpoint of the durable head. It goes to the journal too, which lies elsewhere.
+    /// Signs a checkpoint of the durable head, once there is a ledger token. It goes to the journal too, which lies elsewhere.
     fn checkpoint(&mut self) -> Result<(), CannotRecord> {
+        let Some(signer) = self.signer.as_mut() else { return Ok(()) };
         let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
-        let signer = self.signer.as_mut().ok_or(CannotRecord::Stopped)?;
         let checkpoint = Checkpoint::new(origin, self.durable);
         let signature = signer.sign(&checkpoint.text())?;
         let note = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
         self.store.put_checkpoint(self.durable, note.octets())?;
         self.checkpointed = self.durable.size;
-        tracing::info!(size = self.durable.size, root = %self.durable.root, "checkpoint");
+        tracing::info!(target: CHECKPOINT_TARGET, size = self.durable.size, root = %self.durable.root, "checkpoint");
         Ok(())
     }
 
@@ -507,7 +505,7 @@ impl Heads for Recorder {
 
 /// An ask: decides, queues, and says what to do once all of it is durable.
 type Ask = Box<dyn FnOnce(&mut Recorder) -> Result<Done, CannotRecord> + Send>;
-type Done = Box<dyn FnOnce(bool) + Send>;
+type Done = Box<dyn FnOnce() + Send>;
 
 /// Where one asks the recorder. Cheap to clone.
 #[derive(Clone)]
@@ -548,11 +546,9 @@ impl Desk {
         let (answer, answered) = oneshot::channel();
         let ask: Ask = Box::new(move |recorder| {
             let reply = ask(recorder)?;
-            Ok(Box::new(move |durable| {
-                if durable {
-                    // Whoever asked may have gone away; what was recorded stands all the same.
-                    let _ = answer.send(Recorded(reply));
-                }
+            Ok(Box::new(move || {
+                // Whoever asked may have gone away; what was recorded stands all the same.
+                let _ = answer.send(Recorded(reply));
             }))
         });
         // A full desk is waited for on a thread that may wait.
@@ -583,7 +579,7 @@ fn serve(recorder: &mut Recorder, first: Ask, waiting: &mpsc::Receiver<Ask>) -> 
     }
     recorder.settle()?;
     for answer in done {
-        answer(true);
+        answer();
     }
     Ok(())
 }

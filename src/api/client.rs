@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 use super::failure::{Exit, Problem};
 use super::routes::Verb;
 use super::wire::{Item, Line, Summary};
+use crate::domain::ledger::entry::Reason;
 
 /// Where the daemon listens if nobody says otherwise.
 pub const SOCKET: &str = "/run/smkid/smkid.sock";
@@ -116,7 +117,7 @@ impl Client {
     /// Asks for something to be done whose answer comes line by line.
     pub async fn post_for_lines<T: Serialize>(&self, path: &str, ask: &T) -> Result<Lines, ClientError> {
         let answer = Pieces(self.send(Verb::Post, path, json_body(ask)?).await?.into_body());
-        Ok(Lines { pieces: answer, held: Vec::new(), read: 0, count: 0, summary: None })
+        Ok(Lines { pieces: answer, held: Vec::new(), read: 0, count: 0, stopped: Vec::new(), summary: None })
     }
 
     /// Sends octets as they are read.
@@ -210,12 +211,13 @@ impl Pieces {
     }
 }
 
-/// The answer to sign or settle: items, then the summary.
+/// The answer to sign or settle: items, why it was stopped if it was, then the summary.
 pub struct Lines {
     pieces: Pieces,
     held: Vec<u8>,
     read: usize,
     count: u64,
+    stopped: Vec<Reason>,
     summary: Option<Summary>,
 }
 
@@ -235,6 +237,7 @@ impl Lines {
                         self.count += 1;
                         return Ok(Some(*item));
                     }
+                    Line::Stopped(reasons) => self.stopped.extend(reasons),
                     Line::Summary(summary) => self.summary = Some(summary),
                 }
                 continue;
@@ -251,6 +254,11 @@ impl Lines {
                 Ok(None) | Err(_) => return Err(ClientError::Cut { lines: self.count }),
             }
         }
+    }
+
+    /// Why nothing more was signed, once [`Lines::next`] gave none; empty if it was not stopped.
+    pub fn stopped(&self) -> &[Reason] {
+        &self.stopped
     }
 
     /// The summary, once [`Lines::next`] gave none.

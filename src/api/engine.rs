@@ -100,15 +100,40 @@ impl Upload {
     }
 }
 
+/// Why the daemon ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}. {remedy}")]
+pub struct Fatal {
+    /// How it ends.
+    pub kind: FatalKind,
+    /// What was found.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// How the daemon ends by itself: each has an exit status of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FatalKind {
+    /// Nothing more can be recorded.
+    CannotRecord,
+    /// What it found, at the start or once the ledger token came, forbids going on with this ledger.
+    RefusedToStart,
+    /// Its configuration does not fit the ledger or the tokens.
+    Configuration,
+}
+
 /// What the daemon does. Every method is one route; the name of the route is the method's, with `-` for `_`.
 ///
-/// Reads change nothing. Every other method records what it did, or that it refused, before it answers.
+/// Reads change nothing. Every other method records what it did, or that it refused ([`Failure::Refused`]), before it answers.
+/// What cannot be done now, is not found or fails by our fault is told and not recorded, but for a key that could not be activated,
+/// which is recorded as refused; and an upload is recorded only by the document that names it.
 pub trait Engine: Send + Sync + 'static {
     /// Whether the daemon makes progress. Asked before each watchdog ping, so it may not block; false lets systemd restart it.
     fn alive(&self) -> bool;
 
-    /// Resolves once nothing can be recorded any more, with why; never before. The daemon then ends with its own status.
-    fn cannot_record(&self) -> impl Future<Output = String> + Send;
+    /// Resolves once the daemon cannot go on, with why; never before. It then ends with the status of the kind.
+    fn cannot_go_on(&self) -> impl Future<Output = Fatal> + Send;
 
     /// An orderly end: no new intents, outcomes of running ones recorded, keys locked, the stop itself an entry.
     fn stop(&self, reason: &str) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -195,8 +220,9 @@ pub trait Engine: Send + Sync + 'static {
         key: KeyLabel,
     ) -> impl Future<Output = Result<wire::KeyChanged, Failure>> + Send;
 
-    /// `POST /v1/recovery/sign`. Lines of NDJSON, several to a piece: one [`wire::Item`] per Device, and one
-    /// [`wire::SummaryLine`] as the last, without which the caller takes the answer for cut.
+    /// `POST /v1/recovery/sign`. Lines of NDJSON, several to a piece: one [`wire::Item`] per Device, a
+    /// [`wire::StoppedLine`] if nothing more is signed, and one [`wire::SummaryLine`] as the last, without which the caller takes
+    /// the answer for cut.
     fn recovery_sign(
         &self,
         caller: &Caller,

@@ -19,7 +19,12 @@ pub const DOCUMENT: &str = include_str!("openapi.json");
 /// The document as table and types say it now, with a line feed at its end.
 pub fn document<E: Engine>() -> String {
     let mut schemas = Schemas::default();
-    for schema in [SchemaOf::of::<Problem>(), SchemaOf::of::<wire::Item>(), SchemaOf::of::<wire::SummaryLine>()] {
+    for schema in [
+        SchemaOf::of::<Problem>(),
+        SchemaOf::of::<wire::Item>(),
+        SchemaOf::of::<wire::StoppedLine>(),
+        SchemaOf::of::<wire::SummaryLine>(),
+    ] {
         schemas.refer(schema);
     }
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
@@ -136,8 +141,13 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
         Gives::Json(schema) => schemas.refer(schema),
         Gives::OpenApi => json!({ "type": "object" }),
         Gives::Lines => json!({
-            "description": "One JSON object a line: items, and a summary as the last. An answer without its summary was cut.",
-            "oneOf": [{ "$ref": "#/components/schemas/Item" }, { "$ref": "#/components/schemas/SummaryLine" }],
+            "description": "One JSON object a line: items; why nothing more was signed, if it was stopped; and a summary as the \
+                last. An answer without its summary was cut.",
+            "oneOf": [
+                { "$ref": "#/components/schemas/Item" },
+                { "$ref": "#/components/schemas/StoppedLine" },
+                { "$ref": "#/components/schemas/SummaryLine" },
+            ],
         }),
         Gives::Text | Gives::Octets => json!({ "type": "string" }),
     };

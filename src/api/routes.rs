@@ -119,7 +119,7 @@ pub enum Takes {
 pub enum Gives {
     /// JSON.
     Json(SchemaOf),
-    /// Lines of NDJSON: items, then one summary.
+    /// Lines of NDJSON: items, why it was stopped if it was, then one summary.
     Lines,
     /// A text for other tools to read.
     Text,

@@ -618,11 +618,29 @@ impl SummaryLine {
     }
 }
 
+/// The line before the summary of an answer to sign or settle that was stopped: nothing more of it was signed, for these reasons.
+/// The Devices that no line names have no command by this request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StoppedLine {
+    /// Every reason.
+    pub stopped: Vec<Reason>,
+}
+
+impl StoppedLine {
+    /// Appends its line, with the line feed.
+    pub fn append_line(&self, lines: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *lines, self).expect("reasons are made of texts, and a Vec takes them");
+        lines.push(b'\n');
+    }
+}
+
 /// A line of the answer to sign and settle, as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// What became of one command.
     Item(Box<Item>),
+    /// Nothing more of it is signed.
+    Stopped(Vec<Reason>),
     /// The end.
     Summary(Summary),
 }
@@ -632,6 +650,8 @@ impl Line {
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         if line.starts_with(br#"{"summary""#) {
             serde_json::from_slice(line).map(|SummaryLine { summary }| Self::Summary(summary))
+        } else if line.starts_with(br#"{"stopped""#) {
+            serde_json::from_slice(line).map(|StoppedLine { stopped }| Self::Stopped(stopped))
         } else {
             serde_json::from_slice(line).map(|item| Self::Item(Box::new(item)))
         }
@@ -668,8 +688,11 @@ pub struct UnknownsOf {
 /// Intents whose outcome nobody knows, and that were not settled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unknowns {
-    /// Them, by index.
+    /// Them, in the order of the Devices.
     pub unknowns: Vec<Unknown>,
+    /// Whether there are more than one answer lists: settle these, then ask again.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// An intent whose outcome nobody knows.

@@ -26,7 +26,7 @@ pub enum Incident {
         /// Which
         incident: IncidentId,
     },
-    /// Close an incident; its keys are locked
+    /// Close an incident; the keys that no other open incident needs are locked
     #[command(
         after_help = "Example:\n  smkictl incident close INC-2017-07 --reason 'All Devices recovered, report sent'"
     )]

@@ -16,7 +16,7 @@ use crate::domain::names::{DeterminationId, DeviceId, IncidentId};
 /// Read the ledger.
 #[derive(Subcommand, Debug)]
 pub enum Ledger {
-    /// Show entries, one a line (with --output json, one JSON object a line)
+    /// Show entries, one a line (with --output json, one JSON object a line); those that every filter lets through
     #[command(after_help = "Examples:\n  smkictl ledger list --from 100\n  smkictl ledger list --kind refused\n  \
         smkictl ledger list --device 00DB1234567890A0 --output json | jq .entry")]
     List(List),

@@ -9,7 +9,8 @@ use super::release::Folder;
 use super::{Change, CliError, Context, Exit, input};
 use crate::api::client::{ClientError, Lines};
 use crate::api::routes::Verb;
-use crate::api::wire::{self, Item, ItemOutcome, Summary, SummaryLine};
+use crate::api::wire::{self, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
+use crate::domain::ledger::entry::Reason;
 use crate::domain::names::{DeterminationId, RequestId};
 
 /// Commands that are not signed are shown with every reason, up to so many; `--output json` shows all.
@@ -26,7 +27,8 @@ pub enum Recovery {
         If the connection breaks, run it again with the request id that it printed: what was signed is given out again, \
         and nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has \
         one JSON object a line, the last of them the summary.\n\n\
-        Status: 0 all signed, 4 all refused, 6 some not signed."
+        Status: 0 all signed, 4 all refused, 6 some not signed. If it is stopped in the middle, it says why, and the status is 4 \
+        if nothing was signed, else 6."
     )]
     Sign(Sign),
     /// Say what is to become of commands whose outcome nobody knows
@@ -132,6 +134,9 @@ impl Recovery {
                     }
                     if all.unknowns.is_empty() {
                         text.line("There are none.");
+                    }
+                    if all.more {
+                        text.line("There are more: settle these, then ask again.");
                     }
                 })?;
                 Ok(Exit::Done)
@@ -241,6 +246,13 @@ async fn take(context: &Context, mut lines: Lines, out: Out) -> Result<Exit, Cli
     let Some(summary) = lines.summary() else {
         return Err(ClientError::Cut { lines: taken.counted.signed + taken.counted.others() }.into());
     };
+    let stopped = lines.stopped();
+    if !stopped.is_empty() {
+        if is_stdout || context.print.is_json() {
+            context.print.json_line(&StoppedLine { stopped: stopped.to_vec() })?;
+        }
+        context.print.error(&why_stopped(stopped));
+    }
     if is_stdout || context.print.is_json() {
         context.print.json_line(&SummaryLine { summary })?;
     } else {
@@ -250,7 +262,13 @@ async fn take(context: &Context, mut lines: Lines, out: Out) -> Result<Exit, Cli
         let why = format!("its summary is {summary:?}, its lines come to {:?}", taken.counted);
         return Err(ClientError::Answer { why }.into());
     }
-    Ok(exit(&summary))
+    Ok(exit(&summary, !stopped.is_empty()))
+}
+
+fn why_stopped(reasons: &[Reason]) -> String {
+    let reasons: Vec<String> =
+        reasons.iter().map(|reason| format!("\n    {} ({})", reason.text, reason.rule)).collect();
+    format!("stopped before its end; what has no line above was not done:{}", reasons.concat())
 }
 
 /// What came so far.
@@ -314,9 +332,12 @@ fn counts(summary: &Summary, text: &mut Text) {
     }
 }
 
-/// All signed, or left as was asked: done. All refused: refused. Else partly done.
-fn exit(summary: &Summary) -> Exit {
+/// All signed, or left as was asked: done. All refused, or stopped before anything was done: refused. Else partly done.
+fn exit(summary: &Summary, is_stopped: bool) -> Exit {
     let Summary { intents: _, signed, withheld, failed, not_signed, unknown, refused, left } = *summary;
+    if is_stopped {
+        return if signed + left == 0 { Exit::Refused } else { Exit::Partly };
+    }
     if withheld + failed + not_signed + unknown + refused == 0 {
         Exit::Done
     } else if signed + withheld + left + failed + not_signed + unknown == 0 {

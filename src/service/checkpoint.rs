@@ -1,7 +1,9 @@
 //! Shell: the ledger key on its token, as the recorder asks it for checkpoints.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::clock::Clock;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::KeyLabel;
 use crate::domain::time::Timestamp;
@@ -15,13 +17,20 @@ pub struct TokenSigner {
     key: KeyLabel,
     verifier: Verifier,
     deadline: Duration,
+    clock: Arc<Clock>,
 }
 
 impl TokenSigner {
     /// On a token that was started with the ledger's origin. `verifier` is the key's public half by that origin; what is not
-    /// submitted within `deadline` is not signed any more.
+    /// submitted within `deadline` is not signed any more. It reads a clock of its own, unless [`TokenSigner::on_clock`] gives one.
     pub fn new(token: Token, key: KeyLabel, verifier: Verifier, deadline: Duration) -> Self {
-        Self { token, key, verifier, deadline }
+        Self { token, key, verifier, deadline, clock: Arc::new(Clock::start(Timestamp::MIN)) }
+    }
+
+    /// By the clock that everything else goes by.
+    #[must_use]
+    pub fn on_clock(self, clock: Arc<Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// The token, for the head object on it.
@@ -32,7 +41,7 @@ impl TokenSigner {
     fn once(&self, text: &str) -> Result<[u8; 64], HsmError> {
         let deadline_ms = i64::try_from(self.deadline.as_millis()).unwrap_or(i64::MAX);
         let item = ToSign::new(0, Kind::Checkpoint, text.as_bytes().to_vec());
-        let results = self.token.sign(&self.key, vec![item], now().plus_ms(deadline_ms))?.wait_all();
+        let results = self.token.sign(&self.key, vec![item], self.clock.now().at.plus_ms(deadline_ms))?.wait_all();
         let outcome = results.into_iter().next().map(|result| result.outcome);
         match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
             Outcome::Signed(signature) => Ok(signature),
@@ -67,10 +76,4 @@ impl CheckpointSigner for TokenSigner {
     fn verifier(&self) -> &Verifier {
         &self.verifier
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // A clock beyond year 9999 gives a moment that is past, so nothing is signed.
-    i64::try_from(since.as_millis()).ok().and_then(|ms| Timestamp::from_unix_ms(ms).ok()).unwrap_or(Timestamp::MIN)
 }

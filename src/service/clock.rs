@@ -31,7 +31,7 @@ pub struct Now {
     pub at: Timestamp,
     /// Whether it can be relied on.
     pub state: ClockState,
-    /// By how many milliseconds the wall clock jumped since the last call, forwards if positive; none if it did not. Said once.
+    /// By how many milliseconds the wall clock jumped, forwards if positive; none if it did not. Said once.
     pub jump_ms: Option<i64>,
 }
 
@@ -87,7 +87,29 @@ impl Comparison {
 #[derive(Debug)]
 pub struct Clock {
     origin: Instant,
-    comparison: Mutex<Comparison>,
+    compared: Mutex<Compared>,
+}
+
+/// A comparison, and the jump that was seen and not yet recorded.
+#[derive(Debug)]
+struct Compared {
+    comparison: Comparison,
+    untold_ms: Option<i64>,
+}
+
+impl Compared {
+    fn take(&mut self, reading: Reading) -> Now {
+        let now = self.comparison.take(reading);
+        if let Some(jump_ms) = now.jump_ms {
+            self.untold_ms = Some(self.untold_ms.unwrap_or(0) + jump_ms);
+        }
+        Now { jump_ms: None, ..now }
+    }
+
+    fn tell(&mut self, reading: Reading) -> Now {
+        let now = self.take(reading);
+        Now { jump_ms: self.untold_ms.take(), ..now }
+    }
 }
 
 impl Clock {
@@ -95,20 +117,27 @@ impl Clock {
     pub fn start(not_before: Timestamp) -> Self {
         let origin = Instant::now();
         let comparison = Comparison::start(read(origin), not_before);
-        Self { origin, comparison: Mutex::new(comparison) }
+        Self { origin, compared: Mutex::new(Compared { comparison, untold_ms: None }) }
     }
 
-    /// The time, and what it is worth. Cheap: two clock readings without a system call.
+    /// The time, and what it is worth; a jump waits for [`Clock::tell`]. Cheap: two clock readings without a system call.
     pub fn now(&self) -> Now {
-        let mut comparison = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
-        comparison.take(read(self.origin))
+        self.lock().take(read(self.origin))
+    }
+
+    /// The time for whoever records jumps: with the one that nobody was told of yet, whoever read the clock when it was seen.
+    pub fn tell(&self) -> Now {
+        self.lock().tell(read(self.origin))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Compared> {
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Accepts the clock as it is; false if it stands before what was already recorded.
     #[must_use]
     pub fn accept(&self) -> bool {
-        let mut comparison = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
-        comparison.accept(read(self.origin))
+        self.lock().comparison.accept(read(self.origin))
     }
 }
 

@@ -42,7 +42,8 @@ pub const HEAD_INTERVAL_S: u64 = 60;
 pub const REFUSALS_PER_MINUTE: u64 = 60;
 /// Octets that one account may have waiting as uploads: a list of ten million Devices with counters takes 400 MB.
 pub const UPLOAD_QUOTA_OCTETS: u64 = 512 * 1024 * 1024;
-/// Octets that all uploads and documents together may take: a quarter of a small server's disk.
+/// Octets that the waiting uploads of all accounts together may take: a quarter of a small server's disk. Recorded documents count
+/// no longer.
 pub const DISK_BUDGET_OCTETS: u64 = 8 * 1024 * 1024 * 1024;
 /// Octets held in reserve, so that outcomes of what runs can be recorded once the disk is full.
 pub const RESERVE_OCTETS: u64 = 256 * 1024 * 1024;
@@ -121,9 +122,9 @@ pub struct Ledger {
 pub struct Limits {
     /// Refusals of one account recorded one by one in a minute.
     pub refusals_per_minute: u64,
-    /// Octets of uploads of one account.
+    /// Octets of the uploads of one account that wait for a document.
     pub upload_quota_octets: u64,
-    /// Octets of all uploads and documents.
+    /// Octets of the uploads of all accounts that wait for a document.
     pub disk_budget_octets: u64,
     /// Octets held in reserve for outcomes.
     pub reserve_octets: u64,

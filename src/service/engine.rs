@@ -1,6 +1,8 @@
 //! Shell: what answers the calls of the API: the recorder, the pipeline and the keys, put together.
 
 mod answers;
+mod documents;
+mod heartbeat;
 mod make;
 
 use std::collections::BTreeSet;
@@ -14,27 +16,24 @@ use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::keys::{ActivationError, Keys};
-use crate::api::engine::{Caller, Engine, Octets, Upload};
+use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::determination::devices::{DeviceListReader, LineTree};
-use crate::domain::determination::document::{DeviceList, Document, Form as _, Scope as DocumentScope, Written};
-use crate::domain::fold::{self, Fold};
+use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
-use crate::domain::intake::{self, Context, Submission};
+use crate::domain::intake;
 use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, SignatureRecord, Stopped,
+    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, Stopped,
 };
-use crate::domain::ledger::merkle::{self, Frontier};
 use crate::domain::ledger::proof::Proof;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TemplateName};
-use crate::domain::policy::adoption::Adoption;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
+use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{Wanted, WantedForm};
-use crate::domain::policy::{self, Activation, Policy};
-use crate::pipeline::{self, Job, News, Request, WantedSet};
+use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
 use crate::store::{Reader, Staging, StoreError};
+use heartbeat::Heartbeat;
 
 pub use make::make;
 
@@ -53,6 +52,12 @@ const PIECE_LEN: usize = 256 * 1024;
 /// Signatures that are read at a time.
 const SIGNATURES_READ_MAX: usize = 1_000;
 
+/// When an account whose uploads take all their room may try again: a document that names one takes it over meanwhile.
+const UPLOADS_RETRY_AFTER_S: u32 = 600;
+
+/// When a request that is still being run may be made again. Most are done in moments.
+const RUNNING_RETRY_AFTER_S: u32 = 1;
+
 /// Signatures that come with one document: a PMA has some dozen members, and each is verified while others wait.
 const SIGNATURES_MAX: usize = 32;
 
@@ -70,15 +75,17 @@ pub struct Daemon {
     scans: Arc<Semaphore>,
     /// Commands of a chunk.
     chunk: usize,
-    /// Why nothing more can be recorded.
-    failed: watch::Receiver<Option<String>>,
+    /// Why it cannot go on.
+    failed: watch::Receiver<Option<Fatal>>,
+    /// When the recorder answered last.
+    heartbeat: Arc<Heartbeat>,
     stopping: watch::Sender<bool>,
     jobs: Mutex<JoinSet<()>>,
     running: Arc<Mutex<BTreeSet<RequestId>>>,
     /// How many runs have come to their end.
     runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
-    not_ready: watch::Receiver<Option<String>>,
+    not_ready: watch::Receiver<Option<wire::Trouble>>,
 }
 
 impl From<Closed> for Failure {
@@ -97,7 +104,9 @@ impl From<StoreError> for Failure {
                 &digest.to_string(),
                 "Upload it again; what waits too long is dropped.",
             ),
-            StoreError::Staging(error) => Self::TooMany { what: error.to_string(), retry_after_s: 600 },
+            StoreError::Staging(error) => {
+                Self::TooMany { what: error.to_string(), retry_after_s: UPLOADS_RETRY_AFTER_S }
+            }
             other => Self::Internal { what: other.to_string() },
         }
     }
@@ -114,7 +123,10 @@ impl Running {
         if all.lock().unwrap_or_else(PoisonError::into_inner).insert(request) {
             return Ok(Self { all: Arc::clone(all), request });
         }
-        Err(Failure::TooMany { what: format!("request {request} is still being run"), retry_after_s: 1 })
+        Err(Failure::TooMany {
+            what: format!("request {request} is still being run"),
+            retry_after_s: RUNNING_RETRY_AFTER_S,
+        })
     }
 }
 
@@ -147,9 +159,9 @@ impl Daemon {
                 remedy: "Ask again once it runs".into(),
             });
         }
-        if let Some(why) = &*self.not_ready.borrow() {
-            let remedy = "Reads are answered; `smkictl status` says when it can record again".to_owned();
-            return Err(Failure::Unavailable { why: why.clone(), remedy });
+        if let Some(wire::Trouble { what, remedy }) = &*self.not_ready.borrow() {
+            let remedy = format!("{remedy}. Reads are answered; `smkictl status` says when it can record again");
+            return Err(Failure::Unavailable { why: what.clone(), remedy });
         }
         self.desk.record(ask).await?.into_inner()
     }
@@ -242,20 +254,20 @@ impl Daemon {
         Ok(octets)
     }
 
-    /// Reads the device list that a document names: not on the recorder's thread, which everybody waits for. A list is known by
-    /// its SHA-256, so it is the same when it is recorded.
-    async fn count(&self, sent: &wire::Document) -> Answer<Option<Result<DeviceList, String>>> {
-        let Some(list) = sent.devices else { return Ok(None) };
-        let most =
-            self.read(|recorder| Ok(recorder.fold().policy().map_or(0, |adopted| adopted.policy.limits().devices_max)));
-        let (most, staging, octets) = (most.await?, Arc::clone(&self.staging), sent.document.0.clone());
-        let counted = tokio::task::spawn_blocking(move || {
-            let document = Document::read(&octets).ok();
-            let scope = document.as_ref().and_then(scope_of);
-            let names = scope.iter().flat_map(|scope| scope.templates.iter().map(|template| &template.name));
-            count_devices(&staging, list, names, most)
-        });
-        counted.await.map(Some).map_err(|error| Failure::Internal { what: error.to_string() })
+    /// Records that a key was not activated, and why: a wrong PIN or another token is worth knowing afterwards too.
+    async fn not_activated<R: Send + 'static>(&self, by: Actor, asked: Digest, error: &ActivationError) -> Answer<R> {
+        let why = error.to_string();
+        let refused = Refused {
+            operation: "key-activate".into(),
+            incident: None,
+            determination: None,
+            request: None,
+            device: None,
+            asked,
+            reasons: vec![reason("token", why.clone())],
+        };
+        self.change(move |recorder| recorder.refuse(&by, refused).map(Ok)).await?;
+        Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
     }
 
     async fn accept(&self, request: Request) -> Answer<Octets> {
@@ -301,6 +313,22 @@ fn refused<R>(
     Ok(Err(Failure::Refused { reasons, entry }))
 }
 
+/// The active keys that nobody needs once an incident is closed: no other open incident has a determination for them.
+fn needed_no_longer(fold: &Fold, closing: &IncidentId, keys: &Keys) -> Vec<KeyLabel> {
+    let is_open = |incident: &IncidentId| fold.incidents().get(incident).is_some_and(|facts| facts.closed.is_none());
+    let is_needed = |key: &KeyLabel| {
+        fold.determinations().values().any(|determination| {
+            determination.key.as_ref().is_some_and(|(named, _)| named == key)
+                && determination.incident != *closing
+                && is_open(&determination.incident)
+        })
+    };
+    let is_active = |key: &KeyLabel, recorded: bool| recorded || keys.active(key).is_some();
+    let of_ours = fold.keys().values().filter(|facts| facts.record.use_ != KeyUse::Ledger);
+    let active = of_ours.filter(|facts| is_active(&facts.record.label, facts.active.is_some()));
+    active.map(|facts| facts.record.label.clone()).filter(|key| !is_needed(key)).collect()
+}
+
 fn reason(rule: &str, text: String) -> Reason {
     Reason { rule: rule.into(), text: text.into() }
 }
@@ -313,190 +341,6 @@ fn check_reason(reason: &str) -> Answer<()> {
     }
     let expected = format!("at most {} octets", intake::DESCRIPTION_LEN_MAX);
     Err(Failure::malformed("reason", &expected, &format!("{len} octets"), "Say it shorter."))
-}
-
-/// The RFC 6962 tree over a device list's lines.
-struct Lines(Frontier);
-
-impl LineTree for Lines {
-    fn push(&mut self, line: &[u8]) {
-        self.0.push(merkle::leaf_hash(line));
-    }
-    fn root(self) -> Digest {
-        self.0.root()
-    }
-}
-
-/// Reads a device list that waits, for the templates of a document.
-fn count_devices<'a>(
-    staging: &Staging,
-    list: Digest,
-    templates: impl IntoIterator<Item = &'a TemplateName>,
-    devices_max: u64,
-) -> Result<DeviceList, String> {
-    use std::io::Read as _;
-    let absent = || format!("device list {list} was not uploaded, or waited too long; upload it again");
-    let mut file = staging.open_staged(list).map_err(|error| error.to_string())?.ok_or_else(absent)?;
-    let mut reader = DeviceListReader::new(templates, devices_max, Lines(Frontier::new()));
-    let mut piece = vec![0; PIECE_LEN];
-    loop {
-        let len = file.read(&mut piece).map_err(|error| error.to_string())?;
-        if len == 0 || reader.is_refused() {
-            break;
-        }
-        reader.feed(&piece[..len], |_| {});
-    }
-    reader.finish().map_err(|faults| format!("device list {list}: {faults}"))
-}
-
-/// What a document leaves to be signed, if it says.
-fn scope_of(document: &Document) -> Option<DocumentScope<'_>> {
-    match document {
-        Document::Determination(determination) => determination.form().scope(),
-        Document::Schedule(schedule) => Some(schedule.form().scope()),
-        Document::Withdrawal(_) | Document::Suspension(_) => None,
-    }
-}
-
-/// A document of any type that somebody signed, read.
-enum Delivered {
-    Pma(Document),
-    Policy(Box<Written<Adoption>>),
-}
-
-fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
-    let adoption = Written::<Adoption>::read(octets);
-    match Document::read(octets) {
-        Ok(document) => Ok(Delivered::Pma(document)),
-        Err(faults) => match adoption {
-            Ok(adoption) => Ok(Delivered::Policy(Box::new(adoption))),
-            // Which of the two readings was meant, the type says.
-            Err(others) if octets_name_adoption(octets) => Err(intake::unreadable(&others)),
-            Err(_) => Err(intake::unreadable(&faults)),
-        },
-    }
-}
-
-fn octets_name_adoption(octets: &[u8]) -> bool {
-    let kind = Adoption::TYPE.as_bytes();
-    octets.windows(kind.len()).any(|window| window == kind)
-}
-
-/// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records.
-fn record_document(
-    recorder: &mut Recorder,
-    by: &Actor,
-    keys: &Keys,
-    sent: wire::Document,
-    listed: Option<Result<DeviceList, String>>,
-) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
-    let wire::Document { document, signatures, devices, policy_files } = sent;
-    let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
-    let sha256 = Digest::of(&octets);
-    let delivered = match read_document(&octets) {
-        Ok(delivered) => delivered,
-        Err(reasons) => return refused(recorder, by, "document-record", sha256, (None, None), reasons),
-    };
-    let scope: Option<DocumentScope<'_>> = match &delivered {
-        Delivered::Pma(document) => scope_of(document),
-        Delivered::Policy(_) => None,
-    };
-    let mut reasons = Vec::new();
-    let mut counted = None;
-    match listed {
-        Some(Ok(list)) => counted = Some(list),
-        Some(Err(text)) => reasons.push(reason("devices", text)),
-        None => {}
-    }
-    let submission = Submission { signatures: &p7s, devices: counted };
-    let at = recorder.moment().at;
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at };
-    let mut files = policy::Files::new();
-    let (event, about) = match &delivered {
-        Delivered::Pma(Document::Determination(document)) => {
-            let about = (Some(document.form().incident.clone()), Some(document.form().id));
-            (intake::determination(&context, document, &submission).map(Event::DeterminationRecorded), about)
-        }
-        Delivered::Pma(Document::Schedule(document)) => {
-            let about = (None, Some(document.form().determination));
-            (intake::schedule(&context, document, &submission).map(Event::ScheduleRecorded), about)
-        }
-        Delivered::Pma(Document::Withdrawal(document)) => {
-            let about = (None, Some(document.form().determination));
-            (intake::withdrawal(&context, document, &submission).map(Event::DeterminationWithdrawn), about)
-        }
-        Delivered::Pma(Document::Suspension(document)) => {
-            let about = (None, Some(document.form().determination));
-            (intake::suspension(&context, document, &submission).map(Event::DeterminationSuspended), about)
-        }
-        Delivered::Policy(document) => {
-            files = policy_files.unwrap_or_default().into_iter().map(|(path, octets)| (path, octets.0)).collect();
-            let adopted = match Policy::parse(&files) {
-                Ok(new) => intake::policy(&context, document, &new, &submission),
-                Err(faults) => Err(faults.iter().map(|fault| reason("policy", fault.to_string())).collect()),
-            };
-            (adopted.map(Event::PolicyAdopted), (None, None))
-        }
-    };
-    let event = match event {
-        Ok(event) if reasons.is_empty() => event,
-        Ok(_) => return refused(recorder, by, "document-record", sha256, about, reasons),
-        Err(further) => {
-            reasons.extend(further);
-            return refused(recorder, by, "document-record", sha256, about, reasons);
-        }
-    };
-    // From here on it cannot expire any more.
-    if let Some(list) = devices.filter(|_| scope.is_some())
-        && !recorder.claim_staged(list)
-    {
-        let text = format!("device list {list} waited too long and was dropped; upload it again");
-        return refused(recorder, by, "document-record", sha256, about, vec![reason("devices", text)]);
-    }
-    // What ends or pauses a determination takes effect before the next C_Sign: the fence stands before it is recorded.
-    if ends_something(&event, &delivered) {
-        keys.fence();
-    }
-    let signers = signers_of(&event);
-    recorder.queue_blob(octets);
-    for octets in p7s.into_iter().filter(|octets| signers.iter().any(|signer| signer.p7s == Digest::of(octets))) {
-        recorder.queue_blob(octets);
-    }
-    if !files.is_empty() {
-        for octets in fold::book::policy_blobs(&files) {
-            recorder.queue_blob(octets);
-        }
-    }
-    let kind = event.kind().to_owned();
-    let entry = recorder.queue(by, event)?;
-    Ok(Ok(wire::DocumentRecorded {
-        entry,
-        sha256,
-        kind,
-        signers: signers.into_iter().map(|signer| signer.person).collect(),
-        determination: about.1,
-    }))
-}
-
-/// Whether recording this ends or pauses what may be under way.
-fn ends_something(event: &Event, delivered: &Delivered) -> bool {
-    match delivered {
-        Delivered::Pma(Document::Determination(determination)) => determination.form().supersedes.is_some(),
-        Delivered::Pma(Document::Schedule(_)) => false,
-        Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
-        Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
-    }
-}
-
-fn signers_of(event: &Event) -> Vec<SignatureRecord> {
-    match event {
-        Event::DeterminationRecorded(entry) => entry.signatures.clone(),
-        Event::ScheduleRecorded(entry) => entry.signatures.clone(),
-        Event::DeterminationSuspended(entry) => entry.signatures.clone(),
-        Event::DeterminationWithdrawn(entry) => entry.signatures.clone(),
-        Event::PolicyAdopted(entry) => entry.signatures.clone(),
-        _ => Vec::new(),
-    }
 }
 
 /// Reads what is asked to be signed.
@@ -531,15 +375,15 @@ fn wanted_of(scope: wire::Scope) -> Answer<WantedSet> {
 
 impl Engine for Daemon {
     fn alive(&self) -> bool {
-        self.failed.borrow().is_none()
+        self.failed.borrow().is_none() && self.heartbeat.is_recent()
     }
 
-    async fn cannot_record(&self) -> String {
+    async fn cannot_go_on(&self) -> Fatal {
         let mut failed = self.failed.clone();
-        let why = failed.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+        let why = failed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         match why {
-            Ok(why) => why,
-            Err(_) => std::future::pending().await,
+            Some(why) => why,
+            None => std::future::pending().await,
         }
     }
 
@@ -646,7 +490,7 @@ impl Engine for Daemon {
         check_reason(&why.reason)?;
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
-        self.change(move |recorder| {
+        let closed = self.change(move |recorder| {
             let by = recorder.known(actor);
             match recorder.fold().incidents().get(&incident).map(|facts| facts.closed.is_some()) {
                 None => Ok(Err(Failure::NotFound { what: format!("incident {incident}") })),
@@ -657,12 +501,25 @@ impl Engine for Daemon {
                 }
                 Some(false) => {
                     keys.fence();
+                    let needless = needed_no_longer(recorder.fold(), &incident, &keys);
                     let event = Event::IncidentClosed(IncidentClosed { incident, reason: why.reason.into() });
-                    Ok(Ok(wire::Recorded { entry: recorder.queue(&by, event)? }))
+                    let entry = recorder.queue(&by, event)?;
+                    let mut tokens = Vec::new();
+                    for key in needless {
+                        tokens.extend(keys.remove(&key));
+                        let reason = "its incident was closed".into();
+                        recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
+                    }
+                    Ok(Ok((wire::Recorded { entry }, tokens)))
                 }
             }
-        })
-        .await
+        });
+        let (recorded, tokens) = closed.await?;
+        for token in tokens {
+            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        }
+        make::keep_head(&self.desk, &self.keys).await;
+        Ok(recorded)
     }
 
     async fn upload_devices(
@@ -709,7 +566,7 @@ impl Engine for Daemon {
         let counted = self.count(&document).await?;
         let recorded = self.change(move |recorder| {
             let by = recorder.known(actor);
-            record_document(recorder, &by, &keys, document, counted)
+            documents::record_document(recorder, &by, &keys, document, counted)
         });
         let recorded = recorded.await?;
         // What the people decided is not to be undone by putting an older copy of the state in the place of this one.
@@ -767,10 +624,10 @@ impl Engine for Daemon {
             let keys = Arc::clone(&self.keys);
             let started = tokio::task::spawn_blocking(move || keys.start(&facts, &fold)).await;
             let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
-            let (token, report) = started.map_err(|error| Failure::Unavailable {
-                why: error.to_string(),
-                remedy: "The key stays locked".into(),
-            })?;
+            let (token, report) = match started {
+                Ok(started) => started,
+                Err(error) => return self.not_activated(by, asked, &error).await,
+            };
             if let Some(second) = self.keys.insert(key.clone(), token) {
                 // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
                 let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
@@ -783,6 +640,13 @@ impl Engine for Daemon {
         let changed = self.change(move |recorder| {
             let record = recorder.fold().keys().get(&key).map(|facts| facts.record.clone());
             let Some(record) = record else { return Ok(Err(Failure::NotFound { what: format!("key {key}") })) };
+            if keys.active(&key).is_none() {
+                let why = format!("key {key} was locked while it was being activated");
+                return Ok(Err(Failure::Unavailable {
+                    why,
+                    remedy: "Activate it again if that is still wanted".into(),
+                }));
+            }
             let until = Some(recorder.moment().at.plus_ms(ACTIVATION_MS_MAX));
             let event = KeyActivated { key: key.clone(), token: record.token, serial: record.serial, until };
             let entry = recorder.queue(&by, Event::KeyActivated(event))?;
@@ -830,7 +694,8 @@ impl Engine for Daemon {
             Failure::malformed("body", "either devices or pre_commands", "both or neither", "Send one of the two.")
         })?;
         let wanted = wanted_of(scope)?;
-        self.accept(Request { by: caller.actor(), id, asked, determination, wanted, chunk: self.chunk }).await
+        let (by, operation, chunk) = (caller.actor(), pipeline::SIGN, self.chunk);
+        self.accept(Request { by, operation, id, asked, determination, wanted, chunk }).await
     }
 
     async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
@@ -846,7 +711,7 @@ impl Engine for Daemon {
         });
         match key.await? {
             None => Err(Failure::NotFound { what: format!("determination {determination}") }),
-            Some(None) => Ok(wire::Unknowns { unknowns: Vec::new() }),
+            Some(None) => Ok(wire::Unknowns { unknowns: Vec::new(), more: false }),
             Some(Some((key, _))) => self.look(move |reader| answers::unknowns(reader, &key, determination)).await,
         }
     }
@@ -867,6 +732,7 @@ impl Engine for Daemon {
                 });
                 self.accept(Request {
                     by: caller.actor(),
+                    operation: pipeline::SETTLE,
                     id: request,
                     asked,
                     determination,
@@ -876,17 +742,24 @@ impl Engine for Daemon {
                 .await
             }
             wire::SettleAction::Leave => {
-                let actor = caller.actor();
-                let told = self.change(move |recorder| {
-                    let left = pipeline::leave(recorder, actor, determination, devices.as_deref(), &reason)?;
-                    let unknown = || Failure::NotFound { what: format!("determination {determination}") };
-                    Ok(left.ok_or_else(unknown))
+                let leave = Leave { by: caller.actor(), id: request, asked, determination, devices, why: reason };
+                let left = self.change(move |recorder| {
+                    Ok(match pipeline::leave(recorder, leave)? {
+                        None => Err(Failure::NotFound { what: format!("determination {determination}") }),
+                        Some(Err((reasons, entry))) => Err(Failure::Refused { reasons, entry }),
+                        Some(Ok(left)) => Ok(left),
+                    })
                 });
-                let told = told.await?;
+                let LeftUnknowns { told, more } = left.await?;
                 let (news, heard) = mpsc::channel(1);
                 let (pieces, octets) = mpsc::channel(PIECES_MAX);
                 tokio::spawn(async move {
                     let _ = news.send(News::Devices(told)).await;
+                    if more {
+                        let most = pipeline::UNKNOWNS_MAX;
+                        let text = format!("one request leaves {most} unknowns at most; there are more: ask again");
+                        let _ = news.send(News::Stopped(vec![self::reason("unknowns-left", text)])).await;
+                    }
                 });
                 tokio::spawn(async move {
                     if let Some(summary) = answers::lines(heard, &pieces).await {

@@ -33,12 +33,13 @@ pub struct Keys {
     configuration: Configuration,
     active: Mutex<BTreeMap<KeyLabel, Token>>,
     ledger: Mutex<Option<Token>>,
+    head_trouble: Mutex<Option<String>>,
 }
 
 impl Keys {
     /// Nothing is active yet.
     pub fn new(configuration: Configuration) -> Self {
-        Self { configuration, active: Mutex::default(), ledger: Mutex::default() }
+        Self { configuration, active: Mutex::default(), ledger: Mutex::default(), head_trouble: Mutex::default() }
     }
 
     /// The ledger token, once it is there.
@@ -49,6 +50,16 @@ impl Keys {
     /// The ledger token is there.
     pub fn set_ledger(&self, token: Token) {
         *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// Why the ledger's newest head could not be kept on the ledger token, until it can again.
+    pub fn head_trouble(&self) -> Option<String> {
+        self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest head was kept on the ledger token, or why not.
+    pub fn set_head_trouble(&self, why: Option<String>) {
+        *self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// The token of an active key.

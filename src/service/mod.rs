@@ -20,12 +20,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::engine::Engine;
+use crate::api::engine::{Engine, Fatal, FatalKind};
 use crate::api::listener::{ListenError, Listener};
+use crate::recorder::CHECKPOINT_TARGET;
 use configuration::Configuration;
 use notify::NotifyError;
 
-/// How long the engine may take to stop: the commands that are with a token, and one checkpoint. Less than systemd's 90 s.
+/// How long the engine may take to stop: the commands that are with a token, and one checkpoint. Less than `TimeoutStopSec=` of
+/// systemd/smkid.service, after which systemd would kill it without a word.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The environment variable that says what is logged, such as `debug` or `smkid::hsm=trace`. Logs are not the audit.
@@ -38,7 +40,7 @@ pub enum End {
     Stopped,
     /// What it found forbids a start: no ledger, a rolled-back one, a socket in use.
     RefusedToStart,
-    /// It could not record any more (`EX_IOERR`).
+    /// It could not record any more, be it its own end (`EX_IOERR`).
     CannotRecord,
     /// Its configuration is wrong (`EX_CONFIG`).
     BadConfiguration,
@@ -54,6 +56,16 @@ impl End {
             Self::BadConfiguration => 78,
         }
     }
+
+    /// In words, for `systemctl status`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::RefusedToStart => "refused to start",
+            Self::CannotRecord => "cannot record",
+            Self::BadConfiguration => "wrong configuration",
+        }
+    }
 }
 
 /// Why the daemon does not start.
@@ -62,6 +74,14 @@ pub enum StartError {
     /// What was found forbids it.
     #[error("{why}. {remedy}")]
     Refused {
+        /// What was found.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The configuration does not fit what was found.
+    #[error("{why}. {remedy}")]
+    Configuration {
         /// What was found.
         why: String,
         /// What to do.
@@ -88,7 +108,18 @@ impl StartError {
     pub const fn end(&self) -> End {
         match self {
             Self::CannotRecord { .. } => End::CannotRecord,
+            Self::Configuration { .. } => End::BadConfiguration,
             Self::Refused { .. } | Self::Listen(_) | Self::Notify(_) => End::RefusedToStart,
+        }
+    }
+}
+
+impl From<Fatal> for StartError {
+    fn from(Fatal { kind, why, remedy }: Fatal) -> Self {
+        match kind {
+            FatalKind::CannotRecord => Self::CannotRecord { why, remedy },
+            FatalKind::RefusedToStart => Self::Refused { why, remedy },
+            FatalKind::Configuration => Self::Configuration { why, remedy },
         }
     }
 }
@@ -180,9 +211,8 @@ where
     M: FnOnce(Configuration) -> F,
     F: Future<Output = Result<Arc<E>, StartError>>,
 {
-    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(std::env::var(LOG).ok().as_deref()))
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
@@ -217,6 +247,13 @@ where
     // What is still blocked in a look-up or a write may not hold up the end.
     runtime.shutdown_background();
     end
+}
+
+/// What is logged by the setting; always the checkpoints, which outsiders compare with the ledger.
+fn filter(setting: Option<&str>) -> EnvFilter {
+    let wanted = setting.and_then(|setting| EnvFilter::try_new(setting).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+    let checkpoints = format!("{CHECKPOINT_TARGET}=info").parse().expect("a target and a level are a directive");
+    wanted.add_directive(checkpoints)
 }
 
 fn fatal(error: &dyn std::fmt::Display) {
@@ -283,10 +320,12 @@ where
     let watched = Arc::clone(&engine);
     let watchdog = tokio::spawn(async move { notify::watch(|| watched.alive()).await });
     let end = tokio::select! {
-        why = engine.cannot_record() => {
-            fatal(&format!("cannot record: {why}. Nothing more is signed or released. Free space or mend the disk, then start again"));
-            notify::stopping("cannot record");
-            End::CannotRecord
+        why = engine.cannot_go_on() => {
+            let error = StartError::from(why);
+            fatal(&format!("{error}. Nothing more is signed or released"));
+            let end = error.end();
+            notify::stopping(end.as_str());
+            end
         }
         reason = asked_to_stop => {
             tracing::info!(reason, "stopping");
@@ -313,7 +352,12 @@ async fn end_of<E: Engine>(engine: &E, reason: &str, stop: &watch::Sender<bool>)
             End::CannotRecord
         }
         Err(_) => {
-            fatal(&format!("the engine did not stop within {} s; the next start resumes", STOP_TIMEOUT.as_secs()));
+            fatal(&format!(
+                "stopping took longer than {} s: a token still has commands or does not answer. This end is not recorded; the \
+                 next start records what becomes of them",
+                STOP_TIMEOUT.as_secs()
+            ));
+            notify::stopping("did not come to its end in time");
             End::CannotRecord
         }
     }
@@ -328,6 +372,9 @@ fn listener(path: &Path, group: Option<&str>) -> Result<Listener, StartError> {
 
 fn refused(error: &StartError) -> End {
     fatal(error);
-    notify::stopping("refused to start");
+    notify::stopping(error.end().as_str());
     error.end()
 }
+
+#[cfg(test)]
+mod tests;

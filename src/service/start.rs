@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::checkpoint::TokenSigner;
 use super::configuration::{self, Configuration, Pin};
+use crate::api::engine::{Fatal, FatalKind};
 use crate::domain::fold::Fold;
 use crate::domain::ledger::head_object::{HEAD_LABELS, HeadObject, HeadObjectError};
 use crate::domain::ledger::merkle::Head;
@@ -135,6 +136,40 @@ pub enum StartFault {
         /// Our root at that size, if we have as many entries.
         ours: Option<Digest>,
     },
+}
+
+/// A PIN was refused, or the token is not what it was: a PIN is offered once.
+pub const MEND_AND_RESTART: &str = "Mend it, then `systemctl restart smkid`: by itself a PIN is not offered again";
+
+impl StartFault {
+    /// How the daemon ends by it, and what to do.
+    pub fn fatal(&self) -> Fatal {
+        const CONFIGURE: &str = "Correct the configuration (`smkid check-config` reads it), then start smkid again";
+        const RESTORE: &str =
+            "Restore the newest copy of the state directory; a new ledger is made by `smkictl ceremony` only";
+        const NOTHING: &str = "Nothing was recorded and nothing was signed";
+        let (kind, remedy) = match self {
+            Self::Store(StoreError::CannotRecord { .. } | StoreError::Broken { .. }) => {
+                (FatalKind::CannotRecord, "Free space or mend the disk, then start smkid again")
+            }
+            Self::Store(_) | Self::State(_) => (FatalKind::RefusedToStart, NOTHING),
+            Self::LedgerKey(_) | Self::NoLedgerKey => (FatalKind::RefusedToStart, RESTORE),
+            Self::Hsm { source, .. } if source.locks() => (FatalKind::RefusedToStart, MEND_AND_RESTART),
+            Self::Hsm { .. } => {
+                (FatalKind::RefusedToStart, "Bring the token back, or correct its [[token]], then start smkid again")
+            }
+            Self::NotConfigured { .. }
+            | Self::LedgerToken { .. }
+            | Self::PinStored { .. }
+            | Self::PinAbsent { .. }
+            | Self::PinFile { .. } => (FatalKind::Configuration, CONFIGURE),
+            Self::HeadAbsent { .. }
+            | Self::HeadUnreadable { .. }
+            | Self::HeadOrigin { .. }
+            | Self::RolledBack { .. } => (FatalKind::RefusedToStart, NOTHING),
+        };
+        Fatal { kind, why: self.to_string(), remedy: remedy.to_owned() }
+    }
 }
 
 /// Opens the ledger of a configuration and makes the state from it again. It is locked from here on.

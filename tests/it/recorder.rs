@@ -1,11 +1,12 @@
 //! The recorder and the start that finds what it left: what is believed, and what cannot stop it.
 
-use smkid::domain::ledger::entry::{Actor, Entry, Event, Reason, Refused};
-use smkid::domain::names::Digest;
+use smkid::domain::ledger::entry::{Actor, ClockAccepted, Entry, Event, Reason, Refused, Started};
+use smkid::domain::names::{Digest, RequestId};
+use smkid::pipeline::{self, Request, SILENCE_MS_MAX, WantedSet};
 use smkid::recorder::record_alone;
 use smkid::state::StateError;
 
-use crate::support::ledger_fixture::{Fixture, operator};
+use crate::support::ledger_fixture::{Fixture, MINUTE_MS, operator};
 
 #[test]
 fn no_refusal_is_too_long_to_be_recorded_whatever_was_sent() {
@@ -66,4 +67,65 @@ fn a_start_believes_no_document_that_lies_under_no_checkpoint_and_that_too_few_s
             other => panic!("{members:?}: {other:?}"),
         }
     }
+}
+
+/// The daemon starts; answers whether the rule `clock` refuses what is asked then.
+fn started(fixture: &mut Fixture) -> bool {
+    let started = Started { version: "1".into(), program: Digest([1; 32]), configuration: Digest([2; 32]) };
+    fixture.record(|recorder| pipeline::record_start(recorder, started).unwrap());
+    clock_refuses(fixture)
+}
+
+fn clock_refuses(fixture: &mut Fixture) -> bool {
+    let request = Request {
+        by: operator(),
+        operation: pipeline::SIGN,
+        id: RequestId([0xEE; 16]),
+        asked: Digest([3; 32]),
+        determination: fixture.determination,
+        wanted: WantedSet::All,
+        chunk: 1,
+    };
+    let accepted = fixture.record(|recorder| pipeline::accept(recorder, request).unwrap());
+    let (reasons, entry) = accepted.expect_err("the determination is withdrawn");
+    assert!(entry.is_some() && reasons.iter().any(|reason| &*reason.rule == "withdrawn"), "{reasons:?}");
+    reasons.iter().any(|reason| &*reason.rule == "clock")
+}
+
+fn jumps(fixture: &Fixture) -> Vec<i64> {
+    let reader = fixture.reader();
+    let entries = (0..reader.head().unwrap().size).map(|at| Entry::from_leaf(&reader.leaf(at).unwrap()).unwrap());
+    entries
+        .filter_map(|entry| if let Event::ClockJumped(jump) = entry.event { Some(jump.by_ms) } else { None })
+        .collect()
+}
+
+#[test]
+fn after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_whatever_restarts() {
+    let mut fixture = Fixture::new();
+    fixture.wait(SILENCE_MS_MAX);
+    fixture.restart();
+    assert!(!started(&mut fixture));
+    assert_eq!(jumps(&fixture), []);
+
+    fixture.wait(SILENCE_MS_MAX + 1);
+    fixture.restart();
+    assert!(started(&mut fixture));
+    assert_eq!(jumps(&fixture), [SILENCE_MS_MAX + 1]);
+    // Another start soon after, and one after another silence: it is still for the operator, and told once.
+    for wait_ms in [MINUTE_MS, SILENCE_MS_MAX + 1] {
+        fixture.wait(wait_ms);
+        fixture.restart();
+        assert!(started(&mut fixture));
+        assert_eq!(jumps(&fixture).len(), 1);
+    }
+    fixture.record(|recorder| {
+        let by = recorder.known(operator());
+        let accepted = ClockAccepted { reason: "Compared with the radio clock".into() };
+        recorder.queue(&by, Event::ClockAccepted(accepted)).unwrap();
+    });
+    assert!(!clock_refuses(&mut fixture));
+    fixture.wait(MINUTE_MS);
+    fixture.restart();
+    assert!(!started(&mut fixture));
 }

@@ -10,11 +10,15 @@ use smkid::api::client::Client;
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, ServiceState};
 use smkid::domain::ledger::entry::Event;
+use smkid::exercise::policy::{LEDGER_TOKEN, RECOVERY_TOKEN};
 
 use crate::support::site::{Site, Which, ask_for, ask_for_all, incident, lines, problem, whole};
 
 /// The exit status of a daemon that refuses to start.
 const REFUSED: i32 = 70;
+
+/// The exit status of a daemon whose configuration is wrong.
+const CONFIGURATION: i32 = 78;
 
 /// That the daemon refuses to start and says all of that, and that nothing was recorded.
 #[track_caller]
@@ -317,6 +321,80 @@ async fn without_its_ledger_token_the_daemon_reads_and_comes_back_by_itself() {
     site.activate(&client).await.unwrap();
     let items = whole(lines(&client, "/v1/recovery/sign", &ask_for(site.main(), 0..3)).await);
     assert!(items.iter().all(|item| item.command.is_some()), "{items:?}");
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_found_late_ends_the_daemon_as_one_found_early() {
+    let site = Site::determined().await;
+    site.keep_state("older");
+    let daemon = site.start_active().await;
+    assert!(daemon.stop().await.unwrap().success());
+    site.bring_back("older");
+    let before = site.ledger().size();
+    fs::rename(site.path("tokens"), site.path("tokens-away")).unwrap();
+    fs::create_dir(site.path("tokens")).unwrap();
+    let mut daemon = spawn(&site.configuration);
+    wait_for(&Client::new(&site.socket), ServiceState::ReadOnly).await;
+    fs::remove_dir(site.path("tokens")).unwrap();
+    fs::rename(site.path("tokens-away"), site.path("tokens")).unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = daemon.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "the daemon goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(status.code(), Some(REFUSED));
+    assert_eq!(site.ledger().size(), before);
+}
+
+#[tokio::test]
+async fn a_ledger_token_that_comes_and_refuses_its_pin_is_shown_with_what_to_do() {
+    let site = Site::determined().await;
+    site.fault(Which::Ledger, Some("C_Login * return CKR_PIN_INCORRECT"));
+    fs::rename(site.path("tokens"), site.path("tokens-away")).unwrap();
+    fs::create_dir(site.path("tokens")).unwrap();
+    let _daemon = spawn(&site.configuration);
+    let client = Client::new(&site.socket);
+    let status = wait_for(&client, ServiceState::ReadOnly).await;
+    assert!(status.problems[0].remedy.contains("Insert the ledger token"), "{status:?}");
+    fs::remove_dir(site.path("tokens")).unwrap();
+    fs::rename(site.path("tokens-away"), site.path("tokens")).unwrap();
+    let begun = Instant::now();
+    loop {
+        let status = wait_for(&client, ServiceState::ReadOnly).await;
+        if status.problems[0].remedy.contains("`systemctl restart smkid`") {
+            assert!(status.problems[0].what.contains("PIN"), "{status:?}");
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let problem = problem(site.activate(&client).await);
+    assert!(problem.message.contains("`systemctl restart smkid`"), "{problem:?}");
+}
+
+#[tokio::test]
+async fn a_configuration_that_does_not_fit_the_ledger_has_a_status_of_its_own_and_a_remedy() {
+    let site = Site::founded().await;
+    let good = fs::read_to_string(&site.configuration).unwrap();
+    let no_pins: Vec<&str> = good.lines().filter(|line| !line.starts_with("pin = ")).collect();
+    for (text, says) in [
+        (no_pins.join("\n"), "no PIN is configured"),
+        (good.replace("\npin = { file = \"", "\npin = { file = \"/nowhere"), "expected a PIN"),
+        (good.replace(&format!("name = \"{RECOVERY_TOKEN}\""), "name = \"other\""), "no [[token]]"),
+        (
+            good.replace(&format!("\ntoken = \"{LEDGER_TOKEN}\""), &format!("\ntoken = \"{RECOVERY_TOKEN}\"")),
+            "ledger.token",
+        ),
+    ] {
+        assert_ne!(text, good, "{says}");
+        fs::write(&site.configuration, text).unwrap();
+        let (status, log) = Site::refused_start(site.try_start().await);
+        assert_eq!(status, CONFIGURATION, "{log}");
+        assert!(log.contains(says) && log.contains("smkid check-config"), "expected {says:?} in {log}");
+    }
 }
 
 #[tokio::test]

@@ -9,20 +9,20 @@ use smkid::domain::determination::document::{
     Decision, Determination, LedgerHead, Limits, Schedule, ScopeLeft, Type, Withdrawal, Written,
 };
 use smkid::domain::ledger::entry::Event;
-use smkid::domain::names::{DeterminationId, Purpose};
+use smkid::domain::names::{DeterminationId, Digest, Purpose};
 use smkid::domain::policy::Policy;
 use smkid::domain::policy::adoption::{Adoption, Head};
 use smkid::domain::time::Window;
 use smkid::exercise::lab;
 use smkid::exercise::people::APPROVALS;
-use smkid::exercise::policy::RECOVERY_KEY;
+use smkid::exercise::policy::{LEDGER_KEY, RECOVERY_KEY};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::support::fake_engine::FakeEngine;
 use crate::support::site::{
     DEVICES, Site, Which, ask_for, ask_for_all, ask_pre_command, device, device_list, head, in_ms, incident, lines,
-    problem, request, settle_all, whole,
+    lines_and_stop, problem, request, settle_all, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -57,7 +57,7 @@ async fn check_closed(site: &Site, client: &Client, determination: Determination
         let last = after.refusals().pop().cloned().unwrap();
         assert_eq!(problem.entry, Some(before.size()));
         assert_eq!(last.reasons, problem.reasons);
-        assert_eq!(&*last.operation, "recovery-sign");
+        assert_eq!(&*last.operation, if n < 3 { "recovery-sign" } else { "recovery-settle" });
         assert_eq!(last.determination, Some(determination));
     }
     check_nothing_signed(site);
@@ -260,13 +260,13 @@ async fn a_withdrawal_during_a_run_stands_before_the_next_signature_and_nothing_
     let ask = ask_for_all(site.main());
     let running = tokio::spawn({
         let (client, ask) = (client.clone(), ask.clone());
-        async move { lines(&client, SIGN, &ask).await }
+        async move { lines_and_stop(&client, SIGN, &ask).await }
     });
     site.reach(Which::Recovery, "C_Sign", 40).await;
     withdraw(&site, client, &site.base.main).await;
     let asked = site.calls(Which::Recovery, "C_Sign");
     assert!(asked < DEVICES.into());
-    let (items, ended) = running.await.unwrap().unwrap();
+    let (items, stopped) = running.await.unwrap().unwrap();
     assert_eq!(site.calls(Which::Recovery, "C_Sign"), asked, "the token was asked after the withdrawal was recorded");
     let ledger = site.ledger();
     ledger.check();
@@ -279,8 +279,9 @@ async fn a_withdrawal_during_a_run_stands_before_the_next_signature_and_nothing_
         assert!(!opens || at < withdrawn, "entry {at} stands after the withdrawal {withdrawn}");
     }
     let released = ledger.released();
-    // Whoever asked is told of every intent, and then that nothing more comes.
-    assert!(!ended);
+    // Whoever asked is told of every intent, and then that nothing more comes, and why.
+    let stopped = stopped.expect("the answer has a summary");
+    assert!(stopped.iter().any(|reason| &*reason.rule == "withdrawn"), "{stopped:?}");
     assert_eq!(items.len(), ledger.intents().len());
     for item in items {
         assert!(item.command.is_none() || released.contains(&item.intent.unwrap()), "{item:?}");
@@ -290,6 +291,229 @@ async fn a_withdrawal_during_a_run_stands_before_the_next_signature_and_nothing_
     assert!(problem.reasons.iter().any(|reason| &*reason.rule == "withdrawn"), "{problem:?}");
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn smkictl_says_why_a_run_was_stopped_and_keeps_what_came() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 3ms"));
+    let daemon = site.start_active().await;
+    let main = site.main().to_string();
+    let (socket, out) = (site.socket.clone(), site.path("commands"));
+    let running = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_smkictl"))
+            .args(["recovery", "sign", "--determination", &main, "--devices", "all", "--out"])
+            .arg(out)
+            .env("SMKID_SOCKET", socket)
+            .output()
+            .unwrap()
+    });
+    site.reach(Which::Recovery, "C_Sign", 280).await;
+    withdraw(&site, &daemon.client, &site.base.main).await;
+    let output = running.await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("stopped before its end") && said.contains("(withdrawn)"), "{said}");
+    assert_eq!(std::fs::read_dir(site.path("commands")).unwrap().count(), site.ledger().released().len());
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_of_a_run_is_told_and_the_answer_does_not_look_whole() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 3ms"));
+    let daemon = site.start_active().await;
+    let (client, ask) = (daemon.client.clone(), ask_for_all(site.main()));
+    let running = tokio::spawn(async move { lines_and_stop(&client, SIGN, &ask).await });
+    site.reach(Which::Recovery, "C_Sign", 40).await;
+    assert!(daemon.stop().await.unwrap().success());
+    let (items, stopped) = running.await.unwrap().unwrap();
+    assert!(items.len() < DEVICES as usize);
+    let rules: Vec<String> = stopped.unwrap().iter().map(|reason| reason.rule.to_string()).collect();
+    assert_eq!(rules, ["stopping"]);
+}
+
+/// The keys as the status tells them: label, whether it is active, whether there is trouble.
+async fn keys(client: &Client) -> Vec<(String, bool, bool)> {
+    let status: wire::Status = client.get("/v1/status").await.unwrap();
+    status.keys.into_iter().map(|key| (key.key.to_string(), key.active, key.trouble.is_some())).collect()
+}
+
+fn key(label: &str, active: bool, trouble: bool) -> (String, bool, bool) {
+    (label.to_owned(), active, trouble)
+}
+
+#[tokio::test]
+async fn a_closed_incident_locks_the_keys_that_no_other_open_one_needs() {
+    let site = Site::determined().await;
+    let daemon = counted(&site).await;
+    let client = &daemon.client;
+    site.activate(client).await.unwrap();
+    let second = wire::IncidentOpen { incident: "INC-2".parse().unwrap(), ..incident(&site.base.lab) };
+    client.post::<_, wire::Recorded>("/v1/incidents", &second).await.unwrap();
+    site.determine(client, 1, &device_list(600..603), |form| form.incident = "INC-2".parse().unwrap()).await;
+    let why = wire::Why { reason: "over".to_owned() };
+    let ledger_key = || key(LEDGER_KEY, true, false);
+
+    client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &why).await.unwrap();
+    assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, true, false)]);
+    assert_eq!(daemon.workers().len(), 2);
+    let recorded: wire::Recorded = client.post("/v1/incidents/INC-2/close", &why).await.unwrap();
+    assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, false, false)]);
+    assert_eq!(daemon.workers().len(), 1, "the worker of the locked key goes");
+    let ledger = site.ledger();
+    assert_eq!(ledger.size(), recorded.entry + 2);
+    let Event::KeyLocked(locked) = &ledger.entries.last().unwrap().event else { panic!("no key was locked") };
+    assert_eq!((locked.key.as_str(), &*locked.reason), (RECOVERY_KEY, "its incident was closed"));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_status_tells_of_the_ledger_key_by_its_token() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let (ledger, recovery) = (|active, trouble| key(LEDGER_KEY, active, trouble), key(RECOVERY_KEY, false, false));
+    assert_eq!(keys(client).await, [ledger(true, false), recovery.clone()]);
+    let [worker] = daemon.workers()[..] else { panic!("expected one worker") };
+    smkid::exercise::programs::signal(worker, rustix::process::Signal::KILL).unwrap();
+    let begun = std::time::Instant::now();
+    while keys(client).await != [ledger(false, true), recovery.clone()] {
+        assert!(begun.elapsed().as_secs() < 30, "{:?}", keys(client).await);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // Whatever is recorded next brings it back.
+    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    assert_eq!(keys(client).await, [ledger(true, false), recovery]);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_activation_that_fails_is_recorded_with_its_reason() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Login * return CKR_PIN_INCORRECT"));
+    let daemon = site.start().await;
+    let before = site.ledger().size();
+    let told = problem(site.activate(&daemon.client).await);
+    assert_eq!(told.error, ProblemKind::Unavailable, "{told:?}");
+    let ledger = site.ledger();
+    assert_eq!(ledger.size(), before + 1);
+    let last = ledger.refusals().pop().cloned().unwrap();
+    assert_eq!((&*last.operation, &*last.reasons[0].rule), ("key-activate", "token"));
+    assert!(told.message.contains(&*last.reasons[0].text), "{told:?}\n{last:?}");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_kept_is_shown_until_it_can() {
+    let site = Site::determined().await;
+    site.fault(Which::Ledger, Some("C_CreateObject 1 return CKR_DEVICE_MEMORY"));
+    let daemon = site.start().await;
+    let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
+    assert!(status.problems.iter().any(|problem| problem.what.contains("head is not kept")), "{:?}", status.problems);
+    site.activate(&daemon.client).await.unwrap();
+    let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
+    assert_eq!(status.problems, []);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+fn leave(determination: DeterminationId, devices: wire::Devices) -> wire::RecoverySettle {
+    wire::RecoverySettle {
+        action: wire::SettleAction::Leave,
+        reason: "The meters were exchanged".to_owned(),
+        devices,
+        ..settle_all(determination)
+    }
+}
+
+#[tokio::test]
+async fn unknowns_are_left_by_an_operator_whom_the_policy_knows_and_by_name_or_all() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 3 stop"));
+    let daemon = site.start_active().await;
+    let (client, ask) = (daemon.client.clone(), ask_for(site.main(), 0..6));
+    let cut = tokio::spawn(async move { lines(&client, SIGN, &ask).await });
+    site.reach(Which::Recovery, "C_Sign", 3).await;
+    daemon.kill().await.unwrap();
+    let _ = cut.await.unwrap();
+
+    let daemon = counted(&site).await;
+    let client = &daemon.client;
+    let of = format!("/v1/recovery/unknowns?determination={}", site.main());
+    let unknown: wire::Unknowns = client.get(&of).await.unwrap();
+    assert!(unknown.unknowns.len() == 6 && !unknown.more, "{unknown:?}");
+    // By name: one that is unknown, one that nobody asked for, and one that is not on the list.
+    let ask = |n| wire::DeviceAsk { device: device(n) };
+    let named = leave(site.main(), wire::Devices::Listed(vec![ask(2), ask(9), ask(DEVICES)]));
+    let refusals = site.ledger().refusals().len();
+    let items = whole(lines(client, SETTLE, &named).await);
+    let told: Vec<(_, ItemOutcome)> = items.iter().map(|item| (item.device, item.outcome)).collect();
+    let refused = ItemOutcome::Refused;
+    assert_eq!(told, [(device(2), ItemOutcome::Left), (device(9), refused), (device(DEVICES), refused)]);
+    let ledger = site.ledger();
+    assert_eq!(ledger.refusals().len(), refusals + 2);
+    for (refused, item) in ledger.refusals()[refusals..].iter().zip(&items[1..]) {
+        assert_eq!((&*refused.operation, refused.device), ("recovery-settle", Some(item.device)));
+        assert_eq!((&*item.reasons[0].rule, &refused.reasons), ("nothing-unknown", &item.reasons));
+    }
+    // Made again, it is told again and recorded once.
+    assert_eq!(whole(lines(client, SETTLE, &named).await)[0], items[0]);
+    let settled = |ledger: &crate::support::site::Ledger| {
+        ledger.entries.iter().filter(|entry| matches!(entry.event, Event::Settled(_))).count()
+    };
+    assert_eq!(settled(&site.ledger()), 1);
+
+    // An operator whom the policy gives to nobody leaves nothing.
+    let mut files = site.policy_files();
+    let text = String::from_utf8(files["persons.toml"].clone()).unwrap();
+    let lines_of: Vec<String> = text
+        .lines()
+        .map(
+            |line| {
+                if line.starts_with("accounts = ") { "accounts = [\"somebody\"]".to_owned() } else { line.to_owned() }
+            },
+        )
+        .collect();
+    let known = files.clone();
+    files.insert("persons.toml".to_owned(), (lines_of.join("\n") + "\n").into_bytes());
+    adopt(&site, client, &files, 2, site.base.policy.digest()).await;
+    let told = problem(lines(client, SETTLE, &leave(site.main(), wire::Devices::All)).await);
+    assert_eq!((told.error, &*told.reasons[0].rule), (ProblemKind::Refused, "asker-unknown"));
+    assert_eq!(settled(&site.ledger()), 1);
+    adopt(&site, client, &known, 3, Policy::parse(&files).unwrap().digest()).await;
+
+    let items = whole(lines(client, SETTLE, &leave(site.main(), wire::Devices::All)).await);
+    assert!(items.len() == 5 && items.iter().all(|item| item.outcome == ItemOutcome::Left), "{items:?}");
+    assert_eq!(settled(&site.ledger()), 6);
+    let unknown: wire::Unknowns = client.get(&of).await.unwrap();
+    assert_eq!(unknown.unknowns, []);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// Adopts other policy files, which carry the determination over.
+async fn adopt(
+    site: &Site,
+    client: &Client,
+    files: &std::collections::BTreeMap<String, Vec<u8>>,
+    sequence: u32,
+    predecessor: Digest,
+) {
+    let LedgerHead { origin, size, root } = head(client).await;
+    let adoption = Written::write(&Adoption {
+        r#type: Type::new(),
+        purpose: Purpose::Exercise,
+        origin,
+        sequence,
+        policy: Policy::parse(files).unwrap().digest(),
+        predecessor: Some(predecessor),
+        ledger: Some(Head { size, root }),
+        carries_over: vec![site.main()],
+    })
+    .unwrap();
+    let sent = site.signed_by(&adoption, 5, Some(files));
+    client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
 }
 
 /// The one refusal of a request for one command.

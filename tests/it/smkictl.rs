@@ -169,6 +169,32 @@ fn an_answer_that_is_cut_is_partly_done_and_what_came_is_kept() {
 }
 
 #[test]
+fn an_answer_that_was_stopped_says_why_and_ends_by_what_was_signed() {
+    let check = |outcomes: fn(u64) -> ItemOutcome, status: i32| {
+        let engine = FakeEngine::new().signing(|signing| {
+            (signing.end, signing.outcomes) = (StreamEnd::Stopped, outcomes);
+        });
+        let daemon = Daemon::start(engine, Role::Operator);
+        let out = daemon.path("commands");
+        let sign = ["recovery", "sign", "--determination", ID, "--devices", "all", "--out"];
+        let ran = daemon.ctl(status, &[&sign[..], &[text_of(&out)]].concat());
+        assert!(ran.stderr.contains("stopped before its end") && !ran.stderr.contains("cut"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("\n    the PMA withdrew it (withdrawn)"), "{}", ran.stderr);
+        assert!(ran.stdout.contains("signed"), "{}", ran.stdout);
+        // For programs it is the line before the summary.
+        let ran = daemon.ctl(status, &[&sign[..], &["-"]].concat());
+        let lines: Vec<serde_json::Value> =
+            ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[3]["stopped"][0]["rule"], "withdrawn");
+        assert!(lines[4]["summary"].is_object());
+    };
+    check(|_| ItemOutcome::Signed, 6);
+    check(|at| if at == 0 { ItemOutcome::Signed } else { ItemOutcome::NotSigned }, 6);
+    check(|_| ItemOutcome::NotSigned, 4);
+}
+
+#[test]
 fn devices_and_pre_commands_come_from_files() {
     let daemon = operator();
     let list = daemon.path("devices");

@@ -4,7 +4,7 @@ use super::*;
 fn check(signed: u64, refused: u64, others: u64, left: u64, expected: Exit) {
     for (failed, not_signed, unknown) in [(others, 0, 0), (0, others, 0), (0, 0, others)] {
         let summary = Summary { intents: signed, signed, withheld: 0, refused, failed, not_signed, unknown, left };
-        assert_eq!(exit(&summary), expected, "{summary:?}");
+        assert_eq!(exit(&summary, false), expected, "{summary:?}");
     }
 }
 
@@ -19,6 +19,15 @@ fn the_status_says_whether_all_some_or_nothing_was_done() {
     check(0, 1, 1, 0, Exit::Partly);
     check(0, 1, 0, 1, Exit::Partly);
     check(0, 1, 0, 0, Exit::Refused);
+}
+
+#[test]
+fn what_was_stopped_is_refused_if_nothing_was_signed_and_partly_done_else() {
+    let check = |summary: Summary, expected| assert_eq!(exit(&summary, true), expected, "{summary:?}");
+    check(Summary::default(), Exit::Refused);
+    check(Summary { not_signed: 2, refused: 1, withheld: 1, ..Summary::default() }, Exit::Refused);
+    check(Summary { signed: 1, ..Summary::default() }, Exit::Partly);
+    check(Summary { left: 1, ..Summary::default() }, Exit::Partly);
 }
 
 #[test]

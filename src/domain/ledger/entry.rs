@@ -651,11 +651,11 @@ impl Event {
 impl Event {
     /// The documents that it names by SHA-256. A policy's own files are named in its `sha256sum` lines, which are one of them.
     pub fn blobs(&self) -> Vec<Digest> {
-        let with = |signatures: &[SignatureRecord], others: &[Digest]| {
-            others.iter().copied().chain(signatures.iter().map(|signature| signature.p7s)).collect()
+        let with = |others: &[Digest]| {
+            others.iter().copied().chain(self.signatures().iter().map(|signature| signature.p7s)).collect()
         };
         match self {
-            Self::PolicyAdopted(entry) => with(&entry.signatures, &[entry.policy, entry.document]),
+            Self::PolicyAdopted(entry) => with(&[entry.policy, entry.document]),
             Self::CertificationIntent(entry) => vec![entry.request_info],
             Self::CertificateImported(entry) => {
                 std::iter::once(entry.certificate).chain(entry.path.iter().copied()).collect()
@@ -663,13 +663,13 @@ impl Event {
             Self::IncidentOpened(entry) => vec![entry.compromised.certificate_sha256],
             Self::StepTaken(entry) => entry.step.devices().map(|devices| devices.list).into_iter().collect(),
             Self::DeterminationRecorded(entry) => {
-                let mut blobs: Vec<Digest> = with(&entry.signatures, &[entry.document]);
+                let mut blobs: Vec<Digest> = with(&[entry.document]);
                 blobs.extend(entry.devices);
                 blobs
             }
-            Self::ScheduleRecorded(entry) => with(&entry.signatures, &[entry.document, entry.devices]),
-            Self::DeterminationSuspended(entry) => with(&entry.signatures, &[entry.document]),
-            Self::DeterminationWithdrawn(entry) => with(&entry.signatures, &[entry.document]),
+            Self::ScheduleRecorded(entry) => with(&[entry.document, entry.devices]),
+            Self::DeterminationSuspended(entry) => with(&[entry.document]),
+            Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -685,6 +685,35 @@ impl Event {
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_) => Vec::new(),
+        }
+    }
+
+    /// The signatures of people that were counted for it.
+    pub fn signatures(&self) -> &[SignatureRecord] {
+        match self {
+            Self::PolicyAdopted(entry) => &entry.signatures,
+            Self::DeterminationRecorded(entry) => &entry.signatures,
+            Self::ScheduleRecorded(entry) => &entry.signatures,
+            Self::DeterminationSuspended(entry) => &entry.signatures,
+            Self::DeterminationWithdrawn(entry) => &entry.signatures,
+            Self::Genesis(_)
+            | Self::CertificationIntent(_)
+            | Self::CertificateImported(_)
+            | Self::Started(_)
+            | Self::Stopped(_)
+            | Self::IncidentOpened(_)
+            | Self::IncidentClosed(_)
+            | Self::KeyActivated(_)
+            | Self::KeyLocked(_)
+            | Self::Batch(_)
+            | Self::Intent(_)
+            | Self::Outcome(_)
+            | Self::Released(_)
+            | Self::Settled(_)
+            | Self::Refused(_)
+            | Self::RefusalsFolded(_)
+            | Self::ClockJumped(_)
+            | Self::ClockAccepted(_) => &[],
         }
     }
 }

@@ -66,3 +66,15 @@ fn an_accepted_clock_is_trusted_from_there_unless_it_stands_before_the_last_entr
     let now = comparison.take(reading(101_000, 1_002));
     assert_eq!((now.state, now.jump_ms), (ClockState::Trusted, None));
 }
+
+#[test]
+fn a_jump_that_somebody_else_saw_is_told_to_whoever_records_it_and_once() {
+    let comparison = Comparison::start(reading(0, 0), Timestamp::MIN);
+    let mut compared = Compared { comparison, untold_ms: None };
+    assert_eq!(compared.tell(reading(1, 1)).jump_ms, None);
+    let seen = compared.take(reading(60_000, 2));
+    assert_eq!((seen.state, seen.jump_ms), (ClockState::Untrusted, None));
+    assert_eq!(compared.take(reading(90_000, 3)).jump_ms, None);
+    assert_eq!(compared.tell(reading(90_001, 4)).jump_ms, Some(89_997));
+    assert_eq!(compared.tell(reading(90_002, 5)).jump_ms, None);
+}

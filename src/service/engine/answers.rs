@@ -1,6 +1,6 @@
 //! Shell: what the engine says: state and ledger in the words of the API.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use axum::body::Bytes;
@@ -12,14 +12,14 @@ use super::super::clock::Now;
 use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
-use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, Summary, SummaryLine};
+use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::ledger::entry::{Entry, Event, SignResult};
-use crate::domain::names::{DeterminationId, Digest, KeyLabel, RequestId};
-use crate::domain::policy::facts::{DeterminationFacts, IntentState, KeyFacts};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
+use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
 use crate::domain::time::Timestamp;
 use crate::hsm::Condition;
-use crate::pipeline::{News, Told, ToldOutcome};
+use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
 use crate::recorder::{CannotRecord, Recorder};
 use crate::store::{Reader, StoreError};
 
@@ -29,9 +29,6 @@ const LINES_LEN: usize = 64 * 1024;
 
 /// What is kept free for one more line: a command of 4 kB in base64, and what is said of it.
 const LINE_LEN: usize = 6 * 1024;
-
-/// Unknowns that one listing answers: a worker that dies leaves some hundred.
-const UNKNOWNS_MAX: usize = 10_000;
 
 /// SHA-256 of a request, by which the same id with other contents is told.
 pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
@@ -60,10 +57,7 @@ pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: &Pieces) -> Op
                     }
                 }
             }
-            News::Stopped(reasons) => {
-                let _ = pieces.send(Err(Failure::Refused { reasons, entry: None })).await;
-                return None;
-            }
+            News::Stopped(stopped) => StoppedLine { stopped }.append_line(&mut piece),
         }
         if pieces.send(Ok(Bytes::from(piece))).await.is_err() {
             // Nobody listens: the job hears it by its closed channel.
@@ -99,7 +93,7 @@ pub(super) fn status(
     recorder: &Recorder,
     keys: &Keys,
     now: Now,
-    not_ready: Option<String>,
+    not_ready: Option<Trouble>,
     stopping: bool,
 ) -> Option<wire::Status> {
     let fold = recorder.fold();
@@ -110,17 +104,18 @@ pub(super) fn status(
         (Some(_), false) => wire::ServiceState::ReadOnly,
         (None, false) => wire::ServiceState::Ready,
     };
-    let mut problems: Vec<wire::Trouble> = not_ready
-        .map(|what| wire::Trouble {
-            what,
-            remedy: "Insert the ledger token, or check [ledger] and its [[token]]".into(),
-        })
-        .into_iter()
-        .collect();
+    let mut problems: Vec<Trouble> = not_ready.into_iter().collect();
+    if let Some(why) = keys.head_trouble() {
+        problems.push(Trouble {
+            what: format!("the ledger's newest head is not kept on its token: {why}"),
+            remedy: "Until it is, an older copy of the state in the place of this one would not be noticed. Make room on the token \
+                     or let its user write; it is tried again by itself"
+                .into(),
+        });
+    }
     if fold.clock_untrusted() {
         let what = "the clock jumped; nothing is signed".to_owned();
-        problems
-            .push(wire::Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
+        problems.push(Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
     }
     let in_force = |facts: &&DeterminationFacts| standing(facts, now.at) == Standing::InForce;
     Some(wire::Status {
@@ -135,7 +130,7 @@ pub(super) fn status(
         policy: fold
             .policy()
             .map(|adopted| wire::PolicyHead { sequence: adopted.sequence.into(), sha256: adopted.digest }),
-        keys: fold.keys().values().map(|facts| state_of(facts, fold, keys, now.at)).collect(),
+        keys: fold.keys().values().map(|facts| state_of(facts, keys, now.at)).collect(),
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
@@ -144,25 +139,34 @@ pub(super) fn status(
 
 pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<wire::KeyState> {
     let facts = recorder.fold().keys().get(key)?;
-    Some(state_of(facts, recorder.fold(), keys, recorder.moment().at))
+    Some(state_of(facts, keys, recorder.moment().at))
 }
 
-fn state_of(facts: &KeyFacts, _fold: &Fold, keys: &Keys, at: Timestamp) -> wire::KeyState {
-    let trouble = keys.active(&facts.record.label).and_then(|token| match token.condition() {
-        Condition::Up => None,
-        Condition::Down(error) => {
-            Some(wire::Trouble { what: error.to_string(), remedy: "Its worker is brought back by itself".into() })
+/// The ledger key is active while its token is there, without an entry and without an end; the others by their entry.
+fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
+    let (token, is_active, back, again) = match facts.record.use_ {
+        KeyUse::Ledger => {
+            let token = keys.ledger();
+            let is_there = token.is_some();
+            (token, is_there, "The next checkpoint brings its worker back", "Mend it, then `systemctl restart smkid`")
         }
-        Condition::Locked(error) => Some(wire::Trouble {
-            what: error.to_string(),
-            remedy: "Activate the key again, once that is mended".into(),
-        }),
+        KeyUse::Recovery | KeyUse::Contingency => (
+            keys.active(&facts.record.label),
+            facts.is_active(at),
+            "Its worker is brought back by itself",
+            "Activate the key again, once that is mended",
+        ),
+    };
+    let trouble = token.and_then(|token| match token.condition() {
+        Condition::Up => None,
+        Condition::Down(error) => Some(Trouble { what: error.to_string(), remedy: back.into() }),
+        Condition::Locked(error) => Some(Trouble { what: error.to_string(), remedy: again.into() }),
     });
     wire::KeyState {
         key: facts.record.label.clone(),
         use_: facts.record.use_,
         token: facts.record.token.clone(),
-        active: facts.is_active(at) && trouble.is_none(),
+        active: is_active && trouble.is_none(),
         until: facts.active.flatten(),
         trouble,
     }
@@ -286,7 +290,26 @@ pub(super) fn request(
                 SignResult::Unknown(_) => done.unknown += 1,
             },
             Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
-            _ => {}
+            // Those of other requests, and what belongs to none.
+            Event::Batch(_) | Event::Intent(_) | Event::Outcome(_) | Event::Refused(_) | Event::Settled(_) => {}
+            Event::Genesis(_)
+            | Event::PolicyAdopted(_)
+            | Event::CertificationIntent(_)
+            | Event::CertificateImported(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::IncidentOpened(_)
+            | Event::IncidentClosed(_)
+            | Event::DeterminationRecorded(_)
+            | Event::ScheduleRecorded(_)
+            | Event::DeterminationSuspended(_)
+            | Event::DeterminationWithdrawn(_)
+            | Event::KeyActivated(_)
+            | Event::KeyLocked(_)
+            | Event::Released(_)
+            | Event::RefusalsFolded(_)
+            | Event::ClockJumped(_)
+            | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
     })?;
@@ -298,11 +321,9 @@ pub(super) fn unknowns(
     key: &KeyLabel,
     determination: DeterminationId,
 ) -> Result<wire::Unknowns, StoreError> {
-    let mut unknowns = Vec::new();
-    for (device, facts) in reader.devices_in(key, IntentState::Unknown, None, UNKNOWNS_MAX)? {
-        if facts.determination != determination {
-            continue;
-        }
+    let (found, more) = pipeline::unknowns_of(reader, key, determination, UNKNOWNS_MAX)?;
+    let mut unknowns = Vec::with_capacity(found.len());
+    for (device, facts) in found {
         let at = entry_at(reader, facts.intent)?.map_or(Timestamp::MIN, |entry| entry.at);
         unknowns.push(wire::Unknown {
             device,
@@ -313,7 +334,7 @@ pub(super) fn unknowns(
             at,
         });
     }
-    Ok(wire::Unknowns { unknowns })
+    Ok(wire::Unknowns { unknowns, more })
 }
 
 pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire::Entries, StoreError> {
@@ -342,17 +363,30 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
     Ok(wire::Entries { entries, next })
 }
 
-/// Which entries are asked for. Intents and outcomes name a batch and an intent, not the determination: what they belong to is
-/// kept while the ledger is read.
+/// Which entries are asked for: those that every filter lets through. An intent names a batch, an outcome an intent, a schedule a
+/// determination: what they belong to is kept while the ledger is read.
 struct About<'a> {
     of: &'a wire::EntriesOf,
-    batches: BTreeSet<u64>,
-    intents: BTreeSet<u64>,
+    incidents: BTreeMap<DeterminationId, IncidentId>,
+    batches: BTreeMap<u64, DeterminationId>,
+    /// Intents that were asked for and have no outcome yet.
+    open: BTreeSet<u64>,
+    /// Intents of the Device that was asked for.
+    of_device: BTreeSet<u64>,
+}
+
+/// What an entry is about.
+#[derive(Default)]
+struct Subject {
+    incident: Option<IncidentId>,
+    determination: Option<DeterminationId>,
+    device: Option<DeviceId>,
 }
 
 impl<'a> About<'a> {
     fn new(of: &'a wire::EntriesOf) -> Self {
-        Self { of, batches: BTreeSet::new(), intents: BTreeSet::new() }
+        let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
+        Self { of, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
 
     fn needs_context(&self) -> bool {
@@ -360,47 +394,42 @@ impl<'a> About<'a> {
     }
 
     fn takes(&mut self, index: u64, entry: &Entry) -> bool {
-        let ours = self.concerns(index, &entry.event);
+        let ours = !self.needs_context() || self.concerns(index, &entry.event);
         ours && self.of.kind.as_ref().is_none_or(|kind| entry.event.kind() == kind)
     }
 
     fn concerns(&mut self, index: u64, event: &Event) -> bool {
-        if !self.needs_context() {
-            return true;
-        }
-        let of = self.of;
-        let incident = |id: &crate::domain::names::IncidentId| of.incident.as_ref() == Some(id);
-        let determination = |id: &DeterminationId| of.determination.as_ref() == Some(id);
-        match event {
-            Event::IncidentOpened(entry) => incident(&entry.incident),
-            Event::IncidentClosed(entry) => incident(&entry.incident),
-            Event::DeterminationRecorded(entry) => incident(&entry.incident) || determination(&entry.determination),
-            Event::ScheduleRecorded(entry) => determination(&entry.determination),
-            Event::DeterminationSuspended(entry) => determination(&entry.determination),
-            Event::DeterminationWithdrawn(entry) => determination(&entry.determination),
+        let subject = match event {
+            Event::IncidentOpened(entry) => Self::of_incident(&entry.incident),
+            Event::IncidentClosed(entry) => Self::of_incident(&entry.incident),
+            Event::DeterminationRecorded(entry) => {
+                self.incidents.insert(entry.determination, entry.incident.clone());
+                self.of_determination(entry.determination)
+            }
+            Event::ScheduleRecorded(entry) => self.of_determination(entry.determination),
+            Event::DeterminationSuspended(entry) => self.of_determination(entry.determination),
+            Event::DeterminationWithdrawn(entry) => self.of_determination(entry.determination),
             Event::Batch(entry) => {
-                let ours = incident(&entry.incident) || determination(&entry.determination);
-                if ours || of.device.is_some() {
-                    self.batches.insert(index);
-                }
-                ours
+                self.batches.insert(index, entry.determination);
+                self.of_determination(entry.determination)
             }
             Event::Intent(entry) => {
-                let of_batch =
-                    of.incident.is_none() && of.determination.is_none() || self.batches.contains(&entry.batch);
-                let ours = of_batch && of.device.is_none_or(|device| device == entry.device);
-                if ours {
-                    self.intents.insert(index);
-                }
-                ours
+                let Some(determination) = self.batches.get(&entry.batch).copied() else { return false };
+                Subject { device: Some(entry.device), ..self.of_determination(determination) }
             }
-            Event::Outcome(entry) => self.intents.remove(&entry.intent),
-            Event::Released(entry) => determination(&entry.determination),
-            Event::Settled(entry) => determination(&entry.determination) || of.device == Some(entry.device),
+            Event::Outcome(entry) => return self.open.remove(&entry.intent),
+            Event::Released(entry) => {
+                let ours =
+                    |(from, until): &(u64, u64)| self.of_device.range(*from..(*until).max(*from)).next().is_some();
+                let device = self.of.device.filter(|_| entry.intents.iter().any(ours));
+                Subject { device, ..self.of_determination(entry.determination) }
+            }
+            Event::Settled(entry) => {
+                Subject { device: Some(entry.device), ..self.of_determination(entry.determination) }
+            }
             Event::Refused(entry) => {
-                entry.incident.as_ref().is_some_and(incident)
-                    || entry.determination.as_ref().is_some_and(determination)
-                    || (of.device.is_some() && of.device == entry.device)
+                let known = entry.determination.map(|id| self.of_determination(id)).unwrap_or_default();
+                Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::Genesis(_)
             | Event::PolicyAdopted(_)
@@ -412,8 +441,32 @@ impl<'a> About<'a> {
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
-            | Event::ClockAccepted(_) => false,
+            | Event::ClockAccepted(_) => return false,
+        };
+        let ours = self.lets_through(&subject);
+        if ours && matches!(event, Event::Intent(_)) {
+            self.open.insert(index);
+            if self.of.device.is_some() {
+                self.of_device.insert(index);
+            }
         }
+        ours
+    }
+
+    fn lets_through(&self, subject: &Subject) -> bool {
+        let wire::EntriesOf { from: _, until: _, kind: _, incident, determination, device } = self.of;
+        (incident.is_none() || subject.incident == *incident)
+            && (determination.is_none() || subject.determination == *determination)
+            && (device.is_none() || subject.device == *device)
+    }
+
+    fn of_incident(incident: &IncidentId) -> Subject {
+        Subject { incident: Some(incident.clone()), ..Subject::default() }
+    }
+
+    fn of_determination(&self, determination: DeterminationId) -> Subject {
+        let incident = self.incidents.get(&determination).cloned();
+        Subject { incident, determination: Some(determination), device: None }
     }
 }
 
@@ -436,3 +489,6 @@ pub(super) fn blobs(reader: &dyn Reader) -> Result<wire::Blobs, StoreError> {
     }
     Ok(wire::Blobs { blobs: named.into_iter().collect() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,11 @@ use super::super::configuration::Configuration;
 use super::super::keys::Keys;
 use super::super::start::{self, StartFault};
 use super::Daemon;
+use super::heartbeat::{self, Heartbeat};
+use crate::api::engine::{Fatal, FatalKind};
+use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, ClockJumped, Event, KeyLocked, Started};
+use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, HsmError, Token};
@@ -33,17 +36,26 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long an absent ledger token is waited for between two looks.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long the ledger may have been silent before a start: a clock that was set while nobody looked shows as a silence, and so
-/// does a long rest. After a longer one an operator compares the clock before anything is signed. No official reference: a day.
-const SILENCE_MS_MAX: i64 = 24 * 3_600_000;
-
 /// Uploads that nobody recorded are dropped after a day.
 const UPLOAD_MS_MAX: i64 = 24 * 3_600_000;
 
 impl From<StartFault> for StartError {
     fn from(fault: StartFault) -> Self {
-        Self::Refused { why: fault.to_string(), remedy: "Nothing was recorded and nothing was signed".into() }
+        fault.fatal().into()
     }
+}
+
+/// Why nothing more can be recorded, and what to do.
+fn cannot_record(why: &CannotRecord) -> Fatal {
+    let remedy = match why {
+        CannotRecord::Store(_) => "Free space or mend the disk, then start smkid again: the start checks the ledger",
+        CannotRecord::Token(_) => "Bring the ledger token back, then start smkid again",
+        CannotRecord::Checkpoint(_) => "Check that the ledger token is the one of this ledger, then start smkid again",
+        CannotRecord::Fold(_) | CannotRecord::Entry(_) | CannotRecord::Fill(_) => {
+            "This is a fault in smkid: keep the state directory, and report it with the journal"
+        }
+    };
+    Fatal { kind: FatalKind::CannotRecord, why: format!("nothing more can be recorded: {why}"), remedy: remedy.into() }
 }
 
 /// Makes the engine: everything that must hold before anybody is answered.
@@ -58,12 +70,12 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     let (failure, failed) = watch::channel(None);
     let hears = failure.clone();
     let (desk, _) = Desk::open(recorder, move |why: CannotRecord| {
-        hears.send_replace(Some(why.to_string()));
+        hears.send_replace(Some(cannot_record(&why)));
     })
     .map_err(|error| refused(&format!("a thread could not be started: {error}"), "Check TasksMax="))?;
 
     let keys = Arc::new(Keys::new(configuration.clone()));
-    let (ready, not_ready) = watch::channel(Some("the ledger token is not there yet".to_owned()));
+    let (ready, not_ready) = watch::channel(Some(absent("the ledger token is not there yet".to_owned())));
     let (stopping, _) = watch::channel(false);
     let daemon = Arc::new(Daemon {
         desk: desk.clone(),
@@ -75,6 +87,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
         chunk,
         failed,
+        heartbeat: Arc::new(Heartbeat::new(heartbeat::SILENCE_MAX)),
         stopping: stopping.clone(),
         jobs: Mutex::new(JoinSet::new()),
         running: Arc::new(Mutex::new(BTreeSet::new())),
@@ -86,42 +99,43 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     // absent, reads are answered and it is waited for.
     let (configuration, fold) = (Arc::new(configuration), Arc::new(fold));
     match signer(Arc::clone(&configuration), Arc::clone(&fold), state.clone()).await {
-        Ok(signer) => begin(&desk, &keys, signer, configuration_digest, &ready).await?,
+        Ok(signer) => begin(&desk, &keys, signer.on_clock(clock), configuration_digest, &ready).await?,
         Err(SignerFault::Absent(why)) => {
             tracing::warn!("{why}. Reads are answered; nothing is recorded until the ledger token is there");
-            ready.send_replace(Some(why.clone()));
+            ready.send_replace(Some(absent(why)));
             let (desk, ready, keys) = (desk.clone(), ready.clone(), Arc::clone(&keys));
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(RETRY).await;
                     match signer(Arc::clone(&configuration), Arc::clone(&fold), state.clone()).await {
                         Ok(signer) => {
-                            if let Err(error) = begin(&desk, &keys, signer, configuration_digest, &ready).await {
-                                failure.send_replace(Some(error.to_string()));
+                            let signer = signer.on_clock(clock);
+                            if let Err(why) = begin(&desk, &keys, signer, configuration_digest, &ready).await {
+                                // What the recorder itself said before says more.
+                                failure.send_if_modified(|failed| failed.is_none() && failed.replace(why).is_none());
                             }
                             return;
                         }
                         Err(SignerFault::Absent(why)) => {
-                            ready.send_replace(Some(why));
+                            ready.send_replace(Some(absent(why)));
                         }
                         Err(SignerFault::Wrong(why)) => {
                             failure.send_replace(Some(why));
                             return;
                         }
                         // A PIN is offered once; an operator has to look.
-                        Err(SignerFault::Locked(why)) => {
-                            tracing::error!("{why}");
-                            ready.send_replace(Some(why));
+                        Err(SignerFault::Locked(Fatal { kind: _, why: what, remedy })) => {
+                            tracing::error!("{what}. {remedy}");
+                            ready.send_replace(Some(Trouble { what, remedy }));
                             return;
                         }
                     }
                 }
             });
         }
-        Err(SignerFault::Wrong(why) | SignerFault::Locked(why)) => {
-            return Err(refused(&why, "Nothing was recorded and nothing was signed"));
-        }
+        Err(SignerFault::Wrong(why) | SignerFault::Locked(why)) => return Err(why.into()),
     }
+    tokio::spawn(heartbeat::beat(Arc::clone(&daemon.heartbeat), desk));
     tokio::spawn(look_after(Arc::clone(&daemon), head_interval, stopping.subscribe()));
     Ok(daemon)
 }
@@ -145,7 +159,7 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN)));
     let reads = Arc::clone(&clock);
     let read = move || {
-        let now = reads.now();
+        let now = reads.tell();
         (Moment { at: now.at, clock: now.state }, now.jump_ms)
     };
     let staging = Arc::clone(store.staging());
@@ -159,10 +173,15 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
 enum SignerFault {
     /// It may come.
     Absent(String),
-    /// It is not the token of this ledger, or this is not the ledger of the token.
-    Wrong(String),
+    /// It is not the token of this ledger, this is not the ledger of the token, or the configuration is wrong.
+    Wrong(Fatal),
     /// It takes an operator.
-    Locked(String),
+    Locked(Fatal),
+}
+
+/// While the ledger token is merely not there.
+fn absent(what: String) -> Trouble {
+    Trouble { what, remedy: "Insert the ledger token, or check [ledger] and its [[token]]".into() }
 }
 
 async fn signer(
@@ -179,10 +198,10 @@ async fn signer(
     });
     let started = started.await.map_err(|error| SignerFault::Absent(error.to_string()))?;
     started.map_err(|fault| {
-        let text = fault.to_string();
+        let fatal = fault.fatal();
         match fault {
-            StartFault::Hsm { source, .. } if source.locks() => SignerFault::Locked(text),
-            StartFault::Hsm { .. } => SignerFault::Absent(text),
+            StartFault::Hsm { source, .. } if source.locks() => SignerFault::Locked(fatal),
+            StartFault::Hsm { .. } => SignerFault::Absent(fatal.why),
             StartFault::Store(_)
             | StartFault::State(_)
             | StartFault::LedgerKey(_)
@@ -195,7 +214,7 @@ async fn signer(
             | StartFault::HeadAbsent { .. }
             | StartFault::HeadUnreadable { .. }
             | StartFault::HeadOrigin { .. }
-            | StartFault::RolledBack { .. } => SignerFault::Wrong(text),
+            | StartFault::RolledBack { .. } => SignerFault::Wrong(fatal),
         }
     })
 }
@@ -206,26 +225,22 @@ async fn begin(
     keys: &Keys,
     signer: TokenSigner,
     configuration: Digest,
-    ready: &watch::Sender<Option<String>>,
-) -> Result<(), StartError> {
-    let program =
-        program_digest().map_err(|error| refused(&format!("the program cannot be read: {error}"), "Reinstall it"))?;
+    ready: &watch::Sender<Option<Trouble>>,
+) -> Result<(), Fatal> {
+    let unreadable = |error: std::io::Error| Fatal {
+        kind: FatalKind::RefusedToStart,
+        why: format!("the program cannot be read: {error}"),
+        remedy: "Reinstall it".into(),
+    };
+    let program = program_digest().map_err(unreadable)?;
     keys.set_ledger(signer.token().clone());
     let begun = desk.record(move |recorder| {
         recorder.set_signer(Box::new(signer));
         let version = env!("CARGO_PKG_VERSION").into();
-        let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
-        recorder.queue(&Actor::daemon(), Event::Started(Started { version, program, configuration }))?;
-        if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {
-            tracing::warn!(
-                silence_ms,
-                "the last entry is older than a day: compare the clock with another source, then `smkictl clock accept`"
-            );
-            recorder.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: silence_ms }))?;
-        }
-        pipeline::resume(recorder)
+        pipeline::record_start(recorder, Started { version, program, configuration })
     });
-    let closed = |_| StartError::CannotRecord {
+    let closed = |_| Fatal {
+        kind: FatalKind::CannotRecord,
         why: "the start could not be recorded".into(),
         remedy: "The journal says why".into(),
     };
@@ -256,20 +271,26 @@ fn program_digest() -> std::io::Result<Digest> {
     Ok(Digest::try_from(context.finish().as_ref()).expect("SHA-256 has 32 octets"))
 }
 
-/// Keeps the newest head under a checkpoint on the ledger token.
-pub(super) async fn keep_head(desk: &Desk, keys: &Keys) {
-    let Some(token) = keys.ledger() else { return };
+/// Keeps the newest head under a checkpoint on the ledger token; says whether it could. Why not, `smkictl status` shows.
+pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
+    let Some(token) = keys.ledger() else { return false };
     let head = desk.record(|recorder| {
         let signed = recorder.checkpointed() == recorder.durable().size;
         Ok(recorder.fold().origin().cloned().filter(|_| signed).map(|origin| (origin, recorder.durable())))
     });
-    let Ok(Some((origin, head))) = head.await.map(Recorded::into_inner) else { return };
+    let Ok(Some((origin, head))) = head.await.map(Recorded::into_inner) else { return false };
     let kept = tokio::task::spawn_blocking(move || start::write_head_object(&token, &origin, head)).await;
-    match kept {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the ledger's head could not be kept on its token"),
-        Err(error) => tracing::warn!(%error, "the ledger's head could not be kept on its token"),
+    let trouble = match kept {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(error) = &trouble {
+        tracing::warn!(%error, "the ledger's head could not be kept on its token");
     }
+    let is_kept = trouble.is_none();
+    keys.set_head_trouble(trouble);
+    is_kept
 }
 
 /// What the engine does by itself: locks keys whose time is over or whose token is locked, replaces workers that died, tells how
@@ -308,8 +329,10 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         // At the interval, and soon after the last job came to its end: what was signed is not to be undone by an older copy.
         let interval_is_over = tokio::time::Instant::now() >= head_at && size > kept;
         if interval_is_over || (at_rest && runs_ended > runs_kept) {
-            keep_head(&daemon.desk, &daemon.keys).await;
-            (kept, runs_kept) = (size, runs_ended);
+            if keep_head(&daemon.desk, &daemon.keys).await {
+                kept = size;
+            }
+            runs_kept = runs_ended;
             head_at = tokio::time::Instant::now() + head_interval;
         }
     }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use smkid::api::authenticate::Roles;
-use smkid::api::engine::{Caller, Engine, Octets, Upload};
+use smkid::api::engine::{Caller, Engine, Fatal, FatalKind, Octets, Upload};
 use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
-use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, Summary, SummaryLine};
+use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, Role};
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, IncidentId, KeyLabel, KeyUse, Purpose, RequestId,
@@ -42,6 +42,8 @@ pub enum StreamEnd {
     Silent,
     /// With a failure, before its summary.
     Failing,
+    /// Stopped, which it says, and with its summary.
+    Stopped,
 }
 
 /// A call, and what was said in it.
@@ -150,6 +152,11 @@ impl FakeEngine {
                     SummaryLine { summary }.append_line(&mut lines);
                     Ok(lines.into())
                 }
+                StreamEnd::Stopped => {
+                    StoppedLine { stopped: vec![reason("withdrawn", "the PMA withdrew it")] }.append_line(&mut lines);
+                    SummaryLine { summary }.append_line(&mut lines);
+                    Ok(lines.into())
+                }
                 StreamEnd::Silent => return,
                 StreamEnd::Failing => Err(Failure::Stopped { why: "the disk is full".to_owned() }),
             };
@@ -233,9 +240,9 @@ impl Engine for FakeEngine {
         true
     }
 
-    async fn cannot_record(&self) -> String {
+    async fn cannot_go_on(&self) -> Fatal {
         let _ = self.broken.subscribe().wait_for(|broken| *broken).await;
-        "the disk is full".to_owned()
+        Fatal { kind: FatalKind::CannotRecord, why: "the disk is full".to_owned(), remedy: "Free space".to_owned() }
     }
 
     async fn stop(&self, reason: &str) -> Result<(), Failure> {
@@ -377,7 +384,7 @@ impl Engine for FakeEngine {
 
     async fn recovery_unknowns(&self, caller: &Caller, of: wire::UnknownsOf) -> Result<wire::Unknowns, Failure> {
         self.called("recovery-unknowns", caller, of.determination.to_string())?;
-        Ok(wire::Unknowns { unknowns: vec![] })
+        Ok(wire::Unknowns { unknowns: vec![], more: false })
     }
 
     async fn recovery_settle(&self, caller: &Caller, ask: wire::RecoverySettle) -> Result<Octets, Failure> {

@@ -663,7 +663,8 @@ impl Fixture {
         });
     }
 
-    fn record<R>(&mut self, ask: impl FnOnce(&mut Recorder) -> R) -> R {
+    /// Records alone.
+    pub fn record<R>(&mut self, ask: impl FnOnce(&mut Recorder) -> R) -> R {
         record_alone(&mut self.recorder, |recorder| Ok(ask(recorder))).unwrap().into_inner()
     }
 
@@ -673,6 +674,19 @@ impl Fixture {
         let at = self.at();
         let read = move || (Moment { at, clock: ClockState::Trusted }, None);
         Recorder::new(Box::new(self.store.clone()), self.recorder.fold().clone(), Box::new(read)).unwrap()
+    }
+
+    /// The recorder of another process, which knows what the ledger says.
+    pub fn restart(&mut self) {
+        let now = Arc::clone(&self.now);
+        let read = move || {
+            let at = Timestamp::from_unix_ms(now.load(Ordering::Relaxed)).unwrap();
+            (Moment { at, clock: ClockState::Trusted }, None)
+        };
+        let fold = self.caught_up().unwrap();
+        let mut recorder = Recorder::new(Box::new(self.store.clone()), fold, Box::new(read)).unwrap();
+        recorder.set_signer(Box::new(Signer { key: Arc::clone(&self.ledger_key), verifier: self.verifier.clone() }));
+        self.recorder = recorder;
     }
 
     /// What a start makes of the ledger.
@@ -708,7 +722,8 @@ impl Fixture {
         self.marks.insert(name, self.recorder.durable().size);
     }
 
-    fn wait(&self, ms: i64) {
+    /// So many milliseconds pass.
+    pub fn wait(&self, ms: i64) {
         self.now.fetch_add(ms, Ordering::Relaxed);
     }
 

@@ -19,7 +19,7 @@ use smkid::domain::determination::document::{
     Compromised, Determination, Form, KeyChosen, LedgerHead, Method, Written,
 };
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
-use smkid::domain::ledger::entry::{Entry, Event, Intent, Refused, SignResult};
+use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
 use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, IncidentId, RequestId, TemplateName};
 use smkid::domain::policy::Policy;
 use smkid::domain::time::{Timestamp, Window};
@@ -288,19 +288,29 @@ pub fn ask_pre_command(determination: DeterminationId, octets: Vec<u8>) -> Recov
     RecoverySign { request: request(), determination, devices: None, pre_commands }
 }
 
-/// The lines of an answer, and whether it came to its end.
+/// The lines of an answer, and whether it came to its end: neither cut nor stopped.
 pub async fn lines<T: serde::Serialize>(
     client: &Client,
     path: &str,
     ask: &T,
 ) -> Result<(Vec<Item>, bool), ClientError> {
+    let (items, stopped) = lines_and_stop(client, path, ask).await?;
+    Ok((items, stopped.is_some_and(|reasons| reasons.is_empty())))
+}
+
+/// The lines of an answer, and why it was stopped; none if it was cut.
+pub async fn lines_and_stop<T: serde::Serialize>(
+    client: &Client,
+    path: &str,
+    ask: &T,
+) -> Result<(Vec<Item>, Option<Vec<Reason>>), ClientError> {
     let mut lines = client.post_for_lines(path, ask).await?;
     let mut items = Vec::new();
     loop {
         match lines.next().await {
             Ok(Some(item)) => items.push(item),
-            Ok(None) => return Ok((items, true)),
-            Err(ClientError::Cut { .. }) => return Ok((items, false)),
+            Ok(None) => return Ok((items, Some(lines.stopped().to_vec()))),
+            Err(ClientError::Cut { .. }) => return Ok((items, None)),
             Err(error) => return Err(error),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The same functions decide in the daemon before an intent is recorded, and in the audit when an outsider replays the log.
 //!
-//! A new rule is one file here, one line in [`RELEASE_RULES`], [`KEY_RULES`] or [`COMMAND_RULES`], and one variant of [`Refusal`].
+//! A new rule is one file here, one line in [`ASKER_RULES`], [`RELEASE_RULES`], [`KEY_RULES`] or [`COMMAND_RULES`], and one variant of [`Refusal`].
 
 mod already_signed;
 mod asker;
@@ -259,11 +259,11 @@ impl Refusal {
 type BatchRule = fn(&BatchFacts<'_>) -> Result<(), Refusal>;
 type CommandRule = fn(&CommandFacts<'_>) -> Result<(), Refusal>;
 
-/// Asked once a chunk, and again before what was signed is released.
+/// Asked whenever somebody asks, whatever it is about.
+const ASKER_RULES: &[BatchRule] = &[asker::check, asker::check_person, asker::check_separation];
+
+/// Asked once a chunk, and again before what was signed is released; with [`ASKER_RULES`].
 const RELEASE_RULES: &[BatchRule] = &[
-    asker::check,
-    asker::check_person,
-    asker::check_separation,
     clock::check,
     determination_execute::check,
     determination_in_force::check_window,
@@ -299,18 +299,23 @@ const COMMAND_RULES: &[CommandRule] = &[
 ];
 
 const _: () = assert!(
-    !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !COMMAND_RULES.is_empty(),
+    !ASKER_RULES.is_empty() && !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !COMMAND_RULES.is_empty(),
     "no rules would allow everything"
 );
 
 /// The rules of the batch: nothing in it may be signed if one refuses.
 pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    silent(RELEASE_RULES.iter().chain(KEY_RULES), facts)
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES), facts)
+}
+
+/// The rules of whoever asks alone: for what signs nothing and settles what was signed.
+pub fn decide_asker(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    silent(ASKER_RULES.iter(), facts)
 }
 
 /// The rules of asker and determination, without those of the key: whether what was signed may be released.
 pub fn decide_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    silent(RELEASE_RULES.iter(), facts)
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES), facts)
 }
 
 fn silent<'r>(rules: impl Iterator<Item = &'r BatchRule>, facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {

@@ -1,0 +1,214 @@
+//! Shell: takes in what somebody signed: a determination, a schedule, a suspension, a withdrawal, the adoption of a policy.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::super::keys::Keys;
+use super::{Answer, Daemon, PIECE_LEN, reason, refused};
+use crate::api::failure::Failure;
+use crate::api::wire;
+use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::document::{DeviceList, Document, Form as _, Scope as DocumentScope, Written};
+use crate::domain::fold;
+use crate::domain::intake::{self, Context, Submission};
+use crate::domain::ledger::entry::{Actor, Event, Reason};
+use crate::domain::ledger::merkle::{self, Frontier};
+use crate::domain::names::{Digest, TemplateName};
+use crate::domain::policy::adoption::Adoption;
+use crate::domain::policy::{self, Policy};
+use crate::recorder::{CannotRecord, Recorder};
+use crate::store::Staging;
+
+/// The route, as refusals name it.
+const OPERATION: &str = "document-record";
+
+impl Daemon {
+    /// Reads the device list that a document names: not on the recorder's thread, which everybody waits for. A list is known by
+    /// its SHA-256, so it is the same when it is recorded.
+    pub(super) async fn count(&self, sent: &wire::Document) -> Answer<Option<Result<DeviceList, String>>> {
+        let Some(list) = sent.devices else { return Ok(None) };
+        let most =
+            self.read(|recorder| Ok(recorder.fold().policy().map_or(0, |adopted| adopted.policy.limits().devices_max)));
+        let (most, staging, octets) = (most.await?, Arc::clone(&self.staging), sent.document.0.clone());
+        let counted = tokio::task::spawn_blocking(move || {
+            let document = Document::read(&octets).ok();
+            let scope = document.as_ref().and_then(scope_of);
+            let names = scope.iter().flat_map(|scope| scope.templates.iter().map(|template| &template.name));
+            count_devices(&staging, list, names, most)
+        });
+        counted.await.map(Some).map_err(|error| Failure::Internal { what: error.to_string() })
+    }
+}
+
+/// The RFC 6962 tree over a device list's lines.
+struct Lines(Frontier);
+
+impl LineTree for Lines {
+    fn push(&mut self, line: &[u8]) {
+        self.0.push(merkle::leaf_hash(line));
+    }
+    fn root(self) -> Digest {
+        self.0.root()
+    }
+}
+
+/// Reads a device list that waits, for the templates of a document.
+fn count_devices<'a>(
+    staging: &Staging,
+    list: Digest,
+    templates: impl IntoIterator<Item = &'a TemplateName>,
+    devices_max: u64,
+) -> Result<DeviceList, String> {
+    use std::io::Read as _;
+    let absent = || format!("device list {list} was not uploaded, or waited too long; upload it again");
+    let mut file = staging.open_staged(list).map_err(|error| error.to_string())?.ok_or_else(absent)?;
+    let mut reader = DeviceListReader::new(templates, devices_max, Lines(Frontier::new()));
+    let mut piece = vec![0; PIECE_LEN];
+    loop {
+        let len = file.read(&mut piece).map_err(|error| error.to_string())?;
+        if len == 0 || reader.is_refused() {
+            break;
+        }
+        reader.feed(&piece[..len], |_| {});
+    }
+    reader.finish().map_err(|faults| format!("device list {list}: {faults}"))
+}
+
+/// What a document leaves to be signed, if it says.
+fn scope_of(document: &Document) -> Option<DocumentScope<'_>> {
+    match document {
+        Document::Determination(determination) => determination.form().scope(),
+        Document::Schedule(schedule) => Some(schedule.form().scope()),
+        Document::Withdrawal(_) | Document::Suspension(_) => None,
+    }
+}
+
+/// A document of any type that somebody signed, read.
+enum Delivered {
+    Pma(Document),
+    Policy(Box<Written<Adoption>>),
+}
+
+/// Reads a document as the type that its `type` member names.
+fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    let names_adoption = serde_json::from_slice(octets).is_ok_and(|Typed { r#type }| r#type == Adoption::TYPE);
+    if names_adoption {
+        let read = Written::<Adoption>::read(octets).map(|adoption| Delivered::Policy(Box::new(adoption)));
+        return read.map_err(|faults| intake::unreadable(&faults));
+    }
+    Document::read(octets).map(Delivered::Pma).map_err(|faults| intake::unreadable(&faults))
+}
+
+/// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records.
+pub(super) fn record_document(
+    recorder: &mut Recorder,
+    by: &Actor,
+    keys: &Keys,
+    sent: wire::Document,
+    listed: Option<Result<DeviceList, String>>,
+) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
+    let wire::Document { document, signatures, devices, policy_files } = sent;
+    let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
+    let sha256 = Digest::of(&octets);
+    let delivered = match read_document(&octets) {
+        Ok(delivered) => delivered,
+        Err(reasons) => return refused(recorder, by, OPERATION, sha256, (None, None), reasons),
+    };
+    let scope: Option<DocumentScope<'_>> = match &delivered {
+        Delivered::Pma(document) => scope_of(document),
+        Delivered::Policy(_) => None,
+    };
+    let mut reasons = Vec::new();
+    let mut counted = None;
+    match listed {
+        Some(Ok(list)) => counted = Some(list),
+        Some(Err(text)) => reasons.push(reason("devices", text)),
+        None => {}
+    }
+    let submission = Submission { signatures: &p7s, devices: counted };
+    let at = recorder.moment().at;
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at };
+    let mut files = policy::Files::new();
+    let (event, about) = match &delivered {
+        Delivered::Pma(Document::Determination(document)) => {
+            let about = (Some(document.form().incident.clone()), Some(document.form().id));
+            (intake::determination(&context, document, &submission).map(Event::DeterminationRecorded), about)
+        }
+        Delivered::Pma(Document::Schedule(document)) => {
+            let about = (None, Some(document.form().determination));
+            (intake::schedule(&context, document, &submission).map(Event::ScheduleRecorded), about)
+        }
+        Delivered::Pma(Document::Withdrawal(document)) => {
+            let about = (None, Some(document.form().determination));
+            (intake::withdrawal(&context, document, &submission).map(Event::DeterminationWithdrawn), about)
+        }
+        Delivered::Pma(Document::Suspension(document)) => {
+            let about = (None, Some(document.form().determination));
+            (intake::suspension(&context, document, &submission).map(Event::DeterminationSuspended), about)
+        }
+        Delivered::Policy(document) => {
+            files = policy_files.unwrap_or_default().into_iter().map(|(path, octets)| (path, octets.0)).collect();
+            let adopted = match Policy::parse(&files) {
+                Ok(new) => intake::policy(&context, document, &new, &submission),
+                Err(faults) => Err(faults.iter().map(|fault| reason("policy", fault.to_string())).collect()),
+            };
+            (adopted.map(Event::PolicyAdopted), (None, None))
+        }
+    };
+    let event = match event {
+        Ok(event) if reasons.is_empty() => event,
+        Ok(_) => return refused(recorder, by, OPERATION, sha256, about, reasons),
+        Err(further) => {
+            reasons.extend(further);
+            return refused(recorder, by, OPERATION, sha256, about, reasons);
+        }
+    };
+    // From here on it cannot expire any more.
+    if let Some(list) = devices.filter(|_| scope.is_some())
+        && !recorder.claim_staged(list)
+    {
+        let text = format!("device list {list} waited too long and was dropped; upload it again");
+        return refused(recorder, by, OPERATION, sha256, about, vec![reason("devices", text)]);
+    }
+    // What ends or pauses a determination takes effect before the next C_Sign: the fence stands before it is recorded.
+    if ends_something(&event, &delivered) {
+        keys.fence();
+    }
+    let signers = event.signatures().to_vec();
+    recorder.queue_blob(octets);
+    for octets in p7s.into_iter().filter(|octets| signers.iter().any(|signer| signer.p7s == Digest::of(octets))) {
+        recorder.queue_blob(octets);
+    }
+    if !files.is_empty() {
+        for octets in fold::book::policy_blobs(&files) {
+            recorder.queue_blob(octets);
+        }
+    }
+    let kind = event.kind().to_owned();
+    let entry = recorder.queue(by, event)?;
+    Ok(Ok(wire::DocumentRecorded {
+        entry,
+        sha256,
+        kind,
+        signers: signers.into_iter().map(|signer| signer.person).collect(),
+        determination: about.1,
+    }))
+}
+
+/// Whether recording this ends or pauses what may be under way.
+fn ends_something(event: &Event, delivered: &Delivered) -> bool {
+    match delivered {
+        Delivered::Pma(Document::Determination(determination)) => determination.form().supersedes.is_some(),
+        Delivered::Pma(Document::Schedule(_)) => false,
+        Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
+        Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -177,6 +177,35 @@ pub trait Engine: Send + Sync + 'static {
         why: wire::Why,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
+    /// `POST /v1/incidents/{incident}/steps`.
+    fn incident_step(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        ask: wire::StepAsk,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/next`.
+    fn incident_next(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<wire::Next, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/timeline`.
+    fn incident_timeline(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<wire::Timeline, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/devices`: CSV with a header line.
+    fn incident_devices(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
+
     /// `PUT /v1/uploads/devices`. `expected` is the digest that the sender announced, if it did: another one is refused.
     fn upload_devices(
         &self,

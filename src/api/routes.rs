@@ -281,6 +281,15 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Operating, E, _, _>(Post, "/v1/incidents/{incident}/close", "incident-close", "Closes an incident.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_close(caller, ask.name("incident")?, ask.json()?).await?) }),
 
+        row::<Operating, E, _, _>(Post, "/v1/incidents/{incident}/steps", "incident-step", "Records a step of the procedure.", takes::<wire::StepAsk>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_step(caller, ask.name("incident")?, ask.json()?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/next", "incident-next", "What is to be done now, and by whom.", Nothing, gives::<wire::Next>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_next(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/timeline", "incident-timeline", "An incident's story.", Nothing, gives::<wire::Timeline>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_timeline(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices", "incident-devices", "The Relevant Devices and what became of each, as CSV.", Nothing, Gives::Text,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(text(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
+
         row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list until a document refers to it.", Upload, gives::<wire::Stored>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload_devices(caller, ask.upload()?, sha256).await?) }),
         row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),

@@ -2,6 +2,8 @@
 //!
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
+mod incident;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -14,7 +16,10 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaT
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+pub use incident::{Done, Duty, Happened, Next, Progress, StepAsk, Timeline};
+
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
+use crate::domain::ledger::steps::Notification;
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, Origin, PersonId, Purpose, RequestId,
     TemplateName, TokenName,
@@ -210,6 +215,9 @@ pub struct IncidentOpen {
     pub certificate_pem: String,
     /// What was notified.
     pub description: String,
+    /// How it came to be known: asked for where the policy in force has the steps of the procedure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
 }
 
 /// An incident.
@@ -231,6 +239,9 @@ pub struct Incident {
     /// What the SMKI PMA determined about it.
     #[schema(value_type = Vec<String>)]
     pub determinations: Vec<DeterminationId>,
+    /// How far it has come; none where the policy knew no procedure when it was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// Every incident, in the order of their opening.

@@ -48,22 +48,16 @@ impl Delivery {
             .iter()
             .map(|path| input::file(path, input::DOCUMENT_LEN_MAX).map(Base64))
             .collect::<Result<Vec<_>, _>>()?;
-        let listed = devices.map(digest_of).transpose()?;
+        let listed = match devices {
+            Some(path) => Some(upload_list(context, path, &self.change).await?.0),
+            None => None,
+        };
         let ask = wire::Document {
             document: Base64(input::file(&self.document, input::DOCUMENT_LEN_MAX)?),
             signatures,
-            devices: listed.map(|(sha256, _)| sha256),
+            devices: listed,
             policy_files,
         };
-        if let (Some(path), Some((sha256, len))) = (devices, listed) {
-            let to = with_query("/v1/uploads/devices", &[("sha256", Some(sha256.to_string()))]);
-            if self.change.dry_run {
-                context.print.note(&format!("Would send PUT {to}, {len} octets of {}", path.display()));
-            } else {
-                let stored: wire::Stored = context.client.put(&to, octets_of(path)?).await?;
-                context.print.note(&format!("device list {} uploaded, {} octets", stored.sha256, stored.len));
-            }
-        }
         if self.change.dry_run {
             return context.would_send(Verb::Post, "/v1/documents", Some(&ask));
         }
@@ -107,10 +101,30 @@ fn beside(document: &Path) -> Result<Vec<PathBuf>, InputError> {
     Ok(found)
 }
 
-fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
+/// Uploads a list of Devices, unless nothing is to be changed. Answers its SHA-256 and how many lines it has.
+pub async fn upload_list(context: &Context, path: &Path, change: &Change) -> Result<(Digest, u64), CliError> {
+    let Listed { sha256, len, lines } = read_through(path)?;
+    let to = with_query("/v1/uploads/devices", &[("sha256", Some(sha256.to_string()))]);
+    if change.dry_run {
+        context.print.note(&format!("Would send PUT {to}, {len} octets of {}", path.display()));
+    } else {
+        let stored: wire::Stored = context.client.put(&to, octets_of(path)?).await?;
+        context.print.note(&format!("device list {} uploaded, {} octets", stored.sha256, stored.len));
+    }
+    Ok((sha256, lines))
+}
+
+/// What a list amounts to.
+struct Listed {
+    sha256: Digest,
+    len: u64,
+    lines: u64,
+}
+
+fn read_through(path: &Path) -> Result<Listed, InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
-    let (mut hash, mut len) = (digest::Context::new(&digest::SHA256), 0);
+    let (mut hash, mut len, mut lines) = (digest::Context::new(&digest::SHA256), 0, 0);
     let mut piece = vec![0; PIECE_LEN];
     loop {
         match file.read(&mut piece).map_err(unreadable)? {
@@ -118,10 +132,12 @@ fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
             read => {
                 hash.update(&piece[..read]);
                 len += read as u64;
+                lines += piece[..read].iter().filter(|octet| **octet == b'\n').count() as u64;
             }
         }
     }
-    Ok((Digest::try_from(hash.finish().as_ref()).expect("SHA-256 gives 32 octets"), len))
+    let sha256 = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 gives 32 octets");
+    Ok(Listed { sha256, len, lines })
 }
 
 /// A file as a body, read as it is sent.

@@ -3,6 +3,7 @@
 mod answers;
 mod documents;
 mod heartbeat;
+mod incident;
 mod make;
 
 use std::collections::BTreeSet;
@@ -448,28 +449,7 @@ impl Engine for Daemon {
     }
 
     async fn incident_open(&self, caller: &Caller, open: wire::IncidentOpen) -> Result<wire::Recorded, Failure> {
-        let actor = caller.actor();
-        let certificate = pem::certificate(&open.certificate_pem).map_err(|error| {
-            Failure::malformed(
-                "certificate_pem",
-                "one certificate in PEM",
-                &error.to_string(),
-                "Send the Compromised one.",
-            )
-        })?;
-        self.change(move |recorder| {
-            let by = recorder.known(actor);
-            let wire::IncidentOpen { incident, certificate_pem, description } = open;
-            let asked = Digest::of(certificate_pem.as_bytes());
-            match intake::incident(recorder.fold(), &incident, certificate.octets(), &description) {
-                Ok(opened) => {
-                    recorder.queue_blob(certificate.octets().to_vec());
-                    Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::IncidentOpened(opened))? }))
-                }
-                Err(reasons) => refused(recorder, &by, "incident-open", asked, (Some(incident), None), reasons),
-            }
-        })
-        .await
+        self.open_incident(caller, open).await
     }
 
     async fn incident_list(&self, _caller: &Caller) -> Result<wire::Incidents, Failure> {
@@ -487,39 +467,28 @@ impl Engine for Daemon {
         incident: IncidentId,
         why: wire::Why,
     ) -> Result<wire::Recorded, Failure> {
-        check_reason(&why.reason)?;
-        let actor = caller.actor();
-        let keys = Arc::clone(&self.keys);
-        let closed = self.change(move |recorder| {
-            let by = recorder.known(actor);
-            match recorder.fold().incidents().get(&incident).map(|facts| facts.closed.is_some()) {
-                None => Ok(Err(Failure::NotFound { what: format!("incident {incident}") })),
-                Some(true) => {
-                    let reasons = vec![reason("incident-closed", format!("incident {incident} is closed already"))];
-                    let asked = Digest::of(why.reason.as_bytes());
-                    refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons)
-                }
-                Some(false) => {
-                    keys.fence();
-                    let needless = needed_no_longer(recorder.fold(), &incident, &keys);
-                    let event = Event::IncidentClosed(IncidentClosed { incident, reason: why.reason.into() });
-                    let entry = recorder.queue(&by, event)?;
-                    let mut tokens = Vec::new();
-                    for key in needless {
-                        tokens.extend(keys.remove(&key));
-                        let reason = "its incident was closed".into();
-                        recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
-                    }
-                    Ok(Ok((wire::Recorded { entry }, tokens)))
-                }
-            }
-        });
-        let (recorded, tokens) = closed.await?;
-        for token in tokens {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
-        }
-        make::keep_head(&self.desk, &self.keys).await;
-        Ok(recorded)
+        self.close_incident(caller, incident, why).await
+    }
+
+    async fn incident_step(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        ask: wire::StepAsk,
+    ) -> Result<wire::Recorded, Failure> {
+        self.take_step(caller, incident, ask).await
+    }
+
+    async fn incident_next(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Next, Failure> {
+        self.next_of(incident).await
+    }
+
+    async fn incident_timeline(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Timeline, Failure> {
+        self.story_of(incident).await
+    }
+
+    async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<String, Failure> {
+        self.devices_of(incident).await
     }
 
     async fn upload_devices(

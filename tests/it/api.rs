@@ -31,6 +31,12 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "incident-list" => ("/v1/incidents".to_owned(), Value::Null),
         "incident-show" => ("/v1/incidents/INC-1".to_owned(), Value::Null),
         "incident-close" => ("/v1/incidents/INC-1/close".to_owned(), why),
+        "incident-step" => {
+            ("/v1/incidents/INC-1/steps".to_owned(), json!({ "step": { "prepare": { "note": "all there" } } }))
+        }
+        "incident-next" => ("/v1/incidents/INC-1/next".to_owned(), Value::Null),
+        "incident-timeline" => ("/v1/incidents/INC-1/timeline".to_owned(), Value::Null),
+        "incident-devices" => ("/v1/incidents/INC-1/devices".to_owned(), Value::Null),
         "upload-devices" => return ("/v1/uploads/devices".to_owned(), b"00DB1234567890A0,esme\n".to_vec()),
         "document-record" => ("/v1/documents".to_owned(), json!({ "document": "e30=", "signatures": ["AA=="] })),
         "determination-list" => ("/v1/determinations".to_owned(), Value::Null),

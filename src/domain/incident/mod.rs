@@ -13,6 +13,7 @@
 pub mod decide;
 pub mod next;
 pub mod targets;
+pub mod timeline;
 
 use std::collections::BTreeMap;
 use std::fmt;

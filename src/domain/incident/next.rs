@@ -37,6 +37,7 @@ pub struct ToDo {
     #[schema(value_type = Option<String>)]
     pub by: Option<Box<str>>,
     /// Until when, where there is a limit.
+    #[schema(value_type = Option<String>)]
     pub due: Option<Timestamp>,
     /// Whether the procedure cannot go on without it.
     pub required: bool,

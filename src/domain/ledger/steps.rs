@@ -56,11 +56,13 @@ pub struct Notification {
     /// The class of the Compromise.
     pub class: CompromiseClass,
     /// When the notification came.
+    #[schema(value_type = String)]
     pub at: Timestamp,
     /// By which way it came, such as `telephone` or `service desk`.
     #[schema(value_type = String)]
     pub channel: Box<str>,
     /// The Recovery Event: Relevant Devices and the Relevant Subscriber are those of the moment before it.
+    #[schema(value_type = String)]
     pub recovery_event: Timestamp,
 }
 
@@ -140,31 +142,35 @@ impl fmt::Display for SmiStatus {
 
 /// Some Devices of an incident: a blob with one EUI-64 a line in 16 upper-case hexadecimal digits, sorted, each once, each line
 /// ended by a line feed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DevicesNamed {
     /// SHA-256 of the list.
+    #[schema(value_type = String)]
     pub list: Digest,
     /// How many lines it has.
     pub count: u64,
 }
 
 /// A step of the procedure that somebody took, and everything it rests on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Step {
     /// The Compromise, or the suspicion of one, was confirmed.
     Confirm {
         /// By which of the permitted mechanisms.
+        #[schema(value_type = String)]
         mechanism: MechanismId,
         /// Proven or still feared.
         certainty: Certainty,
         /// What was seen.
+        #[schema(value_type = String)]
         evidence: Box<str>,
     },
     /// It was none.
     Dismiss {
         /// Why.
+        #[schema(value_type = String)]
         reason: Box<str>,
     },
     /// Which Devices are concerned, and by which method they could be recovered.
@@ -177,24 +183,31 @@ pub enum Step {
     /// A duty to inform was met.
     Inform {
         /// Which duty.
+        #[schema(value_type = String)]
         duty: DutyId,
         /// Who was informed, by name.
+        #[schema(value_type = String)]
         recipient: Box<str>,
         /// When.
+        #[schema(value_type = String)]
         at: Timestamp,
         /// How.
+        #[schema(value_type = String)]
         how: Box<str>,
     },
     /// The incident was referred to the SMKI PMA.
     Refer {
         /// The notification file that went with it, accepted before.
+        #[schema(value_type = String)]
         notification: Digest,
         /// What is new, where the PMA determined before.
+        #[schema(value_type = Option<String>)]
         new_facts: Option<Box<str>>,
     },
     /// The Subscriber recovers with its own key (Method 1).
     SubscriberRecovery {
         /// What was agreed.
+        #[schema(value_type = String)]
         note: Box<str>,
     },
     /// The DCC set the SMI Status of Devices.
@@ -202,24 +215,29 @@ pub enum Step {
         /// To what.
         status: SmiStatus,
         /// The date it applies from, as the moment at which that day begins in London.
+        #[schema(value_type = String)]
         from: Timestamp,
         /// Of which Devices; none for all the targets.
         devices: Option<DevicesNamed>,
         /// Why, where a reason is asked for.
+        #[schema(value_type = Option<String>)]
         reason: Option<Box<str>>,
         /// Whoever set 'recovery' knows that only these keys bring the Device back.
         acknowledged: bool,
         /// Why it is set without the proof that the rule asks for.
+        #[schema(value_type = Option<String>)]
         overridden: Option<Box<str>>,
     },
     /// Everything that must precede the use of the key is done.
     Prepare {
         /// Whoever checked says so.
+        #[schema(value_type = String)]
         note: Box<str>,
     },
     /// Execution was paused, and the key locked.
     Pause {
         /// Why.
+        #[schema(value_type = String)]
         reason: Box<str>,
     },
     /// Devices were left out.
@@ -227,16 +245,19 @@ pub enum Step {
         /// Which.
         devices: DevicesNamed,
         /// Why, such as that their failure is final.
+        #[schema(value_type = String)]
         reason: Box<str>,
     },
     /// Every target came to an end.
     Finish {
         /// Whoever checked says so.
+        #[schema(value_type = String)]
         note: Box<str>,
     },
     /// Post-Recovery began.
     BeginPostRecovery {
         /// Whoever checked says so.
+        #[schema(value_type = String)]
         note: Box<str>,
     },
     /// Devices under the DCC's control were handed back to their Subscriber (Method 2).
@@ -244,6 +265,7 @@ pub enum Step {
         /// Which; none for all that wait for it.
         devices: Option<DevicesNamed>,
         /// What proves it.
+        #[schema(value_type = String)]
         evidence: Box<str>,
     },
     /// The Devices that stay in 'recovery' were reported and accepted as stranded.
@@ -251,6 +273,7 @@ pub enum Step {
         /// How many they are at this moment.
         count: u64,
         /// Who accepted it, and why.
+        #[schema(value_type = String)]
         reason: Box<str>,
     },
 }

@@ -13,6 +13,7 @@ use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::incident::Progress;
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::ledger::entry::{Entry, Event, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
@@ -172,6 +173,30 @@ fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
     }
 }
 
+fn progress(progress: &Progress) -> wire::Progress {
+    wire::Progress {
+        notification: progress.notification.clone(),
+        state: progress.state,
+        since: progress.since,
+        method: progress.method,
+        devices: progress.targets.counts(),
+        done: progress.done.iter().map(|(step, entry)| wire::Done { step: step.clone(), entry: *entry }).collect(),
+        duties: progress
+            .duties
+            .iter()
+            .map(|(id, duty)| wire::Duty {
+                duty: id.clone(),
+                recipient: duty.recipient.to_string(),
+                text: duty.text.to_string(),
+                arisen: duty.arisen,
+                due: duty.due,
+                met: duty.met,
+            })
+            .collect(),
+        stranded_accepted: progress.stranded_accepted,
+    }
+}
+
 pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
     let of = |facts: &crate::domain::policy::facts::IncidentFacts| wire::Incident {
         incident: facts.id.clone(),
@@ -185,6 +210,7 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
             .filter(|determination| determination.incident == facts.id)
             .map(|determination| determination.id)
             .collect(),
+        progress: facts.progress.as_ref().map(progress),
     };
     wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
 }
@@ -365,7 +391,7 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
 
 /// Which entries are asked for: those that every filter lets through. An intent names a batch, an outcome an intent, a schedule a
 /// determination: what they belong to is kept while the ledger is read.
-struct About<'a> {
+pub(super) struct About<'a> {
     of: &'a wire::EntriesOf,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
@@ -384,7 +410,7 @@ struct Subject {
 }
 
 impl<'a> About<'a> {
-    fn new(of: &'a wire::EntriesOf) -> Self {
+    pub(super) fn new(of: &'a wire::EntriesOf) -> Self {
         let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
         Self { of, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
@@ -393,7 +419,7 @@ impl<'a> About<'a> {
         self.of.incident.is_some() || self.of.determination.is_some() || self.of.device.is_some()
     }
 
-    fn takes(&mut self, index: u64, entry: &Entry) -> bool {
+    pub(super) fn takes(&mut self, index: u64, entry: &Entry) -> bool {
         let ours = !self.needs_context() || self.concerns(index, &entry.event);
         ours && self.of.kind.as_ref().is_none_or(|kind| entry.event.kind() == kind)
     }
@@ -401,6 +427,7 @@ impl<'a> About<'a> {
     fn concerns(&mut self, index: u64, event: &Event) -> bool {
         let subject = match event {
             Event::IncidentOpened(entry) => Self::of_incident(&entry.incident),
+            Event::StepTaken(entry) => Self::of_incident(&entry.incident),
             Event::IncidentClosed(entry) => Self::of_incident(&entry.incident),
             Event::DeterminationRecorded(entry) => {
                 self.incidents.insert(entry.determination, entry.incident.clone());

@@ -8,6 +8,8 @@ use smkid::api::engine::{Caller, Engine, Fatal, FatalKind, Octets, Upload};
 use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
+use smkid::domain::incident::State;
+use smkid::domain::incident::next::{Actor as Who, ToDo};
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, Role};
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, IncidentId, KeyLabel, KeyUse, Purpose, RequestId,
@@ -212,6 +214,7 @@ pub fn incident(id: &IncidentId) -> wire::Incident {
         opened: at(),
         closed: None,
         determinations: vec![],
+        progress: None,
     }
 }
 
@@ -302,6 +305,35 @@ impl Engine for FakeEngine {
     async fn incident_close(&self, caller: &Caller, id: IncidentId, why: wire::Why) -> Result<wire::Recorded, Failure> {
         self.called("incident-close", caller, format!("{id} {}", why.reason))?;
         Ok(wire::Recorded { entry: 6 })
+    }
+
+    async fn incident_step(&self, caller: &Caller, id: IncidentId, ask: wire::StepAsk) -> Result<wire::Recorded, Failure> {
+        self.called("incident-step", caller, format!("{id} {}", ask.step.meaning()))?;
+        Ok(wire::Recorded { entry: 7 })
+    }
+
+    async fn incident_next(&self, caller: &Caller, id: IncidentId) -> Result<wire::Next, Failure> {
+        self.called("incident-next", caller, id.as_str())?;
+        let todo = ToDo {
+            who: Who::Operator,
+            what: "Assess".into(),
+            command: Some("smkictl incident assess INCIDENT".into()),
+            by: Some("base".into()),
+            due: Some(at()),
+            required: true,
+        };
+        Ok(wire::Next { state: State::Confirmed, since: at(), todo: vec![todo] })
+    }
+
+    async fn incident_timeline(&self, caller: &Caller, id: IncidentId) -> Result<wire::Timeline, Failure> {
+        self.called("incident-timeline", caller, id.as_str())?;
+        let what = "told by telephone \x1b[2J".to_owned();
+        Ok(wire::Timeline { items: vec![wire::Happened { entry: 3, at: at(), who: "operator-1".to_owned(), what }] })
+    }
+
+    async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<String, Failure> {
+        self.called("incident-devices", caller, id.as_str())?;
+        Ok("device\n00DB1234567890A0\n".to_owned())
     }
 
     async fn upload_devices(

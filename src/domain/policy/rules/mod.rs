@@ -331,3 +331,6 @@ pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
         originator: *originator,
     })
 }
+
+#[cfg(test)]
+mod tests;

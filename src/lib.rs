@@ -22,18 +22,21 @@
 //! | [`hsm`] | the only way to a private key: a worker process for each token |
 //! | [`api`] | one route table, the gate, the wire types, the OpenAPI document, the client |
 //! | [`service`] | configuration, clock, order of start, the engine behind the API |
-//! | [`cli`] | `smkictl`, one file a noun |
+//! | [`cli`] | `smkictl`, one file a noun; `member/` what works without a daemon |
 //! | [`exercise`] | the rehearsal: lab PKI, lab PMA, simulated Devices |
+//! | [`mod@wall_clock`] | what time it is by this machine, read in one place |
 //!
 //! # Where a new thing goes, and who must hear of it
 //!
 //! - **A kind of entry**: a variant of [`domain::ledger::entry::Event`]. The compiler then names its kind, its blobs, the fold
 //!   ([`domain::fold::Fold::apply`]), the audit and the filters of `ledger list`; who may record it says
-//!   `audit::Audit::check_actor`.
+//!   `audit::Audit::check_actor`, and its golden form stands in `domain/ledger/entry/tests.rs`.
 //! - **A rule**: a file in `domain/policy/rules/`, a line in one of the three lists there, a variant of
 //!   [`domain::policy::rules::Refusal`]. Daemon and audit ask it alike.
-//! - **An API call**: a row of the table in `api/routes.rs` with its permission, a method of [`api::engine::Engine`], its wire
-//!   types; the committed OpenAPI document and the table of routes by callers are tests that then fail.
+//! - **An API call**: its types in [`api::wire`], a method of [`api::engine::Engine`] (in the daemon's and in the tests' fake engine), a
+//!   row of the table in `api/routes.rs` with its permission, and for a new parameter in the path a line of `path_schema` in
+//!   `api/openapi.rs` and one in `tests/it/routes.rs`. What then fails without its part: the sample row in `tests/it/api.rs`, and the
+//!   committed OpenAPI document (`SMKID_WRITE_OPENAPI=1 cargo test --test it -- api::the_committed` writes it anew).
 //! - **A store**: a file in `store/`, held to the contract in `store/tests.rs`.
 //!
 //! Which room may know which is a test (`tests/it/architecture.rs`).
@@ -50,3 +53,4 @@ pub mod recorder;
 pub mod service;
 pub mod state;
 pub mod store;
+pub mod wall_clock;

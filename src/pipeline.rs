@@ -32,18 +32,19 @@ use crate::domain::ledger::entry::{
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
+use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
+use crate::hsm::QUEUE_ITEMS_MAX;
 use crate::hsm::{Condition, FencesSeen, Kind, Outcome, ToSign, Token};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{DerivedState, StoreError};
 
-/// Commands of a chunk: enough that two durable commits and a checkpoint cost little beside so many signatures, few enough
-/// that three chunks in memory (of 4 kB a command) are small and a suspension is seen within some tens of milliseconds.
-pub const CHUNK_LEN: usize = 256;
-
 /// Chunks of one job that are recorded and not yet concluded: one that the token signs, one that waits behind it.
 const IN_FLIGHT_MAX: usize = 2;
+
+const _: () =
+    assert!(IN_FLIGHT_MAX * CHUNK_MAX as usize <= QUEUE_ITEMS_MAX, "the chunks in flight fit a token's queue");
 
 /// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
 const TOKEN_WAIT: Duration = Duration::from_secs(15);
@@ -180,7 +181,7 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
         return Ok(Err((reasons, entry)));
     };
     let of_policy = recorder.fold().policy().map(|adopted| adopted.policy.limits().chunk);
-    let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_LEN);
+    let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_DEFAULT as usize);
     let chunk = chunk.min(of_policy).max(1);
     let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
     let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };

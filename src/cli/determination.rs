@@ -15,7 +15,7 @@ pub enum Determination {
     #[command(flatten)]
     Member(Box<member::Determination>),
     /// Deliver a signed determination, schedule, suspension or withdrawal
-    #[command(after_help = "Examples:\n  smkictl determination record 5f2c….json --devices devices.txt\n  \
+    #[command(after_help = "Examples:\n  smkictl determination record 5f2c….json --devices 5f2c….devices.txt\n  \
         smkictl determination record 5f2c….json --signature 5f2c….alice.p7s --signature 5f2c….bob.p7s\n\n\
         Who delivers it does not matter: who signed it does.")]
     Record(Record),
@@ -38,7 +38,7 @@ impl Determination {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
-            Self::Member(command) => member::sit(context, command.asks_daemon(), |desk| command.run(desk)).await,
+            Self::Member(command) => member::sit(context, command.asks(), |seat| command.run(seat)).await,
             Self::Record(Record { delivery, devices }) => delivery.send(context, devices.as_deref(), None).await,
             Self::List => {
                 let all: wire::Determinations = context.client.get("/v1/determinations").await?;

@@ -40,7 +40,7 @@ const AFTER_HELP: &str = "\
 Examples:
   smkictl status
   smkictl incident open INC-2017-07 --certificate compromised.pem --description 'Notified by the Subscriber at 02:10'
-  smkictl determination record 5f2c….json --devices devices.txt
+  smkictl determination record 5f2c….json --devices 5f2c….devices.txt
   smkictl key activate recovery
   smkictl recovery sign --determination 5f2c… --devices all --out commands/
 

@@ -38,7 +38,7 @@ impl Policy {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
-            Self::Member(command) => member::sit(context, command.asks_daemon(), |desk| command.run(desk)).await,
+            Self::Member(command) => member::sit(context, command.asks(), |seat| command.run(seat)).await,
             Self::Show => {
                 let policy: wire::Policy = context.client.get("/v1/policy").await?;
                 context.print.answer(&policy, |text| {

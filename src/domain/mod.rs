@@ -1,6 +1,7 @@
 //! Pure. Octets and facts in, values out: no file, socket, clock, random source, database or PKCS#11 in here.
 //!
-//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← audit`.
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← intake ←
+//! audit`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -8,7 +8,7 @@ use super::lab::{LabError, random};
 use super::people::Credential;
 use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::determination::cms::{self, CmsError};
-use crate::domain::determination::devices::{DeviceFaults, DeviceListReader, LineTree};
+use crate::domain::determination::devices::{DeviceFaults, DeviceListReader};
 use crate::domain::determination::document::{
     Compromised, Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits,
     Method, Payload, Suspension, Template, Type, Weight, Withdrawal, Written,
@@ -16,7 +16,7 @@ use crate::domain::determination::document::{
 use crate::domain::determination::prose::Prose;
 use crate::domain::gbcs;
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::domain::ledger::merkle::{self, Frontier};
+use crate::domain::ledger::merkle::Frontier;
 use crate::domain::ledger::note::{Note, NoteError};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, PersonId, Purpose, TemplateName};
 use crate::domain::policy::{Consider, Policy};
@@ -52,21 +52,9 @@ pub enum DocumentError {
     Cms(#[from] CmsError),
 }
 
-/// The RFC 6962 tree over a device list's lines.
-struct Lines(Frontier);
-
-impl LineTree for Lines {
-    fn push(&mut self, line: &[u8]) {
-        self.0.push(merkle::leaf_hash(line));
-    }
-    fn root(self) -> Digest {
-        self.0.root()
-    }
-}
-
 /// What a document says of its device list.
 pub fn device_list(text: &str, template: &TemplateName) -> Result<DeviceList, DocumentError> {
-    let mut reader = DeviceListReader::new([template], u64::MAX, Lines(Frontier::new()));
+    let mut reader = DeviceListReader::new([template], u64::MAX, Frontier::new());
     reader.feed(text.as_bytes(), |_| {});
     Ok(reader.finish()?)
 }

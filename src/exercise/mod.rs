@@ -39,14 +39,13 @@ pub mod template;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::api::client::ClientError;
 use crate::domain::certificates::pem::PemError;
 use crate::domain::gbcs::{FillError, TemplateError};
 use crate::domain::names::NameError;
 use crate::domain::policy::PolicyError;
-use crate::domain::time::Timestamp;
+pub use crate::wall_clock::wall_clock as now;
 use documents::DocumentError;
 use lab::LabError;
 use layout::LayoutError;
@@ -118,12 +117,6 @@ pub enum ExerciseError {
     /// Ended by a signal.
     #[error("interrupted; everything that was started is stopped")]
     Interrupted,
-}
-
-/// Now, by this machine's clock.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::MIN.plus_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Rehearses a recovery of so many Devices, and leaves everything behind in `out`, a new or empty folder.

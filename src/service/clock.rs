@@ -5,10 +5,11 @@
 //! operator has to look at the clock and accept it.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::domain::ledger::entry::ClockState;
 use crate::domain::time::Timestamp;
+pub use crate::wall_clock::wall_clock;
 
 /// By how much wall and monotonic clock may drift apart between two readings, and since the start or the last acceptance,
 /// in milliseconds. Time services slew at 500 ppm at most (adjtimex(2)), 1.8 s an hour, and to the monotonic clock too; a
@@ -142,12 +143,8 @@ impl Clock {
 }
 
 fn read(origin: Instant) -> Reading {
-    let unix_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    let wall = Timestamp::from_unix_ms(unix_ms).unwrap_or(Timestamp::MAX);
     let monotonic_ms = i64::try_from(origin.elapsed().as_millis()).unwrap_or(i64::MAX);
-    Reading { wall, monotonic_ms }
+    Reading { wall: wall_clock(), monotonic_ms }
 }
 
 #[cfg(test)]

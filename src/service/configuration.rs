@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::api::authenticate::Roles;
 use crate::domain::names::{Digest, TokenName};
+use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
 
 /// Where the configuration lies if nobody says otherwise.
 pub const PATH: &str = "/etc/smkid/smkid.toml";
@@ -47,10 +48,6 @@ pub const UPLOAD_QUOTA_OCTETS: u64 = 512 * 1024 * 1024;
 pub const DISK_BUDGET_OCTETS: u64 = 8 * 1024 * 1024 * 1024;
 /// Octets held in reserve, so that outcomes of what runs can be recorded once the disk is full.
 pub const RESERVE_OCTETS: u64 = 256 * 1024 * 1024;
-/// Commands to a chunk: one checkpoint and two commits per so many. More gains little and costs memory; the policy may want fewer.
-pub const CHUNK: u64 = crate::pipeline::CHUNK_LEN as u64;
-/// The greatest chunk: two of them must fit into a token's queue ([`crate::hsm::QUEUE_ITEMS_MAX`]).
-pub const CHUNK_MAX: u64 = 2_000;
 
 /// The settings of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,7 +300,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     section.close();
 
     let section = top.section("signing");
-    let chunk = section.integer("chunk", Some(CHUNK), 1..=CHUNK_MAX);
+    let chunk = section.integer("chunk", Some(u64::from(CHUNK_DEFAULT)), 1..=u64::from(CHUNK_MAX));
     section.close();
     top.close();
 

@@ -152,7 +152,6 @@ impl StartFault {
             Self::Store(StoreError::CannotRecord { .. } | StoreError::Broken { .. }) => {
                 (FatalKind::CannotRecord, "Free space or mend the disk, then start smkid again")
             }
-            Self::Store(_) | Self::State(_) => (FatalKind::RefusedToStart, NOTHING),
             Self::LedgerKey(_) | Self::NoLedgerKey => (FatalKind::RefusedToStart, RESTORE),
             Self::Hsm { source, .. } if source.locks() => (FatalKind::RefusedToStart, MEND_AND_RESTART),
             Self::Hsm { .. } => {
@@ -163,7 +162,9 @@ impl StartFault {
             | Self::PinStored { .. }
             | Self::PinAbsent { .. }
             | Self::PinFile { .. } => (FatalKind::Configuration, CONFIGURE),
-            Self::HeadAbsent { .. }
+            Self::Store(_)
+            | Self::State(_)
+            | Self::HeadAbsent { .. }
             | Self::HeadUnreadable { .. }
             | Self::HeadOrigin { .. }
             | Self::RolledBack { .. } => (FatalKind::RefusedToStart, NOTHING),

@@ -16,6 +16,10 @@ use crate::support::fake_engine::{
 };
 
 const ID: &str = "07070707070707070707070707070707";
+/// How long it is waited for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So many equal readings, 50 ms apart, are a standstill.
+const STILL_READINGS: u32 = 12;
 const SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// A request that each route takes: its path, and its body.
@@ -100,17 +104,21 @@ fn every_route_lets_every_right_caller_through_and_every_wrong_one_not() {
 }
 
 #[test]
-fn whatever_changes_something_but_deliveries_is_for_operators_and_whatever_tells_something_is_for_nobody_else() {
-    let anyone: Vec<&str> = routes::<FakeEngine>()
-        .iter()
-        .filter(|route| route.permission == Permission::Anyone)
-        .map(|route| route.name)
-        .collect();
-    assert_eq!(anyone, ["openapi", "status", "upload-devices", "document-record"]);
+fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_changes_for_operating() {
     for route in routes::<FakeEngine>() {
-        let is_change = route.verb != Verb::Get;
-        assert!(!(is_change && route.permission == Permission::Reading), "{}", route.name);
+        let expected = match (route.verb, route.name) {
+            // What is the same for all, whether the daemon is there, and what only a signature makes count.
+            (_, "openapi" | "status" | "upload-devices" | "document-record") => Permission::Anyone,
+            (Verb::Get, _) => Permission::Reading,
+            (Verb::Post | Verb::Put, _) => Permission::Operating,
+        };
+        assert_eq!(route.permission, expected, "{}", route.name);
     }
+    let covered =
+        |permission: Permission| [Role::Operator, Role::Auditor, Role::Account].map(|role| permission.covers(role));
+    assert_eq!(covered(Permission::Anyone), [true, true, true]);
+    assert_eq!(covered(Permission::Reading), [true, true, false]);
+    assert_eq!(covered(Permission::Operating), [true, false, false]);
 }
 
 #[test]
@@ -310,16 +318,17 @@ fn a_caller_that_does_not_read_holds_the_engine_back() {
         let client = Client::new(&daemon.socket());
         let mut lines = client.post_for_lines("/v1/recovery/sign", &sign_all()).await.unwrap();
         lines.next().await.unwrap().unwrap();
-        // Until it stands still. 27 MB do not fit into socket buffers of some 200 kB.
-        let mut before = 0;
-        let held = loop {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let now = *daemon.engine.pieces.lock().unwrap();
-            if now == before {
-                break now;
+        // Until it stands still, and does so for a while. 27 MB do not fit into socket buffers of some 200 kB.
+        let handed = || *daemon.engine.pieces.lock().unwrap();
+        let (mut held, mut still) = (handed(), 0);
+        while still < STILL_READINGS {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            still = if handed() == held { still + 1 } else { 0 };
+            held = handed();
+            if held == devices {
+                break;
             }
-            before = now;
-        };
+        }
         assert!(held < devices / 2, "{held} of {devices} commands were handed over to somebody who does not read");
         while lines.next().await.unwrap().is_some() {}
         assert_eq!(lines.summary().unwrap().signed, devices);
@@ -338,13 +347,13 @@ fn an_engine_whose_caller_went_away_is_told() {
         let mut lines = client.post_for_lines("/v1/recovery/sign", &sign_all()).await.unwrap();
         lines.next().await.unwrap().unwrap();
     });
-    // The stream's task ends with its channel, and lets go of the engine: what is left is the test's and the routes'.
-    let before = *daemon.engine.pieces.lock().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    let after = *daemon.engine.pieces.lock().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(after, *daemon.engine.pieces.lock().unwrap(), "it was still signing ({before} at first)");
-    assert!(after < 100_000);
+    // The client is gone, and with it its connection.
+    runtime().block_on(async {
+        let mut told = daemon.engine.told.subscribe();
+        let told = tokio::time::timeout(PATIENCE, told.wait_for(|told| *told)).await;
+        assert!(told.is_ok(), "after {PATIENCE:?} the engine still hands over");
+    });
+    assert!(*daemon.engine.pieces.lock().unwrap() < 100_000);
 }
 
 #[test]

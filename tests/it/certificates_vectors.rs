@@ -5,11 +5,8 @@ use smkid::domain::certificates::{Kind, Profile, SmkiCertificate, pem};
 
 #[test]
 fn every_genuine_certificate_is_in_the_profile_and_organisations_chain_to_their_issuing_oca() {
-    let Some(vectors) = std::env::var_os("SMKI_VECTORS") else {
-        println!("skipped: SMKI_VECTORS names no folder of genuine certificates");
-        return;
-    };
-    let folder = std::path::Path::new(&vectors).join("certs");
+    let Some(vectors) = crate::support::vectors::folder() else { return };
+    let folder = vectors.join("certs");
     let read = |path: &std::path::Path| {
         let certificate = pem::certificate(&std::fs::read_to_string(path).unwrap()).unwrap();
         SmkiCertificate::from_certificate(certificate, &Profile::test()).unwrap()

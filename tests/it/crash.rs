@@ -204,27 +204,44 @@ impl Seeded {
     }
 }
 
+/// Kills in one run.
+const KILLS: usize = 10;
+
 #[tokio::test]
 async fn killed_ten_times_at_moments_of_no_choice_the_same_request_still_comes_to_its_end() {
     let site = Site::determined().await;
-    // Slow enough that ten kills all fall into the run.
-    site.fault(Which::Recovery, Some("C_Sign * delay 1ms"));
+    // Small chunks of slow signatures: the Devices last for every round, whatever is signed before the kill and settled after.
+    site.configure(|text| text + "\n[signing]\nchunk = 8\n");
+    site.fault(Which::Recovery, Some("C_Sign * delay 5ms"));
     let ask = ask_for_all(site.main());
     let (mut handed, mut seeded) = (Handed::default(), Seeded(1));
     let mut before = site.ledger();
-    for round in 0..10 {
+    let (mut cut, mut signing) = (0, 0);
+    for round in 0..KILLS {
         let daemon = site.start_active().await;
         check_resumed(&before, &site.ledger());
+        handed.take(&site, &whole(lines(&daemon.client, SETTLE, &settle_all(site.main())).await));
+        let settled = site.ledger().signed().len();
         let answer = send(&daemon, &ask);
         tokio::time::sleep(Duration::from_millis(seeded.below(120))).await;
         daemon.kill().await.unwrap();
-        handed.take(&site, &came(answer).await);
+        match answer.await.unwrap() {
+            Ok((items, ended)) => {
+                cut += usize::from(!ended);
+                handed.take(&site, &items);
+            }
+            Err(_) => cut += 1,
+        }
         before = site.ledger();
         before.check();
         let (released, signed) = (before.released(), before.signed());
+        signing += usize::from(!before.open().is_empty() || signed.len() > settled);
         assert!(handed.len() <= released.len(), "round {round}");
         assert!(handed.len() <= signed.len(), "round {round}");
     }
+    assert_eq!(cut, KILLS, "every answer was cut");
+    assert!(before.signed().len() < DEVICES as usize, "there was something to sign in every round");
+    assert!(signing > KILLS / 2, "{signing} of {KILLS} kills came while something was being signed");
     go_on(&site, &ask, &before, &mut handed, "export").await;
 }
 

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use serde_json::Value;
 use smkid::cli::gbcs::{GbcsShow, Output, run};
@@ -19,13 +18,9 @@ struct Vector {
     expected: Value,
 }
 
-/// Every message of the manifest; none, with a line that says so, where there is no folder.
+/// Every message of the manifest; none, as the runner says, where there is no folder.
 fn vectors() -> Vec<Vector> {
-    let Some(folder) = std::env::var_os("SMKI_VECTORS").map(PathBuf::from) else {
-        static TOLD: Once = Once::new();
-        TOLD.call_once(|| eprintln!("gbcs_vectors skipped: SMKI_VECTORS is not set"));
-        return Vec::new();
-    };
+    let Some(folder) = crate::support::vectors::folder() else { return Vec::new() };
     let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
     let vectors: Vec<Vector> = manifest
         .as_array()

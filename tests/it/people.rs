@@ -57,7 +57,7 @@ fn the_page_says_everything_and_sha256sum_agrees() {
     assert_eq!(found.to_string(), sha256);
     let page = office
         .smkictl(&format!(
-            "determination show {stem}.json --devices {stem}.devices --policy policy --compromised compromised.pem"
+            "determination show {stem}.json --devices {stem}.devices.txt --policy policy --compromised compromised.pem"
         ))
         .ok()
         .out;
@@ -80,7 +80,7 @@ fn the_page_says_everything_and_sha256sum_agrees() {
         assert!(page.contains(expected), "expected {expected:?} in {page}");
     }
     assert!(!page.contains("Not looked at"), "{page}");
-    let listed = office.scratch.text(&format!("{stem}.devices"));
+    let listed = office.scratch.text(&format!("{stem}.devices.txt"));
     assert_eq!(listed, office.scratch.text("devices.txt"));
 }
 
@@ -154,6 +154,42 @@ fn a_scope_left_open_a_schedule_a_withdrawal_and_a_suspension_are_drafted_signed
         Digest::of(&office.scratch.read(&format!("{determination}-suspension-anna.json")))
     );
     office.smkictl(&sign).is(4).says("the suspension is by anna, not by bert");
+}
+
+#[test]
+fn suspend_and_withdraw_draft_what_draft_of_their_type_drafts() {
+    let office = Office::new();
+    let (determination, _) = office.draft();
+    let seen = "--head checkpoint --policy policy --output json";
+    let about = format!("determination = \"{determination}.json\"\n");
+    office.scratch.write("withdrawal.toml", format!("{about}proposer = \"operator-1\"\nreason = \"No.\"\n"));
+    office.scratch.write("suspension.toml", format!("{about}member = \"anna\"\nhours = 5\nreason = \"Wait.\"\n"));
+    for (kind, command, ending, needed) in [
+        ("suspension", "suspend", "--member anna --hours 5 --reason Wait.", 1),
+        ("withdrawal", "withdraw", "--proposer operator-1 --reason No.", 2),
+    ] {
+        let (drafted, _) = office.draft_of(kind, &format!("{kind}.toml"));
+        let expected = office.scratch.read(&format!("{drafted}.json"));
+        fs::remove_file(office.scratch.path(&format!("{drafted}.json"))).unwrap();
+        let answer =
+            office.smkictl(&format!("determination {command} {determination}.json {ending} {seen}")).ok().json();
+        let file = answer["document"].as_str().unwrap();
+        assert_eq!(file, format!("./{drafted}.json"), "{kind}");
+        assert_eq!(office.scratch.read(file), expected, "{kind}");
+        // And on: signed and counted.
+        office.sign("anna", &drafted, answer["sha256"].as_str().unwrap());
+        let show = format!("determination show {file} --policy policy --output json --signature {drafted}.anna.p7s");
+        assert_eq!(office.smkictl(&show).ok().json()["signatures"]["standings"][0]["missing"], needed - 1, "{kind}");
+        // Nothing is overwritten, and only a determination is suspended or withdrawn.
+        office.smkictl(&format!("determination {command} {determination}.json {ending} {seen}")).is(1).says("exists");
+        office
+            .smkictl(&format!("determination {command} {file} {ending} {seen}"))
+            .is(1)
+            .says("expected the determination");
+        office.smkictl(&format!("determination {command} {determination}.json {seen}")).is(2).says("required");
+        // By its id, the daemon is asked, and there is none.
+        office.smkictl(&format!("--socket ./none determination {command} {determination} {ending} {seen}")).is(3);
+    }
 }
 
 #[test]

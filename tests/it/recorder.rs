@@ -106,7 +106,7 @@ fn after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_wh
     fixture.wait(SILENCE_MS_MAX);
     fixture.restart();
     assert!(!started(&mut fixture));
-    assert_eq!(jumps(&fixture), []);
+    assert_eq!(jumps(&fixture), Vec::<i64>::new());
 
     fixture.wait(SILENCE_MS_MAX + 1);
     fixture.restart();

@@ -49,18 +49,23 @@ fn the_example_is_a_configuration_and_names_the_groups_of_the_package() {
     for group in ["smki-operator", "smki-auditor"] {
         assert!(stdout.contains(group) && users.contains(&format!("g {group} ")), "{group}: {stdout}");
     }
-    // Whatever is commented out is a default, and says the right one.
-    let shown =
-        text.lines().filter_map(|line| line.strip_prefix("#: ")).fold(String::new(), |all, line| all + line + "\n");
-    let fields = ["state", "socket", "chunk", "head_interval_s", "refusals_per_minute", "reserve_octets"];
-    for field in fields {
-        let of = |text: &str| {
-            text.lines()
-                .find_map(|line| line.rsplit('.').next()?.strip_prefix(field)?.strip_prefix(" = ").map(str::to_owned))
-                .map(|value| value.split("  #").next().unwrap_or_default().replace('_', ""))
-        };
-        assert_eq!(of(&shown), of(&stdout), "{field}\n{shown}\n{stdout}");
+    // Whatever is commented out is a default, says the right one, and stands in the section where it belongs.
+    let (mut section, mut defaults) = (String::new(), 0);
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("[[").and_then(|line| line.strip_suffix("]]")) {
+            section = format!("{name}[0].");
+        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, value)) = line.strip_prefix("#: ").and_then(|line| line.split_once(" = ")) {
+            // Digits are grouped here for people.
+            let value = if value.starts_with('"') { value.to_owned() } else { value.replace('_', "") };
+            let expected = format!("{section}{key} = {value}  # default");
+            assert!(stdout.lines().any(|line| line == expected), "{expected}\n{stdout}");
+            defaults += 1;
+        }
     }
+    let all = stdout.lines().filter(|line| line.ends_with("  # default")).count();
+    assert_eq!(defaults, all, "each default stands in the example, and nothing else does\n{stdout}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! `ceremony request` and `ceremony import`: the Recovery key gets its SMKI certificate.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -26,6 +25,7 @@ use crate::hsm::{Kind, Outcome as Signing, ToSign, Token};
 use crate::recorder::{CannotRecord, Recorder, record_alone};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
+use crate::wall_clock::wall_clock;
 
 /// RemotePartyRole recovery, which an Organisation Certificate shows as OU=01 (GBCS 12).
 const RECOVERY_ROLE: u8 = 1;
@@ -182,7 +182,7 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
     })?
     .into_inner();
 
-    let not_after = now().plus_ms(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX));
+    let not_after = wall_clock().plus_ms(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX));
     let item = ToSign::new(intent, Kind::CertificationRequest, info.to_vec());
     let outcome = match token.sign(&label, vec![item], not_after) {
         Ok(results) => results.wait_all().pop().map(|result| result.outcome),
@@ -219,11 +219,6 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
             Err(CeremonyError::NotSigned { key: label, why: why.into() })
         }
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).ok().and_then(|ms| Timestamp::from_unix_ms(ms).ok()).unwrap_or(Timestamp::MIN)
 }
 
 impl Import {

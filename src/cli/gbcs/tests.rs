@@ -191,7 +191,7 @@ fn a_command_is_told_in_full_to_programs() {
 fn a_command_is_told_in_full_to_people() {
     let text = text_of(&recovery_command(&Key::generate()));
     for expected in [
-        "from (Party )   A0B1C2D3E4000001",
+        "from (Party)    A0B1C2D3E4000001",
         "to   (Device)   00FEDCBA98765432",
         "counter         7000",
         "8 anyExceptAbnormalRootByRecovery: the Recovery Private Key replaces any",

@@ -38,11 +38,11 @@ fn header(out: &mut String, frame: &Frame<'_>) {
     };
     line!(out, "{kind}, Message Code {}, {} octets", header.code, frame.octets.len());
     let (sender, receiver) = match header.cra {
-        Cra::Command => ("Party", "Device"),
-        Cra::Response | Cra::Alert => ("Device", "Party"),
+        Cra::Command => ("(Party)", "(Device)"),
+        Cra::Response | Cra::Alert => ("(Device)", "(Party)"),
     };
-    line!(out, "  from ({sender:6})   {}", header.originator);
-    line!(out, "  to   ({receiver:6})   {}", header.recipient);
+    line!(out, "  from {sender:8}   {}", header.originator);
+    line!(out, "  to   {receiver:8}   {}", header.recipient);
     line!(out, "  counter         {}", header.counter);
     if let Some(date_time) = header.date_time {
         line!(out, "  Device's clock  {date_time}");

@@ -1,6 +1,9 @@
-//! Shell: `smkictl determination draft`: from a description in TOML to a document that can be signed.
+//! Shell: `smkictl determination draft`: from a description in TOML to a document that can be signed; `suspend` and `withdraw`
+//! draft the two that must go fast from the command line alone.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -12,7 +15,7 @@ use super::files::{self, DESCRIPTION_LEN_MAX, PEM_LEN_MAX, Paper};
 use super::page::Page;
 use super::scope::{self, TemplateForm};
 use super::show::{Beside, Shown};
-use super::{Desk, MemberError};
+use super::{MemberError, Seat};
 use crate::api::failure::Exit;
 use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate};
 use crate::domain::determination::document::{
@@ -47,6 +50,98 @@ pub struct Draft {
     pub out: PathBuf,
 }
 
+/// Arguments of `smkictl determination suspend`.
+#[derive(Args, Debug)]
+pub struct Suspend {
+    /// What is suspended: its document, or its id, for which the daemon is asked
+    #[arg(value_name = "DETERMINATION")]
+    pub about: About,
+    /// The member who suspends it, and signs, as the policy calls them
+    #[arg(long, value_name = "MEMBER")]
+    pub member: PersonId,
+    /// For how long, from when it is recorded; the policy says how long it may be
+    #[arg(long, value_name = "N")]
+    pub hours: u32,
+    /// Why, for everybody who reads the ledger
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Prose,
+    /// The ledger and the policy
+    #[command(flatten)]
+    pub seen: SeenArgs,
+    /// Where the document goes
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `smkictl determination withdraw`.
+#[derive(Args, Debug)]
+pub struct Withdraw {
+    /// What is withdrawn: its document, or its id, for which the daemon is asked
+    #[arg(value_name = "DETERMINATION")]
+    pub about: About,
+    /// Who drafts it, as the policy calls them. They may not approve it
+    #[arg(long, value_name = "PERSON")]
+    pub proposer: PersonId,
+    /// Why, for everybody who reads the ledger
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Prose,
+    /// The ledger and the policy
+    #[command(flatten)]
+    pub seen: SeenArgs,
+    /// Where the document goes
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+}
+
+/// The determination that another document is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Its document, octet for octet.
+    File(PathBuf),
+    /// On record with the daemon.
+    Recorded(DeterminationId),
+}
+
+impl FromStr for About {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.parse().map_or_else(|_| Self::File(text.into()), Self::Recorded))
+    }
+}
+
+impl About {
+    /// The determination that the daemon is asked for.
+    pub const fn recorded(&self) -> Option<DeterminationId> {
+        match self {
+            Self::File(_) => None,
+            Self::Recorded(id) => Some(*id),
+        }
+    }
+
+    fn read(&self, seat: &Seat<'_>) -> Result<Box<Written<Determination>>, MemberError> {
+        match self {
+            Self::File(path) => determination_of(path, Paper::open(path)?),
+            Self::Recorded(id) => {
+                let path = PathBuf::from(id.to_string());
+                let unfit = |fault| MemberError::Unfit { path: path.clone(), fault };
+                let daemon = seat.daemon.ok_or_else(|| unfit("there is no daemon to ask for it".to_owned()))?;
+                let octets = daemon.determination().map_err(&unfit)?;
+                let faults = |faults: Vec<DocumentFault>| MemberError::Document {
+                    path: path.clone(),
+                    faults: files::lines(&faults),
+                };
+                let about = determination_of(&path, Paper::read(&octets).map_err(faults)?)?;
+                if about.form().id == *id {
+                    Ok(about)
+                } else {
+                    Err(unfit(format!("the daemon answered with determination {}", about.form().id)))
+                }
+            }
+        }
+    }
+}
+
 /// The ledger and the policy as the drafter sees them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SeenArgs {
@@ -79,6 +174,8 @@ pub enum DraftType {
 pub trait Daemon {
     /// What `smkictl status --output json` prints.
     fn status(&self) -> Result<Vec<u8>, String>;
+    /// The document of the determination that the command names by its id.
+    fn determination(&self) -> Result<Vec<u8>, String>;
 }
 
 /// What a drafter knows of the ledger.
@@ -175,7 +272,7 @@ struct SuspensionForm {
 }
 
 /// Drafts a document, or prints a sample of a description.
-pub fn run(args: &Draft, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
+pub fn run(args: &Draft, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
     let Some(from) = &args.from else {
         let sample = match args.kind {
             DraftType::Determination => include_str!("draft/determination.toml"),
@@ -183,21 +280,41 @@ pub fn run(args: &Draft, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
             DraftType::Withdrawal => include_str!("draft/withdrawal.toml"),
             DraftType::Suspension => include_str!("draft/suspension.toml"),
         };
-        desk.out.write_all(sample.as_bytes()).and_then(|()| desk.out.flush()).map_err(MemberError::Answer)?;
+        seat.out.write_all(sample.as_bytes()).and_then(|()| seat.out.flush()).map_err(MemberError::Answer)?;
         return Ok(Exit::Done);
     };
-    let drafting = Drafting {
-        folder: from.parent().unwrap_or(Path::new("")),
-        ledger: args.seen.ledger(desk)?,
-        policy: args.seen.policy.as_deref().map(files::read_policy).transpose()?,
-    };
+    let drafting = Drafting::begin(from.parent().unwrap_or(Path::new("")), &args.seen, seat)?;
     let drafted = match args.kind {
         DraftType::Determination => drafting.determination(read(from)?)?,
         DraftType::Schedule => drafting.schedule(read(from)?)?,
-        DraftType::Withdrawal => drafting.withdrawal(read(from)?)?,
-        DraftType::Suspension => drafting.suspension(read(from)?)?,
+        DraftType::Withdrawal => {
+            let WithdrawalForm { determination, proposer, policy, reason } = read(from)?;
+            let about = drafting.about(&determination)?;
+            drafting.withdrawal(&about, proposer, policy, reason)?
+        }
+        DraftType::Suspension => {
+            let SuspensionForm { determination, member, hours, policy, reason } = read(from)?;
+            let about = drafting.about(&determination)?;
+            drafting.suspension(&about, member, hours, policy, reason)?
+        }
     };
-    finish(&drafted, &args.out, args.seen.policy.clone(), desk)
+    finish(&drafted, &args.out, args.seen.policy.clone(), seat)
+}
+
+/// Drafts a suspension from what the command line says.
+pub fn suspend(args: &Suspend, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
+    let drafting = Drafting::begin(Path::new(""), &args.seen, seat)?;
+    let about = args.about.read(seat)?;
+    let drafted = drafting.suspension(&about, args.member.clone(), args.hours, None, args.reason.clone())?;
+    finish(&drafted, &args.out, args.seen.policy.clone(), seat)
+}
+
+/// Drafts a withdrawal from what the command line says.
+pub fn withdraw(args: &Withdraw, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
+    let drafting = Drafting::begin(Path::new(""), &args.seen, seat)?;
+    let about = args.about.read(seat)?;
+    let drafted = drafting.withdrawal(&about, args.proposer.clone(), None, args.reason.clone())?;
+    finish(&drafted, &args.out, args.seen.policy.clone(), seat)
 }
 
 /// A document, not written yet.
@@ -216,13 +333,13 @@ pub fn finish(
     drafted: &Drafted,
     out: &Path,
     policy: Option<PathBuf>,
-    desk: &mut Desk<'_>,
+    seat: &mut Seat<'_>,
 ) -> Result<Exit, MemberError> {
     let Drafted { paper, list, compromised } = drafted;
     let file = out.join(format!("{}.json", paper.stem()));
     let mut devices = None;
     if let Some((from, list)) = list {
-        let to = out.join(format!("{}.devices", paper.stem()));
+        let to = out.join(format!("{}.devices.txt", paper.stem()));
         files::copy_devices(from, &to, list.sha256)?;
         devices = Some(to);
     }
@@ -233,12 +350,12 @@ pub fn finish(
         page.row("devices", devices.display());
     }
     page.row("SHA-256", paper.digest());
-    desk.answer(&json!({ "document": file, "devices": devices, "sha256": paper.digest() }), &page)?;
+    seat.answer(&json!({ "document": file, "devices": devices, "sha256": paper.digest() }), &page)?;
     let beside = Beside { devices, policy, predecessor: None, compromised: compromised.clone() };
-    for warning in Shown::open(paper.clone(), &beside, desk.now)?.warnings {
-        desk.note(&format!("warning: {warning}"));
+    for warning in Shown::open(paper.clone(), &beside, seat.now)?.warnings {
+        seat.note(&format!("warning: {warning}"));
     }
-    desk.note(&format!("Look at all of it before it goes to be signed: smkictl determination show {}", file.display()));
+    seat.note(&format!("Look at all of it before it goes to be signed: smkictl determination show {}", file.display()));
     Ok(Exit::Done)
 }
 
@@ -254,10 +371,10 @@ fn written<F: Form>(form: &F) -> Result<Box<Written<F>>, MemberError> {
 
 impl SeenArgs {
     /// The ledger, from the file or the daemon.
-    pub fn ledger(&self, desk: &Desk<'_>) -> Result<LedgerSeen, MemberError> {
+    pub fn ledger(&self, seat: &Seat<'_>) -> Result<LedgerSeen, MemberError> {
         let Some(path) = &self.head else {
             let field = || "--head".to_owned();
-            let daemon = desk.daemon.ok_or_else(|| MemberError::Described {
+            let daemon = seat.daemon.ok_or_else(|| MemberError::Described {
                 field: field(),
                 fault: "expected a checkpoint or the daemon's status in a file; there is no daemon to ask".to_owned(),
             })?;
@@ -329,6 +446,13 @@ struct Drafting<'a> {
     folder: &'a Path,
     ledger: LedgerSeen,
     policy: Option<Policy>,
+}
+
+impl<'a> Drafting<'a> {
+    fn begin(folder: &'a Path, seen: &SeenArgs, seat: &Seat<'_>) -> Result<Self, MemberError> {
+        let policy = seen.policy.as_deref().map(files::read_policy).transpose()?;
+        Ok(Self { folder, ledger: seen.ledger(seat)?, policy })
+    }
 }
 
 impl Drafting<'_> {
@@ -411,13 +535,7 @@ impl Drafting<'_> {
     /// The determination that another document is about.
     fn about(&self, path: &Path) -> Result<Box<Written<Determination>>, MemberError> {
         let path = self.folder.join(path);
-        match Paper::open(&path)? {
-            Paper::Determination(document) => Ok(document),
-            other @ (Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_)) => {
-                let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
-                Err(MemberError::Unfit { path, fault })
-            }
-        }
+        determination_of(&path, Paper::open(&path)?)
     }
 
     fn schedule(&self, form: ScheduleForm) -> Result<Drafted, MemberError> {
@@ -438,35 +556,57 @@ impl Drafting<'_> {
         Ok(Drafted { paper: Paper::Schedule(written(&schedule)?), list: Some((path, devices)), compromised: None })
     }
 
-    fn withdrawal(&self, form: WithdrawalForm) -> Result<Drafted, MemberError> {
-        let about = self.about(&form.determination)?;
+    fn withdrawal(
+        &self,
+        about: &Written<Determination>,
+        proposer: PersonId,
+        policy: Option<Digest>,
+        reason: Prose,
+    ) -> Result<Drafted, MemberError> {
         let withdrawal = Withdrawal {
             r#type: Type::new(),
             purpose: self.purpose(Some(about.form().purpose))?,
             determination: about.form().id,
             document: about.digest(),
-            proposer: form.proposer,
+            proposer,
             ledger: self.ledger.head.clone(),
-            policy: self.policy(form.policy)?,
-            reason: form.reason,
+            policy: self.policy(policy)?,
+            reason,
         };
         Ok(Drafted { paper: Paper::Withdrawal(written(&withdrawal)?), list: None, compromised: None })
     }
 
-    fn suspension(&self, form: SuspensionForm) -> Result<Drafted, MemberError> {
-        let about = self.about(&form.determination)?;
+    fn suspension(
+        &self,
+        about: &Written<Determination>,
+        member: PersonId,
+        hours: u32,
+        policy: Option<Digest>,
+        reason: Prose,
+    ) -> Result<Drafted, MemberError> {
         let suspension = Suspension {
             r#type: Type::new(),
             purpose: self.purpose(Some(about.form().purpose))?,
             determination: about.form().id,
             document: about.digest(),
-            member: form.member,
-            hours: form.hours,
+            member,
+            hours,
             ledger: self.ledger.head.clone(),
-            policy: self.policy(form.policy)?,
-            reason: form.reason,
+            policy: self.policy(policy)?,
+            reason,
         };
         Ok(Drafted { paper: Paper::Suspension(written(&suspension)?), list: None, compromised: None })
+    }
+}
+
+/// The determination that this document must be.
+fn determination_of(path: &Path, paper: Paper) -> Result<Box<Written<Determination>>, MemberError> {
+    match paper {
+        Paper::Determination(document) => Ok(document),
+        other @ (Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_)) => {
+            let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
+            Err(MemberError::Unfit { path: path.to_owned(), fault })
+        }
     }
 }
 

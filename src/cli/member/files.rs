@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 use super::MemberError;
 use crate::cli::input;
 use crate::domain::certificates::{Certificate, pem};
-use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{
     DOCUMENT_LEN_MAX, Determination, DeviceList, Document, DocumentFault, Form as _, Schedule, Suspension, Withdrawal,
     Written,
 };
 use crate::domain::gbcs::MESSAGE_LEN_MAX;
-use crate::domain::ledger::merkle::{Frontier, leaf_hash};
+use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{DeviceId, Digest, TemplateName};
 use crate::domain::policy::Policy;
 use crate::domain::policy::adoption::Adoption;
@@ -194,20 +194,6 @@ impl Paper {
     }
 }
 
-/// The RFC 6962 tree over a device list's lines.
-#[derive(Debug, Default)]
-struct Lines(Frontier);
-
-impl LineTree for Lines {
-    fn push(&mut self, line: &[u8]) {
-        self.0.push(leaf_hash(line));
-    }
-
-    fn root(self) -> Digest {
-        self.0.root()
-    }
-}
-
 /// What a device list amounts to.
 #[derive(Clone, Debug)]
 pub struct ListSeen {
@@ -231,7 +217,7 @@ pub struct OfTemplate {
 /// Reads a device list to its end.
 pub fn read_devices(path: &Path, templates: &[&TemplateName]) -> Result<ListSeen, MemberError> {
     let unreadable = |source| MemberError::Read { path: path.to_owned(), source };
-    let mut reader = DeviceListReader::new(templates.iter().copied(), u64::MAX, Lines::default());
+    let mut reader = DeviceListReader::new(templates.iter().copied(), u64::MAX, Frontier::new());
     let mut of_template = vec![OfTemplate::default(); templates.len()];
     let mut ends = None;
     let mut file = File::open(path).map_err(unreadable)?;

@@ -1,5 +1,5 @@
-//! Shell: what a PMA member, a proposer and a reviewer do at their own machine: `smkictl determination draft | show | sign`
-//! and `smkictl policy check | draft`. None of it needs the daemon or a network.
+//! Shell: what a PMA member, a proposer and a reviewer do at their own machine: `smkictl determination draft | suspend |
+//! withdraw | show | sign` and `smkictl policy check | draft`. None of it needs the daemon or a network.
 //!
 //! [`show`] is the heart: whoever signs has seen the page that it makes, and [`sign`] signs nothing that it cannot decode.
 //! Texts out of documents cannot act on a terminal (`page.rs`); what is dangerous is warned of (`warnings.rs`).
@@ -17,7 +17,6 @@ mod warnings;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use secrecy::SecretString;
@@ -27,8 +26,10 @@ use crate::api::wire;
 use crate::cli::input::InputError;
 use crate::cli::{CliError, Context};
 use crate::domain::determination::cms::CmsError;
+use crate::domain::names::DeterminationId;
 use crate::domain::time::Timestamp;
 use crate::hsm::signer::SignerError;
+use crate::wall_clock::wall_clock;
 use page::{Page, ascii_json, visible};
 
 /// Draft, read and sign what the SMKI PMA determines
@@ -39,9 +40,27 @@ pub enum Determination {
         smkictl determination draft --from draft.toml --head checkpoint --policy keys-policy/\n\n\
         Needs no daemon. --head takes a checkpoint, or what `smkictl status --output json` printed.")]
     Draft(draft::Draft),
+    /// Draft a suspension: one member stops a determination for some hours
+    #[command(after_help = "The whole way, for one member alone:\n  \
+        smkictl determination suspend 5f2c….json --member anna --hours 24 --reason 'The list is wrong.' \\\n    \
+        --head checkpoint --policy keys-policy/\n  \
+        smkictl determination sign 5f2c…-suspension-anna.json --key me.key --certificate me.pem --member anna\n  \
+        smkictl determination record 5f2c…-suspension-anna.json\n\n\
+        Nothing is suspended until it is recorded. Does what `draft --type suspension` does; with a file and --head it needs no \
+        daemon.")]
+    Suspend(draft::Suspend),
+    /// Draft a withdrawal: the quorum ends a determination
+    #[command(after_help = "The whole way:\n  \
+        smkictl determination withdraw 5f2c….json --proposer operator-1 --reason 'Not confirmed.' \\\n    \
+        --head checkpoint --policy keys-policy/\n  \
+        smkictl determination sign 5f2c…-withdrawal.json --key me.key --certificate me.pem --member anna   # each of the quorum\n  \
+        smkictl determination record 5f2c…-withdrawal.json\n\n\
+        Nothing is withdrawn until it is recorded. Does what `draft --type withdrawal` does; with a file and --head it needs no \
+        daemon.")]
+    Withdraw(draft::Withdraw),
     /// Show a document in full, with all that is dangerous in it
     #[command(
-        after_help = "Examples:\n  smkictl determination show 5f2c….json --devices 5f2c….devices --policy keys-policy/ \
+        after_help = "Examples:\n  smkictl determination show 5f2c….json --devices 5f2c….devices.txt --policy keys-policy/ \
         --compromised old.pem\n  smkictl determination show 5f2c….json --policy keys-policy/ --signature 5f2c….anna.p7s\n\n\
         Needs no daemon. Status 5: the device list or a signature is not the document's."
     )]
@@ -69,75 +88,97 @@ pub enum Policy {
     Draft(policy::DraftAdoption),
 }
 
-/// Sits down at the terminal. If the command asks for it, the daemon is asked for its status before.
-pub async fn sit(
-    context: &Context,
-    asks_daemon: bool,
-    run: impl FnOnce(&mut Desk<'_>) -> Exit,
-) -> Result<Exit, CliError> {
-    struct Answered(Vec<u8>);
+/// What a command wants to know of the daemon before it begins; a command that wants nothing needs none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// The ledger's head, since no file says it.
+    pub status: bool,
+    /// The document of a determination.
+    pub determination: Option<DeterminationId>,
+}
+
+/// Sits down at the terminal. What the command wants to know of the daemon is asked before.
+pub async fn sit(context: &Context, asks: Asks, run: impl FnOnce(&mut Seat<'_>) -> Exit) -> Result<Exit, CliError> {
+    struct Answered {
+        status: Option<Vec<u8>>,
+        determination: Option<Vec<u8>>,
+    }
     impl draft::Daemon for Answered {
         fn status(&self) -> Result<Vec<u8>, String> {
-            Ok(self.0.clone())
+            self.status.clone().ok_or_else(|| "the daemon was not asked for its status".to_owned())
+        }
+
+        fn determination(&self) -> Result<Vec<u8>, String> {
+            self.determination.clone().ok_or_else(|| "the daemon was not asked for a determination".to_owned())
         }
     }
-    let daemon = if asks_daemon {
+    let mut answered = Answered { status: None, determination: None };
+    if asks.status {
         let status: wire::Status = context.client.get("/v1/status").await?;
-        Some(Answered(serde_json::to_vec(&status).map_err(io::Error::from)?))
-    } else {
-        None
-    };
-    Ok(run(&mut Desk {
+        answered.status = Some(serde_json::to_vec(&status).map_err(io::Error::from)?);
+    }
+    if let Some(id) = asks.determination {
+        let found: wire::Determination = context.client.get(&format!("/v1/determinations/{id}")).await?;
+        answered.determination = Some(found.document.0);
+    }
+    let daemon = (asks != Asks::default()).then_some(answered);
+    Ok(run(&mut Seat {
         out: &mut io::stdout().lock(),
         err: &mut io::stderr(),
         ask: &mut Terminal,
-        now: now(),
+        // It decides nothing but what is shown, and whether a certificate is in force.
+        now: wall_clock(),
         json: context.print.is_json(),
         daemon: daemon.as_ref().map(|daemon| daemon as &dyn draft::Daemon),
     }))
 }
 
 impl Determination {
-    /// Whether the daemon is asked for the ledger's head, since no file says it.
-    pub const fn asks_daemon(&self) -> bool {
+    /// What it wants to know of the daemon.
+    pub fn asks(&self) -> Asks {
+        let status = |seen: &draft::SeenArgs| seen.head.is_none();
         match self {
-            Self::Draft(args) => !args.sample && args.seen.head.is_none(),
-            Self::Show(_) | Self::Sign(_) => false,
+            Self::Draft(args) => Asks { status: !args.sample && status(&args.seen), determination: None },
+            Self::Suspend(args) => Asks { status: status(&args.seen), determination: args.about.recorded() },
+            Self::Withdraw(args) => Asks { status: status(&args.seen), determination: args.about.recorded() },
+            Self::Show(_) | Self::Sign(_) => Asks::default(),
         }
     }
 
     /// Does it.
-    pub fn run(&self, desk: &mut Desk<'_>) -> Exit {
+    pub fn run(&self, seat: &mut Seat<'_>) -> Exit {
         let done = match self {
-            Self::Draft(args) => draft::run(args, desk),
-            Self::Show(args) => show::run(args, desk),
-            Self::Sign(args) => sign::run(args, desk),
+            Self::Draft(args) => draft::run(args, seat),
+            Self::Suspend(args) => draft::suspend(args, seat),
+            Self::Withdraw(args) => draft::withdraw(args, seat),
+            Self::Show(args) => show::run(args, seat),
+            Self::Sign(args) => sign::run(args, seat),
         };
-        desk.end(done)
+        seat.end(done)
     }
 }
 
 impl Policy {
-    /// Whether the daemon is asked for the ledger's head, since no file says it.
-    pub const fn asks_daemon(&self) -> bool {
+    /// What it wants to know of the daemon.
+    pub fn asks(&self) -> Asks {
         match self {
-            Self::Draft(args) => !args.first && args.head.is_none(),
-            Self::Check(_) => false,
+            Self::Draft(args) => Asks { status: !args.first && args.head.is_none(), determination: None },
+            Self::Check(_) => Asks::default(),
         }
     }
 
     /// Does it.
-    pub fn run(&self, desk: &mut Desk<'_>) -> Exit {
+    pub fn run(&self, seat: &mut Seat<'_>) -> Exit {
         let done = match self {
-            Self::Check(args) => policy::check(args, desk),
-            Self::Draft(args) => policy::draft(args, desk),
+            Self::Check(args) => policy::check(args, seat),
+            Self::Draft(args) => policy::draft(args, seat),
         };
-        desk.end(done)
+        seat.end(done)
     }
 }
 
 /// Where somebody sits: what they see, whom to ask, and what time it is.
-pub struct Desk<'a> {
+pub struct Seat<'a> {
     /// Answers.
     pub out: &'a mut dyn Write,
     /// Everything else.
@@ -148,7 +189,7 @@ pub struct Desk<'a> {
     pub now: Timestamp,
     /// Whether answers are for programs.
     pub json: bool,
-    /// Whom a draft asks for the ledger's head when no file says it.
+    /// Whom a draft asks for what no file says.
     pub daemon: Option<&'a dyn draft::Daemon>,
 }
 
@@ -183,13 +224,7 @@ impl Ask for Terminal {
     }
 }
 
-/// The time of this machine. It decides nothing but what is shown, and whether a certificate is in force.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).ok().and_then(|ms| Timestamp::from_unix_ms(ms).ok()).unwrap_or(Timestamp::MAX)
-}
-
-impl Desk<'_> {
+impl Seat<'_> {
     /// The answer.
     pub fn answer(&mut self, json: &serde_json::Value, page: &Page) -> Result<(), MemberError> {
         let text = if self.json { ascii_json(json) } else { page.text().to_owned() };

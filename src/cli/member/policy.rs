@@ -8,7 +8,7 @@ use serde_json::json;
 use super::draft::{self, Drafted, LedgerSeen, SeenArgs, agreed};
 use super::files::{self, Paper};
 use super::page::Page;
-use super::{Desk, MemberError};
+use super::{MemberError, Seat};
 use crate::api::failure::Exit;
 use crate::cli::input;
 use crate::domain::certificates::Certificate;
@@ -62,7 +62,7 @@ pub struct DraftAdoption {
 }
 
 /// Checks a policy: every fault, or what it says in words. Status 4 if it is none.
-pub fn check(args: &Check, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
+pub fn check(args: &Check, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
     let read = input::policy(&args.dir)?;
     let policy = match Policy::parse(&read) {
         Ok(policy) => policy,
@@ -74,13 +74,13 @@ pub fn check(args: &Check, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
                 // A fault of TOML has the lines around it.
                 page.prose(fault);
             }
-            desk.answer(&json!({ "valid": false, "faults": faults }), &page)?;
+            seat.answer(&json!({ "valid": false, "faults": faults }), &page)?;
             return Ok(Exit::Refused);
         }
     };
-    let warnings = warnings(&policy, desk.now);
-    let members: Vec<String> = policy.roster(Role::PmaMember, desk.now).map(|person| person.id.to_string()).collect();
-    let quorum = match policy.quorum(desk.now) {
+    let warnings = warnings(&policy, seat.now);
+    let members: Vec<String> = policy.roster(Role::PmaMember, seat.now).map(|person| person.id.to_string()).collect();
+    let quorum = match policy.quorum(seat.now) {
         Ok(quorum) => format!("{} of {} PMA members, the proposer not among them", quorum.approvals(), quorum.of()),
         Err(fault) => format!("NONE now: {fault}"),
     };
@@ -118,7 +118,7 @@ pub fn check(args: &Check, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
     page.indented(|page| {
         for person in policy.people().persons() {
             let roles: Vec<String> = person.roles.iter().map(ToString::to_string).collect();
-            let now = if person.window.contains(desk.now) { "" } else { ", NOT IN FORCE NOW" };
+            let now = if person.window.contains(seat.now) { "" } else { ", NOT IN FORCE NOW" };
             page.row(
                 person.id.as_str(),
                 format!("{} of {}: {}, {}{now}", person.name, person.party, roles.join(", "), person.window),
@@ -146,7 +146,7 @@ pub fn check(args: &Check, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
         "valid": true, "name": policy.name(), "purpose": policy.purpose(), "origin": policy.origin(), "sha256": policy.digest(),
         "words": words, "quorum": quorum, "members": members, "warnings": warnings,
     });
-    desk.answer(&answer, &page)?;
+    seat.answer(&answer, &page)?;
     Ok(Exit::Done)
 }
 
@@ -206,7 +206,7 @@ fn warnings(policy: &Policy, now: Timestamp) -> Vec<String> {
 }
 
 /// Drafts the document by which a policy is adopted.
-pub fn draft(args: &DraftAdoption, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
+pub fn draft(args: &DraftAdoption, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
     let policy = files::read_policy(&args.dir)?;
     let adoption = if args.first {
         Adoption {
@@ -221,7 +221,7 @@ pub fn draft(args: &DraftAdoption, desk: &mut Desk<'_>) -> Result<Exit, MemberEr
         }
     } else {
         let seen = SeenArgs { head: args.head.clone(), ledger_key: args.ledger_key.clone(), policy: None };
-        let LedgerSeen { head, policy: in_force, purpose: _ } = seen.ledger(desk)?;
+        let LedgerSeen { head, policy: in_force, purpose: _ } = seen.ledger(seat)?;
         let predecessor = args.predecessor.as_deref().map(files::read_policy).transpose()?;
         let given = predecessor.as_ref().map(Policy::digest);
         let next = in_force.map(|(_, sequence)| sequence.saturating_add(1));
@@ -244,5 +244,5 @@ pub fn draft(args: &DraftAdoption, desk: &mut Desk<'_>) -> Result<Exit, MemberEr
     };
     let written = Written::write(&adoption).map_err(|faults| MemberError::Draft { faults: files::lines(&faults) })?;
     let drafted = Drafted { paper: Paper::Adoption(Box::new(written)), list: None, compromised: None };
-    draft::finish(&drafted, &args.out, Some(args.dir.clone()), desk)
+    draft::finish(&drafted, &args.out, Some(args.dir.clone()), seat)
 }

@@ -9,7 +9,7 @@ use super::files::{self, ListSeen, Paper};
 use super::page::{Page, moment};
 use super::signatures::{self, Seen, Standing};
 use super::warnings::{self, Looking, Warning};
-use super::{Desk, MemberError, template};
+use super::{MemberError, Seat, template};
 use crate::api::failure::Exit;
 use crate::domain::certificates::Certificate;
 use crate::domain::determination::cms::P7S_LEN_MAX;
@@ -70,10 +70,10 @@ pub struct Shown {
 }
 
 /// Shows a document. Status 5 if the device list or a signature is not the document's.
-pub fn run(args: &Show, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
-    let mut shown = Shown::open(Paper::open(&args.file)?, &args.beside, desk.now)?;
-    let valid = shown.add_signatures(&args.signature, desk.now)?;
-    desk.answer(&shown.json(), &shown.page())?;
+pub fn run(args: &Show, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
+    let mut shown = Shown::open(Paper::open(&args.file)?, &args.beside, seat.now)?;
+    let valid = shown.add_signatures(&args.signature, seat.now)?;
+    seat.answer(&shown.json(), &shown.page())?;
     Ok(if valid { Exit::Done } else { Exit::Unverified })
 }
 

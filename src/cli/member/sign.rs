@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::files::{self, PEM_LEN_MAX, Paper, SECRET_LEN_MAX};
 use super::page::Page;
 use super::show::{Beside, Shown};
-use super::{Ask, Desk, MemberError};
+use super::{Ask, MemberError, Seat};
 use crate::api::failure::Exit;
 use crate::domain::certificates::Certificate;
 use crate::domain::determination::cms::{self, Ess};
@@ -76,9 +76,9 @@ pub struct Sign {
 }
 
 /// Shows the document, asks, signs, verifies and writes the signature.
-pub fn run(args: &Sign, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
-    let shown = Shown::open(Paper::open(&args.file)?, &args.beside, desk.now)?;
-    desk.err.write_all(shown.page().text().as_bytes()).map_err(MemberError::Answer)?;
+pub fn run(args: &Sign, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
+    let shown = Shown::open(Paper::open(&args.file)?, &args.beside, seat.now)?;
+    seat.err.write_all(shown.page().text().as_bytes()).map_err(MemberError::Answer)?;
     if let Some((what, fault)) = shown.undecodable() {
         return Err(MemberError::Undecodable { what, fault });
     }
@@ -86,7 +86,7 @@ pub fn run(args: &Sign, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
     if let Some(expected) = args.confirm.filter(|expected| *expected != digest) {
         return Err(MemberError::NotConfirmed { expected: expected.to_string(), found: digest.to_string() });
     }
-    if args.confirm.is_none() && !desk.ask.is_there() {
+    if args.confirm.is_none() && !seat.ask.is_there() {
         return Err(MemberError::NobodyThere);
     }
     let (certificate, mut others) = match &args.certificate {
@@ -98,15 +98,15 @@ pub fn run(args: &Sign, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
         others.extend(std::iter::once(first).chain(rest));
     }
     if let Some(certificate) = &certificate {
-        check_in_force(certificate, desk)?;
+        check_in_force(certificate, seat)?;
     }
     // The words come before the PIN: nobody's key is opened before they have agreed.
     if args.confirm.is_none() {
-        confirm(digest, desk)?;
+        confirm(digest, seat)?;
     }
-    let signer = signer(args, certificate, desk.ask)?;
-    check_in_force(signer.certificate(), desk)?;
-    let member = member(args, &shown, signer.certificate(), desk)?;
+    let signer = signer(args, certificate, seat.ask)?;
+    check_in_force(signer.certificate(), seat)?;
+    let member = member(args, &shown, signer.certificate(), seat)?;
     let out = match (&args.out, &member) {
         (Some(out), _) => out.clone(),
         (None, Some(member)) => args.file.with_file_name(format!("{}.{member}.p7s", stem(&args.file, &shown))),
@@ -116,14 +116,14 @@ pub fn run(args: &Sign, desk: &mut Desk<'_>) -> Result<Exit, MemberError> {
             return Err(MemberError::Described { field: "--member".to_owned(), fault });
         }
     };
-    let p7s = sign(shown.paper(), &*signer, &others, desk)?;
+    let p7s = sign(shown.paper(), &*signer, &others, seat)?;
     files::write_new(&out, &p7s)?;
     let mut page = Page::default();
     page.row("signature", out.display());
     page.row("document SHA-256", digest);
     page.row("signed by", signer.certificate().subject_text());
     let subject = signer.certificate().subject_text();
-    desk.answer(&json!({ "signature": out, "document": digest, "member": member, "subject": subject }), &page)?;
+    seat.answer(&json!({ "signature": out, "document": digest, "member": member, "subject": subject }), &page)?;
     Ok(Exit::Done)
 }
 
@@ -136,10 +136,10 @@ fn stem(file: &Path, shown: &Shown) -> String {
 }
 
 /// Asks for the first words of the document's SHA-256.
-fn confirm(digest: Digest, desk: &mut Desk<'_>) -> Result<(), MemberError> {
+fn confirm(digest: Digest, seat: &mut Seat<'_>) -> Result<(), MemberError> {
     let words: Vec<&str> = Words(digest).iter().take(WORDS_TYPED).collect();
     let prompt = format!("To sign exactly this, type the first {WORDS_TYPED} words of its SHA-256: ");
-    let typed = desk.ask.line(&prompt).map_err(MemberError::Ask)?;
+    let typed = seat.ask.line(&prompt).map_err(MemberError::Ask)?;
     let same = typed.split_whitespace().map(str::to_lowercase).eq(words.iter().map(|word| (*word).to_owned()));
     if same {
         return Ok(());
@@ -151,15 +151,15 @@ fn confirm(digest: Digest, desk: &mut Desk<'_>) -> Result<(), MemberError> {
     })
 }
 
-fn check_in_force(certificate: &Certificate, desk: &Desk<'_>) -> Result<(), MemberError> {
-    if certificate.is_in_force(desk.now) {
+fn check_in_force(certificate: &Certificate, seat: &Seat<'_>) -> Result<(), MemberError> {
+    if certificate.is_in_force(seat.now) {
         return Ok(());
     }
     Err(MemberError::NotInForce {
         subject: certificate.subject_text().to_owned(),
         not_before: certificate.not_before(),
         not_after: certificate.not_after(),
-        at: desk.now,
+        at: seat.now,
     })
 }
 
@@ -204,7 +204,7 @@ fn member(
     args: &Sign,
     shown: &Shown,
     certificate: &Certificate,
-    desk: &Desk<'_>,
+    seat: &Seat<'_>,
 ) -> Result<Option<PersonId>, MemberError> {
     let Some(policy) = shown.policy() else { return Ok(args.member.clone()) };
     let refused = |why: String| Err(MemberError::NotCounted(why));
@@ -225,8 +225,8 @@ fn member(
     if !person.roles.contains(&Role::PmaMember) {
         return refused(format!("{} is no pma-member under the policy", person.id));
     }
-    if !person.window.contains(desk.now) {
-        return refused(format!("{} is appointed {}; it is {}", person.id, person.window, desk.now));
+    if !person.window.contains(seat.now) {
+        return refused(format!("{} is appointed {}; it is {}", person.id, person.window, seat.now));
     }
     let (proposer, named) = match shown.paper() {
         Paper::Determination(document) => (Some(&document.form().proposer), None),
@@ -249,9 +249,9 @@ fn sign(
     paper: &Paper,
     signer: &dyn PersonSigner,
     others: &[Certificate],
-    desk: &Desk<'_>,
+    seat: &Seat<'_>,
 ) -> Result<Vec<u8>, MemberError> {
-    let attributes = cms::signed_attributes(&paper.digest(), signer.certificate(), desk.now)?;
+    let attributes = cms::signed_attributes(&paper.digest(), signer.certificate(), seat.now)?;
     let signature = signer.sign(&attributes)?;
     let p7s = cms::assemble(&attributes, &signature, signer.certificate(), others)?;
     cms::verify(&p7s, paper.octets(), Ess::Required)?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Audit, Evidence, Permitted, demand, text};
 use crate::domain::certificates::bodies::is_certification_request_info;
-use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{
     Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
 };
@@ -16,23 +16,10 @@ use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     Event, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
-use crate::domain::ledger::merkle::{Frontier, leaf_hash};
+use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, IncidentId, KeyUse};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::time::Timestamp;
-
-/// The ledger's tree, over the lines of a device list.
-struct Lines(Frontier);
-
-impl LineTree for Lines {
-    fn push(&mut self, line: &[u8]) {
-        self.0.push(leaf_hash(line));
-    }
-
-    fn root(self) -> Digest {
-        self.0.root()
-    }
-}
 
 fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
     decided.map_err(|reasons| {
@@ -116,7 +103,7 @@ impl Again<'_> {
     fn device_list(&self, digest: Digest, templates: &[Template]) -> Result<DeviceList, String> {
         let max = self.fold.policy().map_or(0, |adopted| adopted.policy.limits().devices_max);
         let names = templates.iter().map(|template| &template.name);
-        let mut reader = DeviceListReader::new(names, max, Lines(Frontier::new()));
+        let mut reader = DeviceListReader::new(names, max, Frontier::new());
         self.evidence.stream(digest, &mut |piece| reader.feed(piece, |_| {})).map_err(text)?;
         reader.finish().map_err(|faults| format!("device list {digest}: {faults}"))
     }

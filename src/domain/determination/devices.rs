@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use super::document::DeviceList;
+use crate::domain::ledger::merkle::{Frontier, leaf_hash};
 use crate::domain::names::{DeviceId, Digest, Eui64, TemplateName};
 
 /// A line without its line feed: EUI-64, comma, template name, comma and the 20 digits of the greatest counter.
@@ -23,6 +24,16 @@ pub trait LineTree {
     fn push(&mut self, line: &[u8]);
     /// The root over all.
     fn root(self) -> Digest;
+}
+
+impl LineTree for Frontier {
+    fn push(&mut self, line: &[u8]) {
+        Self::push(self, leaf_hash(line));
+    }
+
+    fn root(self) -> Digest {
+        Self::root(&self)
+    }
 }
 
 /// One Device.

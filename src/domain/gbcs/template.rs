@@ -325,9 +325,12 @@ fn locate(filled: &[u8], pre_command: &[u8], at: usize) -> Field {
     found.get(expected.len()).map_or(Field::Structure, |(field, _)| *field)
 }
 
+/// What the octets of a pre-command belong to, in order.
+type Fields = Vec<(Field, Range<usize>)>;
+
 /// The fields of a pre-command in their order, each with its place; and where the payload ends. Tags and lengths around fields
 /// are in none of them.
-fn fields(octets: &[u8]) -> Result<(Vec<(Field, Range<usize>)>, usize), DecodeError> {
+fn fields(octets: &[u8]) -> Result<(Fields, usize), DecodeError> {
     let mut found = Vec::new();
     let mut content = Reader::new(octets, HEADER_LEN..octets.len(), Lengths::Strict);
     content.length("the content")?;

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use der::Decode as _;
 use der::asn1::ObjectIdentifier;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -13,6 +12,7 @@ use super::{
     Anchors, Certificates, Consider, Custodians, Determinations, Files, Guidance, Key, Limits, Mode8, Policy,
     Procedure, digest,
 };
+use crate::domain::certificates::Certificate;
 use crate::domain::determination::people::{Person, Role, Roster, RosterError};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Quorum, QuorumError};
@@ -43,10 +43,13 @@ pub const RETRIES_OF_UNKNOWN_MAX_DEFAULT: u32 = 3;
 pub const INTENTS_PER_HOUR_MAX_DEFAULT: u64 = 36_000_000;
 /// The order of a large supplier's Devices.
 pub const DEVICES_MAX_DEFAULT: u64 = 10_000_000;
-/// Commands in a chunk: one checkpoint signature in 256 costs little, and few are lost sight of at a crash.
+/// Commands of a chunk where neither policy nor configuration says otherwise: enough that two durable commits and a checkpoint
+/// cost little beside so many signatures, few enough that three chunks in memory (of 4 kB a command) are small, a suspension is
+/// seen within some tens of milliseconds, and few are lost sight of at a crash.
 pub const CHUNK_DEFAULT: u32 = 256;
-/// Beyond this a chunk would hold more memory than it saves time.
-pub const CHUNK_MAX: u32 = 4_096;
+/// The greatest chunk that a policy or a configuration may name: the two that are in flight together must fit into a token's
+/// queue of 4,096 commands, and beyond a thousand a chunk costs memory and saves no time.
+pub const CHUNK_MAX: u32 = 2_000;
 /// Of two Parties at least: no Party activates a key by itself (rule of the Key Custodians, SEC Appendix L).
 pub const PARTIES_MIN_DEFAULT: u32 = 2;
 /// Policy OID of Organisation and Issuing OCA Certificates as observed in the public test PKI. Those of the live
@@ -909,6 +912,6 @@ fn certificate(block: &str) -> Result<Vec<u8>, String> {
         return Err(format!("BEGIN {label}"));
     }
     // Whole and nothing more; what the certificate says is checked where it is relied on.
-    x509_cert::Certificate::from_der(&der).map_err(|e| e.to_string())?;
+    Certificate::from_der(&der).map_err(|e| e.to_string())?;
     Ok(der)
 }

@@ -317,8 +317,12 @@ pub(super) fn request(
             },
             Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
             // Those of other requests, and what belongs to none.
-            Event::Batch(_) | Event::Intent(_) | Event::Outcome(_) | Event::Refused(_) | Event::Settled(_) => {}
-            Event::Genesis(_)
+            Event::Batch(_)
+            | Event::Intent(_)
+            | Event::Outcome(_)
+            | Event::Refused(_)
+            | Event::Settled(_)
+            | Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

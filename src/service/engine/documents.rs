@@ -8,12 +8,12 @@ use super::super::keys::Keys;
 use super::{Answer, Daemon, PIECE_LEN, reason, refused};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::determination::devices::{DeviceListReader, LineTree};
+use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{DeviceList, Document, Form as _, Scope as DocumentScope, Written};
 use crate::domain::fold;
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
-use crate::domain::ledger::merkle::{self, Frontier};
+use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
@@ -41,18 +41,6 @@ impl Daemon {
     }
 }
 
-/// The RFC 6962 tree over a device list's lines.
-struct Lines(Frontier);
-
-impl LineTree for Lines {
-    fn push(&mut self, line: &[u8]) {
-        self.0.push(merkle::leaf_hash(line));
-    }
-    fn root(self) -> Digest {
-        self.0.root()
-    }
-}
-
 /// Reads a device list that waits, for the templates of a document.
 fn count_devices<'a>(
     staging: &Staging,
@@ -63,7 +51,7 @@ fn count_devices<'a>(
     use std::io::Read as _;
     let absent = || format!("device list {list} was not uploaded, or waited too long; upload it again");
     let mut file = staging.open_staged(list).map_err(|error| error.to_string())?.ok_or_else(absent)?;
-    let mut reader = DeviceListReader::new(templates, devices_max, Lines(Frontier::new()));
+    let mut reader = DeviceListReader::new(templates, devices_max, Frontier::new());
     let mut piece = vec![0; PIECE_LEN];
     loop {
         let len = file.read(&mut piece).map_err(|error| error.to_string())?;

@@ -5,9 +5,10 @@ use std::io;
 use secrecy::SecretString;
 use smkid::cli::member::show::Beside;
 use smkid::cli::member::sign::Sign;
-use smkid::cli::member::{Ask, Desk, Determination, now};
+use smkid::cli::member::{Ask, Determination, Seat};
 use smkid::domain::determination::words::Words;
 use smkid::domain::names::Digest;
+use smkid::wall_clock::wall_clock as now;
 
 use crate::support::desk::Office;
 
@@ -183,7 +184,7 @@ fn a_person_types_the_first_words_of_what_they_were_shown() {
             confirm: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let mut desk = Desk {
+        let mut desk = Seat {
             out: &mut stdout,
             err: &mut stderr,
             ask: &mut Scripted(typed.to_owned()),

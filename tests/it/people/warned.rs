@@ -14,7 +14,7 @@ fn check(office: &Office, from: &str, to: &str, expected: &[&str]) {
         text.replacen(from, to, 1)
     });
     let (stem, _) = office.draft();
-    assert_eq!(office.warnings(&stem, &format!("{ALL} --devices {stem}.devices")), expected, "{from} → {to}");
+    assert_eq!(office.warnings(&stem, &format!("{ALL} --devices {stem}.devices.txt")), expected, "{from} → {to}");
 }
 
 const AFTER_PATH: &str = "path = [\"issuing.pem\"]\n";
@@ -103,14 +103,14 @@ fn limits_and_windows_larger_than_needed_are_warned_of() {
     check(&office, limits, &with(2, 2, 1, true), &["retries-by-itself"]);
     let window = |office: &Office, from_days: i64, until_days: i64, expected: &[&str]| {
         let day = 24 * 3_600_000;
-        let now = smkid::cli::member::now();
+        let now = smkid::wall_clock::wall_clock();
         office.draft_toml(|text| {
             let (start, end) = (text.find("[window]").unwrap(), text.find("[key]").unwrap());
             let (from, until) = (now.plus_ms(from_days * day), now.plus_ms(until_days * day));
             format!("{}[window]\nfrom = \"{from}\"\nuntil = \"{until}\"\n{}", &text[..start], &text[end..])
         });
         let (stem, _) = office.draft();
-        assert_eq!(office.warnings(&stem, &format!("{ALL} --devices {stem}.devices")), expected, "{from_days}");
+        assert_eq!(office.warnings(&stem, &format!("{ALL} --devices {stem}.devices.txt")), expected, "{from_days}");
     };
     window(&office, 0, 7, &[]);
     window(&office, 0, 8, &["window-long"]);

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use smkid::cli::member::now;
 use smkid::domain::certificates::bodies::Template;
 use smkid::domain::certificates::{OrganisationSubject, Usage};
 use smkid::domain::determination::spki;
 use smkid::domain::names::PartyId;
+use smkid::wall_clock::wall_clock as now;
 
 use super::lab::{Holder, Key, Lab, Scratch, VALIDITY, issue};
 

@@ -63,6 +63,8 @@ pub struct FakeEngine {
     pub signing: Mutex<Signing>,
     /// The number of pieces that the last stream has handed over.
     pub pieces: Mutex<u64>,
+    /// Whether a stream was told that nobody takes it any more.
+    pub told: watch::Sender<bool>,
     pub broken: watch::Sender<bool>,
     me: Mutex<std::sync::Weak<FakeEngine>>,
 }
@@ -91,6 +93,7 @@ impl FakeEngine {
                 command_len: 100,
             }),
             pieces: Mutex::default(),
+            told: watch::Sender::new(false),
             broken: watch::Sender::new(false),
             me: Mutex::default(),
         });
@@ -144,6 +147,7 @@ impl FakeEngine {
                 let mut lines = Vec::new();
                 item.append_line(&mut lines);
                 if sender.send(Ok(lines.into())).await.is_err() {
+                    engine.told.send_replace(true);
                     return;
                 }
                 *engine.pieces.lock().unwrap() += 1;

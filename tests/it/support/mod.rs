@@ -6,3 +6,4 @@ pub mod lab;
 pub mod ledger_fixture;
 pub mod site;
 pub mod softhsm;
+pub mod vectors;

@@ -347,3 +347,6 @@ pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
         originator: *originator,
     })
 }
+
+#[cfg(test)]
+mod tests;

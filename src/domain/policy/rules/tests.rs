@@ -1,0 +1,402 @@
+//! Each rule at its edges: what is just allowed, and what is just refused.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
+use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
+use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord};
+use crate::domain::names::{Eui64, KeyId, KeyUse};
+use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
+use crate::domain::policy::tests::{changed, example, policy};
+
+const ID: DeterminationId = DeterminationId([1; 16]);
+const OTHER: DeterminationId = DeterminationId([2; 16]);
+const DEVICE: DeviceId = DeviceId(Eui64([0, 0xDB, 0, 0, 0, 0, 0, 1]));
+/// The leaf of the Device's last intent, where it has one.
+const INTENT: u64 = 42;
+/// Counters start above this.
+const START: u64 = 7_000;
+
+fn now() -> Timestamp {
+    "2027-01-01T12:00:00Z".parse().unwrap()
+}
+
+fn template(change: impl FnOnce(&mut Update<'_>)) -> Arc<Template> {
+    let certificates = [framed(100)];
+    let mut update = recovery_update(&certificates, &[]);
+    change(&mut update);
+    Arc::new(Template::from_update(&update).unwrap())
+}
+
+/// Everything that a decision rests on, to be changed in one place.
+struct World {
+    clock: ClockState,
+    by: Actor,
+    policy: Policy,
+    determination: Option<DeterminationFacts>,
+    incident: Option<IncidentFacts>,
+    key: Option<KeyFacts>,
+    form: WantedForm,
+    pre_command: Option<Result<(PartyId, u64), Mismatch>>,
+    listed: Option<Listed>,
+    last: Option<DeviceFacts>,
+}
+
+impl World {
+    /// A command that may be signed, with nothing to spare.
+    fn good() -> Self {
+        let key: KeyLabel = "recovery-1".parse().unwrap();
+        let policy = policy(&example());
+        let scope = Scope {
+            templates: BTreeMap::from([("esme".parse().unwrap(), template(|_| {}))]),
+            devices: 1,
+            device_list: Digest([3; 32]),
+            intents_max: 10,
+            per_hour_max: 5,
+            retries_max: 1,
+            retries_by_itself: false,
+            counter_start: START,
+        };
+        let determination = DeterminationFacts {
+            id: ID,
+            incident: "INC-1".parse().unwrap(),
+            decision_number: 1,
+            recorded: 5,
+            document: Digest([4; 32]),
+            execute: true,
+            key: Some((key.clone(), Digest([1; 32]))),
+            counter_start: START,
+            window: Window { from: now(), until: now().plus_ms(1) },
+            policy: policy.digest(),
+            proposer: "proposer-1".parse().unwrap(),
+            approvers: ["member-1", "member-2", "member-3"].map(|id| id.parse().unwrap()).into(),
+            scope: Some(scope),
+            suspended_until: Some(now()),
+            suspended_by: BTreeSet::new(),
+            withdrawn: false,
+            superseded_by: None,
+            dropped_by_policy: None,
+            intents: 9,
+            tally: Tally::default(),
+            recent: VecDeque::new(),
+        };
+        let compromised =
+            Compromised { certificate_sha256: Digest([5; 32]), spki_sha256: Digest([6; 32]), party: RECOVERY };
+        let incident = IncidentFacts {
+            id: "INC-1".parse().unwrap(),
+            opened: 3,
+            compromised,
+            description: "told".into(),
+            opened_at: now(),
+            closed: None,
+            closed_at: None,
+        };
+        let record = KeyRecord {
+            label: key,
+            use_: KeyUse::Recovery,
+            token: "smki-a".parse().unwrap(),
+            serial: "1".into(),
+            id: KeyId([7; 16]),
+            spki_sha256: Digest([1; 32]),
+            spki: "".into(),
+        };
+        let active = Some(Some(now().plus_ms(1)));
+        Self {
+            clock: ClockState::Trusted,
+            by: Actor {
+                person: Some("operator-1".parse().unwrap()),
+                account: "olga".into(),
+                role: Role::Operator,
+                channel: Channel::Socket,
+            },
+            policy,
+            determination: Some(determination),
+            incident: Some(incident),
+            key: Some(KeyFacts { record, certificate: Some((Digest([8; 32]), RECOVERY)), active }),
+            form: WantedForm::Device,
+            pre_command: None,
+            listed: Some(Listed { device: DEVICE, template: "esme".parse().unwrap(), counter: None }),
+            last: None,
+        }
+    }
+
+    fn determination(&mut self) -> &mut DeterminationFacts {
+        self.determination.as_mut().unwrap()
+    }
+
+    fn scope(&mut self) -> &mut Scope {
+        self.determination().scope.as_mut().unwrap()
+    }
+
+    fn key(&mut self) -> &mut KeyFacts {
+        self.key.as_mut().unwrap()
+    }
+
+    fn pre_command(&mut self, originator: PartyId, counter: u64) {
+        self.form = WantedForm::PreCommand(Vec::new());
+        self.pre_command = Some(Ok((originator, counter)));
+    }
+
+    fn last(&mut self, state: IntentState, determination: DeterminationId, counter: u64, attempt: u32) {
+        let template = "esme".parse().unwrap();
+        self.last = Some(DeviceFacts { intent: INTENT, determination, template, counter, attempt, state });
+    }
+
+    fn batch(&self) -> BatchFacts<'_> {
+        BatchFacts {
+            now: now(),
+            clock: self.clock,
+            by: &self.by,
+            policy: &self.policy,
+            policy_digest: self.policy.digest(),
+            determination_id: ID,
+            determination: self.determination.as_ref(),
+            incident: self.incident.as_ref(),
+            key: self.key.as_ref(),
+        }
+    }
+
+    /// As the daemon asks: the command only where its batch is allowed.
+    fn decide(&self) -> Result<Allowance, Vec<Refusal>> {
+        let batch = self.batch();
+        decide_batch(&batch)?;
+        decide(&CommandFacts {
+            batch: &batch,
+            device: DEVICE,
+            form: &self.form,
+            pre_command: self.pre_command.as_ref(),
+            listed: self.listed.as_ref(),
+            last: self.last.as_ref(),
+        })
+    }
+}
+
+/// Keeps which refusals were seen.
+#[derive(Default)]
+struct Edges(BTreeSet<&'static str>);
+
+impl Edges {
+    /// The good command, so changed, is refused by exactly these rules; by none, allowed.
+    #[track_caller]
+    fn check(&mut self, change: impl FnOnce(&mut World), refused: &[&str]) {
+        let mut world = World::good();
+        change(&mut world);
+        let found: Vec<&str> = match world.decide() {
+            Ok(_) => Vec::new(),
+            Err(refusals) => refusals.iter().map(Refusal::rule).collect(),
+        };
+        assert_eq!(found, refused);
+        self.0.extend(found);
+    }
+}
+
+fn asker(edges: &mut Edges) {
+    edges.check(|_| {}, &[]);
+    for role in [Role::Auditor, Role::Account, Role::Ceremony, Role::Daemon] {
+        edges.check(|world| world.by.role = role, &["asker"]);
+    }
+    edges.check(|world| world.by.person = None, &["asker-unknown"]);
+    edges.check(|world| world.by.person = Some("member-1".parse().unwrap()), &["asker-approved"]);
+    edges.check(|world| world.by.person = Some("member-4".parse().unwrap()), &[]);
+    edges.check(|world| world.clock = ClockState::Untrusted, &["clock"]);
+}
+
+fn determination(edges: &mut Edges) {
+    edges.check(|world| world.determination = None, &["determination-unknown"]);
+    edges.check(|world| world.determination().execute = false, &["determination-negative"]);
+    edges.check(|world| world.determination().window.from = now().plus_ms(1), &["window"]);
+    edges.check(|world| world.determination().window.until = now(), &["window"]);
+    edges.check(|world| world.determination().suspended_until = Some(now().plus_ms(1)), &["suspended"]);
+    edges.check(|world| world.determination().suspended_until = None, &[]);
+    edges.check(|world| world.determination().withdrawn = true, &["withdrawn"]);
+    edges.check(|world| world.determination().superseded_by = Some(OTHER), &["superseded"]);
+    edges.check(|world| world.determination().dropped_by_policy = Some(Digest([9; 32])), &["not-carried-over"]);
+    edges.check(|world| world.determination().scope = None, &["scope-outstanding"]);
+    edges.check(|world| world.incident = None, &["incident-not-open"]);
+    edges.check(|world| world.incident.as_mut().unwrap().closed = Some("over".into()), &["incident-not-open"]);
+}
+
+fn key(edges: &mut Edges) {
+    edges.check(|world| world.key = None, &["key-unknown"]);
+    edges.check(|world| world.key().record.spki_sha256 = Digest([2; 32]), &["key-differs"]);
+    edges.check(|world| world.determination().key.as_mut().unwrap().1 = Digest([2; 32]), &["key-differs"]);
+    edges.check(|world| world.key().certificate = None, &["key-without-certificate"]);
+    edges.check(|world| world.key().active = None, &["key-locked"]);
+    edges.check(|world| world.key().active = Some(Some(now())), &["key-locked"]);
+    edges.check(|world| world.key().active = Some(None), &[]);
+
+    let templates = |template: Arc<Template>| BTreeMap::from([("esme".parse().unwrap(), template)]);
+    let mode_9 = || template(|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    edges.check(|world| world.scope().templates = templates(mode_9()), &["mode-not-permitted"]);
+    let no_modes = || policy(&changed("keys.toml", "modes = [8]", "modes = []"));
+    edges.check(|world| world.policy = no_modes(), &["mode-not-permitted"]);
+    // The policy permits mode 8 to the Recovery key; a key that the ledger knows for another use has it not.
+    for use_ in [KeyUse::Contingency, KeyUse::Ledger] {
+        edges.check(|world| world.key().record.use_ = use_, &["mode-not-permitted"]);
+    }
+    let root = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
+    let of_root = || template(|update| update.replacements[0].cell = root);
+    edges.check(|world| world.scope().templates = templates(of_root()), &["root-cell"]);
+    edges.check(
+        |world| {
+            world.scope().templates = templates(of_root());
+            world.policy = policy(&changed("policy.toml", "root_cell = \"refuse\"", "root_cell = \"permit\""));
+        },
+        &[],
+    );
+}
+
+fn command(edges: &mut Edges) {
+    edges.check(|world| world.listed = None, &["device-out-of-scope"]);
+    edges.check(|world| world.listed.as_mut().unwrap().template = "another".parse().unwrap(), &["device-out-of-scope"]);
+    let of_another = PartyId(Eui64([9; 8]));
+    edges.check(|world| world.pre_command(RECOVERY, START + 1), &[]);
+    edges.check(|world| world.pre_command(of_another, START + 1), &["originator"]);
+    edges.check(
+        |world| {
+            world.form = WantedForm::PreCommand(Vec::new());
+            world.pre_command = Some(Err(Mismatch::Short { need: 34, found: 0 }));
+        },
+        &["not-the-template"],
+    );
+    edges.check(|world| world.determination().intents = 10, &["intents-spent"]);
+    let minute = now().unix_ms() / 60_000;
+    let recent = |minute, count| move |world: &mut World| world.determination().recent = [(minute, count)].into();
+    edges.check(recent(minute, 4), &[]);
+    edges.check(recent(minute, 5), &["rate"]);
+    edges.check(recent(minute - RECENT_MINUTES + 1, 5), &["rate"]);
+    edges.check(recent(minute - RECENT_MINUTES, 5), &[]);
+}
+
+fn counter(edges: &mut Edges) {
+    let step = World::good().policy.limits().max_counter_step;
+    let listed = START + 100;
+    let last = START + 200;
+    edges.check(|world| world.pre_command(RECOVERY, START), &["counter-too-low"]);
+    edges.check(|world| world.pre_command(RECOVERY, START + step), &[]);
+    edges.check(|world| world.pre_command(RECOVERY, START + step + 1), &["counter-too-high"]);
+    let on_list = |counter| {
+        move |world: &mut World| {
+            world.listed.as_mut().unwrap().counter = Some(listed);
+            world.pre_command(RECOVERY, counter);
+        }
+    };
+    edges.check(on_list(listed), &["counter-too-low"]);
+    edges.check(on_list(listed + 1), &[]);
+    // A counter that was recorded counts, whatever came of it, and under whichever determination.
+    for (state, determination) in [(IntentState::Failed, ID), (IntentState::Signed, OTHER)] {
+        let after = |counter| {
+            move |world: &mut World| {
+                on_list(counter)(world);
+                world.last(state, determination, last, 1);
+            }
+        };
+        edges.check(after(last), &["counter-too-low"]);
+        edges.check(after(last + 1), &[]);
+    }
+    let from_list = |counter| move |world: &mut World| world.listed.as_mut().unwrap().counter = Some(counter);
+    edges.check(from_list(COUNTER_MAX - 1), &[]);
+    edges.check(from_list(COUNTER_MAX), &["counter-exhausted"]);
+}
+
+fn again(edges: &mut Edges) {
+    use IntentState::{Failed, Left, NotSigned, Open, Signed, Unknown};
+    // The state of the last intent, under this determination or another; what refuses a new command, and a further attempt.
+    for (state, determination, new, retry) in [
+        (Open, ID, &["in-flight"][..], &["in-flight", "nothing-unknown"][..]),
+        (Open, OTHER, &["in-flight"], &["in-flight", "nothing-unknown"]),
+        (Signed, ID, &["already-signed"], &["already-signed", "nothing-unknown"]),
+        (Signed, OTHER, &[], &["nothing-unknown"]),
+        (Unknown, ID, &["outcome-unknown"], &[]),
+        (Unknown, OTHER, &[], &["nothing-unknown"]),
+        (Left, ID, &["left-unknown"], &["left-unknown", "nothing-unknown"]),
+        (Left, OTHER, &[], &["nothing-unknown"]),
+        (Failed, ID, &[], &["nothing-unknown"]),
+        (Failed, OTHER, &[], &["nothing-unknown"]),
+        (NotSigned, ID, &[], &["nothing-unknown"]),
+        (NotSigned, OTHER, &[], &["nothing-unknown"]),
+    ] {
+        edges.check(|world| world.last(state, determination, START, 1), new);
+        edges.check(
+            |world| {
+                world.pre_command(RECOVERY, START + 1);
+                world.last(state, determination, START, 1);
+            },
+            new,
+        );
+        edges.check(
+            |world| {
+                world.form = WantedForm::Retry;
+                world.last(state, determination, START, 1);
+            },
+            retry,
+        );
+    }
+    let retry = |attempt, retries_max| {
+        move |world: &mut World| {
+            world.form = WantedForm::Retry;
+            world.scope().retries_max = retries_max;
+            // The counter stands already: that no other is left does not matter.
+            world.last(Unknown, ID, COUNTER_MAX, attempt);
+        }
+    };
+    edges.check(retry(1, 0), &["retries-spent"]);
+    edges.check(retry(1, 1), &[]);
+    edges.check(retry(2, 1), &["retries-spent"]);
+    edges.check(retry(2, 2), &[]);
+    edges.check(|world| world.form = WantedForm::Retry, &["nothing-unknown"]);
+}
+
+#[test]
+fn every_rule_allows_up_to_its_edge_and_refuses_beyond() {
+    let mut edges = Edges::default();
+    for rule in [asker, determination, key, command, counter, again] {
+        rule(&mut edges);
+    }
+    // Every name that `Refusal::rule` can give, from its own source.
+    let names = include_str!("mod.rs").lines().filter_map(|line| {
+        let (variant, name) = line.trim().split_once(" => \"")?;
+        variant.starts_with("Self::").then(|| name.trim_end_matches("\","))
+    });
+    // Whether a further attempt has the same octets is looked at where they are made: in the pipeline, and in the audit.
+    let unseen: Vec<&str> = names.filter(|name| *name != "retry-differs" && !edges.0.contains(name)).collect();
+    assert!(unseen.is_empty(), "no edge here reaches {unseen:?}");
+    assert!(edges.0.len() > 30, "{:?}", edges.0);
+}
+
+#[test]
+fn what_is_allowed_is_the_next_counter_and_for_a_further_attempt_the_same_one() {
+    let allowed = |change: &dyn Fn(&mut World)| {
+        let mut world = World::good();
+        change(&mut world);
+        let Allowance { counter, attempt, originator, .. } = world.decide().unwrap();
+        assert_eq!(originator, RECOVERY);
+        (counter, attempt)
+    };
+    assert_eq!(allowed(&|_| {}), (START + 1, 1));
+    assert_eq!(allowed(&|world| world.listed.as_mut().unwrap().counter = Some(START + 5)), (START + 6, 1));
+    assert_eq!(allowed(&|world| world.last(IntentState::Failed, ID, START + 7, 1)), (START + 8, 1));
+    assert_eq!(allowed(&|world| world.pre_command(RECOVERY, START + 9)), (START + 9, 1));
+    let retry = |world: &mut World| {
+        world.form = WantedForm::Retry;
+        world.last(IntentState::Unknown, ID, START + 7, 1);
+    };
+    assert_eq!(allowed(&retry), (START + 7, 2));
+}
+
+#[test]
+fn a_release_asks_nothing_of_the_key_and_everything_of_the_asker_and_the_determination() {
+    let check = |change: &dyn Fn(&mut World), refused: &[&str]| {
+        let mut world = World::good();
+        change(&mut world);
+        let refusals = decide_release(&world.batch()).err().unwrap_or_default();
+        assert_eq!(refusals.iter().map(Refusal::rule).collect::<Vec<_>>(), refused);
+    };
+    check(&|world| world.key().active = None, &[]);
+    check(&|world| world.key = None, &[]);
+    check(&|world| world.by.person = None, &["asker-unknown"]);
+    check(&|world| world.clock = ClockState::Untrusted, &["clock"]);
+    check(&|world| world.determination().withdrawn = true, &["withdrawn"]);
+    check(&|world| world.incident = None, &["incident-not-open"]);
+}

@@ -107,7 +107,8 @@ fn beside(document: &Path) -> Result<Vec<PathBuf>, InputError> {
     Ok(found)
 }
 
-fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
+/// SHA-256 and length of a file.
+pub(super) fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
     let (mut hash, mut len) = (digest::Context::new(&digest::SHA256), 0);
@@ -125,7 +126,7 @@ fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
 }
 
 /// A file as a body, read as it is sent.
-fn octets_of(path: &Path) -> Result<Body, InputError> {
+pub(super) fn octets_of(path: &Path) -> Result<Body, InputError> {
     let file = File::open(path).map_err(|source| InputError::Unreadable { path: path.to_owned(), source })?;
     let pieces = futures_util::stream::unfold(file, |mut file| async move {
         let mut piece = vec![0; PIECE_LEN];

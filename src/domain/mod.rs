@@ -1,12 +1,13 @@
 //! Pure. Octets and facts in, values out: no file, socket, clock, random source, database or PKCS#11 in here.
 //!
-//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← audit`.
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← files ← policy ← fold ← audit`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod audit;
 pub mod certificates;
 pub mod determination;
+pub mod files;
 pub mod fold;
 pub mod gbcs;
 pub mod intake;

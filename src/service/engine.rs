@@ -1,6 +1,7 @@
 //! Shell: what answers the calls of the API: the recorder, the pipeline and the keys, put together.
 
 mod answers;
+mod files;
 mod make;
 
 use std::collections::BTreeSet;
@@ -24,11 +25,13 @@ use crate::domain::fold::{self, Fold};
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, SignatureRecord, Stopped,
+    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, Stopped,
 };
 use crate::domain::ledger::merkle::{self, Frontier};
 use crate::domain::ledger::proof::Proof;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TemplateName};
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId, TemplateName,
+};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::domain::policy::{self, Activation, Policy};
@@ -457,7 +460,7 @@ fn record_document(
     if ends_something(&event, &delivered) {
         keys.fence();
     }
-    let signers = signers_of(&event);
+    let signers = event.signatures().to_vec();
     recorder.queue_blob(octets);
     for octets in p7s.into_iter().filter(|octets| signers.iter().any(|signer| signer.p7s == Digest::of(octets))) {
         recorder.queue_blob(octets);
@@ -485,17 +488,6 @@ fn ends_something(event: &Event, delivered: &Delivered) -> bool {
         Delivered::Pma(Document::Schedule(_)) => false,
         Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
         Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
-    }
-}
-
-fn signers_of(event: &Event) -> Vec<SignatureRecord> {
-    match event {
-        Event::DeterminationRecorded(entry) => entry.signatures.clone(),
-        Event::ScheduleRecorded(entry) => entry.signatures.clone(),
-        Event::DeterminationSuspended(entry) => entry.signatures.clone(),
-        Event::DeterminationWithdrawn(entry) => entry.signatures.clone(),
-        Event::PolicyAdopted(entry) => entry.signatures.clone(),
-        _ => Vec::new(),
     }
 }
 
@@ -663,6 +655,41 @@ impl Engine for Daemon {
             }
         })
         .await
+    }
+
+    async fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> Result<wire::File, Failure> {
+        files::submit(self, caller, incident, file).await
+    }
+
+    async fn file_list(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
+        self.read(move |recorder| Ok(files::list(recorder.fold(), &incident))).await?
+    }
+
+    async fn person_activity(
+        &self,
+        _caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> Result<wire::Activity, Failure> {
+        let id = person.clone();
+        let known = self.read(move |recorder| Ok(files::is_known(recorder.fold(), &id)));
+        if !known.await? {
+            return Err(Failure::NotFound { what: format!("person {person}") });
+        }
+        self.scan(move |reader| files::activity(reader, person, &of)).await
+    }
+
+    async fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> Result<wire::Recorded, Failure> {
+        files::record_exercise(self, caller, exercise).await
     }
 
     async fn upload_devices(

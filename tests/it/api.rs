@@ -31,6 +31,12 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "incident-list" => ("/v1/incidents".to_owned(), Value::Null),
         "incident-show" => ("/v1/incidents/INC-1".to_owned(), Value::Null),
         "incident-close" => ("/v1/incidents/INC-1/close".to_owned(), why),
+        "file-submit" => ("/v1/incidents/INC-1/files".to_owned(), json!({ "kind": "adt", "octets": "AA==" })),
+        "file-list" => ("/v1/incidents/INC-1/files".to_owned(), Value::Null),
+        "person-activity" => ("/v1/people/aro-1/activity?from=3".to_owned(), Value::Null),
+        "exercise-record" => {
+            ("/v1/exercises".to_owned(), json!({ "at": "2026-11-24T10:00:00Z", "report": SHA256, "note": "yearly" }))
+        }
         "upload-devices" => return ("/v1/uploads/devices".to_owned(), b"00DB1234567890A0,esme\n".to_vec()),
         "document-record" => ("/v1/documents".to_owned(), json!({ "document": "e30=", "signatures": ["AA=="] })),
         "determination-list" => ("/v1/determinations".to_owned(), Value::Null),
@@ -100,7 +106,7 @@ fn whatever_changes_something_but_deliveries_is_for_operators_and_whatever_tells
         .filter(|route| route.permission == Permission::Anyone)
         .map(|route| route.name)
         .collect();
-    assert_eq!(anyone, ["openapi", "status", "upload-devices", "document-record"]);
+    assert_eq!(anyone, ["openapi", "status", "file-submit", "upload-devices", "document-record"]);
     for route in routes::<FakeEngine>() {
         let is_change = route.verb != Verb::Get;
         assert!(!(is_change && route.permission == Permission::Reading), "{}", route.name);
@@ -163,6 +169,11 @@ fn a_malformed_request_is_turned_away_and_recorded_with_its_digest() {
     check("POST", "/v1/recovery/sign", &json!({ "request": ID, "determination": ID }).to_string(), "neither");
     let both = json!({ "request": ID, "determination": ID, "devices": "all", "pre_commands": [] });
     check("POST", "/v1/recovery/sign", &both.to_string(), "both");
+    check("POST", "/v1/incidents/INC-1/files", "{\"kind\":\"adt\"}", "neither");
+    let both = json!({ "kind": "adt", "octets": "", "staged": SHA256 });
+    check("POST", "/v1/incidents/INC-1/files", &both.to_string(), "both");
+    check("POST", "/v1/incidents/INC-1/files", "{\"kind\":\"letter\",\"octets\":\"\"}", "letter");
+    check("GET", "/v1/people/aro-1/activity?colour=red", "", "colour");
     let deep = "[".repeat(100_000);
     check("POST", "/v1/recovery/sign", &deep, "");
     check("GET", "/v1/ledger/leaves?from=0", "", "until");

@@ -27,10 +27,15 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
-    ("policy", &["names", "time", "gbcs", "ledger", "determination"]),
+    // The layouts of files are part of a policy, which maps another's columns to them.
+    ("files", &["names", "time", "determination"]),
+    ("policy", &["names", "time", "gbcs", "ledger", "determination", "files"]),
     ("fold", &["names", "time", "gbcs", "ledger", "determination", "policy"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold"]),
-    ("audit", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold", "intake"]),
+    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "files", "policy", "fold"]),
+    (
+        "audit",
+        &["names", "time", "gbcs", "certificates", "ledger", "determination", "files", "policy", "fold", "intake"],
+    ),
 ];
 
 /// What pure code cannot name: whoever decides is told the time, and handed octets.

@@ -26,6 +26,8 @@ use crate::domain::names::{
 };
 use crate::domain::time::Timestamp;
 
+pub use super::steps::{ExerciseRecorded, FileAccepted, ProfileInForce};
+
 /// The greatest length of a leaf in octets: a C2SP tlog-tiles entry has a uint16 length.
 pub const LEAF_LEN_MAX: usize = 65_535;
 
@@ -158,6 +160,10 @@ pub enum Event {
     ClockJumped(ClockJumped),
     /// An operator looked at the clock after a jump and accepted it.
     ClockAccepted(ClockAccepted),
+    /// A file of the procedure was taken in.
+    FileAccepted(FileAccepted),
+    /// The arrangements were rehearsed.
+    ExerciseRecorded(ExerciseRecorded),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -634,6 +640,8 @@ impl Event {
             Self::RefusalsFolded(_) => "refusals-folded",
             Self::ClockJumped(_) => "clock-jumped",
             Self::ClockAccepted(_) => "clock-accepted",
+            Self::FileAccepted(_) => "file-accepted",
+            Self::ExerciseRecorded(_) => "exercise-recorded",
         }
     }
 }
@@ -659,6 +667,7 @@ impl Event {
             Self::ScheduleRecorded(entry) => with(&entry.signatures, &[entry.document, entry.devices]),
             Self::DeterminationSuspended(entry) => with(&entry.signatures, &[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&entry.signatures, &[entry.document]),
+            Self::FileAccepted(entry) => with(entry.signature.as_slice(), &[entry.file]),
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -673,7 +682,39 @@ impl Event {
             | Self::Refused(_)
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
-            | Self::ClockAccepted(_) => Vec::new(),
+            | Self::ClockAccepted(_)
+            | Self::ExerciseRecorded(_) => Vec::new(),
+        }
+    }
+
+    /// The people's signatures that it rests on.
+    pub fn signatures(&self) -> &[SignatureRecord] {
+        match self {
+            Self::PolicyAdopted(entry) => &entry.signatures,
+            Self::DeterminationRecorded(entry) => &entry.signatures,
+            Self::ScheduleRecorded(entry) => &entry.signatures,
+            Self::DeterminationSuspended(entry) => &entry.signatures,
+            Self::DeterminationWithdrawn(entry) => &entry.signatures,
+            Self::FileAccepted(entry) => entry.signature.as_slice(),
+            Self::Genesis(_)
+            | Self::CertificationIntent(_)
+            | Self::CertificateImported(_)
+            | Self::Started(_)
+            | Self::Stopped(_)
+            | Self::IncidentOpened(_)
+            | Self::IncidentClosed(_)
+            | Self::KeyActivated(_)
+            | Self::KeyLocked(_)
+            | Self::Batch(_)
+            | Self::Intent(_)
+            | Self::Outcome(_)
+            | Self::Released(_)
+            | Self::Settled(_)
+            | Self::Refused(_)
+            | Self::RefusalsFolded(_)
+            | Self::ClockJumped(_)
+            | Self::ClockAccepted(_)
+            | Self::ExerciseRecorded(_) => &[],
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Duration;
 use super::failure::Failure;
 use super::wire;
 use crate::domain::ledger::entry::{Actor, Channel, Reason, Role};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, RequestId};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId, RequestId};
 
 /// Who is at the other end of a connection: facts from the kernel and the system's account data base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,6 +205,36 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         incident: IncidentId,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// `POST /v1/incidents/{incident}/files`: a file of the procedure, signed by an ARO.
+    fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> impl Future<Output = Result<wire::File, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/files`.
+    fn file_list(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<wire::Files, Failure>> + Send;
+
+    /// `GET /v1/people/{person}/activity`: what somebody signed or asked for.
+    fn person_activity(
+        &self,
+        caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> impl Future<Output = Result<wire::Activity, Failure>> + Send;
+
+    /// `POST /v1/exercises`.
+    fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
     /// `PUT /v1/uploads/devices`. `expected` is the digest that the sender announced, if it did: another one is refused.
     fn upload_devices(

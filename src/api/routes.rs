@@ -290,7 +290,16 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices", "incident-devices", "The Relevant Devices and what became of each, as CSV.", Nothing, Gives::Text,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(text(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
 
-        row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list until a document refers to it.", Upload, gives::<wire::Stored>(),
+        row::<Anyone, E, _, _>(Post, "/v1/incidents/{incident}/files", "file-submit", "Takes in a file of the procedure, signed by an ARO: notification, progress, thresholds. An SMI Status extract is unsigned and needs an operator.", takes::<wire::FileSubmit>(DOCUMENT_LEN_MAX), gives::<wire::File>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let file = one_source(ask.json()?)?; json(&engine.file_submit(caller, ask.name("incident")?, file).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/files", "file-list", "The files of an incident.", Nothing, gives::<wire::Files>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.file_list(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/people/{person}/activity", "person-activity", "What a person signed or asked for, some hundreds of entries at a time.", Query(SchemaOf::of::<wire::ActivityOf>()), gives::<wire::Activity>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.person_activity(caller, ask.name("person")?, ask.query()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/exercises", "exercise-record", "Records that the arrangements were rehearsed.", takes::<wire::ExerciseRecord>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.exercise_record(caller, ask.json()?).await?) }),
+
+        row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list, or another long file, until a document or request refers to it.", Upload, gives::<wire::Stored>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload_devices(caller, ask.upload()?, sha256).await?) }),
         row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.document_record(caller, ask.json()?).await?) }),
@@ -334,6 +343,20 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/ledger/blobs/{sha256}", "ledger-blob", "One of those documents.", Nothing, Gives::Octets,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_blob(caller, ask.name("sha256")?).await?, Gives::Octets)) }),
     ]
+}
+
+fn one_source(file: wire::FileSubmit) -> Result<wire::FileSubmit, Failure> {
+    let found = match (&file.octets, &file.staged) {
+        (Some(_), None) | (None, Some(_)) => return Ok(file),
+        (Some(_), Some(_)) => "both",
+        (None, None) => "neither",
+    };
+    Err(Failure::malformed(
+        "body",
+        "exactly one of `octets` and `staged`",
+        found,
+        "Send the file, or its SHA-256 after an upload.",
+    ))
 }
 
 fn one_scope(sign: wire::RecoverySign) -> Result<wire::RecoverySign, Failure> {

@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
 mod incident;
+mod files;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,6 +26,8 @@ use crate::domain::names::{
     TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
+
+pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]
@@ -120,6 +123,9 @@ pub struct Status {
     pub determinations_in_force: u64,
     /// The number of intents whose outcome nobody knows.
     pub unknowns: u64,
+    /// What is due and stands in nobody's way, each with what to do.
+    #[serde(default)]
+    pub reminders: Vec<Trouble>,
 }
 
 /// How far the daemon has come.

@@ -121,6 +121,11 @@ struct Listed {
     lines: u64,
 }
 
+/// SHA-256 and length of a file.
+pub(super) fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
+    read_through(path).map(|listed| (listed.sha256, listed.len))
+}
+
 fn read_through(path: &Path) -> Result<Listed, InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
@@ -141,7 +146,7 @@ fn read_through(path: &Path) -> Result<Listed, InputError> {
 }
 
 /// A file as a body, read as it is sent.
-fn octets_of(path: &Path) -> Result<Body, InputError> {
+pub(super) fn octets_of(path: &Path) -> Result<Body, InputError> {
     let file = File::open(path).map_err(|source| InputError::Unreadable { path: path.to_owned(), source })?;
     let pieces = futures_util::stream::unfold(file, |mut file| async move {
         let mut piece = vec![0; PIECE_LEN];

@@ -76,6 +76,14 @@ pub enum InputError {
         /// What was found.
         path: PathBuf,
     },
+    /// Faults in what should be right.
+    #[error("{}: found\n  {faults}", path.display())]
+    Faulty {
+        /// Where.
+        path: PathBuf,
+        /// Each on a line.
+        faults: String,
+    },
     /// There would be something to overwrite.
     #[error("{}: exists with other contents and is not overwritten. Choose another --out", path.display())]
     Exists {

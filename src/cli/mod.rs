@@ -8,6 +8,7 @@ pub mod clock;
 pub mod determination;
 pub mod document;
 pub mod exercise;
+pub mod file;
 pub mod gbcs;
 pub mod incident;
 pub mod input;
@@ -17,6 +18,7 @@ pub mod ledger_export;
 pub mod ledger_source;
 pub mod ledger_verify;
 pub mod member;
+pub mod people;
 pub mod policy;
 pub mod print;
 pub mod recovery;
@@ -86,6 +88,12 @@ enum Command {
     /// Open, show and close incidents
     #[command(subcommand)]
     Incident(incident::Incident),
+    /// Submit, check and make the files of the procedure
+    #[command(subcommand)]
+    File(file::File),
+    /// Show who the people are, and what they did
+    #[command(subcommand)]
+    People(people::People),
     /// Deliver and show what the SMKI PMA determined
     #[command(subcommand)]
     Determination(determination::Determination),
@@ -107,7 +115,7 @@ enum Command {
     /// Accept the daemon's clock after a jump
     #[command(subcommand)]
     Clock(clock::Clock),
-    /// Rehearse a whole recovery with a daemon and simulated Devices of its own
+    /// Rehearse a whole recovery with a daemon and simulated Devices of its own; record that it was done
     Exercise(exercise::Exercise),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  smkictl completions bash > /etc/bash_completion.d/smkictl")]
@@ -196,6 +204,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         }
         Command::Status(status) => status.run(context).await,
         Command::Incident(incident) => incident.run(context).await,
+        Command::File(file) => file.run(context).await,
+        Command::People(people) => people.run(context).await,
         Command::Determination(determination) => determination.run(context).await,
         Command::Recovery(recovery) => recovery.run(context).await,
         Command::Key(key) => key.run(context).await,

@@ -3,6 +3,7 @@
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
 pub mod steps;
+mod files;
 
 use std::collections::BTreeSet;
 
@@ -31,8 +32,11 @@ use crate::domain::ledger::steps::{CompromiseClass, Notification};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::separation::Part;
 use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::time::Timestamp;
+
+pub use files::{NOTE_LEN_MAX, exercise, file};
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +136,7 @@ pub fn determination(
         }),
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(fold, Some(&form.incident), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationRecorded {
         determination: form.id,
         incident: form.incident.clone(),
@@ -167,6 +172,7 @@ pub fn schedule(
         }
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context.fold, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| ScheduleRecorded {
         determination: form.determination,
         document: document.digest(),
@@ -754,6 +760,23 @@ fn verified(
         }
     }
     found
+}
+
+fn incident_of(fold: &Fold, determination: DeterminationId) -> Option<&IncidentId> {
+    fold.determinations().get(&determination).map(|facts| &facts.incident)
+}
+
+/// Those who would approve have taken no other part in the incident.
+fn check_parts(
+    fold: &Fold,
+    incident: Option<&IncidentId>,
+    signatures: Option<&[SignatureRecord]>,
+    reasons: &mut Reasons,
+) {
+    let Some(facts) = incident.and_then(|incident| fold.incidents().get(incident)) else { return };
+    for signature in signatures.unwrap_or_default() {
+        reasons.take("separation", facts.parts.check(&signature.person, Part::Approver));
+    }
 }
 
 fn record(person: &PersonId, signature: &Signature) -> SignatureRecord {

@@ -2,12 +2,14 @@
 //!
 //! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← intake ←
 //! audit`.
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← files ← policy ← fold ← audit`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod audit;
 pub mod certificates;
 pub mod determination;
+pub mod files;
 pub mod fold;
 pub mod gbcs;
 pub mod incident;

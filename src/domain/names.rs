@@ -293,6 +293,91 @@ label!(
     b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'/'
 );
 
+label!(
+    /// The reference of a DCC Service Management Service Request, by which a User's Anomaly Detection Thresholds are announced
+    /// (SEC Appendix AA). Its form was not read; cap and alphabet are ours.
+    SmsrReference, 64, "SMSR reference", "1 to 64 characters of A-Z, a-z, 0-9, - _ . and /",
+    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/'
+);
+
+/// The files of the SMKI Recovery Procedure, and those that go with them (SEC Section L10; consultation on file formats of
+/// September 2015; SEC Appendix AA for thresholds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// Organisation Compromise Notification File.
+    OrganisationNotification,
+    /// Other Compromise Notification File.
+    OtherNotification,
+    /// Organisation Compromise Recovery Progress File.
+    OrganisationProgress,
+    /// Other Compromise Recovery Progress File.
+    OtherProgress,
+    /// Anomaly Detection Thresholds (ADT) File.
+    Adt,
+    /// SMI Statuses, and what speaks for a Device being a Relevant Device, as they come from the Smart Metering Inventory.
+    SmiExtract,
+    /// SMI Statuses, as they go to it.
+    SmiExport,
+}
+
+impl FileKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::OrganisationNotification,
+        Self::OtherNotification,
+        Self::OrganisationProgress,
+        Self::OtherProgress,
+        Self::Adt,
+        Self::SmiExtract,
+        Self::SmiExport,
+    ];
+
+    /// Its name, as entries, commands and policies write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrganisationNotification => "organisation-notification",
+            Self::OtherNotification => "other-notification",
+            Self::OrganisationProgress => "organisation-progress",
+            Self::OtherProgress => "other-progress",
+            Self::Adt => "adt",
+            Self::SmiExtract => "smi-extract",
+            Self::SmiExport => "smi-export",
+        }
+    }
+
+    /// What people call it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::OrganisationNotification => "Organisation Compromise Notification File",
+            Self::OtherNotification => "Other Compromise Notification File",
+            Self::OrganisationProgress => "Organisation Compromise Recovery Progress File",
+            Self::OtherProgress => "Other Compromise Recovery Progress File",
+            Self::Adt => "Anomaly Detection Thresholds File",
+            Self::SmiExtract => "SMI Status extract",
+            Self::SmiExport => "SMI Status export",
+        }
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for FileKind {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        const EXPECTED: &str = "organisation-notification, other-notification, organisation-progress, other-progress, adt, \
+                                smi-extract or smi-export";
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| NameError::new("kind of file", EXPECTED, text))
+    }
+}
+
 /// Whether something is the real thing. Live and exercise never mix: genesis, policy, documents and keys all say which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -4,6 +4,7 @@ mod answers;
 mod documents;
 mod heartbeat;
 mod incident;
+mod files;
 mod make;
 
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ use crate::domain::ledger::entry::{
     Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, Stopped,
 };
 use crate::domain::ledger::proof::Proof;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
 use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
@@ -489,6 +490,41 @@ impl Engine for Daemon {
 
     async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<String, Failure> {
         self.devices_of(incident).await
+    }
+
+    async fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> Result<wire::File, Failure> {
+        files::submit(self, caller, incident, file).await
+    }
+
+    async fn file_list(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
+        self.read(move |recorder| Ok(files::list(recorder.fold(), &incident))).await?
+    }
+
+    async fn person_activity(
+        &self,
+        _caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> Result<wire::Activity, Failure> {
+        let id = person.clone();
+        let known = self.read(move |recorder| Ok(files::is_known(recorder.fold(), &id)));
+        if !known.await? {
+            return Err(Failure::NotFound { what: format!("person {person}") });
+        }
+        self.scan(move |reader| files::activity(reader, person, &of)).await
+    }
+
+    async fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> Result<wire::Recorded, Failure> {
+        files::record_exercise(self, caller, exercise).await
     }
 
     async fn upload_devices(

@@ -41,6 +41,12 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "incident-next" => ("/v1/incidents/INC-1/next".to_owned(), Value::Null),
         "incident-timeline" => ("/v1/incidents/INC-1/timeline".to_owned(), Value::Null),
         "incident-devices" => ("/v1/incidents/INC-1/devices".to_owned(), Value::Null),
+        "file-submit" => ("/v1/incidents/INC-1/files".to_owned(), json!({ "kind": "adt", "octets": "AA==" })),
+        "file-list" => ("/v1/incidents/INC-1/files".to_owned(), Value::Null),
+        "person-activity" => ("/v1/people/aro-1/activity?from=3".to_owned(), Value::Null),
+        "exercise-record" => {
+            ("/v1/exercises".to_owned(), json!({ "at": "2026-11-24T10:00:00Z", "report": SHA256, "note": "yearly" }))
+        }
         "upload-devices" => return ("/v1/uploads/devices".to_owned(), b"00DB1234567890A0,esme\n".to_vec()),
         "document-record" => ("/v1/documents".to_owned(), json!({ "document": "e30=", "signatures": ["AA=="] })),
         "determination-list" => ("/v1/determinations".to_owned(), Value::Null),
@@ -105,6 +111,13 @@ fn every_route_lets_every_right_caller_through_and_every_wrong_one_not() {
 
 #[test]
 fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_changes_for_operating() {
+fn whatever_changes_something_but_deliveries_is_for_operators_and_whatever_tells_something_is_for_nobody_else() {
+    let anyone: Vec<&str> = routes::<FakeEngine>()
+        .iter()
+        .filter(|route| route.permission == Permission::Anyone)
+        .map(|route| route.name)
+        .collect();
+    assert_eq!(anyone, ["openapi", "status", "file-submit", "upload-devices", "document-record"]);
     for route in routes::<FakeEngine>() {
         let expected = match (route.verb, route.name) {
             // What is the same for all, whether the daemon is there, and what only a signature makes count.
@@ -177,6 +190,11 @@ fn a_malformed_request_is_turned_away_and_recorded_with_its_digest() {
     check("POST", "/v1/recovery/sign", &json!({ "request": ID, "determination": ID }).to_string(), "neither");
     let both = json!({ "request": ID, "determination": ID, "devices": "all", "pre_commands": [] });
     check("POST", "/v1/recovery/sign", &both.to_string(), "both");
+    check("POST", "/v1/incidents/INC-1/files", "{\"kind\":\"adt\"}", "neither");
+    let both = json!({ "kind": "adt", "octets": "", "staged": SHA256 });
+    check("POST", "/v1/incidents/INC-1/files", &both.to_string(), "both");
+    check("POST", "/v1/incidents/INC-1/files", "{\"kind\":\"letter\",\"octets\":\"\"}", "letter");
+    check("GET", "/v1/people/aro-1/activity?colour=red", "", "colour");
     let deep = "[".repeat(100_000);
     check("POST", "/v1/recovery/sign", &deep, "");
     check("GET", "/v1/ledger/leaves?from=0", "", "until");

@@ -29,10 +29,16 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
-    ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "policy"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold"]),
-    ("audit", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold", "intake"]),
+    // The layouts of files are part of a policy, which maps another's columns to them.
+    ("files", &["names", "time", "determination"]),
+    ("incident", &["names", "time", "ledger"]),
+    ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files"]),
+    ("fold", &["names", "time", "gbcs", "ledger", "determination", "incident", "policy"]),
+    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "fold"]),
+    (
+        "audit",
+        &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "fold", "intake"],
+    ),
 ];
 
 /// What pure code cannot name: whoever decides is told the time, and handed octets.

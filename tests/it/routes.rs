@@ -704,6 +704,7 @@ async fn roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt
             let path = route
                 .path
                 .replace("{incident}", "INC-1")
+                .replace("{person}", "operator-1")
                 .replace("{determination}", &site.main().to_string())
                 .replace("{key}", RECOVERY_KEY)
                 .replace("{request}", &request().to_string())

@@ -14,7 +14,8 @@ use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    Event, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+    Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded,
+    SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, IncidentId, KeyUse};
@@ -64,6 +65,11 @@ impl Again<'_> {
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
             Event::KeyActivated(activated) => self.check_activation(activated, at),
+            Event::FileAccepted(accepted) => self.check_file(accepted, at),
+            Event::ExerciseRecorded(recorded) => {
+                let ExerciseRecorded { at: of, report, note } = recorded;
+                compare(intake::exercise(*of, *report, note, at), recorded)
+            }
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::Started(_)
@@ -179,6 +185,13 @@ impl Again<'_> {
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
         compare(intake::withdrawal(&self.context(at), &document, &submission), recorded)
+    }
+
+    fn check_file(&self, recorded: &FileAccepted, at: Timestamp) -> Permitted {
+        let octets = self.blob(recorded.file)?;
+        let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
+        let FileAccepted { incident, kind, .. } = recorded;
+        compare(intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
     }
 
     /// The key is there, and on a token that the policy gives it.

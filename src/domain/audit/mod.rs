@@ -161,6 +161,10 @@ pub struct Summary {
     pub certification_requests: u64,
     /// Jumps of the clock.
     pub clock_jumps: u64,
+    /// Files of the procedure taken in.
+    pub files: u64,
+    /// Exercises recorded.
+    pub exercises: u64,
 }
 
 /// An audit on its way through the entries.
@@ -282,7 +286,9 @@ impl<'a> Audit<'a> {
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
-            | Event::KeyActivated(_) => self.again().check(event, *at),
+            | Event::KeyActivated(_)
+            | Event::FileAccepted(_)
+            | Event::ExerciseRecorded(_) => self.again().check(event, *at),
             Event::CertificationIntent(intent) => self.check_certification(intent),
             Event::Batch(batch) => self.check_batch(batch, entry),
             Event::Intent(intent) => self.check_intent(intent, entry),
@@ -329,7 +335,10 @@ impl<'a> Audit<'a> {
             | Event::StepTaken(_)
             | Event::IncidentClosed(_)
             | Event::Settled(_)
-            | Event::ClockAccepted(_) => &[Role::Operator],
+            | Event::ClockAccepted(_)
+            | Event::ExerciseRecorded(_) => &[Role::Operator],
+            // What nobody signed stands on the operator who brought it.
+            Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
             // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
             // releases themselves; and the rest says what the daemon saw.
@@ -338,6 +347,7 @@ impl<'a> Audit<'a> {
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
+            | Event::FileAccepted(_)
             | Event::Batch(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -424,6 +434,8 @@ impl<'a> Audit<'a> {
             Event::Refused(_) => summary.refusals += 1,
             Event::RefusalsFolded(folded) => summary.refusals += folded.count,
             Event::ClockJumped(_) => summary.clock_jumps += 1,
+            Event::FileAccepted(_) => summary.files += 1,
+            Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

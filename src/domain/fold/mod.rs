@@ -21,16 +21,17 @@ use crate::domain::determination::document::{
 use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Moment, Progress, State, step_id};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened,
-    Intent, KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
+    IncidentOpened, Intent, KeyActivated, PolicyAdopted, Role, ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::{
-    DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
+    AcceptedFile, DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
 };
 use crate::domain::policy::rules::BatchFacts;
+use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::time::Timestamp;
 
 /// A policy that was adopted.
@@ -103,6 +104,10 @@ pub struct Fold {
     last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
+    /// The last ceremony: genesis, and the adoption of the first policy.
+    ceremony_at: Option<Timestamp>,
+    /// The last exercise that was recorded.
+    exercise_at: Option<Timestamp>,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -181,9 +186,19 @@ impl Fold {
         self.policies.last()
     }
 
+    /// Every policy that was ever adopted, the one in force last.
+    pub fn policies(&self) -> &[Adopted] {
+        &self.policies
+    }
+
     /// A policy that was in force once, or is, by its digest.
     pub fn policy_by_digest(&self, digest: Digest) -> Option<&Adopted> {
         self.policies.iter().rev().find(|adopted| adopted.digest == digest)
+    }
+
+    /// When the arrangements were last used or rehearsed, as far as the ledger says: its ceremony, or an exercise.
+    pub fn rehearsed_at(&self) -> Option<Timestamp> {
+        self.ceremony_at.max(self.exercise_at)
     }
 
     /// The keys.
@@ -263,7 +278,7 @@ impl Fold {
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
         let index = self.size;
-        let Entry { v: _, at, clock: _, by: _, event } = entry;
+        let Entry { v: _, at, clock: _, by, event } = entry;
         if let Some(last) = self.last_at.filter(|last| at < last) {
             return Err(FoldError::TimeWentBack { last, found: *at });
         }
@@ -271,8 +286,16 @@ impl Fold {
             return Err(FoldError::Genesis);
         }
         match event {
-            Event::Genesis(genesis) => self.begin(genesis, merkle::leaf_hash(leaf)),
-            Event::PolicyAdopted(adopted) => self.adopt(adopted, blobs)?,
+            Event::Genesis(genesis) => {
+                self.ceremony_at = Some(*at);
+                self.begin(genesis, merkle::leaf_hash(leaf));
+            }
+            Event::PolicyAdopted(adopted) => {
+                if self.policies.is_empty() {
+                    self.ceremony_at = Some(*at);
+                }
+                self.adopt(adopted, blobs)?;
+            }
             Event::CertificationIntent(intent) => {
                 self.key_mut(&intent.key)?;
                 let open = OpenCertification { key: intent.key.clone(), request_info: intent.request_info };
@@ -358,7 +381,10 @@ impl Fold {
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(_) => self.clock_untrusted = false,
+            Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
+            Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
         }
+        self.take_parts(by, event);
         self.last_at = Some(*at);
         self.size += 1;
         Ok(())
@@ -403,10 +429,61 @@ impl Fold {
             closed: None,
             closed_at: None,
             progress,
+            files: Vec::new(),
+            parts: PartsTaken::default(),
         };
         match self.incidents.insert(incident.clone(), facts) {
             None => Ok(()),
             Some(_) => Err(known("incident", incident)),
+        }
+    }
+
+    fn accept_file(&mut self, accepted: &FileAccepted, index: u64, at: Timestamp) -> Result<(), FoldError> {
+        let FileAccepted { incident, profile: _, kind, file, signature, party, smsr, rows } = accepted;
+        let signer = signature.as_ref().map(|signature| signature.person.clone());
+        let (party, smsr) = (party.clone(), smsr.clone());
+        let accepted = AcceptedFile { entry: index, at, kind: *kind, file: *file, signer, party, smsr, rows: *rows };
+        self.incident_mut(incident)?.files.push(accepted);
+        Ok(())
+    }
+
+    /// Notes who took which part in the incident that an entry is about.
+    fn take_parts(&mut self, by: &Actor, event: &Event) {
+        let of = |id: DeterminationId| self.determinations.get(&id).map(|facts| facts.incident.clone());
+        let (incident, signers_part, asker_takes_part) = match event {
+            Event::IncidentOpened(entry) => (Some(entry.incident.clone()), None, true),
+            Event::IncidentClosed(entry) => (Some(entry.incident.clone()), None, true),
+            Event::Batch(entry) => (Some(entry.incident.clone()), None, true),
+            Event::FileAccepted(entry) => (Some(entry.incident.clone()), Some(Part::Aro), false),
+            Event::DeterminationRecorded(entry) => (Some(entry.incident.clone()), Some(Part::Approver), false),
+            Event::ScheduleRecorded(entry) => (of(entry.determination), Some(Part::Approver), false),
+            Event::DeterminationSuspended(entry) => (of(entry.determination), Some(Part::Approver), false),
+            Event::DeterminationWithdrawn(entry) => (of(entry.determination), Some(Part::Approver), false),
+            Event::Settled(entry) => (of(entry.determination), None, true),
+            // Of no incident, or the daemon's own doing under a batch whose asker was noted.
+            Event::Genesis(_)
+            | Event::PolicyAdopted(_)
+            | Event::CertificationIntent(_)
+            | Event::CertificateImported(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::KeyActivated(_)
+            | Event::KeyLocked(_)
+            | Event::Intent(_)
+            | Event::Outcome(_)
+            | Event::Released(_)
+            | Event::Refused(_)
+            | Event::RefusalsFolded(_)
+            | Event::ClockJumped(_)
+            | Event::ClockAccepted(_)
+            | Event::ExerciseRecorded(_) => return,
+        };
+        let Some(facts) = incident.and_then(|incident| self.incidents.get_mut(&incident)) else { return };
+        if let Some(part) = signers_part {
+            event.signatures().iter().for_each(|signature| facts.parts.take(&signature.person, part));
+        }
+        if let Some(person) = by.person.as_ref().filter(|_| asker_takes_part && by.role == Role::Operator) {
+            facts.parts.take(person, Part::Operator);
         }
     }
 

@@ -20,12 +20,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-pub use super::steps::{Notification, ProfileInForce, StepTaken};
+pub use super::steps::{ExerciseRecorded, FileAccepted, Notification, ProfileInForce, StepTaken};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
+
 
 /// The greatest length of a leaf in octets: a C2SP tlog-tiles entry has a uint16 length.
 pub const LEAF_LEN_MAX: usize = 65_535;
@@ -161,6 +162,10 @@ pub enum Event {
     ClockJumped(ClockJumped),
     /// An operator looked at the clock after a jump and accepted it.
     ClockAccepted(ClockAccepted),
+    /// A file of the procedure was taken in.
+    FileAccepted(FileAccepted),
+    /// The arrangements were rehearsed.
+    ExerciseRecorded(ExerciseRecorded),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -644,6 +649,8 @@ impl Event {
             Self::RefusalsFolded(_) => "refusals-folded",
             Self::ClockJumped(_) => "clock-jumped",
             Self::ClockAccepted(_) => "clock-accepted",
+            Self::FileAccepted(_) => "file-accepted",
+            Self::ExerciseRecorded(_) => "exercise-recorded",
         }
     }
 }
@@ -670,6 +677,7 @@ impl Event {
             Self::ScheduleRecorded(entry) => with(&[entry.document, entry.devices]),
             Self::DeterminationSuspended(entry) => with(&[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
+            Self::FileAccepted(entry) => with(&[entry.file]),
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -684,11 +692,12 @@ impl Event {
             | Self::Refused(_)
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
-            | Self::ClockAccepted(_) => Vec::new(),
+            | Self::ClockAccepted(_)
+            | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
 
-    /// The signatures of people that were counted for it.
+    /// The people's signatures that it rests on.
     pub fn signatures(&self) -> &[SignatureRecord] {
         match self {
             Self::PolicyAdopted(entry) => &entry.signatures,
@@ -696,12 +705,14 @@ impl Event {
             Self::ScheduleRecorded(entry) => &entry.signatures,
             Self::DeterminationSuspended(entry) => &entry.signatures,
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
+            Self::FileAccepted(entry) => entry.signature.as_slice(),
             Self::Genesis(_)
             | Self::CertificationIntent(_)
             | Self::CertificateImported(_)
             | Self::Started(_)
             | Self::Stopped(_)
             | Self::IncidentOpened(_)
+            | Self::StepTaken(_)
             | Self::IncidentClosed(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
@@ -713,7 +724,8 @@ impl Event {
             | Self::Refused(_)
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
-            | Self::ClockAccepted(_) => &[],
+            | Self::ClockAccepted(_)
+            | Self::ExerciseRecorded(_) => &[],
         }
     }
 }

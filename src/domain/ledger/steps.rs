@@ -6,7 +6,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::names::{DutyId, Digest, DirectionId, IncidentId, MechanismId, ProfileId, SecParty, StepId};
+use super::entry::SignatureRecord;
+use crate::domain::names::{
+    Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty, SmsrReference, StepId,
+};
 use crate::domain::time::Timestamp;
 
 /// The procedure profile in force at the moment of an entry: the base, and the variations laid over it then.
@@ -334,4 +337,42 @@ pub struct StepTaken {
     /// The PMA's directions to depart from the procedure that it relied on (SEC Appendix L: "except as the SMKI PMA directs").
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub departures: Vec<DirectionId>,
+}
+
+/// A file of the procedure was taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileAccepted {
+    /// In which incident.
+    pub incident: IncidentId,
+    /// Under which profile; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
+    /// Which kind of file.
+    pub kind: FileKind,
+    /// SHA-256 of the file, a blob.
+    pub file: Digest,
+    /// The ARO's signature; none for an extract of the Smart Metering Inventory, which the DCC imports itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignatureRecord>,
+    /// For whom it was submitted: the signer's Party.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub party: Option<SecParty>,
+    /// The reference of the DCC Service Management Service Request, in an ADT file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smsr: Option<SmsrReference>,
+    /// Lines below its header.
+    pub rows: u64,
+}
+
+/// The arrangements were rehearsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExerciseRecorded {
+    /// When.
+    pub at: Timestamp,
+    /// SHA-256 of what came of it, the `summary.json` of an exercise or another report. The report itself is kept elsewhere.
+    pub report: Digest,
+    /// What was rehearsed, in the operator's words.
+    pub note: Box<str>,
 }

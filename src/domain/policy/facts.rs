@@ -5,10 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{Compromised, KeyRecord};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
+    TemplateName,
+};
 use crate::domain::time::{Timestamp, Window};
 
 /// An incident, as far as a determination needs one.
@@ -30,6 +34,31 @@ pub struct IncidentFacts {
     pub closed_at: Option<Timestamp>,
     /// How far it has come in the procedure; none where the policy knew no procedure when it was opened.
     pub progress: Option<Progress>,
+    /// The files that were taken in, in that order.
+    pub files: Vec<AcceptedFile>,
+    /// Who took which part in it.
+    pub parts: PartsTaken,
+}
+
+/// A file that was taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedFile {
+    /// The leaf that recorded it.
+    pub entry: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Which kind of file.
+    pub kind: FileKind,
+    /// Its SHA-256.
+    pub file: Digest,
+    /// The ARO who signed it; none for an extract.
+    pub signer: Option<PersonId>,
+    /// The ARO's Party.
+    pub party: Option<SecParty>,
+    /// The reference of an ADT file.
+    pub smsr: Option<SmsrReference>,
+    /// Lines below its header.
+    pub rows: u64,
 }
 
 /// One of our keys.

@@ -7,7 +7,10 @@ pub mod admission;
 pub mod adoption;
 pub mod facts;
 pub mod files;
+pub mod parties;
+pub mod reminders;
 pub mod rules;
+pub mod separation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +19,14 @@ use der::asn1::ObjectIdentifier;
 use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
-use crate::domain::names::{Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, ProfileId, Purpose, TokenName};
+use crate::domain::files::Layout;
+use crate::domain::names::{
+    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, ProfileId, Purpose, TokenName,
+};
 use crate::domain::time::Timestamp;
+
+use parties::Parties;
+use reminders::Reminders;
 
 pub use files::{Activation, PolicyError, PolicyFault, RootCell, SigningCertificate};
 
@@ -53,6 +62,9 @@ pub struct Policy {
     anchors: Anchors,
     guidance: Guidance,
     procedures: Vec<Procedure>,
+    parties: Parties,
+    layouts: BTreeMap<FileKind, Layout>,
+    reminders: Reminders,
 }
 
 /// What the policy says about determinations.
@@ -281,6 +293,21 @@ impl Policy {
     /// What the PMA must and may weigh.
     pub fn guidance(&self) -> &Guidance {
         &self.guidance
+    }
+
+    /// The Parties; none in a policy without `[[party]]`.
+    pub fn parties(&self) -> &Parties {
+        &self.parties
+    }
+
+    /// How files of that kind are laid out: as `files.toml` says, else as ours are.
+    pub fn layout(&self, kind: FileKind) -> Layout {
+        self.layouts.get(&kind).cloned().unwrap_or_else(|| Layout::standard(kind))
+    }
+
+    /// When to remind.
+    pub fn reminders(&self) -> Reminders {
+        self.reminders
     }
 
     /// The procedure profiles, by file name.

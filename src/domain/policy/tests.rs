@@ -84,13 +84,16 @@ fn what_the_example_sets_to_its_default_is_the_default() {
         }
         kept.push(line);
     }
-    assert_eq!(dropped, 10);
+    assert_eq!(dropped, 11);
     files.insert("policy.toml".into(), kept.join("\n").into_bytes());
     let implicit = policy(&files);
     assert_eq!(implicit.determinations(), explicit.determinations());
     assert_eq!(implicit.limits(), explicit.limits());
     assert_eq!(implicit.mode_8(), explicit.mode_8());
     assert_eq!(implicit.certificates(), explicit.certificates());
+    let months = |policy: &Policy| policy.reminders().ceremony_or_exercise_months;
+    assert_eq!(months(&implicit), months(&explicit));
+    assert!(explicit.reminders().is_set && !implicit.reminders().is_set);
 }
 
 #[test]

@@ -135,7 +135,32 @@ pub(super) fn status(
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
+        reminders: reminders(fold, now.at),
     })
+}
+
+/// What is due: a ceremony or an exercise (SEC Section L10: the arrangements are tested periodically).
+fn reminders(fold: &Fold, at: Timestamp) -> Vec<wire::Trouble> {
+    let (Some(adopted), Some(last)) = (fold.policy(), fold.rehearsed_at()) else { return Vec::new() };
+    let reminders = adopted.policy.reminders();
+    let due = reminders.due(last);
+    if at < due {
+        return Vec::new();
+    }
+    let (months, source) = (
+        reminders.ceremony_or_exercise_months,
+        if reminders.is_set {
+            "as the policy says"
+        } else {
+            "a default of ours; the interval of SEC Appendix L was not read"
+        },
+    );
+    vec![wire::Trouble {
+        what: format!(
+            "the last ceremony or exercise was at {last}, and another was due by {due} ({months} months, {source})"
+        ),
+        remedy: "Rehearse with `smkictl exercise`, then `smkictl exercise record`".into(),
+    }]
 }
 
 pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<wire::KeyState> {
@@ -462,6 +487,7 @@ impl<'a> About<'a> {
                 let known = entry.determination.map(|id| self.of_determination(id)).unwrap_or_default();
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
+            Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
             Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
@@ -472,7 +498,8 @@ impl<'a> About<'a> {
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
-            | Event::ClockAccepted(_) => return false,
+            | Event::ClockAccepted(_)
+            | Event::ExerciseRecorded(_) => return false,
         };
         let ours = self.lets_through(&subject);
         if ours && matches!(event, Event::Intent(_)) {

@@ -12,7 +12,7 @@ use smkid::domain::incident::State;
 use smkid::domain::incident::next::{Actor as Who, ToDo};
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, Role};
 use smkid::domain::names::{
-    DeterminationId, DeviceId, Digest, Eui64, IncidentId, KeyLabel, KeyUse, Purpose, RequestId,
+    DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
 };
 use smkid::domain::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -222,6 +222,11 @@ pub fn incident(id: &IncidentId) -> wire::Incident {
     }
 }
 
+fn accepted(kind: FileKind) -> wire::File {
+    let (signer, party) = (Some("carol".parse().unwrap()), Some("supplier-a".parse().unwrap()));
+    wire::File { entry: 7, at: at(), kind, sha256: digest(b"f"), signer, party, smsr: None, rows: 1 }
+}
+
 fn determination(id: DeterminationId) -> wire::Determination {
     wire::Determination {
         determination: id,
@@ -284,6 +289,7 @@ impl Engine for FakeEngine {
             incidents_open: 1,
             determinations_in_force: 1,
             unknowns: 0,
+            reminders: vec![],
         })
     }
 
@@ -338,6 +344,40 @@ impl Engine for FakeEngine {
     async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<String, Failure> {
         self.called("incident-devices", caller, id.as_str())?;
         Ok("device\n00DB1234567890A0\n".to_owned())
+    async fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> Result<wire::File, Failure> {
+        self.called("file-submit", caller, format!("{incident} {}", file.kind))?;
+        Ok(accepted(file.kind))
+    }
+
+    async fn file_list(&self, caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
+        self.called("file-list", caller, incident.as_str())?;
+        Ok(wire::Files { incident, files: vec![accepted(FileKind::Adt)] })
+    }
+
+    async fn person_activity(
+        &self,
+        caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> Result<wire::Activity, Failure> {
+        self.called("person-activity", caller, format!("{person} {:?}", of.from))?;
+        let event = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+        let act = wire::Act { index: 7, at: at(), did: wire::Did::Signed, kind: "file-accepted".to_owned(), event };
+        Ok(wire::Activity { person, acts: vec![act], next: None })
+    }
+
+    async fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> Result<wire::Recorded, Failure> {
+        self.called("exercise-record", caller, exercise.note)?;
+        Ok(wire::Recorded { entry: 8 })
     }
 
     async fn upload_devices(

@@ -19,7 +19,13 @@ pub const DOCUMENT: &str = include_str!("openapi.json");
 /// The document as table and types say it now, with a line feed at its end.
 pub fn document<E: Engine>() -> String {
     let mut schemas = Schemas::default();
-    for schema in [SchemaOf::of::<Problem>(), SchemaOf::of::<wire::Item>(), SchemaOf::of::<wire::SummaryLine>()] {
+    for schema in [
+        SchemaOf::of::<Problem>(),
+        SchemaOf::of::<wire::Item>(),
+        SchemaOf::of::<wire::SummaryLine>(),
+        SchemaOf::of::<wire::ResponseItem>(),
+        SchemaOf::of::<wire::ResponsesSummaryLine>(),
+    ] {
         schemas.refer(schema);
     }
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
@@ -90,7 +96,7 @@ fn operation<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
             }));
             operation["requestBody"] = json!({
                 "required": true,
-                "description": "Canonical text: one Device a line, sorted, distinct, LF.",
+                "description": "Octets: a device list is canonical text, one Device a line, sorted, distinct, LF.",
                 "content": { "application/octet-stream": { "schema": { "type": "string" } } },
             });
         }
@@ -138,6 +144,13 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
         Gives::Lines => json!({
             "description": "One JSON object a line: items, and a summary as the last. An answer without its summary was cut.",
             "oneOf": [{ "$ref": "#/components/schemas/Item" }, { "$ref": "#/components/schemas/SummaryLine" }],
+        }),
+        Gives::ResponseLines => json!({
+            "description": "One JSON object a line: each message that proves no recovery, and a summary as the last.",
+            "oneOf": [
+                { "$ref": "#/components/schemas/ResponseItem" },
+                { "$ref": "#/components/schemas/ResponsesSummaryLine" },
+            ],
         }),
         Gives::Text | Gives::Octets => json!({ "type": "string" }),
     };

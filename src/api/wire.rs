@@ -2,6 +2,8 @@
 //!
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
+mod responses;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -20,6 +22,11 @@ use crate::domain::names::{
     TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
+
+pub use responses::{
+    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary,
+    ResponsesSummaryLine, StateWanted,
+};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]

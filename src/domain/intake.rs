@@ -2,6 +2,8 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
+pub mod responses;
+
 use std::collections::BTreeSet;
 
 use der::asn1::ObjectIdentifier;

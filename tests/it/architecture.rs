@@ -28,9 +28,14 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
     ("policy", &["names", "time", "gbcs", "ledger", "determination"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "policy"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold"]),
-    ("audit", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold", "intake"]),
+    // Below the fold, which keeps what Devices have answered.
+    ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
+    ("fold", &["names", "time", "gbcs", "ledger", "determination", "policy", "responses"]),
+    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "responses", "fold"]),
+    (
+        "audit",
+        &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "responses", "fold", "intake"],
+    ),
 ];
 
 /// What pure code cannot name: whoever decides is told the time, and handed octets.

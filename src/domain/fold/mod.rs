@@ -20,7 +20,7 @@ use crate::domain::determination::document::{
 use crate::domain::gbcs::Template;
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened,
-    Intent, KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
+    Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
@@ -333,6 +333,8 @@ impl Fold {
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(_) => self.clock_untrusted = false,
+            Event::ResponsesTaken(taken) => self.take_responses(taken, index, changes)?,
+            Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
         }
         self.last_at = Some(*at);
         self.size += 1;
@@ -424,6 +426,8 @@ impl Fold {
             dropped_by_policy: None,
             intents: 0,
             tally: Tally::default(),
+            responses: ResponseTally::default(),
+            foreign: None,
             recent: std::collections::VecDeque::new(),
         };
         self.determinations.insert(form.id, facts);
@@ -506,6 +510,25 @@ impl Fold {
         }
         tally.unknown += u64::from(state == IntentState::Unknown);
         changes.push(open.change(intent, state));
+        Ok(())
+    }
+
+    fn take_responses(
+        &mut self,
+        taken: &ResponsesTaken,
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let facts = self.determination_mut(taken.determination)?;
+        facts.responses.add(&taken.tally);
+        if taken.tally.foreign > 0 {
+            facts.foreign = Some(index);
+        }
+        changes.push(Change::Responses {
+            determination: taken.determination,
+            entry: index,
+            results: taken.results,
+        });
         Ok(())
     }
 

@@ -26,6 +26,8 @@ use crate::domain::names::{
 };
 use crate::domain::time::Timestamp;
 
+pub use super::steps::{ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed};
+
 /// The greatest length of a leaf in octets: a C2SP tlog-tiles entry has a uint16 length.
 pub const LEAF_LEN_MAX: usize = 65_535;
 
@@ -158,6 +160,10 @@ pub enum Event {
     ClockJumped(ClockJumped),
     /// An operator looked at the clock after a jump and accepted it.
     ClockAccepted(ClockAccepted),
+    /// Responses of Devices were taken in, and what they prove.
+    ResponsesTaken(ResponsesTaken),
+    /// An operator lets signing under a determination go on that a Response to a foreign command had stopped.
+    SigningResumed(SigningResumed),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -634,6 +640,8 @@ impl Event {
             Self::RefusalsFolded(_) => "refusals-folded",
             Self::ClockJumped(_) => "clock-jumped",
             Self::ClockAccepted(_) => "clock-accepted",
+            Self::ResponsesTaken(_) => "responses-taken",
+            Self::SigningResumed(_) => "signing-resumed",
         }
     }
 }
@@ -659,6 +667,7 @@ impl Event {
             Self::ScheduleRecorded(entry) => with(&entry.signatures, &[entry.document, entry.devices]),
             Self::DeterminationSuspended(entry) => with(&entry.signatures, &[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&entry.signatures, &[entry.document]),
+            Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -673,7 +682,8 @@ impl Event {
             | Self::Refused(_)
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
-            | Self::ClockAccepted(_) => Vec::new(),
+            | Self::ClockAccepted(_)
+            | Self::SigningResumed(_) => Vec::new(),
         }
     }
 }

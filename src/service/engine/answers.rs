@@ -396,6 +396,8 @@ impl<'a> About<'a> {
             }
             Event::Outcome(entry) => self.intents.remove(&entry.intent),
             Event::Released(entry) => determination(&entry.determination),
+            Event::ResponsesTaken(entry) => incident(&entry.incident) || determination(&entry.determination),
+            Event::SigningResumed(entry) => incident(&entry.incident) || determination(&entry.determination),
             Event::Settled(entry) => determination(&entry.determination) || of.device == Some(entry.device),
             Event::Refused(entry) => {
                 entry.incident.as_ref().is_some_and(incident)

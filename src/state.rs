@@ -13,6 +13,7 @@ use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::{Responded, ResultLine};
 use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -109,6 +110,15 @@ pub enum Row {
         /// The list, a blob.
         devices: Digest,
     },
+    /// What Devices have answered.
+    Responses {
+        /// Under which determination.
+        determination: DeterminationId,
+        /// The entry.
+        entry: u64,
+        /// The lines of results, a blob.
+        results: Digest,
+    },
     /// That the signatures of these intents were released.
     Released {
         /// The first leaf of a range.
@@ -128,6 +138,12 @@ impl Row {
                 Derived::List { determination: *determination, blob: *devices, parse: listed_line }
             }
             Self::Released { from, until } => Derived::Released { from: *from, until: *until },
+            Self::Responses { determination, entry, results } => Derived::Responses {
+                determination: *determination,
+                entry: *entry,
+                blob: *results,
+                parse: ResultLine::parse,
+            },
         }
     }
 }
@@ -159,6 +175,9 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
                 }
             }
             Change::Release { from, until } => rows.push(Row::Released { from: *from, until: *until }),
+            Change::Responses { determination, entry, results } => {
+                rows.push(Row::Responses { determination: *determination, entry: *entry, results: *results });
+            }
         }
     }
     Ok(rows)
@@ -348,5 +367,13 @@ impl<R: Reader + ?Sized> Book for StoredBook<'_, R> {
 
     fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {
         self.0.request(request).map_err(no_answer)
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError> {
+        self.0.earlier(key, device, counter).map_err(no_answer)
+    }
+
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
+        self.0.responded(determination, device).map_err(no_answer)
     }
 }

@@ -244,6 +244,15 @@ pub trait Engine: Send + Sync + 'static {
         expected: Option<Digest>,
     ) -> impl Future<Output = Result<wire::Stored, Failure>> + Send;
 
+    /// `PUT /v1/uploads`: octets that wait until a call names them by their SHA-256. `expected` as in
+    /// [`Engine::upload_devices`].
+    fn upload(
+        &self,
+        caller: &Caller,
+        upload: Upload,
+        expected: Option<Digest>,
+    ) -> impl Future<Output = Result<wire::Stored, Failure>> + Send;
+
     /// `POST /v1/documents`: the one way in for whatever somebody signed.
     fn document_record(
         &self,
@@ -308,6 +317,28 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         settle: wire::RecoverySettle,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `POST /v1/recovery/responses`. Lines of NDJSON: one [`wire::ResponseItem`] for each message that proves no recovery, and a
+    /// [`wire::ResponsesSummaryLine`] as the last, without which the answer was cut.
+    fn recovery_responses(
+        &self,
+        caller: &Caller,
+        responses: wire::RecoveryResponses,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `GET /v1/recovery/devices`.
+    fn recovery_devices(
+        &self,
+        caller: &Caller,
+        of: wire::DevicesOf,
+    ) -> impl Future<Output = Result<wire::RecoveryDevices, Failure>> + Send;
+
+    /// `POST /v1/recovery/resume`.
+    fn recovery_resume(
+        &self,
+        caller: &Caller,
+        resume: wire::RecoveryResume,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
     /// `POST /v1/clock/accept`.
     fn clock_accept(

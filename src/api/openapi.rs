@@ -24,6 +24,8 @@ pub fn document<E: Engine>() -> String {
         SchemaOf::of::<wire::Item>(),
         SchemaOf::of::<wire::StoppedLine>(),
         SchemaOf::of::<wire::SummaryLine>(),
+        SchemaOf::of::<wire::ResponseItem>(),
+        SchemaOf::of::<wire::ResponsesSummaryLine>(),
     ] {
         schemas.refer(schema);
     }
@@ -95,7 +97,7 @@ fn operation<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
             }));
             operation["requestBody"] = json!({
                 "required": true,
-                "description": "Canonical text: one Device a line, sorted, distinct, LF.",
+                "description": "Octets: a device list is canonical text, one Device a line, sorted, distinct, LF.",
                 "content": { "application/octet-stream": { "schema": { "type": "string" } } },
             });
         }
@@ -147,6 +149,13 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
                 { "$ref": "#/components/schemas/Item" },
                 { "$ref": "#/components/schemas/StoppedLine" },
                 { "$ref": "#/components/schemas/SummaryLine" },
+            ],
+        }),
+        Gives::ResponseLines => json!({
+            "description": "One JSON object a line: each message that proves no recovery, and a summary as the last.",
+            "oneOf": [
+                { "$ref": "#/components/schemas/ResponseItem" },
+                { "$ref": "#/components/schemas/ResponsesSummaryLine" },
             ],
         }),
         Gives::Text | Gives::Octets => json!({ "type": "string" }),

@@ -121,6 +121,8 @@ pub enum Gives {
     Json(SchemaOf),
     /// Lines of NDJSON: items, why it was stopped if it was, then one summary.
     Lines,
+    /// Lines of NDJSON likewise: what Devices answered.
+    ResponseLines,
     /// A text for other tools to read.
     Text,
     /// Octets.
@@ -134,7 +136,7 @@ impl Gives {
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Json(_) | Self::OpenApi => "application/json",
-            Self::Lines => "application/x-ndjson",
+            Self::Lines | Self::ResponseLines => "application/x-ndjson",
             Self::Text => "text/plain; charset=utf-8",
             Self::Octets => "application/octet-stream",
         }
@@ -301,6 +303,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
 
         row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list, or another long file, until a document or request refers to it.", Upload, gives::<wire::Stored>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload_devices(caller, ask.upload()?, sha256).await?) }),
+        row::<Operating, E, _, _>(Put, "/v1/uploads", "upload", "Keeps octets until a call refers to them.", Upload, gives::<wire::Stored>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload(caller, ask.upload()?, sha256).await?) }),
         row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.document_record(caller, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/determinations", "determination-list", "Every determination.", Nothing, gives::<wire::Determinations>(),
@@ -323,6 +327,12 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_unknowns(caller, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/settle", "recovery-settle", "Says what is to become of unknowns.", takes::<wire::RecoverySettle>(SIGN_LEN_MAX), Gives::Lines,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_settle(caller, ask.json()?).await?, Gives::Lines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/responses", "recovery-responses", "Takes in what Devices answered, and judges it.", takes::<wire::RecoveryResponses>(BODY_LEN_MAX), Gives::ResponseLines,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_responses(caller, ask.json()?).await?, Gives::ResponseLines)) }),
+        row::<Reading, E, _, _>(Get, "/v1/recovery/devices", "recovery-devices", "How far each Device of a determination has come.", Query(SchemaOf::of::<wire::DevicesOf>()), gives::<wire::RecoveryDevices>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_devices(caller, ask.query()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/resume", "recovery-resume", "Lets signing go on that a foreign answer had stopped.", takes::<wire::RecoveryResume>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_resume(caller, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/clock/accept", "clock-accept", "Accepts the clock after a jump.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.clock_accept(caller, ask.json()?).await?) }),
 
@@ -504,7 +514,7 @@ fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
 /// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
 /// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
 fn stream(octets: Octets, gives: Gives) -> Response {
-    let is_marked_by_summary = matches!(gives, Gives::Lines);
+    let is_marked_by_summary = matches!(gives, Gives::Lines | Gives::ResponseLines);
     let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
         let piece = octets.recv().await?;
         if let Err(failure) = &piece {

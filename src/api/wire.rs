@@ -4,6 +4,7 @@
 
 mod incident;
 mod files;
+mod responses;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,6 +29,10 @@ use crate::domain::names::{
 use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
+pub use responses::{
+    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary,
+    ResponsesSummaryLine, StateWanted,
+};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]

@@ -298,6 +298,9 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("commands unknown", summary.unknown),
         ("  of them left so", summary.left),
         ("without an outcome yet", summary.open),
+        ("Devices' Responses", summary.responses.messages()),
+        ("  proving recovery", summary.responses.recovered),
+        ("  to a foreign command", summary.responses.foreign),
         ("refusals", summary.refusals),
         ("jumps of the clock", summary.clock_jumps),
     ] {

@@ -4,6 +4,7 @@
 
 pub mod steps;
 mod files;
+pub mod responses;
 
 use std::collections::BTreeSet;
 

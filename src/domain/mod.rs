@@ -3,6 +3,7 @@
 //! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← intake ←
 //! audit`.
 //! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← files ← policy ← fold ← audit`.
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← responses ← fold ← audit`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -17,4 +18,5 @@ pub mod intake;
 pub mod ledger;
 pub mod names;
 pub mod policy;
+pub mod responses;
 pub mod time;

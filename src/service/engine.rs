@@ -6,6 +6,7 @@ mod heartbeat;
 mod incident;
 mod files;
 mod make;
+mod responses;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -530,6 +531,15 @@ impl Engine for Daemon {
     async fn upload_devices(
         &self,
         caller: &Caller,
+        upload: Upload,
+        expected: Option<Digest>,
+    ) -> Result<wire::Stored, Failure> {
+        self.upload(caller, upload, expected).await
+    }
+
+    async fn upload(
+        &self,
+        caller: &Caller,
         mut upload: Upload,
         expected: Option<Digest>,
     ) -> Result<wire::Stored, Failure> {
@@ -774,6 +784,18 @@ impl Engine for Daemon {
                 Ok(octets)
             }
         }
+    }
+
+    async fn recovery_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Result<Octets, Failure> {
+        self.take_responses(caller, ask).await
+    }
+
+    async fn recovery_devices(&self, _caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
+        self.devices(of).await
+    }
+
+    async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
+        self.resume(caller, ask).await
     }
 
     async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {

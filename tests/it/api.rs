@@ -63,6 +63,13 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             "/v1/recovery/settle".to_owned(),
             json!({ "request": ID, "determination": ID, "devices": "all", "action": "retry", "reason": "r" }),
         ),
+        "upload" => return ("/v1/uploads".to_owned(), b"DF09".to_vec()),
+        "recovery-responses" => (
+            "/v1/recovery/responses".to_owned(),
+            json!({ "determination": ID, "responses": SHA256, "certificates": SHA256 }),
+        ),
+        "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
+        "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
         "clock-accept" => ("/v1/clock/accept".to_owned(), why),
         "ledger-checkpoint" => ("/v1/ledger/checkpoint".to_owned(), Value::Null),
         "ledger-checkpoints" => ("/v1/ledger/checkpoints".to_owned(), Value::Null),

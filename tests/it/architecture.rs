@@ -33,11 +33,13 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("files", &["names", "time", "determination"]),
     ("incident", &["names", "time", "ledger"]),
     ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "incident", "policy"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "fold"]),
+    // Below the fold, which keeps what Devices have answered.
+    ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
+    ("fold", &["names", "time", "gbcs", "ledger", "determination", "incident", "policy", "responses"]),
+    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "responses", "fold"]),
     (
         "audit",
-        &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "fold", "intake"],
+        &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "responses", "fold", "intake"],
     ),
 ];
 

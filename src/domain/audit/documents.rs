@@ -83,7 +83,10 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
-            | Event::ClockAccepted(_) => Ok(()),
+            | Event::ClockAccepted(_)
+            // Judged by the audit, which knows each Device; nothing can be signed because of them.
+            | Event::ResponsesTaken(_)
+            | Event::SigningResumed(_) => Ok(()),
         }
     }
 

@@ -14,6 +14,7 @@
 mod commands;
 mod documents;
 mod heads;
+mod responses;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +22,7 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::{Blobs, Book as _, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, Role, SignResult};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, Role, SignResult};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
@@ -165,6 +166,10 @@ pub struct Summary {
     pub files: u64,
     /// Exercises recorded.
     pub exercises: u64,
+    /// Responses of Devices, by what they prove.
+    pub responses: ResponseTally,
+    /// Times that signing went on after a foreign answer.
+    pub resumptions: u64,
 }
 
 /// An audit on its way through the entries.
@@ -313,6 +318,8 @@ impl<'a> Audit<'a> {
             Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= *at, || {
                 "expected a count of at least 1 since a moment before".into()
             }),
+            Event::ResponsesTaken(taken) => self.check_responses(taken, entry),
+            Event::SigningResumed(resumed) => self.check_resumption(resumed),
             // The fold knows the key, and a refusal does nothing.
             Event::KeyLocked(_)
             | Event::Started(_)
@@ -336,6 +343,8 @@ impl<'a> Audit<'a> {
             | Event::IncidentClosed(_)
             | Event::Settled(_)
             | Event::ClockAccepted(_)
+            | Event::ResponsesTaken(_)
+            | Event::SigningResumed(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
@@ -362,7 +371,10 @@ impl<'a> Audit<'a> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
-        let must_be_named = matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_));
+        let must_be_named = matches!(
+            event,
+            Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_) | Event::SigningResumed(_)
+        );
         // Refusals are counted in the name of whoever had them first, under the policy of then.
         if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
             return Ok(());
@@ -436,6 +448,8 @@ impl<'a> Audit<'a> {
             Event::ClockJumped(_) => summary.clock_jumps += 1,
             Event::FileAccepted(_) => summary.files += 1,
             Event::ExerciseRecorded(_) => summary.exercises += 1,
+            Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
+            Event::SigningResumed(_) => summary.resumptions += 1,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

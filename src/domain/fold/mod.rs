@@ -22,7 +22,7 @@ use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Moment, Progress, State, step_id};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
-    IncidentOpened, Intent, KeyActivated, PolicyAdopted, Role, ScheduleRecorded, SignResult, SignatureRecord,
+    IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
@@ -383,6 +383,8 @@ impl Fold {
             Event::ClockAccepted(_) => self.clock_untrusted = false,
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
+            Event::ResponsesTaken(taken) => self.take_responses(taken, index, changes)?,
+            Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
         }
         self.take_parts(by, event);
         self.last_at = Some(*at);
@@ -532,6 +534,8 @@ impl Fold {
             dropped_by_policy: None,
             intents: 0,
             tally: Tally::default(),
+            responses: ResponseTally::default(),
+            foreign: None,
             recent: std::collections::VecDeque::new(),
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
@@ -624,6 +628,25 @@ impl Fold {
         }
         tally.unknown += u64::from(state == IntentState::Unknown);
         changes.push(open.change(intent, state));
+        Ok(())
+    }
+
+    fn take_responses(
+        &mut self,
+        taken: &ResponsesTaken,
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let facts = self.determination_mut(taken.determination)?;
+        facts.responses.add(&taken.tally);
+        if taken.tally.foreign > 0 {
+            facts.foreign = Some(index);
+        }
+        changes.push(Change::Responses {
+            determination: taken.determination,
+            entry: index,
+            results: taken.results,
+        });
         Ok(())
     }
 

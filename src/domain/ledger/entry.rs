@@ -20,7 +20,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-pub use super::steps::{ExerciseRecorded, FileAccepted, Notification, ProfileInForce, StepTaken};
+pub use super::steps::{
+    ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
+};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
@@ -166,6 +168,10 @@ pub enum Event {
     FileAccepted(FileAccepted),
     /// The arrangements were rehearsed.
     ExerciseRecorded(ExerciseRecorded),
+    /// Responses of Devices were taken in, and what they prove.
+    ResponsesTaken(ResponsesTaken),
+    /// An operator lets signing under a determination go on that a Response to a foreign command had stopped.
+    SigningResumed(SigningResumed),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -651,6 +657,8 @@ impl Event {
             Self::ClockAccepted(_) => "clock-accepted",
             Self::FileAccepted(_) => "file-accepted",
             Self::ExerciseRecorded(_) => "exercise-recorded",
+            Self::ResponsesTaken(_) => "responses-taken",
+            Self::SigningResumed(_) => "signing-resumed",
         }
     }
 }
@@ -678,6 +686,7 @@ impl Event {
             Self::DeterminationSuspended(entry) => with(&[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::FileAccepted(entry) => with(&[entry.file]),
+            Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -693,6 +702,7 @@ impl Event {
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
+            | Self::SigningResumed(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -725,6 +735,8 @@ impl Event {
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
+            | Self::ResponsesTaken(_)
+            | Self::SigningResumed(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
-use crate::domain::ledger::entry::{Compromised, KeyRecord};
+use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
     TemplateName,
@@ -162,6 +162,10 @@ pub struct DeterminationFacts {
     pub intents: u64,
     /// What became of them.
     pub tally: Tally,
+    /// What Devices have answered so far.
+    pub responses: ResponseTally,
+    /// The entry of the last foreign answer, which stops signing until an operator has looked at it.
+    pub foreign: Option<u64>,
     /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
     pub recent: VecDeque<(i64, u64)>,
 }
@@ -226,6 +230,14 @@ pub enum IntentState {
 impl IntentState {
     /// Every state.
     pub const ALL: [Self; 6] = [Self::Open, Self::Signed, Self::Failed, Self::NotSigned, Self::Unknown, Self::Left];
+
+    /// Whether somebody may hold a signature.
+    pub const fn may_be_signed(self) -> bool {
+        match self {
+            Self::Open | Self::Signed | Self::Unknown | Self::Left => true,
+            Self::Failed | Self::NotSigned => false,
+        }
+    }
 }
 
 /// The last intent for a Device with a key.
@@ -243,6 +255,13 @@ pub struct DeviceFacts {
     pub attempt: u32,
     /// What became of it.
     pub state: IntentState,
+}
+
+impl DeviceFacts {
+    /// Whether another counter took the place of this one, which was, or may have been, signed: the Device may still answer it.
+    pub fn is_overtaken_by(&self, next: &Self) -> bool {
+        next.state == IntentState::Open && self.counter != next.counter && self.state.may_be_signed()
+    }
 }
 
 /// What somebody wants signed.

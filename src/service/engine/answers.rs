@@ -488,6 +488,8 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
+            Event::SigningResumed(entry) => self.of_determination(entry.determination),
             Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)

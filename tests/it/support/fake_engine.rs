@@ -395,6 +395,18 @@ impl Engine for FakeEngine {
         Ok(stored)
     }
 
+    async fn upload(
+        &self,
+        caller: &Caller,
+        upload: Upload,
+        expected: Option<Digest>,
+    ) -> Result<wire::Stored, Failure> {
+        let octets = upload.whole().await?;
+        let stored = wire::Stored { sha256: digest(&octets), len: octets.len() as u64 };
+        self.called("upload", caller, format!("{} {}", stored.len, expected == Some(stored.sha256)))?;
+        Ok(stored)
+    }
+
     async fn document_record(&self, caller: &Caller, ask: wire::Document) -> Result<wire::DocumentRecorded, Failure> {
         let files: Vec<&String> = ask.policy_files.iter().flat_map(|files| files.keys()).collect();
         let about = format!(
@@ -466,6 +478,25 @@ impl Engine for FakeEngine {
     async fn recovery_settle(&self, caller: &Caller, ask: wire::RecoverySettle) -> Result<Octets, Failure> {
         self.called("recovery-settle", caller, format!("{:?} {}", ask.action, ask.reason))?;
         Ok(self.stream(self.devices(&ask.devices)))
+    }
+
+    async fn recovery_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Result<Octets, Failure> {
+        self.called("recovery-responses", caller, ask.determination.to_string())?;
+        let (pieces, octets) = tokio::sync::mpsc::channel(1);
+        let summary = wire::ResponsesSummary { entry: 3, results: digest(b""), tally: ResponseTally::default() };
+        let line = serde_json::to_vec(&wire::ResponsesSummaryLine { summary }).expect("it is made of numbers");
+        pieces.try_send(Ok(line.into())).expect("there is room for one");
+        Ok(octets)
+    }
+
+    async fn recovery_devices(&self, caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
+        self.called("recovery-devices", caller, of.determination.to_string())?;
+        Ok(wire::RecoveryDevices { devices: vec![], next: None })
+    }
+
+    async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
+        self.called("recovery-resume", caller, ask.reason)?;
+        Ok(wire::Recorded { entry: 3 })
     }
 
     async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {

@@ -11,6 +11,7 @@ mod counter;
 mod determination_execute;
 mod determination_in_force;
 mod device_in_scope;
+mod foreign_response;
 mod incident_open;
 mod intents_left;
 mod key_active;
@@ -151,6 +152,12 @@ pub enum Refusal {
     NotCarriedOver { id: DeterminationId, policy: Digest },
     #[error("determination {id} left its scope to a schedule, and none is recorded yet")]
     ScopeOutstanding { id: DeterminationId },
+    #[error(
+        "a Device answered a command that this ledger never signed (entry {entry}): somebody else may be using the key. Nothing more \
+         is signed under determination {id} until an operator has found out and recorded why it is right to go on: `smkictl \
+         recovery resume-after-foreign`"
+    )]
+    ForeignResponse { id: DeterminationId, entry: u64 },
     #[error("incident {incident} is not open")]
     IncidentNotOpen { incident: IncidentId },
     #[error("the ledger has no key {key}")]
@@ -225,6 +232,7 @@ impl Refusal {
             Self::Superseded { .. } => "superseded",
             Self::NotCarriedOver { .. } => "not-carried-over",
             Self::ScopeOutstanding { .. } => "scope-outstanding",
+            Self::ForeignResponse { .. } => "foreign-response",
             Self::IncidentNotOpen { .. } => "incident-not-open",
             Self::KeyUnknown { .. } => "key-unknown",
             Self::KeyDiffers { .. } => "key-differs",
@@ -277,6 +285,7 @@ const RELEASE_RULES: &[BatchRule] = &[
 /// Asked once a chunk besides: what a key must be before it signs. A signature that exists already needs none of it.
 const KEY_RULES: &[BatchRule] = &[
     scope_settled::check,
+    foreign_response::check,
     key_of_determination::check,
     key_of_determination::check_certificate,
     key_active::check,

@@ -383,7 +383,7 @@ impl Fold {
             Event::ClockAccepted(_) => self.clock_untrusted = false,
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
-            Event::ResponsesTaken(taken) => self.take_responses(taken, index, changes)?,
+            Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
             Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
         }
         self.take_parts(by, event);
@@ -454,6 +454,7 @@ impl Fold {
         let of = |id: DeterminationId| self.determinations.get(&id).map(|facts| facts.incident.clone());
         let (incident, signers_part, asker_takes_part) = match event {
             Event::IncidentOpened(entry) => (Some(entry.incident.clone()), None, true),
+            Event::StepTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::IncidentClosed(entry) => (Some(entry.incident.clone()), None, true),
             Event::Batch(entry) => (Some(entry.incident.clone()), None, true),
             Event::FileAccepted(entry) => (Some(entry.incident.clone()), Some(Part::Aro), false),
@@ -462,6 +463,8 @@ impl Fold {
             Event::DeterminationSuspended(entry) => (of(entry.determination), Some(Part::Approver), false),
             Event::DeterminationWithdrawn(entry) => (of(entry.determination), Some(Part::Approver), false),
             Event::Settled(entry) => (of(entry.determination), None, true),
+            Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
+            Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
             // Of no incident, or the daemon's own doing under a batch whose asker was noted.
             Event::Genesis(_)
             | Event::PolicyAdopted(_)
@@ -635,6 +638,7 @@ impl Fold {
         &mut self,
         taken: &ResponsesTaken,
         index: u64,
+        blobs: &dyn Blobs,
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
         let facts = self.determination_mut(taken.determination)?;
@@ -647,7 +651,7 @@ impl Fold {
             entry: index,
             results: taken.results,
         });
-        Ok(())
+        self.prove_targets(taken, blobs)
     }
 
     /// Forgets a batch that gets no further intents: its request is done.

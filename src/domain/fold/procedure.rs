@@ -1,9 +1,11 @@
 //! Pure. The fold of an incident's way through the procedure.
 
 use super::{Blobs, Fold, FoldError, not_known};
+use crate::domain::incident::targets::Proof;
 use crate::domain::incident::{DutyArising, Moment, Progress, State, TakeError};
-use crate::domain::ledger::steps::{Step, StepTaken};
+use crate::domain::ledger::steps::{ResponsesTaken, Step, StepTaken};
 use crate::domain::names::{IncidentId, KeyLabel};
+use crate::domain::responses::{Outcome, ResultLine};
 use crate::domain::time::Timestamp;
 
 impl Fold {
@@ -54,6 +56,46 @@ impl Fold {
         })?;
         progress.arise(arising, at);
         Ok(())
+    }
+
+    /// What Devices proved by their Responses is known of the targets too.
+    pub(super) fn prove_targets(&mut self, taken: &ResponsesTaken, blobs: &dyn Blobs) -> Result<(), FoldError> {
+        let Some(progress) = self.progress_mut(&taken.incident) else { return Ok(()) };
+        let (mut part, mut fault) = (Vec::new(), None);
+        blobs.stream(taken.results, &mut |piece| {
+            for &octet in piece {
+                if octet != b'\n' {
+                    part.push(octet);
+                    continue;
+                }
+                let line = std::str::from_utf8(&part).map_err(|error| error.to_string()).and_then(ResultLine::parse);
+                part.clear();
+                match line {
+                    Ok(line) => {
+                        let proof = match line.outcome {
+                            Outcome::Recovered => Proof::Succeeded,
+                            Outcome::Failed => Proof::Failed,
+                            Outcome::Accepted
+                            | Outcome::Alert
+                            | Outcome::Foreign
+                            | Outcome::Unmatched
+                            | Outcome::Unverified
+                            | Outcome::Malformed
+                            | Outcome::Duplicate
+                            | Outcome::Contradiction => continue,
+                        };
+                        if let Some(device) = line.device {
+                            progress.targets.prove(device, proof);
+                        }
+                    }
+                    Err(reason) => fault = Some(reason),
+                }
+            }
+        })?;
+        match fault {
+            None => Ok(()),
+            Some(reason) => Err(FoldError::Document { what: "list of results", digest: taken.results, reason }),
+        }
     }
 
     /// The incidents that wait for this key go on.

@@ -82,7 +82,34 @@ pub fn tell(event: &Event) -> Option<String> {
             let more = if more == 0 { String::new() } else { format!(" (and {more} more reasons)") };
             format!("Refused: {}: {first}{more}", refused.operation)
         }
-        Event::Genesis(_)
+        Event::FileAccepted(accepted) => {
+            let signer = accepted.signature.as_ref().map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
+            format!("File accepted: {} of {} lines, SHA-256 {}, from {signer}", accepted.kind, accepted.rows, accepted.file)
+        }
+        Event::ResponsesTaken(taken) => {
+            let tally = &taken.tally;
+            let mut text = format!("{} Responses were taken in: {} recovered", tally.messages(), tally.recovered);
+            let others = [
+                (tally.failed, "failed"),
+                (tally.accepted, "accepted for later"),
+                (tally.alert, "Alerts"),
+                (tally.foreign, "FOREIGN"),
+                (tally.unmatched, "unmatched"),
+                (tally.unverified, "unverified"),
+                (tally.malformed, "malformed"),
+                (tally.duplicate, "said before"),
+                (tally.contradiction, "contradictory"),
+            ];
+            for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
+                text.push_str(&format!(", {count} {what}"));
+            }
+            text
+        }
+        Event::SigningResumed(resumed) => {
+            format!("Signing under determination {} may go on after a foreign answer: {}", resumed.determination, resumed.reason)
+        }
+        Event::ExerciseRecorded(_)
+        | Event::Genesis(_)
         | Event::PolicyAdopted(_)
         | Event::CertificationIntent(_)
         | Event::CertificateImported(_)

@@ -8,7 +8,7 @@ use smkid::api::engine::{Caller, Engine, Octets, Upload};
 use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, Summary, SummaryLine};
-use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, Role};
+use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, IncidentId, KeyLabel, KeyUse, Purpose, RequestId,
 };

@@ -4,5 +4,6 @@ pub mod desk;
 pub mod fake_engine;
 pub mod lab;
 pub mod ledger_fixture;
+pub mod meter;
 pub mod site;
 pub mod softhsm;

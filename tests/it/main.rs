@@ -19,6 +19,7 @@ mod hsm;
 mod people;
 mod policy;
 mod recorder;
+mod responses;
 mod rollback;
 mod routes;
 mod smkictl;

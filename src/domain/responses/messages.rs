@@ -36,46 +36,45 @@ const FIRST_OCTETS: [u8; 2] = [0xDF, 0xDD];
 /// Characters of a wrong line that are shown.
 const FOUND_LEN_MAX: usize = 40;
 
-/// The messages of a file, told apart by its first octet.
+/// The messages of a file, told apart by its first octet; no more than one entry takes.
 ///
 /// In a binary file a message that cannot be read takes the rest of the file with it, for nobody can tell where the next begins:
 /// it is the last one answered.
 pub fn split(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let messages = all(octets, MESSAGES_MAX + 1)?;
+    if messages.len() > MESSAGES_MAX { Err(MessagesError::TooMany) } else { Ok(messages) }
+}
+
+/// As [`split`], the first `count_max` messages of a file of any number.
+pub fn all(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
     let first = octets.first().ok_or(MessagesError::Empty)?;
-    let messages = if FIRST_OCTETS.contains(first) { binary(octets) } else { lines(octets) }?;
+    let messages =
+        if FIRST_OCTETS.contains(first) { binary(octets, count_max) } else { lines(octets, count_max)? };
     if messages.is_empty() { Err(MessagesError::Empty) } else { Ok(messages) }
 }
 
-fn binary(mut octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+fn binary(mut octets: &[u8], count_max: usize) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
-    while !octets.is_empty() {
-        if messages.len() == MESSAGES_MAX {
-            return Err(MessagesError::TooMany);
-        }
+    while !octets.is_empty() && messages.len() < count_max {
         let (message, rest) = octets.split_at(signed_message_len(octets).unwrap_or(octets.len()));
         messages.push(message.to_vec());
         octets = rest;
     }
-    Ok(messages)
+    messages
 }
 
-fn lines(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let mut messages = Vec::new();
-    for (line, digits) in (1..).zip(octets.split(|octet| *octet == b'\n')) {
-        let digits = digits.trim_ascii();
-        if digits.is_empty() {
-            continue;
-        }
-        if messages.len() == MESSAGES_MAX {
-            return Err(MessagesError::TooMany);
-        }
-        let message = hex::decode(digits).map_err(|_| {
-            let found = String::from_utf8_lossy(digits).chars().take(FOUND_LEN_MAX).collect();
-            MessagesError::Line { line, found }
-        })?;
-        messages.push(message);
-    }
-    Ok(messages)
+fn lines(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let lines = (1..).zip(octets.split(|octet| *octet == b'\n')).map(|(line, digits)| (line, digits.trim_ascii()));
+    lines
+        .filter(|(_, digits)| !digits.is_empty())
+        .take(count_max)
+        .map(|(line, digits)| {
+            hex::decode(digits).map_err(|_| {
+                let found = String::from_utf8_lossy(digits).chars().take(FOUND_LEN_MAX).collect();
+                MessagesError::Line { line, found }
+            })
+        })
+        .collect()
 }
 
 /// The one form in which messages are kept.

@@ -9,7 +9,7 @@ use der::asn1::ObjectIdentifier;
 
 use super::{counter_answered, says};
 use crate::domain::certificates::path::{self, Time};
-use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage};
+use crate::domain::certificates::profile::{Kind, Policies, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::proof::verify_signature;
 use crate::domain::gbcs::{Frame, Message, Payload};
 use crate::domain::names::{DeviceId, PartyId};
@@ -34,11 +34,20 @@ impl Trust {
     /// By this policy's Device CAs and the policy OIDs of Device Certificates.
     pub fn new(policy: &Policy) -> Self {
         let certificates = policy.certificates();
-        let policies: Vec<_> = certificates.device_policy_oids.iter().copied().collect();
         let organisation = certificates.organisation_policy_oids.iter().copied().collect();
-        let profile = Profile::with_policies(organisation, policies.clone());
+        let profile =
+            Profile::with_policies(organisation, certificates.device_policy_oids.iter().copied().collect());
         let parsed = policy.anchors().device_ca.iter().map(|anchor| SmkiCertificate::parse(anchor, &profile));
-        Self { anchors: parsed.filter_map(Result::ok).collect(), policies, profile }
+        Self::of_anchors(parsed.filter_map(Result::ok).collect(), profile)
+    }
+
+    /// By these Device CAs, each of whose policies is of the profile.
+    pub fn of_anchors(anchors: Vec<SmkiCertificate>, profile: Profile) -> Self {
+        let policies = match &profile.policies {
+            Policies::OneOf { device, .. } => device.clone(),
+            Policies::NotChecked => Vec::new(),
+        };
+        Self { anchors, policies, profile }
     }
 
     /// What a certificate is worth: none if it is not for the signatures of one of these Devices.

@@ -977,3 +977,13 @@ impl Source for Forge<'_> {
         self.signatures.iter().filter(|(at, _)| wanted(**at)).try_for_each(|(at, octets)| visit(*at, octets))
     }
 }
+
+impl Fixture {
+    /// A Device's certificate, issued by the CA for Devices that the policy names.
+    pub fn device_certificate(&self, device: DeviceId, key: &Key) -> Vec<u8> {
+        let hardware_type = smkid::domain::certificates::profile::TEST_HARDWARE_TYPE;
+        let template = Certified::Device { device, usage: Usage::DigitalSignature, hardware_type };
+        let validity = (VALIDITY.0, "9999-12-31T23:59:59Z");
+        super::lab::issue_octets(&template, key, Some(&self.lab.device_ca), validity)
+    }
+}

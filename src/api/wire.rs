@@ -5,6 +5,7 @@
 mod incident;
 mod files;
 mod responses;
+mod procedure;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,6 +34,7 @@ pub use responses::{
     DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary,
     ResponsesSummaryLine, StateWanted,
 };
+pub use procedure::{Explanation, Instant, ProcedureOf};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]
@@ -272,7 +274,7 @@ pub struct Stored {
     pub len: u64,
 }
 
-/// Something that somebody signed: determination, schedule, suspension, withdrawal or policy adoption.
+/// Something that somebody signed: determination, schedule, suspension, withdrawal, direction or policy adoption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
@@ -287,6 +289,9 @@ pub struct Document {
     /// For the adoption of a policy, and only there: its files, by path relative to the policy's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_files: Option<std::collections::BTreeMap<String, Base64>>,
+    /// For a direction, and only there: its own text, whose SHA-256 the document names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Base64>,
 }
 
 /// A signed document was recorded.

@@ -4,6 +4,7 @@
 //! audit`.
 //! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← files ← policy ← fold ← audit`.
 //! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← responses ← fold ← audit`.
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← procedure ← policy ← fold ← audit`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -19,4 +20,5 @@ pub mod ledger;
 pub mod names;
 pub mod policy;
 pub mod responses;
+pub mod procedure;
 pub mod time;

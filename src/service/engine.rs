@@ -7,6 +7,7 @@ mod incident;
 mod files;
 mod make;
 mod responses;
+mod procedure;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -606,6 +607,11 @@ impl Engine for Daemon {
     async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {
         let found = self.read(|recorder| answers::policy(recorder)).await?;
         found.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
+    }
+
+    async fn procedure_explain(&self, _caller: &Caller, of: wire::ProcedureOf) -> Result<wire::Explanation, Failure> {
+        let now = self.clock.now().at;
+        self.read(move |recorder| Ok(procedure::explained(recorder.fold(), &of, now))).await?
     }
 
     async fn key_activate(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {

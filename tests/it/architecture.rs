@@ -31,15 +31,17 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("determination", &["names", "time", "certificates", "ledger"]),
     // The layouts of files are part of a policy, which maps another's columns to them.
     ("files", &["names", "time", "determination"]),
+    // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
+    ("procedure", &["names", "time", "ledger", "determination"]),
     ("incident", &["names", "time", "ledger"]),
-    ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files"]),
+    ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files"]),
     // Below the fold, which keeps what Devices have answered.
     ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "incident", "policy", "responses"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "responses", "fold"]),
+    ("fold", &["names", "time", "gbcs", "ledger", "determination", "procedure", "incident", "policy", "responses"]),
+    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files", "policy", "responses", "fold"]),
     (
         "audit",
-        &["names", "time", "gbcs", "certificates", "ledger", "determination", "incident", "files", "policy", "responses", "fold", "intake"],
+        &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files", "policy", "responses", "fold", "intake"],
     ),
 ];
 

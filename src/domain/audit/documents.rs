@@ -14,12 +14,13 @@ use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded,
+    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded,
     SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, IncidentId, KeyUse};
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
 
 fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
@@ -64,6 +65,7 @@ impl Again<'_> {
             Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
+            Event::DirectionRecorded(recorded) => self.check_direction(recorded, at),
             Event::KeyActivated(activated) => self.check_activation(activated, at),
             Event::FileAccepted(accepted) => self.check_file(accepted, at),
             Event::ExerciseRecorded(recorded) => {
@@ -195,6 +197,16 @@ impl Again<'_> {
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
         let FileAccepted { incident, kind, .. } = recorded;
         compare(intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
+    }
+
+    fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {
+        let document: Written<Direction> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        if let Some(text) = recorded.text {
+            self.blob(text)?;
+        }
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::direction(&self.context(at), &document, recorded.text, &submission), recorded)
     }
 
     /// The key is there, and on a token that the policy gives it.

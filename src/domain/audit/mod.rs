@@ -136,6 +136,8 @@ pub struct Summary {
     pub suspensions: u64,
     /// Withdrawals.
     pub withdrawals: u64,
+    /// Directions about the procedure.
+    pub directions: u64,
     /// Starts of the daemon.
     pub starts: u64,
     /// Batches.
@@ -291,6 +293,7 @@ impl<'a> Audit<'a> {
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
+            | Event::DirectionRecorded(_)
             | Event::KeyActivated(_)
             | Event::FileAccepted(_)
             | Event::ExerciseRecorded(_) => self.again().check(event, *at),
@@ -357,6 +360,7 @@ impl<'a> Audit<'a> {
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
             | Event::FileAccepted(_)
+            | Event::DirectionRecorded(_)
             | Event::Batch(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -426,6 +430,7 @@ impl<'a> Audit<'a> {
             Event::ScheduleRecorded(_) => summary.schedules += 1,
             Event::DeterminationSuspended(_) => summary.suspensions += 1,
             Event::DeterminationWithdrawn(_) => summary.withdrawals += 1,
+            Event::DirectionRecorded(_) => summary.directions += 1,
             Event::Started(_) => {
                 summary.starts += 1;
                 self.started = index;

@@ -9,17 +9,20 @@
 
 pub mod book;
 mod procedure;
+mod directions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
 
+use directions::Directions;
+
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
-use crate::domain::incident::{Determined, Moment, Progress, State, step_id};
+use crate::domain::incident::{Determined, Progress, State, step_id};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
     IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded, SignResult, SignatureRecord,
@@ -108,6 +111,8 @@ pub struct Fold {
     ceremony_at: Option<Timestamp>,
     /// The last exercise that was recorded.
     exercise_at: Option<Timestamp>,
+    /// What was directed about the procedure.
+    directions: Directions,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -350,9 +355,10 @@ impl Fold {
                     progress.enter(State::Withdrawn, *at);
                 }
             }
+            Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
             Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
                 self.key_mut(key)?.active = Some(*until);
-                self.key_activated(key, *at);
+                self.key_activated(key, index, *at);
             }
             Event::KeyLocked(locked) => {
                 self.key_mut(&locked.key)?.active = None;
@@ -420,7 +426,7 @@ impl Fold {
         let IncidentOpened { incident, compromised, description, notification, profile: _ } = opened;
         let mut progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
         if let Some(progress) = &mut progress {
-            progress.arise(self.arising(Moment::Reported), at);
+            progress.arise(self.arising("notify-compromise"), at);
         }
         let facts = IncidentFacts {
             id: incident.clone(),
@@ -446,6 +452,7 @@ impl Fold {
         let (party, smsr) = (party.clone(), smsr.clone());
         let accepted = AcceptedFile { entry: index, at, kind: *kind, file: *file, signer, party, smsr, rows: *rows };
         self.incident_mut(incident)?.files.push(accepted);
+        self.file_is_step(incident, *kind, index);
         Ok(())
     }
 
@@ -542,7 +549,7 @@ impl Fold {
             recent: std::collections::VecDeque::new(),
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
-        let arising = self.arising(Moment::Determined);
+        let arising = self.arising("determine");
         if let Some(progress) = self.progress_mut(&form.incident) {
             let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
             progress.determined = Some(determined);

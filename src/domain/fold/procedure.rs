@@ -1,18 +1,62 @@
 //! Pure. The fold of an incident's way through the procedure.
 
+use std::collections::BTreeSet;
+
 use super::{Blobs, Fold, FoldError, not_known};
 use crate::domain::incident::targets::Proof;
-use crate::domain::incident::{DutyArising, Moment, Progress, State, TakeError};
-use crate::domain::ledger::steps::{ResponsesTaken, Step, StepTaken};
-use crate::domain::names::{IncidentId, KeyLabel};
+use crate::domain::incident::{DutyArising, Progress, State, TakeError, step_id};
+use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, Step, StepTaken};
+use crate::domain::names::{Digest, FileKind, IncidentId, KeyLabel};
+use crate::domain::policy::facts::AcceptedFile;
 use crate::domain::responses::{Outcome, ResultLine};
 use crate::domain::time::Timestamp;
 
 impl Fold {
-    /// The duties that arise at a moment, by the procedure of the policy in force.
-    pub(super) fn arising(&self, moment: Moment) -> Vec<DutyArising> {
-        let procedure = self.policy().and_then(|adopted| adopted.policy.procedure());
-        procedure.map(|procedure| procedure.duties_arising(moment)).unwrap_or_default()
+    /// The duties that arise with a step, by the procedure of the policy in force.
+    pub(super) fn arising(&self, step: &str) -> Vec<DutyArising> {
+        let Some(procedure) = self.policy().and_then(|adopted| adopted.policy.procedure()) else { return Vec::new() };
+        let duties = procedure.base().duties.iter().filter(|duty| duty.arises_with.as_str() == step);
+        duties
+            .map(|duty| DutyArising {
+                duty: duty.id.clone(),
+                recipient: duty.to.to_string().into(),
+                text: duty.text.as_str().into(),
+                within_hours: duty.met_by.as_ref().and_then(|step| procedure.base().step(step)).and_then(|step| step.hours),
+                step: duty.met_by.clone(),
+            })
+            .collect()
+    }
+
+    /// The notification files of an incident that go with its class.
+    pub fn notifications(&self, incident: &IncidentId, class: CompromiseClass) -> BTreeSet<Digest> {
+        let kind = match class {
+            CompromiseClass::Organisation => FileKind::OrganisationNotification,
+            CompromiseClass::Other => FileKind::OtherNotification,
+        };
+        self.files_of(incident, kind).map(|file| file.file).collect()
+    }
+
+    /// Whether an ADT file was accepted in an incident.
+    pub fn adt_accepted(&self, incident: &IncidentId) -> bool {
+        self.files_of(incident, FileKind::Adt).next().is_some()
+    }
+
+    fn files_of(&self, incident: &IncidentId, kind: FileKind) -> impl Iterator<Item = &AcceptedFile> {
+        let files = self.incidents.get(incident).map_or(&[][..], |facts| &facts.files);
+        files.iter().filter(move |file| file.kind == kind)
+    }
+
+    /// A file was accepted: the step that it is.
+    pub(super) fn file_is_step(&mut self, incident: &IncidentId, kind: FileKind, index: u64) {
+        let step = match kind {
+            FileKind::OrganisationNotification | FileKind::OtherNotification => "submit-notification-file",
+            FileKind::Adt => "submit-adt-file",
+            FileKind::OrganisationProgress | FileKind::OtherProgress => "report-progress",
+            FileKind::SmiExtract | FileKind::SmiExport => return,
+        };
+        if let Some(progress) = self.progress_mut(incident) {
+            progress.done.insert(step_id(step), index);
+        }
     }
 
     pub(super) fn progress_mut(&mut self, incident: &IncidentId) -> Option<&mut Progress> {
@@ -27,18 +71,17 @@ impl Fold {
         blobs: &dyn Blobs,
     ) -> Result<(), FoldError> {
         let arising = match &taken.step {
-            Step::Confirm { .. } => self.arising(Moment::Confirmed),
-            Step::Finish { .. } => self.arising(Moment::Executed),
-            Step::BeginPostRecovery { .. } => self.arising(Moment::Closing),
+            Step::Confirm { .. } | Step::Assess { .. } | Step::Refer { .. } | Step::Prepare { .. } => {
+                self.arising(taken.step.meaning().as_str())
+            }
+            Step::Finish { .. } => self.arising("execute"),
             Step::Dismiss { .. }
-            | Step::Assess { .. }
             | Step::Inform { .. }
-            | Step::Refer { .. }
             | Step::SubscriberRecovery { .. }
             | Step::SetStatus { .. }
-            | Step::Prepare { .. }
             | Step::Pause { .. }
             | Step::Exclude { .. }
+            | Step::BeginPostRecovery { .. }
             | Step::HandOver { .. }
             | Step::AcceptStranded { .. } => Vec::new(),
         };
@@ -99,9 +142,10 @@ impl Fold {
     }
 
     /// The incidents that wait for this key go on.
-    pub(super) fn key_activated(&mut self, key: &KeyLabel, at: Timestamp) {
+    pub(super) fn key_activated(&mut self, key: &KeyLabel, index: u64, at: Timestamp) {
         for progress in self.following(Some(key)) {
             if matches!(progress.state, State::Prepared | State::Paused) {
+                progress.done.insert(step_id("activate-key"), index);
                 progress.enter(State::KeyActive, at);
             }
         }

@@ -98,7 +98,7 @@ impl Guards<'_> {
         let step = step_id(meaning);
         match self.situation.departures.get(&step) {
             Some(direction) if self.departures.contains(direction) => {}
-            Some(direction) => self.departures.push(direction.clone()),
+            Some(direction) => self.departures.push(*direction),
             None => {
                 let text = format!("{}; or record a direction of the SMKI PMA to depart from step {step}", text());
                 self.reasons.push(Reason { rule: rule.into(), text: text.into() });

@@ -120,22 +120,6 @@ impl fmt::Display for State {
     }
 }
 
-/// What arises a duty to inform somebody: the moments of the procedure at which it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Moment {
-    /// An incident was reported.
-    Reported,
-    /// It was confirmed.
-    Confirmed,
-    /// The PMA determined, whichever way.
-    Determined,
-    /// Every target came to an end.
-    Executed,
-    /// Before it is closed.
-    Closing,
-}
-
 /// A duty to inform, which arose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duty {
@@ -147,11 +131,13 @@ pub struct Duty {
     pub recipient: Box<str>,
     /// What is to be told.
     pub text: Box<str>,
+    /// The step that is taken by meeting it.
+    pub step: Option<StepId>,
     /// The entry that met it.
     pub met: Option<u64>,
 }
 
-/// What a profile says about a duty that arises with a moment.
+/// What a profile says about a duty that arises with a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DutyArising {
     /// Which.
@@ -162,6 +148,8 @@ pub struct DutyArising {
     pub text: Box<str>,
     /// Within how many hours, where that is known.
     pub within_hours: Option<u32>,
+    /// The step that is taken by meeting it.
+    pub step: Option<StepId>,
 }
 
 /// The determination that an incident follows.
@@ -240,9 +228,9 @@ impl Progress {
 
     /// Duties arise.
     pub fn arise(&mut self, duties: impl IntoIterator<Item = DutyArising>, at: Timestamp) {
-        for DutyArising { duty, recipient, text, within_hours } in duties {
+        for DutyArising { duty, recipient, text, within_hours, step } in duties {
             let due = within_hours.map(|hours| at.plus_ms(i64::from(hours) * 3_600_000));
-            self.duties.entry(duty).or_insert(Duty { arisen: at, due, recipient, text, met: None });
+            self.duties.entry(duty).or_insert(Duty { arisen: at, due, recipient, text, step, met: None });
         }
     }
 
@@ -271,6 +259,9 @@ impl Progress {
             Step::Inform { duty, .. } => {
                 if let Some(duty) = self.duties.get_mut(duty) {
                     duty.met.get_or_insert(index);
+                    if let Some(step) = duty.step.clone() {
+                        self.done.insert(step, index);
+                    }
                 }
             }
             Step::Refer { .. } => self.enter(State::Referred, at),
@@ -285,7 +276,10 @@ impl Progress {
             Step::Prepare { .. } => self.enter(State::Prepared, at),
             Step::Pause { .. } => self.enter(State::Paused, at),
             Step::Exclude { .. } => self.targets.each(Some(named), |target| target.excluded = true)?,
-            Step::Finish { .. } => self.enter(State::Executed, at),
+            Step::Finish { .. } => {
+                self.done.insert(step_id("execute"), index);
+                self.enter(State::Executed, at);
+            }
             Step::BeginPostRecovery { .. } => self.enter(State::PostRecovery, at),
             Step::HandOver { devices, .. } => {
                 self.targets.each(devices.is_some().then_some(named), |target| {

@@ -112,6 +112,7 @@ fn a_duty_arises_once_and_is_met_by_the_first_entry_that_says_so() {
         recipient: "SMKI PMA".into(),
         text: "the Compromise".into(),
         within_hours,
+        step: None,
     };
     progress.arise([duty(Some(24))], at(0));
     progress.arise([duty(None)], at(50));

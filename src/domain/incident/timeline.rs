@@ -108,6 +108,9 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::SigningResumed(resumed) => {
             format!("Signing under determination {} may go on after a foreign answer: {}", resumed.determination, resumed.reason)
         }
+        Event::DirectionRecorded(recorded) => {
+            format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
+        }
         Event::ExerciseRecorded(_)
         | Event::Genesis(_)
         | Event::PolicyAdopted(_)
@@ -130,7 +133,7 @@ fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileI
     if departures.is_empty() {
         return under(profile);
     }
-    let names: Vec<&str> = departures.iter().map(crate::domain::names::DirectionId::as_str).collect();
+    let names: Vec<String> = departures.iter().map(ToString::to_string).collect();
     format!(", departing from the procedure as the SMKI PMA directed ({}){}", names.join(", "), under(profile))
 }
 

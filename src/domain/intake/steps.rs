@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Reasons, policy_in_force};
 use crate::domain::fold::{Blobs as _, BookError};
-use crate::domain::incident::decide::{Gates, Situation, Standing, decide_status};
+use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_status};
 use crate::domain::incident::targets::TargetsError;
 use crate::domain::incident::{self, Progress, TakeError, Targets};
 use crate::domain::ledger::entry::Reason;
@@ -12,6 +12,7 @@ use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken
 use crate::domain::names::{DeviceId, Digest, DirectionId, IncidentId, MechanismId, StepId};
 use crate::domain::policy::facts::DeterminationFacts;
 use crate::domain::policy::rules::Refusal;
+use crate::domain::procedure::in_force::{Awaits, Requirement, required};
 use crate::domain::time::Timestamp;
 
 /// What a step is decided by, put together from the state. Lives as long as [`Situation`] borrows from it.
@@ -31,24 +32,25 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// Of an incident at a moment; none if it is not known, or none of the procedure.
-    pub fn of(context: &Context<'a>, incident: &IncidentId) -> Option<Self> {
+    pub fn of(context: &Context<'a>, incident_id: &IncidentId) -> Option<Self> {
         let (fold, now) = (context.fold, context.at);
-        let facts = fold.incidents().get(incident)?;
+        let facts = fold.incidents().get(incident_id)?;
         let progress = facts.progress.as_ref()?;
         let procedure = fold.policy()?.policy.procedure()?;
         let in_force = procedure.in_force(now, fold.extensions());
         let of = progress.determined.and_then(|determined| fold.determinations().get(&determined.id));
-        let view = in_force.view_of(progress, of.and_then(|facts| key_use(fold, facts)));
+        let view = fold.incident_view(incident_id)?;
+        let gate_of = |meaning: &str| gate(required(&incident::step_id(meaning), &in_force, &view));
         Some(Self {
             progress,
             now,
-            profile: in_force.profile(),
-            gates: Gates { status: in_force.gate("set-smi-status-recovery", &view), adt: in_force.gate("submit-adt-file", &view) },
-            mechanisms: procedure.mechanisms().collect(),
-            notifications: fold.notifications(incident, progress.class()),
-            adt_accepted: fold.adt_accepted(incident),
+            gates: Gates { status: gate_of("set-smi-status-recovery"), adt: gate_of("submit-adt-file") },
+            profile: in_force.ids(),
+            mechanisms: procedure.base().mechanisms.iter().map(|mechanism| mechanism.id.clone()).collect(),
+            notifications: fold.notifications(incident_id, progress.class()),
+            adt_accepted: fold.adt_accepted(incident_id),
             determination: of.map(|facts| standing(facts, now)),
-            departures: fold.departures(incident),
+            departures: view.departures,
         })
     }
 
@@ -64,6 +66,20 @@ impl<'a> View<'a> {
             determination: self.determination.clone(),
             departures: &self.departures,
         }
+    }
+}
+
+/// What the procedure in force says of a step that may have to precede. Once it was taken it is due no more by itself; whether it was
+/// taken for every target, the guards count.
+fn gate(requirement: Requirement) -> Gate {
+    match requirement {
+        Requirement::Due { by } | Requirement::Done { by } => Gate::Due { by: by.to_string().into() },
+        Requirement::NotYetDue { by, awaits: Awaits::Gate(_), .. } => Gate::Relieved { by: by.to_string().into() },
+        Requirement::NotYetDue { awaits: Awaits::Steps(_), .. }
+        | Requirement::Unknown { .. }
+        | Requirement::Permitted { .. }
+        | Requirement::NotRequired { .. }
+        | Requirement::Blocked { .. } => Gate::NotRequired,
     }
 }
 

@@ -21,7 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use super::steps::{
-    ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
+    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
 };
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
@@ -142,6 +142,8 @@ pub enum Event {
     DeterminationSuspended(DeterminationSuspended),
     /// The SMKI PMA withdrew a determination.
     DeterminationWithdrawn(DeterminationWithdrawn),
+    /// A direction extends a variation of the procedure, or departs from a step of it.
+    DirectionRecorded(DirectionRecorded),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -644,6 +646,7 @@ impl Event {
             Self::ScheduleRecorded(_) => "schedule-recorded",
             Self::DeterminationSuspended(_) => "determination-suspended",
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
+            Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -687,6 +690,11 @@ impl Event {
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::FileAccepted(entry) => with(&[entry.file]),
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
+            Self::DirectionRecorded(entry) => {
+                let mut blobs: Vec<Digest> = with(&[entry.document]);
+                blobs.extend(entry.text);
+                blobs
+            }
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -716,6 +724,7 @@ impl Event {
             Self::DeterminationSuspended(entry) => &entry.signatures,
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
             Self::FileAccepted(entry) => entry.signature.as_slice(),
+            Self::DirectionRecorded(entry) => &entry.signatures,
             Self::Genesis(_)
             | Self::CertificationIntent(_)
             | Self::CertificateImported(_)

@@ -13,14 +13,12 @@ use crate::domain::names::{
 use crate::domain::time::Timestamp;
 
 /// The procedure profile in force at the moment of an entry: the base, and the variations laid over it then.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileInForce {
-    /// The base profile; none where the policy in force knows no procedure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<ProfileId>,
+    /// The base profile.
+    pub base: ProfileId,
     /// The variations in force, in the order of their ids.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variations: Vec<ProfileId>,
 }
 
@@ -81,6 +79,28 @@ pub enum Method {
     NewOrganisationCertificates,
     /// The Contingency Private Key, with the Contingency Symmetric Key.
     Contingency,
+}
+
+impl Method {
+    /// All four.
+    pub const ALL: [Self; 4] =
+        [Self::SubscriberKey, Self::AcbCertificates, Self::NewOrganisationCertificates, Self::Contingency];
+
+    /// The word for it in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SubscriberKey => "subscriber-key",
+            Self::AcbCertificates => "acb-certificates",
+            Self::NewOrganisationCertificates => "new-organisation-certificates",
+            Self::Contingency => "contingency",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// The SMI Status of a Device, as Users see it (DUIS, type `DeviceStatus`).
@@ -493,4 +513,21 @@ pub struct SigningResumed {
     pub stopped_by: u64,
     /// What was found out, and why it is right to go on.
     pub reason: Box<str>,
+}
+
+/// A direction was taken in: it extends a variation, or departs from a step in one incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectionRecorded {
+    /// Its id.
+    pub direction: DirectionId,
+    /// The document, a blob.
+    pub document: Digest,
+    /// Who signed it.
+    pub signatures: Vec<SignatureRecord>,
+    /// The policy under which the signatures were counted.
+    pub policy: Digest,
+    /// The direction's own text, a blob, where it came with the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Digest>,
 }

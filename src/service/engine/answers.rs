@@ -465,6 +465,8 @@ impl<'a> About<'a> {
             Event::ScheduleRecorded(entry) => self.of_determination(entry.determination),
             Event::DeterminationSuspended(entry) => self.of_determination(entry.determination),
             Event::DeterminationWithdrawn(entry) => self.of_determination(entry.determination),
+            // A direction names its incident in its document, if it is about one.
+            Event::DirectionRecorded(_) => return false,
             Event::Batch(entry) => {
                 self.batches.insert(index, entry.determination);
                 self.of_determination(entry.determination)

@@ -186,8 +186,8 @@ fn a_referral_needs_the_accepted_notification_file_or_a_direction_to_depart() {
     let mut case = Case::new(State::Assessed);
     case.notifications.clear();
     assert_eq!(case.rules(&refer(None)), ["notification-file"]);
-    let direction: DirectionId = "pma-7".parse().unwrap();
-    case.departures.insert("submit-notification-file".parse().unwrap(), direction.clone());
+    let direction: DirectionId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+    case.departures.insert("submit-notification-file".parse().unwrap(), direction);
     assert_eq!(decide(&refer(None), &case.situation()).unwrap().departures, [direction]);
 }
 
@@ -350,6 +350,7 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
         recipient: "SMKI PMA".into(),
         text: "the end".into(),
         within_hours: None,
+        step: None,
     };
     case.progress.arise([duty], at(0));
     assert_eq!(rules(&case.progress), ["open-duty"]);
@@ -396,6 +397,7 @@ fn a_duty_is_met_once_and_by_something_that_has_happened() {
         recipient: "SMKI PMA".into(),
         text: "the Compromise".into(),
         within_hours: None,
+        step: None,
     };
     case.progress.arise([duty], at(-10));
     let inform = |duty: &str, moment| Step::Inform {

@@ -66,7 +66,6 @@ pub struct Policy {
     custodians: Custodians,
     anchors: Anchors,
     guidance: Guidance,
-    procedures: Vec<Procedure>,
     parties: Parties,
     layouts: BTreeMap<FileKind, Layout>,
     reminders: Reminders,
@@ -320,9 +319,6 @@ impl Policy {
         self.reminders
     }
 
-    /// The procedure profiles, by file name.
-    pub fn procedures(&self) -> &[Procedure] {
-        &self.procedures
     /// Whether the policy may be used for something new: a ceremony, an adoption. One that is in a ledger already stays readable.
     ///
     /// # Errors

@@ -181,6 +181,13 @@ pub trait Engine: Send + Sync + 'static {
     /// `GET /v1/policy`.
     fn policy_show(&self, caller: &Caller) -> impl Future<Output = Result<wire::Policy, Failure>> + Send;
 
+    /// `GET /v1/procedure`.
+    fn procedure_explain(
+        &self,
+        caller: &Caller,
+        of: wire::ProcedureOf,
+    ) -> impl Future<Output = Result<wire::Explanation, Failure>> + Send;
+
     /// `POST /v1/keys/{key}/activate`.
     fn key_activate(
         &self,

@@ -283,7 +283,7 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
 
         row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list until a document refers to it.", Upload, gives::<wire::Stored>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload_devices(caller, ask.upload()?, sha256).await?) }),
-        row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
+        row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, direction, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.document_record(caller, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/determinations", "determination-list", "Every determination.", Nothing, gives::<wire::Determinations>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.determination_list(caller).await?) }),
@@ -291,6 +291,9 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.determination_show(caller, ask.name("determination")?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/policy", "policy-show", "The policy in force.", Nothing, gives::<wire::Policy>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.policy_show(caller).await?) }),
+
+        row::<Reading, E, _, _>(Get, "/v1/procedure", "procedure-explain", "The procedure in force at a moment, and what it means for an incident.", Query(SchemaOf::of::<wire::ProcedureOf>()), gives::<wire::Explanation>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.procedure_explain(caller, ask.query()?).await?) }),
 
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/activate", "key-activate", "Opens a key for use.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_activate(caller, ask.name("key")?).await?) }),

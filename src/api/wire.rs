@@ -2,6 +2,8 @@
 //!
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
+mod procedure;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -20,6 +22,8 @@ use crate::domain::names::{
     TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
+
+pub use procedure::{Explanation, Instant, ProcedureOf};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]
@@ -250,7 +254,7 @@ pub struct Stored {
     pub len: u64,
 }
 
-/// Something that somebody signed: determination, schedule, suspension, withdrawal or policy adoption.
+/// Something that somebody signed: determination, schedule, suspension, withdrawal, direction or policy adoption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
@@ -265,6 +269,9 @@ pub struct Document {
     /// For the adoption of a policy, and only there: its files, by path relative to the policy's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_files: Option<std::collections::BTreeMap<String, Base64>>,
+    /// For a direction, and only there: its own text, whose SHA-256 the document names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Base64>,
 }
 
 /// A signed document was recorded.

@@ -1,4 +1,5 @@
-//! Shell: delivers what somebody signed. The way is one for determinations, schedules, suspensions, withdrawals and policies.
+//! Shell: delivers what somebody signed. The way is one for determinations, schedules, suspensions, withdrawals, directions and
+//! policies.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +16,7 @@ use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
 use crate::domain::names::Digest;
+use crate::domain::procedure::direction::TEXT_LEN_MAX;
 
 /// What is read of a file at a time.
 const PIECE_LEN: usize = 64 * 1024;
@@ -39,6 +41,7 @@ impl Delivery {
         context: &Context,
         devices: Option<&Path>,
         policy_files: Option<BTreeMap<String, Base64>>,
+        text: Option<&Path>,
     ) -> Result<Exit, CliError> {
         let signatures = if self.signature.is_empty() { beside(&self.document)? } else { self.signature };
         for signature in &signatures {
@@ -54,6 +57,7 @@ impl Delivery {
             signatures,
             devices: listed.map(|(sha256, _)| sha256),
             policy_files,
+            text: text.map(|path| input::file(path, TEXT_LEN_MAX as u64).map(Base64)).transpose()?,
         };
         if let (Some(path), Some((sha256, len))) = (devices, listed) {
             let to = with_query("/v1/uploads/devices", &[("sha256", Some(sha256.to_string()))]);

@@ -60,6 +60,14 @@ pub enum InputError {
         /// What is wrong.
         error: String,
     },
+    /// It is no policy.
+    #[error("{}: not a policy:\n  {faults}", path.display())]
+    Policy {
+        /// Which directory.
+        path: PathBuf,
+        /// Every fault, one a line.
+        faults: String,
+    },
     /// It is not text.
     #[error("{}: expected text in UTF-8, found other octets", path.display())]
     NotText {

@@ -288,6 +288,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("schedules", summary.schedules),
         ("suspensions", summary.suspensions),
         ("withdrawals", summary.withdrawals),
+        ("directions", summary.directions),
         ("starts of smkid", summary.starts),
         ("certification requests", summary.certification_requests),
         ("intents to sign", summary.intents),

@@ -19,6 +19,7 @@ pub mod ledger_verify;
 pub mod member;
 pub mod policy;
 pub mod print;
+pub mod procedure;
 pub mod recovery;
 pub mod release;
 pub mod status;
@@ -98,6 +99,9 @@ enum Command {
     /// Show the policy in force, deliver another one
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Explain which procedure is in force, and what it means for an incident
+    #[command(subcommand)]
+    Procedure(procedure::Procedure),
     /// Read the ledger
     #[command(subcommand)]
     Ledger(ledger::Ledger),
@@ -200,6 +204,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Recovery(recovery) => recovery.run(context).await,
         Command::Key(key) => key.run(context).await,
         Command::Policy(policy) => policy.run(context).await,
+        Command::Procedure(procedure) => procedure.run(context).await,
         Command::Ledger(ledger) => ledger.run(context).await,
         Command::Gbcs(gbcs) => context.offline(|out, err| gbcs.run(context.print.output(), out, err)),
         Command::Clock(clock) => clock.run(context).await,

@@ -23,10 +23,12 @@ use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
+use crate::domain::ledger::steps::DirectionRecorded;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
 use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
+use crate::domain::procedure::direction::{self, Direction, Directs};
 use crate::domain::time::Timestamp;
 
 /// A signed head of this ledger: what a drafter may have seen.
@@ -110,7 +112,10 @@ pub fn determination(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
-    for refusal in admission::determination(&adopted.policy, document, head, context.at) {
+    let view = fold.incident_view(&form.incident);
+    let settled = view.as_ref().map(|view| view.done.iter().chain(view.departures.keys()).cloned().collect());
+    let recorded = admission::Recorded { extensions: fold.extensions(), settled: settled.as_ref() };
+    for refusal in admission::determination(&adopted.policy, document, recorded, head, context.at) {
         reasons.add("admission", refusal);
     }
     reasons.demand("determination-known", !fold.determinations().contains_key(&form.id), || {
@@ -186,6 +191,59 @@ pub fn withdrawal(
         determination: form.determination,
         document: document.digest(),
         signatures,
+    }))
+}
+
+/// A direction: it extends a variation of the procedure, or departs from a step in one incident. `text` is the SHA-256 of the
+/// direction's own text, where that came with the document.
+pub fn direction(
+    context: &Context<'_>,
+    document: &Written<Direction>,
+    text: Option<Digest>,
+    submission: &Submission<'_>,
+) -> Result<DirectionRecorded, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let (fold, form) = (context.fold, document.form());
+    let adopted = policy_in_force(fold, &mut reasons)?;
+    let head = head_of(context, &form.ledger, &mut reasons);
+    for refusal in admission::direction(&adopted.policy, document, head, context.at) {
+        reasons.add("admission", refusal);
+    }
+    reasons.demand("direction-known", !fold.has_direction(form.id), || {
+        format!("direction {} is recorded already; an id is used once", form.id)
+    });
+    reasons.demand("devices", submission.devices.is_none(), || {
+        "a device list came, and a direction names none; send it without".into()
+    });
+    if let Some(found) = text {
+        reasons.demand("direction-text", form.text == Some(found), || {
+            let expected = form.text.map_or_else(|| "none".into(), |text| format!("SHA-256 {text}"));
+            format!("the direction's own text: the document names {expected}, sent was SHA-256 {found}")
+        });
+    }
+    let view = match &form.directs {
+        Directs::Extension { .. } => None,
+        Directs::Departure { incident, .. } => {
+            match fold.incidents().get(incident) {
+                None => reasons.add("incident-unknown", format!("no incident {incident} is open; open it first")),
+                Some(facts) => {
+                    reasons
+                        .demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
+                }
+            }
+            fold.incident_view(incident)
+        }
+    };
+    let procedure = adopted.policy.procedure();
+    let checked = direction::check(document, procedure, fold.extensions(), view.as_ref(), context.at);
+    reasons.take("direction", checked);
+    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.end(signatures.map(|signatures| DirectionRecorded {
+        direction: form.id,
+        document: document.digest(),
+        signatures,
+        policy: form.policy,
+        text,
     }))
 }
 

@@ -1,6 +1,6 @@
 //! Pure. Octets and facts in, values out: no file, socket, clock, random source, database or PKCS#11 in here.
 //!
-//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← policy ← fold ← audit`.
+//! Dependencies point one way: `names, time ← gbcs, certificates, ledger ← determination ← procedure ← policy ← fold ← audit`.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -13,4 +13,5 @@ pub mod intake;
 pub mod ledger;
 pub mod names;
 pub mod policy;
+pub mod procedure;
 pub mod time;

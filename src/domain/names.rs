@@ -150,6 +150,10 @@ octets!(
     RequestId, 16, "request id", "32 lower-case hexadecimal digits", lower
 );
 octets!(
+    /// A direction that varies or departs from the procedure: 128 random bits, single use. 32 lower-case hexadecimal digits.
+    DirectionId, 16, "direction id", "32 lower-case hexadecimal digits", lower
+);
+octets!(
     /// `CKA_ID` of our keys: 16 random octets, so that two tokens never meet on one by chance.
     KeyId, 16, "key id", "32 lower-case hexadecimal digits", lower
 );
@@ -258,6 +262,19 @@ label!(
 label!(
     /// A procedure profile of the policy.
     ProfileId, 48, "procedure profile", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A step of the procedure by its meaning, such as `submit-adt-file`. Printed numbers such as 4.2.1.2 are labels that
+    /// differ from one version of a document to another.
+    StepId, 48, "step id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A clause of a variation, as the direction letters it: `a`.
+    ClauseId, 32, "clause id", "1 to 32 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A duty to inform somebody.
+    DutyId, 48, "duty id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );
 label!(
     /// A factor or criterion of the SMKI Recovery Key Guidance, as the policy calls it.

@@ -14,7 +14,9 @@ use crate::domain::time::Timestamp;
 const POLICY: &str = include_str!("../../keys-policy/example/policy.toml");
 const CUSTODIANS: &str = include_str!("../../keys-policy/example/custodians.toml");
 const GUIDANCE: &str = include_str!("../../keys-policy/example/guidance.toml");
-const PROCEDURE: &str = include_str!("../../keys-policy/example/procedure/base.toml");
+/// The procedure itself is the one that is shipped.
+const PROCEDURE: &str = include_str!("../../keys-policy/procedure/base.toml");
+const DIRECTION_2017_07_18: &str = include_str!("../../keys-policy/procedure/direction-2017-07-18.toml");
 
 /// The ledger's name.
 pub const ORIGIN: &str = "smkid.example/exercise";
@@ -90,6 +92,7 @@ pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp)
         ("custodians.toml", CUSTODIANS.into()),
         ("guidance.toml", GUIDANCE.into()),
         ("procedure/base.toml", PROCEDURE.into()),
+        ("procedure/direction-2017-07-18.toml", DIRECTION_2017_07_18.into()),
         ("keys.toml", keys().into_bytes()),
         ("persons.toml", persons(people, operator, now).into_bytes()),
         ("anchors/root-oca.pem", anchor(lab.root_oca().octets())),

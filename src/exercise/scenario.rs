@@ -734,6 +734,7 @@ fn delivery<'a, F: Form>(
         signatures: signatures.into_iter().map(|p7s| Base64(p7s.clone())).collect(),
         devices,
         policy_files: None,
+        text: None,
     }
 }
 

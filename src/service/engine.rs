@@ -2,6 +2,7 @@
 
 mod answers;
 mod make;
+mod procedure;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -32,6 +33,7 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLab
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::domain::policy::{self, Activation, Policy};
+use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
 use crate::pipeline::{self, Job, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
 use crate::store::{Reader, Staging, StoreError};
@@ -362,6 +364,7 @@ fn scope_of(document: &Document) -> Option<DocumentScope<'_>> {
 enum Delivered {
     Pma(Document),
     Policy(Box<Written<Adoption>>),
+    Direction(Box<Written<Direction>>),
 }
 
 fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
@@ -371,15 +374,18 @@ fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
         Err(faults) => match adoption {
             Ok(adoption) => Ok(Delivered::Policy(Box::new(adoption))),
             // Which of the two readings was meant, the type says.
-            Err(others) if octets_name_adoption(octets) => Err(intake::unreadable(&others)),
+            Err(others) if octets_name(octets, Adoption::TYPE) => Err(intake::unreadable(&others)),
+            Err(_) if octets_name(octets, Direction::TYPE) => match Written::<Direction>::read(octets) {
+                Ok(direction) => Ok(Delivered::Direction(Box::new(direction))),
+                Err(others) => Err(intake::unreadable(&others)),
+            },
             Err(_) => Err(intake::unreadable(&faults)),
         },
     }
 }
 
-fn octets_name_adoption(octets: &[u8]) -> bool {
-    let kind = Adoption::TYPE.as_bytes();
-    octets.windows(kind.len()).any(|window| window == kind)
+fn octets_name(octets: &[u8], kind: &str) -> bool {
+    octets.windows(kind.len()).any(|window| window == kind.as_bytes())
 }
 
 /// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records.
@@ -390,7 +396,8 @@ fn record_document(
     sent: wire::Document,
     listed: Option<Result<DeviceList, String>>,
 ) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
-    let wire::Document { document, signatures, devices, policy_files } = sent;
+    let wire::Document { document, signatures, devices, policy_files, text } = sent;
+    let text = text.map(|text| text.0);
     let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
     let sha256 = Digest::of(&octets);
     let delivered = match read_document(&octets) {
@@ -399,9 +406,18 @@ fn record_document(
     };
     let scope: Option<DocumentScope<'_>> = match &delivered {
         Delivered::Pma(document) => scope_of(document),
-        Delivered::Policy(_) => None,
+        Delivered::Policy(_) | Delivered::Direction(_) => None,
     };
     let mut reasons = Vec::new();
+    if text.is_some() && !matches!(delivered, Delivered::Direction(_)) {
+        reasons.push(reason("text", "a further text came, which only a direction has; send it without".into()));
+    }
+    if let Some(found) = text.as_ref().map(Vec::len).filter(|found| *found > TEXT_LEN_MAX) {
+        reasons.push(reason(
+            "text",
+            format!("the direction's own text: expected at most {TEXT_LEN_MAX} octets, found {found}"),
+        ));
+    }
     let mut counted = None;
     match listed {
         Some(Ok(list)) => counted = Some(list),
@@ -432,10 +448,22 @@ fn record_document(
         Delivered::Policy(document) => {
             files = policy_files.unwrap_or_default().into_iter().map(|(path, octets)| (path, octets.0)).collect();
             let adopted = match Policy::parse(&files) {
-                Ok(new) => intake::policy(&context, document, &new, &submission),
+                Ok(new) => match new.fit_for_new_use() {
+                    Ok(()) => intake::policy(&context, document, &new, &submission),
+                    Err(fault) => Err(vec![reason("policy", fault.to_string())]),
+                },
                 Err(faults) => Err(faults.iter().map(|fault| reason("policy", fault.to_string())).collect()),
             };
             (adopted.map(Event::PolicyAdopted), (None, None))
+        }
+        Delivered::Direction(document) => {
+            let about = match &document.form().directs {
+                Directs::Extension { .. } => None,
+                Directs::Departure { incident, .. } => Some(incident.clone()),
+            };
+            let text = text.as_deref().map(Digest::of);
+            let recorded = intake::direction(&context, document, text, &submission);
+            (recorded.map(Event::DirectionRecorded), (about, None))
         }
     };
     let event = match event {
@@ -459,6 +487,9 @@ fn record_document(
     }
     let signers = signers_of(&event);
     recorder.queue_blob(octets);
+    if let Some(text) = text {
+        recorder.queue_blob(text);
+    }
     for octets in p7s.into_iter().filter(|octets| signers.iter().any(|signer| signer.p7s == Digest::of(octets))) {
         recorder.queue_blob(octets);
     }
@@ -485,6 +516,7 @@ fn ends_something(event: &Event, delivered: &Delivered) -> bool {
         Delivered::Pma(Document::Schedule(_)) => false,
         Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
         Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
+        Delivered::Direction(_) => false,
     }
 }
 
@@ -495,6 +527,7 @@ fn signers_of(event: &Event) -> Vec<SignatureRecord> {
         Event::DeterminationSuspended(entry) => entry.signatures.clone(),
         Event::DeterminationWithdrawn(entry) => entry.signatures.clone(),
         Event::PolicyAdopted(entry) => entry.signatures.clone(),
+        Event::DirectionRecorded(entry) => entry.signatures.clone(),
         _ => Vec::new(),
     }
 }
@@ -734,6 +767,11 @@ impl Engine for Daemon {
     async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {
         let found = self.read(|recorder| answers::policy(recorder)).await?;
         found.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
+    }
+
+    async fn procedure_explain(&self, _caller: &Caller, of: wire::ProcedureOf) -> Result<wire::Explanation, Failure> {
+        let now = self.clock.now().at;
+        self.read(move |recorder| Ok(procedure::explained(recorder.fold(), &of, now))).await?
     }
 
     async fn key_activate(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {

@@ -200,6 +200,7 @@ async fn determine(
         signatures,
         devices: Some(stored.sha256),
         policy_files: None,
+        text: None,
     };
     let _: DocumentRecorded = client.post("/v1/documents", &ask).await?;
     Ok(document.form().id)

@@ -27,10 +27,15 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
-    ("policy", &["names", "time", "gbcs", "ledger", "determination"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "policy"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold"]),
-    ("audit", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold", "intake"]),
+    // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
+    ("procedure", &["names", "time", "ledger", "determination"]),
+    ("policy", &["names", "time", "gbcs", "ledger", "determination", "procedure"]),
+    ("fold", &["names", "time", "gbcs", "ledger", "determination", "procedure", "policy"]),
+    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "policy", "fold"]),
+    (
+        "audit",
+        &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "policy", "fold", "intake"],
+    ),
 ];
 
 /// What pure code cannot name: whoever decides is told the time, and handed octets.

@@ -141,6 +141,7 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
         signatures: vec![Base64(p7s)],
         devices: None,
         policy_files: None,
+        text: None,
     };
     client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
     check_closed(&site, client, suspended.form().id, &["suspended"]).await;
@@ -546,6 +547,7 @@ async fn what_is_malformed_gets_an_error_worth_reading_and_leaves_the_refusal_al
             signatures: vec![Base64(p7s.to_vec())],
             devices: None,
             policy_files: None,
+            text: None,
         };
         serde_json::to_string(&ask).unwrap()
     };

@@ -13,11 +13,12 @@ use crate::domain::fold::{self, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    Event, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+    DirectionRecorded, Event, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::{Frontier, leaf_hash};
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
 
 /// The ledger's tree, over the lines of a device list.
@@ -69,6 +70,7 @@ impl Again<'_> {
             Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
+            Event::DirectionRecorded(recorded) => self.check_direction(recorded, at),
             Event::KeyActivated(activated) => self.check_activation(activated, at),
             Event::Genesis(_)
             | Event::CertificationIntent(_)
@@ -176,6 +178,16 @@ impl Again<'_> {
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
         compare(intake::withdrawal(&self.context(at), &document, &submission), recorded)
+    }
+
+    fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {
+        let document: Written<Direction> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        if let Some(text) = recorded.text {
+            self.blob(text)?;
+        }
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::direction(&self.context(at), &document, recorded.text, &submission), recorded)
     }
 
     /// The key is there, and on a token that the policy gives it.

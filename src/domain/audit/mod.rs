@@ -139,6 +139,8 @@ pub struct Summary {
     pub suspensions: u64,
     /// Withdrawals.
     pub withdrawals: u64,
+    /// Directions about the procedure.
+    pub directions: u64,
     /// Starts of the daemon.
     pub starts: u64,
     /// Batches.
@@ -284,6 +286,7 @@ impl<'a> Audit<'a> {
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
+            | Event::DirectionRecorded(_)
             | Event::KeyActivated(_) => self.again().check(event, *at),
             Event::CertificationIntent(intent) => self.check_certification(intent),
             Event::IncidentClosed(closed) => match self.fold.incidents().get(&closed.incident) {
@@ -342,6 +345,7 @@ impl<'a> Audit<'a> {
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
+            | Event::DirectionRecorded(_)
             | Event::Batch(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -408,6 +412,7 @@ impl<'a> Audit<'a> {
             Event::ScheduleRecorded(_) => summary.schedules += 1,
             Event::DeterminationSuspended(_) => summary.suspensions += 1,
             Event::DeterminationWithdrawn(_) => summary.withdrawals += 1,
+            Event::DirectionRecorded(_) => summary.directions += 1,
             Event::Started(_) => {
                 summary.starts += 1;
                 self.started = index;

@@ -259,7 +259,7 @@ pub enum Decision {
 }
 
 /// By which way Devices are recovered (SEC Appendix L: Methods 1, 2, 3 and Contingency).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Method 1: the Subscriber replaces the certificates with a key it still has. The DCC's keys are not used.
@@ -270,6 +270,28 @@ pub enum Method {
     NewOrganisationCertificates,
     /// The Contingency Private Key, with the Contingency Symmetric Key.
     Contingency,
+}
+
+impl Method {
+    /// All four.
+    pub const ALL: [Self; 4] =
+        [Self::SubscriberKey, Self::AcbCertificates, Self::NewOrganisationCertificates, Self::Contingency];
+
+    /// The word for it in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SubscriberKey => "subscriber-key",
+            Self::AcbCertificates => "acb-certificates",
+            Self::NewOrganisationCertificates => "new-organisation-certificates",
+            Self::Contingency => "contingency",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// The key that a determination opens.

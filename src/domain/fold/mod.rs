@@ -8,11 +8,14 @@
 //! before, by [`crate::domain::policy::rules`] and [`crate::domain::intake`]. It refuses only what it cannot understand.
 
 pub mod book;
+mod directions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
+
+use directions::Directions;
 
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
@@ -101,6 +104,8 @@ pub struct Fold {
     last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
+    /// What was directed about the procedure.
+    directions: Directions,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -311,6 +316,7 @@ impl Fold {
             Event::DeterminationWithdrawn(withdrawn) => {
                 self.determination_mut(withdrawn.determination)?.withdrawn = true;
             }
+            Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
             Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
                 self.key_mut(key)?.active = Some(*until);
             }

@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use super::steps::{DirectionRecorded, ProfileInForce};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
@@ -136,6 +137,8 @@ pub enum Event {
     DeterminationSuspended(DeterminationSuspended),
     /// The SMKI PMA withdrew a determination.
     DeterminationWithdrawn(DeterminationWithdrawn),
+    /// A direction extends a variation of the procedure, or departs from a step of it.
+    DirectionRecorded(DirectionRecorded),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -623,6 +626,7 @@ impl Event {
             Self::ScheduleRecorded(_) => "schedule-recorded",
             Self::DeterminationSuspended(_) => "determination-suspended",
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
+            Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -659,6 +663,11 @@ impl Event {
             Self::ScheduleRecorded(entry) => with(&entry.signatures, &[entry.document, entry.devices]),
             Self::DeterminationSuspended(entry) => with(&entry.signatures, &[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&entry.signatures, &[entry.document]),
+            Self::DirectionRecorded(entry) => {
+                let mut blobs: Vec<Digest> = with(&entry.signatures, &[entry.document]);
+                blobs.extend(entry.text);
+                blobs
+            }
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)

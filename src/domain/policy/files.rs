@@ -2,6 +2,8 @@
 //!
 //! The forms here are what stands in the files; what runs is [`Policy`]. A default is a constant, with its reason.
 
+mod procedure;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use der::Decode as _;
@@ -10,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{
-    Anchors, Certificates, Consider, Custodians, Determinations, Files, Guidance, Key, Limits, Mode8, Policy,
-    Procedure, digest,
+    Anchors, Certificates, Consider, Custodians, Determinations, Factor, Files, Guidance, Key, Limits, Mode8, Policy,
+    digest,
 };
 use crate::domain::determination::people::{Person, Role, Roster, RosterError};
 use crate::domain::determination::prose::Prose;
@@ -19,9 +21,13 @@ use crate::domain::determination::quorum::{Quorum, QuorumError};
 use crate::domain::determination::spki;
 use crate::domain::names::{
     AccountName, Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, PersonId, ProfileId, Purpose, SecParty,
-    ShareName, TokenName,
+    ShareName, StepId, TokenName,
 };
+use crate::domain::procedure::Procedure;
 use crate::domain::time::{Timestamp, Window};
+
+pub(super) use procedure::BASE;
+pub use procedure::ProcedureFault;
 
 /// The version of every file.
 const VERSION: u32 = 1;
@@ -54,6 +60,9 @@ pub const PARTIES_MIN_DEFAULT: u32 = 2;
 pub const ORGANISATION_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.8641679.1.2.1.4";
 /// Policy OID of Device Certificates as observed in the public test PKI; a live policy must name its own.
 pub const DEVICE_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.1800000.1.2.1.4";
+
+/// Ranks of factors: as many as a determination may name. No official reference.
+const RANK_MAX: u64 = 64;
 
 /// How a token is logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,24 +232,19 @@ struct GuidanceForm {
 struct FactorForm {
     id: FactorId,
     consider: Consider,
-    #[serde(rename = "text")]
-    _text: Prose,
+    /// What the Guidance ranks higher has a lower number.
+    rank: Option<Spanned<u32>>,
+    text: Prose,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CriterionForm {
     id: FactorId,
+    /// The step of the procedure that must have been taken in the incident.
+    step: Option<StepId>,
     #[serde(rename = "text")]
     _text: Prose,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProcedureForm {
-    version: Spanned<u32>,
-    id: ProfileId,
-    title: Prose,
 }
 
 /// A fault in a policy, and where it is.
@@ -402,12 +406,35 @@ pub enum PolicyFault {
         /// What stands there.
         found: String,
     },
+    /// The procedure.
+    #[error("{0}")]
+    Procedure(ProcedureFault),
+    /// A policy of the first kind, for something new.
+    #[error(
+        "expected the steps of the procedure, found at most its header; a policy without them is only read where a ledger has it \
+         already. keys-policy/procedure has them"
+    )]
+    NoProcedure,
+    /// A criterion that names a step nobody knows.
+    #[error("criterion {criterion}: expected a step of procedure/base.toml, found {found}")]
+    CriterionStep {
+        /// Which.
+        criterion: FactorId,
+        /// What stands there.
+        found: StepId,
+    },
     /// The default is that of the test PKI.
     #[error("certificates.{field}: a live policy must name at least one; the default is the test PKI's")]
     OidMissing {
         /// Which.
         field: &'static str,
     },
+}
+
+impl From<ProcedureFault> for PolicyFault {
+    fn from(fault: ProcedureFault) -> Self {
+        Self::Procedure(fault)
+    }
 }
 
 /// The files of a policy while it is read, and what was wrong so far.
@@ -459,7 +486,8 @@ impl Policy {
             issuing_oca: reading.anchors(ISSUING_OCA),
             device_ca: reading.anchors(DEVICE_CA),
         };
-        let procedures = reading.procedures();
+        let procedure = reading.procedure();
+        reading.prerequisites(guidance.as_ref(), procedure.as_ref());
         let settings = policy.map(|form| reading.settings(form, roster.as_ref()));
         let Reading { errors, .. } = reading;
         match (settings, roster, keys, custodians, guidance) {
@@ -480,7 +508,7 @@ impl Policy {
                     custodians,
                     anchors,
                     guidance,
-                    procedures,
+                    procedure,
                 })
             }
             _ => Err(errors),
@@ -818,15 +846,31 @@ impl Reading<'_> {
         let mut factors = BTreeMap::new();
         for entry in factor {
             twice(&entry.get_ref().id, entry.span().start, self);
-            let FactorForm { id, consider, _text: _ } = entry.into_inner();
-            factors.insert(id, consider);
+            let FactorForm { id, consider, rank, text } = entry.into_inner();
+            let rank = rank.map(|rank| self.number((GUIDANCE, "rank"), Some(&rank), 1, (1, RANK_MAX)));
+            factors.insert(id, Factor { consider, rank, text });
         }
-        let mut criteria = BTreeSet::new();
+        let (mut criteria, mut prerequisites) = (BTreeSet::new(), BTreeMap::new());
         for entry in criterion {
             twice(&entry.get_ref().id, entry.span().start, self);
-            criteria.insert(entry.into_inner().id);
+            let CriterionForm { id, step, _text: _ } = entry.into_inner();
+            if let Some(step) = step {
+                prerequisites.insert(id.clone(), step);
+            }
+            criteria.insert(id);
         }
-        Guidance { edition, factors, criteria }
+        Guidance { edition, factors, criteria, prerequisites }
+    }
+
+    /// Criteria may only name steps that the base profile has.
+    fn prerequisites(&mut self, guidance: Option<&Guidance>, procedure: Option<&Procedure>) {
+        let Some(guidance) = guidance else { return };
+        for (criterion, found) in &guidance.prerequisites {
+            if procedure.is_none_or(|procedure| procedure.base().step(found).is_none()) {
+                let (criterion, found) = (criterion.clone(), found.clone());
+                self.fault(GUIDANCE, None, PolicyFault::CriterionStep { criterion, found });
+            }
+        }
     }
 
     /// The certificates of one file, as DER.
@@ -858,22 +902,6 @@ impl Reading<'_> {
         }
         found
     }
-
-    /// The headers of the procedure profiles. What else such a file may say is refused until it is acted on.
-    fn procedures(&mut self) -> Vec<Procedure> {
-        let mut procedures = Vec::new();
-        let paths: Vec<&String> = self.files.keys().filter(|path| procedure_id(path).is_some()).collect();
-        for path in paths {
-            if let Some(ProcedureForm { version: _, id, title }) = self.toml(path) {
-                if procedure_id(path).as_ref() != Some(&id) {
-                    let found = format!("expected the id of the file's name, found {id}");
-                    self.fault(path, None, PolicyFault::Toml { found });
-                }
-                procedures.push(Procedure { id, title });
-            }
-        }
-        procedures
-    }
 }
 
 /// A form that says its version.
@@ -890,7 +918,7 @@ macro_rules! versioned {
         }
     )*};
 }
-versioned!(PolicyForm, KeysForm, PersonsForm, CustodiansForm, GuidanceForm, ProcedureForm);
+versioned!(PolicyForm, KeysForm, PersonsForm, CustodiansForm, GuidanceForm);
 
 /// The digest of a key that is given as such, or as PEM.
 fn key_digest(text: &str) -> Result<Digest, String> {

@@ -378,6 +378,8 @@ impl<'a> About<'a> {
             Event::ScheduleRecorded(entry) => determination(&entry.determination),
             Event::DeterminationSuspended(entry) => determination(&entry.determination),
             Event::DeterminationWithdrawn(entry) => determination(&entry.determination),
+            // A direction names its incident in its document, if it is about one.
+            Event::DirectionRecorded(_) => false,
             Event::Batch(entry) => {
                 let ours = incident(&entry.incident) || determination(&entry.determination);
                 if ours || of.device.is_some() {

@@ -346,6 +346,24 @@ impl Engine for FakeEngine {
         Ok(wire::Policy { sequence: 1, sha256: digest(b"p"), purpose: Purpose::Exercise, entry: 1, files })
     }
 
+    async fn procedure_explain(&self, caller: &Caller, of: wire::ProcedureOf) -> Result<wire::Explanation, Failure> {
+        let text = |text: Option<String>| text.unwrap_or_default();
+        let of = (text(of.at.map(|at| at.to_string())), text(of.incident.map(|incident| incident.to_string())));
+        self.called("procedure-explain", caller, format!("{} {}", of.0, of.1))?;
+        Ok(wire::Explanation {
+            at: Timestamp::MIN,
+            london: String::new(),
+            base: "base".parse().unwrap(),
+            title: String::new(),
+            document: String::new(),
+            variations: Vec::new(),
+            steps: Vec::new(),
+            duties: Vec::new(),
+            optional_factors: Vec::new(),
+            incident: None,
+        })
+    }
+
     async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
         self.called("key-activate", caller, label.as_str())?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })

@@ -226,7 +226,13 @@ impl<'a> Known<'a> {
         let signatures =
             members.map(|member| Base64(documents::sign(document.octets(), &member.first, now()).unwrap()));
         let document = Base64(document.octets().to_vec());
-        let ask = wire::Document { document, signatures: signatures.collect(), devices: listed, policy_files: None };
+        let ask = wire::Document {
+            document,
+            signatures: signatures.collect(),
+            devices: listed,
+            policy_files: None,
+            text: None,
+        };
         client.post("/v1/documents", &ask).await
     }
 }
@@ -455,6 +461,7 @@ impl Site {
             signatures: members.map(sign).collect(),
             devices: None,
             policy_files: policy_files.map(files),
+            text: None,
         }
     }
 

@@ -35,6 +35,8 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
     let changing = [
         "incident open",
         "incident close",
+        "file submit",
+        "exercise record",
         "determination record",
         "recovery sign",
         "recovery settle",

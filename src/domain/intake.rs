@@ -141,7 +141,7 @@ pub fn determination(
         }),
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
-    check_parts(fold, Some(&form.incident), signatures.as_deref(), &mut reasons);
+    check_parts(context, Some(&form.incident), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationRecorded {
         determination: form.id,
         incident: form.incident.clone(),
@@ -177,7 +177,7 @@ pub fn schedule(
         }
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
-    check_parts(context.fold, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
+    check_parts(context, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| ScheduleRecorded {
         determination: form.determination,
         document: document.digest(),
@@ -824,14 +824,18 @@ fn incident_of(fold: &Fold, determination: DeterminationId) -> Option<&IncidentI
     fold.determinations().get(&determination).map(|facts| &facts.incident)
 }
 
-/// Those who would approve have taken no other part in the incident.
+/// Those who would approve have taken no other part in the incident. Under a policy of the first version, which names no
+/// Parties, nobody asked, and what was recorded then still stands.
 fn check_parts(
-    fold: &Fold,
+    context: &Context<'_>,
     incident: Option<&IncidentId>,
     signatures: Option<&[SignatureRecord]>,
     reasons: &mut Reasons,
 ) {
-    let Some(facts) = incident.and_then(|incident| fold.incidents().get(incident)) else { return };
+    if context.fold.policy().is_none_or(|adopted| adopted.policy.parties().is_empty()) {
+        return;
+    }
+    let Some(facts) = incident.and_then(|incident| context.fold.incidents().get(incident)) else { return };
     for signature in signatures.unwrap_or_default() {
         reasons.take("separation", facts.parts.check(&signature.person, Part::Approver));
     }

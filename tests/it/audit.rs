@@ -10,12 +10,13 @@ use smkid::cli::ledger_verify::{self, LedgerVerify};
 use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
-    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, IncidentClosed, KeyLocked,
-    Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started,
+    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
+    IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled, SigningResumed,
+    Started,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
-use smkid::domain::names::{DeterminationId, Digest, Purpose, RequestId};
+use smkid::domain::names::{DeterminationId, Digest, FileKind, Purpose, RequestId};
 
 use crate::lab::Key;
 use crate::support::ledger_fixture::{COUNTER_START, DEVICES, Fixture, Forge, HOUR_MS, PER_HOUR, device};
@@ -937,4 +938,64 @@ fn an_answer_to_a_foreign_command_cannot_be_kept_quiet_nor_signing_go_on_without
         let nobody = Actor { person: None, ..Forge::operator() };
         forge.push_by(nobody, resumed(stopped_by))
     });
+}
+
+/// An extract of the Inventory, as an operator would bring it.
+fn extract(forge: &mut Forge<'_>, text: &str, change: impl FnOnce(&mut FileAccepted)) -> FileAccepted {
+    let file = forge.blob_of(text.as_bytes().to_vec());
+    let profile = Some(ProfileInForce { base: "base".parse().unwrap(), variations: vec![] });
+    let (incident, kind) = ("INC-1".parse().unwrap(), FileKind::SmiExtract);
+    let mut accepted =
+        FileAccepted { incident, profile, kind, file, signature: None, party: None, smsr: None, rows: 1 };
+    change(&mut accepted);
+    accepted
+}
+
+#[test]
+fn files_and_exercises_that_nobody_could_have_recorded_are_found() {
+    const TEXT: &str = "device,status,from\n00DB123456789001,Recovery,2026-11-01T00:00:00Z\n";
+    let fixture = Fixture::new();
+    // The control.
+    let mut forge = fixture.forge("determination");
+    let accepted = extract(&mut forge, TEXT, |_| {});
+    forge.push(Event::FileAccepted(accepted));
+    let rehearsed = ExerciseRecorded { at: forge.at, report: Digest([1; 32]), note: "yearly".into() };
+    forge.push(Event::ExerciseRecorded(rehearsed));
+    let (status, _, said) = Export::of(&fixture, &forge).verify();
+    assert_eq!(status, 0, "{said}");
+
+    let file = |expected: &str, text: &str, change: fn(&mut FileAccepted)| {
+        forged(&fixture, "determination", expected, |forge| {
+            let accepted = extract(forge, text, change);
+            forge.push(Event::FileAccepted(accepted))
+        });
+    };
+    file("line 2, column 2 (status)", &TEXT.replace("Recovery", "recovery"), |_| {});
+    file("found {", TEXT, |accepted| accepted.rows = 2);
+    file("found {", TEXT, |accepted| accepted.profile = None);
+    file("found {", TEXT, |accepted| accepted.party = Some("supplier-a".parse().unwrap()));
+    file("no incident INC-9", TEXT, |accepted| accepted.incident = "INC-9".parse().unwrap());
+    file("needs the detached CMS signature", TEXT, |accepted| accepted.kind = FileKind::Adt);
+    file("an export goes from the daemon", TEXT, |accepted| accepted.kind = FileKind::SmiExport);
+    forged(&fixture, "determination", "taken in already", |forge| {
+        let accepted = extract(forge, TEXT, |_| {});
+        forge.push(Event::FileAccepted(accepted.clone()));
+        forge.push(Event::FileAccepted(accepted))
+    });
+    for role in [Role::Account, Role::Auditor, Role::Daemon] {
+        forged(&fixture, "determination", "asked for by operator", |forge| {
+            let accepted = extract(forge, TEXT, |_| {});
+            forge.push_by(Actor { role, ..Forge::operator() }, Event::FileAccepted(accepted))
+        });
+    }
+    let exercise = |expected: &str, later: i64, note: &'static str, by: Role| {
+        forged(&fixture, "determination", expected, |forge| {
+            let (at, report) = (forge.at.plus_ms(later), Digest([1; 32]));
+            let by = Actor { role: by, ..Forge::operator() };
+            forge.push_by(by, Event::ExerciseRecorded(ExerciseRecorded { at, report, note: note.into() }))
+        });
+    };
+    exercise("exercise-time", 1, "yearly", Role::Operator);
+    exercise("note: expected", 0, " ", Role::Operator);
+    exercise("asked for by operator", 0, "yearly", Role::Auditor);
 }

@@ -14,6 +14,7 @@ mod certificates_vectors;
 mod cms;
 mod crash;
 mod exercise;
+mod files;
 mod gbcs_vectors;
 mod hsm;
 mod people;

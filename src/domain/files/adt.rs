@@ -117,17 +117,17 @@ impl Row for ThresholdRow {
             }
         }
         if let Some(found) = period_minutes.filter(|found| !(1..=PERIOD_MINUTES_MAX).contains(found)) {
-            cells.fault("period-minutes", Fault::value(format!("1 to {PERIOD_MINUTES_MAX}"), &found.to_string()));
+            cells.fault("period-minutes", Fault::value(&format!("1 to {PERIOD_MINUTES_MAX}"), &found.to_string()));
         }
         if let (Some(warning), Some(quarantine)) = (warning, quarantine)
             && quarantine < warning
         {
             let expected = format!("at least the warning, {warning}");
-            cells.fault("quarantine", Fault::value(expected, &quarantine.to_string()));
+            cells.fault("quarantine", Fault::value(&expected, &quarantine.to_string()));
         }
         let (user, service_request) = (user?, service_request?);
         if let Some(first) = seen.lines.insert((user, service_request.clone()), line) {
-            cells.twice("service-request", format!("{service_request} of User {user}"), first);
+            cells.twice("service-request", &format!("{service_request} of User {user}"), first);
         }
         let threshold = Threshold {
             user,

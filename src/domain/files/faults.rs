@@ -139,7 +139,7 @@ pub enum Fault {
 
 impl Fault {
     /// A value of another form than the column's.
-    pub fn value(expected: impl fmt::Display, found: &str) -> Self {
+    pub fn value(expected: &(impl fmt::Display + ?Sized), found: &str) -> Self {
         Self::Value { expected: expected.to_string(), found: found.chars().take(FOUND_LEN_MAX).collect() }
     }
 }

@@ -79,7 +79,7 @@ impl Row for Notification {
         if let (Some(class), Some(key)) = (class, &key)
             && class != key.class()
         {
-            cells.fault("class", Fault::value(format!("{}, as this kind of file is", key.class()), class.as_str()));
+            cells.fault("class", Fault::value(&format!("{}, as this kind of file is", key.class()), class.as_str()));
         }
         Some(Self {
             notifier: notifier?,

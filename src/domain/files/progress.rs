@@ -114,7 +114,7 @@ impl Row for ProgressRow {
         let (state, devices) = (cells.required("state"), cells.required("devices"));
         let of_kind = if cells.kind() == FileKind::OtherProgress { Class::Other } else { Class::Organisation };
         if let Some(class) = class.filter(|class| *class != of_kind) {
-            cells.fault("class", Fault::value(format!("{of_kind}, as this kind of file is"), class.as_str()));
+            cells.fault("class", Fault::value(&format!("{of_kind}, as this kind of file is"), class.as_str()));
         }
         let head = Head { incident: incident?, class: class?, party: party?, certificate: certificate?, at: at? };
         match &seen.head {
@@ -123,7 +123,7 @@ impl Row for ProgressRow {
         }
         let (state, devices) = (state?, devices?);
         if let Some(first) = seen.lines.insert((determination, state), cells.line()) {
-            cells.twice("state", state, first);
+            cells.twice("state", &state, first);
         }
         Some(Self { head, counted: Counted { determination, route, state, devices } })
     }

@@ -32,7 +32,7 @@ pub struct Devices(HashMap<DeviceId, u64>);
 impl Devices {
     fn take(&mut self, cells: &mut Cells<'_>, device: DeviceId) {
         if let Some(first) = self.0.insert(device, cells.line()) {
-            cells.twice("device", format!("Device {device}"), first);
+            cells.twice("device", &format!("Device {device}"), first);
         }
     }
 }

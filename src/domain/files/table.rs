@@ -97,7 +97,7 @@ impl Cells<'_> {
     }
 
     /// Says that something stands in an earlier line already.
-    pub fn twice(&mut self, column: &str, what: impl fmt::Display, first: u64) {
+    pub fn twice(&mut self, column: &str, what: &dyn fmt::Display, first: u64) {
         self.fault(column, Fault::Twice { what: what.to_string(), first });
     }
 }

@@ -39,6 +39,25 @@ fn the_example_of_each_kind_is_such_a_file() {
 }
 
 #[test]
+fn the_documentation_has_every_column_of_every_kind_and_no_other() {
+    let text = include_str!("../../docs/files.md");
+    for kind in FileKind::ALL {
+        let heading = format!("### {}: `{kind}`\n", kind.title());
+        let section = text.split(&heading).nth(1).unwrap_or_else(|| panic!("no section {heading:?}"));
+        let section = section.split("\n#").next().unwrap();
+        let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = columns(kind)
+            .iter()
+            .map(|Column { name, required, form, meaning, example: _ }| {
+                let optional = if *required { "" } else { "may be absent" };
+                format!("| `{name}` | {optional} | {form} | {meaning} |")
+            })
+            .collect();
+        assert_eq!(rows, expected, "{kind}");
+    }
+}
+
+#[test]
 fn a_required_value_is_missed_and_an_optional_one_is_not() {
     for kind in FileKind::ALL {
         for column in columns(kind) {

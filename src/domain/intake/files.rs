@@ -48,11 +48,9 @@ pub fn file(
     }
     let class = class_of(facts);
     let submitter = match (kind, class) {
-        (FileKind::OrganisationNotification | FileKind::OrganisationProgress, Class::Organisation) => {
-            Submitter::Subscriber
-        }
+        (FileKind::OrganisationNotification | FileKind::OrganisationProgress, Class::Organisation)
+        | (FileKind::Adt, Class::Organisation | Class::Other) => Submitter::Subscriber,
         (FileKind::OtherNotification | FileKind::OtherProgress, Class::Other) => Submitter::Dcc,
-        (FileKind::Adt, Class::Organisation | Class::Other) => Submitter::Subscriber,
         (FileKind::SmiExtract, Class::Organisation | Class::Other) => Submitter::Unsigned,
         (FileKind::OrganisationNotification | FileKind::OrganisationProgress, Class::Other)
         | (FileKind::OtherNotification | FileKind::OtherProgress, Class::Organisation) => {

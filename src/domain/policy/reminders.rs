@@ -21,6 +21,11 @@ pub struct Reminders {
 }
 
 impl Reminders {
+    /// Since when another ceremony or exercise is overdue, if at that moment it is.
+    pub fn overdue(&self, last: Timestamp, at: Timestamp) -> Option<Timestamp> {
+        Some(self.due(last)).filter(|due| at >= *due)
+    }
+
     /// The first moment at which another ceremony or exercise is overdue: so many calendar months after the last one, in UTC. The
     /// last day of a month stands for a day that it does not have.
     pub fn due(&self, last: Timestamp) -> Timestamp {

@@ -143,10 +143,7 @@ pub(super) fn status(
 fn reminders(fold: &Fold, at: Timestamp) -> Vec<wire::Trouble> {
     let (Some(adopted), Some(last)) = (fold.policy(), fold.rehearsed_at()) else { return Vec::new() };
     let reminders = adopted.policy.reminders();
-    let due = reminders.due(last);
-    if at < due {
-        return Vec::new();
-    }
+    let Some(due) = reminders.overdue(last, at) else { return Vec::new() };
     let (months, source) = (
         reminders.ceremony_or_exercise_months,
         if reminders.is_set {

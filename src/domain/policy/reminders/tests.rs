@@ -11,6 +11,9 @@ fn the_reminder_comes_so_many_calendar_months_later() {
         ("9999-06-01T00:00:00Z", 12, "9999-12-31T23:59:59.999Z"),
     ] {
         let reminders = Reminders { ceremony_or_exercise_months: months, is_set: true };
-        assert_eq!(reminders.due(last.parse().unwrap()), due.parse().unwrap(), "{last} and {months} months");
+        let (last, due): (Timestamp, Timestamp) = (last.parse().unwrap(), due.parse().unwrap());
+        assert_eq!(reminders.due(last), due, "{last} and {months} months");
+        assert_eq!(reminders.overdue(last, due.plus_ms(-1)), None);
+        assert_eq!(reminders.overdue(last, due), Some(due));
     }
 }

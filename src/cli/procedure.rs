@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::input::InputError;
 use super::print::Text;
-use super::{CliError, Context, Exit, input, member};
+use super::{CliError, Context, Exit, input};
 use crate::api::client::with_query;
 use crate::api::wire::{Explanation, Instant};
 use crate::domain::names::IncidentId;
@@ -14,6 +14,7 @@ use crate::domain::policy::{Policy, PolicyError};
 use crate::domain::procedure::explain;
 use crate::domain::procedure::explain::{MayWord, StepExplained, StepStanding};
 use crate::domain::procedure::profile::Owed;
+use crate::wall_clock::wall_clock;
 
 /// The standings of a step, with their headings: what somebody has to do stands first.
 const HEADINGS: [(&str, &str); 6] = [
@@ -64,7 +65,7 @@ impl Procedure {
             let policy = Policy::parse(&files).map_err(faults)?;
             policy.fit_for_new_use().map_err(|fault| faults(vec![fault]))?;
             let procedure = policy.procedure().into_iter();
-            let at = at.map_or_else(member::now, Instant::moment);
+            let at = at.map_or_else(wall_clock, Instant::moment);
             let mut explained = procedure.map(|procedure| explain(&procedure.in_force(at, &[]), None));
             explained.next().expect("a policy that is fit for new use has a procedure")
         } else {

@@ -29,7 +29,7 @@ use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
-use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification};
+use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
@@ -471,7 +471,7 @@ pub fn incident(
         ),
         (None, None) => {}
     }
-    let profile = procedure.map(|procedure| procedure.in_force(context.at, context.fold.extensions()).ids());
+    let profile = profile_in_force(context.fold, context.at);
     reasons.end(party.zip(parsed).map(|((_, party), parsed)| IncidentOpened {
         incident: incident.clone(),
         compromised: Compromised {
@@ -515,6 +515,11 @@ pub const NOTIFICATION_TEXT_LEN_MAX: usize = 200;
 
 /// The greatest length of an incident's description in octets: a page, so that it fits an entry many times over.
 pub const DESCRIPTION_LEN_MAX: usize = 4_000;
+
+/// The procedure profile in force at the moment of a decision.
+fn profile_in_force(fold: &Fold, at: Timestamp) -> Option<ProfileInForce> {
+    Some(fold.policy()?.policy.procedure()?.in_force(at, fold.extensions()).ids())
+}
 
 /// The SMKI profile under a policy.
 pub fn profile(policy: &Policy) -> Profile {

@@ -23,12 +23,11 @@ use super::keys::{ActivationError, Keys};
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::certificates::pem;
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
 use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, Stopped,
+    Actor, ClockAccepted, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped,
 };
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};

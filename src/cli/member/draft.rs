@@ -680,7 +680,11 @@ impl Drafting<'_> {
 fn determination_of(path: &Path, paper: Paper) -> Result<Box<Written<Determination>>, MemberError> {
     match paper {
         Paper::Determination(document) => Ok(document),
-        other @ (Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_)) => {
+        other @ (Paper::Schedule(_)
+        | Paper::Withdrawal(_)
+        | Paper::Suspension(_)
+        | Paper::Adoption(_)
+        | Paper::Direction(_)) => {
             let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
             Err(MemberError::Unfit { path: path.to_owned(), fault })
         }

@@ -322,7 +322,7 @@ impl<'a> Audit<'a> {
                 "expected a count of at least 1 since a moment before".into()
             }),
             Event::ResponsesTaken(taken) => self.check_responses(taken, entry),
-            Event::SigningResumed(resumed) => self.check_resumption(resumed),
+            Event::SigningResumed(resumed) => self.check_resumption(resumed, *at),
             // The fold knows the key, and a refusal does nothing.
             Event::KeyLocked(_)
             | Event::Started(_)

@@ -8,6 +8,7 @@ use crate::domain::certificates::pem;
 use crate::domain::intake::responses::{Handed, resumption, responses};
 use crate::domain::ledger::entry::{Entry, Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::Digest;
+use crate::domain::time::Timestamp;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Candidates, Reading, Trust, device_of};
@@ -39,8 +40,8 @@ impl Audit<'_> {
         demand(expected == *taken, || format!("expected {expected:?}, found {taken:?}"))
     }
 
-    pub(super) fn check_resumption(&self, resumed: &SigningResumed) -> Permitted {
-        let expected = resumption(&self.fold, resumed.determination, &resumed.reason).map_err(|reasons| {
+    pub(super) fn check_resumption(&self, resumed: &SigningResumed, at: Timestamp) -> Permitted {
+        let expected = resumption(&self.fold, resumed.determination, &resumed.reason, at).map_err(|reasons| {
             let reasons: Vec<String> =
                 reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
             format!("it was not permitted: {}", reasons.join("; "))

@@ -472,8 +472,10 @@ impl Fold {
             Event::Settled(entry) => (of(entry.determination), None, true),
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
-            // Of no incident, or the daemon's own doing under a batch whose asker was noted.
-            Event::Genesis(_)
+            // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
+            // by their determination too.
+            Event::DirectionRecorded(_)
+            | Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

@@ -93,7 +93,7 @@ impl Fold {
             TakeError::Source(error) => FoldError::Book(error),
             TakeError::Targets(error) => FoldError::Document {
                 what: "list of Devices",
-                digest: list.unwrap_or_default(),
+                digest: list.unwrap_or(Digest([0; 32])),
                 reason: error.to_string(),
             },
         })?;

@@ -1,5 +1,7 @@
 //! Pure. What is to be done now in an incident, and by whom.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Gate, Situation};
@@ -19,6 +21,17 @@ pub enum Actor {
     PmaMember,
     /// The Key Custodians.
     KeyCustodian,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Operator => "operator",
+            Self::Aro => "ARO",
+            Self::PmaMember => "SMKI PMA",
+            Self::KeyCustodian => "Key Custodians",
+        })
+    }
 }
 
 /// Something to do.

@@ -1,9 +1,11 @@
 //! Pure. May this file of the procedure be taken in? Who signed it, for whom, and whether it says what the incident is about.
 
-use super::{Context, Reasons, Submission, policy_in_force, record, verified};
+use super::{Context, Reasons, Submission, policy_in_force, profile_in_force, record, verified};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::files::{Class, Content, Notification, Notified, Progress, Thresholds};
-use crate::domain::ledger::entry::{ExerciseRecorded, FileAccepted, ProfileInForce, Reason, SignatureRecord};
+use crate::domain::incident::Progress as IncidentProgress;
+use crate::domain::ledger::entry::{ExerciseRecorded, FileAccepted, Reason, SignatureRecord};
+use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{Digest, FileKind, IncidentId, PartyId, SecParty};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::IncidentFacts;
@@ -104,7 +106,7 @@ pub fn file(
     let (signature, party) = signed.unzip();
     reasons.end(content.map(|content| FileAccepted {
         incident: incident.clone(),
-        profile: profile_in_force(policy, context.at),
+        profile: profile_in_force(context.fold, context.at),
         kind,
         file: digest,
         signature,
@@ -126,15 +128,12 @@ pub fn exercise(at: Timestamp, report: Digest, note: &str, now: Timestamp) -> Re
     reasons.end(Some(ExerciseRecorded { at, report, note: note.into() }))
 }
 
-/// The class of an incident: one about an Organisation Certificate is the only one that can be opened.
-const fn class_of(_: &IncidentFacts) -> Class {
-    Class::Organisation
-}
-
-/// The procedure profile in force: the policy's base, as far as the policy has one.
-fn profile_in_force(policy: &Policy, _: Timestamp) -> Option<ProfileInForce> {
-    let base = policy.procedures().iter().find(|profile| profile.id.as_str() == "base")?;
-    Some(ProfileInForce { base: base.id.clone(), variations: Vec::new() })
+/// The class of an incident. One of the first version of the procedure is about an Organisation Certificate.
+fn class_of(facts: &IncidentFacts) -> Class {
+    match facts.progress.as_ref().map(IncidentProgress::class) {
+        Some(CompromiseClass::Organisation) | None => Class::Organisation,
+        Some(CompromiseClass::Other) => Class::Other,
+    }
 }
 
 fn content(policy: &Policy, kind: FileKind, octets: &[u8], reasons: &mut Reasons) -> Option<Content> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{DESCRIPTION_LEN_MAX, Reasons};
+use super::{DESCRIPTION_LEN_MAX, Reasons, profile_in_force};
 use crate::domain::fold::{Book, BookError, Fold};
 use crate::domain::gbcs::proof::Expected;
 use crate::domain::ledger::entry::{Reason, ResponsesTaken, SigningResumed};
@@ -100,7 +100,7 @@ pub fn responses(
     let responses = messages::canonical(handed.messages);
     let event = ResponsesTaken {
         incident: facts.incident.clone(),
-        profile: None,
+        profile: profile_in_force(fold, at),
         determination,
         responses: Digest::of(responses.as_bytes()),
         certificates: handed.certificates,
@@ -173,6 +173,7 @@ pub fn resumption(
     fold: &Fold,
     determination: DeterminationId,
     reason: &str,
+    at: Timestamp,
 ) -> Result<SigningResumed, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let facts = fold.determinations().get(&determination);
@@ -188,7 +189,7 @@ pub fn resumption(
     });
     reasons.end(facts.zip(stopped_by).map(|(facts, stopped_by)| SigningResumed {
         incident: facts.incident.clone(),
-        profile: None,
+        profile: profile_in_force(fold, at),
         determination,
         stopped_by,
         reason: reason.into(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Reasons, policy_in_force};
-use crate::domain::fold::{Blobs as _, BookError};
+use crate::domain::fold::BookError;
 use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_status};
 use crate::domain::incident::targets::TargetsError;
 use crate::domain::incident::{self, Progress, TakeError, Targets};
@@ -233,6 +233,9 @@ fn count_lines(context: &Context<'_>, list: Digest) -> Result<u64, BookError> {
     Ok(lines)
 }
 
+/// Octets of an EUI-64 in hexadecimal.
+const EUI64_LEN: usize = 16;
+
 /// The Devices of a determination's list that are no targets of the incident, or are left out: at most
 /// [`incident::targets::FAULTS_TOLD_MAX`], and how many more.
 ///
@@ -248,7 +251,7 @@ pub fn outside_of_targets(
         for &octet in piece {
             if octet != b'\n' {
                 // The EUI-64 is what a line begins with; the rest of it is not looked at here.
-                if part.len() < 2 * DeviceId::LEN {
+                if part.len() < EUI64_LEN {
                     part.push(octet);
                 }
                 continue;

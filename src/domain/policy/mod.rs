@@ -21,17 +21,14 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
 use crate::domain::files::Layout;
 use crate::domain::names::{
-    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, ProfileId, Purpose, TokenName,
+    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, Purpose, StepId, TokenName,
 };
 use crate::domain::time::Timestamp;
 
 use parties::Parties;
 use reminders::Reminders;
 
-pub use files::{Activation, PolicyError, PolicyFault, RootCell, SigningCertificate};
-use crate::domain::names::{Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, Purpose, StepId, TokenName};
 use crate::domain::procedure::Procedure;
-use crate::domain::time::Timestamp;
 
 pub use files::{Activation, PolicyError, PolicyFault, ProcedureFault, RootCell, SigningCertificate};
 

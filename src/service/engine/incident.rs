@@ -17,7 +17,6 @@ use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, Sign
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
-use crate::store::Reader;
 
 /// Items of a timeline: what happened in an incident is some hundred entries, but for what is counted together.
 const ITEMS_MAX: usize = 10_000;

@@ -171,7 +171,7 @@ impl Daemon {
         self.change(move |recorder| {
             let by = recorder.known(actor);
             let wire::RecoveryResume { determination, reason: why } = ask;
-            let decided = resumption(recorder.fold(), determination, &why).and_then(|event| match by.person {
+            let decided = resumption(recorder.fold(), determination, &why, recorder.moment().at).and_then(|event| match by.person {
                 Some(_) => Ok(event),
                 None => Err(vec![reason(
                     "asker-unknown",

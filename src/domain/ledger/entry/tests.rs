@@ -110,6 +110,8 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: incident(),
                 compromised: Compromised { certificate_sha256: digest(1), spki_sha256: digest(2), party },
                 description: "told by telephone".into(),
+                notification: None,
+                profile: None,
             }),
             concat!(
                 r#"{"incident-opened":{"incident":"INC-1","compromised":{"certificate_sha256":"{01}","spki_sha256":"{02}","#,

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::*;
 use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
-use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord};
+use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, ResponseTally};
+use crate::domain::policy::separation::PartsTaken;
 use crate::domain::names::{Eui64, KeyId, KeyUse};
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
 use crate::domain::policy::tests::{changed, example, policy};
@@ -79,6 +80,8 @@ impl World {
             dropped_by_policy: None,
             intents: 9,
             tally: Tally::default(),
+            foreign: None,
+            responses: ResponseTally::default(),
             recent: VecDeque::new(),
         };
         let compromised =
@@ -91,6 +94,9 @@ impl World {
             opened_at: now(),
             closed: None,
             closed_at: None,
+            progress: None,
+            files: Vec::new(),
+            parts: PartsTaken::default(),
         };
         let record = KeyRecord {
             label: key,

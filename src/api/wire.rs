@@ -24,8 +24,8 @@ use crate::domain::names::{
 use crate::domain::time::Timestamp;
 
 pub use responses::{
-    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary,
-    ResponsesSummaryLine, StateWanted,
+    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
+    ResponsesSummary, ResponsesSummaryLine, StateWanted,
 };
 
 /// Octets, in base64 with padding (RFC 4648 4).

@@ -366,10 +366,8 @@ impl<'a> Audit<'a> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
-        let must_be_named = matches!(
-            event,
-            Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::SigningResumed(_)
-        );
+        let must_be_named =
+            matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::SigningResumed(_));
         // Refusals are counted in the name of whoever had them first, under the policy of then.
         if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
             return Ok(());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Audit, Permitted, demand, text};
 use crate::domain::certificates::pem;
-use crate::domain::intake::responses::{Handed, resumption, responses};
+use crate::domain::intake::responses::{Handed, responses, resumption};
 use crate::domain::ledger::entry::{Entry, Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::Digest;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
@@ -41,8 +41,7 @@ impl Audit<'_> {
 
     pub(super) fn check_resumption(&self, resumed: &SigningResumed) -> Permitted {
         let expected = resumption(&self.fold, resumed.determination, &resumed.reason).map_err(|reasons| {
-            let reasons: Vec<String> =
-                reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
+            let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
             format!("it was not permitted: {}", reasons.join("; "))
         })?;
         let expected = SigningResumed { profile: resumed.profile.clone(), ..expected };

@@ -524,11 +524,7 @@ impl Fold {
         if taken.tally.foreign > 0 {
             facts.foreign = Some(index);
         }
-        changes.push(Change::Responses {
-            determination: taken.determination,
-            entry: index,
-            results: taken.results,
-        });
+        changes.push(Change::Responses { determination: taken.determination, entry: index, results: taken.results });
         Ok(())
     }
 

@@ -179,11 +179,12 @@ fn a_pre_command_that_says_something_else_is_refused_with_the_field_that_differs
 fn a_field_of_another_length_is_named_and_not_the_length_that_encloses_it() {
     let template = |certificates: &[Vec<u8>], path: &[Vec<u8>]| template_of(&recovery_update(certificates, path));
     let (one, two) = ([framed(406)], [framed(406), framed(432)]);
-    let field = |template: &Template, certificates: &[Vec<u8>], path: &[Vec<u8>]| {
-        match template.matches(&pre_command(recovery_update(certificates, path))).unwrap_err() {
-            Mismatch::Differs { field, .. } => field,
-            other => panic!("{other}"),
-        }
+    let field = |template: &Template, certificates: &[Vec<u8>], path: &[Vec<u8>]| match template
+        .matches(&pre_command(recovery_update(certificates, path)))
+        .unwrap_err()
+    {
+        Mismatch::Differs { field, .. } => field,
+        other => panic!("{other}"),
     };
     assert_eq!(field(&template(&one, &[]), &[framed(407)], &[]), Field::ReplacementCertificate(1));
     assert_eq!(field(&template(&two, &[]), &[framed(406), framed(500)], &[]), Field::ReplacementCertificate(2));

@@ -31,8 +31,8 @@ use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use responses::{
-    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary,
-    ResponsesSummaryLine, StateWanted,
+    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
+    ResponsesSummary, ResponsesSummaryLine, StateWanted,
 };
 pub use procedure::{Explanation, Instant, ProcedureOf};
 

@@ -58,16 +58,12 @@ pub enum Recovery {
     )]
     Responses(responses::Responses),
     /// Show how far each Device of a determination has come
-    #[command(
-        after_help = "Examples:\n  smkictl recovery devices --determination 5f2c…\n  \
-        smkictl recovery devices --determination 5f2c… --state no-response"
-    )]
+    #[command(after_help = "Examples:\n  smkictl recovery devices --determination 5f2c…\n  \
+        smkictl recovery devices --determination 5f2c… --state no-response")]
     Devices(responses::Devices),
     /// Let signing go on that a Response to a foreign command had stopped
-    #[command(
-        after_help = "Example:\n  smkictl recovery resume-after-foreign --determination 5f2c… \\\n      \
-        --reason 'The Device was tested in the laboratory with this counter'"
-    )]
+    #[command(after_help = "Example:\n  smkictl recovery resume-after-foreign --determination 5f2c… \\\n      \
+        --reason 'The Device was tested in the laboratory with this counter'")]
     ResumeAfterForeign(responses::Resume),
     /// Show how far a request has come
     #[command(after_help = "Example:\n  smkictl recovery request 77b0…")]

@@ -27,10 +27,8 @@ fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let share = all.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
         let one = &one;
-        let workers: Vec<_> = all
-            .chunks(share)
-            .map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>()))
-            .collect();
+        let workers: Vec<_> =
+            all.chunks(share).map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>())).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("reading a message does not panic")).collect()
     })
 }

@@ -79,8 +79,7 @@ impl Tables {
                 let octets = blobs.get(blob).ok_or(StoreError::NoSuchBlob { digest: *blob })?;
                 each_result(*blob, &octets[..], *parse, |_, line| {
                     if let Some(device) = line.device {
-                        let mut responded =
-                            self.responses.get(&(*determination, device)).cloned().unwrap_or_default();
+                        let mut responded = self.responses.get(&(*determination, device)).cloned().unwrap_or_default();
                         if responded.absorb(&line, *entry) {
                             self.responses.insert((*determination, device), responded);
                         }

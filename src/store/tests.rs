@@ -500,9 +500,8 @@ fn what_devices_answered_is_kept_for_each_determination_and_device() {
         append(store, 1, &[lines.as_bytes()], &[], &[take(1, 0, &lines)]).unwrap();
         append(store, 1, &[later.as_bytes()], &[], &[take(1, 1, &later)]).unwrap();
         let found = |determination, n| store.responded(DeterminationId([determination; 16]), device(n)).unwrap();
-        let own = |entry, intent, outcome, detail: &str| {
-            Some(OwnResult { entry, intent, outcome, detail: detail.into() })
-        };
+        let own =
+            |entry, intent, outcome, detail: &str| Some(OwnResult { entry, intent, outcome, detail: detail.into() });
         assert_eq!(found(1, 1).unwrap().own, own(1, 7, Outcome::Contradiction, "both"));
         let second = Responded { own: own(0, 8, Outcome::Recovered, ""), foreign: Some(88) };
         assert_eq!(found(1, 2), Some(second));

@@ -77,7 +77,10 @@ fn main() {
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let (plain, ours) = (rate(plain()), rate(ours()));
-        println!("round {round}: ring alone {plain:.0} verifications/s, Responses {ours:.0}, ratio {:.2}", ours / plain);
+        println!(
+            "round {round}: ring alone {plain:.0} verifications/s, Responses {ours:.0}, ratio {:.2}",
+            ours / plain
+        );
         ratios.push(ours / plain);
     }
     let spread = statistics::Spread::of(ratios).unwrap();

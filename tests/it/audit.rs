@@ -814,11 +814,7 @@ fn documents_that_too_few_or_the_wrong_people_signed_are_found() {
 }
 
 /// The Responses of Devices 0 (that it failed) and 3 (success) to the commands of the first job; `change` departs from the truth.
-fn responses(
-    forge: &mut Forge<'_>,
-    counter: u64,
-    change: impl FnOnce(&mut String, &mut ResponsesTaken),
-) -> u64 {
+fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
     let fixture = forge.fixture;
     let (mut messages, mut certificates, mut intents) = (String::new(), String::new(), Vec::new());
     for at in [0, 3] {
@@ -921,9 +917,7 @@ fn an_answer_to_a_foreign_command_cannot_be_kept_quiet_nor_signing_go_on_without
     forge.command(50, device(2), COUNTER_START + 2);
     let (status, out, err) = Export::of(&fixture, &forge).verify();
     assert_eq!((status, err.as_str()), (0, ""), "{out}");
-    forged(&fixture, "first job", "foreign,counter 7008", |forge| {
-        responses(forge, FIRST + 7, |_, _| {})
-    });
+    forged(&fixture, "first job", "foreign,counter 7008", |forge| responses(forge, FIRST + 7, |_, _| {}));
     forged(&fixture, "first job", "foreign-response", |forge| {
         foreign(forge);
         forge.batch(50)

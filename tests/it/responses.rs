@@ -128,18 +128,14 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
 
     let all = states(client, determination, "").await;
     let of = |n| all[&device(n)];
-    assert_eq!([of(0), of(1), of(2), of(4)], [
-        DeviceState::Succeeded,
-        DeviceState::Failed,
-        DeviceState::NoResponse,
-        DeviceState::Succeeded
-    ]);
-    assert_eq!([of(8), of(10), of(11), of(12)], [
-        DeviceState::NoResponse,
-        DeviceState::NoResponse,
-        DeviceState::Succeeded,
-        DeviceState::Unsigned
-    ]);
+    assert_eq!(
+        [of(0), of(1), of(2), of(4)],
+        [DeviceState::Succeeded, DeviceState::Failed, DeviceState::NoResponse, DeviceState::Succeeded]
+    );
+    assert_eq!(
+        [of(8), of(10), of(11), of(12)],
+        [DeviceState::NoResponse, DeviceState::NoResponse, DeviceState::Succeeded, DeviceState::Unsigned]
+    );
     assert_eq!(states(client, determination, "&state=succeeded").await.len(), 3);
     assert_eq!(states(client, determination, "&state=signed").await.len(), 12);
     assert_eq!(states(client, determination, "&state=failed").await.into_keys().collect::<Vec<_>>(), [device(1)]);
@@ -161,7 +157,8 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
     // What makes no sense is refused, and recorded as such.
     let none = DeterminationId([9; 16]);
     let stored = (upload(client, hex_lines(&messages)).await.sha256, upload(client, "\n").await.sha256);
-    let ask = |determination, responses, certificates| wire::RecoveryResponses { determination, responses, certificates };
+    let ask =
+        |determination, responses, certificates| wire::RecoveryResponses { determination, responses, certificates };
     let refused = client.post_for_text("/v1/recovery/responses", &ask(none, stored.0, stored.1)).await;
     assert_eq!(&*problem(refused).reasons[0].rule, "determination-unknown");
     let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, stored.0, stored.0)).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Audit, Permitted, demand, text};
 use crate::domain::certificates::pem;
-use crate::domain::intake::responses::{Handed, resumption, responses};
+use crate::domain::intake::responses::{Handed, responses, resumption};
 use crate::domain::ledger::entry::{Entry, Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;

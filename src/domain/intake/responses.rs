@@ -177,9 +177,8 @@ pub fn resumption(
 ) -> Result<SigningResumed, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let facts = fold.determinations().get(&determination);
-    reasons.demand("determination-unknown", facts.is_some(), || {
-        format!("no determination {determination} is recorded")
-    });
+    reasons
+        .demand("determination-unknown", facts.is_some(), || format!("no determination {determination} is recorded"));
     let stopped_by = facts.and_then(|facts| facts.foreign);
     reasons.demand("nothing-stopped", facts.is_none() || stopped_by.is_some(), || {
         format!("no answer to a foreign command stops determination {determination}: there is nothing to resume")

@@ -485,16 +485,7 @@ impl ResponseTally {
             duplicate,
             contradiction,
         } = *self;
-        recovered
-            + failed
-            + accepted
-            + alert
-            + foreign
-            + unmatched
-            + unverified
-            + malformed
-            + duplicate
-            + contradiction
+        recovered + failed + accepted + alert + foreign + unmatched + unverified + malformed + duplicate + contradiction
     }
 }
 

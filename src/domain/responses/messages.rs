@@ -48,8 +48,7 @@ pub fn split(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
 /// As [`split`], the first `count_max` messages of a file of any number.
 pub fn all(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
     let first = octets.first().ok_or(MessagesError::Empty)?;
-    let messages =
-        if FIRST_OCTETS.contains(first) { binary(octets, count_max) } else { lines(octets, count_max)? };
+    let messages = if FIRST_OCTETS.contains(first) { binary(octets, count_max) } else { lines(octets, count_max)? };
     if messages.is_empty() { Err(MessagesError::Empty) } else { Ok(messages) }
 }
 

@@ -55,7 +55,11 @@ pub fn decide(octets: &[u8], reading: &Reading, facts: &Facts<'_>) -> ResultLine
     let line = |intent, outcome, detail: &str| ResultLine::new(Some(verified.device), intent, outcome, detail);
     if !verified.is_in_force(facts.at) {
         let Verified { from, until, .. } = verified;
-        return line(None, Outcome::Unverified, &format!("its certificate or the Device CA's is valid {from} to {until}"));
+        return line(
+            None,
+            Outcome::Unverified,
+            &format!("its certificate or the Device CA's is valid {from} to {until}"),
+        );
     }
     if verified.recipient != facts.originator {
         let why = format!("an answer to {}, not to {}", verified.recipient, facts.originator);

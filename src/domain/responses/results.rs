@@ -144,7 +144,8 @@ impl ResultLine {
             return Err(format!("expected EUI64,intent,result or EUI64,intent,result,detail, found {line:?}"));
         };
         let device = known(device).map(str::parse).transpose().map_err(|error| format!("{error}"))?;
-        let intent = known(intent).map(str::parse).transpose().map_err(|error| format!("intent {intent:?}: {error}"))?;
+        let intent =
+            known(intent).map(str::parse).transpose().map_err(|error| format!("intent {intent:?}: {error}"))?;
         let read = Self { device, intent, outcome: outcome.parse()?, detail: detail.unwrap_or_default().into() };
         if read.to_string() == line {
             Ok(read)
@@ -221,7 +222,9 @@ impl Responded {
                 self.foreign = line.foreign_counter();
                 true
             }
-            Outcome::Alert | Outcome::Unmatched | Outcome::Unverified | Outcome::Malformed | Outcome::Duplicate => false,
+            Outcome::Alert | Outcome::Unmatched | Outcome::Unverified | Outcome::Malformed | Outcome::Duplicate => {
+                false
+            }
         }
     }
 }

@@ -85,20 +85,26 @@ fn said(entry: u64, intent: u64, outcome: Outcome, detail: &str) -> Option<OwnRe
 
 #[test]
 fn only_an_answer_that_says_so_of_every_cell_proves_a_recovery() {
-    let check = |octets: &[u8], expected: &str| assert_eq!(decided(octets, |_, _, _| {}), format!("{DEVICE},{expected}"));
+    let check =
+        |octets: &[u8], expected: &str| assert_eq!(decided(octets, |_, _, _| {}), format!("{DEVICE},{expected}"));
     check(&recovered(), "41,recovered");
     check(&signed(response(MODE, Some(one_failed()))), "41,failed,supplier digitalSignature: noTrustAnchor");
     check(&signed(response(MODE, None)), "41,accepted");
-    check(&signed(alert(AlertCode::FUTURE_DATED_SUCCESS, outcome())), "41,alert,8F66: 2 of 2 cells replaced");
-    check(&signed(alert(AlertCode::FUTURE_DATED_FAILURE, one_failed())), "41,alert,8F67: 1 of 2 cells replaced");
+    check(
+        &signed(alert(AlertCode::FUTURE_DATED_SUCCESS, outcome())),
+        "41,alert,0x8F66 future-dated command actioned successfully: 2 of 2 cells replaced",
+    );
+    let failed = decided(&signed(alert(AlertCode::FUTURE_DATED_FAILURE, one_failed())), |_, _, _| {});
+    assert!(failed.contains("41,alert,0x8F67") && failed.ends_with(": 1 of 2 cells replaced"), "{failed}");
 }
 
 #[test]
 fn whatever_our_own_command_cannot_have_done_is_foreign() {
-    let foreign = |octets: &[u8], change: fn(&mut Facts<'_>, &mut Option<DeviceFacts>, &mut Responded), expected: &str| {
-        let found = decided(octets, change);
-        assert!(found.contains(",foreign,counter 7000: ") && found.contains(expected), "{found}");
-    };
+    let foreign =
+        |octets: &[u8], change: fn(&mut Facts<'_>, &mut Option<DeviceFacts>, &mut Responded), expected: &str| {
+            let found = decided(octets, change);
+            assert!(found.contains(",foreign,counter 7000: ") && found.contains(expected), "{found}");
+        };
     let mut other = outcome();
     other.replacements[0].replacing_key_id = SubjectKeyIdentifier([0x99; 8]);
     foreign(&signed(response(MODE, Some(other.clone()))), |_, _, _| {}, "not an answer to the command of intent 41");
@@ -271,7 +277,8 @@ fn results_are_lines_sorted_by_device_that_are_read_back_in_one_form() {
     assert_eq!((tally.messages(), tally.recovered, tally.failed, tally.foreign, tally.malformed), (4, 1, 1, 1, 1));
     let read: Vec<_> = text.lines().map(|line| ResultLine::parse(line).unwrap()).collect();
     assert_eq!(read, [&lines[1], &lines[2], &lines[0], &lines[3]].map(Clone::clone));
-    for wrong in ["", "0101010101010101,9", "0101010101010101,09,recovered", "x,9,recovered", "-,-,lost", "-,-,alert,"] {
+    for wrong in ["", "0101010101010101,9", "0101010101010101,09,recovered", "x,9,recovered", "-,-,lost", "-,-,alert,"]
+    {
         assert!(ResultLine::parse(wrong).is_err(), "{wrong}");
     }
     for outcome in Outcome::ALL {

@@ -35,8 +35,7 @@ impl Trust {
     pub fn new(policy: &Policy) -> Self {
         let certificates = policy.certificates();
         let organisation = certificates.organisation_policy_oids.iter().copied().collect();
-        let profile =
-            Profile::with_policies(organisation, certificates.device_policy_oids.iter().copied().collect());
+        let profile = Profile::with_policies(organisation, certificates.device_policy_oids.iter().copied().collect());
         let parsed = policy.anchors().device_ca.iter().map(|anchor| SmkiCertificate::parse(anchor, &profile));
         Self::of_anchors(parsed.filter_map(Result::ok).collect(), profile)
     }
@@ -60,11 +59,9 @@ impl Trust {
         };
         let device = match kind {
             Kind::Device { device, usage: Usage::DigitalSignature } if devices.contains(&device) => device,
-            Kind::Device { .. }
-            | Kind::Organisation { .. }
-            | Kind::IssuingOca
-            | Kind::RootOca
-            | Kind::DeviceCa => return None,
+            Kind::Device { .. } | Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa => {
+                return None;
+            }
         };
         let worth = match (parsed, refused) {
             (Ok(certificate), None) => self.vouch(&certificate),

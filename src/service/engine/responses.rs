@@ -12,7 +12,7 @@ use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::intake::responses::{Handed, ResponsesError, Taken, resumption, responses};
+use crate::domain::intake::responses::{Handed, ResponsesError, Taken, responses, resumption};
 use crate::domain::ledger::entry::Event;
 use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
@@ -102,9 +102,8 @@ fn lines(taken: &Taken, entry: u64) -> Vec<Bytes> {
 impl Daemon {
     pub(super) async fn take_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Answer<Octets> {
         let asked = super::answers::digest_of(&ask)?;
-        let in_force = self.read(|recorder| {
-            Ok(recorder.fold().policy().map(|adopted| (adopted.digest, Arc::clone(&adopted.policy))))
-        });
+        let in_force = self
+            .read(|recorder| Ok(recorder.fold().policy().map(|adopted| (adopted.digest, Arc::clone(&adopted.policy)))));
         let Some((policy_digest, policy)) = in_force.await? else {
             return Err(Failure::NotFound { what: "a policy".into() });
         };
@@ -126,11 +125,8 @@ impl Daemon {
                     remedy: "Send it again".into(),
                 }));
             }
-            let handed = Handed {
-                messages: &messages,
-                readings: &readings,
-                certificates: Digest::of(certificates.as_bytes()),
-            };
+            let handed =
+                Handed { messages: &messages, readings: &readings, certificates: Digest::of(certificates.as_bytes()) };
             let at = recorder.moment().at;
             let mut taken = match responses(recorder.fold(), recorder, at, determination, &handed) {
                 Ok(taken) => taken,
@@ -179,12 +175,8 @@ impl Daemon {
                 )]),
             });
             match decided {
-                Ok(event) => {
-                    Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::SigningResumed(event))? }))
-                }
-                Err(reasons) => {
-                    refused(recorder, &by, "recovery-resume", asked, (None, Some(determination)), reasons)
-                }
+                Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::SigningResumed(event))? })),
+                Err(reasons) => refused(recorder, &by, "recovery-resume", asked, (None, Some(determination)), reasons),
             }
         })
         .await

@@ -191,8 +191,7 @@ fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
     let found = version(connection)?;
     let transaction = connection.transaction()?;
     for table in DERIVED.iter().filter(|table| table.since > found) {
-        transaction
-            .execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
+        transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
     }
     transaction.commit()?;
     Ok(())

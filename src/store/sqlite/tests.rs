@@ -83,7 +83,11 @@ fn a_second_daemon_on_the_same_state_is_refused_with_the_first_one_s_process_id(
 
 #[test]
 fn a_database_of_another_kind_or_version_is_refused() {
-    for (pragma, what) in [("application_id = 7", "application id"), ("user_version = 3", "schema version"), ("user_version = 0", "schema version")] {
+    for (pragma, what) in [
+        ("application_id = 7", "application id"),
+        ("user_version = 3", "schema version"),
+        ("user_version = 0", "schema version"),
+    ] {
         let (directory, store) = made(1);
         drop(store);
         let connection = Connection::open(directory.path().join(DATABASE)).unwrap();

@@ -395,12 +395,7 @@ impl Engine for FakeEngine {
         Ok(stored)
     }
 
-    async fn upload(
-        &self,
-        caller: &Caller,
-        upload: Upload,
-        expected: Option<Digest>,
-    ) -> Result<wire::Stored, Failure> {
+    async fn upload(&self, caller: &Caller, upload: Upload, expected: Option<Digest>) -> Result<wire::Stored, Failure> {
         let octets = upload.whole().await?;
         let stored = wire::Stored { sha256: digest(&octets), len: octets.len() as u64 };
         self.called("upload", caller, format!("{} {}", stored.len, expected == Some(stored.sha256)))?;

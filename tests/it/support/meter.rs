@@ -2,8 +2,8 @@
 
 use smkid::domain::gbcs::proof::{Expected, Replacing};
 use smkid::domain::gbcs::{
-    AlertCode, AlertPayload, Cra, DlmsDateTime, ExecutionOutcome, GeneralizedTime, Header, Message, MessageCode, Payload,
-    ReplacementOutcome, ResponsePayload, SeqNumber, StatusCode, SubjectKeyIdentifier, encode_unsigned, finish,
+    AlertCode, AlertPayload, Cra, DlmsDateTime, ExecutionOutcome, GeneralizedTime, Header, Message, MessageCode,
+    Payload, ReplacementOutcome, ResponsePayload, SeqNumber, StatusCode, SubjectKeyIdentifier, encode_unsigned, finish,
 };
 use smkid::domain::names::Eui64;
 use smkid::domain::time::Timestamp;

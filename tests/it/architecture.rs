@@ -130,6 +130,10 @@ fn check(rooms: &[(&str, &[&str])], home: &Path, prefix: &str) {
         if matches!(room, "lib" | "mod") {
             continue;
         }
+        // A test may make what it looks at by means of the rooms above: the policy that is shipped, for one.
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let (room, may) =
             rooms.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{} is in no room", inner.display()));
         seen.insert(*room);

@@ -72,7 +72,10 @@ fn each_factor_that_must_be_considered_is() {
     check(|d| drop(d.factors.remove(2)), &["compromise-confirmed must be considered"]);
     check(|d| d.factors[2].weight = Weight::Towards, &["compromise-confirmed: expected weight \"met\""]);
     check(|d| d.factors[0].weight = Weight::Met, &["devices-affected: expected weight \"towards\", \"against\""]);
-    check(|d| d.factors[0].id = "stays-unreachable".parse().unwrap(), &["devices-affected must be considered"]);
+    check(
+        |d| d.factors[0].id = "stays-unreachable".parse().unwrap(),
+        &["devices-affected must be considered", "factor stays-unreachable is not in guidance.toml"],
+    );
     check(
         |d| {
             let other = Factor { id: "stays-unreachable".parse().unwrap(), ..d.factors[0].clone() };

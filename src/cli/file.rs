@@ -191,7 +191,7 @@ fn check(kind: FileKind, file: &Path, policy: Option<&Path>, context: &Context) 
     let read = Content::read(&layout, &input::file(file, FILE_LEN_MAX)?);
     let mut checked = Checked { kind, layout: layout.label(), rows: None, faults: Vec::new(), more_faults: 0 };
     match &read {
-        Ok(content) => checked.rows = Some(content.rows()),
+        Ok(whole) => checked.rows = Some(whole.rows()),
         Err(faults) => {
             checked.more_faults = faults.more;
             let place = |found: &crate::domain::files::FileFault| Place {
@@ -204,8 +204,8 @@ fn check(kind: FileKind, file: &Path, policy: Option<&Path>, context: &Context) 
         }
     }
     context.print.answer(&checked, |text| match &read {
-        Ok(content) => {
-            text.row("file", format!("{}, {} lines", kind.title(), content.rows())).row("layout", layout.label());
+        Ok(whole) => {
+            text.row("file", format!("{}, {} lines", kind.title(), whole.rows())).row("layout", layout.label());
             text.line("Who signed it is looked at when it is submitted.");
         }
         Err(faults) => {

@@ -11,6 +11,7 @@ use super::{CliError, Context, Exit, file, input};
 use crate::api::client::with_query;
 use crate::api::wire::{self, Activity, Did};
 use crate::domain::determination::people::{Person, Role};
+use crate::domain::determination::prose::Prose;
 use crate::domain::files::write_record;
 use crate::domain::names::{PersonId, SecParty};
 use crate::domain::policy::Policy;
@@ -124,8 +125,8 @@ impl<'a> Shown<'a> {
             roles: person.roles.iter().map(ToString::to_string).collect(),
             from: person.window.from,
             until: (until != Timestamp::MAX).then_some(until),
-            appointed: records.appointed.as_ref().map(|text| text.as_str()),
-            ceased: records.ceased.as_ref().map(|text| text.as_str()),
+            appointed: records.appointed.as_ref().map(Prose::as_str),
+            ceased: records.ceased.as_ref().map(Prose::as_str),
             credential: records.credential.map(|credential| credential.to_string()),
             screening: records
                 .screening
@@ -162,7 +163,9 @@ impl List {
         let people: Vec<Shown<'_>> =
             policy.people().persons().filter(is_asked_for).map(|person| Shown::new(&policy, person)).collect();
         context.print.answer(&people, |text| {
-            people.iter().for_each(|person| person.show(text));
+            for person in &people {
+                person.show(text);
+            }
             if people.is_empty() {
                 text.line("There is nobody.");
             }

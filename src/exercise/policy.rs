@@ -206,9 +206,10 @@ fn persons(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -
     ];
     for (officer, (party, state, since, until)) in people.officers.iter().zip(officers) {
         let mut holds = keys(officer);
-        holds += &format!("\ncredential = {{ state = \"{state}\", from = \"{since}\" }}\nscreening = {screened}");
+        let credential = format!("{{ state = \"{state}\", from = \"{since}\" }}");
+        holds = format!("{holds}\ncredential = {credential}\nscreening = {screened}");
         if let Some(until) = until {
-            holds += &format!("\nceased = \"letter of the exercise\"\nuntil = \"{until}\"");
+            holds = format!("{holds}\nceased = \"letter of the exercise\"\nuntil = \"{until}\"");
         }
         person(officer.id.as_str(), party, "aro", &holds);
     }

@@ -20,8 +20,8 @@ use crate::support::site::{Site, device_list, head, incident, problem};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 
-fn signed(octets: &[u8], by: &Credential) -> Option<Base64> {
-    Some(Base64(documents::sign(octets, by, now()).unwrap()))
+fn signed(octets: &[u8], by: &Credential) -> Base64 {
+    Base64(documents::sign(octets, by, now()).unwrap())
 }
 
 async fn submit(
@@ -69,7 +69,7 @@ async fn check_refused(site: &Site, client: &Client, user: &str) {
         problem.message
     };
     let notify = FileKind::OrganisationNotification;
-    let by = |text: &str, who: &Credential| signed(text.as_bytes(), who);
+    let by = |text: &str, who: &Credential| Some(signed(text.as_bytes(), who));
     // Who signed.
     let right = &notification(site);
     refuse(notify, right, None, &["signature"]).await;
@@ -112,24 +112,24 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     let (right, thresholds) = (notification(&site), adt(&user));
     let (notify, thresholds_of) = (FileKind::OrganisationNotification, FileKind::Adt);
     // And what is right, by each way.
-    let accepted = submit(client, notify, &right, signed(right.as_bytes(), ours)).await.unwrap();
+    let accepted = submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await.unwrap();
     assert_eq!(
         (accepted.rows, accepted.signer.unwrap().as_str(), accepted.party.unwrap().as_str()),
         (1, "aro-1", AFFECTED)
     );
-    let accepted = submit(client, thresholds_of, &thresholds, signed(thresholds.as_bytes(), ours)).await.unwrap();
+    let accepted = submit(client, thresholds_of, &thresholds, Some(signed(thresholds.as_bytes(), ours))).await.unwrap();
     assert_eq!(accepted.smsr.unwrap().as_str(), "SMSR-1");
     let made = smkictl(&site, &["file", "progress", "INC-1"]);
     let progress = Progress::read(&Layout::standard(FileKind::OrganisationProgress), made.as_bytes()).unwrap();
     assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", Class::Organisation));
-    submit(client, FileKind::OrganisationProgress, &made, signed(made.as_bytes(), ours)).await.unwrap();
+    submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
     let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
     let staged = Some(stored.sha256);
     let extract = wire::FileSubmit { kind: FileKind::SmiExtract, octets: None, staged, signature: None };
     let extract: wire::File = client.post(FILES, &extract).await.unwrap();
     assert_eq!((extract.rows, extract.signer, extract.sha256), (1, None, stored.sha256));
     // Once is enough.
-    let again = problem(submit(client, notify, &right, signed(right.as_bytes(), ours)).await);
+    let again = problem(submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await);
     assert_eq!(&*again.reasons[0].rule, "file-known");
     let all: wire::Files = client.get(FILES).await.unwrap();
     let kinds: Vec<FileKind> = all.files.iter().map(|file| file.kind).collect();
@@ -140,7 +140,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     let close = wire::Why { reason: "done".to_owned() };
     client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &close).await.unwrap();
     let late = adt(&user).replace("SMSR-1", "SMSR-2");
-    let closed = problem(submit(client, thresholds_of, &late, signed(late.as_bytes(), ours)).await);
+    let closed = problem(submit(client, thresholds_of, &late, Some(signed(late.as_bytes(), ours))).await);
     assert_eq!(&*closed.reasons[0].rule, "incident-closed");
     // An outsider comes to the same, and so does the next start.
     site.verify_export("export");
@@ -187,9 +187,9 @@ async fn people_did(site: &Site, client: &Client, signed: usize) {
     assert!(csv.starts_with("person,entry,time,did,kind,event\r\n") && csv.contains("\r\nmember-1,"), "{csv}");
     let text = smkictl(site, &["people", "activity", "aro-2"]);
     assert!(text.contains("signed nothing"), "{text}");
-    let list = smkictl(site, &["people", "list", "--role", "aro", "--at", &now().to_string()]);
-    assert!(list.contains("aro-1") && list.contains("revoked from") && !list.contains("aro-4"), "{list}");
-    assert!(list.contains("BS 7858:2019") && !list.contains("member-1"), "{list}");
+    let roster = smkictl(site, &["people", "list", "--role", "aro", "--at", &now().to_string()]);
+    assert!(roster.contains("aro-1") && roster.contains("revoked from") && !roster.contains("aro-4"), "{roster}");
+    assert!(roster.contains("BS 7858:2019") && !roster.contains("member-1"), "{roster}");
 }
 
 /// An exercise is recorded by the digest of its summary, and not before it took place.
@@ -252,14 +252,14 @@ async fn an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determinati
     client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
     let (officer, members) = (&site.base.people.officers[0].first, &site.base.people.members);
     let file = notification(&site);
-    submit(client, FileKind::OrganisationNotification, &file, signed(file.as_bytes(), officer)).await.unwrap();
+    submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
     let new = change_role(&site, client, "aro-1", "aro", "pma-member").await;
     let list = device_list(0..3);
     let document = site.determination(client, 1, &list, |form| form.policy = new.digest()).await;
     let stored: wire::Stored = client.put("/v1/uploads/devices", list.clone().into()).await.unwrap();
     let ask = |third: &Credential| {
         let signers = [&members[0].first, &members[1].first, third];
-        let signatures = signers.map(|by| signed(document.octets(), by).unwrap()).to_vec();
+        let signatures = signers.map(|by| signed(document.octets(), by)).to_vec();
         let (document, devices) = (Base64(document.octets().to_vec()), Some(stored.sha256));
         wire::Document { document, signatures, devices, policy_files: None }
     };
@@ -281,12 +281,12 @@ async fn a_member_who_approved_a_determination_may_not_sign_a_file_of_its_incide
     change_role(&site, client, "member-1", "pma-member", "aro").await;
     let file = notification(&site);
     let refused =
-        problem(submit(client, FileKind::OrganisationNotification, &file, signed(file.as_bytes(), member)).await);
+        problem(submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), member))).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
     assert_eq!(rules, ["separation"], "{refused:?}");
     assert!(refused.message.contains("member-1 acted in this incident as approver"), "{}", refused.message);
     let officer = &site.base.people.officers[0].first;
-    submit(client, FileKind::OrganisationNotification, &file, signed(file.as_bytes(), officer)).await.unwrap();
+    submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
     assert!(daemon.stop().await.unwrap().success());
 }
 

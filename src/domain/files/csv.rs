@@ -129,7 +129,7 @@ impl Reader {
                 self.state = State::Quoted;
             }
             (State::Bare, b'"') => self.fault(Fault::QuoteWithin, each),
-            (State::Returned, b'\n') | (State::LineStart | State::FieldStart | State::Bare | State::Closing, b'\n') => {
+            (State::Returned | State::LineStart | State::FieldStart | State::Bare | State::Closing, b'\n') => {
                 self.end_field(each);
                 if self.state != State::Skipping {
                     self.end_record(each);
@@ -139,7 +139,7 @@ impl Reader {
             }
             (State::Returned, _) => self.fault(Fault::LoneReturn, each),
             (State::LineStart | State::FieldStart | State::Bare | State::Closing, b'\r') => {
-                self.state = State::Returned
+                self.state = State::Returned;
             }
             (State::LineStart | State::FieldStart | State::Bare | State::Closing, b',') => {
                 self.end_field(each);

@@ -275,14 +275,12 @@ impl Layout {
     pub(super) fn header(&self, line: u64, fields: &[String], faults: &mut FileFaults) -> Vec<Option<&'static str>> {
         let mut found: Vec<Option<&'static str>> = Vec::with_capacity(fields.len());
         for (at, field) in fields.iter().enumerate() {
-            let column = match self.headings.get(field) {
-                Some(column) => *column,
-                None => {
-                    let found = field.chars().take(80).collect();
-                    faults.add(line, Some(at + 1), None, Fault::ColumnUnknown { found });
-                    None
-                }
-            };
+            let known = self.headings.get(field);
+            if known.is_none() {
+                let found = field.chars().take(80).collect();
+                faults.add(line, Some(at + 1), None, Fault::ColumnUnknown { found });
+            }
+            let column = known.copied().flatten();
             if let Some(column) = column
                 && let Some(first) = found.iter().position(|before| *before == Some(column))
             {

@@ -146,11 +146,11 @@ impl<R: Row> TableReader<R> {
         if self.len <= FILE_LEN_MAX {
             let (layout, table) = (&self.layout, &mut self.table);
             self.csv.finish(&mut |read| table.take(layout, read, each));
-            match self.table.header {
-                None if self.table.faults.is_empty() => self.table.faults.add(1, None, None, Fault::Empty),
-                None => {}
-                Some(_) if self.table.faults.is_empty() => R::end(self.table.rows, &mut self.table.faults),
-                Some(_) => {}
+            if self.table.faults.is_empty() {
+                match self.table.header {
+                    None => self.table.faults.add(1, None, None, Fault::Empty),
+                    Some(_) => R::end(self.table.rows, &mut self.table.faults),
+                }
             }
         }
         if self.table.faults.is_empty() { Ok(self.table.rows) } else { Err(self.table.faults) }

@@ -69,7 +69,7 @@ pub fn file(
             return Err(reasons.0);
         }
     };
-    let content = content(policy, kind, octets, &mut reasons);
+    let said = read(policy, kind, octets, &mut reasons);
     let signed = match (submitter, p7s) {
         (Submitter::Unsigned, None) => None,
         (Submitter::Unsigned, Some(_)) => {
@@ -94,25 +94,25 @@ pub fn file(
             signature(context, policy, facts, octets, p7s, (&is_theirs, "the DCC"), &mut reasons)
         }
     };
-    if let Some(content) = &content {
-        let signer = signed.as_ref().map(|(_, party)| party);
-        match content {
-            Content::Notification(notification) => check_notification(facts, notification, signer, &mut reasons),
+    if let Some(said) = &said {
+        let of = signed.as_ref().map(|(_, party)| party);
+        match said {
+            Content::Notification(notification) => check_notification(facts, notification, of, &mut reasons),
             Content::Progress(progress) => check_progress(facts, progress, &mut reasons),
             Content::Thresholds(thresholds) => check_thresholds(policy, facts, thresholds, &mut reasons),
             Content::Statuses(_) => {}
         }
     }
     let (signature, party) = signed.unzip();
-    reasons.end(content.map(|content| FileAccepted {
+    reasons.end(said.map(|said| FileAccepted {
         incident: incident.clone(),
         profile: profile_in_force(context.fold, context.at),
         kind,
         file: digest,
         signature,
         party,
-        smsr: content.smsr().cloned(),
-        rows: content.rows(),
+        smsr: said.smsr().cloned(),
+        rows: said.rows(),
     }))
 }
 
@@ -136,7 +136,7 @@ fn class_of(facts: &IncidentFacts) -> Class {
     }
 }
 
-fn content(policy: &Policy, kind: FileKind, octets: &[u8], reasons: &mut Reasons) -> Option<Content> {
+fn read(policy: &Policy, kind: FileKind, octets: &[u8], reasons: &mut Reasons) -> Option<Content> {
     match Content::read(&policy.layout(kind), octets) {
         Ok(content) => Some(content),
         Err(faults) => {

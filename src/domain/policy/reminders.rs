@@ -1,7 +1,7 @@
 //! Pure. When people are reminded that the arrangements were not rehearsed for long: SEC Section L10 wants them tested
 //! periodically, and no document at hand says how often.
 
-use time::{Date, Month, OffsetDateTime, Time};
+use time::{Date, Month, OffsetDateTime};
 
 use crate::domain::time::Timestamp;
 
@@ -37,7 +37,7 @@ impl Reminders {
         let month = Month::try_from(month).expect("1 to 12 are months");
         // Beyond the calendar nothing is ever due.
         let date = Date::from_calendar_date(year, month, last.day().min(month.length(year.min(9_999))));
-        let due = date.map(|date| OffsetDateTime::new_utc(date, Time::from(last.time())));
+        let due = date.map(|date| OffsetDateTime::new_utc(date, last.time()));
         due.ok()
             .and_then(|due| i64::try_from(due.unix_timestamp_nanos() / 1_000_000).ok())
             .and_then(|ms| Timestamp::from_unix_ms(ms).ok())

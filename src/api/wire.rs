@@ -2,10 +2,10 @@
 //!
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
-mod incident;
 mod files;
-mod responses;
+mod incident;
 mod procedure;
+mod responses;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,11 +30,11 @@ use crate::domain::names::{
 use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
+pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use responses::{
     DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
     ResponsesSummary, ResponsesSummaryLine, StateWanted,
 };
-pub use procedure::{Explanation, Instant, ProcedureOf};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]

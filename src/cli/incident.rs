@@ -193,7 +193,10 @@ impl Incident {
                 let story: wire::Timeline = context.client.get(&format!("/v1/incidents/{incident}/timeline")).await?;
                 context.print.answer(&story, |text| {
                     for item in &story.items {
-                        text.row(&item.at.to_string(), format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry));
+                        text.row(
+                            &item.at.to_string(),
+                            format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry),
+                        );
                     }
                 })?;
                 Ok(Exit::Done)
@@ -245,7 +248,13 @@ fn show(incident: &wire::Incident, text: &mut Text) {
     let notification = &progress.notification;
     text.row("state", format!("{} since {}", progress.state, progress.since))
         .row("class", timeline::class(notification.class))
-        .row("notified", format!("{} of {}, by {}, at {}", notification.by, notification.party, notification.channel, notification.at))
+        .row(
+            "notified",
+            format!(
+                "{} of {}, by {}, at {}",
+                notification.by, notification.party, notification.channel, notification.at
+            ),
+        )
         .row("recovery event", notification.recovery_event)
         .some("method", progress.method.map(timeline::method))
         .row("devices", progress.devices);

@@ -2,9 +2,9 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
-pub mod steps;
 mod files;
 pub mod responses;
+pub mod steps;
 
 use std::collections::BTreeSet;
 
@@ -22,9 +22,9 @@ use crate::domain::determination::document::{
 use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
+use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::incident::Progress;
 use crate::domain::incident::decide::decide_determination;
-use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
@@ -617,7 +617,10 @@ fn check_targets(context: &Context<'_>, progress: &Progress, list: Digest, reaso
     match steps::outside_of_targets(context, progress, list) {
         Ok((outside, more)) => {
             for device in outside {
-                reasons.add("not-a-target", format!("Device {device} is no Relevant Device of the incident, or was left out"));
+                reasons.add(
+                    "not-a-target",
+                    format!("Device {device} is no Relevant Device of the incident, or was left out"),
+                );
             }
             reasons.demand("not-a-target", more == 0, || format!("and {more} more Devices"));
         }

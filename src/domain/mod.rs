@@ -19,6 +19,6 @@ pub mod intake;
 pub mod ledger;
 pub mod names;
 pub mod policy;
-pub mod responses;
 pub mod procedure;
+pub mod responses;
 pub mod time;

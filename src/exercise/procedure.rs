@@ -12,9 +12,7 @@ use crate::api::client::Client;
 use crate::api::wire::{self, Base64};
 use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::incident::State;
-use crate::domain::ledger::steps::{
-    Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step,
-};
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
 use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId};
 use crate::domain::procedure::calendar::CivilDate;
 

@@ -14,12 +14,12 @@ use super::fleet::Fleet;
 use super::layout::LayoutError;
 use super::oracle::{self, Check};
 use super::people::APPROVALS;
+use super::procedure::{Carrier, Order};
 use super::programs::{Daemon, refusal, signal};
 use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
 use super::tell::{Teller, number, seconds};
 use super::template::{template, with_certificate_swapped, with_floor};
-use super::procedure::{Carrier, Order};
 use super::{ExerciseError, lab, now};
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{self, Base64, DeviceAsk, Devices, ItemOutcome, RecoverySettle, RecoverySign, SettleAction};
@@ -313,8 +313,10 @@ impl Play<'_, '_> {
 
     async fn must_stand(&mut self, client: &Client, incident: IncidentId, state: State) -> Result<(), ExerciseError> {
         let found = self.carrier(client, incident.clone()).progress().await?.state;
-        let (good, bad) =
-            (format!("Incident {incident} is {state}."), format!("expected incident {incident} to be {state}, found {found}"));
+        let (good, bad) = (
+            format!("Incident {incident} is {state}."),
+            format!("expected incident {incident} to be {state}, found {found}"),
+        );
         self.expect(found == state, &good, &bad);
         Ok(())
     }
@@ -567,20 +569,23 @@ impl Play<'_, '_> {
         self.teller.step("The Devices' Responses close the loop, and the incident is closed");
         let scratch = self.stage.scratch.path();
         let [responses, certificates] = ["responses.txt", "devices.pem"].map(|name| scratch.join(name));
-        std::fs::write(&responses, std::mem::take(&mut self.deliveries.responses)).map_err(LayoutError::at(&responses))?;
+        std::fs::write(&responses, std::mem::take(&mut self.deliveries.responses))
+            .map_err(LayoutError::at(&responses))?;
         std::fs::write(&certificates, std::mem::take(&mut self.deliveries.certificates))
             .map_err(LayoutError::at(&certificates))?;
         let (stage, id) = (self.stage, main.determination.form().id.to_string());
         let (responses, certificates) = (text(&responses), text(&certificates));
-        let arguments =
-            ["recovery", "responses", &responses, "--certificates", &certificates, "--determination", &id];
+        let arguments = ["recovery", "responses", &responses, "--certificates", &certificates, "--determination", &id];
         stage.programs.smkictl(&stage.socket, &arguments).await?;
         let carrier = self.carrier(client, self.incident.clone());
         let proven = carrier.progress().await?.devices.succeeded;
         let all = u64::from(self.devices);
         self.expect(
             proven == all,
-            &format!("The ledger knows of {} Devices, by their own signatures, that they were recovered.", number(proven)),
+            &format!(
+                "The ledger knows of {} Devices, by their own signatures, that they were recovered.",
+                number(proven)
+            ),
             &format!("{proven} of {all} Devices are proven recovered in the ledger"),
         );
         let devices: Vec<DeviceId> = (0..self.devices).map(|n| self.device(n)).collect();

@@ -2,12 +2,12 @@
 
 mod answers;
 mod documents;
+mod files;
 mod heartbeat;
 mod incident;
-mod files;
 mod make;
-mod responses;
 mod procedure;
+mod responses;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -26,9 +26,7 @@ use crate::api::wire;
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
-use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped,
-};
+use crate::domain::ledger::entry::{Actor, ClockAccepted, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
 use crate::domain::policy::Activation;

@@ -18,8 +18,10 @@ use crate::domain::time::Timestamp;
 #[derive(Subcommand, Debug)]
 pub enum Step {
     /// Record that the Compromise, or the suspicion, was confirmed by a permitted mechanism
-    #[command(after_help = "Example:\n  smkictl incident confirm INC-2017-07 --mechanism call-back --certainty actual \\\n      \
-        --evidence 'The officer was called back on the number of the register'")]
+    #[command(
+        after_help = "Example:\n  smkictl incident confirm INC-2017-07 --mechanism call-back --certainty actual \\\n      \
+        --evidence 'The officer was called back on the number of the register'"
+    )]
     Confirm {
         /// In which incident
         incident: IncidentId,
@@ -46,8 +48,10 @@ pub enum Step {
         change: Change,
     },
     /// Record the Relevant Devices, with evidence, and the method proposed
-    #[command(after_help = "The list has a Device a line, sorted: EUI-64,SMI Status before the Recovery Event,date,evidence\n\n\
-        Example:\n  smkictl incident assess INC-2017-07 --method 3 --targets targets.csv")]
+    #[command(
+        after_help = "The list has a Device a line, sorted: EUI-64,SMI Status before the Recovery Event,date,evidence\n\n\
+        Example:\n  smkictl incident assess INC-2017-07 --method 3 --targets targets.csv"
+    )]
     Assess {
         /// In which incident
         incident: IncidentId,
@@ -103,8 +107,10 @@ pub enum Step {
         change: Change,
     },
     /// Record the SMI Status that the DCC set
-    #[command(after_help = "Examples:\n  smkictl incident set-status INC-2017-07 recovery --from 2017-07-23 --acknowledge-one-way\n  \
-        smkictl incident set-status INC-2017-07 recovered --from 2017-07-25 --devices proven.txt")]
+    #[command(
+        after_help = "Examples:\n  smkictl incident set-status INC-2017-07 recovery --from 2017-07-23 --acknowledge-one-way\n  \
+        smkictl incident set-status INC-2017-07 recovered --from 2017-07-25 --devices proven.txt"
+    )]
     SetStatus(SetStatus),
     /// Record that everything before the use of the key is done
     Prepare {
@@ -289,7 +295,8 @@ impl Step {
                 (incident, Taken::SubscriberRecovery { note: note.into() }, change)
             }
             Self::SetStatus(asked) => {
-                let SetStatus { incident, status, from, devices, reason, acknowledge_one_way, overridden, change } = asked;
+                let SetStatus { incident, status, from, devices, reason, acknowledge_one_way, overridden, change } =
+                    asked;
                 let step = Taken::SetStatus {
                     status: status.into(),
                     from: from.begins(),

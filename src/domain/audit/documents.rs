@@ -14,8 +14,8 @@ use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded,
-    SignatureRecord,
+    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason,
+    ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, IncidentId, KeyUse};
@@ -144,7 +144,8 @@ impl Again<'_> {
     }
 
     fn check_closing(&self, incident: &IncidentId) -> Permitted {
-        let facts = self.fold.incidents().get(incident).ok_or_else(|| format!("no incident {incident} stands before it"))?;
+        let facts =
+            self.fold.incidents().get(incident).ok_or_else(|| format!("no incident {incident} stands before it"))?;
         demand(facts.closed.is_none(), || "it was closed before".into())?;
         let Some(progress) = &facts.progress else { return Ok(()) };
         permitted(decide_close(progress))
@@ -153,8 +154,7 @@ impl Again<'_> {
     fn check_incident(&self, recorded: &IncidentOpened, at: Timestamp) -> Permitted {
         let certificate = self.blob(recorded.compromised.certificate_sha256)?;
         let IncidentOpened { incident, compromised: _, description, notification, profile: _ } = recorded;
-        let decided =
-            intake::incident(&self.context(at), incident, &certificate, description, notification.as_ref());
+        let decided = intake::incident(&self.context(at), incident, &certificate, description, notification.as_ref());
         compare(decided, recorded)
     }
 

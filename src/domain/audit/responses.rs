@@ -8,10 +8,10 @@ use crate::domain::certificates::pem;
 use crate::domain::intake::responses::{Handed, responses, resumption};
 use crate::domain::ledger::entry::{Entry, Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::Digest;
-use crate::domain::time::Timestamp;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Candidates, Reading, Trust, device_of};
+use crate::domain::time::Timestamp;
 
 /// Octets of lines of results that are read: each line has less than the message that it is about, in hexadecimal or not, but for
 /// short ones.
@@ -42,8 +42,7 @@ impl Audit<'_> {
 
     pub(super) fn check_resumption(&self, resumed: &SigningResumed, at: Timestamp) -> Permitted {
         let expected = resumption(&self.fold, resumed.determination, &resumed.reason, at).map_err(|reasons| {
-            let reasons: Vec<String> =
-                reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
+            let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
             format!("it was not permitted: {}", reasons.join("; "))
         })?;
         let expected = SigningResumed { profile: resumed.profile.clone(), ..expected };

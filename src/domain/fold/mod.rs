@@ -8,8 +8,8 @@
 //! before, by [`crate::domain::policy::rules`] and [`crate::domain::intake`]. It refuses only what it cannot understand.
 
 pub mod book;
-mod procedure;
 mod directions;
+mod procedure;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State, step_id};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
-    IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded, SignResult, SignatureRecord,
+    IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded,
+    SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
@@ -366,7 +367,8 @@ impl Fold {
             }
             Event::Batch(batch) => {
                 self.begin_batch(batch, index, changes)?;
-                if let Some(progress) = self.progress_mut(&batch.incident).filter(|progress| progress.state.may_sign()) {
+                if let Some(progress) = self.progress_mut(&batch.incident).filter(|progress| progress.state.may_sign())
+                {
                     progress.enter(State::Executing, *at);
                 }
             }
@@ -655,11 +657,7 @@ impl Fold {
         if taken.tally.foreign > 0 {
             facts.foreign = Some(index);
         }
-        changes.push(Change::Responses {
-            determination: taken.determination,
-            entry: index,
-            results: taken.results,
-        });
+        changes.push(Change::Responses { determination: taken.determination, entry: index, results: taken.results });
         self.prove_targets(taken, blobs)
     }
 

@@ -21,7 +21,11 @@ impl Fold {
                 duty: duty.id.clone(),
                 recipient: duty.to.to_string().into(),
                 text: duty.text.as_str().into(),
-                within_hours: duty.met_by.as_ref().and_then(|step| procedure.base().step(step)).and_then(|step| step.hours),
+                within_hours: duty
+                    .met_by
+                    .as_ref()
+                    .and_then(|step| procedure.base().step(step))
+                    .and_then(|step| step.hours),
                 step: duty.met_by.clone(),
             })
             .collect()
@@ -85,8 +89,9 @@ impl Fold {
             | Step::HandOver { .. }
             | Step::AcceptStranded { .. } => Vec::new(),
         };
-        let progress =
-            self.progress_mut(&taken.incident).ok_or_else(|| not_known("incident in the procedure", &taken.incident))?;
+        let progress = self
+            .progress_mut(&taken.incident)
+            .ok_or_else(|| not_known("incident in the procedure", &taken.incident))?;
         let list = taken.step.devices().map(|devices| devices.list);
         let named = |piece: &mut dyn FnMut(&[u8])| list.map_or(Ok(()), |list| blobs.stream(list, piece));
         progress.take(&taken.step, index, at, named).map_err(|error| match error {

@@ -116,7 +116,10 @@ impl Guards<'_> {
         let found = self.situation.progress.state;
         self.demand("incident-state", states.contains(&found), || {
             let expected: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-            format!("expected the incident to be {}, found {found}; `smkictl incident next` says what is to be done", expected.join(" or "))
+            format!(
+                "expected the incident to be {}, found {found}; `smkictl incident next` says what is to be done",
+                expected.join(" or ")
+            )
         });
     }
 
@@ -255,11 +258,19 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
         }
         Step::AcceptStranded { count, reason } => {
-            guards.from(&[State::DeterminedNotToExecute, State::Executed, State::PostRecovery, State::Withdrawn, State::Dismissed]);
+            guards.from(&[
+                State::DeterminedNotToExecute,
+                State::Executed,
+                State::PostRecovery,
+                State::Withdrawn,
+                State::Dismissed,
+            ]);
             guards.text("reason", reason);
             let stranded = guards.counts().stranded;
             guards.demand("stranded", *count == stranded, || {
-                format!("count: expected {stranded}, the number that is stranded now, found {count}; read the list again")
+                format!(
+                    "count: expected {stranded}, the number that is stranded now, found {count}; read the list again"
+                )
             });
         }
     }
@@ -298,7 +309,11 @@ fn refer(guards: &mut Guards<'_>, notification: Digest, new_facts: Option<&str>)
         "submit-notification-file",
         "notification-file",
         situation.notifications.contains(&notification),
-        || format!("expected the SHA-256 of an accepted notification file of this incident's class, found {notification}"),
+        || {
+            format!(
+                "expected the SHA-256 of an accepted notification file of this incident's class, found {notification}"
+            )
+        },
     );
     let again = situation.progress.state == State::DeterminedNotToExecute;
     guards.demand("new-facts", again == new_facts.is_some(), || {
@@ -353,7 +368,9 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
             });
             if let (Gate::Relieved { by }, None) = (&guards.situation.gates.status, &progress.determined) {
                 guards.demand("reason", reason.is_some(), || {
-                    format!("{by}: nobody need set it before the PMA determined; give the reason for doing so all the same")
+                    format!(
+                        "{by}: nobody need set it before the PMA determined; give the reason for doing so all the same"
+                    )
                 });
             }
         }
@@ -409,7 +426,8 @@ pub fn decide_status(
                     target.status
                 ));
             }
-            let waits = method == Some(Method::AcbCertificates) && target.proof == Proof::Succeeded && !target.handed_over;
+            let waits =
+                method == Some(Method::AcbCertificates) && target.proof == Proof::Succeeded && !target.handed_over;
             if from_recovery && waits && !overridden {
                 return Err(format!(
                     "Device {device} is under the DCC's control (Method 2) until it is handed over; record the handover"

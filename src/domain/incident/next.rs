@@ -73,7 +73,8 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
     let counts = progress.targets.counts();
     for (id, duty) in progress.open_duties() {
         let what = format!("Inform {}: {}", duty.recipient, duty.text);
-        list.add(Actor::Operator, true, what, &format!("smkictl incident inform INCIDENT --duty {id} …")).due = duty.due;
+        list.add(Actor::Operator, true, what, &format!("smkictl incident inform INCIDENT --duty {id} …")).due =
+            duty.due;
     }
     match progress.state {
         State::Reported => {
@@ -103,7 +104,8 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
             list.add(Actor::Operator, true, "Refer the incident to the SMKI PMA", "smkictl incident refer INCIDENT …");
         }
         State::Referred => {
-            let what = "Determine, under the SMKI Recovery Key Guidance, whether recovery is executed, and with which key";
+            let what =
+                "Determine, under the SMKI Recovery Key Guidance, whether recovery is executed, and with which key";
             list.add(Actor::PmaMember, true, what, "smkictl determination draft | sign; then record");
         }
         State::DeterminedNotToExecute => {
@@ -112,7 +114,12 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
                 list.add(Actor::Operator, true, what, "smkictl incident accept-stranded INCIDENT …");
             }
             list.add(Actor::Operator, false, "Close the incident", "smkictl incident close INCIDENT …");
-            list.add(Actor::Operator, false, "With new facts, refer it again", "smkictl incident refer INCIDENT --new-facts …");
+            list.add(
+                Actor::Operator,
+                false,
+                "With new facts, refer it again",
+                "smkictl incident refer INCIDENT --new-facts …",
+            );
         }
         State::DeterminedToExecute => {
             if situation.determination.as_ref().is_some_and(|standing| !standing.has_scope) {
@@ -120,12 +127,22 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
                 list.add(Actor::PmaMember, true, what, "smkictl determination draft --type schedule");
             }
             gates(&mut list, situation);
-            list.add(Actor::Operator, true, "Record that everything is prepared", "smkictl incident prepare INCIDENT …");
+            list.add(
+                Actor::Operator,
+                true,
+                "Record that everything is prepared",
+                "smkictl incident prepare INCIDENT …",
+            );
         }
         State::Prepared | State::Paused => {
             list.add(Actor::KeyCustodian, true, "Activate the key of the determination", "smkictl key activate KEY");
             if progress.state == State::Paused && counts.outstanding == 0 {
-                list.add(Actor::Operator, true, "Record that every target came to an end", "smkictl incident finish INCIDENT …");
+                list.add(
+                    Actor::Operator,
+                    true,
+                    "Record that every target came to an end",
+                    "smkictl incident finish INCIDENT …",
+                );
             }
         }
         State::KeyActive => {
@@ -137,7 +154,10 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
         }
         State::PostRecovery => {
             if progress.method == Some(Method::AcbCertificates) && counts.under_dcc_control > 0 {
-                let what = format!("{} Devices are under the DCC's control: take them back (SRV 6.21)", counts.under_dcc_control);
+                let what = format!(
+                    "{} Devices are under the DCC's control: take them back (SRV 6.21)",
+                    counts.under_dcc_control
+                );
                 list.add(Actor::Aro, true, what, "");
                 list.add(Actor::Operator, true, "Record each handover", "smkictl incident hand-over INCIDENT …");
             }
@@ -162,13 +182,24 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
 fn executing(list: &mut List, progress: &Progress) {
     let counts = progress.targets.counts();
     if counts.outstanding == 0 {
-        list.add(Actor::Operator, true, "Record that every target came to an end", "smkictl incident finish INCIDENT …");
+        list.add(
+            Actor::Operator,
+            true,
+            "Record that every target came to an end",
+            "smkictl incident finish INCIDENT …",
+        );
         return;
     }
-    list.add(Actor::Operator, true, format!("Sign and send: {} targets are outstanding", counts.outstanding), "smkictl recovery sign …");
+    list.add(
+        Actor::Operator,
+        true,
+        format!("Sign and send: {} targets are outstanding", counts.outstanding),
+        "smkictl recovery sign …",
+    );
     list.add(Actor::Operator, true, "Take the Devices' Responses in", "smkictl recovery responses …");
     if counts.failed > 0 {
-        let what = format!("{} Devices answered that they failed: leave out those whose failure is final", counts.failed);
+        let what =
+            format!("{} Devices answered that they failed: leave out those whose failure is final", counts.failed);
         list.add(Actor::Operator, false, what, "smkictl incident exclude INCIDENT …");
     }
 }
@@ -180,7 +211,8 @@ fn gates(list: &mut List, situation: &Situation<'_>) {
     match &situation.gates.status {
         Gate::Due { by } if !set => {
             let what = "Set the SMI Status of every target to 'recovery', and record it";
-            list.add(Actor::Operator, true, what, "smkictl incident set-status INCIDENT recovery …").by = Some(by.clone());
+            list.add(Actor::Operator, true, what, "smkictl incident set-status INCIDENT recovery …").by =
+                Some(by.clone());
         }
         Gate::Relieved { by } if !set => {
             let what = "The SMI Status need not be set to 'recovery' yet; whoever sets it gives the reason";

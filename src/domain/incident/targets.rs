@@ -110,7 +110,8 @@ pub struct TargetsError {
 }
 
 fn shown(faults: &[LineFault], more: u64) -> String {
-    let mut told: Vec<String> = faults.iter().map(|LineFault { line, fault }| format!("line {line}: {fault}")).collect();
+    let mut told: Vec<String> =
+        faults.iter().map(|LineFault { line, fault }| format!("line {line}: {fault}")).collect();
     if more > 0 {
         told.push(format!("and {more} more"));
     }
@@ -142,7 +143,9 @@ impl Lines<'_> {
                 let taken = if part.len() > LINE_LEN_MAX {
                     Err(format!("expected at most {LINE_LEN_MAX} octets, found more"))
                 } else {
-                    std::str::from_utf8(&part).map_err(|_| "expected UTF-8".to_owned()).and_then(|text| (self.each)(text))
+                    std::str::from_utf8(&part)
+                        .map_err(|_| "expected UTF-8".to_owned())
+                        .and_then(|text| (self.each)(text))
                 };
                 if let Err(fault) = taken {
                     self.fault(fault);
@@ -196,9 +199,9 @@ fn target(line: &str) -> Result<Target, String> {
             "Device {device} was {status} immediately before the Recovery Event; a Relevant Device was Commissioned (SEC L10.30(a))"
         ));
     }
-    let since = format!("{since}T00:00:00Z").parse::<Timestamp>().map_err(|_| {
-        format!("date: expected YYYY-MM-DD, found {since:?}")
-    })?;
+    let since = format!("{since}T00:00:00Z")
+        .parse::<Timestamp>()
+        .map_err(|_| format!("date: expected YYYY-MM-DD, found {since:?}"))?;
     if evidence.trim().is_empty() {
         return Err(format!("Device {device}: expected the evidence that it held the credentials, found none"));
     }

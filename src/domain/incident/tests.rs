@@ -18,7 +18,8 @@ pub(super) fn notification() -> Notification {
     }
 }
 
-const LIST: &str = "00DB123456789001,Commissioned,2017-07-01,reads of June\n00DB123456789002,Commissioned,2017-07-01,reads of June\n";
+const LIST: &str =
+    "00DB123456789001,Commissioned,2017-07-01,reads of June\n00DB123456789002,Commissioned,2017-07-01,reads of June\n";
 const FIRST: &str = "00DB123456789001\n";
 
 fn named(count: u64) -> DevicesNamed {

@@ -58,10 +58,18 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
         Event::IncidentClosed(closed) => format!("Closed: {}", closed.reason),
         Event::DeterminationRecorded(recorded) => {
-            format!("Determined by the SMKI PMA: determination {}, signed by {}", recorded.determination, signers(&recorded.signatures))
+            format!(
+                "Determined by the SMKI PMA: determination {}, signed by {}",
+                recorded.determination,
+                signers(&recorded.signatures)
+            )
         }
         Event::ScheduleRecorded(recorded) => {
-            format!("The scope of determination {} was settled, signed by {}", recorded.determination, signers(&recorded.signatures))
+            format!(
+                "The scope of determination {} was settled, signed by {}",
+                recorded.determination,
+                signers(&recorded.signatures)
+            )
         }
         Event::DeterminationSuspended(suspended) => format!(
             "Determination {} was suspended until {} by {}",
@@ -70,7 +78,11 @@ pub fn tell(event: &Event) -> Option<String> {
             signers(&suspended.signatures)
         ),
         Event::DeterminationWithdrawn(withdrawn) => {
-            format!("Determination {} was withdrawn by the SMKI PMA, signed by {}", withdrawn.determination, signers(&withdrawn.signatures))
+            format!(
+                "Determination {} was withdrawn by the SMKI PMA, signed by {}",
+                withdrawn.determination,
+                signers(&withdrawn.signatures)
+            )
         }
         Event::Batch(batch) => format!("Request {} to sign with key {} was taken in", batch.request, batch.key),
         Event::Settled(settled) => {
@@ -83,8 +95,14 @@ pub fn tell(event: &Event) -> Option<String> {
             format!("Refused: {}: {first}{more}", refused.operation)
         }
         Event::FileAccepted(accepted) => {
-            let signer = accepted.signature.as_ref().map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
-            format!("File accepted: {} of {} lines, SHA-256 {}, from {signer}", accepted.kind, accepted.rows, accepted.file)
+            let signer = accepted
+                .signature
+                .as_ref()
+                .map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
+            format!(
+                "File accepted: {} of {} lines, SHA-256 {}, from {signer}",
+                accepted.kind, accepted.rows, accepted.file
+            )
         }
         Event::ResponsesTaken(taken) => {
             let tally = &taken.tally;
@@ -106,7 +124,10 @@ pub fn tell(event: &Event) -> Option<String> {
             text
         }
         Event::SigningResumed(resumed) => {
-            format!("Signing under determination {} may go on after a foreign answer: {}", resumed.determination, resumed.reason)
+            format!(
+                "Signing under determination {} may go on after a foreign answer: {}",
+                resumed.determination, resumed.reason
+            )
         }
         Event::DirectionRecorded(recorded) => {
             format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
@@ -138,7 +159,8 @@ fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileI
 }
 
 fn step(step: &Step) -> String {
-    let of = |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| format!("{count} Devices"));
+    let of =
+        |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| format!("{count} Devices"));
     match step {
         Step::Confirm { mechanism, certainty: found, evidence } => {
             format!("Confirmed as {} by {mechanism}: {evidence}", certainty(*found))
@@ -157,7 +179,10 @@ fn step(step: &Step) -> String {
             let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
             let overridden =
                 overridden.as_ref().map(|text| format!(", without proof, overridden: {text}")).unwrap_or_default();
-            format!("SMI Status '{status}' from {from} for {}{reason}{overridden}", of(devices.map(|devices| devices.count)))
+            format!(
+                "SMI Status '{status}' from {from} for {}{reason}{overridden}",
+                of(devices.map(|devices| devices.count))
+            )
         }
         Step::Prepare { note } => format!("Prepared: {note}"),
         Step::Pause { reason } => format!("Paused: {reason}"),

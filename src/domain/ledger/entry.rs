@@ -21,14 +21,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use super::steps::{
-    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
+    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
+    SigningResumed, StepTaken,
 };
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
-
 
 /// The greatest length of a leaf in octets: a C2SP tlog-tiles entry has a uint16 length.
 pub const LEAF_LEN_MAX: usize = 65_535;

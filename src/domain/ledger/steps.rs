@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::SignatureRecord;
 use crate::domain::names::{
-    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty, SmsrReference, StepId,
+    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty,
+    SmsrReference, StepId,
 };
 use crate::domain::time::Timestamp;
 

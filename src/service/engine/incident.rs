@@ -25,7 +25,12 @@ impl Daemon {
     pub(super) async fn open_incident(&self, caller: &Caller, open: wire::IncidentOpen) -> Answer<wire::Recorded> {
         let actor = caller.actor();
         let certificate = pem::certificate(&open.certificate_pem).map_err(|error| {
-            Failure::malformed("certificate_pem", "one certificate in PEM", &error.to_string(), "Send the Compromised one.")
+            Failure::malformed(
+                "certificate_pem",
+                "one certificate in PEM",
+                &error.to_string(),
+                "Send the Compromised one.",
+            )
         })?;
         self.change(move |recorder| {
             let by = recorder.known(actor);

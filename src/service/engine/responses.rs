@@ -167,12 +167,14 @@ impl Daemon {
         self.change(move |recorder| {
             let by = recorder.known(actor);
             let wire::RecoveryResume { determination, reason: why } = ask;
-            let decided = resumption(recorder.fold(), determination, &why, recorder.moment().at).and_then(|event| match by.person {
-                Some(_) => Ok(event),
-                None => Err(vec![reason(
-                    "asker-unknown",
-                    format!("account {} belongs to nobody whom the policy in force names", by.account),
-                )]),
+            let decided = resumption(recorder.fold(), determination, &why, recorder.moment().at).and_then(|event| {
+                match by.person {
+                    Some(_) => Ok(event),
+                    None => Err(vec![reason(
+                        "asker-unknown",
+                        format!("account {} belongs to nobody whom the policy in force names", by.account),
+                    )]),
+                }
             });
             match decided {
                 Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::SigningResumed(event))? })),

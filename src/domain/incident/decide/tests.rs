@@ -170,12 +170,9 @@ fn the_class_of_the_key_says_which_methods_there_are() {
     ] {
         let mut case = Case::new(State::Confirmed);
         case.progress.notification.class = class;
-        for method in [
-            Method::SubscriberKey,
-            Method::AcbCertificates,
-            Method::NewOrganisationCertificates,
-            Method::Contingency,
-        ] {
+        for method in
+            [Method::SubscriberKey, Method::AcbCertificates, Method::NewOrganisationCertificates, Method::Contingency]
+        {
             assert_eq!(case.rules(&assess(method)).is_empty(), fits.contains(&method), "{class:?} {method:?}");
         }
     }
@@ -287,7 +284,9 @@ fn no_way_leads_out_of_recovery_without_proof_or_an_override() {
         assert!(decide_status(&target, status, method, true).is_ok(), "{status}");
     }
     target.proof = Proof::Failed;
-    assert!(decide_status(&target, SmiStatus::Recovered, method, false).unwrap_err().contains("one that says it failed"));
+    assert!(
+        decide_status(&target, SmiStatus::Recovered, method, false).unwrap_err().contains("one that says it failed")
+    );
     target.proof = Proof::Succeeded;
     for status in SmiStatus::ALL {
         assert_eq!(decide_status(&target, status, method, false).is_ok(), status != SmiStatus::Recovery, "{status}");

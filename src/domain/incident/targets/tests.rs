@@ -9,7 +9,8 @@ fn read(list: &str) -> Result<Targets, String> {
     Targets::read(source).map_err(|error| error.to_string())
 }
 
-const GOOD: &str = "00DB123456789001,Commissioned,2017-07-01,reads\n00DB123456789002,Commissioned,2017-07-01,a, with commas\n";
+const GOOD: &str =
+    "00DB123456789001,Commissioned,2017-07-01,reads\n00DB123456789002,Commissioned,2017-07-01,a, with commas\n";
 
 #[test]
 fn a_list_is_read_with_evidence_that_may_have_commas() {

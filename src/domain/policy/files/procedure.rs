@@ -12,7 +12,9 @@ use super::{PolicyFault, Reading, Versioned, procedure_id};
 use crate::domain::determination::document::Method;
 use crate::domain::determination::prose::Prose;
 use crate::domain::names::{ClauseId, DutyId, FactorId, MechanismId, ProfileId, StepId};
-use crate::domain::procedure::profile::{Actor, Duty, Gate, Label, Mechanism, Owed, Phase, Profile, Recipient, STEPS_MAX, Step};
+use crate::domain::procedure::profile::{
+    Actor, Duty, Gate, Label, Mechanism, Owed, Phase, Profile, Recipient, STEPS_MAX, Step,
+};
 use crate::domain::procedure::variation::{Clause, Effect, Record, Recorded, Variation};
 use crate::domain::procedure::{CivilDate, EndDay, Procedure};
 

@@ -14,7 +14,8 @@ pub(super) fn check_state(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
 }
 
 pub(super) fn check_target(facts: &CommandFacts<'_>) -> Result<(), Refusal> {
-    let Some((incident, progress)) = facts.batch.incident.and_then(|facts| Some((facts, facts.progress.as_ref()?))) else {
+    let Some((incident, progress)) = facts.batch.incident.and_then(|facts| Some((facts, facts.progress.as_ref()?)))
+    else {
         return Ok(());
     };
     let (device, id) = (facts.device, incident.id.clone());

@@ -6,9 +6,9 @@ use super::*;
 use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, ResponseTally};
-use crate::domain::policy::separation::PartsTaken;
 use crate::domain::names::{Eui64, KeyId, KeyUse};
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
+use crate::domain::policy::separation::PartsTaken;
 use crate::domain::policy::tests::{changed, example, policy};
 
 const ID: DeterminationId = DeterminationId([1; 16]);

@@ -15,6 +15,7 @@ use super::{Change, CliError, Context, Exit};
 use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
+use crate::domain::incident::targets::line_feeds;
 use crate::domain::names::Digest;
 use crate::domain::procedure::direction::TEXT_LEN_MAX;
 
@@ -141,7 +142,7 @@ fn read_through(path: &Path) -> Result<Listed, InputError> {
             read => {
                 hash.update(&piece[..read]);
                 len += read as u64;
-                lines += piece[..read].iter().filter(|octet| **octet == b'\n').count() as u64;
+                lines += line_feeds(&piece[..read]);
             }
         }
     }

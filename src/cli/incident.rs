@@ -94,8 +94,8 @@ pub struct Notified {
     #[arg(long, value_enum, default_value_t = ClassArg::Organisation)]
     class: ClassArg,
     /// When the notification came
-    #[arg(long, value_name = "TIME")]
-    notified_at: Timestamp,
+    #[arg(long = "notified-at", value_name = "TIME")]
+    at: Timestamp,
     /// By which way it came, such as telephone
     #[arg(long, value_name = "TEXT")]
     channel: String,
@@ -219,13 +219,13 @@ impl Open {
         let Self { incident, certificate, description, notified, change } = self;
         let certificate_pem = input::text(&certificate, input::DOCUMENT_LEN_MAX)?;
         let notification = notified.map(|notified| {
-            let Notified { by, party, certainty, class, notified_at, channel, recovery_event } = notified;
+            let Notified { by, party, certainty, class, at, channel, recovery_event } = notified;
             let class = match class {
                 ClassArg::Organisation => CompromiseClass::Organisation,
                 ClassArg::Other => CompromiseClass::Other,
             };
             let (by, channel) = (by.into(), channel.into());
-            Notification { by, party, certainty: certainty.into(), class, at: notified_at, channel, recovery_event }
+            Notification { by, party, certainty: certainty.into(), class, at, channel, recovery_event }
         });
         let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await

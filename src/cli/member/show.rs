@@ -531,7 +531,7 @@ fn direction(page: &mut Page, form: &Direction) {
                 page.row("variation", variation);
                 match until {
                     Some(date) => {
-                        page.row("until", format!("{date} (the variation says whether that day is included)"))
+                        page.row("until", format!("{date} (the variation says whether that day is included)"));
                     }
                     None => page.row("until", "FURTHER NOTICE: it would have no end"),
                 }

@@ -172,6 +172,11 @@ fn read_lines<E>(
     if lines.error.faults.is_empty() { Ok(()) } else { Err(lines.error.into()) }
 }
 
+/// How many lines end in these octets.
+pub fn line_feeds(octets: &[u8]) -> u64 {
+    octets.split(|octet| *octet == b'\n').skip(1).count() as u64
+}
+
 /// Demands that Devices come sorted, each once.
 fn in_order(last: &mut Option<DeviceId>, device: DeviceId) -> Result<(), String> {
     match last.replace(device) {
@@ -268,13 +273,13 @@ impl Targets {
             self.0.iter_mut().for_each(act);
             return Ok(());
         };
-        let (targets, mut last) = (&mut self.0, None);
+        let (all, mut last) = (&mut self.0, None);
         read_lines(source, &mut |line| {
             let device: DeviceId = line.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
             in_order(&mut last, device)?;
-            let at = targets.binary_search_by_key(&device, |target| target.device);
+            let at = all.binary_search_by_key(&device, |target| target.device);
             let at = at.map_err(|_| format!("Device {device} is not among the targets of the incident"))?;
-            act(&mut targets[at]);
+            act(&mut all[at]);
             Ok(())
         })
     }

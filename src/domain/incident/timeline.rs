@@ -1,5 +1,7 @@
 //! Pure. An incident's story, in sentences for people.
 
+use std::fmt::Write as _;
+
 use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
 
@@ -119,7 +121,7 @@ pub fn tell(event: &Event) -> Option<String> {
                 (tally.contradiction, "contradictory"),
             ];
             for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
-                text.push_str(&format!(", {count} {what}"));
+                let _ = write!(text, ", {count} {what}");
             }
             text
         }

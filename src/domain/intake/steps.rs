@@ -229,7 +229,7 @@ fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: 
 
 fn count_lines(context: &Context<'_>, list: Digest) -> Result<u64, BookError> {
     let mut lines = 0;
-    context.blobs.stream(list, &mut |piece| lines += piece.iter().filter(|octet| **octet == b'\n').count() as u64)?;
+    context.blobs.stream(list, &mut |piece| lines += incident::targets::line_feeds(piece))?;
     Ok(lines)
 }
 

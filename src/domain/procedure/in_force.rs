@@ -439,8 +439,7 @@ fn one(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, settled: &B
     }
     let relief = in_force
         .reliefs(&step.id)
-        .filter(|(_, gate, relieved)| step.actors.contains(relieved) && !gate.is_open(view.determination))
-        .next();
+        .find(|(_, gate, relieved)| step.actors.contains(relieved) && !gate.is_open(view.determination));
     if step.lapses && view.determination == Determined::NotToExecute {
         return Requirement::NotRequired { by: relief.map_or_else(by, |(text, _, _)| text) };
     }

@@ -468,8 +468,6 @@ impl<'a> About<'a> {
             Event::ScheduleRecorded(entry) => self.of_determination(entry.determination),
             Event::DeterminationSuspended(entry) => self.of_determination(entry.determination),
             Event::DeterminationWithdrawn(entry) => self.of_determination(entry.determination),
-            // A direction names its incident in its document, if it is about one.
-            Event::DirectionRecorded(_) => return false,
             Event::Batch(entry) => {
                 self.batches.insert(index, entry.determination);
                 self.of_determination(entry.determination)
@@ -495,7 +493,9 @@ impl<'a> About<'a> {
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
-            Event::Genesis(_)
+            // A direction names its incident in its document, if it is about one.
+            Event::DirectionRecorded(_)
+            | Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

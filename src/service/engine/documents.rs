@@ -170,8 +170,8 @@ pub(super) fn record_document(
                 Directs::Departure { incident, .. } => Some(incident.clone()),
             };
             let text = text.as_deref().map(Digest::of);
-            let recorded = intake::direction(&context, document, text, &submission);
-            (recorded.map(Event::DirectionRecorded), (about, None))
+            let decided = intake::direction(&context, document, text, &submission);
+            (decided.map(Event::DirectionRecorded), (about, None))
         }
     };
     let event = match event {
@@ -221,10 +221,9 @@ pub(super) fn record_document(
 fn ends_something(event: &Event, delivered: &Delivered) -> bool {
     match delivered {
         Delivered::Pma(Document::Determination(determination)) => determination.form().supersedes.is_some(),
-        Delivered::Pma(Document::Schedule(_)) => false,
         Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
         Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
-        Delivered::Direction(_) => false,
+        Delivered::Pma(Document::Schedule(_)) | Delivered::Direction(_) => false,
     }
 }
 

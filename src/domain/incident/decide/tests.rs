@@ -10,6 +10,9 @@ fn at(seconds: i64) -> Timestamp {
 
 const LIST: &str = "00DB123456789001,Commissioned,2017-07-01,reads\n00DB123456789002,Commissioned,2017-07-01,reads\n";
 
+/// Where a list would come from.
+type Source = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
+
 /// Facts under which every step may be taken at its place.
 struct Case {
     progress: Progress,
@@ -72,7 +75,7 @@ impl Case {
     }
 
     fn set_all(mut self, status: SmiStatus) -> Self {
-        let none: Option<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>> = None;
+        let none: Option<Source> = None;
         self.progress.targets.each(none, |target| target.status = status).unwrap();
         self
     }
@@ -222,7 +225,7 @@ fn one_target_without_the_status_is_one_too_few_unless_it_is_left_out() {
     let mut case = Case::new(State::Assessed).set_all(SmiStatus::Recovery);
     case.gates.status = Gate::Due { by: "base".into() };
     assert!(case.rules(&refer(None)).is_empty());
-    let none: Option<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>> = None;
+    let none: Option<Source> = None;
     let mut first = true;
     let reset = |target: &mut super::super::Target| {
         if std::mem::take(&mut first) {

@@ -3,7 +3,7 @@ use super::*;
 fn read(list: &str) -> Result<Targets, String> {
     // In pieces of three octets, so that lines are cut anywhere.
     let source = |piece: &mut dyn FnMut(&[u8])| {
-        list.as_bytes().chunks(3).for_each(|octets| piece(octets));
+        list.as_bytes().chunks(3).for_each(&mut *piece);
         Ok::<(), std::convert::Infallible>(())
     };
     Targets::read(source).map_err(|error| error.to_string())

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::documents;
-use super::stage::Stage;
+use super::lab::Lab;
+use super::layout::Layout;
+use super::people::People;
 use super::tell::Teller;
 use super::{ExerciseError, now};
 use crate::api::client::Client;
@@ -27,8 +29,12 @@ pub enum Order {
 
 /// One incident, and who carries it.
 pub struct Carrier<'a> {
-    /// The stage.
-    pub stage: &'a Stage,
+    /// The PKI.
+    pub lab: &'a Lab,
+    /// The people.
+    pub people: &'a People,
+    /// Where files are kept, if they are.
+    pub layout: Option<&'a Layout>,
     /// The daemon.
     pub client: &'a Client,
     /// The incident.
@@ -64,10 +70,12 @@ impl Carrier<'_> {
 
     /// An ARO of the affected Supplier signs a file and submits it. Answers its SHA-256.
     pub async fn submit(&self, kind: FileKind, text: &str) -> Result<Digest, ExerciseError> {
-        let officer = &self.stage.people.officers[0];
+        let officer = &self.people.officers[0];
         let p7s = documents::sign(text.as_bytes(), &officer.first, now())?;
-        self.stage.layout.write(&format!("files/{}-{kind}.csv", self.incident), text)?;
-        self.stage.layout.write(&format!("files/{}-{kind}.csv.{}.p7s", self.incident, officer.id), &p7s)?;
+        if let Some(layout) = self.layout {
+            layout.write(&format!("files/{}-{kind}.csv", self.incident), text)?;
+            layout.write(&format!("files/{}-{kind}.csv.{}.p7s", self.incident, officer.id), &p7s)?;
+        }
         let ask = wire::FileSubmit {
             kind,
             octets: Some(Base64(text.as_bytes().to_vec())),
@@ -81,7 +89,7 @@ impl Carrier<'_> {
     /// The incident is notified, confirmed and assessed for these Devices; nothing is referred yet. Answers the SHA-256 of the
     /// notification file.
     pub async fn assess(&self, devices: &[DeviceId], method: Method) -> Result<Digest, ExerciseError> {
-        let victim = &self.stage.lab.before()[0];
+        let victim = &self.lab.before()[0];
         let notification = Notification {
             by: "ARO One of the exercise".into(),
             party: super::policy::AFFECTED.parse().map_err(ExerciseError::Name)?,
@@ -126,7 +134,7 @@ impl Carrier<'_> {
     /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.
     pub async fn status_and_thresholds(&self) -> Result<(), ExerciseError> {
         self.step(status(SmiStatus::Recovery, None)).await?;
-        let user = super::lab::party_of(&self.stage.lab.before()[0]);
+        let user = super::lab::party_of(&self.lab.before()[0]);
         let file = format!(
             "smsr,user-id,service-request,period-minutes,warning,quarantine\nSMSR-EXERCISE-1,{user},all,1440,9000,10000\n"
         );

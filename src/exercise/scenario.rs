@@ -292,11 +292,15 @@ impl Play<'_, '_> {
     }
 
     /// Who carries an incident through the procedure.
-    fn carrier<'a>(&self, client: &'a Client, incident: IncidentId) -> Carrier<'a>
-    where
-        Self: 'a,
-    {
-        Carrier { stage: self.stage, client, incident, order: self.order }
+    fn carrier<'c>(&'c self, client: &'c Client, incident: IncidentId) -> Carrier<'c> {
+        Carrier {
+            lab: &self.stage.lab,
+            people: &self.stage.people,
+            layout: Some(&self.stage.layout),
+            client,
+            incident,
+            order: self.order,
+        }
     }
 
     /// Says which order of the procedure is played.

@@ -38,10 +38,40 @@ const DOMAIN: &[(&str, &[&str])] = &[
     // Below the fold, which keeps what Devices have answered.
     ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
     ("fold", &["names", "time", "gbcs", "ledger", "determination", "procedure", "incident", "policy", "responses"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files", "policy", "responses", "fold"]),
+    (
+        "intake",
+        &[
+            "names",
+            "time",
+            "gbcs",
+            "certificates",
+            "ledger",
+            "determination",
+            "procedure",
+            "incident",
+            "files",
+            "policy",
+            "responses",
+            "fold",
+        ],
+    ),
     (
         "audit",
-        &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files", "policy", "responses", "fold", "intake"],
+        &[
+            "names",
+            "time",
+            "gbcs",
+            "certificates",
+            "ledger",
+            "determination",
+            "procedure",
+            "incident",
+            "files",
+            "policy",
+            "responses",
+            "fold",
+            "intake",
+        ],
     ),
 ];
 

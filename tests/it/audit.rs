@@ -11,8 +11,8 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled, SigningResumed,
-    Started,
+    IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
+    SigningResumed, Started,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};

@@ -261,7 +261,7 @@ async fn an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determinati
         let signers = [&members[0].first, &members[1].first, third];
         let signatures = signers.map(|by| signed(document.octets(), by)).to_vec();
         let (document, devices) = (Base64(document.octets().to_vec()), Some(stored.sha256));
-        wire::Document { document, signatures, devices, policy_files: None }
+        wire::Document { document, signatures, devices, policy_files: None, text: None }
     };
     let refused = problem(client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask(officer)).await);
     assert_eq!(&*refused.reasons[0].rule, "separation");

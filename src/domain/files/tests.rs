@@ -291,7 +291,9 @@ fn an_export_is_read_as_it_was_written() {
         .collect();
     let mut text = String::new();
     ExportRow::write_header(&mut text);
-    rows.iter().for_each(|row| row.write(&mut text));
+    for row in &rows {
+        row.write(&mut text);
+    }
     let (mut reader, mut read) = (TableReader::<ExportRow>::new(standard(FileKind::SmiExport)), Vec::new());
     for piece in text.as_bytes().chunks(7) {
         reader.feed(piece, &mut |row| read.push(row));

@@ -61,10 +61,10 @@ pub struct Policy {
     custodians: Custodians,
     anchors: Anchors,
     guidance: Guidance,
+    procedure: Option<Procedure>,
     parties: Parties,
     layouts: BTreeMap<FileKind, Layout>,
     reminders: Reminders,
-    procedure: Option<Procedure>,
 }
 
 /// What the policy says about determinations.

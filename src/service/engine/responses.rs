@@ -191,13 +191,17 @@ impl Daemon {
         });
         match key.await? {
             None => Err(Failure::NotFound { what: format!("determination {determination}") }),
-            Some(key) => self.scan(move |reader| page(reader, key.map(|(key, _)| key), &of)).await,
+            Some(key) => self.scan(move |reader| page(reader, key.as_ref().map(|(key, _)| key), &of)).await,
         }
     }
 }
 
 /// Some Devices in the state that is asked for.
-fn page(reader: &dyn Reader, key: Option<KeyLabel>, of: &wire::DevicesOf) -> Result<wire::RecoveryDevices, StoreError> {
+fn page(
+    reader: &dyn Reader,
+    key: Option<&KeyLabel>,
+    of: &wire::DevicesOf,
+) -> Result<wire::RecoveryDevices, StoreError> {
     let mut devices = Vec::new();
     let (mut after, mut looked_at) = (of.after, 0);
     loop {
@@ -207,7 +211,7 @@ fn page(reader: &dyn Reader, key: Option<KeyLabel>, of: &wire::DevicesOf) -> Res
         };
         looked_at += listed.len();
         for listed in listed {
-            let found = state_of(reader, key.as_ref(), of.determination, listed.device)?;
+            let found = state_of(reader, key, of.determination, listed.device)?;
             let (state, intent, entry, detail) = found;
             if of.state.is_some_and(|wanted| !wanted.takes(state)) {
                 continue;

@@ -317,7 +317,12 @@ impl Engine for FakeEngine {
         Ok(wire::Recorded { entry: 6 })
     }
 
-    async fn incident_step(&self, caller: &Caller, id: IncidentId, ask: wire::StepAsk) -> Result<wire::Recorded, Failure> {
+    async fn incident_step(
+        &self,
+        caller: &Caller,
+        id: IncidentId,
+        ask: wire::StepAsk,
+    ) -> Result<wire::Recorded, Failure> {
         self.called("incident-step", caller, format!("{id} {}", ask.step.meaning()))?;
         Ok(wire::Recorded { entry: 7 })
     }
@@ -344,6 +349,8 @@ impl Engine for FakeEngine {
     async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<String, Failure> {
         self.called("incident-devices", caller, id.as_str())?;
         Ok("device\n00DB1234567890A0\n".to_owned())
+    }
+
     async fn file_submit(
         &self,
         caller: &Caller,

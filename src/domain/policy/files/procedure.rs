@@ -258,7 +258,7 @@ impl Reading<'_> {
                 self.fault(path, None, ProcedureFault::NoBase.into());
             }
             if let Some(form) = self.toml(path) {
-                variations.extend(self.variation(path, form, base.as_ref()));
+                variations.push(self.variation(path, form, base.as_ref()));
             }
         }
         base.map(|base| Procedure::new(base, variations))
@@ -369,7 +369,7 @@ impl Reading<'_> {
         }
     }
 
-    fn variation(&mut self, path: &str, form: VariationForm, base: Option<&Profile>) -> Option<Variation> {
+    fn variation(&mut self, path: &str, form: VariationForm, base: Option<&Profile>) -> Variation {
         let VariationForm { version: _, id, title, reference, from, until, end_day, clause } = form;
         if let Some(until) = until.as_ref().filter(|until| *until.get_ref() <= from) {
             let found = *until.get_ref();
@@ -391,7 +391,7 @@ impl Reading<'_> {
         // Without an `until` the word decides nothing until an extension gives one, which none can.
         let end_day = end_day.unwrap_or(EndDay::Included);
         let until = until.map(Spanned::into_inner);
-        Some(Variation { id, title, reference, from, until, end_day, clauses })
+        Variation { id, title, reference, from, until, end_day, clauses }
     }
 
     fn clause(&mut self, path: &str, at: usize, form: ClauseForm, base: Option<&Profile>) -> Option<Clause> {

@@ -289,10 +289,12 @@ const KEY_RULES: &[BatchRule] = &[
     key_of_determination::check,
     key_of_determination::check_certificate,
     key_active::check,
-    procedure::check_state,
     mode_permitted::check,
     root_cell::check,
 ];
+
+/// Asked when all others are silent: where the incident stands follows from what they say, and would only be said twice.
+const STATE_RULES: &[BatchRule] = &[procedure::check_state];
 
 /// Asked for each command.
 const COMMAND_RULES: &[CommandRule] = &[
@@ -308,13 +310,14 @@ const COMMAND_RULES: &[CommandRule] = &[
 ];
 
 const _: () = assert!(
-    !ASKER_RULES.is_empty() && !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !COMMAND_RULES.is_empty(),
+    !ASKER_RULES.is_empty() && !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !STATE_RULES.is_empty() && !COMMAND_RULES.is_empty(),
     "no rules would allow everything"
 );
 
 /// The rules of the batch: nothing in it may be signed if one refuses.
 pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES), facts)
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES), facts)?;
+    silent(STATE_RULES.iter(), facts)
 }
 
 /// The rules of whoever asks alone: for what signs nothing and settles what was signed.

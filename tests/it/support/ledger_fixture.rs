@@ -398,7 +398,8 @@ impl Fixture {
         let octets = self.supplier[0].certificate.octets().to_vec();
         self.blob(octets.clone());
         self.record(|recorder| {
-            let event = intake::incident(&context(recorder), &"INC-1".parse().unwrap(), &octets, "Notified", None).unwrap();
+            let event =
+                intake::incident(&context(recorder), &"INC-1".parse().unwrap(), &octets, "Notified", None).unwrap();
             recorder.queue_blob(octets);
             let by = recorder.known(operator());
             recorder.queue(&by, Event::IncidentOpened(event)).unwrap();

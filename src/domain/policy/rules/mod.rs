@@ -310,7 +310,11 @@ const COMMAND_RULES: &[CommandRule] = &[
 ];
 
 const _: () = assert!(
-    !ASKER_RULES.is_empty() && !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !STATE_RULES.is_empty() && !COMMAND_RULES.is_empty(),
+    !ASKER_RULES.is_empty()
+        && !RELEASE_RULES.is_empty()
+        && !KEY_RULES.is_empty()
+        && !STATE_RULES.is_empty()
+        && !COMMAND_RULES.is_empty(),
     "no rules would allow everything"
 );
 

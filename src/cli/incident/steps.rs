@@ -38,6 +38,9 @@ pub enum Step {
         change: Change,
     },
     /// Record that it was no Compromise
+    #[command(
+        after_help = "Example:\n  smkictl incident dismiss INC-2017-07 --reason 'The log was a test of the Subscriber'"
+    )]
     Dismiss {
         /// Which incident
         incident: IncidentId,
@@ -65,6 +68,10 @@ pub enum Step {
         change: Change,
     },
     /// Record that a duty to inform was met
+    #[command(
+        after_help = "Example:\n  smkictl incident inform INC-2017-07 --duty tell-pma-of-compromise --recipient 'the Chair' \\\n      \
+        --at 2017-07-22T03:00:00Z --how telephone"
+    )]
     Inform {
         /// In which incident
         incident: IncidentId,
@@ -84,6 +91,7 @@ pub enum Step {
         change: Change,
     },
     /// Refer the incident to the SMKI PMA
+    #[command(after_help = "Example:\n  smkictl incident refer INC-2017-07 --notification 9f86d0…")]
     Refer {
         /// Which incident
         incident: IncidentId,
@@ -97,6 +105,9 @@ pub enum Step {
         change: Change,
     },
     /// Record that the Subscriber recovers with its own key (Method 1)
+    #[command(
+        after_help = "Example:\n  smkictl incident subscriber-recovery INC-2017-07 --note 'The Supplier replaces by Method 1'"
+    )]
     SubscriberRecovery {
         /// In which incident
         incident: IncidentId,
@@ -113,6 +124,9 @@ pub enum Step {
     )]
     SetStatus(SetStatus),
     /// Record that everything before the use of the key is done
+    #[command(
+        after_help = "Example:\n  smkictl incident prepare INC-2017-07 --note 'Templates and list compared by two'"
+    )]
     Prepare {
         /// In which incident
         incident: IncidentId,
@@ -123,6 +137,7 @@ pub enum Step {
         change: Change,
     },
     /// Pause the signing, before the next signature, and lock the key
+    #[command(after_help = "Example:\n  smkictl incident pause INC-2017-07 --reason 'The first Responses look odd'")]
     Pause {
         /// Of which incident
         incident: IncidentId,
@@ -133,6 +148,9 @@ pub enum Step {
         change: Change,
     },
     /// Leave Devices out, with a reason, such as that their failure is final
+    #[command(
+        after_help = "Example:\n  smkictl incident exclude INC-2017-07 --devices scrapped.txt --reason 'Scrapped in June'"
+    )]
     Exclude {
         /// In which incident
         incident: IncidentId,
@@ -146,6 +164,9 @@ pub enum Step {
         change: Change,
     },
     /// Record that every target came to an end
+    #[command(
+        after_help = "Example:\n  smkictl incident finish INC-2017-07 --note 'Every target answered or is left out'"
+    )]
     Finish {
         /// In which incident
         incident: IncidentId,
@@ -156,6 +177,9 @@ pub enum Step {
         change: Change,
     },
     /// Begin Post-Recovery
+    #[command(
+        after_help = "Example:\n  smkictl incident begin-post-recovery INC-2017-07 --note 'The Supplier was told'"
+    )]
     BeginPostRecovery {
         /// In which incident
         incident: IncidentId,
@@ -166,6 +190,9 @@ pub enum Step {
         change: Change,
     },
     /// Record that Devices were handed back to their Subscriber (Method 2)
+    #[command(
+        after_help = "Example:\n  smkictl incident hand-over INC-2017-07 --evidence 'SRV 6.21 completed, report of the day'"
+    )]
     HandOver {
         /// In which incident
         incident: IncidentId,
@@ -179,6 +206,9 @@ pub enum Step {
         change: Change,
     },
     /// Record that the stranded Devices were reported and accepted
+    #[command(
+        after_help = "Example:\n  smkictl incident accept-stranded INC-2017-07 --count 3 --reason 'Accepted by the PMA on 1 August'"
+    )]
     AcceptStranded {
         /// In which incident
         incident: IncidentId,

@@ -523,3 +523,6 @@ pub struct DirectionRecorded {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Digest>,
 }
+
+#[cfg(test)]
+mod tests;

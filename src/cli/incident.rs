@@ -20,7 +20,7 @@ use crate::domain::time::Timestamp;
 pub enum Incident {
     /// Open an incident for a certificate whose Private Key is, or may be, Compromised
     #[command(after_help = "Example:\n  smkictl incident open INC-2017-07 --certificate compromised.pem \\\n      \
-        --notified-by 'Officer One' --party supplier-b --suspected --channel telephone \\\n      \
+        --notified-by 'Officer One' --party supplier-b --certainty suspected --class organisation --channel telephone \\\n      \
         --notified-at 2017-07-22T02:10:00Z --recovery-event 2017-07-21T22:00:00Z \\\n      \
         --description 'Key material seen on a stolen server'")]
     Open(Box<Open>),
@@ -82,7 +82,7 @@ pub struct Open {
 #[derive(Args, Debug)]
 pub struct Notified {
     /// Who notified, by name
-    #[arg(long = "notified-by", value_name = "NAME", requires = "party")]
+    #[arg(long = "notified-by", value_name = "NAME")]
     by: String,
     /// For which Party or RDP, as the policy calls it
     #[arg(long, value_name = "PARTY")]
@@ -91,7 +91,7 @@ pub struct Notified {
     #[arg(long, value_enum)]
     certainty: CertaintyArg,
     /// Whether the key is behind an Organisation Certificate on Devices, or another one
-    #[arg(long, value_enum, default_value_t = ClassArg::Organisation)]
+    #[arg(long, value_enum)]
     class: ClassArg,
     /// When the notification came
     #[arg(long = "notified-at", value_name = "TIME")]

@@ -937,10 +937,9 @@ fn an_answer_to_a_foreign_command_cannot_be_kept_quiet_nor_signing_go_on_without
 /// An extract of the Inventory, as an operator would bring it.
 fn extract(forge: &mut Forge<'_>, text: &str, change: impl FnOnce(&mut FileAccepted)) -> FileAccepted {
     let file = forge.blob_of(text.as_bytes().to_vec());
-    let profile = Some(ProfileInForce { base: "base".parse().unwrap(), variations: vec![] });
     let (incident, kind) = ("INC-1".parse().unwrap(), FileKind::SmiExtract);
     let mut accepted =
-        FileAccepted { incident, profile, kind, file, signature: None, party: None, smsr: None, rows: 1 };
+        FileAccepted { incident, profile: None, kind, file, signature: None, party: None, smsr: None, rows: 1 };
     change(&mut accepted);
     accepted
 }
@@ -966,7 +965,9 @@ fn files_and_exercises_that_nobody_could_have_recorded_are_found() {
     };
     file("line 2, column 2 (status)", &TEXT.replace("Recovery", "recovery"), |_| {});
     file("found {", TEXT, |accepted| accepted.rows = 2);
-    file("found {", TEXT, |accepted| accepted.profile = None);
+    file("found {", TEXT, |accepted| {
+        accepted.profile = Some(ProfileInForce { base: "base".parse().unwrap(), variations: vec![] });
+    });
     file("found {", TEXT, |accepted| accepted.party = Some("supplier-a".parse().unwrap()));
     file("no incident INC-9", TEXT, |accepted| accepted.incident = "INC-9".parse().unwrap());
     file("needs the detached CMS signature", TEXT, |accepted| accepted.kind = FileKind::Adt);

@@ -16,7 +16,7 @@ use smkid::exercise::now;
 use smkid::exercise::people::{Credential, People};
 use smkid::exercise::policy::AFFECTED;
 
-use crate::support::site::{Site, device_list, head, incident, problem};
+use crate::support::site::{Site, device, device_list, head, incident, problem};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 
@@ -137,8 +137,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
 
     people_did(&site, client, all.files.len() - 1).await;
     exercises(&site, client).await;
-    let close = wire::Why { reason: "done".to_owned() };
-    client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &close).await.unwrap();
+    site.dismiss(client, "INC-1").await;
     let late = adt(&user).replace("SMSR-1", "SMSR-2");
     let closed = problem(submit(client, thresholds_of, &late, Some(signed(late.as_bytes(), ours))).await);
     assert_eq!(&*closed.reasons[0].rule, "incident-closed");
@@ -249,10 +248,9 @@ async fn an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determinati
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    // Its ARO signed the notification file.
+    site.refer(client, "INC-1", (0..3).map(device)).await;
     let (officer, members) = (&site.base.people.officers[0].first, &site.base.people.members);
-    let file = notification(&site);
-    submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
     let new = change_role(&site, client, "aro-1", "aro", "pma-member").await;
     let list = device_list(0..3);
     let document = site.determination(client, 1, &list, |form| form.policy = new.digest()).await;

@@ -73,35 +73,59 @@ pub struct Open {
     #[arg(long, value_name = "TEXT")]
     description: String,
     #[command(flatten)]
-    notified: Option<Notified>,
+    notified: Notified,
     #[command(flatten)]
     change: Change,
 }
 
-/// How it came to be known: asked for where the policy in force has the steps of the procedure.
+/// How it came to be known: asked for where the policy in force has the steps of the procedure. All of it or none.
 #[derive(Args, Debug)]
 pub struct Notified {
     /// Who notified, by name
-    #[arg(long = "notified-by", value_name = "NAME")]
-    by: String,
+    #[arg(
+        long = "notified-by",
+        value_name = "NAME",
+        requires_all = ["party", "certainty", "class", "at", "channel", "recovery_event"]
+    )]
+    by: Option<String>,
     /// For which Party or RDP, as the policy calls it
-    #[arg(long, value_name = "PARTY")]
-    party: SecParty,
+    #[arg(long, value_name = "PARTY", requires = "by")]
+    party: Option<SecParty>,
     /// Whether the Compromise is proven or feared
-    #[arg(long, value_enum)]
-    certainty: CertaintyArg,
+    #[arg(long, value_enum, requires = "by")]
+    certainty: Option<CertaintyArg>,
     /// Whether the key is behind an Organisation Certificate on Devices, or another one
-    #[arg(long, value_enum)]
-    class: ClassArg,
+    #[arg(long, value_enum, requires = "by")]
+    class: Option<ClassArg>,
     /// When the notification came
-    #[arg(long = "notified-at", value_name = "TIME")]
-    at: Timestamp,
+    #[arg(long = "notified-at", value_name = "TIME", requires = "by")]
+    at: Option<Timestamp>,
     /// By which way it came, such as telephone
-    #[arg(long, value_name = "TEXT")]
-    channel: String,
+    #[arg(long, value_name = "TEXT", requires = "by")]
+    channel: Option<String>,
     /// The Recovery Event: Relevant Devices are those commissioned immediately before it
-    #[arg(long, value_name = "TIME")]
-    recovery_event: Timestamp,
+    #[arg(long, value_name = "TIME", requires = "by")]
+    recovery_event: Option<Timestamp>,
+}
+
+impl Notified {
+    /// All of it, if it was given.
+    fn notification(self) -> Option<Notification> {
+        let Self { by, party, certainty, class, at, channel, recovery_event } = self;
+        let class = match class? {
+            ClassArg::Organisation => CompromiseClass::Organisation,
+            ClassArg::Other => CompromiseClass::Other,
+        };
+        Some(Notification {
+            by: by?.into(),
+            party: party?,
+            certainty: certainty?.into(),
+            class,
+            at: at?,
+            channel: channel?.into(),
+            recovery_event: recovery_event?,
+        })
+    }
 }
 
 /// Whether a Compromise is proven.
@@ -218,15 +242,7 @@ impl Open {
     async fn run(self, context: &Context) -> Result<Exit, CliError> {
         let Self { incident, certificate, description, notified, change } = self;
         let certificate_pem = input::text(&certificate, input::DOCUMENT_LEN_MAX)?;
-        let notification = notified.map(|notified| {
-            let Notified { by, party, certainty, class, at, channel, recovery_event } = notified;
-            let class = match class {
-                ClassArg::Organisation => CompromiseClass::Organisation,
-                ClassArg::Other => CompromiseClass::Other,
-            };
-            let (by, channel) = (by.into(), channel.into());
-            Notification { by, party, certainty: certainty.into(), class, at, channel, recovery_event }
-        });
+        let notification = notified.notification();
         let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
     }

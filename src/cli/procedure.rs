@@ -41,7 +41,7 @@ pub enum Procedure {
 /// Arguments of `explain`.
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// A date of Europe/London, or a moment such as 2017-07-21T00:00:00Z. [now]
+    /// A date of Europe/London, or a moment such as 2017-07-21T00:00:00Z; else now
     #[arg(long, value_name = "DATE|TIMESTAMP")]
     at: Option<Instant>,
     /// Say what it means for this incident, as it stands now

@@ -822,7 +822,8 @@ fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut Strin
         let command = fixture.fill(device(at), counter);
         let departure = if at == 0 { meter::one_cell_failed } else { |_: &mut _, _: &mut _| {} };
         let message = meter::response(&command, departure, |octets| key.sign(octets));
-        messages += &format!("{}\n", hex::encode(message));
+        messages.push_str(&hex::encode(message));
+        messages.push('\n');
         certificates += &certificate_to_pem(&fixture.device_certificate(device(at), &key));
         intents.extend((0..forge.size()).find(|index| match forge.entry(*index).event {
             Event::Intent(intent) => intent.device == device(at),

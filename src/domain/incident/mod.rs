@@ -7,7 +7,7 @@
 //! Dismissed          SubscriberRecovery   DeterminedNotToExecute                                              PostRecovery
 //! ```
 //!
-//! [`Progress`] is kept by the fold; [`decide`] says whether a step may be taken, and the daemon and the audit ask it alike. The
+//! [`Progress`] is kept by the fold; [`decide()`] says whether a step may be taken, and the daemon and the audit ask it alike. The
 //! numbers of rules are those of the table in `src/docs/procedure-rules.md`.
 
 pub mod decide;

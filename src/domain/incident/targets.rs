@@ -273,10 +273,10 @@ impl Targets {
             self.0.iter_mut().for_each(act);
             return Ok(());
         };
-        let (all, mut last) = (&mut self.0, None);
+        let (all, mut before) = (&mut self.0, None);
         read_lines(source, &mut |line| {
             let device: DeviceId = line.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
-            in_order(&mut last, device)?;
+            in_order(&mut before, device)?;
             let at = all.binary_search_by_key(&device, |target| target.device);
             let at = at.map_err(|_| format!("Device {device} is not among the targets of the incident"))?;
             act(&mut all[at]);

@@ -79,6 +79,7 @@ fn decided(octets: &[u8], change: impl FnOnce(&mut Facts<'_>, &mut Option<Device
     decide(octets, &Reading::Verified(verified(octets)), &facts).to_string()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the facts have it")]
 fn said(entry: u64, intent: u64, outcome: Outcome, detail: &str) -> Option<OwnResult> {
     Some(OwnResult { entry, intent, outcome, detail: detail.into() })
 }

@@ -356,6 +356,9 @@ fn again(edges: &mut Edges) {
     edges.check(|world| world.form = WantedForm::Retry, &["nothing-unknown"]);
 }
 
+/// Where a list would come from.
+type Source = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
+
 /// An incident of the procedure in that state, with the Device as its one target.
 fn in_procedure(world: &mut World, state: State, target: &str) {
     let source = |piece: &mut dyn FnMut(&[u8])| {
@@ -396,7 +399,7 @@ fn procedure(edges: &mut Edges) {
     edges.check(
         |world| {
             in_procedure(world, State::Executing, &ours);
-            let none: Option<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>> = None;
+            let none: Option<Source> = None;
             let progress = world.incident.as_mut().unwrap().progress.as_mut().unwrap();
             progress.targets.each(none, |target| target.excluded = true).unwrap();
         },

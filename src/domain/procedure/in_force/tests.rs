@@ -2,6 +2,9 @@ use super::*;
 use crate::domain::policy::Policy;
 use crate::domain::policy::tests::{changed, example, policy};
 use crate::domain::procedure::CivilDate;
+use crate::domain::procedure::variation::Recorded;
+
+const STEPS: usize = 64;
 
 /// The policy that is shipped, with one treatment of the end day.
 pub(in crate::domain) fn shipped(end_day: &str) -> Policy {
@@ -289,7 +292,6 @@ fn an_incident_can_be_walked_from_notification_to_closure_by_every_way() {
             place("hand-over"),
         )
     };
-    const STEPS: usize = 64;
     let (base, varied) = ("2017-07-01T00:00:00Z", "2017-08-01T00:00:00Z");
     let two = Some(Method::AcbCertificates);
     let (status, adt, determine, execute, hand_over) = walk(base, RECOVERY, two);
@@ -345,7 +347,6 @@ fn what_else_the_direction_did_took_effect_on_its_day_and_does_not_end_with_the_
         assert!(records(moment).iter().all(|(_, _, has)| *has));
     }
     let of = |what| before.iter().filter(|(found, _, _)| *found == what).count();
-    use crate::domain::procedure::variation::Recorded;
     assert_eq!((of(Recorded::Removed), of(Recorded::Activated), of(Recorded::ReDesignated)), (5, 2, 2));
     let versions: Vec<String> =
         before.iter().filter_map(|(_, version, _)| version.as_ref().map(ToString::to_string)).collect();

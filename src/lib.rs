@@ -15,7 +15,7 @@
 //!
 //! | room | what |
 //! |---|---|
-//! | [`domain`] | pure: octets and facts in, values out. [`domain::ledger::entry`] is what lies in ledgers, [`domain::fold`] what it amounts to, [`domain::policy::rules`] what may be signed, [`domain::intake`] what may be taken in, [`domain::audit`] all of it again, by an outsider |
+//! | [`domain`] | pure: octets and facts in, values out. [`domain::ledger::entry`] is what lies in ledgers, [`domain::fold`] what it amounts to, [`domain::policy::rules`] what may be signed, [`domain::files`] what the procedure's files say, [`domain::intake`] what may be taken in, [`domain::audit`] all of it again, by an outsider |
 //! | [`recorder`] | the one writer: entries durable and under a signed checkpoint, or nothing |
 //! | [`state`] | the fold, made again from a store at each start |
 //! | [`store`] | where entries lie |

@@ -23,6 +23,7 @@ use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::{Responded, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::hsm::HsmError;
 use crate::state;
@@ -123,6 +124,7 @@ struct Queue {
     /// What the changes say about Devices, for decisions that follow in the same group.
     devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
     requests: HashMap<RequestId, RequestFacts>,
+    responded: HashMap<(DeterminationId, DeviceId), Responded>,
 }
 
 /// The refusals of an account in the span that runs.
@@ -383,6 +385,15 @@ impl Recorder {
         Ok(())
     }
 
+    /// The lines of results that an entry names: queued with it.
+    fn results(&self, digest: Digest) -> Result<Vec<ResultLine>, BookError> {
+        let octets = self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest);
+        let octets = octets.ok_or(BookError::BlobMissing { digest })?;
+        let wrong = |reason: String| BookError::Store { reason: format!("results {digest}: {reason}") };
+        let text = str::from_utf8(octets).map_err(|error| wrong(error.to_string()))?;
+        text.lines().map(|line| ResultLine::parse(line).map_err(wrong)).collect()
+    }
+
     /// Keeps what a change says, for decisions that follow in the same group.
     fn overlay(&mut self, change: &Change) -> Result<(), CannotRecord> {
         match change {
@@ -403,6 +414,15 @@ impl Recorder {
                 });
                 facts.last_batch = *index;
                 self.queue.requests.insert(*request, facts);
+            }
+            Change::Responses { determination, entry, results } => {
+                for line in self.results(*results)? {
+                    let Some(device) = line.device else { continue };
+                    let mut known = self.responded(*determination, device)?.unwrap_or_default();
+                    if known.absorb(&line, *entry) {
+                        self.queue.responded.insert((*determination, device), known);
+                    }
+                }
             }
             Change::List { .. } | Change::Release { .. } => {}
         }
@@ -449,11 +469,28 @@ impl Blobs for Documents<'_> {
             None => state::document(self.store, digest),
         }
     }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        if let Some(octets) = self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest) {
+            piece(octets);
+            return Ok(());
+        }
+        // An upload lies under its SHA-256 until the entry that names it is durable.
+        match self.store.staging().open_staged(digest) {
+            Ok(Some(file)) => state::pieces(file, piece),
+            Ok(None) => state::StoredDocuments(self.store).stream(digest, piece),
+            Err(error) => Err(BookError::Store { reason: error.to_string() }),
+        }
+    }
 }
 
 impl Blobs for Recorder {
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
         Documents { queue: &self.queue, store: &*self.store }.blob(digest)
+    }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        Documents { queue: &self.queue, store: &*self.store }.stream(digest, piece)
     }
 }
 
@@ -476,6 +513,25 @@ impl Book for Recorder {
         match self.queue.requests.get(&request) {
             Some(facts) => Ok(Some(*facts)),
             None => self.store.request(request).map_err(state::no_answer),
+        }
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError> {
+        // What is queued may have overtaken what is in the store.
+        if let Some(next) = self.queue.devices.get(&(key.clone(), device))
+            && let Some(before) = self.store.device(key, device).map_err(state::no_answer)?
+            && before.counter == counter
+            && before.is_overtaken_by(&DeviceFacts { state: IntentState::Open, ..next.clone() })
+        {
+            return Ok(Some(before.intent));
+        }
+        self.store.earlier(key, device, counter).map_err(state::no_answer)
+    }
+
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
+        match self.queue.responded.get(&(determination, device)) {
+            Some(known) => Ok(Some(known.clone())),
+            None => self.store.responded(determination, device).map_err(state::no_answer),
         }
     }
 }

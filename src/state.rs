@@ -1,6 +1,6 @@
 //! Shell: the fold, caught up with the ledger in a store; and the rows that the store keeps of what grows with Devices.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 
 use crate::domain::audit::{Again, Evidence};
@@ -13,6 +13,7 @@ use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::{Responded, ResultLine};
 use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -109,6 +110,15 @@ pub enum Row {
         /// The list, a blob.
         devices: Digest,
     },
+    /// What Devices have answered.
+    Responses {
+        /// Under which determination.
+        determination: DeterminationId,
+        /// The entry.
+        entry: u64,
+        /// The lines of results, a blob.
+        results: Digest,
+    },
     /// That the signatures of these intents were released.
     Released {
         /// The first leaf of a range.
@@ -128,6 +138,12 @@ impl Row {
                 Derived::List { determination: *determination, blob: *devices, parse: listed_line }
             }
             Self::Released { from, until } => Derived::Released { from: *from, until: *until },
+            Self::Responses { determination, entry, results } => Derived::Responses {
+                determination: *determination,
+                entry: *entry,
+                blob: *results,
+                parse: ResultLine::parse,
+            },
         }
     }
 }
@@ -159,6 +175,9 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
                 }
             }
             Change::Release { from, until } => rows.push(Row::Released { from: *from, until: *until }),
+            Change::Responses { determination, entry, results } => {
+                rows.push(Row::Responses { determination: *determination, entry: *entry, results: *results });
+            }
         }
     }
     Ok(rows)
@@ -198,25 +217,38 @@ impl<R: Reader + ?Sized> Blobs for StoredDocuments<'_, R> {
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
         document(self.0, digest)
     }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        match self.0.open_blob(digest) {
+            Ok(reader) => {
+                let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+                pieces(reader, &mut |octets| {
+                    hash.update(octets);
+                    piece(octets);
+                })?;
+                let found = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
+                if found == digest { Ok(()) } else { Err(BookError::BlobAltered { digest, found }) }
+            }
+            Err(StoreError::NoSuchBlob { digest }) => Err(BookError::BlobMissing { digest }),
+            Err(error) => Err(no_answer(error)),
+        }
+    }
+}
+
+/// Reads to the end, a piece at a time.
+pub fn pieces(mut reader: impl io::Read, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+    let mut octets = vec![0; PIECE_LEN];
+    loop {
+        match reader.read(&mut octets) {
+            Ok(0) => return Ok(()),
+            Ok(len) => piece(&octets[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(BookError::Store { reason: error.to_string() }),
+        }
+    }
 }
 
 impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
-    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
-        let mut reader = match self.0.open_blob(digest) {
-            Ok(reader) => reader,
-            Err(StoreError::NoSuchBlob { digest }) => return Err(BookError::BlobMissing { digest }),
-            Err(error) => return Err(no_answer(error)),
-        };
-        let mut octets = vec![0; PIECE_LEN];
-        loop {
-            let failed = |error: std::io::Error| BookError::Store { reason: error.to_string() };
-            match reader.read(&mut octets).map_err(failed)? {
-                0 => return Ok(()),
-                len => piece(&octets[..len]),
-            }
-        }
-    }
-
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }
@@ -335,5 +367,13 @@ impl<R: Reader + ?Sized> Book for StoredBook<'_, R> {
 
     fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {
         self.0.request(request).map_err(no_answer)
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError> {
+        self.0.earlier(key, device, counter).map_err(no_answer)
+    }
+
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
+        self.0.responded(determination, device).map_err(no_answer)
     }
 }

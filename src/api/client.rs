@@ -120,6 +120,12 @@ impl Client {
         Ok(Lines { pieces: answer, held: Vec::new(), read: 0, count: 0, stopped: Vec::new(), summary: None })
     }
 
+    /// Asks for something to be done whose answer is a text.
+    pub async fn post_for_text<T: Serialize>(&self, path: &str, ask: &T) -> Result<String, ClientError> {
+        let octets = read_whole(self.send(Verb::Post, path, json_body(ask)?).await?).await?;
+        String::from_utf8(octets).map_err(|error| ClientError::Answer { why: error.to_string() })
+    }
+
     /// Sends octets as they are read.
     pub async fn put<R: DeserializeOwned>(&self, path: &str, octets: Body) -> Result<R, ClientError> {
         read_json(self.send(Verb::Put, path, octets).await?).await

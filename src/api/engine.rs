@@ -13,7 +13,7 @@ use tokio::time::Duration;
 use super::failure::Failure;
 use super::wire;
 use crate::domain::ledger::entry::{Actor, Channel, Reason, Role};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, RequestId};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId, RequestId};
 
 /// Who is at the other end of a connection: facts from the kernel and the system's account data base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,8 +177,76 @@ pub trait Engine: Send + Sync + 'static {
         why: wire::Why,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
+    /// `POST /v1/incidents/{incident}/steps`.
+    fn incident_step(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        ask: wire::StepAsk,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/next`.
+    fn incident_next(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<wire::Next, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/timeline`.
+    fn incident_timeline(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<wire::Timeline, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/devices`: CSV with a header line.
+    fn incident_devices(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// `POST /v1/incidents/{incident}/files`: a file of the procedure, signed by an ARO.
+    fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> impl Future<Output = Result<wire::File, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/files`.
+    fn file_list(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+    ) -> impl Future<Output = Result<wire::Files, Failure>> + Send;
+
+    /// `GET /v1/people/{person}/activity`: what somebody signed or asked for.
+    fn person_activity(
+        &self,
+        caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> impl Future<Output = Result<wire::Activity, Failure>> + Send;
+
+    /// `POST /v1/exercises`.
+    fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
     /// `PUT /v1/uploads/devices`. `expected` is the digest that the sender announced, if it did: another one is refused.
     fn upload_devices(
+        &self,
+        caller: &Caller,
+        upload: Upload,
+        expected: Option<Digest>,
+    ) -> impl Future<Output = Result<wire::Stored, Failure>> + Send;
+
+    /// `PUT /v1/uploads`: octets that wait until a call names them by their SHA-256. `expected` as in
+    /// [`Engine::upload_devices`].
+    fn upload(
         &self,
         caller: &Caller,
         upload: Upload,
@@ -205,6 +273,13 @@ pub trait Engine: Send + Sync + 'static {
 
     /// `GET /v1/policy`.
     fn policy_show(&self, caller: &Caller) -> impl Future<Output = Result<wire::Policy, Failure>> + Send;
+
+    /// `GET /v1/procedure`.
+    fn procedure_explain(
+        &self,
+        caller: &Caller,
+        of: wire::ProcedureOf,
+    ) -> impl Future<Output = Result<wire::Explanation, Failure>> + Send;
 
     /// `POST /v1/keys/{key}/activate`.
     fn key_activate(
@@ -249,6 +324,28 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         settle: wire::RecoverySettle,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `POST /v1/recovery/responses`. Lines of NDJSON: one [`wire::ResponseItem`] for each message that proves no recovery, and a
+    /// [`wire::ResponsesSummaryLine`] as the last, without which the answer was cut.
+    fn recovery_responses(
+        &self,
+        caller: &Caller,
+        responses: wire::RecoveryResponses,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `GET /v1/recovery/devices`.
+    fn recovery_devices(
+        &self,
+        caller: &Caller,
+        of: wire::DevicesOf,
+    ) -> impl Future<Output = Result<wire::RecoveryDevices, Failure>> + Send;
+
+    /// `POST /v1/recovery/resume`.
+    fn recovery_resume(
+        &self,
+        caller: &Caller,
+        resume: wire::RecoveryResume,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
     /// `POST /v1/clock/accept`.
     fn clock_accept(

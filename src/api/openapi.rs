@@ -24,6 +24,8 @@ pub fn document<E: Engine>() -> String {
         SchemaOf::of::<wire::Item>(),
         SchemaOf::of::<wire::StoppedLine>(),
         SchemaOf::of::<wire::SummaryLine>(),
+        SchemaOf::of::<wire::ResponseItem>(),
+        SchemaOf::of::<wire::ResponsesSummaryLine>(),
     ] {
         schemas.refer(schema);
     }
@@ -95,7 +97,7 @@ fn operation<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
             }));
             operation["requestBody"] = json!({
                 "required": true,
-                "description": "Canonical text: one Device a line, sorted, distinct, LF.",
+                "description": "Octets: a device list is canonical text, one Device a line, sorted, distinct, LF.",
                 "content": { "application/octet-stream": { "schema": { "type": "string" } } },
             });
         }
@@ -111,7 +113,7 @@ fn path_schema(name: &str) -> Value {
     let pattern = match name {
         "incident" => "^[A-Z0-9-]{1,40}$",
         "determination" | "request" => "^[0-9a-f]{32}$",
-        "key" => "^[a-z0-9-]{1,32}$",
+        "key" | "person" => "^[a-z0-9-]{1,32}$",
         "sha256" => "^[0-9a-f]{64}$",
         "index" => return json!({ "type": "integer", "format": "int64", "minimum": 0 }),
         other => panic!("{{{other}}} stands in a path of the route table and has no form here"),
@@ -147,6 +149,13 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
                 { "$ref": "#/components/schemas/Item" },
                 { "$ref": "#/components/schemas/StoppedLine" },
                 { "$ref": "#/components/schemas/SummaryLine" },
+            ],
+        }),
+        Gives::ResponseLines => json!({
+            "description": "One JSON object a line: each message that proves no recovery, and a summary as the last.",
+            "oneOf": [
+                { "$ref": "#/components/schemas/ResponseItem" },
+                { "$ref": "#/components/schemas/ResponsesSummaryLine" },
             ],
         }),
         Gives::Text | Gives::Octets => json!({ "type": "string" }),

@@ -121,6 +121,8 @@ pub enum Gives {
     Json(SchemaOf),
     /// Lines of NDJSON: items, why it was stopped if it was, then one summary.
     Lines,
+    /// Lines of NDJSON likewise: what Devices answered.
+    ResponseLines,
     /// A text for other tools to read.
     Text,
     /// Octets.
@@ -134,7 +136,7 @@ impl Gives {
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Json(_) | Self::OpenApi => "application/json",
-            Self::Lines => "application/x-ndjson",
+            Self::Lines | Self::ResponseLines => "application/x-ndjson",
             Self::Text => "text/plain; charset=utf-8",
             Self::Octets => "application/octet-stream",
         }
@@ -281,9 +283,29 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Operating, E, _, _>(Post, "/v1/incidents/{incident}/close", "incident-close", "Closes an incident.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_close(caller, ask.name("incident")?, ask.json()?).await?) }),
 
-        row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list until a document refers to it.", Upload, gives::<wire::Stored>(),
+        row::<Operating, E, _, _>(Post, "/v1/incidents/{incident}/steps", "incident-step", "Records a step of the procedure.", takes::<wire::StepAsk>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_step(caller, ask.name("incident")?, ask.json()?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/next", "incident-next", "What is to be done now, and by whom.", Nothing, gives::<wire::Next>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_next(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/timeline", "incident-timeline", "An incident's story.", Nothing, gives::<wire::Timeline>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_timeline(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices", "incident-devices", "The Relevant Devices and what became of each, as CSV.", Nothing, Gives::Text,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(text(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
+
+        row::<Anyone, E, _, _>(Post, "/v1/incidents/{incident}/files", "file-submit", "Takes in a file of the procedure, signed by an ARO: notification, progress, thresholds. An SMI Status extract is unsigned and needs an operator.", takes::<wire::FileSubmit>(DOCUMENT_LEN_MAX), gives::<wire::File>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let file = one_source(ask.json()?)?; json(&engine.file_submit(caller, ask.name("incident")?, file).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/files", "file-list", "The files of an incident.", Nothing, gives::<wire::Files>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.file_list(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/people/{person}/activity", "person-activity", "What a person signed or asked for, some hundreds of entries at a time.", Query(SchemaOf::of::<wire::ActivityOf>()), gives::<wire::Activity>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.person_activity(caller, ask.name("person")?, ask.query()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/exercises", "exercise-record", "Records that the arrangements were rehearsed.", takes::<wire::ExerciseRecord>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.exercise_record(caller, ask.json()?).await?) }),
+
+        row::<Anyone, E, _, _>(Put, "/v1/uploads/devices", "upload-devices", "Keeps a device list, or another long file, until a document or request refers to it.", Upload, gives::<wire::Stored>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload_devices(caller, ask.upload()?, sha256).await?) }),
-        row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
+        row::<Operating, E, _, _>(Put, "/v1/uploads", "upload", "Keeps octets until a call refers to them.", Upload, gives::<wire::Stored>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let Announced { sha256 } = ask.query()?; json(&engine.upload(caller, ask.upload()?, sha256).await?) }),
+        row::<Anyone, E, _, _>(Post, "/v1/documents", "document-record", "Takes in what somebody signed: determination, schedule, suspension, withdrawal, direction, adoption of a policy.", takes::<wire::Document>(DOCUMENT_LEN_MAX), gives::<wire::DocumentRecorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.document_record(caller, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/determinations", "determination-list", "Every determination.", Nothing, gives::<wire::Determinations>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.determination_list(caller).await?) }),
@@ -291,6 +313,9 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.determination_show(caller, ask.name("determination")?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/policy", "policy-show", "The policy in force.", Nothing, gives::<wire::Policy>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.policy_show(caller).await?) }),
+
+        row::<Reading, E, _, _>(Get, "/v1/procedure", "procedure-explain", "The procedure in force at a moment, and what it means for an incident.", Query(SchemaOf::of::<wire::ProcedureOf>()), gives::<wire::Explanation>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.procedure_explain(caller, ask.query()?).await?) }),
 
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/activate", "key-activate", "Opens a key for use.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_activate(caller, ask.name("key")?).await?) }),
@@ -305,6 +330,12 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_unknowns(caller, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/settle", "recovery-settle", "Says what is to become of unknowns.", takes::<wire::RecoverySettle>(SIGN_LEN_MAX), Gives::Lines,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_settle(caller, ask.json()?).await?, Gives::Lines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/responses", "recovery-responses", "Takes in what Devices answered, and judges it.", takes::<wire::RecoveryResponses>(BODY_LEN_MAX), Gives::ResponseLines,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_responses(caller, ask.json()?).await?, Gives::ResponseLines)) }),
+        row::<Reading, E, _, _>(Get, "/v1/recovery/devices", "recovery-devices", "How far each Device of a determination has come.", Query(SchemaOf::of::<wire::DevicesOf>()), gives::<wire::RecoveryDevices>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_devices(caller, ask.query()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/resume", "recovery-resume", "Lets signing go on that a foreign answer had stopped.", takes::<wire::RecoveryResume>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_resume(caller, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/clock/accept", "clock-accept", "Accepts the clock after a jump.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.clock_accept(caller, ask.json()?).await?) }),
 
@@ -325,6 +356,20 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/ledger/blobs/{sha256}", "ledger-blob", "One of those documents.", Nothing, Gives::Octets,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_blob(caller, ask.name("sha256")?).await?, Gives::Octets)) }),
     ]
+}
+
+fn one_source(file: wire::FileSubmit) -> Result<wire::FileSubmit, Failure> {
+    let found = match (&file.octets, &file.staged) {
+        (Some(_), None) | (None, Some(_)) => return Ok(file),
+        (Some(_), Some(_)) => "both",
+        (None, None) => "neither",
+    };
+    Err(Failure::malformed(
+        "body",
+        "exactly one of `octets` and `staged`",
+        found,
+        "Send the file, or its SHA-256 after an upload.",
+    ))
 }
 
 fn one_scope(sign: wire::RecoverySign) -> Result<wire::RecoverySign, Failure> {
@@ -472,7 +517,7 @@ fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
 /// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
 /// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
 fn stream(octets: Octets, gives: Gives) -> Response {
-    let is_marked_by_summary = matches!(gives, Gives::Lines);
+    let is_marked_by_summary = matches!(gives, Gives::Lines | Gives::ResponseLines);
     let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
         let piece = octets.recv().await?;
         if let Err(failure) = &piece {

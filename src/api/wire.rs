@@ -2,6 +2,11 @@
 //!
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
+mod files;
+mod incident;
+mod procedure;
+mod responses;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -14,12 +19,22 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaT
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+pub use incident::{Done, Duty, Happened, Next, Progress, StepAsk, Timeline};
+
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
+use crate::domain::ledger::steps::Notification;
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, Origin, PersonId, Purpose, RequestId,
     TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
+
+pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
+pub use procedure::{Explanation, Instant, ProcedureOf};
+pub use responses::{
+    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
+    ResponsesSummary, ResponsesSummaryLine, StateWanted,
+};
 
 /// Octets, in base64 with padding (RFC 4648 4).
 #[derive(Clone, PartialEq, Eq)]
@@ -115,6 +130,9 @@ pub struct Status {
     pub determinations_in_force: u64,
     /// The number of intents whose outcome nobody knows.
     pub unknowns: u64,
+    /// What is due and stands in nobody's way, each with what to do.
+    #[serde(default)]
+    pub reminders: Vec<Trouble>,
 }
 
 /// How far the daemon has come.
@@ -210,6 +228,9 @@ pub struct IncidentOpen {
     pub certificate_pem: String,
     /// What was notified.
     pub description: String,
+    /// How it came to be known: asked for where the policy in force has the steps of the procedure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
 }
 
 /// An incident.
@@ -231,6 +252,9 @@ pub struct Incident {
     /// What the SMKI PMA determined about it.
     #[schema(value_type = Vec<String>)]
     pub determinations: Vec<DeterminationId>,
+    /// How far it has come; none where the policy knew no procedure when it was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// Every incident, in the order of their opening.
@@ -250,7 +274,7 @@ pub struct Stored {
     pub len: u64,
 }
 
-/// Something that somebody signed: determination, schedule, suspension, withdrawal or policy adoption.
+/// Something that somebody signed: determination, schedule, suspension, withdrawal, direction or policy adoption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
@@ -265,6 +289,9 @@ pub struct Document {
     /// For the adoption of a policy, and only there: its files, by path relative to the policy's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_files: Option<std::collections::BTreeMap<String, Base64>>,
+    /// For a direction, and only there: its own text, whose SHA-256 the document names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Base64>,
 }
 
 /// A signed document was recorded.

@@ -14,7 +14,7 @@ pub enum Determination {
     /// What needs no daemon
     #[command(flatten)]
     Member(Box<member::Determination>),
-    /// Deliver a signed determination, schedule, suspension or withdrawal
+    /// Deliver a signed determination, schedule, suspension, withdrawal or direction
     #[command(after_help = "Examples:\n  smkictl determination record 5f2c….json --devices 5f2c….devices.txt\n  \
         smkictl determination record 5f2c….json --signature 5f2c….alice.p7s --signature 5f2c….bob.p7s\n\n\
         Who delivers it does not matter: who signed it does.")]
@@ -32,6 +32,9 @@ pub struct Record {
     /// The device list that the document refers to
     #[arg(long, value_name = "FILE")]
     devices: Option<PathBuf>,
+    /// Of a direction: its own text, to be kept beside it
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
 }
 
 impl Determination {
@@ -39,7 +42,9 @@ impl Determination {
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
             Self::Member(command) => member::sit(context, command.asks(), |seat| command.run(seat)).await,
-            Self::Record(Record { delivery, devices }) => delivery.send(context, devices.as_deref(), None).await,
+            Self::Record(Record { delivery, devices, text }) => {
+                delivery.send(context, devices.as_deref(), None, text.as_deref()).await
+            }
             Self::List => {
                 let all: wire::Determinations = context.client.get("/v1/determinations").await?;
                 context.print.answer(&all, |text| {

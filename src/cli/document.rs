@@ -1,4 +1,5 @@
-//! Shell: delivers what somebody signed. The way is one for determinations, schedules, suspensions, withdrawals and policies.
+//! Shell: delivers what somebody signed. The way is one for determinations, schedules, suspensions, withdrawals, directions and
+//! policies.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +15,9 @@ use super::{Change, CliError, Context, Exit};
 use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
+use crate::domain::incident::targets::line_feeds;
 use crate::domain::names::Digest;
+use crate::domain::procedure::direction::TEXT_LEN_MAX;
 
 /// What is read of a file at a time.
 const PIECE_LEN: usize = 64 * 1024;
@@ -39,6 +42,7 @@ impl Delivery {
         context: &Context,
         devices: Option<&Path>,
         policy_files: Option<BTreeMap<String, Base64>>,
+        text: Option<&Path>,
     ) -> Result<Exit, CliError> {
         let signatures = if self.signature.is_empty() { beside(&self.document)? } else { self.signature };
         for signature in &signatures {
@@ -48,22 +52,17 @@ impl Delivery {
             .iter()
             .map(|path| input::file(path, input::DOCUMENT_LEN_MAX).map(Base64))
             .collect::<Result<Vec<_>, _>>()?;
-        let listed = devices.map(digest_of).transpose()?;
+        let listed = match devices {
+            Some(path) => Some(upload_list(context, path, &self.change).await?.0),
+            None => None,
+        };
         let ask = wire::Document {
             document: Base64(input::file(&self.document, input::DOCUMENT_LEN_MAX)?),
             signatures,
-            devices: listed.map(|(sha256, _)| sha256),
+            devices: listed,
             policy_files,
+            text: text.map(|path| input::file(path, TEXT_LEN_MAX as u64).map(Base64)).transpose()?,
         };
-        if let (Some(path), Some((sha256, len))) = (devices, listed) {
-            let to = with_query("/v1/uploads/devices", &[("sha256", Some(sha256.to_string()))]);
-            if self.change.dry_run {
-                context.print.note(&format!("Would send PUT {to}, {len} octets of {}", path.display()));
-            } else {
-                let stored: wire::Stored = context.client.put(&to, octets_of(path)?).await?;
-                context.print.note(&format!("device list {} uploaded, {} octets", stored.sha256, stored.len));
-            }
-        }
         if self.change.dry_run {
             return context.would_send(Verb::Post, "/v1/documents", Some(&ask));
         }
@@ -107,10 +106,35 @@ fn beside(document: &Path) -> Result<Vec<PathBuf>, InputError> {
     Ok(found)
 }
 
-fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
+/// Uploads a list of Devices, unless nothing is to be changed. Answers its SHA-256 and how many lines it has.
+pub async fn upload_list(context: &Context, path: &Path, change: &Change) -> Result<(Digest, u64), CliError> {
+    let Listed { sha256, len, lines } = read_through(path)?;
+    let to = with_query("/v1/uploads/devices", &[("sha256", Some(sha256.to_string()))]);
+    if change.dry_run {
+        context.print.note(&format!("Would send PUT {to}, {len} octets of {}", path.display()));
+    } else {
+        let stored: wire::Stored = context.client.put(&to, octets_of(path)?).await?;
+        context.print.note(&format!("device list {} uploaded, {} octets", stored.sha256, stored.len));
+    }
+    Ok((sha256, lines))
+}
+
+/// What a list amounts to.
+struct Listed {
+    sha256: Digest,
+    len: u64,
+    lines: u64,
+}
+
+/// SHA-256 and length of a file.
+pub(super) fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
+    read_through(path).map(|listed| (listed.sha256, listed.len))
+}
+
+fn read_through(path: &Path) -> Result<Listed, InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
-    let (mut hash, mut len) = (digest::Context::new(&digest::SHA256), 0);
+    let (mut hash, mut len, mut lines) = (digest::Context::new(&digest::SHA256), 0, 0);
     let mut piece = vec![0; PIECE_LEN];
     loop {
         match file.read(&mut piece).map_err(unreadable)? {
@@ -118,14 +142,16 @@ fn digest_of(path: &Path) -> Result<(Digest, u64), InputError> {
             read => {
                 hash.update(&piece[..read]);
                 len += read as u64;
+                lines += line_feeds(&piece[..read]);
             }
         }
     }
-    Ok((Digest::try_from(hash.finish().as_ref()).expect("SHA-256 gives 32 octets"), len))
+    let sha256 = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 gives 32 octets");
+    Ok(Listed { sha256, len, lines })
 }
 
 /// A file as a body, read as it is sent.
-fn octets_of(path: &Path) -> Result<Body, InputError> {
+pub(super) fn octets_of(path: &Path) -> Result<Body, InputError> {
     let file = File::open(path).map_err(|source| InputError::Unreadable { path: path.to_owned(), source })?;
     let pieces = futures_util::stream::unfold(file, |mut file| async move {
         let mut piece = vec![0; PIECE_LEN];

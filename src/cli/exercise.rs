@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Context, Exit};
+use super::{Change, CliError, Context, Exit, document, incident};
+use crate::api::wire;
+use crate::domain::time::Timestamp;
 use crate::exercise::fleet::DEVICES_MAX;
 use crate::exercise::softhsm::SoftHsmError;
 use crate::exercise::tell::Teller;
@@ -21,7 +23,9 @@ const DEVICES: u32 = 1_000;
 /// has the members determine; signs for all Devices; kills the daemon in the middle and carries on; lets each Device verify
 /// its command and answer; tries what must be refused; and verifies the ledger. Nothing of the machine's own smkid is touched.
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   smkictl exercise
   smkictl exercise --devices 10000 --out rehearsal/
@@ -42,8 +46,11 @@ In DIR it leaves
   policy/                    the policy in force
   summary.json, smkid.log
 
-Status: 0 everything was as it must be, 5 something was not, 3 no SoftHSM or no daemon, 1 anything else.")]
+Status: 0 everything was as it must be, 5 something was not, 3 no SoftHSM or no daemon, 1 anything else."
+)]
 pub struct Exercise {
+    #[command(subcommand)]
+    record: Option<Afterwards>,
     /// How many Devices are recovered
     #[arg(long, value_name = "N", default_value_t = DEVICES, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
     devices: u32,
@@ -55,9 +62,50 @@ pub struct Exercise {
     keep: bool,
 }
 
+/// What is done once it is over.
+#[derive(Subcommand, Debug)]
+pub enum Afterwards {
+    /// Record in the ledger of this machine's smkid that the arrangements were rehearsed
+    #[command(
+        after_help = "Example:\n  smkictl exercise record --summary rehearsal/summary.json --note 'Yearly rehearsal, site B'"
+    )]
+    Record(Record),
+}
+
+/// Arguments of `record`.
+#[derive(Args, Debug)]
+pub struct Record {
+    /// What came of it: its SHA-256 goes into the ledger
+    #[arg(long, value_name = "FILE")]
+    summary: PathBuf,
+    /// What was rehearsed, as it is to stand in the ledger
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+    /// When it took place. [the daemon's time]
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    #[command(flatten)]
+    change: Change,
+}
+
+impl Record {
+    async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let Self { summary, note, at, change } = self;
+        let (report, _) = document::digest_of(&summary)?;
+        let at = match at {
+            Some(at) => at,
+            None => context.client.get::<wire::Status>("/v1/status").await?.clock.now,
+        };
+        incident::recorded(context, "/v1/exercises", &wire::ExerciseRecord { at, report, note }, change).await
+    }
+}
+
 impl Exercise {
     /// Does it. The story goes to stdout, and to stderr if stdout is for programs.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        if let Some(Afterwards::Record(record)) = self.record {
+            return record.run(context).await;
+        }
         let is_json = context.print.is_json();
         let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
         let mut teller = if is_json {

@@ -1,28 +1,53 @@
 //! Shell: `smkictl incident`.
 
+mod steps;
+
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::print::Text;
 use super::{Change, CliError, Context, Exit, input};
 use crate::api::routes::Verb;
 use crate::api::wire;
-use crate::domain::names::IncidentId;
+use crate::domain::incident::timeline;
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
+use crate::domain::names::{IncidentId, SecParty};
+use crate::domain::time::Timestamp;
 
-/// Open, show and close incidents.
+/// Carry incidents through the SMKI Recovery Procedure.
 #[derive(Subcommand, Debug)]
 pub enum Incident {
     /// Open an incident for a certificate whose Private Key is, or may be, Compromised
     #[command(after_help = "Example:\n  smkictl incident open INC-2017-07 --certificate compromised.pem \\\n      \
-        --description 'Notified by the Subscriber by telephone at 02:10, confirmed in writing'")]
-    Open(Open),
+        --notified-by 'Officer One' --party supplier-b --certainty suspected --class organisation --channel telephone \\\n      \
+        --notified-at 2017-07-22T02:10:00Z --recovery-event 2017-07-21T22:00:00Z \\\n      \
+        --description 'Key material seen on a stolen server'")]
+    Open(Box<Open>),
     /// Show every incident
     #[command(after_help = "Example:\n  smkictl incident list")]
     List,
-    /// Show one incident
+    /// Show one incident: where it stands, its duties, its Devices
     #[command(after_help = "Example:\n  smkictl incident show INC-2017-07")]
     Show {
+        /// Which
+        incident: IncidentId,
+    },
+    /// Say what is to be done now, and by whom
+    #[command(after_help = "Example:\n  smkictl incident next INC-2017-07")]
+    Next {
+        /// Which
+        incident: IncidentId,
+    },
+    /// Tell an incident's story
+    #[command(after_help = "Example:\n  smkictl incident timeline INC-2017-07")]
+    Timeline {
+        /// Which
+        incident: IncidentId,
+    },
+    /// Show the Relevant Devices and what became of each, as CSV
+    #[command(after_help = "Example:\n  smkictl incident devices INC-2017-07 | grep ',yes$'    # the stranded")]
+    Devices {
         /// Which
         incident: IncidentId,
     },
@@ -31,6 +56,9 @@ pub enum Incident {
         after_help = "Example:\n  smkictl incident close INC-2017-07 --reason 'All Devices recovered, report sent'"
     )]
     Close(Close),
+    /// What moves it on, step by step
+    #[command(flatten)]
+    Step(steps::Step),
 }
 
 /// Arguments of `open`.
@@ -45,7 +73,86 @@ pub struct Open {
     #[arg(long, value_name = "TEXT")]
     description: String,
     #[command(flatten)]
+    notified: Notified,
+    #[command(flatten)]
     change: Change,
+}
+
+/// How it came to be known: asked for where the policy in force has the steps of the procedure. All of it or none.
+#[derive(Args, Debug)]
+pub struct Notified {
+    /// Who notified, by name
+    #[arg(
+        long = "notified-by",
+        value_name = "NAME",
+        requires_all = ["party", "certainty", "class", "at", "channel", "recovery_event"]
+    )]
+    by: Option<String>,
+    /// For which Party or RDP, as the policy calls it
+    #[arg(long, value_name = "PARTY", requires = "by")]
+    party: Option<SecParty>,
+    /// Whether the Compromise is proven or feared
+    #[arg(long, value_enum, requires = "by")]
+    certainty: Option<CertaintyArg>,
+    /// Whether the key is behind an Organisation Certificate on Devices, or another one
+    #[arg(long, value_enum, requires = "by")]
+    class: Option<ClassArg>,
+    /// When the notification came
+    #[arg(long = "notified-at", value_name = "TIME", requires = "by")]
+    at: Option<Timestamp>,
+    /// By which way it came, such as telephone
+    #[arg(long, value_name = "TEXT", requires = "by")]
+    channel: Option<String>,
+    /// The Recovery Event: Relevant Devices are those commissioned immediately before it
+    #[arg(long, value_name = "TIME", requires = "by")]
+    recovery_event: Option<Timestamp>,
+}
+
+impl Notified {
+    /// All of it, if it was given.
+    fn notification(self) -> Option<Notification> {
+        let Self { by, party, certainty, class, at, channel, recovery_event } = self;
+        let class = match class? {
+            ClassArg::Organisation => CompromiseClass::Organisation,
+            ClassArg::Other => CompromiseClass::Other,
+        };
+        Some(Notification {
+            by: by?.into(),
+            party: party?,
+            certainty: certainty?.into(),
+            class,
+            at: at?,
+            channel: channel?.into(),
+            recovery_event: recovery_event?,
+        })
+    }
+}
+
+/// Whether a Compromise is proven.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CertaintyArg {
+    /// Trust in the key is lost
+    Actual,
+    /// It may be lost
+    Suspected,
+}
+
+impl From<CertaintyArg> for Certainty {
+    fn from(argument: CertaintyArg) -> Self {
+        match argument {
+            CertaintyArg::Actual => Self::Actual,
+            CertaintyArg::Suspected => Self::Suspected,
+        }
+    }
+}
+
+/// Which kind of key.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ClassArg {
+    /// Behind an Organisation Certificate on Devices
+    Organisation,
+    /// Recovery, Contingency, or an OCA's
+    Other,
 }
 
 /// Arguments of `close`.
@@ -64,17 +171,17 @@ impl Incident {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
-            Self::Open(Open { incident, certificate, description, change }) => {
-                let certificate_pem = input::text(&certificate, input::DOCUMENT_LEN_MAX)?;
-                let ask = wire::IncidentOpen { incident, certificate_pem, description };
-                recorded(context, "/v1/incidents", &ask, change).await
-            }
+            Self::Open(open) => open.run(context).await,
             Self::List => {
                 let all: wire::Incidents = context.client.get("/v1/incidents").await?;
                 context.print.answer(&all, |text| {
                     for incident in &all.incidents {
-                        let state = if incident.closed.is_some() { "closed" } else { "open" };
-                        text.row(incident.incident.as_str(), format!("{state}, since {}", incident.opened));
+                        let state = match (&incident.progress, incident.closed) {
+                            (Some(progress), _) => progress.state.to_string(),
+                            (None, Some(_)) => "closed".to_owned(),
+                            (None, None) => "open".to_owned(),
+                        };
+                        text.row(incident.incident.as_str(), format!("{state}, opened {}", incident.opened));
                     }
                     if all.incidents.is_empty() {
                         text.line("There are no incidents.");
@@ -87,10 +194,57 @@ impl Incident {
                 context.print.answer(&one, |text| show(&one, text))?;
                 Ok(Exit::Done)
             }
+            Self::Next { incident } => {
+                let next: wire::Next = context.client.get(&format!("/v1/incidents/{incident}/next")).await?;
+                context.print.answer(&next, |text| {
+                    text.line(&format!("Incident {incident} is {} since {}.", next.state, next.since));
+                    for todo in &next.todo {
+                        let may = if todo.required { "" } else { " (may)" };
+                        let by = todo.by.as_ref().map(|by| format!("; by {by}")).unwrap_or_default();
+                        let due = todo.due.map(|due| format!("; until {due}")).unwrap_or_default();
+                        text.row(&format!("{}{may}", todo.who), format!("{}{by}{due}", todo.what));
+                        if let Some(command) = &todo.command {
+                            text.row("", format!("  {}", command.replace("INCIDENT", incident.as_str())));
+                        }
+                    }
+                    if next.todo.is_empty() {
+                        text.line("Nothing is to be done.");
+                    }
+                })?;
+                Ok(Exit::Done)
+            }
+            Self::Timeline { incident } => {
+                let story: wire::Timeline = context.client.get(&format!("/v1/incidents/{incident}/timeline")).await?;
+                context.print.answer(&story, |text| {
+                    for item in &story.items {
+                        text.row(
+                            &item.at.to_string(),
+                            format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry),
+                        );
+                    }
+                })?;
+                Ok(Exit::Done)
+            }
+            Self::Devices { incident } => {
+                let csv = context.client.text(&format!("/v1/incidents/{incident}/devices")).await?;
+                context.print.octets(csv.as_bytes())?;
+                Ok(Exit::Done)
+            }
             Self::Close(Close { incident, reason, change }) => {
                 recorded(context, &format!("/v1/incidents/{incident}/close"), &wire::Why { reason }, change).await
             }
+            Self::Step(step) => step.run(context).await,
         }
+    }
+}
+
+impl Open {
+    async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let Self { incident, certificate, description, notified, change } = self;
+        let certificate_pem = input::text(&certificate, input::DOCUMENT_LEN_MAX)?;
+        let notification = notified.notification();
+        let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
+        recorded(context, "/v1/incidents", &ask, change).await
     }
 }
 
@@ -105,6 +259,28 @@ fn show(incident: &wire::Incident, text: &mut Text) {
         );
     for determination in &incident.determinations {
         text.row("determination", determination);
+    }
+    let Some(progress) = &incident.progress else { return };
+    let notification = &progress.notification;
+    text.row("state", format!("{} since {}", progress.state, progress.since))
+        .row("class", timeline::class(notification.class))
+        .row(
+            "notified",
+            format!(
+                "{} of {}, by {}, at {}",
+                notification.by, notification.party, notification.channel, notification.at
+            ),
+        )
+        .row("recovery event", notification.recovery_event)
+        .some("method", progress.method.map(timeline::method))
+        .row("devices", progress.devices);
+    for duty in &progress.duties {
+        let state = match (duty.met, duty.due) {
+            (Some(entry), _) => format!("met, entry {entry}"),
+            (None, Some(due)) => format!("OPEN, until {due}"),
+            (None, None) => "OPEN".to_owned(),
+        };
+        text.row("duty", format!("{} to inform {}: {state}", duty.duty, duty.recipient));
     }
 }
 

@@ -60,6 +60,14 @@ pub enum InputError {
         /// What is wrong.
         error: String,
     },
+    /// It is no policy.
+    #[error("{}: not a policy:\n  {faults}", path.display())]
+    Policy {
+        /// Which directory.
+        path: PathBuf,
+        /// Every fault, one a line.
+        faults: String,
+    },
     /// It is not text.
     #[error("{}: expected text in UTF-8, found other octets", path.display())]
     NotText {
@@ -75,6 +83,14 @@ pub enum InputError {
     NotPolicy {
         /// What was found.
         path: PathBuf,
+    },
+    /// Faults in what should be right.
+    #[error("{}: found\n  {faults}", path.display())]
+    Faulty {
+        /// Where.
+        path: PathBuf,
+        /// Each on a line.
+        faults: String,
     },
     /// There would be something to overwrite.
     #[error("{}: exists with other contents and is not overwritten. Choose another --out", path.display())]

@@ -288,6 +288,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("schedules", summary.schedules),
         ("suspensions", summary.suspensions),
         ("withdrawals", summary.withdrawals),
+        ("directions", summary.directions),
         ("starts of smkid", summary.starts),
         ("certification requests", summary.certification_requests),
         ("intents to sign", summary.intents),
@@ -298,6 +299,9 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("commands unknown", summary.unknown),
         ("  of them left so", summary.left),
         ("without an outcome yet", summary.open),
+        ("Devices' Responses", summary.responses.messages()),
+        ("  proving recovery", summary.responses.recovered),
+        ("  to a foreign command", summary.responses.foreign),
         ("refusals", summary.refusals),
         ("jumps of the clock", summary.clock_jumps),
     ] {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod determination;
 pub mod document;
 pub mod exercise;
+pub mod file;
 pub mod gbcs;
 pub mod incident;
 pub mod input;
@@ -17,8 +18,10 @@ pub mod ledger_export;
 pub mod ledger_source;
 pub mod ledger_verify;
 pub mod member;
+pub mod people;
 pub mod policy;
 pub mod print;
+pub mod procedure;
 pub mod recovery;
 pub mod release;
 pub mod status;
@@ -86,6 +89,12 @@ enum Command {
     /// Open, show and close incidents
     #[command(subcommand)]
     Incident(incident::Incident),
+    /// Submit, check and make the files of the procedure
+    #[command(subcommand)]
+    File(file::File),
+    /// Show who the people are, and what they did
+    #[command(subcommand)]
+    People(people::People),
     /// Deliver and show what the SMKI PMA determined
     #[command(subcommand)]
     Determination(determination::Determination),
@@ -98,6 +107,9 @@ enum Command {
     /// Show the policy in force, deliver another one
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Explain which procedure is in force, and what it means for an incident
+    #[command(subcommand)]
+    Procedure(procedure::Procedure),
     /// Read the ledger
     #[command(subcommand)]
     Ledger(ledger::Ledger),
@@ -107,7 +119,7 @@ enum Command {
     /// Accept the daemon's clock after a jump
     #[command(subcommand)]
     Clock(clock::Clock),
-    /// Rehearse a whole recovery with a daemon and simulated Devices of its own
+    /// Rehearse a whole recovery with a daemon and simulated Devices of its own; record that it was done
     Exercise(exercise::Exercise),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  smkictl completions bash > /etc/bash_completion.d/smkictl")]
@@ -196,10 +208,13 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         }
         Command::Status(status) => status.run(context).await,
         Command::Incident(incident) => incident.run(context).await,
+        Command::File(file) => file.run(context).await,
+        Command::People(people) => people.run(context).await,
         Command::Determination(determination) => determination.run(context).await,
         Command::Recovery(recovery) => recovery.run(context).await,
         Command::Key(key) => key.run(context).await,
         Command::Policy(policy) => policy.run(context).await,
+        Command::Procedure(procedure) => procedure.run(context).await,
         Command::Ledger(ledger) => ledger.run(context).await,
         Command::Gbcs(gbcs) => context.offline(|out, err| gbcs.run(context.print.output(), out, err)),
         Command::Clock(clock) => clock.run(context).await,

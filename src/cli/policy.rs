@@ -55,7 +55,7 @@ impl Policy {
             }
             Self::Adopt(Adopt { delivery, policy }) => {
                 let files = input::policy(&policy)?.into_iter().map(|(path, octets)| (path, Base64(octets))).collect();
-                delivery.send(context, None, Some(files)).await
+                delivery.send(context, None, Some(files), None).await
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Shell: `smkictl recovery`.
 
+mod responses;
+
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -46,6 +48,23 @@ pub enum Recovery {
         #[arg(long, value_name = "ID")]
         determination: DeterminationId,
     },
+    /// Take in what Devices answered: each Response is verified and judged
+    #[command(
+        after_help = "Examples:\n  smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n  \
+        smkictl recovery responses monday.bin tuesday.bin --certificates devices.pem --determination 5f2c…\n\n\
+        A Device is recovered only if its own signature says that every certificate sent is in its cell. What proves no \
+        recovery is shown with why. A Response to a command that was never signed here stops signing under the determination.\n\n\
+        Status: 0 all prove what was to be done, 5 none does, 6 some do not."
+    )]
+    Responses(responses::Responses),
+    /// Show how far each Device of a determination has come
+    #[command(after_help = "Examples:\n  smkictl recovery devices --determination 5f2c…\n  \
+        smkictl recovery devices --determination 5f2c… --state no-response")]
+    Devices(responses::Devices),
+    /// Let signing go on that a Response to a foreign command had stopped
+    #[command(after_help = "Example:\n  smkictl recovery resume-after-foreign --determination 5f2c… \\\n      \
+        --reason 'The Device was tested in the laboratory with this counter'")]
+    ResumeAfterForeign(responses::Resume),
     /// Show how far a request has come
     #[command(after_help = "Example:\n  smkictl recovery request 77b0…")]
     Request {
@@ -122,6 +141,9 @@ impl Recovery {
         match self {
             Self::Sign(sign) => sign.run(context).await,
             Self::Settle(settle) => settle.run(context).await,
+            Self::Responses(responses) => responses.run(context).await,
+            Self::Devices(devices) => devices.run(context).await,
+            Self::ResumeAfterForeign(resume) => resume.run(context).await,
             Self::Unknowns { determination } => {
                 let path = format!("/v1/recovery/unknowns?determination={determination}");
                 let all: wire::Unknowns = context.client.get(&path).await?;

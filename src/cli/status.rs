@@ -57,6 +57,9 @@ impl Status {
                 let unknowns = format!("{}; see smkictl recovery settle --help", status.unknowns);
                 text.toned("unknown outcomes", unknowns, Tone::Warning);
             }
+            for reminder in &status.reminders {
+                text.toned("reminder", format!("{}. {}", reminder.what, reminder.remedy), Tone::Warning);
+            }
             for problem in &status.problems {
                 text.toned("problem", format!("{}. {}", problem.what, problem.remedy), Tone::Bad);
             }

@@ -2,6 +2,10 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
+mod files;
+pub mod responses;
+pub mod steps;
+
 use std::collections::BTreeSet;
 
 use der::asn1::ObjectIdentifier;
@@ -19,15 +23,22 @@ use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
+use crate::domain::incident::Progress;
+use crate::domain::incident::decide::decide_determination;
 use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
+use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::separation::Part;
 use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
+use crate::domain::procedure::direction::{self, Direction, Directs};
 use crate::domain::time::Timestamp;
+
+pub use files::{NOTE_LEN_MAX, exercise, file};
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,13 +121,17 @@ pub fn determination(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
-    for refusal in admission::determination(&adopted.policy, document, head, context.at) {
+    let view = fold.incident_view(&form.incident);
+    let settled = view.as_ref().map(|view| view.done.iter().chain(view.departures.keys()).cloned().collect());
+    let recorded = admission::Recorded { extensions: fold.extensions(), settled: settled.as_ref() };
+    for refusal in admission::determination(&adopted.policy, document, recorded, head, context.at) {
         reasons.add("admission", refusal);
     }
     reasons.demand("determination-known", !fold.determinations().contains_key(&form.id), || {
         format!("determination {} is recorded already; an id is used once", form.id)
     });
     check_incident(fold, form, &mut reasons);
+    check_procedure(context, form, &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
     match form.scope() {
@@ -126,6 +141,7 @@ pub fn determination(
         }),
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context, Some(&form.incident), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationRecorded {
         determination: form.id,
         incident: form.incident.clone(),
@@ -155,8 +171,13 @@ pub fn schedule(
         });
         let compromised = of.form().compromised.spki_sha256;
         check_scope(context, adopted, &form.scope(), compromised, submission, &mut reasons);
+        let facts = context.fold.incidents().get(&target.incident);
+        if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) {
+            check_targets(context, progress, form.scope().devices.sha256, &mut reasons);
+        }
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| ScheduleRecorded {
         determination: form.determination,
         document: document.digest(),
@@ -186,6 +207,59 @@ pub fn withdrawal(
         determination: form.determination,
         document: document.digest(),
         signatures,
+    }))
+}
+
+/// A direction: it extends a variation of the procedure, or departs from a step in one incident. `text` is the SHA-256 of the
+/// direction's own text, where that came with the document.
+pub fn direction(
+    context: &Context<'_>,
+    document: &Written<Direction>,
+    text: Option<Digest>,
+    submission: &Submission<'_>,
+) -> Result<DirectionRecorded, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let (fold, form) = (context.fold, document.form());
+    let adopted = policy_in_force(fold, &mut reasons)?;
+    let head = head_of(context, &form.ledger, &mut reasons);
+    for refusal in admission::direction(&adopted.policy, document, head, context.at) {
+        reasons.add("admission", refusal);
+    }
+    reasons.demand("direction-known", !fold.has_direction(form.id), || {
+        format!("direction {} is recorded already; an id is used once", form.id)
+    });
+    reasons.demand("devices", submission.devices.is_none(), || {
+        "a device list came, and a direction names none; send it without".into()
+    });
+    if let Some(found) = text {
+        reasons.demand("direction-text", form.text == Some(found), || {
+            let expected = form.text.map_or_else(|| "none".into(), |text| format!("SHA-256 {text}"));
+            format!("the direction's own text: the document names {expected}, sent was SHA-256 {found}")
+        });
+    }
+    let view = match &form.directs {
+        Directs::Extension { .. } => None,
+        Directs::Departure { incident, .. } => {
+            match fold.incidents().get(incident) {
+                None => reasons.add("incident-unknown", format!("no incident {incident} is open; open it first")),
+                Some(facts) => {
+                    reasons
+                        .demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
+                }
+            }
+            fold.incident_view(incident)
+        }
+    };
+    let procedure = adopted.policy.procedure();
+    let checked = direction::check(document, procedure, fold.extensions(), view.as_ref(), context.at);
+    reasons.take("direction", checked);
+    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.end(signatures.map(|signatures| DirectionRecorded {
+        direction: form.id,
+        document: document.digest(),
+        signatures,
+        policy: form.policy,
+        text,
     }))
 }
 
@@ -354,16 +428,17 @@ pub fn certificate(
     }))
 }
 
-/// An incident, as far as a determination needs one: the certificate whose Private Key is, or may be, Compromised.
+/// An incident: the certificate whose Private Key is, or may be, Compromised, and how that came to be known.
 pub fn incident(
-    fold: &Fold,
+    context: &Context<'_>,
     incident: &IncidentId,
     certificate: &[u8],
     description: &str,
+    notification: Option<&Notification>,
 ) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    let adopted = policy_in_force(fold, &mut reasons)?;
-    reasons.demand("incident-known", !fold.incidents().contains_key(incident), || {
+    let adopted = policy_in_force(context.fold, &mut reasons)?;
+    reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
         format!("incident {incident} is known already; give the new one another id")
     });
     reasons.demand("description", !description.trim().is_empty() && description.len() <= DESCRIPTION_LEN_MAX, || {
@@ -371,7 +446,7 @@ pub fn incident(
     });
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
     let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
-        Kind::Organisation { party, .. } => Some(party),
+        Kind::Organisation { role, party, .. } => Some((role, party)),
         kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
             reasons.add(
                 "certificate-kind",
@@ -380,7 +455,24 @@ pub fn incident(
             None
         }
     });
-    reasons.end(party.zip(parsed).map(|(party, parsed)| IncidentOpened {
+    let procedure = adopted.policy.procedure();
+    match (procedure, notification) {
+        (Some(_), Some(notification)) => {
+            check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
+        }
+        (Some(_), None) => reasons.add(
+            "notification",
+            "an incident begins with a notification: who, for which Party, actual or suspected, when, by which channel, and the \
+             moment of the Recovery Event",
+        ),
+        (None, Some(_)) => reasons.add(
+            "no-procedure",
+            "the policy in force has no steps of the procedure (procedure/base.toml); adopt one that has",
+        ),
+        (None, None) => {}
+    }
+    let profile = profile_in_force(context.fold, context.at);
+    reasons.end(party.zip(parsed).map(|((_, party), parsed)| IncidentOpened {
         incident: incident.clone(),
         compromised: Compromised {
             certificate_sha256: parsed.certificate().sha256(),
@@ -388,11 +480,46 @@ pub fn incident(
             party,
         },
         description: description.into(),
+        notification: notification.cloned(),
+        profile,
     }))
 }
 
+/// The role of the Recovery Private Key's certificate (GBCS, Remote Party Role 1).
+const RECOVERY_ROLE: u8 = 1;
+
+fn check_notification(notification: &Notification, role: Option<u8>, at: Timestamp, reasons: &mut Reasons) {
+    let Notification { by, party: _, certainty: _, class, at: notified, channel, recovery_event } = notification;
+    for (field, text) in [("by", by), ("channel", channel)] {
+        reasons.demand("notification", !text.trim().is_empty() && text.len() <= NOTIFICATION_TEXT_LEN_MAX, || {
+            format!("{field}: expected 1 to {NOTIFICATION_TEXT_LEN_MAX} octets of text, found {}", text.len())
+        });
+    }
+    for (field, moment) in [("notified at", notified), ("recovery event", recovery_event)] {
+        reasons.demand("notification", *moment <= at, || {
+            format!("{field}: expected a moment that is over, found {moment}; it is {at}")
+        });
+    }
+    let expected = match role {
+        Some(RECOVERY_ROLE) => CompromiseClass::Other,
+        Some(_) => CompromiseClass::Organisation,
+        None => return,
+    };
+    reasons.demand("class", *class == expected, || {
+        format!("class: expected {expected:?} for this certificate (the Recovery Private Key has a route of its own), found {class:?}")
+    });
+}
+
+/// The greatest length of a name or a channel in a notification, in octets.
+pub const NOTIFICATION_TEXT_LEN_MAX: usize = 200;
+
 /// The greatest length of an incident's description in octets: a page, so that it fits an entry many times over.
 pub const DESCRIPTION_LEN_MAX: usize = 4_000;
+
+/// The procedure profile in force at the moment of a decision.
+fn profile_in_force(fold: &Fold, at: Timestamp) -> Option<ProfileInForce> {
+    Some(fold.policy()?.policy.procedure()?.in_force(at, fold.extensions()).ids())
+}
 
 /// The SMKI profile under a policy.
 pub fn profile(policy: &Policy) -> Profile {
@@ -471,6 +598,34 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
             incident.compromised.certificate_sha256, form.compromised.certificate_sha256
         )
     });
+}
+
+/// The PMA determines on what was referred to it, and only about Relevant Devices.
+fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Reasons) {
+    let facts = context.fold.incidents().get(&form.incident);
+    let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) else { return };
+    if let Err(reason) = decide_determination(progress, form.supersedes.is_some()) {
+        reasons.0.push(reason);
+    }
+    if let Some(scope) = form.scope() {
+        check_targets(context, progress, scope.devices.sha256, reasons);
+    }
+}
+
+/// Every Device of a list is a target of the incident, and not left out (SEC Section L10.30(a)).
+fn check_targets(context: &Context<'_>, progress: &Progress, list: Digest, reasons: &mut Reasons) {
+    match steps::outside_of_targets(context, progress, list) {
+        Ok((outside, more)) => {
+            for device in outside {
+                reasons.add(
+                    "not-a-target",
+                    format!("Device {device} is no Relevant Device of the incident, or was left out"),
+                );
+            }
+            reasons.demand("not-a-target", more == 0, || format!("and {more} more Devices"));
+        }
+        Err(error) => reasons.add("devices", error),
+    }
 }
 
 fn check_supersession(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
@@ -671,6 +826,27 @@ fn verified(
         }
     }
     found
+}
+
+fn incident_of(fold: &Fold, determination: DeterminationId) -> Option<&IncidentId> {
+    fold.determinations().get(&determination).map(|facts| &facts.incident)
+}
+
+/// Those who would approve have taken no other part in the incident. Under a policy of the first version, which names no
+/// Parties, nobody asked, and what was recorded then still stands.
+fn check_parts(
+    context: &Context<'_>,
+    incident: Option<&IncidentId>,
+    signatures: Option<&[SignatureRecord]>,
+    reasons: &mut Reasons,
+) {
+    if context.fold.policy().is_none_or(|adopted| adopted.policy.parties().is_empty()) {
+        return;
+    }
+    let Some(facts) = incident.and_then(|incident| context.fold.incidents().get(incident)) else { return };
+    for signature in signatures.unwrap_or_default() {
+        reasons.take("separation", facts.parts.check(&signature.person, Part::Approver));
+    }
 }
 
 fn record(person: &PersonId, signature: &Signature) -> SignatureRecord {

@@ -150,6 +150,10 @@ octets!(
     RequestId, 16, "request id", "32 lower-case hexadecimal digits", lower
 );
 octets!(
+    /// A direction that varies or departs from the procedure: 128 random bits, single use. 32 lower-case hexadecimal digits.
+    DirectionId, 16, "direction id", "32 lower-case hexadecimal digits", lower
+);
+octets!(
     /// `CKA_ID` of our keys: 16 random octets, so that two tokens never meet on one by chance.
     KeyId, 16, "key id", "32 lower-case hexadecimal digits", lower
 );
@@ -260,8 +264,25 @@ label!(
     ProfileId, 48, "procedure profile", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );
 label!(
+    /// A step of the procedure by its meaning, such as `submit-adt-file`. Printed numbers such as 4.2.1.2 are labels that
+    /// differ from one version of a document to another.
+    StepId, 48, "step id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A clause of a variation, as the direction letters it: `a`.
+    ClauseId, 32, "clause id", "1 to 32 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A duty to inform somebody.
+    DutyId, 48, "duty id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
     /// A factor or criterion of the SMKI Recovery Key Guidance, as the policy calls it.
     FactorId, 48, "factor id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
+);
+label!(
+    /// A permitted mechanism for confirming a Compromise, as the procedure profile calls it.
+    MechanismId, 48, "mechanism id", "1 to 48 characters of a-z, 0-9 and -", b'a'..=b'z' | b'0'..=b'9' | b'-'
 );
 label!(
     /// An incident: what the DCC calls it in its letters.
@@ -276,6 +297,91 @@ label!(
     Origin, 128, "ledger origin", "1 to 128 characters of a-z, 0-9, - . and /",
     b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'/'
 );
+
+label!(
+    /// The reference of a DCC Service Management Service Request, by which a User's Anomaly Detection Thresholds are announced
+    /// (SEC Appendix AA). Its form was not read; cap and alphabet are ours.
+    SmsrReference, 64, "SMSR reference", "1 to 64 characters of A-Z, a-z, 0-9, - _ . and /",
+    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/'
+);
+
+/// The files of the SMKI Recovery Procedure, and those that go with them (SEC Section L10; consultation on file formats of
+/// September 2015; SEC Appendix AA for thresholds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// Organisation Compromise Notification File.
+    OrganisationNotification,
+    /// Other Compromise Notification File.
+    OtherNotification,
+    /// Organisation Compromise Recovery Progress File.
+    OrganisationProgress,
+    /// Other Compromise Recovery Progress File.
+    OtherProgress,
+    /// Anomaly Detection Thresholds (ADT) File.
+    Adt,
+    /// SMI Statuses, and what speaks for a Device being a Relevant Device, as they come from the Smart Metering Inventory.
+    SmiExtract,
+    /// SMI Statuses, as they go to it.
+    SmiExport,
+}
+
+impl FileKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::OrganisationNotification,
+        Self::OtherNotification,
+        Self::OrganisationProgress,
+        Self::OtherProgress,
+        Self::Adt,
+        Self::SmiExtract,
+        Self::SmiExport,
+    ];
+
+    /// Its name, as entries, commands and policies write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrganisationNotification => "organisation-notification",
+            Self::OtherNotification => "other-notification",
+            Self::OrganisationProgress => "organisation-progress",
+            Self::OtherProgress => "other-progress",
+            Self::Adt => "adt",
+            Self::SmiExtract => "smi-extract",
+            Self::SmiExport => "smi-export",
+        }
+    }
+
+    /// What people call it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::OrganisationNotification => "Organisation Compromise Notification File",
+            Self::OtherNotification => "Other Compromise Notification File",
+            Self::OrganisationProgress => "Organisation Compromise Recovery Progress File",
+            Self::OtherProgress => "Other Compromise Recovery Progress File",
+            Self::Adt => "Anomaly Detection Thresholds File",
+            Self::SmiExtract => "SMI Status extract",
+            Self::SmiExport => "SMI Status export",
+        }
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for FileKind {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        const EXPECTED: &str = "organisation-notification, other-notification, organisation-progress, other-progress, adt, \
+                                smi-extract or smi-export";
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| NameError::new("kind of file", EXPECTED, text))
+    }
+}
 
 /// Whether something is the real thing. Live and exercise never mix: genesis, policy, documents and keys all say which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]

@@ -33,6 +33,10 @@ pub struct Deliveries {
     /// What was not as it must be; at most [`FAULTS_MAX`] of them.
     pub faults: Vec<String>,
     files: usize,
+    /// Every Response as a line in hexadecimal, and the certificates of the Devices that sent them: what is handed in.
+    pub responses: String,
+    /// As PEM.
+    pub certificates: String,
 }
 
 /// The rule by which nothing is signed twice under one determination.
@@ -105,6 +109,11 @@ impl Deliveries {
                     self.fault(format!("Device {device}: its Response proves something else: {verdict:?}"));
                 }
                 (Err(refusal), _) => self.fault(format!("Device {device}: it discarded its command: {refusal}")),
+            }
+            if let (Ok(response), Some(device)) = (&delivery.answer, fleet.device(*device)) {
+                self.responses.push_str(&hex::encode(response));
+                self.responses.push('\n');
+                self.certificates.push_str(&crate::domain::certificates::pem::certificate_to_pem(device.certificate()));
             }
             if self.files < FILES_MAX {
                 self.files += 1;

@@ -136,7 +136,7 @@ impl Drafter<'_> {
     /// Everything that the policy's guidance says must be considered or met.
     fn factors(&self) -> Vec<Factor> {
         let guidance = self.policy.guidance();
-        let must = guidance.factors.iter().filter(|(_, consider)| **consider == Consider::Must).map(|(id, _)| id);
+        let must = guidance.factors.iter().filter(|(_, factor)| factor.consider == Consider::Must).map(|(id, _)| id);
         let weighed = must.map(|id| (id, Weight::Towards));
         let met = guidance.criteria.iter().map(|id| (id, Weight::Met));
         weighed

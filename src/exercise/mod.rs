@@ -29,6 +29,7 @@ pub mod layout;
 pub mod oracle;
 pub mod people;
 pub mod policy;
+pub mod procedure;
 pub mod programs;
 mod scenario;
 pub mod softhsm;
@@ -105,6 +106,9 @@ pub enum ExerciseError {
         /// Its number.
         uid: u32,
     },
+    /// The incident knows no procedure.
+    #[error("the incident was opened under a policy without the steps of the procedure")]
+    NoProcedure,
     /// The answer ended too early.
     #[error("the daemon's answer ended without its summary")]
     NoSummary,

@@ -17,6 +17,10 @@ pub const MEMBERS: usize = 5;
 /// How many of them must approve.
 pub const APPROVALS: usize = 3;
 
+/// How many Authorised Responsible Officers there are. By their numbers: one of the affected Supplier; one of another; one of the
+/// affected Supplier whose credential is revoked; and one of it who has ceased.
+pub const OFFICERS: usize = 4;
+
 /// How long a person's certificate is valid: longer than any exercise.
 const VALID_DAYS: i64 = 30;
 
@@ -32,13 +36,13 @@ pub struct Credential {
     pub spki: Digest,
 }
 
-/// A PMA member.
+/// A PMA member, or an ARO.
 pub struct Member {
-    /// What documents and file names call the member.
+    /// What documents and file names call the person.
     pub id: PersonId,
-    /// The key that the member signs with.
+    /// The key that the person signs with.
     pub first: Credential,
-    /// Another key of the same person. Only the first member has one: it is what one person with two keys is tried with.
+    /// Another key of the same person. Only the first PMA member has one: it is what one person with two keys is tried with.
     pub second: Option<Credential>,
 }
 
@@ -55,6 +59,8 @@ pub struct People {
     pub ca_pem: String,
     /// [`MEMBERS`] of them.
     pub members: Vec<Member>,
+    /// [`OFFICERS`] of them.
+    pub officers: Vec<Member>,
 }
 
 impl People {
@@ -72,7 +78,19 @@ impl People {
                 Ok(Member { id, first: credential(now, &name, &ca)?, second })
             })
             .collect::<Result<_, LabError>>()?;
-        Ok(Self { ca_pem: ca.pem(), members })
+        let officers = (1..=OFFICERS)
+            .map(|n| {
+                let name = format!("aro-{n}");
+                let id = name.parse().expect("aro- and a digit are a person id");
+                Ok(Member { id, first: credential(now, &name, &ca)?, second: None })
+            })
+            .collect::<Result<_, LabError>>()?;
+        Ok(Self { ca_pem: ca.pem(), members, officers })
+    }
+
+    /// Every key of everyone.
+    pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        self.members.iter().chain(&self.officers).flat_map(Member::credentials)
     }
 }
 

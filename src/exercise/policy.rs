@@ -1,11 +1,14 @@
 //! Shell: the policy of the exercise, made from the example in `keys-policy/` by putting in the people and anchors that were
 //! generated. Every other line is the example's, so that what is rehearsed is what people review.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lab::Lab;
-use super::people::{APPROVALS, People};
+use super::people::{APPROVALS, Member, People};
+use crate::domain::certificates::SmkiCertificate;
 use crate::domain::certificates::pem::certificate_to_pem;
+use crate::domain::certificates::profile::Kind;
+use crate::domain::gbcs::RemotePartyRole;
 use crate::domain::names::{AccountName, KeyLabel, PartyId, PersonId, TokenName};
 use crate::domain::policy::{Policy, PolicyError};
 use crate::domain::time::Timestamp;
@@ -14,7 +17,9 @@ use crate::domain::time::Timestamp;
 const POLICY: &str = include_str!("../../keys-policy/example/policy.toml");
 const CUSTODIANS: &str = include_str!("../../keys-policy/example/custodians.toml");
 const GUIDANCE: &str = include_str!("../../keys-policy/example/guidance.toml");
-const PROCEDURE: &str = include_str!("../../keys-policy/example/procedure/base.toml");
+/// The procedure itself is the one that is shipped.
+const PROCEDURE: &str = include_str!("../../keys-policy/procedure/base.toml");
+const DIRECTION_2017_07_18: &str = include_str!("../../keys-policy/procedure/direction-2017-07-18.toml");
 
 /// The ledger's name.
 pub const ORIGIN: &str = "smkid.example/exercise";
@@ -90,8 +95,9 @@ pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp)
         ("custodians.toml", CUSTODIANS.into()),
         ("guidance.toml", GUIDANCE.into()),
         ("procedure/base.toml", PROCEDURE.into()),
+        ("procedure/direction-2017-07-18.toml", DIRECTION_2017_07_18.into()),
         ("keys.toml", keys().into_bytes()),
-        ("persons.toml", persons(people, operator, now).into_bytes()),
+        ("persons.toml", persons(lab, people, operator, now).into_bytes()),
         ("anchors/root-oca.pem", anchor(lab.root_oca().octets())),
         ("anchors/issuing-oca.pem", anchor(lab.issuing_oca().octets())),
         ("anchors/device-ca.pem", anchor(lab.device_ca().octets())),
@@ -136,24 +142,80 @@ activation = "stored"
     )
 }
 
-/// PMA members of several Parties, the operator, and the custodians of the example: the exercise keeps no shares yet, but a policy
-/// without custodians is none.
-fn persons(people: &People, operator: &AccountName, now: Timestamp) -> String {
-    const PARTIES: [&str; 5] = ["supplier-a", "supplier-b", "network-a", "dcc", "supplier-c"];
-    let from = now.plus_ms(-24 * 60 * 60 * 1000);
+/// The Supplier whose certificate is compromised.
+pub const AFFECTED: &str = "supplier-a";
+
+/// The EUI-64s that the lab's certificates of one role have.
+fn eui64s(lab: &Lab, is_theirs: impl Fn(u8) -> bool) -> String {
+    let all = [lab.before(), lab.after(), lab.broker()].into_iter().flatten();
+    let of = |certificate: &SmkiCertificate| match certificate.kind() {
+        Kind::Organisation { role, party, .. } if is_theirs(role) => Some(format!("\"{party}\"")),
+        Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. } => None,
+    };
+    let found: BTreeSet<String> = all.filter_map(of).collect();
+    found.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// The Parties: the affected Supplier and the Network Operator under the EUI-64s of the lab's certificates, others under none.
+fn parties(lab: &Lab) -> String {
+    let (supplier, network) = (RemotePartyRole::Supplier.code(), RemotePartyRole::NetworkOperator.code());
+    let suppliers = eui64s(lab, |role| role == supplier);
+    let networks = eui64s(lab, |role| role == network);
+    let others = eui64s(lab, |role| role != supplier && role != network);
+    [
+        (AFFECTED, "supplier", suppliers.as_str()),
+        ("supplier-b", "supplier", ""),
+        ("supplier-c", "supplier", ""),
+        ("network-a", "network-operator", &networks),
+        ("dcc", "dcc", &others),
+    ]
+    .map(|(id, kind, eui64)| {
+        format!("\n[[party]]\nid = \"{id}\"\nname = \"{id} of the exercise\"\nkind = \"{kind}\"\neui64 = [{eui64}]\n")
+    })
+    .concat()
+}
+
+/// PMA members of several Parties, AROs, the operator, and the custodians of the example: the exercise keeps no shares yet, but a
+/// policy without custodians is none.
+fn persons(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -> String {
+    const HOUR_MS: i64 = 60 * 60 * 1000;
+    const PARTIES: [&str; 5] = [AFFECTED, "supplier-b", "network-a", "dcc", "supplier-c"];
+    let (from, lately) = (now.plus_ms(-24 * HOUR_MS), now.plus_ms(-HOUR_MS));
     let mut text = "# The people of the exercise, whose keys were made for it.\nversion = 1\n".to_owned();
+    text.push_str(&parties(lab));
     let mut person = |id: &str, party: &str, role: &str, holds: &str| {
         let entry = format!(
             "\n[[person]]\nid = \"{id}\"\nname = \"{id} of the exercise\"\nparty = \"{party}\"\nroles = [\"{role}\"]\n{holds}\nfrom = \"{from}\"\n"
         );
         text.push_str(&entry);
     };
-    for (member, party) in people.members.iter().zip(PARTIES.iter().cycle()) {
+    let keys = |member: &Member| {
         let keys: Vec<String> = member.credentials().map(|credential| format!("\"{}\"", credential.spki)).collect();
-        person(member.id.as_str(), party, "pma-member", &format!("keys = [{}]", keys.join(", ")));
+        format!("keys = [{}]", keys.join(", "))
+    };
+    for (member, party) in people.members.iter().zip(PARTIES.iter().cycle()) {
+        person(member.id.as_str(), party, "pma-member", &keys(member));
+    }
+    let screened =
+        format!("{{ standard = \"BS 7858:2019\", reference = \"exercise\", date = \"{}\" }}", &from.to_string()[..10]);
+    let officers = [
+        (AFFECTED, "active", from, None),
+        ("supplier-b", "active", from, None),
+        (AFFECTED, "revoked", lately, None),
+        (AFFECTED, "active", from, Some(lately)),
+    ];
+    for (officer, (party, state, since, until)) in people.officers.iter().zip(officers) {
+        let mut holds = keys(officer);
+        let credential = format!("{{ state = \"{state}\", from = \"{since}\" }}");
+        holds = format!("{holds}\ncredential = {credential}\nscreening = {screened}");
+        if let Some(until) = until {
+            holds = format!("{holds}\nceased = \"letter of the exercise\"\nuntil = \"{until}\"");
+        }
+        person(officer.id.as_str(), party, "aro", &holds);
     }
     for (n, party) in (1..=3).zip(PARTIES) {
-        person(&format!("custodian-{n}"), party, "key-custodian", &format!("shares = [\"share-{n}\"]"));
+        let holds = format!("shares = [\"share-{n}\"]\nappointed = \"nomination form of the exercise\"");
+        person(&format!("custodian-{n}"), party, "key-custodian", &holds);
     }
     person(PROPOSER, "dcc", "operator", &format!("accounts = [\"{operator}\"]"));
     text

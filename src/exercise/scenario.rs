@@ -14,6 +14,7 @@ use super::fleet::Fleet;
 use super::layout::LayoutError;
 use super::oracle::{self, Check};
 use super::people::APPROVALS;
+use super::procedure::{Carrier, Order};
 use super::programs::{Daemon, refusal, signal};
 use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
@@ -23,12 +24,12 @@ use super::{ExerciseError, lab, now};
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{self, Base64, DeviceAsk, Devices, ItemOutcome, RecoverySettle, RecoverySign, SettleAction};
 use crate::domain::certificates::SmkiCertificate;
-use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::determination::document::{
     Compromised, Determination, Form, KeyChosen, LedgerHead, Method, Written,
 };
 use crate::domain::determination::words::Words;
 use crate::domain::gbcs::{SeqNumber, Template};
+use crate::domain::incident::State;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, RequestId, TemplateName};
 use crate::domain::time::{Timestamp, Window};
 
@@ -59,6 +60,8 @@ struct Play<'a, 't> {
     devices: u32,
     incident: IncidentId,
     compromised: Compromised,
+    order: Order,
+    notification: Option<Digest>,
     summary: Summary,
     deliveries: Deliveries,
 }
@@ -87,7 +90,20 @@ pub async fn play(stage: &Stage, devices: u32, teller: &mut Teller<'_>) -> Resul
     };
     let incident = "INC-EXERCISE-1".parse().expect("letters, digits and hyphens are an incident id");
     let deliveries = Deliveries::default();
-    let mut play = Play { stage, teller, recovery, fleet, devices, incident, compromised, summary, deliveries };
+    let (order, notification) = (Order::BeforeReferral, None);
+    let mut play = Play {
+        stage,
+        teller,
+        recovery,
+        fleet,
+        devices,
+        incident,
+        compromised,
+        order,
+        notification,
+        summary,
+        deliveries,
+    };
 
     let daemon = play.open_the_incident().await?;
     let main = play.determine(&daemon.client).await?;
@@ -96,6 +112,7 @@ pub async fn play(stage: &Stage, devices: u32, teller: &mut Teller<'_>) -> Resul
     play.try_what_was_not_approved(&daemon.client, &main).await?;
     let daemon = play.sign_for_all(daemon, &before, &main).await?;
     play.ask_devices_again()?;
+    play.end_the_incident(&daemon.client, &main).await?;
     play.stop_by_the_members(&daemon.client).await?;
     play.let_a_window_end(&daemon.client).await?;
     play.verify(&daemon.client, &main, genesis).await?;
@@ -181,11 +198,12 @@ impl Play<'_, '_> {
         Ok(())
     }
 
-    fn drafter(&self, spki: Digest) -> Drafter<'_> {
+    fn drafter(&self, incident: &IncidentId) -> Drafter<'_> {
+        let spki = self.recovery.spki_sha256();
         Drafter {
             proposer: self.stage.names.proposer.clone(),
             policy: &self.stage.policy,
-            incident: self.incident.clone(),
+            incident: incident.clone(),
             compromised: self.compromised.clone(),
             key: KeyChosen { label: self.stage.names.recovery_key.clone(), spki_sha256: spki },
         }
@@ -207,13 +225,15 @@ impl Play<'_, '_> {
         let status: wire::Status = daemon.client.get("/v1/status").await?;
         let text = format!("smkid runs as process {}; its ledger has {} entries.", daemon.pid(), status.ledger.size);
         self.teller.good(&text);
-        let open = wire::IncidentOpen {
-            incident: self.incident.clone(),
-            certificate_pem: certificate_to_pem(stage.lab.before()[0].octets()),
-            description: "An exercise: the Supplier's Private Key for signing is Compromised.".to_owned(),
-        };
-        let recorded: wire::Recorded = daemon.client.post("/v1/incidents", &open).await?;
-        self.teller.good(&format!("Incident {} is open, entry {}.", self.incident, recorded.entry));
+        let devices: Vec<DeviceId> = (0..self.devices).map(|n| self.device(n)).collect();
+        let carrier = self.carrier(&daemon.client, self.incident.clone());
+        let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await?;
+        self.teller.good(&format!(
+            "Incident {}: notified by the Supplier's ARO, confirmed by a call back, assessed for {} Devices.",
+            self.incident,
+            number(self.devices.into())
+        ));
+        self.notification = Some(notification);
         let ask = sign_ask(DeterminationId(lab::random()?), Devices::All)?;
         self.must_not_sign(&daemon.client, &ask, "Signing before the PMA has determined anything").await?;
         Ok(daemon)
@@ -221,7 +241,11 @@ impl Play<'_, '_> {
 
     /// The PMA determines: drafted, refused twice, recorded.
     async fn determine(&mut self, client: &Client) -> Result<Main, ExerciseError> {
-        self.teller.step("The SMKI PMA determines");
+        self.teller.step("The incident is referred, and the SMKI PMA determines");
+        let carrier = self.carrier(client, self.incident.clone());
+        carrier.refer(self.notification.ok_or(ExerciseError::NoProcedure)?).await?;
+        self.tell_order();
+        self.must_stand(client, self.incident.clone(), State::Referred).await?;
         let esme = self.esme()?;
         let devices = self.fleet.device_list(&esme.name, &self.fleet.devices()[..self.devices as usize]);
         let scope = Scope {
@@ -233,7 +257,7 @@ impl Play<'_, '_> {
             window: window(WINDOW_MS),
             retries_of_unknown: RETRIES,
         };
-        let drafter = self.drafter(self.recovery.spki_sha256());
+        let drafter = self.drafter(&self.incident);
         let document = drafter.determination(head(client).await?, &scope)?;
         let listed = upload(client, &devices).await?;
         self.teller.say(
@@ -261,7 +285,44 @@ impl Play<'_, '_> {
             .await?;
         upload(client, &devices).await?;
         let (file, p7s) = self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
+        self.must_stand(client, self.incident.clone(), State::DeterminedToExecute).await?;
+        self.carrier(client, self.incident.clone()).prepare().await?;
+        self.must_stand(client, self.incident.clone(), State::Prepared).await?;
         Ok(Main { determination: document, signature: p7s, document: file })
+    }
+
+    /// Who carries an incident through the procedure.
+    fn carrier<'c>(&'c self, client: &'c Client, incident: IncidentId) -> Carrier<'c> {
+        Carrier {
+            lab: &self.stage.lab,
+            people: &self.stage.people,
+            layout: Some(&self.stage.layout),
+            client,
+            incident,
+            order: self.order,
+        }
+    }
+
+    /// Says which order of the procedure is played.
+    fn tell_order(&mut self) {
+        self.teller.say(match self.order {
+            Order::BeforeReferral => {
+                "The base procedure: SMI Status 'recovery' was set and the thresholds file submitted before the referral."
+            }
+            Order::AfterDetermination => {
+                "As the direction of 18 July 2017 varies the procedure: SMI Status and thresholds file wait for the determination."
+            }
+        });
+    }
+
+    async fn must_stand(&mut self, client: &Client, incident: IncidentId, state: State) -> Result<(), ExerciseError> {
+        let found = self.carrier(client, incident.clone()).progress().await?.state;
+        let (good, bad) = (
+            format!("Incident {incident} is {state}."),
+            format!("expected incident {incident} to be {state}, found {found}"),
+        );
+        self.expect(found == state, &good, &bad);
+        Ok(())
     }
 
     /// Has so many members sign a document, records it, and keeps it. Answers where it and the first signature lie.
@@ -507,10 +568,44 @@ impl Play<'_, '_> {
         Ok(())
     }
 
+    /// The Devices' Responses are taken in, the SMI Status follows them, and the incident comes to its end.
+    async fn end_the_incident(&mut self, client: &Client, main: &Main) -> Result<(), ExerciseError> {
+        self.teller.step("The Devices' Responses close the loop, and the incident is closed");
+        let scratch = self.stage.scratch.path();
+        let [responses, certificates] = ["responses.txt", "devices.pem"].map(|name| scratch.join(name));
+        std::fs::write(&responses, std::mem::take(&mut self.deliveries.responses))
+            .map_err(LayoutError::at(&responses))?;
+        std::fs::write(&certificates, std::mem::take(&mut self.deliveries.certificates))
+            .map_err(LayoutError::at(&certificates))?;
+        let (stage, id) = (self.stage, main.determination.form().id.to_string());
+        let (responses, certificates) = (text(&responses), text(&certificates));
+        let arguments = ["recovery", "responses", &responses, "--certificates", &certificates, "--determination", &id];
+        stage.programs.smkictl(&stage.socket, &arguments).await?;
+        let carrier = self.carrier(client, self.incident.clone());
+        let proven = carrier.progress().await?.devices.succeeded;
+        let all = u64::from(self.devices);
+        self.expect(
+            proven == all,
+            &format!(
+                "The ledger knows of {} Devices, by their own signatures, that they were recovered.",
+                number(proven)
+            ),
+            &format!("{proven} of {all} Devices are proven recovered in the ledger"),
+        );
+        let devices: Vec<DeviceId> = (0..self.devices).map(|n| self.device(n)).collect();
+        let carrier = self.carrier(client, self.incident.clone());
+        carrier.end(&devices, Method::NewOrganisationCertificates).await?;
+        self.must_stand(client, self.incident.clone(), State::PostRecovery).await?;
+        let carrier = self.carrier(client, self.incident.clone());
+        let entry = carrier.close("Every Device is recovered, every duty to inform is met.").await?;
+        self.teller.good(&format!("Incident {} is closed, entry {entry}.", self.incident));
+        Ok(())
+    }
+
     /// A second determination: a command made elsewhere is signed under it, until one member suspends it and all withdraw it.
     async fn stop_by_the_members(&mut self, client: &Client) -> Result<(), ExerciseError> {
         self.teller.step("A command made elsewhere is signed; one member suspends, the quorum withdraws");
-        let (document, esme) = self.determine_for_bystanders(client, 2, WINDOW_MS).await?;
+        let (document, esme) = self.determine_for_bystanders(client, "INC-EXERCISE-2", WINDOW_MS).await?;
         let id = document.form().id;
 
         let device = self.bystander(0);
@@ -537,7 +632,7 @@ impl Play<'_, '_> {
         );
 
         let member = &self.stage.people.members[1];
-        let drafter = self.drafter(self.recovery.spki_sha256());
+        let drafter = self.drafter(&self.incident);
         let suspension = drafter.suspension(&document, &member.id, head(client).await?)?;
         let p7s = self.stage.sign(suspension.octets(), &member.first).await?;
         let recorded: wire::DocumentRecorded =
@@ -546,7 +641,7 @@ impl Play<'_, '_> {
         let ask = listed_ask(id, &[self.bystander(1)])?;
         self.must_not_sign(client, &ask, "Signing under a determination that is suspended").await?;
 
-        let drafter = self.drafter(self.recovery.spki_sha256());
+        let drafter = self.drafter(&self.incident);
         let withdrawal = drafter.withdrawal(&document, head(client).await?)?;
         self.record(client, &withdrawal, None, APPROVALS).await?;
         let ask = listed_ask(id, &[self.bystander(1)])?;
@@ -557,10 +652,10 @@ impl Play<'_, '_> {
     async fn let_a_window_end(&mut self, client: &Client) -> Result<(), ExerciseError> {
         self.teller.step("A window ends");
         let [short, longer] = SHORT_WINDOWS_MS;
-        let document = match self.determine_for_bystanders(client, 3, short).await {
+        let document = match self.determine_for_bystanders(client, "INC-EXERCISE-3", short).await {
             // On a machine that is busy with something else it may be over before it is recorded, and is refused.
             Err(ExerciseError::Client(ClientError::Problem(_))) => {
-                self.determine_for_bystanders(client, 3, longer).await
+                self.determine_for_bystanders(client, "INC-EXERCISE-4", longer).await
             }
             determined => determined,
         };
@@ -572,19 +667,25 @@ impl Play<'_, '_> {
         self.must_not_sign(client, &ask, "Signing after the window has ended").await
     }
 
-    /// A determination about the bystanders, by Method 2.
+    /// An incident and a determination about the bystanders, by Method 2.
     async fn determine_for_bystanders(
         &mut self,
         client: &Client,
-        decision_number: u32,
+        incident: &str,
         window_ms: i64,
     ) -> Result<(Written<Determination>, Named), ExerciseError> {
         let lab = &self.stage.lab;
         let esme = named("esme-acb", template(lab, &self.recovery, lab.broker())?)?;
-        let devices = self.fleet.device_list(&esme.name, &self.fleet.devices()[self.devices as usize..]);
+        let bystanders = &self.fleet.devices()[self.devices as usize..];
+        let devices = self.fleet.device_list(&esme.name, bystanders);
+        let ids: Vec<DeviceId> = bystanders.iter().map(super::device::Device::id).collect();
+        let incident: IncidentId = incident.parse().map_err(ExerciseError::Name)?;
+        let carrier = self.carrier(client, incident.clone());
+        let notification = carrier.assess(&ids, Method::AcbCertificates).await?;
+        carrier.refer(notification).await?;
         let listed = upload(client, &devices).await?;
         let scope = Scope {
-            decision_number,
+            decision_number: 1,
             method: Method::AcbCertificates,
             name: &esme.name,
             template: &esme.template,
@@ -592,9 +693,11 @@ impl Play<'_, '_> {
             window: window(window_ms),
             retries_of_unknown: 0,
         };
-        let drafter = self.drafter(self.recovery.spki_sha256());
-        let document = drafter.determination(head(client).await?, &scope)?;
+        let document = self.drafter(&incident).determination(head(client).await?, &scope)?;
         self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
+        self.carrier(client, incident).prepare().await?;
+        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
+        client.post_nothing::<wire::KeyChanged>(&path).await?;
         Ok((document, esme))
     }
 
@@ -734,6 +837,7 @@ fn delivery<'a, F: Form>(
         signatures: signatures.into_iter().map(|p7s| Base64(p7s.clone())).collect(),
         devices,
         policy_files: None,
+        text: None,
     }
 }
 

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::lab::Lab;
 use super::layout::{Layout, LayoutError, create_private, write_secret};
-use super::people::{APPROVALS, Credential, MEMBERS, Member, People};
+use super::people::{APPROVALS, Credential, MEMBERS, People};
 use super::policy::{self, Names};
 use super::programs::Programs;
 use super::softhsm::{CONFIGURATION_VARIABLE, SoftHsm, Token};
@@ -81,7 +81,7 @@ impl Stage {
         ));
 
         create_private(&scratch.path().join(PEOPLE))?;
-        for credential in people.members.iter().flat_map(Member::credentials) {
+        for credential in people.credentials() {
             let path = |ending| scratch.path().join(format!("{PEOPLE}/{}.{ending}", credential.name));
             write_secret(&path("key.pem"), credential.key_pem.expose_secret().as_bytes())?;
             write_secret(&path("pem"), credential.certificate_pem.as_bytes())?;

@@ -2,8 +2,12 @@
 
 mod answers;
 mod documents;
+mod files;
 mod heartbeat;
+mod incident;
 mod make;
+mod procedure;
+mod responses;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -19,15 +23,12 @@ use super::keys::{ActivationError, Keys};
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::certificates::pem;
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
-use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, Event, IncidentClosed, KeyActivated, KeyLocked, Reason, Refused, Stopped,
-};
+use crate::domain::ledger::entry::{Actor, ClockAccepted, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
 use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
@@ -448,28 +449,7 @@ impl Engine for Daemon {
     }
 
     async fn incident_open(&self, caller: &Caller, open: wire::IncidentOpen) -> Result<wire::Recorded, Failure> {
-        let actor = caller.actor();
-        let certificate = pem::certificate(&open.certificate_pem).map_err(|error| {
-            Failure::malformed(
-                "certificate_pem",
-                "one certificate in PEM",
-                &error.to_string(),
-                "Send the Compromised one.",
-            )
-        })?;
-        self.change(move |recorder| {
-            let by = recorder.known(actor);
-            let wire::IncidentOpen { incident, certificate_pem, description } = open;
-            let asked = Digest::of(certificate_pem.as_bytes());
-            match intake::incident(recorder.fold(), &incident, certificate.octets(), &description) {
-                Ok(opened) => {
-                    recorder.queue_blob(certificate.octets().to_vec());
-                    Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::IncidentOpened(opened))? }))
-                }
-                Err(reasons) => refused(recorder, &by, "incident-open", asked, (Some(incident), None), reasons),
-            }
-        })
-        .await
+        self.open_incident(caller, open).await
     }
 
     async fn incident_list(&self, _caller: &Caller) -> Result<wire::Incidents, Failure> {
@@ -487,42 +467,75 @@ impl Engine for Daemon {
         incident: IncidentId,
         why: wire::Why,
     ) -> Result<wire::Recorded, Failure> {
-        check_reason(&why.reason)?;
-        let actor = caller.actor();
-        let keys = Arc::clone(&self.keys);
-        let closed = self.change(move |recorder| {
-            let by = recorder.known(actor);
-            match recorder.fold().incidents().get(&incident).map(|facts| facts.closed.is_some()) {
-                None => Ok(Err(Failure::NotFound { what: format!("incident {incident}") })),
-                Some(true) => {
-                    let reasons = vec![reason("incident-closed", format!("incident {incident} is closed already"))];
-                    let asked = Digest::of(why.reason.as_bytes());
-                    refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons)
-                }
-                Some(false) => {
-                    keys.fence();
-                    let needless = needed_no_longer(recorder.fold(), &incident, &keys);
-                    let event = Event::IncidentClosed(IncidentClosed { incident, reason: why.reason.into() });
-                    let entry = recorder.queue(&by, event)?;
-                    let mut tokens = Vec::new();
-                    for key in needless {
-                        tokens.extend(keys.remove(&key));
-                        let reason = "its incident was closed".into();
-                        recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
-                    }
-                    Ok(Ok((wire::Recorded { entry }, tokens)))
-                }
-            }
-        });
-        let (recorded, tokens) = closed.await?;
-        for token in tokens {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        self.close_incident(caller, incident, why).await
+    }
+
+    async fn incident_step(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        ask: wire::StepAsk,
+    ) -> Result<wire::Recorded, Failure> {
+        self.take_step(caller, incident, ask).await
+    }
+
+    async fn incident_next(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Next, Failure> {
+        self.next_of(incident).await
+    }
+
+    async fn incident_timeline(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Timeline, Failure> {
+        self.story_of(incident).await
+    }
+
+    async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<String, Failure> {
+        self.devices_of(incident).await
+    }
+
+    async fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> Result<wire::File, Failure> {
+        files::submit(self, caller, incident, file).await
+    }
+
+    async fn file_list(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
+        self.read(move |recorder| Ok(files::list(recorder.fold(), &incident))).await?
+    }
+
+    async fn person_activity(
+        &self,
+        _caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> Result<wire::Activity, Failure> {
+        let id = person.clone();
+        let known = self.read(move |recorder| Ok(files::is_known(recorder.fold(), &id)));
+        if !known.await? {
+            return Err(Failure::NotFound { what: format!("person {person}") });
         }
-        make::keep_head(&self.desk, &self.keys).await;
-        Ok(recorded)
+        self.scan(move |reader| files::activity(reader, person, &of)).await
+    }
+
+    async fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> Result<wire::Recorded, Failure> {
+        files::record_exercise(self, caller, exercise).await
     }
 
     async fn upload_devices(
+        &self,
+        caller: &Caller,
+        upload: Upload,
+        expected: Option<Digest>,
+    ) -> Result<wire::Stored, Failure> {
+        self.upload(caller, upload, expected).await
+    }
+
+    async fn upload(
         &self,
         caller: &Caller,
         mut upload: Upload,
@@ -591,6 +604,11 @@ impl Engine for Daemon {
     async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {
         let found = self.read(|recorder| answers::policy(recorder)).await?;
         found.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
+    }
+
+    async fn procedure_explain(&self, _caller: &Caller, of: wire::ProcedureOf) -> Result<wire::Explanation, Failure> {
+        let now = self.clock.now().at;
+        self.read(move |recorder| Ok(procedure::explained(recorder.fold(), &of, now))).await?
     }
 
     async fn key_activate(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
@@ -769,6 +787,18 @@ impl Engine for Daemon {
                 Ok(octets)
             }
         }
+    }
+
+    async fn recovery_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Result<Octets, Failure> {
+        self.take_responses(caller, ask).await
+    }
+
+    async fn recovery_devices(&self, _caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
+        self.devices(of).await
+    }
+
+    async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
+        self.resume(caller, ask).await
     }
 
     async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {

@@ -6,6 +6,7 @@ pub mod configuration;
 pub mod engine;
 pub mod keys;
 pub mod notify;
+pub mod responses;
 pub mod start;
 
 use std::future::Future;

@@ -3,6 +3,7 @@
 use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::{ResultLine, results};
 
 use super::StoreError;
 
@@ -47,6 +48,9 @@ pub struct SignatureRow {
 /// Reads one line of a device list, without its line end. The text of the error goes into [`StoreError::ListLine`].
 pub type LineParser = fn(&str) -> Result<Listed, String>;
 
+/// Reads one line of results, without its line feed. The text of the error goes into [`StoreError::ListLine`].
+pub type ResultParser = fn(&str) -> Result<ResultLine, String>;
+
 /// One change of the derived state. Each is a function of entries (and of the blobs and signatures that entries name by
 /// SHA-256), so that the same ones make the same tables again.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +89,17 @@ pub enum Derived<'a> {
         /// The first that is no longer in it.
         until: u64,
     },
+    /// Devices have answered: what the lines of results prove is taken in, streaming.
+    Responses {
+        /// Under which determination.
+        determination: DeterminationId,
+        /// The entry.
+        entry: u64,
+        /// The SHA-256 of the lines; they are in the store or in the same batch.
+        blob: Digest,
+        /// Reads each line.
+        parse: ResultParser,
+    },
     /// The row of a request becomes this one.
     Request {
         /// The request.
@@ -102,7 +117,27 @@ pub(super) fn each_line(
     digest: Digest,
     octets: impl std::io::Read,
     parse: LineParser,
-    mut visit: impl FnMut(u64, Listed) -> Result<(), StoreError>,
+    visit: impl FnMut(u64, Listed) -> Result<(), StoreError>,
+) -> Result<u64, StoreError> {
+    lines(digest, octets, LINE_LEN_MAX, parse, visit)
+}
+
+/// Visits the lines of results, likewise.
+pub(super) fn each_result(
+    digest: Digest,
+    octets: impl std::io::Read,
+    parse: ResultParser,
+    visit: impl FnMut(u64, ResultLine) -> Result<(), StoreError>,
+) -> Result<u64, StoreError> {
+    lines(digest, octets, results::LINE_LEN_MAX as u64 + 1, parse, visit)
+}
+
+fn lines<T>(
+    digest: Digest,
+    octets: impl std::io::Read,
+    len_max: u64,
+    parse: fn(&str) -> Result<T, String>,
+    mut visit: impl FnMut(u64, T) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
     use std::io::{BufRead as _, Read as _};
     let mut octets = std::io::BufReader::with_capacity(64 * 1024, octets);
@@ -112,7 +147,7 @@ pub(super) fn each_line(
         let wrong = |reason: String| StoreError::ListLine { digest, line: number, reason };
         let len = octets
             .by_ref()
-            .take(LINE_LEN_MAX)
+            .take(len_max)
             .read_until(b'\n', &mut line)
             .map_err(|e| wrong(format!("cannot be read: {e}")))?;
         if len == 0 {
@@ -121,7 +156,7 @@ pub(super) fn each_line(
         let text = line
             .strip_suffix(b"\n")
             .and_then(|line| str::from_utf8(line).ok())
-            .ok_or_else(|| wrong(format!("expected UTF-8 of at most {LINE_LEN_MAX} octets, ended by a line feed")))?;
+            .ok_or_else(|| wrong(format!("expected UTF-8 of at most {len_max} octets, ended by a line feed")))?;
         visit(number, parse(text).map_err(wrong)?)?;
     }
     unreachable!("a list has fewer than 2^64 lines")

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::derived::each_line;
+use super::derived::{each_line, each_result};
 use super::{
     Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
     StoredCheckpoint, StoredLeaf,
@@ -16,6 +16,7 @@ use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_h
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::Responded;
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
@@ -23,6 +24,8 @@ struct Tables {
     lists: BTreeMap<DeterminationId, BTreeMap<DeviceId, Listed>>,
     signatures: BTreeMap<u64, SignatureRow>,
     requests: BTreeMap<RequestId, RequestFacts>,
+    earlier: BTreeMap<(KeyLabel, DeviceId, u64), u64>,
+    responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
 }
 
 /// A leaf's hash and its octets.
@@ -42,7 +45,11 @@ impl Tables {
     fn apply(&mut self, blobs: &BTreeMap<Digest, Arc<[u8]>>, derived: &Derived<'_>) -> Result<(), StoreError> {
         match derived {
             Derived::Device { key, device, row } => {
-                self.devices.insert(((*key).clone(), *device), (*row).clone());
+                if let Some(before) = self.devices.insert(((*key).clone(), *device), (*row).clone())
+                    && before.is_overtaken_by(row)
+                {
+                    self.earlier.insert(((*key).clone(), *device, before.counter), before.intent);
+                }
             }
             Derived::List { determination, blob, parse } => {
                 if self.lists.contains_key(determination) {
@@ -67,6 +74,18 @@ impl Tables {
             }
             Derived::Released { from, until } => {
                 self.signatures.range_mut(*from..*until).for_each(|(_, row)| row.released = true);
+            }
+            Derived::Responses { determination, entry, blob, parse } => {
+                let octets = blobs.get(blob).ok_or(StoreError::NoSuchBlob { digest: *blob })?;
+                each_result(*blob, &octets[..], *parse, |_, line| {
+                    if let Some(device) = line.device {
+                        let mut responded = self.responses.get(&(*determination, device)).cloned().unwrap_or_default();
+                        if responded.absorb(&line, *entry) {
+                            self.responses.insert((*determination, device), responded);
+                        }
+                    }
+                    Ok(())
+                })?;
             }
             Derived::Request { id, row } => {
                 self.requests.insert(*id, **row);
@@ -149,6 +168,14 @@ impl<S: Tabled> DerivedState for Memory<S> {
 
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
         Ok(self.0.tables().requests.get(&id).copied())
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, StoreError> {
+        Ok(self.0.tables().earlier.get(&(key.clone(), device, counter)).copied())
+    }
+
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
+        Ok(self.0.tables().responses.get(&(determination, device)).cloned())
     }
 }
 
@@ -368,6 +395,8 @@ impl Rebuild for Memory<Remaking> {
         compare("device", &recorded.devices, &self.0.tables.devices)?;
         compare("listed", &recorded.lists, &self.0.tables.lists)?;
         compare("signature", &recorded.signatures, &self.0.tables.signatures)?;
-        compare("request", &recorded.requests, &self.0.tables.requests)
+        compare("request", &recorded.requests, &self.0.tables.requests)?;
+        compare("earlier", &recorded.earlier, &self.0.tables.earlier)?;
+        compare("response", &recorded.responses, &self.0.tables.responses)
     }
 }

@@ -15,7 +15,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use derived::{Derived, LineParser, SignatureRow};
+pub use derived::{Derived, LineParser, ResultParser, SignatureRow};
 pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
@@ -24,6 +24,7 @@ use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Sub
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::Responded;
 
 /// What goes wrong with a store. After any error from [`Store::append_at`] nothing of the batch was recorded, but for
 /// [`StoreError::Broken`], which leaves it open until the store is opened again.
@@ -301,6 +302,12 @@ pub trait DerivedState {
 
     /// A request.
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError>;
+
+    /// The intent before the last for a Device under a key that has this counter and was, or may have been, signed.
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, StoreError>;
+
+    /// What a Device has answered under a determination.
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError>;
 }
 
 /// Reads a ledger and what belongs to it. Each call sees what was committed when it began; the ledger only grows, so an

@@ -237,6 +237,11 @@ impl Staging {
         self.drop_all(digests, |_| true);
     }
 
+    /// Drops these uploads, because what was in them is recorded in another form. One that is claimed stays.
+    pub fn discard(&self, digests: &[Digest]) {
+        self.drop_all(digests, |staged| !staged.claimed);
+    }
+
     fn drop_all(&self, digests: &[Digest], is_meant: impl Fn(&Staged) -> bool) {
         let mut waiting = self.waiting();
         for digest in digests {

@@ -6,6 +6,7 @@ use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::domain::ledger::merkle::{self, leaf_hash, verify_consistency, verify_inclusion};
+use crate::domain::responses::{Outcome, OwnResult, ResultLine};
 use crate::domain::time::Timestamp;
 
 /// Room for the octets that the tests name, and for the cost of one upload each.
@@ -448,6 +449,72 @@ fn a_request_is_found_by_its_id() {
             append(store, 1, &[], &[], &[Derived::Request { id, row: &row }]).unwrap();
             assert_eq!(store.request(id).unwrap(), Some(row));
         }
+    });
+}
+
+fn result(line: &str) -> Result<ResultLine, String> {
+    ResultLine::parse(line)
+}
+
+#[test]
+fn a_command_that_another_counter_overtakes_is_found_by_its_counter_if_it_may_be_signed() {
+    each(|store| {
+        let key = key();
+        let of = |counter, intent, state| DeviceFacts { counter, ..row(intent, state) };
+        let mut put = |n, counter, intent, state| {
+            let row = of(counter, intent, state);
+            let derived = [Derived::Device { key: &key, device: device(n), row: &row }];
+            append(store, 1, &[], &[], &derived).unwrap();
+        };
+        put(1, 7, 3, IntentState::Open);
+        put(1, 7, 3, IntentState::Signed);
+        put(1, 9, 5, IntentState::Open);
+        // A further attempt has the same counter, and what was never signed is no command.
+        put(2, 7, 4, IntentState::Unknown);
+        put(2, 7, 6, IntentState::Open);
+        put(3, 7, 8, IntentState::NotSigned);
+        put(3, 8, 9, IntentState::Open);
+        let found = |n, counter| store.earlier(&key, device(n), counter).unwrap();
+        assert_eq!([found(1, 7), found(1, 9), found(1, 8)], [Some(3), None, None]);
+        assert_eq!([found(2, 7), found(3, 7), found(3, 8)], [None, None, None]);
+    });
+}
+
+#[test]
+fn what_devices_answered_is_kept_for_each_determination_and_device() {
+    let lines = format!(
+        "-,-,malformed,octet 3\n{},7,failed,a: x\n{},8,recovered\n{},-,foreign,counter 88: x\n{},-,unverified,x\n",
+        device(1),
+        device(2),
+        device(2),
+        device(3)
+    );
+    let later = format!("{},7,contradiction,both\n", device(1));
+    each(|store| {
+        let take = |determination, entry, lines: &str| Derived::Responses {
+            determination: DeterminationId([determination; 16]),
+            entry,
+            blob: Digest::of(lines.as_bytes()),
+            parse: result,
+        };
+        append(store, 1, &[lines.as_bytes()], &[], &[take(1, 0, &lines)]).unwrap();
+        append(store, 1, &[later.as_bytes()], &[], &[take(1, 1, &later)]).unwrap();
+        let found = |determination, n| store.responded(DeterminationId([determination; 16]), device(n)).unwrap();
+        let own =
+            |entry, intent, outcome, detail: &str| Some(OwnResult { entry, intent, outcome, detail: detail.into() });
+        assert_eq!(found(1, 1).unwrap().own, own(1, 7, Outcome::Contradiction, "both"));
+        let second = Responded { own: own(0, 8, Outcome::Recovered, ""), foreign: Some(88) };
+        assert_eq!(found(1, 2), Some(second));
+        assert_eq!((found(1, 3), found(2, 1)), (None, None));
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&[take(1, 0, &lines), take(1, 1, &later)]).unwrap();
+        rebuild.compare_and_finish().unwrap();
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&[take(1, 0, &lines)]).unwrap();
+        let differs = rebuild.compare_and_finish();
+        assert!(matches!(differs, Err(StoreError::DerivedDiffers { table: "response", .. })), "{differs:?}");
+        let wrong = append(store, 1, &[b"x\n"], &[], &[take(1, 2, "x\n")]);
+        assert!(matches!(wrong, Err(StoreError::ListLine { line: 1, .. })), "{wrong:?}");
     });
 }
 

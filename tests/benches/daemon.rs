@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use smkid::api::wire::{
-    Base64, DeviceAsk, Devices, Document, DocumentRecorded, IncidentOpen, KeyChanged, Recorded, RecoverySign, Stored,
-};
-use smkid::domain::certificates::pem::certificate_to_pem;
+use smkid::api::wire::{Base64, DeviceAsk, Devices, Document, DocumentRecorded, KeyChanged, RecoverySign, Stored};
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
 use smkid::domain::time::Window;
 use smkid::exercise::documents::{self, Drafter, Scope};
 use smkid::exercise::people::APPROVALS;
+use smkid::exercise::procedure::{Carrier, Order};
 use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
@@ -157,12 +155,17 @@ async fn determine(
     let (client, victim) = (&process.client, &stage.lab.before()[0]);
     let incident: IncidentId = "INC-BENCHMARK-1".parse()?;
     let name: TemplateName = "esme".parse()?;
-    let open = IncidentOpen {
+    let carrier = Carrier {
+        lab: &stage.lab,
+        people: &stage.people,
+        layout: None,
+        client,
         incident: incident.clone(),
-        certificate_pem: certificate_to_pem(victim.octets()),
-        description: "A benchmark.".to_owned(),
+        order: Order::BeforeReferral,
     };
-    let _: Recorded = client.post("/v1/incidents", &open).await?;
+    let targets: Vec<DeviceId> = (0..devices).map(device).collect();
+    let notification = carrier.assess(&targets, Method::NewOrganisationCertificates).await?;
+    carrier.refer(notification).await?;
     let mut list = String::new();
     for n in 0..devices {
         writeln!(list, "{},{name},{COUNTER}", device(n))?;
@@ -200,7 +203,9 @@ async fn determine(
         signatures,
         devices: Some(stored.sha256),
         policy_files: None,
+        text: None,
     };
     let _: DocumentRecorded = client.post("/v1/documents", &ask).await?;
+    carrier.prepare().await?;
     Ok(document.form().id)
 }

@@ -35,11 +35,24 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "incident-list" => ("/v1/incidents".to_owned(), Value::Null),
         "incident-show" => ("/v1/incidents/INC-1".to_owned(), Value::Null),
         "incident-close" => ("/v1/incidents/INC-1/close".to_owned(), why),
+        "incident-step" => {
+            ("/v1/incidents/INC-1/steps".to_owned(), json!({ "step": { "prepare": { "note": "all there" } } }))
+        }
+        "incident-next" => ("/v1/incidents/INC-1/next".to_owned(), Value::Null),
+        "incident-timeline" => ("/v1/incidents/INC-1/timeline".to_owned(), Value::Null),
+        "incident-devices" => ("/v1/incidents/INC-1/devices".to_owned(), Value::Null),
+        "file-submit" => ("/v1/incidents/INC-1/files".to_owned(), json!({ "kind": "adt", "octets": "AA==" })),
+        "file-list" => ("/v1/incidents/INC-1/files".to_owned(), Value::Null),
+        "person-activity" => ("/v1/people/aro-1/activity?from=3".to_owned(), Value::Null),
+        "exercise-record" => {
+            ("/v1/exercises".to_owned(), json!({ "at": "2026-11-24T10:00:00Z", "report": SHA256, "note": "yearly" }))
+        }
         "upload-devices" => return ("/v1/uploads/devices".to_owned(), b"00DB1234567890A0,esme\n".to_vec()),
         "document-record" => ("/v1/documents".to_owned(), json!({ "document": "e30=", "signatures": ["AA=="] })),
         "determination-list" => ("/v1/determinations".to_owned(), Value::Null),
         "determination-show" => (format!("/v1/determinations/{ID}"), Value::Null),
         "policy-show" => ("/v1/policy".to_owned(), Value::Null),
+        "procedure-explain" => ("/v1/procedure?at=2017-07-21&incident=INC-1".to_owned(), Value::Null),
         "key-activate" => ("/v1/keys/recovery/activate".to_owned(), Value::Null),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
@@ -51,6 +64,13 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             "/v1/recovery/settle".to_owned(),
             json!({ "request": ID, "determination": ID, "devices": "all", "action": "retry", "reason": "r" }),
         ),
+        "upload" => return ("/v1/uploads".to_owned(), b"DF09".to_vec()),
+        "recovery-responses" => (
+            "/v1/recovery/responses".to_owned(),
+            json!({ "determination": ID, "responses": SHA256, "certificates": SHA256 }),
+        ),
+        "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
+        "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
         "clock-accept" => ("/v1/clock/accept".to_owned(), why),
         "ledger-checkpoint" => ("/v1/ledger/checkpoint".to_owned(), Value::Null),
         "ledger-checkpoints" => ("/v1/ledger/checkpoints".to_owned(), Value::Null),
@@ -102,7 +122,7 @@ fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_
     for route in routes::<FakeEngine>() {
         let expected = match (route.verb, route.name) {
             // What is the same for all, whether the daemon is there, and what only a signature makes count.
-            (_, "openapi" | "status" | "upload-devices" | "document-record") => Permission::Anyone,
+            (_, "openapi" | "status" | "file-submit" | "upload-devices" | "document-record") => Permission::Anyone,
             (Verb::Get, _) => Permission::Reading,
             (Verb::Post | Verb::Put, _) => Permission::Operating,
         };
@@ -171,6 +191,11 @@ fn a_malformed_request_is_turned_away_and_recorded_with_its_digest() {
     check("POST", "/v1/recovery/sign", &json!({ "request": ID, "determination": ID }).to_string(), "neither");
     let both = json!({ "request": ID, "determination": ID, "devices": "all", "pre_commands": [] });
     check("POST", "/v1/recovery/sign", &both.to_string(), "both");
+    check("POST", "/v1/incidents/INC-1/files", "{\"kind\":\"adt\"}", "neither");
+    let both = json!({ "kind": "adt", "octets": "", "staged": SHA256 });
+    check("POST", "/v1/incidents/INC-1/files", &both.to_string(), "both");
+    check("POST", "/v1/incidents/INC-1/files", "{\"kind\":\"letter\",\"octets\":\"\"}", "letter");
+    check("GET", "/v1/people/aro-1/activity?colour=red", "", "colour");
     let deep = "[".repeat(100_000);
     check("POST", "/v1/recovery/sign", &deep, "");
     check("GET", "/v1/ledger/leaves?from=0", "", "until");

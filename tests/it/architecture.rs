@@ -29,10 +29,50 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
-    ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "policy"]),
-    ("intake", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold"]),
-    ("audit", &["names", "time", "gbcs", "certificates", "ledger", "determination", "policy", "fold", "intake"]),
+    // The layouts of files are part of a policy, which maps another's columns to them.
+    ("files", &["names", "time", "determination"]),
+    // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
+    ("procedure", &["names", "time", "ledger", "determination"]),
+    ("incident", &["names", "time", "ledger"]),
+    ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files"]),
+    // Below the fold, which keeps what Devices have answered.
+    ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
+    ("fold", &["names", "time", "gbcs", "ledger", "determination", "procedure", "incident", "policy", "responses"]),
+    (
+        "intake",
+        &[
+            "names",
+            "time",
+            "gbcs",
+            "certificates",
+            "ledger",
+            "determination",
+            "procedure",
+            "incident",
+            "files",
+            "policy",
+            "responses",
+            "fold",
+        ],
+    ),
+    (
+        "audit",
+        &[
+            "names",
+            "time",
+            "gbcs",
+            "certificates",
+            "ledger",
+            "determination",
+            "procedure",
+            "incident",
+            "files",
+            "policy",
+            "responses",
+            "fold",
+            "intake",
+        ],
+    ),
 ];
 
 /// What pure code cannot name: whoever decides is told the time, and handed octets.
@@ -118,6 +158,10 @@ fn check(rooms: &[(&str, &[&str])], home: &Path, prefix: &str) {
         let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
         let room = first.strip_suffix(".rs").unwrap_or(first);
         if matches!(room, "lib" | "mod") {
+            continue;
+        }
+        // A test may make what it looks at by means of the rooms above: the policy that is shipped, for one.
+        if path.ends_with("tests.rs") {
             continue;
         }
         let (room, may) =

@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use smkid::cli::ledger_export::{self, LedgerExport, Source, StoreSource};
 use smkid::cli::ledger_verify::{self, LedgerVerify};
 use smkid::cli::print::Output;
+use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
-    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, IncidentClosed, KeyLocked,
-    Reason, Refused, Role, Settled, Started,
+    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
+    IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
+    SigningResumed, Started,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
-use smkid::domain::names::{DeterminationId, Digest, Purpose, RequestId};
+use smkid::domain::names::{DeterminationId, Digest, FileKind, Purpose, RequestId};
 
 use crate::lab::Key;
 use crate::support::ledger_fixture::{COUNTER_START, DEVICES, Fixture, Forge, HOUR_MS, PER_HOUR, device};
+use crate::support::meter;
 
 /// An export in a folder of its own, with the key beside it.
 struct Export {
@@ -808,4 +811,187 @@ fn documents_that_too_few_or_the_wrong_people_signed_are_found() {
             imported.party = "90B3D51F30000003".parse().unwrap();
         })
     });
+}
+
+/// The Responses of Devices 0 (that it failed) and 3 (success) to the commands of the first job; `change` departs from the truth.
+fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
+    let fixture = forge.fixture;
+    let (mut messages, mut certificates, mut intents) = (String::new(), String::new(), Vec::new());
+    for at in [0, 3] {
+        let key = Key::generate();
+        let command = fixture.fill(device(at), counter);
+        let departure = if at == 0 { meter::one_cell_failed } else { |_: &mut _, _: &mut _| {} };
+        let message = meter::response(&command, departure, |octets| key.sign(octets));
+        messages.push_str(&hex::encode(message));
+        messages.push('\n');
+        certificates += &certificate_to_pem(&fixture.device_certificate(device(at), &key));
+        intents.extend((0..forge.size()).find(|index| match forge.entry(*index).event {
+            Event::Intent(intent) => intent.device == device(at),
+            _ => false,
+        }));
+    }
+    let mut results = format!(
+        "{},{},failed,supplier digitalSignature: noTrustAnchor\n{},{},recovered\n",
+        device(0),
+        intents[0],
+        device(3),
+        intents[1]
+    );
+    let mut taken = ResponsesTaken {
+        incident: "INC-1".parse().unwrap(),
+        profile: None,
+        determination: fixture.determination,
+        responses: forge.blob_of(messages.into_bytes()),
+        certificates: forge.blob_of(certificates.into_bytes()),
+        results: Digest([0; 32]),
+        tally: ResponseTally { recovered: 1, failed: 1, ..ResponseTally::default() },
+    };
+    change(&mut results, &mut taken);
+    taken.results = forge.blob_of(results.into_bytes());
+    forge.push(Event::ResponsesTaken(taken))
+}
+
+/// The counter of every command of the first job.
+const FIRST: u64 = COUNTER_START + 1;
+
+#[test]
+fn responses_that_were_judged_honestly_verify_and_a_forged_result_is_found() {
+    let fixture = Fixture::new();
+    let mut forge = fixture.forge("first job");
+    responses(&mut forge, FIRST, |_, _| {});
+    let (status, out, err) = Export::of(&fixture, &forge).verify();
+    assert_eq!((status, err.as_str()), (0, ""), "{out}");
+    let check = |expected: &str, forgery: fn(&mut Forge<'_>) -> u64| forged(&fixture, "first job", expected, forgery);
+    check("noTrustAnchor, found 00DB123456789001", |forge| {
+        responses(forge, FIRST, |results, taken| {
+            *results = results.replace("failed,supplier digitalSignature: noTrustAnchor", "recovered");
+            taken.tally = ResponseTally { recovered: 2, ..ResponseTally::default() };
+        })
+    });
+    check("expected ResponsesTaken", |forge| {
+        responses(forge, FIRST, |_, taken| taken.tally = ResponseTally { recovered: 2, ..ResponseTally::default() })
+    });
+    check("another number of them", |forge| {
+        responses(forge, FIRST, |results, _| *results = results.lines().next().unwrap().to_owned() + "\n")
+    });
+    check("expected ResponsesTaken", |forge| {
+        responses(forge, FIRST, |_, taken| taken.incident = "INC-2".parse().unwrap())
+    });
+    check("determination-unknown", |forge| {
+        responses(forge, FIRST, |_, taken| taken.determination = DeterminationId([9; 16]))
+    });
+    // Without the certificates nobody can tell whose they are.
+    check("unverified,no certificate", |forge| {
+        let none = forge.blob_of(Vec::new());
+        responses(forge, FIRST, |_, taken| taken.certificates = none)
+    });
+    check("expected it to be asked for by operator", |forge| {
+        let index = responses(forge, FIRST, |_, _| {});
+        let event = forge.entry(index).event;
+        forge.cut(index);
+        forge.push_by(Actor::daemon(), event)
+    });
+}
+
+#[test]
+fn an_answer_to_a_foreign_command_cannot_be_kept_quiet_nor_signing_go_on_without_a_reason() {
+    let fixture = Fixture::new();
+    let foreign = |forge: &mut Forge<'_>| {
+        responses(forge, FIRST + 7, |results, taken| {
+            let line = |at| format!("{},-,foreign,counter 7008: no command with this counter was signed\n", device(at));
+            *results = line(0) + &line(3);
+            taken.tally = ResponseTally { foreign: 2, ..ResponseTally::default() };
+        })
+    };
+    let resumed = |stopped_by| {
+        Event::SigningResumed(SigningResumed {
+            incident: "INC-1".parse().unwrap(),
+            profile: None,
+            determination: fixture.determination,
+            stopped_by,
+            reason: "Tested in the laboratory".into(),
+        })
+    };
+    let mut forge = fixture.forge("first job");
+    let stopped_by = foreign(&mut forge);
+    forge.push(resumed(stopped_by));
+    forge.command(50, device(2), COUNTER_START + 2);
+    let (status, out, err) = Export::of(&fixture, &forge).verify();
+    assert_eq!((status, err.as_str()), (0, ""), "{out}");
+    forged(&fixture, "first job", "foreign,counter 7008", |forge| responses(forge, FIRST + 7, |_, _| {}));
+    forged(&fixture, "first job", "foreign-response", |forge| {
+        foreign(forge);
+        forge.batch(50)
+    });
+    forged(&fixture, "first job", "nothing-stopped", |forge| forge.push(resumed(3)));
+    forged(&fixture, "first job", "expected SigningResumed", |forge| {
+        let stopped_by = foreign(forge);
+        forge.push(resumed(stopped_by - 1))
+    });
+    forged(&fixture, "first job", "maps account", |forge| {
+        let stopped_by = foreign(forge);
+        let nobody = Actor { person: None, ..Forge::operator() };
+        forge.push_by(nobody, resumed(stopped_by))
+    });
+}
+
+/// An extract of the Inventory, as an operator would bring it.
+fn extract(forge: &mut Forge<'_>, text: &str, change: impl FnOnce(&mut FileAccepted)) -> FileAccepted {
+    let file = forge.blob_of(text.as_bytes().to_vec());
+    let (incident, kind) = ("INC-1".parse().unwrap(), FileKind::SmiExtract);
+    let mut accepted =
+        FileAccepted { incident, profile: None, kind, file, signature: None, party: None, smsr: None, rows: 1 };
+    change(&mut accepted);
+    accepted
+}
+
+#[test]
+fn files_and_exercises_that_nobody_could_have_recorded_are_found() {
+    const TEXT: &str = "device,status,from\n00DB123456789001,Recovery,2026-11-01T00:00:00Z\n";
+    let fixture = Fixture::new();
+    // The control.
+    let mut forge = fixture.forge("determination");
+    let accepted = extract(&mut forge, TEXT, |_| {});
+    forge.push(Event::FileAccepted(accepted));
+    let rehearsed = ExerciseRecorded { at: forge.at, report: Digest([1; 32]), note: "yearly".into() };
+    forge.push(Event::ExerciseRecorded(rehearsed));
+    let (status, _, said) = Export::of(&fixture, &forge).verify();
+    assert_eq!(status, 0, "{said}");
+
+    let file = |expected: &str, text: &str, change: fn(&mut FileAccepted)| {
+        forged(&fixture, "determination", expected, |forge| {
+            let accepted = extract(forge, text, change);
+            forge.push(Event::FileAccepted(accepted))
+        });
+    };
+    file("line 2, column 2 (status)", &TEXT.replace("Recovery", "recovery"), |_| {});
+    file("found {", TEXT, |accepted| accepted.rows = 2);
+    file("found {", TEXT, |accepted| {
+        accepted.profile = Some(ProfileInForce { base: "base".parse().unwrap(), variations: vec![] });
+    });
+    file("found {", TEXT, |accepted| accepted.party = Some("supplier-a".parse().unwrap()));
+    file("no incident INC-9", TEXT, |accepted| accepted.incident = "INC-9".parse().unwrap());
+    file("needs the detached CMS signature", TEXT, |accepted| accepted.kind = FileKind::Adt);
+    file("an export goes from the daemon", TEXT, |accepted| accepted.kind = FileKind::SmiExport);
+    forged(&fixture, "determination", "taken in already", |forge| {
+        let accepted = extract(forge, TEXT, |_| {});
+        forge.push(Event::FileAccepted(accepted.clone()));
+        forge.push(Event::FileAccepted(accepted))
+    });
+    for role in [Role::Account, Role::Auditor, Role::Daemon] {
+        forged(&fixture, "determination", "asked for by operator", |forge| {
+            let accepted = extract(forge, TEXT, |_| {});
+            forge.push_by(Actor { role, ..Forge::operator() }, Event::FileAccepted(accepted))
+        });
+    }
+    let exercise = |expected: &str, later: i64, note: &'static str, by: Role| {
+        forged(&fixture, "determination", expected, |forge| {
+            let (at, report) = (forge.at.plus_ms(later), Digest([1; 32]));
+            let by = Actor { role: by, ..Forge::operator() };
+            forge.push_by(by, Event::ExerciseRecorded(ExerciseRecorded { at, report, note: note.into() }))
+        });
+    };
+    exercise("exercise-time", 1, "yearly", Role::Operator);
+    exercise("note: expected", 0, " ", Role::Operator);
+    exercise("asked for by operator", 0, "yearly", Role::Auditor);
 }

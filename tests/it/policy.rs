@@ -38,6 +38,20 @@ fn the_example_is_a_policy() {
     Policy::parse(&example()).unwrap_or_else(|errors| panic!("{errors:#?}"));
 }
 
+/// The example is a whole policy, so it has the procedure; there is one text of that.
+#[test]
+fn the_procedure_of_the_example_is_the_one_that_is_shipped() {
+    let root = keys_policy();
+    let mut shipped = BTreeMap::new();
+    read(&root, &root.join("procedure"), &mut shipped);
+    let mut copied = example();
+    copied.retain(|path, _| path.starts_with("procedure/"));
+    assert_eq!(shipped.keys().collect::<Vec<_>>(), copied.keys().collect::<Vec<_>>());
+    for (path, octets) in shipped {
+        assert!(copied[&path] == octets, "keys-policy/{path} and its copy in example/ differ; copy it again");
+    }
+}
+
 #[test]
 fn each_file_in_refused_is_refused_for_the_reason_that_it_names() {
     let mut count = 0;

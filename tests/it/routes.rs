@@ -93,7 +93,7 @@ async fn without_an_incident_or_a_determination_nothing_is_signed() {
     assert_eq!(refused.error, ProblemKind::Refused);
     check_closed(&site, client, early.form().id, &["determination-unknown"]).await;
 
-    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    site.refer(client, "INC-1", (0..3).map(device)).await;
     check_closed(&site, client, early.form().id, &["determination-unknown"]).await;
     // One approval too few, or a document that somebody changed after it was signed.
     let refused = problem(site.deliver(client, &early, APPROVALS - 1, Some(&list)).await);
@@ -141,6 +141,7 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
         signatures: vec![Base64(p7s)],
         devices: None,
         policy_files: None,
+        text: None,
     };
     client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
     check_closed(&site, client, suspended.form().id, &["suspended"]).await;
@@ -148,12 +149,16 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     check_closed(&site, client, suspended.form().id, &["suspended", "withdrawn"]).await;
     // Superseded.
     let old = site.determine(client, 7, &list, |_| {}).await;
-    site.determine(client, 8, &list, |form| form.supersedes = Some(old.form().id)).await;
+    let supersede = |form: &mut Determination| {
+        form.supersedes = Some(old.form().id);
+        (form.incident, form.decision_number) = (old.form().incident.clone(), 2);
+    };
+    site.determine(client, 8, &list, supersede).await;
     check_closed(&site, client, old.form().id, &["superseded"]).await;
     // The incident is closed.
-    let why = wire::Why { reason: "over".to_owned() };
-    client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &why).await.unwrap();
-    check_closed(&site, client, site.main(), &["incident-not-open"]).await;
+    withdraw(&site, client, &site.base.main).await;
+    site.close_withdrawn(client, "INC-1").await;
+    check_closed(&site, client, site.main(), &["withdrawn", "incident-not-open"]).await;
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -180,7 +185,7 @@ async fn a_schedule_opens_what_its_determination_left_for_later() {
     let client = &daemon.client;
     site.activate(client).await.unwrap();
     let list = device_list(600..603);
-    let scope = site.determination(client, 2, &list, |_| {}).await;
+    let scope = site.determination(client, 1, &list, |_| {}).await;
     let later = site.determine(client, 2, &list, left_to_a_schedule).await;
     let (form, settled) = (later.form(), scope.form());
     let schedule = Written::write(&Schedule {
@@ -199,6 +204,7 @@ async fn a_schedule_opens_what_its_determination_left_for_later() {
     problem(site.deliver(client, &schedule, APPROVALS - 1, Some(&list)).await);
     check_closed(&site, client, form.id, &["scope-outstanding"]).await;
     site.deliver(client, &schedule, APPROVALS, Some(&list)).await.unwrap();
+    site.prepare(client, "INC-2").await;
     let items = whole(lines(client, SIGN, &ask_for_all(form.id)).await);
     assert!(items.len() == 3 && items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
     assert!(daemon.stop().await.unwrap().success());
@@ -349,16 +355,15 @@ async fn a_closed_incident_locks_the_keys_that_no_other_open_one_needs() {
     let daemon = counted(&site).await;
     let client = &daemon.client;
     site.activate(client).await.unwrap();
-    let second = wire::IncidentOpen { incident: "INC-2".parse().unwrap(), ..incident(&site.base.lab) };
-    client.post::<_, wire::Recorded>("/v1/incidents", &second).await.unwrap();
-    site.determine(client, 1, &device_list(600..603), |form| form.incident = "INC-2".parse().unwrap()).await;
-    let why = wire::Why { reason: "over".to_owned() };
+    let second = site.determine(client, 2, &device_list(600..603), |_| {}).await;
     let ledger_key = || key(LEDGER_KEY, true, false);
 
-    client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &why).await.unwrap();
+    withdraw(&site, client, &site.base.main).await;
+    site.close_withdrawn(client, "INC-1").await;
     assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, true, false)]);
     assert_eq!(daemon.workers().len(), 2);
-    let recorded: wire::Recorded = client.post("/v1/incidents/INC-2/close", &why).await.unwrap();
+    withdraw(&site, client, &second).await;
+    let recorded = site.close_withdrawn(client, "INC-2").await;
     assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, false, false)]);
     assert_eq!(daemon.workers().len(), 1, "the worker of the locked key goes");
     let ledger = site.ledger();
@@ -704,6 +709,7 @@ async fn roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt
             let path = route
                 .path
                 .replace("{incident}", "INC-1")
+                .replace("{person}", "operator-1")
                 .replace("{determination}", &site.main().to_string())
                 .replace("{key}", RECOVERY_KEY)
                 .replace("{request}", &request().to_string())
@@ -736,7 +742,7 @@ async fn roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt
                 }
             }
         }
-        assert_eq!(mutating, 7, "the calls that only an operator may make");
+        assert_eq!(mutating, 12, "the calls that only an operator may make");
         check_nothing_signed(&site);
         assert!(daemon.stop().await.unwrap().success());
     }
@@ -770,6 +776,7 @@ async fn what_is_malformed_gets_an_error_worth_reading_and_leaves_the_refusal_al
             signatures: vec![Base64(p7s.to_vec())],
             devices: None,
             policy_files: None,
+            text: None,
         };
         serde_json::to_string(&ask).unwrap()
     };

@@ -391,6 +391,10 @@ impl Blobs for Nothing {
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
         Err(BookError::BlobMissing { digest })
     }
+
+    fn stream(&self, digest: Digest, _: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        Err(BookError::BlobMissing { digest })
+    }
 }
 
 impl Heads for Nothing {

@@ -116,7 +116,9 @@ fn ask(token: &TokenName) -> Result<SecretString, CeremonyError> {
 /// The policy in a folder, and its files.
 pub fn read_policy(folder: &Path) -> Result<(Policy, Files), CeremonyError> {
     let files = input::policy(folder)?;
-    let policy = Policy::parse(&files).map_err(|faults| CeremonyError::Policy { folder: folder.to_owned(), faults })?;
+    let unfit = |faults| CeremonyError::Policy { folder: folder.to_owned(), faults };
+    let policy = Policy::parse(&files).map_err(unfit)?;
+    policy.fit_for_new_use().map_err(|fault| unfit(vec![fault]))?;
     Ok((policy, files))
 }
 

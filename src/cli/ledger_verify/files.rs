@@ -198,9 +198,7 @@ impl Blobs for Export {
         }
         Err(BookError::Store { reason: format!("blob {digest}: expected at most {FILE_LEN_MAX} octets, found {len}") })
     }
-}
 
-impl Evidence for Export {
     fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
         let mut file = self.take(&format!("{BLOBS}/{digest}")).map_err(|error| no_answer(&error, digest))?;
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
@@ -218,7 +216,9 @@ impl Evidence for Export {
         let found = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
         if found == digest { Ok(()) } else { Err(BookError::BlobAltered { digest, found }) }
     }
+}
 
+impl Evidence for Export {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.signatures.find(intent).map_err(|reason| BookError::Store { reason })
     }

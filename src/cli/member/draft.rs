@@ -26,8 +26,12 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::ledger::note::{Note, Verifier};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose};
+use crate::domain::names::{
+    DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, Origin, PersonId, ProfileId, Purpose, StepId,
+};
 use crate::domain::policy::Policy;
+use crate::domain::procedure::CivilDate;
+use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
 use crate::domain::time::Window;
 
 /// Arguments of `smkictl determination draft`.
@@ -168,6 +172,8 @@ pub enum DraftType {
     Withdrawal,
     /// A pause of it, by one member
     Suspension,
+    /// A direction about the procedure: a variation is extended, or a step departed from
+    Direction,
 }
 
 /// Where the ledger's head comes from when no file says it.
@@ -271,6 +277,56 @@ struct SuspensionForm {
     reason: Prose,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DirectionForm {
+    purpose: Option<Purpose>,
+    proposer: PersonId,
+    policy: Option<Digest>,
+    reference: Prose,
+    text: Option<PathBuf>,
+    extension: Option<ExtensionForm>,
+    departure: Option<DepartureForm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExtensionForm {
+    variation: ProfileId,
+    until: Option<CivilDate>,
+    #[serde(default)]
+    without_end: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DepartureForm {
+    incident: IncidentId,
+    step: StepId,
+    reason: Prose,
+}
+
+impl DirectionForm {
+    /// The one thing that it directs.
+    fn directs(extension: Option<ExtensionForm>, departure: Option<DepartureForm>) -> Result<Directs, MemberError> {
+        let described = |field: &str, fault: &str| MemberError::Described { field: field.into(), fault: fault.into() };
+        match (extension, departure) {
+            (Some(ExtensionForm { variation, until, without_end }), None) => {
+                if until.is_some() == without_end {
+                    let fault =
+                        "expected a date, or without_end = true and no date: an end is never left out by mistake";
+                    return Err(described("extension.until", fault));
+                }
+                Ok(Directs::Extension { variation, until })
+            }
+            (None, Some(DepartureForm { incident, step, reason })) => Ok(Directs::Departure { incident, step, reason }),
+            (Some(_), Some(_)) | (None, None) => {
+                Err(described("extension, departure", "expected one of the two; a direction does one thing"))
+            }
+        }
+    }
+}
+
 /// Drafts a document, or prints a sample of a description.
 pub fn run(args: &Draft, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
     let Some(from) = &args.from else {
@@ -279,6 +335,7 @@ pub fn run(args: &Draft, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
             DraftType::Schedule => include_str!("draft/schedule.toml"),
             DraftType::Withdrawal => include_str!("draft/withdrawal.toml"),
             DraftType::Suspension => include_str!("draft/suspension.toml"),
+            DraftType::Direction => include_str!("draft/direction.toml"),
         };
         seat.out.write_all(sample.as_bytes()).and_then(|()| seat.out.flush()).map_err(MemberError::Answer)?;
         return Ok(Exit::Done);
@@ -297,6 +354,7 @@ pub fn run(args: &Draft, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
             let about = drafting.about(&determination)?;
             drafting.suspension(&about, member, hours, policy, reason)?
         }
+        DraftType::Direction => drafting.direction(read(from)?)?,
     };
     finish(&drafted, &args.out, args.seen.policy.clone(), seat)
 }
@@ -484,7 +542,7 @@ impl Drafting<'_> {
         let mut determination = Determination {
             r#type: Type::new(),
             purpose: self.purpose(form.purpose)?,
-            id: random_id()?,
+            id: DeterminationId(random()?),
             incident: form.incident,
             decision_number: form.decision_number,
             proposer: form.proposer,
@@ -576,6 +634,25 @@ impl Drafting<'_> {
         Ok(Drafted { paper: Paper::Withdrawal(written(&withdrawal)?), list: None, compromised: None })
     }
 
+    fn direction(&self, form: DirectionForm) -> Result<Drafted, MemberError> {
+        let text = match &form.text {
+            None => None,
+            Some(path) => Some(Digest::of(&files::read(&self.folder.join(path), TEXT_LEN_MAX)?)),
+        };
+        let direction = Direction {
+            r#type: Type::new(),
+            purpose: self.purpose(form.purpose)?,
+            id: DirectionId(random()?),
+            proposer: form.proposer,
+            ledger: self.ledger.head.clone(),
+            policy: self.policy(form.policy)?,
+            reference: form.reference,
+            text,
+            directs: DirectionForm::directs(form.extension, form.departure)?,
+        };
+        Ok(Drafted { paper: Paper::Direction(written(&direction)?), list: None, compromised: None })
+    }
+
     fn suspension(
         &self,
         about: &Written<Determination>,
@@ -603,7 +680,11 @@ impl Drafting<'_> {
 fn determination_of(path: &Path, paper: Paper) -> Result<Box<Written<Determination>>, MemberError> {
     match paper {
         Paper::Determination(document) => Ok(document),
-        other @ (Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_)) => {
+        other @ (Paper::Schedule(_)
+        | Paper::Withdrawal(_)
+        | Paper::Suspension(_)
+        | Paper::Adoption(_)
+        | Paper::Direction(_)) => {
             let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
             Err(MemberError::Unfit { path: path.to_owned(), fault })
         }
@@ -628,8 +709,8 @@ fn compromised(path: &Path) -> Result<Compromised, MemberError> {
 }
 
 /// 128 random bits.
-fn random_id() -> Result<DeterminationId, MemberError> {
-    let mut octets = [0; DeterminationId::LEN];
+fn random<const LEN: usize>() -> Result<[u8; LEN], MemberError> {
+    let mut octets = [0; LEN];
     SystemRandom::new().fill(&mut octets).map_err(|_| MemberError::NoRandom)?;
-    Ok(DeterminationId(octets))
+    Ok(octets)
 }

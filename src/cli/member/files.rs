@@ -19,6 +19,7 @@ use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{DeviceId, Digest, TemplateName};
 use crate::domain::policy::Policy;
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::procedure::direction::Direction;
 
 /// The longest file with certificates or a key: a chain in PEM has 4 kB; text around it is allowed.
 pub const PEM_LEN_MAX: usize = 256 * 1024;
@@ -113,6 +114,8 @@ pub enum Paper {
     Suspension(Box<Written<Suspension>>),
     /// A policy that takes another's place.
     Adoption(Box<Written<Adoption>>),
+    /// A direction about the procedure.
+    Direction(Box<Written<Direction>>),
 }
 
 impl Paper {
@@ -125,6 +128,9 @@ impl Paper {
             Ok(Document::Suspension(document)) => Ok(Self::Suspension(document)),
             Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Adoption::TYPE) => {
                 Ok(Self::Adoption(Box::new(Written::read(octets)?)))
+            }
+            Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Direction::TYPE) => {
+                Ok(Self::Direction(Box::new(Written::read(octets)?)))
             }
             Err(faults) => Err(faults),
         }
@@ -144,6 +150,7 @@ impl Paper {
             Self::Withdrawal(_) => Withdrawal::TYPE,
             Self::Suspension(_) => Suspension::TYPE,
             Self::Adoption(_) => Adoption::TYPE,
+            Self::Direction(_) => Direction::TYPE,
         }
     }
 
@@ -155,6 +162,7 @@ impl Paper {
             Self::Withdrawal(document) => document.octets(),
             Self::Suspension(document) => document.octets(),
             Self::Adoption(document) => document.octets(),
+            Self::Direction(document) => document.octets(),
         }
     }
 
@@ -166,6 +174,7 @@ impl Paper {
             Self::Withdrawal(document) => document.digest(),
             Self::Suspension(document) => document.digest(),
             Self::Adoption(document) => document.digest(),
+            Self::Direction(document) => document.digest(),
         }
     }
 
@@ -177,6 +186,7 @@ impl Paper {
             Self::Withdrawal(document) => document.form().policy,
             Self::Suspension(document) => document.form().policy,
             Self::Adoption(document) => document.form().policy,
+            Self::Direction(document) => document.form().policy,
         }
     }
 
@@ -190,6 +200,7 @@ impl Paper {
                 format!("{}-suspension-{}", document.form().determination, document.form().member)
             }
             Self::Adoption(document) => format!("policy-{}", document.form().sequence),
+            Self::Direction(document) => format!("{}-direction", document.form().id),
         }
     }
 }

@@ -35,7 +35,7 @@ use page::{Page, ascii_json, visible};
 /// Draft, read and sign what the SMKI PMA determines
 #[derive(Debug, Subcommand)]
 pub enum Determination {
-    /// Draft a determination, schedule, withdrawal or suspension from a description
+    /// Draft a determination, schedule, withdrawal, suspension or direction from a description
     #[command(after_help = "Examples:\n  smkictl determination draft --sample > draft.toml\n  \
         smkictl determination draft --from draft.toml --head checkpoint --policy keys-policy/\n\n\
         Needs no daemon. --head takes a checkpoint, or what `smkictl status --output json` printed.")]

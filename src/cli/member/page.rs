@@ -5,15 +5,11 @@
 
 use std::fmt::{Display, Write};
 
-use time::{Month, OffsetDateTime, Weekday};
-
+use crate::domain::procedure::calendar::{is_summer_time, london};
 use crate::domain::time::Timestamp;
 
 /// How wide the names of rows are.
 const NAME_WIDTH: usize = 18;
-
-/// The last day of March and October.
-const LAST_DAY: u8 = 31;
 
 /// `text` on one line, in which every character is what it looks like: ASCII, Latin letters and the punctuation of English
 /// prose. All else, line feeds and letters that look like Latin ones included, is shown as `\u{202e}`.
@@ -99,28 +95,14 @@ impl Page {
     }
 }
 
-/// A moment in UTC and by the clocks of Great Britain.
+/// A moment in UTC and by the clocks of Great Britain. The law may change; the moment in UTC is what counts.
 pub fn moment(at: Timestamp) -> String {
-    let utc = at.to_calendar();
-    let summer = is_british_summer(utc);
-    let local = if summer { utc + time::Duration::HOUR } else { utc };
+    let local = london(at);
     let (year, month, day) = local.to_calendar_date();
     let (hour, minute, second) = local.to_hms();
-    let zone = if summer { "BST" } else { "GMT" };
+    let zone = if is_summer_time(at) { "BST" } else { "GMT" };
     let weekday = local.weekday();
     format!("{at} ({weekday} {day} {month} {year}, {hour:02}:{minute:02}:{second:02} {zone} in London)")
-}
-
-/// From 01:00 UTC on the last Sunday of March until 01:00 UTC on the last Sunday of October (Summer Time Act 1972, section 1,
-/// as amended 2002). The law may change; the moment in UTC beside it is what counts.
-fn is_british_summer(utc: OffsetDateTime) -> bool {
-    let turn = |month: Month| {
-        let last = time::Date::from_calendar_date(utc.year(), month, LAST_DAY).expect("both months have 31 days");
-        let back = i64::from(last.weekday().number_days_from_sunday());
-        debug_assert_eq!((last - time::Duration::days(back)).weekday(), Weekday::Sunday, "so many days back");
-        (last - time::Duration::days(back)).with_hms(1, 0, 0).expect("01:00:00 is a time").assume_utc()
-    };
-    turn(Month::March) <= utc && utc < turn(Month::October)
 }
 
 #[cfg(test)]

@@ -64,7 +64,11 @@ pub struct DraftAdoption {
 /// Checks a policy: every fault, or what it says in words. Status 4 if it is none.
 pub fn check(args: &Check, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
     let read = input::policy(&args.dir)?;
-    let policy = match Policy::parse(&read) {
+    let fit = |policy: Policy| match policy.fit_for_new_use() {
+        Ok(()) => Ok(policy),
+        Err(fault) => Err(vec![fault]),
+    };
+    let policy = match Policy::parse(&read).and_then(fit) {
         Ok(policy) => policy,
         Err(faults) => {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();

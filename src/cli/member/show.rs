@@ -23,6 +23,7 @@ use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{Purpose, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{Policy, admission};
+use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
 
 /// Arguments of `smkictl determination show`.
@@ -137,7 +138,11 @@ impl Shown {
         let policy = self.policy();
         let named = match &self.paper {
             Paper::Determination(document) => Some(&document.form().compromised),
-            Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_) => None,
+            Paper::Schedule(_)
+            | Paper::Withdrawal(_)
+            | Paper::Suspension(_)
+            | Paper::Adoption(_)
+            | Paper::Direction(_) => None,
         };
         let compromised_certificate = match (named, compromised) {
             (Some(named), Some(given)) if named.certificate_sha256 != given.sha256() => {
@@ -153,11 +158,18 @@ impl Shown {
                 (method, counter_start, window) = (form.method, form.counter_start, Some(form.window));
                 found.extend(warnings::of_window(form.window, policy, now));
                 if let Some(policy) = policy {
-                    found
-                        .extend(admission::determination(policy, document, now, now).into_iter().map(Warning::Refused));
+                    found.extend(
+                        admission::determination(policy, document, admission::Recorded::default(), now, now)
+                            .into_iter()
+                            .map(Warning::Refused),
+                    );
                 }
             }
-            Paper::Schedule(_) | Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_) => {}
+            Paper::Schedule(_)
+            | Paper::Withdrawal(_)
+            | Paper::Suspension(_)
+            | Paper::Adoption(_)
+            | Paper::Direction(_) => {}
         }
         if let Some(scope) = scope_of(&self.paper) {
             let looking = Looking {
@@ -233,6 +245,7 @@ impl Shown {
             Paper::Withdrawal(document) => withdrawal(&mut page, document.form()),
             Paper::Suspension(document) => suspension(&mut page, document.form()),
             Paper::Adoption(document) => adoption(&mut page, document),
+            Paper::Direction(document) => direction(&mut page, document.form()),
         }
         if let Some(scope) = scope_of(&self.paper) {
             self.scope(&mut page, &scope);
@@ -352,7 +365,7 @@ fn scope_of(paper: &Paper) -> Option<Scope<'_>> {
     match paper {
         Paper::Determination(document) => document.form().scope(),
         Paper::Schedule(document) => Some(document.form().scope()),
-        Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_) => None,
+        Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_) | Paper::Direction(_) => None,
     }
 }
 
@@ -505,6 +518,41 @@ fn suspension(page: &mut Page, form: &Suspension) {
         page.row("policy", policy);
         page.row("why", "");
         page.prose(reason.as_str());
+    });
+}
+
+fn direction(page: &mut Page, form: &Direction) {
+    let Direction { r#type: _, purpose, id, proposer, ledger, policy, reference, text, directs } = form;
+    title(page, &format!("DIRECTION {id}"), *purpose);
+    page.indented(|page| {
+        match directs {
+            Directs::Extension { variation, until } => {
+                page.line("It makes a variation of the procedure last longer. Needs the quorum.");
+                page.row("variation", variation);
+                match until {
+                    Some(date) => {
+                        page.row("until", format!("{date} (the variation says whether that day is included)"));
+                    }
+                    None => page.row("until", "FURTHER NOTICE: it would have no end"),
+                }
+            }
+            Directs::Departure { incident, step, reason } => {
+                page.line("It departs from a step of the procedure in one incident. Needs the quorum.");
+                page.row("incident", incident);
+                page.row("step", format!("{step}, which need then not be taken"));
+                page.row("why", "");
+                page.prose(reason.as_str());
+            }
+        }
+        page.row("directed by", "");
+        page.prose(reference.as_str());
+        match text {
+            Some(text) => page.row("its own text", format!("SHA-256 {text}")),
+            None => page.row("its own text", "not named"),
+        }
+        page.row("proposed by", format!("{proposer}, who may not approve it"));
+        head(page, ledger);
+        page.row("policy", policy);
     });
 }
 

@@ -10,22 +10,29 @@ use crate::domain::determination::document::{
     Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
 };
 use crate::domain::fold::{self, Fold, book};
-use crate::domain::intake::{self, Context, Heads, Submission};
+use crate::domain::incident::decide::decide_close;
+use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    Event, IncidentOpened, KeyActivated, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason,
+    ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
-use crate::domain::names::{Digest, KeyUse};
+use crate::domain::names::{Digest, IncidentId, KeyUse};
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
+
+fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
+    decided.map_err(|reasons| {
+        let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
+        format!("it was not permitted: {}", reasons.join("; "))
+    })
+}
 
 /// The event that the functions of intake give, against the one that was recorded.
 fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: &T) -> Permitted {
-    let decided = decided.map_err(|reasons| {
-        let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
-        format!("it was not permitted: {}", reasons.join("; "))
-    })?;
+    let decided = permitted(decided)?;
     demand(decided == *recorded, || {
         let say = |event: &T| serde_json::to_string(event).unwrap_or_else(|error| error.to_string());
         format!("expected {}, found {}", say(&decided), say(recorded))
@@ -51,17 +58,24 @@ impl Again<'_> {
         match event {
             Event::PolicyAdopted(adopted) => self.check_policy(adopted, at),
             Event::CertificateImported(imported) => self.check_certificate(imported, at),
-            Event::IncidentOpened(opened) => self.check_incident(opened),
+            Event::IncidentOpened(opened) => self.check_incident(opened, at),
+            Event::StepTaken(taken) => compare(steps::step(&self.context(at), &taken.incident, &taken.step), taken),
+            Event::IncidentClosed(closed) => self.check_closing(&closed.incident),
             Event::DeterminationRecorded(recorded) => self.check_determination(recorded, at),
             Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
+            Event::DirectionRecorded(recorded) => self.check_direction(recorded, at),
             Event::KeyActivated(activated) => self.check_activation(activated, at),
+            Event::FileAccepted(accepted) => self.check_file(accepted, at),
+            Event::ExerciseRecorded(recorded) => {
+                let ExerciseRecorded { at: of, report, note } = recorded;
+                compare(intake::exercise(*of, *report, note, at), recorded)
+            }
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::Started(_)
             | Event::Stopped(_)
-            | Event::IncidentClosed(_)
             | Event::KeyLocked(_)
             | Event::Batch(_)
             | Event::Intent(_)
@@ -71,7 +85,10 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
-            | Event::ClockAccepted(_) => Ok(()),
+            | Event::ClockAccepted(_)
+            // Judged by the audit, which knows each Device; nothing can be signed because of them.
+            | Event::ResponsesTaken(_)
+            | Event::SigningResumed(_) => Ok(()),
         }
     }
 
@@ -126,9 +143,19 @@ impl Again<'_> {
         compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
     }
 
-    fn check_incident(&self, recorded: &IncidentOpened) -> Permitted {
+    fn check_closing(&self, incident: &IncidentId) -> Permitted {
+        let facts =
+            self.fold.incidents().get(incident).ok_or_else(|| format!("no incident {incident} stands before it"))?;
+        demand(facts.closed.is_none(), || "it was closed before".into())?;
+        let Some(progress) = &facts.progress else { return Ok(()) };
+        permitted(decide_close(progress))
+    }
+
+    fn check_incident(&self, recorded: &IncidentOpened, at: Timestamp) -> Permitted {
         let certificate = self.blob(recorded.compromised.certificate_sha256)?;
-        compare(intake::incident(self.fold, &recorded.incident, &certificate, &recorded.description), recorded)
+        let IncidentOpened { incident, compromised: _, description, notification, profile: _ } = recorded;
+        let decided = intake::incident(&self.context(at), incident, &certificate, description, notification.as_ref());
+        compare(decided, recorded)
     }
 
     fn check_determination(&self, recorded: &DeterminationRecorded, at: Timestamp) -> Permitted {
@@ -163,6 +190,23 @@ impl Again<'_> {
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
         compare(intake::withdrawal(&self.context(at), &document, &submission), recorded)
+    }
+
+    fn check_file(&self, recorded: &FileAccepted, at: Timestamp) -> Permitted {
+        let octets = self.blob(recorded.file)?;
+        let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
+        let FileAccepted { incident, kind, .. } = recorded;
+        compare(intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
+    }
+
+    fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {
+        let document: Written<Direction> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        if let Some(text) = recorded.text {
+            self.blob(text)?;
+        }
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::direction(&self.context(at), &document, recorded.text, &submission), recorded)
     }
 
     /// The key is there, and on a token that the policy gives it.

@@ -14,6 +14,7 @@
 mod commands;
 mod documents;
 mod heads;
+mod responses;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +22,7 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::{Blobs, Book as _, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, Role, SignResult};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, Role, SignResult};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
@@ -34,10 +35,6 @@ pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
 
 /// What the audit needs beside the entries.
 pub trait Evidence: Blobs {
-    /// Streams a device list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the
-    /// octets were not those of the digest.
-    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
-
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
 }
@@ -139,6 +136,8 @@ pub struct Summary {
     pub suspensions: u64,
     /// Withdrawals.
     pub withdrawals: u64,
+    /// Directions about the procedure.
+    pub directions: u64,
     /// Starts of the daemon.
     pub starts: u64,
     /// Batches.
@@ -165,6 +164,14 @@ pub struct Summary {
     pub certification_requests: u64,
     /// Jumps of the clock.
     pub clock_jumps: u64,
+    /// Files of the procedure taken in.
+    pub files: u64,
+    /// Exercises recorded.
+    pub exercises: u64,
+    /// Responses of Devices, by what they prove.
+    pub responses: ResponseTally,
+    /// Times that signing went on after a foreign answer.
+    pub resumptions: u64,
 }
 
 /// An audit on its way through the entries.
@@ -280,16 +287,17 @@ impl<'a> Audit<'a> {
             Event::PolicyAdopted(_)
             | Event::CertificateImported(_)
             | Event::IncidentOpened(_)
+            | Event::StepTaken(_)
+            | Event::IncidentClosed(_)
             | Event::DeterminationRecorded(_)
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
-            | Event::KeyActivated(_) => self.again().check(event, *at),
+            | Event::DirectionRecorded(_)
+            | Event::KeyActivated(_)
+            | Event::FileAccepted(_)
+            | Event::ExerciseRecorded(_) => self.again().check(event, *at),
             Event::CertificationIntent(intent) => self.check_certification(intent),
-            Event::IncidentClosed(closed) => match self.fold.incidents().get(&closed.incident) {
-                Some(incident) => demand(incident.closed.is_none(), || "it was closed before".into()),
-                None => Err(format!("no incident {} was opened", closed.incident)),
-            },
             Event::Batch(batch) => self.check_batch(batch, entry),
             Event::Intent(intent) => self.check_intent(intent, entry),
             Event::Outcome(outcome) => self.check_outcome(outcome),
@@ -313,6 +321,8 @@ impl<'a> Audit<'a> {
             Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= *at, || {
                 "expected a count of at least 1 since a moment before".into()
             }),
+            Event::ResponsesTaken(taken) => self.check_responses(taken, entry),
+            Event::SigningResumed(resumed) => self.check_resumption(resumed, *at),
             // The fold knows the key, and a refusal does nothing.
             Event::KeyLocked(_)
             | Event::Started(_)
@@ -331,9 +341,16 @@ impl<'a> Audit<'a> {
         let roles: &[Role] = match event {
             Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) => &[Role::Ceremony],
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
-            Event::IncidentOpened(_) | Event::IncidentClosed(_) | Event::Settled(_) | Event::ClockAccepted(_) => {
-                &[Role::Operator]
-            }
+            Event::IncidentOpened(_)
+            | Event::StepTaken(_)
+            | Event::IncidentClosed(_)
+            | Event::Settled(_)
+            | Event::ClockAccepted(_)
+            | Event::ResponsesTaken(_)
+            | Event::SigningResumed(_)
+            | Event::ExerciseRecorded(_) => &[Role::Operator],
+            // What nobody signed stands on the operator who brought it.
+            Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
             // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
             // releases themselves; and the rest says what the daemon saw.
@@ -342,6 +359,8 @@ impl<'a> Audit<'a> {
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
+            | Event::FileAccepted(_)
+            | Event::DirectionRecorded(_)
             | Event::Batch(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -356,7 +375,10 @@ impl<'a> Audit<'a> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
-        let must_be_named = matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Released(_));
+        let must_be_named = matches!(
+            event,
+            Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_) | Event::SigningResumed(_)
+        );
         // Refusals are counted in the name of whoever had them first, under the policy of then.
         if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
             return Ok(());
@@ -408,6 +430,7 @@ impl<'a> Audit<'a> {
             Event::ScheduleRecorded(_) => summary.schedules += 1,
             Event::DeterminationSuspended(_) => summary.suspensions += 1,
             Event::DeterminationWithdrawn(_) => summary.withdrawals += 1,
+            Event::DirectionRecorded(_) => summary.directions += 1,
             Event::Started(_) => {
                 summary.starts += 1;
                 self.started = index;
@@ -428,10 +451,15 @@ impl<'a> Audit<'a> {
             Event::Refused(_) => summary.refusals += 1,
             Event::RefusalsFolded(folded) => summary.refusals += folded.count,
             Event::ClockJumped(_) => summary.clock_jumps += 1,
+            Event::FileAccepted(_) => summary.files += 1,
+            Event::ExerciseRecorded(_) => summary.exercises += 1,
+            Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
+            Event::SigningResumed(_) => summary.resumptions += 1,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
             | Event::Stopped(_)
+            | Event::StepTaken(_)
             | Event::IncidentClosed(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)

@@ -106,11 +106,26 @@ impl Block<'_> {
 
 /// The blocks of a text, in order. What stands between them is skipped, as every tool does.
 pub fn blocks(text: &str) -> Result<Vec<Block<'_>>, PemError> {
-    const BEGIN: &str = "-----BEGIN ";
-    const DASHES: &str = "-----";
     if text.len() > TEXT_LEN_MAX {
         return Err(PemError::TooLong { found: text.len() });
     }
+    blocks_of_any(text)
+}
+
+/// The DER of every certificate of a text whose length the caller has limited, in order: for bundles of Devices' certificates.
+/// Nothing of a certificate is read but its armour.
+pub fn bundle(text: &str) -> Result<Vec<Vec<u8>>, PemError> {
+    let all = blocks_of_any(text)?;
+    let wanted: Vec<_> = all.iter().filter(|block| block.label == CERTIFICATE).collect();
+    if wanted.is_empty() {
+        return Err(absent(CERTIFICATE, &all));
+    }
+    wanted.into_iter().map(Block::decode).collect()
+}
+
+fn blocks_of_any(text: &str) -> Result<Vec<Block<'_>>, PemError> {
+    const BEGIN: &str = "-----BEGIN ";
+    const DASHES: &str = "-----";
     let mut found = Vec::new();
     let mut open: Option<(usize, usize, &str)> = None; // (offset, line, label)
     let mut offset = 0;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::json;
 use super::prose::Prose;
 pub use crate::domain::ledger::entry::Compromised;
+pub use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
     DeterminationId, Digest, FactorId, IncidentId, KeyLabel, Origin, PersonId, Purpose, TemplateName,
 };
@@ -256,20 +257,6 @@ pub enum Decision {
     Execute,
     /// They shall not: a decision like the other, which opens nothing.
     NotExecute,
-}
-
-/// By which way Devices are recovered (SEC Appendix L: Methods 1, 2, 3 and Contingency).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Method 1: the Subscriber replaces the certificates with a key it still has. The DCC's keys are not used.
-    SubscriberKey,
-    /// Method 2: the Recovery Private Key puts the DCC's ACB certificates in.
-    AcbCertificates,
-    /// Method 3: the Recovery Private Key puts new Organisation Certificates of the Subscriber in.
-    NewOrganisationCertificates,
-    /// The Contingency Private Key, with the Contingency Symmetric Key.
-    Contingency,
 }
 
 /// The key that a determination opens.

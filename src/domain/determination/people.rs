@@ -2,6 +2,8 @@
 //!
 //! The roster is flat and explicit. There are no groups, hence no indirect members to be recognised or forgotten.
 
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::prose::Prose;
 use crate::domain::names::{AccountName, Digest, PersonId, SecParty, ShareName};
 use crate::domain::time::{Timestamp, Window};
+
+pub use records::{Credential, CredentialState, Day, Records, Screening};
 
 /// What a person may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,6 +67,8 @@ pub struct Person {
     pub shares: Vec<ShareName>,
     /// From the appointment until it ceases.
     pub window: Window,
+    /// What else is on record.
+    pub records: Records,
 }
 
 /// Why the table of persons is refused.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::policy::{Files, Policy};
+use crate::domain::responses::{Responded, ResultLine};
 
 use super::FoldError;
 
@@ -50,6 +51,15 @@ pub enum Change {
         /// The first that is no longer in it.
         until: u64,
     },
+    /// Devices have answered, as the lines of [`crate::domain::responses`] say.
+    Responses {
+        /// Under which determination.
+        determination: DeterminationId,
+        /// The entry.
+        entry: u64,
+        /// SHA-256 of the lines.
+        results: Digest,
+    },
 }
 
 /// What is known of a request.
@@ -92,6 +102,10 @@ pub enum BookError {
 pub trait Blobs {
     /// The octets, checked against the digest. For documents, not for device lists.
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError>;
+
+    /// Streams a list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the octets were
+    /// not those of the digest.
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
 }
 
 /// What is kept per Device, intent and request.
@@ -102,6 +116,10 @@ pub trait Book {
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError>;
     /// What is known of a request.
     fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError>;
+    /// The intent before the last for a Device with a key that has this counter and was, or may have been, signed.
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError>;
+    /// What a Device has answered under a determination.
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError>;
 }
 
 /// A book in memory, for verifiers and tests.
@@ -110,10 +128,12 @@ pub struct MemoryBook {
     devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
     lists: HashMap<DeterminationId, HashMap<DeviceId, Listed>>,
     requests: HashMap<RequestId, RequestFacts>,
+    earlier: HashMap<(KeyLabel, DeviceId), Vec<(u64, u64)>>,
+    responded: HashMap<(DeterminationId, DeviceId), Responded>,
 }
 
 impl MemoryBook {
-    /// Applies a change; `list` reads the blob of a device list.
+    /// Applies a change; `list` reads the blob of a device list or of results.
     pub fn apply(
         &mut self,
         change: &Change,
@@ -132,7 +152,12 @@ impl MemoryBook {
                 self.requests.entry(*request).and_modify(|facts| facts.last_batch = *index).or_insert(first);
             }
             Change::Device { key, device, facts } => {
-                self.devices.insert((key.clone(), *device), facts.clone());
+                let of_device = (key.clone(), *device);
+                if let Some(before) = self.devices.insert(of_device.clone(), facts.clone())
+                    && before.is_overtaken_by(facts)
+                {
+                    self.earlier.entry(of_device).or_default().push((before.counter, before.intent));
+                }
             }
             Change::Leave { key, device } => {
                 if let Some(facts) = self.devices.get_mut(&(key.clone(), *device)) {
@@ -140,6 +165,16 @@ impl MemoryBook {
                 }
             }
             Change::Release { from: _, until: _ } => {}
+            Change::Responses { determination, entry, results } => {
+                let wrong = |reason| BookError::Store { reason: format!("results {results}: {reason}") };
+                let text = String::from_utf8(list(*results)?).map_err(|_| wrong("not UTF-8".into()))?;
+                for line in text.lines() {
+                    let line = ResultLine::parse(line).map_err(wrong)?;
+                    if let Some(device) = line.device {
+                        self.responded.entry((*determination, device)).or_default().absorb(&line, *entry);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -171,6 +206,15 @@ impl Book for MemoryBook {
 
     fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {
         Ok(self.requests.get(&request).copied())
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError> {
+        let known = self.earlier.get(&(key.clone(), device)).into_iter().flatten();
+        Ok(known.rev().find(|(of, _)| *of == counter).map(|(_, intent)| *intent))
+    }
+
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
+        Ok(self.responded.get(&(determination, device)).cloned())
     }
 }
 

@@ -8,27 +8,34 @@
 //! before, by [`crate::domain::policy::rules`] and [`crate::domain::intake`]. It refuses only what it cannot understand.
 
 pub mod book;
+mod directions;
+mod procedure;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
 
+use directions::Directions;
+
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
+use crate::domain::incident::{Determined, Progress, State, step_id};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, Genesis, IncidentOpened,
-    Intent, KeyActivated, PolicyAdopted, ScheduleRecorded, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
+    IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded,
+    SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::{
-    DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
+    AcceptedFile, DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
 };
 use crate::domain::policy::rules::BatchFacts;
+use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::time::Timestamp;
 
 /// A policy that was adopted.
@@ -101,6 +108,12 @@ pub struct Fold {
     last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
+    /// The last ceremony: genesis, and the adoption of the first policy.
+    ceremony_at: Option<Timestamp>,
+    /// The last exercise that was recorded.
+    exercise_at: Option<Timestamp>,
+    /// What was directed about the procedure.
+    directions: Directions,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -179,9 +192,19 @@ impl Fold {
         self.policies.last()
     }
 
+    /// Every policy that was ever adopted, the one in force last.
+    pub fn policies(&self) -> &[Adopted] {
+        &self.policies
+    }
+
     /// A policy that was in force once, or is, by its digest.
     pub fn policy_by_digest(&self, digest: Digest) -> Option<&Adopted> {
         self.policies.iter().rev().find(|adopted| adopted.digest == digest)
+    }
+
+    /// When the arrangements were last used or rehearsed, as far as the ledger says: its ceremony, or an exercise.
+    pub fn rehearsed_at(&self) -> Option<Timestamp> {
+        self.ceremony_at.max(self.exercise_at)
     }
 
     /// The keys.
@@ -261,7 +284,7 @@ impl Fold {
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
         let index = self.size;
-        let Entry { v: _, at, clock: _, by: _, event } = entry;
+        let Entry { v: _, at, clock: _, by, event } = entry;
         if let Some(last) = self.last_at.filter(|last| at < last) {
             return Err(FoldError::TimeWentBack { last, found: *at });
         }
@@ -269,8 +292,16 @@ impl Fold {
             return Err(FoldError::Genesis);
         }
         match event {
-            Event::Genesis(genesis) => self.begin(genesis, merkle::leaf_hash(leaf)),
-            Event::PolicyAdopted(adopted) => self.adopt(adopted, blobs)?,
+            Event::Genesis(genesis) => {
+                self.ceremony_at = Some(*at);
+                self.begin(genesis, merkle::leaf_hash(leaf));
+            }
+            Event::PolicyAdopted(adopted) => {
+                if self.policies.is_empty() {
+                    self.ceremony_at = Some(*at);
+                }
+                self.adopt(adopted, blobs)?;
+            }
             Event::CertificationIntent(intent) => {
                 self.key_mut(&intent.key)?;
                 let open = OpenCertification { key: intent.key.clone(), request_info: intent.request_info };
@@ -285,6 +316,7 @@ impl Fold {
                 for key in self.keys.values_mut() {
                     key.active = None;
                 }
+                self.keys_locked(None, *at);
                 let open = &self.open;
                 self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
                 let batches = &self.batches;
@@ -294,14 +326,19 @@ impl Fold {
                 for key in self.keys.values_mut() {
                     key.active = None;
                 }
+                self.keys_locked(None, *at);
             }
             Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
+            Event::StepTaken(taken) => self.take_step(taken, index, *at, blobs)?,
             Event::IncidentClosed(closed) => {
                 let incident = self.incident_mut(&closed.incident)?;
+                if let Some(progress) = &mut incident.progress {
+                    progress.enter(State::Closed, *at);
+                }
                 incident.closed = Some(closed.reason.clone());
                 incident.closed_at = Some(*at);
             }
-            Event::DeterminationRecorded(recorded) => self.record(recorded, index, blobs, changes)?,
+            Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
             Event::DeterminationSuspended(suspended) => {
                 let facts = self.determination_mut(suspended.determination)?;
@@ -309,13 +346,32 @@ impl Fold {
                 facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
             }
             Event::DeterminationWithdrawn(withdrawn) => {
-                self.determination_mut(withdrawn.determination)?.withdrawn = true;
+                let facts = self.determination_mut(withdrawn.determination)?;
+                facts.withdrawn = true;
+                let (id, incident) = (facts.id, facts.incident.clone());
+                if let Some(progress) = self.progress_mut(&incident)
+                    && progress.determined.is_some_and(|determined| determined.id == id)
+                    && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
+                {
+                    progress.enter(State::Withdrawn, *at);
+                }
             }
+            Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
             Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
                 self.key_mut(key)?.active = Some(*until);
+                self.key_activated(key, index, *at);
             }
-            Event::KeyLocked(locked) => self.key_mut(&locked.key)?.active = None,
-            Event::Batch(batch) => self.begin_batch(batch, index, changes)?,
+            Event::KeyLocked(locked) => {
+                self.key_mut(&locked.key)?.active = None;
+                self.keys_locked(Some(&locked.key), *at);
+            }
+            Event::Batch(batch) => {
+                self.begin_batch(batch, index, changes)?;
+                if let Some(progress) = self.progress_mut(&batch.incident).filter(|progress| progress.state.may_sign())
+                {
+                    progress.enter(State::Executing, *at);
+                }
+            }
             Event::Intent(intent) => self.intend(intent, index, *at, changes)?,
             Event::Outcome(outcome) => self.resolve(outcome.intent, &outcome.result, changes)?,
             Event::Released(released) => {
@@ -333,7 +389,12 @@ impl Fold {
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(_) => self.clock_untrusted = false,
+            Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
+            Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
+            Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
+            Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
         }
+        self.take_parts(by, event);
         self.last_at = Some(*at);
         self.size += 1;
         Ok(())
@@ -364,7 +425,11 @@ impl Fold {
     }
 
     fn open_incident(&mut self, opened: &IncidentOpened, index: u64, at: Timestamp) -> Result<(), FoldError> {
-        let IncidentOpened { incident, compromised, description } = opened;
+        let IncidentOpened { incident, compromised, description, notification, profile: _ } = opened;
+        let mut progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
+        if let Some(progress) = &mut progress {
+            progress.arise(self.arising("notify-compromise"), at);
+        }
         let facts = IncidentFacts {
             id: incident.clone(),
             opened: index,
@@ -373,6 +438,9 @@ impl Fold {
             description: description.clone(),
             closed: None,
             closed_at: None,
+            progress,
+            files: Vec::new(),
+            parts: PartsTaken::default(),
         };
         match self.incidents.insert(incident.clone(), facts) {
             None => Ok(()),
@@ -380,10 +448,66 @@ impl Fold {
         }
     }
 
+    fn accept_file(&mut self, accepted: &FileAccepted, index: u64, at: Timestamp) -> Result<(), FoldError> {
+        let FileAccepted { incident, profile: _, kind, file, signature, party, smsr, rows } = accepted;
+        let signer = signature.as_ref().map(|signature| signature.person.clone());
+        let (party, smsr) = (party.clone(), smsr.clone());
+        let accepted = AcceptedFile { entry: index, at, kind: *kind, file: *file, signer, party, smsr, rows: *rows };
+        self.incident_mut(incident)?.files.push(accepted);
+        self.file_is_step(incident, *kind, index);
+        Ok(())
+    }
+
+    /// Notes who took which part in the incident that an entry is about.
+    fn take_parts(&mut self, by: &Actor, event: &Event) {
+        let of = |id: DeterminationId| self.determinations.get(&id).map(|facts| facts.incident.clone());
+        let (incident, signers_part, asker_takes_part) = match event {
+            Event::IncidentOpened(entry) => (Some(entry.incident.clone()), None, true),
+            Event::StepTaken(entry) => (Some(entry.incident.clone()), None, true),
+            Event::IncidentClosed(entry) => (Some(entry.incident.clone()), None, true),
+            Event::Batch(entry) => (Some(entry.incident.clone()), None, true),
+            Event::FileAccepted(entry) => (Some(entry.incident.clone()), Some(Part::Aro), false),
+            Event::DeterminationRecorded(entry) => (Some(entry.incident.clone()), Some(Part::Approver), false),
+            Event::ScheduleRecorded(entry) => (of(entry.determination), Some(Part::Approver), false),
+            Event::DeterminationSuspended(entry) => (of(entry.determination), Some(Part::Approver), false),
+            Event::DeterminationWithdrawn(entry) => (of(entry.determination), Some(Part::Approver), false),
+            Event::Settled(entry) => (of(entry.determination), None, true),
+            Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
+            Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
+            // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
+            // by their determination too.
+            Event::DirectionRecorded(_)
+            | Event::Genesis(_)
+            | Event::PolicyAdopted(_)
+            | Event::CertificationIntent(_)
+            | Event::CertificateImported(_)
+            | Event::Started(_)
+            | Event::Stopped(_)
+            | Event::KeyActivated(_)
+            | Event::KeyLocked(_)
+            | Event::Intent(_)
+            | Event::Outcome(_)
+            | Event::Released(_)
+            | Event::Refused(_)
+            | Event::RefusalsFolded(_)
+            | Event::ClockJumped(_)
+            | Event::ClockAccepted(_)
+            | Event::ExerciseRecorded(_) => return,
+        };
+        let Some(facts) = incident.and_then(|incident| self.incidents.get_mut(&incident)) else { return };
+        if let Some(part) = signers_part {
+            event.signatures().iter().for_each(|signature| facts.parts.take(&signature.person, part));
+        }
+        if let Some(person) = by.person.as_ref().filter(|_| asker_takes_part && by.role == Role::Operator) {
+            facts.parts.take(person, Part::Operator);
+        }
+    }
+
     fn record(
         &mut self,
         recorded: &DeterminationRecorded,
         index: u64,
+        at: Timestamp,
         blobs: &dyn Blobs,
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
@@ -424,8 +548,20 @@ impl Fold {
             dropped_by_policy: None,
             intents: 0,
             tally: Tally::default(),
+            responses: ResponseTally::default(),
+            foreign: None,
             recent: std::collections::VecDeque::new(),
         };
+        let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
+        let arising = self.arising("determine");
+        if let Some(progress) = self.progress_mut(&form.incident) {
+            let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
+            progress.determined = Some(determined);
+            progress.method = determined.method.or(progress.method);
+            progress.done.insert(step_id("determine"), index);
+            progress.enter(state, at);
+            progress.arise(arising, at);
+        }
         self.determinations.insert(form.id, facts);
         Ok(())
     }
@@ -507,6 +643,22 @@ impl Fold {
         tally.unknown += u64::from(state == IntentState::Unknown);
         changes.push(open.change(intent, state));
         Ok(())
+    }
+
+    fn take_responses(
+        &mut self,
+        taken: &ResponsesTaken,
+        index: u64,
+        blobs: &dyn Blobs,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FoldError> {
+        let facts = self.determination_mut(taken.determination)?;
+        facts.responses.add(&taken.tally);
+        if taken.tally.foreign > 0 {
+            facts.foreign = Some(index);
+        }
+        changes.push(Change::Responses { determination: taken.determination, entry: index, results: taken.results });
+        self.prove_targets(taken, blobs)
     }
 
     /// Forgets a batch that gets no further intents: its request is done.

@@ -236,6 +236,19 @@ impl fmt::Debug for Frame<'_> {
     }
 }
 
+/// How many octets the signed message takes that `octets` begin with: a Response or Alert, or a Command without MAC Header.
+/// For a file in which one message follows another.
+pub fn signed_message_len(octets: &[u8]) -> Result<usize, DecodeError> {
+    let mut reader = Reader::new(octets, 0..octets.len(), Lengths::Strict);
+    let header = read_header(&mut reader)?;
+    reader.set_lengths(header.cra.lengths());
+    let payload_len = reader.length("the content")?;
+    reader.take(payload_len, "the payload")?;
+    reader.octet(SIGNATURE_LEN, "length of signature")?;
+    reader.take_array::<64>("signature")?;
+    Ok(reader.at())
+}
+
 /// GBCS 7.2.6. The length counts all that follows, the MAC included.
 fn read_mac_header(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
     reader.octet(GENERAL_CIPHERING, "general-ciphering tag")?;

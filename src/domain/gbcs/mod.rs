@@ -35,7 +35,7 @@ pub use command::{
 pub use der::{DecodeError, LengthFault, Lengths};
 pub use framing::{
     Authentication, Cra, DlmsDateTime, EncodeError, Frame, Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX,
-    SIGNATURE_PART_LEN, finish,
+    SIGNATURE_PART_LEN, finish, signed_message_len,
 };
 pub use message::{Message, Payload, encode, encode_unsigned};
 pub use outcome::{AlertPayload, ExecutionOutcome, ReplacementOutcome, ResponsePayload};

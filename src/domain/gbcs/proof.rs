@@ -124,22 +124,27 @@ impl Expected {
         if reasons.iter().any(|reason| matches!(reason, Reason::NotSigned | Reason::Signature)) {
             return Verdict::Refused(reasons);
         }
-        let message = match Message::from_frame(frame) {
-            Ok(message) => message,
+        match Message::from_frame(frame) {
+            Ok(message) => self.weigh(&message),
             Err(error) => {
                 reasons.push(Reason::Decode(error));
-                return Verdict::Refused(reasons);
+                Verdict::Refused(reasons)
             }
-        };
-        let (outcome, alert_code) = match message.payload {
+        }
+    }
+
+    /// As [`Expected::judge`], of an answer whose signature is known to be the Device's: what it proves.
+    pub fn weigh(&self, answer: &Message<'_>) -> Verdict {
+        let mut reasons = self.header_reasons(&answer.frame);
+        let (outcome, alert_code) = match &answer.payload {
             Payload::Command(_) => return Verdict::Refused(reasons), // the CRA Flag is among the reasons
-            Payload::Response(payload) => (payload.outcome, None),
-            Payload::Alert(payload) => (Some(payload.outcome), Some(payload.alert_code)),
+            Payload::Response(payload) => (payload.outcome.as_ref(), None),
+            Payload::Alert(payload) => (Some(&payload.outcome), Some(payload.alert_code)),
         };
         let Some(outcome) = outcome else {
             return if reasons.is_empty() { Verdict::AcceptedOnly } else { Verdict::Refused(reasons) };
         };
-        self.outcome_reasons(&outcome, &mut reasons);
+        self.outcome_reasons(outcome, &mut reasons);
         let cells: Vec<CellResult> =
             self.replacements.iter().zip(&outcome.replacements).map(|(sent, outcome)| sent.result(outcome)).collect();
         let is_complete = cells.iter().all(CellResult::is_replaced);

@@ -20,6 +20,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use super::steps::{
+    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
+    SigningResumed, StepTaken,
+};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
@@ -126,6 +130,8 @@ pub enum Event {
     Stopped(Stopped),
     /// An incident was opened.
     IncidentOpened(IncidentOpened),
+    /// A step of the procedure was taken.
+    StepTaken(StepTaken),
     /// An incident was closed.
     IncidentClosed(IncidentClosed),
     /// A determination of the SMKI PMA with enough signatures was taken in.
@@ -136,6 +142,8 @@ pub enum Event {
     DeterminationSuspended(DeterminationSuspended),
     /// The SMKI PMA withdrew a determination.
     DeterminationWithdrawn(DeterminationWithdrawn),
+    /// A direction extends a variation of the procedure, or departs from a step of it.
+    DirectionRecorded(DirectionRecorded),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -158,6 +166,14 @@ pub enum Event {
     ClockJumped(ClockJumped),
     /// An operator looked at the clock after a jump and accepted it.
     ClockAccepted(ClockAccepted),
+    /// A file of the procedure was taken in.
+    FileAccepted(FileAccepted),
+    /// The arrangements were rehearsed.
+    ExerciseRecorded(ExerciseRecorded),
+    /// Responses of Devices were taken in, and what they prove.
+    ResponsesTaken(ResponsesTaken),
+    /// An operator lets signing under a determination go on that a Response to a foreign command had stopped.
+    SigningResumed(SigningResumed),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -303,6 +319,12 @@ pub struct IncidentOpened {
     pub compromised: Compromised,
     /// What was notified, in the operator's words.
     pub description: Box<str>,
+    /// How it came to be known; none where the policy in force knew no procedure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
+    /// The procedure profile in force; none likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
 }
 
 /// An incident was closed.
@@ -618,11 +640,13 @@ impl Event {
             Self::Started(_) => "started",
             Self::Stopped(_) => "stopped",
             Self::IncidentOpened(_) => "incident-opened",
+            Self::StepTaken(_) => "step-taken",
             Self::IncidentClosed(_) => "incident-closed",
             Self::DeterminationRecorded(_) => "determination-recorded",
             Self::ScheduleRecorded(_) => "schedule-recorded",
             Self::DeterminationSuspended(_) => "determination-suspended",
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
+            Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -634,6 +658,10 @@ impl Event {
             Self::RefusalsFolded(_) => "refusals-folded",
             Self::ClockJumped(_) => "clock-jumped",
             Self::ClockAccepted(_) => "clock-accepted",
+            Self::FileAccepted(_) => "file-accepted",
+            Self::ExerciseRecorded(_) => "exercise-recorded",
+            Self::ResponsesTaken(_) => "responses-taken",
+            Self::SigningResumed(_) => "signing-resumed",
         }
     }
 }
@@ -651,6 +679,7 @@ impl Event {
                 std::iter::once(entry.certificate).chain(entry.path.iter().copied()).collect()
             }
             Self::IncidentOpened(entry) => vec![entry.compromised.certificate_sha256],
+            Self::StepTaken(entry) => entry.step.devices().map(|devices| devices.list).into_iter().collect(),
             Self::DeterminationRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&[entry.document]);
                 blobs.extend(entry.devices);
@@ -659,6 +688,13 @@ impl Event {
             Self::ScheduleRecorded(entry) => with(&[entry.document, entry.devices]),
             Self::DeterminationSuspended(entry) => with(&[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
+            Self::FileAccepted(entry) => with(&[entry.file]),
+            Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
+            Self::DirectionRecorded(entry) => {
+                let mut blobs: Vec<Digest> = with(&[entry.document]);
+                blobs.extend(entry.text);
+                blobs
+            }
             Self::Genesis(_)
             | Self::Started(_)
             | Self::Stopped(_)
@@ -673,11 +709,13 @@ impl Event {
             | Self::Refused(_)
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
-            | Self::ClockAccepted(_) => Vec::new(),
+            | Self::ClockAccepted(_)
+            | Self::SigningResumed(_)
+            | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
 
-    /// The signatures of people that were counted for it.
+    /// The people's signatures that it rests on.
     pub fn signatures(&self) -> &[SignatureRecord] {
         match self {
             Self::PolicyAdopted(entry) => &entry.signatures,
@@ -685,12 +723,15 @@ impl Event {
             Self::ScheduleRecorded(entry) => &entry.signatures,
             Self::DeterminationSuspended(entry) => &entry.signatures,
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
+            Self::FileAccepted(entry) => entry.signature.as_slice(),
+            Self::DirectionRecorded(entry) => &entry.signatures,
             Self::Genesis(_)
             | Self::CertificationIntent(_)
             | Self::CertificateImported(_)
             | Self::Started(_)
             | Self::Stopped(_)
             | Self::IncidentOpened(_)
+            | Self::StepTaken(_)
             | Self::IncidentClosed(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
@@ -702,7 +743,10 @@ impl Event {
             | Self::Refused(_)
             | Self::RefusalsFolded(_)
             | Self::ClockJumped(_)
-            | Self::ClockAccepted(_) => &[],
+            | Self::ClockAccepted(_)
+            | Self::ResponsesTaken(_)
+            | Self::SigningResumed(_)
+            | Self::ExerciseRecorded(_) => &[],
         }
     }
 }

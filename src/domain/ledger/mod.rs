@@ -9,4 +9,5 @@ pub mod head_object;
 pub mod merkle;
 pub mod note;
 pub mod proof;
+pub mod steps;
 pub mod tiles;

@@ -1,12 +1,18 @@
 //! Pure. Whether a document may be recorded under a policy, before anybody's signature is counted. Every rule is asked, and
 //! every refusal reported.
 
+use std::collections::BTreeSet;
+
 use super::{Consider, Policy};
 use crate::domain::determination::document::{
     Decision, Determination, Form, Method, Proposed, Schedule, Scope, Suspension, Weight, Withdrawal, Written,
 };
 use crate::domain::determination::times::{self, HOUR_MS, WrongTime};
-use crate::domain::names::{DeterminationId, Digest, FactorId, KeyLabel, KeyUse, Origin, PersonId, Purpose};
+use crate::domain::names::{
+    DeterminationId, Digest, FactorId, IncidentId, KeyLabel, KeyUse, Origin, PersonId, Purpose, StepId,
+};
+use crate::domain::procedure::Extension;
+use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
 
 /// Milliseconds of a day.
@@ -104,10 +110,27 @@ pub enum Refusal {
         factor: FactorId,
     },
     /// A factor nobody knows.
-    #[error("factor {factor} is not in guidance.toml")]
+    #[error(
+        "factor {factor} is not in guidance.toml, and no variation of the procedure in force at {at} offers it; leave it out"
+    )]
     FactorUnknown {
         /// Which.
         factor: FactorId,
+        /// The moment of recording.
+        at: Timestamp,
+    },
+    /// A step of the Guidance that comes before the determination.
+    #[error(
+        "criterion {criterion} needs step {step} taken in incident {incident} before the SMKI PMA determines; it is not: take \
+             it first, or record a direction that departs from it"
+    )]
+    Prerequisite {
+        /// Which.
+        criterion: FactorId,
+        /// The step that it names.
+        step: StepId,
+        /// Where.
+        incident: IncidentId,
     },
     /// A factor is weighed and a criterion is met.
     #[error("{factor}: expected weight {expected}")]
@@ -135,6 +158,16 @@ pub enum Refusal {
     },
 }
 
+/// What the ledger says about the procedure, besides the policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded<'a> {
+    /// The extensions of variations.
+    pub extensions: &'a [Extension],
+    /// The steps taken in the incident, and those that a direction departs from; none where no ledger is at hand, and then no
+    /// step is asked for.
+    pub settled: Option<&'a BTreeSet<StepId>>,
+}
+
 /// Refusals of a determination, with the moment `head` when the last entry under its ledger head was recorded.
 ///
 /// Left to others: whether that head is a prefix of our ledger and contains the incident, whether id and decision number
@@ -142,6 +175,7 @@ pub enum Refusal {
 pub fn determination(
     policy: &Policy,
     document: &Written<Determination>,
+    recorded: Recorded<'_>,
     head: Timestamp,
     at: Timestamp,
 ) -> Vec<Refusal> {
@@ -153,7 +187,7 @@ pub fn determination(
     if length_ms > i64::from(max) * DAY_MS {
         refusals.push(Refusal::WindowTooLong { days: length_ms / DAY_MS, max });
     }
-    factors(policy, form, &mut refusals);
+    factors(policy, form, recorded, at, &mut refusals);
     if form.decision == Decision::Execute {
         key(policy, form, &mut refusals);
     }
@@ -243,39 +277,54 @@ fn bound(of: &Written<Determination>, id: DeterminationId, expected: Digest) -> 
     (ours != id || found != expected).then_some(Refusal::OtherDetermination { id, expected, ours, found })
 }
 
-/// Every factor that must be considered is, and no other but those that may.
-fn factors(policy: &Policy, form: &Determination, refusals: &mut Vec<Refusal>) {
+/// A direction, as far as every document that is proposed goes. What it may do the procedure says.
+pub fn direction(policy: &Policy, document: &Written<Direction>, head: Timestamp, at: Timestamp) -> Vec<Refusal> {
+    common(policy, document, head, at)
+}
+
+/// Every factor that must be considered is, and no other but those that may: by the Guidance, or by a variation in force at the
+/// moment of recording. What a criterion needs to have been done, is.
+fn factors(policy: &Policy, form: &Determination, recorded: Recorded<'_>, at: Timestamp, refusals: &mut Vec<Refusal>) {
     let guidance = policy.guidance();
-    let must = guidance.factors.iter().filter(|&(_, &consider)| consider == Consider::Must).map(|(id, _)| id);
+    let must = guidance.factors.iter().filter(|(_, factor)| factor.consider == Consider::Must).map(|(id, _)| id);
     for factor in must.chain(&guidance.criteria) {
         if !form.factors.iter().any(|weighed| weighed.id == *factor) {
             refusals.push(Refusal::FactorMissing { factor: factor.clone() });
         }
     }
+    let in_force = policy.procedure().map(|procedure| procedure.in_force(at, recorded.extensions));
+    let is_offered = |id: &FactorId| {
+        in_force.as_ref().is_some_and(|in_force| in_force.optional_factors().any(|(offered, _)| offered == id))
+    };
     for weighed in &form.factors {
         let (met, factor) = (weighed.weight == Weight::Met, weighed.id.clone());
         if guidance.criteria.contains(&factor) {
             if !met {
                 refusals.push(Refusal::FactorWeight { factor, expected: "\"met\": it is a criterion" });
             }
-        } else if !guidance.factors.contains_key(&factor) {
-            refusals.push(Refusal::FactorUnknown { factor });
+        } else if !guidance.factors.contains_key(&factor) && !is_offered(&factor) {
+            refusals.push(Refusal::FactorUnknown { factor, at });
         } else if met {
             let expected = "\"towards\", \"against\" or \"neither\": it is a factor";
             refusals.push(Refusal::FactorWeight { factor, expected });
         }
+    }
+    let Some(settled) = recorded.settled else { return };
+    for (criterion, step) in guidance.prerequisites.iter().filter(|(_, step)| !settled.contains(*step)) {
+        let (criterion, step, incident) = (criterion.clone(), step.clone(), form.incident.clone());
+        refusals.push(Refusal::Prerequisite { criterion, step, incident });
     }
 }
 
 /// The key that the method needs, which the policy has and permits.
 fn key(policy: &Policy, form: &Determination, refusals: &mut Vec<Refusal>) {
     let (Some(chosen), Some(method)) = (&form.key, form.method) else { return };
-    let (expected, mode, method) = match method {
+    let (expected, mode) = match method {
         Method::SubscriberKey => return refusals.push(Refusal::NoKeyNeeded),
-        Method::AcbCertificates => (KeyUse::Recovery, 8, "acb-certificates"),
-        Method::NewOrganisationCertificates => (KeyUse::Recovery, 8, "new-organisation-certificates"),
-        Method::Contingency => (KeyUse::Contingency, 9, "contingency"),
+        Method::AcbCertificates | Method::NewOrganisationCertificates => (KeyUse::Recovery, 8),
+        Method::Contingency => (KeyUse::Contingency, 9),
     };
+    let method = method.as_str();
     let label = || chosen.label.clone();
     match policy.key(&chosen.label) {
         None => refusals.push(Refusal::KeyUnknown { key: label() }),

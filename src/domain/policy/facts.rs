@@ -5,9 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
-use crate::domain::ledger::entry::{Compromised, KeyRecord};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
+use crate::domain::incident::Progress;
+use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
+    TemplateName,
+};
 use crate::domain::time::{Timestamp, Window};
 
 /// An incident, as far as a determination needs one.
@@ -27,6 +32,33 @@ pub struct IncidentFacts {
     pub closed: Option<Box<str>>,
     /// When.
     pub closed_at: Option<Timestamp>,
+    /// How far it has come in the procedure; none where the policy knew no procedure when it was opened.
+    pub progress: Option<Progress>,
+    /// The files that were taken in, in that order.
+    pub files: Vec<AcceptedFile>,
+    /// Who took which part in it.
+    pub parts: PartsTaken,
+}
+
+/// A file that was taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedFile {
+    /// The leaf that recorded it.
+    pub entry: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Which kind of file.
+    pub kind: FileKind,
+    /// Its SHA-256.
+    pub file: Digest,
+    /// The ARO who signed it; none for an extract.
+    pub signer: Option<PersonId>,
+    /// The ARO's Party.
+    pub party: Option<SecParty>,
+    /// The reference of an ADT file.
+    pub smsr: Option<SmsrReference>,
+    /// Lines below its header.
+    pub rows: u64,
 }
 
 /// One of our keys.
@@ -130,6 +162,10 @@ pub struct DeterminationFacts {
     pub intents: u64,
     /// What became of them.
     pub tally: Tally,
+    /// What Devices have answered so far.
+    pub responses: ResponseTally,
+    /// The entry of the last foreign answer, which stops signing until an operator has looked at it.
+    pub foreign: Option<u64>,
     /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
     pub recent: VecDeque<(i64, u64)>,
 }
@@ -194,6 +230,14 @@ pub enum IntentState {
 impl IntentState {
     /// Every state.
     pub const ALL: [Self; 6] = [Self::Open, Self::Signed, Self::Failed, Self::NotSigned, Self::Unknown, Self::Left];
+
+    /// Whether somebody may hold a signature.
+    pub const fn may_be_signed(self) -> bool {
+        match self {
+            Self::Open | Self::Signed | Self::Unknown | Self::Left => true,
+            Self::Failed | Self::NotSigned => false,
+        }
+    }
 }
 
 /// The last intent for a Device with a key.
@@ -211,6 +255,13 @@ pub struct DeviceFacts {
     pub attempt: u32,
     /// What became of it.
     pub state: IntentState,
+}
+
+impl DeviceFacts {
+    /// Whether another counter took the place of this one, which was, or may have been, signed: the Device may still answer it.
+    pub fn is_overtaken_by(&self, next: &Self) -> bool {
+        next.state == IntentState::Open && self.counter != next.counter && self.state.may_be_signed()
+    }
 }
 
 /// What somebody wants signed.

@@ -2,26 +2,35 @@
 //!
 //! The forms here are what stands in the files; what runs is [`Policy`]. A default is a constant, with its reason.
 
+mod procedure;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use der::asn1::ObjectIdentifier;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::parties::{Parties, Party, PartyFault};
+use super::reminders::{CEREMONY_OR_EXERCISE_MONTHS_DEFAULT, CEREMONY_OR_EXERCISE_MONTHS_MAX, Reminders};
 use super::{
-    Anchors, Certificates, Consider, Custodians, Determinations, Files, Guidance, Key, Limits, Mode8, Policy,
-    Procedure, digest,
+    Anchors, Certificates, Consider, Custodians, Determinations, Factor, Files, Guidance, Key, Limits, Mode8, Policy,
+    digest,
 };
 use crate::domain::certificates::Certificate;
-use crate::domain::determination::people::{Person, Role, Roster, RosterError};
+use crate::domain::determination::people::{Credential, Person, Records, Role, Roster, RosterError, Screening};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Quorum, QuorumError};
 use crate::domain::determination::spki;
+use crate::domain::files::{Layout, LayoutFault};
 use crate::domain::names::{
-    AccountName, Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, PersonId, ProfileId, Purpose, SecParty,
-    ShareName, TokenName,
+    AccountName, Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, PersonId, ProfileId, Purpose, SecParty,
+    ShareName, StepId, TokenName,
 };
+use crate::domain::procedure::Procedure;
 use crate::domain::time::{Timestamp, Window};
+
+pub(super) use procedure::BASE;
+pub use procedure::ProcedureFault;
 
 /// The version of every file.
 const VERSION: u32 = 1;
@@ -57,6 +66,9 @@ pub const PARTIES_MIN_DEFAULT: u32 = 2;
 pub const ORGANISATION_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.8641679.1.2.1.4";
 /// Policy OID of Device Certificates as observed in the public test PKI; a live policy must name its own.
 pub const DEVICE_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.1800000.1.2.1.4";
+
+/// Ranks of factors: as many as a determination may name. No official reference.
+const RANK_MAX: u64 = 64;
 
 /// How a token is logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +115,14 @@ struct PolicyForm {
     mode_8: Mode8Form,
     #[serde(default)]
     certificates: CertificatesForm,
+    #[serde(default)]
+    reminders: RemindersForm,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemindersForm {
+    ceremony_or_exercise_months: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -182,6 +202,8 @@ struct CopyForm {
 struct PersonsForm {
     version: Spanned<u32>,
     #[serde(default)]
+    party: Vec<Spanned<Party>>,
+    #[serde(default)]
     person: Vec<Spanned<PersonForm>>,
 }
 
@@ -200,6 +222,26 @@ struct PersonForm {
     shares: Vec<ShareName>,
     from: Timestamp,
     until: Option<Timestamp>,
+    appointed: Option<Prose>,
+    ceased: Option<Prose>,
+    credential: Option<Credential>,
+    screening: Option<Screening>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilesForm {
+    version: Spanned<u32>,
+    #[serde(default)]
+    layout: Vec<Spanned<LayoutForm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LayoutForm {
+    kind: FileKind,
+    label: Prose,
+    columns: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -226,24 +268,19 @@ struct GuidanceForm {
 struct FactorForm {
     id: FactorId,
     consider: Consider,
-    #[serde(rename = "text")]
-    _text: Prose,
+    /// What the Guidance ranks higher has a lower number.
+    rank: Option<Spanned<u32>>,
+    text: Prose,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CriterionForm {
     id: FactorId,
+    /// The step of the procedure that must have been taken in the incident.
+    step: Option<StepId>,
     #[serde(rename = "text")]
     _text: Prose,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProcedureForm {
-    version: Spanned<u32>,
-    id: ProfileId,
-    title: Prose,
 }
 
 /// A fault in a policy, and where it is.
@@ -267,7 +304,7 @@ pub enum PolicyFault {
     /// Not known.
     #[error(
         "expected no such file; a policy has policy.toml, keys.toml, persons.toml, custodians.toml, guidance.toml, \
-             anchors/{{people,root-oca,issuing-oca,device-ca}}.pem and procedure/*.toml"
+             perhaps files.toml, anchors/{{people,root-oca,issuing-oca,device-ca}}.pem and procedure/*.toml"
     )]
     FileUnknown,
     /// Too large.
@@ -391,6 +428,36 @@ pub enum PolicyFault {
         /// Of how many they are.
         found: u64,
     },
+    /// A Party.
+    #[error("{0}")]
+    Party(PartyFault),
+    /// A person of nobody.
+    #[error("{person} is of party {party}, which no [[party]] names; add it, or correct the person's party")]
+    PartyUnknown {
+        /// Who.
+        person: PersonId,
+        /// Of what.
+        party: SecParty,
+    },
+    /// What must be on record of a person under a live policy that names its Parties.
+    #[error("{person}: a live policy that names Parties needs {missing} of each {role}")]
+    RecordMissing {
+        /// Who.
+        person: PersonId,
+        /// In which role.
+        role: Role,
+        /// What is not there.
+        missing: &'static str,
+    },
+    /// An appointment that ceases and does not.
+    #[error("{person} has ceased = and no until =; say when the appointment ceases")]
+    CeasedWithoutEnd {
+        /// Who.
+        person: PersonId,
+    },
+    /// A layout of files.
+    #[error("{0}")]
+    Layout(LayoutFault),
     /// Not a certificate.
     #[error("certificate {number}: expected PEM blocks BEGIN CERTIFICATE, each with one certificate, found {found}")]
     Anchor {
@@ -405,12 +472,35 @@ pub enum PolicyFault {
         /// What stands there.
         found: String,
     },
+    /// The procedure.
+    #[error("{0}")]
+    Procedure(ProcedureFault),
+    /// A policy of the first kind, for something new.
+    #[error(
+        "expected the steps of the procedure, found at most its header; a policy without them is only read where a ledger has it \
+         already. keys-policy/procedure has them"
+    )]
+    NoProcedure,
+    /// A criterion that names a step nobody knows.
+    #[error("criterion {criterion}: expected a step of procedure/base.toml, found {found}")]
+    CriterionStep {
+        /// Which.
+        criterion: FactorId,
+        /// What stands there.
+        found: StepId,
+    },
     /// The default is that of the test PKI.
     #[error("certificates.{field}: a live policy must name at least one; the default is the test PKI's")]
     OidMissing {
         /// Which.
         field: &'static str,
     },
+}
+
+impl From<ProcedureFault> for PolicyFault {
+    fn from(fault: ProcedureFault) -> Self {
+        Self::Procedure(fault)
+    }
 }
 
 /// The files of a policy while it is read, and what was wrong so far.
@@ -424,6 +514,7 @@ const KEYS: &str = "keys.toml";
 const PERSONS: &str = "persons.toml";
 const CUSTODIANS: &str = "custodians.toml";
 const GUIDANCE: &str = "guidance.toml";
+const FILES: &str = "files.toml";
 const PEOPLE: &str = "anchors/people.pem";
 const ROOT_OCA: &str = "anchors/root-oca.pem";
 const ISSUING_OCA: &str = "anchors/issuing-oca.pem";
@@ -451,8 +542,9 @@ impl Policy {
         let persons: Option<PersonsForm> = reading.toml(PERSONS);
         let custodians: Option<CustodiansForm> = reading.toml(CUSTODIANS);
         let guidance: Option<GuidanceForm> = reading.toml(GUIDANCE);
-        let roster = persons.and_then(|form| reading.roster(form));
         let purpose = policy.as_ref().map(|form| form.purpose);
+        let (parties, roster) = persons.map_or_else(Default::default, |form| reading.people(form, purpose));
+        let layouts = reading.layouts();
         let keys = keys.map(|form| reading.keys(form, purpose));
         let custodians = custodians.map(|form| reading.custodians(&form, roster.as_ref()));
         let guidance = guidance.map(|form| reading.guidance(form));
@@ -462,12 +554,14 @@ impl Policy {
             issuing_oca: reading.anchors(ISSUING_OCA),
             device_ca: reading.anchors(DEVICE_CA),
         };
-        let procedures = reading.procedures();
+        let procedure = reading.procedure();
+        reading.prerequisites(guidance.as_ref(), procedure.as_ref());
         let settings = policy.map(|form| reading.settings(form, roster.as_ref()));
         let Reading { errors, .. } = reading;
         match (settings, roster, keys, custodians, guidance) {
             (Some(settings), Some(roster), Some(keys), Some(custodians), Some(guidance)) if errors.is_empty() => {
-                let Settings { name, purpose, origin, determinations, limits, mode_8, certificates } = settings;
+                let Settings { name, purpose, origin, determinations, limits, mode_8, certificates, reminders } =
+                    settings;
                 let digest = digest(files);
                 Ok(Self {
                     digest,
@@ -483,7 +577,10 @@ impl Policy {
                     custodians,
                     anchors,
                     guidance,
-                    procedures,
+                    procedure,
+                    parties,
+                    layouts,
+                    reminders,
                 })
             }
             _ => Err(errors),
@@ -500,6 +597,7 @@ struct Settings {
     limits: Limits,
     mode_8: Mode8,
     certificates: Certificates,
+    reminders: Reminders,
 }
 
 impl Reading<'_> {
@@ -513,7 +611,7 @@ impl Reading<'_> {
     /// Which files there are.
     fn names(&mut self) {
         for (path, octets) in self.files {
-            if !NAMES.contains(&path.as_str()) && procedure_id(path).is_none() {
+            if !NAMES.contains(&path.as_str()) && path != FILES && procedure_id(path).is_none() {
                 self.fault(path, None, PolicyFault::FileUnknown);
             }
             if octets.len() > FILE_LEN_MAX {
@@ -578,7 +676,8 @@ impl Reading<'_> {
     }
 
     fn settings(&mut self, form: PolicyForm, roster: Option<&Roster>) -> Settings {
-        let PolicyForm { version: _, name, purpose, origin, determinations, limits, mode_8, certificates } = form;
+        let PolicyForm { version: _, name, purpose, origin, determinations, limits, mode_8, certificates, reminders } =
+            form;
         // That enough members ever stand together is asked of any moment; at each use it is asked of that moment.
         let approvals = *determinations.approvals.get_ref();
         let members = roster.map_or(u32::MAX, |roster| roster.most_holding(Role::PmaMember).0);
@@ -649,7 +748,16 @@ impl Reading<'_> {
             signing_certificate_v2: certificates.signing_certificate_v2,
         };
         let mode_8 = Mode8 { root_cell: mode_8.root_cell };
-        Settings { name, purpose, origin, determinations, limits, mode_8, certificates }
+        let reminders = Reminders {
+            is_set: reminders.ceremony_or_exercise_months.is_some(),
+            ceremony_or_exercise_months: self.number(
+                (POLICY, "reminders.ceremony_or_exercise_months"),
+                reminders.ceremony_or_exercise_months.as_ref(),
+                CEREMONY_OR_EXERCISE_MONTHS_DEFAULT,
+                (1, u64::from(CEREMONY_OR_EXERCISE_MONTHS_MAX)),
+            ),
+        };
+        Settings { name, purpose, origin, determinations, limits, mode_8, certificates, reminders }
     }
 
     fn oids(
@@ -679,12 +787,71 @@ impl Reading<'_> {
         oids
     }
 
-    fn roster(&mut self, form: PersonsForm) -> Option<Roster> {
+    /// Parties and people.
+    fn people(&mut self, form: PersonsForm, purpose: Option<Purpose>) -> (Parties, Option<Roster>) {
+        let PersonsForm { version: _, party, person } = form;
+        let mut parties = Parties::default();
+        for entry in party {
+            let at = entry.span().start;
+            for fault in parties.insert(entry.into_inner()) {
+                self.fault(PERSONS, Some(at), PolicyFault::Party(fault));
+            }
+        }
+        let roster = self.roster(person, &parties, purpose);
+        (parties, roster)
+    }
+
+    /// What must be on record of a person.
+    fn records(&mut self, person: &Person, at: usize, parties: &Parties, purpose: Option<Purpose>) {
+        let id = || person.id.clone();
+        let Records { appointed, ceased, credential, screening } = &person.records;
+        if ceased.is_some() && person.window.until == Timestamp::MAX {
+            self.fault(PERSONS, Some(at), PolicyFault::CeasedWithoutEnd { person: id() });
+        }
+        if parties.is_empty() {
+            return;
+        }
+        if parties.get(&person.party).is_none() {
+            let party = person.party.clone();
+            self.fault(PERSONS, Some(at), PolicyFault::PartyUnknown { person: id(), party });
+        }
+        let needed = [
+            (Role::Aro, credential.is_none(), "a credential state (credential = { state, from })"),
+            (Role::Aro, screening.is_none(), "screening evidence (screening = { standard, reference, date })"),
+            (Role::KeyCustodian, appointed.is_none(), "a reference of the appointment (appointed = ...)"),
+        ];
+        for (role, is_missing, missing) in needed {
+            if purpose == Some(Purpose::Live) && person.roles.contains(&role) && is_missing {
+                self.fault(PERSONS, Some(at), PolicyFault::RecordMissing { person: id(), role, missing });
+            }
+        }
+    }
+
+    fn roster(
+        &mut self,
+        form: Vec<Spanned<PersonForm>>,
+        parties: &Parties,
+        purpose: Option<Purpose>,
+    ) -> Option<Roster> {
         let mut lines: BTreeMap<PersonId, usize> = BTreeMap::new();
         let mut persons = Vec::new();
-        for entry in form.person {
+        for entry in form {
             let at = entry.span().start;
-            let PersonForm { id, name, party, roles, keys, accounts, shares, from, until } = entry.into_inner();
+            let PersonForm {
+                id,
+                name,
+                party,
+                roles,
+                keys,
+                accounts,
+                shares,
+                from,
+                until,
+                appointed,
+                ceased,
+                credential,
+                screening,
+            } = entry.into_inner();
             lines.insert(id.clone(), at);
             let mut digests = Vec::new();
             for key in keys {
@@ -698,7 +865,10 @@ impl Reading<'_> {
             }
             let window = Window { from, until: until.unwrap_or(Timestamp::MAX) };
             let roles = roles.into_iter().collect();
-            persons.push(Person { id, name, party, roles, keys: digests, accounts, shares, window });
+            let records = Records { appointed, ceased, credential, screening };
+            let person = Person { id, name, party, roles, keys: digests, accounts, shares, window, records };
+            self.records(&person, at, parties, purpose);
+            persons.push(person);
         }
         match Roster::new(persons) {
             Ok(roster) => Some(roster),
@@ -821,15 +991,31 @@ impl Reading<'_> {
         let mut factors = BTreeMap::new();
         for entry in factor {
             twice(&entry.get_ref().id, entry.span().start, self);
-            let FactorForm { id, consider, _text: _ } = entry.into_inner();
-            factors.insert(id, consider);
+            let FactorForm { id, consider, rank, text } = entry.into_inner();
+            let rank = rank.map(|rank| self.number((GUIDANCE, "rank"), Some(&rank), 1, (1, RANK_MAX)));
+            factors.insert(id, Factor { consider, rank, text });
         }
-        let mut criteria = BTreeSet::new();
+        let (mut criteria, mut prerequisites) = (BTreeSet::new(), BTreeMap::new());
         for entry in criterion {
             twice(&entry.get_ref().id, entry.span().start, self);
-            criteria.insert(entry.into_inner().id);
+            let CriterionForm { id, step, _text: _ } = entry.into_inner();
+            if let Some(step) = step {
+                prerequisites.insert(id.clone(), step);
+            }
+            criteria.insert(id);
         }
-        Guidance { edition, factors, criteria }
+        Guidance { edition, factors, criteria, prerequisites }
+    }
+
+    /// Criteria may only name steps that the base profile has.
+    fn prerequisites(&mut self, guidance: Option<&Guidance>, procedure: Option<&Procedure>) {
+        let Some(guidance) = guidance else { return };
+        for (criterion, found) in &guidance.prerequisites {
+            if procedure.is_none_or(|procedure| procedure.base().step(found).is_none()) {
+                let (criterion, found) = (criterion.clone(), found.clone());
+                self.fault(GUIDANCE, None, PolicyFault::CriterionStep { criterion, found });
+            }
+        }
     }
 
     /// The certificates of one file, as DER.
@@ -862,20 +1048,30 @@ impl Reading<'_> {
         found
     }
 
-    /// The headers of the procedure profiles. What else such a file may say is refused until it is acted on.
-    fn procedures(&mut self) -> Vec<Procedure> {
-        let mut procedures = Vec::new();
-        let paths: Vec<&String> = self.files.keys().filter(|path| procedure_id(path).is_some()).collect();
-        for path in paths {
-            if let Some(ProcedureForm { version: _, id, title }) = self.toml(path) {
-                if procedure_id(path).as_ref() != Some(&id) {
-                    let found = format!("expected the id of the file's name, found {id}");
-                    self.fault(path, None, PolicyFault::Toml { found });
+    /// The layouts of `files.toml`, which may be absent.
+    fn layouts(&mut self) -> BTreeMap<FileKind, Layout> {
+        let mut layouts = BTreeMap::new();
+        if !self.files.contains_key(FILES) {
+            return layouts;
+        }
+        let Some(FilesForm { version: _, layout }) = self.toml(FILES) else { return layouts };
+        for entry in layout {
+            let at = Some(entry.span().start);
+            let LayoutForm { kind, label, columns } = entry.into_inner();
+            match Layout::mapped(kind, label.as_str(), &columns) {
+                Ok(layout) => {
+                    if layouts.insert(kind, layout).is_some() {
+                        self.fault(FILES, at, PolicyFault::Twice { what: "layout", name: kind.to_string() });
+                    }
                 }
-                procedures.push(Procedure { id, title });
+                Err(faults) => {
+                    for fault in faults {
+                        self.fault(FILES, at, PolicyFault::Layout(fault));
+                    }
+                }
             }
         }
-        procedures
+        layouts
     }
 }
 
@@ -893,7 +1089,7 @@ macro_rules! versioned {
         }
     )*};
 }
-versioned!(PolicyForm, KeysForm, PersonsForm, CustodiansForm, GuidanceForm, ProcedureForm);
+versioned!(PolicyForm, KeysForm, PersonsForm, CustodiansForm, GuidanceForm, FilesForm);
 
 /// The digest of a key that is given as such, or as PEM.
 fn key_digest(text: &str) -> Result<Digest, String> {

@@ -7,7 +7,10 @@ pub mod admission;
 pub mod adoption;
 pub mod facts;
 pub mod files;
+pub mod parties;
+pub mod reminders;
 pub mod rules;
+pub mod separation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +19,16 @@ use der::asn1::ObjectIdentifier;
 use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
-use crate::domain::names::{Digest, FactorId, KeyLabel, KeyUse, Origin, PartyId, ProfileId, Purpose, TokenName};
+use crate::domain::files::Layout;
+use crate::domain::names::{Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, Purpose, StepId, TokenName};
 use crate::domain::time::Timestamp;
 
-pub use files::{Activation, PolicyError, PolicyFault, RootCell, SigningCertificate};
+use parties::Parties;
+use reminders::Reminders;
+
+use crate::domain::procedure::Procedure;
+
+pub use files::{Activation, PolicyError, PolicyFault, ProcedureFault, RootCell, SigningCertificate};
 
 /// The files of one policy: relative path, with `/`, and octets.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -52,7 +61,10 @@ pub struct Policy {
     custodians: Custodians,
     anchors: Anchors,
     guidance: Guidance,
-    procedures: Vec<Procedure>,
+    procedure: Option<Procedure>,
+    parties: Parties,
+    layouts: BTreeMap<FileKind, Layout>,
+    reminders: Reminders,
 }
 
 /// What the policy says about determinations.
@@ -156,10 +168,23 @@ pub struct Anchors {
 pub struct Guidance {
     /// Which version of the SMKI Recovery Key Guidance.
     pub edition: Prose,
-    /// The factors, and whether each must be considered.
-    pub factors: BTreeMap<FactorId, Consider>,
+    /// The factors.
+    pub factors: BTreeMap<FactorId, Factor>,
     /// Criteria and steps that must be met before a determination.
     pub criteria: BTreeSet<FactorId>,
+    /// The step that must have been taken in the incident, for criteria that name one.
+    pub prerequisites: BTreeMap<FactorId, StepId>,
+}
+
+/// A factor of the Guidance. Which way it weighed stands in each determination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Factor {
+    /// Whether it must be considered.
+    pub consider: Consider,
+    /// Its rank among the others, 1 the highest; none if the Guidance ranks it not.
+    pub rank: Option<u32>,
+    /// What it is.
+    pub text: Prose,
 }
 
 /// Whether a factor must be considered.
@@ -170,15 +195,6 @@ pub enum Consider {
     Must,
     /// It may.
     May,
-}
-
-/// The header of a procedure profile; its steps are not read yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Procedure {
-    /// What entries call it.
-    pub id: ProfileId,
-    /// What people call it.
-    pub title: Prose,
 }
 
 impl Policy {
@@ -283,9 +299,36 @@ impl Policy {
         &self.guidance
     }
 
-    /// The procedure profiles, by file name.
-    pub fn procedures(&self) -> &[Procedure] {
-        &self.procedures
+    /// The Parties; none in a policy without `[[party]]`.
+    pub fn parties(&self) -> &Parties {
+        &self.parties
+    }
+
+    /// How files of that kind are laid out: as `files.toml` says, else as ours are.
+    pub fn layout(&self, kind: FileKind) -> Layout {
+        self.layouts.get(&kind).cloned().unwrap_or_else(|| Layout::standard(kind))
+    }
+
+    /// When to remind.
+    pub fn reminders(&self) -> Reminders {
+        self.reminders
+    }
+
+    /// Whether the policy may be used for something new: a ceremony, an adoption. One that is in a ledger already stays readable.
+    ///
+    /// # Errors
+    /// If it has no procedure.
+    pub fn fit_for_new_use(&self) -> Result<(), PolicyError> {
+        match self.procedure {
+            Some(_) => Ok(()),
+            None => Err(PolicyError { file: files::BASE.into(), line: None, fault: PolicyFault::NoProcedure }),
+        }
+    }
+
+    /// The procedure; none in a policy of the first kind, whose profiles had nothing but a header. Under such a policy nothing of the
+    /// procedure is enforced, and no new use is made of it.
+    pub fn procedure(&self) -> Option<&Procedure> {
+        self.procedure.as_ref()
     }
 }
 

@@ -17,7 +17,8 @@ pub(in crate::domain) fn example() -> Files {
         "anchors/root-oca.pem",
         "anchors/issuing-oca.pem",
         "anchors/device-ca.pem",
-        "procedure/base.toml"
+        "procedure/base.toml",
+        "procedure/direction-2017-07-18.toml"
     ];
     files.into_iter().map(|(path, octets)| (path.to_owned(), octets.to_vec())).collect()
 }
@@ -59,7 +60,8 @@ fn the_example_says_what_its_comments_say() {
     assert_eq!(policy.mode_8().root_cell, RootCell::Refuse);
     assert_eq!(policy.custodians(), Custodians { threshold: 2, parties_min: 2 });
     assert_eq!(policy.anchors().people.len(), 2);
-    assert_eq!(policy.procedures().len(), 1);
+    let procedure = policy.procedure().unwrap();
+    assert_eq!((procedure.base().steps.len(), procedure.variations().len()), (19, 1));
     assert_eq!(policy.person_by_account("operator-1").unwrap().id.as_str(), "operator-1");
     assert!(policy.person_by_account("root").is_none());
     assert!(policy.person_by_account("").is_none());
@@ -84,13 +86,16 @@ fn what_the_example_sets_to_its_default_is_the_default() {
         }
         kept.push(line);
     }
-    assert_eq!(dropped, 10);
+    assert_eq!(dropped, 11);
     files.insert("policy.toml".into(), kept.join("\n").into_bytes());
     let implicit = policy(&files);
     assert_eq!(implicit.determinations(), explicit.determinations());
     assert_eq!(implicit.limits(), explicit.limits());
     assert_eq!(implicit.mode_8(), explicit.mode_8());
     assert_eq!(implicit.certificates(), explicit.certificates());
+    let months = |policy: &Policy| policy.reminders().ceremony_or_exercise_months;
+    assert_eq!(months(&implicit), months(&explicit));
+    assert!(explicit.reminders().is_set && !implicit.reminders().is_set);
 }
 
 #[test]
@@ -147,8 +152,23 @@ fn each_file_is_missed() {
         assert!(errors.contains(&format!("{name}: {}", PolicyFault::FileMissing)), "{errors:?}");
     }
     let mut files = example();
-    files.remove("procedure/base.toml");
-    assert!(policy(&files).procedures().is_empty());
+    files.retain(|path, _| !path.starts_with("procedure/"));
+    let without = policy(&files);
+    assert!(without.procedure().is_none());
+    assert!(without.fit_for_new_use().unwrap_err().to_string().starts_with("procedure/base.toml: expected the steps"));
+    policy(&example()).fit_for_new_use().unwrap();
+}
+
+#[test]
+fn profiles_of_nothing_but_a_header_are_read_as_in_the_first_kind_of_policy() {
+    let mut files = example();
+    let header = |id: &str| format!("version = 1\nid = \"{id}\"\ntitle = \"Said nothing yet\"\n").into_bytes();
+    files.insert("procedure/base.toml".into(), header("base"));
+    assert!(
+        errors(&files)[0].contains("procedure/direction-2017-07-18.toml: expected procedure/base.toml to have steps")
+    );
+    files.insert("procedure/direction-2017-07-18.toml".into(), header("direction-2017-07-18"));
+    assert!(policy(&files).procedure().is_none());
 }
 
 #[test]

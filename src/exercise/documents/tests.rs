@@ -36,7 +36,16 @@ fn a_determination_is_drafted_within_the_policy() {
     };
     let head = LedgerHead { origin: policy.origin().clone(), size: 7, root: Digest([7; 32]) };
     let document = drafter.determination(head.clone(), &scope).unwrap();
-    assert_eq!(crate::domain::policy::admission::determination(&policy, &document, now(), now()), []);
+    assert_eq!(
+        crate::domain::policy::admission::determination(
+            &policy,
+            &document,
+            crate::domain::policy::admission::Recorded::default(),
+            now(),
+            now()
+        ),
+        []
+    );
     assert_eq!(document.form().limits.unwrap().intents, 6);
     assert_eq!(document.form().devices.unwrap().sha256, Digest::of(scope.devices.as_bytes()));
 

@@ -17,4 +17,14 @@ fn the_policy_is_one_for_an_exercise_with_the_people_who_were_made() {
     }
     assert_eq!(policy.person_by_account("somebody").unwrap().id, Names::new().proposer);
     assert_eq!(policy.roster(Role::Operator, now).count(), 1);
+    // The Supplier whose certificate is compromised has an ARO who may sign for it, and others who may not.
+    let affected = super::super::lab::party_of(&lab.before()[0]);
+    assert_eq!(policy.parties().of(affected).unwrap().id.as_str(), AFFECTED);
+    let officers: Vec<_> = people.officers.iter().map(|officer| policy.people().person(&officer.id).unwrap()).collect();
+    let of_affected: Vec<bool> = officers.iter().map(|person| person.party.as_str() == AFFECTED).collect();
+    assert_eq!(of_affected, [true, false, true, true]);
+    let good: Vec<bool> = officers.iter().map(|person| person.records.credential_fault(now).is_none()).collect();
+    assert_eq!(good, [true, true, false, true]);
+    let in_force: Vec<bool> = officers.iter().map(|person| person.window.contains(now)).collect();
+    assert_eq!(in_force, [true, true, true, false]);
 }

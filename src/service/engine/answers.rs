@@ -14,6 +14,7 @@ use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
 use crate::domain::fold::{Blobs as _, Fold, book};
+use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{Entry, Event, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
@@ -134,7 +135,29 @@ pub(super) fn status(
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
+        reminders: reminders(fold, now.at),
     })
+}
+
+/// What is due: a ceremony or an exercise (SEC Section L10: the arrangements are tested periodically).
+fn reminders(fold: &Fold, at: Timestamp) -> Vec<wire::Trouble> {
+    let (Some(adopted), Some(last)) = (fold.policy(), fold.rehearsed_at()) else { return Vec::new() };
+    let reminders = adopted.policy.reminders();
+    let Some(due) = reminders.overdue(last, at) else { return Vec::new() };
+    let (months, source) = (
+        reminders.ceremony_or_exercise_months,
+        if reminders.is_set {
+            "as the policy says"
+        } else {
+            "a default of ours; the interval of SEC Appendix L was not read"
+        },
+    );
+    vec![wire::Trouble {
+        what: format!(
+            "the last ceremony or exercise was at {last}, and another was due by {due} ({months} months, {source})"
+        ),
+        remedy: "Rehearse with `smkictl exercise`, then `smkictl exercise record`".into(),
+    }]
 }
 
 pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<wire::KeyState> {
@@ -172,6 +195,30 @@ fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
     }
 }
 
+fn progress(progress: &Progress) -> wire::Progress {
+    wire::Progress {
+        notification: progress.notification.clone(),
+        state: progress.state,
+        since: progress.since,
+        method: progress.method,
+        devices: progress.targets.counts(),
+        done: progress.done.iter().map(|(step, entry)| wire::Done { step: step.clone(), entry: *entry }).collect(),
+        duties: progress
+            .duties
+            .iter()
+            .map(|(id, duty)| wire::Duty {
+                duty: id.clone(),
+                recipient: duty.recipient.to_string(),
+                text: duty.text.to_string(),
+                arisen: duty.arisen,
+                due: duty.due,
+                met: duty.met,
+            })
+            .collect(),
+        stranded_accepted: progress.stranded_accepted,
+    }
+}
+
 pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
     let of = |facts: &crate::domain::policy::facts::IncidentFacts| wire::Incident {
         incident: facts.id.clone(),
@@ -185,6 +232,7 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
             .filter(|determination| determination.incident == facts.id)
             .map(|determination| determination.id)
             .collect(),
+        progress: facts.progress.as_ref().map(progress),
     };
     wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
 }
@@ -296,6 +344,12 @@ pub(super) fn request(
             | Event::Outcome(_)
             | Event::Refused(_)
             | Event::Settled(_)
+            | Event::StepTaken(_)
+            | Event::DirectionRecorded(_)
+            | Event::FileAccepted(_)
+            | Event::ResponsesTaken(_)
+            | Event::SigningResumed(_)
+            | Event::ExerciseRecorded(_)
             | Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
@@ -369,7 +423,7 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
 
 /// Which entries are asked for: those that every filter lets through. An intent names a batch, an outcome an intent, a schedule a
 /// determination: what they belong to is kept while the ledger is read.
-struct About<'a> {
+pub(super) struct About<'a> {
     of: &'a wire::EntriesOf,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
@@ -388,7 +442,7 @@ struct Subject {
 }
 
 impl<'a> About<'a> {
-    fn new(of: &'a wire::EntriesOf) -> Self {
+    pub(super) fn new(of: &'a wire::EntriesOf) -> Self {
         let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
         Self { of, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
@@ -397,7 +451,7 @@ impl<'a> About<'a> {
         self.of.incident.is_some() || self.of.determination.is_some() || self.of.device.is_some()
     }
 
-    fn takes(&mut self, index: u64, entry: &Entry) -> bool {
+    pub(super) fn takes(&mut self, index: u64, entry: &Entry) -> bool {
         let ours = !self.needs_context() || self.concerns(index, &entry.event);
         ours && self.of.kind.as_ref().is_none_or(|kind| entry.event.kind() == kind)
     }
@@ -405,6 +459,7 @@ impl<'a> About<'a> {
     fn concerns(&mut self, index: u64, event: &Event) -> bool {
         let subject = match event {
             Event::IncidentOpened(entry) => Self::of_incident(&entry.incident),
+            Event::StepTaken(entry) => Self::of_incident(&entry.incident),
             Event::IncidentClosed(entry) => Self::of_incident(&entry.incident),
             Event::DeterminationRecorded(entry) => {
                 self.incidents.insert(entry.determination, entry.incident.clone());
@@ -435,7 +490,12 @@ impl<'a> About<'a> {
                 let known = entry.determination.map(|id| self.of_determination(id)).unwrap_or_default();
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
-            Event::Genesis(_)
+            Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
+            Event::SigningResumed(entry) => self.of_determination(entry.determination),
+            // A direction names its incident in its document, if it is about one.
+            Event::DirectionRecorded(_)
+            | Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -445,7 +505,8 @@ impl<'a> About<'a> {
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
-            | Event::ClockAccepted(_) => return false,
+            | Event::ClockAccepted(_)
+            | Event::ExerciseRecorded(_) => return false,
         };
         let ours = self.lets_through(&subject);
         if ours && matches!(event, Event::Intent(_)) {

@@ -1,4 +1,4 @@
-//! Shell: takes in what somebody signed: a determination, a schedule, a suspension, a withdrawal, the adoption of a policy.
+//! Shell: takes in what somebody signed: a determination, a schedule, a suspension, a withdrawal, a direction, the adoption of a policy.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
+use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
 use crate::recorder::{CannotRecord, Recorder};
 use crate::store::Staging;
 
@@ -76,6 +77,7 @@ fn scope_of(document: &Document) -> Option<DocumentScope<'_>> {
 enum Delivered {
     Pma(Document),
     Policy(Box<Written<Adoption>>),
+    Direction(Box<Written<Direction>>),
 }
 
 /// Reads a document as the type that its `type` member names.
@@ -84,12 +86,16 @@ fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
     struct Typed {
         r#type: String,
     }
-    let names_adoption = serde_json::from_slice(octets).is_ok_and(|Typed { r#type }| r#type == Adoption::TYPE);
-    if names_adoption {
-        let read = Written::<Adoption>::read(octets).map(|adoption| Delivered::Policy(Box::new(adoption)));
-        return read.map_err(|faults| intake::unreadable(&faults));
+    let unreadable = |faults: Vec<_>| intake::unreadable(&faults);
+    match serde_json::from_slice(octets) {
+        Ok(Typed { r#type }) if r#type == Adoption::TYPE => {
+            Written::read(octets).map(|adoption| Delivered::Policy(Box::new(adoption))).map_err(unreadable)
+        }
+        Ok(Typed { r#type }) if r#type == Direction::TYPE => {
+            Written::read(octets).map(|direction| Delivered::Direction(Box::new(direction))).map_err(unreadable)
+        }
+        Ok(_) | Err(_) => Document::read(octets).map(Delivered::Pma).map_err(unreadable),
     }
-    Document::read(octets).map(Delivered::Pma).map_err(|faults| intake::unreadable(&faults))
 }
 
 /// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records.
@@ -100,7 +106,8 @@ pub(super) fn record_document(
     sent: wire::Document,
     listed: Option<Result<DeviceList, String>>,
 ) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
-    let wire::Document { document, signatures, devices, policy_files } = sent;
+    let wire::Document { document, signatures, devices, policy_files, text } = sent;
+    let text = text.map(|text| text.0);
     let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
     let sha256 = Digest::of(&octets);
     let delivered = match read_document(&octets) {
@@ -109,9 +116,16 @@ pub(super) fn record_document(
     };
     let scope: Option<DocumentScope<'_>> = match &delivered {
         Delivered::Pma(document) => scope_of(document),
-        Delivered::Policy(_) => None,
+        Delivered::Policy(_) | Delivered::Direction(_) => None,
     };
     let mut reasons = Vec::new();
+    if text.is_some() && !matches!(delivered, Delivered::Direction(_)) {
+        reasons.push(reason("text", "a further text came, which only a direction has; send it without".into()));
+    }
+    if let Some(found) = text.as_ref().map(Vec::len).filter(|found| *found > TEXT_LEN_MAX) {
+        let text = format!("the direction's own text: expected at most {TEXT_LEN_MAX} octets, found {found}");
+        reasons.push(reason("text", text));
+    }
     let mut counted = None;
     match listed {
         Some(Ok(list)) => counted = Some(list),
@@ -142,10 +156,22 @@ pub(super) fn record_document(
         Delivered::Policy(document) => {
             files = policy_files.unwrap_or_default().into_iter().map(|(path, octets)| (path, octets.0)).collect();
             let adopted = match Policy::parse(&files) {
-                Ok(new) => intake::policy(&context, document, &new, &submission),
+                Ok(new) => match new.fit_for_new_use() {
+                    Ok(()) => intake::policy(&context, document, &new, &submission),
+                    Err(fault) => Err(vec![reason("policy", fault.to_string())]),
+                },
                 Err(faults) => Err(faults.iter().map(|fault| reason("policy", fault.to_string())).collect()),
             };
             (adopted.map(Event::PolicyAdopted), (None, None))
+        }
+        Delivered::Direction(document) => {
+            let about = match &document.form().directs {
+                Directs::Extension { .. } => None,
+                Directs::Departure { incident, .. } => Some(incident.clone()),
+            };
+            let text = text.as_deref().map(Digest::of);
+            let decided = intake::direction(&context, document, text, &submission);
+            (decided.map(Event::DirectionRecorded), (about, None))
         }
     };
     let event = match event {
@@ -169,6 +195,9 @@ pub(super) fn record_document(
     }
     let signers = event.signatures().to_vec();
     recorder.queue_blob(octets);
+    if let Some(text) = text {
+        recorder.queue_blob(text);
+    }
     for octets in p7s.into_iter().filter(|octets| signers.iter().any(|signer| signer.p7s == Digest::of(octets))) {
         recorder.queue_blob(octets);
     }
@@ -192,9 +221,9 @@ pub(super) fn record_document(
 fn ends_something(event: &Event, delivered: &Delivered) -> bool {
     match delivered {
         Delivered::Pma(Document::Determination(determination)) => determination.form().supersedes.is_some(),
-        Delivered::Pma(Document::Schedule(_)) => false,
         Delivered::Pma(Document::Withdrawal(_) | Document::Suspension(_)) => true,
         Delivered::Policy(_) => matches!(event, Event::PolicyAdopted(_)),
+        Delivered::Pma(Document::Schedule(_)) | Delivered::Direction(_) => false,
     }
 }
 

@@ -6,13 +6,14 @@ use std::str::FromStr;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::super::derived::{code, each_line, from_code, is_pending};
+use super::super::derived::{code, each_line, each_result, from_code, is_pending};
 use super::super::{Derived, SignatureRow, StoreError};
 use super::blobs::BlobReader;
-use super::schema::{DERIVED, Table};
+use super::schema::Table;
 use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::{OwnResult, Responded};
 
 /// Which of the two sets of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,16 +244,87 @@ pub(super) fn request(
     })
 }
 
+pub(super) fn earlier(
+    connection: &Connection,
+    schema: Schema,
+    key: &KeyLabel,
+    device: DeviceId,
+    counter: u64,
+) -> Result<Option<u64>, StoreError> {
+    let sql = sql!(schema, "SELECT intent FROM", "earlier WHERE key = ?1 AND device = ?2 AND counter = ?3");
+    one(connection, sql, (key.as_str(), device.0.octets(), counter.cast_signed()), |row| number(row, 0))
+}
+
+pub(super) fn responded(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+    device: DeviceId,
+) -> Result<Option<Responded>, StoreError> {
+    let sql = sql!(
+        schema,
+        "SELECT entry, intent, outcome, detail, foreign_counter FROM",
+        "response WHERE determination = ?1 AND device = ?2"
+    );
+    one(connection, sql, (determination.0, device.0.octets()), |row| {
+        let own = match row.get::<_, Option<i64>>(0)? {
+            None => None,
+            Some(entry) => Some(OwnResult {
+                entry: entry.cast_unsigned(),
+                intent: number(row, 1)?,
+                outcome: text(row, 2, "response", "a result such as recovered")?,
+                detail: row.get::<_, String>(3)?.into(),
+            }),
+        };
+        Ok(Responded { own, foreign: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned) })
+    })
+}
+
+fn put_responded(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+    device: DeviceId,
+    responded: &Responded,
+) -> Result<(), StoreError> {
+    let Responded { own, foreign } = responded;
+    let sql = sql!(schema, "INSERT OR REPLACE INTO", "response VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
+    connection.prepare_cached(sql)?.execute((
+        determination.0,
+        device.0.octets(),
+        own.as_ref().map(|own| own.entry.cast_signed()),
+        own.as_ref().map(|own| own.intent.cast_signed()),
+        own.as_ref().map(|own| own.outcome.as_str()),
+        own.as_ref().map(|own| &*own.detail),
+        foreign.map(u64::cast_signed),
+    ))?;
+    Ok(())
+}
+
 /// Whether an insertion failed because the row is there already.
 fn is_duplicate(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
+
+/// A command that another counter overtakes, in the store's own tables and in those made again.
+const EARLIER_MAIN: &str = "INSERT OR REPLACE INTO main.earlier SELECT key, device, counter, intent FROM main.device \
+     WHERE key = ?1 AND device = ?2 AND counter <> ?3 AND state IN (1, 2, 5, 6)";
+const EARLIER_REBUILT: &str = "INSERT OR REPLACE INTO rebuilt.earlier SELECT key, device, counter, intent FROM rebuilt.device \
+     WHERE key = ?1 AND device = ?2 AND counter <> ?3 AND state IN (1, 2, 5, 6)";
 
 /// Applies one operation within the caller's transaction.
 pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
     match derived {
         Derived::Device { key, device, row } => {
             let DeviceFacts { counter, determination, template, intent, state, attempt } = row;
+            if *state == IntentState::Open {
+                // As `DeviceFacts::is_overtaken_by` says: 1, 2, 5 and 6 are the states that may be signed.
+                let sql = match schema {
+                    Schema::Main => EARLIER_MAIN,
+                    Schema::Rebuilt => EARLIER_REBUILT,
+                };
+                connection.prepare_cached(sql)?.execute((key.as_str(), device.0.octets(), counter.cast_signed()))?;
+            }
             let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
             connection.prepare_cached(sql)?.execute((
                 key.as_str(),
@@ -282,6 +354,17 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
                 "signature SET released = 1 WHERE intent >= ?1 AND intent < ?2 AND released = 0"
             );
             connection.prepare_cached(sql)?.execute((from.cast_signed(), until.cast_signed()))?;
+        }
+        Derived::Responses { determination, entry, blob, parse } => {
+            let octets = BlobReader::open(connection, *blob)?;
+            each_result(*blob, octets, *parse, |_, line| {
+                let Some(device) = line.device else { return Ok(()) };
+                let mut known = responded(connection, schema, *determination, device)?.unwrap_or_default();
+                if known.absorb(&line, *entry) {
+                    put_responded(connection, schema, *determination, device, &known)?;
+                }
+                Ok(())
+            })?;
         }
         Derived::Request { id, row } => {
             let RequestFacts { asked, first_batch, last_batch } = row;
@@ -332,8 +415,11 @@ fn import(
 }
 
 /// Compares both sets of tables row by row, in the order of their keys: linear, and one row of each in memory.
-pub(super) fn compare(connection: &Connection) -> Result<(), StoreError> {
-    for Table { name, key, columns, .. } in &DERIVED {
+pub(super) fn compare<'a>(
+    connection: &Connection,
+    tables: impl IntoIterator<Item = &'a Table>,
+) -> Result<(), StoreError> {
+    for Table { name, key, columns, .. } in tables {
         let select = |schema| connection.prepare(&format!("SELECT {columns} FROM {schema}.{name} ORDER BY {key}"));
         let (mut recorded, mut rebuilt) = (select("main")?, select("rebuilt")?);
         let (mut recorded, mut rebuilt) = (recorded.query([])?, rebuilt.query([])?);

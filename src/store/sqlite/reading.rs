@@ -12,6 +12,7 @@ use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::responses::Responded;
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
 const LEAVES_A_STATEMENT: u64 = 4096;
@@ -87,6 +88,14 @@ impl<T: Tables> DerivedState for T {
 
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
         derived::request(self.connection(), T::SCHEMA, id)
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, StoreError> {
+        derived::earlier(self.connection(), T::SCHEMA, key, device, counter)
+    }
+
+    fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
+        derived::responded(self.connection(), T::SCHEMA, determination, device)
     }
 }
 

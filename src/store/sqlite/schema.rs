@@ -13,7 +13,9 @@ use super::super::StoreError;
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
 /// Rises with each change of a table.
-const SCHEMA_VERSION: i32 = 1;
+pub(super) const SCHEMA_VERSION: i32 = 2;
+/// The oldest that is brought up to date when it is opened: tables were only added since.
+const SCHEMA_VERSION_MIN: i32 = 1;
 /// The first SQLite without the WAL-reset fault of 3.7.0 to 3.51.2.
 const SQLITE_MIN: i32 = 3_051_003;
 /// Another connection of this process holds the write lock for one transaction at most.
@@ -37,10 +39,12 @@ pub(super) struct Table {
     pub(super) key: &'static str,
     pub(super) columns: &'static str,
     definition: &'static str,
+    /// The schema version that it came with.
+    pub(super) since: i32,
 }
 
 /// The derived tables, which exist twice while the derived state is made again.
-pub(super) const DERIVED: [Table; 5] = [
+pub(super) const DERIVED: [Table; 7] = [
     Table {
         name: "device",
         key: "key, device",
@@ -48,12 +52,14 @@ pub(super) const DERIVED: [Table; 5] = [
         definition: "(key TEXT NOT NULL, device BLOB NOT NULL, counter INTEGER NOT NULL, determination BLOB NOT NULL,
             template TEXT NOT NULL, intent INTEGER NOT NULL, state INTEGER NOT NULL, attempt INTEGER NOT NULL,
             PRIMARY KEY (key, device)) STRICT, WITHOUT ROWID",
+        since: 1,
     },
     Table {
         name: "list",
         key: "id",
         columns: "id, determination, blob, len",
         definition: "(id INTEGER PRIMARY KEY, determination BLOB NOT NULL UNIQUE, blob BLOB NOT NULL, len INTEGER NOT NULL) STRICT",
+        since: 1,
     },
     Table {
         name: "listed",
@@ -61,12 +67,14 @@ pub(super) const DERIVED: [Table; 5] = [
         columns: "list, device, template, counter",
         definition: "(list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
             PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID",
+        since: 1,
     },
     Table {
         name: "signature",
         key: "intent",
         columns: "intent, octets, released",
         definition: "(intent INTEGER PRIMARY KEY, octets BLOB NOT NULL, released INTEGER NOT NULL) STRICT",
+        since: 1,
     },
     Table {
         name: "request",
@@ -75,6 +83,23 @@ pub(super) const DERIVED: [Table; 5] = [
         definition:
             "(id BLOB PRIMARY KEY, asked BLOB NOT NULL, first_batch INTEGER NOT NULL, last_batch INTEGER NOT NULL)
             STRICT, WITHOUT ROWID",
+        since: 1,
+    },
+    Table {
+        name: "earlier",
+        key: "key, device, counter",
+        columns: "key, device, counter, intent",
+        definition: "(key TEXT NOT NULL, device BLOB NOT NULL, counter INTEGER NOT NULL, intent INTEGER NOT NULL,
+            PRIMARY KEY (key, device, counter)) STRICT, WITHOUT ROWID",
+        since: 2,
+    },
+    Table {
+        name: "response",
+        key: "determination, device",
+        columns: "determination, device, entry, intent, outcome, detail, foreign_counter",
+        definition: "(determination BLOB NOT NULL, device BLOB NOT NULL, entry INTEGER, intent INTEGER, outcome TEXT, detail TEXT,
+            foreign_counter INTEGER, PRIMARY KEY (determination, device)) STRICT, WITHOUT ROWID",
+        since: 2,
     },
 ];
 
@@ -146,22 +171,57 @@ pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreErro
 }
 
 fn check_identity(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    for (pragma, what, expected) in
-        [("application_id", "application id", APPLICATION_ID), ("user_version", "schema version", SCHEMA_VERSION)]
-    {
-        let found: i32 = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))?;
-        check(path, what, &expected.to_string(), &found.to_string())?;
+    let found: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    check(path, "application id", &APPLICATION_ID.to_string(), &found.to_string())?;
+    let found = version(connection)?;
+    if (SCHEMA_VERSION_MIN..=SCHEMA_VERSION).contains(&found) {
+        return Ok(());
     }
+    check(path, "schema version", &SCHEMA_VERSION.to_string(), &found.to_string())
+}
+
+/// The schema version of the database.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.query_row("PRAGMA main.user_version", [], |row| row.get(0))
+}
+
+/// Makes the tables that an older version had not, empty. Their rows are those that the ledger makes ([`adopt_new_tables`]):
+/// until these are in, the database keeps its old version.
+fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    let transaction = connection.transaction()?;
+    for table in DERIVED.iter().filter(|table| table.since > found) {
+        transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Takes over, from the tables made again, the rows of those that the database's old version had not, and calls it up to date.
+pub(super) fn adopt_new_tables(connection: &Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    for Table { name, columns, .. } in DERIVED.iter().filter(|table| table.since > found) {
+        transaction.execute_batch(&format!(
+            "DELETE FROM main.{name}; INSERT INTO main.{name} ({columns}) SELECT {columns} FROM rebuilt.{name}"
+        ))?;
+    }
+    transaction.pragma_update(Some("main"), "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
     Ok(())
 }
 
 /// The writer's connection.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let connection =
+    let mut connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     prepare(&connection)?;
     check_identity(&connection, path)?;
     make_durable(&connection, path)?;
+    add_new_tables(&mut connection)?;
     Ok(connection)
 }
 

@@ -7,7 +7,7 @@ use super::super::tests::{LIMITS, append, device, entry, key, list, parse, row};
 use super::*;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
-use crate::store::IntentState;
+use crate::store::{DeviceFacts, IntentState};
 
 fn made(entries: u64) -> (TempDir, SqliteStore) {
     let directory = tempfile::tempdir().unwrap();
@@ -83,7 +83,11 @@ fn a_second_daemon_on_the_same_state_is_refused_with_the_first_one_s_process_id(
 
 #[test]
 fn a_database_of_another_kind_or_version_is_refused() {
-    for (pragma, what) in [("application_id = 7", "application id"), ("user_version = 2", "schema version")] {
+    for (pragma, what) in [
+        ("application_id = 7", "application id"),
+        ("user_version = 3", "schema version"),
+        ("user_version = 0", "schema version"),
+    ] {
         let (directory, store) = made(1);
         drop(store);
         let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
@@ -96,6 +100,60 @@ fn a_database_of_another_kind_or_version_is_refused() {
     assert!(matches!(open(&directory), Err(StoreError::Foreign { .. })));
     std::fs::write(directory.path().join(DATABASE), vec![b'x'; 5000]).unwrap();
     assert!(open(&directory).is_err());
+}
+
+/// The tables of schema version 1, as the first version of the program made them.
+fn of_version_1(directory: &TempDir) {
+    let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+    connection.execute_batch("DROP TABLE earlier; DROP TABLE response; PRAGMA user_version = 1").unwrap();
+}
+
+#[test]
+fn a_database_of_version_1_gets_the_new_tables_and_the_rows_that_the_ledger_makes() {
+    let (directory, mut store) = made(0);
+    let key = key();
+    let first = DeviceFacts { counter: 7, ..row(1, IntentState::Signed) };
+    let second = DeviceFacts { counter: 8, ..row(2, IntentState::Open) };
+    let derived = [&first, &second].map(|row| Derived::Device { key: &key, device: device(1), row });
+    append(&mut store, 1, &[], &[], &derived).unwrap();
+    drop(store);
+    of_version_1(&directory);
+    let tables = |store: &SqliteStore| (schema::version(&store.connection).unwrap(), store.earlier(&key, device(1), 7));
+    // Opened, and killed before the state was made again: the next start has it still to do.
+    for _ in 0..2 {
+        let store = open(&directory).unwrap();
+        assert!(matches!(tables(&store), (1, Ok(None))));
+        SqliteReader::open(directory.path()).unwrap().head().unwrap();
+    }
+    let mut store = open(&directory).unwrap();
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&derived).unwrap();
+    rebuild.compare_and_finish().unwrap();
+    assert!(matches!(tables(&store), (2, Ok(Some(1)))));
+    drop(store);
+    // From here on they are compared like the others.
+    let mut store = open(&directory).unwrap();
+    edit(&directory, "UPDATE earlier SET intent = 9");
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&derived).unwrap();
+    let differs = rebuild.compare_and_finish();
+    assert!(matches!(differs, Err(StoreError::DerivedDiffers { table: "earlier", .. })), "{differs:?}");
+}
+
+#[test]
+fn an_old_database_whose_other_tables_were_edited_is_still_found_out() {
+    let (directory, mut store) = made(0);
+    let (key, intended) = (key(), row(1, IntentState::Open));
+    let derived = [Derived::Device { key: &key, device: device(1), row: &intended }];
+    append(&mut store, 1, &[], &[], &derived).unwrap();
+    drop(store);
+    of_version_1(&directory);
+    edit(&directory, "UPDATE device SET state = 2");
+    let mut store = open(&directory).unwrap();
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&derived).unwrap();
+    assert!(matches!(rebuild.compare_and_finish(), Err(StoreError::DerivedDiffers { table: "device", .. })));
+    assert_eq!(schema::version(&store.connection).unwrap(), 1);
 }
 
 #[test]

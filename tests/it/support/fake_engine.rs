@@ -8,9 +8,11 @@ use smkid::api::engine::{Caller, Engine, Fatal, FatalKind, Octets, Upload};
 use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
-use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, Role};
+use smkid::domain::incident::State;
+use smkid::domain::incident::next::{Actor as Who, ToDo};
+use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::names::{
-    DeterminationId, DeviceId, Digest, Eui64, IncidentId, KeyLabel, KeyUse, Purpose, RequestId,
+    DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
 };
 use smkid::domain::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -216,7 +218,13 @@ pub fn incident(id: &IncidentId) -> wire::Incident {
         opened: at(),
         closed: None,
         determinations: vec![],
+        progress: None,
     }
+}
+
+fn accepted(kind: FileKind) -> wire::File {
+    let (signer, party) = (Some("carol".parse().unwrap()), Some("supplier-a".parse().unwrap()));
+    wire::File { entry: 7, at: at(), kind, sha256: digest(b"f"), signer, party, smsr: None, rows: 1 }
 }
 
 fn determination(id: DeterminationId) -> wire::Determination {
@@ -281,6 +289,7 @@ impl Engine for FakeEngine {
             incidents_open: 1,
             determinations_in_force: 1,
             unknowns: 0,
+            reminders: vec![],
         })
     }
 
@@ -308,6 +317,76 @@ impl Engine for FakeEngine {
         Ok(wire::Recorded { entry: 6 })
     }
 
+    async fn incident_step(
+        &self,
+        caller: &Caller,
+        id: IncidentId,
+        ask: wire::StepAsk,
+    ) -> Result<wire::Recorded, Failure> {
+        self.called("incident-step", caller, format!("{id} {}", ask.step.meaning()))?;
+        Ok(wire::Recorded { entry: 7 })
+    }
+
+    async fn incident_next(&self, caller: &Caller, id: IncidentId) -> Result<wire::Next, Failure> {
+        self.called("incident-next", caller, id.as_str())?;
+        let todo = ToDo {
+            who: Who::Operator,
+            what: "Assess".into(),
+            command: Some("smkictl incident assess INCIDENT".into()),
+            by: Some("base".into()),
+            due: Some(at()),
+            required: true,
+        };
+        Ok(wire::Next { state: State::Confirmed, since: at(), todo: vec![todo] })
+    }
+
+    async fn incident_timeline(&self, caller: &Caller, id: IncidentId) -> Result<wire::Timeline, Failure> {
+        self.called("incident-timeline", caller, id.as_str())?;
+        let what = "told by telephone \x1b[2J".to_owned();
+        Ok(wire::Timeline { items: vec![wire::Happened { entry: 3, at: at(), who: "operator-1".to_owned(), what }] })
+    }
+
+    async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<String, Failure> {
+        self.called("incident-devices", caller, id.as_str())?;
+        Ok("device\n00DB1234567890A0\n".to_owned())
+    }
+
+    async fn file_submit(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        file: wire::FileSubmit,
+    ) -> Result<wire::File, Failure> {
+        self.called("file-submit", caller, format!("{incident} {}", file.kind))?;
+        Ok(accepted(file.kind))
+    }
+
+    async fn file_list(&self, caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
+        self.called("file-list", caller, incident.as_str())?;
+        Ok(wire::Files { incident, files: vec![accepted(FileKind::Adt)] })
+    }
+
+    async fn person_activity(
+        &self,
+        caller: &Caller,
+        person: PersonId,
+        of: wire::ActivityOf,
+    ) -> Result<wire::Activity, Failure> {
+        self.called("person-activity", caller, format!("{person} {:?}", of.from))?;
+        let event = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+        let act = wire::Act { index: 7, at: at(), did: wire::Did::Signed, kind: "file-accepted".to_owned(), event };
+        Ok(wire::Activity { person, acts: vec![act], next: None })
+    }
+
+    async fn exercise_record(
+        &self,
+        caller: &Caller,
+        exercise: wire::ExerciseRecord,
+    ) -> Result<wire::Recorded, Failure> {
+        self.called("exercise-record", caller, exercise.note)?;
+        Ok(wire::Recorded { entry: 8 })
+    }
+
     async fn upload_devices(
         &self,
         caller: &Caller,
@@ -320,6 +399,13 @@ impl Engine for FakeEngine {
         }
         let stored = wire::Stored { sha256: digest(&octets), len: octets.len() as u64 };
         self.called("upload-devices", caller, format!("{} {}", stored.len, expected == Some(stored.sha256)))?;
+        Ok(stored)
+    }
+
+    async fn upload(&self, caller: &Caller, upload: Upload, expected: Option<Digest>) -> Result<wire::Stored, Failure> {
+        let octets = upload.whole().await?;
+        let stored = wire::Stored { sha256: digest(&octets), len: octets.len() as u64 };
+        self.called("upload", caller, format!("{} {}", stored.len, expected == Some(stored.sha256)))?;
         Ok(stored)
     }
 
@@ -355,6 +441,24 @@ impl Engine for FakeEngine {
         self.called("policy-show", caller, "")?;
         let files = [("policy.toml".to_owned(), Base64(b"version = 1\n".to_vec()))].into();
         Ok(wire::Policy { sequence: 1, sha256: digest(b"p"), purpose: Purpose::Exercise, entry: 1, files })
+    }
+
+    async fn procedure_explain(&self, caller: &Caller, of: wire::ProcedureOf) -> Result<wire::Explanation, Failure> {
+        let text = |text: Option<String>| text.unwrap_or_default();
+        let of = (text(of.at.map(|at| at.to_string())), text(of.incident.map(|incident| incident.to_string())));
+        self.called("procedure-explain", caller, format!("{} {}", of.0, of.1))?;
+        Ok(wire::Explanation {
+            at: Timestamp::MIN,
+            london: String::new(),
+            base: "base".parse().unwrap(),
+            title: String::new(),
+            document: String::new(),
+            variations: Vec::new(),
+            steps: Vec::new(),
+            duties: Vec::new(),
+            optional_factors: Vec::new(),
+            incident: None,
+        })
     }
 
     async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
@@ -394,6 +498,25 @@ impl Engine for FakeEngine {
     async fn recovery_settle(&self, caller: &Caller, ask: wire::RecoverySettle) -> Result<Octets, Failure> {
         self.called("recovery-settle", caller, format!("{:?} {}", ask.action, ask.reason))?;
         Ok(self.stream(self.devices(&ask.devices)))
+    }
+
+    async fn recovery_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Result<Octets, Failure> {
+        self.called("recovery-responses", caller, ask.determination.to_string())?;
+        let (pieces, octets) = tokio::sync::mpsc::channel(1);
+        let summary = wire::ResponsesSummary { entry: 3, results: digest(b""), tally: ResponseTally::default() };
+        let line = serde_json::to_vec(&wire::ResponsesSummaryLine { summary }).expect("it is made of numbers");
+        pieces.try_send(Ok(line.into())).expect("there is room for one");
+        Ok(octets)
+    }
+
+    async fn recovery_devices(&self, caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
+        self.called("recovery-devices", caller, of.determination.to_string())?;
+        Ok(wire::RecoveryDevices { devices: vec![], next: None })
+    }
+
+    async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
+        self.called("recovery-resume", caller, ask.reason)?;
+        Ok(wire::Recorded { entry: 3 })
     }
 
     async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {

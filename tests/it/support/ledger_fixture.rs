@@ -110,7 +110,7 @@ fn people() -> (String, Vec<Member>) {
 fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String, Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-policy/example");
     let mut files = BTreeMap::new();
-    for name in ["policy.toml", "keys.toml", "custodians.toml", "guidance.toml", "procedure/base.toml"] {
+    for name in ["policy.toml", "keys.toml", "custodians.toml", "guidance.toml"] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         let text = lines
@@ -121,6 +121,9 @@ fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String,
             .replace("approvals = 3", "approvals = 2");
         files.insert(name.to_owned(), format!("{text}\n").into_bytes());
     }
+    // A policy of the first kind: its ledger is one of the first version, whose incidents know no procedure.
+    let header = "version = 1\nid = \"base\"\ntitle = \"Base procedure, without variation\"\n";
+    files.insert("procedure/base.toml".to_owned(), header.into());
     let mut persons = String::from("version = 1\n");
     for member in members {
         let key = Digest::of(member.certificate.spki());
@@ -398,7 +401,8 @@ impl Fixture {
         let octets = self.supplier[0].certificate.octets().to_vec();
         self.blob(octets.clone());
         self.record(|recorder| {
-            let event = intake::incident(recorder.fold(), &"INC-1".parse().unwrap(), &octets, "Notified").unwrap();
+            let event =
+                intake::incident(&context(recorder), &"INC-1".parse().unwrap(), &octets, "Notified", None).unwrap();
             recorder.queue_blob(octets);
             let by = recorder.known(operator());
             recorder.queue(&by, Event::IncidentOpened(event)).unwrap();
@@ -975,5 +979,15 @@ impl Source for Forge<'_> {
         visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         self.signatures.iter().filter(|(at, _)| wanted(**at)).try_for_each(|(at, octets)| visit(*at, octets))
+    }
+}
+
+impl Fixture {
+    /// A Device's certificate, issued by the CA for Devices that the policy names.
+    pub fn device_certificate(&self, device: DeviceId, key: &Key) -> Vec<u8> {
+        let hardware_type = smkid::domain::certificates::profile::TEST_HARDWARE_TYPE;
+        let template = Certified::Device { device, usage: Usage::DigitalSignature, hardware_type };
+        let validity = (VALIDITY.0, "9999-12-31T23:59:59Z");
+        super::lab::issue_octets(&template, key, Some(&self.lab.device_ca), validity)
     }
 }

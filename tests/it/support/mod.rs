@@ -4,6 +4,7 @@ pub mod desk;
 pub mod fake_engine;
 pub mod lab;
 pub mod ledger_fixture;
+pub mod meter;
 pub mod site;
 pub mod softhsm;
 pub mod vectors;

@@ -20,6 +20,7 @@ use smkid::domain::determination::document::{
 };
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
+use smkid::domain::ledger::steps::{Certainty, CompromiseClass, Notification, Step};
 use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, IncidentId, RequestId, TemplateName};
 use smkid::domain::policy::Policy;
 use smkid::domain::time::{Timestamp, Window};
@@ -27,7 +28,8 @@ use smkid::exercise::documents::{self, Drafter, Scope};
 use smkid::exercise::lab::{self, Lab};
 use smkid::exercise::now;
 use smkid::exercise::people::{APPROVALS, People};
-use smkid::exercise::policy::{LEDGER_TOKEN, Names, RECOVERY_KEY, RECOVERY_TOKEN};
+use smkid::exercise::policy::{AFFECTED, LEDGER_TOKEN, Names, RECOVERY_KEY, RECOVERY_TOKEN};
+use smkid::exercise::procedure::{Carrier, Order};
 use smkid::exercise::programs::{Daemon, ProgramError, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
@@ -142,11 +144,13 @@ impl Base {
         let log = scratch.path().join("smkid.log");
         let daemon = Daemon::start(&programs(), &configuration, &socket, &log).await.unwrap();
         let client = &daemon.client;
-        client.post::<_, wire::Recorded>("/v1/incidents", &incident(&lab)).await.unwrap();
         let known = Known { lab: &lab, people: &people, policy: &policy, names: &names, recovery: &recovery };
         let list = device_list(0..DEVICES);
+        // More targets than the determination lists, so that a Device can be out of its scope and a target all the same.
+        known.refer(client, INCIDENT, (0..2 * DEVICES).map(device)).await;
         let main = known.determination(client, 1, &list, |_| {}).await;
         known.deliver(client, &main, APPROVALS, Some(&list)).await.unwrap();
+        known.carrier(client, INCIDENT).prepare().await.unwrap();
         assert!(daemon.stop().await.unwrap().success());
         let determined = Snapshot::take(scratch.path());
         Self { lab, people, names, policy, recovery, genesis, main, founded, determined }
@@ -183,6 +187,20 @@ impl<'a> Known<'a> {
         }
     }
 
+    /// Who carries an incident through the procedure.
+    fn carrier<'c>(&'c self, client: &'c Client, incident: &str) -> Carrier<'c> {
+        let (incident, order) = (incident.parse().unwrap(), Order::BeforeReferral);
+        Carrier { lab: self.lab, people: self.people, layout: None, client, incident, order }
+    }
+
+    /// Opens an incident and carries it to the SMKI PMA.
+    async fn refer(&self, client: &Client, incident: &str, devices: impl IntoIterator<Item = DeviceId>) {
+        let carrier = self.carrier(client, incident);
+        let devices: Vec<DeviceId> = devices.into_iter().collect();
+        let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+        carrier.refer(notification).await.unwrap();
+    }
+
     fn template(&self) -> Template {
         template(self.lab, self.recovery, self.lab.after()).unwrap()
     }
@@ -208,6 +226,16 @@ impl<'a> Known<'a> {
         let drafted = self.drafter().determination(head(client).await, &scope).unwrap();
         let mut form = drafted.form().clone();
         change(&mut form);
+        // Each further determination is about an incident of its own, unless it takes another's place.
+        if decision_number > 1 && form.supersedes.is_none() {
+            let incident = format!("INC-{decision_number}");
+            let listed = devices.lines().map(|line| line.split(',').next().unwrap().parse().unwrap());
+            if client.get::<wire::Incident>(&format!("/v1/incidents/{incident}")).await.is_err() {
+                self.refer(client, &incident, listed).await;
+            }
+            (form.incident, form.decision_number) = (incident.parse().unwrap(), 1);
+            form.ledger = head(client).await;
+        }
         Written::write(&form).unwrap()
     }
 
@@ -226,7 +254,13 @@ impl<'a> Known<'a> {
         let signatures =
             members.map(|member| Base64(documents::sign(document.octets(), &member.first, now()).unwrap()));
         let document = Base64(document.octets().to_vec());
-        let ask = wire::Document { document, signatures: signatures.collect(), devices: listed, policy_files: None };
+        let ask = wire::Document {
+            document,
+            signatures: signatures.collect(),
+            devices: listed,
+            policy_files: None,
+            text: None,
+        };
         client.post("/v1/documents", &ask).await
     }
 }
@@ -253,7 +287,21 @@ pub fn device_list(devices: impl IntoIterator<Item = u32>) -> String {
 pub fn incident(lab: &Lab) -> wire::IncidentOpen {
     let incident: IncidentId = INCIDENT.parse().unwrap();
     let certificate_pem = certificate_to_pem(lab.before()[0].octets());
-    wire::IncidentOpen { incident, certificate_pem, description: "A Private Key is Compromised.".to_owned() }
+    let notification = Notification {
+        by: "ARO One".into(),
+        party: AFFECTED.parse().unwrap(),
+        certainty: Certainty::Suspected,
+        class: CompromiseClass::Organisation,
+        at: now(),
+        channel: "telephone".into(),
+        recovery_event: now(),
+    };
+    wire::IncidentOpen {
+        incident,
+        certificate_pem,
+        description: "A Private Key is Compromised.".to_owned(),
+        notification: Some(notification),
+    }
 }
 
 /// The head that a drafter sees.
@@ -465,6 +513,7 @@ impl Site {
             signatures: members.map(sign).collect(),
             devices: None,
             policy_files: policy_files.map(files),
+            text: None,
         }
     }
 
@@ -580,7 +629,45 @@ impl Site {
         let document = self.determination(client, decision_number, devices, change).await;
         let list = document.form().devices.is_some().then_some(devices);
         self.deliver(client, &document, APPROVALS, list).await.unwrap();
+        if document.form().devices.is_some() && document.form().supersedes.is_none() {
+            self.prepare(client, document.form().incident.as_str()).await;
+        }
         document
+    }
+
+    /// Everything that precedes the use of the key is done; a key that is active already is activated for this incident too.
+    pub async fn prepare(&self, client: &Client, incident: &str) {
+        self.base.known().carrier(client, incident).prepare().await.unwrap();
+        let status: wire::Status = client.get("/v1/status").await.unwrap();
+        if status.keys.iter().any(|key| key.key.as_str() == RECOVERY_KEY && key.active) {
+            self.activate(client).await.unwrap();
+        }
+    }
+
+    /// Opens an incident and carries it to the SMKI PMA.
+    pub async fn refer(&self, client: &Client, incident: &str, devices: impl IntoIterator<Item = DeviceId>) {
+        self.base.known().refer(client, incident, devices).await;
+    }
+
+    /// Dismisses an incident that was reported, and closes it.
+    pub async fn dismiss(&self, client: &Client, incident: &str) -> wire::Recorded {
+        let known = self.base.known();
+        let carrier = known.carrier(client, incident);
+        carrier.inform().await.unwrap();
+        carrier.step(Step::Dismiss { reason: "it was a test".into() }).await.unwrap();
+        let why = wire::Why { reason: "over".to_owned() };
+        client.post(&format!("/v1/incidents/{incident}/close"), &why).await.unwrap()
+    }
+
+    /// Closes an incident whose determination was withdrawn: duties met, the stranded accepted.
+    pub async fn close_withdrawn(&self, client: &Client, incident: &str) -> wire::Recorded {
+        let known = self.base.known();
+        let carrier = known.carrier(client, incident);
+        carrier.inform().await.unwrap();
+        let count = carrier.progress().await.unwrap().devices.stranded;
+        carrier.step(Step::AcceptStranded { count, reason: "by the PMA".into() }).await.unwrap();
+        let why = wire::Why { reason: "over".to_owned() };
+        client.post(&format!("/v1/incidents/{incident}/close"), &why).await.unwrap()
     }
 
     /// A command of the approved template, without signature.

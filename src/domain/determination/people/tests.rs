@@ -11,6 +11,7 @@ pub(in crate::domain) fn person(id: &str, role: Role, keys: &[u8]) -> Person {
         accounts: Vec::new(),
         shares: Vec::new(),
         window: window("2026-01-01T00:00:00Z", "2030-01-01T00:00:00Z"),
+        records: Records::default(),
     }
 }
 

@@ -29,7 +29,10 @@ fn check(change: impl FnOnce(&mut Determination), expected: &[&str]) {
     let policy = policy(&example());
     let mut form = good(&policy);
     change(&mut form);
-    let found: Vec<_> = determination(&policy, &written(&form), now(), now()).iter().map(ToString::to_string).collect();
+    let found: Vec<_> = determination(&policy, &written(&form), Recorded::default(), now(), now())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.contains(expected), "expected {expected:?}, found {found}");
@@ -56,7 +59,7 @@ fn a_proposer_is_a_person_in_force() {
     // member-4 ceases with 2028; the window of the document ended before, so only the proposer's own time is looked at.
     let late = |at: &str| {
         let at = at.parse().unwrap();
-        let refusals = determination(&policy, &written(&form), at, at);
+        let refusals = determination(&policy, &written(&form), Recorded::default(), at, at);
         refusals.iter().any(|refusal| matches!(refusal, Refusal::Proposer { .. }))
     };
     assert!(!late("2028-12-31T23:59:59.999Z"));
@@ -69,13 +72,16 @@ fn each_factor_that_must_be_considered_is() {
     check(|d| drop(d.factors.remove(2)), &["compromise-confirmed must be considered"]);
     check(|d| d.factors[2].weight = Weight::Towards, &["compromise-confirmed: expected weight \"met\""]);
     check(|d| d.factors[0].weight = Weight::Met, &["devices-affected: expected weight \"towards\", \"against\""]);
-    check(|d| d.factors[0].id = "stays-unreachable".parse().unwrap(), &["devices-affected must be considered"]);
+    check(
+        |d| d.factors[0].id = "stays-unreachable".parse().unwrap(),
+        &["devices-affected must be considered", "factor stays-unreachable is not in guidance.toml"],
+    );
     check(
         |d| {
             let other = Factor { id: "stays-unreachable".parse().unwrap(), ..d.factors[0].clone() };
             d.factors.push(other);
         },
-        &[],
+        &["factor stays-unreachable is not in guidance.toml, and no variation of the procedure in force"],
     );
     check(
         |d| {
@@ -123,7 +129,7 @@ fn a_document_on_an_old_head_or_after_its_window_is_refused() {
     let policy = policy(&example());
     let document = written(&good(&policy));
     let refused = |head: &str, at: &str| -> Vec<String> {
-        let found = determination(&policy, &document, head.parse().unwrap(), at.parse().unwrap());
+        let found = determination(&policy, &document, Recorded::default(), head.parse().unwrap(), at.parse().unwrap());
         found.iter().map(ToString::to_string).collect()
     };
     assert!(refused("2026-12-24T00:00:00Z", "2027-01-07T00:00:00Z").is_empty());
@@ -198,4 +204,62 @@ fn a_suspension_lasts_as_long_as_the_policy_says_and_a_withdrawal_needs_the_righ
     };
     assert_eq!(withdraw(of.digest()), 0);
     assert_eq!(withdraw(Digest([1; 32])), 1);
+}
+
+/// Rule 5: the factor of clause (b) may be weighed while the variation is in force at the moment of recording, and never must.
+#[test]
+fn an_optional_factor_is_offered_by_date_and_never_mandatory() {
+    use crate::domain::procedure::in_force::tests::{extension, shipped};
+    let refusals = |policy: &Policy, extensions: &[Extension], moment: &str, weight: Option<Weight>| {
+        let mut form = good(policy);
+        form.factors.extend(weight.map(|weight| Factor {
+            id: "stays-unreachable".parse().unwrap(),
+            weight,
+            comment: "Few of them would stay.".parse().unwrap(),
+        }));
+        let (at, recorded) = (moment.parse().unwrap(), Recorded { extensions, settled: None });
+        let found = determination(policy, &written(&form), recorded, at, at);
+        found.iter().filter(|refusal| refusal.to_string().contains("stays-unreachable")).count()
+    };
+    let late = [extension(1, Some("2018-01-31"))];
+    for (end_day, extensions, moment, offered) in [
+        ("included", &[][..], "2017-07-20T22:59:59.999Z", false),
+        ("included", &[], "2017-07-20T23:00:00Z", true),
+        ("excluded", &[], "2017-11-01T23:59:59.999Z", true),
+        ("excluded", &[], "2017-11-02T00:00:00Z", false),
+        ("included", &[], "2017-11-02T23:59:59.999Z", true),
+        ("included", &[], "2017-11-03T00:00:00Z", false),
+        ("excluded", &late, "2017-11-02T00:00:00Z", true),
+        ("excluded", &late, "2018-01-31T00:00:00Z", false),
+    ] {
+        let policy = shipped(end_day);
+        let ask = |weight| refusals(&policy, extensions, moment, weight);
+        assert_eq!(ask(Some(Weight::Towards)), usize::from(!offered), "{end_day} {moment}");
+        // It is a factor, and no criterion that could be met.
+        assert_eq!(ask(Some(Weight::Met)), 1, "{end_day} {moment}");
+        assert_eq!(ask(None), 0, "it is mandatory at {moment}");
+    }
+    // Where the Guidance has it already, the variation alters nothing.
+    let own = "id = \"misuse-seen\"\nconsider = \"may\"\ntext = \"x\"\n\n[[factor]]\nid = \"stays-unreachable\"";
+    let policy = policy(&changed("guidance.toml", "id = \"misuse-seen\"", own).into_iter().collect());
+    for moment in ["2017-07-01T00:00:00Z", "2017-08-01T00:00:00Z", "2027-01-02T00:00:00Z"] {
+        assert_eq!(refusals(&policy, &[], moment, Some(Weight::Against)), 0, "{moment}");
+    }
+}
+
+#[test]
+fn a_step_of_the_guidance_is_taken_or_departed_from_before_the_determination() {
+    let with_step = "id = \"compromise-confirmed\"\nstep = \"confirm-compromise\"";
+    let policy = policy(&changed("guidance.toml", "id = \"compromise-confirmed\"", with_step));
+    let refusals = |settled: Option<&BTreeSet<StepId>>| {
+        let recorded = Recorded { extensions: &[], settled };
+        determination(&policy, &written(&good(&policy)), recorded, now(), now())
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert!(refusals(None).is_empty(), "no ledger is at hand");
+    let missing = refusals(Some(&["assess".parse().unwrap()].into()));
+    assert!(missing.len() == 1 && missing[0].contains("needs step confirm-compromise"), "{missing:?}");
+    assert!(refusals(Some(&["confirm-compromise".parse().unwrap()].into())).is_empty());
 }

@@ -11,6 +11,7 @@ mod counter;
 mod determination_execute;
 mod determination_in_force;
 mod device_in_scope;
+mod foreign_response;
 mod incident_open;
 mod intents_left;
 mod key_active;
@@ -18,6 +19,7 @@ mod key_of_determination;
 mod mode_permitted;
 mod policy_in_force;
 mod pre_command;
+mod procedure;
 mod rate;
 mod retry;
 mod root_cell;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use super::Policy;
 use super::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, KeyFacts, Listed, Scope, WantedForm};
 use crate::domain::gbcs::{Mismatch, Template};
+use crate::domain::incident::State;
 use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
 use crate::domain::time::{Timestamp, Window};
@@ -126,6 +129,15 @@ pub enum Refusal {
     Clock,
     #[error("no determination {id} is recorded; take one in with `smkictl determination record`")]
     DeterminationUnknown { id: DeterminationId },
+    #[error(
+        "incident {incident} is {state}, and commands are signed only while it is key-active or executing; `smkictl incident next \
+         {incident}` says what is to be done"
+    )]
+    ProcedureState { incident: IncidentId, state: State },
+    #[error("Device {device} is no Relevant Device of incident {incident} (SEC Section L10.30(a))")]
+    NotATarget { device: DeviceId, incident: IncidentId },
+    #[error("Device {device} was left out of incident {incident}, with a reason")]
+    Excluded { device: DeviceId, incident: IncidentId },
     #[error("determination {id} is not to execute recovery: it opens no key")]
     DeterminationNegative { id: DeterminationId },
     #[error("determination {id} is in force {window}; it is {now}")]
@@ -140,6 +152,12 @@ pub enum Refusal {
     NotCarriedOver { id: DeterminationId, policy: Digest },
     #[error("determination {id} left its scope to a schedule, and none is recorded yet")]
     ScopeOutstanding { id: DeterminationId },
+    #[error(
+        "a Device answered a command that this ledger never signed (entry {entry}): somebody else may be using the key. Nothing more \
+         is signed under determination {id} until an operator has found out and recorded why it is right to go on: `smkictl \
+         recovery resume-after-foreign`"
+    )]
+    ForeignResponse { id: DeterminationId, entry: u64 },
     #[error("incident {incident} is not open")]
     IncidentNotOpen { incident: IncidentId },
     #[error("the ledger has no key {key}")]
@@ -204,6 +222,9 @@ impl Refusal {
             Self::AskerApproved { .. } => "asker-approved",
             Self::Clock => "clock",
             Self::DeterminationUnknown { .. } => "determination-unknown",
+            Self::ProcedureState { .. } => "procedure-state",
+            Self::NotATarget { .. } => "not-a-target",
+            Self::Excluded { .. } => "excluded",
             Self::DeterminationNegative { .. } => "determination-negative",
             Self::Window { .. } => "window",
             Self::Suspended { .. } => "suspended",
@@ -211,6 +232,7 @@ impl Refusal {
             Self::Superseded { .. } => "superseded",
             Self::NotCarriedOver { .. } => "not-carried-over",
             Self::ScopeOutstanding { .. } => "scope-outstanding",
+            Self::ForeignResponse { .. } => "foreign-response",
             Self::IncidentNotOpen { .. } => "incident-not-open",
             Self::KeyUnknown { .. } => "key-unknown",
             Self::KeyDiffers { .. } => "key-differs",
@@ -263,6 +285,7 @@ const RELEASE_RULES: &[BatchRule] = &[
 /// Asked once a chunk besides: what a key must be before it signs. A signature that exists already needs none of it.
 const KEY_RULES: &[BatchRule] = &[
     scope_settled::check,
+    foreign_response::check,
     key_of_determination::check,
     key_of_determination::check_certificate,
     key_active::check,
@@ -270,9 +293,13 @@ const KEY_RULES: &[BatchRule] = &[
     root_cell::check,
 ];
 
+/// Asked when all others are silent: where the incident stands follows from what they say, and would only be said twice.
+const STATE_RULES: &[BatchRule] = &[procedure::check_state];
+
 /// Asked for each command.
 const COMMAND_RULES: &[CommandRule] = &[
     device_in_scope::check,
+    procedure::check_target,
     pre_command::check_template,
     pre_command::check_originator,
     counter::check,
@@ -283,13 +310,18 @@ const COMMAND_RULES: &[CommandRule] = &[
 ];
 
 const _: () = assert!(
-    !ASKER_RULES.is_empty() && !RELEASE_RULES.is_empty() && !KEY_RULES.is_empty() && !COMMAND_RULES.is_empty(),
+    !ASKER_RULES.is_empty()
+        && !RELEASE_RULES.is_empty()
+        && !KEY_RULES.is_empty()
+        && !STATE_RULES.is_empty()
+        && !COMMAND_RULES.is_empty(),
     "no rules would allow everything"
 );
 
 /// The rules of the batch: nothing in it may be signed if one refuses.
 pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES), facts)
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES), facts)?;
+    silent(STATE_RULES.iter(), facts)
 }
 
 /// The rules of whoever asks alone: for what signs nothing and settles what was signed.

@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::*;
 use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
-use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord};
+use crate::domain::incident::{Progress, State, Targets};
+use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, Notification, ResponseTally};
+use crate::domain::ledger::steps::{Certainty, CompromiseClass};
 use crate::domain::names::{Eui64, KeyId, KeyUse};
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
+use crate::domain::policy::separation::PartsTaken;
 use crate::domain::policy::tests::{changed, example, policy};
 
 const ID: DeterminationId = DeterminationId([1; 16]);
@@ -79,6 +82,8 @@ impl World {
             dropped_by_policy: None,
             intents: 9,
             tally: Tally::default(),
+            foreign: None,
+            responses: ResponseTally::default(),
             recent: VecDeque::new(),
         };
         let compromised =
@@ -91,6 +96,9 @@ impl World {
             opened_at: now(),
             closed: None,
             closed_at: None,
+            progress: None,
+            files: Vec::new(),
+            parts: PartsTaken::default(),
         };
         let record = KeyRecord {
             label: key,
@@ -348,10 +356,62 @@ fn again(edges: &mut Edges) {
     edges.check(|world| world.form = WantedForm::Retry, &["nothing-unknown"]);
 }
 
+/// Where a list would come from.
+type Source = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
+
+/// An incident of the procedure in that state, with the Device as its one target.
+fn in_procedure(world: &mut World, state: State, target: &str) {
+    let source = |piece: &mut dyn FnMut(&[u8])| {
+        piece(target.as_bytes());
+        Ok::<(), std::convert::Infallible>(())
+    };
+    let notification = Notification {
+        by: "Officer One".into(),
+        party: "supplier-b".parse().unwrap(),
+        certainty: Certainty::Actual,
+        class: CompromiseClass::Organisation,
+        at: now(),
+        channel: "telephone".into(),
+        recovery_event: now(),
+    };
+    let mut progress = Progress::reported(notification, now(), 3);
+    progress.state = state;
+    progress.targets = Targets::read(source).unwrap();
+    world.incident.as_mut().unwrap().progress = Some(progress);
+}
+
+fn procedure(edges: &mut Edges) {
+    let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
+    for state in State::ALL {
+        let refused: &[&str] = if state.may_sign() { &[] } else { &["procedure-state"] };
+        edges.check(|world| in_procedure(world, state, &ours), refused);
+    }
+    // Where the incident stands follows from a locked key, and is not said beside it.
+    edges.check(
+        |world| {
+            in_procedure(world, State::Paused, &ours);
+            world.key().active = None;
+        },
+        &["key-locked"],
+    );
+    let anothers = "00DB1234567890FF,Commissioned,2017-07-01,reads\n";
+    edges.check(|world| in_procedure(world, State::Executing, anothers), &["not-a-target"]);
+    edges.check(
+        |world| {
+            in_procedure(world, State::Executing, &ours);
+            let none: Option<Source> = None;
+            let progress = world.incident.as_mut().unwrap().progress.as_mut().unwrap();
+            progress.targets.each(none, |target| target.excluded = true).unwrap();
+        },
+        &["excluded"],
+    );
+    edges.check(|world| world.determination().foreign = Some(9), &["foreign-response"]);
+}
+
 #[test]
 fn every_rule_allows_up_to_its_edge_and_refuses_beyond() {
     let mut edges = Edges::default();
-    for rule in [asker, determination, key, command, counter, again] {
+    for rule in [asker, determination, key, command, counter, again, procedure] {
         rule(&mut edges);
     }
     // Every name that `Refusal::rule` can give, from its own source.

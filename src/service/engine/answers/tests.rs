@@ -25,7 +25,13 @@ fn device(n: u8) -> DeviceId {
 fn opened(n: u8) -> Event {
     let party = "90B3D51F30000009".parse().unwrap();
     let compromised = Compromised { certificate_sha256: NOTHING, spki_sha256: NOTHING, party };
-    Event::IncidentOpened(IncidentOpened { incident: incident(n), compromised, description: "d".into() })
+    Event::IncidentOpened(IncidentOpened {
+        incident: incident(n),
+        compromised,
+        description: "d".into(),
+        notification: None,
+        profile: None,
+    })
 }
 
 fn determined(n: u8) -> Event {

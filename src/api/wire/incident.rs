@@ -1,0 +1,103 @@
+//! Shell: wire types of an incident's way through the procedure.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::incident::next::ToDo;
+use crate::domain::incident::{Counts, State};
+use crate::domain::ledger::steps::{Method, Notification, Step};
+use crate::domain::names::{DutyId, StepId};
+use crate::domain::time::Timestamp;
+
+/// A step of the procedure to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepAsk {
+    /// The step. Lists of Devices that it names are uploaded before.
+    pub step: Step,
+}
+
+/// How far an incident has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// How it came to be known.
+    pub notification: Notification,
+    /// Where it stands.
+    pub state: State,
+    /// Since when.
+    #[schema(value_type = String)]
+    pub since: Timestamp,
+    /// The method, as proposed or determined.
+    pub method: Option<Method>,
+    /// How many of the Relevant Devices stand where.
+    pub devices: Counts,
+    /// Steps that were taken.
+    pub done: Vec<Done>,
+    /// Duties to inform that arose.
+    pub duties: Vec<Duty>,
+    /// How many stranded Devices were accepted, if they were.
+    pub stranded_accepted: Option<u64>,
+}
+
+/// A step that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Done {
+    /// By its meaning.
+    #[schema(value_type = String)]
+    pub step: StepId,
+    /// The entry that recorded it last.
+    pub entry: u64,
+}
+
+/// A duty to inform somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Duty {
+    /// Which.
+    #[schema(value_type = String)]
+    pub duty: DutyId,
+    /// Whom.
+    pub recipient: String,
+    /// Of what.
+    pub text: String,
+    /// When it arose.
+    #[schema(value_type = String)]
+    pub arisen: Timestamp,
+    /// By when it is to be met, where there is a limit.
+    #[schema(value_type = Option<String>)]
+    pub due: Option<Timestamp>,
+    /// The entry that met it.
+    pub met: Option<u64>,
+}
+
+/// What is to be done now, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Next {
+    /// Where the incident stands.
+    pub state: State,
+    /// Since when.
+    #[schema(value_type = String)]
+    pub since: Timestamp,
+    /// What is to be done, the most pressing first.
+    pub todo: Vec<ToDo>,
+}
+
+/// An incident's story.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Timeline {
+    /// What happened, in order.
+    pub items: Vec<Happened>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Happened {
+    /// The entry; the first of several that are told together.
+    pub entry: u64,
+    /// When.
+    #[schema(value_type = String)]
+    pub at: Timestamp,
+    /// Who: the person where the policy names one, else the account.
+    pub who: String,
+    /// What, in a sentence.
+    pub what: String,
+}

@@ -1,0 +1,79 @@
+use super::*;
+
+fn read(list: &str) -> Result<Targets, String> {
+    // In pieces of three octets, so that lines are cut anywhere.
+    let source = |piece: &mut dyn FnMut(&[u8])| {
+        list.as_bytes().chunks(3).for_each(&mut *piece);
+        Ok::<(), std::convert::Infallible>(())
+    };
+    Targets::read(source).map_err(|error| error.to_string())
+}
+
+const GOOD: &str =
+    "00DB123456789001,Commissioned,2017-07-01,reads\n00DB123456789002,Commissioned,2017-07-01,a, with commas\n";
+
+#[test]
+fn a_list_is_read_with_evidence_that_may_have_commas() {
+    let targets = read(GOOD).unwrap();
+    assert_eq!(targets.len(), 2);
+    assert_eq!(targets.all()[0].status, SmiStatus::Commissioned);
+    assert!(targets.get("00DB123456789002".parse().unwrap()).is_some());
+    assert!(targets.get("00DB123456789003".parse().unwrap()).is_none());
+}
+
+#[test]
+fn every_fault_of_a_list_is_told_with_its_line() {
+    let check = |list: &str, expected: &str| {
+        let found = read(list).unwrap_err();
+        assert!(found.contains(expected), "expected {expected:?} in {found:?}");
+    };
+    check("", "line 1: expected at least one Relevant Device");
+    check("00DB123456789001,Commissioned,2017-07-01\n", "line 1: expected EUI-64,SMI Status,date,evidence");
+    check("00DB123456789001,Commissioned,2017-07-01, \n", "expected the evidence");
+    check("00DB123456789001,Commissioned,1 July,reads\n", "date: expected YYYY-MM-DD");
+    check("00DB123456789001,commissioned,2017-07-01,reads\n", "SMI Status: expected one of Pending");
+    check("00db123456789001,Commissioned,2017-07-01,reads\n", "line 1: ");
+    check("00DB123456789001,Commissioned,2017-07-01,reads", "line 1: expected a line feed at the end");
+    let twice = "00DB123456789001,Commissioned,2017-07-01,a\n00DB123456789001,Commissioned,2017-07-01,b\n";
+    check(twice, "line 2: Device 00DB123456789001 stands there twice");
+    let unsorted = "00DB123456789002,Commissioned,2017-07-01,a\n00DB123456789001,Commissioned,2017-07-01,b\n";
+    check(unsorted, "line 2: expected the Devices sorted");
+    check(&format!("{}\n", "x".repeat(LINE_LEN_MAX + 1)), "expected at most 512 octets");
+    let both = "00DB123456789001,Pending,2017-07-01,a\nnothing\n";
+    check(both, "line 2: expected EUI-64");
+    check(both, "line 1: Device 00DB123456789001 was Pending immediately before the Recovery Event");
+}
+
+#[test]
+fn only_a_device_that_was_commissioned_is_relevant() {
+    for status in SmiStatus::ALL {
+        let list = format!("00DB123456789001,{status},2017-07-01,reads\n");
+        assert_eq!(read(&list).is_ok(), status == SmiStatus::Commissioned, "{status}");
+    }
+}
+
+#[test]
+fn many_faults_are_counted_and_not_all_told() {
+    let list = "nothing\n".repeat(FAULTS_TOLD_MAX + 7);
+    assert!(read(&list).unwrap_err().ends_with("; and 7 more"));
+}
+
+#[test]
+fn a_proven_recovery_is_not_undone_by_a_later_failure_and_a_failure_is_by_a_proof() {
+    let mut targets = read(GOOD).unwrap();
+    let (one, two) = (targets.all()[0].device, targets.all()[1].device);
+    targets.prove(one, Proof::Succeeded);
+    targets.prove(one, Proof::Failed);
+    targets.prove(two, Proof::Failed);
+    assert_eq!((targets.all()[0].proof, targets.all()[1].proof), (Proof::Succeeded, Proof::Failed));
+    targets.prove(two, Proof::Succeeded);
+    assert_eq!(targets.counts().succeeded, 2);
+    // A Device that is no target is nobody's.
+    targets.prove("00DB1234567890FF".parse().unwrap(), Proof::Succeeded);
+    assert_eq!(targets.counts().targets, 2);
+}
+
+#[test]
+fn a_target_takes_as_little_memory_as_it_says() {
+    assert_eq!(size_of::<Target>(), 24);
+}

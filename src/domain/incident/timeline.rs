@@ -1,0 +1,207 @@
+//! Pure. An incident's story, in sentences for people.
+
+use std::fmt::Write as _;
+
+use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+
+/// As people call a method (SEC Appendix L).
+pub const fn method(method: Method) -> &'static str {
+    match method {
+        Method::SubscriberKey => "Method 1 (the Subscriber's own key)",
+        Method::AcbCertificates => "Method 2 (Recovery Private Key, DCC ACB certificates)",
+        Method::NewOrganisationCertificates => "Method 3 (Recovery Private Key, new Organisation Certificates)",
+        Method::Contingency => "the Contingency route",
+    }
+}
+
+const fn certainty(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Actual => "Compromise",
+        Certainty::Suspected => "suspected Compromise",
+    }
+}
+
+/// Who acted: the person where the policy names one, else the account.
+pub fn who(by: &Actor) -> String {
+    by.person.as_ref().map_or_else(|| by.account.to_string(), ToString::to_string)
+}
+
+fn signers(signatures: &[SignatureRecord]) -> String {
+    signatures.iter().map(|signature| signature.person.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The profile, where a variation was laid over the base.
+fn under(profile: &ProfileInForce) -> String {
+    if profile.variations.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = profile.variations.iter().map(crate::domain::names::ProfileId::as_str).collect();
+    format!(" [varied by {}]", names.join(", "))
+}
+
+/// What an entry says about an incident, in a sentence; none for those that are counted instead (intents, outcomes, releases).
+pub fn tell(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::IncidentOpened(opened) => match &opened.notification {
+            Some(notification) => format!(
+                "Reported: {} of {} notified a {} of certificate {} at {}, by {}. {}{}",
+                notification.by,
+                notification.party,
+                certainty(notification.certainty),
+                opened.compromised.certificate_sha256,
+                notification.at,
+                notification.channel,
+                opened.description,
+                opened.profile.as_ref().map(under).unwrap_or_default(),
+            ),
+            None => format!("Opened for certificate {}: {}", opened.compromised.certificate_sha256, opened.description),
+        },
+        Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
+        Event::IncidentClosed(closed) => format!("Closed: {}", closed.reason),
+        Event::DeterminationRecorded(recorded) => {
+            format!(
+                "Determined by the SMKI PMA: determination {}, signed by {}",
+                recorded.determination,
+                signers(&recorded.signatures)
+            )
+        }
+        Event::ScheduleRecorded(recorded) => {
+            format!(
+                "The scope of determination {} was settled, signed by {}",
+                recorded.determination,
+                signers(&recorded.signatures)
+            )
+        }
+        Event::DeterminationSuspended(suspended) => format!(
+            "Determination {} was suspended until {} by {}",
+            suspended.determination,
+            suspended.until,
+            signers(&suspended.signatures)
+        ),
+        Event::DeterminationWithdrawn(withdrawn) => {
+            format!(
+                "Determination {} was withdrawn by the SMKI PMA, signed by {}",
+                withdrawn.determination,
+                signers(&withdrawn.signatures)
+            )
+        }
+        Event::Batch(batch) => format!("Request {} to sign with key {} was taken in", batch.request, batch.key),
+        Event::Settled(settled) => {
+            format!("The unknown of Device {} was left as it is: {}", settled.device, settled.reason)
+        }
+        Event::Refused(refused) => {
+            let first = refused.reasons.first().map_or("", |reason| &reason.text);
+            let more = refused.reasons.len().saturating_sub(1);
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more reasons)") };
+            format!("Refused: {}: {first}{more}", refused.operation)
+        }
+        Event::FileAccepted(accepted) => {
+            let signer = accepted
+                .signature
+                .as_ref()
+                .map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
+            format!(
+                "File accepted: {} of {} lines, SHA-256 {}, from {signer}",
+                accepted.kind, accepted.rows, accepted.file
+            )
+        }
+        Event::ResponsesTaken(taken) => {
+            let tally = &taken.tally;
+            let mut text = format!("{} Responses were taken in: {} recovered", tally.messages(), tally.recovered);
+            let others = [
+                (tally.failed, "failed"),
+                (tally.accepted, "accepted for later"),
+                (tally.alert, "Alerts"),
+                (tally.foreign, "FOREIGN"),
+                (tally.unmatched, "unmatched"),
+                (tally.unverified, "unverified"),
+                (tally.malformed, "malformed"),
+                (tally.duplicate, "said before"),
+                (tally.contradiction, "contradictory"),
+            ];
+            for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
+                let _ = write!(text, ", {count} {what}");
+            }
+            text
+        }
+        Event::SigningResumed(resumed) => {
+            format!(
+                "Signing under determination {} may go on after a foreign answer: {}",
+                resumed.determination, resumed.reason
+            )
+        }
+        Event::DirectionRecorded(recorded) => {
+            format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
+        }
+        Event::ExerciseRecorded(_)
+        | Event::Genesis(_)
+        | Event::PolicyAdopted(_)
+        | Event::CertificationIntent(_)
+        | Event::CertificateImported(_)
+        | Event::Started(_)
+        | Event::Stopped(_)
+        | Event::KeyActivated(_)
+        | Event::KeyLocked(_)
+        | Event::Intent(_)
+        | Event::Outcome(_)
+        | Event::Released(_)
+        | Event::RefusalsFolded(_)
+        | Event::ClockJumped(_)
+        | Event::ClockAccepted(_) => return None,
+    })
+}
+
+fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {
+    if departures.is_empty() {
+        return under(profile);
+    }
+    let names: Vec<String> = departures.iter().map(ToString::to_string).collect();
+    format!(", departing from the procedure as the SMKI PMA directed ({}){}", names.join(", "), under(profile))
+}
+
+fn step(step: &Step) -> String {
+    let of =
+        |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| format!("{count} Devices"));
+    match step {
+        Step::Confirm { mechanism, certainty: found, evidence } => {
+            format!("Confirmed as {} by {mechanism}: {evidence}", certainty(*found))
+        }
+        Step::Dismiss { reason } => format!("Dismissed: {reason}"),
+        Step::Assess { method: proposed, targets } => {
+            format!("Assessed: {} Relevant Devices, {} proposed", targets.count, method(*proposed))
+        }
+        Step::Inform { duty, recipient, at, how } => format!("Informed {recipient} at {at} by {how} (duty {duty})"),
+        Step::Refer { notification, new_facts } => match new_facts {
+            None => format!("Referred to the SMKI PMA with notification file {notification}"),
+            Some(facts) => format!("Referred to the SMKI PMA again: {facts}"),
+        },
+        Step::SubscriberRecovery { note } => format!("The Subscriber recovers with its own key: {note}"),
+        Step::SetStatus { status, from, devices, reason, acknowledged: _, overridden } => {
+            let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
+            let overridden =
+                overridden.as_ref().map(|text| format!(", without proof, overridden: {text}")).unwrap_or_default();
+            format!(
+                "SMI Status '{status}' from {from} for {}{reason}{overridden}",
+                of(devices.map(|devices| devices.count))
+            )
+        }
+        Step::Prepare { note } => format!("Prepared: {note}"),
+        Step::Pause { reason } => format!("Paused: {reason}"),
+        Step::Exclude { devices, reason } => format!("{} Devices left out: {reason}", devices.count),
+        Step::Finish { note } => format!("Executed: every target came to an end. {note}"),
+        Step::BeginPostRecovery { note } => format!("Post-Recovery began: {note}"),
+        Step::HandOver { devices, evidence } => {
+            format!("{} handed back to their Subscriber: {evidence}", of(devices.map(|devices| devices.count)))
+        }
+        Step::AcceptStranded { count, reason } => format!("{count} stranded Devices accepted: {reason}"),
+    }
+}
+
+/// As people call a class.
+pub const fn class(class: CompromiseClass) -> &'static str {
+    match class {
+        CompromiseClass::Organisation => "Organisation Compromise",
+        CompromiseClass::Other => "Other Compromise",
+    }
+}

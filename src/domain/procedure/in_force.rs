@@ -1,0 +1,474 @@
+//! Pure. The procedure at one moment: which profile is in force, and what it demands of an incident.
+//!
+//! [`required`] is the one gate. Whoever takes a step and whoever explains it ask the same function, so that what is shown
+//! is what is enforced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Procedure;
+use super::profile::{Actor, Gate, Label, Owed, Profile, Step};
+use super::variation::{Clause, Effect, End, Extension, Record, Variation};
+use crate::domain::determination::document::Method;
+use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::steps::ProfileInForce;
+use crate::domain::names::{ClauseId, DirectionId, FactorId, ProfileId, StepId};
+use crate::domain::time::Timestamp;
+
+/// How a variation stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not begun.
+    NotYet,
+    /// It is in force.
+    InForce,
+    /// It is over.
+    Over,
+}
+
+/// A variation, and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Laid<'a> {
+    /// Which.
+    pub variation: &'a Variation,
+    /// Where it ends, with every extension.
+    pub end: End,
+    /// At the moment asked for.
+    pub standing: Standing,
+}
+
+/// The procedure at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce<'a> {
+    at: Timestamp,
+    base: &'a Profile,
+    laid: Vec<Laid<'a>>,
+}
+
+impl Procedure {
+    /// The procedure at a moment, with the extensions that the ledger has.
+    ///
+    /// Extensions recorded after `at` alter nothing: one is taken in only while its variation is still in force without it, so
+    /// `at` lies before that end too.
+    pub fn in_force(&self, at: Timestamp, extensions: &[Extension]) -> InForce<'_> {
+        let laid = self
+            .variations()
+            .iter()
+            .map(|variation| {
+                let end = variation.end(extensions);
+                let standing = if at < variation.begins() {
+                    Standing::NotYet
+                } else if end.at.is_some_and(|end| end <= at) {
+                    Standing::Over
+                } else {
+                    Standing::InForce
+                };
+                Laid { variation, end, standing }
+            })
+            .collect();
+        InForce { at, base: self.base(), laid }
+    }
+}
+
+impl<'a> InForce<'a> {
+    /// The moment.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// The base profile.
+    pub fn base(&self) -> &'a Profile {
+        self.base
+    }
+
+    /// Every variation, and how it stands.
+    pub fn laid(&self) -> &[Laid<'a>] {
+        &self.laid
+    }
+
+    /// The variations in force.
+    pub fn variations(&self) -> impl Iterator<Item = &'a Variation> {
+        self.laid.iter().filter(|laid| laid.standing == Standing::InForce).map(|laid| laid.variation)
+    }
+
+    /// The ids that an entry names: what a step was taken under.
+    pub fn ids(&self) -> ProfileInForce {
+        ProfileInForce {
+            base: self.base.id.clone(),
+            variations: self.variations().map(|variation| variation.id.clone()).collect(),
+        }
+    }
+
+    /// The clauses in force, with their variation.
+    pub fn clauses(&self) -> impl Iterator<Item = (&'a Variation, &'a Clause)> {
+        self.variations().flat_map(|variation| variation.clauses.iter().map(move |clause| (variation, clause)))
+    }
+
+    /// The factors that the SMKI PMA may weigh besides those of the Guidance.
+    pub fn optional_factors(&self) -> impl Iterator<Item = (&'a FactorId, &'a Clause)> {
+        self.clauses().filter_map(|(_, clause)| match &clause.effect {
+            Effect::OptionalFactor { factor } => Some((factor, clause)),
+            Effect::NotRequiredBefore { .. } | Effect::Record(_) => None,
+        })
+    }
+
+    /// What else the directions did, and whether it has taken effect. It does not end with a variation.
+    pub fn records(&self) -> impl Iterator<Item = (&'a Variation, &'a Clause, &'a Record, bool)> {
+        let at = self.at;
+        self.laid.iter().flat_map(move |laid| {
+            laid.variation.clauses.iter().filter_map(move |clause| match &clause.effect {
+                Effect::Record(record) => Some((laid.variation, clause, record, record.with_effect.begins() <= at)),
+                Effect::NotRequiredBefore { .. } | Effect::OptionalFactor { .. } => None,
+            })
+        })
+    }
+
+    /// The clauses in force that relieve somebody of a step, each with the gate that ends the relief.
+    pub fn reliefs(&self, step: &StepId) -> impl Iterator<Item = (Text, Gate, Actor)> {
+        self.clauses().filter_map(move |(variation, clause)| match &clause.effect {
+            Effect::NotRequiredBefore { steps, gate, relieves } if steps.contains(step) => {
+                Some((Text::of_clause(variation, clause), *gate, *relieves))
+            }
+            Effect::NotRequiredBefore { .. } | Effect::OptionalFactor { .. } | Effect::Record(_) => None,
+        })
+    }
+}
+
+/// By which text something holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// A step of the base profile.
+    Step {
+        /// The profile.
+        profile: ProfileId,
+        /// The step.
+        step: StepId,
+        /// What documents print beside it.
+        labels: Vec<Label>,
+    },
+    /// A clause of a variation.
+    Clause {
+        /// The variation.
+        variation: ProfileId,
+        /// The clause.
+        clause: ClauseId,
+        /// The direction.
+        reference: Prose,
+    },
+    /// A direction of the SMKI PMA that departs from a step in one incident.
+    Direction(DirectionId),
+}
+
+impl Text {
+    fn of_step(profile: &Profile, step: &Step) -> Self {
+        Self::Step { profile: profile.id.clone(), step: step.id.clone(), labels: step.labels.clone() }
+    }
+
+    fn of_clause(variation: &Variation, clause: &Clause) -> Self {
+        Self::Clause {
+            variation: variation.id.clone(),
+            clause: clause.id.clone(),
+            reference: variation.reference.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step { profile, step, labels } => {
+                write!(f, "profile {profile}, step {step}")?;
+                let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
+                if labels.is_empty() { Ok(()) } else { write!(f, " ({})", labels.join("; ")) }
+            }
+            Self::Clause { variation, clause, reference } => {
+                write!(f, "variation {variation}, clause ({clause}): {reference}")
+            }
+            Self::Direction(direction) => write!(f, "direction {direction} of the SMKI PMA"),
+        }
+    }
+}
+
+/// With which key recovery is to be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithKey {
+    /// The Recovery Private Key.
+    Recovery,
+    /// The Contingency Private Key, with the Contingency Symmetric Key.
+    Contingency,
+}
+
+/// What the SMKI PMA has determined in an incident, as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Determined {
+    /// Nothing yet.
+    None,
+    /// Not to execute.
+    NotToExecute,
+    /// To execute.
+    Execute(WithKey),
+}
+
+impl Gate {
+    /// Whether that determination opens it.
+    pub const fn is_open(self, determined: Determined) -> bool {
+        match (self, determined) {
+            (Self::AnyDetermination | Self::DeterminationToExecute, Determined::None)
+            | (Self::DeterminationToExecute, Determined::NotToExecute) => false,
+            (Self::AnyDetermination, Determined::NotToExecute | Determined::Execute(_))
+            | (Self::DeterminationToExecute, Determined::Execute(_)) => true,
+        }
+    }
+}
+
+/// What the procedure looks at in an incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncidentView<'a> {
+    /// What the SMKI PMA has determined.
+    pub determination: Determined,
+    /// The method, once one was chosen.
+    pub method: Option<Method>,
+    /// The steps that were taken.
+    pub done: BTreeSet<StepId>,
+    /// The steps that a direction of the SMKI PMA departs from.
+    pub departures: BTreeMap<StepId, DirectionId>,
+    /// What people call its state.
+    pub state_name: &'a str,
+}
+
+impl IncidentView<'_> {
+    /// Whether a step belongs to a method that this incident may still go by.
+    fn may_need(&self, step: &Step) -> bool {
+        let may_go = |method: &Method| match (self.method, self.determination) {
+            (Some(chosen), _) => *method == chosen,
+            (None, Determined::Execute(WithKey::Contingency)) => *method == Method::Contingency,
+            (None, Determined::Execute(WithKey::Recovery)) => {
+                matches!(method, Method::AcbCertificates | Method::NewOrganisationCertificates)
+            }
+            (None, Determined::None | Determined::NotToExecute) => true,
+        };
+        step.methods.iter().any(may_go)
+    }
+}
+
+/// Whether a step may be taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum May {
+    /// It may.
+    Yes,
+    /// It may, and whoever takes it says why.
+    WithReason,
+    /// It may not.
+    No,
+}
+
+/// What something waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// The SMKI PMA.
+    Gate(Gate),
+    /// Steps that come before.
+    Steps(Vec<StepId>),
+}
+
+impl fmt::Display for Awaits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gate(gate) => gate.fmt(f),
+            Self::Steps(steps) => {
+                let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
+                f.write_str(&steps.join(", "))
+            }
+        }
+    }
+}
+
+/// What the procedure demands about a step now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// The profile has no such step.
+    Unknown {
+        /// The profile.
+        profile: ProfileId,
+    },
+    /// It was taken, and is not taken twice.
+    Done {
+        /// The step.
+        by: Text,
+    },
+    /// It is owed now.
+    Due {
+        /// By what.
+        by: Text,
+    },
+    /// It is not owed yet: a clause relieves whoever would owe it, or steps before it are missing.
+    NotYetDue {
+        /// By what.
+        by: Text,
+        /// Until when.
+        awaits: Awaits,
+        /// Whether it may be taken earlier.
+        early: May,
+    },
+    /// It may be taken, and nobody owes it.
+    Permitted {
+        /// By what.
+        by: Text,
+    },
+    /// Nobody owes it in this incident, and there is nothing to do.
+    NotRequired {
+        /// By what.
+        by: Text,
+    },
+    /// It must not be taken.
+    Blocked {
+        /// By what.
+        by: Text,
+        /// What would open it.
+        awaits: Gate,
+    },
+}
+
+impl Requirement {
+    /// Whether somebody owes it now.
+    pub const fn is_due(&self) -> bool {
+        matches!(self, Self::Due { .. })
+    }
+
+    /// Whether the step may be taken now: what a guard asks.
+    pub const fn may(&self) -> May {
+        match self {
+            Self::Due { .. } | Self::Permitted { .. } => May::Yes,
+            Self::NotYetDue { early, .. } => *early,
+            Self::Unknown { .. } | Self::Done { .. } | Self::NotRequired { .. } | Self::Blocked { .. } => May::No,
+        }
+    }
+
+    /// The text by which it holds.
+    pub const fn by(&self) -> Option<&Text> {
+        match self {
+            Self::Unknown { .. } => None,
+            Self::Done { by }
+            | Self::Due { by }
+            | Self::NotYetDue { by, .. }
+            | Self::Permitted { by }
+            | Self::NotRequired { by }
+            | Self::Blocked { by, .. } => Some(by),
+        }
+    }
+
+    /// One word for it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "unknown",
+            Self::Done { .. } => "done",
+            Self::Due { .. } => "due",
+            Self::NotYetDue { .. } => "not-yet-due",
+            Self::Permitted { .. } => "permitted",
+            Self::NotRequired { .. } => "not-required",
+            Self::Blocked { .. } => "blocked",
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { profile } => write!(f, "profile {profile} has no such step"),
+            Self::Done { by } => write!(f, "done ({by})"),
+            Self::Due { by } => write!(f, "due ({by})"),
+            Self::NotYetDue { by, awaits, early } => {
+                let early = match early {
+                    May::Yes => "; it may be done before",
+                    May::WithReason => "; it may be done before, with a stated reason",
+                    May::No => "",
+                };
+                write!(f, "not due before {awaits} ({by}){early}")
+            }
+            Self::Permitted { by } => write!(f, "permitted, and owed by nobody ({by})"),
+            Self::NotRequired { by } => write!(f, "not required in this incident ({by})"),
+            Self::Blocked { by, awaits } => write!(f, "blocked: it needs {awaits} ({by})"),
+        }
+    }
+}
+
+/// What the procedure demands about one step of an incident, now.
+///
+/// This is the gate. A guard takes [`Requirement::may`] of it.
+pub fn required(step: &StepId, in_force: &InForce<'_>, view: &IncidentView<'_>) -> Requirement {
+    requirements(in_force, view)
+        .into_iter()
+        .find_map(|(found, requirement)| (found.id == *step).then_some(requirement))
+        .unwrap_or_else(|| Requirement::Unknown { profile: in_force.base.id.clone() })
+}
+
+/// What it demands about every step, in their order.
+pub fn requirements<'a>(in_force: &InForce<'a>, view: &IncidentView<'_>) -> Vec<(&'a Step, Requirement)> {
+    // Steps that nothing waits for any more. A step only waits for steps of a lower order, so one pass suffices.
+    let mut settled: BTreeSet<&StepId> = BTreeSet::new();
+    let mut all = Vec::with_capacity(in_force.base.steps.len());
+    for step in &in_force.base.steps {
+        let requirement = one(step, in_force, view, &settled);
+        let lapsed = step.lapses && view.determination == Determined::NotToExecute;
+        let is_settled = match &requirement {
+            Requirement::Done { .. } | Requirement::Permitted { .. } | Requirement::NotRequired { .. } => true,
+            Requirement::NotYetDue { early, .. } => *early != May::No,
+            Requirement::Blocked { .. } => lapsed,
+            Requirement::Due { .. } | Requirement::Unknown { .. } => false,
+        };
+        if is_settled || view.done.contains(&step.id) {
+            settled.insert(&step.id);
+        }
+        all.push((step, requirement));
+    }
+    all
+}
+
+fn one(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, settled: &BTreeSet<&StepId>) -> Requirement {
+    let by = || Text::of_step(in_force.base, step);
+    let is_done = view.done.contains(&step.id);
+    if is_done && !step.repeats {
+        return Requirement::Done { by: by() };
+    }
+    if !view.may_need(step) {
+        return Requirement::NotRequired { by: by() };
+    }
+    // What the base profile keeps closed stays closed: a relief and a departure take duties away, and give no powers.
+    if let Some(gate) = step.needs.filter(|gate| !gate.is_open(view.determination)) {
+        return Requirement::Blocked { by: by(), awaits: gate };
+    }
+    let relief = in_force
+        .reliefs(&step.id)
+        .find(|(_, gate, relieved)| step.actors.contains(relieved) && !gate.is_open(view.determination));
+    if step.lapses && view.determination == Determined::NotToExecute {
+        return Requirement::NotRequired { by: relief.map_or_else(by, |(text, _, _)| text) };
+    }
+    if let Some(direction) = view.departures.get(&step.id) {
+        return Requirement::Permitted { by: Text::Direction(*direction) };
+    }
+    let missing: Vec<StepId> = step.after.iter().filter(|before| !settled.contains(before)).cloned().collect();
+    match (relief, missing.is_empty()) {
+        (Some((text, gate, _)), in_turn) => {
+            let early = if in_turn { May::WithReason } else { May::No };
+            Requirement::NotYetDue { by: text, awaits: Awaits::Gate(gate), early }
+        }
+        (None, false) => Requirement::NotYetDue { by: by(), awaits: Awaits::Steps(missing), early: May::No },
+        (None, true) if is_done || step.owed == Owed::May => Requirement::Permitted { by: by() },
+        (None, true) => Requirement::Due { by: by() },
+    }
+}
+
+/// Why a key may or may not sign, as far as the procedure goes: only a determination to execute with that very key opens it, in
+/// every profile. What else it takes (Key Custodians, scope, limits) the rules of the policy ask.
+pub fn key_may_sign(key: WithKey, view: &IncidentView<'_>) -> bool {
+    match (view.determination, key) {
+        (Determined::None | Determined::NotToExecute, WithKey::Recovery | WithKey::Contingency)
+        | (Determined::Execute(WithKey::Recovery), WithKey::Contingency)
+        | (Determined::Execute(WithKey::Contingency), WithKey::Recovery) => false,
+        (Determined::Execute(WithKey::Recovery), WithKey::Recovery)
+        | (Determined::Execute(WithKey::Contingency), WithKey::Contingency) => true,
+    }
+}
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

@@ -1,0 +1,93 @@
+//! Pure. A file of messages: hexadecimal, one a line, or one binary message after another. It is kept as the first, in one form.
+
+use crate::domain::gbcs::signed_message_len;
+
+/// Messages of one entry. Each costs some rows to look up while everybody waits for the recorder: together some 50 ms.
+pub const MESSAGES_MAX: usize = 4_096;
+
+/// Octets of a file of messages. A Response has some 600, twice that in hexadecimal; the most of them have room twice over.
+pub const MESSAGES_LEN_MAX: u64 = 8 * 1024 * 1024;
+
+/// Why a file is not one of messages.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessagesError {
+    /// Nothing is in it.
+    #[error("expected messages, one a line in hexadecimal or binary one after another, found nothing")]
+    Empty,
+    /// Too many for one entry.
+    #[error("expected at most {MESSAGES_MAX} messages, found more; hand them in in parts, as smkictl does")]
+    TooMany,
+    /// A line of something else.
+    #[error("line {line}: expected a message in hexadecimal, found {found:?}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// Its beginning.
+        found: String,
+    },
+    /// Not the one form that is kept.
+    #[error("expected lower-case hexadecimal, one message a line, found another form")]
+    NotCanonical,
+}
+
+/// The first octet of a message: general-signing or general-ciphering (GBCS 7.2). Neither is one of text.
+const FIRST_OCTETS: [u8; 2] = [0xDF, 0xDD];
+
+/// Characters of a wrong line that are shown.
+const FOUND_LEN_MAX: usize = 40;
+
+/// The messages of a file, told apart by its first octet; no more than one entry takes.
+///
+/// In a binary file a message that cannot be read takes the rest of the file with it, for nobody can tell where the next begins:
+/// it is the last one answered.
+pub fn split(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let messages = all(octets, MESSAGES_MAX + 1)?;
+    if messages.len() > MESSAGES_MAX { Err(MessagesError::TooMany) } else { Ok(messages) }
+}
+
+/// As [`split`], the first `count_max` messages of a file of any number.
+pub fn all(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let first = octets.first().ok_or(MessagesError::Empty)?;
+    let messages = if FIRST_OCTETS.contains(first) { binary(octets, count_max) } else { lines(octets, count_max)? };
+    if messages.is_empty() { Err(MessagesError::Empty) } else { Ok(messages) }
+}
+
+fn binary(mut octets: &[u8], count_max: usize) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    while !octets.is_empty() && messages.len() < count_max {
+        let (message, rest) = octets.split_at(signed_message_len(octets).unwrap_or(octets.len()));
+        messages.push(message.to_vec());
+        octets = rest;
+    }
+    messages
+}
+
+fn lines(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let lines = (1..).zip(octets.split(|octet| *octet == b'\n')).map(|(line, digits)| (line, digits.trim_ascii()));
+    lines
+        .filter(|(_, digits)| !digits.is_empty())
+        .take(count_max)
+        .map(|(line, digits)| {
+            hex::decode(digits).map_err(|_| {
+                let found = String::from_utf8_lossy(digits).chars().take(FOUND_LEN_MAX).collect();
+                MessagesError::Line { line, found }
+            })
+        })
+        .collect()
+}
+
+/// The one form in which messages are kept.
+pub fn canonical(messages: &[Vec<u8>]) -> String {
+    let mut text = String::with_capacity(messages.iter().map(|message| 2 * message.len() + 1).sum());
+    for message in messages {
+        text.push_str(&hex::encode(message));
+        text.push('\n');
+    }
+    text
+}
+
+/// Reads that form, and no other.
+pub fn read(text: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let messages = split(text)?;
+    if canonical(&messages).as_bytes() == text { Ok(messages) } else { Err(MessagesError::NotCanonical) }
+}

@@ -1,0 +1,269 @@
+//! Shell: Responses of Devices, from the uploads to the entry; and how far each Device has come.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Answer, Daemon, PIECES_MAX, reason, refused};
+use crate::api::engine::{Caller, Octets};
+use crate::api::failure::Failure;
+use crate::api::wire;
+use crate::domain::certificates::pem;
+use crate::domain::intake::responses::{Handed, ResponsesError, Taken, responses, resumption};
+use crate::domain::ledger::entry::Event;
+use crate::domain::names::{DeterminationId, Digest, KeyLabel};
+use crate::domain::policy::Policy;
+use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
+use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
+use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
+use crate::service::responses::verify;
+use crate::store::{Reader, Staging, StoreError};
+
+/// Lines of a device list that are looked at in one call at most, so that a rare state does not hold a reader for minutes.
+const LISTED_READ_MAX: usize = 100_000;
+
+/// Octets of lines that go out together.
+const LINES_LEN: usize = 64 * 1024;
+
+/// What was handed in, verified.
+struct Prepared {
+    messages: Vec<Vec<u8>>,
+    readings: Vec<Reading>,
+    /// The certificates that are kept, in PEM.
+    certificates: String,
+}
+
+/// Reads a whole upload that waits.
+fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u64) -> Answer<Vec<u8>> {
+    let file: Option<File> = staging.open_staged(digest).map_err(StoreError::from)?;
+    let file = file.ok_or_else(|| {
+        let remedy = "Upload it again; what waits too long is dropped.";
+        Failure::malformed(field, "the SHA-256 of an upload that waits", &digest.to_string(), remedy)
+    })?;
+    let mut octets = Vec::new();
+    file.take(len_max + 1).read_to_end(&mut octets).map_err(|error| Failure::Internal { what: error.to_string() })?;
+    if octets.len() as u64 > len_max {
+        return Err(Failure::TooLarge { what: "the upload", limit: len_max });
+    }
+    Ok(octets)
+}
+
+/// Reads and verifies: everything that needs nothing of the ledger but the policy.
+fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) -> Answer<Prepared> {
+    // In hexadecimal a message takes twice its octets and a line feed.
+    let sent = staged(staging, "responses", ask.responses, 2 * MESSAGES_LEN_MAX)?;
+    let messages = messages::split(&sent).map_err(|error| {
+        Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
+    })?;
+    let bundle = staged(staging, "certificates", ask.certificates, CERTIFICATES_LEN_MAX)?;
+    let certificates = if bundle.iter().all(u8::is_ascii_whitespace) {
+        Vec::new()
+    } else {
+        pem::text(&bundle).and_then(pem::bundle).map_err(|error| {
+            Failure::malformed("certificates", "certificates in PEM", &error.to_string(), "Mend it and send it again.")
+        })?
+    };
+    let (readings, candidates) = verify(&messages, &certificates, &Trust::new(policy));
+    let certificates = candidates.octets().map(pem::certificate_to_pem).collect();
+    Ok(Prepared { messages, readings, certificates })
+}
+
+/// The lines of what proves no recovery, and the summary.
+fn lines(taken: &Taken, entry: u64) -> Vec<Bytes> {
+    let (mut pieces, mut piece) = (Vec::new(), Vec::with_capacity(LINES_LEN));
+    let mut put = |line: Result<Vec<u8>, serde_json::Error>| {
+        piece.extend(line.expect("a line is made of texts and numbers"));
+        piece.push(b'\n');
+        if piece.len() >= LINES_LEN {
+            pieces.push(Bytes::from(std::mem::take(&mut piece)));
+        }
+    };
+    for (message, line) in (1..).zip(&taken.lines) {
+        if line.outcome != Outcome::Recovered {
+            let ResultLine { device, intent, outcome, detail } = line;
+            put(serde_json::to_vec(&wire::ResponseItem {
+                message,
+                device: *device,
+                intent: *intent,
+                result: outcome.to_string(),
+                detail: detail.to_string(),
+            }));
+        }
+    }
+    let summary = wire::ResponsesSummary { entry, results: taken.event.results, tally: taken.event.tally };
+    put(serde_json::to_vec(&wire::ResponsesSummaryLine { summary }));
+    pieces.push(Bytes::from(piece));
+    pieces
+}
+
+impl Daemon {
+    pub(super) async fn take_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Answer<Octets> {
+        let asked = super::answers::digest_of(&ask)?;
+        let in_force = self
+            .read(|recorder| Ok(recorder.fold().policy().map(|adopted| (adopted.digest, Arc::clone(&adopted.policy)))));
+        let Some((policy_digest, policy)) = in_force.await? else {
+            return Err(Failure::NotFound { what: "a policy".into() });
+        };
+        let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
+        let turn = Arc::clone(&self.scans).acquire_owned().await.map_err(|error| failed(&error))?;
+        let (staging, of) = (Arc::clone(&self.staging), ask.clone());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&staging, &of, &policy));
+        let Prepared { messages, readings, certificates } = prepared.await.map_err(|error| failed(&error))??;
+        drop(turn);
+
+        let actor = caller.actor();
+        let keys = Arc::clone(&self.keys);
+        let determination = ask.determination;
+        let taken = self.change(move |recorder| {
+            let by = recorder.known(actor);
+            if recorder.fold().policy().map(|adopted| adopted.digest) != Some(policy_digest) {
+                return Ok(Err(Failure::Unavailable {
+                    why: "another policy came into force meanwhile".into(),
+                    remedy: "Send it again".into(),
+                }));
+            }
+            let handed =
+                Handed { messages: &messages, readings: &readings, certificates: Digest::of(certificates.as_bytes()) };
+            let at = recorder.moment().at;
+            let mut taken = match responses(recorder.fold(), recorder, at, determination, &handed) {
+                Ok(taken) => taken,
+                Err(ResponsesError::Refused(reasons)) => {
+                    let about = (None, Some(determination));
+                    return refused(recorder, &by, "recovery-responses", asked, about, reasons);
+                }
+                Err(ResponsesError::Book(error)) => return Err(error.into()),
+            };
+            // What somebody else signs with the key is to be stopped before the next C_Sign, as far as that is ours to do.
+            if taken.event.tally.foreign > 0 {
+                keys.fence();
+            }
+            recorder.queue_blob(std::mem::take(&mut taken.responses).into_bytes());
+            recorder.queue_blob(certificates.into_bytes());
+            recorder.queue_blob(std::mem::take(&mut taken.results).into_bytes());
+            let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;
+            Ok(Ok((taken, entry)))
+        });
+        let (taken, entry) = taken.await?;
+        // What is kept are the messages in their one form, and of the certificates those that were used.
+        self.staging.discard(&[ask.responses, ask.certificates]);
+        let (pieces, octets) = mpsc::channel(PIECES_MAX);
+        tokio::spawn(async move {
+            for piece in lines(&taken, entry) {
+                if pieces.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(octets)
+    }
+
+    pub(super) async fn resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Answer<wire::Recorded> {
+        let asked = super::answers::digest_of(&ask)?;
+        super::check_reason(&ask.reason)?;
+        let actor = caller.actor();
+        self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let wire::RecoveryResume { determination, reason: why } = ask;
+            let decided = resumption(recorder.fold(), determination, &why, recorder.moment().at).and_then(|event| {
+                match by.person {
+                    Some(_) => Ok(event),
+                    None => Err(vec![reason(
+                        "asker-unknown",
+                        format!("account {} belongs to nobody whom the policy in force names", by.account),
+                    )]),
+                }
+            });
+            match decided {
+                Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::SigningResumed(event))? })),
+                Err(reasons) => refused(recorder, &by, "recovery-resume", asked, (None, Some(determination)), reasons),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn devices(&self, of: wire::DevicesOf) -> Answer<wire::RecoveryDevices> {
+        let determination = of.determination;
+        let key = self.read(move |recorder| {
+            Ok(recorder.fold().determinations().get(&determination).map(|facts| facts.key.clone()))
+        });
+        match key.await? {
+            None => Err(Failure::NotFound { what: format!("determination {determination}") }),
+            Some(key) => self.scan(move |reader| page(reader, key.as_ref().map(|(key, _)| key), &of)).await,
+        }
+    }
+}
+
+/// Some Devices in the state that is asked for.
+fn page(
+    reader: &dyn Reader,
+    key: Option<&KeyLabel>,
+    of: &wire::DevicesOf,
+) -> Result<wire::RecoveryDevices, StoreError> {
+    let mut devices = Vec::new();
+    let (mut after, mut looked_at) = (of.after, 0);
+    loop {
+        let listed = reader.listed_from(of.determination, after, wire::RecoveryDevices::COUNT_MAX)?;
+        let Some(last) = listed.last().map(|listed| listed.device) else {
+            return Ok(wire::RecoveryDevices { devices, next: None });
+        };
+        looked_at += listed.len();
+        for listed in listed {
+            let found = state_of(reader, key, of.determination, listed.device)?;
+            let (state, intent, entry, detail) = found;
+            if of.state.is_some_and(|wanted| !wanted.takes(state)) {
+                continue;
+            }
+            let (device, template) = (listed.device, listed.template);
+            devices.push(wire::RecoveryDevice { device, template, state, intent, entry, detail });
+            if devices.len() == wire::RecoveryDevices::COUNT_MAX {
+                return Ok(wire::RecoveryDevices { devices, next: Some(device) });
+            }
+        }
+        after = Some(last);
+        if looked_at >= LISTED_READ_MAX {
+            return Ok(wire::RecoveryDevices { devices, next: after });
+        }
+    }
+}
+
+type Found = (wire::DeviceState, Option<u64>, Option<u64>, Option<String>);
+
+fn state_of(
+    reader: &dyn Reader,
+    key: Option<&KeyLabel>,
+    determination: DeterminationId,
+    device: crate::domain::names::DeviceId,
+) -> Result<Found, StoreError> {
+    let last = match key {
+        Some(key) => reader.device(key, device)?.filter(|last| last.determination == determination),
+        None => None,
+    };
+    let intent = last.as_ref().map(|last| last.intent);
+    let Responded { own, foreign } = reader.responded(determination, device)?.unwrap_or_default();
+    if let Some(counter) = foreign {
+        let detail = format!("it answered counter {counter}, which was never signed");
+        return Ok((wire::DeviceState::Foreign, intent, own.map(|own| own.entry), Some(detail)));
+    }
+    let Some(own) = own else {
+        let signed = last.is_some_and(|last| last.state == crate::domain::policy::facts::IntentState::Signed);
+        let state = if signed { wire::DeviceState::NoResponse } else { wire::DeviceState::Unsigned };
+        return Ok((state, intent, None, None));
+    };
+    let state = match own.outcome {
+        Outcome::Recovered => wire::DeviceState::Succeeded,
+        Outcome::Failed => wire::DeviceState::Failed,
+        Outcome::Accepted => wire::DeviceState::Accepted,
+        // Nothing else is kept of a Device.
+        Outcome::Contradiction
+        | Outcome::Alert
+        | Outcome::Foreign
+        | Outcome::Unmatched
+        | Outcome::Unverified
+        | Outcome::Malformed
+        | Outcome::Duplicate => wire::DeviceState::Contradicted,
+    };
+    Ok((state, Some(own.intent), Some(own.entry), (!own.detail.is_empty()).then(|| own.detail.into())))
+}

@@ -1,0 +1,337 @@
+//! The procedure's files on a live site: who may sign which, what is refused and that it is recorded, and what people did.
+
+use std::process::Command;
+
+use smkid::api::client::{Client, ClientError};
+use smkid::api::failure::ProblemKind;
+use smkid::api::wire::{self, Base64, Did};
+use smkid::domain::determination::document::{LedgerHead, Type, Written};
+use smkid::domain::files::{Class, Layout, Progress};
+use smkid::domain::names::{Digest, FileKind, Purpose};
+use smkid::domain::policy::Policy;
+use smkid::domain::policy::adoption::{Adoption, Head};
+use smkid::exercise::documents;
+use smkid::exercise::lab::party_of;
+use smkid::exercise::now;
+use smkid::exercise::people::{Credential, People};
+use smkid::exercise::policy::AFFECTED;
+
+use crate::support::site::{Site, device, device_list, head, incident, problem};
+
+const FILES: &str = "/v1/incidents/INC-1/files";
+
+fn signed(octets: &[u8], by: &Credential) -> Base64 {
+    Base64(documents::sign(octets, by, now()).unwrap())
+}
+
+async fn submit(
+    client: &Client,
+    kind: FileKind,
+    octets: &str,
+    signature: Option<Base64>,
+) -> Result<wire::File, ClientError> {
+    let octets = Some(Base64(octets.as_bytes().to_vec()));
+    client.post(FILES, &wire::FileSubmit { kind, octets, staged: None, signature }).await
+}
+
+/// A notification about the incident's certificate.
+fn notification(site: &Site) -> String {
+    let certificate = site.base.lab.before()[0].sha256();
+    format!(
+        "notifier,party,certificate-sha256,compromise,time,channel,class\n\
+         A. Officer,{AFFECTED},{certificate},suspected,2017-07-21T02:10:00Z,telephone,organisation\n"
+    )
+}
+
+fn adt(user: &str) -> String {
+    format!("smsr,user-id,service-request,period-minutes,warning,quarantine\nSMSR-1,{user},6.15.1,1440,9,10\n")
+}
+
+const EXTRACT: &str = "device,status,from\n02DE1CE000000000,Commissioned,2016-01-01T00:00:00Z\n";
+
+/// Whatever may not be taken in is refused by its rules and recorded, and nothing of it is kept.
+async fn check_refused(site: &Site, client: &Client, user: &str) {
+    let [ours, others, revoked, ceased] = [0, 1, 2, 3].map(|n| &site.base.people.officers[n].first);
+    let member = &site.base.people.members[0].first;
+    let stranger = People::new(now()).unwrap();
+    let stranger = &stranger.officers[0].first;
+    let refuse = async |kind, octets: &str, signature: Option<Base64>, rules: &[&str]| {
+        let (before, blobs) = (site.ledger().size(), client.get::<wire::Blobs>("/v1/ledger/blobs").await.unwrap());
+        let problem = problem(submit(client, kind, octets, signature).await);
+        let found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
+        assert_eq!((problem.error, &found[..]), (ProblemKind::Refused, rules), "{problem:?}");
+        let ledger = site.ledger();
+        assert_eq!((ledger.size(), problem.entry), (before + 1, Some(before)), "the refusal alone is recorded");
+        let last = ledger.refusals().pop().cloned().unwrap();
+        assert_eq!((&*last.operation, last.incident.unwrap().as_str()), ("file-submit", "INC-1"));
+        assert_eq!(last.asked, Digest::of(octets.as_bytes()));
+        assert_eq!(client.get::<wire::Blobs>("/v1/ledger/blobs").await.unwrap(), blobs, "nothing is kept");
+        problem.message
+    };
+    let notify = FileKind::OrganisationNotification;
+    let by = |text: &str, who: &Credential| Some(signed(text.as_bytes(), who));
+    // Who signed.
+    let right = &notification(site);
+    refuse(notify, right, None, &["signature"]).await;
+    refuse(notify, right, Some(Base64(vec![0x30, 0])), &["signature"]).await;
+    refuse(notify, &right.replace("02:10", "03:10"), by(right, ours), &["signature"]).await;
+    refuse(notify, right, by(right, stranger), &["signer"]).await;
+    refuse(notify, right, by(right, member), &["signer-role"]).await;
+    refuse(notify, right, by(right, revoked), &["signer-credential"]).await;
+    refuse(notify, right, by(right, ceased), &["signer-ceased"]).await;
+    refuse(notify, right, by(right, others), &["signer-party", "file-party"]).await;
+    let thresholds = &adt(user);
+    refuse(FileKind::Adt, thresholds, by(thresholds, others), &["signer-party"]).await;
+    refuse(FileKind::SmiExtract, EXTRACT, by(EXTRACT, ours), &["signature"]).await;
+    // What kind it is.
+    refuse(FileKind::OtherNotification, right, by(right, ours), &["file-kind"]).await;
+    refuse(FileKind::OtherProgress, right, by(right, ours), &["file-kind"]).await;
+    refuse(FileKind::SmiExport, EXTRACT, None, &["file-kind"]).await;
+    // What it says.
+    let certificate = &right.replace(&site.base.lab.before()[0].sha256().to_string(), &"00".repeat(32));
+    refuse(notify, certificate, by(certificate, ours), &["file-certificate"]).await;
+    let party = &right.replace(AFFECTED, "supplier-b");
+    refuse(notify, party, by(party, ours), &["file-party"]).await;
+    let other_user = &adt("02DB1234567890B0");
+    refuse(FileKind::Adt, other_user, by(other_user, ours), &["file-user"]).await;
+    let broken = &right.replace("suspected", "perhaps");
+    let said = refuse(notify, broken, by(broken, ours), &["file"]).await;
+    assert!(said.contains("line 2, column 4 (compromise): expected actual or suspected"), "{said}");
+}
+
+#[tokio::test]
+async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    let user = party_of(&site.base.lab.before()[0]).to_string();
+    check_refused(&site, client, &user).await;
+
+    let ours = &site.base.people.officers[0].first;
+    let (right, thresholds) = (notification(&site), adt(&user));
+    let (notify, thresholds_of) = (FileKind::OrganisationNotification, FileKind::Adt);
+    // And what is right, by each way.
+    let accepted = submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await.unwrap();
+    assert_eq!(
+        (accepted.rows, accepted.signer.unwrap().as_str(), accepted.party.unwrap().as_str()),
+        (1, "aro-1", AFFECTED)
+    );
+    let accepted = submit(client, thresholds_of, &thresholds, Some(signed(thresholds.as_bytes(), ours))).await.unwrap();
+    assert_eq!(accepted.smsr.unwrap().as_str(), "SMSR-1");
+    let made = smkictl(&site, &["file", "progress", "INC-1"]);
+    let progress = Progress::read(&Layout::standard(FileKind::OrganisationProgress), made.as_bytes()).unwrap();
+    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", Class::Organisation));
+    submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
+    let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
+    let staged = Some(stored.sha256);
+    let extract = wire::FileSubmit { kind: FileKind::SmiExtract, octets: None, staged, signature: None };
+    let extract: wire::File = client.post(FILES, &extract).await.unwrap();
+    assert_eq!((extract.rows, extract.signer, extract.sha256), (1, None, stored.sha256));
+    // Once is enough.
+    let again = problem(submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await);
+    assert_eq!(&*again.reasons[0].rule, "file-known");
+    let all: wire::Files = client.get(FILES).await.unwrap();
+    let kinds: Vec<FileKind> = all.files.iter().map(|file| file.kind).collect();
+    assert_eq!(kinds, [notify, thresholds_of, FileKind::OrganisationProgress, FileKind::SmiExtract]);
+
+    people_did(&site, client, all.files.len() - 1).await;
+    exercises(&site, client).await;
+    site.dismiss(client, "INC-1").await;
+    let late = adt(&user).replace("SMSR-1", "SMSR-2");
+    let closed = problem(submit(client, thresholds_of, &late, Some(signed(late.as_bytes(), ours))).await);
+    assert_eq!(&*closed.reasons[0].rule, "incident-closed");
+    // An outsider comes to the same, and so does the next start.
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    assert_eq!(daemon.client.get::<wire::Files>(FILES).await.unwrap(), all);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+fn smkictl(site: &Site, arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_smkictl")).args(arguments).env("SMKID_SOCKET", &site.socket).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "smkictl {arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a person signed or asked for is told, and nothing else.
+async fn people_did(site: &Site, client: &Client, signed: usize) {
+    let of = async |person: &str, query: &str| {
+        client.get::<wire::Activity>(&format!("/v1/people/{person}/activity{query}")).await
+    };
+    let officer = of("aro-1", "").await.unwrap();
+    assert_eq!(officer.acts.len(), signed);
+    assert!(officer.acts.iter().all(|act| act.did == Did::Signed && act.kind == "file-accepted"));
+    assert!(of("aro-2", "").await.unwrap().acts.is_empty());
+    let operator = of("operator-1", "").await.unwrap();
+    assert!(operator.acts.iter().any(|act| act.kind == "incident-opened" && act.did == Did::Asked));
+    assert!(of("member-1", "").await.unwrap().acts.iter().any(|act| act.kind == "policy-adopted"));
+    assert_eq!(problem(of("nobody", "").await).error, ProblemKind::NotFound);
+    // Each edge of the time, and of the index.
+    let (first, last) = (&officer.acts[0], officer.acts.last().unwrap());
+    assert_eq!(of("aro-1", &format!("?since={}", last.at.plus_ms(1))).await.unwrap().acts.len(), 0);
+    assert_eq!(of("aro-1", &format!("?until={}", first.at)).await.unwrap().acts.len(), 0);
+    assert_eq!(of("aro-1", &format!("?since={}", first.at)).await.unwrap().acts.len(), signed);
+    assert_eq!(of("aro-1", &format!("?until={}", last.at.plus_ms(1))).await.unwrap().acts.len(), signed);
+    assert_eq!(of("aro-1", &format!("?from={}", first.index + 1)).await.unwrap().acts.len(), signed - 1);
+
+    let csv = smkictl(site, &["people", "activity", "--party", AFFECTED, "--csv"]);
+    assert_eq!(
+        csv.lines().filter(|line| line.starts_with("aro-1,") && line.contains(",signed,file-accepted,")).count(),
+        signed
+    );
+    assert!(csv.starts_with("person,entry,time,did,kind,event\r\n") && csv.contains("\r\nmember-1,"), "{csv}");
+    let text = smkictl(site, &["people", "activity", "aro-2"]);
+    assert!(text.contains("signed nothing"), "{text}");
+    let roster = smkictl(site, &["people", "list", "--role", "aro", "--at", &now().to_string()]);
+    assert!(roster.contains("aro-1") && roster.contains("revoked from") && !roster.contains("aro-4"), "{roster}");
+    assert!(roster.contains("BS 7858:2019") && !roster.contains("member-1"), "{roster}");
+}
+
+/// An exercise is recorded by the digest of its summary, and not before it took place.
+async fn exercises(site: &Site, client: &Client) {
+    let summary = site.path("summary.json");
+    std::fs::write(&summary, "{\"passed\":true}").unwrap();
+    let said = smkictl(site, &["exercise", "record", "--summary", summary.to_str().unwrap(), "--note", "yearly"]);
+    assert!(said.contains("recorded"), "{said}");
+    let (at, report) = (now().plus_ms(3_600_000), Digest::of(b"x"));
+    let early = wire::ExerciseRecord { at, report, note: "tomorrow's".to_owned() };
+    let refused = problem(client.post::<_, wire::Recorded>("/v1/exercises", &early).await);
+    assert_eq!(&*refused.reasons[0].rule, "exercise-time");
+    // A ledger that has just begun reminds of nothing.
+    assert!(client.get::<wire::Status>("/v1/status").await.unwrap().reminders.is_empty());
+}
+
+/// Another policy comes into force, in which one person has another role.
+async fn change_role(site: &Site, client: &Client, person: &str, from: &str, to: &str) -> Policy {
+    let mut files = site.policy_files();
+    let text = String::from_utf8(files["persons.toml"].clone()).unwrap();
+    let changed: Vec<String> = text
+        .split("\n[[person]]\n")
+        .map(|block| {
+            let is_theirs = block.starts_with(&format!("id = \"{person}\"\n"));
+            if is_theirs {
+                block.replace(&format!("roles = [\"{from}\"]"), &format!("roles = [\"{to}\"]"))
+            } else {
+                block.to_owned()
+            }
+        })
+        .collect();
+    let changed = changed.join("\n[[person]]\n");
+    assert_ne!(changed, text);
+    files.insert("persons.toml".to_owned(), changed.into_bytes());
+    let new = Policy::parse(&files).unwrap();
+    let LedgerHead { origin, size, root } = head(client).await;
+    let adoption = Written::write(&Adoption {
+        r#type: Type::new(),
+        purpose: Purpose::Exercise,
+        origin,
+        sequence: 2,
+        policy: new.digest(),
+        predecessor: Some(site.base.policy.digest()),
+        ledger: Some(Head { size, root }),
+        carries_over: vec![],
+    })
+    .unwrap();
+    client
+        .post::<_, wire::DocumentRecorded>("/v1/documents", &site.signed_by(&adoption, 5, Some(&files)))
+        .await
+        .unwrap();
+    new
+}
+
+#[tokio::test]
+async fn an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determination() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    // Its ARO signed the notification file.
+    site.refer(client, "INC-1", (0..3).map(device)).await;
+    let (officer, members) = (&site.base.people.officers[0].first, &site.base.people.members);
+    let new = change_role(&site, client, "aro-1", "aro", "pma-member").await;
+    let list = device_list(0..3);
+    let document = site.determination(client, 1, &list, |form| form.policy = new.digest()).await;
+    let stored: wire::Stored = client.put("/v1/uploads/devices", list.clone().into()).await.unwrap();
+    let ask = |third: &Credential| {
+        let signers = [&members[0].first, &members[1].first, third];
+        let signatures = signers.map(|by| signed(document.octets(), by)).to_vec();
+        let (document, devices) = (Base64(document.octets().to_vec()), Some(stored.sha256));
+        wire::Document { document, signatures, devices, policy_files: None, text: None }
+    };
+    let refused = problem(client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask(officer)).await);
+    assert_eq!(&*refused.reasons[0].rule, "separation");
+    assert!(refused.message.contains("aro-1 acted in this incident as ARO"), "{}", refused.message);
+    // Somebody else's signature in the place of theirs, and it is recorded.
+    client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask(&members[2].first)).await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_member_who_approved_a_determination_may_not_sign_a_file_of_its_incident() {
+    let site = Site::determined().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let member = &site.base.people.members[0].first;
+    change_role(&site, client, "member-1", "pma-member", "aro").await;
+    let file = notification(&site);
+    let refused =
+        problem(submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), member))).await);
+    let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
+    assert_eq!(rules, ["separation"], "{refused:?}");
+    assert!(refused.message.contains("member-1 acted in this incident as approver"), "{}", refused.message);
+    let officer = &site.base.people.officers[0].first;
+    submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[test]
+fn a_file_is_checked_and_a_layout_shown_without_a_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("thresholds.csv");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smkictl"));
+        let output = command.args(arguments).env("SMKID_SOCKET", "/nowhere/s").output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, adt("02DB1234567890A0")).unwrap();
+    let (status, said) = run(&["file", "check", "adt", path]);
+    assert!(status == Some(0) && said.contains("1 lines") && said.contains("default of ours"), "{status:?} {said}");
+    std::fs::write(&file, adt("02db1234567890a0").replace(",10\n", ",8\n")).unwrap();
+    let (status, said) = run(&["file", "check", "adt", path]);
+    assert_eq!(status, Some(5), "{said}");
+    for place in ["line 2, column 2 (user-id)", "line 2, column 6 (quarantine)"] {
+        assert!(said.contains(place), "{said}");
+    }
+    let (_, said) = run(&["file", "check", "adt", path, "--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((value["faults"][0]["line"].as_u64(), value["faults"][1]["column"].as_u64()), (Some(2), Some(6)));
+    assert_eq!(run(&["file", "check", "letter", path]).0, Some(2));
+    assert_eq!(run(&["file", "check", "adt", "/nowhere/x"]).0, Some(1));
+    for kind in FileKind::ALL {
+        let (status, said) = run(&["file", "layout", kind.as_str()]);
+        assert!(status == Some(0) && said.contains("the SEC's own layout was not read"), "{kind}: {said}");
+    }
+    // With a policy that has a layout of its own.
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-policy/example");
+    let policy = folder.path().join("policy");
+    assert!(Command::new("cp").arg("-r").arg(&example).arg(&policy).status().unwrap().success());
+    let layout = "version = 1\n[[layout]]\nkind = \"adt\"\nlabel = \"SSI guidance\"\ncolumns = { User = \"user-id\", Note = \"ignore\" }\n";
+    std::fs::write(policy.join("files.toml"), layout).unwrap();
+    let policy = policy.to_str().unwrap();
+    std::fs::write(&file, adt("02DB1234567890A0").replace("user-id", "User")).unwrap();
+    let (status, said) = run(&["file", "check", "adt", path, "--policy", policy]);
+    assert!(status == Some(0) && said.contains("SSI guidance"), "{status:?} {said}");
+    let (_, said) = run(&["file", "layout", "adt", "--policy", policy]);
+    assert!(said.contains("User ") && said.contains("ignored"), "{said}");
+    std::fs::write(std::path::Path::new(policy).join("files.toml"), layout.replace("user-id", "user")).unwrap();
+    let (status, said) = run(&["file", "check", "adt", path, "--policy", policy]);
+    assert!(status == Some(1) && said.contains("files.toml line 2: adt: \"User\" is mapped"), "{status:?} {said}");
+    let (status, said) = run(&["people", "list", "--policy", example.to_str().unwrap(), "--role", "key-custodian"]);
+    assert!(status == Some(0) && said.contains("Nomination form 1") && !said.contains("aro-1"), "{said}");
+}

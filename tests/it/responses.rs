@@ -1,0 +1,258 @@
+//! What Devices answer, on a live site: each kind of answer, in bulk, over a restart, and before an outsider.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use axum::body::Body;
+use smkid::api::client::Client;
+use smkid::api::wire::{self, DeviceState};
+use smkid::domain::certificates::pem::certificate_to_pem;
+use smkid::domain::gbcs::{ExecutionOutcome, Header};
+use smkid::domain::names::{DeterminationId, DeviceId, Eui64};
+use smkid::exercise::device::{Device, Judge, Made};
+use smkid::exercise::lab::{Lab, SoftKey};
+use smkid::exercise::now;
+
+use crate::support::meter::{alert, one_cell_failed, response};
+use crate::support::site::{Site, ask_for, ask_for_all, device, device_list, lines, problem, template_name, whole};
+
+/// A Device whose answers a test makes up.
+struct Meter {
+    key: SoftKey,
+    certificate: Vec<u8>,
+}
+
+impl Meter {
+    fn new(lab: &Lab, n: u32) -> Self {
+        let key = SoftKey::generate().unwrap();
+        let certificate = lab.certify_device(device(n), key.public()).unwrap();
+        Self { key, certificate }
+    }
+
+    fn sign(&self, octets: &[u8]) -> [u8; 64] {
+        self.key.sign(octets).unwrap()
+    }
+
+    fn answer(&self, command: &[u8], change: impl FnOnce(&mut Header, &mut ExecutionOutcome)) -> Vec<u8> {
+        response(command, change, |octets| self.sign(octets))
+    }
+}
+
+const AS_SENT: fn(&mut Header, &mut ExecutionOutcome) = |_, _| {};
+
+async fn upload(client: &Client, octets: impl Into<Body>) -> wire::Stored {
+    client.put("/v1/uploads", octets.into()).await.unwrap()
+}
+
+/// Hands in messages, and gives what is told of each by its number, and the summary.
+async fn hand_in(
+    client: &Client,
+    determination: DeterminationId,
+    messages: Vec<u8>,
+    certificates: &[&[u8]],
+) -> (BTreeMap<u64, (String, String)>, wire::ResponsesSummary) {
+    let bundle: String = certificates.iter().map(|octets| certificate_to_pem(octets)).collect();
+    let ask = wire::RecoveryResponses {
+        determination,
+        responses: upload(client, messages).await.sha256,
+        certificates: upload(client, bundle).await.sha256,
+    };
+    let text = client.post_for_text("/v1/recovery/responses", &ask).await.unwrap();
+    let mut all: Vec<&str> = text.lines().collect();
+    let last: wire::ResponsesSummaryLine = serde_json::from_str(all.pop().unwrap()).unwrap();
+    let items = all.into_iter().map(|line| serde_json::from_str::<wire::ResponseItem>(line).unwrap());
+    (items.map(|item| (item.message, (item.result, item.detail))).collect(), last.summary)
+}
+
+fn hex_lines(messages: &[Vec<u8>]) -> Vec<u8> {
+    messages.iter().map(|message| hex::encode(message) + "\n").collect::<String>().into_bytes()
+}
+
+async fn states(client: &Client, determination: DeterminationId, state: &str) -> BTreeMap<DeviceId, DeviceState> {
+    let path = format!("/v1/recovery/devices?determination={determination}{state}");
+    let page: wire::RecoveryDevices = client.get(&path).await.unwrap();
+    assert_eq!(page.next, None);
+    page.devices.into_iter().map(|one| (one.device, one.state)).collect()
+}
+
+#[tokio::test]
+async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before_an_outsider() {
+    let site = Site::determined().await;
+    let (lab, determination) = (&site.base.lab, site.main());
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 0..12)).await);
+    let command = |n: usize| items[n].command.as_ref().unwrap().0.as_slice();
+    let mut meters: Vec<Meter> = (0..12).map(|n| Meter::new(lab, n)).collect();
+    let elsewhere = Lab::new(now()).unwrap();
+    meters[6].certificate = elsewhere.certify_device(device(6), meters[6].key.public()).unwrap();
+
+    let good = |n: usize| meters[n].answer(command(n), AS_SENT);
+    let mut flipped = good(2);
+    *flipped.last_mut().unwrap() ^= 1;
+    let of_another_device = response(command(5), AS_SENT, |octets| meters[4].sign(octets));
+    let fourth = good(4);
+    let messages = vec![
+        good(0),
+        meters[1].answer(command(1), one_cell_failed),
+        flipped,
+        fourth.clone(),
+        fourth,
+        of_another_device,
+        good(6),
+        good(7),
+        meters[8].answer(command(8), |header, _| header.recipient = Eui64([9; 8])),
+        good(9)[..100].to_vec(),
+        alert(command(10), |octets| meters[10].sign(octets)),
+        good(11),
+    ];
+    let without_7: Vec<&[u8]> = (0..12).filter(|n| *n != 7).map(|n| meters[n].certificate.as_slice()).collect();
+    let (told, summary) = hand_in(client, determination, hex_lines(&messages), &without_7).await;
+    let expected = [
+        (2, "failed", "noTrustAnchor"),
+        (3, "unverified", "the signature does not verify"),
+        (5, "duplicate", "the same octets as message 4"),
+        (6, "unverified", "the signature does not verify"),
+        (7, "unverified", "expected a certificate of its issuer"),
+        (8, "unverified", "no certificate of the Device"),
+        (9, "unmatched", "an answer to 0909090909090909"),
+        (10, "malformed", "octet"),
+        (11, "alert", "8F66"),
+    ];
+    assert_eq!(told.keys().copied().collect::<Vec<_>>(), expected.map(|(message, _, _)| message));
+    for (message, result, detail) in expected {
+        let found = &told[&message];
+        assert!(found.0 == result && found.1.contains(detail), "message {message}: {found:?}");
+    }
+    assert_eq!((summary.tally.recovered, summary.tally.unverified, summary.tally.messages()), (3, 4, 12));
+
+    let all = states(client, determination, "").await;
+    let of = |n| all[&device(n)];
+    assert_eq!(
+        [of(0), of(1), of(2), of(4)],
+        [DeviceState::Succeeded, DeviceState::Failed, DeviceState::NoResponse, DeviceState::Succeeded]
+    );
+    assert_eq!(
+        [of(8), of(10), of(11), of(12)],
+        [DeviceState::NoResponse, DeviceState::NoResponse, DeviceState::Succeeded, DeviceState::Unsigned]
+    );
+    assert_eq!(states(client, determination, "&state=succeeded").await.len(), 3);
+    assert_eq!(states(client, determination, "&state=signed").await.len(), 12);
+    assert_eq!(states(client, determination, "&state=failed").await.into_keys().collect::<Vec<_>>(), [device(1)]);
+    assert!(daemon.stop().await.unwrap().success());
+
+    // After a restart it is all there: what comes again is known, and what contradicts it is told.
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    assert_eq!(states(client, determination, "").await, all);
+    let again = [good(0), meters[11].answer(command(11), one_cell_failed), good(2)].concat();
+    let certificates: Vec<&[u8]> = meters.iter().map(|meter| meter.certificate.as_slice()).collect();
+    let (told, summary) = hand_in(client, determination, again, &certificates).await;
+    assert_eq!((told[&1].0.as_str(), told[&2].0.as_str()), ("duplicate", "contradiction"), "{told:?}");
+    assert!(told[&2].1.contains("it says failed") && told[&2].1.contains("has recovered"), "{told:?}");
+    assert_eq!((summary.tally.recovered, told.len()), (1, 2));
+    let all = states(client, determination, "").await;
+    assert_eq!([all[&device(2)], all[&device(11)]], [DeviceState::Succeeded, DeviceState::Contradicted]);
+
+    // What makes no sense is refused, and recorded as such.
+    let none = DeterminationId([9; 16]);
+    let stored = (upload(client, hex_lines(&messages)).await.sha256, upload(client, "\n").await.sha256);
+    let ask =
+        |determination, responses, certificates| wire::RecoveryResponses { determination, responses, certificates };
+    let refused = client.post_for_text("/v1/recovery/responses", &ask(none, stored.0, stored.1)).await;
+    assert_eq!(&*problem(refused).reasons[0].rule, "determination-unknown");
+    let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, stored.0, stored.0)).await;
+    assert!(problem(refused).message.contains("certificates in PEM"));
+    let never = smkid::domain::names::Digest::of(b"never uploaded");
+    let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, never, stored.1)).await;
+    assert!(problem(refused).message.contains("an upload that waits"));
+
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_answer_to_a_command_that_was_never_signed_stops_the_signing_until_somebody_has_looked() {
+    let site = Site::determined().await;
+    let (lab, determination) = (&site.base.lab, site.main());
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let resume = |reason: &str| wire::RecoveryResume { determination, reason: reason.to_owned() };
+    let refused = client.post::<_, wire::Recorded>("/v1/recovery/resume", &resume("nothing")).await;
+    assert_eq!(&*problem(refused).reasons[0].rule, "nothing-stopped");
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 0..2)).await);
+    let own = items[0].command.as_ref().unwrap().0.as_slice();
+    let meter = Meter::new(lab, 0);
+    let foreign = meter.answer(&site.pre_command(0, items[0].counter.unwrap() + 1), AS_SENT);
+    let file = hex_lines(&[meter.answer(own, AS_SENT), foreign.clone()]);
+    let (told, summary) = hand_in(client, determination, file, &[&meter.certificate]).await;
+    assert_eq!((summary.tally.recovered, summary.tally.foreign), (1, 1));
+    assert!(told[&2].0 == "foreign" && told[&2].1.contains("never") | told[&2].1.contains("no command"), "{told:?}");
+    assert_eq!(states(client, determination, "&state=foreign").await.into_keys().collect::<Vec<_>>(), [device(0)]);
+
+    let stopped = |client: Client| async move {
+        let refused = lines(&client, "/v1/recovery/sign", &ask_for(determination, 2..4)).await;
+        let rules: Vec<_> = problem(refused).reasons.into_iter().map(|reason| reason.rule).collect();
+        assert_eq!(rules, ["foreign-response".into()]);
+    };
+    stopped(client.clone()).await;
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    stopped(client.clone()).await;
+    let recorded: wire::Recorded =
+        client.post("/v1/recovery/resume", &resume("The Device was tested in the laboratory")).await.unwrap();
+    assert!(recorded.entry > summary.entry);
+    assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 2..4)).await).len(), 2);
+    // The same file again tells nothing new, and so stops nothing.
+    let (told, summary) = hand_in(client, determination, foreign, &[&meter.certificate]).await;
+    assert_eq!((told[&1].0.as_str(), summary.tally.foreign), ("duplicate", 0));
+    assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 4..5)).await).len(), 1);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_thousand_devices_are_recovered_through_the_command_line() {
+    const DEVICES: u32 = 1_000;
+    let site = Site::determined().await;
+    let base = site.base;
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let numbers = 2_000..2_000 + DEVICES;
+    let document = site.determine(client, 2, &device_list(numbers.clone()), |_| {}).await;
+    let determination = document.form().id;
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for_all(determination)).await);
+    let (made, judge) = (Made::new(&base.lab, &base.recovery), Judge::new(base.lab.profile().clone()));
+    let (mut answers, mut certificates) = (Vec::new(), String::new());
+    for (n, item) in numbers.zip(&items) {
+        assert_eq!((item.device, item.template.as_ref()), (device(n), Some(&template_name())));
+        let counter = item.counter.unwrap() - 1;
+        let mut simulated = Device::make(device(n), counter, &made, &base.lab).unwrap();
+        answers.extend(simulated.receive(&item.command.as_ref().unwrap().0, &judge, now()).unwrap());
+        certificates.push_str(&certificate_to_pem(simulated.certificate()));
+    }
+    std::fs::write(site.path("answers.bin"), answers).unwrap();
+    std::fs::write(site.path("devices.pem"), certificates).unwrap();
+    let smkictl = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_smkictl"))
+            .args(arguments)
+            .args(["--determination", &determination.to_string()])
+            .env("SMKID_SOCKET", &site.socket)
+            .current_dir(site.path(""))
+            .output()
+            .unwrap();
+        let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat();
+        (output.status.code().unwrap(), said)
+    };
+    let (status, said) = smkictl(&["recovery", "responses", "answers.bin", "--certificates", "devices.pem"]);
+    assert!(status == 0 && said.contains("1000"), "{status}: {said}");
+    let (status, said) = smkictl(&["recovery", "devices", "--state", "succeeded"]);
+    assert!(status == 0 && said.contains("succeeded") && said.contains("1000"), "{status}: {said}");
+    let (status, said) = smkictl(&["recovery", "devices", "--state", "no-response"]);
+    assert!(status == 0 && said.contains("There are none."), "{status}: {said}");
+    let (status, said) = smkictl(&["recovery", "resume-after-foreign", "--reason", "because"]);
+    assert!(status == 4 && said.contains("there is nothing to resume"), "{status}: {said}");
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}

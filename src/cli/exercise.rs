@@ -10,6 +10,7 @@ use super::{Change, CliError, Context, Exit, document, incident};
 use crate::api::wire;
 use crate::domain::time::Timestamp;
 use crate::exercise::fleet::DEVICES_MAX;
+use crate::exercise::scenario::Scenario;
 use crate::exercise::softhsm::SoftHsmError;
 use crate::exercise::tell::Teller;
 use crate::exercise::{self, ExerciseError};
@@ -29,6 +30,7 @@ const DEVICES: u32 = 1_000;
 Examples:
   smkictl exercise
   smkictl exercise --devices 10000 --out rehearsal/
+  smkictl exercise --scenario not-to-execute
 
 Needs SoftHSM (apt-get install softhsm2), and asks openssl if it is there.
 
@@ -40,6 +42,7 @@ In DIR it leaves
   keys/                      recovery.pem, ledger.pem, ledger.vkey, genesis: all public
   determination/             ID.json, ID.MEMBER.p7s, ID.devices.txt
   documents/                 adoption and withdrawal, with signatures
+  files/                     notification and thresholds files, each signed by an ARO
   pre-commands/              commands made elsewhere, one signed, the others refused
   ledger/                    the export, for: smkictl ledger verify DIR/ledger \\
                                --key DIR/keys/ledger.vkey --genesis $(cat DIR/keys/genesis)
@@ -54,12 +57,33 @@ pub struct Exercise {
     /// How many Devices are recovered
     #[arg(long, value_name = "N", default_value_t = DEVICES, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
     devices: u32,
+    /// Which story is played
+    #[arg(long, value_enum, default_value_t = ScenarioArg::Base)]
+    scenario: ScenarioArg,
     /// Leave everything behind in this folder, new or empty; else it goes into a temporary one, which is removed
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Keep the temporary folder, and say where it is
     #[arg(long, conflicts_with = "out")]
     keep: bool,
+}
+
+/// A story.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ScenarioArg {
+    /// The base procedure: SMI Status and thresholds file precede the referral
+    Base,
+    /// The PMA determines not to execute: nothing is signed, and Devices stay stranded
+    NotToExecute,
+}
+
+impl From<ScenarioArg> for Scenario {
+    fn from(argument: ScenarioArg) -> Self {
+        match argument {
+            ScenarioArg::Base => Self::Base,
+            ScenarioArg::NotToExecute => Self::NotToExecute,
+        }
+    }
 }
 
 /// What is done once it is over.
@@ -122,7 +146,7 @@ impl Exercise {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         // Dropping the exercise stops what it has started and removes its tokens.
         let ended = tokio::select! {
-            ended = exercise::run(&out, self.devices, &mut teller) => ended,
+            ended = exercise::run(&out, self.devices, self.scenario.into(), &mut teller) => ended,
             _ = interrupt.recv() => Err(ExerciseError::Interrupted),
             _ = terminate.recv() => Err(ExerciseError::Interrupted),
         };

@@ -133,6 +133,37 @@ impl Drafter<'_> {
         })
     }
 
+    /// A determination not to execute: it opens nothing.
+    pub fn not_to_execute(
+        &self,
+        head: LedgerHead,
+        decision_number: u32,
+        window: Window,
+    ) -> Result<Written<Determination>, DocumentError> {
+        write(&Determination {
+            r#type: Type::new(),
+            purpose: Purpose::Exercise,
+            id: DeterminationId(random()?),
+            incident: self.incident.clone(),
+            decision_number,
+            proposer: self.proposer.clone(),
+            ledger: head,
+            policy: self.policy.digest(),
+            decision: Decision::NotExecute,
+            compromised: self.compromised.clone(),
+            factors: self.factors(),
+            window,
+            supersedes: None,
+            key: None,
+            method: None,
+            counter_start: None,
+            schedule: None,
+            templates: None,
+            devices: None,
+            limits: None,
+        })
+    }
+
     /// Everything that the policy's guidance says must be considered or met.
     fn factors(&self) -> Vec<Factor> {
         let guidance = self.policy.guidance();

@@ -31,7 +31,7 @@ pub mod people;
 pub mod policy;
 pub mod procedure;
 pub mod programs;
-mod scenario;
+pub mod scenario;
 pub mod softhsm;
 pub mod stage;
 pub mod summary;
@@ -51,6 +51,7 @@ use documents::DocumentError;
 use lab::LabError;
 use layout::LayoutError;
 use programs::{ProgramError, Programs};
+use scenario::Scenario;
 use softhsm::SoftHsmError;
 use stage::Stage;
 use summary::Summary;
@@ -127,9 +128,14 @@ pub enum ExerciseError {
 ///
 /// # Errors
 /// It came to no end. What was not as it must be, if it did, stands in the summary.
-pub async fn run(out: &Path, devices: u32, teller: &mut Teller<'_>) -> Result<Summary, ExerciseError> {
+pub async fn run(
+    out: &Path,
+    devices: u32,
+    scenario: Scenario,
+    teller: &mut Teller<'_>,
+) -> Result<Summary, ExerciseError> {
     let stage = Stage::set(out, Programs::find()?, teller)?;
-    let summary = scenario::play(&stage, devices, teller).await?;
+    let summary = scenario::play(&stage, devices, scenario, teller).await?;
     let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");
     json.push(b'\n');
     stage.layout.write("summary.json", json)?;

@@ -1,5 +1,7 @@
 //! Shell: the story itself, from the daemon's start to the last check of its ledger. Read [`play`] first.
 
+mod not_to_execute;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use super::fleet::Fleet;
 use super::layout::LayoutError;
 use super::oracle::{self, Check};
 use super::people::APPROVALS;
-use super::procedure::{Carrier, Order};
+use super::procedure::{self, Carrier, Order};
 use super::programs::{Daemon, refusal, signal};
 use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
@@ -30,6 +32,7 @@ use crate::domain::determination::document::{
 use crate::domain::determination::words::Words;
 use crate::domain::gbcs::{SeqNumber, Template};
 use crate::domain::incident::State;
+use crate::domain::ledger::steps::{SmiStatus, Step};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, RequestId, TemplateName};
 use crate::domain::time::{Timestamp, Window};
 
@@ -50,6 +53,25 @@ const POLL: Duration = Duration::from_millis(5);
 /// The exit status of a verification that failed.
 const VERIFICATION_FAILED: i32 = 5;
 
+/// Which story is played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// The base procedure: SMI Status and thresholds file precede the referral.
+    #[default]
+    Base,
+    /// The PMA determines not to execute: nothing is signed, and Devices stay stranded.
+    NotToExecute,
+}
+
+impl Scenario {
+    const fn order(self) -> Order {
+        match self {
+            Self::Base | Self::NotToExecute => Order::BeforeReferral,
+        }
+    }
+}
+
 /// What the story is played with.
 struct Play<'a, 't> {
     stage: &'a Stage,
@@ -67,11 +89,17 @@ struct Play<'a, 't> {
 }
 
 /// Plays it with so many Devices. Whatever is not as it must be stands in the summary.
-pub async fn play(stage: &Stage, devices: u32, teller: &mut Teller<'_>) -> Result<Summary, ExerciseError> {
+pub async fn play(
+    stage: &Stage,
+    devices: u32,
+    scenario: Scenario,
+    teller: &mut Teller<'_>,
+) -> Result<Summary, ExerciseError> {
     let begun = Instant::now();
     let (recovery, genesis) = stage.ceremony(teller).await?;
     let mut summary = Summary {
         version: env!("CARGO_PKG_VERSION"),
+        scenario,
         devices: devices.into(),
         genesis: Some(genesis),
         ..Summary::default()
@@ -90,7 +118,7 @@ pub async fn play(stage: &Stage, devices: u32, teller: &mut Teller<'_>) -> Resul
     };
     let incident = "INC-EXERCISE-1".parse().expect("letters, digits and hyphens are an incident id");
     let deliveries = Deliveries::default();
-    let (order, notification) = (Order::BeforeReferral, None);
+    let (order, notification) = (scenario.order(), None);
     let mut play = Play {
         stage,
         teller,
@@ -105,7 +133,11 @@ pub async fn play(stage: &Stage, devices: u32, teller: &mut Teller<'_>) -> Resul
         deliveries,
     };
 
+    if scenario == Scenario::NotToExecute {
+        return play.not_to_execute(begun, genesis).await;
+    }
     let daemon = play.open_the_incident().await?;
+    play.refer_the_incident(&daemon.client).await?;
     let main = play.determine(&daemon.client).await?;
     let before = daemon.workers();
     play.activate(&daemon.client).await?;
@@ -115,7 +147,8 @@ pub async fn play(stage: &Stage, devices: u32, teller: &mut Teller<'_>) -> Resul
     play.end_the_incident(&daemon.client, &main).await?;
     play.stop_by_the_members(&daemon.client).await?;
     play.let_a_window_end(&daemon.client).await?;
-    play.verify(&daemon.client, &main, genesis).await?;
+    let command = play.device(0);
+    play.verify(&daemon.client, (&main.document, &main.signature), Some(command), genesis).await?;
 
     play.teller.step("The daemon is stopped");
     let status = daemon.stop().await?;
@@ -239,13 +272,28 @@ impl Play<'_, '_> {
         Ok(daemon)
     }
 
+    /// The DCC refers the incident; what must precede is missed first.
+    async fn refer_the_incident(&mut self, client: &Client) -> Result<(), ExerciseError> {
+        self.teller.step("The incident is referred to the SMKI PMA");
+        let notification = self.notification.ok_or(ExerciseError::NoProcedure)?;
+        let steps = format!("/v1/incidents/{}/steps", self.incident);
+        let ask = |step| wire::StepAsk { step };
+        if self.order == Order::BeforeReferral {
+            let refer = ask(Step::Refer { notification, new_facts: None });
+            self.must_refuse(client, &steps, &refer, "Referring before SMI Status and thresholds file").await?;
+        } else {
+            let early = ask(procedure::status(SmiStatus::Recovery, None));
+            let what = "Setting 'recovery' early, without the reason for it";
+            self.must_refuse(client, &steps, &early, what).await?;
+        }
+        self.carrier(client, self.incident.clone()).refer(notification).await?;
+        self.tell_order();
+        self.must_stand(client, self.incident.clone(), State::Referred).await
+    }
+
     /// The PMA determines: drafted, refused twice, recorded.
     async fn determine(&mut self, client: &Client) -> Result<Main, ExerciseError> {
-        self.teller.step("The incident is referred, and the SMKI PMA determines");
-        let carrier = self.carrier(client, self.incident.clone());
-        carrier.refer(self.notification.ok_or(ExerciseError::NoProcedure)?).await?;
-        self.tell_order();
-        self.must_stand(client, self.incident.clone(), State::Referred).await?;
+        self.teller.step("The SMKI PMA determines");
         let esme = self.esme()?;
         let devices = self.fleet.device_list(&esme.name, &self.fleet.devices()[..self.devices as usize]);
         let scope = Scope {
@@ -286,6 +334,12 @@ impl Play<'_, '_> {
         upload(client, &devices).await?;
         let (file, p7s) = self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
         self.must_stand(client, self.incident.clone(), State::DeterminedToExecute).await?;
+        if self.order == Order::AfterDetermination {
+            let steps = format!("/v1/incidents/{}/steps", self.incident);
+            let prepare = wire::StepAsk { step: Step::Prepare { note: "too early".into() } };
+            let what = "Preparing before SMI Status and thresholds file, which are due now";
+            self.must_refuse(client, &steps, &prepare, what).await?;
+        }
         self.carrier(client, self.incident.clone()).prepare().await?;
         self.must_stand(client, self.incident.clone(), State::Prepared).await?;
         Ok(Main { determination: document, signature: p7s, document: file })
@@ -340,7 +394,7 @@ impl Play<'_, '_> {
         let ask = delivery(document, signatures.iter().map(|(_, p7s)| p7s), devices.map(|(_, sha256)| sha256));
         let recorded: wire::DocumentRecorded = client.post("/v1/documents", &ask).await?;
         let id = recorded.determination.map(|id| id.to_string()).unwrap_or_default();
-        let is_determination = devices.is_some();
+        let is_determination = recorded.kind == "determination-recorded";
         // In `determination/` lie determinations alone, by their ids; whatever is about one lies beside.
         let stem =
             if is_determination { format!("determination/{id}") } else { format!("documents/{id}-{}", recorded.kind) };
@@ -353,6 +407,8 @@ impl Play<'_, '_> {
         }
         if let Some((devices, _)) = devices {
             layout.write(&format!("{stem}.devices.txt"), devices)?;
+        }
+        if is_determination {
             self.summary.determinations.extend(recorded.determination);
         }
         let signers: Vec<&str> = recorded.signers.iter().map(crate::domain::names::PersonId::as_str).collect();
@@ -702,7 +758,15 @@ impl Play<'_, '_> {
     }
 
     /// The ledger is exported and verified by others: without the daemon, and by openssl.
-    async fn verify(&mut self, client: &Client, main: &Main, genesis: Digest) -> Result<(), ExerciseError> {
+    ///
+    /// `document` is a determination with one of its signatures; `command`, if one was signed, is that of this Device.
+    async fn verify(
+        &mut self,
+        client: &Client,
+        (document, p7s): (&Path, &Path),
+        command: Option<DeviceId>,
+        genesis: Digest,
+    ) -> Result<(), ExerciseError> {
         self.teller.step("An outsider checks the ledger");
         let stage = self.stage;
         let (folder, key, genesis) =
@@ -733,16 +797,17 @@ impl Play<'_, '_> {
         );
         self.flip_and_verify(&nowhere, &arguments).await?;
 
-        let device = self.device(0);
-        let command = read(&stage.layout.path(&format!("commands/{device}.bin")))?;
-        let checks = [
-            (
-                "openssl cms -verify accepts the recorded determination.",
-                Check::Document { document: &main.document, p7s: &main.signature },
-            ),
+        let command = match command {
+            Some(device) => Some(read(&stage.layout.path(&format!("commands/{device}.bin")))?),
+            None => None,
+        };
+        let mut checks = vec![
+            ("openssl cms -verify accepts the recorded determination.", Check::Document { document, p7s }),
             ("openssl dgst -verify accepts the checkpoint's signature.", Check::Checkpoint(&checkpoint)),
-            ("openssl dgst -verify accepts a command's signature.", Check::Command(&command)),
         ];
+        if let Some(command) = &command {
+            checks.push(("openssl dgst -verify accepts a command's signature.", Check::Command(command)));
+        }
         for (what, check) in checks {
             match oracle::check(&stage.layout, stage.scratch.path(), check).await {
                 Ok(true) => self.teller.good(what),

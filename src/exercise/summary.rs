@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::scenario::Scenario;
 use super::tell::{Teller, number, rate, seconds};
 use crate::domain::names::{DeterminationId, Digest};
 
@@ -16,6 +17,8 @@ pub struct Summary {
     pub faults: Vec<String>,
     /// The version of the programs.
     pub version: &'static str,
+    /// Which story was played.
+    pub scenario: Scenario,
     /// Devices of the determination.
     pub devices: u64,
     /// How many of them proved that they were recovered.
@@ -90,18 +93,15 @@ impl Summary {
         let in_seconds = |ms| seconds(Duration::from_millis(ms));
         teller.line("");
         teller.heading(if self.passed { "The exercise passed." } else { "THE EXERCISE DID NOT PASS." });
-        teller.fact("Devices recovered", &format!("{} of {}", number(self.recovered), number(self.devices)));
+        if self.scenario == Scenario::NotToExecute {
+            teller.fact("Devices stranded", &number(self.devices));
+        } else {
+            teller.fact("Devices recovered", &format!("{} of {}", number(self.recovered), number(self.devices)));
+        }
         teller.fact("refused, as it must be", &format!("{refused} of {} attempts", self.refusals.len()));
-        let unknown = format!("{} after the kill, {} settled", number(self.unknown), number(self.settled));
-        teller.fact("unknown outcomes", &unknown);
-        let signing = format!(
-            "{} commands each second ({} octets each), recorded and checked before release",
-            number(self.times.signed_per_second),
-            number(self.command_octets as u64)
-        );
-        teller.fact("signing", &signing);
-        teller
-            .fact("Devices", &format!("{} verified and answered each second", number(self.times.answered_per_second)));
+        if self.scenario != Scenario::NotToExecute {
+            self.tell_signing(teller);
+        }
         let ledger = format!(
             "{} entries, exported in {}, verified in {}",
             number(self.entries),
@@ -113,5 +113,18 @@ impl Summary {
         for fault in &self.faults {
             teller.bad(fault);
         }
+    }
+
+    fn tell_signing(&self, teller: &mut Teller<'_>) {
+        let unknown = format!("{} after the kill, {} settled", number(self.unknown), number(self.settled));
+        teller.fact("unknown outcomes", &unknown);
+        let signing = format!(
+            "{} commands each second ({} octets each), recorded and checked before release",
+            number(self.times.signed_per_second),
+            number(self.command_octets as u64)
+        );
+        teller.fact("signing", &signing);
+        teller
+            .fact("Devices", &format!("{} verified and answered each second", number(self.times.answered_per_second)));
     }
 }

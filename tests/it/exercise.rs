@@ -65,6 +65,40 @@ fn a_small_exercise_passes_and_leaves_behind_what_its_documentation_says() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 }
 
+#[test]
+fn the_exercise_of_a_determination_not_to_execute_signs_nothing_and_names_every_stranded_device() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let arguments = ["--output", "json", "exercise", "--scenario", "not-to-execute", "--devices", "7"];
+    let output = smkictl(&arguments).arg("--out").arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["passed"], &summary["scenario"]), (&true.into(), &"not-to-execute".into()));
+    assert_eq!((&summary["recovered"], &summary["devices"]), (&0.into(), &7.into()));
+    let refused = summary["refusals"].as_array().unwrap();
+    assert!(refused.len() >= 5 && refused.iter().all(|attempt| attempt["refused"] == true), "{refused:#?}");
+
+    let stranded = fs::read_to_string(out.join("stranded.csv")).unwrap();
+    assert_eq!(stranded.lines().count(), 1 + 7, "{stranded}");
+    assert_eq!(names(&out.join("commands")).len(), 0, "a command was released");
+    // Fewer than 256 entries are one bundle, of the entries' own octets.
+    let bundle = entry_bundle(&out);
+    for kind in ["determination-recorded", "incident-closed"] {
+        assert!(bundle.contains(&format!("\"event\":{{\"{kind}\"")), "{kind} is not in {bundle}");
+    }
+    for kind in ["key-activated", "batch", "intent", "released"] {
+        assert!(!bundle.contains(&format!("\"event\":{{\"{kind}")), "{kind} is in {bundle}");
+    }
+}
+
+fn entry_bundle(out: &Path) -> String {
+    let folder = out.join("ledger/tile/entries/000.p");
+    let bundles = names(&folder);
+    assert_eq!(bundles.len(), 1, "{bundles:?}");
+    String::from_utf8_lossy(&fs::read(folder.join(bundles.first().unwrap())).unwrap()).into_owned()
+}
+
 fn check_layout(out: &Path) {
     for folder in ["commands", "responses", "certificates/devices"] {
         assert_eq!(names(&out.join(folder)).len(), DEVICES, "{folder}");

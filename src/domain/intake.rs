@@ -603,8 +603,19 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
 /// The PMA determines on what was referred to it, and only about Relevant Devices.
 fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Reasons) {
     let facts = context.fold.incidents().get(&form.incident);
-    let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) else { return };
-    if let Err(reason) = decide_determination(progress, form.supersedes.is_some()) {
+    let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) else {
+        // It was opened under a policy without the procedure's steps, and would go round every one of them.
+        let in_procedure = context.fold.policy().is_some_and(|adopted| adopted.policy.procedure().is_some());
+        reasons.demand("incident-state", facts.is_none() || !in_procedure, || {
+            format!(
+                "incident {} was opened under a policy without the procedure's steps; close it, and open one anew under the \
+                 policy in force",
+                form.incident
+            )
+        });
+        return;
+    };
+    if let Err(reason) = decide_determination(progress, form.supersedes) {
         reasons.0.push(reason);
     }
     if let Some(scope) = form.scope() {

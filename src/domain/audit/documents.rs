@@ -3,12 +3,13 @@
 
 use serde::Serialize;
 
-use super::{Audit, Evidence, Permitted, demand, text};
+use super::{Audit, Evidence, Permitted, demand, text, whole};
 use crate::domain::certificates::bodies::is_certification_request_info;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{
     Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
 };
+use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Fold, book};
 use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
@@ -193,7 +194,8 @@ impl Again<'_> {
     }
 
     fn check_file(&self, recorded: &FileAccepted, at: Timestamp) -> Permitted {
-        let octets = self.blob(recorded.file)?;
+        // A table of Devices is as long as they are many: no document.
+        let octets = whole(self.evidence, recorded.file, FILE_LEN_MAX)?;
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
         let FileAccepted { incident, kind, .. } = recorded;
         compare(intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
@@ -202,7 +204,7 @@ impl Again<'_> {
     fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {
         let document: Written<Direction> = fold::read(recorded.document, self.evidence).map_err(text)?;
         if let Some(text) = recorded.text {
-            self.blob(text)?;
+            self.evidence.stream(text, &mut |_| ()).map_err(super::text)?;
         }
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };

@@ -77,6 +77,21 @@ impl AuditError {
 /// Whether an entry was permitted; if not, why.
 type Permitted = Result<(), String>;
 
+/// A blob that is no document, of at most so many octets.
+fn whole(evidence: &dyn Evidence, digest: Digest, len_max: u64) -> Result<Vec<u8>, String> {
+    let mut octets = Vec::new();
+    let mut too_long = false;
+    let mut take = |piece: &[u8]| {
+        too_long |= (octets.len() + piece.len()) as u64 > len_max;
+        if !too_long {
+            octets.extend_from_slice(piece);
+        }
+    };
+    evidence.stream(digest, &mut take).map_err(text)?;
+    demand(!too_long, || format!("blob {digest}: expected at most {len_max} octets, found more"))?;
+    Ok(octets)
+}
+
 fn demand(holds: bool, otherwise: impl FnOnce() -> String) -> Permitted {
     if holds { Ok(()) } else { Err(otherwise()) }
 }

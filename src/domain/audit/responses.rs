@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Audit, Permitted, demand, text};
+use super::{Audit, Permitted, demand, text, whole};
 use crate::domain::certificates::pem;
 use crate::domain::intake::responses::{Handed, responses, resumption};
 use crate::domain::ledger::entry::{Entry, Reason, ResponsesTaken, SigningResumed};
-use crate::domain::names::Digest;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Candidates, Reading, Trust, device_of};
@@ -20,8 +19,9 @@ const RESULTS_LEN_MAX: u64 = 4 * MESSAGES_LEN_MAX;
 impl Audit<'_> {
     pub(super) fn check_responses(&self, taken: &ResponsesTaken, entry: &Entry) -> Permitted {
         // In hexadecimal a message takes twice its octets and a line feed.
-        let sent = messages::read(&self.whole(taken.responses, 3 * MESSAGES_LEN_MAX)?).map_err(text)?;
-        let bundle = String::from_utf8(self.whole(taken.certificates, CERTIFICATES_LEN_MAX)?).map_err(text)?;
+        let sent = messages::read(&whole(self.evidence, taken.responses, 3 * MESSAGES_LEN_MAX)?).map_err(text)?;
+        let bundle =
+            String::from_utf8(whole(self.evidence, taken.certificates, CERTIFICATES_LEN_MAX)?).map_err(text)?;
         let certificates = if bundle.is_empty() { Vec::new() } else { pem::bundle(&bundle).map_err(text)? };
         let devices: BTreeSet<_> = sent.iter().filter_map(|octets| device_of(octets)).collect();
         let policy = self.fold.policy().ok_or("no policy is in force")?;
@@ -30,7 +30,7 @@ impl Audit<'_> {
         let readings: Vec<Reading> = sent.iter().map(|octets| Reading::of(octets, &candidates)).collect();
         let handed = Handed { messages: &sent, readings: &readings, certificates: taken.certificates };
         let judged = responses(&self.fold, &self.book, entry.at, taken.determination, &handed).map_err(text)?;
-        let recorded = String::from_utf8(self.whole(taken.results, RESULTS_LEN_MAX)?).map_err(text)?;
+        let recorded = String::from_utf8(whole(self.evidence, taken.results, RESULTS_LEN_MAX)?).map_err(text)?;
         if judged.results != recorded {
             let differs = judged.results.lines().zip(recorded.lines()).find(|(ours, theirs)| ours != theirs);
             let (ours, theirs) = differs.unwrap_or(("as many lines as messages", "another number of them"));
@@ -47,20 +47,5 @@ impl Audit<'_> {
         })?;
         let expected = SigningResumed { profile: resumed.profile.clone(), ..expected };
         demand(expected == *resumed, || format!("expected {expected:?}, found {resumed:?}"))
-    }
-
-    /// A blob that is no document, of at most so many octets.
-    fn whole(&self, digest: Digest, len_max: u64) -> Result<Vec<u8>, String> {
-        let mut octets = Vec::new();
-        let mut too_long = false;
-        let mut take = |piece: &[u8]| {
-            too_long |= (octets.len() + piece.len()) as u64 > len_max;
-            if !too_long {
-                octets.extend_from_slice(piece);
-            }
-        };
-        self.evidence.stream(digest, &mut take).map_err(text)?;
-        demand(!too_long, || format!("blob {digest}: expected at most {len_max} octets, found more"))?;
-        Ok(octets)
     }
 }

@@ -531,6 +531,7 @@ impl Fold {
             id: form.id,
             incident: form.incident.clone(),
             decision_number: form.decision_number,
+            method: form.method,
             recorded: index,
             document: recorded.document,
             execute: form.decision == Decision::Execute,

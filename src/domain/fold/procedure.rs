@@ -108,6 +108,7 @@ impl Fold {
 
     /// What Devices proved by their Responses is known of the targets too.
     pub(super) fn prove_targets(&mut self, taken: &ResponsesTaken, blobs: &dyn Blobs) -> Result<(), FoldError> {
+        let method = self.determinations.get(&taken.determination).and_then(|facts| facts.method);
         let Some(progress) = self.progress_mut(&taken.incident) else { return Ok(()) };
         let (mut part, mut fault) = (Vec::new(), None);
         blobs.stream(taken.results, &mut |piece| {
@@ -133,7 +134,7 @@ impl Fold {
                             | Outcome::Contradiction => continue,
                         };
                         if let Some(device) = line.device {
-                            progress.targets.prove(device, proof);
+                            progress.targets.prove(device, proof, method);
                         }
                     }
                     Err(reason) => fault = Some(reason),

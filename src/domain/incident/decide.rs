@@ -6,7 +6,7 @@ use super::targets::Counts;
 use super::{Progress, State, step_id};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::steps::{CompromiseClass, Method, SmiStatus, Step};
-use crate::domain::names::{Digest, DirectionId, MechanismId, StepId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, MechanismId, StepId};
 use crate::domain::time::Timestamp;
 
 /// Octets of what somebody writes into a step: a page, so that it fits an entry many times over.
@@ -150,6 +150,7 @@ const OPEN: &[State] = &[
 /// States in which the targets are known and the incident is not over.
 const TARGETED: &[State] = &[
     State::Assessed,
+    State::SubscriberRecovery,
     State::Referred,
     State::DeterminedNotToExecute,
     State::DeterminedToExecute,
@@ -251,15 +252,18 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             guards.text("note", note);
         }
         Step::HandOver { devices: _, evidence } => {
-            guards.from(&[State::PostRecovery]);
+            guards.from(&[State::PostRecovery, State::DeterminedNotToExecute, State::Withdrawn]);
             guards.text("evidence", evidence);
-            guards.demand("method", progress.method == Some(Method::AcbCertificates), || {
-                "only Method 2 puts Devices under the DCC's control, to be handed over afterwards".into()
+            let waiting = guards.counts().under_dcc_control;
+            guards.demand("method", waiting > 0, || {
+                "no Device is under the DCC's control; only Method 2 puts them there, to be handed over afterwards"
+                    .into()
             });
         }
         Step::AcceptStranded { count, reason } => {
             guards.from(&[
                 State::DeterminedNotToExecute,
+                State::SubscriberRecovery,
                 State::Executed,
                 State::PostRecovery,
                 State::Withdrawn,
@@ -288,9 +292,9 @@ fn no_open_duties(guards: &mut Guards<'_>) {
 /// The base procedure wants SMI Status and ADT file before the referral; the variation of 2017 moves both behind the
 /// determination (rules 16 and 21).
 fn preceding(guards: &mut Guards<'_>) {
-    let (gates, counts) = (guards.situation.gates, guards.counts());
+    let gates = guards.situation.gates;
     if let Gate::Due { by } = &gates.status {
-        let missing = counts.targets - counts.excluded - counts.in_recovery.min(counts.targets - counts.excluded);
+        let missing = guards.situation.progress.targets.without_recovery();
         guards.precedes("set-smi-status-recovery", "smi-status", missing == 0, || {
             format!("{by}: {missing} targets have no SMI Status 'recovery' recorded yet; `smkictl incident set-status`")
         });
@@ -394,12 +398,7 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
 ///
 /// # Errors
 /// Why not.
-pub fn decide_status(
-    target: &super::Target,
-    status: SmiStatus,
-    method: Option<Method>,
-    overridden: bool,
-) -> Result<(), String> {
+pub fn decide_status(target: &super::Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
     use super::targets::Proof;
     let device = target.device;
     match status {
@@ -426,9 +425,7 @@ pub fn decide_status(
                     target.status
                 ));
             }
-            let waits =
-                method == Some(Method::AcbCertificates) && target.proof == Proof::Succeeded && !target.handed_over;
-            if from_recovery && waits && !overridden {
+            if from_recovery && target.under_dcc_control && !overridden {
                 return Err(format!(
                     "Device {device} is under the DCC's control (Method 2) until it is handed over; record the handover"
                 ));
@@ -477,10 +474,9 @@ pub fn decide_close(progress: &Progress) -> Result<(), Vec<Reason>> {
             counts.stranded
         ),
     );
-    let waits = progress.method == Some(Method::AcbCertificates) && progress.state == State::PostRecovery;
     demand(
         "hand-over",
-        !waits || counts.under_dcc_control == 0,
+        counts.under_dcc_control == 0,
         format!("{} Devices are under the DCC's control (Method 2) and not handed over", counts.under_dcc_control),
     );
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
@@ -490,7 +486,7 @@ pub fn decide_close(progress: &Progress) -> Result<(), Vec<Reason>> {
 ///
 /// # Errors
 /// Why not.
-pub fn decide_determination(progress: &Progress, supersedes: bool) -> Result<(), Reason> {
+pub fn decide_determination(progress: &Progress, supersedes: Option<DeterminationId>) -> Result<(), Reason> {
     let may = match progress.state {
         State::Referred => true,
         State::DeterminedNotToExecute
@@ -498,7 +494,7 @@ pub fn decide_determination(progress: &Progress, supersedes: bool) -> Result<(),
         | State::Prepared
         | State::KeyActive
         | State::Executing
-        | State::Paused => supersedes,
+        | State::Paused => supersedes.is_some() && supersedes == progress.determined.map(|determined| determined.id),
         State::Reported
         | State::Confirmed
         | State::Dismissed
@@ -515,7 +511,9 @@ pub fn decide_determination(progress: &Progress, supersedes: bool) -> Result<(),
     Err(Reason {
         rule: "incident-state".into(),
         text: format!(
-            "expected the incident to be referred to the SMKI PMA (or determined, and this to supersede it), found {}",
+            "expected the incident to be referred to the SMKI PMA (or determined, and this to supersede the determination that \
+             it follows{}), found {}",
+            progress.determined.map_or(String::new(), |determined| format!(", {}", determined.id)),
             progress.state
         )
         .into(),

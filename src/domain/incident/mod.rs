@@ -252,7 +252,7 @@ impl Progress {
             }
             Step::Dismiss { .. } => self.enter(State::Dismissed, at),
             Step::Assess { method, targets: _ } => {
-                self.targets = Targets::read(named)?;
+                self.targets = self.targets.reassessed(Targets::read(named)?);
                 self.method = Some(*method);
                 self.enter(State::Assessed, at);
             }
@@ -284,6 +284,7 @@ impl Progress {
             Step::HandOver { devices, .. } => {
                 self.targets.each(devices.is_some().then_some(named), |target| {
                     if target.status == SmiStatus::Recovered {
+                        target.under_dcc_control = false;
                         (target.handed_over, target.status, target.since) = (true, SmiStatus::Commissioned, at);
                     }
                 })?;

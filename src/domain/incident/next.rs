@@ -206,8 +206,7 @@ fn executing(list: &mut List, progress: &Progress) {
 
 /// SMI Status and ADT file, as far as they are due now.
 fn gates(list: &mut List, situation: &Situation<'_>) {
-    let counts = situation.progress.targets.counts();
-    let set = counts.in_recovery >= counts.targets - counts.excluded;
+    let set = situation.progress.targets.without_recovery() == 0;
     match &situation.gates.status {
         Gate::Due { by } if !set => {
             let what = "Set the SMI Status of every target to 'recovery', and record it";

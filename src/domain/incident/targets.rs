@@ -9,7 +9,7 @@
 use std::fmt;
 
 use super::TakeError;
-use crate::domain::ledger::steps::SmiStatus;
+use crate::domain::ledger::steps::{Method, SmiStatus};
 use crate::domain::names::DeviceId;
 use crate::domain::time::Timestamp;
 
@@ -44,6 +44,8 @@ pub struct Target {
     pub proof: Proof,
     /// Left out, with a reason.
     pub excluded: bool,
+    /// Recovered by Method 2: with the DCC's ACB certificates, until it is handed over.
+    pub under_dcc_control: bool,
     /// Handed back to its Subscriber (Method 2).
     pub handed_over: bool,
     /// Its status was set without the proof that the rule asks for.
@@ -54,6 +56,15 @@ impl Target {
     /// Left in 'recovery' without a proven recovery: the DCC cannot reach it (direction of 18 July 2017, paragraph (b)).
     pub fn is_stranded(&self) -> bool {
         self.status == SmiStatus::Recovery && self.proof != Proof::Succeeded
+    }
+
+    /// Whether anything was recorded of it since it was assessed.
+    pub fn is_touched(&self) -> bool {
+        self.excluded
+            || self.overridden
+            || self.under_dcc_control
+            || self.proof != Proof::None
+            || self.status != SmiStatus::Commissioned
     }
 
     /// Whether nothing more is to come from it.
@@ -210,7 +221,16 @@ fn target(line: &str) -> Result<Target, String> {
     if evidence.trim().is_empty() {
         return Err(format!("Device {device}: expected the evidence that it held the credentials, found none"));
     }
-    Ok(Target { device, status, since, proof: Proof::None, excluded: false, handed_over: false, overridden: false })
+    Ok(Target {
+        device,
+        status,
+        since,
+        proof: Proof::None,
+        excluded: false,
+        under_dcc_control: false,
+        handed_over: false,
+        overridden: false,
+    })
 }
 
 impl Targets {
@@ -228,6 +248,31 @@ impl Targets {
             return Err(TargetsError { faults: vec![LineFault { line: 1, fault }], more: 0 }.into());
         }
         Ok(Self(targets))
+    }
+
+    /// The targets of a later assessment, with what is known already of those that stay.
+    #[must_use]
+    pub fn reassessed(&self, mut later: Self) -> Self {
+        for target in &mut later.0 {
+            if let Some(known) = self.get(target.device).filter(|known| known.is_touched()) {
+                *target = *known;
+            }
+        }
+        later
+    }
+
+    /// The first Device that a later assessment may not drop: something was done to it.
+    pub fn dropped_by(&self, later: &Self) -> Option<DeviceId> {
+        let mut touched = self.0.iter().filter(|target| target.is_touched());
+        touched.find(|target| later.get(target.device).is_none()).map(|target| target.device)
+    }
+
+    /// Of how many SMI Status 'recovery' is still wanted: neither left out, nor recovered, nor set already.
+    pub fn without_recovery(&self) -> u64 {
+        let wanted = |target: &&Target| {
+            !target.is_at_end() && !matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered)
+        };
+        self.0.iter().filter(wanted).count() as u64
     }
 
     /// How many they are.
@@ -250,13 +295,14 @@ impl Targets {
         self.0.binary_search_by_key(&device, |target| target.device).ok().map(|at| &self.0[at])
     }
 
-    /// What a Device's Response proved.
-    pub fn prove(&mut self, device: DeviceId, proof: Proof) {
+    /// What a Device's Response proved, under a determination of that method.
+    pub fn prove(&mut self, device: DeviceId, proof: Proof, method: Option<Method>) {
         if let Ok(at) = self.0.binary_search_by_key(&device, |target| target.device) {
             let target = &mut self.0[at];
             // A Device that proved its recovery once is recovered.
             if target.proof != Proof::Succeeded {
                 target.proof = proof;
+                target.under_dcc_control = proof == Proof::Succeeded && method == Some(Method::AcbCertificates);
             }
         }
     }
@@ -295,7 +341,7 @@ impl Targets {
             counts.failed += u64::from(target.proof == Proof::Failed);
             counts.excluded += u64::from(target.excluded);
             counts.outstanding += u64::from(!target.is_at_end());
-            counts.under_dcc_control += u64::from(target.proof == Proof::Succeeded && !target.handed_over);
+            counts.under_dcc_control += u64::from(target.under_dcc_control);
             counts.stranded += u64::from(target.is_stranded());
         }
         counts

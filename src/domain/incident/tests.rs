@@ -87,7 +87,7 @@ fn a_status_is_set_for_the_devices_of_the_list_or_for_all() {
 fn a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then() {
     let mut progress = assessed();
     let recovered = progress.targets.all()[0].device;
-    progress.targets.prove(recovered, targets::Proof::Succeeded);
+    progress.targets.prove(recovered, targets::Proof::Succeeded, Some(Method::AcbCertificates));
     let list = FIRST;
     let status = Step::SetStatus {
         status: SmiStatus::Recovered,

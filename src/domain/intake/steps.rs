@@ -166,11 +166,18 @@ fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: 
         }
     };
     let read: Result<(), TakeError<BookError>> = match step {
-        Step::Assess { targets, .. } => Targets::read(stream(targets.list)).map(drop),
+        Step::Assess { targets, .. } => Targets::read(stream(targets.list)).map(|later| {
+            if let Some(device) = progress.targets.dropped_by(&later) {
+                tell(format!(
+                    "Device {device} is missing, and something was recorded of it since it was assessed: it stays among the \
+                     targets; leave it out with `smkictl incident exclude`"
+                ));
+            }
+        }),
         Step::SetStatus { status, overridden, devices, .. } => {
             let mut targets = progress.targets.clone();
             targets.each(devices.map(|devices| stream(devices.list)), |target| {
-                if let Err(text) = decide_status(target, *status, progress.method, overridden.is_some()) {
+                if let Err(text) = decide_status(target, *status, overridden.is_some()) {
                     tell(text);
                 }
             })

@@ -9,6 +9,7 @@ use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
+use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
     TemplateName,
@@ -128,6 +129,8 @@ pub struct DeterminationFacts {
     pub incident: IncidentId,
     /// The number of the decision within the incident.
     pub decision_number: u32,
+    /// By which method Devices are recovered; `None` where it is not to execute.
+    pub method: Option<Method>,
     /// The leaf that recorded it.
     pub recorded: u64,
     /// SHA-256 of the document.

@@ -58,6 +58,10 @@ fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) ->
     let messages = messages::split(&sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
+    // What is kept, and read again by every audit, is the messages; as octets alone they are not halved.
+    if messages.iter().map(|message| message.len() as u64).sum::<u64>() > MESSAGES_LEN_MAX {
+        return Err(Failure::TooLarge { what: "the messages of one upload together", limit: MESSAGES_LEN_MAX });
+    }
     let bundle = staged(staging, "certificates", ask.certificates, CERTIFICATES_LEN_MAX)?;
     let certificates = if bundle.iter().all(u8::is_ascii_whitespace) {
         Vec::new()

@@ -69,7 +69,7 @@ impl Case {
     fn end_all(mut self, proof: Proof) -> Self {
         let devices: Vec<_> = self.progress.targets.all().iter().map(|target| target.device).collect();
         for device in devices {
-            self.progress.targets.prove(device, proof);
+            self.progress.targets.prove(device, proof, self.progress.method);
         }
         self
     }
@@ -122,7 +122,14 @@ fn transitions() -> Vec<(Step, Vec<State>)> {
         (Step::Exclude { devices: named(1), reason: note() }, TARGETED.to_vec()),
         (
             Step::AcceptStranded { count: 0, reason: note() },
-            vec![S::DeterminedNotToExecute, S::Executed, S::PostRecovery, S::Withdrawn, S::Dismissed],
+            vec![
+                S::SubscriberRecovery,
+                S::DeterminedNotToExecute,
+                S::Executed,
+                S::PostRecovery,
+                S::Withdrawn,
+                S::Dismissed,
+            ],
         ),
     ]
 }
@@ -278,29 +285,25 @@ fn a_status_does_not_begin_in_the_future() {
 
 #[test]
 fn no_way_leads_out_of_recovery_without_proof_or_an_override() {
-    let mut case = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery);
+    let case = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery);
     let mut target = case.progress.targets.all()[0];
-    let method = Some(Method::NewOrganisationCertificates);
     for status in SmiStatus::ALL {
         let free = status == SmiStatus::Recovery;
-        assert_eq!(decide_status(&target, status, method, false).is_ok(), free, "{status}");
-        assert!(decide_status(&target, status, method, true).is_ok(), "{status}");
+        assert_eq!(decide_status(&target, status, false).is_ok(), free, "{status}");
+        assert!(decide_status(&target, status, true).is_ok(), "{status}");
     }
     target.proof = Proof::Failed;
-    assert!(
-        decide_status(&target, SmiStatus::Recovered, method, false).unwrap_err().contains("one that says it failed")
-    );
+    assert!(decide_status(&target, SmiStatus::Recovered, false).unwrap_err().contains("one that says it failed"));
     target.proof = Proof::Succeeded;
     for status in SmiStatus::ALL {
-        assert_eq!(decide_status(&target, status, method, false).is_ok(), status != SmiStatus::Recovery, "{status}");
+        assert_eq!(decide_status(&target, status, false).is_ok(), status != SmiStatus::Recovery, "{status}");
     }
     // Method 2: under the DCC's control until it is handed over.
-    let method = Some(Method::AcbCertificates);
-    assert!(decide_status(&target, SmiStatus::Recovered, method, false).is_ok());
-    assert!(decide_status(&target, SmiStatus::Commissioned, method, false).is_err());
-    target.handed_over = true;
-    assert!(decide_status(&target, SmiStatus::Commissioned, method, false).is_ok());
-    case.progress.method = method;
+    target.under_dcc_control = true;
+    assert!(decide_status(&target, SmiStatus::Recovered, false).is_ok());
+    assert!(decide_status(&target, SmiStatus::Commissioned, false).is_err());
+    (target.under_dcc_control, target.handed_over) = (false, true);
+    assert!(decide_status(&target, SmiStatus::Commissioned, false).is_ok());
 }
 
 #[test]
@@ -359,8 +362,15 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
 
     let mut case = Case::new(State::PostRecovery).end_all(Proof::Succeeded);
     assert!(rules(&case.progress).is_empty());
-    case.progress.method = Some(Method::AcbCertificates);
-    assert_eq!(rules(&case.progress), ["hand-over"]);
+    // Recovered by Method 2, they are the DCC's until they are handed over, however the incident ended.
+    for state in [State::PostRecovery, State::Withdrawn, State::DeterminedNotToExecute] {
+        let mut case = Case::new(state);
+        case.progress.method = Some(Method::AcbCertificates);
+        let mut case = case.end_all(Proof::Succeeded);
+        assert_eq!(rules(&case.progress), ["hand-over"], "{state}");
+        case.progress.method = Some(Method::NewOrganisationCertificates);
+        assert_eq!(rules(&case.progress), ["hand-over"], "{state}: another method determined later frees no Device");
+    }
 }
 
 #[test]
@@ -373,10 +383,12 @@ fn stranded_devices_are_accepted_by_their_number() {
 
 #[test]
 fn the_pma_determines_on_what_was_referred_or_in_the_place_of_what_it_determined() {
+    let followed = Determined { id: DeterminationId([7; 16]), execute: true, method: None };
     for state in State::ALL {
         let mut progress = Case::new(state).progress;
         progress.state = state;
-        assert_eq!(decide_determination(&progress, false).is_ok(), state == State::Referred, "{state}");
+        progress.determined = Some(followed);
+        assert_eq!(decide_determination(&progress, None).is_ok(), state == State::Referred, "{state}");
         let may_supersede = matches!(
             state,
             State::Referred
@@ -387,7 +399,10 @@ fn the_pma_determines_on_what_was_referred_or_in_the_place_of_what_it_determined
                 | State::Executing
                 | State::Paused
         );
-        assert_eq!(decide_determination(&progress, true).is_ok(), may_supersede, "{state}");
+        assert_eq!(decide_determination(&progress, Some(followed.id)).is_ok(), may_supersede, "{state}");
+        // In the place of another than it follows: only where it follows none any more.
+        let other = Some(DeterminationId([8; 16]));
+        assert_eq!(decide_determination(&progress, other).is_ok(), state == State::Referred, "{state}");
     }
 }
 

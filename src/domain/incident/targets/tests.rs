@@ -62,18 +62,56 @@ fn many_faults_are_counted_and_not_all_told() {
 fn a_proven_recovery_is_not_undone_by_a_later_failure_and_a_failure_is_by_a_proof() {
     let mut targets = read(GOOD).unwrap();
     let (one, two) = (targets.all()[0].device, targets.all()[1].device);
-    targets.prove(one, Proof::Succeeded);
-    targets.prove(one, Proof::Failed);
-    targets.prove(two, Proof::Failed);
+    targets.prove(one, Proof::Succeeded, None);
+    targets.prove(one, Proof::Failed, None);
+    targets.prove(two, Proof::Failed, None);
     assert_eq!((targets.all()[0].proof, targets.all()[1].proof), (Proof::Succeeded, Proof::Failed));
-    targets.prove(two, Proof::Succeeded);
+    targets.prove(two, Proof::Succeeded, None);
     assert_eq!(targets.counts().succeeded, 2);
     // A Device that is no target is nobody's.
-    targets.prove("00DB1234567890FF".parse().unwrap(), Proof::Succeeded);
+    targets.prove("00DB1234567890FF".parse().unwrap(), Proof::Succeeded, None);
     assert_eq!(targets.counts().targets, 2);
 }
 
 #[test]
 fn a_target_takes_as_little_memory_as_it_says() {
     assert_eq!(size_of::<Target>(), 24);
+}
+
+#[test]
+fn a_later_assessment_keeps_what_was_recorded_of_a_device_and_may_not_drop_it() {
+    let both =
+        "00DB123456789001,Commissioned,2026-01-01,inventory\n00DB123456789002,Commissioned,2026-01-01,inventory\n";
+    let read = |text: &str| Targets::read(|piece| Ok::<_, std::convert::Infallible>(piece(text.as_bytes()))).unwrap();
+    let mut known = read(both);
+    let (first, second) = (known.all()[0].device, known.all()[1].device);
+    let list = format!("{first}\n");
+    let only_first = Some(|piece: &mut dyn FnMut(&[u8])| Ok::<_, std::convert::Infallible>(piece(list.as_bytes())));
+    known.each(only_first, |target| target.status = SmiStatus::Recovery).unwrap();
+    assert_eq!(known.without_recovery(), 1);
+
+    let (without_first, without_second) =
+        (read(&both[both.find('\n').unwrap() + 1..]), read(&both[..=both.find('\n').unwrap()]));
+    assert_eq!(known.dropped_by(&without_first), Some(first));
+    assert_eq!(known.dropped_by(&without_second), None, "nothing was done to {second}");
+    assert_eq!(known.reassessed(read(both)).get(first).unwrap().status, SmiStatus::Recovery);
+}
+
+#[test]
+fn a_device_that_was_left_out_stands_for_no_other_that_lacks_the_status() {
+    let text =
+        "00DB123456789001,Commissioned,2026-01-01,inventory\n00DB123456789002,Commissioned,2026-01-01,inventory\n";
+    let mut targets = Targets::read(|piece| Ok::<_, std::convert::Infallible>(piece(text.as_bytes()))).unwrap();
+    let first = targets.all()[0].device;
+    let none = None::<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>>;
+    targets
+        .each(none, |target| {
+            if target.device == first {
+                (target.status, target.excluded) = (SmiStatus::Recovery, true);
+            }
+        })
+        .unwrap();
+    assert_eq!(targets.without_recovery(), 1);
+    targets.prove(targets.all()[1].device, Proof::Succeeded, None);
+    assert_eq!(targets.without_recovery(), 0, "what is recovered needs no 'recovery' any more");
 }

@@ -65,6 +65,7 @@ impl World {
             id: ID,
             incident: "INC-1".parse().unwrap(),
             decision_number: 1,
+            method: Some(crate::domain::ledger::steps::Method::NewOrganisationCertificates),
             recorded: 5,
             document: Digest([4; 32]),
             execute: true,

@@ -39,13 +39,13 @@ async fn whole_incident(client: &Client) -> wire::Incident {
 
 /// A step is refused for exactly these reasons; the refusal is recorded, and nothing else has changed.
 async fn refuse(site: &Site, client: &Client, step: &Step, rules: &[&str]) -> String {
-    let (before, size) = (whole_incident(client).await, site.ledger().size());
+    let (before, entries) = (whole_incident(client).await, site.ledger().size());
     let problem = problem(take(client, step).await);
     let mut found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
     found.dedup();
     assert_eq!((problem.error, &found[..]), (ProblemKind::Refused, rules), "{step:?}: {problem:?}");
     let ledger = site.ledger();
-    assert_eq!((ledger.size(), problem.entry), (size + 1, Some(size)), "the refusal alone is recorded");
+    assert_eq!((ledger.size(), problem.entry), (entries + 1, Some(entries)), "the refusal alone is recorded");
     let last = ledger.refusals().pop().cloned().unwrap();
     assert_eq!((&*last.operation, last.incident.unwrap().as_str()), ("incident-step", INCIDENT));
     assert_eq!(last.reasons, problem.reasons);
@@ -104,7 +104,7 @@ async fn out_of_place(site: &Site, client: &Client, steps: &[(Step, Vec<State>)]
         if places.contains(&here) {
             continue;
         }
-        let size = site.ledger().size();
+        let entries = site.ledger().size();
         let before = whole_incident(client).await;
         let problem = problem(take(client, step).await);
         assert_eq!(problem.error, ProblemKind::Refused, "{step:?} in {here}: {problem:?}");
@@ -112,7 +112,7 @@ async fn out_of_place(site: &Site, client: &Client, steps: &[(Step, Vec<State>)]
         let why = why.unwrap_or_else(|| panic!("{step:?} in {here}: {problem:?}"));
         assert!(why.text.contains(here.as_str()), "{}", why.text);
         let ledger = site.ledger();
-        assert_eq!(ledger.size(), size + 1);
+        assert_eq!(ledger.size(), entries + 1);
         assert_eq!(ledger.refusals().pop().unwrap().reasons, problem.reasons);
         assert_eq!(whole_incident(client).await, before, "{step:?} changed something in {here}");
         tried += 1;
@@ -316,8 +316,8 @@ async fn the_pma_determines_on_what_was_referred_and_about_relevant_devices_alon
     carrier.refer(notification).await.unwrap();
     // A Device that is no target, and one that was left out.
     refused(0..TARGETS + 1, &["not-a-target"]).await;
-    let last = carrier.upload(&plain(&devices[2..]), 1).await.unwrap();
-    take(client, &Step::Exclude { devices: last, reason: "scrapped in June".into() }).await.unwrap();
+    let scrapped = carrier.upload(&plain(&devices[2..]), 1).await.unwrap();
+    take(client, &Step::Exclude { devices: scrapped, reason: "scrapped in June".into() }).await.unwrap();
     refused(0..TARGETS, &["not-a-target"]).await;
     // The others alone.
     let document = site.determine(client, 1, &device_list(0..TARGETS - 1), |_| {}).await;

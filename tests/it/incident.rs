@@ -389,3 +389,74 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }
+
+#[tokio::test]
+async fn an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded() {
+    let site = Site::founded().await;
+    // Every step is tried in every state.
+    site.configure(|text| text.replace("reserve_octets = ", "refusals_per_minute = 6000\nreserve_octets = "));
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = carrier(&site, client);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    carrier.refer(notification).await.unwrap();
+    let all = carrier.upload(&plain(&devices), devices.len()).await.unwrap();
+    let assessed = carrier.upload(&targets(&devices), devices.len()).await.unwrap();
+    let steps = placed(all, assessed, notification);
+    let stands = async |state: State, phrases: &[&str]| {
+        assert_eq!(carrier.progress().await.unwrap().state, state);
+        out_of_place(&site, client, &steps, state).await;
+        read(&site, &["incident", "next", INCIDENT], &[&[state.as_str()], phrases].concat());
+    };
+
+    stands(State::Referred, &["SMKI PMA", "smkictl determination draft"]).await;
+    let list = device_list(0..TARGETS);
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    site.deliver(client, &document, APPROVALS, Some(&list)).await.unwrap();
+    stands(State::DeterminedToExecute, &["Record that everything is prepared"]).await;
+    // A key that somebody activated before its place in the procedure signs nothing.
+    let ask = ask_for_all(document.form().id);
+    let early = async || {
+        let refused = problem(lines(client, SIGN, &ask).await);
+        assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["procedure-state"]);
+    };
+    site.activate(client).await.unwrap();
+    assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedToExecute);
+    early().await;
+    carrier.prepare().await.unwrap();
+    early().await;
+    stands(State::Prepared, &["Key Custodians", "smkictl key activate"]).await;
+    site.activate(client).await.unwrap();
+    stands(State::KeyActive, &["Sign the recovery commands"]).await;
+    let items = whole(lines(client, SIGN, &ask).await);
+    assert_eq!(items.len(), devices.len());
+    stands(State::Executing, &["3 targets are outstanding", "smkictl recovery responses"]).await;
+    take(client, &Step::Exclude { devices: all, reason: "none of them answered".into() }).await.unwrap();
+    read(&site, &["incident", "next", INCIDENT], &["Record that every target came to an end"]);
+    take(client, &Step::Pause { reason: note() }).await.unwrap();
+    stands(State::Paused, &["smkictl incident finish INC-1"]).await;
+    take(client, &Step::Finish { note: note() }).await.unwrap();
+    stands(State::Executed, &["Begin Post-Recovery"]).await;
+    take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
+    // Only Method 2 hands Devices over.
+    refuse(&site, client, &Step::HandOver { devices: None, evidence: note() }, &["method"]).await;
+    stands(State::PostRecovery, &["smkictl incident close INC-1"]).await;
+
+    // Nobody was told, and all are stranded.
+    let refused = problem(
+        client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &wire::Why { reason: "over".to_owned() }).await,
+    );
+    let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
+    assert_eq!(rules, ["open-duty", "stranded"]);
+    carrier.inform().await.unwrap();
+    take(client, &Step::AcceptStranded { count: TARGETS.into(), reason: "by the SMKI PMA".into() }).await.unwrap();
+    carrier.close("over").await.unwrap();
+    read(
+        &site,
+        &["incident", "timeline", INCIDENT],
+        &["3 commands were intended: 3 signed", "3 stranded Devices accepted"],
+    );
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}

@@ -179,7 +179,8 @@ const TABLE: &[Row] = &[
         &["the_symmetric_key_is_present_in_mode_9_and_in_no_other",
           "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
     (29, Derived, "Method 2 puts DCC ACB certificates in, Method 3 new ones of the affected Subscriber",
-        NotEnforced("every signer is warned before signing; the daemon takes what a quorum signed all the same"),
+        NotEnforced("`smkictl determination show` and `sign` warn of another Party's certificate by Method 3, and of nothing by \
+            Method 2; the daemon takes what a quorum signed all the same"),
         &["src/cli/member/warnings.rs::whose"],
         &["certificates_that_do_not_belong_there_are_warned_of"]),
     (30, Derived, "A replacement shares no key with what was Compromised or revoked, and leads to a trusted root",

@@ -15,7 +15,10 @@
 //!
 //! | room | what |
 //! |---|---|
-//! | [`domain`] | pure: octets and facts in, values out. [`domain::ledger::entry`] is what lies in ledgers, [`domain::fold`] what it amounts to, [`domain::policy::rules`] what may be signed, [`domain::files`] what the procedure's files say, [`domain::intake`] what may be taken in, [`domain::audit`] all of it again, by an outsider |
+//! | [`domain`] | pure: octets and facts in, values out. [`domain::ledger::entry`] is what lies in ledgers, [`domain::fold`] what it amounts to, [`domain::policy::rules`] what may be signed, [`domain::intake`] what may be taken in, [`domain::audit`] all of it again, by an outsider |
+//! | [`domain::procedure`] | the SMKI Recovery Procedure as data: which profile is in force at a moment, what it requires, by which text |
+//! | [`domain::incident`] | an incident's way through it: [`domain::incident::decide()`] whether a step may be taken, `next` what is to be done, `targets` the Relevant Devices, `timeline` the story |
+//! | [`domain::files`], [`domain::responses`] | what the procedure's files say; what a Device's answer proves |
 //! | [`recorder`] | the one writer: entries durable and under a signed checkpoint, or nothing |
 //! | [`state`] | the fold, made again from a store at each start |
 //! | [`store`] | where entries lie |
@@ -33,6 +36,9 @@
 //!   `audit::Audit::check_actor`, and its golden form stands in `domain/ledger/entry/tests.rs`.
 //! - **A rule**: a file in `domain/policy/rules/`, a line in one of the three lists there, a variant of
 //!   [`domain::policy::rules::Refusal`]. Daemon and audit ask it alike.
+//! - **A step of an incident**: a variant of [`domain::ledger::steps::Step`]. The compiler then names its meaning, its guard
+//!   ([`domain::incident::decide()`]), what it alters and its sentence; by hand go its place in `domain/incident/next.rs`, its command in
+//!   `cli/incident/steps.rs` and its step in `keys-policy/procedure/base.toml`.
 //! - **An API call**: its types in [`api::wire`], a method of [`api::engine::Engine`] (in the daemon's and in the tests' fake engine), a
 //!   row of the table in `api/routes.rs` with its permission, and for a new parameter in the path a line of `path_schema` in
 //!   `api/openapi.rs` and one in `tests/it/routes.rs`. What then fails without its part: the sample row in `tests/it/api.rs`, and the

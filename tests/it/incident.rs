@@ -1,0 +1,462 @@
+//! Incidents on a live site: each step at its place and nowhere else, by the daemon's own API and by `smkictl`.
+
+use std::process::Command;
+
+use smkid::api::client::{Client, ClientError};
+use smkid::api::failure::ProblemKind;
+use smkid::api::wire::{self, RecoverySign};
+use smkid::domain::determination::document::{Decision, Determination};
+use smkid::domain::incident::State;
+use smkid::domain::ledger::entry::Event;
+use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
+use smkid::domain::names::{Digest, FileKind};
+use smkid::exercise::now;
+use smkid::exercise::people::APPROVALS;
+use smkid::exercise::policy::RECOVERY_KEY;
+use smkid::exercise::procedure::{Carrier, Order, plain, status, targets};
+
+use crate::support::site::{
+    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, problem, whole,
+};
+
+const STEPS: &str = "/v1/incidents/INC-1/steps";
+const SIGN: &str = "/v1/recovery/sign";
+/// Targets of the small incidents.
+const TARGETS: u32 = 3;
+
+fn carrier<'a>(site: &'a Site, client: &'a Client) -> Carrier<'a> {
+    let (incident, order) = (INCIDENT.parse().unwrap(), Order::BeforeReferral);
+    Carrier { lab: &site.base.lab, people: &site.base.people, layout: None, client, incident, order }
+}
+
+async fn take(client: &Client, step: &Step) -> Result<wire::Recorded, ClientError> {
+    client.post(STEPS, &wire::StepAsk { step: step.clone() }).await
+}
+
+async fn whole_incident(client: &Client) -> wire::Incident {
+    client.get("/v1/incidents/INC-1").await.unwrap()
+}
+
+/// A step is refused for exactly these reasons; the refusal is recorded, and nothing else has changed.
+async fn refuse(site: &Site, client: &Client, step: &Step, rules: &[&str]) -> String {
+    let (before, entries) = (whole_incident(client).await, site.ledger().size());
+    let problem = problem(take(client, step).await);
+    let mut found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
+    found.dedup();
+    assert_eq!((problem.error, &found[..]), (ProblemKind::Refused, rules), "{step:?}: {problem:?}");
+    let ledger = site.ledger();
+    assert_eq!((ledger.size(), problem.entry), (entries + 1, Some(entries)), "the refusal alone is recorded");
+    let last = ledger.refusals().pop().cloned().unwrap();
+    assert_eq!((&*last.operation, last.incident.unwrap().as_str()), ("incident-step", INCIDENT));
+    assert_eq!(last.reasons, problem.reasons);
+    assert_eq!(whole_incident(client).await, before, "{step:?} changed something");
+    problem.reasons.iter().map(|reason| reason.text.to_string()).collect::<Vec<_>>().join("\n")
+}
+
+fn note() -> Box<str> {
+    "seen by two".into()
+}
+
+/// Every step that has a place of its own, and the states in which it may be taken.
+fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> Vec<(Step, Vec<State>)> {
+    use State as S;
+    let targeted = vec![
+        S::Assessed,
+        S::Referred,
+        S::DeterminedNotToExecute,
+        S::DeterminedToExecute,
+        S::Prepared,
+        S::KeyActive,
+        S::Executing,
+        S::Paused,
+        S::Executed,
+        S::PostRecovery,
+        S::Withdrawn,
+    ];
+    let (mechanism, certainty) = ("call-back".parse().unwrap(), Certainty::Actual);
+    vec![
+        (Step::Confirm { mechanism, certainty, evidence: note() }, vec![S::Reported]),
+        (Step::Dismiss { reason: note() }, vec![S::Reported]),
+        (
+            Step::Assess { method: Method::NewOrganisationCertificates, targets: assessed },
+            vec![S::Confirmed, S::Assessed],
+        ),
+        (Step::Refer { notification, new_facts: None }, vec![S::Assessed, S::DeterminedNotToExecute]),
+        (Step::SubscriberRecovery { note: note() }, vec![S::Assessed]),
+        (status(SmiStatus::Recovery, None), targeted.clone()),
+        (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
+        (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
+        (Step::Exclude { devices: list, reason: note() }, targeted),
+        (Step::Finish { note: note() }, vec![S::Executing, S::Paused]),
+        (Step::BeginPostRecovery { note: note() }, vec![S::Executed]),
+        (Step::HandOver { devices: None, evidence: note() }, vec![S::PostRecovery]),
+        (
+            Step::AcceptStranded { count: 0, reason: note() },
+            vec![S::DeterminedNotToExecute, S::Executed, S::PostRecovery, S::Withdrawn, S::Dismissed],
+        ),
+    ]
+}
+
+/// Every step is tried whose place is not here.
+async fn out_of_place(site: &Site, client: &Client, steps: &[(Step, Vec<State>)], here: State) {
+    let mut tried = 0;
+    for (step, places) in steps {
+        if places.contains(&here) {
+            continue;
+        }
+        let entries = site.ledger().size();
+        let before = whole_incident(client).await;
+        let problem = problem(take(client, step).await);
+        assert_eq!(problem.error, ProblemKind::Refused, "{step:?} in {here}: {problem:?}");
+        let why = problem.reasons.iter().find(|reason| &*reason.rule == "incident-state");
+        let why = why.unwrap_or_else(|| panic!("{step:?} in {here}: {problem:?}"));
+        assert!(why.text.contains(here.as_str()), "{}", why.text);
+        let ledger = site.ledger();
+        assert_eq!(ledger.size(), entries + 1);
+        assert_eq!(ledger.refusals().pop().unwrap().reasons, problem.reasons);
+        assert_eq!(whole_incident(client).await, before, "{step:?} changed something in {here}");
+        tried += 1;
+    }
+    assert!(tried >= 6, "only {tried} steps have no place in {here}");
+}
+
+fn smkictl(site: &Site, arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_smkictl")).args(arguments).env("SMKID_SOCKET", &site.socket).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "smkictl {arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What an operator reads about the incident has all these phrases.
+fn read(site: &Site, arguments: &[&str], phrases: &[&str]) {
+    let text = smkictl(site, arguments);
+    for phrase in phrases {
+        assert!(text.contains(phrase), "smkictl {arguments:?}: expected {phrase:?} in\n{text}");
+    }
+}
+
+fn not_execute(form: &mut Determination) {
+    form.decision = Decision::NotExecute;
+    (form.key, form.method, form.counter_start) = (None, None, None);
+    (form.templates, form.devices, form.limits) = (None, None, None);
+}
+
+#[tokio::test]
+async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = carrier(&site, client);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    let list = carrier.upload(&plain(&devices), devices.len()).await.unwrap();
+    let assessed = carrier.upload(&targets(&devices), devices.len()).await.unwrap();
+    let steps = |notification| placed(list, assessed, notification);
+
+    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    out_of_place(&site, client, &steps(Digest([1; 32])), State::Reported).await;
+    read(
+        &site,
+        &["incident", "next", INCIDENT],
+        &[
+            "is reported since",
+            "Confirm the Compromise",
+            "smkictl incident confirm INC-1",
+            "Inform",
+            "smkictl incident inform INC-1 --duty tell-pma-of-compromise",
+        ],
+    );
+    read(
+        &site,
+        &["procedure", "explain", "--incident", INCIDENT],
+        &["INCIDENT: reported", "DUE NOW", "confirm-compromise", "Recovery Private Key may not sign"],
+    );
+    carrier.inform().await.unwrap();
+    carrier.step(steps(Digest([1; 32]))[0].0.clone()).await.unwrap();
+    carrier.inform().await.unwrap();
+    out_of_place(&site, client, &steps(Digest([1; 32])), State::Confirmed).await;
+    carrier.step(Step::Assess { method: Method::NewOrganisationCertificates, targets: assessed }).await.unwrap();
+    out_of_place(&site, client, &steps(Digest([1; 32])), State::Assessed).await;
+
+    // With the same incident before the SMKI PMA.
+    let victim = site.base.lab.before()[0].sha256();
+    let file = format!(
+        "notifier,party,certificate-sha256,compromise,time,channel,class\nARO One,{},{victim},actual,{},telephone,organisation\n",
+        smkid::exercise::policy::AFFECTED,
+        now()
+    );
+    let notification = carrier.submit(FileKind::OrganisationNotification, &file).await.unwrap();
+    carrier.refer(notification).await.unwrap();
+    out_of_place(&site, client, &steps(notification), State::Referred).await;
+
+    // "Not to execute" lets nothing be signed, though the token is unlocked.
+    let negative = site.determination(client, 1, &device_list(0..TARGETS), not_execute).await;
+    site.deliver(client, &negative, APPROVALS, None).await.unwrap();
+    out_of_place(&site, client, &steps(notification), State::DeterminedNotToExecute).await;
+    site.activate(client).await.unwrap();
+    assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedNotToExecute);
+    let refused = problem(lines(client, SIGN, &ask_for_all(negative.form().id)).await);
+    let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
+    assert!(rules.contains(&"determination-negative"), "{refused:?}");
+    assert!(site.ledger().intents().is_empty());
+
+    // The status was set before the SMKI PMA determined, as the base procedure has it: the Devices are stranded.
+    carrier.inform().await.unwrap();
+    let closing = wire::Why { reason: "the PMA determined so".to_owned() };
+    let close = async || client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &closing).await;
+    let refused = problem(close().await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["stranded"]);
+    read(
+        &site,
+        &["incident", "next", INCIDENT],
+        &["determined-not-to-execute", "Report the 3 stranded Devices", "smkictl incident accept-stranded INC-1"],
+    );
+    read(&site, &["incident", "devices", INCIDENT], &["device,smi_status,since", ",Recovery,", ",yes\n"]);
+    for wrong in [2, 4] {
+        let step = Step::AcceptStranded { count: wrong, reason: note() };
+        assert!(refuse(&site, client, &step, &["stranded"]).await.contains("expected 3"));
+    }
+    assert!(daemon.stop().await.unwrap().success());
+
+    // What is known of the incident outlives a restart.
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    take(client, &Step::AcceptStranded { count: 3, reason: note() }).await.unwrap();
+    client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &closing).await.unwrap();
+    out_of_place(&site, client, &steps(notification), State::Closed).await;
+    read(&site, &["incident", "next", INCIDENT], &["is closed since", "Nothing is to be done."]);
+    read(
+        &site,
+        &["incident", "timeline", INCIDENT],
+        &["Reported: ", "File accepted: ", "Determined by the SMKI PMA", "Refused: incident-step", "Closed: the PMA"],
+    );
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = carrier(&site, client);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let refer = Step::Refer { notification, new_facts: None };
+    let first = carrier.upload(&plain(&devices[..1]), 1).await.unwrap();
+    let set = |to, devices, acknowledged, overridden: Option<&str>| {
+        let Step::SetStatus { status, from, reason, .. } = status(to, devices) else {
+            unreachable!("it sets a status")
+        };
+        Step::SetStatus { status, from, devices, reason, acknowledged, overridden: overridden.map(Into::into) }
+    };
+
+    // The base procedure wants both; one Device without the status is one too few.
+    let why = refuse(&site, client, &refer, &["smi-status", "adt-file"]).await;
+    assert!(why.contains("3 targets have no SMI Status 'recovery'"), "{why}");
+    let why = refuse(&site, client, &set(SmiStatus::Recovery, None, false, None), &["acknowledgement"]).await;
+    assert!(why.contains("--acknowledge-one-way"), "{why}");
+    take(client, &set(SmiStatus::Recovery, Some(first), true, None)).await.unwrap();
+    let why = refuse(&site, client, &refer, &["smi-status", "adt-file"]).await;
+    assert!(why.contains("2 targets have no SMI Status 'recovery'"), "{why}");
+    take(client, &set(SmiStatus::Recovery, None, true, None)).await.unwrap();
+    refuse(&site, client, &refer, &["adt-file"]).await;
+    read(
+        &site,
+        &["incident", "next", INCIDENT],
+        &["is assessed since", "Submit the signed Anomaly Detection Thresholds file", "Refer the incident"],
+    );
+
+    // Nothing proves a recovery yet.
+    let proofless =
+        refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), &["device-unfit"]).await;
+    assert!(proofless.contains("expected a verified Response"), "{proofless}");
+    for to in [SmiStatus::Commissioned, SmiStatus::Suspended] {
+        let back = refuse(&site, client, &set(to, Some(first), false, None), &["device-unfit"]).await;
+        assert!(back.contains("no way leads from 'Recovery'"), "{back}");
+    }
+    // A list with a stranger changes nothing of the others.
+    let stranger = carrier.upload(&plain(&[device(0), device(99)]), 2).await.unwrap();
+    refuse(&site, client, &set(SmiStatus::Recovery, Some(stranger), true, None), &["devices"]).await;
+    // Somebody answers for it by name and with a reason.
+    take(client, &set(SmiStatus::Recovered, Some(first), false, Some("read on site by two engineers"))).await.unwrap();
+    let counts = carrier.progress().await.unwrap().devices;
+    assert_eq!((counts.in_recovery, counts.recovered, counts.succeeded), (2, 1, 0));
+    let back = refuse(&site, client, &set(SmiStatus::Commissioned, Some(first), false, None), &["device-unfit"]).await;
+    assert!(back.contains("no way leads from 'Recovered'"), "{back}");
+
+    // The thresholds are missing still; with them and with the status the way is free.
+    take(client, &set(SmiStatus::Recovery, Some(first), true, None)).await.unwrap();
+    carrier.status_and_thresholds().await.unwrap();
+    take(client, &refer).await.unwrap();
+    assert_eq!(carrier.progress().await.unwrap().state, State::Referred);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = carrier(&site, client);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let refused = async |range: std::ops::Range<u32>, rules: &[&str]| {
+        let list = device_list(range);
+        let document = site.determination(client, 1, &list, |_| {}).await;
+        let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+        let found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
+        assert_eq!(found, rules, "{problem:?}");
+        assert_eq!(site.ledger().refusals().pop().unwrap().reasons, problem.reasons);
+        assert!(whole_incident(client).await.determinations.is_empty());
+    };
+    // It was not referred.
+    refused(0..TARGETS, &["incident-state"]).await;
+    carrier.refer(notification).await.unwrap();
+    // A Device that is no target, and one that was left out.
+    refused(0..TARGETS + 1, &["not-a-target"]).await;
+    let scrapped = carrier.upload(&plain(&devices[2..]), 1).await.unwrap();
+    take(client, &Step::Exclude { devices: scrapped, reason: "scrapped in June".into() }).await.unwrap();
+    refused(0..TARGETS, &["not-a-target"]).await;
+    // The others alone.
+    let document = site.determine(client, 1, &device_list(0..TARGETS - 1), |_| {}).await;
+    assert_eq!(whole_incident(client).await.determinations, [document.form().id]);
+    assert_eq!(carrier.progress().await.unwrap().state, State::Prepared);
+    // A second one has to take the first one's place.
+    let list = device_list(0..1);
+    let second = site.determination(client, 1, &list, |form| form.decision_number = 2).await;
+    let problem = problem(site.deliver(client, &second, APPROVALS, Some(&list)).await);
+    assert!(problem.reasons.iter().any(|reason| &*reason.rule == "incident-state"), "{problem:?}");
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation_goes_on() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 3ms"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let ask: RecoverySign = ask_for_all(site.main());
+    let running = tokio::spawn({
+        let (client, ask) = (client.clone(), ask.clone());
+        async move { lines_and_stop(&client, SIGN, &ask).await }
+    });
+    site.reach(Which::Recovery, "C_Sign", 40).await;
+    let recorded = take(client, &Step::Pause { reason: "the first Responses look odd".into() }).await.unwrap();
+    let asked = site.calls(Which::Recovery, "C_Sign");
+    assert!(asked < DEVICES.into());
+    let stopped = running.await.unwrap().unwrap().1.expect("the answer has a summary");
+    assert!(!stopped.is_empty(), "the answer does not look whole");
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), asked, "the token was asked after the pause was recorded");
+    let ledger = site.ledger();
+    ledger.check();
+    let after = &ledger.entries[usize::try_from(recorded.entry).unwrap()..];
+    assert!(matches!(&after[0].event, Event::StepTaken(taken) if matches!(taken.step, Step::Pause { .. })));
+    assert!(matches!(&after[1].event, Event::KeyLocked(locked) if locked.key.as_str() == RECOVERY_KEY));
+    // What was signed before is the SMKI PMA's still, and is released; nothing further is intended.
+    let further: Vec<&Event> = after[2..].iter().map(|entry| &entry.event).collect();
+    assert!(!further.iter().any(|event| matches!(event, Event::Intent(_))), "{further:?}");
+
+    let carrier = carrier(&site, client);
+    assert_eq!(carrier.progress().await.unwrap().state, State::Paused);
+    read(&site, &["incident", "next", INCIDENT], &["is paused since", "Activate the key", "smkictl key activate"]);
+    read(&site, &["procedure", "explain", "--incident", INCIDENT], &["INCIDENT: paused", "activate-key"]);
+    let refused = problem(lines(client, SIGN, &ask).await);
+    let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
+    assert_eq!(rules, ["key-locked"], "{refused:?}");
+    assert!(daemon.stop().await.unwrap().success());
+
+    site.fault(Which::Recovery, None);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await.unwrap();
+    let carrier = self::carrier(&site, client);
+    assert_eq!(carrier.progress().await.unwrap().state, State::KeyActive);
+    let items = whole(lines(client, SIGN, &ask).await);
+    assert_eq!((items.len(), site.ledger().signed().len()), (DEVICES as usize, DEVICES as usize));
+    site.ledger().check();
+    assert_eq!(carrier.progress().await.unwrap().state, State::Executing);
+    read(&site, &["incident", "next", INCIDENT], &["is executing since", "targets are outstanding", "Responses"]);
+    let outstanding = refuse(&site, client, &Step::Finish { note: note() }, &["outstanding"]).await;
+    assert!(outstanding.contains("are outstanding"), "{outstanding}");
+    read(
+        &site,
+        &["incident", "timeline", INCIDENT],
+        &["commands were intended", "Paused", "the first Responses look odd", "Refused: incident-step"],
+    );
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded() {
+    let site = Site::founded().await;
+    // Every step is tried in every state.
+    site.configure(|text| text.replace("reserve_octets = ", "refusals_per_minute = 6000\nreserve_octets = "));
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = carrier(&site, client);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    carrier.refer(notification).await.unwrap();
+    let all = carrier.upload(&plain(&devices), devices.len()).await.unwrap();
+    let assessed = carrier.upload(&targets(&devices), devices.len()).await.unwrap();
+    let steps = placed(all, assessed, notification);
+    let stands = async |state: State, phrases: &[&str]| {
+        assert_eq!(carrier.progress().await.unwrap().state, state);
+        out_of_place(&site, client, &steps, state).await;
+        read(&site, &["incident", "next", INCIDENT], &[&[state.as_str()], phrases].concat());
+    };
+
+    stands(State::Referred, &["SMKI PMA", "smkictl determination draft"]).await;
+    let list = device_list(0..TARGETS);
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    site.deliver(client, &document, APPROVALS, Some(&list)).await.unwrap();
+    stands(State::DeterminedToExecute, &["Record that everything is prepared"]).await;
+    // A key that somebody activated before its place in the procedure signs nothing.
+    let ask = ask_for_all(document.form().id);
+    let early = async || {
+        let refused = problem(lines(client, SIGN, &ask).await);
+        assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["procedure-state"]);
+    };
+    site.activate(client).await.unwrap();
+    assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedToExecute);
+    early().await;
+    carrier.prepare().await.unwrap();
+    early().await;
+    stands(State::Prepared, &["Key Custodians", "smkictl key activate"]).await;
+    site.activate(client).await.unwrap();
+    stands(State::KeyActive, &["Sign the recovery commands"]).await;
+    let items = whole(lines(client, SIGN, &ask).await);
+    assert_eq!(items.len(), devices.len());
+    stands(State::Executing, &["3 targets are outstanding", "smkictl recovery responses"]).await;
+    take(client, &Step::Exclude { devices: all, reason: "none of them answered".into() }).await.unwrap();
+    read(&site, &["incident", "next", INCIDENT], &["Record that every target came to an end"]);
+    take(client, &Step::Pause { reason: note() }).await.unwrap();
+    stands(State::Paused, &["smkictl incident finish INC-1"]).await;
+    take(client, &Step::Finish { note: note() }).await.unwrap();
+    stands(State::Executed, &["Begin Post-Recovery"]).await;
+    take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
+    // Only Method 2 hands Devices over.
+    refuse(&site, client, &Step::HandOver { devices: None, evidence: note() }, &["method"]).await;
+    stands(State::PostRecovery, &["smkictl incident close INC-1"]).await;
+
+    // Nobody was told, and all are stranded.
+    let refused = problem(
+        client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &wire::Why { reason: "over".to_owned() }).await,
+    );
+    let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
+    assert_eq!(rules, ["open-duty", "stranded"]);
+    carrier.inform().await.unwrap();
+    take(client, &Step::AcceptStranded { count: TARGETS.into(), reason: "by the SMKI PMA".into() }).await.unwrap();
+    carrier.close("over").await.unwrap();
+    read(
+        &site,
+        &["incident", "timeline", INCIDENT],
+        &["3 commands were intended: 3 signed", "3 stranded Devices accepted"],
+    );
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}

@@ -1,0 +1,574 @@
+//! What a key management daemon must enforce of the SMKI Recovery Procedure, rule by rule: where that is decided, and which tests
+//! hold it there. `src/docs/procedure-rules.md` is made from the table below.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use smkid::api::client::{Client, ClientError};
+use smkid::api::failure::{Problem, ProblemKind};
+use smkid::api::wire;
+use smkid::domain::determination::document::{Determination, LedgerHead, Method, Payload, Template, Type, Written};
+use smkid::domain::gbcs::{
+    self, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, Replacement, TrustAnchorCell, Update,
+};
+use smkid::domain::ledger::entry::Event;
+use smkid::domain::ledger::steps::CompromiseClass;
+use smkid::domain::names::Purpose;
+use smkid::domain::policy::Policy;
+use smkid::domain::policy::adoption::{Adoption, Head};
+use smkid::exercise::people::APPROVALS;
+use smkid::exercise::template::template;
+
+use crate::support::site::{Site, device, device_list, head, in_ms, incident, problem, template_name};
+
+/// How strong a rule is.
+#[derive(Clone, Copy)]
+enum Strength {
+    /// A public document says it.
+    Stated,
+    /// It follows from public documents.
+    Derived,
+    /// The text was not read: this is what we chose.
+    OurPolicy,
+}
+
+/// How far it is built.
+#[derive(Clone, Copy)]
+enum Built {
+    Whole,
+    /// In part: what is missing.
+    Partly(&'static str),
+    /// What it is about is refused until it is built.
+    Refused(&'static str),
+    /// Nothing refuses it.
+    NotEnforced(&'static str),
+}
+
+/// Rule, strength, in our words, how far built, `file::function` where it is decided, and tests.
+type Row = (u8, Strength, &'static str, Built, &'static [&'static str], &'static [&'static str]);
+
+const PAGE: &str = "src/docs/procedure-rules.md";
+/// Rules that no test names.
+const WITHOUT_A_TEST: &[u8] = &[];
+/// Rules that nothing enforces.
+const NOT_ENFORCED: &[u8] = &[29];
+
+use Built::{NotEnforced, Partly, Refused, Whole};
+use Strength::{Derived, OurPolicy, Stated};
+
+#[rustfmt::skip]
+const TABLE: &[Row] = &[
+    (1, Stated, "No signature without a determination in force that requires that very key", Whole,
+        &["src/domain/policy/rules/determination_execute.rs::check",
+          "src/domain/policy/rules/determination_in_force.rs::check_window",
+          "src/domain/policy/rules/key_of_determination.rs::check"],
+        &["without_an_incident_or_a_determination_nothing_is_signed", "in_every_state_but_the_good_one_nothing_is_signed",
+          "every_rule_allows_up_to_its_edge_and_refuses_beyond"]),
+    (2, Derived, "Recovery and Contingency are separate authorities: one never opens the other", Whole,
+        &["src/domain/policy/admission.rs::key", "src/hsm/kinds.rs::command"],
+        &["a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method", "a_command_is_signed_by_the_key_of_its_mode"]),
+    (3, Derived, "A determination binds one incident, one Relevant Private Key, one method, these Devices, these certificates",
+        Whole,
+        &["src/domain/policy/rules/device_in_scope.rs::check", "src/domain/policy/rules/pre_command.rs::check_template",
+          "src/domain/policy/rules/intents_left.rs::check"],
+        &["a_command_that_departs_from_what_was_approved_in_any_octet_is_not_signed",
+          "one_flipped_bit_anywhere_in_a_command_is_refused_before_the_token", "limits_count_intents_and_hold_over_requests"]),
+    (4, Derived, "Every factor that must be weighed and every step of the Guidance is recorded before a determination counts",
+        Whole,
+        &["src/domain/policy/admission.rs::factors"],
+        &["each_factor_that_must_be_considered_is", "a_step_of_the_guidance_is_taken_or_departed_from_before_the_determination"]),
+    (5, Stated, "Clause (b) offers a factor while the variation is in force, and never makes it mandatory", Whole,
+        &["src/domain/policy/admission.rs::factors", "src/domain/procedure/in_force.rs::optional_factors"],
+        &["an_optional_factor_is_offered_by_date_and_never_mandatory"]),
+    (6, Stated, "\"Not to execute\" is an outcome of its own: it ends the relief of clause (a) and lets nothing be signed", Whole,
+        &["src/domain/policy/rules/determination_execute.rs::check", "src/domain/procedure/in_force.rs::is_open"],
+        &["every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge",
+          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing"]),
+    (7, Stated, "Who departs from the procedure has a recorded direction of the SMKI PMA that names the step", Whole,
+        &["src/domain/incident/decide.rs::precedes", "src/domain/procedure/direction.rs::check"],
+        &["a_departure_takes_one_duty_away_and_opens_no_key", "a_direction_does_only_what_the_procedure_lets_it",
+          "a_referral_needs_the_accepted_notification_file_or_a_direction_to_depart"]),
+    (8, OurPolicy, "Approvers, quorum and validity are configured, and without them nothing is signed", Whole,
+        &["src/domain/policy/files.rs::parse", "src/domain/determination/quorum.rs::quorate"],
+        &["each_file_in_refused_is_refused_for_the_reason_that_it_names",
+          "a_threshold_of_0_or_1_or_above_the_roster_is_none_at_load_and_again_at_use"]),
+    (9, OurPolicy, "Records stay; what corrects them supersedes; a withdrawal takes effect before the next signature", Whole,
+        &["src/domain/policy/rules/determination_in_force.rs::check_withdrawal", "src/service/keys.rs::fence"],
+        &["a_withdrawal_during_a_run_stands_before_the_next_signature_and_nothing_is_released_after_it",
+          "in_every_state_but_the_good_one_nothing_is_signed"]),
+    (10, Stated, "An incident begins with a notification: who, for which Party, which certificate, proven or feared, when, how",
+        Whole,
+        &["src/domain/intake.rs::check_notification", "src/domain/intake.rs::incident"],
+        &["an_incident_begins_with_a_whole_notification_and_carries_its_profile"]),
+    (11, Derived, "A permitted mechanism confirms before anything is referred", Whole,
+        &["src/domain/incident/decide.rs::decide"],
+        &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other"]),
+    (12, Stated, "Class Organisation or Other, each with files of its own",
+        Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA or the Contingency key is refused"),
+        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification"],
+        &["the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
+          "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+    (13, Stated, "Duties to inform are kept as tasks, and an incident with an open one is not closed", Whole,
+        &["src/domain/incident/decide.rs::decide_close"],
+        &["an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted",
+          "a_duty_is_met_once_and_by_something_that_has_happened"]),
+    (14, OurPolicy, "Files count only with a signature of an enrolled ARO that verifies; file and digest are kept", Whole,
+        &["src/domain/intake/files.rs::signature", "src/domain/intake/files.rs::check_officer"],
+        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+    (15, Stated, "The DCC alone records SMI Status, each with its from-date, and the history stays", Whole,
+        &["src/api/authenticate.rs::covers", "src/domain/incident/decide.rs::set_status"],
+        &["roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt_is_recorded",
+          "a_status_does_not_begin_in_the_future", "a_status_is_set_for_the_devices_of_the_list_or_for_all"]),
+    (16, Stated, "While the variation is in force, 'recovery' is not owed before a determination; who sets it says why", Whole,
+        &["src/domain/incident/decide.rs::set_status", "src/domain/procedure/in_force.rs::required"],
+        &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
+          "status_and_adt_file_precede_where_they_are_due_and_nowhere_else"]),
+    (17, Derived, "Who records 'recovery' acknowledges that only these keys bring the Device back", Whole,
+        &["src/domain/incident/decide.rs::set_status"],
+        &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
+          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
+    (18, Derived, "No way leads from 'recovery' to normal without proof, or an override with its reason", Whole,
+        &["src/domain/incident/decide.rs::decide_status"],
+        &["no_way_leads_out_of_recovery_without_proof_or_an_override",
+          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
+    (19, Derived, "Devices left in 'recovery' are stranded: reported and accepted by their number", Whole,
+        &["src/domain/incident/targets.rs::is_stranded", "src/domain/incident/decide.rs::decide_close"],
+        &["stranded_devices_are_accepted_by_their_number",
+          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing"]),
+    (20, Derived, "'recovered' needs a Response that proves it; by Method 2 the Device is the DCC's until it is handed over",
+        Whole,
+        &["src/domain/responses/mod.rs::decide", "src/domain/incident/decide.rs::decide_status"],
+        &["only_an_answer_that_says_so_of_every_cell_proves_a_recovery",
+          "a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then",
+          "each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before_an_outsider"]),
+    (21, Stated, "The ADT file is due at its place in the base; with the variation only after a determination to execute", Whole,
+        &["src/domain/procedure/in_force.rs::required", "src/domain/incident/decide.rs::preceding"],
+        &["every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge",
+          "referral_waits_for_status_and_adt_file_in_the_base_profile_alone",
+          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
+    (22, Stated, "An ARO of the affected Subscriber submits it; the SMSR reference and the digest are kept", Whole,
+        &["src/domain/intake/files.rs::check_thresholds", "src/domain/intake/files.rs::subscriber"],
+        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+    (23, OurPolicy, "Layouts of files are mapped by the policy", Partly("columns are mapped; another form of signature is not"),
+        &["src/domain/policy/files.rs::layouts"],
+        &["a_layout_of_others_is_mapped_and_what_is_ignored_is_said"]),
+    (24, Stated, "A target was commissioned at, or immediately before, the Recovery Event; the evidence is kept", Whole,
+        &["src/domain/incident/targets.rs::target", "src/domain/policy/rules/procedure.rs::check_target",
+          "src/domain/intake.rs::check_targets"],
+        &["only_a_device_that_was_commissioned_is_relevant",
+          "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone"]),
+    (25, Stated, "The affected Subscriber is the Relevant Subscriber of the certificate", Whole,
+        &["src/domain/intake/files.rs::subscriber", "src/domain/intake.rs::check_incident"],
+        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+    (26, OurPolicy, "One live command a Device; no restart doubles a signature; all of them are counted", Whole,
+        &["src/domain/policy/rules/already_signed.rs::check", "src/domain/policy/rules/intents_left.rs::check"],
+        &["a_request_made_again_gets_the_same_octets_and_no_second_signature_and_its_id_is_for_nothing_else",
+          "killed_during_the_signatures_what_was_shown_to_the_token_is_unknown_and_settled_with_the_same_octets",
+          "limits_count_intents_and_hold_over_requests"]),
+    (27, Derived, "Parsed before signed: the Recovery key signs CS02b mode 8, the Contingency key mode 9, and nobody a digest",
+        Partly("mode 8 is signed; mode 9 is refused until it is built"),
+        &["src/hsm/kinds.rs::permitted", "src/domain/intake.rs::check_template"],
+        &["each_key_signs_its_own_kinds_and_no_other", "no_digest_is_of_any_kind",
+          "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (28, Derived, "The Contingency Symmetric Key is in a command if, and only if, its mode is 9",
+        Partly("held wherever a command is read; mode 9 itself is refused until it is built"),
+        &["src/domain/gbcs/command.rs::read_symmetric_key", "src/domain/intake.rs::check_template"],
+        &["the_symmetric_key_is_present_in_mode_9_and_in_no_other",
+          "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (29, Derived, "Method 2 puts DCC ACB certificates in, Method 3 new ones of the affected Subscriber",
+        NotEnforced("`smkictl determination show` and `sign` warn of another Party's certificate by Method 3, and of nothing by \
+            Method 2; the daemon takes what a quorum signed all the same"),
+        &["src/cli/member/warnings.rs::whose"],
+        &["certificates_that_do_not_belong_there_are_warned_of"]),
+    (30, Derived, "A replacement shares no key with what was Compromised or revoked, and leads to a trusted root",
+        Partly("the Compromised key of the incident and the path; no revocation list is read"),
+        &["src/domain/intake.rs::check_replacements", "src/domain/intake.rs::check_path"],
+        &["a_template_that_no_rule_permits_is_refused_however_many_signed_it",
+          "a_path_is_valid_from_its_first_second_to_its_last_and_at_any_time_if_time_is_disapplied"]),
+    (31, Derived, "The Originator Counter rises strictly for key and Device, and is durable before the HSM is asked", Whole,
+        &["src/domain/policy/rules/counter.rs::check", "src/recorder.rs::commit"],
+        &["every_rule_allows_up_to_its_edge_and_refuses_beyond", "a_lowered_counter_is_refused_by_its_table",
+          "an_older_copy_of_the_state_beside_newer_tokens_is_refused_and_the_newest_starts",
+          "killed_before_any_checkpoint_of_a_run_nothing_is_signed_twice_and_the_request_goes_on"]),
+    (32, Derived, "The Recovery key never replaces a root", Partly("refused unless the policy permits it in so many words"),
+        &["src/domain/policy/rules/root_cell.rs::check", "src/domain/intake.rs::check_replacements"],
+        &["every_rule_allows_up_to_its_edge_and_refuses_beyond",
+          "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (33, Derived, "Before a Contingency use the wrapped root key is unwrapped and compared", Refused("Contingency recovery"),
+        &["src/domain/intake.rs::check_key"],
+        &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (34, Derived, "The Contingency Symmetric Key is spent by its first release, and then replaced",
+        Refused("Contingency recovery"),
+        &["src/domain/intake.rs::check_key"],
+        &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (35, OurPolicy, "A time of execution in the future only where the determination allows it",
+        Refused("any time of execution; commands are executed at once"),
+        &["src/domain/intake.rs::check_template"],
+        &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (36, Stated, "Several Key Custodians of several Parties activate a key",
+        Refused("activation by Key Custodians; threshold and Parties are read and checked in the policy"),
+        &["src/service/engine.rs::key_activate", "src/domain/policy/files.rs::custodians"],
+        &["a_key_that_custodians_activate_stays_locked_until_they_are_built",
+          "each_file_in_refused_is_refused_for_the_reason_that_it_names"]),
+    (37, Stated, "Custodians have records of appointment and end; a ceased one has no effect at once",
+        Partly("the records are read and checked; there is no act of a custodian yet"),
+        &["src/domain/policy/files.rs::people"],
+        &["each_file_in_refused_is_refused_for_the_reason_that_it_names", "a_person_stands_from_the_first_moment_until_the_last"]),
+    (38, Derived, "Custodians act for a named recovery, ceremony or test alone", Refused("activation by Key Custodians"),
+        &["src/service/engine.rs::key_activate"],
+        &["a_key_that_custodians_activate_stays_locked_until_they_are_built"]),
+    (39, OurPolicy, "Private keys never leave the HSM; sessions are bound to an incident, end with time, and on any error",
+        Partly("keys do not leave, a pause, a lock and the last incident's end close the session; an activation with \
+            a stored PIN, which an exercise may have, lasts 12 hours and serves every incident whose determination requires the key"),
+        &["src/domain/policy/rules/key_active.rs::check", "src/domain/policy/rules/procedure.rs::check_state",
+          "src/service/keys.rs::remove"],
+        &["an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded",
+          "no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does",
+          "a_pause_locks_the_key_before_the_next_signature_and_the_next_activation_goes_on",
+          "a_closed_incident_locks_the_keys_that_no_other_open_one_needs", "a_live_recovery_token_has_no_stored_pin"]),
+    (40, OurPolicy, "Approver, Key Custodian, operator and ARO are different people in one incident",
+        Partly("an auditor may be one of them too, since auditing only reads"),
+        &["src/domain/policy/separation.rs::check", "src/domain/policy/rules/asker.rs::check_separation"],
+        &["a_part_may_be_taken_again_and_no_other_beside_it", "nobody_holds_two_of_the_separate_roles_and_anybody_may_audit_too",
+          "an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determination"]),
+    (41, Stated, "An ARO's record has the state of the credential and the screening", Whole,
+        &["src/domain/policy/files.rs::people", "src/domain/intake/files.rs::check_officer"],
+        &["each_file_in_refused_is_refused_for_the_reason_that_it_names",
+          "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+    (42, Derived, "Who has not rehearsed for too long is reminded", Whole,
+        &["src/domain/policy/reminders.rs::overdue"],
+        &["the_reminder_comes_so_many_calendar_months_later"]),
+    (43, Derived, "Exercises run the same code with keys of their own, and never mix with what is live", Whole,
+        &["src/domain/policy/admission.rs::common"],
+        &["live_and_exercise_ledgers_and_policies_never_mix",
+          "a_fresh_ledger_beside_live_tokens_is_refused_as_are_the_tokens_of_another_ledger"]),
+    (44, OurPolicy, "Everything is logged with who, incident, step, profile, time and outcome: no log, no action", Whole,
+        &["src/recorder.rs::commit", "src/recorder.rs::refuse"],
+        &["a_refusal_that_cannot_be_recorded_is_not_answered_as_one", "it_ends_with_a_status_of_its_own_once_it_cannot_record",
+          "a_full_disk_records_nothing_releases_the_reserved_space_and_lets_one_more_entry_in_after"]),
+    (45, OurPolicy, "The log is ordered, tells tampering, can be taken out, and auditors read and do nothing else", Whole,
+        &["src/domain/audit/mod.rs::entry", "src/api/authenticate.rs::covers"],
+        &["every_flipped_octet_is_refused_at_every_position", "what_the_recorder_wrote_is_exported_and_verifies",
+          "each_permission_covers_its_roles_and_no_other"]),
+    (46, Derived, "What each ARO did is told on demand", Whole,
+        &["src/cli/people.rs::run"],
+        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+    (47, OurPolicy, "The state of the clock is part of each entry, and nothing is signed by an untrusted one", Whole,
+        &["src/domain/policy/rules/clock.rs::check", "src/service/clock.rs::tell"],
+        &["a_jump_is_said_once_and_the_clock_stays_untrusted",
+          "after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_whatever_restarts"]),
+    (48, Stated, "A variation is data with dates and a reference; an extension is a direction recorded anew", Whole,
+        &["src/domain/procedure/in_force.rs::at", "src/domain/procedure/direction.rs::check"],
+        &["a_variation_is_in_force_from_its_first_instant_until_the_last_of_its_end_day_as_treated_and_extended",
+          "an_extension_must_lengthen_a_variation_that_still_stands"]),
+    (49, OurPolicy, "A step follows the profile of its own moment, and is recorded with it", Whole,
+        &["src/domain/intake/steps.rs::step", "src/domain/procedure/in_force.rs::ids"],
+        &["a_relief_that_ended_before_its_gate_opened_leaves_the_base_rule",
+          "an_incident_begins_with_a_whole_notification_and_carries_its_profile"]),
+    (50, Stated, "What is not varied keeps its base rule", Whole,
+        &["src/domain/procedure/in_force.rs::required"],
+        &["what_no_clause_names_keeps_its_base_rule_while_the_variation_is_in_force"]),
+    (51, OurPolicy, "Steps are known by what they mean; printed numbers are labels of a version", Whole,
+        &["src/domain/ledger/steps.rs::meaning"],
+        &["a_step_shows_its_labels_actors_and_what_varies_it", "every_step_has_one_encoding_and_a_meaning"]),
+];
+
+/// Every Rust file of a folder, by its path from the repository's root.
+fn sources(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                sources(root, &path, found);
+            }
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            found.insert(name, fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+fn all_sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeMap::new();
+    for folder in ["src", "tests"] {
+        sources(root, &root.join(folder), &mut found);
+    }
+    found
+}
+
+/// The name of the function that begins in a line.
+fn function(line: &str) -> Option<&str> {
+    let after = line.trim_start();
+    let (before, after) = after.split_once("fn ")?;
+    let plain =
+        before.split_whitespace().all(|word| matches!(word, "pub" | "async" | "const") || word.starts_with("pub("));
+    plain.then(|| after.split(['(', '<']).next())?
+}
+
+/// The tests of the sources, and the files that have one of that name.
+fn tests(sources: &BTreeMap<String, String>) -> BTreeMap<&str, Vec<&str>> {
+    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (file, text) in sources {
+        let mut is_test = false;
+        for line in text.lines().map(str::trim_start) {
+            if line == "#[test]" || line.starts_with("#[tokio::test") {
+                is_test = true;
+            } else if let Some(name) = function(line).filter(|_| std::mem::take(&mut is_test)) {
+                found.entry(name).or_default().push(file);
+            }
+        }
+    }
+    found
+}
+
+fn page(tests: &BTreeMap<&str, Vec<&str>>) -> String {
+    let mut page = String::from(
+        "# The rules of the procedure\n\n\
+         What a key management daemon must enforce of the SMKI Recovery Procedure (SEC Appendix L, SEC Section L10) and of the direction of\n\
+         18 July 2017 that varied it, in our words; where `smkid` decides it, and the tests that hold it there. This page is made from the\n\
+         table in `tests/it/procedure_rules.rs` (`SMKID_WRITE_DOCS=1 cargo test --test it -- procedure_rules`), and a test fails where a\n\
+         named test or function is gone.\n\n\
+         *stated*: a public document says it. *derived*: it follows from public documents. *our policy*: the text was not read, and this is what\n\
+         we chose; where there is something to choose, it is configuration.\n",
+    );
+    for (number, strength, rule, built, places, names) in TABLE {
+        let strength = match strength {
+            Stated => "stated",
+            Derived => "derived",
+            OurPolicy => "our policy",
+        };
+        let built = match built {
+            Whole => String::new(),
+            Partly(what) => format!("\nIn part: {what}.\n"),
+            Refused(what) => format!("\n*Refused until built*: {what}.\n"),
+            NotEnforced(what) => format!("\n**Not enforced**: {what}.\n"),
+        };
+        let places: Vec<String> = places
+            .iter()
+            .map(|place| {
+                let (file, function) = place.split_once("::").unwrap();
+                format!("`{function}` in `{file}`")
+            })
+            .collect();
+        let _ = write!(page, "\n## {number}. {rule}\n\n*{strength}*; {}\n{built}\n", places.join(", "));
+        for name in *names {
+            let file = tests[name][0];
+            let _ = writeln!(page, "- `{name}` ({file})");
+        }
+    }
+    page.push_str("\n## Without a test yet\n\n");
+    if WITHOUT_A_TEST.is_empty() {
+        page.push_str("None.\n");
+    }
+    for number in WITHOUT_A_TEST {
+        let _ = writeln!(page, "- rule {number}");
+    }
+    page
+}
+
+#[test]
+fn every_rule_has_its_place_and_its_tests_and_the_page_says_so() {
+    let sources = all_sources();
+    let tests = tests(&sources);
+    assert!(TABLE.iter().map(|row| row.0).eq(1..=51), "each rule once, in order");
+    let mut missing = Vec::new();
+    for (number, _, rule, _, places, names) in TABLE {
+        assert!(rule.len() <= 120 && !rule.ends_with('.'), "rule {number}: {rule}");
+        for name in *names {
+            match tests.get(name).map_or(0, Vec::len) {
+                1 => {}
+                count => missing.push(format!("rule {number}: {count} tests are called {name}")),
+            }
+        }
+        assert!(!places.is_empty(), "rule {number} is decided nowhere");
+        for place in *places {
+            let (file, wanted) = place.split_once("::").unwrap();
+            let is_there =
+                sources.get(file).is_some_and(|text| text.lines().any(|line| function(line) == Some(wanted)));
+            if !is_there {
+                missing.push(format!("rule {number}: no {place}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    let of = |is: fn(&Row) -> bool| TABLE.iter().filter(|row| is(row)).map(|row| row.0).collect::<Vec<_>>();
+    assert_eq!(of(|row| row.5.is_empty()), WITHOUT_A_TEST);
+    assert_eq!(of(|row| matches!(row.3, NotEnforced(_))), NOT_ENFORCED);
+    let made = page(&tests);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    if std::env::var_os("SMKID_WRITE_DOCS").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == made,
+        "{PAGE} is not what the table makes: SMKID_WRITE_DOCS=1 cargo test --test it -- procedure_rules"
+    );
+}
+
+#[test]
+fn a_function_is_found_by_its_first_line() {
+    for (line, name) in [
+        ("    pub(super) async fn one(a: u8) {", Some("one")),
+        ("fn two<T>(a: T) {", Some("two")),
+        ("pub const fn three() -> u8 {", Some("three")),
+        ("// fn four() {", None),
+        ("let five = |f: fn (u8)| f(1);", None),
+    ] {
+        assert_eq!(function(line), name, "{line}");
+    }
+}
+
+fn rules(problem: &Problem) -> Vec<&str> {
+    problem.reasons.iter().map(|reason| &*reason.rule).collect()
+}
+
+#[tokio::test]
+async fn an_incident_begins_with_a_whole_notification_and_carries_its_profile() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let open = async |ask: &Value| -> Result<wire::Recorded, ClientError> { client.post("/v1/incidents", ask).await };
+    let good = serde_json::to_value(incident(&site.base.lab)).unwrap();
+    let changed = |field: &str, value: Value| {
+        let mut ask = good.clone();
+        ask["notification"][field] = value;
+        ask
+    };
+    let mut without = good.clone();
+    without.as_object_mut().unwrap().remove("notification");
+    let later = json!(in_ms(3_600_000).to_string());
+    let other = serde_json::to_value(CompromiseClass::Other).unwrap();
+    for (ask, rule) in [
+        (without, "notification"),
+        (changed("by", json!(" ")), "notification"),
+        (changed("channel", json!("")), "notification"),
+        (changed("at", later.clone()), "notification"),
+        (changed("recovery_event", later), "notification"),
+        (changed("class", other), "class"),
+    ] {
+        let problem = problem(open(&ask).await);
+        assert_eq!((problem.error, rules(&problem)), (ProblemKind::Refused, vec![rule]), "{ask}: {problem:?}");
+    }
+    // What is missing altogether is malformed.
+    let fields: Vec<String> = good["notification"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields.len(), 7);
+    for field in fields {
+        let mut ask = good.clone();
+        ask["notification"].as_object_mut().unwrap().remove(&field);
+        let problem = problem(open(&ask).await);
+        assert_eq!(problem.error, ProblemKind::Malformed, "without {field}: {problem:?}");
+    }
+    let recorded = open(&good).await.unwrap();
+    let ledger = site.ledger();
+    let Event::IncidentOpened(opened) = &ledger.entries[usize::try_from(recorded.entry).unwrap()].event else {
+        panic!("no incident was opened")
+    };
+    let profile = opened.profile.as_ref().unwrap();
+    assert_eq!((profile.base.as_str(), profile.variations.len()), ("base", 0), "the variation of 2017 is over");
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let (lab, recovery) = (&site.base.lab, &site.base.recovery);
+    let good = template(lab, recovery, lab.after()).unwrap();
+    let changed = |change: &dyn Fn(&mut Update<'_>)| {
+        let mut update = good.update();
+        change(&mut update);
+        gbcs::Template::from_update(&update).unwrap()
+    };
+    let compromised = template(lab, recovery, lab.before()).unwrap();
+    let dated = changed(&|update| {
+        let second = smkid::domain::time::Timestamp::from_unix_ms((in_ms(3_600_000).unix_ms() / 1000) * 1000).unwrap();
+        update.execution = GeneralizedTime::from_timestamp(second);
+    });
+    let root = lab.root_oca().octets().to_vec();
+    let replaces_root = {
+        let mut update = good.update();
+        let cell = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
+        update.replacements.push(Replacement { certificate: &root, cell });
+        gbcs::Template::from_update(&update).unwrap()
+    };
+    let contingency = changed(&|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    let no_path = changed(&|update| update.path_certificates.clear());
+    let list = device_list(0..2);
+    let refuse = async |change: &dyn Fn(&mut Determination), expected: &str| {
+        let document = site.determination(client, 1, &list, |form| change(form)).await;
+        let before = site.ledger().size();
+        let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+        assert!(rules(&problem).contains(&expected), "expected {expected}, found {problem:?}");
+        assert_eq!((problem.error, problem.entry), (ProblemKind::Refused, Some(before)));
+    };
+    for (template, rule) in [
+        (&compromised, "replacement-compromised"),
+        (&dated, "future-dated"),
+        (&replaces_root, "root-cell"),
+        (&contingency, "mode"),
+        (&no_path, "path"),
+    ] {
+        let put = |form: &mut Determination| {
+            let payload = Payload::new(template.octets()).unwrap();
+            form.templates = Some(vec![Template { name: template_name(), payload }]);
+        };
+        refuse(&put, rule).await;
+    }
+    // The Contingency recovery is refused as a whole: nothing is unwrapped, and no Symmetric Key released.
+    refuse(&|form| form.method = Some(Method::Contingency), "method").await;
+    assert!(site.ledger().intents().is_empty());
+    site.determine(client, 1, &list, |_| {}).await;
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// Adopts a policy in which Key Custodians activate the Recovery key.
+async fn adopt_custodians(site: &Site, client: &Client) {
+    let mut files = site.policy_files();
+    let text = String::from_utf8(files["keys.toml"].clone()).unwrap();
+    let (others, recovery) = text.split_at(text.find("use = \"recovery\"").unwrap());
+    let changed = format!("{others}{}", recovery.replacen("activation = \"stored\"", "activation = \"custodians\"", 1));
+    assert_ne!(changed, text);
+    files.insert("keys.toml".to_owned(), changed.into_bytes());
+    let LedgerHead { origin, size, root } = head(client).await;
+    let adoption = Written::write(&Adoption {
+        r#type: Type::new(),
+        purpose: Purpose::Exercise,
+        origin,
+        sequence: 2,
+        policy: Policy::parse(&files).unwrap().digest(),
+        predecessor: Some(site.base.policy.digest()),
+        ledger: Some(Head { size, root }),
+        carries_over: vec![site.main()],
+    })
+    .unwrap();
+    let sent = site.signed_by(&adoption, 5, Some(&files));
+    client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_custodians_activate_stays_locked_until_they_are_built() {
+    let site = Site::determined().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    adopt_custodians(&site, client).await;
+    let before = site.ledger().size();
+    let problem = problem(site.activate(client).await);
+    assert_eq!(
+        (problem.error, rules(&problem), problem.entry),
+        (ProblemKind::Refused, vec!["activation"], Some(before))
+    );
+    assert!(problem.reasons[0].text.contains("Key Custodians"), "{problem:?}");
+    let status: wire::Status = client.get("/v1/status").await.unwrap();
+    assert!(status.keys.iter().all(|key| key.active == (key.key.as_str() != smkid::exercise::policy::RECOVERY_KEY)));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}

@@ -62,6 +62,7 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
     use State as S;
     let targeted = vec![
         S::Assessed,
+        S::SubscriberRecovery,
         S::Referred,
         S::DeterminedNotToExecute,
         S::DeterminedToExecute,
@@ -89,10 +90,20 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
         (Step::Exclude { devices: list, reason: note() }, targeted),
         (Step::Finish { note: note() }, vec![S::Executing, S::Paused]),
         (Step::BeginPostRecovery { note: note() }, vec![S::Executed]),
-        (Step::HandOver { devices: None, evidence: note() }, vec![S::PostRecovery]),
+        (
+            Step::HandOver { devices: None, evidence: note() },
+            vec![S::PostRecovery, S::DeterminedNotToExecute, S::Withdrawn],
+        ),
         (
             Step::AcceptStranded { count: 0, reason: note() },
-            vec![S::DeterminedNotToExecute, S::Executed, S::PostRecovery, S::Withdrawn, S::Dismissed],
+            vec![
+                S::SubscriberRecovery,
+                S::DeterminedNotToExecute,
+                S::Executed,
+                S::PostRecovery,
+                S::Withdrawn,
+                S::Dismissed,
+            ],
         ),
     ]
 }

@@ -399,7 +399,7 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
 /// # Errors
 /// Why not.
 pub fn decide_status(target: &super::Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
-    use super::targets::Proof;
+    use super::targets::{Control, Proof};
     let device = target.device;
     match status {
         SmiStatus::Recovered if target.proof != Proof::Succeeded && !overridden => Err(format!(
@@ -425,7 +425,7 @@ pub fn decide_status(target: &super::Target, status: SmiStatus, overridden: bool
                     target.status
                 ));
             }
-            if from_recovery && target.under_dcc_control && !overridden {
+            if from_recovery && target.control == Control::Dcc && !overridden {
                 return Err(format!(
                     "Device {device} is under the DCC's control (Method 2) until it is handed over; record the handover"
                 ));

@@ -284,8 +284,8 @@ impl Progress {
             Step::HandOver { devices, .. } => {
                 self.targets.each(devices.is_some().then_some(named), |target| {
                     if target.status == SmiStatus::Recovered {
-                        target.under_dcc_control = false;
-                        (target.handed_over, target.status, target.since) = (true, SmiStatus::Commissioned, at);
+                        (target.control, target.status, target.since) =
+                            (targets::Control::HandedOver, SmiStatus::Commissioned, at);
                     }
                 })?;
             }

@@ -31,6 +31,18 @@ pub enum Proof {
     Succeeded,
 }
 
+/// Who controls a Device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// Whoever did before.
+    #[default]
+    AsBefore,
+    /// The DCC: it was recovered by Method 2, with the DCC's ACB certificates.
+    Dcc,
+    /// Its Subscriber again, after Method 2.
+    HandedOver,
+}
+
 /// A Relevant Device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -44,10 +56,8 @@ pub struct Target {
     pub proof: Proof,
     /// Left out, with a reason.
     pub excluded: bool,
-    /// Recovered by Method 2: with the DCC's ACB certificates, until it is handed over.
-    pub under_dcc_control: bool,
-    /// Handed back to its Subscriber (Method 2).
-    pub handed_over: bool,
+    /// Who controls it.
+    pub control: Control,
     /// Its status was set without the proof that the rule asks for.
     pub overridden: bool,
 }
@@ -62,7 +72,7 @@ impl Target {
     pub fn is_touched(&self) -> bool {
         self.excluded
             || self.overridden
-            || self.under_dcc_control
+            || self.control != Control::AsBefore
             || self.proof != Proof::None
             || self.status != SmiStatus::Commissioned
     }
@@ -227,8 +237,7 @@ fn target(line: &str) -> Result<Target, String> {
         since,
         proof: Proof::None,
         excluded: false,
-        under_dcc_control: false,
-        handed_over: false,
+        control: Control::AsBefore,
         overridden: false,
     })
 }
@@ -302,7 +311,9 @@ impl Targets {
             // A Device that proved its recovery once is recovered.
             if target.proof != Proof::Succeeded {
                 target.proof = proof;
-                target.under_dcc_control = proof == Proof::Succeeded && method == Some(Method::AcbCertificates);
+                if proof == Proof::Succeeded && method == Some(Method::AcbCertificates) {
+                    target.control = Control::Dcc;
+                }
             }
         }
     }
@@ -341,7 +352,7 @@ impl Targets {
             counts.failed += u64::from(target.proof == Proof::Failed);
             counts.excluded += u64::from(target.excluded);
             counts.outstanding += u64::from(!target.is_at_end());
-            counts.under_dcc_control += u64::from(target.under_dcc_control);
+            counts.under_dcc_control += u64::from(target.control == Control::Dcc);
             counts.stranded += u64::from(target.is_stranded());
         }
         counts

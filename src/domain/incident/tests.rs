@@ -101,8 +101,8 @@ fn a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then() {
     assert_eq!(progress.targets.counts().under_dcc_control, 1);
     take(&mut progress, &Step::HandOver { devices: None, evidence: "SRV 6.21".into() }, "");
     let (first, second) = (progress.targets.all()[0], progress.targets.all()[1]);
-    assert!(first.handed_over && first.status == SmiStatus::Commissioned);
-    assert!(!second.handed_over, "it was not recovered");
+    assert!(first.control == targets::Control::HandedOver && first.status == SmiStatus::Commissioned);
+    assert!(second.control == targets::Control::AsBefore, "it was not recovered");
 }
 
 #[test]

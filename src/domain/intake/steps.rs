@@ -194,7 +194,8 @@ fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: 
             let mut targets = progress.targets.clone();
             let all = devices.is_none();
             targets.each(devices.map(|devices| stream(devices.list)), |target| {
-                let waits = target.status == crate::domain::ledger::steps::SmiStatus::Recovered && !target.handed_over;
+                let handed_over = target.control == incident::targets::Control::HandedOver;
+                let waits = target.status == crate::domain::ledger::steps::SmiStatus::Recovered && !handed_over;
                 if !waits && !all {
                     tell(format!(
                         "Device {}: expected SMI Status 'recovered' and no handover yet, found '{}'",

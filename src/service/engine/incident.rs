@@ -10,7 +10,7 @@ use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::incident::decide::decide_close;
-use crate::domain::incident::targets::Proof;
+use crate::domain::incident::targets::{Control, Proof};
 use crate::domain::incident::timeline;
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, SignResult};
@@ -217,7 +217,7 @@ fn csv(targets: &[crate::domain::incident::Target]) -> String {
             target.status,
             target.since,
             yes(target.excluded),
-            yes(target.handed_over),
+            yes(target.control == Control::HandedOver),
             yes(target.is_stranded())
         );
     }

@@ -1,4 +1,4 @@
-use super::super::targets::Proof;
+use super::super::targets::{Control, Proof};
 use super::super::tests::notification;
 use super::super::{Determined, DutyArising};
 use super::*;
@@ -299,10 +299,10 @@ fn no_way_leads_out_of_recovery_without_proof_or_an_override() {
         assert_eq!(decide_status(&target, status, false).is_ok(), status != SmiStatus::Recovery, "{status}");
     }
     // Method 2: under the DCC's control until it is handed over.
-    target.under_dcc_control = true;
+    target.control = Control::Dcc;
     assert!(decide_status(&target, SmiStatus::Recovered, false).is_ok());
     assert!(decide_status(&target, SmiStatus::Commissioned, false).is_err());
-    (target.under_dcc_control, target.handed_over) = (false, true);
+    target.control = Control::HandedOver;
     assert!(decide_status(&target, SmiStatus::Commissioned, false).is_ok());
 }
 
@@ -360,7 +360,7 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
     case.progress.arise([duty], at(0));
     assert_eq!(rules(&case.progress), ["open-duty"]);
 
-    let mut case = Case::new(State::PostRecovery).end_all(Proof::Succeeded);
+    let case = Case::new(State::PostRecovery).end_all(Proof::Succeeded);
     assert!(rules(&case.progress).is_empty());
     // Recovered by Method 2, they are the DCC's until they are handed over, however the incident ended.
     for state in [State::PostRecovery, State::Withdrawn, State::DeterminedNotToExecute] {

@@ -82,11 +82,14 @@ fn a_target_takes_as_little_memory_as_it_says() {
 fn a_later_assessment_keeps_what_was_recorded_of_a_device_and_may_not_drop_it() {
     let both =
         "00DB123456789001,Commissioned,2026-01-01,inventory\n00DB123456789002,Commissioned,2026-01-01,inventory\n";
-    let read = |text: &str| Targets::read(|piece| Ok::<_, std::convert::Infallible>(piece(text.as_bytes()))).unwrap();
+    let read = |text: &str| read(text).unwrap();
     let mut known = read(both);
     let (first, second) = (known.all()[0].device, known.all()[1].device);
     let list = format!("{first}\n");
-    let only_first = Some(|piece: &mut dyn FnMut(&[u8])| Ok::<_, std::convert::Infallible>(piece(list.as_bytes())));
+    let only_first = Some(|piece: &mut dyn FnMut(&[u8])| {
+        piece(list.as_bytes());
+        Ok::<(), std::convert::Infallible>(())
+    });
     known.each(only_first, |target| target.status = SmiStatus::Recovery).unwrap();
     assert_eq!(known.without_recovery(), 1);
 
@@ -101,7 +104,7 @@ fn a_later_assessment_keeps_what_was_recorded_of_a_device_and_may_not_drop_it() 
 fn a_device_that_was_left_out_stands_for_no_other_that_lacks_the_status() {
     let text =
         "00DB123456789001,Commissioned,2026-01-01,inventory\n00DB123456789002,Commissioned,2026-01-01,inventory\n";
-    let mut targets = Targets::read(|piece| Ok::<_, std::convert::Infallible>(piece(text.as_bytes()))).unwrap();
+    let mut targets = read(text).unwrap();
     let first = targets.all()[0].device;
     let none = None::<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>>;
     targets

@@ -17,7 +17,7 @@ use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{
-    Actor, ClockJumped, ClockState, Entry, EntryError, Event, Reason, RefusalsFolded, Refused, VERSION,
+    Actor, ClockAccepted, ClockJumped, ClockState, Entry, EntryError, Event, Reason, RefusalsFolded, Refused, VERSION,
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
@@ -272,10 +272,14 @@ impl Recorder {
             self.overlay(&change)?;
             self.queue.changes.push(change);
         }
-        // What an ask decides after accepting the clock is decided by a trusted one.
-        if matches!(entry.event, Event::ClockAccepted(_)) {
-            self.moment.clock = ClockState::Trusted;
-        }
+        Ok(index)
+    }
+
+    /// Records that an operator accepted the clock, which is worth `clock` from here on: what the ask decides after this is
+    /// decided by that. Answers the entry's index.
+    pub fn accept_clock(&mut self, by: &Actor, reason: Box<str>, clock: ClockState) -> Result<u64, CannotRecord> {
+        let index = self.queue(by, Event::ClockAccepted(ClockAccepted { reason }))?;
+        self.moment.clock = clock;
         Ok(index)
     }
 

@@ -162,9 +162,11 @@ pub struct Clock {
     /// Now.
     #[schema(value_type = String)]
     pub now: Timestamp,
-    /// Whether it can be relied on: `trusted` or `untrusted`.
+    /// Whether it can be relied on: `trusted`, `untrusted` or, in an exercise, `set-for-exercise`.
     #[schema(value_type = String)]
     pub state: ClockState,
+    /// By how many milliseconds it was set against this machine's, for an exercise: behind it if negative. 0 if it was not.
+    pub offset_ms: i64,
 }
 
 /// The head of a ledger.

@@ -341,7 +341,9 @@ impl CeremonyError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Cli(error) => error.exit(),
-            Self::Refused(_) | Self::PinFile(_) | Self::Start(StartFault::PinStored { .. }) => Exit::Refused,
+            Self::Refused(_)
+            | Self::PinFile(_)
+            | Self::Start(StartFault::PinStored { .. } | StartFault::ClockSet { .. }) => Exit::Refused,
             Self::Start(StartFault::Hsm { source, .. }) => hsm_exit(source),
             Self::Record(CannotRecord::Token(_)) | Self::NotSigned { .. } => Exit::Unreachable,
             Self::TokenTaken { .. }

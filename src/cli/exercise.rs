@@ -31,6 +31,7 @@ Examples:
   smkictl exercise
   smkictl exercise --devices 10000 --out rehearsal/
   smkictl exercise --scenario not-to-execute
+  smkictl exercise --scenario variation-2017
 
 Needs SoftHSM (apt-get install softhsm2), and asks openssl if it is there.
 
@@ -75,6 +76,10 @@ pub enum ScenarioArg {
     Base,
     /// The PMA determines not to execute: nothing is signed, and Devices stay stranded
     NotToExecute,
+    /// In the window of the direction of 18 July 2017, by a clock that is set: SMI Status and thresholds file follow the
+    /// determination
+    #[value(name = "variation-2017")]
+    Variation2017,
 }
 
 impl From<ScenarioArg> for Scenario {
@@ -82,6 +87,7 @@ impl From<ScenarioArg> for Scenario {
         match argument {
             ScenarioArg::Base => Self::Base,
             ScenarioArg::NotToExecute => Self::NotToExecute,
+            ScenarioArg::Variation2017 => Self::Variation2017,
         }
     }
 }

@@ -7,6 +7,9 @@ use super::{CliError, Context, Exit};
 use crate::api::wire::{self, ServiceState};
 use crate::domain::ledger::entry::ClockState;
 
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 3_600_000;
+
 /// Show what the daemon is doing, whether it can sign, and what stands in the way.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  smkictl status\n  smkictl status --output json")]
@@ -34,12 +37,18 @@ impl Status {
                 Some(policy) => text.row("policy", format!("number {}, {}", policy.sequence, policy.sha256)),
                 None => text.toned("policy", "none", Tone::Bad),
             };
-            match status.clock.state {
-                ClockState::Trusted => text.row("clock", status.clock.now),
-                ClockState::Untrusted => {
-                    text.toned("clock", format!("{}, not trusted: it jumped", status.clock.now), Tone::Bad)
-                }
+            let wire::Clock { now, state, offset_ms } = status.clock;
+            match state {
+                ClockState::Trusted => text.row("clock", now),
+                ClockState::Untrusted => text.toned("clock", format!("{now}, not trusted: it jumped"), Tone::Bad),
+                ClockState::SetForExercise => text.toned("clock", format!("{now}, not the true time"), Tone::Warning),
             };
+            if offset_ms != 0 {
+                let side = if offset_ms < 0 { "behind" } else { "ahead of" };
+                let (ms, days) = (offset_ms.unsigned_abs(), offset_ms.unsigned_abs() / DAY_MS);
+                let set = format!("set for an exercise, {ms} ms ({days} days) {side} this machine's clock");
+                text.toned("", set, Tone::Warning);
+            }
             for key in &status.keys {
                 let state = match (key.active, key.until) {
                     (true, Some(until)) => format!("active until {until}"),

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::ExerciseError;
+use super::clock::Clock;
 use super::fleet::Fleet;
 use super::layout::{FILES_MAX, Layout};
 use super::tell::Teller;
-use super::{ExerciseError, now};
 use crate::api::client::Lines;
 use crate::api::wire::{ItemOutcome, Summary};
 use crate::domain::gbcs::proof::Verdict;
@@ -37,6 +38,7 @@ pub struct Deliveries {
     pub responses: String,
     /// As PEM.
     pub certificates: String,
+    clock: Clock,
 }
 
 /// The rule by which nothing is signed twice under one determination.
@@ -46,6 +48,11 @@ const ALREADY_SIGNED: &str = "already-signed";
 const FAULTS_MAX: usize = 5;
 
 impl Deliveries {
+    /// None so far, to Devices whose clock is set by so many milliseconds against this machine's, as the exercise's is.
+    pub fn by_clock(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// Takes every line of an answer. Answers its summary, and how long it took without the time that the Devices took.
     pub async fn take(
         &mut self,
@@ -99,7 +106,7 @@ impl Deliveries {
         }
         fresh.sort_unstable_by_key(|(device, _)| *device);
         let begun = Instant::now();
-        let deliveries = fleet.deliver_all(&fresh, now());
+        let deliveries = fleet.deliver_all(&fresh, self.clock.now());
         self.devices += begun.elapsed();
         for ((device, command), delivery) in fresh.iter().zip(deliveries) {
             self.command_octets = command.len();

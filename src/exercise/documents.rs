@@ -1,5 +1,5 @@
 //! Shell: the documents of the exercise, as their drafters write them. In the exercise members sign them with
-//! `smkictl determination sign`; [`sign`] is for benches and tests, which sign many.
+//! `smkictl determination sign`; [`sign`] is for exercises that set their clock, and for benches and tests, which sign many.
 
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
@@ -18,7 +18,7 @@ use crate::domain::gbcs;
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::ledger::note::{Note, NoteError};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, PersonId, Purpose, TemplateName};
+use crate::domain::names::{DeterminationId, Digest, FactorId, IncidentId, PersonId, Purpose, TemplateName};
 use crate::domain::policy::{Consider, Policy};
 use crate::domain::time::{Timestamp, Window};
 use crate::hsm::signer::{PemSigner, PersonSigner, SignerError};
@@ -78,6 +78,8 @@ pub struct Drafter<'a> {
     pub compromised: Compromised,
     /// With which key.
     pub key: KeyChosen,
+    /// A factor that a variation of the procedure offers, weighed besides those of the guidance.
+    pub also_weighed: Option<FactorId>,
 }
 
 /// What a determination is about.
@@ -170,8 +172,10 @@ impl Drafter<'_> {
         let must = guidance.factors.iter().filter(|(_, factor)| factor.consider == Consider::Must).map(|(id, _)| id);
         let weighed = must.map(|id| (id, Weight::Towards));
         let met = guidance.criteria.iter().map(|id| (id, Weight::Met));
+        let offered = self.also_weighed.iter().map(|id| (id, Weight::Towards));
         weighed
             .chain(met)
+            .chain(offered)
             .map(|(id, weight)| Factor { id: id.clone(), weight, comment: prose("Considered in the exercise.") })
             .collect()
     }

@@ -6,6 +6,7 @@
 //! | `stage` | what stands before it begins: tokens, PKI, people, policy; and the ceremony |
 //! | `programs` | the daemon and other programs, as processes |
 //! | `documents` | determinations and what is about them, drafted and signed |
+//! | `clock` | what the time is, where the story lies at another |
 //! | `deliveries` | commands to Devices, and what comes back |
 //! | `oracle` | what openssl says |
 //! | `lab` | the lab SMKI PKI, with keys in memory |
@@ -18,8 +19,9 @@
 //! | `tell`, `summary` | what is said to whoever watches |
 //!
 //! It uses nothing that a live daemon would not, but for what `purpose = "exercise"` in genesis, policy and documents permits:
-//! PINs in files.
+//! PINs in files, and a clock that is set.
 
+pub mod clock;
 pub mod deliveries;
 pub mod device;
 pub mod documents;
@@ -46,7 +48,6 @@ use crate::domain::certificates::pem::PemError;
 use crate::domain::gbcs::{FillError, TemplateError};
 use crate::domain::names::NameError;
 use crate::domain::policy::PolicyError;
-pub use crate::wall_clock::wall_clock as now;
 use documents::DocumentError;
 use lab::LabError;
 use layout::LayoutError;
@@ -134,7 +135,7 @@ pub async fn run(
     scenario: Scenario,
     teller: &mut Teller<'_>,
 ) -> Result<Summary, ExerciseError> {
-    let stage = Stage::set(out, Programs::find()?, teller)?;
+    let stage = Stage::set(out, Programs::find()?, scenario.clock(), teller)?;
     let summary = scenario::play(&stage, devices, scenario, teller).await?;
     let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");
     json.push(b'\n');

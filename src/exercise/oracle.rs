@@ -8,6 +8,7 @@ use super::stage::{read, text};
 use crate::domain::certificates::signature::{SignatureError, to_der};
 use crate::domain::gbcs::{DecodeError, Frame};
 use crate::domain::ledger::note::{Note, NoteError};
+use crate::domain::time::Timestamp;
 
 /// Why openssl does not agree, or was not asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,13 +48,15 @@ pub enum Check<'a> {
     Command(&'a [u8]),
 }
 
-/// Asks openssl. `false` if there is none on this machine.
-pub async fn check(layout: &Layout, scratch: &Path, check: Check<'_>) -> Result<bool, OracleError> {
+/// Asks openssl, at the moment `now` by the exercise's clock. `false` if there is none on this machine.
+pub async fn check(layout: &Layout, scratch: &Path, now: Timestamp, check: Check<'_>) -> Result<bool, OracleError> {
     let (octets, signature, key) = match check {
         Check::Document { document, p7s } => {
             let (document, p7s, people) = (text(document), text(p7s), text(&layout.path("policy/anchors/people.pem")));
             let arguments = ["cms", "-verify", "-binary", "-inform", "DER", "-in", &p7s, "-content", &document];
             let arguments: Vec<&str> = arguments.into_iter().chain(["-CAfile", &people, "-out", "/dev/null"]).collect();
+            let now = now.unix_seconds().to_string();
+            let arguments = [&arguments[..], &["-attime", &now]].concat();
             return Ok(openssl(scratch, &arguments).await?.is_some());
         }
         Check::Checkpoint(note) => {

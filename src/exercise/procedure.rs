@@ -4,19 +4,21 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::ExerciseError;
+use super::clock::Clock;
 use super::documents;
 use super::lab::Lab;
 use super::layout::Layout;
 use super::people::People;
 use super::tell::Teller;
-use super::{ExerciseError, now};
 use crate::api::client::Client;
 use crate::api::wire::{self, Base64};
 use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::incident::State;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
-use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId};
+use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId};
 use crate::domain::procedure::calendar::CivilDate;
+use crate::domain::time::Timestamp;
 
 /// Where SMI Status and ADT file stand in the procedure that the exercise plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,16 @@ pub enum Order {
     BeforeReferral,
     /// As the direction of 18 July 2017 varies it: both after a determination to execute.
     AfterDetermination,
+}
+
+impl Order {
+    /// The factor that the variation offers, by clause (b): Devices in 'recovery' stay unreachable.
+    pub fn optional_factor(self) -> Option<FactorId> {
+        match self {
+            Self::BeforeReferral => None,
+            Self::AfterDetermination => Some("stays-unreachable".parse().expect("it is the id of a factor")),
+        }
+    }
 }
 
 /// One incident, and who carries it.
@@ -37,6 +49,8 @@ pub struct Carrier<'a> {
     pub layout: Option<&'a Layout>,
     /// The daemon.
     pub client: &'a Client,
+    /// What the time is.
+    pub clock: Clock,
     /// The incident.
     pub incident: IncidentId,
     /// Where SMI Status and ADT file stand.
@@ -63,7 +77,7 @@ impl Carrier<'_> {
             self.progress().await?.duties.into_iter().filter(|duty| duty.met.is_none()).collect();
         for duty in open {
             let recipient = format!("the {} of the exercise", duty.recipient).into();
-            self.step(Step::Inform { duty: duty.duty, recipient, at: now(), how: "letter".into() }).await?;
+            self.step(Step::Inform { duty: duty.duty, recipient, at: self.clock.now(), how: "letter".into() }).await?;
         }
         Ok(())
     }
@@ -71,7 +85,7 @@ impl Carrier<'_> {
     /// An ARO of the affected Supplier signs a file and submits it. Answers its SHA-256.
     pub async fn submit(&self, kind: FileKind, text: &str) -> Result<Digest, ExerciseError> {
         let officer = &self.people.officers[0];
-        let p7s = documents::sign(text.as_bytes(), &officer.first, now())?;
+        let p7s = documents::sign(text.as_bytes(), &officer.first, self.clock.now())?;
         if let Some(layout) = self.layout {
             layout.write(&format!("files/{}-{kind}.csv", self.incident), text)?;
             layout.write(&format!("files/{}-{kind}.csv.{}.p7s", self.incident, officer.id), &p7s)?;
@@ -95,9 +109,9 @@ impl Carrier<'_> {
             party: super::policy::AFFECTED.parse().map_err(ExerciseError::Name)?,
             certainty: Certainty::Suspected,
             class: CompromiseClass::Organisation,
-            at: now(),
+            at: self.clock.now(),
             channel: "telephone".into(),
-            recovery_event: now(),
+            recovery_event: self.clock.now(),
         };
         let open = wire::IncidentOpen {
             incident: self.incident.clone(),
@@ -111,14 +125,14 @@ impl Carrier<'_> {
         let evidence = "The officer was called back on the number of the register.".into();
         self.step(Step::Confirm { mechanism, certainty: Certainty::Actual, evidence }).await?;
         self.inform().await?;
-        let targets = self.upload(&targets(devices), devices.len()).await?;
+        let targets = self.upload(&targets(devices, self.clock.now()), devices.len()).await?;
         self.step(Step::Assess { method, targets }).await?;
         let file = format!(
             "notifier,party,certificate-sha256,compromise,time,channel,class\n\
              ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
             super::policy::AFFECTED,
             victim.sha256(),
-            now(),
+            self.clock.now(),
         );
         self.submit(FileKind::OrganisationNotification, &file).await
     }
@@ -133,7 +147,7 @@ impl Carrier<'_> {
 
     /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.
     pub async fn status_and_thresholds(&self) -> Result<(), ExerciseError> {
-        self.step(status(SmiStatus::Recovery, None)).await?;
+        self.step(status(SmiStatus::Recovery, None, self.clock.now())).await?;
         let user = super::lab::party_of(&self.lab.before()[0]);
         let file = format!(
             "smsr,user-id,service-request,period-minutes,warning,quarantine\nSMSR-EXERCISE-1,{user},all,1440,9000,10000\n"
@@ -153,7 +167,7 @@ impl Carrier<'_> {
     /// After the last Response: 'recovered' for what proved it, and the incident to its end.
     pub async fn end(&self, devices: &[DeviceId], method: Method) -> Result<(), ExerciseError> {
         let proven = self.upload(&plain(devices), devices.len()).await?;
-        self.step(status(SmiStatus::Recovered, Some(proven))).await?;
+        self.step(status(SmiStatus::Recovered, Some(proven), self.clock.now())).await?;
         self.step(Step::Finish { note: "Every Device answered.".into() }).await?;
         self.step(Step::BeginPostRecovery { note: "The Supplier was told.".into() }).await?;
         if method == Method::AcbCertificates {
@@ -190,8 +204,8 @@ impl Carrier<'_> {
 }
 
 /// The SMI Status of all targets, or of some, from today on.
-pub fn status(status: SmiStatus, devices: Option<DevicesNamed>) -> Step {
-    let today = CivilDate::of(now()).map_or_else(|_| now(), CivilDate::begins);
+pub fn status(status: SmiStatus, devices: Option<DevicesNamed>, now: Timestamp) -> Step {
+    let today = CivilDate::of(now).map_or(now, CivilDate::begins);
     Step::SetStatus {
         status,
         from: today,
@@ -203,8 +217,8 @@ pub fn status(status: SmiStatus, devices: Option<DevicesNamed>) -> Step {
 }
 
 /// A list of targets: these Devices, commissioned the day before.
-pub fn targets(devices: &[DeviceId]) -> String {
-    let day = now().plus_ms(-24 * 60 * 60 * 1000).to_string();
+pub fn targets(devices: &[DeviceId], now: Timestamp) -> String {
+    let day = now.plus_ms(-24 * 60 * 60 * 1000).to_string();
     let mut text = String::new();
     for device in devices.iter().collect::<BTreeSet<_>>() {
         let _ = writeln!(text, "{device},Commissioned,{},read by SRV 8.2 in the exercise", &day[..10]);

@@ -1,5 +1,6 @@
 //! Shell: the story itself, from the daemon's start to the last check of its ledger. Read [`play`] first.
 
+mod gates;
 mod not_to_execute;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use rustix::process::{Pid, Signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::gates::Point;
+use super::clock::Clock;
 use super::deliveries::Deliveries;
 use super::documents::{self, Drafter, Scope};
 use super::fleet::Fleet;
@@ -22,7 +25,7 @@ use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
 use super::tell::{Teller, number, seconds};
 use super::template::{template, with_certificate_swapped, with_floor};
-use super::{ExerciseError, lab, now};
+use super::{ExerciseError, lab};
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{self, Base64, DeviceAsk, Devices, ItemOutcome, RecoverySettle, RecoverySign, SettleAction};
 use crate::domain::certificates::SmkiCertificate;
@@ -34,7 +37,7 @@ use crate::domain::gbcs::{SeqNumber, Template};
 use crate::domain::incident::State;
 use crate::domain::ledger::steps::{SmiStatus, Step};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, RequestId, TemplateName};
-use crate::domain::time::{Timestamp, Window};
+use crate::domain::time::Window;
 
 /// Devices beside those of the determination: they are what is tried with, so that the others have one command each.
 const BYSTANDERS: u32 = 4;
@@ -62,12 +65,28 @@ pub enum Scenario {
     Base,
     /// The PMA determines not to execute: nothing is signed, and Devices stay stranded.
     NotToExecute,
+    /// The same as the base, in the window of the direction of 18 July 2017: the clock is set, and SMI Status and thresholds file
+    /// follow the determination.
+    #[serde(rename = "variation-2017")]
+    Variation2017,
 }
+
+/// When the story of the variation begins: in the midst of its window.
+const WITHIN_THE_VARIATION: &str = "2017-08-01T09:00:00Z";
 
 impl Scenario {
     const fn order(self) -> Order {
         match self {
             Self::Base | Self::NotToExecute => Order::BeforeReferral,
+            Self::Variation2017 => Order::AfterDetermination,
+        }
+    }
+
+    /// What the time is in it.
+    pub(super) fn clock(self) -> Clock {
+        match self {
+            Self::Base | Self::NotToExecute => Clock::default(),
+            Self::Variation2017 => Clock::set_to(WITHIN_THE_VARIATION.parse().expect("it is RFC 3339")),
         }
     }
 }
@@ -117,7 +136,7 @@ pub async fn play(
         party: super::lab::party_of(victim),
     };
     let incident = "INC-EXERCISE-1".parse().expect("letters, digits and hyphens are an incident id");
-    let deliveries = Deliveries::default();
+    let deliveries = Deliveries::by_clock(stage.clock);
     let (order, notification) = (scenario.order(), None);
     let mut play = Play {
         stage,
@@ -239,7 +258,14 @@ impl Play<'_, '_> {
             incident: incident.clone(),
             compromised: self.compromised.clone(),
             key: KeyChosen { label: self.stage.names.recovery_key.clone(), spki_sha256: spki },
+            also_weighed: self.order.optional_factor(),
         }
+    }
+
+    /// From now on, for so long.
+    fn window(&self, ms: i64) -> Window {
+        let from = self.stage.now();
+        Window { from, until: from.plus_ms(ms) }
     }
 
     fn device(&self, n: u32) -> DeviceId {
@@ -267,6 +293,7 @@ impl Play<'_, '_> {
             number(self.devices.into())
         ));
         self.notification = Some(notification);
+        self.check_gates(&daemon.client, Point::Assessed).await?;
         let ask = sign_ask(DeterminationId(lab::random()?), Devices::All)?;
         self.must_not_sign(&daemon.client, &ask, "Signing before the PMA has determined anything").await?;
         Ok(daemon)
@@ -282,7 +309,7 @@ impl Play<'_, '_> {
             let refer = ask(Step::Refer { notification, new_facts: None });
             self.must_refuse(client, &steps, &refer, "Referring before SMI Status and thresholds file").await?;
         } else {
-            let early = ask(procedure::status(SmiStatus::Recovery, None));
+            let early = ask(procedure::status(SmiStatus::Recovery, None, self.stage.now()));
             let what = "Setting 'recovery' early, without the reason for it";
             self.must_refuse(client, &steps, &early, what).await?;
         }
@@ -302,7 +329,7 @@ impl Play<'_, '_> {
             name: &esme.name,
             template: &esme.template,
             devices: &devices,
-            window: window(WINDOW_MS),
+            window: self.window(WINDOW_MS),
             retries_of_unknown: RETRIES,
         };
         let drafter = self.drafter(&self.incident);
@@ -334,6 +361,7 @@ impl Play<'_, '_> {
         upload(client, &devices).await?;
         let (file, p7s) = self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
         self.must_stand(client, self.incident.clone(), State::DeterminedToExecute).await?;
+        self.check_gates(client, Point::ToExecute).await?;
         if self.order == Order::AfterDetermination {
             let steps = format!("/v1/incidents/{}/steps", self.incident);
             let prepare = wire::StepAsk { step: Step::Prepare { note: "too early".into() } };
@@ -352,6 +380,7 @@ impl Play<'_, '_> {
             people: &self.stage.people,
             layout: Some(&self.stage.layout),
             client,
+            clock: self.stage.clock,
             incident,
             order: self.order,
         }
@@ -618,7 +647,8 @@ impl Play<'_, '_> {
             (device, &command, "A Device that gets its command a second time"),
             (stranger, &command, "A Device that gets another Device's command"),
         ] {
-            let reasons = self.fleet.deliver(to, command, now()).answer.err().map(|refusal| vec![refusal.to_string()]);
+            let reasons =
+                self.fleet.deliver(to, command, self.stage.now()).answer.err().map(|refusal| vec![refusal.to_string()]);
             self.attempted(what, reasons);
         }
         Ok(())
@@ -675,10 +705,10 @@ impl Play<'_, '_> {
                 self.stage.layout.write("pre-commands/made-elsewhere-signed.bin", &command.0)?;
                 let mut changed = command.0.clone();
                 changed[200] ^= 1;
-                let refusal = self.fleet.deliver(item.device, &changed, now()).answer.err();
+                let refusal = self.fleet.deliver(item.device, &changed, self.stage.now()).answer.err();
                 let reasons = refusal.map(|refusal| vec![refusal.to_string()]);
                 self.attempted("A Device that gets its command with one bit changed", reasons);
-                recovered = self.fleet.deliver(item.device, &command.0, now()).is_recovered();
+                recovered = self.fleet.deliver(item.device, &command.0, self.stage.now()).is_recovered();
             }
         }
         self.expect(
@@ -717,7 +747,7 @@ impl Play<'_, '_> {
         };
         let (document, _) = document?;
         let until = document.form().window.until;
-        let left_ms = u64::try_from(until.unix_ms() - now().unix_ms()).unwrap_or_default();
+        let left_ms = u64::try_from(until.unix_ms() - self.stage.now().unix_ms()).unwrap_or_default();
         tokio::time::sleep(Duration::from_millis(left_ms + 1)).await;
         let ask = listed_ask(document.form().id, &[self.bystander(2)])?;
         self.must_not_sign(client, &ask, "Signing after the window has ended").await
@@ -746,7 +776,7 @@ impl Play<'_, '_> {
             name: &esme.name,
             template: &esme.template,
             devices: &devices,
-            window: window(window_ms),
+            window: self.window(window_ms),
             retries_of_unknown: 0,
         };
         let document = self.drafter(&incident).determination(head(client).await?, &scope)?;
@@ -809,7 +839,7 @@ impl Play<'_, '_> {
             checks.push(("openssl dgst -verify accepts a command's signature.", Check::Command(command)));
         }
         for (what, check) in checks {
-            match oracle::check(&stage.layout, stage.scratch.path(), check).await {
+            match oracle::check(&stage.layout, stage.scratch.path(), stage.now(), check).await {
                 Ok(true) => self.teller.good(what),
                 Ok(false) => self.teller.say("openssl is not installed, so it was not asked."),
                 Err(error) => self.expect(false, what, &format!("openssl disagrees: {error}")),
@@ -873,12 +903,6 @@ fn first_bundle(folder: &Path) -> Result<PathBuf, ExerciseError> {
 
 fn named(name: &str, template: Template) -> Result<Named, ExerciseError> {
     Ok(Named { name: name.parse().map_err(ExerciseError::Name)?, template })
-}
-
-/// From now on, for so long.
-fn window(ms: i64) -> Window {
-    let from: Timestamp = now();
-    Window { from, until: from.plus_ms(ms) }
 }
 
 /// The ledger's head, as a drafter sees it.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
 
+use super::clock::Clock;
 use super::lab::Lab;
 use super::layout::{Layout, LayoutError, create_private, write_secret};
 use super::people::{APPROVALS, Credential, MEMBERS, People};
@@ -13,11 +14,12 @@ use super::policy::{self, Names};
 use super::programs::Programs;
 use super::softhsm::{CONFIGURATION_VARIABLE, SoftHsm, Token};
 use super::tell::Teller;
-use super::{ExerciseError, now};
+use super::{ExerciseError, documents};
 use crate::domain::certificates::SmkiCertificate;
 use crate::domain::certificates::pem;
 use crate::domain::names::{AccountName, Digest};
 use crate::domain::policy::Policy;
+use crate::domain::time::Timestamp;
 
 /// Where people's keys lie, within the scratch folder.
 const PEOPLE: &str = "people";
@@ -47,15 +49,17 @@ pub struct Stage {
     pub socket: PathBuf,
     /// Where its log goes.
     pub log: PathBuf,
+    /// What the time is.
+    pub clock: Clock,
 }
 
 impl Stage {
     /// Sets it. `out` is where the layout goes.
-    pub fn set(out: &Path, programs: Programs, teller: &mut Teller<'_>) -> Result<Self, ExerciseError> {
+    pub fn set(out: &Path, programs: Programs, clock: Clock, teller: &mut Teller<'_>) -> Result<Self, ExerciseError> {
         let layout = Layout::create(out)?;
         // Short, for a socket's path has 107 octets at most; private, for it holds PINs.
         let scratch = tempfile::Builder::new().prefix("smkid-exercise-").tempdir().map_err(ExerciseError::Scratch)?;
-        let now = now();
+        let now = clock.now();
 
         teller.step("The stage is set");
         let softhsm = SoftHsm::prepare(scratch.path())?;
@@ -100,14 +104,28 @@ impl Stage {
 
         let (socket, names) = (scratch.path().join("smkid.sock"), Names::new());
         let configuration = scratch.path().join("smkid.toml");
-        let text = configuration_text(scratch.path(), &socket, &group, &softhsm, &tokens, &names);
+        let text = configuration_text(scratch.path(), &socket, &group, &softhsm, &tokens, &names, clock);
+        if clock.is_set() {
+            teller.good(&format!("The clock is set for this exercise: it is {now} here."));
+        }
         write_secret(&configuration, text.as_bytes())?;
         let log = layout.path("smkid.log");
-        Ok(Self { scratch, layout, programs, lab, people, names, policy, configuration, socket, log })
+        Ok(Self { scratch, layout, programs, lab, people, names, policy, configuration, socket, log, clock })
+    }
+
+    /// Now, by the exercise's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// A member signs a document, with `smkictl determination sign`. Answers the detached CMS signature.
+    ///
+    /// Whoever signs goes by a true clock, and so does that command. Where the exercise has set its own, the certificates are of
+    /// another time, and what is signed is signed here.
     pub async fn sign(&self, document: &[u8], credential: &Credential) -> Result<Vec<u8>, ExerciseError> {
+        if self.clock.is_set() {
+            return Ok(documents::sign(document, credential, self.now())?);
+        }
         let (digest, name) = (Digest::of(document).to_string(), &credential.name);
         let desk = self.scratch.path().join(PEOPLE);
         let (file, p7s) = (desk.join(format!("{digest}.json")), desk.join(format!("{digest}.{name}.p7s")));
@@ -209,6 +227,7 @@ fn configuration_text(
     softhsm: &SoftHsm,
     tokens: &[Token; 2],
     names: &Names,
+    clock: Clock,
 ) -> String {
     let quoted = |path: &Path| toml::Value::String(text(path)).to_string();
     let token = |name: &str, token: &Token| {
@@ -225,9 +244,13 @@ fn configuration_text(
     let [ledger, recovery] = tokens;
     let [ledger, recovery] =
         [token(names.ledger_token.as_str(), ledger), token(names.recovery_token.as_str(), recovery)];
+    let exercise = match clock.offset_ms() {
+        0 => String::new(),
+        set => format!("\n[exercise]\nclock_offset_ms = {set}\n"),
+    };
     format!(
         "version = 1\nstate = {}\nsocket = {}\n\n[roles]\noperator = [{}]\n{ledger}{recovery}\n[ledger]\ntoken = \"{}\"\n\n\
-         [limits]\nreserve_octets = {RESERVE_OCTETS}\n",
+         [limits]\nreserve_octets = {RESERVE_OCTETS}\n{exercise}",
         quoted(&scratch.join("state")),
         quoted(socket),
         toml::Value::String(group.to_owned()),

@@ -49,6 +49,9 @@ pub struct TokenConfig {
     pub environment: Vec<(OsString, OsString)>,
     /// The `smkid` that is run as worker. `None`: this very program, even if its file was replaced since.
     pub program: Option<PathBuf>,
+    /// By how many milliseconds the caller's clock is set against this machine's, which the worker reads: behind it if
+    /// negative. 0 but in an exercise.
+    pub clock_offset_ms: i64,
 }
 
 /// One thing to sign.
@@ -288,7 +291,8 @@ impl Token {
     /// Signs items with a key: one outcome for each, as they come.
     ///
     /// # Units
-    /// `not_after` is read again before each C_Sign: at most that moment, by the wall clock.
+    /// `not_after` is read again before each C_Sign: at most that moment, by the wall clock as
+    /// [`TokenConfig::clock_offset_ms`] sets it.
     ///
     /// # Errors
     /// All of them mean that nothing was signed: [`HsmError::KeyUnknown`], [`HsmError::QueueFull`], [`HsmError::TooLong`],
@@ -337,6 +341,7 @@ impl Token {
             return Err(HsmError::QueueFull { waiting, more, limit: QUEUE_ITEMS_MAX });
         }
         let (results, outcomes) = unbounded_channel();
+        let not_after = not_after.plus_ms(-self.0.config.clock_offset_ms);
         let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.waiting.clone());
         // A writer that is gone drops the batch, which says of each item that it was not reached.
         let _ = outgoing.send(Outgoing::Batch(Arc::new(batch)));
@@ -431,6 +436,11 @@ impl Token {
             State::Up { link, .. } => Some(link.pid),
             State::Down(_) | State::Locked(_) => None,
         }
+    }
+
+    /// By how many milliseconds the caller's clock is set: [`TokenConfig::clock_offset_ms`].
+    pub fn clock_offset_ms(&self) -> i64 {
+        self.0.config.clock_offset_ms
     }
 
     /// What configuration calls it.

@@ -22,9 +22,11 @@ pub struct TokenSigner {
 
 impl TokenSigner {
     /// On a token that was started with the ledger's origin. `verifier` is the key's public half by that origin; what is not
-    /// submitted within `deadline` is not signed any more. It reads a clock of its own, unless [`TokenSigner::on_clock`] gives one.
+    /// submitted within `deadline` is not signed any more. It reads a clock of its own, set as the token was told, unless
+    /// [`TokenSigner::on_clock`] gives one.
     pub fn new(token: Token, key: KeyLabel, verifier: Verifier, deadline: Duration) -> Self {
-        Self { token, key, verifier, deadline, clock: Arc::new(Clock::start(Timestamp::MIN)) }
+        let clock = Arc::new(Clock::start(Timestamp::MIN, token.clock_offset_ms()));
+        Self { token, key, verifier, deadline, clock }
     }
 
     /// By the clock that everything else goes by.

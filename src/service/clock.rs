@@ -3,6 +3,9 @@
 //! A wall clock that is set in the middle of an incident would open a window that is closed, or close one that is open. So
 //! each reading is compared with the monotonic clock: a difference beyond [`TOLERANCE_MS`] is a jump, signing stops, and an
 //! operator has to look at the clock and accept it.
+//!
+//! An exercise may set the clock by an offset, to rehearse what has its window elsewhere in time. Every entry then says so
+//! ([`ClockState::SetForExercise`]), and [`super::start::check_clock`] refuses it where anything says live.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -88,6 +91,8 @@ impl Comparison {
 #[derive(Debug)]
 pub struct Clock {
     origin: Instant,
+    /// By how many milliseconds it is set against this machine's wall clock; 0 but in an exercise.
+    offset_ms: i64,
     compared: Mutex<Compared>,
 }
 
@@ -114,37 +119,55 @@ impl Compared {
 }
 
 impl Clock {
-    /// Starts comparing. `not_before` is the time of the ledger's last entry, [`Timestamp::MIN`] if there is none.
-    pub fn start(not_before: Timestamp) -> Self {
+    /// Starts comparing. `not_before` is the time of the ledger's last entry, [`Timestamp::MIN`] if there is none; `offset_ms`
+    /// is by how many milliseconds the clock is set for an exercise, 0 otherwise.
+    pub fn start(not_before: Timestamp, offset_ms: i64) -> Self {
         let origin = Instant::now();
-        let comparison = Comparison::start(read(origin), not_before);
-        Self { origin, compared: Mutex::new(Compared { comparison, untold_ms: None }) }
+        let comparison = Comparison::start(read(origin, offset_ms), not_before);
+        Self { origin, offset_ms, compared: Mutex::new(Compared { comparison, untold_ms: None }) }
+    }
+
+    /// By how many milliseconds it is set against this machine's wall clock: behind it if negative.
+    pub const fn offset_ms(&self) -> i64 {
+        self.offset_ms
     }
 
     /// The time, and what it is worth; a jump waits for [`Clock::tell`]. Cheap: two clock readings without a system call.
     pub fn now(&self) -> Now {
-        self.lock().take(read(self.origin))
+        let now = self.lock().take(read(self.origin, self.offset_ms));
+        Now { state: self.worth(now.state), ..now }
     }
 
     /// The time for whoever records jumps: with the one that nobody was told of yet, whoever read the clock when it was seen.
     pub fn tell(&self) -> Now {
-        self.lock().tell(read(self.origin))
+        let now = self.lock().tell(read(self.origin, self.offset_ms));
+        Now { state: self.worth(now.state), ..now }
+    }
+
+    /// A clock that was set is never called trusted.
+    const fn worth(&self, compared: ClockState) -> ClockState {
+        match compared {
+            ClockState::Trusted if self.offset_ms != 0 => ClockState::SetForExercise,
+            ClockState::Trusted | ClockState::Untrusted | ClockState::SetForExercise => compared,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Compared> {
         self.compared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the clock as it is; false if it stands before what was already recorded.
+    /// Accepts the clock as it is. Answers what it is worth from here on; none if it stands before what was already recorded.
     #[must_use]
-    pub fn accept(&self) -> bool {
-        self.lock().comparison.accept(read(self.origin))
+    pub fn accept(&self) -> Option<ClockState> {
+        let accepted = self.lock().comparison.accept(read(self.origin, self.offset_ms));
+        accepted.then(|| self.worth(ClockState::Trusted))
     }
 }
 
-fn read(origin: Instant) -> Reading {
+/// The difference between two readings, and so a jump, is the same whatever the offset.
+fn read(origin: Instant, offset_ms: i64) -> Reading {
     let monotonic_ms = i64::try_from(origin.elapsed().as_millis()).unwrap_or(i64::MAX);
-    Reading { wall: wall_clock(), monotonic_ms }
+    Reading { wall: wall_clock().plus_ms(offset_ms), monotonic_ms }
 }
 
 #[cfg(test)]

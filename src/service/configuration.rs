@@ -46,6 +46,10 @@ pub const UPLOAD_QUOTA_OCTETS: u64 = 512 * 1024 * 1024;
 /// Octets that the waiting uploads of all accounts together may take: a quarter of a small server's disk. Recorded documents count
 /// no longer.
 pub const DISK_BUDGET_OCTETS: u64 = 8 * 1024 * 1024 * 1024;
+/// The clock is that of the machine, unless an exercise sets it.
+pub const CLOCK_OFFSET_MS: i64 = 0;
+/// The most that an exercise may set the clock by, to either side: a hundred years, longer than there are smart meters.
+pub const CLOCK_OFFSET_MS_MAX: i64 = 100 * 366 * 24 * 3_600_000;
 /// Octets held in reserve, so that outcomes of what runs can be recorded once the disk is full.
 pub const RESERVE_OCTETS: u64 = 256 * 1024 * 1024;
 
@@ -68,6 +72,9 @@ pub struct Configuration {
     pub limits: Limits,
     /// Commands to a chunk.
     pub signing_chunk: usize,
+    /// By how many milliseconds the clock is set against this machine's, behind it if negative. 0 but in an exercise: whether it
+    /// is one is checked where ledger or policy are known.
+    pub clock_offset_ms: i64,
     /// SHA-256 of the file, as the entry of each start names it.
     pub digest: Digest,
     /// Every setting as it is in effect, in the order of reading.
@@ -246,6 +253,12 @@ impl Configuration {
                 warnings.push(format!("token {}: the PKCS#11 module {module} does not exist", token.name));
             }
         }
+        if self.clock_offset_ms != 0 {
+            warnings.push(format!(
+                "the clock is set for an exercise, by {} ms: with a live ledger smkid does not start",
+                self.clock_offset_ms
+            ));
+        }
         if self.roles.operator.is_empty() && !self.roles.root_is_operator {
             warnings.push("nobody is an operator: [roles] names no operator group, and root is none".to_owned());
         }
@@ -302,6 +315,11 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     let section = top.section("signing");
     let chunk = section.integer("chunk", Some(u64::from(CHUNK_DEFAULT)), 1..=u64::from(CHUNK_MAX));
     section.close();
+
+    let section = top.section("exercise");
+    let offsets = -CLOCK_OFFSET_MS_MAX..=CLOCK_OFFSET_MS_MAX;
+    let clock_offset_ms = section.signed("clock_offset_ms", Some(CLOCK_OFFSET_MS), offsets);
+    section.close();
     top.close();
 
     let digest = ring::digest::digest(&ring::digest::SHA256, reader.text.as_bytes());
@@ -320,6 +338,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
             reserve_octets: reserve_octets?,
         },
         signing_chunk: usize::try_from(chunk?).expect("at most 2,000"),
+        clock_offset_ms: clock_offset_ms?,
         digest: Digest::try_from(digest.as_ref()).expect("SHA-256 gives 32 octets"),
         settings: Vec::new(),
     })
@@ -470,6 +489,12 @@ impl<'r, 't> Section<'r, 't> {
     }
 
     fn integer(&self, key: &'static str, default: Option<u64>, range: RangeInclusive<u64>) -> Option<u64> {
+        let signed = |limit: u64| i64::try_from(limit).expect("no limit of ours comes near 2^63");
+        let value = self.signed(key, default.map(signed), signed(*range.start())..=signed(*range.end()))?;
+        Some(u64::try_from(value).expect("it lies in a range of u64"))
+    }
+
+    fn signed(&self, key: &'static str, default: Option<i64>, range: RangeInclusive<i64>) -> Option<i64> {
         let form = || {
             let (least, most) = (range.start(), range.end());
             if least == most { format!("{least}") } else { format!("an integer from {least} to {most}") }
@@ -479,7 +504,7 @@ impl<'r, 't> Section<'r, 't> {
             (None, None) => self.wrong(key, &form(), "nothing. Set it"),
             (Some(DeValue::Integer(found)), _) => {
                 let digits: String = found.as_str().chars().filter(|digit| *digit != '_').collect();
-                match u64::from_str_radix(&digits, found.radix()) {
+                match i64::from_str_radix(&digits, found.radix()) {
                     Ok(value) if range.contains(&value) => self.set(key, value.to_string(), false, value),
                     Ok(_) | Err(_) => self.wrong(key, &form(), found.as_str()),
                 }

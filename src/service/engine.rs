@@ -26,7 +26,7 @@ use crate::api::wire;
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
-use crate::domain::ledger::entry::{Actor, ClockAccepted, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
+use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
 use crate::domain::policy::Activation;
@@ -442,9 +442,10 @@ impl Engine for Daemon {
 
     async fn status(&self, _caller: &Caller) -> Result<wire::Status, Failure> {
         let now = self.clock.now();
+        let clock = wire::Clock { now: now.at, state: now.state, offset_ms: self.clock.offset_ms() };
         let keys = Arc::clone(&self.keys);
         let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
-        let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, now, not_ready, stopping)));
+        let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
         status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })
     }
 
@@ -807,13 +808,12 @@ impl Engine for Daemon {
         let clock = Arc::clone(&self.clock);
         self.change(move |recorder| {
             let by = recorder.known(actor);
-            if !clock.accept() {
+            let Some(state) = clock.accept() else {
                 let text = "the clock stands before the last entry; set it right, then accept it".to_owned();
                 let asked = Digest::of(why.reason.as_bytes());
                 return refused(recorder, &by, "clock-accept", asked, (None, None), vec![reason("clock", text)]);
-            }
-            let event = Event::ClockAccepted(ClockAccepted { reason: why.reason.into() });
-            Ok(Ok(wire::Recorded { entry: recorder.queue(&by, event)? }))
+            };
+            Ok(Ok(wire::Recorded { entry: recorder.accept_clock(&by, why.reason.into(), state)? }))
         })
         .await
     }

@@ -109,6 +109,10 @@ impl Keys {
         let settings = start::configured(&self.configuration, name)?;
         let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
         let pin = start::stored_pin(pin)?;
-        Ok(start::start_token(start::token_config(settings, None), pin, start::expectations(fold, name))?)
+        Ok(start::start_token(
+            start::token_config(&self.configuration, name, None)?,
+            pin,
+            start::expectations(fold, name),
+        )?)
     }
 }

@@ -66,6 +66,15 @@ pub enum StartFault {
         /// By the configuration.
         found: TokenName,
     },
+    /// A clock that was set where it may not be.
+    #[error(
+        "exercise.clock_offset_ms: expected 0, for ledger and policy are live, found {found}: a clock that is set opens windows \
+         that are closed; remove [exercise] from the configuration"
+    )]
+    ClockSet {
+        /// By how many milliseconds it is set.
+        found: i64,
+    },
     /// A stored PIN where none may be.
     #[error(
         "token {token}: it holds a live {use_} key, whose PIN may not be stored; remove `pin` of this token from the configuration"
@@ -159,6 +168,7 @@ impl StartFault {
             }
             Self::NotConfigured { .. }
             | Self::LedgerToken { .. }
+            | Self::ClockSet { .. }
             | Self::PinStored { .. }
             | Self::PinAbsent { .. }
             | Self::PinFile { .. } => (FatalKind::Configuration, CONFIGURE),
@@ -195,9 +205,14 @@ pub fn configured<'a>(
     found.ok_or_else(|| StartFault::NotConfigured { token: token.clone() })
 }
 
-/// How its worker is run. `program` is the `smkid` to run; `None` is this very program.
-pub fn token_config(token: &configuration::Token, program: Option<PathBuf>) -> TokenConfig {
-    TokenConfig {
+/// How the worker of one of the configuration's tokens is run. `program` is the `smkid` to run; `None` is this very program.
+pub fn token_config(
+    configuration: &Configuration,
+    token: &TokenName,
+    program: Option<PathBuf>,
+) -> Result<TokenConfig, StartFault> {
+    let token = configured(configuration, token)?;
+    Ok(TokenConfig {
         name: token.name.clone(),
         module: token.module.clone(),
         label: token.label.clone(),
@@ -206,6 +221,15 @@ pub fn token_config(token: &configuration::Token, program: Option<PathBuf>) -> T
         call_deadline: Duration::from_millis(token.deadline_ms),
         environment: token.environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         program,
+        clock_offset_ms: configuration.clock_offset_ms,
+    })
+}
+
+/// Whether the clock may be set as it is: by nothing where ledger and policy are live.
+pub fn check_clock(purpose: Purpose, configuration: &Configuration) -> Result<(), StartFault> {
+    match (purpose, configuration.clock_offset_ms) {
+        (Purpose::Exercise, _) | (Purpose::Live, 0) => Ok(()),
+        (Purpose::Live, found) => Err(StartFault::ClockSet { found }),
     }
 }
 
@@ -300,7 +324,7 @@ pub fn ledger_signer(
     let record = record.ok_or(StartFault::NoLedgerKey)?;
     check_ledger_token(configuration, &record.token)?;
     let verifier = state::ledger_verifier(fold)?.ok_or(StartFault::NoLedgerKey)?;
-    let config = token_config(configured(configuration, &record.token)?, program);
+    let config = token_config(configuration, &record.token, program)?;
     let deadline = config.call_deadline;
     let (token, _) = start_token(config, pin, expectations(fold, &record.token))?;
     let origin = fold.origin().ok_or(StartFault::NoLedgerKey)?;

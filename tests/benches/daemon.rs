@@ -12,13 +12,14 @@ use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
 use smkid::domain::time::Window;
+use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::procedure::{Carrier, Order};
 use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
-use smkid::exercise::{lab, now, template};
+use smkid::exercise::{lab, template};
 use smkid::service::configuration::{Configuration, Pin};
 use tokio::runtime::Runtime;
 
@@ -51,7 +52,7 @@ impl Daemon {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut nowhere = io::sink();
         let mut teller = Teller::new(&mut nowhere, &io::stdout());
-        let stage = Stage::set(folder, programs, &mut teller)?;
+        let stage = Stage::set(folder, programs, Clock::default(), &mut teller)?;
         let (process, determination, template) = runtime.block_on(async {
             let (recovery, _) = stage.ceremony(&mut teller).await?;
             let process = Process::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await?;
@@ -160,6 +161,7 @@ async fn determine(
         people: &stage.people,
         layout: None,
         client,
+        clock: stage.clock,
         incident: incident.clone(),
         order: Order::BeforeReferral,
     };
@@ -181,8 +183,9 @@ async fn determine(
             party: lab::party_of(victim),
         },
         key,
+        also_weighed: None,
     };
-    let from = now();
+    let from = stage.now();
     let scope = Scope {
         decision_number: 1,
         method: Method::NewOrganisationCertificates,

@@ -13,9 +13,9 @@ use smkid::domain::names::{DeviceId, Eui64, PartyId};
 use smkid::domain::responses::{Reading, Trust};
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab::{Lab, SoftKey};
-use smkid::exercise::now;
 use smkid::exercise::template::template;
 use smkid::service::responses::verify;
+use smkid::wall_clock::wall_clock;
 
 #[path = "statistics.rs"]
 mod statistics;
@@ -26,7 +26,7 @@ const RATIO_MIN: f64 = 0.8;
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let (count, rounds): (u32, usize) = if quick { (1_000, 3) } else { (4_000, 9) };
-    let lab = Lab::new(now()).unwrap();
+    let lab = Lab::new(wall_clock()).unwrap();
     let key = SoftKey::generate().unwrap();
     let party: PartyId = "90B3D51F30000002".parse().unwrap();
     let subject = smkid::domain::certificates::OrganisationSubject { common_name: None, role: 1, party };
@@ -43,7 +43,7 @@ fn main() {
         commands.fill(party, id, 7_001, &mut command).unwrap();
         let signature = key.sign(&command[1..]).unwrap();
         smkid::domain::gbcs::finish(&mut command, &signature);
-        messages.push(device.receive(&command, &judge, now()).unwrap());
+        messages.push(device.receive(&command, &judge, wall_clock()).unwrap());
         certificates.push(device.certificate().to_vec());
         points.push(*device.public().point());
     }

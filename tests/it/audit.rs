@@ -11,7 +11,7 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
+    Genesis, IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
     SigningResumed, Started,
 };
 use smkid::domain::ledger::merkle::Leaf;
@@ -680,6 +680,14 @@ fn who_asked_when_and_in_which_role_is_found() {
     check("it calls the clock trusted", |forge| {
         forge.push_by(Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: 9_999 }));
         forge.batch(50)
+    });
+    check("clock was set for an exercise, and this ledger is live", |forge| {
+        let Event::Genesis(genesis) = forge.entry(0).event else { panic!("no genesis") };
+        let live = Event::Genesis(Genesis { purpose: Purpose::Live, ..genesis });
+        let by = forge.entry(0).by;
+        forge.cut(0);
+        forge.clock = ClockState::SetForExercise;
+        forge.push_by(by, live)
     });
     check("clock: the clock jumped", |forge| {
         forge.clock = ClockState::Untrusted;

@@ -514,6 +514,20 @@ fn a_live_recovery_token_has_no_stored_pin() {
 }
 
 #[test]
+fn a_clock_set_for_an_exercise_is_refused_under_a_live_policy() {
+    let stage = Stage::new();
+    let keys = "keys --policy policy --out keys --config smkid.toml";
+    let path = stage.path("smkid.toml");
+    let set = fs::read_to_string(&path).unwrap() + "\n[exercise]\nclock_offset_ms = -1\n";
+    fs::write(&path, set).unwrap();
+    set_purpose(&stage.path("policy"), "live");
+    stage.expect(4, "exercise.clock_offset_ms: expected 0", keys);
+    assert!(!stage.path("keys").exists(), "no key was made");
+    set_purpose(&stage.path("policy"), "exercise");
+    stage.expect(0, "Next: read the words", &format!("{keys} --pin-file smki-a=smki.pin"));
+}
+
+#[test]
 fn a_module_that_dies_at_any_write_leaves_what_the_next_run_completes() {
     let stage = Stage::new();
     stage.keys();

@@ -12,16 +12,16 @@ use smkid::domain::policy::Policy;
 use smkid::domain::policy::adoption::{Adoption, Head};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
-use smkid::exercise::now;
 use smkid::exercise::people::{Credential, People};
 use smkid::exercise::policy::AFFECTED;
+use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{Site, device, device_list, head, incident, problem};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 
 fn signed(octets: &[u8], by: &Credential) -> Base64 {
-    Base64(documents::sign(octets, by, now()).unwrap())
+    Base64(documents::sign(octets, by, wall_clock()).unwrap())
 }
 
 async fn submit(
@@ -53,7 +53,7 @@ const EXTRACT: &str = "device,status,from\n02DE1CE000000000,Commissioned,2016-01
 async fn check_refused(site: &Site, client: &Client, user: &str) {
     let [ours, others, revoked, ceased] = [0, 1, 2, 3].map(|n| &site.base.people.officers[n].first);
     let member = &site.base.people.members[0].first;
-    let stranger = People::new(now()).unwrap();
+    let stranger = People::new(wall_clock()).unwrap();
     let stranger = &stranger.officers[0].first;
     let refuse = async |kind, octets: &str, signature: Option<Base64>, rules: &[&str]| {
         let (before, blobs) = (site.ledger().size(), client.get::<wire::Blobs>("/v1/ledger/blobs").await.unwrap());
@@ -186,7 +186,7 @@ async fn people_did(site: &Site, client: &Client, signed: usize) {
     assert!(csv.starts_with("person,entry,time,did,kind,event\r\n") && csv.contains("\r\nmember-1,"), "{csv}");
     let text = smkictl(site, &["people", "activity", "aro-2"]);
     assert!(text.contains("signed nothing"), "{text}");
-    let roster = smkictl(site, &["people", "list", "--role", "aro", "--at", &now().to_string()]);
+    let roster = smkictl(site, &["people", "list", "--role", "aro", "--at", &wall_clock().to_string()]);
     assert!(roster.contains("aro-1") && roster.contains("revoked from") && !roster.contains("aro-4"), "{roster}");
     assert!(roster.contains("BS 7858:2019") && !roster.contains("member-1"), "{roster}");
 }
@@ -197,7 +197,7 @@ async fn exercises(site: &Site, client: &Client) {
     std::fs::write(&summary, "{\"passed\":true}").unwrap();
     let said = smkictl(site, &["exercise", "record", "--summary", summary.to_str().unwrap(), "--note", "yearly"]);
     assert!(said.contains("recorded"), "{said}");
-    let (at, report) = (now().plus_ms(3_600_000), Digest::of(b"x"));
+    let (at, report) = (wall_clock().plus_ms(3_600_000), Digest::of(b"x"));
     let early = wire::ExerciseRecord { at, report, note: "tomorrow's".to_owned() };
     let refused = problem(client.post::<_, wire::Recorded>("/v1/exercises", &early).await);
     assert_eq!(&*refused.reasons[0].rule, "exercise-time");
@@ -205,42 +205,20 @@ async fn exercises(site: &Site, client: &Client) {
     assert!(client.get::<wire::Status>("/v1/status").await.unwrap().reminders.is_empty());
 }
 
-/// Another policy comes into force, in which one person has another role.
-async fn change_role(site: &Site, client: &Client, person: &str, from: &str, to: &str) -> Policy {
-    let mut files = site.policy_files();
-    let text = String::from_utf8(files["persons.toml"].clone()).unwrap();
-    let changed: Vec<String> = text
-        .split("\n[[person]]\n")
-        .map(|block| {
-            let is_theirs = block.starts_with(&format!("id = \"{person}\"\n"));
-            if is_theirs {
-                block.replace(&format!("roles = [\"{from}\"]"), &format!("roles = [\"{to}\"]"))
-            } else {
-                block.to_owned()
-            }
-        })
-        .collect();
-    let changed = changed.join("\n[[person]]\n");
-    assert_ne!(changed, text);
-    files.insert("persons.toml".to_owned(), changed.into_bytes());
-    let new = Policy::parse(&files).unwrap();
-    let LedgerHead { origin, size, root } = head(client).await;
-    let adoption = Written::write(&Adoption {
-        r#type: Type::new(),
-        purpose: Purpose::Exercise,
-        origin,
-        sequence: 2,
-        policy: new.digest(),
-        predecessor: Some(site.base.policy.digest()),
-        ledger: Some(Head { size, root }),
-        carries_over: vec![],
-    })
-    .unwrap();
-    client
-        .post::<_, wire::DocumentRecorded>("/v1/documents", &site.signed_by(&adoption, 5, Some(&files)))
-        .await
-        .unwrap();
-    new
+/// Another policy comes into force, in which one person has another role. Answers its digest.
+async fn change_role(site: &Site, client: &Client, person: &str, from: &str, to: &str) -> Digest {
+    let files = site.changed_policy("persons.toml", |text| {
+        let blocks: Vec<String> = text
+            .split("\n[[person]]\n")
+            .map(|block| {
+                let is_theirs = block.starts_with(&format!("id = \"{person}\"\n"));
+                let (from, to) = (format!("roles = [\"{from}\"]"), format!("roles = [\"{to}\"]"));
+                if is_theirs { block.replace(&from, &to) } else { block.to_owned() }
+            })
+            .collect();
+        blocks.join("\n[[person]]\n")
+    });
+    site.adopt(client, &files, vec![]).await
 }
 
 #[tokio::test]
@@ -253,7 +231,7 @@ async fn an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determinati
     let (officer, members) = (&site.base.people.officers[0].first, &site.base.people.members);
     let new = change_role(&site, client, "aro-1", "aro", "pma-member").await;
     let list = device_list(0..3);
-    let document = site.determination(client, 1, &list, |form| form.policy = new.digest()).await;
+    let document = site.determination(client, 1, &list, |form| form.policy = new).await;
     let stored: wire::Stored = client.put("/v1/uploads/devices", list.clone().into()).await.unwrap();
     let ask = |third: &Credential| {
         let signers = [&members[0].first, &members[1].first, third];

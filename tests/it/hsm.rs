@@ -534,6 +534,21 @@ fn nothing_is_signed_after_its_last_moment() {
 }
 
 #[test]
+fn a_last_moment_is_one_of_the_clock_that_the_exercise_has_set() {
+    const BACK: i64 = -9 * 365 * 24 * 3_600_000;
+    let made = made();
+    let config = TokenConfig { clock_offset_ms: BACK, ..made.hsm.config(1) };
+    let token = made.start(config);
+    let set = smkid::wall_clock::wall_clock().plus_ms(BACK);
+    let sign = |not_after: Timestamp| {
+        let results = token.sign(&label("recovery"), commands(2), not_after).unwrap().wait_all();
+        tally(&results, 2)
+    };
+    assert_eq!(sign(set.plus_ms(60_000)), [2, 0, 0, 0], "long ago by the machine's clock");
+    assert_eq!(sign(set.plus_ms(-1)), [0, 0, 2, 0], "over by the clock that is set");
+}
+
+#[test]
 fn a_signature_costs_one_sign_and_no_login_and_no_look_up() {
     let made = made();
     let counted = ["C_SignInit", "C_Sign", "C_Login", "C_FindObjectsInit", "C_OpenSession"];
@@ -672,6 +687,7 @@ fn the_worker_dies_with_the_daemon() {
             call_deadline: Duration::from_secs(20),
             environment: vec![("SOFTHSM2_CONF".into(), dir.join("softhsm2.conf").into())],
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_smkid"))),
+            clock_offset_ms: 0,
         };
         let (token, _) = Token::start(config, pin(), Expectations::default()).unwrap();
         fs::write(dir.join("pid.new"), token.worker_pid().unwrap().to_string()).unwrap();

@@ -10,10 +10,10 @@ use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
 use smkid::domain::names::{Digest, FileKind};
-use smkid::exercise::now;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::policy::RECOVERY_KEY;
-use smkid::exercise::procedure::{Carrier, Order, plain, status, targets};
+use smkid::exercise::procedure::{plain, status, targets};
+use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{
     DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, problem, whole,
@@ -23,11 +23,6 @@ const STEPS: &str = "/v1/incidents/INC-1/steps";
 const SIGN: &str = "/v1/recovery/sign";
 /// Targets of the small incidents.
 const TARGETS: u32 = 3;
-
-fn carrier<'a>(site: &'a Site, client: &'a Client) -> Carrier<'a> {
-    let (incident, order) = (INCIDENT.parse().unwrap(), Order::BeforeReferral);
-    Carrier { lab: &site.base.lab, people: &site.base.people, layout: None, client, incident, order }
-}
 
 async fn take(client: &Client, step: &Step) -> Result<wire::Recorded, ClientError> {
     client.post(STEPS, &wire::StepAsk { step: step.clone() }).await
@@ -84,7 +79,7 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
         ),
         (Step::Refer { notification, new_facts: None }, vec![S::Assessed, S::DeterminedNotToExecute]),
         (Step::SubscriberRecovery { note: note() }, vec![S::Assessed]),
-        (status(SmiStatus::Recovery, None), targeted.clone()),
+        (status(SmiStatus::Recovery, None, wall_clock()), targeted.clone()),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
         (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
         (Step::Exclude { devices: list, reason: note() }, targeted),
@@ -158,10 +153,10 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    let carrier = carrier(&site, client);
+    let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let list = carrier.upload(&plain(&devices), devices.len()).await.unwrap();
-    let assessed = carrier.upload(&targets(&devices), devices.len()).await.unwrap();
+    let assessed = carrier.upload(&targets(&devices, wall_clock()), devices.len()).await.unwrap();
     let steps = |notification| placed(list, assessed, notification);
 
     client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
@@ -194,7 +189,7 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     let file = format!(
         "notifier,party,certificate-sha256,compromise,time,channel,class\nARO One,{},{victim},actual,{},telephone,organisation\n",
         smkid::exercise::policy::AFFECTED,
-        now()
+        wall_clock()
     );
     let notification = carrier.submit(FileKind::OrganisationNotification, &file).await.unwrap();
     carrier.refer(notification).await.unwrap();
@@ -250,13 +245,13 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    let carrier = carrier(&site, client);
+    let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
     let refer = Step::Refer { notification, new_facts: None };
     let first = carrier.upload(&plain(&devices[..1]), 1).await.unwrap();
     let set = |to, devices, acknowledged, overridden: Option<&str>| {
-        let Step::SetStatus { status, from, reason, .. } = status(to, devices) else {
+        let Step::SetStatus { status, from, reason, .. } = status(to, devices, wall_clock()) else {
             unreachable!("it sets a status")
         };
         Step::SetStatus { status, from, devices, reason, acknowledged, overridden: overridden.map(Into::into) }
@@ -310,7 +305,7 @@ async fn the_pma_determines_on_what_was_referred_and_about_relevant_devices_alon
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    let carrier = carrier(&site, client);
+    let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
     let refused = async |range: std::ops::Range<u32>, rules: &[&str]| {
@@ -370,7 +365,7 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     let further: Vec<&Event> = after[2..].iter().map(|entry| &entry.event).collect();
     assert!(!further.iter().any(|event| matches!(event, Event::Intent(_))), "{further:?}");
 
-    let carrier = carrier(&site, client);
+    let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::Paused);
     read(&site, &["incident", "next", INCIDENT], &["is paused since", "Activate the key", "smkictl key activate"]);
     read(&site, &["procedure", "explain", "--incident", INCIDENT], &["INCIDENT: paused", "activate-key"]);
@@ -383,7 +378,7 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     let daemon = site.start().await;
     let client = &daemon.client;
     site.activate(client).await.unwrap();
-    let carrier = self::carrier(&site, client);
+    let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::KeyActive);
     let items = whole(lines(client, SIGN, &ask).await);
     assert_eq!((items.len(), site.ledger().signed().len()), (DEVICES as usize, DEVICES as usize));
@@ -408,12 +403,12 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     site.configure(|text| text.replace("reserve_octets = ", "refusals_per_minute = 6000\nreserve_octets = "));
     let daemon = site.start().await;
     let client = &daemon.client;
-    let carrier = carrier(&site, client);
+    let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
     carrier.refer(notification).await.unwrap();
     let all = carrier.upload(&plain(&devices), devices.len()).await.unwrap();
-    let assessed = carrier.upload(&targets(&devices), devices.len()).await.unwrap();
+    let assessed = carrier.upload(&targets(&devices, wall_clock()), devices.len()).await.unwrap();
     let steps = placed(all, assessed, notification);
     let stands = async |state: State, phrases: &[&str]| {
         assert_eq!(carrier.progress().await.unwrap().state, state);

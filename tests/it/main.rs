@@ -11,6 +11,7 @@ mod audit;
 mod ceremony;
 mod certificates;
 mod certificates_vectors;
+mod clock;
 mod cms;
 mod crash;
 mod exercise;

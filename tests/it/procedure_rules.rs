@@ -532,26 +532,11 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
 
 /// Adopts a policy in which Key Custodians activate the Recovery key.
 async fn adopt_custodians(site: &Site, client: &Client) {
-    let mut files = site.policy_files();
-    let text = String::from_utf8(files["keys.toml"].clone()).unwrap();
-    let (others, recovery) = text.split_at(text.find("use = \"recovery\"").unwrap());
-    let changed = format!("{others}{}", recovery.replacen("activation = \"stored\"", "activation = \"custodians\"", 1));
-    assert_ne!(changed, text);
-    files.insert("keys.toml".to_owned(), changed.into_bytes());
-    let LedgerHead { origin, size, root } = head(client).await;
-    let adoption = Written::write(&Adoption {
-        r#type: Type::new(),
-        purpose: Purpose::Exercise,
-        origin,
-        sequence: 2,
-        policy: Policy::parse(&files).unwrap().digest(),
-        predecessor: Some(site.base.policy.digest()),
-        ledger: Some(Head { size, root }),
-        carries_over: vec![site.main()],
-    })
-    .unwrap();
-    let sent = site.signed_by(&adoption, 5, Some(&files));
-    client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
+    let files = site.changed_policy("keys.toml", |text| {
+        let (others, recovery) = text.split_at(text.find("use = \"recovery\"").unwrap());
+        format!("{others}{}", recovery.replacen("activation = \"stored\"", "activation = \"custodians\"", 1))
+    });
+    site.adopt(client, &files, vec![site.main()]).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The recorder and the start that finds what it left: what is believed, and what cannot stop it.
 
-use smkid::domain::ledger::entry::{Actor, ClockAccepted, Entry, Event, Reason, Refused, Started};
+use smkid::domain::ledger::entry::{Actor, ClockState, Entry, Event, Reason, Refused, Started};
 use smkid::domain::names::{Digest, RequestId};
 use smkid::pipeline::{self, Request, SILENCE_MS_MAX, WantedSet};
 use smkid::recorder::record_alone;
@@ -121,8 +121,8 @@ fn after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_wh
     }
     fixture.record(|recorder| {
         let by = recorder.known(operator());
-        let accepted = ClockAccepted { reason: "Compared with the radio clock".into() };
-        recorder.queue(&by, Event::ClockAccepted(accepted)).unwrap();
+        recorder.accept_clock(&by, "Compared with the radio clock".into(), ClockState::Trusted).unwrap();
+        assert_eq!(recorder.moment().clock, ClockState::Trusted);
     });
     assert!(!clock_refuses(&mut fixture));
     fixture.wait(MINUTE_MS);

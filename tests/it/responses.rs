@@ -11,7 +11,7 @@ use smkid::domain::gbcs::{ExecutionOutcome, Header};
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64};
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab::{Lab, SoftKey};
-use smkid::exercise::now;
+use smkid::wall_clock::wall_clock;
 
 use crate::support::meter::{alert, one_cell_failed, response};
 use crate::support::site::{Site, ask_for, ask_for_all, device, device_list, lines, problem, template_name, whole};
@@ -84,7 +84,7 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
     let items = whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 0..12)).await);
     let command = |n: usize| items[n].command.as_ref().unwrap().0.as_slice();
     let mut meters: Vec<Meter> = (0..12).map(|n| Meter::new(lab, n)).collect();
-    let elsewhere = Lab::new(now()).unwrap();
+    let elsewhere = Lab::new(wall_clock()).unwrap();
     meters[6].certificate = elsewhere.certify_device(device(6), meters[6].key.public()).unwrap();
 
     let good = |n: usize| meters[n].answer(command(n), AS_SENT);
@@ -229,7 +229,7 @@ async fn a_thousand_devices_are_recovered_through_the_command_line() {
         assert_eq!((item.device, item.template.as_ref()), (device(n), Some(&template_name())));
         let counter = item.counter.unwrap() - 1;
         let mut simulated = Device::make(device(n), counter, &made, &base.lab).unwrap();
-        answers.extend(simulated.receive(&item.command.as_ref().unwrap().0, &judge, now()).unwrap());
+        answers.extend(simulated.receive(&item.command.as_ref().unwrap().0, &judge, wall_clock()).unwrap());
         certificates.push_str(&certificate_to_pem(simulated.certificate()));
     }
     std::fs::write(site.path("answers.bin"), answers).unwrap();

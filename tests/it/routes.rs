@@ -127,7 +127,7 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     // Expired.
     let short =
         site.determine(client, 5, &list, |form| form.window = Window { from: in_ms(0), until: in_ms(2_500) }).await;
-    while smkid::exercise::now() <= short.form().window.until {
+    while in_ms(0) <= short.form().window.until {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     check_closed(&site, client, short.form().id, &["window"]).await;
@@ -135,7 +135,7 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     let member = &site.base.people.members[1];
     let suspended = site.determine(client, 6, &list, |_| {}).await;
     let suspension = site.drafter().suspension(&suspended, &member.id, head(client).await).unwrap();
-    let p7s = smkid::exercise::documents::sign(suspension.octets(), &member.first, smkid::exercise::now()).unwrap();
+    let p7s = smkid::exercise::documents::sign(suspension.octets(), &member.first, in_ms(0)).unwrap();
     let sent = wire::Document {
         document: Base64(suspension.octets().to_vec()),
         signatures: vec![Base64(p7s)],
@@ -217,22 +217,9 @@ async fn a_later_policy_ends_every_determination_that_it_does_not_carry_over() {
     let client = &daemon.client;
     site.activate(client).await.unwrap();
     let carried = site.determine(client, 2, &device_list(600..603), |_| {}).await;
-    let mut files = site.policy_files();
-    let text = String::from_utf8(files["policy.toml"].clone()).unwrap();
-    files.insert("policy.toml".to_owned(), text.replace("name = \"Exercise\"", "name = \"Another\"").into_bytes());
+    let files = site.changed_policy("policy.toml", |text| text.replace("name = \"Exercise\"", "name = \"Another\""));
     let new = Policy::parse(&files).unwrap();
-    let LedgerHead { origin, size, root } = head(client).await;
-    let adoption = Written::write(&Adoption {
-        r#type: Type::new(),
-        purpose: Purpose::Exercise,
-        origin,
-        sequence: 2,
-        policy: new.digest(),
-        predecessor: Some(site.base.policy.digest()),
-        ledger: Some(Head { size, root }),
-        carries_over: vec![carried.form().id],
-    })
-    .unwrap();
+    let adoption = site.adoption(client, &files, vec![carried.form().id]).await;
     let deliver = async |signers, files: &_| {
         let sent = site.signed_by(&adoption, signers, Some(files));
         client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await
@@ -482,11 +469,11 @@ async fn unknowns_are_left_by_an_operator_whom_the_policy_knows_and_by_name_or_a
         .collect();
     let known = files.clone();
     files.insert("persons.toml".to_owned(), (lines_of.join("\n") + "\n").into_bytes());
-    adopt(&site, client, &files, 2, site.base.policy.digest()).await;
+    site.adopt(client, &files, vec![site.main()]).await;
     let told = problem(lines(client, SETTLE, &leave(site.main(), wire::Devices::All)).await);
     assert_eq!((told.error, &*told.reasons[0].rule), (ProblemKind::Refused, "asker-unknown"));
     assert_eq!(settled(&site.ledger()), 1);
-    adopt(&site, client, &known, 3, Policy::parse(&files).unwrap().digest()).await;
+    site.adopt(client, &known, vec![site.main()]).await;
 
     let items = whole(lines(client, SETTLE, &leave(site.main(), wire::Devices::All)).await);
     assert!(items.len() == 5 && items.iter().all(|item| item.outcome == ItemOutcome::Left), "{items:?}");
@@ -495,30 +482,6 @@ async fn unknowns_are_left_by_an_operator_whom_the_policy_knows_and_by_name_or_a
     assert_eq!(unknown.unknowns, []);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
-}
-
-/// Adopts other policy files, which carry the determination over.
-async fn adopt(
-    site: &Site,
-    client: &Client,
-    files: &std::collections::BTreeMap<String, Vec<u8>>,
-    sequence: u32,
-    predecessor: Digest,
-) {
-    let LedgerHead { origin, size, root } = head(client).await;
-    let adoption = Written::write(&Adoption {
-        r#type: Type::new(),
-        purpose: Purpose::Exercise,
-        origin,
-        sequence,
-        policy: Policy::parse(files).unwrap().digest(),
-        predecessor: Some(predecessor),
-        ledger: Some(Head { size, root }),
-        carries_over: vec![site.main()],
-    })
-    .unwrap();
-    let sent = site.signed_by(&adoption, 5, Some(files));
-    client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
 }
 
 /// The one refusal of a request for one command.

@@ -120,7 +120,7 @@ impl Begin {
             beginning.check_same(&state, &store, &fold)?;
             print.note("The ledger stands already, with this policy and these keys; what is missing is completed.");
         } else {
-            beginning.decide_beforehand()?;
+            beginning.decide_beforehand(&room)?;
         }
         if self.change.dry_run {
             let genesis = &beginning.genesis()?;
@@ -287,8 +287,8 @@ impl Beginning {
     }
 
     /// Whether the policy will be adopted, before any token is asked for anything.
-    fn decide_beforehand(&self) -> Result<(), CeremonyError> {
-        let (Moment { at, clock }, _) = room::clock(Timestamp::MIN)();
+    fn decide_beforehand(&self, room: &Room) -> Result<(), CeremonyError> {
+        let (Moment { at, clock }, _) = room.clock(Timestamp::MIN)();
         let event = Event::Genesis(self.genesis()?);
         let entry = Entry { v: VERSION, at, clock, by: room::conductor(), event };
         let leaf = entry.to_leaf().map_err(CannotRecord::from)?;
@@ -313,7 +313,7 @@ impl Beginning {
         make_private_folder(&workshop)?;
         let store = SqliteStore::create(&workshop, start::staging_limits(&room.configuration))?;
         let mut recorder =
-            Recorder::new(Box::new(store), Fold::default(), room::clock(Timestamp::MIN)).map_err(CannotRecord::from)?;
+            Recorder::new(Box::new(store), Fold::default(), room.clock(Timestamp::MIN)).map_err(CannotRecord::from)?;
         let ledger = self.policy.ledger_key();
         let config = room.token_config(&ledger.token)?;
         let (token, _) = &tokens[&ledger.token];

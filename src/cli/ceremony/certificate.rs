@@ -53,7 +53,7 @@ impl Opened {
             let why = format!("expected a recovery key, found a {} key; the SMKI certifies no other here", key.use_);
             return Err(CeremonyError::Key { key: key.label, why });
         }
-        let clock = room::clock(fold.last_at().unwrap_or(Timestamp::MIN));
+        let clock = room.clock(fold.last_at().unwrap_or(Timestamp::MIN));
         let recorder = Recorder::new(Box::new(store), fold, clock).map_err(CannotRecord::from)?;
         Ok(Self { room, recorder, key })
     }
@@ -182,7 +182,8 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
     })?
     .into_inner();
 
-    let not_after = wall_clock().plus_ms(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX));
+    let now = wall_clock().plus_ms(opened.room.configuration.clock_offset_ms);
+    let not_after = now.plus_ms(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX));
     let item = ToSign::new(intent, Kind::CertificationRequest, info.to_vec());
     let outcome = match token.sign(&label, vec![item], not_after) {
         Ok(results) => results.wait_all().pop().map(|result| result.outcome),

@@ -36,6 +36,7 @@ impl Room {
             Purpose::Live if !tokens.pin_files.is_empty() => return Err(CeremonyError::PinFile(purpose)),
             Purpose::Live | Purpose::Exercise => {}
         }
+        start::check_clock(purpose, &configuration)?;
         for (token, _) in &tokens.pin_files {
             if !configuration.tokens.iter().any(|configured| configured.name == *token) {
                 return Err(CeremonyError::PinFileUnused(token.clone()));
@@ -52,8 +53,7 @@ impl Room {
 
     /// How a token's worker is run.
     pub fn token_config(&self, token: &TokenName) -> Result<TokenConfig, CeremonyError> {
-        let configured = start::configured(&self.configuration, token)?;
-        Ok(start::token_config(configured, Some(self.worker.clone())))
+        Ok(start::token_config(&self.configuration, token, Some(self.worker.clone()))?)
     }
 
     /// The PIN of a token that holds keys of these uses: from a file of an exercise, from the configuration, or from the terminal.
@@ -95,6 +95,15 @@ impl Room {
         Ok(start::start_token(self.token_config(token)?, pin, expectations)?)
     }
 
+    /// The clock, for a recorder. `not_before` is when the last entry was recorded.
+    pub fn clock(&self, not_before: Timestamp) -> ReadClock {
+        let clock = Clock::start(not_before, self.configuration.clock_offset_ms);
+        Box::new(move || {
+            let now = clock.now();
+            (Moment { at: now.at, clock: now.state }, now.jump_ms)
+        })
+    }
+
     /// The program that the workers run.
     pub fn worker(&self) -> PathBuf {
         self.worker.clone()
@@ -127,15 +136,6 @@ pub fn conductor() -> Actor {
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
     let account = user.map_or_else(|| format!("uid-{}", nix::unistd::Uid::effective()), |user| user.name);
     Actor { person: None, account: account.into(), role: Role::Ceremony, channel: Channel::Console }
-}
-
-/// The clock, for a recorder. `not_before` is when the last entry was recorded.
-pub fn clock(not_before: Timestamp) -> ReadClock {
-    let clock = Clock::start(not_before);
-    Box::new(move || {
-        let now = clock.now();
-        (Moment { at: now.at, clock: now.state }, now.jump_ms)
-    })
 }
 
 /// Writes a file in the place of the one before, durably or not at all.

@@ -25,7 +25,7 @@ use crate::domain::fold::{Blobs, Book as _, BookError, Fold, MemoryBook};
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, Role, SignResult};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
-use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
+use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, Purpose};
 use crate::domain::policy::facts::IntentState;
 use crate::domain::time::Timestamp;
 
@@ -187,6 +187,8 @@ pub struct Summary {
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
     pub resumptions: u64,
+    /// Entries of a clock that was set for an exercise.
+    pub clock_set: u64,
 }
 
 /// An audit on its way through the entries.
@@ -292,6 +294,10 @@ impl<'a> Audit<'a> {
         }
         demand(!self.fold.clock_untrusted() || *clock == ClockState::Untrusted, || {
             "it calls the clock trusted, which jumped and was not accepted since".into()
+        })?;
+        let purpose = if let Event::Genesis(genesis) = event { Some(genesis.purpose) } else { self.fold.purpose() };
+        demand(*clock != ClockState::SetForExercise || purpose == Some(Purpose::Exercise), || {
+            "its clock was set for an exercise, and this ledger is live".into()
         })?;
         self.check_actor(entry)?;
         if !matches!(event, Event::Intent(_)) {
@@ -438,6 +444,7 @@ impl<'a> Audit<'a> {
         summary.entries += 1;
         summary.from.get_or_insert(entry.at);
         summary.until = Some(entry.at);
+        summary.clock_set += u64::from(entry.clock == ClockState::SetForExercise);
         match &entry.event {
             Event::PolicyAdopted(_) => summary.policies += 1,
             Event::IncidentOpened(_) => summary.incidents += 1,

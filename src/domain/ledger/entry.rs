@@ -60,6 +60,9 @@ pub enum ClockState {
     Trusted,
     /// The wall clock jumped; nothing is signed until an operator has looked at it.
     Untrusted,
+    /// As [`ClockState::Trusted`], of a clock that was set for an exercise: the moment is not that of any other clock. Never
+    /// in a live ledger.
+    SetForExercise,
 }
 
 /// Who asked for what an entry records. An account *asks*; it is never evidence that anyone approved.

@@ -23,6 +23,7 @@ fn a_determination_is_drafted_within_the_policy() {
             party: PartyId(crate::domain::names::Eui64([1; 8])),
         },
         key: KeyChosen { label: names.recovery_key, spki_sha256: certificate.spki_sha256() },
+        also_weighed: None,
     };
     let name: TemplateName = "esme".parse().unwrap();
     let scope = Scope {

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{APPROVALS, DeviceId, ExerciseError, Play, State, Summary, WINDOW_MS, head, listed_ask, window};
+use super::gates::Point;
+use super::{APPROVALS, DeviceId, ExerciseError, Play, State, Summary, WINDOW_MS, head, listed_ask};
 use crate::api::client::Client;
 use crate::api::wire;
 use crate::domain::ledger::steps::Step;
@@ -17,9 +18,10 @@ impl Play<'_, '_> {
 
         self.teller.step("The SMKI PMA determines not to execute");
         let drafter = self.drafter(&self.incident);
-        let document = drafter.not_to_execute(head(client).await?, 1, window(WINDOW_MS))?;
+        let document = drafter.not_to_execute(head(client).await?, 1, self.window(WINDOW_MS))?;
         let (file, p7s) = self.record(client, &document, None, APPROVALS).await?;
         self.must_stand(client, self.incident.clone(), State::DeterminedNotToExecute).await?;
+        self.check_gates(client, Point::NotToExecute).await?;
         let ask = listed_ask(document.form().id, &[self.device(0)])?;
         self.must_not_sign(client, &ask, "Signing under a determination not to execute").await?;
 

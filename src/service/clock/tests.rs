@@ -68,6 +68,20 @@ fn an_accepted_clock_is_trusted_from_there_unless_it_stands_before_the_last_entr
 }
 
 #[test]
+fn a_clock_that_is_set_is_off_by_the_offset_and_never_called_trusted() {
+    const BACK: i64 = -9 * 365 * 24 * 3_600_000;
+    let (real, set) = (Clock::start(Timestamp::MIN, 0), Clock::start(Timestamp::MIN, BACK));
+    assert_eq!((real.now().state, real.accept()), (ClockState::Trusted, Some(ClockState::Trusted)));
+    let (before, now, after) = (wall_clock(), set.now(), wall_clock());
+    assert!((before.plus_ms(BACK)..=after.plus_ms(BACK)).contains(&now.at), "{now:?} between {before} and {after}");
+    assert_eq!((now.state, now.jump_ms), (ClockState::SetForExercise, None));
+    assert_eq!(set.accept(), Some(ClockState::SetForExercise));
+    // An entry of a time when the clock was not set: it stands before that, and nobody can accept it.
+    let behind = Clock::start(before, BACK);
+    assert_eq!((behind.now().state, behind.accept()), (ClockState::Untrusted, None));
+}
+
+#[test]
 fn a_jump_that_somebody_else_saw_is_told_to_whoever_records_it_and_once() {
     let comparison = Comparison::start(reading(0, 0), Timestamp::MIN);
     let mut compared = Compared { comparison, untold_ms: None };

@@ -27,6 +27,7 @@ fn a_file_with_the_necessary_only_has_every_default() {
     assert_eq!(found.socket, Path::new("/run/smkid/smkid.sock"));
     assert_eq!(found.roles, Roles { root_is_operator: true, ..Roles::default() });
     assert_eq!(found.signing_chunk, 256);
+    assert_eq!(found.clock_offset_ms, 0);
     assert_eq!(found.tokens.len(), 1);
     assert_eq!((found.tokens[0].sessions, found.tokens[0].deadline_ms), (2, 10_000));
     assert_eq!(found.tokens[0].pin, None);
@@ -71,6 +72,8 @@ disk_budget_octets = 0x400000
 reserve_octets = 8388608
 [signing]
 chunk = 500
+[exercise]
+clock_offset_ms = -86_400_000
 "#;
     let found = Configuration::parse(text).unwrap();
     assert_eq!(found.socket_group.as_deref(), Some("smki"));
@@ -91,7 +94,25 @@ chunk = 500
         }
     );
     assert_eq!(found.signing_chunk, 500);
+    assert_eq!(found.clock_offset_ms, -86_400_000);
+    assert!(found.warnings().iter().any(|warning| warning.contains("set for an exercise")), "{:?}", found.warnings());
     assert!(found.settings.iter().all(|setting| setting.source != Source::Default), "{:?}", found.settings);
+}
+
+#[test]
+fn an_offset_of_the_clock_has_a_sign_and_a_limit() {
+    let offset = |text: &str| Configuration::parse(&whole(&format!("[exercise]\nclock_offset_ms = {text}")));
+    for offset_ms in [-CLOCK_OFFSET_MS_MAX, -1, 0, 1, CLOCK_OFFSET_MS_MAX] {
+        let found = offset(&offset_ms.to_string()).unwrap();
+        assert_eq!(found.clock_offset_ms, offset_ms);
+        let shown = found.settings.iter().find(|setting| setting.name == "exercise.clock_offset_ms").unwrap();
+        assert_eq!(shown.to_string(), format!("exercise.clock_offset_ms = {offset_ms}  # line 3"));
+    }
+    for beyond in [-CLOCK_OFFSET_MS_MAX - 1, CLOCK_OFFSET_MS_MAX + 1] {
+        let faults = offset(&beyond.to_string()).unwrap_err();
+        assert!(faults[0].text.starts_with("expected an integer from -"), "{faults:?}");
+    }
+    assert!(Configuration::parse(&whole("[signing]\nchunk = -1")).is_err());
 }
 
 #[test]
@@ -99,7 +120,7 @@ fn an_unknown_key_is_named_with_its_line_and_what_is_known() {
     check_refused(
         &whole("stat = \"/srv\""),
         &[
-            "2: stat: unknown; known here are ledger, limits, roles, signing, socket, socket_group, state, token, version",
+            "2: stat: unknown; known here are exercise, ledger, limits, roles, signing, socket, socket_group, state, token, version",
         ],
     );
     check_refused(&whole("[signing]\nchunks = 7"), &["3: signing.chunks: unknown; known here are chunk"]);

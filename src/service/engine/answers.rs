@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::super::clock::Now;
 use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
@@ -93,7 +92,7 @@ fn item(told: Told) -> Item {
 pub(super) fn status(
     recorder: &Recorder,
     keys: &Keys,
-    now: Now,
+    clock: wire::Clock,
     not_ready: Option<Trouble>,
     stopping: bool,
 ) -> Option<wire::Status> {
@@ -118,7 +117,8 @@ pub(super) fn status(
         let what = "the clock jumped; nothing is signed".to_owned();
         problems.push(Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
     }
-    let in_force = |facts: &&DeterminationFacts| standing(facts, now.at) == Standing::InForce;
+    let now = clock.now;
+    let in_force = |facts: &&DeterminationFacts| standing(facts, now) == Standing::InForce;
     Some(wire::Status {
         version: env!("CARGO_PKG_VERSION").into(),
         purpose: genesis.purpose,
@@ -126,16 +126,16 @@ pub(super) fn status(
         genesis: hash,
         state,
         problems,
-        clock: wire::Clock { now: now.at, state: now.state },
+        clock,
         ledger: wire::Head { size: durable.size, root: durable.root },
         policy: fold
             .policy()
             .map(|adopted| wire::PolicyHead { sequence: adopted.sequence.into(), sha256: adopted.digest }),
-        keys: fold.keys().values().map(|facts| state_of(facts, keys, now.at)).collect(),
+        keys: fold.keys().values().map(|facts| state_of(facts, keys, now)).collect(),
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
-        reminders: reminders(fold, now.at),
+        reminders: reminders(fold, now),
     })
 }
 

@@ -151,12 +151,20 @@ struct Opened {
 
 fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let (store, fold) = start::open_ledger(&configuration)?;
+    let purpose = fold.purpose().unwrap_or(Purpose::Live);
+    start::check_clock(purpose, &configuration)?;
+    if configuration.clock_offset_ms != 0 {
+        tracing::warn!(
+            offset_ms = configuration.clock_offset_ms,
+            "the clock is set for an exercise; every entry says so"
+        );
+    }
     for key in fold.keys().values() {
         let settings = start::configured(&configuration, &key.record.token)?;
-        start::check_pin_source(fold.purpose().unwrap_or(Purpose::Live), settings, [key.record.use_])?;
+        start::check_pin_source(purpose, settings, [key.record.use_])?;
     }
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
-    let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN)));
+    let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN), configuration.clock_offset_ms));
     let reads = Arc::clone(&clock);
     let read = move || {
         let now = reads.tell();
@@ -208,6 +216,7 @@ async fn signer(
             | StartFault::NoLedgerKey
             | StartFault::NotConfigured { .. }
             | StartFault::LedgerToken { .. }
+            | StartFault::ClockSet { .. }
             | StartFault::PinStored { .. }
             | StartFault::PinAbsent { .. }
             | StartFault::PinFile { .. }

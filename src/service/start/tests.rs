@@ -35,6 +35,30 @@ fn a_pin_file_is_one_line_that_only_its_owner_reads() {
 }
 
 #[test]
+fn a_clock_is_set_in_an_exercise_only_and_a_live_ledger_says_what_to_do() {
+    let configuration = |offset_ms: i64| {
+        let token = "[[token]]\nname = \"l\"\nmodule = \"/m.so\"\nlabel = \"l\"\nserial = \"1\"";
+        let exercise = format!("[exercise]\nclock_offset_ms = {offset_ms}");
+        Configuration::parse(&format!("version = 1\n{token}\n[ledger]\ntoken = \"l\"\n{exercise}\n")).unwrap()
+    };
+    for (purpose, offset_ms, allowed) in [
+        (Purpose::Live, 0, true),
+        (Purpose::Live, 1, false),
+        (Purpose::Live, -1, false),
+        (Purpose::Exercise, 0, true),
+        (Purpose::Exercise, 1, true),
+        (Purpose::Exercise, -1, true),
+    ] {
+        assert_eq!(check_clock(purpose, &configuration(offset_ms)).is_ok(), allowed, "{purpose} {offset_ms}");
+    }
+    let error = super::super::StartError::from(check_clock(Purpose::Live, &configuration(-7)).unwrap_err());
+    assert_eq!(error.end().status(), 78);
+    let said = error.to_string();
+    assert!(said.contains("exercise.clock_offset_ms: expected 0") && said.contains("found -7"), "{said}");
+    assert!(said.contains("remove [exercise]"), "{said}");
+}
+
+#[test]
 fn only_a_live_recovery_or_contingency_token_must_not_have_a_stored_pin() {
     let token = |pin: Option<Pin>| configuration::Token {
         name: "token-a".parse().unwrap(),

@@ -282,7 +282,7 @@ impl Engine for FakeEngine {
             genesis: digest(b"g"),
             state: wire::ServiceState::Ready,
             problems: vec![],
-            clock: wire::Clock { now: at(), state: ClockState::Trusted },
+            clock: wire::Clock { now: at(), state: ClockState::Trusted, offset_ms: 0 },
             ledger: wire::Head { size: 3, root: digest(b"r") },
             policy: Some(wire::PolicyHead { sequence: 1, sha256: digest(b"p") }),
             keys: vec![key(&"recovery".parse().unwrap(), true)],

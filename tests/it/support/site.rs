@@ -16,17 +16,18 @@ use smkid::api::wire::{self, Base64, DeviceAsk, Devices, Item, ItemOutcome, Reco
 use smkid::domain::certificates::SmkiCertificate;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::{
-    Compromised, Determination, Form, KeyChosen, LedgerHead, Method, Written,
+    Compromised, Determination, Form, KeyChosen, LedgerHead, Method, Type, Written,
 };
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
 use smkid::domain::ledger::steps::{Certainty, CompromiseClass, Notification, Step};
-use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, IncidentId, RequestId, TemplateName};
+use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, IncidentId, Purpose, RequestId, TemplateName};
 use smkid::domain::policy::Policy;
+use smkid::domain::policy::adoption::{Adoption, Head};
 use smkid::domain::time::{Timestamp, Window};
+use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
 use smkid::exercise::lab::{self, Lab};
-use smkid::exercise::now;
 use smkid::exercise::people::{APPROVALS, People};
 use smkid::exercise::policy::{AFFECTED, LEDGER_TOKEN, Names, RECOVERY_KEY, RECOVERY_TOKEN};
 use smkid::exercise::procedure::{Carrier, Order};
@@ -36,6 +37,7 @@ use smkid::exercise::tell::Teller;
 use smkid::exercise::template::template;
 use smkid::store::Reader as _;
 use smkid::store::sqlite::SqliteReader;
+use smkid::wall_clock::wall_clock;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -69,6 +71,8 @@ pub struct Base {
     pub genesis: Digest,
     /// The determination that stands where one does.
     pub main: Written<Determination>,
+    clock: Clock,
+    order: Order,
     founded: Snapshot,
     determined: Snapshot,
 }
@@ -123,16 +127,16 @@ impl Snapshot {
 
 impl Base {
     /// The ceremony, an incident, a determination; each once.
-    async fn make() -> Self {
+    async fn make(clock: Clock, order: Order) -> Self {
         let out = tempfile::tempdir().unwrap();
         let mut said = Vec::new();
         let (stage, recovery, genesis) = {
             let mut teller = Teller::new(&mut said, &std::io::stderr());
-            let stage = Stage::set(out.path(), programs(), &mut teller).unwrap();
+            let stage = Stage::set(out.path(), programs(), clock, &mut teller).unwrap();
             let (recovery, genesis) = stage.ceremony(&mut teller).await.unwrap();
             (stage, recovery, genesis)
         };
-        let Stage { scratch, layout, programs: _, lab, people, names, policy, configuration, socket, log: _ } = stage;
+        let Stage { scratch, layout, programs: _, lab, people, names, policy, configuration, socket, .. } = stage;
         let text = fs::read_to_string(&configuration).unwrap();
         // A small reserve, so that a copy is quick.
         fs::write(&configuration, text.replace("reserve_octets = 16777216", "reserve_octets = 1048576")).unwrap();
@@ -144,7 +148,8 @@ impl Base {
         let log = scratch.path().join("smkid.log");
         let daemon = Daemon::start(&programs(), &configuration, &socket, &log).await.unwrap();
         let client = &daemon.client;
-        let known = Known { lab: &lab, people: &people, policy: &policy, names: &names, recovery: &recovery };
+        let known =
+            Known { lab: &lab, people: &people, policy: &policy, names: &names, recovery: &recovery, clock, order };
         let list = device_list(0..DEVICES);
         // More targets than the determination lists, so that a Device can be out of its scope and a target all the same.
         known.refer(client, INCIDENT, (0..2 * DEVICES).map(device)).await;
@@ -153,12 +158,12 @@ impl Base {
         known.carrier(client, INCIDENT).prepare().await.unwrap();
         assert!(daemon.stop().await.unwrap().success());
         let determined = Snapshot::take(scratch.path());
-        Self { lab, people, names, policy, recovery, genesis, main, founded, determined }
+        Self { lab, people, names, policy, recovery, genesis, main, clock, order, founded, determined }
     }
 
-    const fn known(&self) -> Known<'_> {
+    const fn known(&self, clock: Clock, order: Order) -> Known<'_> {
         let Self { lab, people, names, policy, recovery, .. } = self;
-        Known { lab, people, policy, names, recovery }
+        Known { lab, people, policy, names, recovery, clock, order }
     }
 }
 
@@ -169,9 +174,15 @@ struct Known<'a> {
     policy: &'a Policy,
     names: &'a Names,
     recovery: &'a SmkiCertificate,
+    clock: Clock,
+    order: Order,
 }
 
 impl<'a> Known<'a> {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     fn drafter(&self) -> Drafter<'a> {
         let victim = &self.lab.before()[0];
         Drafter {
@@ -184,13 +195,17 @@ impl<'a> Known<'a> {
                 party: lab::party_of(victim),
             },
             key: KeyChosen { label: self.names.recovery_key.clone(), spki_sha256: self.recovery.spki_sha256() },
+            also_weighed: self.order.optional_factor(),
         }
     }
 
     /// Who carries an incident through the procedure.
-    fn carrier<'c>(&'c self, client: &'c Client, incident: &str) -> Carrier<'c> {
-        let (incident, order) = (incident.parse().unwrap(), Order::BeforeReferral);
-        Carrier { lab: self.lab, people: self.people, layout: None, client, incident, order }
+    fn carrier<'c>(&self, client: &'c Client, incident: &str) -> Carrier<'c>
+    where
+        'a: 'c,
+    {
+        let Self { lab, people, clock, order, .. } = *self;
+        Carrier { lab, people, layout: None, client, clock, incident: incident.parse().unwrap(), order }
     }
 
     /// Opens an incident and carries it to the SMKI PMA.
@@ -213,7 +228,7 @@ impl<'a> Known<'a> {
         change: impl FnOnce(&mut Determination),
     ) -> Written<Determination> {
         let (name, template) = (template_name(), self.template());
-        let from = now();
+        let from = self.now();
         let scope = Scope {
             decision_number,
             method: Method::NewOrganisationCertificates,
@@ -252,7 +267,7 @@ impl<'a> Known<'a> {
         };
         let members = self.people.members[..signers].iter();
         let signatures =
-            members.map(|member| Base64(documents::sign(document.octets(), &member.first, now()).unwrap()));
+            members.map(|member| Base64(documents::sign(document.octets(), &member.first, self.now()).unwrap()));
         let document = Base64(document.octets().to_vec());
         let ask = wire::Document {
             document,
@@ -292,9 +307,9 @@ pub fn incident(lab: &Lab) -> wire::IncidentOpen {
         party: AFFECTED.parse().unwrap(),
         certainty: Certainty::Suspected,
         class: CompromiseClass::Organisation,
-        at: now(),
+        at: wall_clock(),
         channel: "telephone".into(),
-        recovery_event: now(),
+        recovery_event: wall_clock(),
     };
     wire::IncidentOpen {
         incident,
@@ -403,6 +418,8 @@ pub struct Site {
     pub base: &'static Base,
     pub configuration: PathBuf,
     pub socket: PathBuf,
+    clock: Clock,
+    order: Order,
 }
 
 impl Site {
@@ -410,26 +427,59 @@ impl Site {
         let folder = tempfile::Builder::new().prefix("smkid-site-").tempdir().unwrap();
         of.put(folder.path());
         let (configuration, socket) = (folder.path().join("smkid.toml"), folder.path().join("smkid.sock"));
-        Self { folder, base, configuration, socket }
+        Self { folder, base, configuration, socket, clock: base.clock, order: base.order }
     }
 
     /// After the ceremony: nothing has happened.
     pub async fn founded() -> Self {
-        let base = BASE.get_or_init(Base::make).await;
+        let base = BASE.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
         Self::copy(base, &base.founded)
     }
 
     /// An incident is open, and a determination for [`DEVICES`] recorded.
     pub async fn determined() -> Self {
-        let base = BASE.get_or_init(Base::make).await;
+        let base = BASE.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
         Self::copy(base, &base.determined)
     }
 
     /// The same of another ledger, with other tokens.
     pub async fn of_another_ledger() -> Self {
         static OTHER: OnceCell<Base> = OnceCell::const_new();
-        let base = OTHER.get_or_init(Base::make).await;
+        let base = OTHER.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
         Self::copy(base, &base.determined)
+    }
+
+    /// What sites of their own are copied from whose clock is set for the exercise, from the ceremony on.
+    pub async fn set_for_exercise(moment: &str, order: Order) -> &'static Base {
+        let clock = Clock::set_to(moment.parse().unwrap());
+        Box::leak(Box::new(Base::make(clock, order).await))
+    }
+
+    /// As it was founded.
+    pub fn founded_of(base: &'static Base) -> Self {
+        Self::copy(base, &base.founded)
+    }
+
+    /// With its determination.
+    pub fn determined_of(base: &'static Base) -> Self {
+        Self::copy(base, &base.determined)
+    }
+
+    /// From the next start on it is that moment, and SMI Status and thresholds file stand where the procedure has them then.
+    pub fn set_clock(&mut self, moment: &str, order: Order) {
+        self.clock = Clock::set_to(moment.parse().unwrap());
+        self.order = order;
+        let set = format!("[exercise]\nclock_offset_ms = {}\n", self.clock.offset_ms());
+        self.configure(|text| format!("{}{set}", text.split("[exercise]").next().unwrap()));
+    }
+
+    fn known(&self) -> Known<'static> {
+        self.base.known(self.clock, self.order)
+    }
+
+    /// Who carries an incident through the procedure.
+    pub fn carrier<'c>(&'c self, client: &'c Client, incident: &str) -> Carrier<'c> {
+        self.known().carrier(client, incident)
     }
 
     /// The determination that stands.
@@ -503,7 +553,7 @@ impl Site {
     ) -> wire::Document {
         let members = self.base.people.members[..signers].iter();
         let sign = |member: &smkid::exercise::people::Member| {
-            Base64(documents::sign(document.octets(), &member.first, now()).unwrap())
+            Base64(documents::sign(document.octets(), &member.first, self.known().now()).unwrap())
         };
         let files = |files: &BTreeMap<String, Vec<u8>>| {
             files.iter().map(|(path, octets)| (path.clone(), Base64(octets.clone()))).collect()
@@ -515,6 +565,52 @@ impl Site {
             policy_files: policy_files.map(files),
             text: None,
         }
+    }
+
+    /// The policy's files, with one of them changed.
+    #[track_caller]
+    pub fn changed_policy(&self, file: &str, change: impl FnOnce(&str) -> String) -> BTreeMap<String, Vec<u8>> {
+        let mut files = self.policy_files();
+        let text = String::from_utf8(files[file].clone()).unwrap();
+        let changed = change(&text);
+        assert_ne!(changed, text, "{file} is as before");
+        files.insert(file.to_owned(), changed.into_bytes());
+        files
+    }
+
+    /// Drafts the adoption of other policy files after those in force.
+    pub async fn adoption(
+        &self,
+        client: &Client,
+        files: &BTreeMap<String, Vec<u8>>,
+        carries_over: Vec<DeterminationId>,
+    ) -> Written<Adoption> {
+        let in_force = client.get::<wire::Status>("/v1/status").await.unwrap().policy.unwrap();
+        let LedgerHead { origin, size, root } = head(client).await;
+        Written::write(&Adoption {
+            r#type: Type::new(),
+            purpose: Purpose::Exercise,
+            origin,
+            sequence: in_force.sequence + 1,
+            policy: Policy::parse(files).unwrap().digest(),
+            predecessor: Some(in_force.sha256),
+            ledger: Some(Head { size, root }),
+            carries_over,
+        })
+        .unwrap()
+    }
+
+    /// Adopts them. Answers the digest of the policy that is in force from here on.
+    pub async fn adopt(
+        &self,
+        client: &Client,
+        files: &BTreeMap<String, Vec<u8>>,
+        carries_over: Vec<DeterminationId>,
+    ) -> Digest {
+        let adoption = self.adoption(client, files, carries_over).await;
+        let sent = self.signed_by(&adoption, 5, Some(files));
+        client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
+        adoption.form().policy
     }
 
     pub fn configure(&self, change: impl FnOnce(String) -> String) {
@@ -605,7 +701,7 @@ impl Site {
         devices: &str,
         change: impl FnOnce(&mut Determination),
     ) -> Written<Determination> {
-        self.base.known().determination(client, decision_number, devices, change).await
+        self.known().determination(client, decision_number, devices, change).await
     }
 
     pub async fn deliver<F: Form>(
@@ -615,7 +711,7 @@ impl Site {
         signers: usize,
         devices: Option<&str>,
     ) -> Result<wire::DocumentRecorded, ClientError> {
-        self.base.known().deliver(client, document, signers, devices).await
+        self.known().deliver(client, document, signers, devices).await
     }
 
     /// Drafts a determination, has it signed and records it.
@@ -637,7 +733,7 @@ impl Site {
 
     /// Everything that precedes the use of the key is done; a key that is active already is activated for this incident too.
     pub async fn prepare(&self, client: &Client, incident: &str) {
-        self.base.known().carrier(client, incident).prepare().await.unwrap();
+        self.known().carrier(client, incident).prepare().await.unwrap();
         let status: wire::Status = client.get("/v1/status").await.unwrap();
         if status.keys.iter().any(|key| key.key.as_str() == RECOVERY_KEY && key.active) {
             self.activate(client).await.unwrap();
@@ -646,12 +742,12 @@ impl Site {
 
     /// Opens an incident and carries it to the SMKI PMA.
     pub async fn refer(&self, client: &Client, incident: &str, devices: impl IntoIterator<Item = DeviceId>) {
-        self.base.known().refer(client, incident, devices).await;
+        self.known().refer(client, incident, devices).await;
     }
 
     /// Dismisses an incident that was reported, and closes it.
     pub async fn dismiss(&self, client: &Client, incident: &str) -> wire::Recorded {
-        let known = self.base.known();
+        let known = self.known();
         let carrier = known.carrier(client, incident);
         carrier.inform().await.unwrap();
         carrier.step(Step::Dismiss { reason: "it was a test".into() }).await.unwrap();
@@ -661,7 +757,7 @@ impl Site {
 
     /// Closes an incident whose determination was withdrawn: duties met, the stranded accepted.
     pub async fn close_withdrawn(&self, client: &Client, incident: &str) -> wire::Recorded {
-        let known = self.base.known();
+        let known = self.known();
         let carrier = known.carrier(client, incident);
         carrier.inform().await.unwrap();
         let count = carrier.progress().await.unwrap().devices.stranded;
@@ -673,13 +769,13 @@ impl Site {
     /// A command of the approved template, without signature.
     pub fn pre_command(&self, n: u32, counter: u64) -> Vec<u8> {
         let mut octets = Vec::new();
-        self.base.known().template().fill(self.base.names.recovery_party, device(n), counter, &mut octets).unwrap();
+        self.known().template().fill(self.base.names.recovery_party, device(n), counter, &mut octets).unwrap();
         octets
     }
 
     /// Drafts what is about the determination.
     pub fn drafter(&self) -> Drafter<'static> {
-        self.base.known().drafter()
+        self.known().drafter()
     }
 
     /// Everything in the ledger.
@@ -861,5 +957,5 @@ pub fn settle_all(determination: DeterminationId) -> RecoverySettle {
 
 /// A moment so many milliseconds from now.
 pub fn in_ms(ms: i64) -> Timestamp {
-    now().plus_ms(ms)
+    wall_clock().plus_ms(ms)
 }

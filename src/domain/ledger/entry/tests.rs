@@ -431,6 +431,23 @@ fn every_kind_has_one_encoding_and_is_called_by_the_tag_in_its_leaf() {
 }
 
 #[test]
+fn what_the_clock_was_worth_has_one_word() {
+    let stopped = entry(Event::Stopped(Stopped { reason: "SIGTERM".into() }));
+    for (clock, word) in [
+        (ClockState::Trusted, "trusted"),
+        (ClockState::Untrusted, "untrusted"),
+        (ClockState::SetForExercise, "set-for-exercise"),
+    ] {
+        let entry = Entry { clock, ..stopped.clone() };
+        let expected = format!(
+            r#"{{"v":1,"at":"2017-07-21T10:00:00.000Z","clock":"{word}","by":{{"account":"alice","role":"operator","channel":"socket"}},"event":{{"stopped":{{"reason":"SIGTERM"}}}}}}"#
+        );
+        assert_eq!(String::from_utf8(entry.to_leaf().unwrap()).unwrap(), expected);
+        assert_eq!(Entry::from_canonical_leaf(expected.as_bytes()), Ok(entry));
+    }
+}
+
+#[test]
 fn another_spelling_of_the_same_entry_is_not_canonical() {
     let leaf = entry(Event::Stopped(Stopped { reason: "SIGTERM".into() })).to_leaf().unwrap();
     let text = String::from_utf8(leaf).unwrap();

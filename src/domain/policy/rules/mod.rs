@@ -127,6 +127,11 @@ pub enum Refusal {
     AskerApproved { person: PersonId },
     #[error("the clock jumped and is not trusted; compare it with another source, then `smkictl clock accept`")]
     Clock,
+    #[error(
+        "the clock is set for an exercise, and the policy in force is live; remove [exercise] from the configuration of smkid, \
+         then restart it"
+    )]
+    ClockSet,
     #[error("no determination {id} is recorded; take one in with `smkictl determination record`")]
     DeterminationUnknown { id: DeterminationId },
     #[error(
@@ -220,7 +225,7 @@ impl Refusal {
             Self::Asker { .. } => "asker",
             Self::AskerUnknown { .. } => "asker-unknown",
             Self::AskerApproved { .. } => "asker-approved",
-            Self::Clock => "clock",
+            Self::Clock | Self::ClockSet => "clock",
             Self::DeterminationUnknown { .. } => "determination-unknown",
             Self::ProcedureState { .. } => "procedure-state",
             Self::NotATarget { .. } => "not-a-target",

@@ -209,6 +209,17 @@ fn asker(edges: &mut Edges) {
     edges.check(|world| world.by.person = Some("member-1".parse().unwrap()), &["asker-approved"]);
     edges.check(|world| world.by.person = Some("member-4".parse().unwrap()), &[]);
     edges.check(|world| world.clock = ClockState::Untrusted, &["clock"]);
+    for (purpose, refused) in [("live", &["clock"][..]), ("exercise", &[])] {
+        edges.check(
+            |world| {
+                world.clock = ClockState::SetForExercise;
+                let said = format!("purpose = \"{purpose}\"");
+                world.policy = policy(&changed("policy.toml", "purpose = \"live\"", &said));
+                world.determination().policy = world.policy.digest();
+            },
+            refused,
+        );
+    }
 }
 
 fn determination(edges: &mut Edges) {

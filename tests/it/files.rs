@@ -5,18 +5,15 @@ use std::process::Command;
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
-use smkid::domain::determination::document::{LedgerHead, Type, Written};
 use smkid::domain::files::{Class, Layout, Progress};
-use smkid::domain::names::{Digest, FileKind, Purpose};
-use smkid::domain::policy::Policy;
-use smkid::domain::policy::adoption::{Adoption, Head};
+use smkid::domain::names::{Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
 use smkid::exercise::people::{Credential, People};
 use smkid::exercise::policy::AFFECTED;
 use smkid::wall_clock::wall_clock;
 
-use crate::support::site::{Site, device, device_list, head, incident, problem};
+use crate::support::site::{Site, device, device_list, incident, problem};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 

@@ -10,19 +10,16 @@ use serde_json::{Value, json};
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::{Problem, ProblemKind};
 use smkid::api::wire;
-use smkid::domain::determination::document::{Determination, LedgerHead, Method, Payload, Template, Type, Written};
+use smkid::domain::determination::document::{Determination, Method, Payload, Template};
 use smkid::domain::gbcs::{
     self, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, Replacement, TrustAnchorCell, Update,
 };
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::CompromiseClass;
-use smkid::domain::names::Purpose;
-use smkid::domain::policy::Policy;
-use smkid::domain::policy::adoption::{Adoption, Head};
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::template::template;
 
-use crate::support::site::{Site, device, device_list, head, in_ms, incident, problem, template_name};
+use crate::support::site::{Site, device, device_list, in_ms, incident, problem, template_name};
 
 /// How strong a rule is.
 #[derive(Clone, Copy)]

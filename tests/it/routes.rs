@@ -6,12 +6,10 @@ use smkid::api::failure::{Problem, ProblemKind};
 use smkid::api::routes::{Verb, routes};
 use smkid::api::wire::{self, Base64, Item, ItemOutcome, RecoverySign};
 use smkid::domain::determination::document::{
-    Decision, Determination, LedgerHead, Limits, Schedule, ScopeLeft, Type, Withdrawal, Written,
+    Decision, Determination, Limits, Schedule, ScopeLeft, Type, Withdrawal, Written,
 };
 use smkid::domain::ledger::entry::Event;
-use smkid::domain::names::{DeterminationId, Digest, Purpose};
-use smkid::domain::policy::Policy;
-use smkid::domain::policy::adoption::{Adoption, Head};
+use smkid::domain::names::{DeterminationId, Purpose};
 use smkid::domain::time::Window;
 use smkid::exercise::lab;
 use smkid::exercise::people::APPROVALS;
@@ -218,7 +216,6 @@ async fn a_later_policy_ends_every_determination_that_it_does_not_carry_over() {
     site.activate(client).await.unwrap();
     let carried = site.determine(client, 2, &device_list(600..603), |_| {}).await;
     let files = site.changed_policy("policy.toml", |text| text.replace("name = \"Exercise\"", "name = \"Another\""));
-    let new = Policy::parse(&files).unwrap();
     let adoption = site.adoption(client, &files, vec![carried.form().id]).await;
     let deliver = async |signers, files: &_| {
         let sent = site.signed_by(&adoption, signers, Some(files));

@@ -591,7 +591,7 @@ impl Site {
             r#type: Type::new(),
             purpose: Purpose::Exercise,
             origin,
-            sequence: in_force.sequence + 1,
+            sequence: u32::try_from(in_force.sequence).unwrap() + 1,
             policy: Policy::parse(files).unwrap().digest(),
             predecessor: Some(in_force.sha256),
             ledger: Some(Head { size, root }),

@@ -17,6 +17,7 @@ mod crash;
 mod exercise;
 mod files;
 mod gbcs_vectors;
+mod healing;
 mod hsm;
 mod incident;
 mod people;

@@ -41,7 +41,7 @@ use smkid::wall_clock::wall_clock;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::softhsm::{MODULE, fault_token};
+use super::softhsm::{self, MODULE, fault_token};
 
 /// Devices of the determination that stands: two whole chunks, and some of a third.
 pub const DEVICES: u32 = 2 * 256 + 8;
@@ -649,11 +649,9 @@ impl Site {
         });
     }
 
-    /// How often a function was called at a token, of those that its script names.
+    /// How often a function was called at a token.
     pub fn calls(&self, which: Which, function: &str) -> u64 {
-        let counts = fs::read_to_string(self.path(&format!("{}.script.counts", which.name()))).unwrap_or_default();
-        let count = counts.lines().find_map(|line| line.strip_prefix(function)).unwrap_or(" 0");
-        count.trim().parse().unwrap_or(0)
+        softhsm::calls(&self.path(&format!("{}.script", which.name())), function)
     }
 
     /// Waits until a token has come to its n-th call.

@@ -99,11 +99,9 @@ impl SoftHsm {
         config
     }
 
-    /// How often the function was called, of those that the script names.
+    /// How often the function was called.
     pub fn calls(&self, function: &str) -> u64 {
-        let counts = fs::read_to_string(self.dir().join("script.counts")).unwrap_or_default();
-        let count = counts.lines().find_map(|line| line.strip_prefix(function)).unwrap_or(" 0");
-        count.trim().parse().unwrap()
+        calls(&self.dir().join("script"), function)
     }
 }
 
@@ -113,4 +111,13 @@ pub fn fault_token() -> PathBuf {
     let module = tests.parent().unwrap().join("libfault_token.so");
     assert!(module.exists(), "{} was not built", module.display());
     module
+}
+
+/// How often a function was called under a script; 0 before anybody has read it.
+pub fn calls(script: &Path, function: &str) -> u64 {
+    let mut path = script.to_owned().into_os_string();
+    path.push(".counts");
+    let counts = fs::read_to_string(path).unwrap_or_default();
+    let count = counts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|line| line[0] == function);
+    count.map_or(0, |line| line[1].parse().unwrap())
 }

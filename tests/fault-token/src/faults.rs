@@ -250,7 +250,6 @@ const fn ends(action: &Action) -> bool {
             | Action::Abort
             | Action::Segfault
             | Action::Exit(_)
-            | Action::Delay(_)
     )
 }
 

@@ -221,6 +221,7 @@ pub fn token_config(
         call_deadline: Duration::from_millis(token.deadline_ms),
         environment: token.environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         program,
+        pin_marks: None,
         clock_offset_ms: configuration.clock_offset_ms,
     })
 }

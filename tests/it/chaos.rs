@@ -271,7 +271,8 @@ impl Chaos<'_> {
         match fault.act {
             Act::Nothing => {}
             Act::Kill | Act::Stop => {
-                let how = if fault.act == Act::Kill { rustix::process::Signal::KILL } else { rustix::process::Signal::STOP };
+                let how =
+                    if fault.act == Act::Kill { rustix::process::Signal::KILL } else { rustix::process::Signal::STOP };
                 // One that is gone already, or is just being replaced, needs no end.
                 if let Some(worker) = self.worker(which) {
                     let _ = signal(worker, how);
@@ -331,7 +332,12 @@ impl Chaos<'_> {
     async fn back(&mut self, after: &str) -> Duration {
         let (begun, before) = (Instant::now(), self.load.signed.load(Ordering::SeqCst));
         while self.load.signed.load(Ordering::SeqCst) < before + BACK {
-            assert!(begun.elapsed() < BACK_WITHIN, "no service {:?} after {after}: {}", begun.elapsed(), self.log_end());
+            assert!(
+                begun.elapsed() < BACK_WITHIN,
+                "no service {:?} after {after}: {}",
+                begun.elapsed(),
+                self.log_end()
+            );
             tokio::time::sleep(POLL).await;
         }
         let took = begun.elapsed();
@@ -387,7 +393,11 @@ fn held_against(site: &Site, log: &Path) -> (usize, [usize; 4]) {
         let made = made.get(digest).map_or(&[][..], Vec::as_slice);
         // A failed one is a signature that is withheld, or none: it is known not to have left, and never counts for another.
         assert!(made.len() >= signed, "lost: {digest} was signed by no token, the ledger has {results:?}");
-        assert!(made.len() <= signed + failed + unknown, "uncounted: {digest} was signed {} times: {results:?}", made.len());
+        assert!(
+            made.len() <= signed + failed + unknown,
+            "uncounted: {digest} was signed {} times: {results:?}",
+            made.len()
+        );
         for result in results {
             if let SignResult::Signed(signature) = result {
                 assert!(made.contains(signature), "lost: the signature of {digest} is none that the token made");
@@ -412,7 +422,9 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let (faults, seed) = (setting("SMKID_CHAOS_FAULTS", FAULTS), setting("SMKID_CHAOS_SEED", SEED));
     let begun = Instant::now();
     let site = Site::determined().await;
-    site.configure(|text| text.replace("[[token]]\n", &format!("[[token]]\nsessions = 2\ndeadline_ms = {DEADLINE_MS}\n")));
+    site.configure(|text| {
+        text.replace("[[token]]\n", &format!("[[token]]\nsessions = 2\ndeadline_ms = {DEADLINE_MS}\n"))
+    });
     for which in [Which::Ledger, Which::Recovery] {
         let slow = if matches!(which, Which::Recovery) { SLOW } else { "" };
         site.fault(which, Some(&format!("log {}.calls\n{slow}\n", name(which))));
@@ -476,9 +488,13 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
 
     let Report { longest_back, longest_contained, by_fault } = chaos.report;
     println!("chaos: seed {seed}, {faults} faults in {:?} under load", begun.elapsed());
-    println!("chaos: the token made {made} signatures; intents: {signed} signed, {failed} failed, {not_signed} not signed, {unknown} unknown");
+    println!(
+        "chaos: the token made {made} signatures; intents: {signed} signed, {failed} failed, {not_signed} not signed, {unknown} unknown"
+    );
     println!("chaos: 0 lost, 0 doubled, 0 uncounted; {unsettled} Devices of {} have no command", asked.len());
-    println!("chaos: back {after_the_last:?} after the last fault, {longest_back:?} at most; hung calls contained within {longest_contained:?}");
+    println!(
+        "chaos: back {after_the_last:?} after the last fault, {longest_back:?} at most; hung calls contained within {longest_contained:?}"
+    );
     for (fault, times) in by_fault {
         println!("chaos: {times:4} {fault}");
     }

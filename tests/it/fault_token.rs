@@ -37,7 +37,8 @@ impl Behind {
 
     fn sign(&self) -> Output {
         let _ = fs::remove_file(self.0.dir().join("signature"));
-        let what = ["--sign", "--mechanism", "ECDSA", "--id", "01", "--input-file", "digest", "--output-file", "signature"];
+        let what =
+            ["--sign", "--mechanism", "ECDSA", "--id", "01", "--input-file", "digest", "--output-file", "signature"];
         self.pkcs11_tool(&[&["--login", "--pin", PIN][..], &what].concat())
     }
 
@@ -87,7 +88,9 @@ fn a_signature_is_spoilt_in_one_bit_or_in_its_length() {
     assert!(!behind.verifies());
     assert!(behind.sign().status.success());
     assert!(behind.verifies(), "the second call was to be left alone");
-    for (script, len) in [("C_Sign * short", 63), ("C_Sign * short 10", 54), ("C_Sign * long", 65), ("C_Sign * long 4", 68)] {
+    for (script, len) in
+        [("C_Sign * short", 63), ("C_Sign * short 10", 54), ("C_Sign * long", 65), ("C_Sign * long 4", 68)]
+    {
         behind.script(script);
         assert!(behind.sign().status.success(), "{script}");
         assert_eq!(behind.signature_len(), len, "{script}");

@@ -243,13 +243,7 @@ pub fn gone() -> (bool, u64) {
 const fn ends(action: &Action) -> bool {
     matches!(
         action,
-        Action::Hang
-            | Action::Spin
-            | Action::Stop
-            | Action::Kill
-            | Action::Abort
-            | Action::Segfault
-            | Action::Exit(_)
+        Action::Hang | Action::Spin | Action::Stop | Action::Kill | Action::Abort | Action::Segfault | Action::Exit(_)
     )
 }
 

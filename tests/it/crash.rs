@@ -11,6 +11,7 @@ use smkid::domain::ledger::entry::SignResult;
 use smkid::exercise::programs::{Daemon, ProgramError};
 use tokio::task::JoinHandle;
 
+use crate::support::seeded::Seeded;
 use crate::support::site::{
     DEVICES, Handed, Ledger, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole,
 };
@@ -193,19 +194,6 @@ async fn killed_after_the_release_the_same_request_gets_what_was_recorded_and_no
     assert!(daemon.stop().await.unwrap().success());
 }
 
-/// A sequence that looks like chance and is the same each time (SplitMix64).
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// Kills in one run.
 const KILLS: usize = 10;
 
@@ -216,7 +204,7 @@ async fn killed_ten_times_at_moments_of_no_choice_the_same_request_still_comes_t
     site.configure(|text| text + "\n[signing]\nchunk = 8\n");
     site.fault(Which::Recovery, Some("C_Sign * delay 5ms"));
     let ask = ask_for_all(site.main());
-    let (mut handed, mut seeded) = (Handed::default(), Seeded(1));
+    let (mut handed, mut seeded) = (Handed::default(), Seeded::new(1));
     let mut before = site.ledger();
     let (mut cut, mut signing) = (0, 0);
     for round in 0..KILLS {

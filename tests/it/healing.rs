@@ -17,7 +17,7 @@ use smkid::exercise::programs::signal;
 use crate::support::site::{
     DEVICES, Handed, Site, Which, ask_for, ask_for_all, incident, lines, lines_and_stop, problem, settle_all, whole,
 };
-use crate::support::softhsm::MODULE;
+use crate::support::token::MODULE;
 
 const SIGN: &str = "/v1/recovery/sign";
 /// Within so much service returns after the last fault.
@@ -52,23 +52,11 @@ fn change_pin(site: &Site, token: &str, new: &str) {
     assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
 }
 
-/// The folder of one of the two tokens.
-fn folder(site: &Site, token: &str) -> PathBuf {
-    let label = settings(site, token)["label"].clone();
-    let mut folders = fs::read_dir(site.path("tokens")).unwrap().map(|entry| entry.unwrap().path());
-    let is_its = |folder: &PathBuf| {
-        let object = fs::read(folder.join("token.object")).unwrap_or_default();
-        object.windows(label.len()).any(|window| window == label.as_bytes())
-    };
-    folders.find(is_its).unwrap_or_else(|| panic!("no folder of {token}"))
-}
-
 /// A token that was taken away. It lies beside the others until it is put back.
 struct Away(PathBuf, PathBuf);
 
-fn take_away(site: &Site, token: &str) -> Away {
-    let place = folder(site, token);
-    let away = site.path(&format!("away-{token}"));
+fn take_away(site: &Site, which: Which) -> Away {
+    let (place, away) = (site.token_folder(which), site.path("away"));
     fs::rename(&place, &away).unwrap();
     Away(place, away)
 }
@@ -226,7 +214,7 @@ async fn a_token_taken_away_in_the_middle_of_a_job_and_put_back_is_waited_for_an
         async move { lines(&client, SIGN, &ask).await }
     });
     site.reach(Which::Recovery, "C_Sign", 100).await;
-    let away = take_away(&site, RECOVERY_TOKEN);
+    let away = take_away(&site, Which::Recovery);
     let down = until(&client, "down", |status| of(status, RECOVERY_TOKEN).circuit == TokenCircuit::Down).await;
     let standing = of(&down, RECOVERY_TOKEN);
     assert!(standing.until.is_some() && standing.failures > 0 && standing.trouble.is_some(), "{standing:?}");
@@ -285,7 +273,7 @@ async fn a_ledger_token_that_goes_in_the_middle_is_waited_for_reads_go_on_and_a_
     site.fault(Which::Ledger, Some("C_Sign 0 stop"));
     let daemon = site.start_active().await;
     let client = daemon.client.clone();
-    let away = take_away(&site, LEDGER_TOKEN);
+    let away = take_away(&site, Which::Ledger);
     // The first checkpoint without it: the request is neither refused nor answered.
     let ask = ask_for_all(site.main());
     let job = tokio::spawn({
@@ -334,7 +322,7 @@ async fn a_daemon_that_waits_for_its_ledger_token_stops_when_asked_and_the_next_
     let site = Site::determined().await;
     let daemon = site.start_active().await;
     let client = daemon.client.clone();
-    let away = take_away(&site, LEDGER_TOKEN);
+    let away = take_away(&site, Which::Ledger);
     let ask = ask_for_all(site.main());
     let job = tokio::spawn({
         let ask = ask.clone();
@@ -358,7 +346,7 @@ async fn a_daemon_that_waits_for_its_ledger_token_stops_when_asked_and_the_next_
 #[tokio::test]
 async fn without_its_ledger_token_the_daemon_starts_answers_and_comes_up_when_it_comes_and_the_ledger_tells_of_it() {
     let site = Site::founded().await;
-    let away = take_away(&site, LEDGER_TOKEN);
+    let away = take_away(&site, Which::Ledger);
     let (daemon, client) = Spawned::new(&site).await;
     let absent = status(&client).await;
     assert_eq!(absent.state, ServiceState::ReadOnly);

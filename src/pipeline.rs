@@ -17,6 +17,8 @@
 //! - Limits count intents, never outcomes.
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
+//! - A token that is away is waited for, for a while: what was recorded and provably never submitted is submitted once it is back,
+//!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
 use crate::hsm::QUEUE_ITEMS_MAX;
-use crate::hsm::{Condition, FencesSeen, Kind, Outcome, ToSign, Token};
+use crate::hsm::{Certainty, Class, Condition, FencesSeen, Kind, NotSigned, Outcome, ToSign, Token};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{DerivedState, StoreError};
 
@@ -46,8 +48,13 @@ const IN_FLIGHT_MAX: usize = 2;
 const _: () =
     assert!(IN_FLIGHT_MAX * CHUNK_MAX as usize <= QUEUE_ITEMS_MAX, "the chunks in flight fit a token's queue");
 
-/// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
+/// How long a job waits for a token that is away. A worker that died is replaced in a second or two, and a token that comes back
+/// is found within ten; who asked waits with it. Beyond, nothing is lost by asking again.
 const TOKEN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often commands are given to the token again that provably were not submitted to it, without one of them being signed
+/// meanwhile. A token that comes back and fails at once is not worth more: each time may leave an unknown.
+const SUBMISSIONS_MAX: u32 = 3;
 
 /// How often it is looked.
 const TOKEN_POLL: Duration = Duration::from_millis(50);
@@ -237,8 +244,7 @@ pub async fn run(
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&token, &stopping).await;
             if !is_up {
-                let text = "its token does not come back; ask again with the same request id once it is there";
-                why_stopped = Some(vec![reason("token", text)]);
+                why_stopped = Some(away(&token));
                 break;
             }
         }
@@ -257,7 +263,7 @@ pub async fn run(
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
-            in_flight.push_back(tokio::spawn(sign(token.clone(), next)));
+            in_flight.push_back(tokio::spawn(sign(token.clone(), next, stopping.clone())));
         }
         // Release. Whoever asked may have gone away; the ledger says what was released all the same.
         if !told.is_empty() {
@@ -269,6 +275,11 @@ pub async fn run(
                 Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
                 None => None,
             };
+        }
+        // A token that signs nothing would take one chunk after the other, and count each against the limits.
+        if more && signed.as_ref().is_some_and(|signed| signed.is_stalled) {
+            why_stopped.get_or_insert_with(|| away(&token));
+            more = false;
         }
     }
     // Last: what was with the token has been told by now.
@@ -293,6 +304,13 @@ async fn wait_until_up(token: &Token, stopping: &watch::Receiver<bool>) -> bool 
             Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
         }
     }
+}
+
+/// Why nothing more is signed now: how the token stands, and what to do.
+fn away(token: &Token) -> Vec<Reason> {
+    let standing = token.standing().told_of(token.name());
+    let text = format!("{standing}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
+    vec![reason("token", &shortened(&text))]
 }
 
 /// What one turn of a job recorded.
@@ -338,6 +356,8 @@ struct Signed {
     outcomes: HashMap<u64, Outcome>,
     /// Why the token took none of them.
     refused: Option<String>,
+    /// Whether the token was given up: some were not submitted, and none was signed in the last tries.
+    is_stalled: bool,
 }
 
 /// One turn on the recorder's thread.
@@ -498,35 +518,61 @@ fn record_intent(
 
 /// Has the token sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
 /// with a second implementation.
-async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
+///
+/// What a token that went away provably was not asked for is submitted again once it is back.
+async fn sign(token: Token, chunk: Recorded<Chunk>, stopping: watch::Receiver<bool>) -> Signed {
     let Chunk { key, fences, not_after, intents } = chunk.into_inner();
-    let items = intents.iter().filter_map(|intended| {
-        let octets = Arc::clone(&intended.octets);
-        let range = 1..octets.len();
-        ToSign::part(intended.intent, Kind::Command, octets, range)
-    });
-    let items: Vec<ToSign> = items.collect();
-    let mut outcomes = HashMap::with_capacity(intents.len());
-    let asked = match &key {
-        Some(key) if !items.is_empty() => {
-            token.sign_decided(fences, key, items, not_after).map_err(|error| error.to_string())
+    let mut outcomes: HashMap<u64, Outcome> = HashMap::with_capacity(intents.len());
+    let (mut refused, mut in_vain) = (None, 0);
+    loop {
+        let left = intents.iter().filter(|intended| outcomes.get(&intended.intent).is_none_or(is_not_submitted));
+        let items: Vec<ToSign> = left
+            .filter_map(|Intended { intent, octets, .. }| {
+                ToSign::part(*intent, Kind::Command, Arc::clone(octets), 1..octets.len())
+            })
+            .collect();
+        let Some(key) = key.as_ref().filter(|_| !items.is_empty()) else { break };
+        if in_vain >= SUBMISSIONS_MAX || (in_vain > 0 && !wait_until_up(&token, &stopping).await) {
+            return Signed { intents, outcomes, refused, is_stalled: true };
         }
-        Some(_) | None => Err("nothing to sign".into()),
-    };
-    match asked {
-        Ok(mut results) => {
-            while let Some(result) = results.next().await {
-                outcomes.insert(result.tag, result.outcome);
+        in_vain += 1;
+        match token.sign_decided(fences, key, items, not_after) {
+            Ok(mut results) => {
+                refused = None;
+                while let Some(result) = results.next().await {
+                    if matches!(result.outcome, Outcome::Signed(_)) {
+                        in_vain = 1;
+                    }
+                    outcomes.insert(result.tag, result.outcome);
+                }
             }
-            Signed { intents, outcomes, refused: None }
+            Err(error) => {
+                let is_lasting = error.class() == Class::OurFault;
+                refused = Some(error.to_string());
+                if is_lasting {
+                    break;
+                }
+            }
         }
-        Err(refused) => Signed { intents, outcomes, refused: Some(refused) },
+    }
+    Signed { intents, outcomes, refused, is_stalled: false }
+}
+
+/// Whether the token provably was not asked for a command, and another worker may well sign it.
+fn is_not_submitted(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::NotSigned(NotSigned::NotReached) => true,
+        Outcome::Failed(error) => {
+            error.certainty() == Certainty::NothingSigned
+                && matches!(error.class(), Class::RetryOnNewSession | Class::LogInAgain | Class::ReplaceWorker)
+        }
+        Outcome::Signed(_) | Outcome::NotSigned(NotSigned::Fenced | NotSigned::Expired) | Outcome::Unknown(_) => false,
     }
 }
 
 /// Records the outcomes of a chunk, and its release while the determination is in force.
 fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Vec<Told>, CannotRecord> {
-    let Signed { intents, mut outcomes, refused } = signed;
+    let Signed { intents, mut outcomes, refused, is_stalled: _ } = signed;
     let by = Actor::daemon();
     let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
         Some(Ok(())) => Ok(()),

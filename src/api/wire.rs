@@ -6,6 +6,7 @@ mod files;
 mod incident;
 mod procedure;
 mod responses;
+mod tokens;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,6 +32,8 @@ use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use procedure::{Explanation, Instant, ProcedureOf};
+pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
+
 pub use responses::{
     DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
     ResponsesSummary, ResponsesSummaryLine, StateWanted,
@@ -124,6 +127,9 @@ pub struct Status {
     pub policy: Option<PolicyHead>,
     /// Every key of ours.
     pub keys: Vec<KeyState>,
+    /// Every token of the configuration and how it stands.
+    #[serde(default)]
+    pub tokens: Vec<TokenStanding>,
     /// The number of incidents that are open.
     pub incidents_open: u64,
     /// The number of determinations in force.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::print::Tone;
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, hsm};
 use crate::api::wire::{self, ServiceState};
 use crate::domain::ledger::entry::ClockState;
 
@@ -59,6 +59,9 @@ impl Status {
                 if let Some(trouble) = &key.trouble {
                     text.toned("", format!("{}. {}", trouble.what, trouble.remedy), Tone::Bad);
                 }
+            }
+            for token in &status.tokens {
+                hsm::say(token, text);
             }
             text.row("open incidents", status.incidents_open)
                 .row("determinations in force", status.determinations_in_force);

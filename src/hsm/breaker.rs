@@ -62,6 +62,22 @@ pub struct Standing {
     pub why: Option<HsmError>,
 }
 
+impl Standing {
+    /// In words: how the token stands, since when, why, and when it is tried again.
+    pub fn told_of(&self, token: &TokenName) -> String {
+        let Self { circuit, since, failures, why } = self;
+        let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        match circuit {
+            Circuit::Up => format!("token {token} is up since {since}"),
+            Circuit::Down { until } => {
+                format!("token {token} is down since {since}, tried {failures} times, again at {until}{why}")
+            }
+            Circuit::Trying => format!("token {token} is being tried since it went down at {since}{why}"),
+            Circuit::Locked => format!("token {token} waits for an operator since {since}{why}"),
+        }
+    }
+}
+
 /// A change that is not told yet.
 #[derive(Clone, Debug)]
 struct Change {
@@ -170,6 +186,11 @@ impl Breaker {
             return Vec::new();
         }
         self.told_at = Some(now);
+        self.last_to_tell(token)
+    }
+
+    /// The changes that were not told yet, however soon after the last: nobody asks this token again.
+    pub fn last_to_tell(&mut self, token: &TokenName) -> Vec<TokenHealth> {
         let changes = std::mem::take(&mut self.untold);
         self.told = changes.back().map_or(self.told, |change| change.to);
         changes.into_iter().map(|change| change.tell(token)).collect()

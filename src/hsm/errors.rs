@@ -381,6 +381,15 @@ impl HsmError {
         }
     }
 
+    /// Whether it is about the PIN: an operator puts that right, and the token is the one meant.
+    pub fn is_about_the_pin(&self) -> bool {
+        match self {
+            Self::PinAtRisk { .. } | Self::PinRefused { .. } | Self::PinWithheld { .. } => true,
+            Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
+            _ => false,
+        }
+    }
+
     /// Whether it locks the token, so that no PIN is offered again by itself: the PIN was refused or is at risk, or the token
     /// is not what it was, and only a person can say why. An absence locks nothing: what is away may come back.
     pub fn locks(&self) -> bool {

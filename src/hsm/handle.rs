@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -215,6 +215,7 @@ struct Inner {
     changing: Mutex<()>,
     breaker: Mutex<Breaker>,
     healing: Arc<Healing>,
+    kept_up: AtomicBool,
     /// Once they could be read.
     offers: Mutex<Option<Arc<Offers>>>,
     generation: Arc<AtomicU64>,
@@ -248,6 +249,7 @@ impl Token {
             changing: Mutex::new(()),
             breaker: Mutex::new(Breaker::new(now)),
             healing: Arc::new(Healing::new()),
+            kept_up: AtomicBool::new(false),
             offers: Mutex::default(),
             generation: Arc::default(),
             counts: Arc::default(),
@@ -278,7 +280,16 @@ impl Token {
     pub fn keep_up(&self) -> Result<(), HsmError> {
         let inner = Arc::downgrade(&self.0);
         let token = move || inner.upgrade().map(Token);
+        self.0.kept_up.store(true, Ordering::SeqCst);
+        if matches!(&*lock(&self.0.state), State::Down(_)) {
+            self.0.healing.after(Duration::ZERO);
+        }
         healer::keep_up(&self.0.config.name, self.0.healing.clone(), token).map_err(spawn_failed)
+    }
+
+    /// Whether its worker is brought back by itself.
+    pub fn is_kept_up(&self) -> bool {
+        self.0.kept_up.load(Ordering::SeqCst)
     }
 
     /// Brings a worker up if there is none: logs in with the PIN held since activation. Waits.
@@ -348,6 +359,16 @@ impl Token {
     /// records them.
     pub fn to_tell(&self, now: Timestamp) -> Vec<TokenHealth> {
         lock(&self.0.breaker).to_tell(&self.0.config.name, now)
+    }
+
+    /// The same, however soon after the last, of a token that is used no longer.
+    pub fn last_to_tell(&self) -> Vec<TokenHealth> {
+        lock(&self.0.breaker).last_to_tell(&self.0.config.name)
+    }
+
+    /// What is known of the offers of its PIN; none if that cannot be read.
+    pub fn mark(&self) -> Option<Mark> {
+        self.0.offers().ok().map(|offers| offers.mark())
     }
 
     /// Where the token is and how its worker is run.

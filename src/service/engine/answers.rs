@@ -132,6 +132,7 @@ pub(super) fn status(
             .policy()
             .map(|adopted| wire::PolicyHead { sequence: adopted.sequence.into(), sha256: adopted.digest }),
         keys: fold.keys().values().map(|facts| state_of(facts, keys, now)).collect(),
+        tokens: super::tokens::standings(keys),
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
@@ -171,13 +172,13 @@ fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
         KeyUse::Ledger => {
             let token = keys.ledger();
             let is_there = token.is_some();
-            (token, is_there, "The next checkpoint brings its worker back", "Mend it, then `systemctl restart smkid`")
+            (token, is_there, "It is tried again by itself", "Nothing is tried by itself until then")
         }
         KeyUse::Recovery | KeyUse::Contingency => (
             keys.active(&facts.record.label),
             facts.is_active(at),
-            "Its worker is brought back by itself",
-            "Activate the key again, once that is mended",
+            "It is tried again by itself",
+            "Then activate the key again",
         ),
     };
     let trouble = token.and_then(|token| match token.condition() {
@@ -367,6 +368,8 @@ pub(super) fn request(
             | Event::Released(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -505,6 +508,8 @@ impl<'a> About<'a> {
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => return false,
         };

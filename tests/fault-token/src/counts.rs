@@ -38,7 +38,7 @@ pub enum Counts {
     /// By all processes.
     Shared(File),
     /// By this one.
-    Own([[u64; 2]; LINES]),
+    Own(Box<[[u64; 2]; LINES]>),
 }
 
 impl Counts {

@@ -44,7 +44,7 @@ pub enum Counts {
 impl Counts {
     /// Counts of this process.
     pub const fn own() -> Self {
-        Self::Own([[0; 2]; LINES])
+        Self::Own(Box::new([[0; 2]; LINES]))
     }
 
     /// Counts of all processes, in this file.

@@ -43,7 +43,7 @@ pub enum Counts {
 
 impl Counts {
     /// Counts of this process.
-    pub const fn own() -> Self {
+    pub fn own() -> Self {
         Self::Own(Box::new([[0; 2]; LINES]))
     }
 

@@ -132,12 +132,13 @@ fn a_module_that_takes_or_ignores_every_signal_is_ended_all_the_same() {
 #[test]
 fn what_a_module_starts_ends_with_its_worker_however_that_ends() {
     let (hsm, expectations) = made();
-    let end: [(&str, fn(&Token)); 3] = [
+    type End = fn(&Token);
+    let ends: [(&str, End); 3] = [
         ("C_Sign 0 stop", |token| token.shutdown()),
         ("C_Sign 1 hang", |token| assert!(matches!(sign(token, 1)[0], Outcome::Unknown(_)))),
         ("C_Sign 1 kill", |token| assert!(matches!(sign(token, 1)[0], Outcome::Unknown(_)))),
     ];
-    for (fault, end) in end {
+    for (fault, end) in ends {
         let token = start(quick(hsm.failing(1, &format!("C_Login 1 fork 60s\n{fault}"))), &expectations);
         let children = children_of(worker(&token));
         assert_eq!(children.len(), 1, "{fault}");

@@ -131,8 +131,8 @@ fn a_module_that_takes_or_ignores_every_signal_is_ended_all_the_same() {
 
 #[test]
 fn what_a_module_starts_ends_with_its_worker_however_that_ends() {
-    let (hsm, expectations) = made();
     type End = fn(&Token);
+    let (hsm, expectations) = made();
     let ends: [(&str, End); 3] = [
         ("C_Sign 0 stop", |token| token.shutdown()),
         ("C_Sign 1 hang", |token| assert!(matches!(sign(token, 1)[0], Outcome::Unknown(_)))),

@@ -242,6 +242,11 @@ impl Chaos<'_> {
         self.site.script(which)
     }
 
+    /// Where the module writes down what its token did.
+    fn calls_log(&self, which: Which) -> PathBuf {
+        self.site.path(&format!("{}.calls", name(which)))
+    }
+
     fn text(&self, which: Which, fault: &str) -> String {
         let slow = match which {
             Which::Ledger => "",
@@ -266,6 +271,7 @@ impl Chaos<'_> {
         self.round += 1;
         let script = self.script(which);
         let known = script_known(&script);
+        let logged = fs::metadata(self.calls_log(which)).map_or(0, |log| log.len());
         write_script(&script, &self.text(which, fault.script));
         let kind = format!("{}: {} {:?}", name(which), fault.script.replace('\n', "; "), fault.act);
         match fault.act {
@@ -297,15 +303,16 @@ impl Chaos<'_> {
             }
         }
         if fault.hangs {
-            self.contained(which, &kind).await;
+            self.contained(which, &kind, logged).await;
         }
         *self.report.by_fault.entry(kind).or_default() += 1;
     }
 
-    /// The worker that hangs is gone within the deadline of a call and a second.
-    async fn contained(&mut self, which: Which, kind: &str) {
+    /// The worker that hangs is gone within the deadline of a call and a second. What was logged before is of others.
+    async fn contained(&mut self, which: Which, kind: &str, logged: u64) {
         let (at, pid) = loop {
-            let log = fs::read_to_string(self.site.path(&format!("{}.calls", name(which)))).unwrap_or_default();
+            let log = fs::read_to_string(self.calls_log(which)).unwrap();
+            let log = &log[usize::try_from(logged).unwrap()..];
             let hung = log.lines().rev().find(|line| ["Hang", "Spin", "Stop"].iter().any(|word| line.contains(word)));
             // After the call the line is written first, and of one that is asked for nothing more is heard.
             if let Some(line) = hung {
@@ -484,9 +491,9 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let unsettled = asked.len() - handed.len();
     let (made, [signed, failed, not_signed, unknown]) = held_against(&site, &site.path("recovery.calls"));
     site.verify_export("export");
+    let Report { longest_back, longest_contained, by_fault } = chaos.report;
     assert!(daemon.stop().await.unwrap().success());
 
-    let Report { longest_back, longest_contained, by_fault } = chaos.report;
     println!("chaos: seed {seed}, {faults} faults in {:?} under load", begun.elapsed());
     println!(
         "chaos: the token made {made} signatures; intents: {signed} signed, {failed} failed, {not_signed} not signed, {unknown} unknown"

@@ -319,6 +319,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
         ];
         let private = [
             Attribute::Token(true),
+            Attribute::Private(true),
             Attribute::Sensitive(false),
             Attribute::Extractable(true),
             Attribute::Sign(true),
@@ -333,13 +334,19 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
             )
             .unwrap();
         let value = |label: &str| session.get_attribute_info(find(label), &[AttributeType::Value]).unwrap().remove(0);
+        // Kryoptic has no CKM_AES_KEY_WRAP_PAD, and p11-kit's server hands on no mechanism that wraps with AES.
+        let wraps = make == Make::SoftHsm;
         let wrap = |label: &str| session.wrap_key(&Mechanism::AesKeyWrapPad, wrapping, find(label));
         for ours in ["recovery", "ledger"] {
             assert!(matches!(value(ours), AttributeInfo::Sensitive), "{ours}");
-            assert!(matches!(wrap(ours), Err(Error::Pkcs11(RvError::KeyUnextractable, _))), "{ours}");
+            if wraps {
+                assert!(matches!(wrap(ours), Err(Error::Pkcs11(RvError::KeyUnextractable, _))), "{ours}");
+            }
         }
         assert!(matches!(value("control"), AttributeInfo::Available(32)));
-        wrap("control").unwrap();
+        if wraps {
+            wrap("control").unwrap();
+        }
         return;
     }
     let made = made(make);

@@ -76,6 +76,16 @@ impl Family {
         }
     }
 
+    /// Has a thread do something as soon as the worker is dead, whoever still holds its end of the pipe.
+    pub(super) fn at_death(&self, act: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let pid = self.0;
+        thread::Builder::new().name("worker-end".to_owned()).spawn(move || {
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            act();
+        })?;
+        Ok(())
+    }
+
     /// Waits for the worker to be dead, for so long at most; it stays to be reaped.
     pub(super) fn is_dead_within(&self, at_most: Duration) -> bool {
         let until = Instant::now() + at_most;

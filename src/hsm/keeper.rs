@@ -211,6 +211,9 @@ impl Keeper {
             .stdout(to_log.try_clone()?)
             .stderr(to_log);
         let (child, family) = Family::start(|| command.spawn())?;
+        // A process that the module made may hold the worker's end of the socket, so that its end alone shows nothing.
+        let reading = socket.try_clone()?;
+        family.at_death(move || drop(reading.shutdown(Shutdown::Read)))?;
         // Our copies of its ends of the pipes go with the command: then only it holds them.
         drop(command);
         let name = self.config.name.clone();

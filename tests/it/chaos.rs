@@ -142,7 +142,7 @@ const AT_ANY: &[Fault] = &[
     at_start("C_GetTokenInfo +1 return CKR_TOKEN_NOT_RECOGNIZED", "C_GetTokenInfo"),
     at_start("C_GetTokenInfo +1 gone 100ms", "C_GetTokenInfo"),
     at_start("C_OpenSession +1 return CKR_DEVICE_MEMORY", "C_OpenSession"),
-    at_start("C_OpenSession +1-4 limit 0", "C_OpenSession"),
+    at_start("C_OpenSession +1-2 limit 0", "C_OpenSession"),
     at_start("C_Login +1 return CKR_DEVICE_ERROR", "C_Login"),
     at_start("C_Login +1 hang", "C_Login"),
     at_start("C_FindObjects +1 return CKR_DEVICE_ERROR", "C_FindObjects"),

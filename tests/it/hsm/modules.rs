@@ -438,7 +438,8 @@ fn a_token_that_locks_its_pin_is_never_offered_the_last_try() {
 fn an_hsm_that_is_killed_leaves_unknown_what_it_had_in_its_hands_and_serves_again_once_it_is_back() {
     let mut made = made(Make::P11Kit);
     made.hsm.kill_server();
-    made.hsm.serve_failing("C_Sign 3 hang-after");
+    // So slow that the answers before it are not held back for others to go with.
+    made.hsm.serve_failing("C_Sign * delay 2ms\nC_Sign 3 hang-after");
     let token = made.start(made.hsm.config(1));
     let mut results = token.sign(&label("recovery"), commands(20), Timestamp::MAX).unwrap();
     let mut all = vec![results.wait_next().unwrap(), results.wait_next().unwrap()];

@@ -52,7 +52,7 @@ const _: () =
 /// is found within ten; who asked waits with it. Beyond, nothing is lost by asking again.
 const TOKEN_WAIT: Duration = Duration::from_secs(15);
 
-/// How often commands are given to the token again that provably were not submitted to it, without one of them being signed
+/// How often commands are given to the token again that provably were not submitted to it, without its signing anything
 /// meanwhile. A token that comes back and fails at once is not worth more: each time may leave an unknown.
 const SUBMISSIONS_MAX: u32 = 3;
 
@@ -244,7 +244,7 @@ pub async fn run(
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&token, &stopping).await;
             if !is_up {
-                why_stopped = Some(away(&token));
+                why_stopped = Some(away(&token, None));
                 break;
             }
         }
@@ -277,8 +277,8 @@ pub async fn run(
             };
         }
         // A token that signs nothing would take one chunk after the other, and count each against the limits.
-        if more && signed.as_ref().is_some_and(|signed| signed.is_stalled) {
-            why_stopped.get_or_insert_with(|| away(&token));
+        if let Some(given_up) = signed.as_ref().and_then(|signed| signed.given_up.as_ref()) {
+            why_stopped.get_or_insert_with(|| away(&token, Some(given_up)));
             more = false;
         }
     }
@@ -306,10 +306,12 @@ async fn wait_until_up(token: &Token, stopping: &watch::Receiver<bool>) -> bool 
     }
 }
 
-/// Why nothing more is signed now: how the token stands, and what to do.
-fn away(token: &Token) -> Vec<Reason> {
+/// Why nothing more is signed now: how the token stands, what failed last, and what to do.
+fn away(token: &Token, last: Option<&str>) -> Vec<Reason> {
     let standing = token.standing().told_of(token.name());
-    let text = format!("{standing}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
+    let last = last.map_or_else(String::new, |last| format!(". What failed last: {last}"));
+    let text =
+        format!("{standing}{last}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
     vec![reason("token", &shortened(&text))]
 }
 
@@ -356,8 +358,8 @@ struct Signed {
     outcomes: HashMap<u64, Outcome>,
     /// Why the token took none of them.
     refused: Option<String>,
-    /// Whether the token was given up: some were not submitted, and none was signed in the last tries.
-    is_stalled: bool,
+    /// Set if the token was given up, for it is away or signed nothing in the last tries: what failed last.
+    given_up: Option<String>,
 }
 
 /// One turn on the recorder's thread.
@@ -533,17 +535,25 @@ async fn sign(token: Token, chunk: Recorded<Chunk>, stopping: watch::Receiver<bo
             .collect();
         let Some(key) = key.as_ref().filter(|_| !items.is_empty()) else { break };
         if in_vain >= SUBMISSIONS_MAX || (in_vain > 0 && !wait_until_up(&token, &stopping).await) {
-            return Signed { intents, outcomes, refused, is_stalled: true };
+            let of_token = |outcome: &Outcome| match outcome {
+                Outcome::Failed(error) | Outcome::Unknown(error) => Some(error.to_string()),
+                Outcome::Signed(_) | Outcome::NotSigned(_) => None,
+            };
+            let last = refused.clone().or_else(|| outcomes.values().find_map(of_token));
+            let given_up = last.unwrap_or_else(|| "its worker ended".to_owned());
+            return Signed { intents, outcomes, refused, given_up: Some(given_up) };
         }
+        let signatures = token.signatures();
         in_vain += 1;
         match token.sign_decided(fences, key, items, not_after) {
             Ok(mut results) => {
                 refused = None;
                 while let Some(result) = results.next().await {
-                    if matches!(result.outcome, Outcome::Signed(_)) {
-                        in_vain = 1;
-                    }
                     outcomes.insert(result.tag, result.outcome);
+                }
+                // Another chunk may have been before this one in the token's queue.
+                if token.signatures() > signatures {
+                    in_vain = 1;
                 }
             }
             Err(error) => {
@@ -555,7 +565,7 @@ async fn sign(token: Token, chunk: Recorded<Chunk>, stopping: watch::Receiver<bo
             }
         }
     }
-    Signed { intents, outcomes, refused, is_stalled: false }
+    Signed { intents, outcomes, refused, given_up: None }
 }
 
 /// Whether the token provably was not asked for a command, and another worker may well sign it.
@@ -572,7 +582,7 @@ fn is_not_submitted(outcome: &Outcome) -> bool {
 
 /// Records the outcomes of a chunk, and its release while the determination is in force.
 fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Vec<Told>, CannotRecord> {
-    let Signed { intents, mut outcomes, refused, is_stalled: _ } = signed;
+    let Signed { intents, mut outcomes, refused, given_up: _ } = signed;
     let by = Actor::daemon();
     let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
         Some(Ok(())) => Ok(()),

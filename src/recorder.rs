@@ -589,21 +589,15 @@ impl Heads for Recorder {
 /// What is asked at a desk. Each says what to do once all that was queued is durable and under a checkpoint: to answer.
 enum Ask {
     /// Alters nothing.
-    Look(Box<dyn FnOnce(&Recorder) -> Result<Done, CannotRecord> + Send>),
+    Look(Look),
     /// Decides, and queues.
-    Record(Box<dyn FnOnce(&mut Recorder) -> Result<Done, CannotRecord> + Send>),
+    Record(Record),
 }
+
+type Look = Box<dyn FnOnce(&Recorder) -> Result<Done, CannotRecord> + Send>;
+type Record = Box<dyn FnOnce(&mut Recorder) -> Result<Done, CannotRecord> + Send>;
 
 type Done = Box<dyn FnOnce() + Send>;
-
-impl Ask {
-    fn run(self, recorder: &mut Recorder) -> Result<Done, CannotRecord> {
-        match self {
-            Self::Look(look) => look(recorder),
-            Self::Record(record) => record(recorder),
-        }
-    }
-}
 
 /// Told why the ledger token does not sign, and none once it signs again.
 pub type TellWait = Box<dyn FnMut(Option<&HsmError>) + Send>;
@@ -714,8 +708,9 @@ impl Asked {
         self.held.pop_front().or_else(|| self.waiting.try_recv().ok())
     }
 
-    /// Makes durable what is queued, and waits until the ledger token has signed a checkpoint over it.
-    fn settle(&mut self, recorder: &mut Recorder) -> Result<(), CannotRecord> {
+    /// Makes durable what is queued, and waits until the ledger token has signed a checkpoint over it. `looks` are the answers to
+    /// those who only looked: they do not wait with the others.
+    fn settle(&mut self, recorder: &mut Recorder, looks: &mut Vec<Done>) -> Result<(), CannotRecord> {
         let mut pause = SIGNER_PAUSE_FIRST;
         let mut waited = false;
         loop {
@@ -733,6 +728,7 @@ impl Asked {
                 (self.waits)(Some(error));
             }
             waited = true;
+            looks.drain(..).for_each(|answer| answer());
             let next = Instant::now() + pause;
             pause = (pause * 2).min(SIGNER_PAUSE_MAX);
             loop {
@@ -764,18 +760,19 @@ impl Asked {
 
 /// Serves one ask and those that wait behind it, makes all of it durable, then answers all of them.
 fn serve(recorder: &mut Recorder, first: Ask, asked: &mut Asked) -> Result<(), CannotRecord> {
-    let mut done: Vec<Done> = Vec::new();
+    let (mut looks, mut done): (Vec<Done>, Vec<Done>) = (Vec::new(), Vec::new());
     let mut next = Some(first);
     recorder.store.hold()?;
     while let Some(ask) = next {
         recorder.tick()?;
-        done.push(ask.run(recorder)?);
-        next = if done.len() < GROUP_MAX { asked.next_at_once() } else { None };
+        match ask {
+            Ask::Look(look) => looks.push(look(recorder)?),
+            Ask::Record(record) => done.push(record(recorder)?),
+        }
+        next = if looks.len() + done.len() < GROUP_MAX { asked.next_at_once() } else { None };
     }
-    asked.settle(recorder)?;
-    for answer in done {
-        answer();
-    }
+    asked.settle(recorder, &mut looks)?;
+    looks.into_iter().chain(done).for_each(|answer| answer());
     Ok(())
 }
 

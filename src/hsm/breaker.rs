@@ -214,7 +214,7 @@ impl Change {
 pub fn pause(failures: u32, salt: u64) -> Duration {
     let doubled = PAUSE_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(PAUSE_LONGEST);
     let shorter = u32::try_from(salt % 256).unwrap_or(0);
-    doubled - doubled / 4 * shorter / 256
+    doubled.saturating_sub(doubled / 4 * shorter / 256)
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub struct Fault {
 pub enum HsmError {
     /// A function of the module failed.
     #[error("{} of token {} answered {}: {}; {}", .0.function, .0.token, .0.rv, .0.cause, .0.advice)]
-    Call(Fault),
+    Call(Box<Fault>),
     /// The module could not be loaded.
     #[error("the PKCS#11 module {path} cannot be loaded: {found}. Check `module` of this token in the configuration")]
     ModuleLoad {

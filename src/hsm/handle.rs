@@ -350,6 +350,11 @@ impl Token {
         self.0.offers()?.allow_again()
     }
 
+    /// How many signatures it has made and were verified, whoever asked: whether it makes progress.
+    pub fn signatures(&self) -> u64 {
+        self.0.counts.signed_by_all.load(Ordering::SeqCst)
+    }
+
     /// How the circuit breaker has it.
     pub fn standing(&self) -> Standing {
         lock(&self.0.breaker).standing()

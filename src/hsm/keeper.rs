@@ -83,6 +83,8 @@ pub(super) struct Counts {
     pub(super) waiting: AtomicUsize,
     /// Verified signatures of the present worker.
     pub(super) signed: AtomicU32,
+    /// Verified signatures of all workers.
+    pub(super) signed_by_all: AtomicU64,
 }
 
 /// The items of one call, until each has its outcome.
@@ -118,6 +120,7 @@ impl Batch {
             self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
             if matches!(outcome, Outcome::Signed(_)) {
                 self.counts.signed.fetch_add(1, Ordering::Relaxed);
+                self.counts.signed_by_all.fetch_add(1, Ordering::SeqCst);
             }
             // A caller that no longer listens has lost interest, not its records: those were written before.
             let _ = self.results.send(SignResult { tag: self.items[n].tag, outcome });

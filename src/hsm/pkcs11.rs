@@ -473,10 +473,11 @@ fn code(rv: RvError) -> u64 {
 }
 
 /// What a failed call of this token's module means.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
 fn fault(token: &str, error: Error) -> HsmError {
     let Error::Pkcs11(rv, function) = error else {
         // No call was answered: cryptoki could not make it, or not read the answer.
-        return HsmError::Call(Fault {
+        return HsmError::Call(Box::new(Fault {
             token: token.to_owned(),
             function: "the module".to_owned(),
             rv: "no return value".to_owned(),
@@ -484,11 +485,11 @@ fn fault(token: &str, error: Error) -> HsmError {
             certainty: Certainty::SignatureMayExist,
             cause: error.to_string(),
             advice: "check that it is the module of this token's vendor; the worker is replaced by itself".to_owned(),
-        });
+        }));
     };
     let function = format!("C_{function:?}");
     let Judgement { name, meaning, certainty } = returns::judge(&function, code(rv));
-    HsmError::Call(Fault {
+    HsmError::Call(Box::new(Fault {
         token: token.to_owned(),
         function,
         rv: name.into_owned(),
@@ -496,7 +497,7 @@ fn fault(token: &str, error: Error) -> HsmError {
         certainty,
         cause: meaning.cause.to_owned(),
         advice: meaning.advice.to_owned(),
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -516,13 +516,12 @@ impl Shared {
                 } else {
                     None
                 };
-                let result = match stop {
-                    Some(answer) => Ok(answer),
-                    None => {
-                        let began = Instant::now();
-                        let signed = self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest));
-                        signed.and_then(|signature| self.in_time(began, &signature))
-                    }
+                let result = if let Some(answer) = stop {
+                    Ok(answer)
+                } else {
+                    let began = Instant::now();
+                    let made = self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest));
+                    made.and_then(|signature| self.in_time(began, &signature))
                 };
                 slot.seq.store(0, Ordering::SeqCst);
                 result

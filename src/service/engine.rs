@@ -34,7 +34,6 @@ use crate::domain::names::{
 };
 use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{Wanted, WantedForm};
-use crate::hsm::Token;
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
 use crate::store::{Reader, Staging, StoreError};
@@ -280,35 +279,6 @@ impl Daemon {
         };
         self.change(move |recorder| recorder.refuse(&by, refused).map(Ok)).await?;
         Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
-    }
-
-    /// Locks a key while nothing can be recorded: to stop is never put off. It is recorded once it can be; until then whoever
-    /// asked is told that it is not.
-    async fn lock_unrecorded<R>(&self, actor: Actor, key: KeyLabel, token: Token, trouble: wire::Trouble) -> Answer<R> {
-        let keys = Arc::clone(&self.keys);
-        let label = key.clone();
-        let stopped = tokio::task::spawn_blocking(move || {
-            keys.fence();
-            keys.remove(&label);
-            token.shutdown();
-        });
-        stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
-        tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");
-        let (desk, label) = (self.desk.clone(), key.clone());
-        tokio::spawn(async move {
-            let recorded = desk.record(move |recorder| {
-                let by = recorder.known(actor);
-                recorder.queue(&by, Event::KeyLocked(KeyLocked { key: label, reason: "on demand".into() }))
-            });
-            let _ = recorded.await;
-        });
-        Err(Failure::Unavailable {
-            why: format!(
-                "key {key} is locked, and what was not at the token is not signed. That is not recorded yet: {}",
-                trouble.what
-            ),
-            remedy: format!("It is recorded once it can be. {}", trouble.remedy),
-        })
     }
 
     async fn accept(&self, request: Request) -> Answer<Octets> {
@@ -634,7 +604,7 @@ impl Engine for Daemon {
     }
 
     async fn determination_list(&self, _caller: &Caller) -> Result<wire::Determinations, Failure> {
-        self.read(|recorder| answers::determinations(recorder)).await
+        self.read(answers::determinations).await
     }
 
     async fn determination_show(
@@ -648,7 +618,7 @@ impl Engine for Daemon {
     }
 
     async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {
-        let found = self.read(|recorder| answers::policy(recorder)).await?;
+        let found = self.read(answers::policy).await?;
         found.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
     }
 

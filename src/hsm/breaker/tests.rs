@@ -8,7 +8,7 @@ fn at(ms: i64) -> Timestamp {
 }
 
 fn fault() -> HsmError {
-    HsmError::Call(Fault {
+    HsmError::Call(Box::new(Fault {
         token: "recovery".to_owned(),
         function: "C_Sign".to_owned(),
         rv: "CKR_DEVICE_ERROR".to_owned(),
@@ -16,7 +16,7 @@ fn fault() -> HsmError {
         certainty: Certainty::SignatureMayExist,
         cause: "the token failed".to_owned(),
         advice: "wait".to_owned(),
-    })
+    }))
 }
 
 fn token() -> TokenName {

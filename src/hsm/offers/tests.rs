@@ -2,7 +2,7 @@ use super::super::errors::{Certainty, Fault};
 use super::*;
 
 fn call(rv: &str, class: Class) -> HsmError {
-    HsmError::Call(Fault {
+    HsmError::Call(Box::new(Fault {
         token: "ledger".to_owned(),
         function: "C_Login".to_owned(),
         rv: rv.to_owned(),
@@ -10,7 +10,7 @@ fn call(rv: &str, class: Class) -> HsmError {
         certainty: Certainty::NothingSigned,
         cause: String::new(),
         advice: String::new(),
-    })
+    }))
 }
 
 fn incorrect() -> HsmError {

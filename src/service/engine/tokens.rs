@@ -8,13 +8,12 @@ use super::super::start::StartFault;
 use super::{Answer, Daemon};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
-use crate::api::wire;
-use crate::api::wire::{TokenCircuit, TokenStanding, TokenState, Tokens, Trouble};
+use crate::api::wire::{self, TokenCircuit, TokenStanding, TokenState, Tokens, Trouble};
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Event, LoginRetried};
-use crate::domain::names::TokenName;
+use crate::domain::ledger::entry::{Actor, Event, KeyLocked, LoginRetried};
+use crate::domain::names::{KeyLabel, TokenName};
 use crate::hsm::{Circuit, Standing, Token};
-use crate::recorder::shortened;
+use crate::recorder::{Recorder, shortened};
 
 /// Every token of the configuration and how it stands.
 pub(super) fn standings(keys: &Keys) -> Vec<TokenStanding> {
@@ -97,7 +96,7 @@ impl Daemon {
         };
         tracing::info!(token = %name, account = %actor.account, "its PIN may be offered again, by an operator: {was}");
         let is_ledger = self.keys.ledger().is_some_and(|token| *token.name() == name);
-        let record = move |recorder: &mut crate::recorder::Recorder| {
+        let record = move |recorder: &mut Recorder| {
             let by = recorder.known(actor);
             recorder.queue(&by, Event::LoginRetried(event))
         };
@@ -118,6 +117,41 @@ impl Daemon {
         let found = standings(&self.keys).into_iter().find(|standing| standing.token == name);
         let token = found.ok_or_else(|| Failure::NotFound { what: format!("token {name}") })?;
         Ok(wire::LoginRetried { entry, was, token })
+    }
+
+    /// Locks a key while nothing can be recorded: to stop is never put off. It is recorded once it can be; until then whoever
+    /// asked is told that it is not.
+    pub(super) async fn lock_unrecorded<R>(
+        &self,
+        actor: Actor,
+        key: KeyLabel,
+        token: Token,
+        trouble: wire::Trouble,
+    ) -> Answer<R> {
+        let keys = Arc::clone(&self.keys);
+        let label = key.clone();
+        let stopped = tokio::task::spawn_blocking(move || {
+            keys.fence();
+            keys.remove(&label);
+            token.shutdown();
+        });
+        stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");
+        let (desk, label) = (self.desk.clone(), key.clone());
+        tokio::spawn(async move {
+            let recorded = desk.record(move |recorder| {
+                let by = recorder.known(actor);
+                recorder.queue(&by, Event::KeyLocked(KeyLocked { key: label, reason: "on demand".into() }))
+            });
+            let _ = recorded.await;
+        });
+        Err(Failure::Unavailable {
+            why: format!(
+                "key {key} is locked, and what was not at the token is not signed. That is not recorded yet: {}",
+                trouble.what
+            ),
+            remedy: format!("It is recorded once it can be. {}", trouble.remedy),
+        })
     }
 }
 

@@ -38,13 +38,13 @@ pub enum Counts {
     /// By all processes.
     Shared(File),
     /// By this one.
-    Own([[u64; 2]; LINES]),
+    Own(Box<[[u64; 2]; LINES]>),
 }
 
 impl Counts {
     /// Counts of this process.
-    pub const fn own() -> Self {
-        Self::Own([[0; 2]; LINES])
+    pub fn own() -> Self {
+        Self::Own(Box::new([[0; 2]; LINES]))
     }
 
     /// Counts of all processes, in this file.

@@ -361,7 +361,7 @@ impl Chaos<'_> {
 
     fn log_end(&self) -> String {
         let log = fs::read_to_string(self.site.path("smkid.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("worker: xxx")).collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }

@@ -400,7 +400,6 @@ impl HsmError {
             | Self::KeyDuplicate { .. }
             | Self::KeyUnfit { .. }
             | Self::KeyDiffers { .. }
-            | Self::GenesisAbsent { .. }
             | Self::GenesisDiffers { .. }
             | Self::Locked => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
@@ -410,6 +409,7 @@ impl HsmError {
             | Self::TokenDuplicate { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
+            | Self::GenesisAbsent { .. }
             | Self::GenesisExists { .. }
             | Self::DataDuplicate { .. }
             | Self::KeyExists { .. }

@@ -1,5 +1,8 @@
 //! Faults that come while a worker runs, and leave again.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use smkid::domain::time::Timestamp;
 use smkid::hsm::{Certainty, Condition, HsmError, NotSigned, Outcome};
 
@@ -67,4 +70,34 @@ fn a_token_with_no_session_to_spare_signs_with_those_it_has_and_none_is_lost() {
     let results = token.sign(&label("recovery"), commands(40), Timestamp::MAX).unwrap().wait_all();
     let [signed, failed, not_signed, unknown] = tally(&results, 40);
     assert_eq!((signed + failed + not_signed, unknown), (40, 0), "{results:?}");
+}
+
+/// SoftHSM's files of a token's objects; not that of the token itself.
+fn objects(token: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(token).unwrap().map(|entry| entry.unwrap().path());
+    let is_object = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "object");
+    files.filter(is_object).filter(|path| path.file_stem().unwrap() != "token").collect()
+}
+
+#[test]
+fn a_token_that_shows_none_of_its_objects_for_a_while_waits_for_no_operator() {
+    let made = made();
+    let token = made.start(made.hsm.failing(1, "C_Sign 1 kill"));
+    assert_eq!(tally(&sign(&token, "recovery", commands(1)), 1), [0, 0, 0, 1]);
+    eventually("down", || matches!(token.condition(), Condition::Down(_)));
+    // As when it is looked at while it is being put back: it is there, its PIN is good, and it seems to be empty.
+    let folder = fs::read_dir(made.hsm.dir().join("tokens")).unwrap().next().unwrap().unwrap().path();
+    let all = objects(&folder);
+    assert!(!all.is_empty());
+    for object in &all {
+        fs::rename(object, object.with_extension("away")).unwrap();
+    }
+    let empty = token.restart().unwrap_err();
+    assert!(matches!(empty, HsmError::GenesisAbsent { .. }), "{empty}");
+    assert!(!empty.locks() && matches!(token.condition(), Condition::Down(_)), "nothing is concluded from an absence");
+    for object in &all {
+        fs::rename(object.with_extension("away"), object).unwrap();
+    }
+    token.restart().unwrap();
+    assert_eq!(tally(&sign(&token, "recovery", commands(5)), 5), [5, 0, 0, 0]);
 }

@@ -319,6 +319,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
         ];
         let private = [
             Attribute::Token(true),
+            Attribute::Private(true),
             Attribute::Sensitive(false),
             Attribute::Extractable(true),
             Attribute::Sign(true),
@@ -333,13 +334,19 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
             )
             .unwrap();
         let value = |label: &str| session.get_attribute_info(find(label), &[AttributeType::Value]).unwrap().remove(0);
+        // Kryoptic has no CKM_AES_KEY_WRAP_PAD, and p11-kit's server hands on no mechanism that wraps with AES.
+        let wraps = make == Make::SoftHsm;
         let wrap = |label: &str| session.wrap_key(&Mechanism::AesKeyWrapPad, wrapping, find(label));
         for ours in ["recovery", "ledger"] {
             assert!(matches!(value(ours), AttributeInfo::Sensitive), "{ours}");
-            assert!(matches!(wrap(ours), Err(Error::Pkcs11(RvError::KeyUnextractable, _))), "{ours}");
+            if wraps {
+                assert!(matches!(wrap(ours), Err(Error::Pkcs11(RvError::KeyUnextractable, _))), "{ours}");
+            }
         }
         assert!(matches!(value("control"), AttributeInfo::Available(32)));
-        wrap("control").unwrap();
+        if wraps {
+            wrap("control").unwrap();
+        }
         return;
     }
     let made = made(make);
@@ -431,7 +438,8 @@ fn a_token_that_locks_its_pin_is_never_offered_the_last_try() {
 fn an_hsm_that_is_killed_leaves_unknown_what_it_had_in_its_hands_and_serves_again_once_it_is_back() {
     let mut made = made(Make::P11Kit);
     made.hsm.kill_server();
-    made.hsm.serve_failing("C_Sign 3 hang-after");
+    // So slow that the answers before it are not held back for others to go with.
+    made.hsm.serve_failing("C_Sign * delay 2ms\nC_Sign 3 hang-after");
     let token = made.start(made.hsm.config(1));
     let mut results = token.sign(&label("recovery"), commands(20), Timestamp::MAX).unwrap();
     let mut all = vec![results.wait_next().unwrap(), results.wait_next().unwrap()];

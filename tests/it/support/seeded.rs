@@ -16,9 +16,4 @@ impl Seeded {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (z ^ (z >> 31)) % n
     }
-
-    /// One of these.
-    pub fn one_of<'t, T>(&mut self, these: &'t [T]) -> &'t T {
-        &these[usize::try_from(self.below(these.len() as u64)).expect("below a length")]
-    }
 }

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::print::Tone;
+use super::print::{Text, Tone};
 use super::{CliError, Context, Exit};
-use crate::api::wire::{self, ServiceState};
+use crate::api::wire::{self, KeyToken, ServiceState, TokenState};
 use crate::domain::ledger::entry::ClockState;
 
 /// Milliseconds of a day.
@@ -14,6 +14,27 @@ const DAY_MS: u64 = 24 * 3_600_000;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  smkictl status\n  smkictl status --output json")]
 pub struct Status {}
+
+/// Each token of a key that has several, and what is wrong with it.
+fn tokens(text: &mut Text, tokens: &[KeyToken]) {
+    for token in tokens {
+        let (state, tone) = match token.state {
+            TokenState::Off => ("off", None),
+            TokenState::Up => ("up", None),
+            TokenState::Down => ("down: left out until its worker is back", Some(Tone::Warning)),
+            TokenState::Locked => ("locked: left out", Some(Tone::Bad)),
+            TokenState::LeftOut => ("left out: the key was not activated on it", Some(Tone::Warning)),
+        };
+        let told = format!("token {}, {state}", token.token);
+        match tone {
+            None => text.row("", told),
+            Some(tone) => text.toned("", told, tone),
+        };
+        if let Some(trouble) = &token.trouble {
+            text.toned("", format!("{}. {}", trouble.what, trouble.remedy), tone.unwrap_or(Tone::Warning));
+        }
+    }
+}
 
 impl Status {
     /// Asks and shows.
@@ -56,8 +77,12 @@ impl Status {
                     (false, _) => "locked".to_owned(),
                 };
                 text.row(&format!("key {}", key.key), format!("{} on token {}, {state}", key.use_, key.token));
-                if let Some(trouble) = &key.trouble {
-                    text.toned("", format!("{}. {}", trouble.what, trouble.remedy), Tone::Bad);
+                if let [_] | [] = key.tokens.as_slice() {
+                    if let Some(trouble) = &key.trouble {
+                        text.toned("", format!("{}. {}", trouble.what, trouble.remedy), Tone::Bad);
+                    }
+                } else {
+                    tokens(text, &key.tokens);
                 }
             }
             text.row("open incidents", status.incidents_open)

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::errors::{Certainty, HsmError};
@@ -85,7 +85,7 @@ impl ToSign {
 /// How many fences a token had seen when something was decided: what is signed on that decision stands behind them all, and
 /// every later one stops it. The default is before all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FencesSeen(u64);
+pub struct FencesSeen(pub(super) u64);
 
 /// Why something was not signed, provably.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -313,11 +313,28 @@ impl Token {
     /// Those of [`Token::sign`].
     pub fn sign_decided(
         &self,
-        FencesSeen(generation): FencesSeen,
+        fences: FencesSeen,
         key: &KeyLabel,
         items: Vec<ToSign>,
         not_after: Timestamp,
     ) -> Result<Results, HsmError> {
+        let (results, outcomes) = unbounded_channel();
+        self.sign_into(fences, key, items, not_after, results)?;
+        Ok(Results { outcomes })
+    }
+
+    /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`.
+    ///
+    /// # Errors
+    /// Those of [`Token::sign`]; then nothing is given.
+    pub(super) fn sign_into(
+        &self,
+        FencesSeen(generation): FencesSeen,
+        key: &KeyLabel,
+        items: Vec<ToSign>,
+        not_after: Timestamp,
+        results: UnboundedSender<SignResult>,
+    ) -> Result<(), HsmError> {
         if let Some(long) = items.iter().find(|item| item.octets().len() > OCTETS_LEN_MAX) {
             return Err(HsmError::TooLong { tag: long.tag, len: long.octets().len(), limit: OCTETS_LEN_MAX });
         }
@@ -340,12 +357,11 @@ impl Token {
         if let Err(waiting) = admitted {
             return Err(HsmError::QueueFull { waiting, more, limit: QUEUE_ITEMS_MAX });
         }
-        let (results, outcomes) = unbounded_channel();
         let not_after = not_after.plus_ms(-self.0.config.clock_offset_ms);
         let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.waiting.clone());
         // A writer that is gone drops the batch, which says of each item that it was not reached.
         let _ = outgoing.send(Outgoing::Batch(Arc::new(batch)));
-        Ok(Results { outcomes })
+        Ok(())
     }
 
     /// Raises the fence: of all that was submitted or decided ([`Token::fences_seen`]) before, nothing that is not yet begun will be. Answered at once, whatever the
@@ -521,7 +537,7 @@ impl Inner {
             report.keys.push(key.clone());
         }
         let KeyReport { label, id, use_, spki } = key.clone();
-        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki) });
+        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki), cloned: false });
     }
 }
 
@@ -582,7 +598,7 @@ fn tell_gone(inner: Weak<Inner>, open: Arc<Mutex<Option<Open>>>) -> Box<dyn Fn(&
 }
 
 /// Why there is no worker to sign, when nothing was submitted: not to be taken for what became of earlier items.
-fn nothing_signed(why: &HsmError) -> HsmError {
+pub(super) fn nothing_signed(why: &HsmError) -> HsmError {
     match why.certainty() {
         Certainty::NothingSigned => why.clone(),
         Certainty::SignatureMayExist => HsmError::Spawn { found: format!("none runs: {why}") },

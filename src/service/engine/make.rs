@@ -15,7 +15,7 @@ use super::super::StartError;
 use super::super::checkpoint::TokenSigner;
 use super::super::clock::Clock;
 use super::super::configuration::Configuration;
-use super::super::keys::Keys;
+use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
@@ -25,7 +25,7 @@ use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Condition, HsmError, Token};
+use crate::hsm::{Condition, HsmError, Several};
 use crate::pipeline;
 use crate::recorder::{CannotRecord, Desk, Moment, Recorded, Recorder};
 use crate::store::{Reader, Store as _};
@@ -160,8 +160,12 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
         );
     }
     for key in fold.keys().values() {
-        let settings = start::configured(&configuration, &key.record.token)?;
-        start::check_pin_source(purpose, settings, [key.record.use_])?;
+        start::configured(&configuration, &key.record.token)?;
+        // A copy that is not described is told at activation: the key can be used without it.
+        let described = tokens_of(key, &fold).into_iter().filter_map(|token| start::configured(&configuration, &token).ok());
+        for settings in described {
+            start::check_pin_source(purpose, settings, [key.record.use_])?;
+        }
     }
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
     let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN), configuration.clock_offset_ms));
@@ -317,8 +321,8 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         if daemon.not_ready.borrow().is_some() {
             continue;
         }
-        for (key, token) in daemon.keys.all_active() {
-            look_after_key(&daemon, key, token).await;
+        for (key, tokens) in daemon.keys.all_active() {
+            look_after_key(&daemon, key, tokens).await;
         }
         let at = daemon.clock.now().at;
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
@@ -347,25 +351,23 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
     }
 }
 
-async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
-    let why = match token.condition() {
-        Condition::Up => None,
-        Condition::Down(_) => {
-            let brought = token.clone();
-            let restarted = tokio::task::spawn_blocking(move || brought.restart()).await;
-            match restarted {
-                Ok(Ok(_)) => {
-                    tracing::info!(key = %key, "its worker was replaced");
-                    None
-                }
-                Ok(Err(error)) if error.locks() => Some(locked_by(&error)),
-                Ok(Err(error)) => {
-                    tracing::warn!(key = %key, %error, "its token is away");
-                    None
-                }
-                Err(_) => None,
-            }
+async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
+    let mut restarts = JoinSet::new();
+    for token in tokens.tokens() {
+        if matches!(token.condition(), Condition::Down(_)) {
+            restarts.spawn_blocking(move || (token.name().clone(), token.restart()));
         }
+    }
+    while let Some(restarted) = restarts.join_next().await {
+        match restarted {
+            Ok((token, Ok(_))) => tracing::info!(key = %key, token = %token, "its worker was replaced"),
+            Ok((token, Err(error))) => tracing::warn!(key = %key, token = %token, %error, "its token is away"),
+            Err(_) => {}
+        }
+    }
+    // As long as one token is not locked, the key stays active on it.
+    let why = match tokens.condition() {
+        Condition::Up | Condition::Down(_) => None,
         Condition::Locked(error) => Some(locked_by(&error)),
     };
     let keys = Arc::clone(&daemon.keys);
@@ -374,14 +376,14 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
         let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
         keys.fence();
-        let token = keys.remove(&key);
+        let tokens = keys.remove(&key);
         recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason: reason.into() }))?;
-        Ok(token)
+        Ok(tokens)
     });
-    if let Ok(token) = checked.await
-        && let Some(token) = token.into_inner()
+    if let Ok(tokens) = checked.await
+        && let Some(tokens) = tokens.into_inner()
     {
-        let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
     }
 }
 

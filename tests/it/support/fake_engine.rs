@@ -203,6 +203,12 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         active,
         until: active.then(at),
         trouble: None,
+        tokens: vec![wire::KeyToken {
+            token: "smki-a".parse().unwrap(),
+            serial: Some("0001".to_owned()),
+            state: if active { wire::TokenState::Up } else { wire::TokenState::Off },
+            trouble: None,
+        }],
     }
 }
 

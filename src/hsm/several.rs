@@ -376,9 +376,7 @@ impl<'g> Call<'g> {
     fn shares(&self) -> Vec<usize> {
         let now = Instant::now();
         let mut standings: Vec<Standing> = (self.members.iter().zip(&self.left_out))
-            .map(|(member, left_out)| {
-                lock(&member.pace).standing(is_there((member, left_out)), member.sessions, now)
-            })
+            .map(|(member, left_out)| lock(&member.pace).standing(is_there((member, left_out)), member.sessions, now))
             .collect();
         if !standings.iter().any(|standing| standing.ready) {
             // All that are up rest: then it is better to try than to wait.

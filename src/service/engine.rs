@@ -261,12 +261,7 @@ impl Daemon {
 
     /// Records that a key was not activated, or not on all of its tokens, and why: a wrong PIN or another token is worth knowing
     /// afterwards too.
-    async fn not_activated(
-        &self,
-        by: Actor,
-        asked: Digest,
-        left_out: &[(TokenName, ActivationError)],
-    ) -> Answer<()> {
+    async fn not_activated(&self, by: Actor, asked: Digest, left_out: &[(TokenName, ActivationError)]) -> Answer<()> {
         let refused = Refused {
             operation: "key-activate".into(),
             incident: None,

@@ -128,9 +128,8 @@ impl Keys {
         if started.is_empty() && !all.contains_key(&key) {
             return Vec::new();
         }
-        let active = all
-            .entry(key.clone())
-            .or_insert_with(|| Active { tokens: Several::new(key), left_out: BTreeMap::new() });
+        let active =
+            all.entry(key.clone()).or_insert_with(|| Active { tokens: Several::new(key), left_out: BTreeMap::new() });
         active.left_out = left_out;
         started.into_iter().filter_map(|token| active.tokens.add(token)).collect()
     }
@@ -194,7 +193,12 @@ impl Keys {
         let (up, report) = start::start_token(config, pin, start::expectations(fold, name))?;
         if report.serial != serial {
             up.shutdown();
-            return Err(ActivationError::Serial { key: label, token, expected: serial.to_owned(), found: report.serial });
+            return Err(ActivationError::Serial {
+                key: label,
+                token,
+                expected: serial.to_owned(),
+                found: report.serial,
+            });
         }
         for warning in report.warnings {
             tracing::warn!(key = %label, token = %token, "{warning}");

@@ -61,6 +61,7 @@ impl Made {
             id: key.id,
             use_: key.use_,
             spki: Some(key.spki.clone()),
+            cloned: false,
         };
         Expectations {
             keys: vec![expected(&self.recovery), expected(&self.ledger)],
@@ -785,6 +786,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does() {
         id: KeyId([0x44; 16]),
         use_: KeyUse::Recovery,
         spki: None,
+        cloned: false,
     });
     let error = refused(made.hsm.config(1), expectations);
     assert!(matches!(&error, HsmError::KeyUnfit { attribute, .. } if attribute == "CKA_SENSITIVE"), "{error:?}");

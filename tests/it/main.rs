@@ -13,6 +13,7 @@ mod certificates;
 mod certificates_vectors;
 mod clock;
 mod cms;
+mod copies;
 mod crash;
 mod exercise;
 mod files;

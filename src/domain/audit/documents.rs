@@ -17,8 +17,8 @@ use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, KeyCopied, PolicyAdopted, Reason,
-    ScheduleRecorded, SignatureRecord,
+    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, KeyCopied, PolicyAdopted,
+    Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, IncidentId, KeyUse};

@@ -361,10 +361,9 @@ impl<'a> Audit<'a> {
         let Entry { v: _, at: _, clock: _, by, event } = entry;
         let first_policy = self.fold.policy().is_none();
         let roles: &[Role] = match event {
-            Event::Genesis(_)
-            | Event::CertificationIntent(_)
-            | Event::CertificateImported(_)
-            | Event::KeyCopied(_) => &[Role::Ceremony],
+            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) | Event::KeyCopied(_) => {
+                &[Role::Ceremony]
+            }
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
             Event::IncidentOpened(_)
             | Event::StepTaken(_)

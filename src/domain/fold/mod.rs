@@ -25,8 +25,8 @@ use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State, step_id};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
-    IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded,
-    SignResult, SignatureRecord,
+    IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally, ResponsesTaken, Role,
+    ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};

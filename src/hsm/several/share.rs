@@ -76,7 +76,9 @@ fn among(tokens: &[Standing], mut ready: Vec<usize>, waiting: usize, shares: &mu
             left -= room;
         }
     }
-    if left == waiting && let Some(first) = ready.first() {
+    if left == waiting
+        && let Some(first) = ready.first()
+    {
         let token = &tokens[*first];
         shares[*first] = (EACH_SESSION * token.sessions).saturating_sub(token.given).min(waiting);
     }

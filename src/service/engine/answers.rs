@@ -172,7 +172,8 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
     let label = &facts.record.label;
     let (condition, is_active, tokens) = match facts.record.use_ {
         KeyUse::Ledger => {
-            let (back, again) = ("The next checkpoint brings its worker back", "Mend it, then `systemctl restart smkid`");
+            let (back, again) =
+                ("The next checkpoint brings its worker back", "Mend it, then `systemctl restart smkid`");
             let ledger = keys.ledger();
             let is_there = ledger.is_some();
             let condition = ledger.as_ref().map(Token::condition);
@@ -185,7 +186,8 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
                 let mut of_key = token_of(facts, &name, token, ("Its worker is brought back by itself", AGAIN));
                 if active.is_some() && of_key.state == wire::TokenState::Off {
                     let what = keys.left_out(label, &name);
-                    let what = what.unwrap_or_else(|| "the policy did not have the key there when it was activated".into());
+                    let what =
+                        what.unwrap_or_else(|| "the policy did not have the key there when it was activated".into());
                     of_key.state = wire::TokenState::LeftOut;
                     of_key.trouble = Some(Trouble { what, remedy: AGAIN.into() });
                 }
@@ -211,12 +213,7 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
 }
 
 /// A token of a key, with what brings it back if it is down, and if it is locked.
-fn token_of(
-    facts: &KeyFacts,
-    name: &TokenName,
-    token: Option<Token>,
-    (back, again): (&str, &str),
-) -> wire::KeyToken {
+fn token_of(facts: &KeyFacts, name: &TokenName, token: Option<Token>, (back, again): (&str, &str)) -> wire::KeyToken {
     let (state, trouble) = match token.map(|token| token.condition()) {
         None => (wire::TokenState::Off, None),
         Some(Condition::Up) => (wire::TokenState::Up, None),

@@ -162,7 +162,8 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     for key in fold.keys().values() {
         start::configured(&configuration, &key.record.token)?;
         // A copy that is not described is told at activation: the key can be used without it.
-        let described = tokens_of(key, &fold).into_iter().filter_map(|token| start::configured(&configuration, &token).ok());
+        let described =
+            tokens_of(key, &fold).into_iter().filter_map(|token| start::configured(&configuration, &token).ok());
         for settings in described {
             start::check_pin_source(purpose, settings, [key.record.use_])?;
         }

@@ -54,7 +54,13 @@ fn a_clone_is_recorded_where_the_policy_has_it_and_as_it_has_it() {
     check(&recovery, |copied| copied.token = "smki-a".parse().unwrap(), Some("cloned to no token smki-a"));
     check(&recovery, |copied| copied.token = "smki-c".parse().unwrap(), Some("cloned to no token smki-c"));
     check(&recovery, |copied| copied.by = "By post".into(), Some("not by \"By post\""));
-    let without = policy(&changed("keys.toml", "copies = [{ token", "copies = [] # [{ token"));
+    // The token is another key's then, and holds no clone.
+    let mut files = changed("keys.toml", "copies = [{ token", "copies = [] # [{ token");
+    let text = String::from_utf8(files["keys.toml"].clone()).unwrap();
+    let (before, contingency) = text.split_once("label = \"contingency-1\"").unwrap();
+    let moved = format!("{before}label = \"contingency-1\"{}", contingency.replacen("smki-a", "smki-b", 1));
+    files.insert("keys.toml".to_owned(), moved.into_bytes());
+    let without = policy(&files);
     assert_eq!(
         recovery.may_copy(&without, &copied(|_| {})),
         Err(CopyFault::NotNamed { key: "recovery-1".parse().unwrap(), token: "smki-b".parse().unwrap() })
@@ -68,7 +74,11 @@ fn a_clone_is_the_same_key_on_another_token() {
     check(&recovery, |copied| copied.serial = "0001".into(), Some("serial number 0001 of token smki-a"));
     let again = facts(KeyUse::Recovery, &[("smki-b", "0002")]);
     check(&again, |_| {}, None);
-    check(&again, |copied| copied.serial = "0003".into(), Some("recorded there under the serial number 0002, found 0003"));
+    check(
+        &again,
+        |copied| copied.serial = "0003".into(),
+        Some("recorded there under the serial number 0002, found 0003"),
+    );
 }
 
 #[test]

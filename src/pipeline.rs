@@ -17,6 +17,8 @@
 //! - Limits count intents, never outcomes.
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
+//! - A token that is away is waited for, for a while: what was recorded and provably never submitted is submitted once it is back,
+//!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
 use crate::hsm::QUEUE_ITEMS_MAX;
-use crate::hsm::{Condition, FencesSeen, Kind, Outcome, Several, ToSign};
+use crate::hsm::{Class, Condition, FencesSeen, Kind, Outcome, Several, ToSign};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{DerivedState, StoreError};
 
@@ -53,8 +55,13 @@ const _: () = assert!(
     "the chunks in flight fit the queue of a key's tokens"
 );
 
-/// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
+/// How long a job waits for a token that is away. A worker that died is replaced in a second or two, and a token that comes back
+/// is found within ten; who asked waits with it. Beyond, nothing is lost by asking again.
 const TOKEN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often commands are given to the token again that provably were not submitted to it, without one of them being signed
+/// meanwhile. A token that comes back and fails at once is not worth more: each time may leave an unknown.
+const SUBMISSIONS_MAX: u32 = 3;
 
 /// How often it is looked.
 const TOKEN_POLL: Duration = Duration::from_millis(50);
@@ -244,8 +251,7 @@ pub async fn run(
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&tokens, &stopping).await;
             if !is_up {
-                let text = "its token does not come back; ask again with the same request id once it is there";
-                why_stopped = Some(vec![reason("token", text)]);
+                why_stopped = Some(away(&tokens));
                 break;
             }
         }
@@ -264,7 +270,7 @@ pub async fn run(
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
-            in_flight.spawn(sign(tokens.clone(), next));
+            in_flight.spawn(sign(tokens.clone(), next, stopping.clone()));
         }
         // Release. Whoever asked may have gone away; the ledger says what was released all the same.
         if !told.is_empty() {
@@ -274,6 +280,11 @@ pub async fn run(
         // Whichever chunk comes to its end first is concluded first.
         if in_flight.len() >= in_flight_max(tokens.count()) || !more || !is_up {
             signed = in_flight.join_next().await.transpose().map_err(|_| Closed)?;
+        }
+        // A token that signs nothing would take one chunk after the other, and count each against the limits.
+        if more && signed.as_ref().is_some_and(|signed| signed.is_stalled) {
+            why_stopped.get_or_insert_with(|| away(&tokens));
+            more = false;
         }
     }
     // Last: what was with the token has been told by now.
@@ -298,6 +309,14 @@ async fn wait_until_up(tokens: &Several, stopping: &watch::Receiver<bool>) -> bo
             Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
         }
     }
+}
+
+/// Why nothing more is signed now: how the tokens stand, and what to do.
+fn away(tokens: &Several) -> Vec<Reason> {
+    let standings: Vec<String> = tokens.tokens().iter().map(|token| token.standing().told_of(token.name())).collect();
+    let standings = standings.join("; ");
+    let text = format!("{standings}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
+    vec![reason("token", &shortened(&text))]
 }
 
 /// What one turn of a job recorded.
@@ -342,6 +361,8 @@ struct Signed {
     outcomes: HashMap<u64, Outcome>,
     /// Why no token took any of them.
     refused: Option<String>,
+    /// Whether the token was given up: some were not submitted, and none was signed in the last tries.
+    is_stalled: bool,
 }
 
 /// One turn on the recorder's thread.
@@ -502,25 +523,52 @@ fn record_intent(
 
 /// Has the key's tokens sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
 /// with a second implementation.
-async fn sign(tokens: Several, chunk: Recorded<Chunk>) -> Signed {
+///
+/// What tokens that went away provably were not asked for is submitted again once one of them is back.
+async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver<bool>) -> Signed {
     let Chunk { fences, not_after, intents } = chunk.into_inner();
-    let items = intents.iter().filter_map(|intended| {
-        let octets = Arc::clone(&intended.octets);
-        let range = 1..octets.len();
-        ToSign::part(intended.intent, Kind::Command, octets, range)
-    });
-    match tokens.sign_decided(fences, items.collect(), not_after).await {
-        Ok(results) => {
-            let outcomes = results.into_iter().map(|result| (result.tag, result.outcome)).collect();
-            Signed { intents, outcomes, refused: None }
+    let mut outcomes: HashMap<u64, Outcome> = HashMap::with_capacity(intents.len());
+    let (mut refused, mut in_vain) = (None, 0);
+    loop {
+        let left = intents.iter().filter(|intended| {
+            let outcome = outcomes.get(&intended.intent);
+            outcome.is_none_or(Outcome::is_not_submitted)
+        });
+        let items: Vec<ToSign> = left
+            .filter_map(|Intended { intent, octets, .. }| {
+                ToSign::part(*intent, Kind::Command, Arc::clone(octets), 1..octets.len())
+            })
+            .collect();
+        if items.is_empty() {
+            break;
         }
-        Err(refused) => Signed { intents, outcomes: HashMap::new(), refused: Some(refused.to_string()) },
+        if in_vain >= SUBMISSIONS_MAX || (in_vain > 0 && !wait_until_up(&tokens, &stopping).await) {
+            return Signed { intents, outcomes, refused, is_stalled: true };
+        }
+        in_vain += 1;
+        match tokens.sign_decided(fences, items, not_after).await {
+            Ok(results) => {
+                refused = None;
+                if results.iter().any(|result| matches!(result.outcome, Outcome::Signed(_))) {
+                    in_vain = 1;
+                }
+                outcomes.extend(results.into_iter().map(|result| (result.tag, result.outcome)));
+            }
+            Err(error) => {
+                let is_lasting = error.class() == Class::OurFault;
+                refused = Some(error.to_string());
+                if is_lasting {
+                    break;
+                }
+            }
+        }
     }
+    Signed { intents, outcomes, refused, is_stalled: false }
 }
 
 /// Records the outcomes of a chunk, and its release while the determination is in force.
 fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Vec<Told>, CannotRecord> {
-    let Signed { intents, mut outcomes, refused } = signed;
+    let Signed { intents, mut outcomes, refused, is_stalled: _ } = signed;
     let by = Actor::daemon();
     let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
         Some(Ok(())) => Ok(()),

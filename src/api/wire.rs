@@ -6,6 +6,7 @@ mod files;
 mod incident;
 mod procedure;
 mod responses;
+mod tokens;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,6 +32,8 @@ use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use procedure::{Explanation, Instant, ProcedureOf};
+pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
+
 pub use responses::{
     DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
     ResponsesSummary, ResponsesSummaryLine, StateWanted,
@@ -124,6 +127,9 @@ pub struct Status {
     pub policy: Option<PolicyHead>,
     /// Every key of ours.
     pub keys: Vec<KeyState>,
+    /// Every token of the configuration and how it stands.
+    #[serde(default)]
+    pub tokens: Vec<TokenStanding>,
     /// The number of incidents that are open.
     pub incidents_open: u64,
     /// The number of determinations in force.
@@ -221,7 +227,7 @@ pub struct KeyToken {
     /// The serial number under which the ceremony found the key there; none if it has not.
     pub serial: Option<String>,
     /// How it stands.
-    pub state: TokenState,
+    pub state: KeyTokenState,
     /// What is wrong with it, if anything is.
     pub trouble: Option<Trouble>,
 }
@@ -229,7 +235,7 @@ pub struct KeyToken {
 /// How a token of a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum TokenState {
+pub enum KeyTokenState {
     /// The key is not active.
     Off,
     /// Logged in, and signs.

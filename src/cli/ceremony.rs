@@ -426,6 +426,8 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TokenDuplicate { .. }
         | HsmError::PinAtRisk { .. }
         | HsmError::PinRefused { .. }
+        | HsmError::PinWithheld { .. }
+        | HsmError::PinMark { .. }
         | HsmError::MechanismAbsent { .. }
         | HsmError::DataDuplicate { .. }
         | HsmError::KeyExists { .. }

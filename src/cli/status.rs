@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::print::{Text, Tone};
-use super::{CliError, Context, Exit};
-use crate::api::wire::{self, KeyToken, ServiceState, TokenState};
+use super::{CliError, Context, Exit, hsm};
+use crate::api::wire::{self, KeyToken, KeyTokenState, ServiceState};
 use crate::domain::ledger::entry::ClockState;
 
 /// Milliseconds of a day.
@@ -15,24 +15,21 @@ const DAY_MS: u64 = 24 * 3_600_000;
 #[command(after_help = "Examples:\n  smkictl status\n  smkictl status --output json")]
 pub struct Status {}
 
-/// Each token of a key that has several, and what is wrong with it.
+/// The tokens of a key that has several, and why it is not active on some. What is wrong with a token itself is told with that token.
 fn tokens(text: &mut Text, tokens: &[KeyToken]) {
     for token in tokens {
-        let (state, tone) = match token.state {
-            TokenState::Off => ("off", None),
-            TokenState::Up => ("up", None),
-            TokenState::Down => ("down: left out until its worker is back", Some(Tone::Warning)),
-            TokenState::Locked => ("locked: left out", Some(Tone::Bad)),
-            TokenState::LeftOut => ("left out: the key was not activated on it", Some(Tone::Warning)),
+        let name = &token.token;
+        match token.state {
+            KeyTokenState::Off => text.row("", format!("on {name}: not logged in")),
+            KeyTokenState::Up => text.row("", format!("on {name}: up")),
+            KeyTokenState::Down => text.toned("", format!("on {name}: down, left out until it is back"), Tone::Warning),
+            KeyTokenState::Locked => text.toned("", format!("on {name}: waits for an operator, left out"), Tone::Bad),
+            KeyTokenState::LeftOut => {
+                let why =
+                    token.trouble.as_ref().map_or_else(String::new, |why| format!(": {}. {}", why.what, why.remedy));
+                text.toned("", format!("on {name}: left out, the key was not activated on it{why}"), Tone::Warning)
+            }
         };
-        let told = format!("token {}, {state}", token.token);
-        match tone {
-            None => text.row("", told),
-            Some(tone) => text.toned("", told, tone),
-        };
-        if let Some(trouble) = &token.trouble {
-            text.toned("", format!("{}. {}", trouble.what, trouble.remedy), tone.unwrap_or(Tone::Warning));
-        }
     }
 }
 
@@ -84,6 +81,9 @@ impl Status {
                 } else {
                     tokens(text, &key.tokens);
                 }
+            }
+            for token in &status.tokens {
+                hsm::say(token, text);
             }
             text.row("open incidents", status.incidents_open)
                 .row("determinations in force", status.determinations_in_force);

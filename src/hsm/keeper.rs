@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use super::TokenReport;
 use super::errors::{Certainty, HsmError};
 use super::handle::{FenceAck, NotSigned, Outcome, SignResult, ToSign, TokenConfig};
+use super::offers::Offers;
 use super::protocol::{
     self, Answer, BATCH_ITEMS_MAX, BATCH_OCTETS_MAX, FrameError, FromWorker, Item, Manage, Managed, Setup, ToWorker,
 };
@@ -69,6 +70,15 @@ const WAITING: u8 = 0;
 const WRITTEN: u8 = 1;
 const GIVEN: u8 = 2;
 
+/// What is counted of a token over all calls.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Items that have no outcome yet.
+    pub(super) waiting: AtomicUsize,
+    /// Verified signatures of the present worker.
+    pub(super) signed: AtomicU32,
+}
+
 /// The items of one call, until each has its outcome.
 pub(super) struct Batch {
     key: KeyLabel,
@@ -78,28 +88,31 @@ pub(super) struct Batch {
     items: Vec<ToSign>,
     stages: Vec<AtomicU8>,
     results: UnboundedSender<SignResult>,
-    waiting: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
 }
 
 impl Batch {
-    /// Items that wait to be written; `waiting` counts them down as they get their outcomes.
+    /// Items that wait to be written; `counts` follows them as they get their outcomes.
     pub(super) fn new(
         key: (KeyLabel, PublicPoint),
         items: Vec<ToSign>,
         generation: u64,
         not_after: Timestamp,
         results: UnboundedSender<SignResult>,
-        waiting: Arc<AtomicUsize>,
+        counts: Arc<Counts>,
     ) -> Self {
         let stages = items.iter().map(|_| AtomicU8::new(WAITING)).collect();
         let (key, point) = key;
-        Self { key, point, generation, not_after, items, stages, results, waiting }
+        Self { key, point, generation, not_after, items, stages, results, counts }
     }
 
     /// Gives an item its outcome; the first one counts.
     fn give(&self, n: usize, outcome: Outcome) {
         if self.stages[n].swap(GIVEN, Ordering::SeqCst) != GIVEN {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
+            if matches!(outcome, Outcome::Signed(_)) {
+                self.counts.signed.fetch_add(1, Ordering::Relaxed);
+            }
             // A caller that no longer listens has lost interest, not its records: those were written before.
             let _ = self.results.send(SignResult { tag: self.items[n].tag, outcome });
         }
@@ -136,6 +149,8 @@ pub(super) struct Keeper {
     pub(super) gone: Box<dyn Fn(&HsmError) + Send>,
     pub(super) open: Arc<Mutex<Option<Open>>>,
     pub(super) generation: Arc<AtomicU64>,
+    /// Where it is kept that the PIN was offered, and what came of it.
+    pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
     pub(super) ready: Option<mpsc::Sender<Ready>>,
 }
@@ -152,8 +167,8 @@ impl Keeper {
             }
         };
         let pid = child.id();
-        let why = match greet(&mut socket, &mark, setup, pin) {
-            Ok(()) => self.read(&mut socket, pid, to_write),
+        let why = match greet(&mut socket, &mark, setup) {
+            Ok(()) => self.read(&mut socket, pid, pin, to_write),
             Err(error) => HsmError::Protocol { found: error.to_string() },
         };
         let why = self.bury(child, &socket, &mark, why);
@@ -196,14 +211,22 @@ impl Keeper {
     }
 
     /// Reads until the worker is gone or must go; says why.
-    fn read(&mut self, socket: &mut UnixStream, pid: u32, to_write: mpsc::Receiver<Outgoing>) -> HsmError {
+    fn read(
+        &mut self,
+        socket: &mut UnixStream,
+        pid: u32,
+        pin: SecretString,
+        to_write: mpsc::Receiver<Outgoing>,
+    ) -> HsmError {
         let deadline = self.config.call_deadline;
         let overrun = |call: &str, limit: Duration| HsmError::Overrun {
             call: call.to_owned(),
             deadline_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
         let mut to_write = Some(to_write);
-        let mut limit = deadline * ACTIVATION_DEADLINES;
+        let mut pin = Some(pin);
+        let mut is_offered = false;
+        let activated_by = Instant::now() + deadline * ACTIVATION_DEADLINES;
         let mut ending = None;
         let mut buffer = Vec::new();
         // Any frame is a sign of life, and `watch` in the worker sends one each heartbeat.
@@ -217,7 +240,6 @@ impl Keeper {
                     let Some(to_write) = to_write.take() else {
                         return HsmError::Protocol { found: "ready twice".to_owned() };
                     };
-                    limit = deadline;
                     for warning in &report.warnings {
                         tracing::warn!(token = %self.config.name, worker = pid, "{warning}");
                     }
@@ -227,15 +249,42 @@ impl Keeper {
                     }
                     Ok(())
                 }
-                Ok(FromWorker::Refused(error)) => return error,
+                Ok(FromWorker::PinWanted { count_low }) => {
+                    let Some(pin) = pin.take() else {
+                        return HsmError::Protocol { found: "asked for the PIN twice".to_owned() };
+                    };
+                    if let Err(withheld) = self.offers.offer(count_low) {
+                        return withheld;
+                    }
+                    is_offered = true;
+                    if let Err(error) = protocol::write_raw(socket, pin.expose_secret().as_bytes()) {
+                        return HsmError::Protocol { found: error.to_string() };
+                    }
+                    Ok(())
+                }
+                Ok(FromWorker::LoggedIn) if is_offered => {
+                    is_offered = false;
+                    self.offers.answered(&Ok(()));
+                    Ok(())
+                }
+                Ok(FromWorker::LoggedIn) => Err("logged in without a PIN"),
+                Ok(FromWorker::Refused(error)) => {
+                    if is_offered {
+                        self.offers.answered(&Err(error.clone()));
+                    }
+                    return error;
+                }
                 Ok(FromWorker::Answers(answers)) => self.answers(answers),
                 Ok(FromWorker::Fenced { generation, in_flight }) => {
                     self.fenced(generation, &in_flight);
                     Ok(())
                 }
                 Ok(FromWorker::Managed { call, result }) => self.managed(call, result),
-                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > limit => {
-                    return overrun(&call, limit);
+                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > deadline => {
+                    return overrun(&call, deadline);
+                }
+                Ok(FromWorker::Alive { oldest: _ }) if to_write.is_some() && Instant::now() > activated_by => {
+                    return overrun("the whole activation", deadline * ACTIVATION_DEADLINES);
                 }
                 Ok(FromWorker::Alive { oldest: _ }) => Ok(()),
                 Ok(FromWorker::Ending(error)) => {
@@ -479,12 +528,9 @@ impl Writer {
 }
 
 /// The start of the protocol.
-fn greet(socket: &mut UnixStream, mark: &OwnedFd, setup: &Setup, pin: SecretString) -> Result<(), FrameError> {
+fn greet(socket: &mut UnixStream, mark: &OwnedFd, setup: &Setup) -> Result<(), FrameError> {
     protocol::send_mark(socket, mark)?;
-    protocol::write_message(socket, setup, &mut Vec::new())?;
-    protocol::write_raw(socket, pin.expose_secret().as_bytes())?;
-    drop(pin);
-    Ok(())
+    protocol::write_message(socket, setup, &mut Vec::new())
 }
 
 /// Waits for a child to be gone, for so long at most.

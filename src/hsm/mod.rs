@@ -6,7 +6,9 @@
 //!   Token (handle.rs, keeper.rs) ──protocol.rs──▶ worker.rs ─▶ kinds.rs: may this key sign these octets?
 //!     │  ▲                                        │          ring: SHA-256 of the whole octets
 //!     │  └── verify.rs: ring, before it leaves    └─────────▶ pkcs11.rs ─▶ the vendor's module
-//!     └── kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
+//!     │    kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
+//!     ├── breaker.rs, healer.rs: when a worker that is gone is replaced; offers.rs: whether a PIN may be offered
+//!     └── returns.rs: what each return value means
 //! ```
 //!
 //! A key may be on several tokens; [`Several`] answers for them as one.
@@ -17,12 +19,16 @@
 //! nothing *else* is signed: whole octets of a kind that suits the key, under a fence and a last moment that are read again
 //! before each C_Sign.
 
+pub mod breaker;
 pub mod errors;
 pub mod handle;
+mod healer;
 mod keeper;
 pub mod kinds;
+pub mod offers;
 mod pkcs11;
 pub mod protocol;
+pub mod returns;
 mod several;
 pub mod signer;
 pub mod verify;
@@ -30,6 +36,7 @@ pub mod worker;
 
 use serde::{Deserialize, Serialize};
 
+pub use breaker::{Circuit, Standing};
 pub use errors::{Certainty, Class, Fault, HsmError};
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
@@ -45,6 +52,9 @@ use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
 /// How many items may wait for one token, over all callers: four chunks of a thousand commands, 16 MB. More is refused, for
 /// whoever submits faster than the token signs learns nothing by waiting in memory.
 pub const QUEUE_ITEMS_MAX: usize = 4096;
+
+/// How many calls other than signing may wait for one token: whoever asks for more waits with them in hand.
+pub const CALLS_MAX: usize = 64;
 
 /// The label of the data object with the leaf hash of the genesis entry: 32 octets. It is written once.
 pub const GENESIS_LABEL: &str = "smkid-genesis";

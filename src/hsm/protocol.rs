@@ -3,8 +3,10 @@
 //! It is a socketpair: the daemon's end stays with it, the worker's is the worker's standard input. Both ends are the same
 //! program, so a frame that cannot be read is a defect or an attack, and ends the worker.
 //!
-//! Order at the start: the daemon sends the *mark* (a descriptor, [`send_mark`]), [`Setup`], then the PIN as a frame of its
-//! own that no encoder touches. The worker answers [`FromWorker::Ready`] or [`FromWorker::Refused`].
+//! Order at the start: the daemon sends the *mark* (a descriptor, [`send_mark`]) and [`Setup`]. Once the worker has found its
+//! token and all else is well, it asks for the PIN ([`FromWorker::PinWanted`]), which comes as a frame of its own that no encoder
+//! touches, if it comes. It says whether the token took it ([`FromWorker::LoggedIn`]), then [`FromWorker::Ready`]; or
+//! [`FromWorker::Refused`] at any point.
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -35,7 +37,7 @@ pub const BATCH_ITEMS_MAX: usize = 256;
 pub const OCTETS_LEN_MAX: usize = 64 * 1024;
 const _: () = assert!(BATCH_OCTETS_MAX + OCTETS_LEN_MAX + BATCH_ITEMS_MAX * 16 + 1024 < FRAME_LEN_MAX);
 
-/// What the worker is told first. The PIN follows in a frame of its own.
+/// What the worker is told first.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// The program's version: both sides must be the same build.
@@ -174,6 +176,13 @@ pub enum Managed {
 /// From the worker to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// The token is there; now for the PIN.
+    PinWanted {
+        /// Whether the token says `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was entered since the last good one.
+        count_low: bool,
+    },
+    /// The token took the PIN.
+    LoggedIn,
     /// Logged in, keys checked, sessions open.
     Ready(TokenReport),
     /// Not ready, and ending.

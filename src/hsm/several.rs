@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::errors::{Class, HsmError};
+use super::errors::HsmError;
 use super::handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, SignResult, ToSign, Token, nothing_signed,
 };
@@ -148,9 +148,11 @@ impl Several {
         None
     }
 
-    /// Lets go of the tokens that are locked: from here on others of their names may take their places.
-    pub fn drop_locked(&self) {
-        lock(&self.0.members).retain(|member| !matches!(member.token.condition(), Condition::Locked(_)));
+    /// Lets go of the tokens that are locked, and answers them: from here on others of their names may take their places.
+    pub fn let_go_of_locked(&self) -> Vec<Token> {
+        let is_locked = |member: &mut Arc<Member>| matches!(member.token.condition(), Condition::Locked(_));
+        let mut members = lock(&self.0.members);
+        members.extract_if(.., is_locked).map(|member| member.token.clone()).collect()
     }
 
     /// The tokens, in the order in which they came.
@@ -295,6 +297,8 @@ struct Call<'g> {
     with: Vec<usize>,
     /// Those that nobody has, by place.
     waiting: VecDeque<usize>,
+    /// What came of those that came back without having been submitted: their outcome, if no other token takes them.
+    came_back: HashMap<usize, Outcome>,
     outcomes: Vec<SignResult>,
     results: UnboundedSender<SignResult>,
 }
@@ -316,6 +320,7 @@ impl<'g> Call<'g> {
             places: items.iter().enumerate().map(|(place, item)| (item.tag, place)).collect(),
             with: vec![0; items.len()],
             waiting: (0..items.len()).collect(),
+            came_back: HashMap::new(),
             outcomes: Vec::with_capacity(items.len()),
             group,
             members,
@@ -395,23 +400,21 @@ impl<'g> Call<'g> {
         why.unwrap_or(HsmError::Locked)
     }
 
-    /// Takes outcomes. What a token that died never began waits again, for another.
+    /// Takes outcomes. What a token that died, or could not sign, was provably not asked for waits again, for another.
     fn take(&mut self, results: &mut Vec<SignResult>) {
         let mut counts = vec![0; self.members.len()];
         for result in results.drain(..) {
             let Some(place) = self.places.get(&result.tag).copied() else { continue };
             let n = self.with[place];
             counts[n] += 1;
-            match &result.outcome {
-                Outcome::NotSigned(NotSigned::NotReached) => {
-                    self.left_out[n] = true;
-                    self.waiting.push_back(place);
-                    continue;
-                }
-                Outcome::Failed(why) if why.class() != Class::OurFault => {
-                    lock(&self.members[n].pace).rests_until = Some(Instant::now() + REST);
-                }
-                Outcome::Signed(_) | Outcome::Failed(_) | Outcome::NotSigned(_) | Outcome::Unknown(_) => {}
+            if result.outcome.is_not_submitted() {
+                self.left_out[n] = true;
+                self.waiting.push_back(place);
+                self.came_back.insert(place, result.outcome);
+                continue;
+            }
+            if matches!(&result.outcome, Outcome::Failed(why) if !matches!(why, HsmError::Kind { .. })) {
+                lock(&self.members[n].pace).rests_until = Some(Instant::now() + REST);
             }
             self.outcomes.push(result);
         }
@@ -429,8 +432,9 @@ impl<'g> Call<'g> {
 
     fn end_waiting(&mut self, why: &NotSigned) {
         for place in std::mem::take(&mut self.waiting) {
-            let (tag, outcome) = (self.items[place].tag, Outcome::NotSigned(why.clone()));
-            self.outcomes.push(SignResult { tag, outcome });
+            let came_back = self.came_back.remove(&place).filter(|_| *why == NotSigned::NotReached);
+            let outcome = came_back.unwrap_or_else(|| Outcome::NotSigned(why.clone()));
+            self.outcomes.push(SignResult { tag: self.items[place].tag, outcome });
         }
     }
 }

@@ -38,6 +38,10 @@ const GROUP_LEN_MAX: usize = 16;
 const GROUP_AGE_MAX: Duration = Duration::from_millis(1);
 /// A C_Sign slower than this is worth a frame of its own.
 const SIGN_SLOW: Duration = Duration::from_micros(500);
+/// How often a signer without a session tries to open one, while others sign.
+const SESSION_EVERY: Duration = Duration::from_secs(1);
+/// How long all signers may be without a session before the worker gives up: another process may leave some.
+const SESSION_PATIENCE: Duration = Duration::from_secs(2);
 /// The hidden subcommand. Its standard input is the pipe to the daemon; it takes no arguments and reads no environment.
 pub fn main() -> ExitCode {
     let warnings = harden();
@@ -104,13 +108,19 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     if parent != setup.parent_pid {
         return Err(WorkerError::Orphan { expected: setup.parent_pid, found: parent });
     }
-    let pin = read_pin(&mut from_daemon)?;
 
     let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?));
     shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));
 
     let opened = shared.calling(MANAGE_SLOT, "activation", || {
-        let token = LoggedIn::open(&setup, pin)?;
+        let watching = shared.clone();
+        let watch = Box::new(move |call| watching.begin(MANAGE_SLOT, call));
+        let lost = |error: WorkerError| HsmError::Protocol { found: error.to_string() };
+        let token = LoggedIn::open(&setup, watch, |count_low| {
+            shared.send(&FromWorker::PinWanted { count_low }).map_err(|error| lost(error.into()))?;
+            read_pin(&mut from_daemon).map_err(lost)
+        })?;
+        shared.send(&FromWorker::LoggedIn).map_err(|error| lost(error.into()))?;
         let checked = token.check(&setup)?;
         Ok::<_, HsmError>((token, checked))
     });
@@ -208,6 +218,8 @@ struct Slot {
     since: AtomicU64,
     /// The number of the item being signed plus one; 0 for none.
     seq: AtomicU64,
+    /// Whether the signer has a session.
+    has_session: AtomicBool,
     what: Mutex<&'static str>,
 }
 
@@ -261,12 +273,17 @@ impl Shared {
 
     /// Does `call`, so that `watch` can say how long it has been running.
     fn calling<T>(&self, slot: usize, what: &'static str, call: impl FnOnce() -> T) -> T {
+        self.begin(slot, what);
+        let result = call();
+        self.slots[slot].since.store(0, Ordering::SeqCst);
+        result
+    }
+
+    /// From here on it is this call that runs, and for no time yet.
+    fn begin(&self, slot: usize, what: &'static str) {
         let slot = &self.slots[slot];
         *lock(&slot.what) = what;
         slot.since.store(self.now_ms() + 1, Ordering::SeqCst);
-        let result = call();
-        slot.since.store(0, Ordering::SeqCst);
-        result
     }
 
     fn now_ms(&self) -> u64 {
@@ -405,10 +422,49 @@ impl Shared {
         }
     }
 
+    /// Has a signer open a session before it claims anything: what has none would only fail what others can sign. False when
+    /// the worker is to end.
+    ///
+    /// A token without room for one more session lets the others go on, and is asked again from time to time.
+    fn equip(&self, n: usize, signer: &mut Signer) -> bool {
+        let began = Instant::now();
+        loop {
+            if self.closing.load(Ordering::SeqCst) {
+                return false;
+            }
+            match self.calling(n + 1, "C_OpenSession", || signer.ready()) {
+                Ok(()) => {
+                    self.slots[n + 1].has_session.store(true, Ordering::SeqCst);
+                    return true;
+                }
+                Err(error) => {
+                    let others_sign = self.slots.iter().any(|slot| slot.has_session.load(Ordering::SeqCst));
+                    let may_pass = error.class() == Class::RetryOnNewSession;
+                    if !may_pass || (!others_sign && began.elapsed() >= SESSION_PATIENCE) {
+                        self.break_off(error);
+                        return false;
+                    }
+                    let pause = if others_sign { SESSION_EVERY } else { SESSION_PATIENCE / 8 };
+                    let queue = lock(&self.queue);
+                    if !self.closing.load(Ordering::SeqCst) {
+                        drop(self.come.wait_timeout(queue, pause));
+                    }
+                }
+            }
+        }
+    }
+
     /// One signer: owns one session and nothing else of the module.
     fn sign(&self, n: usize, mut signer: Signer) {
         let mut group = Group { answers: Vec::with_capacity(GROUP_LEN_MAX), since: Instant::now() };
         loop {
+            if !signer.has_session() {
+                self.slots[n + 1].has_session.store(false, Ordering::SeqCst);
+                group.flush(self);
+                if !self.equip(n, &mut signer) {
+                    return;
+                }
+            }
             let claimed = self.claim(false).or_else(|| {
                 group.flush(self);
                 self.claim(true)
@@ -460,10 +516,11 @@ impl Shared {
                 };
                 let result = match stop {
                     Some(answer) => Ok(answer),
-                    None => self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest)).map(|signature| {
-                        let (r, s) = signature.split_at(32);
-                        Answer::Signed(r.try_into().expect("half of 64"), s.try_into().expect("half of 64"))
-                    }),
+                    None => {
+                        let began = Instant::now();
+                        let signed = self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest));
+                        signed.and_then(|signature| self.in_time(began, &signature))
+                    }
                 };
                 slot.seq.store(0, Ordering::SeqCst);
                 result
@@ -481,6 +538,17 @@ impl Shared {
                 Err(error) => return Answer::Failed(error),
             }
         }
+    }
+
+    /// A signature that came after the deadline of its call is as good as none: whoever watches has given it up, or is about
+    /// to, and says unknown.
+    fn in_time(&self, began: Instant, signature: &[u8; 64]) -> Result<Answer, HsmError> {
+        if began.elapsed() > self.call_deadline {
+            let deadline_ms = u64::try_from(self.call_deadline.as_millis()).unwrap_or(u64::MAX);
+            return Err(HsmError::Overrun { call: "C_Sign".to_owned(), deadline_ms });
+        }
+        let (r, s) = signature.split_at(32);
+        Ok(Answer::Signed(r.try_into().expect("half of 64"), s.try_into().expect("half of 64")))
     }
 
     /// Everything but signing. Look-ups beside creation and destruction fail at random on some tokens, and leave orphans (trap);

@@ -8,6 +8,7 @@ mod incident;
 mod make;
 mod procedure;
 mod responses;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -91,6 +92,8 @@ pub struct Daemon {
     runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
     not_ready: watch::Receiver<Option<wire::Trouble>>,
+    /// Why the ledger token does not sign, while it does not.
+    waiting: watch::Receiver<Option<wire::Trouble>>,
 }
 
 impl From<Closed> for Failure {
@@ -145,12 +148,17 @@ impl Drop for Running {
 type Answer<R> = Result<R, Failure>;
 
 impl Daemon {
-    /// Asks the recorder something that changes nothing.
+    /// Asks the recorder something that changes nothing: answered whatever the ledger token does.
     async fn read<R: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
+        ask: impl FnOnce(&Recorder) -> Result<R, CannotRecord> + Send + 'static,
     ) -> Answer<R> {
-        Ok(self.desk.record(ask).await?.into_inner())
+        Ok(self.desk.look(ask).await?)
+    }
+
+    /// What stands in the way of recording.
+    fn in_the_way(&self) -> Option<wire::Trouble> {
+        self.not_ready.borrow().clone().or_else(|| self.waiting.borrow().clone())
     }
 
     /// Asks the recorder something that is recorded, once there is a ledger token to sign checkpoints.
@@ -164,9 +172,9 @@ impl Daemon {
                 remedy: "Ask again once it runs".into(),
             });
         }
-        if let Some(wire::Trouble { what, remedy }) = &*self.not_ready.borrow() {
+        if let Some(wire::Trouble { what, remedy }) = self.in_the_way() {
             let remedy = format!("{remedy}. Reads are answered; `smkictl status` says when it can record again");
-            return Err(Failure::Unavailable { why: what.clone(), remedy });
+            return Err(Failure::Unavailable { why: what, remedy });
         }
         self.desk.record(ask).await?.into_inner()
     }
@@ -272,6 +280,41 @@ impl Daemon {
             reasons: left_out.iter().map(|(_, why)| reason("token", why.to_string())).collect(),
         };
         self.change(move |recorder| recorder.refuse(&by, refused).map(|_| Ok(()))).await
+    }
+
+    /// Locks a key while nothing can be recorded: to stop is never put off. It is recorded once it can be; until then whoever
+    /// asked is told that it is not.
+    async fn lock_unrecorded<R>(
+        &self,
+        actor: Actor,
+        key: KeyLabel,
+        tokens: Several,
+        trouble: wire::Trouble,
+    ) -> Answer<R> {
+        let keys = Arc::clone(&self.keys);
+        let label = key.clone();
+        let stopped = tokio::task::spawn_blocking(move || {
+            keys.fence();
+            keys.remove(&label);
+            tokens.shutdown();
+        });
+        stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");
+        let (desk, label) = (self.desk.clone(), key.clone());
+        tokio::spawn(async move {
+            let recorded = desk.record(move |recorder| {
+                let by = recorder.known(actor);
+                recorder.queue(&by, Event::KeyLocked(KeyLocked { key: label, reason: "on demand".into() }))
+            });
+            let _ = recorded.await;
+        });
+        Err(Failure::Unavailable {
+            why: format!(
+                "key {key} is locked, and what was not at the token is not signed. That is not recorded yet: {}",
+                trouble.what
+            ),
+            remedy: format!("It is recorded once it can be. {}", trouble.remedy),
+        })
     }
 
     async fn accept(&self, request: Request) -> Answer<Octets> {
@@ -401,8 +444,13 @@ impl Engine for Daemon {
     }
 
     async fn stop(&self, reason: &str) -> Result<(), Failure> {
-        // No new intents; what is with a token comes to its outcome.
+        // No new intents; what is with a token comes to its outcome. What waits for the ledger token waits in vain: the next
+        // start concludes it.
         self.stopping.send_replace(true);
+        let is_cut_short = self.in_the_way().is_some();
+        if is_cut_short {
+            self.desk.give_up();
+        }
         let mut jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
         while jobs.join_next().await.is_some() {}
         let locked = self.keys.all_active();
@@ -411,7 +459,7 @@ impl Engine for Daemon {
             let tokens = tokens.clone();
             let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
         }
-        if self.not_ready.borrow().is_some() {
+        if is_cut_short {
             return Ok(());
         }
         let reason = reason.to_owned();
@@ -456,7 +504,7 @@ impl Engine for Daemon {
         let now = self.clock.now();
         let clock = wire::Clock { now: now.at, state: now.state, offset_ms: self.clock.offset_ms() };
         let keys = Arc::clone(&self.keys);
-        let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
+        let (not_ready, stopping) = (self.in_the_way(), *self.stopping.borrow());
         let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
         status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })
     }
@@ -696,6 +744,9 @@ impl Engine for Daemon {
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         let label = key.clone();
+        if let (Some(trouble), Some(tokens)) = (self.in_the_way(), self.keys.active(&key)) {
+            return self.lock_unrecorded(actor, key, tokens, trouble).await;
+        }
         let changed = self.change(move |recorder| {
             let by = recorder.known(actor);
             if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
@@ -812,6 +863,14 @@ impl Engine for Daemon {
 
     async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
         self.resume(caller, ask).await
+    }
+
+    async fn hsm_status(&self, _caller: &Caller) -> Result<wire::Tokens, Failure> {
+        self.tokens().await
+    }
+
+    async fn hsm_retry_login(&self, caller: &Caller, token: TokenName) -> Result<wire::LoginRetried, Failure> {
+        self.retry_login(caller, token).await
     }
 
     async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {

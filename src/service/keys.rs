@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::configuration::Configuration;
+use super::configuration::{self, Configuration};
 use super::start::{self, StartFault};
 use crate::domain::fold::Fold;
+use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::policy::facts::KeyFacts;
-use crate::hsm::{Several, Token};
+use crate::domain::time::Timestamp;
+use crate::hsm::offers::Offers;
+use crate::hsm::{Condition, Several, Token};
 
 /// Why a key cannot be activated on a token.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,8 @@ pub struct Keys {
     configuration: Configuration,
     active: Mutex<BTreeMap<KeyLabel, Active>>,
     ledger: Mutex<Option<Token>>,
+    /// Tokens that were let go with changes that the ledger was not told yet.
+    let_go: Mutex<Vec<Token>>,
     head_trouble: Mutex<Option<String>>,
 }
 
@@ -81,15 +86,76 @@ pub struct Started {
 impl Keys {
     /// Nothing is active yet.
     pub fn new(configuration: Configuration) -> Self {
-        Self { configuration, active: Mutex::default(), ledger: Mutex::default(), head_trouble: Mutex::default() }
+        Self {
+            configuration,
+            active: Mutex::default(),
+            ledger: Mutex::default(),
+            let_go: Mutex::default(),
+            head_trouble: Mutex::default(),
+        }
     }
 
-    /// The ledger token, once it is there.
+    /// The ledger token, whether it is up or not.
     pub fn ledger(&self) -> Option<Token> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The ledger token is there.
+    /// The tokens of the configuration, in its order, each with its handle while it is the ledger's or a key on it is active.
+    pub fn tokens(&self) -> Vec<(&configuration::Token, Option<Token>)> {
+        let active = self.all_active().into_iter().flat_map(|(_, tokens)| tokens.tokens());
+        let known: Vec<Token> = self.ledger().into_iter().chain(active).collect();
+        let handle = |name| known.iter().find(|token| token.name() == name).cloned();
+        self.configuration.tokens.iter().map(|token| (token, handle(&token.name))).collect()
+    }
+
+    /// What the ledger is to be told of how the tokens stand; `now` is the moment of the entries.
+    pub fn to_tell(&self, now: Timestamp) -> Vec<TokenHealth> {
+        let mut let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.tokens().into_iter().filter_map(|(_, token)| token);
+        let last = std::mem::take(&mut *let_go).into_iter().flat_map(|token| token.last_to_tell());
+        present.flat_map(|token| token.to_tell(now)).chain(last).collect()
+    }
+
+    /// What is known of the PIN of a token that has no handle.
+    pub fn offers(&self, token: &configuration::Token) -> Result<Offers, ActivationError> {
+        let config = start::daemon_token_config(&self.configuration, &token.name)?;
+        Offers::open(config.pin_marks.as_deref(), &config.serial)
+            .map_err(|source| StartFault::Hsm { token: token.name.clone(), source }.into())
+    }
+
+    /// How the configuration describes a token.
+    pub fn settings(&self, name: &TokenName) -> Result<&configuration::Token, ActivationError> {
+        Ok(self.configured(name)?.0)
+    }
+
+    /// Why no PIN of a token is offered any more; none if nothing stands in the way.
+    pub fn withheld(&self, name: &TokenName) -> Result<Option<String>, ActivationError> {
+        let (settings, token) = self.configured(name)?;
+        match token.map(|token| (token.condition(), token.mark())) {
+            Some((Condition::Locked(why), _)) => Ok(Some(why.to_string())),
+            Some((Condition::Up | Condition::Down(_), Some(mark))) => Ok(mark.withheld()),
+            Some((Condition::Up | Condition::Down(_), None)) | None => Ok(self.offers(settings)?.mark().withheld()),
+        }
+    }
+
+    /// An operator put the PIN of a token right: it may be offered again, and is at once where the token is in use. Waits.
+    pub fn retry_login(&self, name: &TokenName) -> Result<(), ActivationError> {
+        let (settings, token) = self.configured(name)?;
+        let failed = |source| StartFault::Hsm { token: name.clone(), source };
+        match (token, &settings.pin) {
+            (Some(token), Some(pin)) => token.unlock(start::stored_pin(pin)?),
+            (Some(_) | None, _) => self.offers(settings)?.allow_again(),
+        }
+        .map_err(failed)?;
+        Ok(())
+    }
+
+    fn configured(&self, name: &TokenName) -> Result<(&configuration::Token, Option<Token>), StartFault> {
+        let found = self.tokens().into_iter().find(|(settings, _)| settings.name == *name);
+        found.ok_or_else(|| StartFault::NotConfigured { token: name.clone() })
+    }
+
+    /// The ledger token, which is kept whether it is up or not.
     pub fn set_ledger(&self, token: Token) {
         *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
     }
@@ -136,7 +202,9 @@ impl Keys {
 
     /// From here on it cannot. The tokens are the caller's to shut down.
     pub fn remove(&self, key: &KeyLabel) -> Option<Several> {
-        self.lock().remove(key).map(|active| active.tokens)
+        let tokens = self.lock().remove(key)?.tokens;
+        self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens.tokens());
+        Some(tokens)
     }
 
     /// Stops everything at every token that is not yet begun. Whoever calls this on the recorder's thread knows, once it
@@ -154,13 +222,14 @@ impl Keys {
     }
 
     /// Starts the worker of each token that the policy in force gives a key, all at once, and logs in with the stored PIN, once
-    /// each. Where the key is active already the worker stays, unless its token is locked. Waits: call it where one may.
+    /// each; from then on they are kept up. Where the key is active already the worker stays, unless its token is locked. Waits: call
+    /// it where one may.
     pub fn start(&self, key: &KeyFacts, fold: &Fold) -> Started {
         let label = &key.record.label;
-        if let Some(active) = self.active(label) {
-            active.drop_locked();
-        }
         let active = self.active(label);
+        if let Some(active) = &active {
+            self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(active.let_go_of_locked());
+        }
         let is_active = |token: &TokenName| active.as_ref().is_some_and(|tokens| tokens.token(token).is_some());
         let wanted = tokens_of(key, fold).into_iter().filter(|token| !is_active(token));
         thread::scope(|scope| {
@@ -189,7 +258,7 @@ impl Keys {
         let settings = start::configured(&self.configuration, name)?;
         let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
         let pin = start::stored_pin(pin)?;
-        let config = start::token_config(&self.configuration, name, None)?;
+        let config = start::daemon_token_config(&self.configuration, name)?;
         let (up, report) = start::start_token(config, pin, start::expectations(fold, name))?;
         if report.serial != serial {
             up.shutdown();
@@ -203,6 +272,7 @@ impl Keys {
         for warning in report.warnings {
             tracing::warn!(key = %label, token = %token, "{warning}");
         }
+        up.keep_up().map_err(|source| StartFault::Hsm { token, source })?;
         Ok(up)
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use smkid::api::client::Client;
-use smkid::api::wire::{self, ItemOutcome, TokenState};
+use smkid::api::wire::{self, ItemOutcome, KeyTokenState};
 use smkid::domain::ledger::entry::{Event, KeyActivated, KeyCopied};
 use smkid::domain::names::KeyUse;
 use smkid::exercise::policy::{RECOVERY_KEY, RECOVERY_TOKEN};
@@ -28,11 +28,11 @@ async fn key(client: &Client) -> wire::KeyState {
 }
 
 /// How its tokens stand, its own first.
-async fn states(client: &Client) -> Vec<TokenState> {
+async fn states(client: &Client) -> Vec<KeyTokenState> {
     key(client).await.tokens.iter().map(|token| token.state).collect()
 }
 
-async fn wait_for_states(client: &Client, expected: &[TokenState]) {
+async fn wait_for_states(client: &Client, expected: &[KeyTokenState]) {
     let begun = Instant::now();
     while states(client).await != expected {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", key(client).await);
@@ -73,7 +73,7 @@ async fn finish(site: &Site, daemon: Daemon, ask: &wire::RecoverySign, mut hande
 async fn a_batch_is_shared_by_the_tokens_of_its_key_and_each_command_is_signed_once() {
     let site = Site::on_two_tokens().await;
     let daemon = counted(&site, "C_Sign * delay 2ms", "C_Sign * delay 2ms").await;
-    assert_eq!(states(&daemon.client).await, [TokenState::Up, TokenState::Up]);
+    assert_eq!(states(&daemon.client).await, [KeyTokenState::Up, KeyTokenState::Up]);
     assert_eq!(activations(&site), [[RECOVERY_TOKEN, COPY_TOKEN]]);
     assert_eq!(daemon.workers().len(), 3, "each token has a worker of its own");
     let ask = ask_for_all(site.main());
@@ -116,7 +116,7 @@ async fn a_token_that_dies_is_left_out_what_it_never_began_goes_to_the_other_and
         // What it had begun is unknown and was given to nobody else; nothing else is lost.
         assert!((1..=16).contains(&unknown), "{script}: {unknown}");
         assert_eq!(count(ItemOutcome::Signed), DEVICES as usize - unknown, "{script}");
-        wait_for_states(&daemon.client, &[TokenState::Up, TokenState::Up]).await;
+        wait_for_states(&daemon.client, &[KeyTokenState::Up, KeyTokenState::Up]).await;
         let before = site.calls(Which::Copy, "C_Sign");
         let ledger = site.ledger();
         assert_eq!(ledger.signed().len(), DEVICES as usize - unknown, "{script}");
@@ -127,13 +127,28 @@ async fn a_token_that_dies_is_left_out_what_it_never_began_goes_to_the_other_and
 }
 
 #[tokio::test]
-async fn a_token_that_fails_every_signature_does_not_draw_the_work_to_itself() {
+async fn a_token_at_which_no_signature_can_be_begun_does_not_draw_the_work_to_itself() {
     let site = Site::on_two_tokens().await;
     let daemon = counted(&site, "C_Sign * delay 2ms", "C_SignInit * return CKR_FUNCTION_CANCELED").await;
     let ask = ask_for_all(site.main());
     let items = whole(lines(&daemon.client, SIGN, &ask).await);
+    // Nothing was signed there for certain, so the other was given them.
+    let mut handed = Handed::default();
+    handed.take(&site, &items);
+    assert_eq!(handed.len(), DEVICES as usize);
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), u64::from(DEVICES));
+    assert!(site.calls(Which::Copy, "C_SignInit") <= 48);
+    finish(&site, daemon, &ask, handed).await;
+}
+
+#[tokio::test]
+async fn a_token_that_fails_at_each_signature_is_given_a_rest_and_few_commands() {
+    let site = Site::on_two_tokens().await;
+    let daemon = counted(&site, "C_Sign * delay 2ms", "C_Sign * return CKR_DATA_INVALID").await;
+    let ask = ask_for_all(site.main());
+    let items = whole(lines(&daemon.client, SIGN, &ask).await);
     let failed = items.iter().filter(|item| item.outcome == ItemOutcome::Failed).count();
-    assert!((1..=48).contains(&failed), "{failed} of {} failed", items.len());
+    assert!(failed <= 48, "{failed} of {} failed", items.len());
     assert_eq!(items.iter().filter(|item| item.outcome == ItemOutcome::Signed).count(), items.len() - failed);
     assert!(daemon.stop().await.unwrap().success());
 }
@@ -155,12 +170,12 @@ async fn a_token_that_is_taken_out_in_a_batch_is_left_out_and_is_back_once_it_is
     handed.take(&site, &items);
     // What was at the token when it went: no more than its sessions had in hand.
     assert!(handed.len() >= DEVICES as usize - 16, "{}", handed.len());
-    wait_for_states(&client, &[TokenState::Up, TokenState::Down]).await;
+    wait_for_states(&client, &[KeyTokenState::Up, KeyTokenState::Down]).await;
     let shown = key(&client).await;
     assert!(shown.active && shown.trouble.is_none(), "{shown:?}");
-    assert!(shown.tokens[1].trouble.as_ref().unwrap().remedy.contains("brought back by itself"), "{shown:?}");
+    assert!(shown.tokens[1].trouble.as_ref().unwrap().remedy.contains("by itself"), "{shown:?}");
     put_back();
-    wait_for_states(&client, &[TokenState::Up, TokenState::Up]).await;
+    wait_for_states(&client, &[KeyTokenState::Up, KeyTokenState::Up]).await;
     finish(&site, daemon, &ask, handed).await;
 }
 
@@ -183,7 +198,7 @@ async fn a_lock_stops_both_tokens() {
     assert!(stopped.is_some_and(|reasons| !reasons.is_empty()));
     assert_eq!(counts(), at_lock, "nothing was begun after the lock was answered");
     assert!(items.iter().filter(|item| item.outcome == ItemOutcome::NotSigned).count() > 200);
-    assert_eq!(states(&client).await, [TokenState::Off, TokenState::Off]);
+    assert_eq!(states(&client).await, [KeyTokenState::Off, KeyTokenState::Off]);
     assert_eq!(daemon.workers().len(), 1, "the workers of the locked key go");
     let mut handed = Handed::default();
     handed.take(&site, &items);
@@ -201,7 +216,7 @@ async fn a_key_is_activated_on_the_tokens_that_are_there_and_the_others_are_told
         let changed = site.activate(client).await.unwrap();
         assert!(changed.key.active);
         let told = changed.key.tokens.iter().find(|token| token.token.as_str() == out).unwrap();
-        assert_eq!(told.state, TokenState::LeftOut);
+        assert_eq!(told.state, KeyTokenState::LeftOut);
         assert!(told.trouble.as_ref().unwrap().what.contains("no token labelled"), "{told:?}");
         assert_eq!(activations(&site), [[left]]);
         let ledger = site.ledger();
@@ -210,7 +225,7 @@ async fn a_key_is_activated_on_the_tokens_that_are_there_and_the_others_are_told
 
         put_back();
         site.activate(client).await.unwrap();
-        assert_eq!(states(client).await, [TokenState::Up, TokenState::Up]);
+        assert_eq!(states(client).await, [KeyTokenState::Up, KeyTokenState::Up]);
         assert_eq!(activations(&site)[1], [RECOVERY_TOKEN, COPY_TOKEN]);
         let ask = ask_for_all(site.main());
         finish(&site, daemon, &ask, Handed::default()).await;
@@ -223,7 +238,7 @@ async fn without_any_of_its_tokens_a_key_stays_locked() {
     let daemon = site.start().await;
     let (_, _) = (site.take_out(COPY_TOKEN), site.take_out(RECOVERY_TOKEN));
     site.activate(&daemon.client).await.unwrap_err();
-    assert_eq!(states(&daemon.client).await, [TokenState::Off, TokenState::Off]);
+    assert_eq!(states(&daemon.client).await, [KeyTokenState::Off, KeyTokenState::Off]);
     assert_eq!(activations(&site), Vec::<Vec<String>>::new());
     assert!(daemon.stop().await.unwrap().success());
 }
@@ -234,7 +249,7 @@ async fn a_clone_that_no_ceremony_found_is_not_used_and_the_ceremony_finds_it_on
     let daemon = site.start().await;
     let changed = site.activate(&daemon.client).await.unwrap();
     let left_out = &changed.key.tokens[1];
-    assert_eq!((left_out.state, &left_out.serial), (TokenState::LeftOut, &None));
+    assert_eq!((left_out.state, &left_out.serial), (KeyTokenState::LeftOut, &None));
     assert!(left_out.trouble.as_ref().unwrap().what.contains("smkictl ceremony copy"), "{left_out:?}");
     assert_eq!(activations(&site), [[RECOVERY_TOKEN]]);
     // The ceremony wants the ledger for itself.
@@ -256,7 +271,7 @@ async fn a_clone_that_no_ceremony_found_is_not_used_and_the_ceremony_finds_it_on
     assert_eq!(site.ledger().size(), ledger.size());
 
     let daemon = site.start_active().await;
-    assert_eq!(states(&daemon.client).await, [TokenState::Up, TokenState::Up]);
+    assert_eq!(states(&daemon.client).await, [KeyTokenState::Up, KeyTokenState::Up]);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }
@@ -307,7 +322,7 @@ async fn a_token_with_another_key_of_the_same_name_is_refused_by_name() {
     put_strange_token(&site);
     let daemon = site.start().await;
     let changed = site.activate(&daemon.client).await.unwrap();
-    assert_eq!(changed.key.tokens[1].state, TokenState::LeftOut);
+    assert_eq!(changed.key.tokens[1].state, KeyTokenState::LeftOut);
     assert_eq!(activations(&site), [[RECOVERY_TOKEN]]);
     let ledger = site.ledger();
     let text = &ledger.refusals().last().unwrap().reasons[0].text;

@@ -688,6 +688,7 @@ fn the_worker_dies_with_the_daemon() {
             call_deadline: Duration::from_secs(20),
             environment: vec![("SOFTHSM2_CONF".into(), dir.join("softhsm2.conf").into())],
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_smkid"))),
+            pin_marks: None,
             clock_offset_ms: 0,
         };
         let (token, _) = Token::start(config, pin(), Expectations::default()).unwrap();

@@ -25,6 +25,7 @@ mod policy;
 mod procedure_rules;
 mod recorder;
 mod responses;
+mod returns;
 mod rollback;
 mod routes;
 mod smkictl;

@@ -13,7 +13,7 @@ use smkid::domain::names::{DeterminationId, Purpose};
 use smkid::domain::time::Window;
 use smkid::exercise::lab;
 use smkid::exercise::people::APPROVALS;
-use smkid::exercise::policy::{LEDGER_KEY, RECOVERY_KEY};
+use smkid::exercise::policy::{LEDGER_KEY, RECOVERY_KEY, RECOVERY_TOKEN};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -672,6 +672,7 @@ async fn roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt
                 .replace("{person}", "operator-1")
                 .replace("{determination}", &site.main().to_string())
                 .replace("{key}", RECOVERY_KEY)
+                .replace("{token}", RECOVERY_TOKEN)
                 .replace("{request}", &request().to_string())
                 .replace("{index}", "0")
                 .replace("{sha256}", &site.base.main.digest().to_string());

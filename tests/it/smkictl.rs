@@ -278,6 +278,7 @@ fn a_dry_run_shows_what_would_be_sent_and_sends_nothing() {
     check(&["policy", "adopt", text_of(&document), "--policy", text_of(&policy)], "POST /v1/documents");
     check(&["key", "activate", "recovery"], "POST /v1/keys/recovery/activate");
     check(&["key", "lock", "recovery"], "POST /v1/keys/recovery/lock");
+    check(&["hsm", "retry-login", "ledger"], "POST /v1/hsm/ledger/retry-login");
     check(&["clock", "accept", "--reason", "r"], "POST /v1/clock/accept");
     check(&["recovery", "sign", "--determination", ID, "--devices", "all"], "\"devices\": \"all\"");
     let settle =
@@ -375,6 +376,7 @@ fn help_tells_the_statuses_and_what_each_command_is_for() {
         (vec!["recovery", "sign"], "Sign recovery commands under a determination"),
         (vec!["determination", "record"], "Deliver a signed determination"),
         (vec!["key", "lock"], "Lock a key"),
+        (vec!["hsm", "retry-login"], "Let the PIN of a token be offered again"),
     ] {
         let help = run(None, &[&command[..], &["--help"]].concat()).stdout;
         assert!(help.starts_with(about), "{help}");

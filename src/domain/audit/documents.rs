@@ -89,6 +89,8 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             // Judged by the audit, which knows each Device; nothing can be signed because of them.
             | Event::ResponsesTaken(_)

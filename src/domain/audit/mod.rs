@@ -187,6 +187,10 @@ pub struct Summary {
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
     pub resumptions: u64,
+    /// Times that a token came to stand otherwise, told or counted.
+    pub token_changes: u64,
+    /// Times that an operator let a PIN be offered again.
+    pub logins_retried: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -352,6 +356,12 @@ impl<'a> Audit<'a> {
             | Event::Refused(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_) => Ok(()),
+            Event::TokenHealth(health) => demand(health.from != health.to || health.folded > 0, || {
+                format!("expected a change of how token {} stands", health.token)
+            }),
+            Event::LoginRetried(retried) => {
+                demand(retried.asked <= *at, || format!("it was asked for at {}, after the entry", retried.asked))
+            }
         }
     }
 
@@ -372,7 +382,9 @@ impl<'a> Audit<'a> {
             | Event::ClockAccepted(_)
             | Event::ResponsesTaken(_)
             | Event::SigningResumed(_)
+            | Event::LoginRetried(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
+            Event::TokenHealth(_) => &[Role::Daemon],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
@@ -480,6 +492,8 @@ impl<'a> Audit<'a> {
             Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
             Event::SigningResumed(_) => summary.resumptions += 1,
+            Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
+            Event::LoginRetried(_) => summary.logins_retried += 1,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

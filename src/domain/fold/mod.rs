@@ -389,7 +389,7 @@ impl Fold {
                 tally.left += 1;
                 changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
             }
-            Event::Refused(_) | Event::RefusalsFolded(_) => {}
+            Event::Refused(_) | Event::RefusalsFolded(_) | Event::TokenHealth(_) | Event::LoginRetried(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(_) => self.clock_untrusted = false,
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
@@ -495,6 +495,8 @@ impl Fold {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => return,
         };

@@ -149,6 +149,8 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::Released(_)
         | Event::RefusalsFolded(_)
         | Event::ClockJumped(_)
+        | Event::TokenHealth(_)
+        | Event::LoginRetried(_)
         | Event::ClockAccepted(_) => return None,
     })
 }

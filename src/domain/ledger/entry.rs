@@ -24,6 +24,7 @@ pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
 };
+pub use super::tokens::{Health, LoginRetried, TokenHealth};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
     RequestId, TemplateName, TokenName,
@@ -179,6 +180,10 @@ pub enum Event {
     ResponsesTaken(ResponsesTaken),
     /// An operator lets signing under a determination go on that a Response to a foreign command had stopped.
     SigningResumed(SigningResumed),
+    /// A token failed, came back, or takes an operator.
+    TokenHealth(TokenHealth),
+    /// An operator lets the PIN of a token be offered again.
+    LoginRetried(LoginRetried),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -705,6 +710,8 @@ impl Event {
             Self::ExerciseRecorded(_) => "exercise-recorded",
             Self::ResponsesTaken(_) => "responses-taken",
             Self::SigningResumed(_) => "signing-resumed",
+            Self::TokenHealth(_) => "token-health",
+            Self::LoginRetried(_) => "login-retried",
         }
     }
 }
@@ -755,6 +762,8 @@ impl Event {
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
             | Self::SigningResumed(_)
+            | Self::TokenHealth(_)
+            | Self::LoginRetried(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -791,6 +800,8 @@ impl Event {
             | Self::ClockAccepted(_)
             | Self::ResponsesTaken(_)
             | Self::SigningResumed(_)
+            | Self::TokenHealth(_)
+            | Self::LoginRetried(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

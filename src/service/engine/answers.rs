@@ -132,6 +132,7 @@ pub(super) fn status(
             .policy()
             .map(|adopted| wire::PolicyHead { sequence: adopted.sequence.into(), sha256: adopted.digest }),
         keys: fold.keys().values().map(|facts| state_of(facts, fold, keys, now)).collect(),
+        tokens: super::tokens::standings(keys),
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
@@ -172,8 +173,7 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
     let label = &facts.record.label;
     let (condition, is_active, tokens) = match facts.record.use_ {
         KeyUse::Ledger => {
-            let (back, again) =
-                ("The next checkpoint brings its worker back", "Mend it, then `systemctl restart smkid`");
+            let (back, again) = ("It is tried again by itself", "Nothing is tried by itself until then");
             let ledger = keys.ledger();
             let is_there = ledger.is_some();
             let condition = ledger.as_ref().map(Token::condition);
@@ -183,12 +183,12 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
             let active = keys.active(label);
             let of_key = |name: TokenName| {
                 let token = active.as_ref().and_then(|active| active.token(&name));
-                let mut of_key = token_of(facts, &name, token, ("Its worker is brought back by itself", AGAIN));
-                if active.is_some() && of_key.state == wire::TokenState::Off {
+                let mut of_key = token_of(facts, &name, token, ("It is tried again by itself", AGAIN));
+                if active.is_some() && of_key.state == wire::KeyTokenState::Off {
                     let what = keys.left_out(label, &name);
                     let what =
                         what.unwrap_or_else(|| "the policy did not have the key there when it was activated".into());
-                    of_key.state = wire::TokenState::LeftOut;
+                    of_key.state = wire::KeyTokenState::LeftOut;
                     of_key.trouble = Some(Trouble { what, remedy: AGAIN.into() });
                 }
                 of_key
@@ -199,7 +199,7 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
     };
     let is_up = matches!(condition, None | Some(Condition::Up));
     // What is wrong with one token of several is told with that token.
-    let worst = tokens.iter().find(|token| token.state != wire::TokenState::Up && token.trouble.is_some());
+    let worst = tokens.iter().find(|token| token.state != wire::KeyTokenState::Up && token.trouble.is_some());
     let trouble = worst.filter(|_| !is_up).and_then(|token| token.trouble.clone());
     wire::KeyState {
         key: label.clone(),
@@ -215,13 +215,13 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
 /// A token of a key, with what brings it back if it is down, and if it is locked.
 fn token_of(facts: &KeyFacts, name: &TokenName, token: Option<Token>, (back, again): (&str, &str)) -> wire::KeyToken {
     let (state, trouble) = match token.map(|token| token.condition()) {
-        None => (wire::TokenState::Off, None),
-        Some(Condition::Up) => (wire::TokenState::Up, None),
+        None => (wire::KeyTokenState::Off, None),
+        Some(Condition::Up) => (wire::KeyTokenState::Up, None),
         Some(Condition::Down(error)) => {
-            (wire::TokenState::Down, Some(Trouble { what: error.to_string(), remedy: back.into() }))
+            (wire::KeyTokenState::Down, Some(Trouble { what: error.to_string(), remedy: back.into() }))
         }
         Some(Condition::Locked(error)) => {
-            (wire::TokenState::Locked, Some(Trouble { what: error.to_string(), remedy: again.into() }))
+            (wire::KeyTokenState::Locked, Some(Trouble { what: error.to_string(), remedy: again.into() }))
         }
     };
     wire::KeyToken { token: name.clone(), serial: facts.serial_on(name).map(ToOwned::to_owned), state, trouble }
@@ -400,6 +400,8 @@ pub(super) fn request(
             | Event::Released(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -539,6 +541,8 @@ impl<'a> About<'a> {
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => return false,
         };

@@ -22,19 +22,19 @@ use super::heartbeat::{self, Heartbeat};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started};
+use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Condition, HsmError, Several};
+use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
-use crate::recorder::{CannotRecord, Desk, Moment, Recorded, Recorder};
+use crate::recorder::{CannotRecord, Desk, Moment, Recorder, shortened};
 use crate::store::{Reader, Store as _};
 
-/// How often the engine looks after its keys: locks what is over, brings back a worker that died.
+/// How often the engine looks after its keys: locks what is over, tells how tokens stand.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long an absent ledger token is waited for between two looks.
-const RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether an absent ledger token was brought up.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Uploads that nobody recorded are dropped after a day.
 const UPLOAD_MS_MAX: i64 = 24 * 3_600_000;
@@ -62,14 +62,18 @@ fn cannot_record(why: &CannotRecord) -> Fatal {
 pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartError> {
     let opened = tokio::task::spawn_blocking(move || open(configuration)).await;
     let opened = opened.map_err(|error| refused(&error.to_string(), "See the journal above"))??;
-    let Opened { configuration, recorder, clock, fold, staging, reader } = opened;
+    let Opened { configuration, recorder, clock, fold, staging, reader, token } = opened;
     let state = configuration.state.clone();
     let head_interval = Duration::from_secs(configuration.ledger.head_interval_s);
     let (configuration_digest, chunk) = (configuration.digest, configuration.signing_chunk);
 
     let (failure, failed) = watch::channel(None);
     let hears = failure.clone();
-    let (desk, _) = Desk::open(recorder, move |why: CannotRecord| {
+    let (waits, waiting) = watch::channel(None);
+    let tell_wait = Box::new(move |why: Option<&HsmError>| {
+        waits.send_replace(why.map(not_signing));
+    });
+    let (desk, _) = Desk::open(recorder, tell_wait, move |why: CannotRecord| {
         hears.send_replace(Some(cannot_record(&why)));
     })
     .map_err(|error| refused(&format!("a thread could not be started: {error}"), "Check TasksMax="))?;
@@ -93,21 +97,29 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         running: Arc::new(Mutex::new(BTreeSet::new())),
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
+        waiting,
     });
 
     // The ledger token once now, so that a ledger that was rolled back is refused before anybody is answered; if it is merely
-    // absent, reads are answered and it is waited for.
-    let (configuration, fold) = (Arc::new(configuration), Arc::new(fold));
-    match signer(Arc::clone(&configuration), Arc::clone(&fold), state.clone()).await {
+    // absent, or waits for an operator, reads are answered and it is waited for.
+    keys.set_ledger(token.clone());
+    let fold = Arc::new(fold);
+    let first = signer(token.clone(), Arc::clone(&fold), state.clone()).await;
+    token.keep_up().map_err(|error| refused(&error.to_string(), "Check TasksMax="))?;
+    match first {
         Ok(signer) => begin(&desk, &keys, signer.on_clock(clock), configuration_digest, &ready).await?,
         Err(SignerFault::Absent(why)) => {
             tracing::warn!("{why}. Reads are answered; nothing is recorded until the ledger token is there");
-            ready.send_replace(Some(absent(why)));
+            ready.send_replace(Some(not_there(&token, why)));
             let (desk, ready, keys) = (desk.clone(), ready.clone(), Arc::clone(&keys));
             tokio::spawn(async move {
                 loop {
-                    tokio::time::sleep(RETRY).await;
-                    match signer(Arc::clone(&configuration), Arc::clone(&fold), state.clone()).await {
+                    tokio::time::sleep(LOOK).await;
+                    if !matches!(token.condition(), Condition::Up) {
+                        ready.send_replace(Some(not_there(&token, token.standing().told_of(token.name()))));
+                        continue;
+                    }
+                    match signer(token.clone(), Arc::clone(&fold), state.clone()).await {
                         Ok(signer) => {
                             let signer = signer.on_clock(clock);
                             if let Err(why) = begin(&desk, &keys, signer, configuration_digest, &ready).await {
@@ -117,23 +129,17 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
                             return;
                         }
                         Err(SignerFault::Absent(why)) => {
-                            ready.send_replace(Some(absent(why)));
+                            ready.send_replace(Some(not_there(&token, why)));
                         }
                         Err(SignerFault::Wrong(why)) => {
                             failure.send_replace(Some(why));
-                            return;
-                        }
-                        // A PIN is offered once; an operator has to look.
-                        Err(SignerFault::Locked(Fatal { kind: _, why: what, remedy })) => {
-                            tracing::error!("{what}. {remedy}");
-                            ready.send_replace(Some(Trouble { what, remedy }));
                             return;
                         }
                     }
                 }
             });
         }
-        Err(SignerFault::Wrong(why) | SignerFault::Locked(why)) => return Err(why.into()),
+        Err(SignerFault::Wrong(why)) => return Err(why.into()),
     }
     tokio::spawn(heartbeat::beat(Arc::clone(&daemon.heartbeat), desk));
     tokio::spawn(look_after(Arc::clone(&daemon), head_interval, stopping.subscribe()));
@@ -147,6 +153,8 @@ struct Opened {
     fold: Fold,
     staging: Arc<crate::store::Staging>,
     reader: Box<dyn Reader + Send>,
+    /// The ledger token, not tried yet.
+    token: Token,
 }
 
 fn open(configuration: Configuration) -> Result<Opened, StartError> {
@@ -168,6 +176,7 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
             start::check_pin_source(purpose, settings, [key.record.use_])?;
         }
     }
+    let token = ledger_token(&configuration, &fold)?;
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
     let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN), configuration.clock_offset_ms));
     let reads = Arc::clone(&clock);
@@ -179,17 +188,25 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let reader = store.reader().map_err(StartFault::from)?;
     let mut recorder = Recorder::new(Box::new(store), fold.clone(), Box::new(read)).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
-    Ok(Opened { configuration, recorder, clock, fold, staging, reader })
+    Ok(Opened { configuration, recorder, clock, fold, staging, reader, token })
+}
+
+/// The ledger token with its stored PIN, not tried yet.
+fn ledger_token(configuration: &Configuration, fold: &Fold) -> Result<Token, StartFault> {
+    let name = &start::ledger_key(fold)?.token;
+    start::check_ledger_token(configuration, name)?;
+    let settings = start::configured(configuration, name)?;
+    let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
+    let pin = start::stored_pin(pin)?;
+    Ok(Token::new(start::daemon_token_config(configuration, name)?, pin, start::expectations(fold, name)))
 }
 
 /// Why there is no ledger token.
 enum SignerFault {
-    /// It may come.
+    /// It may come, by itself or with an operator's help.
     Absent(String),
     /// It is not the token of this ledger, this is not the ledger of the token, or the configuration is wrong.
     Wrong(Fatal),
-    /// It takes an operator.
-    Locked(Fatal),
 }
 
 /// While the ledger token is merely not there.
@@ -197,39 +214,47 @@ fn absent(what: String) -> Trouble {
     Trouble { what, remedy: "Insert the ledger token, or check [ledger] and its [[token]]".into() }
 }
 
-async fn signer(
-    configuration: Arc<Configuration>,
-    fold: Arc<Fold>,
-    state: PathBuf,
-) -> Result<TokenSigner, SignerFault> {
+/// The same, by how it stands: a PIN is not offered again by itself, and the text says what to do.
+fn not_there(token: &Token, what: String) -> Trouble {
+    match token.condition() {
+        Condition::Locked(_) => Trouble { what, remedy: "Nothing is tried by itself until then".into() },
+        Condition::Up | Condition::Down(_) => absent(what),
+    }
+}
+
+/// While the ledger token does not sign, in the middle of everything.
+fn not_signing(why: &HsmError) -> Trouble {
+    Trouble {
+        what: format!("the ledger token does not sign: {why}"),
+        remedy: "What was asked for is recorded once it does; `smkictl hsm status` says how the token stands".into(),
+    }
+}
+
+async fn signer(token: Token, fold: Arc<Fold>, state: PathBuf) -> Result<TokenSigner, SignerFault> {
     let started = tokio::task::spawn_blocking(move || {
         let reader = crate::store::sqlite::SqliteReader::open(&state)?;
-        let settings = start::configured(&configuration, &configuration.ledger.token)?;
-        let absent = || StartFault::PinAbsent { token: settings.name.clone() };
-        let pin = start::stored_pin(settings.pin.as_ref().ok_or_else(absent)?)?;
-        start::ledger_signer(&configuration, &fold, &reader, None, pin)
+        start::ledger_signer_on(token, &fold, &reader)
     });
     let started = started.await.map_err(|error| SignerFault::Absent(error.to_string()))?;
-    started.map_err(|fault| {
-        let fatal = fault.fatal();
-        match fault {
-            StartFault::Hsm { source, .. } if source.locks() => SignerFault::Locked(fatal),
-            StartFault::Hsm { .. } => SignerFault::Absent(fatal.why),
-            StartFault::Store(_)
-            | StartFault::State(_)
-            | StartFault::LedgerKey(_)
-            | StartFault::NoLedgerKey
-            | StartFault::NotConfigured { .. }
-            | StartFault::LedgerToken { .. }
-            | StartFault::ClockSet { .. }
-            | StartFault::PinStored { .. }
-            | StartFault::PinAbsent { .. }
-            | StartFault::PinFile { .. }
-            | StartFault::HeadAbsent { .. }
-            | StartFault::HeadUnreadable { .. }
-            | StartFault::HeadOrigin { .. }
-            | StartFault::RolledBack { .. } => SignerFault::Wrong(fatal),
+    started.map_err(|fault| match &fault {
+        StartFault::Hsm { source, .. } if source.is_about_the_pin() || !source.locks() => {
+            SignerFault::Absent(fault.to_string())
         }
+        StartFault::Hsm { .. }
+        | StartFault::Store(_)
+        | StartFault::State(_)
+        | StartFault::LedgerKey(_)
+        | StartFault::NoLedgerKey
+        | StartFault::NotConfigured { .. }
+        | StartFault::LedgerToken { .. }
+        | StartFault::ClockSet { .. }
+        | StartFault::PinStored { .. }
+        | StartFault::PinAbsent { .. }
+        | StartFault::PinFile { .. }
+        | StartFault::HeadAbsent { .. }
+        | StartFault::HeadUnreadable { .. }
+        | StartFault::HeadOrigin { .. }
+        | StartFault::RolledBack { .. } => SignerFault::Wrong(fault.fatal()),
     })
 }
 
@@ -247,7 +272,6 @@ async fn begin(
         remedy: "Reinstall it".into(),
     };
     let program = program_digest().map_err(unreadable)?;
-    keys.set_ledger(signer.token().clone());
     let begun = desk.record(move |recorder| {
         recorder.set_signer(Box::new(signer));
         let version = env!("CARGO_PKG_VERSION").into();
@@ -288,11 +312,11 @@ fn program_digest() -> std::io::Result<Digest> {
 /// Keeps the newest head under a checkpoint on the ledger token; says whether it could. Why not, `smkictl status` shows.
 pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
     let Some(token) = keys.ledger() else { return false };
-    let head = desk.record(|recorder| {
+    let head = desk.look(|recorder| {
         let signed = recorder.checkpointed() == recorder.durable().size;
         Ok(recorder.fold().origin().cloned().filter(|_| signed).map(|origin| (origin, recorder.durable())))
     });
-    let Ok(Some((origin, head))) = head.await.map(Recorded::into_inner) else { return false };
+    let Ok(Some((origin, head))) = head.await else { return false };
     let kept = tokio::task::spawn_blocking(move || start::write_head_object(&token, &origin, head)).await;
     let trouble = match kept {
         Ok(Ok(())) => None,
@@ -307,8 +331,8 @@ pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
     is_kept
 }
 
-/// What the engine does by itself: locks keys whose time is over or whose token is locked, replaces workers that died, tells how
-/// many refusals were counted, keeps the head, drops old uploads.
+/// What the engine does by itself: locks keys whose time is over or whose token is locked, tells how tokens stand and how many
+/// refusals were counted, keeps the head, drops old uploads.
 async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -329,10 +353,15 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
         let runs_ended = daemon.runs_ended.load(Ordering::Relaxed);
         let at_rest = daemon.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let keys = Arc::clone(&daemon.keys);
         let Ok(size) = daemon
             .desk
-            .record(|recorder| {
+            .record(move |recorder| {
                 recorder.fold_refusals(None)?;
+                for health in keys.to_tell(recorder.moment().at) {
+                    let cause = health.cause.as_deref().map(|cause| shortened(cause).into());
+                    recorder.queue(&Actor::daemon(), Event::TokenHealth(TokenHealth { cause, ..health }))?;
+                }
                 Ok(recorder.durable().size)
             })
             .await
@@ -342,7 +371,10 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         let size = size.into_inner();
         // At the interval, and soon after the last job came to its end: what was signed is not to be undone by an older copy.
         let interval_is_over = tokio::time::Instant::now() >= head_at && size > kept;
-        if interval_is_over || (at_rest && runs_ended > runs_kept) {
+        // And once the token that could not keep it is back.
+        let is_owed = daemon.keys.head_trouble().is_some()
+            && daemon.keys.ledger().is_some_and(|token| matches!(token.condition(), Condition::Up));
+        if interval_is_over || is_owed || (at_rest && runs_ended > runs_kept) {
             if keep_head(&daemon.desk, &daemon.keys).await {
                 kept = size;
             }
@@ -353,23 +385,10 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
 }
 
 async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
-    let mut restarts = JoinSet::new();
-    for token in tokens.tokens() {
-        if matches!(token.condition(), Condition::Down(_)) {
-            restarts.spawn_blocking(move || (token.name().clone(), token.restart()));
-        }
-    }
-    while let Some(restarted) = restarts.join_next().await {
-        match restarted {
-            Ok((token, Ok(_))) => tracing::info!(key = %key, token = %token, "its worker was replaced"),
-            Ok((token, Err(error))) => tracing::warn!(key = %key, token = %token, %error, "its token is away"),
-            Err(_) => {}
-        }
-    }
     // As long as one token is not locked, the key stays active on it.
     let why = match tokens.condition() {
         Condition::Up | Condition::Down(_) => None,
-        Condition::Locked(error) => Some(locked_by(&error)),
+        Condition::Locked(error) => Some(format!("its token is locked: {error}")),
     };
     let keys = Arc::clone(&daemon.keys);
     let checked = daemon.desk.record(move |recorder| {
@@ -378,7 +397,8 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
         keys.fence();
         let tokens = keys.remove(&key);
-        recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason: reason.into() }))?;
+        let reason = shortened(&reason).into();
+        recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason }))?;
         Ok(tokens)
     });
     if let Ok(tokens) = checked.await
@@ -386,10 +406,6 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
     {
         let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
     }
-}
-
-fn locked_by(error: &HsmError) -> String {
-    format!("its token is locked: {error}")
 }
 
 fn refused(why: &str, remedy: &str) -> StartError {

@@ -83,6 +83,7 @@ impl SoftHsm {
             call_deadline: Duration::from_secs(20),
             environment: self.environment(),
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_smkid"))),
+            pin_marks: None,
             clock_offset_ms: 0,
         }
     }

@@ -307,6 +307,47 @@ fn golden() -> Vec<(Event, &'static str)> {
             Event::ClockAccepted(ClockAccepted { reason: "radio clock".into() }),
             r#"{"clock-accepted":{"reason":"radio clock"}}"#,
         ),
+        (
+            Event::TokenHealth(TokenHealth {
+                token: "recovery".parse().unwrap(),
+                from: Health::Up,
+                to: Health::Down,
+                since: Timestamp::MIN,
+                function: Some("C_Sign".into()),
+                code: Some("CKR_DEVICE_ERROR".into()),
+                cause: Some("it failed".into()),
+                folded: 3,
+            }),
+            concat!(
+                r#"{"token-health":{"token":"recovery","from":"up","to":"down","since":"1970-01-01T00:00:00.000Z","#,
+                r#""function":"C_Sign","code":"CKR_DEVICE_ERROR","cause":"it failed","folded":3}}"#
+            ),
+        ),
+        (
+            Event::TokenHealth(TokenHealth {
+                token: "recovery".parse().unwrap(),
+                from: Health::Locked,
+                to: Health::Up,
+                since: Timestamp::MIN,
+                function: None,
+                code: None,
+                cause: None,
+                folded: 0,
+            }),
+            r#"{"token-health":{"token":"recovery","from":"locked","to":"up","since":"1970-01-01T00:00:00.000Z"}}"#,
+        ),
+        (
+            Event::LoginRetried(LoginRetried {
+                token: "ledger".parse().unwrap(),
+                serial: "0123".into(),
+                asked: Timestamp::MIN,
+                was: "refused".into(),
+            }),
+            concat!(
+                r#"{"login-retried":{"token":"ledger","serial":"0123","asked":"1970-01-01T00:00:00.000Z","#,
+                r#""was":"refused"}}"#
+            ),
+        ),
     ]
     .into_iter()
     .chain(golden_of_the_procedure())

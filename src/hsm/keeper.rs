@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::TokenReport;
 use super::errors::{Certainty, HsmError};
+use super::family::Family;
 use super::handle::{FenceAck, NotSigned, Outcome, SignResult, ToSign, TokenConfig};
 use super::offers::Offers;
 use super::protocol::{
@@ -37,6 +39,10 @@ const ACTIVATION_DEADLINES: u32 = 6;
 const BURIAL: Duration = Duration::from_secs(2);
 /// What is forwarded of one line of the worker's standard error.
 const LOG_LINE_LEN_MAX: u64 = 1024;
+/// Lines of a worker that are forwarded in [`LOG_SPAN`]; more are counted. A module that chatters must not fill the journal.
+const LOG_LINES_MAX: u32 = 200;
+/// The span over which they are counted.
+const LOG_SPAN: Duration = Duration::from_secs(60);
 
 /// What the writer is told to send.
 pub(super) enum Outgoing {
@@ -158,7 +164,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// From the worker's first breath to its burial.
     pub(super) fn keep(mut self, setup: &Setup, pin: SecretString, to_write: mpsc::Receiver<Outgoing>) {
-        let (child, mut socket, mark) = match self.spawn() {
+        let (child, family, mut socket, mark) = match self.spawn() {
             Ok(made) => made,
             Err(error) => {
                 lock(&self.open).take();
@@ -171,7 +177,7 @@ impl Keeper {
             Ok(()) => self.read(&mut socket, pid, pin, to_write),
             Err(error) => HsmError::Protocol { found: error.to_string() },
         };
-        let why = self.bury(child, &socket, &mark, why);
+        let why = self.bury((child, family), &socket, &mark, why);
         match &why {
             HsmError::WorkerEnded { status } if status == "exit status: 0" => {
                 tracing::info!(token = %self.config.name, worker = pid, "the worker ended");
@@ -187,27 +193,35 @@ impl Keeper {
         }
     }
 
-    fn spawn(&self) -> io::Result<(Child, UnixStream, OwnedFd)> {
+    fn spawn(&self) -> io::Result<(Child, Family, UnixStream, OwnedFd)> {
         let (socket, workers) = UnixStream::pair()?;
         // A worker that reads nothing must not hold us up either.
         socket.set_write_timeout(Some(self.config.call_deadline))?;
         let (log, to_log) = io::pipe()?;
         let program = self.config.program.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         // Standard output joins standard error, so that what a module prints there ends in the log and not in our protocol.
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("hsm-worker")
             .env_clear()
             .envs(self.config.environment.iter().map(|(name, value)| (name, value)))
+            // A group of its own: a signal of the terminal does not end it, and what a module starts ends with it.
+            .process_group(0)
             .stdin(OwnedFd::from(workers))
             .stdout(to_log.try_clone()?)
-            .stderr(to_log)
-            .spawn()?;
+            .stderr(to_log);
+        let (child, family) = Family::start(|| command.spawn())?;
+        // A process that the module made may hold the worker's end of the socket, so that its end alone shows nothing.
+        let reading = socket.try_clone()?;
+        family.at_death(move || drop(reading.shutdown(Shutdown::Read)))?;
+        // Our copies of its ends of the pipes go with the command: then only it holds them.
+        drop(command);
         let name = self.config.name.clone();
         thread::Builder::new().name(format!("log-{name}")).spawn(move || forward_log(&name, log))?;
         // Hardened kernels want to be told that nothing in it is run; older ones (before 6.3) do not know the flag.
         let mark = rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
             .or_else(|_| rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC))?;
-        Ok((child, socket, mark))
+        Ok((child, family, socket, mark))
     }
 
     /// Reads until the worker is gone or must go; says why.
@@ -376,16 +390,25 @@ impl Keeper {
 
     /// Kills what is left of the worker, then says of all that is open what became of it: the mark, which outlives the
     /// worker, tells what it had begun.
-    fn bury(&self, mut child: Child, socket: &UnixStream, mark: &OwnedFd, why: HsmError) -> HsmError {
+    fn bury(
+        &self,
+        (mut child, family): (Child, Family),
+        socket: &UnixStream,
+        mark: &OwnedFd,
+        why: HsmError,
+    ) -> HsmError {
         let _ = socket.shutdown(Shutdown::Both);
+        family.end_descendants();
         let ended_by_itself = matches!(why, HsmError::WorkerEnded { .. });
         // One that closed its pipe may be on its way out: its exit status says more than our signal would.
-        let gone = (ended_by_itself && wait(&mut child, BURIAL).is_some()) || {
+        let gone = (ended_by_itself && family.is_dead_within(BURIAL)) || {
             let _ = child.kill();
-            wait(&mut child, BURIAL).is_some()
+            family.is_dead_within(BURIAL)
         };
+        family.end_group();
         let status =
             child.try_wait().ok().flatten().map_or_else(|| "not gone yet".to_owned(), |status| status.to_string());
+        family.end();
         let why = match why {
             HsmError::WorkerEnded { .. } => HsmError::WorkerEnded { status },
             other => other,
@@ -533,29 +556,27 @@ fn greet(socket: &mut UnixStream, mark: &OwnedFd, setup: &Setup) -> Result<(), F
     protocol::write_message(socket, setup, &mut Vec::new())
 }
 
-/// Waits for a child to be gone, for so long at most.
-fn wait(child: &mut Child, at_most: Duration) -> Option<()> {
-    let until = Instant::now() + at_most;
-    loop {
-        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-            return Some(());
-        }
-        if Instant::now() >= until {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Each line of the worker's output becomes a line of our log, cut and with control characters shown.
 fn forward_log(name: &TokenName, log: PipeReader) {
     let mut log = BufReader::new(log);
     let mut line = Vec::new();
+    let (mut since, mut lines, mut dropped) = (Instant::now(), 0_u32, 0_u64);
     loop {
         line.clear();
         match log.by_ref().take(LOG_LINE_LEN_MAX).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
+        }
+        if since.elapsed() >= LOG_SPAN {
+            if dropped > 0 {
+                tracing::warn!(token = %name, dropped, "the worker said more than is kept of it");
+            }
+            (since, lines, dropped) = (Instant::now(), 0, 0);
+        }
+        lines = lines.saturating_add(1);
+        if lines > LOG_LINES_MAX {
+            dropped += 1;
+            continue;
         }
         let text = String::from_utf8_lossy(&line);
         tracing::info!(token = %name, "worker: {}", text.trim_end().escape_debug());

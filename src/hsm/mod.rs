@@ -21,6 +21,7 @@
 
 pub mod breaker;
 pub mod errors;
+pub mod family;
 pub mod handle;
 mod healer;
 mod keeper;

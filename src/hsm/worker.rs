@@ -64,6 +64,8 @@ fn harden() -> Vec<String> {
         }
     };
     note("no parent-death signal", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
+    // Whatever the module starts, and lets go, is found beneath this process when it is ended.
+    note("no subreaper", rustix::process::set_child_subreaper(Some(rustix::process::getpid())));
     note("dumpable", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
     note("core dumps", rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
     // Under a finite limit, locking future pages too would make later allocations fail, and the worker with them.

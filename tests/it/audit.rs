@@ -11,12 +11,13 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, IncidentClosed, KeyCopied, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken,
-    Role, Settled, SigningResumed, Started, TokenFound,
+    Genesis, Health, IncidentClosed, KeyCopied, KeyLocked, LoginRetried, ProfileInForce, Reason, Refused,
+    ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
 use smkid::domain::names::{DeterminationId, Digest, FileKind, Purpose, RequestId};
+use smkid::domain::time::Timestamp;
 
 use crate::lab::Key;
 use crate::support::ledger_fixture::{COUNTER_START, DEVICES, Fixture, Forge, HOUR_MS, PER_HOUR, device};
@@ -456,6 +457,16 @@ fn a_key_that_a_ceremony_found_on_a_further_token_is_activated_there_too() {
     assert_eq!(Export::of(&fixture, &forge).verify().0, 0);
 }
 
+fn health(since: Timestamp) -> TokenHealth {
+    let (token, cause) = ("recovery-a".parse().unwrap(), Some("gone".into()));
+    let (from, to) = (Health::Up, Health::Down);
+    TokenHealth { token, from, to, since, function: None, code: None, cause, folded: 0 }
+}
+
+fn login_retried(asked: Timestamp) -> LoginRetried {
+    LoginRetried { token: "ledger-a".parse().unwrap(), serial: "1".into(), asked, was: "refused".into() }
+}
+
 #[test]
 fn what_goes_on_honestly_verifies() {
     let fixture = Fixture::new();
@@ -478,6 +489,10 @@ fn what_goes_on_honestly_verifies() {
     forge.push(Event::ClockAccepted(ClockAccepted { reason: "A watch".into() }));
     forge.clock = ClockState::Trusted;
     forge.batch(52);
+    let at = forge.at;
+    forge.push_by(Actor::daemon(), Event::TokenHealth(health(at)));
+    forge.push_by(Actor::daemon(), Event::TokenHealth(TokenHealth { to: Health::Up, folded: 1, ..health(at) }));
+    forge.push(Event::LoginRetried(login_retried(at)));
     let (status, _, err) = Export::of(&fixture, &forge).verify();
     assert_eq!((status, err.as_str()), (0, ""));
 }
@@ -730,6 +745,22 @@ fn who_asked_when_and_in_which_role_is_found() {
     });
     check("asked for by operator, found daemon", |forge| {
         forge.push_by(Actor::daemon(), Event::ClockAccepted(ClockAccepted { reason: "itself".into() }))
+    });
+    check("asked for by operator, found daemon", |forge| {
+        let asked = forge.at;
+        forge.push_by(Actor::daemon(), Event::LoginRetried(login_retried(asked)))
+    });
+    check("after the entry", |forge| {
+        let asked = forge.at.plus_ms(3_600_000);
+        forge.push(Event::LoginRetried(login_retried(asked)))
+    });
+    check("asked for by daemon, found operator", |forge| {
+        let since = forge.at;
+        forge.push(Event::TokenHealth(health(since)))
+    });
+    check("expected a change of how token recovery-a stands", |forge| {
+        let since = forge.at;
+        forge.push_by(Actor::daemon(), Event::TokenHealth(TokenHealth { to: Health::Up, ..health(since) }))
     });
     check("asked for by ceremony, found operator", |forge| {
         let imported = forge.entry(forge.last("certificate-imported")).event;

@@ -13,10 +13,10 @@ use smkid::exercise::policy::{RECOVERY_KEY, RECOVERY_TOKEN};
 use smkid::exercise::programs::Daemon;
 use smkid::hsm::{Expectations, Token};
 
-use crate::support::copies::{COPY_TOKEN, MEANS};
+use crate::support::copies::{COPY_TOKEN, MEANS, folder_of, rename_token};
 use crate::support::desk;
 use crate::support::site::{DEVICES, Handed, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole};
-use crate::support::softhsm::{PIN, SoftHsm, folder_of, rename_token};
+use crate::support::token::{PIN, TestToken};
 
 const SIGN: &str = "/v1/recovery/sign";
 const SETTLE: &str = "/v1/recovery/settle";
@@ -282,7 +282,7 @@ fn put_strange_token(site: &Site) {
     let ledger = site.ledger();
     let Event::Genesis(genesis) = &ledger.entries[0].event else { panic!("the first entry is genesis") };
     let record = genesis.keys.iter().find(|key| key.label.as_str() == RECOVERY_KEY).unwrap();
-    let strange = SoftHsm::new("exercise-recovery");
+    let strange = TestToken::new("exercise-recovery");
     let pin = || secrecy::SecretString::from(PIN);
     let (token, _) = Token::start(strange.config(1), pin(), Expectations::default()).unwrap();
     token.generate_key(record.label.clone(), record.id, KeyUse::Recovery).wait().unwrap();

@@ -13,7 +13,7 @@ use smkid::domain::time::Timestamp;
 use smkid::hsm::returns::{EXCEPTIONS, Group, Meaning, NEVER_BEGAN, VALUES, VENDOR_DEFINED, judge};
 use smkid::hsm::{Certainty, Class, Condition, Expectations, HsmError, Kind, Outcome, ToSign, Token, TokenConfig};
 
-use crate::support::softhsm::{PIN, SoftHsm};
+use crate::support::token::{PIN, TestToken};
 
 const PAGE: &str = "src/docs/hsm-errors.md";
 
@@ -100,17 +100,18 @@ fn pin() -> SecretString {
 }
 
 /// A token with a ledger key.
-fn made() -> (SoftHsm, Expectations) {
-    let hsm = SoftHsm::new("smki-test");
+fn made() -> (TestToken, Expectations) {
+    let hsm = TestToken::new("smki-test");
     let (token, _) = Token::start(hsm.config(1), pin(), Expectations::default()).unwrap();
     let key = token.generate_key("ledger".parse().unwrap(), KeyId([2; 16]), KeyUse::Ledger).wait().unwrap();
     token.shutdown();
-    let key = smkid::hsm::ExpectedKey { label: key.label, id: key.id, use_: key.use_, spki: Some(key.spki) };
+    let key =
+        smkid::hsm::ExpectedKey { label: key.label, id: key.id, use_: key.use_, spki: Some(key.spki), cloned: false };
     let origin = Some("smki.example/ledger".parse().unwrap());
     (hsm, Expectations { keys: vec![key], genesis: None, origin })
 }
 
-fn failing(hsm: &SoftHsm, function: &str, nth: u64, code: u64) -> TokenConfig {
+fn failing(hsm: &TestToken, function: &str, nth: u64, code: u64) -> TokenConfig {
     hsm.failing(1, &format!("{function} {nth} return 0x{code:x}\nC_Login 0 stop\n"))
 }
 

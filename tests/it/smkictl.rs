@@ -382,3 +382,16 @@ fn help_tells_the_statuses_and_what_each_command_is_for() {
         assert!(help.starts_with(about), "{help}");
     }
 }
+
+#[test]
+fn how_tokens_stand_is_told_and_a_pin_is_let_be_offered_again() {
+    let daemon = operator();
+    let ran = daemon.ctl(0, &["hsm", "status"]);
+    for part in ["token ledger", "up since", "smki-ledger", "keys: ledger", "worker 7, 2 sessions"] {
+        assert!(ran.stdout.contains(part), "no {part}: {}", ran.stdout);
+    }
+    assert!(daemon.ctl(0, &["status"]).stdout.contains("token ledger"), "in the status too");
+    let ran = daemon.ctl(0, &["hsm", "retry-login", "ledger"]);
+    assert_eq!(daemon.about(), "ledger");
+    assert!(ran.stdout.contains("entry 6") && ran.stdout.contains("refused its PIN"), "{}", ran.stdout);
+}

@@ -1,7 +1,7 @@
 //! A site whose Recovery key is on two tokens: the policy names the second, and a ceremony found the clone there.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use smkid::exercise::policy::{LEDGER_TOKEN, RECOVERY_KEY, RECOVERY_TOKEN};
@@ -9,7 +9,6 @@ use smkid::service::configuration::Configuration;
 use tokio::sync::OnceCell;
 
 use super::site::{Site, Snapshot};
-use super::softhsm::{clone_token, folder_of};
 
 /// What the policy calls the second token.
 pub const COPY_TOKEN: &str = "smki-b";
@@ -89,4 +88,36 @@ impl Site {
         fs::rename(&here, &there).unwrap();
         move || fs::rename(there, here).unwrap()
     }
+}
+
+/// Makes a second token of one in a folder of tokens: the same label, PIN, keys and objects under another serial number, which is
+/// answered. This is what a maker's cloning comes to; SoftHSM has none, and a key brought in from outside is not what we accept.
+pub fn clone_token(tokens: &Path, serial: &str) -> String {
+    let folder = folder_of(tokens, serial);
+    // The slot's number is made of the last eight digits, so those must differ.
+    let other: String = serial.chars().rev().collect();
+    assert_ne!(other, serial);
+    let copy = tokens.join(format!("copy-{other}"));
+    super::desk::copy(&folder, &copy);
+    rename_token(&copy, serial, &other);
+    other
+}
+
+/// Gives the token in that folder another serial number of as many digits.
+pub fn rename_token(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("token.object");
+    let mut octets = fs::read(&path).unwrap();
+    let at = octets.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    octets[at..at + from.len()].copy_from_slice(to.as_bytes());
+    fs::write(path, octets).unwrap();
+}
+
+/// Where the files of the token with that serial number lie.
+pub fn folder_of(tokens: &Path, serial: &str) -> PathBuf {
+    let mut folders = fs::read_dir(tokens).unwrap().map(|entry| entry.unwrap().path());
+    let found = folders.find(|folder| {
+        let octets = fs::read(folder.join("token.object")).unwrap_or_default();
+        octets.windows(serial.len()).any(|window| window == serial.as_bytes())
+    });
+    found.unwrap()
 }

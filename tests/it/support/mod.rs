@@ -6,6 +6,7 @@ pub mod fake_engine;
 pub mod lab;
 pub mod ledger_fixture;
 pub mod meter;
+pub mod seeded;
 pub mod site;
-pub mod softhsm;
+pub mod token;
 pub mod vectors;

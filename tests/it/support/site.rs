@@ -42,7 +42,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::copies::COPY_TOKEN;
-use super::softhsm::{MODULE, fault_token};
+use super::token::{self, MODULE, fault_token};
 
 /// Devices of the determination that stands: two whole chunks, and some of a third.
 pub const DEVICES: u32 = 2 * 256 + 8;
@@ -622,9 +622,26 @@ impl Site {
         fs::write(&self.configuration, change(text)).unwrap();
     }
 
+    /// The script by which a token fails.
+    pub fn script(&self, which: Which) -> PathBuf {
+        self.path(&format!("{}.script", which.name()))
+    }
+
+    /// Where SoftHSM keeps a token.
+    pub fn token_folder(&self, which: Which) -> PathBuf {
+        let configuration: toml::Table = fs::read_to_string(&self.configuration).unwrap().parse().unwrap();
+        let tokens = configuration["token"].as_array().unwrap();
+        let token = tokens.iter().find(|token| token["name"].as_str() == Some(which.name())).unwrap();
+        let serial = token["serial"].as_str().unwrap();
+        // A folder is named by a UUID whose end is the token's serial number.
+        let folders = fs::read_dir(self.path("tokens")).unwrap().map(|entry| entry.unwrap().path());
+        let is_its = |folder: &PathBuf| folder.to_str().unwrap().replace('-', "").ends_with(serial);
+        folders.into_iter().find(is_its).unwrap()
+    }
+
     /// From the next start on a token fails as `script` says; without one it is healthy.
     pub fn fault(&self, which: Which, script: Option<&str>) {
-        let path = self.path(&format!("{}.script", which.name()));
+        let path = self.script(which);
         let _ = fs::remove_file(self.path(&format!("{}.script.counts", which.name())));
         fs::write(&path, script.unwrap_or_default()).unwrap();
         let (module, more) = match script {
@@ -653,11 +670,9 @@ impl Site {
         });
     }
 
-    /// How often a function was called at a token, of those that its script names.
+    /// How often a function was called at a token.
     pub fn calls(&self, which: Which, function: &str) -> u64 {
-        let counts = fs::read_to_string(self.path(&format!("{}.script.counts", which.name()))).unwrap_or_default();
-        let count = counts.lines().find_map(|line| line.strip_prefix(function)).unwrap_or(" 0");
-        count.trim().parse().unwrap_or(0)
+        token::calls(&self.script(which), function)
     }
 
     /// Waits until a token has come to its n-th call.

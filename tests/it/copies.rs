@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use smkid::api::client::Client;
@@ -38,6 +39,15 @@ async fn wait_for_states(client: &Client, expected: &[KeyTokenState]) {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", key(client).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The lines about the Recovery key and its tokens, as `smkictl status` shows them to an operator.
+fn shown(site: &Site) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_smkictl")).arg("status").env("SMKID_SOCKET", &site.socket).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let of_tokens = text.lines().skip_while(|line| !line.contains(RECOVERY_KEY));
+    let lines: Vec<&str> = of_tokens.take_while(|line| !line.starts_with("open incidents")).collect();
+    lines.join("\n")
 }
 
 /// The activations in the ledger, each as the tokens that it names.
@@ -171,11 +181,15 @@ async fn a_token_that_is_taken_out_in_a_batch_is_left_out_and_is_back_once_it_is
     // What was at the token when it went: no more than its sessions had in hand.
     assert!(handed.len() >= DEVICES as usize - 16, "{}", handed.len());
     wait_for_states(&client, &[KeyTokenState::Up, KeyTokenState::Down]).await;
+    println!("taken out:\n{}\n", self::shown(&site));
+    assert!(self::shown(&site).contains(&format!("on {COPY_TOKEN}: down, left out until it is back")));
     let shown = key(&client).await;
     assert!(shown.active && shown.trouble.is_none(), "{shown:?}");
     assert!(shown.tokens[1].trouble.as_ref().unwrap().remedy.contains("by itself"), "{shown:?}");
     put_back();
     wait_for_states(&client, &[KeyTokenState::Up, KeyTokenState::Up]).await;
+    println!("put back:\n{}\n", self::shown(&site));
+    assert!(self::shown(&site).contains(&format!("on {COPY_TOKEN}: up")));
     finish(&site, daemon, &ask, handed).await;
 }
 

@@ -46,7 +46,7 @@ impl Site {
                 let second = lines.collect::<Vec<_>>().join("\n");
                 text.replacen("\n[ledger]", &format!("\n[[token]]{second}\n\n[ledger]"), 1)
             });
-            Snapshot::take(&site.path("."))
+            Snapshot::take(site.configuration.parent().unwrap())
         });
         Self::copy(determined.base, snapshot.await)
     }
@@ -59,7 +59,7 @@ impl Site {
             let site = Self::cloned().await;
             let output = site.ceremony_copy(&[]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            Snapshot::take(&site.path("."))
+            Snapshot::take(site.configuration.parent().unwrap())
         });
         Self::copy(cloned.base, snapshot.await)
     }

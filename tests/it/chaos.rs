@@ -484,9 +484,9 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let unsettled = asked.len() - handed.len();
     let (made, [signed, failed, not_signed, unknown]) = held_against(&site, &site.path("recovery.calls"));
     site.verify_export("export");
+    let Report { longest_back, longest_contained, by_fault } = chaos.report;
     assert!(daemon.stop().await.unwrap().success());
 
-    let Report { longest_back, longest_contained, by_fault } = chaos.report;
     println!("chaos: seed {seed}, {faults} faults in {:?} under load", begun.elapsed());
     println!(
         "chaos: the token made {made} signatures; intents: {signed} signed, {failed} failed, {not_signed} not signed, {unknown} unknown"

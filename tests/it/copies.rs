@@ -297,11 +297,15 @@ fn put_strange_token(site: &Site) {
     let Event::Genesis(genesis) = &ledger.entries[0].event else { panic!("the first entry is genesis") };
     let record = genesis.keys.iter().find(|key| key.label.as_str() == RECOVERY_KEY).unwrap();
     let strange = TestToken::new("exercise-recovery");
-    let pin = || secrecy::SecretString::from(PIN);
-    let (token, _) = Token::start(strange.config(1), pin(), Expectations::default()).unwrap();
-    token.generate_key(record.label.clone(), record.id, KeyUse::Recovery).wait().unwrap();
-    token.write_genesis(site.base.genesis).wait().unwrap();
-    token.shutdown();
+    let (config, label, id, genesis) = (strange.config(1), record.label.clone(), record.id, site.base.genesis);
+    // On a thread of its own: it waits for the token.
+    let made = std::thread::spawn(move || {
+        let (token, _) = Token::start(config, secrecy::SecretString::from(PIN), Expectations::default()).unwrap();
+        token.generate_key(label, id, KeyUse::Recovery).wait().unwrap();
+        token.write_genesis(genesis).wait().unwrap();
+        token.shutdown();
+    });
+    made.join().unwrap();
     let serial = site.serial(COPY_TOKEN);
     let place = folder_of(&site.path("tokens"), &serial);
     fs::remove_dir_all(&place).unwrap();

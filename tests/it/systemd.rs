@@ -105,10 +105,9 @@ fn a_drop_in_for_an_hsm_keeps_within_the_limit() {
     }
 }
 
-/// What systemd says of a unit that it reads. An unknown key is a warning, and the status says nothing about it.
+/// What systemd says of a unit that it reads. An unknown key is a warning, of which the status says nothing or not always.
 fn said_of(folder: &tempfile::TempDir, unit: &str) -> Vec<String> {
     let output = analyze(&["verify", "--man=no", "--recursive-errors=no"], &folder.path().join(unit));
-    check(&output);
     let said = String::from_utf8_lossy(&output.stderr);
     let is_ours = |line: &&str| line.contains("smkid.") || line.contains("hsm-") || line.contains("softhsm.conf");
     said.lines().filter(is_ours).map(ToOwned::to_owned).collect()
@@ -120,6 +119,7 @@ fn systemd_understands_every_line_of_the_units_and_drop_ins() {
         let folder = installed(&[name]);
         for unit in ["smkid.service", "smkid.socket"] {
             assert_eq!(said_of(&folder, unit), Vec::<String>::new(), "{name}");
+            check(&analyze(&["verify", "--man=no", "--recursive-errors=no"], &folder.path().join(unit)));
         }
         let alternatives = with_alternatives(&folder);
         assert!(alternatives > 0 || name == "softhsm.conf", "{name} has lines that are commented out");

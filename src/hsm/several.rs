@@ -357,13 +357,17 @@ impl<'g> Call<'g> {
             match asked {
                 Ok(()) => {
                     self.asked = true;
-                    places.iter().for_each(|place| self.with[*place] = n);
+                    for place in places {
+                        self.with[place] = n;
+                    }
                 }
                 Err(why) => {
                     self.answered(n, share);
                     self.left_out[n] = true;
                     self.refused.get_or_insert(why);
-                    places.into_iter().rev().for_each(|place| self.waiting.push_front(place));
+                    for place in places.into_iter().rev() {
+                        self.waiting.push_front(place);
+                    }
                 }
             }
         }

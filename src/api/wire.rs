@@ -212,8 +212,40 @@ pub struct KeyState {
     /// The first moment at which it is locked again.
     #[schema(value_type = Option<String>)]
     pub until: Option<Timestamp>,
-    /// What is wrong with its token, if anything is.
+    /// Why it cannot be used although it is active, if so: no token of its is up.
     pub trouble: Option<Trouble>,
+    /// The tokens that the policy gives it, its own first.
+    pub tokens: Vec<KeyToken>,
+}
+
+/// A token of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyToken {
+    /// As policy and configuration call it.
+    #[schema(value_type = String)]
+    pub token: TokenName,
+    /// The serial number under which the ceremony found the key there; none if it has not.
+    pub serial: Option<String>,
+    /// How it stands.
+    pub state: KeyTokenState,
+    /// What is wrong with it, if anything is.
+    pub trouble: Option<Trouble>,
+}
+
+/// How a token of a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyTokenState {
+    /// The key is not active.
+    Off,
+    /// Logged in, and signs.
+    Up,
+    /// Its worker is gone, and is brought back.
+    Down,
+    /// It takes an operator.
+    Locked,
+    /// The key is active, but was not activated here.
+    LeftOut,
 }
 
 /// Activated or locked.

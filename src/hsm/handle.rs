@@ -13,11 +13,11 @@ use std::thread;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::breaker::{Breaker, Standing};
-use super::errors::{Certainty, HsmError};
+use super::errors::{Certainty, Class, HsmError};
 use super::healer::{self, Healing};
 use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, ended, lock, spawn_failed};
 use super::kinds::Kind;
@@ -92,7 +92,7 @@ impl ToSign {
 /// How many fences a token had seen when something was decided: what is signed on that decision stands behind them all, and
 /// every later one stops it. The default is before all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FencesSeen(u64);
+pub struct FencesSeen(pub(super) u64);
 
 /// Why something was not signed, provably.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +119,20 @@ pub enum Outcome {
     NotSigned(NotSigned),
     /// It was, or may have been, submitted, and no answer came: a signature may exist.
     Unknown(HsmError),
+}
+
+impl Outcome {
+    /// Whether the token provably was not asked, and another worker, or another token of the key, may well sign it.
+    pub fn is_not_submitted(&self) -> bool {
+        match self {
+            Self::NotSigned(NotSigned::NotReached) => true,
+            Self::Failed(error) => {
+                error.certainty() == Certainty::NothingSigned
+                    && matches!(error.class(), Class::RetryOnNewSession | Class::LogInAgain | Class::ReplaceWorker)
+            }
+            Self::Signed(_) | Self::NotSigned(NotSigned::Fenced | NotSigned::Expired) | Self::Unknown(_) => false,
+        }
+    }
 }
 
 /// An outcome and whose it is.
@@ -406,11 +420,28 @@ impl Token {
     /// Those of [`Token::sign`].
     pub fn sign_decided(
         &self,
-        FencesSeen(generation): FencesSeen,
+        fences: FencesSeen,
         key: &KeyLabel,
         items: Vec<ToSign>,
         not_after: Timestamp,
     ) -> Result<Results, HsmError> {
+        let (results, outcomes) = unbounded_channel();
+        self.sign_into(fences, key, items, not_after, results)?;
+        Ok(Results { outcomes })
+    }
+
+    /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`.
+    ///
+    /// # Errors
+    /// Those of [`Token::sign`]; then nothing is given.
+    pub(super) fn sign_into(
+        &self,
+        FencesSeen(generation): FencesSeen,
+        key: &KeyLabel,
+        items: Vec<ToSign>,
+        not_after: Timestamp,
+        results: UnboundedSender<SignResult>,
+    ) -> Result<(), HsmError> {
         if let Some(long) = items.iter().find(|item| item.octets().len() > OCTETS_LEN_MAX) {
             return Err(HsmError::TooLong { tag: long.tag, len: long.octets().len(), limit: OCTETS_LEN_MAX });
         }
@@ -433,12 +464,11 @@ impl Token {
         if let Err(waiting) = admitted {
             return Err(HsmError::QueueFull { waiting, more, limit: QUEUE_ITEMS_MAX });
         }
-        let (results, outcomes) = unbounded_channel();
         let not_after = not_after.plus_ms(-self.0.config.clock_offset_ms);
         let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.counts.clone());
         // A writer that is gone drops the batch, which says of each item that it was not reached.
         let _ = outgoing.send(Outgoing::Batch(Arc::new(batch)));
-        Ok(Results { outcomes })
+        Ok(())
     }
 
     /// Raises the fence: of all that was submitted or decided ([`Token::fences_seen`]) before, nothing that is not yet begun will be. Answered at once, whatever the
@@ -658,7 +688,7 @@ impl Inner {
             report.keys.push(key.clone());
         }
         let KeyReport { label, id, use_, spki } = key.clone();
-        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki) });
+        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki), cloned: false });
     }
 }
 
@@ -725,7 +755,7 @@ fn tell_gone(inner: Weak<Inner>, open: Arc<Mutex<Option<Open>>>) -> Box<dyn Fn(&
 }
 
 /// Why there is no worker to sign, when nothing was submitted: not to be taken for what became of earlier items.
-fn nothing_signed(why: &HsmError) -> HsmError {
+pub(super) fn nothing_signed(why: &HsmError) -> HsmError {
     match why.certainty() {
         Certainty::NothingSigned => why.clone(),
         Certainty::SignatureMayExist => HsmError::Spawn { found: format!("none runs: {why}") },

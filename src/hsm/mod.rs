@@ -11,6 +11,8 @@
 //!     └── returns.rs: what each return value means
 //! ```
 //!
+//! A key may be on several tokens; [`Several`] answers for them as one.
+//!
 //! The keys of people, with which they sign documents, are reached here too ([`signer`], [`person`]).
 //!
 //! Nothing here decides whether something *should* be signed; that was decided and recorded before. What is kept here is that
@@ -28,6 +30,7 @@ pub mod offers;
 mod pkcs11;
 pub mod protocol;
 pub mod returns;
+mod several;
 pub mod signer;
 pub mod verify;
 pub mod worker;
@@ -42,6 +45,7 @@ pub use handle::{
 pub use kinds::{Kind, KindError};
 pub use pkcs11::person;
 pub use protocol::OCTETS_LEN_MAX;
+pub use several::Several;
 pub use verify::PublicPoint;
 
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
@@ -69,6 +73,9 @@ pub struct ExpectedKey {
     pub use_: KeyUse,
     /// Its SubjectPublicKeyInfo in DER, once known.
     pub spki: Option<Vec<u8>>,
+    /// Whether the maker's cloning brought it to this token: then it need not have been generated there. All else holds for it too,
+    /// so nothing that was ever outside of a token passes for a clone.
+    pub cloned: bool,
 }
 
 /// What must hold of a token before one of its keys is used.

@@ -140,10 +140,10 @@ impl LoggedIn {
 
     /// Finds a key and checks that it can do nothing but sign, was born on the token and cannot leave it.
     pub fn check_key(&self, expected: &ExpectedKey) -> Result<(KeyReport, KeyHandle), HsmError> {
-        let ExpectedKey { label, id, use_, spki } = expected;
+        let ExpectedKey { label, id, use_, spki, cloned } = expected;
         let private = self.find_one(label, *id, ObjectClass::PRIVATE_KEY)?;
         let public = self.find_one(label, *id, ObjectClass::PUBLIC_KEY)?;
-        self.check_attributes(label, private)?;
+        self.check_attributes(label, private, *cloned)?;
         let point = self.public_point(label, public)?;
         let found = point.to_spki();
         match spki {
@@ -175,7 +175,7 @@ impl LoggedIn {
         }
     }
 
-    fn check_attributes(&self, label: &KeyLabel, key: ObjectHandle) -> Result<(), HsmError> {
+    fn check_attributes(&self, label: &KeyLabel, key: ObjectHandle, cloned: bool) -> Result<(), HsmError> {
         let wanted = [
             AttributeType::KeyType,
             AttributeType::EcParams,
@@ -231,7 +231,10 @@ impl LoggedIn {
         is("CKA_ALWAYS_SENSITIVE", flag!(AlwaysSensitive), true)?;
         is("CKA_EXTRACTABLE", flag!(Extractable), false)?;
         is("CKA_NEVER_EXTRACTABLE", flag!(NeverExtractable), true)?;
-        is("CKA_LOCAL", flag!(Local), true)?;
+        // By the letter of PKCS#11 3.1 (common key attributes) a clone is not local. What was unwrapped or put in in clear fails above.
+        if !cloned {
+            is("CKA_LOCAL", flag!(Local), true)?;
+        }
         is("CKA_SIGN", flag!(Sign), true)?;
         is("CKA_DECRYPT", flag!(Decrypt), false)?;
         is("CKA_UNWRAP", flag!(Unwrap), false)?;
@@ -298,7 +301,7 @@ impl LoggedIn {
                 let (public, private) = ([&public[..], &name].concat(), [&private[..], &name].concat());
                 life.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
             })
-            .and_then(|_| self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None }));
+            .and_then(|_| self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None, cloned: false }));
         if made.is_err() {
             for orphan in self.find(&[Attribute::Id(id.octets().to_vec())])? {
                 self.call("C_DestroyObject", |life| life.destroy_object(orphan))?;

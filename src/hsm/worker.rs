@@ -573,7 +573,7 @@ impl Shared {
                 OwnedManage::GenerateKey { label, id, use_ } => {
                     token.generate_key(&label, id, use_).map(|(key, handle)| {
                         self.learn(&key, handle);
-                        expected.push(ExpectedKey { label, id, use_, spki: Some(key.spki.clone()) });
+                        expected.push(ExpectedKey { label, id, use_, spki: Some(key.spki.clone()), cloned: false });
                         Managed::Key(key)
                     })
                 }

@@ -20,20 +20,22 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
-use super::keys::{ActivationError, Keys};
+use super::keys::{self, ActivationError, Keys, Started};
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
-use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
+use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped, TokenFound};
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId, TokenName,
 };
 use crate::domain::policy::Activation;
-use crate::domain::policy::facts::{Wanted, WantedForm};
+use crate::domain::policy::facts::{KeyFacts, Wanted, WantedForm};
+use crate::domain::time::Timestamp;
+use crate::hsm::{Condition, Several};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
 use crate::store::{Reader, Staging, StoreError};
@@ -241,7 +243,7 @@ impl Daemon {
 
     /// Begins a job that was accepted, and turns its news into lines.
     fn begin(&self, running: Running, job: Job, key: &KeyLabel) -> Answer<Octets> {
-        let token = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
+        let tokens = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
             why: format!("key {key} is locked"),
             remedy: "Activate it, then ask again with the same request id".into(),
         })?;
@@ -251,7 +253,7 @@ impl Daemon {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
-            let run = pipeline::run(&desk, token, job, news, stopping);
+            let run = pipeline::run(&desk, tokens, job, news, stopping);
             let (summary, ran) = tokio::join!(answers::lines(heard, &pieces), run);
             drop(running);
             runs_ended.fetch_add(1, Ordering::Relaxed);
@@ -265,9 +267,9 @@ impl Daemon {
         Ok(octets)
     }
 
-    /// Records that a key was not activated, and why: a wrong PIN or another token is worth knowing afterwards too.
-    async fn not_activated<R: Send + 'static>(&self, by: Actor, asked: Digest, error: &ActivationError) -> Answer<R> {
-        let why = error.to_string();
+    /// Records that a key was not activated, or not on all of its tokens, and why: a wrong PIN or another token is worth knowing
+    /// afterwards too.
+    async fn not_activated(&self, by: Actor, asked: Digest, left_out: &[(TokenName, ActivationError)]) -> Answer<()> {
         let refused = Refused {
             operation: "key-activate".into(),
             incident: None,
@@ -275,10 +277,9 @@ impl Daemon {
             request: None,
             device: None,
             asked,
-            reasons: vec![reason("token", why.clone())],
+            reasons: left_out.iter().map(|(_, why)| reason("token", why.to_string())).collect(),
         };
-        self.change(move |recorder| recorder.refuse(&by, refused).map(Ok)).await?;
-        Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
+        self.change(move |recorder| recorder.refuse(&by, refused).map(|_| Ok(()))).await
     }
 
     async fn accept(&self, request: Request) -> Answer<Octets> {
@@ -322,6 +323,15 @@ fn refused<R>(
     };
     let entry = recorder.refuse(by, refused)?;
     Ok(Err(Failure::Refused { reasons, entry }))
+}
+
+/// The entry that a key is active on those of its tokens that are up, in the order of the policy; `None` if none is.
+fn activated(key: &KeyFacts, fold: &Fold, active: &Several, until: Option<Timestamp>) -> Option<KeyActivated> {
+    let is_up = |token: &TokenName| active.token(token).is_some_and(|token| matches!(token.condition(), Condition::Up));
+    let found = |token: TokenName| key.serial_on(&token).map(Into::into).map(|serial| TokenFound { token, serial });
+    let mut found = keys::tokens_of(key, fold).into_iter().filter(is_up).filter_map(found);
+    let TokenFound { token, serial } = found.next()?;
+    Some(KeyActivated { key: key.record.label.clone(), token, serial, until, also: found.collect() })
 }
 
 /// The active keys that nobody needs once an incident is closed: no other open incident has a determination for them.
@@ -409,10 +419,10 @@ impl Engine for Daemon {
         let mut jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
         while jobs.join_next().await.is_some() {}
         let locked = self.keys.all_active();
-        for (key, token) in &locked {
+        for (key, tokens) in &locked {
             self.keys.remove(key);
-            let token = token.clone();
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+            let tokens = tokens.clone();
+            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
         }
         if is_cut_short {
             return Ok(());
@@ -654,35 +664,36 @@ impl Engine for Daemon {
             refused(recorder, &by, "key-activate", asked, (None, None), reasons)
         });
         let (by, facts, fold): (Actor, _, Fold) = checked.await?;
-        if self.keys.active(&key).is_none() {
-            let keys = Arc::clone(&self.keys);
-            let started = tokio::task::spawn_blocking(move || keys.start(&facts, &fold)).await;
-            let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
-            let (token, report) = match started {
-                Ok(started) => started,
-                Err(error) => return self.not_activated(by, asked, &error).await,
-            };
-            if let Some(second) = self.keys.insert(key.clone(), token) {
-                // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
-                let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
-            }
-            for warning in report.warnings {
-                tracing::warn!(key = %key, "{warning}");
-            }
+        let (keys, of_key) = (Arc::clone(&self.keys), facts.clone());
+        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold)).await;
+        let Started { tokens, left_out } = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        let why = left_out.iter().map(|(token, why)| (token.clone(), why.to_string())).collect();
+        for second in self.keys.insert(key.clone(), tokens, why) {
+            // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
+            let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
+        }
+        if !left_out.is_empty() {
+            self.not_activated(by.clone(), asked, &left_out).await?;
+        }
+        if let (None, Some((_, first))) = (self.keys.active(&key), left_out.first()) {
+            let remedy = "The key stays locked: mend that, then activate it again".into();
+            return Err(Failure::Unavailable { why: first.to_string(), remedy });
         }
         let keys = Arc::clone(&self.keys);
         let changed = self.change(move |recorder| {
-            let record = recorder.fold().keys().get(&key).map(|facts| facts.record.clone());
-            let Some(record) = record else { return Ok(Err(Failure::NotFound { what: format!("key {key}") })) };
-            if keys.active(&key).is_none() {
+            let Some(active) = keys.active(&key) else {
                 let why = format!("key {key} was locked while it was being activated");
                 return Ok(Err(Failure::Unavailable {
                     why,
                     remedy: "Activate it again if that is still wanted".into(),
                 }));
-            }
+            };
             let until = Some(recorder.moment().at.plus_ms(ACTIVATION_MS_MAX));
-            let event = KeyActivated { key: key.clone(), token: record.token, serial: record.serial, until };
+            let Some(event) = activated(&facts, recorder.fold(), &active, until) else {
+                let why = format!("the token of key {key} went away while it was being activated");
+                let remedy = "Activate it again, once that is mended".into();
+                return Ok(Err(Failure::Unavailable { why, remedy }));
+            };
             let entry = recorder.queue(&by, Event::KeyActivated(event))?;
             Ok(match answers::key_state(recorder, &keys, &key) {
                 Some(key) => Ok(wire::KeyChanged { entry, key }),
@@ -698,9 +709,8 @@ impl Engine for Daemon {
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         let label = key.clone();
-        let token = self.keys.active(&key);
-        if let (Some(trouble), Some(token)) = (self.in_the_way(), &token) {
-            return self.lock_unrecorded(actor, key, token.clone(), trouble).await;
+        if let (Some(trouble), Some(tokens)) = (self.in_the_way(), self.keys.active(&key)) {
+            return self.lock_unrecorded(actor, key, tokens, trouble).await;
         }
         let changed = self.change(move |recorder| {
             let by = recorder.known(actor);
@@ -708,17 +718,17 @@ impl Engine for Daemon {
                 return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
             }
             keys.fence();
-            keys.remove(&label);
+            let tokens = keys.remove(&label);
             let event = KeyLocked { key: label.clone(), reason: "on demand".into() };
             let entry = recorder.queue(&by, Event::KeyLocked(event))?;
             Ok(match answers::key_state(recorder, &keys, &label) {
-                Some(key) => Ok(wire::KeyChanged { entry, key }),
+                Some(key) => Ok((wire::KeyChanged { entry, key }, tokens)),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
             })
         });
-        let changed = changed.await?;
-        if let Some(token) = token {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        let (changed, tokens) = changed.await?;
+        if let Some(tokens) = tokens {
+            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
         }
         make::keep_head(&self.desk, &self.keys).await;
         Ok(changed)

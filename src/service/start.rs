@@ -21,6 +21,7 @@ use crate::domain::ledger::head_object::{HEAD_LABELS, HeadObject, HeadObjectErro
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::NoteError;
 use crate::domain::names::{Digest, KeyUse, Origin, Purpose, TokenName};
+use crate::domain::policy::facts::KeyFacts;
 use crate::hsm::handle::PIN_LEN_MAX;
 use crate::hsm::{Expectations, ExpectedKey, HsmError, Token, TokenConfig, TokenReport};
 use crate::state::{self, StateError};
@@ -244,20 +245,32 @@ pub fn check_clock(purpose: Purpose, configuration: &Configuration) -> Result<()
     }
 }
 
-/// What a ledger demands of a token: its keys by id and public key, genesis, and the origin where the ledger key is.
+/// What a ledger demands of a token: its keys by id and public key, those that were cloned to it too, genesis, and the origin where
+/// the ledger key is.
 pub fn expectations(fold: &Fold, token: &TokenName) -> Expectations {
-    let records = || fold.keys().values().map(|key| &key.record).filter(|record| record.token == *token);
+    let mut keys: Vec<ExpectedKey> = Vec::new();
+    for key in fold.keys().values() {
+        if key.serial_on(token).is_some() {
+            keys.push(expected(key, token));
+        }
+    }
+    let is_ledgers = |key: &KeyFacts| key.record.use_ == KeyUse::Ledger && key.record.token == *token;
     Expectations {
-        keys: records()
-            .map(|record| ExpectedKey {
-                label: record.label.clone(),
-                id: record.id,
-                use_: record.use_,
-                spki: Some(record.spki_octets()),
-            })
-            .collect(),
+        keys,
         genesis: fold.genesis().map(|(_, leaf_hash)| leaf_hash),
-        origin: records().any(|record| record.use_ == KeyUse::Ledger).then(|| fold.origin().cloned()).flatten(),
+        origin: fold.keys().values().any(is_ledgers).then(|| fold.origin().cloned()).flatten(),
+    }
+}
+
+/// What must be found of a key on one of its tokens.
+pub fn expected(key: &KeyFacts, token: &TokenName) -> ExpectedKey {
+    let record = &key.record;
+    ExpectedKey {
+        label: record.label.clone(),
+        id: record.id,
+        use_: record.use_,
+        spki: Some(record.spki_octets()),
+        cloned: record.token != *token,
     }
 }
 

@@ -11,8 +11,8 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, Health, IncidentClosed, KeyLocked, LoginRetried, ProfileInForce, Reason, Refused, ResponseTally,
-    ResponsesTaken, Role, Settled, SigningResumed, Started, TokenHealth,
+    Genesis, Health, IncidentClosed, KeyCopied, KeyLocked, LoginRetried, ProfileInForce, Reason, Refused,
+    ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
@@ -422,6 +422,41 @@ fn start(forge: &mut Forge<'_>) {
     forge.push(activated);
 }
 
+/// The Recovery key is found on a further token, as the policy has it; or not quite.
+fn copy(forge: &mut Forge<'_>, change: impl FnOnce(&mut KeyCopied)) -> u64 {
+    let Event::Genesis(genesis) = forge.entry(0).event else { panic!("no genesis") };
+    let key = genesis.keys.into_iter().find(|key| key.label.as_str() == "recovery-1").unwrap();
+    let mut copied = KeyCopied {
+        key: key.label,
+        token: "smki-b".parse().unwrap(),
+        serial: "0002".into(),
+        spki_sha256: key.spki_sha256,
+        by: "The maker's domain cloning, at the ceremony".into(),
+    };
+    change(&mut copied);
+    forge.push_by(Actor { person: None, role: Role::Ceremony, ..Actor::daemon() }, Event::KeyCopied(copied))
+}
+
+/// It is activated on its own token and on these.
+fn activate_on(forge: &mut Forge<'_>, also: &[(&str, &str)]) -> u64 {
+    let Event::KeyActivated(mut activated) = forge.entry(forge.last("key-activated")).event else {
+        panic!("no activation")
+    };
+    let found =
+        also.iter().map(|(token, serial)| TokenFound { token: token.parse().unwrap(), serial: (*serial).into() });
+    activated.also = found.collect();
+    forge.push(Event::KeyActivated(activated))
+}
+
+#[test]
+fn a_key_that_a_ceremony_found_on_a_further_token_is_activated_there_too() {
+    let fixture = Fixture::new();
+    let mut forge = fixture.forge("first job");
+    copy(&mut forge, |_| {});
+    activate_on(&mut forge, &[("smki-b", "0002")]);
+    assert_eq!(Export::of(&fixture, &forge).verify().0, 0);
+}
+
 fn health(since: Timestamp) -> TokenHealth {
     let (token, cause) = ("recovery-a".parse().unwrap(), Some("gone".into()));
     let (from, to) = (Health::Up, Health::Down);
@@ -746,6 +781,28 @@ fn who_asked_when_and_in_which_role_is_found() {
             let Event::KeyActivated(activated) = event else { panic!("no activation") };
             activated.serial = "another".into();
         })
+    });
+    check("no ceremony found key recovery-1 brought to token smki-b", |forge| {
+        activate_on(forge, &[("smki-b", "0002")])
+    });
+    check("gives key recovery-1 no token smki-c", |forge| activate_on(forge, &[("smki-c", "0003")]));
+    check("expected serial number 0002", |forge| {
+        copy(forge, |_| {});
+        activate_on(forge, &[("smki-b", "0003")])
+    });
+    check("names token smki-b twice", |forge| {
+        copy(forge, |_| {});
+        activate_on(forge, &[("smki-b", "0002"), ("smki-b", "0002")])
+    });
+    check("cloned to no token smki-c", |forge| copy(forge, |copied| copied.token = "smki-c".parse().unwrap()));
+    check("holds another key", |forge| copy(forge, |copied| copied.spki_sha256 = Digest([0; 32])));
+    check("serial number smki-a-serial of token smki-a", |forge| {
+        copy(forge, |copied| copied.serial = "smki-a-serial".into())
+    });
+    check("asked for by ceremony, found operator", |forge| {
+        let at = copy(forge, |_| {});
+        let copied = forge.entry(at).event;
+        forge.push(copied)
     });
     check("genesis", |forge| {
         let genesis = forge.entry(0).event;

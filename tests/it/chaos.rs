@@ -235,6 +235,7 @@ fn name(which: Which) -> &'static str {
     match which {
         Which::Ledger => "ledger",
         Which::Recovery => "recovery",
+        Which::Copy => "copy",
     }
 }
 
@@ -251,7 +252,7 @@ impl Chaos<'_> {
     fn text(&self, which: Which, fault: &str) -> String {
         let slow = match which {
             Which::Ledger => "",
-            Which::Recovery => SLOW,
+            Which::Recovery | Which::Copy => SLOW,
         };
         format!("# {}\nlog {}.calls\n{slow}\n{fault}\n", self.round, name(which))
     }

@@ -93,7 +93,7 @@ async fn killed_at(site: &Site, which: Which, n: u64) -> (wire::RecoverySign, Le
     let script = format!("C_Sign {n} stop");
     let (ledger, recovery) = match which {
         Which::Ledger => (script.as_str(), "C_Sign 0 stop"),
-        Which::Recovery => ("C_Sign 0 stop", script.as_str()),
+        Which::Recovery | Which::Copy => ("C_Sign 0 stop", script.as_str()),
     };
     site.fault(Which::Ledger, Some(ledger));
     site.fault(Which::Recovery, Some(recovery));

@@ -65,6 +65,7 @@ impl Made {
             id: key.id,
             use_: key.use_,
             spki: Some(key.spki.clone()),
+            cloned: false,
         };
         Expectations {
             keys: vec![expected(&self.recovery), expected(&self.ledger)],

@@ -15,6 +15,7 @@ mod chaos;
 mod clock;
 mod cms;
 mod containment;
+mod copies;
 mod crash;
 mod exercise;
 mod fault_token;

@@ -1,6 +1,8 @@
 //! Pure. Documents taken in again: the same document, the same signatures, the state of then; and the event must come out the
 //! same.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{Audit, Evidence, Permitted, demand, text, whole};
@@ -15,8 +17,8 @@ use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason,
-    ScheduleRecorded, SignatureRecord,
+    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, KeyCopied, PolicyAdopted,
+    Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, IncidentId, KeyUse};
@@ -67,6 +69,7 @@ impl Again<'_> {
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, at),
+            Event::KeyCopied(copied) => self.check_copy(copied),
             Event::KeyActivated(activated) => self.check_activation(activated, at),
             Event::FileAccepted(accepted) => self.check_file(accepted, at),
             Event::ExerciseRecorded(recorded) => {
@@ -213,18 +216,31 @@ impl Again<'_> {
         compare(intake::direction(&self.context(at), &document, recorded.text, &submission), recorded)
     }
 
-    /// The key is there, and on a token that the policy gives it.
+    /// The policy names the clone, and it is of that key.
+    fn check_copy(&self, copied: &KeyCopied) -> Permitted {
+        let key = &copied.key;
+        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
+        facts.may_copy(policy, copied).map_err(text)
+    }
+
+    /// The key is there, and on tokens that the policy gives it and a ceremony found it on.
     fn check_activation(&self, activated: &KeyActivated, at: Timestamp) -> Permitted {
-        let KeyActivated { key, token, serial, until } = activated;
+        let KeyActivated { key, token: _, serial: _, until, also: _ } = activated;
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
         let of_policy = self.fold.policy().and_then(|adopted| adopted.policy.key(key));
-        demand(of_policy.is_some_and(|key| key.tokens().any(|known| known == token)), || {
-            format!("the policy in force gives key {key} no token {token}")
-        })?;
-        let record = &facts.record;
-        demand(record.token != *token || record.serial == *serial, || {
-            format!("token {token}: expected serial number {}, as in the genesis entry, found {serial}", record.serial)
-        })?;
+        let mut named = BTreeSet::new();
+        for (token, found) in activated.tokens() {
+            demand(of_policy.is_some_and(|key| key.tokens().any(|known| known == token)), || {
+                format!("the policy in force gives key {key} no token {token}")
+            })?;
+            let expected = facts.serial_on(token);
+            let expected = expected.ok_or_else(|| format!("no ceremony found key {key} brought to token {token}"))?;
+            demand(expected == found, || {
+                format!("token {token}: expected serial number {expected}, as the ceremony found it, found {found}")
+            })?;
+            demand(named.insert(token), || format!("it names token {token} twice"))?;
+        }
         demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())
     }
 }

@@ -319,6 +319,7 @@ impl<'a> Audit<'a> {
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
             | Event::DirectionRecorded(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::FileAccepted(_)
             | Event::ExerciseRecorded(_) => self.again().check(event, *at),
@@ -370,7 +371,9 @@ impl<'a> Audit<'a> {
         let Entry { v: _, at: _, clock: _, by, event } = entry;
         let first_policy = self.fold.policy().is_none();
         let roles: &[Role] = match event {
-            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) => &[Role::Ceremony],
+            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) | Event::KeyCopied(_) => {
+                &[Role::Ceremony]
+            }
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
             Event::IncidentOpened(_)
             | Event::StepTaken(_)
@@ -497,6 +500,7 @@ impl<'a> Audit<'a> {
             | Event::Stopped(_)
             | Event::StepTaken(_)
             | Event::IncidentClosed(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Released(_)

@@ -25,8 +25,8 @@ use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State, step_id};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
-    IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded,
-    SignResult, SignatureRecord,
+    IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally, ResponsesTaken, Role,
+    ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
@@ -357,7 +357,10 @@ impl Fold {
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
+            Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
+                self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
+            }
+            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, also: _ }) => {
                 self.key_mut(key)?.active = Some(*until);
                 self.key_activated(key, index, *at);
             }
@@ -402,7 +405,7 @@ impl Fold {
 
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
         for record in &genesis.keys {
-            let facts = KeyFacts { record: record.clone(), certificate: None, active: None };
+            let facts = KeyFacts { record: record.clone(), copies: BTreeMap::new(), certificate: None, active: None };
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
@@ -483,6 +486,7 @@ impl Fold {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)

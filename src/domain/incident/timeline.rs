@@ -141,6 +141,7 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::CertificateImported(_)
         | Event::Started(_)
         | Event::Stopped(_)
+        | Event::KeyCopied(_)
         | Event::KeyActivated(_)
         | Event::KeyLocked(_)
         | Event::Intent(_)

@@ -148,6 +148,8 @@ pub enum Event {
     DeterminationWithdrawn(DeterminationWithdrawn),
     /// A direction extends a variation of the procedure, or departs from a step of it.
     DirectionRecorded(DirectionRecorded),
+    /// The maker's cloning brought a key to a further token.
+    KeyCopied(KeyCopied),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -405,6 +407,32 @@ pub struct DeterminationWithdrawn {
     pub signatures: Vec<SignatureRecord>,
 }
 
+/// The maker's cloning brought a key to a further token, where a ceremony found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCopied {
+    /// Which.
+    pub key: KeyLabel,
+    /// The token that holds it too, as policy and configuration call it.
+    pub token: TokenName,
+    /// That token's serial number, as it answered.
+    pub serial: Box<str>,
+    /// SHA-256 of the DER SubjectPublicKeyInfo found there.
+    pub spki_sha256: Digest,
+    /// The means by which the policy has it cloned.
+    pub by: Box<str>,
+}
+
+/// A token by its name and its serial number, as it answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenFound {
+    /// As policy and configuration call it.
+    pub token: TokenName,
+    /// Its serial number.
+    pub serial: Box<str>,
+}
+
 /// A key can be used from here on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -417,6 +445,17 @@ pub struct KeyActivated {
     pub serial: Box<str>,
     /// The first moment at which it is locked again; none for the ledger key, which is open while the daemon runs.
     pub until: Option<Timestamp>,
+    /// The further tokens on which it can be used, in the order of the policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<TokenFound>,
+}
+
+impl KeyActivated {
+    /// Every token on which it can be used, with its serial number.
+    pub fn tokens(&self) -> impl Iterator<Item = (&TokenName, &str)> {
+        let also = self.also.iter().map(|found| (&found.token, &*found.serial));
+        std::iter::once((&self.token, &*self.serial)).chain(also)
+    }
 }
 
 /// A key can be used no longer.
@@ -655,6 +694,7 @@ impl Event {
             Self::DeterminationSuspended(_) => "determination-suspended",
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
             Self::DirectionRecorded(_) => "direction-recorded",
+            Self::KeyCopied(_) => "key-copied",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -709,6 +749,7 @@ impl Event {
             | Self::Started(_)
             | Self::Stopped(_)
             | Self::IncidentClosed(_)
+            | Self::KeyCopied(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -745,6 +786,7 @@ impl Event {
             | Self::IncidentOpened(_)
             | Self::StepTaken(_)
             | Self::IncidentClosed(_)
+            | Self::KeyCopied(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)

@@ -15,7 +15,7 @@ use super::super::StartError;
 use super::super::checkpoint::TokenSigner;
 use super::super::clock::Clock;
 use super::super::configuration::Configuration;
-use super::super::keys::Keys;
+use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
@@ -25,7 +25,7 @@ use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Condition, HsmError, Token};
+use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
 use crate::recorder::{CannotRecord, Desk, Moment, Recorder, shortened};
 use crate::store::{Reader, Store as _};
@@ -168,8 +168,13 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
         );
     }
     for key in fold.keys().values() {
-        let settings = start::configured(&configuration, &key.record.token)?;
-        start::check_pin_source(purpose, settings, [key.record.use_])?;
+        start::configured(&configuration, &key.record.token)?;
+        // A copy that is not described is told at activation: the key can be used without it.
+        let described =
+            tokens_of(key, &fold).into_iter().filter_map(|token| start::configured(&configuration, &token).ok());
+        for settings in described {
+            start::check_pin_source(purpose, settings, [key.record.use_])?;
+        }
     }
     let token = ledger_token(&configuration, &fold)?;
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
@@ -341,8 +346,8 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         if daemon.not_ready.borrow().is_some() {
             continue;
         }
-        for (key, token) in daemon.keys.all_active() {
-            look_after_key(&daemon, key, token).await;
+        for (key, tokens) in daemon.keys.all_active() {
+            look_after_key(&daemon, key, tokens).await;
         }
         let at = daemon.clock.now().at;
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
@@ -379,8 +384,9 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
     }
 }
 
-async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
-    let why = match token.condition() {
+async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
+    // As long as one token is not locked, the key stays active on it.
+    let why = match tokens.condition() {
         Condition::Up | Condition::Down(_) => None,
         Condition::Locked(error) => Some(format!("its token is locked: {error}")),
     };
@@ -390,15 +396,15 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
         let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
         keys.fence();
-        let token = keys.remove(&key);
+        let tokens = keys.remove(&key);
         let reason = shortened(&reason).into();
         recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason }))?;
-        Ok(token)
+        Ok(tokens)
     });
-    if let Ok(token) = checked.await
-        && let Some(token) = token.into_inner()
+    if let Ok(tokens) = checked.await
+        && let Some(tokens) = tokens.into_inner()
     {
-        let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::api::wire::{self, TokenCircuit, TokenStanding, TokenState, Tokens, Tr
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, LoginRetried};
 use crate::domain::names::{KeyLabel, TokenName};
-use crate::hsm::{Circuit, Standing, Token};
+use crate::hsm::{Circuit, Several, Standing, Token};
 use crate::recorder::{Recorder, shortened};
 
 /// Every token of the configuration and how it stands.
@@ -51,7 +51,7 @@ fn standing(keys: &Keys, settings: &configuration::Token, token: Option<&Token>)
 fn states(keys: &Keys, fold: &Fold) -> Vec<TokenState> {
     let state = |(settings, token): (&configuration::Token, Option<Token>)| {
         let report = token.as_ref().and_then(Token::report);
-        let on_it = fold.keys().values().filter(|key| key.record.token == settings.name);
+        let on_it = fold.keys().values().filter(|key| key.serial_on(&settings.name).is_some());
         TokenState {
             standing: standing(keys, settings, token.as_ref()),
             label: settings.label.clone(),
@@ -125,7 +125,7 @@ impl Daemon {
         &self,
         actor: Actor,
         key: KeyLabel,
-        token: Token,
+        tokens: Several,
         trouble: wire::Trouble,
     ) -> Answer<R> {
         let keys = Arc::clone(&self.keys);
@@ -133,7 +133,7 @@ impl Daemon {
         let stopped = tokio::task::spawn_blocking(move || {
             keys.fence();
             keys.remove(&label);
-            token.shutdown();
+            tokens.shutdown();
         });
         stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
         tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");

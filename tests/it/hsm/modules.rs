@@ -377,6 +377,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
         id: KeyId([0x44; 16]),
         use_: KeyUse::Recovery,
         spki: None,
+        cloned: false,
     });
     let error = refused(made.hsm.config(1), expectations);
     assert!(matches!(&error, HsmError::KeyUnfit { attribute, .. } if attribute == "CKA_SENSITIVE"), "{error:?}");

@@ -204,6 +204,12 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         active,
         until: active.then(at),
         trouble: None,
+        tokens: vec![wire::KeyToken {
+            token: "smki-a".parse().unwrap(),
+            serial: Some("0001".to_owned()),
+            state: if active { wire::KeyTokenState::Up } else { wire::KeyTokenState::Off },
+            trouble: None,
+        }],
     }
 }
 

@@ -412,7 +412,7 @@ impl Fixture {
     fn activate(&mut self) {
         let until = Some(self.at().plus_ms(12 * HOUR_MS));
         let (key, token) = ("recovery-1".parse().unwrap(), "smki-a".parse().unwrap());
-        let activated = KeyActivated { key, token, serial: "smki-a-serial".into(), until };
+        let activated = KeyActivated { key, token, serial: "smki-a-serial".into(), until, also: Vec::new() };
         self.record(|recorder| {
             let by = recorder.known(operator());
             recorder.queue(&by, Event::KeyActivated(activated)).unwrap();

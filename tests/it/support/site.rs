@@ -41,6 +41,7 @@ use smkid::wall_clock::wall_clock;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::copies::COPY_TOKEN;
 use super::token::{self, MODULE, fault_token};
 
 /// Devices of the determination that stands: two whole chunks, and some of a third.
@@ -55,7 +56,7 @@ const REACH_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 
 /// The files of a site, held in memory so that nothing of it is left on the disk.
-struct Snapshot {
+pub(super) struct Snapshot {
     home: PathBuf,
     files: Vec<(PathBuf, u32, Vec<u8>)>,
     folders: Vec<(PathBuf, u32)>,
@@ -84,7 +85,7 @@ fn programs() -> Programs {
 }
 
 impl Snapshot {
-    fn take(home: &Path) -> Self {
+    pub(super) fn take(home: &Path) -> Self {
         let mut snapshot = Self { home: home.to_owned(), files: Vec::new(), folders: Vec::new() };
         snapshot.walk(home);
         snapshot
@@ -396,11 +397,13 @@ pub fn problem<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> Problem {
     }
 }
 
-/// One of the two tokens.
+/// One of the tokens.
 #[derive(Clone, Copy)]
 pub enum Which {
     Ledger,
     Recovery,
+    /// The clone of the Recovery key, where a site has one.
+    Copy,
 }
 
 impl Which {
@@ -408,6 +411,7 @@ impl Which {
         match self {
             Self::Ledger => LEDGER_TOKEN,
             Self::Recovery => RECOVERY_TOKEN,
+            Self::Copy => COPY_TOKEN,
         }
     }
 }
@@ -423,7 +427,7 @@ pub struct Site {
 }
 
 impl Site {
-    fn copy(base: &'static Base, of: &Snapshot) -> Self {
+    pub(super) fn copy(base: &'static Base, of: &Snapshot) -> Self {
         let folder = tempfile::Builder::new().prefix("smkid-site-").tempdir().unwrap();
         of.put(folder.path());
         let (configuration, socket) = (folder.path().join("smkid.toml"), folder.path().join("smkid.sock"));

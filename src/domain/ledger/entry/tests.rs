@@ -181,10 +181,37 @@ fn golden() -> Vec<(Event, &'static str)> {
                 token: token(),
                 serial: "0001".into(),
                 until: Some(at("2017-07-21T18:00:00Z")),
+                also: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
                 r#""until":"2017-07-21T18:00:00.000Z"}}"#
+            ),
+        ),
+        (
+            Event::KeyActivated(KeyActivated {
+                key: key(),
+                token: token(),
+                serial: "0001".into(),
+                until: None,
+                also: vec![TokenFound { token: "smki-b".parse().unwrap(), serial: "0002".into() }],
+            }),
+            concat!(
+                r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","until":null,"#,
+                r#""also":[{"token":"smki-b","serial":"0002"}]}}"#
+            ),
+        ),
+        (
+            Event::KeyCopied(KeyCopied {
+                key: key(),
+                token: "smki-b".parse().unwrap(),
+                serial: "0002".into(),
+                spki_sha256: digest(1),
+                by: "cloning".into(),
+            }),
+            concat!(
+                r#"{"key-copied":{"key":"recovery-1","token":"smki-b","serial":"0002","spki_sha256":"{01}","#,
+                r#""by":"cloning"}}"#
             ),
         ),
         (
@@ -454,7 +481,7 @@ fn kinds() -> Vec<String> {
 fn every_kind_has_one_encoding_and_is_called_by_the_tag_in_its_leaf() {
     let golden = golden();
     let mut unseen = kinds();
-    assert_eq!(unseen.len(), 29, "{unseen:?}");
+    assert_eq!(unseen.len(), 32, "{unseen:?}");
     for (event, text) in &golden {
         let text = (0..=0xFF_u8).fold((*text).to_owned(), |text, octet| {
             text.replace(&format!("{{{octet:02x}}}"), &format!("{octet:02x}").repeat(32))

@@ -122,7 +122,12 @@ impl World {
             policy,
             determination: Some(determination),
             incident: Some(incident),
-            key: Some(KeyFacts { record, certificate: Some((Digest([8; 32]), RECOVERY)), active }),
+            key: Some(KeyFacts {
+                record,
+                copies: BTreeMap::new(),
+                certificate: Some((Digest([8; 32]), RECOVERY)),
+                active,
+            }),
             form: WantedForm::Device,
             pre_command: None,
             listed: Some(Listed { device: DEVICE, template: "esme".parse().unwrap(), counter: None }),

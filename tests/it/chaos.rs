@@ -198,12 +198,11 @@ impl Load {
             assert!(!batch.is_empty(), "the Devices are used up: more are needed for each fault");
             self.asked.lock().unwrap().extend(&batch);
             let answer = lines(&self.client, SIGN, &ask_for(self.determination, batch.iter().copied())).await;
-            let items = match answer {
-                Ok((items, _)) => items,
-                Err(_) => {
-                    tokio::time::sleep(POLL).await;
-                    Vec::new()
-                }
+            let items = if let Ok((items, _)) = answer {
+                items
+            } else {
+                tokio::time::sleep(POLL).await;
+                Vec::new()
             };
             // What was signed is done, and what is unknown is settled; the rest is asked for again.
             let ended = |item: &&Item| matches!(item.outcome, ItemOutcome::Signed | ItemOutcome::Unknown);

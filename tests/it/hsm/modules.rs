@@ -58,12 +58,12 @@ with_every_module! {
     no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does;
 }
 
-fn made(make: Make) -> Made {
-    Made::of(make)
+fn made(brand: Make) -> Made {
+    Made::of(brand)
 }
 
-fn signs_what_openssl_verifies_each_key_its_own_kinds_and_nothing_else(make: Make) {
-    let made = made(make);
+fn signs_what_openssl_verifies_each_key_its_own_kinds_and_nothing_else(brand: Make) {
+    let made = made(brand);
     let token = made.start(made.hsm.config(2));
 
     let Outcome::Signed(signature) = sign_one(&token, "recovery", Kind::Command, &command(8, 1)) else {
@@ -103,8 +103,8 @@ fn signs_what_openssl_verifies_each_key_its_own_kinds_and_nothing_else(make: Mak
     assert_eq!(tally(&sign(&token, "recovery", commands(4096)), 4096), [4096, 0, 0, 0], "the limit itself fits");
 }
 
-fn a_wrong_pin_is_offered_once_and_the_token_stays_locked(make: Make) {
-    let made = made(make);
+fn a_wrong_pin_is_offered_once_and_the_token_stays_locked(brand: Make) {
+    let made = made(brand);
     let config = made.hsm.failing(1, "C_Login 0 stop");
     let error =
         Token::start(config.clone(), SecretString::from("a-wrong-pin"), made.expectations()).map(|_| ()).unwrap_err();
@@ -123,8 +123,8 @@ fn a_wrong_pin_is_offered_once_and_the_token_stays_locked(make: Make) {
     assert_eq!(made.hsm.calls("C_Login"), 2);
 }
 
-fn no_pin_is_offered_when_the_next_wrong_one_would_lock_the_token(make: Make) {
-    let made = made(make);
+fn no_pin_is_offered_when_the_next_wrong_one_would_lock_the_token(brand: Make) {
+    let made = made(brand);
     let config = made.hsm.failing(1, "C_GetTokenInfo * final-try\nC_Login 0 stop");
     let error = refused(config, made.expectations());
     assert_eq!(error, HsmError::PinAtRisk { flag: "CKF_USER_PIN_FINAL_TRY".to_owned() });
@@ -132,8 +132,8 @@ fn no_pin_is_offered_when_the_next_wrong_one_would_lock_the_token(make: Make) {
     assert_eq!(made.hsm.calls("C_Login"), 0);
 }
 
-fn a_key_whose_making_failed_leaves_no_orphan(make: Make) {
-    let hsm = TestToken::of(make, "smki-test");
+fn a_key_whose_making_failed_leaves_no_orphan(brand: Make) {
+    let hsm = TestToken::of(brand, "smki-test");
     let (token, _) =
         Token::start(hsm.failing(1, "C_GenerateKeyPair 1 lose CKR_GENERAL_ERROR"), pin(), Expectations::default())
             .unwrap();
@@ -148,8 +148,8 @@ fn a_key_whose_making_failed_leaves_no_orphan(make: Make) {
     assert_eq!(objects.matches("Public Key Object").count(), 1, "{objects}");
 }
 
-fn a_certification_request_is_signed_for_the_very_key_and_in_the_smki_form_only(make: Make) {
-    let made = made(make);
+fn a_certification_request_is_signed_for_the_very_key_and_in_the_smki_form_only(brand: Make) {
+    let made = made(brand);
     let token = made.start(made.hsm.config(1));
     let subject = OrganisationSubject { common_name: None, role: 1, party: "90B3D51F30000002".parse().unwrap() };
     let request = |spki: &[u8]| certification_request_info(&subject, &PublicKey::from_spki(spki).unwrap()).unwrap();
@@ -170,15 +170,15 @@ fn a_certification_request_is_signed_for_the_very_key_and_in_the_smki_form_only(
     }
 }
 
-fn a_token_that_is_not_the_one_expected_is_refused(make: Make) {
-    let made = made(make);
+fn a_token_that_is_not_the_one_expected_is_refused(brand: Make) {
+    let made = made(brand);
     let expectations = made.expectations();
 
     let mut config = made.hsm.config(1);
-    config.serial = "0000000000000000".to_owned();
+    "0000000000000000".clone_into(&mut config.serial);
     assert!(matches!(refused(config, expectations.clone()), HsmError::TokenAbsent { .. }));
     let mut config = made.hsm.config(1);
-    config.label = "another".to_owned();
+    "another".clone_into(&mut config.label);
     let error = refused(config, expectations.clone());
     assert!(error.to_string().contains("smki-test"), "says what is there: {error}");
     let mut config = made.hsm.config(1);
@@ -204,13 +204,13 @@ fn a_token_that_is_not_the_one_expected_is_refused(make: Make) {
     let second = token.generate_key(label("recovery"), KeyId([7; 16]), KeyUse::Recovery).wait();
     assert!(matches!(second, Err(HsmError::KeyExists { .. })));
 
-    let empty = TestToken::of(make, "empty");
+    let empty = TestToken::of(brand, "empty");
     let absent = refused(empty.config(1), Expectations { keys: Vec::new(), ..expectations });
     assert_eq!(absent, HsmError::GenesisAbsent { expected: GENESIS });
 }
 
-fn data_objects_are_replaced_and_read_back(make: Make) {
-    let made = made(make);
+fn data_objects_are_replaced_and_read_back(brand: Make) {
+    let made = made(brand);
     let token = made.start(made.hsm.config(1));
     assert_eq!(token.read_data("smkid-head").wait().unwrap(), None);
     for value in [&b"one"[..], b"two"] {
@@ -222,16 +222,16 @@ fn data_objects_are_replaced_and_read_back(make: Make) {
     assert_eq!(objects.matches("smkid-head").count(), 1, "{objects}");
 }
 
-fn a_second_key_of_the_same_name_makes_both_unusable(make: Make) {
-    let made = made(make);
+fn a_second_key_of_the_same_name_makes_both_unusable(brand: Make) {
+    let made = made(brand);
     let second = ["--keypairgen", "--key-type", "EC:prime256v1", "--label", "recovery", "--id", "33"];
     made.hsm.pkcs11_tool_logged_in(&second);
     let error = refused(made.hsm.config(1), made.expectations());
     assert!(matches!(error, HsmError::KeyDuplicate { count: 2, .. }), "{error:?}");
 }
 
-fn a_wrong_signature_never_leaves(make: Make) {
-    let made = made(make);
+fn a_wrong_signature_never_leaves(brand: Make) {
+    let made = made(brand);
     let token = made.start(made.hsm.failing(1, "C_Sign 4 corrupt"));
     let results = sign(&token, "recovery", commands(10));
     assert_eq!(tally(&results, 10), [9, 1, 0, 0]);
@@ -239,8 +239,8 @@ fn a_wrong_signature_never_leaves(make: Make) {
     assert_eq!(wrong.outcome, Outcome::Failed(HsmError::WrongSignature(label("recovery"))));
 }
 
-fn a_fence_stops_the_rest_and_is_answered_at_once(make: Make) {
-    let made = made(make);
+fn a_fence_stops_the_rest_and_is_answered_at_once(brand: Make) {
+    let made = made(brand);
     let token = made.start(made.hsm.failing(1, "C_Sign * delay 150ms"));
     let mut results = token.sign(&label("recovery"), commands(20), Timestamp::MAX).unwrap();
     let first = results.wait_next().unwrap();
@@ -264,8 +264,8 @@ fn a_fence_stops_the_rest_and_is_answered_at_once(make: Make) {
     assert_eq!(tally(&sign(&token, "recovery", commands(1)), 1), [1, 0, 0, 0]);
 }
 
-fn a_fence_stops_what_was_decided_before_it_and_is_submitted_after_it(make: Make) {
-    let made = made(make);
+fn a_fence_stops_what_was_decided_before_it_and_is_submitted_after_it(brand: Make) {
+    let made = made(brand);
     let token = made.start(made.hsm.failing(1, "C_Sign 0 stop"));
     let decided = token.fences_seen();
     let submit =
@@ -278,8 +278,8 @@ fn a_fence_stops_what_was_decided_before_it_and_is_submitted_after_it(make: Make
     assert_eq!(tally(&submit(token.fences_seen()), 10), [10, 0, 0, 0], "decided after the fence");
 }
 
-fn a_signature_costs_one_sign_and_no_login_and_no_look_up(make: Make) {
-    let made = made(make);
+fn a_signature_costs_one_sign_and_no_login_and_no_look_up(brand: Make) {
+    let made = made(brand);
     let counted = ["C_SignInit", "C_Sign", "C_Login", "C_FindObjectsInit", "C_OpenSession"];
     let script = format!("{} 0 stop", counted.join(" 0 stop\n"));
     let token = made.start(made.hsm.failing(2, &script));
@@ -294,7 +294,7 @@ fn a_signature_costs_one_sign_and_no_login_and_no_look_up(make: Make) {
     assert!(after[4] <= 3);
 }
 
-fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: Make) {
+fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(brand: Make) {
     use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
     use cryptoki::error::{Error, RvError};
     use cryptoki::mechanism::Mechanism;
@@ -302,7 +302,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
     use cryptoki::session::UserType;
 
     if std::env::var_os(IN_CHILD).is_some() {
-        let module = Pkcs11::new(make.module().unwrap()).unwrap();
+        let module = Pkcs11::new(brand.module().unwrap()).unwrap();
         module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
         let session = module.open_rw_session(module.get_slots_with_initialized_token().unwrap()[0]).unwrap();
         session.login(UserType::User, Some(&PIN.into())).unwrap();
@@ -335,7 +335,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
             .unwrap();
         let value = |label: &str| session.get_attribute_info(find(label), &[AttributeType::Value]).unwrap().remove(0);
         // Kryoptic has no CKM_AES_KEY_WRAP_PAD, and p11-kit's server hands on no mechanism that wraps with AES.
-        let wraps = make == Make::SoftHsm;
+        let wraps = brand == Make::SoftHsm;
         let wrap = |label: &str| session.wrap_key(&Mechanism::AesKeyWrapPad, wrapping, find(label));
         for ours in ["recovery", "ledger"] {
             assert!(matches!(value(ours), AttributeInfo::Sensitive), "{ours}");
@@ -349,8 +349,8 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(make: M
         }
         return;
     }
-    let made = made(make);
-    let module = match make {
+    let made = made(brand);
+    let module = match brand {
         Make::SoftHsm => "soft_hsm",
         Make::Kryoptic => "kryoptic",
         Make::P11Kit => "p11_kit",

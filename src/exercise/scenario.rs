@@ -390,12 +390,7 @@ impl Play<'_, '_> {
     }
 
     /// A determination to execute with the Contingency Private Key is refused until that is built, and opens nothing.
-    async fn refuse_contingency(
-        &mut self,
-        client: &Client,
-        esme: &Named,
-        devices: &str,
-    ) -> Result<(), ExerciseError> {
+    async fn refuse_contingency(&mut self, client: &Client, esme: &Named, devices: &str) -> Result<(), ExerciseError> {
         let scope = Scope {
             decision_number: 1,
             method: Method::Contingency,

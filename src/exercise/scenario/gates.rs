@@ -44,8 +44,10 @@ pub(super) enum Point {
 enum Demand {
     /// Somebody owes it now.
     Due,
-    /// Nobody owes it yet; who takes it all the same says why.
+    /// The DCC does not owe it yet; if it takes it all the same, it says why.
     Relieved,
+    /// The Subscriber does not owe it yet, and may take it all the same.
+    RelievedSubscriber,
     /// It was taken.
     Done,
     /// Nobody owes it, and nobody will.
@@ -58,6 +60,7 @@ impl Demand {
         match self {
             Self::Due => is == "due" && may == MayWord::Yes,
             Self::Relieved => is == "not-yet-due" && may == MayWord::WithReason,
+            Self::RelievedSubscriber => is == "not-yet-due" && may == MayWord::Yes,
             Self::Done => is == "done",
             Self::Lapsed => is == "not-required",
         }
@@ -66,7 +69,8 @@ impl Demand {
     const fn words(self) -> &'static str {
         match self {
             Self::Due => "is due",
-            Self::Relieved => "is not due yet, and needs a reason if it is done all the same",
+            Self::Relieved => "is not due yet, and needs a reason if it is set all the same",
+            Self::RelievedSubscriber => "is not due yet, and may be submitted all the same",
             Self::Done => "is done",
             Self::Lapsed => "is owed by nobody any more",
         }
@@ -81,7 +85,9 @@ const fn row(order: Order, point: Point) -> ([Demand; 2], bool) {
             ([Demand::Done; 2], false)
         }
         (Order::BeforeReferral, Point::ToExecute) => ([Demand::Done; 2], true),
-        (Order::AfterDetermination, Point::Assessed | Point::Referred) => ([Demand::Relieved; 2], false),
+        (Order::AfterDetermination, Point::Assessed | Point::Referred) => {
+            ([Demand::Relieved, Demand::RelievedSubscriber], false)
+        }
         (Order::AfterDetermination, Point::NotToExecute) => ([Demand::Lapsed; 2], false),
         (Order::AfterDetermination, Point::NotToExecuteSetEarly) => ([Demand::Done, Demand::Lapsed], false),
         (Order::AfterDetermination, Point::ToExecute) => ([Demand::Due; 2], true),

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::gates::Point;
 use super::{
-    APPROVALS, BYSTANDERS, DeviceId, ExerciseError, Method, Play, SmiStatus, State, Summary, WINDOW_MS, head, listed_ask,
-    procedure,
+    APPROVALS, BYSTANDERS, DeviceId, ExerciseError, Method, Play, SmiStatus, State, Summary, WINDOW_MS, head,
+    listed_ask, procedure,
 };
 use crate::api::client::Client;
 use crate::api::wire;
@@ -48,7 +48,8 @@ impl Play<'_, '_> {
         }
         let entry = carrier.step(early).await?;
         carrier.refer(notification).await?;
-        self.teller.good(&format!("'recovery' is set with the reason for it, entry {entry}; the thresholds file waits."));
+        self.teller
+            .good(&format!("'recovery' is set with the reason for it, entry {entry}; the thresholds file waits."));
         self.must_stand(client, incident.clone(), State::Referred).await?;
         let point = Point::NotToExecuteSetEarly;
         self.determine_not_to_execute(client, &incident, point, bystanders[0]).await?;

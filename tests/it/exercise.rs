@@ -111,10 +111,10 @@ fn the_exercise_in_the_window_of_2017_has_its_clock_set_in_every_entry_and_leave
         "refused Setting 'recovery' early, without the reason for it",
         "refused A determination to execute with the Contingency Private Key",
         "stays-unreachable, which clause (b) of the direction offers",
-        "Gate: the thresholds file is due.",
+        "Gate: thresholds file is due.",
         "refused Preparing before SMI Status and thresholds file",
         "'recovery' is set with the reason for it",
-        "Gate: SMI Status 'recovery' is done. By profile base, step set-smi-status-recovery. ok Gate: the thresholds file is owed by \
+        "Gate: SMI Status 'recovery' is done. By profile base, step set-smi-status-recovery. ok Gate: thresholds file is owed by \
          nobody any more",
         "3 Devices are stranded",
         "entries says that its clock was set for an exercise",

@@ -5,7 +5,6 @@ use std::process::Command;
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, RecoverySign};
-use smkid::domain::determination::document::{Decision, Determination};
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
@@ -16,7 +15,8 @@ use smkid::exercise::procedure::{plain, status, targets};
 use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{
-    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, problem, whole,
+    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, not_execute,
+    problem, whole,
 };
 
 const STEPS: &str = "/v1/incidents/INC-1/steps";
@@ -140,12 +140,6 @@ fn read(site: &Site, arguments: &[&str], phrases: &[&str]) {
     for phrase in phrases {
         assert!(text.contains(phrase), "smkictl {arguments:?}: expected {phrase:?} in\n{text}");
     }
-}
-
-fn not_execute(form: &mut Determination) {
-    form.decision = Decision::NotExecute;
-    (form.key, form.method, form.counter_start) = (None, None, None);
-    (form.templates, form.devices, form.limits) = (None, None, None);
 }
 
 #[tokio::test]

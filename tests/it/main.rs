@@ -14,8 +14,10 @@ mod certificates_vectors;
 mod clock;
 mod cms;
 mod crash;
+mod directions;
 mod exercise;
 mod files;
+mod gates;
 mod gbcs_vectors;
 mod hsm;
 mod incident;
@@ -31,5 +33,6 @@ mod smkid;
 mod store;
 mod support;
 mod systemd;
+mod transitions;
 
 use support::lab;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use smkid::api::client::{Client, ClientError};
-use smkid::api::failure::{Problem, ProblemKind};
+use smkid::api::failure::ProblemKind;
 use smkid::api::wire;
 use smkid::domain::determination::document::{Determination, Method, Payload, Template};
 use smkid::domain::gbcs::{
@@ -19,7 +19,7 @@ use smkid::domain::ledger::steps::CompromiseClass;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::template::template;
 
-use crate::support::site::{Site, device, device_list, in_ms, incident, problem, template_name};
+use crate::support::site::{Site, device, device_list, in_ms, incident, problem, rules, template_name};
 
 /// How strong a rule is.
 #[derive(Clone, Copy)]
@@ -63,7 +63,8 @@ const TABLE: &[Row] = &[
           "src/domain/policy/rules/determination_in_force.rs::check_window",
           "src/domain/policy/rules/key_of_determination.rs::check"],
         &["without_an_incident_or_a_determination_nothing_is_signed", "in_every_state_but_the_good_one_nothing_is_signed",
-          "every_rule_allows_up_to_its_edge_and_refuses_beyond"]),
+          "every_rule_allows_up_to_its_edge_and_refuses_beyond",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (2, Derived, "Recovery and Contingency are separate authorities: one never opens the other", Whole,
         &["src/domain/policy/admission.rs::key", "src/hsm/kinds.rs::command"],
         &["a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method", "a_command_is_signed_by_the_key_of_its_mode"]),
@@ -79,15 +80,19 @@ const TABLE: &[Row] = &[
         &["each_factor_that_must_be_considered_is", "a_step_of_the_guidance_is_taken_or_departed_from_before_the_determination"]),
     (5, Stated, "Clause (b) offers a factor while the variation is in force, and never makes it mandatory", Whole,
         &["src/domain/policy/admission.rs::factors", "src/domain/procedure/in_force.rs::optional_factors"],
-        &["an_optional_factor_is_offered_by_date_and_never_mandatory"]),
+        &["an_optional_factor_is_offered_by_date_and_never_mandatory",
+          "the_factor_of_clause_b_is_taken_while_the_variation_is_in_force_never_asked_for_and_refused_before"]),
     (6, Stated, "\"Not to execute\" is an outcome of its own: it ends the relief of clause (a) and lets nothing be signed", Whole,
         &["src/domain/policy/rules/determination_execute.rs::check", "src/domain/procedure/in_force.rs::is_open"],
         &["every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge",
-          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing"]),
+          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge",
+          "after_a_determination_not_to_execute_new_facts_lead_back_to_the_pma_which_determines_anew"]),
     (7, Stated, "Who departs from the procedure has a recorded direction of the SMKI PMA that names the step", Whole,
         &["src/domain/incident/decide.rs::precedes", "src/domain/procedure/direction.rs::check"],
         &["a_departure_takes_one_duty_away_and_opens_no_key", "a_direction_does_only_what_the_procedure_lets_it",
-          "a_referral_needs_the_accepted_notification_file_or_a_direction_to_depart"]),
+          "a_referral_needs_the_accepted_notification_file_or_a_direction_to_depart",
+          "a_departure_is_drafted_shown_signed_recorded_explained_relied_on_and_audited_by_the_command_line"]),
     (8, OurPolicy, "Approvers, quorum and validity are configured, and without them nothing is signed", Whole,
         &["src/domain/policy/files.rs::parse", "src/domain/determination/quorum.rs::quorate"],
         &["each_file_in_refused_is_refused_for_the_reason_that_it_names",
@@ -102,16 +107,19 @@ const TABLE: &[Row] = &[
         &["an_incident_begins_with_a_whole_notification_and_carries_its_profile"]),
     (11, Derived, "A permitted mechanism confirms before anything is referred", Whole,
         &["src/domain/incident/decide.rs::decide"],
-        &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other"]),
+        &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other",
+          "what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_once_everybody_was_told"]),
     (12, Stated, "Class Organisation or Other, each with files of its own",
         Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA or the Contingency key is refused"),
         &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification"],
         &["the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
-          "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+          "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else",
+          "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
     (13, Stated, "Duties to inform are kept as tasks, and an incident with an open one is not closed", Whole,
         &["src/domain/incident/decide.rs::decide_close"],
         &["an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted",
-          "a_duty_is_met_once_and_by_something_that_has_happened"]),
+          "a_duty_is_met_once_and_by_something_that_has_happened",
+          "what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_once_everybody_was_told"]),
     (14, OurPolicy, "Files count only with a signature of an enrolled ARO that verifies; file and digest are kept", Whole,
         &["src/domain/intake/files.rs::signature", "src/domain/intake/files.rs::check_officer"],
         &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
@@ -122,7 +130,8 @@ const TABLE: &[Row] = &[
     (16, Stated, "While the variation is in force, 'recovery' is not owed before a determination; who sets it says why", Whole,
         &["src/domain/incident/decide.rs::set_status", "src/domain/procedure/in_force.rs::required"],
         &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
-          "status_and_adt_file_precede_where_they_are_due_and_nowhere_else"]),
+          "status_and_adt_file_precede_where_they_are_due_and_nowhere_else",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (17, Derived, "Who records 'recovery' acknowledges that only these keys bring the Device back", Whole,
         &["src/domain/incident/decide.rs::set_status"],
         &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
@@ -134,18 +143,21 @@ const TABLE: &[Row] = &[
     (19, Derived, "Devices left in 'recovery' are stranded: reported and accepted by their number", Whole,
         &["src/domain/incident/targets.rs::is_stranded", "src/domain/incident/decide.rs::decide_close"],
         &["stranded_devices_are_accepted_by_their_number",
-          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing"]),
+          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing",
+          "the_exercise_in_the_window_of_2017_has_its_clock_set_in_every_entry_and_leaves_whom_it_set_early_stranded"]),
     (20, Derived, "'recovered' needs a Response that proves it; by Method 2 the Device is the DCC's until it is handed over",
         Whole,
         &["src/domain/responses/mod.rs::decide", "src/domain/incident/decide.rs::decide_status"],
         &["only_an_answer_that_says_so_of_every_cell_proves_a_recovery",
           "a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then",
-          "each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before_an_outsider"]),
+          "each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before_an_outsider",
+          "what_method_2_recovered_is_under_the_dccs_control_until_it_is_handed_over_and_then_the_incident_may_end"]),
     (21, Stated, "The ADT file is due at its place in the base; with the variation only after a determination to execute", Whole,
         &["src/domain/procedure/in_force.rs::required", "src/domain/incident/decide.rs::preceding"],
         &["every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge",
           "referral_waits_for_status_and_adt_file_in_the_base_profile_alone",
-          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
+          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (22, Stated, "An ARO of the affected Subscriber submits it; the SMSR reference and the digest are kept", Whole,
         &["src/domain/intake/files.rs::check_thresholds", "src/domain/intake/files.rs::subscriber"],
         &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
@@ -156,10 +168,12 @@ const TABLE: &[Row] = &[
         &["src/domain/incident/targets.rs::target", "src/domain/policy/rules/procedure.rs::check_target",
           "src/domain/intake.rs::check_targets"],
         &["only_a_device_that_was_commissioned_is_relevant",
-          "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone"]),
+          "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone",
+          "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
     (25, Stated, "The affected Subscriber is the Relevant Subscriber of the certificate", Whole,
         &["src/domain/intake/files.rs::subscriber", "src/domain/intake.rs::check_incident"],
-        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else",
+          "an_incident_is_about_a_certificate_of_the_subscriber_that_notifies"]),
     (26, OurPolicy, "One live command a Device; no restart doubles a signature; all of them are counted", Whole,
         &["src/domain/policy/rules/already_signed.rs::check", "src/domain/policy/rules/intents_left.rs::check"],
         &["a_request_made_again_gets_the_same_octets_and_no_second_signature_and_its_id_is_for_nothing_else",
@@ -241,7 +255,8 @@ const TABLE: &[Row] = &[
     (43, Derived, "Exercises run the same code with keys of their own, and never mix with what is live", Whole,
         &["src/domain/policy/admission.rs::common"],
         &["live_and_exercise_ledgers_and_policies_never_mix",
-          "a_fresh_ledger_beside_live_tokens_is_refused_as_are_the_tokens_of_another_ledger"]),
+          "a_fresh_ledger_beside_live_tokens_is_refused_as_are_the_tokens_of_another_ledger",
+          "a_clock_that_is_set_is_refused_with_a_live_ledger_by_check_config_and_at_the_start"]),
     (44, OurPolicy, "Everything is logged with who, incident, step, profile, time and outcome: no log, no action", Whole,
         &["src/recorder.rs::commit", "src/recorder.rs::refuse"],
         &["a_refusal_that_cannot_be_recorded_is_not_answered_as_one", "it_ends_with_a_status_of_its_own_once_it_cannot_record",
@@ -256,15 +271,19 @@ const TABLE: &[Row] = &[
     (47, OurPolicy, "The state of the clock is part of each entry, and nothing is signed by an untrusted one", Whole,
         &["src/domain/policy/rules/clock.rs::check", "src/service/clock.rs::tell"],
         &["a_jump_is_said_once_and_the_clock_stays_untrusted",
-          "after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_whatever_restarts"]),
+          "after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_whatever_restarts",
+          "a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_entry"]),
     (48, Stated, "A variation is data with dates and a reference; an extension is a direction recorded anew", Whole,
         &["src/domain/procedure/in_force.rs::at", "src/domain/procedure/direction.rs::check"],
         &["a_variation_is_in_force_from_its_first_instant_until_the_last_of_its_end_day_as_treated_and_extended",
-          "an_extension_must_lengthen_a_variation_that_still_stands"]),
+          "an_extension_must_lengthen_a_variation_that_still_stands",
+          "each_edge_of_the_variation_is_explained_from_both_sides_for_both_readings_of_its_last_day_and_extended",
+          "an_extension_recorded_in_time_carries_the_relief_over_the_edge_to_its_own"]),
     (49, OurPolicy, "A step follows the profile of its own moment, and is recorded with it", Whole,
         &["src/domain/intake/steps.rs::step", "src/domain/procedure/in_force.rs::ids"],
         &["a_relief_that_ended_before_its_gate_opened_leaves_the_base_rule",
-          "an_incident_begins_with_a_whole_notification_and_carries_its_profile"]),
+          "an_incident_begins_with_a_whole_notification_and_carries_its_profile",
+          "each_step_goes_by_the_profile_of_its_own_moment_on_both_sides_of_each_edge"]),
     (50, Stated, "What is not varied keeps its base rule", Whole,
         &["src/domain/procedure/in_force.rs::required"],
         &["what_no_clause_names_keeps_its_base_rule_while_the_variation_is_in_force"]),
@@ -418,10 +437,6 @@ fn a_function_is_found_by_its_first_line() {
     ] {
         assert_eq!(function(line), name, "{line}");
     }
-}
-
-fn rules(problem: &Problem) -> Vec<&str> {
-    problem.reasons.iter().map(|reason| &*reason.rule).collect()
 }
 
 #[tokio::test]

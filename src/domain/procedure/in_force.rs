@@ -448,8 +448,13 @@ fn one(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, settled: &B
     }
     let missing: Vec<StepId> = step.after.iter().filter(|before| !settled.contains(before)).cloned().collect();
     match (relief, missing.is_empty()) {
-        (Some((text, gate, _)), in_turn) => {
-            let early = if in_turn { May::WithReason } else { May::No };
+        (Some((text, gate, relieved)), in_turn) => {
+            // What a Subscriber does early it does by a file that its ARO signed: that is its word, and no other is asked for.
+            let early = match (in_turn, relieved) {
+                (false, _) => May::No,
+                (true, Actor::Subscriber) => May::Yes,
+                (true, Actor::Dcc | Actor::Party | Actor::Rdp | Actor::Pma | Actor::KeyCustodians) => May::WithReason,
+            };
             Requirement::NotYetDue { by: text, awaits: Awaits::Gate(gate), early }
         }
         (None, false) => Requirement::NotYetDue { by: by(), awaits: Awaits::Steps(missing), early: May::No },

@@ -156,9 +156,9 @@ fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String,
     files
 }
 
-struct Signer {
-    key: Arc<Key>,
-    verifier: Verifier,
+pub struct Signer {
+    pub key: Arc<Key>,
+    pub verifier: Verifier,
 }
 
 impl CheckpointSigner for Signer {

@@ -534,18 +534,26 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
         None => Err(vec![reason("policy", "no policy is in force")]),
     };
     let by_itself = retries_by_itself(recorder.fold(), job.determination);
-    let range = intents.first().zip(intents.last()).map(|(first, last)| (first.intent, last.intent + 1));
-    let (mut told, mut any) = (Vec::with_capacity(intents.len()), false);
+    // What is handed over, in ranges that leave out what is withheld.
+    let (mut told, mut released): (Vec<Told>, Vec<(u64, u64)>) = (Vec::with_capacity(intents.len()), Vec::new());
+    let mut goes_on = false;
     for intended in intents {
         let Intended { intent, device, template, counter, octets } = intended;
         let outcome = outcomes.remove(&intent);
         let (result, outcome) = match outcome {
             Some(Outcome::Signed(signature)) => {
+                // A Device may have been left out of the incident since its intent was recorded.
+                let may_release = may_release.clone().and_then(|()| release_to(recorder, job, device));
                 recorder.queue_signature(intent, signature, may_release.is_ok());
-                any = true;
-                let outcome = match &may_release {
+                match released.last_mut().filter(|_| goes_on && may_release.is_ok()) {
+                    Some(last) => last.1 = intent + 1,
+                    None if may_release.is_ok() => released.push((intent, intent + 1)),
+                    None => {}
+                }
+                goes_on = may_release.is_ok();
+                let outcome = match may_release {
                     Ok(()) => ToldOutcome::Signed(finish(octets, &signature)),
-                    Err(reasons) => ToldOutcome::Withheld(reasons.clone()),
+                    Err(reasons) => ToldOutcome::Withheld(reasons),
                 };
                 (SignResult::Signed(Digest::of(&signature)), outcome)
             }
@@ -573,10 +581,18 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
         recorder.queue(&by, Event::Outcome(OutcomeEntry { intent, result }))?;
         told.push(Told { device, template: Some(template), counter: Some(counter), intent: Some(intent), outcome });
     }
-    if any && may_release.is_ok() {
-        release(recorder, job, range.into_iter().collect())?;
+    if !released.is_empty() {
+        release(recorder, job, released)?;
     }
     Ok(told)
+}
+
+/// Whether what was signed for a Device may be handed over, where its batch may.
+fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Vec<Reason>> {
+    match facts(recorder, &job.by, job.determination) {
+        Some(facts) => rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal.reason()]),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    }
 }
 
 /// Records that signed commands are about to be handed over.
@@ -627,7 +643,10 @@ fn recorded_before(
         (Some(outcome), _) => outcome,
         (None, IntentState::Left) => ToldOutcome::Left,
         (None, _) => match rebuild(recorder, job, &entry, last.intent)? {
-            Some(command) => ToldOutcome::Signed(command),
+            Some(command) => match release_to(recorder, job, wanted.device) {
+                Ok(()) => ToldOutcome::Signed(command),
+                Err(reasons) => ToldOutcome::Withheld(reasons),
+            },
             None => return Ok(None),
         },
     };

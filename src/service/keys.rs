@@ -14,15 +14,6 @@ use crate::hsm::{Token, TokenReport};
 /// Why a key cannot be activated.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationError {
-    /// The policy has Key Custodians activate it.
-    #[error(
-        "the policy has key {key} activated by Key Custodians, which this version cannot do yet; a stored PIN is for the ledger \
-         token, and for exercises"
-    )]
-    Custodians {
-        /// The key.
-        key: KeyLabel,
-    },
     /// The token, or the way to it.
     #[error(transparent)]
     Token(#[from] StartFault),

@@ -108,6 +108,8 @@ pub struct Fold {
     last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
+    /// Whether an activation was for one incident: then each later one is too.
+    activations_bound: bool,
     /// The last ceremony: genesis, and the adoption of the first policy.
     ceremony_at: Option<Timestamp>,
     /// The last exercise that was recorded.
@@ -212,6 +214,11 @@ impl Fold {
         &self.keys
     }
 
+    /// Whether an activation of this ledger was for one incident: an older daemon's were for every one.
+    pub fn activations_bound(&self) -> bool {
+        self.activations_bound
+    }
+
     /// The incidents.
     pub fn incidents(&self) -> &BTreeMap<IncidentId, IncidentFacts> {
         &self.incidents
@@ -313,9 +320,7 @@ impl Fold {
             Event::Started(_) => {
                 // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
                 // after a start begins another. A clock that nobody accepted stays untrusted.
-                for key in self.keys.values_mut() {
-                    key.active = None;
-                }
+                self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
                 let open = &self.open;
                 self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
@@ -323,9 +328,7 @@ impl Fold {
                 self.last_batches.retain(|_, index| batches.contains_key(index));
             }
             Event::Stopped(_) => {
-                for key in self.keys.values_mut() {
-                    key.active = None;
-                }
+                self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
             }
             Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
@@ -357,12 +360,14 @@ impl Fold {
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
-                self.key_mut(key)?.active = Some(*until);
-                self.key_activated(key, index, *at);
+            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident }) => {
+                let facts = self.key_mut(key)?;
+                (facts.active, facts.active_for) = (Some(*until), incident.clone());
+                self.activations_bound |= incident.is_some();
+                self.key_activated(key, incident.as_ref(), index, *at);
             }
             Event::KeyLocked(locked) => {
-                self.key_mut(&locked.key)?.active = None;
+                self.key_mut(&locked.key)?.lock();
                 self.keys_locked(Some(&locked.key), *at);
             }
             Event::Batch(batch) => {
@@ -402,7 +407,7 @@ impl Fold {
 
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
         for record in &genesis.keys {
-            let facts = KeyFacts { record: record.clone(), certificate: None, active: None };
+            let facts = KeyFacts { record: record.clone(), certificate: None, active: None, active_for: None };
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
@@ -474,6 +479,7 @@ impl Fold {
             Event::Settled(entry) => (of(entry.determination), None, true),
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
+            Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
             // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
             // by their determination too.
             Event::DirectionRecorded(_)
@@ -483,7 +489,6 @@ impl Fold {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
-            | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)

@@ -461,8 +461,13 @@ impl Engine for FakeEngine {
         })
     }
 
-    async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
-        self.called("key-activate", caller, label.as_str())?;
+    async fn key_activate(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        activate: wire::KeyActivate,
+    ) -> Result<wire::KeyChanged, Failure> {
+        self.called("key-activate", caller, format!("{label} {}", activate.incident))?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })
     }
 

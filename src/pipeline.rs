@@ -724,7 +724,20 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
 
 /// Records that the daemon started, and what becomes of what an end left open ([`resume`]). First of all entries since: how long
 /// nothing was recorded shows whether somebody may have set the clock meanwhile.
+///
+/// What lies under no checkpoint is told as that: before its checkpoint nobody gets an answer, so nobody knows of it yet.
 pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u64), CannotRecord> {
+    let (covered, size) = (recorder.checkpointed(), recorder.durable().size);
+    let unconfirmed = (covered < size).then_some(covered);
+    if unconfirmed.is_some() {
+        tracing::warn!(
+            from = covered,
+            until = size,
+            "entries lay under no checkpoint: an end cut them off, or somebody else wrote them. What an operator let go on there \
+             stands still again"
+        );
+    }
+    let started = Started { unconfirmed, ..started };
     let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
     recorder.queue(&Actor::daemon(), Event::Started(started))?;
     if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {

@@ -497,6 +497,7 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         gbcs::Template::from_update(&update).unwrap()
     };
     let contingency = changed(&|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    let broker = template(lab, recovery, lab.broker()).unwrap();
     let no_path = changed(&|update| update.path_certificates.clear());
     let list = device_list(0..2);
     let refuse = async |change: &dyn Fn(&mut Determination), expected: &str| {
@@ -511,6 +512,8 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         (&dated, "future-dated"),
         (&replaces_root, "root-cell"),
         (&contingency, "mode"),
+        // By Method 3 the Access Control Broker's certificates in the Supplier's cells.
+        (&broker, "replacement-party"),
         (&no_path, "path"),
     ] {
         let put = |form: &mut Determination| {
@@ -551,6 +554,74 @@ async fn a_key_that_custodians_activate_stays_locked_until_they_are_built() {
     assert!(problem.reasons[0].text.contains("Key Custodians"), "{problem:?}");
     let status: wire::Status = client.get("/v1/status").await.unwrap();
     assert!(status.keys.iter().all(|key| key.active == (key.key.as_str() != smkid::exercise::policy::RECOVERY_KEY)));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn each_method_puts_in_the_certificates_of_its_own_party_and_no_others() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let (lab, recovery) = (&site.base.lab, &site.base.recovery);
+    let [ours, brokers] = [lab.after(), lab.broker()].map(|credentials| template(lab, recovery, credentials).unwrap());
+    // The affected Supplier's certificate, in a Network Operator's cell.
+    let networks = {
+        let mut credentials = lab.after().clone();
+        credentials[3] = lab.after()[0].clone();
+        template(lab, recovery, &credentials).unwrap()
+    };
+    let of = |method, template: &gbcs::Template| {
+        let payload = Payload::new(template.octets()).unwrap();
+        move |form: &mut Determination| {
+            form.method = Some(method);
+            form.templates = Some(vec![Template { name: template_name(), payload }]);
+        }
+    };
+    let list = device_list(0..2);
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let refuse = async |method, template: &gbcs::Template| {
+        let document = site.determination(client, 1, &list, of(method, template)).await;
+        let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+        let found: std::collections::BTreeSet<&str> = rules(&problem).into_iter().collect();
+        (found.into_iter().map(str::to_owned).collect::<Vec<_>>(), problem.message)
+    };
+    // Swapped.
+    let (found, said) = refuse(Method::AcbCertificates, &ours).await;
+    assert!(
+        found == ["replacement-party"] && said.contains("expected a certificate of the DCC as Access Control Broker"),
+        "{said}"
+    );
+    let (found, said) = refuse(Method::NewOrganisationCertificates, &brokers).await;
+    assert_eq!(found, ["replacement-party", "replacement-role"], "{said}");
+    assert!(said.contains("expected a certificate of the affected Subscriber, supplier-a"), "{said}");
+    let (found, said) = refuse(Method::NewOrganisationCertificates, &networks).await;
+    assert!(found == ["replacement-role"] && said.contains("expected a certificate of role 03"), "{said}");
+    // As they belong.
+    site.determine(client, 1, &list, of(Method::NewOrganisationCertificates, &ours)).await;
+    site.determine(client, 2, &list, of(Method::AcbCertificates, &brokers)).await;
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_replacement_has_no_key_that_another_incident_is_about_unless_that_was_dismissed() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let lab = &site.base.lab;
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let mut other = incident(lab);
+    other.incident = "INC-OTHER".parse().unwrap();
+    other.certificate_pem = smkid::domain::certificates::pem::certificate_to_pem(lab.after()[1].octets());
+    client.post::<_, wire::Recorded>("/v1/incidents", &other).await.unwrap();
+    let list = device_list(0..2);
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+    assert!(rules(&problem).iter().all(|rule| *rule == "replacement-compromised"), "{problem:?}");
+    assert!(problem.message.contains("the key that incident INC-OTHER is about"), "{}", problem.message);
+    site.dismiss(client, "INC-OTHER").await;
+    site.determine(client, 1, &list, |_| {}).await;
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
@@ -302,6 +302,7 @@ impl<'a> Audit<'a> {
             Event::Intent(intent) => self.check_intent(intent, entry),
             Event::Outcome(outcome) => self.check_outcome(outcome),
             Event::Released(released) => self.check_release(released, entry),
+            Event::Started(started) => self.check_start(started),
             // Judged above.
             Event::PolicyAdopted(_)
             | Event::CertificateImported(_)
@@ -321,13 +322,20 @@ impl<'a> Audit<'a> {
             | Event::Settled(_)
             | Event::ResponsesTaken(_)
             | Event::SigningResumed(_)
-            | Event::Started(_)
             | Event::Stopped(_)
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_) => Ok(()),
         }
+    }
+
+    /// What it says of entries under no checkpoint is so.
+    fn check_start(&self, started: &Started) -> Permitted {
+        let covered = self.roots.covered();
+        demand(started.unconfirmed.is_none_or(|from| from == covered && from < self.fold.size()), || {
+            format!("unconfirmed: the last checkpoint before it is of {covered} entries")
+        })
     }
 
     fn check_genesis(&mut self, genesis: &Genesis, leaf: &[u8]) -> Permitted {

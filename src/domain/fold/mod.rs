@@ -96,6 +96,8 @@ pub struct Fold {
     size: u64,
     last_at: Option<Timestamp>,
     clock_untrusted: bool,
+    /// The entry by which an operator accepted the clock last.
+    clock_accepted: Option<u64>,
     genesis: Option<(Genesis, Digest)>,
     /// Every policy that was ever adopted, the one in force last.
     policies: Vec<Adopted>,
@@ -317,7 +319,10 @@ impl Fold {
             Event::CertificateImported(CertificateImported { key, party, certificate, path: _ }) => {
                 self.key_mut(key)?.certificate = Some((*certificate, *party));
             }
-            Event::Started(_) => {
+            Event::Started(started) => {
+                if let Some(from) = started.unconfirmed {
+                    self.take_back(from);
+                }
                 // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
                 // after a start begins another. A clock that nobody accepted stays untrusted.
                 self.keys.values_mut().for_each(KeyFacts::lock);
@@ -393,11 +398,14 @@ impl Fold {
             }
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
-            Event::ClockAccepted(_) => self.clock_untrusted = false,
+            Event::ClockAccepted(_) => (self.clock_untrusted, self.clock_accepted) = (false, Some(index)),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
             Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
-            Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
+            Event::SigningResumed(resumed) => {
+                let facts = self.determination_mut(resumed.determination)?;
+                (facts.foreign, facts.resumed) = (None, Some((index, resumed.stopped_by)));
+            }
         }
         self.take_parts(by, event);
         self.last_at = Some(*at);
@@ -411,6 +419,17 @@ impl Fold {
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
+    }
+
+    /// What an operator let go on by an entry that lay under no checkpoint at a start stands still again: nobody was told of it,
+    /// and whoever could write to the disk could have put it there.
+    fn take_back(&mut self, from: u64) {
+        for facts in self.determinations.values_mut() {
+            if let Some((_, stopped_by)) = facts.resumed.take_if(|(entry, _)| *entry >= from) {
+                facts.foreign = facts.foreign.or(Some(stopped_by));
+            }
+        }
+        self.clock_untrusted |= self.clock_accepted.is_some_and(|entry| entry >= from);
     }
 
     fn adopt(&mut self, adopted: &PolicyAdopted, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -556,6 +575,7 @@ impl Fold {
             tally: Tally::default(),
             responses: ResponseTally::default(),
             foreign: None,
+            resumed: None,
             recent: std::collections::VecDeque::new(),
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };

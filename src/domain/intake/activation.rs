@@ -42,11 +42,8 @@ pub fn activation(
         }
     }
     if let Some(other) = facts.active_for.as_ref().filter(|other| *other != incident && facts.is_active(at)) {
-        let refusal = Refusal::KeyOfAnotherIncident {
-            key: key.clone(),
-            active_for: other.clone(),
-            incident: incident.clone(),
-        };
+        let refusal =
+            Refusal::KeyOfAnotherIncident { key: key.clone(), active_for: other.clone(), incident: incident.clone() };
         reasons.0.push(refusal.reason());
     }
     if !fold.incidents().contains_key(incident) {

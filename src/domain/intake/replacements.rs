@@ -73,9 +73,15 @@ impl<'a> Replacing<'a> {
         let of = self.policy.parties().of(party);
         let is_dcc = of.is_some_and(|party| party.kind == PartyKind::Dcc);
         match (self.method, is_of_dcc(cell.role)) {
-            (_, true) => reasons.demand("replacement-party", is_dcc, || {
-                format!("{place}: the cell is the DCC's; expected a certificate of the DCC, found one of {}", said(of, party))
-            }),
+            (_, true) => {
+                reasons.demand("replacement-party", is_dcc, || {
+                    format!(
+                        "{place}: the cell is the DCC's; expected a certificate of the DCC, found one of {}",
+                        said(of, party)
+                    )
+                });
+                check_role(cell, role, certificate, place, reasons);
+            }
             (Some(Method::AcbCertificates), false) => {
                 let broker = RemotePartyRole::AccessControlBroker.code();
                 reasons.demand("replacement-party", is_dcc && role == broker, || {
@@ -98,6 +104,7 @@ impl<'a> Replacing<'a> {
                         said(of, party)
                     )
                 });
+                check_role(cell, role, certificate, place, reasons);
                 self.check_new(certificate, place, reasons);
             }
             // Neither puts certificates on Devices with the Recovery Private Key.
@@ -116,6 +123,15 @@ impl<'a> Replacing<'a> {
             )
         });
     }
+}
+
+/// But for the Access Control Broker's by Method 2, a certificate takes the place of one of the same Remote Party Role.
+fn check_role(cell: TrustAnchorCell, role: u8, certificate: &SmkiCertificate, place: &str, reasons: &mut Reasons) {
+    let expected = cell.role.code();
+    reasons.demand("replacement-role", role == expected, || {
+        let found = certificate.kind();
+        format!("{place}: expected a certificate of role {expected:02X}, as the cell has it, found {found}")
+    });
 }
 
 /// Whether the cells of this role hold the certificates of the DCC itself, or of those who act for it.

@@ -287,6 +287,10 @@ pub struct Started {
     pub program: Digest,
     /// SHA-256 of the configuration file.
     pub configuration: Digest,
+    /// The first entry that lay under no checkpoint when it started, if any did: nobody was told of what stands from there on, and
+    /// what people only said there, without a signature, opens nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<u64>,
 }
 
 /// The daemon stopped in order.

@@ -176,6 +176,8 @@ pub struct DeterminationFacts {
     pub responses: ResponseTally,
     /// The entry of the last foreign answer, which stops signing until an operator has looked at it.
     pub foreign: Option<u64>,
+    /// The entry by which an operator let signing go on, and that of the foreign answer that had stopped it.
+    pub resumed: Option<(u64, u64)>,
     /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
     pub recent: VecDeque<(i64, u64)>,
 }

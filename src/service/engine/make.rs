@@ -247,7 +247,7 @@ async fn begin(
     let begun = desk.record(move |recorder| {
         recorder.set_signer(Box::new(signer));
         let version = env!("CARGO_PKG_VERSION").into();
-        pipeline::record_start(recorder, Started { version, program, configuration })
+        pipeline::record_start(recorder, Started { version, program, configuration, unconfirmed: None })
     });
     let closed = |_| Fatal {
         kind: FatalKind::CannotRecord,

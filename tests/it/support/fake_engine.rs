@@ -202,6 +202,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         token: "smki-a".parse().unwrap(),
         active,
         until: active.then(at),
+        incident: None,
         trouble: None,
     }
 }

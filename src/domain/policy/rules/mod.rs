@@ -146,7 +146,9 @@ pub enum Refusal {
          {incident}` says what is to be done"
     )]
     NotPrepared { incident: IncidentId, state: State },
-    #[error("incident {incident} does not follow determination {id}; `smkictl incident show {incident}` says which it follows")]
+    #[error(
+        "incident {incident} does not follow determination {id}; `smkictl incident show {incident}` says which it follows"
+    )]
     NotFollowed { id: DeterminationId, incident: IncidentId },
     #[error(transparent)]
     Separation(TwoParts),

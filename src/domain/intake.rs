@@ -46,6 +46,7 @@ use replacements::Replacing;
 pub use activation::activation;
 pub use asker::operator;
 pub use files::{NOTE_LEN_MAX, exercise, file};
+pub use replacements::is_of_dcc;
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use smkid::api::client::Client;
-use smkid::api::wire::{self, Item, ItemOutcome, RecoverySign};
+use smkid::api::wire::{Item, ItemOutcome, RecoverySign};
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::{Event, KeyLocked};
 use smkid::domain::ledger::steps::Step;

@@ -11,8 +11,8 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
-    SigningResumed, Started,
+    Genesis, IncidentClosed, KeyActivated, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken,
+    Role, Settled, SigningResumed, Started,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
@@ -1020,7 +1020,9 @@ fn a_leave_to_go_on_under_no_checkpoint_opens_nothing_after_the_next_start_and_o
         };
         fixture.blobs.extend(foreign.1.iter().map(|blob| (Digest::of(blob), blob.clone())));
         let stopped_by = fixture.record(|recorder| {
-            foreign.1.into_iter().for_each(|blob| drop(recorder.queue_blob(blob)));
+            for blob in foreign.1 {
+                recorder.queue_blob(blob);
+            }
             recorder.queue(&Forge::operator(), foreign.0).unwrap()
         });
         let resumed = Event::SigningResumed(SigningResumed {
@@ -1034,7 +1036,7 @@ fn a_leave_to_go_on_under_no_checkpoint_opens_nothing_after_the_next_start_and_o
             fixture.record(|recorder| recorder.queue(&Forge::operator(), resumed).unwrap());
         } else {
             let mut without_key = fixture.without_key();
-            record_alone(&mut without_key, |recorder| recorder.queue(&Forge::operator(), resumed))
+            smkid::recorder::record_alone(&mut without_key, |recorder| recorder.queue(&Forge::operator(), resumed))
                 .unwrap()
                 .into_inner();
         }

@@ -78,7 +78,9 @@ fn a_start_believes_no_document_that_lies_under_no_checkpoint_and_that_too_few_s
 fn appended(fixture: &Fixture, by: &Actor, event: &Event, blobs: &[Vec<u8>]) -> (u64, Result<Fold, StateError>) {
     let mut without_key = fixture.without_key();
     let queued = record_alone(&mut without_key, |recorder| {
-        blobs.iter().for_each(|blob| drop(recorder.queue_blob(blob.clone())));
+        for blob in blobs {
+            recorder.queue_blob(blob.clone());
+        }
         recorder.queue(by, event.clone())
     });
     let index = queued.unwrap().into_inner();

@@ -135,7 +135,7 @@ fn check_role(cell: TrustAnchorCell, role: u8, certificate: &SmkiCertificate, pl
 }
 
 /// Whether the cells of this role hold the certificates of the DCC itself, or of those who act for it.
-const fn is_of_dcc(role: RemotePartyRole) -> bool {
+pub const fn is_of_dcc(role: RemotePartyRole) -> bool {
     match role {
         RemotePartyRole::Recovery
         | RemotePartyRole::AccessControlBroker

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use smkid::api::client::Client;
 use smkid::api::wire::{Item, ItemOutcome, RecoverySign};
 use smkid::domain::incident::State;
-use smkid::domain::ledger::entry::{Event, KeyLocked};
+use smkid::domain::ledger::entry::{Actor, Batch, ClockState, Event, KeyActivated, KeyLocked};
 use smkid::domain::ledger::steps::Step;
-use smkid::domain::names::DeviceId;
+use smkid::domain::names::{DeviceId, Digest};
 use smkid::exercise::policy::RECOVERY_KEY;
 use smkid::exercise::procedure::plain;
+use smkid::recorder::{Moment, Recorder, record_alone};
+use smkid::store::StagingLimits;
+use smkid::store::sqlite::SqliteStore;
 
 use crate::support::site::{
     DEVICES, INCIDENT, Site, Which, ask_for, ask_for_all, device, device_list, lines, lines_and_stop, problem, whole,
@@ -199,5 +202,55 @@ async fn a_device_that_was_left_out_after_its_command_was_signed_is_not_given_it
     assert!(of(&site).0.is_empty());
     site.ledger().check();
     site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// Somebody writes an entry to the disk while the daemon is down, without the ledger key.
+fn append(site: &Site, by: Actor, event: Event) {
+    let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
+    let mut store = SqliteStore::open(&site.state(), limits).unwrap();
+    let fold = smkid::state::catch_up(&mut store).unwrap();
+    let at = fold.last_at().unwrap();
+    let read = move || (Moment { at, clock: ClockState::Trusted }, None);
+    let mut recorder = Recorder::new(Box::new(store), fold, Box::new(read)).unwrap();
+    record_alone(&mut recorder, |recorder| recorder.queue(&by, event)).unwrap().into_inner();
+}
+
+#[tokio::test]
+async fn what_somebody_wrote_to_the_disk_while_the_daemon_was_down_is_refused_at_the_next_start() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    assert!(daemon.stop().await.unwrap().success());
+    let ledger = site.ledger();
+    let activated = ledger.entries.iter().rev().find(|entry| matches!(entry.event, Event::KeyActivated(_))).unwrap();
+    let operator = activated.by.clone();
+    let Event::KeyActivated(activated) = activated.event.clone() else { unreachable!("it was looked for") };
+    let in_force =
+        ledger.entries.iter().rev().find_map(|entry| {
+            if let Event::PolicyAdopted(adopted) = &entry.event { Some(adopted.policy) } else { None }
+        });
+    let batch = Batch {
+        request: crate::support::site::request(),
+        asked: Digest([1; 32]),
+        incident: INCIDENT.parse().unwrap(),
+        determination: site.main(),
+        policy: in_force.unwrap(),
+        key: RECOVERY_KEY.parse().unwrap(),
+    };
+    site.keep_state("good");
+    let member = Actor { person: Some("member-1".parse().unwrap()), ..operator.clone() };
+    let for_all = Event::KeyActivated(KeyActivated { incident: None, ..activated.clone() });
+    for (by, event, says) in [
+        (operator.clone(), for_all, "it names no incident"),
+        (member, Event::KeyActivated(activated.clone()), "the policy maps account"),
+        (Actor::daemon(), Event::KeyActivated(activated), "asker: "),
+        (operator, Event::Batch(batch), "key-locked"),
+    ] {
+        append(&site, by, event);
+        let (_, log) = Site::refused_start(site.try_start().await);
+        assert!(log.contains("was not permitted") && log.contains(says), "expected {says:?} in {log}");
+        site.bring_back("good");
+    }
+    let daemon = site.start().await;
     assert!(daemon.stop().await.unwrap().success());
 }

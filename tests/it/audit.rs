@@ -1072,7 +1072,7 @@ fn what_a_start_says_of_entries_under_no_checkpoint_is_so() {
 }
 
 #[test]
-fn once_an_activation_was_for_one_incident_none_is_for_all() {
+fn an_activation_for_every_incident_verifies_as_an_older_daemon_wrote_it() {
     let fixture = Fixture::new();
     let mut forge = fixture.forge("determination");
     let activated = {

@@ -61,10 +61,7 @@ impl Again<'_> {
     /// audit follows it signature by signature.
     pub fn check(&self, entry: &Entry) -> Result<(), String> {
         self.check_all_but_answers(entry)?;
-        match &entry.event {
-            Event::ResponsesTaken(taken) => self.check_responses(taken, entry.at),
-            _ => Ok(()),
-        }
+        if let Event::ResponsesTaken(taken) = &entry.event { self.check_responses(taken, entry.at) } else { Ok(()) }
     }
 
     /// As [`Again::check`], but that the messages of Devices are not verified again.

@@ -117,7 +117,7 @@ async fn an_activation_ends_with_its_time_also_where_its_worker_died_and_its_inc
     let daemon = site.start().await;
     let client = &daemon.client;
     let files =
-        site.changed_policy("policy.toml", |text| text.replace("[limits]\n", "[limits]\nactivation_seconds = 3\n"));
+        site.changed_policy("policy.toml", |text| text.replace("activation_seconds = 43200", "activation_seconds = 3"));
     site.adopt(client, &files, vec![site.main()]).await;
     for kill in [false, true] {
         let before = daemon.workers();
@@ -153,10 +153,13 @@ fn by_device(items: &[Item]) -> BTreeMap<DeviceId, &Item> {
 #[tokio::test]
 async fn a_device_that_was_left_out_after_its_command_was_signed_is_not_given_it() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign * delay 3ms"));
+    site.fault(Which::Recovery, Some("C_Sign * delay 10ms"));
     let daemon = site.start_active().await;
     let client = &daemon.client;
     let ask = ask_for_all(site.main());
+    let left_out = [device(3), device(20)];
+    let carrier = site.carrier(client, INCIDENT);
+    let devices = carrier.upload(&plain(&left_out), left_out.len()).await.unwrap();
     let running = tokio::spawn({
         let (client, ask) = (client.clone(), ask.clone());
         async move { lines_and_stop(&client, SIGN, &ask).await }
@@ -164,9 +167,6 @@ async fn a_device_that_was_left_out_after_its_command_was_signed_is_not_given_it
     // In the midst of the first chunk: its first commands are signed, and none of it is handed over yet.
     site.reach(Which::Recovery, "C_Sign", 40).await;
     assert!(site.ledger().released().is_empty(), "the chunk is not over");
-    let carrier = site.carrier(client, INCIDENT);
-    let left_out = [device(3), device(20)];
-    let devices = carrier.upload(&plain(&left_out), left_out.len()).await.unwrap();
     let excluded = carrier.step(Step::Exclude { devices, reason: "exchanged this morning".into() }).await.unwrap();
     let (items, _) = running.await.unwrap().unwrap();
     let told = by_device(&items);

@@ -223,7 +223,7 @@ async fn give_account(site: &Site, client: &Client, to: Option<&str>, carries_ov
 
 /// Everything that an operator asks for in an incident, by path.
 async fn asks_of_an_operator(client: &Client, main: DeterminationId) -> Vec<(String, Value)> {
-    let stored: wire::Stored = client.put("/v1/uploads", vec![0xDF; 40].into()).await.unwrap();
+    let stored: wire::Stored = client.put("/v1/uploads", "df00\n".to_owned().into()).await.unwrap();
     let certificates: wire::Stored = client.put("/v1/uploads", "\n".to_owned().into()).await.unwrap();
     let (list, certificates) = (stored.sha256, certificates.sha256);
     let exclude = json!({ "exclude": { "devices": { "list": list, "count": 1 }, "reason": "r" } });

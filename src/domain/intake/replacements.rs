@@ -74,7 +74,10 @@ impl<'a> Replacing<'a> {
         let is_dcc = of.is_some_and(|party| party.kind == PartyKind::Dcc);
         match (self.method, is_of_dcc(cell.role)) {
             (_, true) => {
-                reasons.demand("replacement-party", is_dcc, || {
+                // The certificate of a key of ours is the DCC's, whether or not the Parties name its EUI-64.
+                let ours =
+                    self.fold.keys().values().any(|key| key.certificate.is_some_and(|(_, of_key)| of_key == party));
+                reasons.demand("replacement-party", is_dcc || ours, || {
                     format!(
                         "{place}: the cell is the DCC's; expected a certificate of the DCC, found one of {}",
                         said(of, party)

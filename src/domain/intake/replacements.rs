@@ -42,7 +42,7 @@ impl<'a> Replacing<'a> {
     }
 
     /// It shares no key with what is, or may be, Compromised: in this incident or in any other that was not dismissed. A suspicion is
-    /// enough, and an incident that is closed does not mend its key.
+    /// enough, and an incident that is closed does not mend its key. Under a policy of the first version nobody asked about others.
     fn check_key(&self, certificate: &SmkiCertificate, place: &str, reasons: &mut Reasons) {
         let spki = certificate.certificate().spki_sha256();
         reasons.demand("replacement-compromised", spki != self.compromised.spki_sha256, || {
@@ -55,6 +55,7 @@ impl<'a> Replacing<'a> {
             let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(&dismissed));
             is_other && stands && compromised.spki_sha256 == spki
         });
+        let others = others.filter(|_| !self.policy.parties().is_empty());
         let others: Vec<&str> = others.map(|incident| IncidentId::as_str(&incident.id)).collect();
         reasons.demand("replacement-compromised", others.is_empty(), || {
             format!("{place}: the replacement carries the key that incident {} is about", others.join(", "))

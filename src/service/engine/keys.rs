@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::keys::{ActivationError, Keys};
+use super::super::keys::Keys;
+use super::super::start::StartFault;
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -100,7 +101,7 @@ impl Daemon {
         by: Actor,
         asked: Digest,
         incident: IncidentId,
-        error: &ActivationError,
+        error: &StartFault,
     ) -> Answer<R> {
         let why = error.to_string();
         let refused = Refused {

@@ -2,7 +2,10 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
+mod activation;
+mod asker;
 mod files;
+mod replacements;
 pub mod responses;
 pub mod steps;
 
@@ -38,7 +41,12 @@ use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::procedure::direction::{self, Direction, Directs};
 use crate::domain::time::Timestamp;
 
+use replacements::Replacing;
+
+pub use activation::activation;
+pub use asker::operator;
 pub use files::{NOTE_LEN_MAX, exercise, file};
+pub use replacements::is_of_dcc;
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +143,10 @@ pub fn determination(
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
     match form.scope() {
-        Some(scope) => check_scope(context, adopted, &scope, form.compromised.spki_sha256, submission, &mut reasons),
+        Some(scope) => {
+            let replacing = Replacing::new(context, &adopted.policy, form.method, &form.compromised);
+            check_scope(context, adopted, &scope, &replacing, submission, &mut reasons);
+        }
         None => reasons.demand("devices", submission.devices.is_none(), || {
             "a device list came, and the document names none; send it without".into()
         }),
@@ -169,8 +180,9 @@ pub fn schedule(
         reasons.demand("scope-known", target.scope.is_none(), || {
             format!("determination {} has its schedule already; supersede it instead", target.id)
         });
-        let compromised = of.form().compromised.spki_sha256;
-        check_scope(context, adopted, &form.scope(), compromised, submission, &mut reasons);
+        let of = of.form();
+        let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
+        check_scope(context, adopted, &form.scope(), &replacing, submission, &mut reasons);
         let facts = context.fold.incidents().get(&target.incident);
         if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) {
             check_targets(context, progress, form.scope().devices.sha256, &mut reasons);
@@ -688,7 +700,7 @@ fn check_scope(
     context: &Context<'_>,
     adopted: &Adopted,
     scope: &Scope<'_>,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     submission: &Submission<'_>,
     reasons: &mut Reasons,
 ) {
@@ -702,7 +714,7 @@ fn check_scope(
         }),
     }
     for template in scope.templates {
-        check_template(&adopted.policy, template, compromised_spki, context.at, reasons);
+        check_template(&adopted.policy, template, replacing, context.at, reasons);
     }
 }
 
@@ -710,7 +722,7 @@ fn check_scope(
 fn check_template(
     policy: &Policy,
     document: &DocumentTemplate,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     at: Timestamp,
     reasons: &mut Reasons,
 ) {
@@ -733,14 +745,14 @@ fn check_template(
             )
         });
     }
-    check_replacements(policy, name.as_str(), &update, compromised_spki, at, reasons);
+    check_replacements(policy, name.as_str(), &update, replacing, at, reasons);
 }
 
 fn check_replacements(
     policy: &Policy,
     name: &str,
     update: &Update<'_>,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     at: Timestamp,
     reasons: &mut Reasons,
 ) {
@@ -765,9 +777,7 @@ fn check_replacements(
         let Some(certificate) = reasons.take("replacement", parsed.map_err(|error| format!("{place}: {error}"))) else {
             continue;
         };
-        reasons.demand("replacement-compromised", certificate.certificate().spki_sha256() != compromised_spki, || {
-            format!("{place}: the replacement carries the Compromised key")
-        });
+        replacing.check(replacement.cell, &certificate, &place, reasons);
         let usage = match certificate.kind() {
             Kind::Organisation { usage: Usage::DigitalSignature, .. } => Some(KeyUsage::DigitalSignature),
             Kind::Organisation { usage: Usage::KeyAgreement, .. } => Some(KeyUsage::KeyAgreement),

@@ -494,10 +494,13 @@ impl Play<'_, '_> {
 
     async fn activate(&mut self, client: &Client) -> Result<(), ExerciseError> {
         self.teller.step("The Recovery key is activated");
-        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
-        let changed: wire::KeyChanged = client.post_nothing(&path).await?;
+        let carrier = self.carrier(client, self.incident.clone());
+        let changed = carrier.activate(&self.stage.names.recovery_key).await?;
         let until = changed.key.until.map(|until| until.to_string()).unwrap_or_default();
-        self.teller.good(&format!("Key {} can be used until {until}, entry {}.", changed.key.key, changed.entry));
+        self.teller.good(&format!(
+            "Key {} can be used for {} alone, until {until}, entry {}.",
+            changed.key.key, self.incident, changed.entry
+        ));
         Ok(())
     }
 
@@ -655,8 +658,7 @@ impl Play<'_, '_> {
             "The kill has locked the key. It is activated again, and the unknowns are settled: the same octets, the same \
              counters.",
         );
-        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
-        client.post_nothing::<wire::KeyChanged>(&path).await?;
+        self.carrier(client, self.incident.clone()).activate(&self.stage.names.recovery_key).await?;
 
         let settle = RecoverySettle {
             request: RequestId(lab::random()?),
@@ -823,9 +825,9 @@ impl Play<'_, '_> {
         };
         let document = self.drafter(&incident).determination(head(client).await?, &scope)?;
         self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
-        self.carrier(client, incident).prepare().await?;
-        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
-        client.post_nothing::<wire::KeyChanged>(&path).await?;
+        let carrier = self.carrier(client, incident);
+        carrier.prepare().await?;
+        carrier.activate(&self.stage.names.recovery_key).await?;
         Ok((document, esme))
     }
 

@@ -5,6 +5,7 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
+mod activation;
 mod api;
 mod architecture;
 mod audit;

@@ -40,8 +40,6 @@ enum Built {
     Partly(&'static str),
     /// What it is about is refused until it is built.
     Refused(&'static str),
-    /// Nothing refuses it.
-    NotEnforced(&'static str),
 }
 
 /// Rule, strength, in our words, how far built, `file::function` where it is decided, and tests.
@@ -50,10 +48,8 @@ type Row = (u8, Strength, &'static str, Built, &'static [&'static str], &'static
 const PAGE: &str = "src/docs/procedure-rules.md";
 /// Rules that no test names.
 const WITHOUT_A_TEST: &[u8] = &[];
-/// Rules that nothing enforces.
-const NOT_ENFORCED: &[u8] = &[29];
 
-use Built::{NotEnforced, Partly, Refused, Whole};
+use Built::{Partly, Refused, Whole};
 use Strength::{Derived, OurPolicy, Stated};
 
 #[rustfmt::skip]
@@ -167,7 +163,7 @@ const TABLE: &[Row] = &[
     (24, Stated, "A target was commissioned at, or immediately before, the Recovery Event; the evidence is kept", Whole,
         &["src/domain/incident/targets.rs::target", "src/domain/policy/rules/procedure.rs::check_target",
           "src/domain/intake.rs::check_targets"],
-        &["only_a_device_that_was_commissioned_is_relevant",
+        &["a_device_that_was_left_out_after_its_command_was_signed_is_not_given_it", "only_a_device_that_was_commissioned_is_relevant",
           "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone",
           "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
     (25, Stated, "The affected Subscriber is the Relevant Subscriber of the certificate", Whole,
@@ -190,14 +186,17 @@ const TABLE: &[Row] = &[
         &["the_symmetric_key_is_present_in_mode_9_and_in_no_other",
           "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
     (29, Derived, "Method 2 puts DCC ACB certificates in, Method 3 new ones of the affected Subscriber",
-        NotEnforced("`smkictl determination show` and `sign` warn of another Party's certificate by Method 3, and of nothing by \
-            Method 2; the daemon takes what a quorum signed all the same"),
-        &["src/cli/member/warnings.rs::whose"],
-        &["certificates_that_do_not_belong_there_are_warned_of"]),
+        Partly("whose a certificate is, the Parties of the policy say, and that it is newly issued, its first day, which is not before \
+            that of the Compromised one; cells of the DCC's own roles take the DCC's by either Method"),
+        &["src/domain/intake/replacements.rs::check_party", "src/domain/intake/replacements.rs::check_new",
+          "src/cli/member/warnings.rs::whose"],
+        &["each_method_puts_in_the_certificates_of_its_own_party_and_no_others",
+          "certificates_that_do_not_belong_there_are_warned_of"]),
     (30, Derived, "A replacement shares no key with what was Compromised or revoked, and leads to a trusted root",
-        Partly("the Compromised key of the incident and the path; no revocation list is read"),
-        &["src/domain/intake.rs::check_replacements", "src/domain/intake.rs::check_path"],
+        Partly("the keys of every incident that was not dismissed, and the path; no revocation list is read"),
+        &["src/domain/intake/replacements.rs::check_key", "src/domain/intake.rs::check_path"],
         &["a_template_that_no_rule_permits_is_refused_however_many_signed_it",
+          "a_replacement_has_no_key_that_another_incident_is_about_unless_that_was_dismissed",
           "a_path_is_valid_from_its_first_second_to_its_last_and_at_any_time_if_time_is_disapplied"]),
     (31, Derived, "The Originator Counter rises strictly for key and Device, and is durable before the HSM is asked", Whole,
         &["src/domain/policy/rules/counter.rs::check", "src/recorder.rs::commit"],
@@ -221,7 +220,7 @@ const TABLE: &[Row] = &[
         &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
     (36, Stated, "Several Key Custodians of several Parties activate a key",
         Refused("activation by Key Custodians; threshold and Parties are read and checked in the policy"),
-        &["src/service/engine.rs::key_activate", "src/domain/policy/files.rs::custodians"],
+        &["src/domain/intake/activation.rs::activation", "src/domain/policy/files.rs::custodians"],
         &["a_key_that_custodians_activate_stays_locked_until_they_are_built",
           "each_file_in_refused_is_refused_for_the_reason_that_it_names"]),
     (37, Stated, "Custodians have records of appointment and end; a ceased one has no effect at once",
@@ -229,21 +228,26 @@ const TABLE: &[Row] = &[
         &["src/domain/policy/files.rs::people"],
         &["each_file_in_refused_is_refused_for_the_reason_that_it_names", "a_person_stands_from_the_first_moment_until_the_last"]),
     (38, Derived, "Custodians act for a named recovery, ceremony or test alone", Refused("activation by Key Custodians"),
-        &["src/service/engine.rs::key_activate"],
+        &["src/domain/intake/activation.rs::activation"],
         &["a_key_that_custodians_activate_stays_locked_until_they_are_built"]),
     (39, OurPolicy, "Private keys never leave the HSM; sessions are bound to an incident, end with time, and on any error",
-        Partly("keys do not leave, a pause, a lock and the last incident's end close the session; an activation with \
-            a stored PIN, which an exercise may have, lasts 12 hours and serves every incident whose determination requires the key"),
-        &["src/domain/policy/rules/key_active.rs::check", "src/domain/policy/rules/procedure.rs::check_state",
+        Partly("keys do not leave; an activation is for one incident and for 12 hours at most, by a stored PIN, which an exercise may \
+            have; a pause, a lock, the end of its time and of its incident close the session; a worker that died is replaced meanwhile"),
+        &["src/domain/intake/activation.rs::activation", "src/domain/policy/rules/key_active.rs::check_incident",
+          "src/domain/policy/rules/procedure.rs::check_state", "src/service/engine/make.rs::look_after_key",
           "src/service/keys.rs::remove"],
-        &["an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded",
+        &["an_activation_is_for_one_incident_and_signs_for_no_other",
+          "an_activation_ends_with_its_time_also_where_its_worker_died_and_its_incident_stands_still",
+          "a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_force",
+          "an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded",
           "no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does",
           "a_pause_locks_the_key_before_the_next_signature_and_the_next_activation_goes_on",
           "a_closed_incident_locks_the_keys_that_no_other_open_one_needs", "a_live_recovery_token_has_no_stored_pin"]),
     (40, OurPolicy, "Approver, Key Custodian, operator and ARO are different people in one incident",
         Partly("an auditor may be one of them too, since auditing only reads"),
-        &["src/domain/policy/separation.rs::check", "src/domain/policy/rules/asker.rs::check_separation"],
-        &["a_part_may_be_taken_again_and_no_other_beside_it", "nobody_holds_two_of_the_separate_roles_and_anybody_may_audit_too",
+        &["src/domain/policy/separation.rs::check", "src/domain/policy/rules/asker.rs::check_separation",
+          "src/domain/intake/asker.rs::operator"],
+        &["who_took_another_part_in_an_incident_does_not_act_in_it_as_operator_nor_does_nobody", "a_part_may_be_taken_again_and_no_other_beside_it", "nobody_holds_two_of_the_separate_roles_and_anybody_may_audit_too",
           "an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determination"]),
     (41, Stated, "An ARO's record has the state of the credential and the screening", Whole,
         &["src/domain/policy/files.rs::people", "src/domain/intake/files.rs::check_officer"],
@@ -361,7 +365,6 @@ fn page(tests: &BTreeMap<&str, Vec<&str>>) -> String {
             Whole => String::new(),
             Partly(what) => format!("\nIn part: {what}.\n"),
             Refused(what) => format!("\n*Refused until built*: {what}.\n"),
-            NotEnforced(what) => format!("\n**Not enforced**: {what}.\n"),
         };
         let places: Vec<String> = places
             .iter()
@@ -413,7 +416,6 @@ fn every_rule_has_its_place_and_its_tests_and_the_page_says_so() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     let of = |is: fn(&Row) -> bool| TABLE.iter().filter(|row| is(row)).map(|row| row.0).collect::<Vec<_>>();
     assert_eq!(of(|row| row.5.is_empty()), WITHOUT_A_TEST);
-    assert_eq!(of(|row| matches!(row.3, NotEnforced(_))), NOT_ENFORCED);
     let made = page(&tests);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     if std::env::var_os("SMKID_WRITE_DOCS").is_some() {
@@ -512,6 +514,7 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         gbcs::Template::from_update(&update).unwrap()
     };
     let contingency = changed(&|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    let broker = template(lab, recovery, lab.broker()).unwrap();
     let no_path = changed(&|update| update.path_certificates.clear());
     let list = device_list(0..2);
     let refuse = async |change: &dyn Fn(&mut Determination), expected: &str| {
@@ -526,6 +529,8 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         (&dated, "future-dated"),
         (&replaces_root, "root-cell"),
         (&contingency, "mode"),
+        // By Method 3 the Access Control Broker's certificates in the Supplier's cells.
+        (&broker, "replacement-party"),
         (&no_path, "path"),
     ] {
         let put = |form: &mut Determination| {
@@ -566,6 +571,74 @@ async fn a_key_that_custodians_activate_stays_locked_until_they_are_built() {
     assert!(problem.reasons[0].text.contains("Key Custodians"), "{problem:?}");
     let status: wire::Status = client.get("/v1/status").await.unwrap();
     assert!(status.keys.iter().all(|key| key.active == (key.key.as_str() != smkid::exercise::policy::RECOVERY_KEY)));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn each_method_puts_in_the_certificates_of_its_own_party_and_no_others() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let (lab, recovery) = (&site.base.lab, &site.base.recovery);
+    let [ours, brokers] = [lab.after(), lab.broker()].map(|credentials| template(lab, recovery, credentials).unwrap());
+    // The affected Supplier's certificate, in a Network Operator's cell.
+    let networks = {
+        let mut credentials = lab.after().clone();
+        credentials[3] = lab.after()[0].clone();
+        template(lab, recovery, &credentials).unwrap()
+    };
+    let of = |method, template: &gbcs::Template| {
+        let payload = Payload::new(template.octets()).unwrap();
+        move |form: &mut Determination| {
+            form.method = Some(method);
+            form.templates = Some(vec![Template { name: template_name(), payload }]);
+        }
+    };
+    let list = device_list(0..2);
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let refuse = async |method, template: &gbcs::Template| {
+        let document = site.determination(client, 1, &list, of(method, template)).await;
+        let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+        let found: std::collections::BTreeSet<&str> = rules(&problem).into_iter().collect();
+        (found.into_iter().map(str::to_owned).collect::<Vec<_>>(), problem.message)
+    };
+    // Swapped.
+    let (found, said) = refuse(Method::AcbCertificates, &ours).await;
+    assert!(
+        found == ["replacement-party"] && said.contains("expected a certificate of the DCC as Access Control Broker"),
+        "{said}"
+    );
+    let (found, said) = refuse(Method::NewOrganisationCertificates, &brokers).await;
+    assert_eq!(found, ["replacement-party", "replacement-role"], "{said}");
+    assert!(said.contains("expected a certificate of the affected Subscriber, supplier-a"), "{said}");
+    let (found, said) = refuse(Method::NewOrganisationCertificates, &networks).await;
+    assert!(found == ["replacement-role"] && said.contains("expected a certificate of role 03"), "{said}");
+    // As they belong.
+    site.determine(client, 1, &list, of(Method::NewOrganisationCertificates, &ours)).await;
+    site.determine(client, 2, &list, of(Method::AcbCertificates, &brokers)).await;
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_replacement_has_no_key_that_another_incident_is_about_unless_that_was_dismissed() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let lab = &site.base.lab;
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let mut other = incident(lab);
+    other.incident = "INC-OTHER".parse().unwrap();
+    other.certificate_pem = smkid::domain::certificates::pem::certificate_to_pem(lab.after()[1].octets());
+    client.post::<_, wire::Recorded>("/v1/incidents", &other).await.unwrap();
+    let list = device_list(0..2);
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+    assert!(rules(&problem).iter().all(|rule| *rule == "replacement-compromised"), "{problem:?}");
+    assert!(problem.message.contains("the key that incident INC-OTHER is about"), "{}", problem.message);
+    site.dismiss(client, "INC-OTHER").await;
+    site.determine(client, 1, &list, |_| {}).await;
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

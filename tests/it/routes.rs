@@ -79,8 +79,8 @@ async fn without_an_incident_or_a_determination_nothing_is_signed() {
     let client = &daemon.client;
     let nobodys = DeterminationId(lab::random().unwrap());
     check_closed(&site, client, nobodys, &["determination-unknown"]).await;
-    // A key may be opened, and that alone signs nothing.
-    site.activate(client).await.unwrap();
+    // No key is opened for what nobody reported.
+    assert_eq!(&*problem(site.activate(client).await).reasons[0].rule, "incident-unknown");
     check_closed(&site, client, nobodys, &["determination-unknown"]).await;
     // No determination without its incident.
     let list = device_list(0..3);
@@ -106,7 +106,7 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     // Recorded, and its key locked; locked again after it was open.
     check_closed(&site, client, site.main(), &["key-locked"]).await;
     site.activate(client).await.unwrap();
-    client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{RECOVERY_KEY}/lock")).await.unwrap();
+    site.lock(client).await.unwrap();
     check_closed(&site, client, site.main(), &["key-locked"]).await;
     site.activate(client).await.unwrap();
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Fold, FoldError, known, read};
 use crate::domain::determination::document::Written;
 use crate::domain::ledger::steps::DirectionRecorded;
-use crate::domain::names::{DirectionId, IncidentId, KeyUse, StepId};
+use crate::domain::names::{DeterminationId, DirectionId, IncidentId, KeyUse, StepId};
 use crate::domain::policy::facts::DeterminationFacts;
 use crate::domain::procedure::direction::{Departure, Direction, Directs};
 use crate::domain::procedure::in_force::{Determined, IncidentView, WithKey};
@@ -110,6 +110,14 @@ impl Fold {
                 None => "open",
             },
         })
+    }
+
+    /// The determination that an incident follows.
+    pub fn followed_by(&self, incident: &IncidentId) -> Option<DeterminationId> {
+        match &self.incidents.get(incident)?.progress {
+            Some(progress) => progress.determined.map(|determined| determined.id),
+            None => self.standing_determination(incident).map(|facts| facts.id),
+        }
     }
 
     /// The last determination of an incident that still stands.

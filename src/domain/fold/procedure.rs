@@ -147,13 +147,17 @@ impl Fold {
         }
     }
 
-    /// The incidents that wait for this key go on.
-    pub(super) fn key_activated(&mut self, key: &KeyLabel, index: u64, at: Timestamp) {
-        for progress in self.following(Some(key)) {
-            if matches!(progress.state, State::Prepared | State::Paused) {
+    /// The incident for which the key was activated goes on; where an older daemon named none, all that wait for the key.
+    pub(super) fn key_activated(&mut self, key: &KeyLabel, incident: Option<&IncidentId>, index: u64, at: Timestamp) {
+        let go_on = |progress: &mut Progress| {
+            if progress.state.awaits_key() {
                 progress.done.insert(step_id("activate-key"), index);
                 progress.enter(State::KeyActive, at);
             }
+        };
+        match incident {
+            Some(incident) => self.progress_mut(incident).into_iter().for_each(go_on),
+            None => self.following(Some(key)).for_each(go_on),
         }
     }
 

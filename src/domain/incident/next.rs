@@ -135,7 +135,12 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
             );
         }
         State::Prepared | State::Paused => {
-            list.add(Actor::KeyCustodian, true, "Activate the key of the determination", "smkictl key activate KEY");
+            list.add(
+                Actor::KeyCustodian,
+                true,
+                "Activate the key of the determination",
+                "smkictl key activate KEY --incident INCIDENT",
+            );
             if progress.state == State::Paused && counts.outstanding == 0 {
                 list.add(
                     Actor::Operator,

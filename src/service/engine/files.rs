@@ -51,7 +51,12 @@ pub(super) async fn submit(
         let p7s = signature.map(|p7s| p7s.0);
         let event = {
             let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
-            intake::file(&context, &incident, kind, &octets, p7s.as_deref())
+            intake::file(&context, &incident, kind, &octets, p7s.as_deref()).and_then(|event| {
+                // What nobody signed stands on the operator who brought it.
+                let unsigned = event.signature.is_none() && by.role == Role::Operator;
+                let may = if unsigned { intake::operator(context.fold, &by, &incident) } else { Ok(()) };
+                may.map(|()| event)
+            })
         };
         let event = match event {
             Ok(event) if event.signature.is_none() && by.role != Role::Operator => {

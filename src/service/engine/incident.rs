@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Answer, Daemon, answers, check_reason, make, needed_no_longer, reason, refused};
+use super::keys::{locked, needed_no_longer};
+use super::{Answer, Daemon, answers, check_reason, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -13,7 +14,7 @@ use crate::domain::incident::decide::decide_close;
 use crate::domain::incident::targets::{Control, Proof};
 use crate::domain::incident::timeline;
 use crate::domain::intake::{self, Context, steps};
-use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, SignResult};
+use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, SignResult};
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
@@ -36,13 +37,10 @@ impl Daemon {
             let by = recorder.known(actor);
             let wire::IncidentOpen { incident, certificate_pem, description, notification } = open;
             let asked = Digest::of(certificate_pem.as_bytes());
-            let opened = intake::incident(
-                &context(recorder),
-                &incident,
-                certificate.octets(),
-                &description,
-                notification.as_ref(),
-            );
+            let opened = intake::operator(recorder.fold(), &by, &incident).and_then(|()| {
+                let octets = certificate.octets();
+                intake::incident(&context(recorder), &incident, octets, &description, notification.as_ref())
+            });
             match opened {
                 Ok(opened) => {
                     recorder.queue_blob(certificate.octets().to_vec());
@@ -65,14 +63,9 @@ impl Daemon {
         let taken = self.change(move |recorder| {
             let by = recorder.known(actor);
             let about = (Some(incident.clone()), None);
-            if by.person.is_none() {
-                let text = format!(
-                    "account {} belongs to nobody whom the policy in force names; a step of the procedure is taken by a person",
-                    by.account
-                );
-                return refused(recorder, &by, "incident-step", asked, about, vec![reason("asker-unknown", text)]);
-            }
-            let taken = match steps::step(&context(recorder), &incident, &ask.step) {
+            let taken = intake::operator(recorder.fold(), &by, &incident)
+                .and_then(|()| steps::step(&context(recorder), &incident, &ask.step));
+            let taken = match taken {
                 Ok(taken) => taken,
                 Err(reasons) => return refused(recorder, &by, "incident-step", asked, about, reasons),
             };
@@ -83,17 +76,23 @@ impl Daemon {
                 let text = format!("list {} waited too long and was dropped; upload it again", devices.list);
                 return refused(recorder, &by, "incident-step", asked, about, vec![reason("devices", text)]);
             }
-            // A pause takes effect before the next C_Sign.
-            let key = matches!(taken.step, Step::Pause { .. }).then(|| key_of(recorder, &incident)).flatten();
-            if key.is_some() {
+            // What stops the signing, of all or of some Devices, takes effect before the next C_Sign.
+            if matches!(taken.step, Step::Pause { .. } | Step::Exclude { .. } | Step::Finish { .. }) {
                 keys.fence();
             }
+            let (pauses, finishes) =
+                (matches!(taken.step, Step::Pause { .. }), matches!(taken.step, Step::Finish { .. }));
+            let key = key_of(recorder, &incident).filter(|key| {
+                let is_active = recorder.fold().keys().get(key).is_some_and(|facts| facts.active.is_some());
+                pauses || (finishes && is_active)
+            });
             let entry = recorder.queue(&by, Event::StepTaken(taken))?;
             let mut tokens = Vec::new();
             if let Some(key) = key {
                 tokens.extend(keys.remove(&key));
-                let reason = format!("incident {incident} was paused").into();
-                recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
+                let what = if pauses { "paused" } else { "executed" };
+                let event = locked(recorder.fold(), &key, &format!("incident {incident} was {what}"));
+                recorder.queue(&by, event)?;
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -117,11 +116,11 @@ impl Daemon {
             let Some(facts) = recorder.fold().incidents().get(&incident) else {
                 return Ok(Err(Failure::NotFound { what: format!("incident {incident}") }));
             };
-            let mut reasons = Vec::new();
+            let mut reasons = intake::operator(recorder.fold(), &by, &incident).err().unwrap_or_default();
             if facts.closed.is_some() {
                 reasons.push(reason("incident-closed", format!("incident {incident} is closed already")));
             } else if let Some(Err(further)) = facts.progress.as_ref().map(decide_close) {
-                reasons = further;
+                reasons.extend(further);
             }
             if !reasons.is_empty() {
                 let asked = Digest::of(why.reason.as_bytes());
@@ -134,8 +133,8 @@ impl Daemon {
             let mut tokens = Vec::new();
             for key in needless {
                 tokens.extend(keys.remove(&key));
-                let reason = "its incident was closed".into();
-                recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
+                let event = locked(recorder.fold(), &key, "its incident was closed");
+                recorder.queue(&by, event)?;
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -190,7 +189,7 @@ impl Daemon {
 }
 
 /// The moment and the state of a decision on the recorder's thread.
-fn context(recorder: &Recorder) -> Context<'_> {
+pub(super) fn context(recorder: &Recorder) -> Context<'_> {
     Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at }
 }
 

@@ -202,6 +202,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         token: "smki-a".parse().unwrap(),
         active,
         until: active.then(at),
+        incident: None,
         trouble: None,
     }
 }
@@ -461,8 +462,13 @@ impl Engine for FakeEngine {
         })
     }
 
-    async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
-        self.called("key-activate", caller, label.as_str())?;
+    async fn key_activate(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        activate: wire::KeyActivate,
+    ) -> Result<wire::KeyChanged, Failure> {
+        self.called("key-activate", caller, format!("{label} {}", activate.incident))?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })
     }
 

@@ -702,7 +702,18 @@ impl Site {
     }
 
     pub async fn activate(&self, client: &Client) -> Result<wire::KeyChanged, ClientError> {
-        client.post_nothing(&format!("/v1/keys/{RECOVERY_KEY}/activate")).await
+        self.activate_for(client, INCIDENT).await
+    }
+
+    /// Opens the Recovery key for an incident.
+    pub async fn activate_for(&self, client: &Client, incident: &str) -> Result<wire::KeyChanged, ClientError> {
+        let ask = wire::KeyActivate { incident: incident.parse().unwrap() };
+        client.post(&format!("/v1/keys/{RECOVERY_KEY}/activate"), &ask).await
+    }
+
+    /// Locks the Recovery key.
+    pub async fn lock(&self, client: &Client) -> Result<wire::KeyChanged, ClientError> {
+        client.post_nothing(&format!("/v1/keys/{RECOVERY_KEY}/lock")).await
     }
 
     /// The start is refused: the status, and what was logged.
@@ -791,12 +802,15 @@ impl Site {
         Done::from(command.stdin(std::process::Stdio::null()).output().unwrap())
     }
 
-    /// Everything that precedes the use of the key is done; a key that is active already is activated for this incident too.
+    /// Everything that precedes the use of the key is done; a key that is active for another incident is for this one from here on, if
+    /// it can be.
     pub async fn prepare(&self, client: &Client, incident: &str) {
-        self.known().carrier(client, incident).prepare().await.unwrap();
+        let known = self.known();
+        let carrier = known.carrier(client, incident);
+        carrier.prepare().await.unwrap();
         let status: wire::Status = client.get("/v1/status").await.unwrap();
         if status.keys.iter().any(|key| key.key.as_str() == RECOVERY_KEY && key.active) {
-            self.activate(client).await.unwrap();
+            let _ = carrier.activate(&self.base.names.recovery_key).await;
         }
     }
 

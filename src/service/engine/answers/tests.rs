@@ -116,7 +116,7 @@ fn events() -> Vec<Event> {
             signatures: Vec::new(),
         }),
         Event::IncidentClosed(IncidentClosed { incident: incident(1), reason: "r".into() }),
-        Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING }),
+        Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING, unconfirmed: None }),
     ]
 }
 

@@ -197,6 +197,7 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         caller: &Caller,
         incident: IncidentId,
+        of: wire::StoryOf,
     ) -> impl Future<Output = Result<wire::Timeline, Failure>> + Send;
 
     /// `GET /v1/incidents/{incident}/devices`: CSV with a header line.
@@ -204,7 +205,7 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         caller: &Caller,
         incident: IncidentId,
-    ) -> impl Future<Output = Result<String, Failure>> + Send;
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
     /// `POST /v1/incidents/{incident}/files`: a file of the procedure, signed by an ARO.
     fn file_submit(

@@ -287,10 +287,10 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_step(caller, ask.name("incident")?, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/next", "incident-next", "What is to be done now, and by whom.", Nothing, gives::<wire::Next>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_next(caller, ask.name("incident")?).await?) }),
-        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/timeline", "incident-timeline", "An incident's story.", Nothing, gives::<wire::Timeline>(),
-            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_timeline(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/timeline", "incident-timeline", "An incident's story, a thousand items at a time.", Query(SchemaOf::of::<wire::StoryOf>()), gives::<wire::Timeline>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_timeline(caller, ask.name("incident")?, ask.query()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices", "incident-devices", "The Relevant Devices and what became of each, as CSV.", Nothing, Gives::Text,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(text(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
 
         row::<Anyone, E, _, _>(Post, "/v1/incidents/{incident}/files", "file-submit", "Takes in a file of the procedure, signed by an ARO: notification, progress, thresholds. An SMI Status extract is unsigned and needs an operator.", takes::<wire::FileSubmit>(DOCUMENT_LEN_MAX), gives::<wire::File>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let file = one_source(ask.json()?)?; json(&engine.file_submit(caller, ask.name("incident")?, file).await?) }),

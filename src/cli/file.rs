@@ -9,10 +9,9 @@ use super::{Change, CliError, Context, Exit, document, input, release};
 use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
-use crate::domain::determination::document::{Determination, Method, Written};
-use crate::domain::files::{
-    Class, Column, Content, Counted, DeviceState, FILE_LEN_MAX, Layout, Progress, Route, columns,
-};
+use crate::domain::determination::document::{Determination, Written};
+use crate::domain::files::{Column, Content, Counted, DeviceState, FILE_LEN_MAX, Layout, Progress, columns};
+use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{FileKind, IncidentId};
 use crate::domain::policy::Policy;
 
@@ -269,15 +268,6 @@ fn layout(layout: &Layout, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-const fn route_of(method: Method) -> Route {
-    match method {
-        Method::SubscriberKey => Route::SubscriberKey,
-        Method::AcbCertificates => Route::AcbCertificates,
-        Method::NewOrganisationCertificates => Route::NewOrganisationCertificates,
-        Method::Contingency => Route::Contingency,
-    }
-}
-
 /// What the daemon knows of an incident, as a progress file counts it: Devices by what became of their commands.
 async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) -> Result<Exit, CliError> {
     let one: wire::Incident = context.client.get(&format!("/v1/incidents/{incident}")).await?;
@@ -286,7 +276,7 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
     let mut counts = Vec::new();
     for determination in all.determinations.iter().filter(|of| of.incident == *incident) {
         let document = Written::<Determination>::read(determination.document.0.clone()).ok();
-        let route = document.and_then(|document| document.form().method).map(route_of);
+        let method = document.and_then(|document| document.form().method);
         let done = &determination.done;
         for (state, devices) in [
             (DeviceState::Listed, determination.devices_count.unwrap_or(0)),
@@ -296,16 +286,16 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
             (DeviceState::SigningUnknown, done.unknown),
             (DeviceState::Left, done.left),
         ] {
-            counts.push(Counted { determination: Some(determination.determination), route, state, devices });
+            counts.push(Counted { determination: Some(determination.determination), method, state, devices });
         }
     }
     if counts.is_empty() {
         // Before any determination no Device is listed, and that is what there is to report.
-        counts.push(Counted { determination: None, route: None, state: DeviceState::Listed, devices: 0 });
+        counts.push(Counted { determination: None, method: None, state: DeviceState::Listed, devices: 0 });
     }
     let file = Progress {
         incident: incident.clone(),
-        class: Class::Organisation,
+        class: CompromiseClass::Organisation,
         party: one.compromised.party,
         certificate: one.compromised.certificate_sha256,
         at: status.clock.now,

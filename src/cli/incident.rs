@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::print::Text;
 use super::{Change, CliError, Context, Exit, input};
+use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::domain::incident::timeline;
@@ -214,7 +215,7 @@ impl Incident {
                 Ok(Exit::Done)
             }
             Self::Timeline { incident } => {
-                let story: wire::Timeline = context.client.get(&format!("/v1/incidents/{incident}/timeline")).await?;
+                let story = whole_story(&incident, context).await?;
                 context.print.answer(&story, |text| {
                     for item in &story.items {
                         text.row(
@@ -226,8 +227,10 @@ impl Incident {
                 Ok(Exit::Done)
             }
             Self::Devices { incident } => {
-                let csv = context.client.text(&format!("/v1/incidents/{incident}/devices")).await?;
-                context.print.octets(csv.as_bytes())?;
+                let mut csv = context.client.octets(&format!("/v1/incidents/{incident}/devices")).await?;
+                while let Some(piece) = csv.next().await? {
+                    context.print.octets(&piece)?;
+                }
                 Ok(Exit::Done)
             }
             Self::Close(Close { incident, reason, change }) => {
@@ -245,6 +248,21 @@ impl Open {
         let notification = notified.notification();
         let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
+    }
+}
+
+/// Every part of a story, put together.
+async fn whole_story(incident: &IncidentId, context: &Context) -> Result<wire::Timeline, CliError> {
+    let mut story = wire::Timeline { items: Vec::new(), next: None };
+    loop {
+        let of = [("from", story.next.map(|from| from.to_string()))];
+        let part: wire::Timeline =
+            context.client.get(&with_query(&format!("/v1/incidents/{incident}/timeline"), &of)).await?;
+        story.items.extend(part.items);
+        story.next = part.next;
+        if story.next.is_none() {
+            return Ok(story);
+        }
     }
 }
 

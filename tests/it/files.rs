@@ -5,7 +5,8 @@ use std::process::Command;
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
-use smkid::domain::files::{Class, Layout, Progress};
+use smkid::domain::files::{Layout, Progress};
+use smkid::domain::ledger::steps::CompromiseClass;
 use smkid::domain::names::{Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
@@ -118,7 +119,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     assert_eq!(accepted.smsr.unwrap().as_str(), "SMSR-1");
     let made = smkictl(&site, &["file", "progress", "INC-1"]);
     let progress = Progress::read(&Layout::standard(FileKind::OrganisationProgress), made.as_bytes()).unwrap();
-    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", Class::Organisation));
+    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", CompromiseClass::Organisation));
     submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
     let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
     let staged = Some(stored.sha256);

@@ -6,8 +6,8 @@ use super::csv::write_record;
 use super::faults::Fault;
 use super::layout::columns;
 use super::table::{Cells, Row};
-use super::words::SmiStatus;
 use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::steps::SmiStatus;
 use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId};
 use crate::domain::time::Timestamp;
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, SmiStatus};
 use crate::domain::names::{DeviceId, Eui64};
 
 fn standard(kind: FileKind) -> Layout {
@@ -217,7 +218,7 @@ fn a_notification_is_about_one_key() {
     let found = faults(&standard(kind), &format!("{one}{row}\r\n"));
     assert!(found.len() == 1 && found[0].contains("one line below the header line"), "{found:?}");
     let read = Notification::read(&standard(kind), one.as_bytes()).unwrap();
-    assert_eq!((read.certainty, read.key.class()), (Certainty::Suspected, Class::Organisation));
+    assert_eq!((read.certainty, read.key.class()), (Certainty::Suspected, CompromiseClass::Organisation));
 }
 
 #[test]
@@ -244,10 +245,10 @@ fn a_layout_of_others_is_mapped_and_what_is_ignored_is_said() {
     }
 }
 
-fn progress(class: Class) -> Progress {
+fn progress(class: CompromiseClass) -> Progress {
     let counted = |determination, state, devices| Counted {
         determination,
-        route: Some(Route::NewOrganisationCertificates),
+        method: Some(Method::NewOrganisationCertificates),
         state,
         devices,
     };
@@ -260,21 +261,26 @@ fn progress(class: Class) -> Progress {
         counts: vec![
             counted(Some(crate::domain::names::DeterminationId([7; 16])), DeviceState::Signed, u64::MAX),
             counted(Some(crate::domain::names::DeterminationId([8; 16])), DeviceState::Signed, 0),
-            Counted { route: None, ..counted(None, DeviceState::Stranded, 3) },
+            Counted { method: None, ..counted(None, DeviceState::Stranded, 3) },
         ],
     }
 }
 
 #[test]
 fn a_progress_file_is_read_as_it_was_made_and_as_no_other_class() {
-    for class in [Class::Organisation, Class::Other] {
+    for class in [CompromiseClass::Organisation, CompromiseClass::Other] {
         let made = progress(class);
         let text = made.write();
         assert_eq!(Progress::read(&standard(made.kind()), text.as_bytes()).unwrap(), made);
-        let other = progress(if class == Class::Other { Class::Organisation } else { Class::Other }).kind();
+        let other = progress(if class == CompromiseClass::Other {
+            CompromiseClass::Organisation
+        } else {
+            CompromiseClass::Other
+        })
+        .kind();
         assert!(Progress::read(&standard(other), text.as_bytes()).is_err());
     }
-    let text = progress(Class::Organisation).write().replacen("INC-1", "INC-2", 1);
+    let text = progress(CompromiseClass::Organisation).write().replacen("INC-1", "INC-2", 1);
     let found = faults(&standard(FileKind::OrganisationProgress), &text);
     assert!(found[0].contains("(incident): expected INC-2, as in line 2, found INC-1"), "{found:?}");
 }

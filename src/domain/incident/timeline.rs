@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::domain::determination::document::Written;
 use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::procedure::direction::{Direction, Directs};
 
 /// As people call a method (SEC Appendix L).
 pub const fn method(method: Method) -> &'static str {
@@ -150,6 +152,20 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::ClockJumped(_)
         | Event::ClockAccepted(_) => return None,
     })
+}
+
+/// What a direction says about an incident, in a sentence.
+pub fn direction(document: &Written<Direction>) -> String {
+    let form = document.form();
+    match &form.directs {
+        Directs::Departure { incident: _, step, reason } => {
+            format!("Direction {} of the SMKI PMA departs from step {step} ({}): {reason}", form.id, form.reference)
+        }
+        Directs::Extension { variation, until } => {
+            let until = until.map_or_else(|| "without an end".to_owned(), |until| format!("until {until}"));
+            format!("Direction {} of the SMKI PMA extends variation {variation} {until} ({})", form.id, form.reference)
+        }
+    }
 }
 
 fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {

@@ -4,22 +4,20 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Answer, Daemon, answers, check_reason, make, needed_no_longer, reason, refused};
-use crate::api::engine::Caller;
+use super::{Answer, Daemon, answers, check_reason, make, needed_no_longer, pieces, reason, refused};
+use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::incident::decide::decide_close;
-use crate::domain::incident::targets::{Control, Proof};
+use crate::domain::incident::targets::{Control, Proof, Target};
 use crate::domain::incident::timeline;
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, SignResult};
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
-
-/// Items of a timeline: what happened in an incident is some hundred entries, but for what is counted together.
-const ITEMS_MAX: usize = 10_000;
+use crate::store::Reader;
 
 impl Daemon {
     pub(super) async fn open_incident(&self, caller: &Caller, open: wire::IncidentOpen) -> Answer<wire::Recorded> {
@@ -159,33 +157,55 @@ impl Daemon {
         Ok(wire::Next { state, since, todo })
     }
 
-    pub(super) async fn story_of(&self, incident: IncidentId) -> Answer<wire::Timeline> {
+    pub(super) async fn story_of(&self, incident: IncidentId, of: wire::StoryOf) -> Answer<wire::Timeline> {
         let known = incident.clone();
         let known = self.read(move |recorder| Ok(recorder.fold().incidents().get(&known).map(|facts| facts.opened)));
         let opened = known.await?.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })?;
         self.scan(move |reader| {
+            let from = of.from.unwrap_or(opened);
             let of = wire::EntriesOf { incident: Some(incident), ..wire::EntriesOf::default() };
-            let (mut story, mut about) = (Story::default(), answers::About::new(&of));
+            let (mut story, mut about) = (Story::default(), answers::About::new(&of, reader));
+            // Which batches and intents are the incident's is known only from its opening on.
             reader.leaves(opened..reader.head()?.size, &mut |leaf| {
                 if let Ok(entry) = Entry::from_leaf(leaf.octets)
                     && about.takes(leaf.index, &entry)
+                    && leaf.index >= from
                 {
-                    story.add(leaf.index, entry);
+                    story.add(reader, leaf.index, entry);
                 }
-                if story.items.len() < ITEMS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if story.items.len() < wire::Timeline::COUNT_MAX {
+                    return ControlFlow::Continue(());
+                }
+                story.next = Some(leaf.index + 1);
+                ControlFlow::Break(())
             })?;
             Ok(story.end())
         })
         .await
     }
 
-    pub(super) async fn devices_of(&self, incident: IncidentId) -> Answer<String> {
+    pub(super) async fn devices_of(&self, incident: IncidentId) -> Answer<Octets> {
         let found = self.read(move |recorder| {
             let progress = recorder.fold().incidents().get(&incident).and_then(|facts| facts.progress.as_ref());
-            Ok((progress.map(|progress| csv(progress.targets.all())), incident))
+            Ok((progress.map(|progress| progress.targets.clone()), incident))
         });
-        let (csv, incident) = found.await?;
-        csv.ok_or_else(|| Failure::NotFound { what: format!("incident {incident} in the procedure") })
+        let (targets, incident) = found.await?;
+        let targets =
+            targets.ok_or_else(|| Failure::NotFound { what: format!("incident {incident} in the procedure") })?;
+        Ok(pieces(move |emit| {
+            if emit(DEVICES_HEADER.as_bytes()).is_break() {
+                return Ok(());
+            }
+            let mut line = String::new();
+            for target in targets.all() {
+                line.clear();
+                write_target(target, &mut line);
+                if emit(line.as_bytes()).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }))
     }
 }
 
@@ -201,27 +221,27 @@ fn key_of(recorder: &Recorder, incident: &IncidentId) -> Option<KeyLabel> {
     fold.determinations().get(&determined.id)?.key.as_ref().map(|(key, _)| key.clone())
 }
 
-fn csv(targets: &[crate::domain::incident::Target]) -> String {
-    let mut text = String::from("device,smi_status,since,response,left_out,handed_over,stranded\n");
-    for target in targets {
-        let response = match target.proof {
-            Proof::None => "none",
-            Proof::Failed => "failed",
-            Proof::Succeeded => "recovered",
-        };
-        let yes = |is: bool| if is { "yes" } else { "no" };
-        let _ = writeln!(
-            text,
-            "{},{},{},{response},{},{},{}",
-            target.device,
-            target.status,
-            target.since,
-            yes(target.excluded),
-            yes(target.control == Control::HandedOver),
-            yes(target.is_stranded())
-        );
-    }
-    text
+/// The header line of the Relevant Devices.
+const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,handed_over,stranded\n";
+
+/// The line of a Relevant Device.
+fn write_target(target: &Target, to: &mut String) {
+    let response = match target.proof {
+        Proof::None => "none",
+        Proof::Failed => "failed",
+        Proof::Succeeded => "recovered",
+    };
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let _ = writeln!(
+        to,
+        "{},{},{},{response},{},{},{}",
+        target.device,
+        target.status,
+        target.since,
+        yes(target.excluded),
+        yes(target.control == Control::HandedOver),
+        yes(target.is_stranded())
+    );
 }
 
 /// A story as it is told: what comes in thousands is counted.
@@ -229,6 +249,7 @@ fn csv(targets: &[crate::domain::incident::Target]) -> String {
 struct Story {
     items: Vec<wire::Happened>,
     counted: Option<Counted>,
+    next: Option<u64>,
 }
 
 /// Intents in a row, and what became of them.
@@ -244,7 +265,7 @@ struct Counted {
 }
 
 impl Story {
-    fn add(&mut self, index: u64, entry: Entry) {
+    fn add(&mut self, reader: &dyn Reader, index: u64, entry: Entry) {
         let Entry { v: _, at, clock: _, by, event } = entry;
         match &event {
             Event::Intent(_) | Event::Outcome(_) => {
@@ -270,7 +291,12 @@ impl Story {
                 }
             }
             event => {
-                if let Some(what) = timeline::tell(event) {
+                let directed = match event {
+                    Event::DirectionRecorded(recorded) => answers::direction(reader, recorded),
+                    _ => None,
+                };
+                let what = directed.as_ref().map(timeline::direction).or_else(|| timeline::tell(event));
+                if let Some(what) = what {
                     self.flush();
                     self.items.push(wire::Happened { entry: index, at, who: timeline::who(&by), what });
                 }
@@ -293,6 +319,6 @@ impl Story {
 
     fn end(mut self) -> wire::Timeline {
         self.flush();
-        wire::Timeline { items: self.items }
+        wire::Timeline { items: self.items, next: self.next }
     }
 }

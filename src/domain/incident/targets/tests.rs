@@ -30,7 +30,7 @@ fn every_fault_of_a_list_is_told_with_its_line() {
     check("", "line 1: expected at least one Relevant Device");
     check("00DB123456789001,Commissioned,2017-07-01\n", "line 1: expected EUI-64,SMI Status,date,evidence");
     check("00DB123456789001,Commissioned,2017-07-01, \n", "expected the evidence");
-    check("00DB123456789001,Commissioned,1 July,reads\n", "date: expected YYYY-MM-DD");
+    check("00DB123456789001,Commissioned,1 July,reads\n", "date: expected a date such as 2017-07-21");
     check("00DB123456789001,commissioned,2017-07-01,reads\n", "SMI Status: expected one of Pending");
     check("00db123456789001,Commissioned,2017-07-01,reads\n", "line 1: ");
     check("00DB123456789001,Commissioned,2017-07-01,reads", "line 1: expected a line feed at the end");

@@ -200,6 +200,14 @@ pub trait Engine: Send + Sync + 'static {
         of: wire::StoryOf,
     ) -> impl Future<Output = Result<wire::Timeline, Failure>> + Send;
 
+    /// `GET /v1/incidents/{incident}/files/{sha256}/statuses`: CSV with a header line.
+    fn file_statuses(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        extract: Digest,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
     /// `GET /v1/incidents/{incident}/devices`: CSV with a header line.
     fn incident_devices(
         &self,

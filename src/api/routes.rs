@@ -296,6 +296,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); let file = one_source(ask.json()?)?; json(&engine.file_submit(caller, ask.name("incident")?, file).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/files", "file-list", "The files of an incident.", Nothing, gives::<wire::Files>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.file_list(caller, ask.name("incident")?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/files/{sha256}/statuses", "file-statuses", "What an SMI Status extract says of the targets that is not recorded of them, as CSV: what is new, and what contradicts.", Nothing, Gives::Text,
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.file_statuses(caller, ask.name("incident")?, ask.name("sha256")?).await?, Gives::Text)) }),
         row::<Reading, E, _, _>(Get, "/v1/people/{person}/activity", "person-activity", "What a person signed or asked for, some hundreds of entries at a time.", Query(SchemaOf::of::<wire::ActivityOf>()), gives::<wire::Activity>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.person_activity(caller, ask.name("person")?, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/exercises", "exercise-record", "Records that the arrangements were rehearsed.", takes::<wire::ExerciseRecord>(BODY_LEN_MAX), gives::<wire::Recorded>(),

@@ -13,7 +13,7 @@ use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::domain::incident::timeline;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
-use crate::domain::names::{IncidentId, SecParty};
+use crate::domain::names::{Digest, IncidentId, SecParty};
 use crate::domain::time::Timestamp;
 
 /// Carry incidents through the SMKI Recovery Procedure.
@@ -51,6 +51,15 @@ pub enum Incident {
     Devices {
         /// Which
         incident: IncidentId,
+    },
+    /// Compare an SMI Status extract that was submitted with what is recorded of the targets: what is new, and what contradicts
+    #[command(after_help = "Example:\n  smkictl incident compare-statuses INC-2017-07 --extract 9f86d0…")]
+    CompareStatuses {
+        /// In which incident
+        incident: IncidentId,
+        /// SHA-256 of the extract, as `smkictl file submit` answered it
+        #[arg(long, value_name = "SHA-256")]
+        extract: Digest,
     },
     /// Close an incident; the keys that no other open incident needs are locked
     #[command(
@@ -233,6 +242,7 @@ impl Incident {
                 }
                 Ok(Exit::Done)
             }
+            Self::CompareStatuses { incident, extract } => compare_statuses(&incident, extract, context).await,
             Self::Close(Close { incident, reason, change }) => {
                 recorded(context, &format!("/v1/incidents/{incident}/close"), &wire::Why { reason }, change).await
             }
@@ -249,6 +259,38 @@ impl Open {
         let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
     }
+}
+
+/// Shows the lines of an extract that are not what is recorded, and says how to record those that may be.
+async fn compare_statuses(incident: &IncidentId, extract: Digest, context: &Context) -> Result<Exit, CliError> {
+    /// Columns before the one that says what was found; none of them has a comma in it.
+    const BEFORE_FOUND: usize = 6;
+    let path = format!("/v1/incidents/{incident}/files/{extract}/statuses");
+    let (mut csv, mut part) = (context.client.octets(&path).await?, Vec::new());
+    let (mut changes, mut contradictions) = (0_u64, 0_u64);
+    while let Some(piece) = csv.next().await? {
+        context.print.octets(&piece)?;
+        for octet in piece {
+            if octet != b'\n' {
+                part.push(octet);
+                continue;
+            }
+            match part.split(|octet| *octet == b',').nth(BEFORE_FOUND) {
+                Some(b"new") => changes += 1,
+                Some(b"contradiction") => contradictions += 1,
+                Some(_) | None => {}
+            }
+            part.clear();
+        }
+    }
+    context.print.note(&format!("{changes} changes and {contradictions} contradictions"));
+    if changes > 0 {
+        context.print.note(&format!(
+            "To record the changes: smkictl incident import-statuses {incident} --extract {extract} --changes {changes} \
+             --contradictions {contradictions}"
+        ));
+    }
+    Ok(if contradictions == 0 { Exit::Done } else { Exit::Unverified })
 }
 
 /// Every part of a story, put together.

@@ -453,10 +453,21 @@ pub fn incident(
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
     let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
         Kind::Organisation { role, party, .. } => Some((role, party)),
-        kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
+        kind @ (Kind::IssuingOca | Kind::RootOca) => {
             reasons.add(
                 "certificate-kind",
-                format!("expected an Organisation Certificate, found {kind}: other Compromises are not dealt with yet"),
+                format!(
+                    "expected an Organisation Certificate, found {kind}. The Compromise of an OCA's key, and that of the Contingency \
+                     Private Key or Symmetric Key, is refused until its route (SEC Appendix L 5 and 6) is built; inform the SMKI PMA \
+                     and carry it outside this daemon"
+                ),
+            );
+            None
+        }
+        kind @ (Kind::DeviceCa | Kind::Device { .. }) => {
+            reasons.add(
+                "certificate-kind",
+                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
             );
             None
         }

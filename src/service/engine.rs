@@ -8,6 +8,7 @@ mod incident;
 mod make;
 mod procedure;
 mod responses;
+mod story;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -208,7 +209,7 @@ impl Daemon {
         produce: impl FnOnce(&dyn Reader, &mut Emit<'_>) -> Result<(), StoreError> + Send + 'static,
     ) -> Answer<Octets> {
         let reader = crate::store::sqlite::SqliteReader::open(&self.state)?;
-        Ok(pieces(move |emit| produce(&reader, emit)))
+        Ok(pieces(move |emit| produce(&reader, emit).map_err(Failure::from)))
     }
 
     /// Begins a job that was accepted, and turns its news into lines.
@@ -277,7 +278,7 @@ impl Daemon {
 type Emit<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
 
 /// A long answer, piece by piece, made where one may wait.
-fn pieces(produce: impl FnOnce(&mut Emit<'_>) -> Result<(), StoreError> + Send + 'static) -> Octets {
+fn pieces(produce: impl FnOnce(&mut Emit<'_>) -> Answer<()> + Send + 'static) -> Octets {
     let (pieces, octets) = mpsc::channel(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
         let mut piece = Vec::with_capacity(PIECE_LEN);
@@ -295,7 +296,7 @@ fn pieces(produce: impl FnOnce(&mut Emit<'_>) -> Result<(), StoreError> + Send +
         let produced = produce(&mut emit);
         let last = match produced {
             Ok(()) => Ok(Bytes::from(piece)),
-            Err(error) => Err(error.into()),
+            Err(failure) => Err(failure),
         };
         // Whoever asked may have gone away.
         let _ = pieces.blocking_send(last);
@@ -520,6 +521,10 @@ impl Engine for Daemon {
 
     async fn file_list(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
         self.read(move |recorder| Ok(files::list(recorder.fold(), &incident))).await?
+    }
+
+    async fn file_statuses(&self, _caller: &Caller, incident: IncidentId, extract: Digest) -> Result<Octets, Failure> {
+        files::statuses(self, incident, extract).await
     }
 
     async fn person_activity(

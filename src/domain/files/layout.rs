@@ -54,8 +54,8 @@ const TIME: Column = must("time", MOMENT, "when it was notified", "2017-07-21T02
 const CHANNEL: Column = must("channel", TEXT, "by which way: telephone, SSI, letter ...", "telephone");
 const REMARK: Column =
     may("remark", TEXT, "anything else, in the notifier's words; may be left empty", "Laptop stolen");
-const INCIDENT: Column =
-    must("incident", "1 to 40 characters of A-Z, 0-9 and -", "the incident, as the DCC calls it", "INC-2017-07");
+const IDS: &str = "1 to 40 characters of A-Z, 0-9 and -";
+const INCIDENT: Column = must("incident", IDS, "the incident, as the DCC calls it", "INC-2017-07");
 
 const ORGANISATION_NOTIFICATION: &[Column] = &[
     NOTIFIER,
@@ -160,6 +160,12 @@ const SMI_EXTRACT: &[Column] = &[
         SHA256_EXAMPLE,
     ),
     may("evidence", TEXT, "where that is known from; needed with certificate-sha256", "SRV 8.2 of 2017-07-20"),
+    may(
+        "incident",
+        IDS,
+        "the incident, in an export of ours that comes back; another one is a contradiction",
+        "INC-2017-07",
+    ),
 ];
 
 const SMI_EXPORT: &[Column] = &[DEVICE, SMI_STATUS, FROM, INCIDENT];

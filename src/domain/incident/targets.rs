@@ -335,8 +335,8 @@ impl Targets {
         self.place(device).ok().map(|at| &self.0[at])
     }
 
-    /// Where a Device stands, or why it does not.
-    fn place(&self, device: DeviceId) -> Result<usize, String> {
+    /// Where a Device stands among [`Targets::all`], or why it does not.
+    pub fn place(&self, device: DeviceId) -> Result<usize, String> {
         let at = self.0.binary_search_by_key(&device, |target| target.device);
         at.map_err(|_| format!("Device {device} is not among the targets of the incident"))
     }
@@ -407,6 +407,14 @@ impl Targets {
             None => Arc::make_mut(&mut self.0).iter_mut().for_each(act),
         }
         Ok(())
+    }
+
+    /// Records statuses that were compared before: each with the place of its Device among [`Targets::all`], and from when it applies.
+    pub fn record(&mut self, statuses: impl IntoIterator<Item = (usize, SmiStatus, Timestamp)>) {
+        let all = Arc::make_mut(&mut self.0);
+        for (at, status, from) in statuses {
+            (all[at].status, all[at].since) = (status, from);
+        }
     }
 
     /// How many stand where.

@@ -202,6 +202,17 @@ fn step(step: &Step) -> String {
                 of(devices.map(|devices| devices.count))
             )
         }
+        Step::ImportStatuses { extract, changes, contradictions, acknowledged: _, reason } => {
+            let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
+            let contradictions = if *contradictions == 0 {
+                String::new()
+            } else {
+                format!("; {contradictions} of its lines contradict what is recorded, and change nothing")
+            };
+            format!(
+                "SMI Statuses of {changes} Devices from the Inventory's extract, SHA-256 {extract}{reason}{contradictions}"
+            )
+        }
         Step::Prepare { note } => format!("Prepared: {note}"),
         Step::Pause { reason } => format!("Paused: {reason}"),
         Step::Exclude { devices, reason } => format!("{} Devices left out: {reason}", devices.count),

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Reasons, policy_in_force};
 use crate::domain::fold::BookError;
-use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_status};
+use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_import, decide_status};
+use crate::domain::incident::statuses::{Compared, compare_all};
 use crate::domain::incident::targets::{Control, Proof, TargetsError};
 use crate::domain::incident::{self, Progress, TakeError, Targets};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, SmiStatus, Step, StepTaken};
-use crate::domain::names::{DeviceId, Digest, DirectionId, IncidentId, MechanismId, StepId};
+use crate::domain::names::{DeviceId, Digest, DirectionId, FileKind, IncidentId, MechanismId, StepId};
 use crate::domain::policy::Policy;
-use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts};
 use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::procedure::in_force::{Awaits, Requirement, required};
 use crate::domain::time::Timestamp;
@@ -119,6 +120,14 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
         }
     };
     check_list(context, policy, view.progress, step, &mut reasons);
+    if let Step::ImportStatuses { extract, .. } = step {
+        match compared(context, policy, facts, view.progress, *extract) {
+            Ok(compared) => {
+                reasons.0.extend(decide_import(step, &compared, &view.situation()).err().unwrap_or_default());
+            }
+            Err(text) => reasons.add("extract", text),
+        }
+    }
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
     let profile = view.profile.clone();
     reasons.end(decided.map(|decided| StepTaken {
@@ -186,6 +195,7 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
             | Step::Inform { .. }
             | Step::Refer { .. }
             | Step::SubscriberRecovery { .. }
+            | Step::ImportStatuses { .. }
             | Step::Prepare { .. }
             | Step::Pause { .. }
             | Step::Finish { .. }
@@ -213,6 +223,27 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
         }
     }
     unfit.end(reasons);
+}
+
+/// What an extract comes to that was accepted in this incident.
+fn compared(
+    context: &Context<'_>,
+    policy: &Policy,
+    facts: &IncidentFacts,
+    progress: &Progress,
+    extract: Digest,
+) -> Result<Compared, String> {
+    if !facts.has_extract(extract) {
+        return Err(format!(
+            "expected the SHA-256 of an SMI Status extract that incident {} has, found {extract}; `smkictl file submit … --kind \
+             smi-extract`",
+            facts.id
+        ));
+    }
+    let source = |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(extract, piece);
+    let of = (&facts.id, context.at);
+    compare_all(&progress.targets, &policy.layout(FileKind::SmiExtract), of, source, |_, _, _| {})
+        .map_err(|error| error.to_string())
 }
 
 /// A moment as the day in London that begins with it.

@@ -201,6 +201,22 @@ pub enum Step {
         #[schema(value_type = Option<String>)]
         overridden: Option<Box<str>>,
     },
+    /// What an extract of the Smart Metering Inventory says of the targets was recorded of them, as far as it contradicts nothing
+    /// that is recorded already.
+    ImportStatuses {
+        /// The extract, accepted before.
+        #[schema(value_type = String)]
+        extract: Digest,
+        /// How many targets have another status by it.
+        changes: u64,
+        /// How many of its lines contradict what is recorded; they change nothing.
+        contradictions: u64,
+        /// Whoever records 'recovery' knows that only these keys bring the Device back.
+        acknowledged: bool,
+        /// Why, where a reason is asked for.
+        #[schema(value_type = Option<String>)]
+        reason: Option<Box<str>>,
+    },
     /// Everything that must precede the use of the key is done.
     Prepare {
         /// Whoever checked says so.
@@ -264,6 +280,7 @@ impl Step {
             Self::SetStatus { status: SmiStatus::Recovered, .. } => "set-smi-status-recovered",
             Self::SetStatus { status: SmiStatus::Recovery, .. } => "set-smi-status-recovery",
             Self::SetStatus { .. } => "set-smi-status",
+            Self::ImportStatuses { .. } => "import-smi-statuses",
             Self::Prepare { .. } => "prepare",
             Self::Pause { .. } => "pause",
             Self::Exclude { .. } => "exclude",
@@ -286,6 +303,7 @@ impl Step {
             | Self::Inform { .. }
             | Self::Refer { .. }
             | Self::SubscriberRecovery { .. }
+            | Self::ImportStatuses { .. }
             | Self::Prepare { .. }
             | Self::Pause { .. }
             | Self::Finish { .. }

@@ -178,6 +178,13 @@ pub struct DeterminationFacts {
 /// ever hold more intents than permitted.
 pub const RECENT_MINUTES: i64 = 61;
 
+impl IncidentFacts {
+    /// Whether an SMI Status extract with this SHA-256 was accepted.
+    pub fn has_extract(&self, file: Digest) -> bool {
+        self.files.iter().any(|known| known.kind == FileKind::SmiExtract && known.file == file)
+    }
+}
+
 impl DeterminationFacts {
     /// Why it is not in force at this moment, if it is not. Before its window begins it is: what must precede the use of the key may
     /// be done then.

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Answer, Daemon, reason, refused};
-use crate::api::engine::Caller;
+use super::{Answer, Daemon, pieces, reason, refused};
+use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Act, Activity, ActivityOf, Did};
-use crate::domain::files::FILE_LEN_MAX;
-use crate::domain::fold::Fold;
+use crate::domain::files::{FILE_LEN_MAX, write_record};
+use crate::domain::fold::{Blobs as _, Fold};
+use crate::domain::incident::statuses::{Found, compare_all};
 use crate::domain::intake::{self, Context, FileSent, Look, NotTaken};
 use crate::domain::ledger::entry::{Actor, Entry, Event, Role};
 use crate::domain::names::{Digest, FileKind, IncidentId, PersonId};
 use crate::domain::policy::facts::AcceptedFile;
 use crate::recorder::{CannotRecord, Recorder};
+use crate::state::StoredDocuments;
 use crate::store::{Reader, Staging, StoreError};
 
 /// The name of the route, which a refusal is recorded under.
@@ -168,6 +170,50 @@ pub(super) fn list(fold: &Fold, incident: &IncidentId) -> Answer<wire::Files> {
     let facts = fold.incidents().get(incident);
     let facts = facts.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })?;
     Ok(wire::Files { incident: incident.clone(), files: facts.files.iter().map(shown).collect() })
+}
+
+/// The header line of an extract that was compared.
+const COMPARED_HEADER: [&str; 8] =
+    ["line", "device", "recorded", "recorded_since", "extract", "extract_from", "found", "why"];
+
+/// What an extract says of the targets that is not recorded of them, a line each: new, or a contradiction and why.
+pub(super) async fn statuses(daemon: &Daemon, incident: IncidentId, extract: Digest) -> Answer<Octets> {
+    let of = incident.clone();
+    let found = daemon.read(move |recorder| {
+        let (fold, at) = (recorder.fold(), recorder.moment().at);
+        let facts = fold.incidents().get(&of).filter(|facts| facts.has_extract(extract));
+        let targets = facts.and_then(|facts| facts.progress.as_ref()).map(|progress| progress.targets.clone());
+        let layout = fold.policy().map(|adopted| adopted.policy.layout(FileKind::SmiExtract));
+        Ok(targets.zip(layout).map(|(targets, layout)| (targets, layout, at)))
+    });
+    let absent = || Failure::NotFound { what: format!("SMI Status extract {extract} in incident {incident}") };
+    let (targets, layout, at) = found.await?.ok_or_else(absent)?;
+    let state = daemon.state.clone();
+    Ok(pieces(move |emit| {
+        let reader = crate::store::sqlite::SqliteReader::open(&state)?;
+        let (documents, mut text, mut gone) = (StoredDocuments(&reader), String::new(), false);
+        write_record(COMPARED_HEADER, &mut text);
+        let source = |piece: &mut dyn FnMut(&[u8])| documents.stream(extract, piece);
+        let compared = compare_all(&targets, &layout, (&incident, at), source, |target, row, found| {
+            let (word, why) = match found {
+                Found::NoTarget | Found::Same => return,
+                Found::New => ("new", ""),
+                Found::Contradiction(why) => ("contradiction", why.as_str()),
+            };
+            if gone {
+                return;
+            }
+            let (line, device, from) = (row.line.to_string(), row.device.to_string(), row.from.to_string());
+            let since = target.map(|target| target.since.to_string()).unwrap_or_default();
+            let recorded = target.map_or("", |target| target.status.as_str());
+            write_record([&line, &device, recorded, &since, row.status.as_str(), &from, word, why], &mut text);
+            gone = emit(text.as_bytes()).is_break();
+            text.clear();
+        });
+        compared.map_err(|error| Failure::Internal { what: format!("extract {extract}: {error}") })?;
+        let _ = emit(text.as_bytes());
+        Ok(())
+    }))
 }
 
 /// Whether any policy ever named that person.

@@ -1,23 +1,20 @@
 //! Shell: incidents, as the engine answers for them.
 
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Answer, Daemon, answers, check_reason, make, needed_no_longer, pieces, reason, refused};
+use super::{Answer, Daemon, answers, check_reason, make, needed_no_longer, pieces, reason, refused, story};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::incident::decide::decide_close;
 use crate::domain::incident::targets::{Control, Proof, Target};
-use crate::domain::incident::timeline;
 use crate::domain::intake::{self, Context, steps};
-use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, SignResult};
+use crate::domain::ledger::entry::{Event, IncidentClosed, KeyLocked};
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
-use crate::store::Reader;
 
 impl Daemon {
     pub(super) async fn open_incident(&self, caller: &Caller, open: wire::IncidentOpen) -> Answer<wire::Recorded> {
@@ -161,27 +158,8 @@ impl Daemon {
         let known = incident.clone();
         let known = self.read(move |recorder| Ok(recorder.fold().incidents().get(&known).map(|facts| facts.opened)));
         let opened = known.await?.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })?;
-        self.scan(move |reader| {
-            let from = of.from.unwrap_or(opened);
-            let of = wire::EntriesOf { incident: Some(incident), ..wire::EntriesOf::default() };
-            let (mut story, mut about) = (Story::default(), answers::About::new(&of, reader));
-            // Which batches and intents are the incident's is known only from its opening on.
-            reader.leaves(opened..reader.head()?.size, &mut |leaf| {
-                if let Ok(entry) = Entry::from_leaf(leaf.octets)
-                    && about.takes(leaf.index, &entry)
-                    && leaf.index >= from
-                {
-                    story.add(reader, leaf.index, entry);
-                }
-                if story.items.len() < wire::Timeline::COUNT_MAX {
-                    return ControlFlow::Continue(());
-                }
-                story.next = Some(leaf.index + 1);
-                ControlFlow::Break(())
-            })?;
-            Ok(story.end())
-        })
-        .await
+        let from = of.from.unwrap_or(opened);
+        self.scan(move |reader| story::story(reader, incident, (opened, from), wire::Timeline::COUNT_MAX)).await
     }
 
     pub(super) async fn devices_of(&self, incident: IncidentId) -> Answer<Octets> {
@@ -242,83 +220,4 @@ fn write_target(target: &Target, to: &mut String) {
         yes(target.control == Control::HandedOver),
         yes(target.is_stranded())
     );
-}
-
-/// A story as it is told: what comes in thousands is counted.
-#[derive(Default)]
-struct Story {
-    items: Vec<wire::Happened>,
-    counted: Option<Counted>,
-    next: Option<u64>,
-}
-
-/// Intents in a row, and what became of them.
-struct Counted {
-    entry: u64,
-    at: crate::domain::time::Timestamp,
-    who: String,
-    intents: u64,
-    signed: u64,
-    failed: u64,
-    not_signed: u64,
-    unknown: u64,
-}
-
-impl Story {
-    fn add(&mut self, reader: &dyn Reader, index: u64, entry: Entry) {
-        let Entry { v: _, at, clock: _, by, event } = entry;
-        match &event {
-            Event::Intent(_) | Event::Outcome(_) => {
-                let who = timeline::who(&by);
-                let counted = self.counted.get_or_insert(Counted {
-                    entry: index,
-                    at,
-                    who,
-                    intents: 0,
-                    signed: 0,
-                    failed: 0,
-                    not_signed: 0,
-                    unknown: 0,
-                });
-                match event {
-                    Event::Outcome(outcome) => match outcome.result {
-                        SignResult::Signed(_) => counted.signed += 1,
-                        SignResult::Failed(_) => counted.failed += 1,
-                        SignResult::NotSigned(_) => counted.not_signed += 1,
-                        SignResult::Unknown(_) => counted.unknown += 1,
-                    },
-                    _ => counted.intents += 1,
-                }
-            }
-            event => {
-                let directed = match event {
-                    Event::DirectionRecorded(recorded) => answers::direction(reader, recorded),
-                    _ => None,
-                };
-                let what = directed.as_ref().map(timeline::direction).or_else(|| timeline::tell(event));
-                if let Some(what) = what {
-                    self.flush();
-                    self.items.push(wire::Happened { entry: index, at, who: timeline::who(&by), what });
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        let Some(Counted { entry, at, who, intents, signed, failed, not_signed, unknown }) = self.counted.take() else {
-            return;
-        };
-        let mut what = format!("{intents} commands were intended: {signed} signed");
-        for (count, text) in [(failed, "failed"), (not_signed, "not signed"), (unknown, "of unknown outcome")] {
-            if count > 0 {
-                let _ = write!(what, ", {count} {text}");
-            }
-        }
-        self.items.push(wire::Happened { entry, at, who, what });
-    }
-
-    fn end(mut self) -> wire::Timeline {
-        self.flush();
-        wire::Timeline { items: self.items, next: self.next }
-    }
 }

@@ -353,6 +353,11 @@ impl Engine for FakeEngine {
         Ok(wire::Timeline { items: vec![wire::Happened { entry, at: at(), who: "operator-1".to_owned(), what }], next })
     }
 
+    async fn file_statuses(&self, caller: &Caller, id: IncidentId, extract: Digest) -> Result<Octets, Failure> {
+        self.called("file-statuses", caller, &format!("{id} {extract}"))?;
+        Ok(pieces(b"line,device\r\n2,00DB1234567890A0\r\n"))
+    }
+
     async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<Octets, Failure> {
         self.called("incident-devices", caller, id.as_str())?;
         Ok(pieces(b"device\n00DB1234567890A0\n"))

@@ -11,6 +11,7 @@ use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::files::{Column, Content, Counted, DeviceState, ExportRow, FILE_LEN_MAX, Layout, Progress, columns};
+use crate::domain::incident::Counts;
 use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{FileKind, IncidentId};
 use crate::domain::policy::Policy;
@@ -324,7 +325,8 @@ fn exported(line: &[u8], incident: &IncidentId) -> Result<ExportRow, CliError> {
     })
 }
 
-/// What the daemon knows of an incident, as a progress file counts it: Devices by what became of their commands.
+/// What the daemon knows of an incident, as a progress file counts it: Devices by what became of their commands under each
+/// determination, and targets by what they proved.
 async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) -> Result<Exit, CliError> {
     let one: wire::Incident = context.client.get(&format!("/v1/incidents/{incident}")).await?;
     let status: wire::Status = context.client.get("/v1/status").await?;
@@ -345,13 +347,30 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
             counts.push(Counted { determination: Some(determination.determination), method, state, devices });
         }
     }
-    if counts.is_empty() {
-        // Before any determination no Device is listed, and that is what there is to report.
-        counts.push(Counted { determination: None, method: None, state: DeviceState::Listed, devices: 0 });
+    let mut whole = |method, state, devices| counts.push(Counted { determination: None, method, state, devices });
+    match one.progress.as_ref().filter(|progress| progress.devices.targets > 0) {
+        // What Devices proved, and what was set: of all targets, whatever was determined when.
+        Some(progress) => {
+            let Counts { in_recovery, recovered, succeeded, failed, under_dcc_control, stranded, .. } =
+                progress.devices;
+            for (state, devices) in [
+                (DeviceState::Recovery, in_recovery),
+                (DeviceState::Succeeded, succeeded),
+                (DeviceState::Failed, failed),
+                (DeviceState::Recovered, recovered),
+                (DeviceState::UnderDccControl, under_dcc_control),
+                (DeviceState::Stranded, stranded),
+            ] {
+                whole(progress.method, state, devices);
+            }
+        }
+        // Before the assessment no Device is a target, and that is what there is to report.
+        None => whole(None, DeviceState::Listed, 0),
     }
+    let class = one.progress.as_ref().map(|progress| progress.notification.class);
     let file = Progress {
         incident: incident.clone(),
-        class: CompromiseClass::Organisation,
+        class: class.unwrap_or(CompromiseClass::Organisation),
         party: one.compromised.party,
         certificate: one.compromised.certificate_sha256,
         at: status.clock.now,

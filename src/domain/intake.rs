@@ -523,7 +523,7 @@ fn check_notification(notification: &Notification, role: Option<u8>, at: Timesta
         None => return,
     };
     reasons.demand("class", *class == expected, || {
-        format!("class: expected {expected:?} for this certificate (the Recovery Private Key has a route of its own), found {class:?}")
+        format!("class: expected {expected} for this certificate (the Recovery Private Key has a route of its own), found {class}")
     });
 }
 

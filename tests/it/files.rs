@@ -77,7 +77,11 @@ async fn check_refused(site: &Site, client: &Client, user: &str) {
     refuse(notify, right, by(right, member), &["signer-role"]).await;
     refuse(notify, right, by(right, revoked), &["signer-credential"]).await;
     refuse(notify, right, by(right, ceased), &["signer-ceased"]).await;
-    refuse(notify, right, by(right, others), &["signer-party", "file-party"]).await;
+    refuse(notify, right, by(right, others), &["signer-party"]).await;
+    // Who may not submit a file has nothing read of it.
+    let unreadable = "\u{feff}no table";
+    refuse(notify, unreadable, by(unreadable, others), &["signer-party"]).await;
+    refuse(notify, unreadable, None, &["signature"]).await;
     let thresholds = &adt(user);
     refuse(FileKind::Adt, thresholds, by(thresholds, others), &["signer-party"]).await;
     refuse(FileKind::SmiExtract, EXTRACT, by(EXTRACT, ours), &["signature"]).await;

@@ -107,7 +107,7 @@ const PROGRESS: &[Column] = &[
     may(
         "determination",
         "32 lower-case hexadecimal digits",
-        "under which determination; empty before one",
+        "under which determination; empty for what is counted of all targets of the incident",
         "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     must(
@@ -279,6 +279,13 @@ impl Layout {
 
     /// Reads the header line: for each field of a line, which column of ours it is.
     pub(super) fn header(&self, line: u64, fields: &[String], faults: &mut FileFaults) -> Vec<Option<&'static str>> {
+        if let [whole] = fields
+            && let Some((at, separator)) = whole.char_indices().find(|(_, found)| matches!(found, ';' | '\t'))
+            && self.headings.contains_key(&whole[..at])
+        {
+            faults.add(line, Some(1), None, Fault::Separator { found: separator });
+            return Vec::new();
+        }
         let mut found: Vec<Option<&'static str>> = Vec::with_capacity(fields.len());
         for (at, field) in fields.iter().enumerate() {
             let known = self.headings.get(field);

@@ -165,6 +165,10 @@ fn the_header_line_has_each_column_once_and_no_other() {
             assert!(found.contains(expected), "expected {expected:?}, found {found:?}");
         }
     }
+    for separator in [';', '\t'] {
+        let found = faults(&layout, &["device", "status", "from", "incident\n"].join(&separator.to_string()));
+        assert!(found.len() == 1 && found[0].contains("line 1, column 1: expected commas"), "{found:?}");
+    }
     // The order is the file's own.
     let other = "incident,from,status,device\nINC-1,2017-07-21T00:00:00Z,Recovery,00DB123456789001\n";
     assert_eq!(Content::read(&layout, other.as_bytes()).unwrap().rows(), 1);
@@ -184,6 +188,23 @@ fn every_fault_is_told_and_beyond_the_limit_counted() {
     let found = faults(&standard(FileKind::SmiExport), "device,status,from,incident\nx,y,z,w\na,b\n");
     assert_eq!(found.len(), 5, "{found:?}");
     assert!(found[4].contains("line 3: expected 4 fields, as in the header line, found 2"), "{found:?}");
+}
+
+#[test]
+fn an_empty_line_is_told_as_one_and_a_comma_in_a_field_as_a_field_too_many() {
+    let line = "00DB123456789001,Recovery,2017-07-21T00:00:00Z,INC-1\n";
+    let found = faults(&standard(FileKind::SmiExport), &format!("device,status,from,incident\n{line}\n\r\n"));
+    assert_eq!(found, ["line 3: the line is empty; remove it", "line 4: the line is empty; remove it"]);
+    let found = faults(
+        &standard(FileKind::SmiExport),
+        &format!("device,status,from,incident\n{}", line.replace("2017", "20,17")),
+    );
+    assert!(found.len() == 1 && found[0].contains("found 5; a field with a comma"), "{found:?}");
+    let found = Content::read(&standard(FileKind::SmiExport), b"device,status,from,incident\n\xE9\n").unwrap_err();
+    assert!(
+        found.to_string().contains("line 2, column 1 (device): expected UTF-8, found octet 0xE9; save the file"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -197,7 +197,7 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                     CompromiseClass::Organisation => "Method 1, 2 or 3 for an Organisation key",
                     CompromiseClass::Other => "the Contingency route for this class of key",
                 };
-                format!("method: expected {expected}, found {method:?}")
+                format!("method: expected {expected}, found {method}")
             });
         }
         Step::Inform { duty, recipient, at, how } => {

@@ -77,11 +77,14 @@ pub enum Fault {
     },
     /// A column that must be there.
     #[error(
-        "the header line has no column {column}; add it, or map a column of yours to it in the policy's files.toml"
+        "the header line has no column {column}{}; add it, or map a column of yours to it in the policy's files.toml",
+        heading.as_ref().map(|heading| format!(", which the policy's layout calls {heading:?}")).unwrap_or_default()
     )]
     ColumnMissing {
         /// Our name for it.
         column: &'static str,
+        /// The layout's name for it, if that is another.
+        heading: Option<String>,
     },
     /// A column nobody knows.
     #[error(

@@ -303,7 +303,8 @@ impl Layout {
         }
         for column in columns(self.kind).iter().filter(|column| column.required) {
             if !found.contains(&Some(column.name)) {
-                faults.add(line, None, None, Fault::ColumnMissing { column: column.name });
+                let heading = self.heading(column.name).filter(|heading| *heading != column.name).map(str::to_owned);
+                faults.add(line, None, None, Fault::ColumnMissing { column: column.name, heading });
             }
         }
         found

@@ -256,7 +256,10 @@ fn a_layout_of_others_is_mapped_and_what_is_ignored_is_said() {
     assert_eq!(Content::read(&layout, text.as_bytes()).unwrap().rows(), 1);
     // Our own heading has become theirs, so it is no longer one.
     let ours = standard(kind).example();
-    assert!(faults(&layout, &ours).iter().any(|fault| fault.contains("column \"device\" is not of this layout")));
+    let found = faults(&layout, &ours);
+    assert!(found.iter().any(|fault| fault.contains("column \"device\" is not of this layout")));
+    let missing = "no column device, which the policy's layout calls \"Device ID\"; add it";
+    assert!(found.iter().any(|fault| fault.contains(missing)), "{found:?}");
     for (pairs, expected) in [
         (&[("X", "colour")][..], "\"X\" is mapped to \"colour\", which is no column of this kind"),
         (&[("X", "device"), ("Y", "device")][..], "column device has two headings, \"X\" and \"Y\""),

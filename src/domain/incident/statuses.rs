@@ -47,6 +47,9 @@ pub fn compare(target: Option<&Target>, row: &ExtractRow, incident: &IncidentId,
     let Some(target) = target else { return Found::NoTarget };
     let &Target { device, status, since, .. } = target;
     let (found, from) = (row.status, row.from);
+    if (found, from) == (status, since) {
+        return Found::Same;
+    }
     // A day says when a status applies from; the Inventory may know the hour too.
     let (recorded_on, found_on) = (CivilDate::of(since).ok(), CivilDate::of(from).ok());
     if found == status && found_on == recorded_on {

@@ -713,7 +713,7 @@ fn check_scope(
     match submission.devices {
         // A list is read for a quorum, and for nobody else.
         None => {
-            reasons.demand("devices", !is_quorate, || "the document names a device list, and none came with it".into())
+            reasons.demand("devices", !is_quorate, || "the document names a device list, and none came with it".into());
         }
         Some(found) => reasons.demand("devices", found == scope.devices, || {
             format!(

@@ -380,13 +380,11 @@ impl Targets {
     where
         S: FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     {
-        match list {
-            Some(source) => self.places(source, most, |at| look(&self.0[at])),
-            None => {
-                self.0.iter().for_each(look);
-                Ok(self.len())
-            }
+        if let Some(source) = list {
+            return self.places(source, most, |at| look(&self.0[at]));
         }
+        self.0.iter().for_each(look);
+        Ok(self.len())
     }
 
     /// Alters the targets of a list of Devices (an EUI-64 a line), or all.
@@ -402,7 +400,9 @@ impl Targets {
                 let mut named = Vec::new();
                 self.places(source, u64::MAX, |at| named.push(at))?;
                 let all = Arc::make_mut(&mut self.0);
-                named.into_iter().for_each(|at| act(&mut all[at]));
+                for at in named {
+                    act(&mut all[at]);
+                }
             }
             None => Arc::make_mut(&mut self.0).iter_mut().for_each(act),
         }

@@ -134,11 +134,11 @@ pub fn file(context: &Context<'_>, incident: &IncidentId, sent: &FileSent) -> Re
         return Err(refused(reasons.0));
     }
     let layout = policy.layout(kind);
-    let Some((_, content)) = sent.content.as_ref().filter(|(read_by, _)| *read_by == layout) else {
+    let Some((_, read)) = sent.content.as_ref().filter(|(read_by, _)| *read_by == layout) else {
         return Err(NotTaken::Look(Look::Content(layout)));
     };
-    let said = match content {
-        Ok(content) => Some(content),
+    let said = match read {
+        Ok(said) => Some(said),
         Err(faults) => {
             for fault in &faults.faults {
                 reasons.add("file", fault);

@@ -9,7 +9,9 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn source(text: &str) -> impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible> + '_ {
+type Piece<'a> = dyn FnMut(&[u8]) + 'a;
+
+fn source(text: &str) -> impl FnOnce(&mut Piece<'_>) -> Result<(), std::convert::Infallible> + '_ {
     // In pieces, so that lines are cut anywhere.
     move |piece| {
         text.as_bytes().chunks(5).for_each(&mut *piece);

@@ -74,7 +74,7 @@ impl Fold {
 
     /// How far an incident has come, as far as entries of their own say it: its opening is the notification, and a determination the
     /// SMKI PMA's step.
-    pub fn incident_view(&self, incident: &IncidentId) -> Option<IncidentView<'static>> {
+    pub fn incident_view(&self, incident: &IncidentId, now: Timestamp) -> Option<IncidentView<'static>> {
         let facts = self.incidents.get(incident)?;
         let mut done = BTreeSet::from([step("notify-compromise")]);
         let progress = facts.progress.as_ref();
@@ -101,6 +101,10 @@ impl Fold {
         let departures = self.departures(incident);
         Some(IncidentView {
             determination,
+            not_in_force: determined
+                .filter(|facts| facts.execute)
+                .and_then(|facts| facts.not_in_force(now))
+                .map(|why| why.to_string().into()),
             method: progress.and_then(|progress| progress.method),
             done,
             departures: departures.iter().map(|departure| (departure.step.clone(), departure.direction)).collect(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Blobs, Fold, FoldError, not_known};
+use crate::domain::incident::statuses::{CompareError, Found, compare_all};
 use crate::domain::incident::targets::Proof;
 use crate::domain::incident::{DutyArising, Progress, State, TakeError, step_id};
 use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, Step, StepTaken};
@@ -83,15 +84,33 @@ impl Fold {
             | Step::Inform { .. }
             | Step::SubscriberRecovery { .. }
             | Step::SetStatus { .. }
+            | Step::ImportStatuses { .. }
             | Step::Pause { .. }
             | Step::Exclude { .. }
             | Step::BeginPostRecovery { .. }
             | Step::HandOver { .. }
             | Step::AcceptStranded { .. } => Vec::new(),
         };
+        let layout = self.policy().map(|adopted| adopted.policy.layout(FileKind::SmiExtract));
         let progress = self
             .progress_mut(&taken.incident)
             .ok_or_else(|| not_known("incident in the procedure", &taken.incident))?;
+        if let (Step::ImportStatuses { extract, .. }, Some(layout)) = (&taken.step, layout) {
+            let mut statuses = Vec::new();
+            let (targets, source) = (&progress.targets, |piece: &mut dyn FnMut(&[u8])| blobs.stream(*extract, piece));
+            let compared = compare_all(targets, &layout, (&taken.incident, at), source, |_, row, found| {
+                if let (Found::New, Ok(place)) = (found, targets.place(row.device)) {
+                    statuses.push((place, row.status, row.from));
+                }
+            });
+            compared.map_err(|error| match error {
+                CompareError::Source(error) => FoldError::Book(error),
+                CompareError::Faults(faults) => {
+                    FoldError::Document { what: "extract", digest: *extract, reason: faults.to_string() }
+                }
+            })?;
+            progress.targets.record(statuses);
+        }
         let list = taken.step.devices().map(|devices| devices.list);
         let named = |piece: &mut dyn FnMut(&[u8])| list.map_or(Ok(()), |list| blobs.stream(list, piece));
         progress.take(&taken.step, index, at, named).map_err(|error| match error {

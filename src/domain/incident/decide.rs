@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::statuses::Compared;
 use super::targets::Counts;
 use super::{Progress, State, step_id};
 use crate::domain::ledger::entry::Reason;
@@ -196,7 +197,7 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                     CompromiseClass::Organisation => "Method 1, 2 or 3 for an Organisation key",
                     CompromiseClass::Other => "the Contingency route for this class of key",
                 };
-                format!("method: expected {expected}, found {method:?}")
+                format!("method: expected {expected}, found {method}")
             });
         }
         Step::Inform { duty, recipient, at, how } => {
@@ -225,6 +226,12 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
         }
         Step::SetStatus { .. } => set_status(&mut guards, step),
+        Step::ImportStatuses { reason, .. } => {
+            guards.from(TARGETED);
+            if let Some(reason) = reason {
+                guards.text("reason", reason);
+            }
+        }
         Step::Prepare { note } => prepare(&mut guards, note),
         Step::Pause { reason } => {
             guards.from(&[State::KeyActive, State::Executing]);
@@ -353,7 +360,6 @@ fn prepare(guards: &mut Guards<'_>, note: &str) {
 
 fn set_status(guards: &mut Guards<'_>, step: &Step) {
     let Step::SetStatus { status, from, devices: _, reason, acknowledged, overridden } = step else { return };
-    let progress = guards.situation.progress;
     guards.from(TARGETED);
     guards.demand("in-the-future", *from <= guards.situation.now, || {
         format!("from: expected a day that has begun, found {from}; it is {}", guards.situation.now)
@@ -364,20 +370,7 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
         }
     }
     match status {
-        SmiStatus::Recovery => {
-            guards.demand("acknowledgement", *acknowledged, || {
-                "a Device with SMI Status 'recovery' comes back only by being recovered with the Recovery or Contingency \
-                 Private Key (direction of 18 July 2017, paragraph (b)); acknowledge it with --acknowledge-one-way"
-                    .into()
-            });
-            if let (Gate::Relieved { by }, None) = (&guards.situation.gates.status, &progress.determined) {
-                guards.demand("reason", reason.is_some(), || {
-                    format!(
-                        "{by}: nobody need set it before the PMA determined; give the reason for doing so all the same"
-                    )
-                });
-            }
-        }
+        SmiStatus::Recovery => one_way_door(guards, *acknowledged, reason.as_deref()),
         SmiStatus::Recovered => {}
         status @ (SmiStatus::Pending
         | SmiStatus::Whitelisted
@@ -392,6 +385,46 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
             });
         }
     }
+}
+
+/// Whoever records 'recovery' knows what it means, and says why where nobody asks for it yet (rules 16 and 17).
+fn one_way_door(guards: &mut Guards<'_>, acknowledged: bool, reason: Option<&str>) {
+    guards.demand("acknowledgement", acknowledged, || {
+        "a Device with SMI Status 'recovery' comes back only by being recovered with the Recovery or Contingency \
+         Private Key (direction of 18 July 2017, paragraph (b)); acknowledge it with --acknowledge-one-way"
+            .into()
+    });
+    let situation = guards.situation;
+    if let (Gate::Relieved { by }, None) = (&situation.gates.status, &situation.progress.determined) {
+        guards.demand("reason", reason.is_some(), || {
+            format!("{by}: nobody need set it before the PMA determined; give the reason for doing so all the same")
+        });
+    }
+}
+
+/// May an extract that comes to this be recorded? What was read must be what is so, as with stranded Devices.
+///
+/// # Errors
+/// Every reason against it.
+pub fn decide_import(step: &Step, compared: &Compared, situation: &Situation<'_>) -> Result<(), Vec<Reason>> {
+    let Step::ImportStatuses { extract: _, changes, contradictions, acknowledged, reason } = step else {
+        return Ok(());
+    };
+    let mut guards = Guards { situation, reasons: Vec::new(), departures: Vec::new() };
+    guards.demand("extract", compared.new > 0, || {
+        "the extract says nothing of the targets that is not recorded already, or contradicts it".into()
+    });
+    let (new, against) = (compared.new, compared.contradictions);
+    guards.demand("extract", *changes == new && *contradictions == against, || {
+        format!(
+            "expected {new} changes and {against} contradictions, as it stands now, found {changes} and {contradictions}; read the \
+             comparison again"
+        )
+    });
+    if compared.to_recovery > 0 {
+        one_way_door(&mut guards, *acknowledged, reason.as_deref());
+    }
+    if guards.reasons.is_empty() { Ok(()) } else { Err(guards.reasons) }
 }
 
 /// May the SMI Status of this one Device be set so? (Rules 18 and 20.)

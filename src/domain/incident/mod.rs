@@ -12,6 +12,7 @@
 
 pub mod decide;
 pub mod next;
+pub mod statuses;
 pub mod targets;
 pub mod timeline;
 
@@ -278,6 +279,8 @@ impl Progress {
                     target.overridden |= is_overridden;
                 })?;
             }
+            // Where the extract can be read, before this.
+            Step::ImportStatuses { .. } => {}
             Step::Prepare { .. } => self.enter(State::Prepared, at),
             Step::Pause { .. } => self.enter(State::Paused, at),
             Step::Exclude { .. } => self.targets.each(Some(named), |target| target.excluded = true)?,

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Reasons, policy_in_force};
 use crate::domain::fold::BookError;
-use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_status};
-use crate::domain::incident::targets::TargetsError;
+use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_import, decide_status};
+use crate::domain::incident::statuses::{Compared, compare_all};
+use crate::domain::incident::targets::{Control, Proof, TargetsError};
 use crate::domain::incident::{self, Progress, TakeError, Targets};
 use crate::domain::ledger::entry::Reason;
-use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken};
-use crate::domain::names::{DeviceId, Digest, DirectionId, IncidentId, MechanismId, StepId};
-use crate::domain::policy::facts::DeterminationFacts;
-use crate::domain::policy::rules::Refusal;
+use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, SmiStatus, Step, StepTaken};
+use crate::domain::names::{DeviceId, Digest, DirectionId, FileKind, IncidentId, MechanismId, StepId};
+use crate::domain::policy::Policy;
+use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts};
+use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::procedure::in_force::{Awaits, Requirement, required};
 use crate::domain::time::Timestamp;
 
@@ -39,7 +41,7 @@ impl<'a> View<'a> {
         let procedure = fold.policy()?.policy.procedure()?;
         let in_force = procedure.in_force(now, fold.extensions());
         let of = progress.determined.and_then(|determined| fold.determinations().get(&determined.id));
-        let view = fold.incident_view(incident_id)?;
+        let view = fold.incident_view(incident_id, now)?;
         let gate_of = |meaning: &str| gate(required(&incident::step_id(meaning), &in_force, &view));
         Some(Self {
             progress,
@@ -85,19 +87,7 @@ fn gate(requirement: Requirement) -> Gate {
 
 /// Whether a determination is in force, as far as the procedure asks.
 fn standing(facts: &DeterminationFacts, now: Timestamp) -> Standing {
-    let id = facts.id;
-    let refusal = if facts.withdrawn {
-        Some(Refusal::Withdrawn { id })
-    } else if let Some(by) = facts.superseded_by {
-        Some(Refusal::Superseded { id, by })
-    } else if let Some(until) = facts.suspended_until.filter(|until| now < *until) {
-        Some(Refusal::Suspended { id, until })
-    } else if facts.window.until <= now {
-        Some(Refusal::Window { id, window: facts.window, now })
-    } else {
-        None
-    };
-    let in_force = refusal.map_or(Ok(()), |refusal| Err(refusal.to_string().into()));
+    let in_force = facts.not_in_force(now).map_or(Ok(()), |refusal| Err(refusal.to_string().into()));
     Standing { in_force, has_scope: facts.scope.is_some() }
 }
 
@@ -107,7 +97,7 @@ fn standing(facts: &DeterminationFacts, now: Timestamp) -> Standing {
 /// Every reason against it.
 pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result<StepTaken, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    policy_in_force(context.fold, &mut reasons)?;
+    let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
     let Some(facts) = context.fold.incidents().get(incident) else {
         reasons.add("incident-unknown", format!("no incident {incident} is known"));
         return Err(reasons.0);
@@ -129,7 +119,15 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
             None
         }
     };
-    check_list(context, view.progress, step, &mut reasons);
+    check_list(context, policy, view.progress, step, &mut reasons);
+    if let Step::ImportStatuses { extract, .. } = step {
+        match compared(context, policy, facts, view.progress, *extract) {
+            Ok(compared) => {
+                reasons.0.extend(decide_import(step, &compared, &view.situation()).err().unwrap_or_default());
+            }
+            Err(text) => reasons.add("extract", text),
+        }
+    }
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
     let profile = view.profile.clone();
     reasons.end(decided.map(|decided| StepTaken {
@@ -140,83 +138,80 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
     }))
 }
 
-/// The list that a step names: as long as it says, and each Device of it fit for the step.
-fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: &mut Reasons) {
+/// The list that a step names: no longer than it says and the policy permits, and each Device of it fit for the step.
+fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step: &Step, reasons: &mut Reasons) {
     let list = step.devices();
-    if let Some(DevicesNamed { list, count }) = list {
-        let lines = count_lines(context, list);
-        match lines {
-            Ok(found) => reasons.demand("devices", found == count, || {
-                format!("devices: expected {count} lines in list {list}, found {found}")
-            }),
-            Err(error) => {
-                reasons.add("devices", error);
-                return;
-            }
-        }
+    let (count, most) = (list.map_or(0, |list| list.count), policy.limits().devices_max);
+    if count > most {
+        reasons.add("devices", format!("devices: the policy's devices_max is {most}, found {count}"));
+        return;
     }
-    let stream = |digest: Digest| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(digest, piece);
-    let mut unfit: Vec<String> = Vec::new();
-    let mut more = 0_u64;
-    let mut tell = |text: String| {
-        if unfit.len() < incident::targets::FAULTS_TOLD_MAX {
-            unfit.push(text);
-        } else {
-            more += 1;
-        }
-    };
-    let read: Result<(), TakeError<BookError>> = match step {
-        Step::Assess { targets, .. } => Targets::read(stream(targets.list)).map(|later| {
-            if let Some(device) = progress.targets.dropped_by(&later) {
-                tell(format!(
+    let named =
+        || list.map(|DevicesNamed { list, .. }| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(list, piece));
+    let mut unfit = Unfit::default();
+    let targets = &progress.targets;
+    let read: Result<u64, TakeError<BookError>> = match (step, named()) {
+        (Step::Assess { .. }, Some(source)) => Targets::read_first(source, count).map(|(later, lines)| {
+            if let Some(device) = targets.dropped_by(&later) {
+                unfit.tell(format!(
                     "Device {device} is missing, and something was recorded of it since it was assessed: it stays among the \
                      targets; leave it out with `smkictl incident exclude`"
                 ));
             }
+            let event = progress.notification.recovery_event;
+            for (line, target) in later.commissioned_after(event) {
+                unfit.tell(format!(
+                    "line {line}: Device {} was commissioned on {}, after the Recovery Event of {event}; a Relevant Device was \
+                     at or immediately before it (SEC L10.30(a))",
+                    target.device,
+                    day(target.since)
+                ));
+            }
+            lines
         }),
-        Step::SetStatus { status, overridden, devices, .. } => {
-            let mut targets = progress.targets.clone();
-            targets.each(devices.map(|devices| stream(devices.list)), |target| {
-                if let Err(text) = decide_status(target, *status, overridden.is_some()) {
-                    tell(text);
-                }
-            })
-        }
-        Step::Exclude { devices, .. } => {
-            let mut targets = progress.targets.clone();
-            targets.each(Some(stream(devices.list)), |target| {
-                if target.proof == incident::targets::Proof::Succeeded {
-                    tell(format!("Device {} is proven recovered; there is nothing to leave out", target.device));
-                }
-            })
-        }
-        Step::HandOver { devices, .. } => {
-            let mut targets = progress.targets.clone();
-            let all = devices.is_none();
-            targets.each(devices.map(|devices| stream(devices.list)), |target| {
-                let handed_over = target.control == incident::targets::Control::HandedOver;
-                let waits = target.status == crate::domain::ledger::steps::SmiStatus::Recovered && !handed_over;
-                if !waits && !all {
-                    tell(format!(
-                        "Device {}: expected SMI Status 'recovered' and no handover yet, found '{}'",
-                        target.device, target.status
-                    ));
-                }
-            })
-        }
-        Step::Confirm { .. }
-        | Step::Dismiss { .. }
-        | Step::Inform { .. }
-        | Step::Refer { .. }
-        | Step::SubscriberRecovery { .. }
-        | Step::Prepare { .. }
-        | Step::Pause { .. }
-        | Step::Finish { .. }
-        | Step::BeginPostRecovery { .. }
-        | Step::AcceptStranded { .. } => Ok(()),
+        (Step::SetStatus { status, overridden, .. }, named) => targets.look(named, count, |target| {
+            if let Err(text) = decide_status(target, *status, overridden.is_some()) {
+                unfit.tell(text);
+            }
+        }),
+        (Step::Exclude { .. }, named) => targets.look(named, count, |target| {
+            if target.proof == Proof::Succeeded {
+                unfit.tell(format!("Device {} is proven recovered; there is nothing to leave out", target.device));
+            }
+        }),
+        (Step::HandOver { devices: Some(_), .. }, named) => targets.look(named, count, |target| {
+            if target.status != SmiStatus::Recovered || target.control == Control::HandedOver {
+                unfit.tell(format!(
+                    "Device {}: expected SMI Status 'recovered' and no handover yet, found '{}'",
+                    target.device, target.status
+                ));
+            }
+        }),
+        (
+            Step::Assess { .. }
+            | Step::HandOver { .. }
+            | Step::Confirm { .. }
+            | Step::Dismiss { .. }
+            | Step::Inform { .. }
+            | Step::Refer { .. }
+            | Step::SubscriberRecovery { .. }
+            | Step::ImportStatuses { .. }
+            | Step::Prepare { .. }
+            | Step::Pause { .. }
+            | Step::Finish { .. }
+            | Step::BeginPostRecovery { .. }
+            | Step::AcceptStranded { .. },
+            _,
+        ) => return,
     };
     match read {
-        Ok(()) => {}
+        Ok(found) => {
+            if let Some(DevicesNamed { list, count }) = list {
+                reasons.demand("devices", found == count, || {
+                    format!("devices: expected {count} lines in list {list}, found {found}")
+                });
+            }
+        }
         Err(TakeError::Source(error)) => reasons.add("devices", error),
         Err(TakeError::Targets(TargetsError { faults, more })) => {
             for fault in faults {
@@ -227,18 +222,59 @@ fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: 
             }
         }
     }
-    for text in unfit {
-        reasons.add("device-unfit", text);
-    }
-    if more > 0 {
-        reasons.add("device-unfit", format!("and {more} more Devices"));
-    }
+    unfit.end(reasons);
 }
 
-fn count_lines(context: &Context<'_>, list: Digest) -> Result<u64, BookError> {
-    let mut lines = 0;
-    context.blobs.stream(list, &mut |piece| lines += incident::targets::line_feeds(piece))?;
-    Ok(lines)
+/// What an extract comes to that was accepted in this incident.
+fn compared(
+    context: &Context<'_>,
+    policy: &Policy,
+    facts: &IncidentFacts,
+    progress: &Progress,
+    extract: Digest,
+) -> Result<Compared, String> {
+    if !facts.has_extract(extract) {
+        return Err(format!(
+            "expected the SHA-256 of an SMI Status extract that incident {} has, found {extract}; `smkictl file submit … --kind \
+             smi-extract`",
+            facts.id
+        ));
+    }
+    let source = |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(extract, piece);
+    let of = (&facts.id, context.at);
+    compare_all(&progress.targets, &policy.layout(FileKind::SmiExtract), of, source, |_, _, _| {})
+        .map_err(|error| error.to_string())
+}
+
+/// A moment as the day in London that begins with it.
+fn day(at: Timestamp) -> String {
+    CivilDate::of(at).map_or_else(|_| at.to_string(), |day| day.to_string())
+}
+
+/// Devices that are not fit for a step: some are told, the rest is counted.
+#[derive(Default)]
+struct Unfit {
+    told: Vec<String>,
+    more: u64,
+}
+
+impl Unfit {
+    fn tell(&mut self, text: String) {
+        if self.told.len() < incident::targets::FAULTS_TOLD_MAX {
+            self.told.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn end(self, reasons: &mut Reasons) {
+        for text in self.told {
+            reasons.add("device-unfit", text);
+        }
+        if self.more > 0 {
+            reasons.add("device-unfit", format!("and {} more Devices", self.more));
+        }
+    }
 }
 
 /// Octets of an EUI-64 in hexadecimal.

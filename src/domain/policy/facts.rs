@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::rules::Refusal;
 use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
@@ -186,7 +187,33 @@ pub struct DeterminationFacts {
 /// ever hold more intents than permitted.
 pub const RECENT_MINUTES: i64 = 61;
 
+impl IncidentFacts {
+    /// Whether an SMI Status extract with this SHA-256 was accepted.
+    pub fn has_extract(&self, file: Digest) -> bool {
+        self.files.iter().any(|known| known.kind == FileKind::SmiExtract && known.file == file)
+    }
+}
+
 impl DeterminationFacts {
+    /// Why it is not in force at this moment, if it is not. Before its window begins it is: what must precede the use of the key may
+    /// be done then.
+    pub fn not_in_force(&self, now: Timestamp) -> Option<Refusal> {
+        let id = self.id;
+        if self.withdrawn {
+            Some(Refusal::Withdrawn { id })
+        } else if let Some(by) = self.superseded_by {
+            Some(Refusal::Superseded { id, by })
+        } else if let Some(policy) = self.dropped_by_policy {
+            Some(Refusal::NotCarriedOver { id, policy })
+        } else if let Some(until) = self.suspended_until.filter(|until| now < *until) {
+            Some(Refusal::Suspended { id, until })
+        } else if self.window.until <= now {
+            Some(Refusal::Window { id, window: self.window, now })
+        } else {
+            None
+        }
+    }
+
     /// Intents of the last hour, in whole minutes: those of up to a minute more may be counted, never fewer.
     pub fn intents_of_last_hour(&self, at: Timestamp) -> u64 {
         let since = minute_of(at) - RECENT_MINUTES;

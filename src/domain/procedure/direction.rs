@@ -201,6 +201,7 @@ impl IncidentView<'_> {
     pub const fn new() -> Self {
         Self {
             determination: Determined::None,
+            not_in_force: None,
             method: None,
             done: std::collections::BTreeSet::new(),
             departures: std::collections::BTreeMap::new(),

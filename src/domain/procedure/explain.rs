@@ -258,7 +258,10 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
             .collect(),
         incident: view.map(|view| IncidentExplained {
             state: view.state_name.to_owned(),
-            determination: determined(view.determination).to_owned(),
+            determination: match &view.not_in_force {
+                None => determined(view.determination).to_owned(),
+                Some(why) => format!("{}; not in force: {why}", determined(view.determination)),
+            },
             recovery_key_may_sign: key_may_sign(WithKey::Recovery, view),
             contingency_key_may_sign: key_may_sign(WithKey::Contingency, view),
         }),

@@ -224,8 +224,10 @@ impl Gate {
 /// What the procedure looks at in an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncidentView<'a> {
-    /// What the SMKI PMA has determined.
+    /// What the SMKI PMA has determined: what it relieves of, or makes due, it does once and for all.
     pub determination: Determined,
+    /// Why that determination is not in force now, if it is not: suspended, over. Then it permits nothing.
+    pub not_in_force: Option<Box<str>>,
     /// The method, once one was chosen.
     pub method: Option<Method>,
     /// The steps that were taken.
@@ -237,6 +239,12 @@ pub struct IncidentView<'a> {
 }
 
 impl IncidentView<'_> {
+    /// Whether what a gate keeps closed may be done. A determination to execute permits as long as it is in force.
+    fn permits(&self, gate: Gate) -> bool {
+        let powerless = gate == Gate::DeterminationToExecute && self.not_in_force.is_some();
+        gate.is_open(self.determination) && !powerless
+    }
+
     /// Whether a step belongs to a method that this incident may still go by.
     fn may_need(&self, step: &Step) -> bool {
         let may_go = |method: &Method| match (self.method, self.determination) {
@@ -434,7 +442,7 @@ fn one(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, settled: &B
         return Requirement::NotRequired { by: by() };
     }
     // What the base profile keeps closed stays closed: a relief and a departure take duties away, and give no powers.
-    if let Some(gate) = step.needs.filter(|gate| !gate.is_open(view.determination)) {
+    if let Some(gate) = step.needs.filter(|gate| !view.permits(*gate)) {
         return Requirement::Blocked { by: by(), awaits: gate };
     }
     let relief = in_force
@@ -464,8 +472,11 @@ fn one(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, settled: &B
 }
 
 /// Why a key may or may not sign, as far as the procedure goes: only a determination to execute with that very key opens it, in
-/// every profile. What else it takes (Key Custodians, scope, limits) the rules of the policy ask.
+/// every profile, and only while it is in force. What else it takes (Key Custodians, scope, limits) the rules of the policy ask.
 pub fn key_may_sign(key: WithKey, view: &IncidentView<'_>) -> bool {
+    if view.not_in_force.is_some() {
+        return false;
+    }
     match (view.determination, key) {
         (Determined::None | Determined::NotToExecute, WithKey::Recovery | WithKey::Contingency)
         | (Determined::Execute(WithKey::Recovery), WithKey::Contingency)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::keys::Keys;
-use super::super::start::StartFault;
+use super::super::start::{self, StartFault};
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -34,14 +34,17 @@ impl Daemon {
                 return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
             };
             match activation(recorder, &by, &label, &of) {
-                Ok(_) => Ok(Ok((by, facts, recorder.fold().clone()))),
+                Ok(_) => {
+                    let expected = start::expectations(recorder.fold(), &facts.record.token);
+                    Ok(Ok((by, facts, expected)))
+                }
                 Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
             }
         });
-        let (by, facts, fold): (Actor, _, Fold) = checked.await?;
+        let (by, facts, expected): (Actor, _, _) = checked.await?;
         if self.keys.active(&key).is_none() {
             let keys = Arc::clone(&self.keys);
-            let started = tokio::task::spawn_blocking(move || keys.start(&facts, &fold)).await;
+            let started = tokio::task::spawn_blocking(move || keys.start(&facts, expected)).await;
             let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
             let (token, report) = match started {
                 Ok(started) => started,

@@ -102,6 +102,10 @@ fn status(status: SmiStatus) -> Step {
     Step::SetStatus { status, from: at(-1), devices: None, reason: None, acknowledged: true, overridden: None }
 }
 
+fn import(changes: u64, contradictions: u64) -> Step {
+    Step::ImportStatuses { extract: Digest([3; 32]), changes, contradictions, acknowledged: true, reason: None }
+}
+
 /// Every transition of the state machine: the step, and the states from which alone it may be taken.
 fn transitions() -> Vec<(Step, Vec<State>)> {
     use State as S;
@@ -119,6 +123,7 @@ fn transitions() -> Vec<(Step, Vec<State>)> {
         (Step::Finish { note: note() }, vec![S::Executing, S::Paused]),
         (Step::BeginPostRecovery { note: note() }, vec![S::Executed]),
         (status(SmiStatus::Recovery), TARGETED.to_vec()),
+        (import(2, 1), TARGETED.to_vec()),
         (Step::Exclude { devices: named(1), reason: note() }, TARGETED.to_vec()),
         (
             Step::AcceptStranded { count: 0, reason: note() },
@@ -266,6 +271,35 @@ fn recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_as
     let id = "0123456789abcdef0123456789abcdef".parse().unwrap();
     case.progress.determined = Some(Determined { id, execute: true, method: None });
     assert!(case.rules(&step(true, None)).is_empty());
+}
+
+#[test]
+fn an_extract_is_recorded_as_it_was_read_and_through_the_same_one_way_door() {
+    let compared = Compared { new: 2, to_recovery: 1, contradictions: 1, ..Compared::default() };
+    let rules = |case: &Case, step: &Step, compared: &Compared| -> Vec<String> {
+        let refused = decide_import(step, compared, &case.situation()).err().unwrap_or_default();
+        refused.iter().map(|reason| reason.rule.to_string()).collect()
+    };
+    let mut case = Case::new(State::Assessed);
+    assert!(rules(&case, &import(2, 1), &compared).is_empty());
+    for (changes, contradictions) in [(1, 1), (3, 1), (2, 0), (2, 2)] {
+        assert_eq!(rules(&case, &import(changes, contradictions), &compared), ["extract"]);
+    }
+    let nothing = Compared { new: 0, contradictions: 1, ..Compared::default() };
+    assert_eq!(rules(&case, &import(0, 1), &nothing), ["extract"]);
+    let closed = Step::ImportStatuses {
+        extract: Digest([3; 32]),
+        changes: 2,
+        contradictions: 1,
+        acknowledged: false,
+        reason: None,
+    };
+    assert_eq!(rules(&case, &closed, &compared), ["acknowledgement"]);
+    let harmless = Compared { to_recovery: 0, ..compared };
+    assert!(rules(&case, &closed, &harmless).is_empty());
+    case.gates.status = Gate::Relieved { by: "variation (a)".into() };
+    assert_eq!(rules(&case, &import(2, 1), &compared), ["reason"]);
+    assert!(rules(&case, &import(2, 1), &harmless).is_empty());
 }
 
 #[test]

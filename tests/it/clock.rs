@@ -129,7 +129,8 @@ fn ledger_for(purpose: Purpose, state: &Path) {
         recorder.queue_blob(sums);
         recorder.queue(&by, Event::Genesis(genesis))
     })
-    .unwrap();
+    .unwrap()
+    .into_inner();
 }
 
 #[test]

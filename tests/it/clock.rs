@@ -90,7 +90,7 @@ async fn an_exercise_that_moves_its_clock_on_by_days_accepts_it_as_an_operator_d
     client.post::<_, wire::Recorded>("/v1/clock/accept", &why).await.unwrap();
     assert_eq!(state().await, ClockState::SetForExercise);
     // From here on each entry says again that the clock is set, and none that it is trusted.
-    client.post_nothing::<wire::KeyChanged>("/v1/keys/recovery-1/activate").await.unwrap();
+    site.activate(client).await.unwrap();
     assert_eq!(site.ledger().entries.pop().unwrap().clock, ClockState::SetForExercise);
     assert!(site.ledger().entries.iter().all(|entry| entry.clock != ClockState::Trusted));
     site.verify_export("ledger");
@@ -129,7 +129,8 @@ fn ledger_for(purpose: Purpose, state: &Path) {
         recorder.queue_blob(sums);
         recorder.queue(&by, Event::Genesis(genesis))
     })
-    .unwrap();
+    .unwrap()
+    .into_inner();
 }
 
 #[test]

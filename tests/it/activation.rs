@@ -101,6 +101,28 @@ async fn an_activation_is_for_one_incident_and_signs_for_no_other() {
 }
 
 #[tokio::test]
+async fn an_incident_that_comes_to_its_end_while_paused_leaves_the_key_active_for_another() {
+    let site = Site::determined().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.determine(client, 2, &device_list(600..602), |_| {}).await;
+    site.activate_for(client, SECOND).await.unwrap();
+    let second = site.carrier(client, SECOND);
+    second.step(Step::Pause { reason: "the first Responses look odd".into() }).await.unwrap();
+    site.activate(client).await.unwrap();
+    let devices = second.upload(&plain(&[device(600), device(601)]), 2).await.unwrap();
+    second.step(Step::Exclude { devices, reason: "both were exchanged".into() }).await.unwrap();
+    second.step(Step::Finish { note: "nothing is outstanding".into() }).await.unwrap();
+    assert_eq!(
+        (state(&site, client, INCIDENT).await, state(&site, client, SECOND).await),
+        (State::KeyActive, State::Executed)
+    );
+    assert_eq!(whole(lines(client, SIGN, &ask_for(site.main(), [0])).await).len(), 1);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_key_is_not_activated_under_a_determination_that_was_withdrawn() {
     let site = Site::determined().await;
     let daemon = site.start().await;

@@ -101,6 +101,28 @@ async fn an_activation_is_for_one_incident_and_signs_for_no_other() {
 }
 
 #[tokio::test]
+async fn an_incident_that_comes_to_its_end_while_paused_leaves_the_key_active_for_another() {
+    let site = Site::determined().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.determine(client, 2, &device_list(600..602), |_| {}).await;
+    site.activate_for(client, SECOND).await.unwrap();
+    let second = site.carrier(client, SECOND);
+    second.step(Step::Pause { reason: "the first Responses look odd".into() }).await.unwrap();
+    site.activate(client).await.unwrap();
+    let devices = second.upload(&plain(&[device(600), device(601)]), 2).await.unwrap();
+    second.step(Step::Exclude { devices, reason: "both were exchanged".into() }).await.unwrap();
+    second.step(Step::Finish { note: "nothing is outstanding".into() }).await.unwrap();
+    assert_eq!(
+        (state(&site, client, INCIDENT).await, state(&site, client, SECOND).await),
+        (State::KeyActive, State::Executed)
+    );
+    assert_eq!(whole(lines(client, SIGN, &ask_for(site.main(), [0])).await).len(), 1);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_key_is_not_activated_under_a_determination_that_was_withdrawn() {
     let site = Site::determined().await;
     let daemon = site.start().await;
@@ -137,7 +159,7 @@ async fn an_activation_ends_with_its_time_also_where_its_worker_died_and_its_inc
         let last = ledger.entries.last().unwrap();
         let Event::KeyLocked(KeyLocked { key, reason, incident }) = &last.event else { panic!("{last:?}") };
         assert_eq!((key.as_str(), &**reason), (RECOVERY_KEY, "its time limit"));
-        assert_eq!(incident.as_ref().map(|incident| incident.as_str()), Some(INCIDENT));
+        assert_eq!(incident.as_ref().map(smkid::domain::names::IncidentId::as_str), Some(INCIDENT));
         assert!(last.at >= activated.key.until.unwrap());
         assert_eq!(refused_batch(client, &ask_for(site.main(), 0..2)).await, ["key-locked"]);
     }
@@ -206,14 +228,14 @@ async fn a_device_that_was_left_out_after_its_command_was_signed_is_not_given_it
 }
 
 /// Somebody writes an entry to the disk while the daemon is down, without the ledger key.
-fn append(site: &Site, by: Actor, event: Event) {
+fn append(site: &Site, by: &Actor, event: Event) {
     let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
     let mut store = SqliteStore::open(&site.state(), limits).unwrap();
     let fold = smkid::state::catch_up(&mut store).unwrap();
     let at = fold.last_at().unwrap();
     let read = move || (Moment { at, clock: ClockState::Trusted }, None);
     let mut recorder = Recorder::new(Box::new(store), fold, Box::new(read)).unwrap();
-    record_alone(&mut recorder, |recorder| recorder.queue(&by, event)).unwrap().into_inner();
+    record_alone(&mut recorder, |recorder| recorder.queue(by, event)).unwrap().into_inner();
 }
 
 #[tokio::test]
@@ -246,7 +268,7 @@ async fn what_somebody_wrote_to_the_disk_while_the_daemon_was_down_is_refused_at
         (Actor::daemon(), Event::KeyActivated(activated), "asker: "),
         (operator, Event::Batch(batch), "key-locked"),
     ] {
-        append(&site, by, event);
+        append(&site, &by, event);
         let (_, log) = Site::refused_start(site.try_start().await);
         assert!(log.contains("was not permitted") && log.contains(says), "expected {says:?} in {log}");
         site.bring_back("good");

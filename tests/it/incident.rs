@@ -607,7 +607,7 @@ async fn an_incident_that_is_assessed_again_keeps_what_was_recorded_of_its_devic
     let daemon = site.start().await;
     let client = &daemon.client;
     let carrier = site.carrier(client, INCIDENT);
-    let all: Vec<_> = (0..TARGETS + 1).map(device).collect();
+    let all: Vec<_> = (0..=TARGETS).map(device).collect();
     carrier.assess(&all[..3], Method::NewOrganisationCertificates).await.unwrap();
     let first = carrier.upload(&plain(&all[..1]), 1).await.unwrap();
     take(client, &status(SmiStatus::Recovery, Some(first), wall_clock())).await.unwrap();

@@ -78,8 +78,11 @@ impl Daemon {
             let (pauses, finishes) =
                 (matches!(taken.step, Step::Pause { .. }), matches!(taken.step, Step::Finish { .. }));
             let key = key_of(recorder, &incident).filter(|key| {
-                let is_active = recorder.fold().keys().get(key).is_some_and(|facts| facts.active.is_some());
-                pauses || (finishes && is_active)
+                // While this one was paused, it may have been activated for another.
+                let is_ours = recorder.fold().keys().get(key).is_some_and(|facts| {
+                    facts.active.is_some() && facts.active_for.as_ref().is_none_or(|of| *of == incident)
+                });
+                (pauses || finishes) && is_ours
             });
             let entry = recorder.queue(&by, Event::StepTaken(taken))?;
             let mut tokens = Vec::new();

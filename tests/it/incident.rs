@@ -453,6 +453,15 @@ async fn the_pma_determines_on_what_was_referred_and_about_relevant_devices_alon
     // It was not referred.
     refused(0..TARGETS, &["incident-state"]).await;
     carrier.refer(notification).await.unwrap();
+    // A list is looked at for a quorum, and for nobody else.
+    let (list, nonsense) = (device_list(0..TARGETS), "no list\n");
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    for (signers, rules) in [(APPROVALS - 1, ["quorum"]), (APPROVALS, ["devices"])] {
+        let problem = problem(site.deliver(client, &document, signers, Some(nonsense)).await);
+        let mut found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
+        found.dedup();
+        assert_eq!(found, rules, "{problem:?}");
+    }
     // A Device that is no target, and one that was left out.
     refused(0..TARGETS + 1, &["not-a-target"]).await;
     let scrapped = carrier.upload(&plain(&devices[2..]), 1).await.unwrap();

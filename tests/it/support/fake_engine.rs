@@ -355,7 +355,7 @@ impl Engine for FakeEngine {
     }
 
     async fn file_statuses(&self, caller: &Caller, id: IncidentId, extract: Digest) -> Result<Octets, Failure> {
-        self.called("file-statuses", caller, &format!("{id} {extract}"))?;
+        self.called("file-statuses", caller, format!("{id} {extract}"))?;
         Ok(pieces(b"line,device\r\n2,00DB1234567890A0\r\n"))
     }
 

@@ -564,3 +564,26 @@ fn a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_f
     check(&|world| world.key().certificate = None, &["key-without-certificate"]);
     check(&|world| world.incident.as_mut().unwrap().closed = Some("over".into()), &["incident-not-open"]);
 }
+
+#[test]
+fn a_determination_is_in_force_outside_its_suspension_until_its_window_ends_or_something_ends_it() {
+    let until = now().plus_ms(1_000);
+    let check = |alter: &dyn Fn(&mut DeterminationFacts), at: Timestamp, expected: &str| {
+        let mut good = World::good();
+        let facts = good.determination();
+        (facts.window, facts.suspended_until) = (Window { from: now(), until }, None);
+        alter(facts);
+        let found = facts.not_in_force(at).map(|refusal| refusal.to_string()).unwrap_or_default();
+        assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{expected:?}: {found:?}");
+    };
+    check(&|_| {}, until.plus_ms(-1), "");
+    check(&|_| {}, until, "is in force");
+    // What must precede the use of the key may be done before the window begins.
+    check(&|_| {}, now().plus_ms(-1), "");
+    let suspend = |facts: &mut DeterminationFacts| facts.suspended_until = Some(now().plus_ms(10));
+    check(&suspend, now().plus_ms(9), "suspended");
+    check(&suspend, now().plus_ms(10), "");
+    check(&|facts| facts.withdrawn = true, now(), "was withdrawn");
+    check(&|facts| facts.superseded_by = Some(DeterminationId([9; 16])), now(), "superseded");
+    check(&|facts| facts.dropped_by_policy = Some(Digest([9; 32])), now(), "policy");
+}

@@ -297,19 +297,20 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
                     let mut changes = Vec::new();
                     fold.apply(&entry, leaf.octets, &documents, &mut changes)
                         .map_err(|source| StateError::Fold { index: leaf.index, source })?;
-                    // Change by change: a row may rest on one that a change before it made, and the next entry on all of them.
-                    for change in &changes {
-                        let rows = rows(std::slice::from_ref(change), &*rebuild)?;
-                        let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
-                        rebuild.apply(&derived)?;
-                    }
-                    if let Event::Outcome(outcome) = entry.event
+                    // Before the changes: the outcome of a certification releases its signature itself.
+                    if let Event::Outcome(outcome) = &entry.event
                         && let SignResult::Signed(digest) = outcome.result
                     {
                         let (outcome, intent) = (leaf.index, outcome.intent);
                         let row = ledger.signature(intent)?.filter(|row| Digest::of(&row.octets) == digest);
                         let row = row.ok_or(StateError::Signature { outcome, intent })?;
                         rebuild.apply(&[Derived::Signature { intent, octets: &row.octets, released: false }])?;
+                    }
+                    // Change by change: a row may rest on one that a change before it made, and the next entry on all of them.
+                    for change in &changes {
+                        let rows = rows(std::slice::from_ref(change), &*rebuild)?;
+                        let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
+                        rebuild.apply(&derived)?;
                     }
                     Ok(())
                 });

@@ -565,7 +565,7 @@ pub struct Item {
 pub enum ItemOutcome {
     /// Signed, verified, recorded.
     Signed,
-    /// Signed and recorded, but not handed over: its determination is no longer in force.
+    /// Signed and recorded, but not handed over: its determination is not in force, its incident paused, or its Device left out.
     Withheld,
     /// The token answered with an error; nothing was kept.
     Failed,

@@ -95,6 +95,7 @@ impl Carrier<'_> {
             octets: Some(Base64(text.as_bytes().to_vec())),
             staged: None,
             signature: Some(Base64(p7s)),
+            reason: None,
         };
         let file: wire::File = self.client.post(&format!("/v1/incidents/{}/files", self.incident), &ask).await?;
         Ok(file.sha256)
@@ -142,7 +143,7 @@ impl Carrier<'_> {
         if self.order == Order::BeforeReferral {
             self.status_and_thresholds().await?;
         }
-        self.step(Step::Refer { notification, new_facts: None }).await.map(drop)
+        self.step(Step::Refer { notification: Some(notification), new_facts: None }).await.map(drop)
     }
 
     /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.

@@ -11,15 +11,14 @@ use crate::domain::determination::document::{
 };
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Fold, book};
-use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
-use crate::domain::ledger::entry::{
+use crate::domain::ledger::entry::{IncidentClosed, 
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason,
     ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
-use crate::domain::names::{Digest, IncidentId, KeyUse};
+use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
@@ -61,7 +60,7 @@ impl Again<'_> {
             Event::CertificateImported(imported) => self.check_certificate(imported, at),
             Event::IncidentOpened(opened) => self.check_incident(opened, at),
             Event::StepTaken(taken) => compare(steps::step(&self.context(at), &taken.incident, &taken.step), taken),
-            Event::IncidentClosed(closed) => self.check_closing(&closed.incident),
+            Event::IncidentClosed(closed) => self.check_closing(closed, at),
             Event::DeterminationRecorded(recorded) => self.check_determination(recorded, at),
             Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
@@ -144,12 +143,8 @@ impl Again<'_> {
         compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
     }
 
-    fn check_closing(&self, incident: &IncidentId) -> Permitted {
-        let facts =
-            self.fold.incidents().get(incident).ok_or_else(|| format!("no incident {incident} stands before it"))?;
-        demand(facts.closed.is_none(), || "it was closed before".into())?;
-        let Some(progress) = &facts.progress else { return Ok(()) };
-        permitted(decide_close(progress))
+    fn check_closing(&self, recorded: &IncidentClosed, at: Timestamp) -> Permitted {
+        compare(intake::steps::closing(&self.context(at), &recorded.incident, &recorded.reason), recorded)
     }
 
     fn check_incident(&self, recorded: &IncidentOpened, at: Timestamp) -> Permitted {
@@ -197,8 +192,9 @@ impl Again<'_> {
         // A table of Devices is as long as they are many: no document.
         let octets = whole(self.evidence, recorded.file, FILE_LEN_MAX)?;
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
-        let FileAccepted { incident, kind, .. } = recorded;
-        compare(intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
+        let FileAccepted { incident, kind, reason, .. } = recorded;
+        let again = intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref(), reason.as_deref());
+        compare(again, recorded)
     }
 
     fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
+use crate::domain::names::{Digest, DirectionId};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
 
 /// As people call a method (SEC Appendix L).
@@ -58,7 +59,11 @@ pub fn tell(event: &Event) -> Option<String> {
             None => format!("Opened for certificate {}: {}", opened.compromised.certificate_sha256, opened.description),
         },
         Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
-        Event::IncidentClosed(closed) => format!("Closed: {}", closed.reason),
+        Event::IncidentClosed(closed) => {
+            let profile = closed.profile.as_ref();
+            let under = profile.map(|profile| departed(&closed.departures, profile)).unwrap_or_default();
+            format!("Closed: {}{under}", closed.reason)
+        }
         Event::DeterminationRecorded(recorded) => {
             format!(
                 "Determined by the SMKI PMA: determination {}, signed by {}",
@@ -152,7 +157,7 @@ pub fn tell(event: &Event) -> Option<String> {
     })
 }
 
-fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {
+fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
     if departures.is_empty() {
         return under(profile);
     }
@@ -173,8 +178,8 @@ fn step(step: &Step) -> String {
         }
         Step::Inform { duty, recipient, at, how } => format!("Informed {recipient} at {at} by {how} (duty {duty})"),
         Step::Refer { notification, new_facts } => match new_facts {
-            None => format!("Referred to the SMKI PMA with notification file {notification}"),
-            Some(facts) => format!("Referred to the SMKI PMA again: {facts}"),
+            None => format!("Referred to the SMKI PMA {}", with_file(notification.as_ref())),
+            Some(facts) => format!("Referred to the SMKI PMA again {}: {facts}", with_file(notification.as_ref())),
         },
         Step::SubscriberRecovery { note } => format!("The Subscriber recovers with its own key: {note}"),
         Step::SetStatus { status, from, devices, reason, acknowledged: _, overridden } => {
@@ -192,10 +197,18 @@ fn step(step: &Step) -> String {
         Step::Finish { note } => format!("Executed: every target came to an end. {note}"),
         Step::BeginPostRecovery { note } => format!("Post-Recovery began: {note}"),
         Step::HandOver { devices, evidence } => {
-            format!("{} handed back to their Subscriber: {evidence}", of(devices.map(|devices| devices.count)))
+            let which = devices.map_or_else(
+                || "All Devices under the DCC's control".to_owned(),
+                |devices| format!("{} Devices", devices.count),
+            );
+            format!("{which} handed back to their Subscriber: {evidence}")
         }
         Step::AcceptStranded { count, reason } => format!("{count} stranded Devices accepted: {reason}"),
     }
+}
+
+fn with_file(notification: Option<&Digest>) -> String {
+    notification.map_or_else(|| "without a notification file".into(), |file| format!("with notification file {file}"))
 }
 
 /// As people call a class.

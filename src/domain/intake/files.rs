@@ -1,5 +1,6 @@
 //! Pure. May this file of the procedure be taken in? Who signed it, for whom, and whether it says what the incident is about.
 
+use super::steps::file_in_place;
 use super::{Context, Reasons, Submission, policy_in_force, profile_in_force, record, verified};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::files::{Class, Content, Notification, Notified, Progress, Thresholds};
@@ -36,6 +37,7 @@ pub fn file(
     kind: FileKind,
     octets: &[u8],
     p7s: Option<&[u8]>,
+    reason: Option<&str>,
 ) -> Result<FileAccepted, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
@@ -44,6 +46,9 @@ pub fn file(
         return Err(reasons.0);
     };
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
+    if let Err(further) = file_in_place(context, incident, kind, reason) {
+        reasons.0.extend(further);
+    }
     let digest = Digest::of(octets);
     if let Some(known) = facts.files.iter().find(|known| known.file == digest) {
         reasons.add("file-known", format!("file {digest} was taken in already, by entry {}", known.entry));
@@ -113,6 +118,7 @@ pub fn file(
         party,
         smsr: said.smsr().cloned(),
         rows: said.rows(),
+        reason: reason.map(Into::into),
     }))
 }
 

@@ -9,11 +9,10 @@ use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::incident::decide::decide_close;
 use crate::domain::incident::targets::{Control, Proof};
 use crate::domain::incident::timeline;
 use crate::domain::intake::{self, Context, steps};
-use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, SignResult};
+use crate::domain::ledger::entry::{Entry, Event, KeyLocked, SignResult};
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
@@ -114,23 +113,19 @@ impl Daemon {
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         let closed = self.change(move |recorder| {
             let by = recorder.known(actor);
-            let Some(facts) = recorder.fold().incidents().get(&incident) else {
+            if !recorder.fold().incidents().contains_key(&incident) {
                 return Ok(Err(Failure::NotFound { what: format!("incident {incident}") }));
+            }
+            let closed = match steps::closing(&context(recorder), &incident, &why.reason) {
+                Ok(closed) => closed,
+                Err(reasons) => {
+                    let asked = Digest::of(why.reason.as_bytes());
+                    return refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons);
+                }
             };
-            let mut reasons = Vec::new();
-            if facts.closed.is_some() {
-                reasons.push(reason("incident-closed", format!("incident {incident} is closed already")));
-            } else if let Some(Err(further)) = facts.progress.as_ref().map(decide_close) {
-                reasons = further;
-            }
-            if !reasons.is_empty() {
-                let asked = Digest::of(why.reason.as_bytes());
-                return refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons);
-            }
             keys.fence();
             let needless = needed_no_longer(recorder.fold(), &incident, &keys);
-            let event = Event::IncidentClosed(IncidentClosed { incident, reason: why.reason.into() });
-            let entry = recorder.queue(&by, event)?;
+            let entry = recorder.queue(&by, Event::IncidentClosed(closed))?;
             let mut tokens = Vec::new();
             for key in needless {
                 tokens.extend(keys.remove(&key));

@@ -532,7 +532,12 @@ fn commands_that_no_rule_allows_are_found_though_the_ledger_key_signed_them() {
         forge.batch(50)
     });
     check("incident-not-open", |forge| {
-        let closed = IncidentClosed { incident: "INC-1".parse().unwrap(), reason: "done".into() };
+        let closed = IncidentClosed {
+            incident: "INC-1".parse().unwrap(),
+            reason: "done".into(),
+            profile: None,
+            departures: vec![],
+        };
         forge.push(Event::IncidentClosed(closed));
         forge.batch(50)
     });
@@ -947,8 +952,17 @@ fn an_answer_to_a_foreign_command_cannot_be_kept_quiet_nor_signing_go_on_without
 fn extract(forge: &mut Forge<'_>, text: &str, change: impl FnOnce(&mut FileAccepted)) -> FileAccepted {
     let file = forge.blob_of(text.as_bytes().to_vec());
     let (incident, kind) = ("INC-1".parse().unwrap(), FileKind::SmiExtract);
-    let mut accepted =
-        FileAccepted { incident, profile: None, kind, file, signature: None, party: None, smsr: None, rows: 1 };
+    let mut accepted = FileAccepted {
+        incident,
+        profile: None,
+        kind,
+        file,
+        signature: None,
+        party: None,
+        smsr: None,
+        rows: 1,
+        reason: None,
+    };
     change(&mut accepted);
     accepted
 }

@@ -77,7 +77,10 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             Step::Assess { method: Method::NewOrganisationCertificates, targets: assessed },
             vec![S::Confirmed, S::Assessed],
         ),
-        (Step::Refer { notification, new_facts: None }, vec![S::Assessed, S::DeterminedNotToExecute]),
+        (
+            Step::Refer { notification: Some(notification), new_facts: None },
+            vec![S::Assessed, S::DeterminedNotToExecute],
+        ),
         (Step::SubscriberRecovery { note: note() }, vec![S::Assessed]),
         (status(SmiStatus::Recovery, None, wall_clock()), targeted.clone()),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
@@ -248,7 +251,7 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
-    let refer = Step::Refer { notification, new_facts: None };
+    let refer = Step::Refer { notification: Some(notification), new_facts: None };
     let first = carrier.upload(&plain(&devices[..1]), 1).await.unwrap();
     let set = |to, devices, acknowledged, overridden: Option<&str>| {
         let Step::SetStatus { status, from, reason, .. } = status(to, devices, wall_clock()) else {

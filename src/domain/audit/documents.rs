@@ -12,10 +12,10 @@ use crate::domain::determination::document::{
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
-use crate::domain::ledger::entry::{IncidentClosed, 
+use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason,
-    ScheduleRecorded, SignatureRecord,
+    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
+    PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, KeyUse};

@@ -143,7 +143,8 @@ impl Fold {
 
     /// The incidents that wait for this key go on.
     pub(super) fn key_activated(&mut self, key: &KeyLabel, index: u64, at: Timestamp) {
-        for incident in self.following(Some(key), |progress| matches!(progress.state, State::Prepared | State::Paused)) {
+        for incident in self.following(Some(key), |progress| matches!(progress.state, State::Prepared | State::Paused))
+        {
             if let Some(progress) = self.progress_mut(&incident) {
                 progress.enter(State::KeyActive, at);
             }
@@ -188,12 +189,8 @@ impl Fold {
         let departures = self.departures(incident);
         Some(IncidentView {
             determination: self.determined(followed),
-            not_in_force: to_execute
-                .and_then(|facts| facts.not_in_force(now))
-                .map(|why| why.to_string().into()),
-            begins: to_execute
-                .filter(|facts| facts.standing(now) == Standing::NotYet)
-                .map(|facts| facts.window.from),
+            not_in_force: to_execute.and_then(|facts| facts.not_in_force(now)).map(|why| why.to_string().into()),
+            begins: to_execute.filter(|facts| facts.standing(now) == Standing::NotYet).map(|facts| facts.window.from),
             method: progress.and_then(|progress| progress.method),
             done,
             waiting: progress.filter(|progress| !progress.targets.is_empty()).map(waiting).unwrap_or_default(),

@@ -49,8 +49,7 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
     for (id, duty, departed) in situation.open_duties() {
         if departed.is_none() {
             let what = format!("Inform {}: {}", duty.recipient, duty.text);
-            list.add(Actor::Dcc, true, what, &format!("smkictl incident inform INCIDENT --duty {id} …")).due =
-                duty.due;
+            list.add(Actor::Dcc, true, what, &format!("smkictl incident inform INCIDENT --duty {id} …")).due = duty.due;
         }
     }
     renewed(&mut list, situation);
@@ -167,9 +166,7 @@ fn owed(step: Meaning, situation: &Situation<'_>) -> Option<(Actor, String, &'st
             "Determine, under the SMKI Recovery Key Guidance, whether recovery is executed, and with which key",
             "smkictl determination draft | sign; then record",
         ),
-        Meaning::Prepare => {
-            (Actor::Dcc, "Record that everything is prepared", "smkictl incident prepare INCIDENT …")
-        }
+        Meaning::Prepare => (Actor::Dcc, "Record that everything is prepared", "smkictl incident prepare INCIDENT …"),
         Meaning::ActivateKey if counts.outstanding > 0 => {
             (Actor::KeyCustodians, "Activate the key of the determination", "smkictl key activate KEY")
         }
@@ -254,7 +251,8 @@ fn beside(list: &mut List, situation: &Situation<'_>) {
             list.add(Actor::Pma, true, what, "smkictl determination draft --type withdrawal");
         }
         State::KeyActive if counts.outstanding == 0 => {
-            let what = "Every target was left out: nothing is to be signed. Pause, then record that they came to an end";
+            let what =
+                "Every target was left out: nothing is to be signed. Pause, then record that they came to an end";
             list.add(Actor::Dcc, true, what, "smkictl incident pause INCIDENT …");
         }
         State::Executing | State::Paused if counts.outstanding == 0 => {
@@ -271,7 +269,12 @@ fn beside(list: &mut List, situation: &Situation<'_>) {
             }
         }
         State::Executed => {
-            list.add(Actor::Subscriber, false, "Report progress with a Recovery Progress file", "smkictl file submit …");
+            list.add(
+                Actor::Subscriber,
+                false,
+                "Report progress with a Recovery Progress file",
+                "smkictl file submit …",
+            );
             list.add(Actor::Dcc, true, "Begin Post-Recovery", "smkictl incident begin-post-recovery INCIDENT …");
         }
         State::Confirmed

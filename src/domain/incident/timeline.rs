@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
-use crate::domain::names::{Digest, DirectionId};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::names::{Digest, DirectionId};
 
 /// As people call a method (SEC Appendix L).
 pub const fn method(method: Method) -> &'static str {

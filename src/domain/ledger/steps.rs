@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::SignatureRecord;
 use super::meaning::Meaning;
 use crate::domain::names::{
-    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty,
-    SmsrReference,
+    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty, SmsrReference,
 };
 use crate::domain::time::Timestamp;
 

@@ -232,9 +232,7 @@ impl DeterminationFacts {
         match self.standing(now) {
             Standing::Withdrawn => Some(Refusal::Withdrawn { id }),
             Standing::Superseded => self.superseded_by.map(|by| Refusal::Superseded { id, by }),
-            Standing::NotCarriedOver => {
-                self.dropped_by_policy.map(|policy| Refusal::NotCarriedOver { id, policy })
-            }
+            Standing::NotCarriedOver => self.dropped_by_policy.map(|policy| Refusal::NotCarriedOver { id, policy }),
             Standing::Suspended => self.suspended_until.map(|until| Refusal::Suspended { id, until }),
             Standing::Expired => Some(Refusal::Window { id, window: self.window, now }),
             Standing::NotExecute | Standing::NotYet | Standing::AwaitsSchedule | Standing::InForce => None,

@@ -363,7 +363,9 @@ fn step_explained(in_force: &InForce<'_>, step: &Step, demand: Option<&Demand<'_
                 }
                 Requirement::NotYetDue { awaits, .. } => Some(awaits.to_string()),
                 Requirement::Blocked { awaits, why: None, .. } => Some(Awaits::Gate(*awaits).to_string()),
-                Requirement::Blocked { awaits, why: Some(why), .. } => Some(format!("{awaits} that is in force: {why}")),
+                Requirement::Blocked { awaits, why: Some(why), .. } => {
+                    Some(format!("{awaits} that is in force: {why}"))
+                }
                 Requirement::Unknown { .. }
                 | Requirement::Done { .. }
                 | Requirement::Due { .. }

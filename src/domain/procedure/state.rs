@@ -95,9 +95,7 @@ impl State {
             Self::Confirmed => &[Self::Assessed],
             Self::Assessed => &[Self::Assessed, Self::SubscriberRecovery, Self::Referred],
             Self::Referred => &[Self::DeterminedNotToExecute, Self::DeterminedToExecute, Self::Withdrawn],
-            Self::DeterminedNotToExecute => {
-                &[Self::Referred, Self::DeterminedToExecute, Self::Withdrawn, Self::Closed]
-            }
+            Self::DeterminedNotToExecute => &[Self::Referred, Self::DeterminedToExecute, Self::Withdrawn, Self::Closed],
             Self::DeterminedToExecute => &[Self::Prepared, Self::DeterminedNotToExecute, Self::Withdrawn],
             Self::Prepared => {
                 &[Self::KeyActive, Self::DeterminedToExecute, Self::DeterminedNotToExecute, Self::Withdrawn]

@@ -16,7 +16,7 @@ use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{Entry, Event, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
-use crate::domain::policy::facts::{Standing, DeterminationFacts, KeyFacts};
+use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
 use crate::domain::time::Timestamp;
 use crate::hsm::Condition;
 use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};

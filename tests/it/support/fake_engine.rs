@@ -10,11 +10,11 @@ use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
-use smkid::domain::procedure::Actor as Who;
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
 };
+use smkid::domain::procedure::Actor as Who;
 use smkid::domain::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 

@@ -16,8 +16,8 @@ use crate::domain::names::{ClauseId, DutyId, FactorId, MechanismId, ProfileId, S
 use crate::domain::procedure::profile::{
     Actor, Duty, Gate, Label, Mechanism, Owed, Phase, Profile, Recipient, STEPS_MAX, Step,
 };
-use crate::domain::procedure::variation::{Clause, Effect, Record, Recorded, Variation};
 use crate::domain::procedure::state::may_be_departed_from;
+use crate::domain::procedure::variation::{Clause, Effect, Record, Recorded, Variation};
 use crate::domain::procedure::{CivilDate, EndDay, Procedure};
 
 /// The base profile.

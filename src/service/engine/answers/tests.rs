@@ -42,6 +42,8 @@ fn determined(n: u8) -> Event {
         signatures: Vec::new(),
         devices: None,
         policy: NOTHING,
+        profile: None,
+        departures: vec![],
     })
 }
 
@@ -84,6 +86,7 @@ fn events() -> Vec<Event> {
             signatures: Vec::new(),
             devices: NOTHING,
             policy: NOTHING,
+            profile: None,
         }),
         batch(1),
         intent(5, 0xA),
@@ -115,7 +118,12 @@ fn events() -> Vec<Event> {
             document,
             signatures: Vec::new(),
         }),
-        Event::IncidentClosed(IncidentClosed { incident: incident(1), reason: "r".into() }),
+        Event::IncidentClosed(IncidentClosed {
+            incident: incident(1),
+            reason: "r".into(),
+            profile: None,
+            departures: vec![],
+        }),
         Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING }),
     ]
 }

@@ -729,3 +729,6 @@ pub fn build_scope(scope: &DocumentScope<'_>, counter_start: u64, document: Dige
         counter_start,
     })
 }
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

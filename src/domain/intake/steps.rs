@@ -277,3 +277,6 @@ pub fn outside_of_targets(
 pub fn next(context: &Context<'_>, incident: &IncidentId) -> Option<Vec<incident::next::ToDo>> {
     View::of(context, incident).map(|view| incident::next::next(&view.situation()))
 }
+
+#[cfg(test)]
+mod tests;

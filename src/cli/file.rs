@@ -72,9 +72,6 @@ pub struct Submit {
     /// The detached CMS signature, DER; none for an SMI Status extract
     #[arg(long, value_name = "FILE.p7s")]
     signature: Option<PathBuf>,
-    /// Why it is submitted now, where the procedure relieves of it until the SMKI PMA determined
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
     #[command(flatten)]
     change: Change,
 }
@@ -106,10 +103,10 @@ impl File {
 
 impl Submit {
     async fn run(self, context: &Context) -> Result<Exit, CliError> {
-        let Self { incident, file, kind, signature, reason, change } = self;
+        let Self { incident, file, kind, signature, change } = self;
         let signature = signature.map(|path| input::file(&path, input::DOCUMENT_LEN_MAX).map(Base64)).transpose()?;
         let (sha256, len) = document::digest_of(&file)?;
-        let mut ask = wire::FileSubmit { kind, octets: None, staged: None, signature, reason };
+        let mut ask = wire::FileSubmit { kind, octets: None, staged: None, signature };
         if len <= IN_REQUEST_LEN_MAX {
             ask.octets = Some(Base64(input::file(&file, IN_REQUEST_LEN_MAX)?));
         } else {

@@ -95,7 +95,6 @@ impl Carrier<'_> {
             octets: Some(Base64(text.as_bytes().to_vec())),
             staged: None,
             signature: Some(Base64(p7s)),
-            reason: None,
         };
         let file: wire::File = self.client.post(&format!("/v1/incidents/{}/files", self.incident), &ask).await?;
         Ok(file.sha256)

@@ -952,17 +952,8 @@ fn an_answer_to_a_foreign_command_cannot_be_kept_quiet_nor_signing_go_on_without
 fn extract(forge: &mut Forge<'_>, text: &str, change: impl FnOnce(&mut FileAccepted)) -> FileAccepted {
     let file = forge.blob_of(text.as_bytes().to_vec());
     let (incident, kind) = ("INC-1".parse().unwrap(), FileKind::SmiExtract);
-    let mut accepted = FileAccepted {
-        incident,
-        profile: None,
-        kind,
-        file,
-        signature: None,
-        party: None,
-        smsr: None,
-        rows: 1,
-        reason: None,
-    };
+    let mut accepted =
+        FileAccepted { incident, profile: None, kind, file, signature: None, party: None, smsr: None, rows: 1 };
     change(&mut accepted);
     accepted
 }

@@ -28,7 +28,7 @@ async fn submit(
     signature: Option<Base64>,
 ) -> Result<wire::File, ClientError> {
     let octets = Some(Base64(octets.as_bytes().to_vec()));
-    client.post(FILES, &wire::FileSubmit { kind, octets, staged: None, signature, reason: None }).await
+    client.post(FILES, &wire::FileSubmit { kind, octets, staged: None, signature }).await
 }
 
 /// A notification about the incident's certificate.
@@ -122,7 +122,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
     let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
     let staged = Some(stored.sha256);
-    let extract = wire::FileSubmit { kind: FileKind::SmiExtract, octets: None, staged, signature: None, reason: None };
+    let extract = wire::FileSubmit { kind: FileKind::SmiExtract, octets: None, staged, signature: None };
     let extract: wire::File = client.post(FILES, &extract).await.unwrap();
     assert_eq!((extract.rows, extract.signer, extract.sha256), (1, None, stored.sha256));
     // Once is enough.

@@ -24,9 +24,6 @@ pub struct FileSubmit {
     /// The detached CMS signature of an ARO, DER; none for an SMI Status extract.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Base64>,
-    /// Why it is submitted now, where the procedure in force relieves the submitter of it and asks for a reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 /// A file that was taken in.

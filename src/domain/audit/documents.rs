@@ -192,8 +192,8 @@ impl Again<'_> {
         // A table of Devices is as long as they are many: no document.
         let octets = whole(self.evidence, recorded.file, FILE_LEN_MAX)?;
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
-        let FileAccepted { incident, kind, reason, .. } = recorded;
-        let again = intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref(), reason.as_deref());
+        let FileAccepted { incident, kind, .. } = recorded;
+        let again = intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref());
         compare(again, recorded)
     }
 

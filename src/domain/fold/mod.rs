@@ -449,7 +449,7 @@ impl Fold {
     }
 
     fn accept_file(&mut self, accepted: &FileAccepted, index: u64, at: Timestamp) -> Result<(), FoldError> {
-        let FileAccepted { incident, profile: _, kind, file, signature, party, smsr, rows, reason: _ } = accepted;
+        let FileAccepted { incident, profile: _, kind, file, signature, party, smsr, rows } = accepted;
         let signer = signature.as_ref().map(|signature| signature.person.clone());
         let (party, smsr) = (party.clone(), smsr.clone());
         let accepted = AcceptedFile { entry: index, at, kind: *kind, file: *file, signer, party, smsr, rows: *rows };

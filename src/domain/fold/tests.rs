@@ -192,7 +192,6 @@ impl Bench {
             party: None,
             smsr: None,
             rows: 1,
-            reason: None,
         };
         self.fold.accept_file(&accepted, self.index, self.at).unwrap();
         accepted.file

@@ -483,20 +483,13 @@ fn decide_status(target: &Target, status: SmiStatus, overridden: bool) -> Result
     }
 }
 
-/// May a file be taken in that is a step of the procedure?
+/// May a file be taken in that is a step of the procedure? Whoever is relieved of it and sends it all the same says so by signing it.
 ///
 /// # Errors
 /// Every reason against it.
-pub fn decide_file(step: Meaning, reason: Option<&str>, situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
+pub fn decide_file(step: Meaning, situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
     let mut guards = Guards::new(situation);
-    if let Some(by) = guards.place(step) {
-        guards.demand("reason", reason.is_some(), || {
-            format!("{by}: nobody need submit it before the PMA determined; give the reason for doing so all the same")
-        });
-    }
-    if let Some(reason) = reason {
-        guards.text("reason", reason);
-    }
+    guards.place(step);
     guards.end()
 }
 

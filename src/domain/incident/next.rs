@@ -91,15 +91,14 @@ fn step(list: &mut List, demand: &Demand<'_>, situation: &Situation<'_>) {
             let todo = list.add(who, is_free, what, command);
             (todo.by, todo.due) = (by, due);
         }
-        Requirement::NotYetDue { awaits: Awaits::Gate(_), early: May::WithReason, .. } if is_here => {
+        Requirement::NotYetDue { awaits: Awaits::Gate(_), early: May::Yes | May::WithReason, .. } if is_here => {
             let (who, what) = match meaning {
                 Meaning::SetRecovery => {
                     (Actor::Dcc, "The SMI Status need not be set to 'recovery' yet; whoever sets it gives the reason")
                 }
-                Meaning::SubmitThresholds => (
-                    Actor::Subscriber,
-                    "The Anomaly Detection Thresholds file need not be submitted yet; whoever submits it gives the reason",
-                ),
+                Meaning::SubmitThresholds => {
+                    (Actor::Subscriber, "The Anomaly Detection Thresholds file need not be submitted yet")
+                }
                 _ => return,
             };
             list.add(who, false, what, "").by = by;

@@ -37,7 +37,6 @@ pub fn file(
     kind: FileKind,
     octets: &[u8],
     p7s: Option<&[u8]>,
-    reason: Option<&str>,
 ) -> Result<FileAccepted, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
@@ -46,7 +45,7 @@ pub fn file(
         return Err(reasons.0);
     };
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
-    if let Err(further) = file_in_place(context, incident, kind, reason) {
+    if let Err(further) = file_in_place(context, incident, kind) {
         reasons.0.extend(further);
     }
     let digest = Digest::of(octets);
@@ -118,7 +117,6 @@ pub fn file(
         party,
         smsr: said.smsr().cloned(),
         rows: said.rows(),
-        reason: reason.map(Into::into),
     }))
 }
 

@@ -71,14 +71,9 @@ impl<'a> View<'a> {
 ///
 /// # Errors
 /// Every reason against it.
-pub fn file_in_place(
-    context: &Context<'_>,
-    incident: &IncidentId,
-    kind: FileKind,
-    reason: Option<&str>,
-) -> Result<Decided, Vec<Reason>> {
+pub fn file_in_place(context: &Context<'_>, incident: &IncidentId, kind: FileKind) -> Result<Decided, Vec<Reason>> {
     match (Meaning::of_file(kind), View::of(context, incident)) {
-        (Some(step), Some(view)) => decide_file(step, reason, &view.situation()),
+        (Some(step), Some(view)) => decide_file(step, &view.situation()),
         (Some(_) | None, _) => Ok(Decided::default()),
     }
 }

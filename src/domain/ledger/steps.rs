@@ -385,9 +385,6 @@ pub struct FileAccepted {
     pub smsr: Option<SmsrReference>,
     /// Lines below its header.
     pub rows: u64,
-    /// Why it was submitted before anybody owed it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Box<str>>,
 }
 
 /// The arrangements were rehearsed.

@@ -361,10 +361,12 @@ pub enum Requirement {
         /// The profile.
         profile: ProfileId,
     },
-    /// It was taken, and is not taken twice.
+    /// It was taken.
     Done {
         /// The step.
         by: Text,
+        /// Whether it may be taken again.
+        again: May,
     },
     /// It is owed now.
     Due {
@@ -426,7 +428,8 @@ impl Requirement {
         match self {
             Self::Due { .. } | Self::Permitted { .. } => May::Yes,
             Self::NotYetDue { early, .. } => *early,
-            Self::Unknown { .. } | Self::Done { .. } | Self::NotRequired { .. } | Self::Blocked { .. } => May::No,
+            Self::Done { again, .. } => *again,
+            Self::Unknown { .. } | Self::NotRequired { .. } | Self::Blocked { .. } => May::No,
         }
     }
 
@@ -434,7 +437,7 @@ impl Requirement {
     pub const fn by(&self) -> Option<&Text> {
         match self {
             Self::Unknown { .. } => None,
-            Self::Done { by }
+            Self::Done { by, .. }
             | Self::Due { by }
             | Self::NotYetDue { by, .. }
             | Self::Permitted { by }
@@ -461,7 +464,7 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { profile } => write!(f, "profile {profile} has no such step"),
-            Self::Done { by } => write!(f, "done ({by})"),
+            Self::Done { by, again: _ } => write!(f, "done ({by})"),
             Self::Due { by } => write!(f, "due ({by})"),
             Self::NotYetDue { by, awaits, early } => {
                 let early = match early {
@@ -531,11 +534,25 @@ pub fn demands<'a>(in_force: &InForce<'a>, view: &IncidentView<'_>) -> Vec<Deman
 
 /// What the profile says, wherever the incident stands.
 fn by_profile(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, missing: &[StepId]) -> Requirement {
-    let by = || Text::of_step(in_force.base, step);
-    let is_done = view.has_done(&step.id);
-    if is_done && !step.repeats {
-        return Requirement::Done { by: by() };
+    if !view.has_done(&step.id) {
+        return untaken(step, in_force, view, missing);
     }
+    let again = if step.repeats {
+        untaken(step, in_force, view, missing)
+    } else {
+        Requirement::Done { by: Text::of_step(in_force.base, step), again: May::No }
+    };
+    // A relief asks for a reason each time.
+    let by = match &again {
+        Requirement::NotYetDue { by, early: May::WithReason, .. } => by.clone(),
+        _ => Text::of_step(in_force.base, step),
+    };
+    Requirement::Done { by, again: again.may() }
+}
+
+/// The same of a step as if it had not been taken.
+fn untaken(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, missing: &[StepId]) -> Requirement {
+    let by = || Text::of_step(in_force.base, step);
     let waiting = view.waiting.get(&step.id);
     let is_owed = matches!(waiting, Some(Waiting::Owed(1..)));
     if !is_owed && !view.may_need(step) {
@@ -551,12 +568,17 @@ fn by_profile(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, miss
     if !is_owed && step.lapses && view.has_lapsed() {
         return Requirement::NotRequired { by: relief.map_or_else(by, |(text, _, _)| text) };
     }
-    if let Some(direction) = view.departures.get(&step.id).filter(|_| !is_done) {
+    if let Some(direction) = view.departures.get(&step.id) {
         return Requirement::Permitted { by: Text::Direction(*direction) };
     }
     let in_turn = missing.is_empty();
-    if let Some((text, gate, _)) = relief {
-        let early = if in_turn { May::WithReason } else { May::No };
+    if let Some((text, gate, relieved)) = relief {
+        // What a Subscriber does early it does by a file that its ARO signed: that is its word, and no other is asked for.
+        let early = match (in_turn, relieved) {
+            (false, _) => May::No,
+            (true, Actor::Subscriber) => May::Yes,
+            (true, Actor::Dcc | Actor::Party | Actor::Rdp | Actor::Pma | Actor::KeyCustodians) => May::WithReason,
+        };
         return Requirement::NotYetDue { by: text, awaits: Awaits::Gate(gate), early };
     }
     if !in_turn {
@@ -566,12 +588,13 @@ fn by_profile(step: &Step, in_force: &InForce<'_>, view: &IncidentView<'_>, miss
     if let Some(begins) = view.begins.filter(|_| uses_the_key(&step.id)) {
         return Requirement::NotYetDue { by: by(), awaits: Awaits::Moment(begins), early: May::No };
     }
+    let has_begun = view.done.contains(&step.id);
     match waiting {
-        Some(Waiting::Owed(0)) if !is_done && view.may_reach(places(Meaning::Execute)) => {
+        Some(Waiting::Owed(0)) if !has_begun && view.may_reach(places(Meaning::Execute)) => {
             Requirement::NotYetDue { by: by(), awaits: Awaits::Devices, early: May::No }
         }
-        Some(Waiting::Owed(0) | Waiting::Wanted(0)) if !is_done => Requirement::NotRequired { by: by() },
-        Some(_) | None if is_done || step.owed == Owed::May => Requirement::Permitted { by: by() },
+        Some(Waiting::Owed(0) | Waiting::Wanted(0)) if !has_begun => Requirement::NotRequired { by: by() },
+        Some(_) | None if step.owed == Owed::May => Requirement::Permitted { by: by() },
         Some(_) | None => Requirement::Due { by: by() },
     }
 }
@@ -588,14 +611,7 @@ fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> R
         return requirement;
     }
     match requirement {
-        Requirement::Done { by }
-        | Requirement::Due { by }
-        | Requirement::NotYetDue { by, .. }
-        | Requirement::Permitted { by }
-            if view.has_done(&step.id) =>
-        {
-            Requirement::Done { by }
-        }
+        Requirement::Done { by, again: _ } => Requirement::Done { by, again: May::No },
         Requirement::Due { by }
         | Requirement::NotYetDue { by, .. }
         | Requirement::Permitted { by }
@@ -608,10 +624,9 @@ fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> R
             Requirement::NotYetDue { by, awaits: Awaits::States(states), early: May::No }
         }
         Requirement::NotYetDue { by, awaits, early: _ } => Requirement::NotYetDue { by, awaits, early: May::No },
-        requirement @ (Requirement::Done { .. }
-        | Requirement::Unknown { .. }
-        | Requirement::NotRequired { .. }
-        | Requirement::Blocked { .. }) => requirement,
+        requirement @ (Requirement::Unknown { .. } | Requirement::NotRequired { .. } | Requirement::Blocked { .. }) => {
+            requirement
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn submit(
     incident: IncidentId,
     file: wire::FileSubmit,
 ) -> Answer<wire::File> {
-    let wire::FileSubmit { kind, octets, staged, signature, reason: why } = file;
+    let wire::FileSubmit { kind, octets, staged, signature } = file;
     let octets = match (octets, staged) {
         (Some(octets), _) => octets.0,
         (None, Some(digest)) => staged_octets(&daemon.staging, digest).await?,
@@ -51,7 +51,7 @@ pub(super) async fn submit(
         let p7s = signature.map(|p7s| p7s.0);
         let event = {
             let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
-            intake::file(&context, &incident, kind, &octets, p7s.as_deref(), why.as_deref())
+            intake::file(&context, &incident, kind, &octets, p7s.as_deref())
         };
         let event = match event {
             Ok(event) if event.signature.is_none() && by.role != Role::Operator => {

@@ -354,7 +354,6 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 party: Some("supplier-b".parse().unwrap()),
                 smsr: Some("SMSR-1".parse().unwrap()),
                 rows: 3,
-                reason: None,
             }),
             concat!(
                 r#"{"file-accepted":{"incident":"INC-1","kind":"adt","file":"{01}","signature":"#,

@@ -19,7 +19,7 @@ use crate::domain::determination::document::{
     Determination, DeviceList, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
     Template as DocumentTemplate, Withdrawal, Written,
 };
-use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, Signature};
+use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, NotQuorate, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
@@ -38,7 +38,7 @@ use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::procedure::direction::{self, Direction, Directs};
 use crate::domain::time::Timestamp;
 
-pub use files::{NOTE_LEN_MAX, exercise, file};
+pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,16 +134,21 @@ pub fn determination(
         format!("determination {} is recorded already; an id is used once", form.id)
     });
     check_incident(fold, form, &mut reasons);
-    let departures = check_procedure(context, form, &mut reasons);
+    let mut uncounted = Reasons::default();
+    let signatures = quorate(context, document, submission, adopted, &mut uncounted);
+    let departures = check_procedure(context, form, signatures.is_some(), &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
     match form.scope() {
-        Some(scope) => check_scope(context, adopted, &scope, form.compromised.spki_sha256, submission, &mut reasons),
+        Some(scope) => {
+            let sent = (submission, signatures.is_some());
+            check_scope(context, adopted, &scope, form.compromised.spki_sha256, sent, &mut reasons);
+        }
         None => reasons.demand("devices", submission.devices.is_none(), || {
             "a device list came, and the document names none; send it without".into()
         }),
     }
-    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.0.append(&mut uncounted.0);
     check_parts(context, Some(&form.incident), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationRecorded {
         determination: form.id,
@@ -163,10 +168,11 @@ pub fn schedule(
     document: &Written<Schedule>,
     submission: &Submission<'_>,
 ) -> Result<ScheduleRecorded, Vec<Reason>> {
-    let mut reasons = Reasons::default();
+    let (mut reasons, mut uncounted) = (Reasons::default(), Reasons::default());
     let form = document.form();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    let signatures = quorate(context, document, submission, adopted, &mut uncounted);
     if let Some((target, of)) = standing(context, form.determination, &mut reasons) {
         for refusal in admission::schedule(&adopted.policy, &of, document, head, context.at) {
             reasons.add("admission", refusal);
@@ -175,13 +181,13 @@ pub fn schedule(
             format!("determination {} has its schedule already; supersede it instead", target.id)
         });
         let compromised = of.form().compromised.spki_sha256;
-        check_scope(context, adopted, &form.scope(), compromised, submission, &mut reasons);
+        check_scope(context, adopted, &form.scope(), compromised, (submission, signatures.is_some()), &mut reasons);
         let facts = context.fold.incidents().get(&target.incident);
-        if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) {
+        if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()).filter(|_| signatures.is_some()) {
             check_targets(context, progress, form.scope().devices.sha256, &mut reasons);
         }
     }
-    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.0.append(&mut uncounted.0);
     check_parts(context, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| ScheduleRecorded {
         determination: form.determination,
@@ -453,10 +459,21 @@ pub fn incident(
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
     let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
         Kind::Organisation { role, party, .. } => Some((role, party)),
-        kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
+        kind @ (Kind::IssuingOca | Kind::RootOca) => {
             reasons.add(
                 "certificate-kind",
-                format!("expected an Organisation Certificate, found {kind}: other Compromises are not dealt with yet"),
+                format!(
+                    "expected an Organisation Certificate, found {kind}. The Compromise of an OCA's key, and that of the Contingency \
+                     Private Key or Symmetric Key, is refused until its route (SEC Appendix L 5 and 6) is built; inform the SMKI PMA \
+                     and carry it outside this daemon"
+                ),
+            );
+            None
+        }
+        kind @ (Kind::DeviceCa | Kind::Device { .. }) => {
+            reasons.add(
+                "certificate-kind",
+                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
             );
             None
         }
@@ -513,7 +530,7 @@ fn check_notification(notification: &Notification, role: Option<u8>, at: Timesta
         None => return,
     };
     reasons.demand("class", *class == expected, || {
-        format!("class: expected {expected:?} for this certificate (the Recovery Private Key has a route of its own), found {class:?}")
+        format!("class: expected {expected} for this certificate (the Recovery Private Key has a route of its own), found {class}")
     });
 }
 
@@ -616,8 +633,14 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     });
 }
 
-/// The PMA determines on what was referred to it, and only about Relevant Devices. Answers the directions that this relied on.
-fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Reasons) -> Vec<DirectionId> {
+/// The PMA determines on what was referred to it, and only about Relevant Devices. A list is looked through for a quorum, and for
+/// nobody else: it is long, and everybody waits. Answers the directions that this relied on.
+fn check_procedure(
+    context: &Context<'_>,
+    form: &Determination,
+    is_quorate: bool,
+    reasons: &mut Reasons,
+) -> Vec<DirectionId> {
     let facts = context.fold.incidents().get(&form.incident);
     let progress = facts.and_then(|facts| facts.progress.as_ref());
     let Some((progress, view)) = progress.zip(steps::View::of(context, &form.incident)) else {
@@ -636,7 +659,7 @@ fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Re
         reasons.0.extend(further);
         Decided::default()
     });
-    if let Some(scope) = form.scope() {
+    if let Some(scope) = form.scope().filter(|_| is_quorate) {
         check_targets(context, progress, scope.devices.sha256, reasons);
     }
     departures
@@ -708,11 +731,14 @@ fn check_scope(
     adopted: &Adopted,
     scope: &Scope<'_>,
     compromised_spki: Digest,
-    submission: &Submission<'_>,
+    (submission, is_quorate): (&Submission<'_>, bool),
     reasons: &mut Reasons,
 ) {
     match submission.devices {
-        None => reasons.add("devices", "the document names a device list, and none came with it"),
+        // A list is read for a quorum, and for nobody else.
+        None => {
+            reasons.demand("devices", !is_quorate, || "the document names a device list, and none came with it".into());
+        }
         Some(found) => reasons.demand("devices", found == scope.devices, || {
             format!(
                 "devices: expected {} lines of SHA-256 {} and root {}, found {} lines of SHA-256 {} and root {}",
@@ -833,26 +859,42 @@ fn verified(
     at: Timestamp,
     reasons: &mut Reasons,
 ) -> Vec<Signature> {
-    let anchors: Vec<Certificate> =
-        policy.anchors().people.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
-    let ess = match policy.certificates().signing_certificate_v2 {
+    let (mut found, signed) = (Vec::new(), Digest::of(octets));
+    for p7s in submission.signatures {
+        let file = cms::verify_digest(p7s, &signed, ess(policy));
+        found.extend(vouched(file.as_ref(), signed, Digest::of(p7s), policy, at, reasons));
+    }
+    found
+}
+
+/// Whether the policy has signatures carry signing-certificate-v2.
+fn ess(policy: &Policy) -> Ess {
+    match policy.certificates().signing_certificate_v2 {
         SigningCertificate::Require => Ess::Required,
         SigningCertificate::Waive => Ess::Waived,
+    }
+}
+
+/// Those of the signatures in one file, verified over what has the SHA-256 `signed`, whose certificates the policy's anchors vouch for.
+fn vouched(
+    file: Result<&cms::Verified, &cms::CmsError>,
+    signed: Digest,
+    p7s: Digest,
+    policy: &Policy,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) -> Vec<Signature> {
+    let named = |error: String| format!("signature {p7s}: {error}");
+    let Some(file) = reasons.take("signature", file.map_err(|error| named(error.to_string()))) else {
+        return Vec::new();
     };
+    let anchors: Vec<Certificate> =
+        policy.anchors().people.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let mut found = Vec::new();
-    for p7s in submission.signatures {
-        let digest = Digest::of(p7s);
-        let named = |error: String| format!("signature {digest}: {error}");
-        let Some(file) =
-            reasons.take("signature", cms::verify(p7s, octets, ess).map_err(|error| named(error.to_string())))
-        else {
-            continue;
-        };
-        for signer in &file.signers {
-            let person = check_person_certificate(&signer.certificate, &file.certificates, &anchors, at);
-            if reasons.take("signer", person.map_err(|error| named(error.to_string()))).is_some() {
-                found.push(Signature { spki: signer.spki_sha256(), signed: Digest::of(octets), p7s: digest });
-            }
+    for signer in &file.signers {
+        let person = check_person_certificate(&signer.certificate, &file.certificates, &anchors, at);
+        if reasons.take("signer", person.map_err(|error| named(error.to_string()))).is_some() {
+            found.push(Signature { spki: signer.spki_sha256(), signed, p7s });
         }
     }
     found
@@ -883,6 +925,34 @@ fn record(person: &PersonId, signature: &Signature) -> SignatureRecord {
     SignatureRecord { person: person.clone(), spki: signature.spki, p7s: signature.p7s }
 }
 
+/// Whether the quorum of a policy signed a document, whatever else speaks against it: asked before anything dear is done for it.
+pub fn is_quorate<F: Proposed + Form + Clone>(
+    policy: &Policy,
+    document: &Written<F>,
+    signatures: &[Vec<u8>],
+    at: Timestamp,
+) -> bool {
+    let submission = Submission { signatures, devices: None };
+    ballot(policy, document, &submission, at, &mut Reasons::default()).is_ok()
+}
+
+/// Counts.
+fn ballot<F: Proposed + Form + Clone>(
+    policy: &Policy,
+    document: &Written<F>,
+    submission: &Submission<'_>,
+    at: Timestamp,
+    faults: &mut Reasons,
+) -> Result<Vec<SignatureRecord>, NotQuorate> {
+    let verified = verified(document.octets(), submission, policy, at, faults);
+    let electorate = policy.electorate();
+    let electorates = Electorates { named: electorate, in_force: electorate };
+    match Ballot::draft(document.clone()).close(electorates, &verified, at) {
+        Ok(ballot) => Ok(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect()),
+        Err((_, fault)) => Err(fault),
+    }
+}
+
 /// Counts, and gives the approvals; signatures that do not verify are reasons only if the quorum is not met.
 fn quorate<F: Proposed + Form + Clone>(
     context: &Context<'_>,
@@ -892,12 +962,9 @@ fn quorate<F: Proposed + Form + Clone>(
     reasons: &mut Reasons,
 ) -> Option<Vec<SignatureRecord>> {
     let mut faults = Reasons::default();
-    let verified = verified(document.octets(), submission, &adopted.policy, context.at, &mut faults);
-    let electorate = adopted.policy.electorate();
-    let electorates = Electorates { named: electorate, in_force: electorate };
-    match Ballot::draft(document.clone()).close(electorates, &verified, context.at) {
-        Ok(ballot) => Some(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect()),
-        Err((_, fault)) => {
+    match ballot(&adopted.policy, document, submission, context.at, &mut faults) {
+        Ok(approvals) => Some(approvals),
+        Err(fault) => {
             reasons.0.append(&mut faults.0);
             reasons.add("quorum", fault);
             None

@@ -8,6 +8,7 @@ mod incident;
 mod make;
 mod procedure;
 mod responses;
+mod story;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::keys::{ActivationError, Keys};
+use super::start;
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -46,6 +48,9 @@ const PIECES_MAX: usize = 2;
 
 /// Reads through much of the ledger that go on at a time: more would take the processor from the signing.
 const SCANS_MAX: usize = 2;
+
+/// Long files and lists that are looked through at a time: anybody may send one, and it is held in memory.
+const LOOKS_MAX: usize = 1;
 
 /// Octets of a streamed answer that go out together.
 const PIECE_LEN: usize = 256 * 1024;
@@ -74,6 +79,8 @@ pub struct Daemon {
     state: std::path::PathBuf,
     /// Turns at going through much of the ledger.
     scans: Arc<Semaphore>,
+    /// Turns at looking through what somebody sent.
+    looks: Arc<Semaphore>,
     /// Commands of a chunk.
     chunk: usize,
     /// Why it cannot go on.
@@ -199,34 +206,10 @@ impl Daemon {
     /// A long answer, piece by piece, from a reader of its own.
     fn stream(
         &self,
-        produce: impl FnOnce(&dyn Reader, &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError>
-        + Send
-        + 'static,
+        produce: impl FnOnce(&dyn Reader, &mut Emit<'_>) -> Result<(), StoreError> + Send + 'static,
     ) -> Answer<Octets> {
         let reader = crate::store::sqlite::SqliteReader::open(&self.state)?;
-        let (pieces, octets) = mpsc::channel(PIECES_MAX);
-        tokio::task::spawn_blocking(move || {
-            let mut piece = Vec::with_capacity(PIECE_LEN);
-            let mut emit = |octets: &[u8]| {
-                piece.extend_from_slice(octets);
-                if piece.len() < PIECE_LEN {
-                    return ControlFlow::Continue(());
-                }
-                let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_LEN));
-                match pieces.blocking_send(Ok(Bytes::from(full))) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            };
-            let produced = produce(&reader, &mut emit);
-            let last = match produced {
-                Ok(()) => Ok(Bytes::from(piece)),
-                Err(error) => Err(error.into()),
-            };
-            // Whoever asked may have gone away.
-            let _ = pieces.blocking_send(last);
-        });
-        Ok(octets)
+        Ok(pieces(move |emit| produce(&reader, emit).map_err(Failure::from)))
     }
 
     /// Begins a job that was accepted, and turns its news into lines.
@@ -289,6 +272,36 @@ impl Daemon {
         let (job, key) = accepted.await?;
         self.begin(running, job, &key)
     }
+}
+
+/// Takes the octets of a long answer; says whether anybody still wants more.
+type Emit<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
+/// A long answer, piece by piece, made where one may wait.
+fn pieces(produce: impl FnOnce(&mut Emit<'_>) -> Answer<()> + Send + 'static) -> Octets {
+    let (pieces, octets) = mpsc::channel(PIECES_MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut piece = Vec::with_capacity(PIECE_LEN);
+        let mut emit = |octets: &[u8]| {
+            piece.extend_from_slice(octets);
+            if piece.len() < PIECE_LEN {
+                return ControlFlow::Continue(());
+            }
+            let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_LEN));
+            match pieces.blocking_send(Ok(Bytes::from(full))) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        let produced = produce(&mut emit);
+        let last = match produced {
+            Ok(()) => Ok(Bytes::from(piece)),
+            Err(failure) => Err(failure),
+        };
+        // Whoever asked may have gone away.
+        let _ = pieces.blocking_send(last);
+    });
+    octets
 }
 
 /// Refuses a change and records it.
@@ -484,11 +497,16 @@ impl Engine for Daemon {
         self.next_of(incident).await
     }
 
-    async fn incident_timeline(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Timeline, Failure> {
-        self.story_of(incident).await
+    async fn incident_timeline(
+        &self,
+        _caller: &Caller,
+        incident: IncidentId,
+        of: wire::StoryOf,
+    ) -> Result<wire::Timeline, Failure> {
+        self.story_of(incident, of).await
     }
 
-    async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<String, Failure> {
+    async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<Octets, Failure> {
         self.devices_of(incident).await
     }
 
@@ -503,6 +521,10 @@ impl Engine for Daemon {
 
     async fn file_list(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
         self.read(move |recorder| Ok(files::list(recorder.fold(), &incident))).await?
+    }
+
+    async fn file_statuses(&self, _caller: &Caller, incident: IncidentId, extract: Digest) -> Result<Octets, Failure> {
+        files::statuses(self, incident, extract).await
     }
 
     async fn person_activity(
@@ -634,14 +656,15 @@ impl Engine for Daemon {
                 }
             };
             if reasons.is_empty() {
-                return Ok(Ok((by, facts, fold.clone())));
+                let expected = start::expectations(fold, &facts.record.token);
+                return Ok(Ok((by, facts, expected)));
             }
             refused(recorder, &by, "key-activate", asked, (None, None), reasons)
         });
-        let (by, facts, fold): (Actor, _, Fold) = checked.await?;
+        let (by, facts, expected): (Actor, _, _) = checked.await?;
         if self.keys.active(&key).is_none() {
             let keys = Arc::clone(&self.keys);
-            let started = tokio::task::spawn_blocking(move || keys.start(&facts, &fold)).await;
+            let started = tokio::task::spawn_blocking(move || keys.start(&facts, expected)).await;
             let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
             let (token, report) = match started {
                 Ok(started) => started,

@@ -6,10 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::configuration::Configuration;
 use super::start::{self, StartFault};
-use crate::domain::fold::Fold;
 use crate::domain::names::KeyLabel;
 use crate::domain::policy::facts::KeyFacts;
-use crate::hsm::{Token, TokenReport};
+use crate::hsm::{Expectations, Token, TokenReport};
 
 /// Why a key cannot be activated.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +102,13 @@ impl Keys {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the worker of a key's token and logs in with the stored PIN, once. Waits: call it where one may.
-    pub fn start(&self, key: &KeyFacts, fold: &Fold) -> Result<(Token, TokenReport), ActivationError> {
+    /// Starts the worker of a key's token, of which [`start::expectations`] are had, and logs in with the stored PIN, once. Waits: call
+    /// it where one may.
+    pub fn start(&self, key: &KeyFacts, expected: Expectations) -> Result<(Token, TokenReport), ActivationError> {
         let name = &key.record.token;
         let settings = start::configured(&self.configuration, name)?;
         let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
         let pin = start::stored_pin(pin)?;
-        Ok(start::start_token(
-            start::token_config(&self.configuration, name, None)?,
-            pin,
-            start::expectations(fold, name),
-        )?)
+        Ok(start::start_token(start::token_config(&self.configuration, name, None)?, pin, expected)?)
     }
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
-use smkid::domain::files::{Class, Layout, Progress};
+use smkid::domain::files::{Layout, Progress};
+use smkid::domain::ledger::steps::CompromiseClass;
 use smkid::domain::names::{Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
@@ -76,7 +77,11 @@ async fn check_refused(site: &Site, client: &Client, user: &str) {
     refuse(notify, right, by(right, member), &["signer-role"]).await;
     refuse(notify, right, by(right, revoked), &["signer-credential"]).await;
     refuse(notify, right, by(right, ceased), &["signer-ceased"]).await;
-    refuse(notify, right, by(right, others), &["signer-party", "file-party"]).await;
+    refuse(notify, right, by(right, others), &["signer-party"]).await;
+    // Who may not submit a file has nothing read of it.
+    let unreadable = "\u{feff}no table";
+    refuse(notify, unreadable, by(unreadable, others), &["signer-party"]).await;
+    refuse(notify, unreadable, None, &["signature"]).await;
     let thresholds = &adt(user);
     refuse(FileKind::Adt, thresholds, by(thresholds, others), &["signer-party"]).await;
     refuse(FileKind::SmiExtract, EXTRACT, by(EXTRACT, ours), &["signature"]).await;
@@ -118,7 +123,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     assert_eq!(accepted.smsr.unwrap().as_str(), "SMSR-1");
     let made = smkictl(&site, &["file", "progress", "INC-1"]);
     let progress = Progress::read(&Layout::standard(FileKind::OrganisationProgress), made.as_bytes()).unwrap();
-    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", Class::Organisation));
+    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", CompromiseClass::Organisation));
     submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
     let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
     let staged = Some(stored.sha256);

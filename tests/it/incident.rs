@@ -1,15 +1,18 @@
 //! Incidents on a live site: each step at its place and nowhere else, by the daemon's own API and by `smkictl`.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
-use smkid::api::wire::{self, RecoverySign};
+use smkid::api::wire::{self, Base64, RecoverySign};
 use smkid::domain::determination::document::{Decision, Determination};
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
 use smkid::domain::names::{Digest, FileKind};
+use smkid::domain::procedure::calendar::CivilDate;
+use smkid::domain::time::Timestamp;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::policy::RECOVERY_KEY;
 use smkid::exercise::procedure::{plain, status, targets};
@@ -83,6 +86,7 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
         ),
         (Step::SubscriberRecovery { note: note() }, vec![S::Assessed]),
         (status(SmiStatus::Recovery, None, wall_clock()), targeted.clone()),
+        (import(notification, 1, 0, true), targeted.clone()),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
         (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
         (Step::Exclude { devices: list, reason: note() }, targeted),
@@ -104,6 +108,10 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             ],
         ),
     ]
+}
+
+fn import(extract: Digest, changes: u64, contradictions: u64, acknowledged: bool) -> Step {
+    Step::ImportStatuses { extract, changes, contradictions, acknowledged, reason: None }
 }
 
 /// Every step is tried whose place is not here.
@@ -300,6 +308,135 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     take(client, &refer).await.unwrap();
     assert_eq!(carrier.progress().await.unwrap().state, State::Referred);
     site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_assessment_is_of_devices_commissioned_before_the_event_and_of_as_many_as_the_policy_permits() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let assess = async |text: &str, count: usize| {
+        let targets = carrier.upload(text, count).await.unwrap();
+        Step::Assess { method: Method::NewOrganisationCertificates, targets }
+    };
+    // The Recovery Event was a moment ago: the day it fell on is right, and the day after it is not.
+    let event = carrier.progress().await.unwrap().notification.recovery_event;
+    let today = CivilDate::of(event).unwrap();
+    let tomorrow = CivilDate::of(today.next_day_begins()).unwrap();
+    let line = |n: u32, day: CivilDate| format!("{},Commissioned,{day},reads\n", device(n));
+    let late = assess(&format!("{}{}", line(0, today), line(1, tomorrow)), 2).await;
+    let why = refuse(&site, client, &late, &["device-unfit"]).await;
+    assert!(why.contains("line 2: ") && why.contains(&format!("was commissioned on {tomorrow}, after the")), "{why}");
+    take(client, &assess(&format!("{}{}", line(0, today), line(1, today)), 2).await).await.unwrap();
+    // A list is as long as it was announced.
+    for announced in [1, 3] {
+        let wrong = assess(&format!("{}{}", line(0, today), line(1, today)), announced).await;
+        let why = refuse(&site, client, &wrong, &["devices"]).await;
+        assert!(why.contains(&format!("expected {announced} lines")) && why.contains("found 2"), "{why}");
+    }
+    let fewer = site.changed_policy("policy.toml", |text| text.replace("devices_max = 10000000", "devices_max = 1"));
+    site.adopt(client, &fewer, vec![]).await;
+    let many = assess(&format!("{}{}", line(0, today), line(1, today)), 2).await;
+    let why = refuse(&site, client, &many, &["devices"]).await;
+    assert!(why.contains("devices_max is 1, found 2"), "{why}");
+    take(client, &assess(&line(0, today), 1).await).await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// Submits an SMI Status extract. Answers its SHA-256.
+async fn extract(client: &Client, lines: &[(u32, SmiStatus, Timestamp)]) -> Digest {
+    let mut text = "device,status,from\n".to_owned();
+    for (n, status, from) in lines {
+        let _ = writeln!(text, "{},{status},{from}", device(*n));
+    }
+    let octets = Some(Base64(text.into_bytes()));
+    let sent = wire::FileSubmit { kind: FileKind::SmiExtract, octets, staged: None, signature: None };
+    client.post::<_, wire::File>("/v1/incidents/INC-1/files", &sent).await.unwrap().sha256
+}
+
+/// What `smkictl incident compare-statuses` ends with, and prints.
+fn compare(site: &Site, extract: Digest) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_smkictl"))
+        .args(["incident", "compare-statuses", INCIDENT, "--extract", &extract.to_string()])
+        .env("SMKID_SOCKET", &site.socket)
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn an_extract_is_compared_line_by_line_recorded_through_the_gates_and_exported_again() {
+    use SmiStatus::{Commissioned, Recovery, Suspended};
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let today = CivilDate::of(wall_clock()).unwrap().begins();
+    let long_ago = "2016-01-01T00:00:00Z".parse().unwrap();
+    let first = extract(
+        client,
+        &[(0, Recovery, today), (1, Suspended, today), (2, Commissioned, long_ago), (99, Recovery, today)],
+    )
+    .await;
+    let (status, lines, said) = compare(&site, first);
+    assert_eq!(status, Some(5), "{said}");
+    assert!(
+        said.contains("2 changes and 1 contradictions") && said.contains("--changes 2 --contradictions 1"),
+        "{said}"
+    );
+    for expected in [format!("2,{},Commissioned,", device(0)), format!("3,{},Commissioned,", device(1))] {
+        assert!(lines.lines().any(|line| line.starts_with(&expected) && line.ends_with(",new,")), "{lines}");
+    }
+    let against = format!("4,{},Commissioned,", device(2));
+    assert!(lines.lines().any(|line| line.starts_with(&against) && line.contains(",contradiction,")), "{lines}");
+    assert!(!lines.contains(&device(99).to_string()), "{lines}");
+
+    // What was read must be what is so; the extract is one of the incident's; and 'recovery' is a one-way door.
+    for (changes, contradictions) in [(1, 1), (2, 0)] {
+        refuse(&site, client, &import(first, changes, contradictions, true), &["extract"]).await;
+    }
+    refuse(&site, client, &import(Digest([7; 32]), 2, 1, true), &["extract"]).await;
+    refuse(&site, client, &import(first, 2, 1, false), &["acknowledgement"]).await;
+    take(client, &import(first, 2, 1, true)).await.unwrap();
+    let counts = carrier.progress().await.unwrap().devices;
+    assert_eq!((counts.targets, counts.in_recovery, counts.stranded), (3, 1, 1));
+    let known = smkictl(&site, &["incident", "devices", INCIDENT]);
+    for (n, status) in [(0, Recovery), (1, Suspended), (2, Commissioned)] {
+        assert!(known.contains(&format!("{},{status},", device(n))), "{known}");
+    }
+    // Once recorded it is nothing new; and no extract leads out of 'recovery'.
+    refuse(&site, client, &import(first, 0, 1, true), &["extract"]).await;
+    let back = extract(client, &[(0, Commissioned, today), (1, Suspended, today)]).await;
+    let (status, lines, _) = compare(&site, back);
+    assert_eq!(status, Some(5), "{lines}");
+    assert!(lines.contains("no way leads from 'Recovery' back to Commissioned"), "{lines}");
+    refuse(&site, client, &import(back, 0, 1, true), &["extract"]).await;
+
+    // What is exported comes back as an extract, and says nothing new.
+    let out = site.path("statuses.csv");
+    smkictl(&site, &["file", "export", INCIDENT, "--out", out.to_str().unwrap()]);
+    let exported = std::fs::read_to_string(&out).unwrap();
+    assert!(exported.starts_with("device,status,from,incident\r\n") && exported.lines().count() == 4, "{exported}");
+    assert_eq!(smkictl(&site, &["file", "export", INCIDENT]), exported);
+    smkictl(&site, &["file", "check", "smi-export", out.to_str().unwrap()]);
+    smkictl(&site, &["file", "submit", INCIDENT, "--kind", "smi-extract", out.to_str().unwrap()]);
+    let (status, lines, said) = compare(&site, Digest::of(exported.as_bytes()));
+    assert_eq!((status, lines.lines().count()), (Some(0), 1), "{lines}");
+    assert!(said.contains("0 changes and 0 contradictions") && !said.contains("import-statuses"), "{said}");
+
+    read(&site, &["incident", "timeline", INCIDENT], &["SMI Statuses of 2 Devices from the Inventory's extract"]);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    assert_eq!(smkictl(&site, &["incident", "devices", INCIDENT]), known, "it outlives a restart");
     assert!(daemon.stop().await.unwrap().success());
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::{Problem, ProblemKind};
 use smkid::api::wire;
+use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::{Determination, Method, Payload, Template};
 use smkid::domain::gbcs::{
     self, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, Replacement, TrustAnchorCell, Update,
@@ -104,32 +105,35 @@ const TABLE: &[Row] = &[
         &["src/domain/incident/decide.rs::decide"],
         &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other"]),
     (12, Stated, "Class Organisation or Other, each with files of its own",
-        Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA or the Contingency key is refused"),
-        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification"],
-        &["the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
+        Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA's, the Contingency Private or \
+            Symmetric Key is refused until its route is built"),
+        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification", "src/domain/intake.rs::incident"],
+        &["a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded", "the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
           "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
     (13, Stated, "Duties to inform are kept as tasks, and an incident with an open one is not closed", Whole,
         &["src/domain/incident/decide.rs::decide_close"],
         &["an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted",
           "a_duty_is_met_once_and_by_something_that_has_happened"]),
     (14, OurPolicy, "Files count only with a signature of an enrolled ARO that verifies; file and digest are kept", Whole,
-        &["src/domain/intake/files.rs::signature", "src/domain/intake/files.rs::check_officer"],
+        &["src/domain/intake/files.rs::officer", "src/domain/intake/files.rs::check_officer"],
         &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
     (15, Stated, "The DCC alone records SMI Status, each with its from-date, and the history stays", Whole,
         &["src/api/authenticate.rs::covers", "src/domain/incident/decide.rs::set_status"],
         &["roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt_is_recorded",
-          "a_status_does_not_begin_in_the_future", "a_status_is_set_for_the_devices_of_the_list_or_for_all"]),
+          "a_status_does_not_begin_in_the_future", "an_extract_is_compared_line_by_line_recorded_through_the_gates_and_exported_again",
+          "a_status_is_set_for_the_devices_of_the_list_or_for_all"]),
     (16, Stated, "While the variation is in force, 'recovery' is not owed before a determination; who sets it says why", Whole,
         &["src/domain/incident/decide.rs::set_status", "src/domain/procedure/in_force.rs::required"],
         &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
           "status_and_adt_file_precede_where_they_are_due_and_nowhere_else"]),
     (17, Derived, "Who records 'recovery' acknowledges that only these keys bring the Device back", Whole,
-        &["src/domain/incident/decide.rs::set_status"],
-        &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
+        &["src/domain/incident/decide.rs::one_way_door"],
+        &["an_extract_is_recorded_as_it_was_read_and_through_the_same_one_way_door", "recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
           "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
     (18, Derived, "No way leads from 'recovery' to normal without proof, or an override with its reason", Whole,
         &["src/domain/incident/decide.rs::decide_status"],
         &["no_way_leads_out_of_recovery_without_proof_or_an_override",
+          "no_extract_leads_out_of_recovery_without_proof_nor_back_into_it_after",
           "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
     (19, Derived, "Devices left in 'recovery' are stranded: reported and accepted by their number", Whole,
         &["src/domain/incident/targets.rs::is_stranded", "src/domain/incident/decide.rs::decide_close"],
@@ -153,9 +157,9 @@ const TABLE: &[Row] = &[
         &["src/domain/policy/files.rs::layouts"],
         &["a_layout_of_others_is_mapped_and_what_is_ignored_is_said"]),
     (24, Stated, "A target was commissioned at, or immediately before, the Recovery Event; the evidence is kept", Whole,
-        &["src/domain/incident/targets.rs::target", "src/domain/policy/rules/procedure.rs::check_target",
-          "src/domain/intake.rs::check_targets"],
-        &["only_a_device_that_was_commissioned_is_relevant",
+        &["src/domain/incident/targets.rs::target", "src/domain/incident/targets.rs::commissioned_after",
+          "src/domain/policy/rules/procedure.rs::check_target", "src/domain/intake.rs::check_targets"],
+        &["an_assessment_is_of_devices_commissioned_before_the_event_and_of_as_many_as_the_policy_permits", "only_a_device_that_was_commissioned_is_relevant",
           "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone"]),
     (25, Stated, "The affected Subscriber is the Relevant Subscriber of the certificate", Whole,
         &["src/domain/intake/files.rs::subscriber", "src/domain/intake.rs::check_incident"],
@@ -468,6 +472,29 @@ async fn an_incident_begins_with_a_whole_notification_and_carries_its_profile() 
     let profile = opened.profile.as_ref().unwrap();
     assert_eq!((profile.base.as_str(), profile.variations.len()), ("base", 0), "the variation of 2017 is over");
     site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let lab = &site.base.lab;
+    for (certificate, expected) in [
+        (lab.root_oca(), "is refused until its route (SEC Appendix L 5 and 6) is built"),
+        (lab.issuing_oca(), "is refused until its route (SEC Appendix L 5 and 6) is built"),
+        (lab.device_ca(), "no Relevant Private Key of the procedure"),
+    ] {
+        let mut ask = incident(lab);
+        ask.certificate_pem = certificate_to_pem(certificate.octets());
+        let before = site.ledger().size();
+        let problem = problem(client.post::<_, wire::Recorded>("/v1/incidents", &ask).await);
+        assert_eq!((problem.error, rules(&problem)), (ProblemKind::Refused, vec!["certificate-kind"]), "{problem:?}");
+        assert_eq!(problem.entry, Some(before));
+        assert!(problem.message.contains(expected), "{problem:?}");
+        assert_eq!(site.ledger().refusals().pop().unwrap().reasons, problem.reasons);
+    }
     assert!(daemon.stop().await.unwrap().success());
 }
 

@@ -193,8 +193,7 @@ impl Again<'_> {
         let octets = whole(self.evidence, recorded.file, FILE_LEN_MAX)?;
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
         let FileAccepted { incident, kind, .. } = recorded;
-        let again = intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref());
-        compare(again, recorded)
+        compare(intake::file_at_once(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
     }
 
     fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {

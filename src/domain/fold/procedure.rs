@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Blobs, Fold, FoldError, not_known};
+use crate::domain::incident::statuses::{CompareError, Found, compare_all};
 use crate::domain::incident::targets::Proof;
 use crate::domain::incident::{Determined as Followed, DutyArising, Progress, State, TakeError};
 use crate::domain::ledger::meaning::Meaning;
@@ -58,9 +59,27 @@ impl Fold {
         at: Timestamp,
         blobs: &dyn Blobs,
     ) -> Result<(), FoldError> {
+        let layout = self.policy().map(|adopted| adopted.policy.layout(FileKind::SmiExtract));
         let progress = self
             .progress_mut(&taken.incident)
             .ok_or_else(|| not_known("incident in the procedure", &taken.incident))?;
+        if let (Step::ImportStatuses { extract, .. }, Some(layout)) = (&taken.step, layout) {
+            let mut statuses = Vec::new();
+            let (targets, source) = (&progress.targets, |piece: &mut dyn FnMut(&[u8])| blobs.stream(*extract, piece));
+            let compared = compare_all(targets, &layout, (&taken.incident, at), source, |_, row, found| {
+                if let (Found::New, Ok(place)) = (found, targets.place(row.device)) {
+                    statuses.push((place, row.status, row.from));
+                }
+            });
+            compared.map_err(|error| match error {
+                CompareError::Source(error) => FoldError::Book(error),
+                CompareError::Faults(faults) => {
+                    FoldError::Document { what: "extract", digest: *extract, reason: faults.to_string() }
+                }
+            })?;
+            progress.targets.record(statuses);
+            progress.stranded_accepted = None;
+        }
         let list = taken.step.devices().map(|devices| devices.list);
         let named = |piece: &mut dyn FnMut(&[u8])| list.map_or(Ok(()), |list| blobs.stream(list, piece));
         let steps = progress.take(&taken.step, index, at, named).map_err(|error| match error {

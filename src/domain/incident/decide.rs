@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use super::statuses::Compared;
 use super::targets::{Counts, Proof};
 use super::{Duty, Progress, State, Target};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method, SmiStatus, Step};
-use crate::domain::names::{DeterminationId, Digest, DirectionId, DutyId, MechanismId, StepId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, DutyId, KeyLabel, MechanismId, StepId};
 use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::procedure::in_force::{Awaits, Demand, May, Requirement};
 use crate::domain::procedure::places;
@@ -26,6 +27,8 @@ pub struct Followed {
     pub not_in_force: Option<Box<str>>,
     /// Whether its scope (templates with the replacement certificates, device list, limits) is recorded.
     pub has_scope: bool,
+    /// The key that it requires; none if it is not to execute.
+    pub key: Option<KeyLabel>,
 }
 
 /// The facts that a step is decided by.
@@ -245,7 +248,7 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                     CompromiseClass::Organisation => "Method 1, 2 or 3 for an Organisation key",
                     CompromiseClass::Other => "the Contingency route for this class of key",
                 };
-                format!("method: expected {expected}, found {method:?}")
+                format!("method: expected {expected}, found {method}")
             });
         }
         Step::Inform { duty, recipient, at, how } => {
@@ -272,11 +275,16 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
         }
         Step::SetStatus { .. } => set_status(&mut guards, step, early),
+        Step::ImportStatuses { reason, .. } => {
+            if let Some(reason) = reason {
+                guards.text("reason", reason);
+            }
+        }
         Step::Prepare { note } => {
             guards.text("note", note);
             match &situation.determination {
                 None => guards.demand("determination", false, || "no determination to execute is recorded".into()),
-                Some(Followed { not_in_force: _, has_scope }) => guards.demand("scope", *has_scope, || {
+                Some(Followed { not_in_force: _, has_scope, key: _ }) => guards.demand("scope", *has_scope, || {
                     "the determination left templates and device list to a schedule, which is not recorded yet".into()
                 }),
             }
@@ -367,18 +375,17 @@ fn set_status(guards: &mut Guards<'_>, step: &Step, early: Option<String>) {
             guards.text(field, text);
         }
     }
-    if let Some(by) = early {
-        guards.demand("reason", reason.is_some(), || {
-            format!("{by}: nobody need set it before the PMA determined; give the reason for doing so all the same")
-        });
-    }
     match status {
-        SmiStatus::Recovery => guards.demand("acknowledgement", *acknowledged, || {
-            "a Device with SMI Status 'recovery' comes back only by being recovered with the Recovery or Contingency Private \
-             Key (direction of 18 July 2017, paragraph (b)); acknowledge it with --acknowledge-one-way"
-                .into()
-        }),
-        SmiStatus::Recovered => {}
+        SmiStatus::Recovery => one_way_door(guards, *acknowledged, reason.as_deref(), early),
+        SmiStatus::Recovered => {
+            if let Some(by) = early {
+                guards.demand("reason", reason.is_some(), || {
+                    format!(
+                        "{by}: nobody need set it before the PMA determined; give the reason for doing so all the same"
+                    )
+                });
+            }
+        }
         status @ (SmiStatus::Pending
         | SmiStatus::Whitelisted
         | SmiStatus::InstalledNotCommissioned
@@ -392,6 +399,47 @@ fn set_status(guards: &mut Guards<'_>, step: &Step, early: Option<String>) {
             });
         }
     }
+}
+
+/// Whoever records 'recovery' knows what it means, and says why where nobody asks for it yet (rules 16 and 17).
+fn one_way_door(guards: &mut Guards<'_>, acknowledged: bool, reason: Option<&str>, early: Option<String>) {
+    guards.demand("acknowledgement", acknowledged, || {
+        "a Device with SMI Status 'recovery' comes back only by being recovered with the Recovery or Contingency Private \
+         Key (direction of 18 July 2017, paragraph (b)); acknowledge it with --acknowledge-one-way"
+            .into()
+    });
+    if let Some(by) = early {
+        guards.demand("reason", reason.is_some(), || {
+            format!("{by}: nobody need set it before the PMA determined; give the reason for doing so all the same")
+        });
+    }
+}
+
+/// May an extract that comes to this be recorded? What was read must be what is so, as with stranded Devices; and what is 'recovery' in it
+/// goes through the gate that it would go through by itself.
+///
+/// # Errors
+/// Every reason against it.
+pub fn decide_import(step: &Step, compared: &Compared, situation: &Situation<'_>) -> Result<(), Vec<Reason>> {
+    let Step::ImportStatuses { extract: _, changes, contradictions, acknowledged, reason } = step else {
+        return Ok(());
+    };
+    let mut guards = Guards::new(situation);
+    guards.demand("extract", compared.new > 0, || {
+        "the extract says nothing of the targets that is not recorded already, or contradicts it".into()
+    });
+    let (new, against) = (compared.new, compared.contradictions);
+    guards.demand("extract", *changes == new && *contradictions == against, || {
+        format!(
+            "expected {new} changes and {against} contradictions, as it stands now, found {changes} and {contradictions}; read the \
+             comparison again"
+        )
+    });
+    if compared.to_recovery > 0 {
+        let early = guards.place(Meaning::SetRecovery);
+        one_way_door(&mut guards, *acknowledged, reason.as_deref(), early);
+    }
+    guards.end().map(drop)
 }
 
 /// May this one Device be named in the step? (Rules 18 and 20.) Without an override, or with the one that the step gives.
@@ -435,6 +483,7 @@ pub fn decide_device(step: &Step, target: &Target, with_override: bool) -> Resul
         | Step::Inform { .. }
         | Step::Refer { .. }
         | Step::SubscriberRecovery { .. }
+        | Step::ImportStatuses { .. }
         | Step::Prepare { .. }
         | Step::Pause { .. }
         | Step::Finish { .. }
@@ -444,7 +493,7 @@ pub fn decide_device(step: &Step, target: &Target, with_override: bool) -> Resul
 }
 
 /// May the SMI Status of this one Device be set so? 'recovered' is what a Device itself proves: nobody can say it in its place.
-fn decide_status(target: &Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
+pub(super) fn decide_status(target: &Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
     let device = target.device;
     match status {
         SmiStatus::Recovered if target.proof != Proof::Succeeded => Err(format!(

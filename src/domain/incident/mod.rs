@@ -13,6 +13,7 @@
 
 pub mod decide;
 pub mod next;
+pub mod statuses;
 pub mod targets;
 pub mod timeline;
 
@@ -227,6 +228,8 @@ impl Progress {
                     self.stranded_accepted = None;
                 }
             }
+            // Where the extract can be read, before this.
+            Step::ImportStatuses { .. } => {}
             Step::Prepare { .. } => self.enter(State::Prepared, at),
             Step::Pause { .. } => self.enter(State::Paused, at),
             Step::Exclude { .. } => self.targets.each(Some(named), |target| target.excluded = true)?,

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use crate::domain::determination::document::Written;
 use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
 use crate::domain::names::{Digest, DirectionId};
+use crate::domain::procedure::direction::{Direction, Directs};
 
 /// As people call a method (SEC Appendix L).
 pub const fn method(method: Method) -> &'static str {
@@ -157,6 +159,20 @@ pub fn tell(event: &Event) -> Option<String> {
     })
 }
 
+/// What a direction says about an incident, in a sentence.
+pub fn direction(document: &Written<Direction>) -> String {
+    let form = document.form();
+    match &form.directs {
+        Directs::Departure { incident: _, step, reason } => {
+            format!("Direction {} of the SMKI PMA departs from step {step} ({}): {reason}", form.id, form.reference)
+        }
+        Directs::Extension { variation, until } => {
+            let until = until.map_or_else(|| "without an end".to_owned(), |until| format!("until {until}"));
+            format!("Direction {} of the SMKI PMA extends variation {variation} {until} ({})", form.id, form.reference)
+        }
+    }
+}
+
 fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
     if departures.is_empty() {
         return under(profile);
@@ -189,6 +205,17 @@ fn step(step: &Step) -> String {
             format!(
                 "SMI Status '{status}' from {from} for {}{reason}{overridden}",
                 of(devices.map(|devices| devices.count))
+            )
+        }
+        Step::ImportStatuses { extract, changes, contradictions, acknowledged: _, reason } => {
+            let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
+            let contradictions = if *contradictions == 0 {
+                String::new()
+            } else {
+                format!("; {contradictions} of its lines contradict what is recorded, and change nothing")
+            };
+            format!(
+                "SMI Statuses of {changes} Devices from the Inventory's extract, SHA-256 {extract}{reason}{contradictions}"
             )
         }
         Step::Prepare { note } => format!("Prepared: {note}"),

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{Context, Reasons, policy_in_force};
 use crate::domain::fold::BookError;
-use crate::domain::incident::decide::{Decided, Followed, Situation, decide_close, decide_device, decide_file};
+use crate::domain::incident::decide::{
+    Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
+};
+use crate::domain::incident::statuses::{Compared, compare_all};
 use crate::domain::incident::targets::TargetsError;
 use crate::domain::incident::{self, Counts, Progress, TakeError, Targets};
 use crate::domain::ledger::entry::{IncidentClosed, Reason};
@@ -13,6 +16,7 @@ use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken
 use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId, MechanismId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::IncidentFacts;
+use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::procedure::in_force::{Demand, demands};
 use crate::domain::time::Timestamp;
 
@@ -48,8 +52,11 @@ impl<'a> View<'a> {
             demands: demands(&in_force, &view),
             mechanisms: procedure.base().mechanisms.iter().map(|mechanism| mechanism.id.clone()).collect(),
             notifications: fold.notifications(incident_id, progress.class()),
-            determination: of
-                .map(|facts| Followed { not_in_force: view.not_in_force, has_scope: facts.scope.is_some() }),
+            determination: of.map(|facts| Followed {
+                not_in_force: view.not_in_force,
+                has_scope: facts.scope.is_some(),
+                key: facts.key.as_ref().map(|(key, _)| key.clone()),
+            }),
         })
     }
 
@@ -106,7 +113,7 @@ pub fn closing(context: &Context<'_>, incident: &IncidentId, reason: &str) -> Re
 /// Every reason against it.
 pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result<StepTaken, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    policy_in_force(context.fold, &mut reasons)?;
+    let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
     let Some(facts) = context.fold.incidents().get(incident) else {
         reasons.add("incident-unknown", format!("no incident {incident} is known"));
         return Err(reasons.0);
@@ -128,9 +135,17 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
             None
         }
     };
-    check_list(context, view.progress, step, &mut reasons);
-    if let (Step::Assess { .. }, Some(adopted)) = (step, context.fold.policy()) {
-        check_subscriber(&adopted.policy, facts, &mut reasons);
+    check_list(context, policy, view.progress, step, &mut reasons);
+    if let Step::Assess { .. } = step {
+        check_subscriber(policy, facts, &mut reasons);
+    }
+    if let Step::ImportStatuses { extract, .. } = step {
+        match compared(context, policy, facts, view.progress, *extract) {
+            Ok(compared) => {
+                reasons.0.extend(decide_import(step, &compared, &view.situation()).err().unwrap_or_default());
+            }
+            Err(text) => reasons.add("extract", text),
+        }
     }
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
     let profile = view.profile.clone();
@@ -142,61 +157,68 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
     }))
 }
 
-/// The list that a step names: as long as it says, and each Device of it fit for the step.
-fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: &mut Reasons) {
+/// The list that a step names: no longer than it says and the policy permits, and each Device of it fit for the step.
+fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step: &Step, reasons: &mut Reasons) {
     let list = step.devices();
-    if let Some(DevicesNamed { list, count }) = list {
-        let lines = count_lines(context, list);
-        match lines {
-            Ok(found) => reasons.demand("devices", found == count, || {
-                format!("devices: expected {count} lines in list {list}, found {found}")
-            }),
-            Err(error) => {
-                reasons.add("devices", error);
-                return;
-            }
-        }
+    let (count, most) = (list.map_or(0, |list| list.count), policy.limits().devices_max);
+    if count > most {
+        reasons.add("devices", format!("devices: the policy's devices_max is {most}, found {count}"));
+        return;
     }
-    let stream = |digest: Digest| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(digest, piece);
-    let mut unfit: Vec<String> = Vec::new();
-    let mut more = 0_u64;
-    let mut tell = |text: String| {
-        if unfit.len() < incident::targets::FAULTS_TOLD_MAX {
-            unfit.push(text);
-        } else {
-            more += 1;
-        }
-    };
-    let read: Result<(), TakeError<BookError>> = match step {
-        Step::Assess { targets, .. } => Targets::read(stream(targets.list)).map(|later| {
-            if let Some(device) = progress.targets.dropped_by(&later) {
-                tell(format!(
+    let named =
+        || list.map(|DevicesNamed { list, .. }| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(list, piece));
+    let mut unfit = Unfit::default();
+    let targets = &progress.targets;
+    let read: Result<u64, TakeError<BookError>> = match (step, named()) {
+        (Step::Assess { .. }, Some(source)) => Targets::read_first(source, count).map(|(later, lines)| {
+            if let Some(device) = targets.dropped_by(&later) {
+                unfit.tell(format!(
                     "Device {device} is missing, and something was recorded of it since it was assessed: it stays among the \
                      targets; leave it out with `smkictl incident exclude`"
                 ));
             }
+            let event = progress.notification.recovery_event;
+            for (line, target) in later.commissioned_after(event) {
+                unfit.tell(format!(
+                    "line {line}: Device {} was commissioned on {}, after the Recovery Event of {event}; a Relevant Device was \
+                     at or immediately before it (SEC L10.30(a))",
+                    target.device,
+                    day(target.since)
+                ));
+            }
+            lines
         }),
-        Step::SetStatus { .. } | Step::Exclude { .. } | Step::HandOver { .. } => {
-            let mut targets = progress.targets.clone();
-            targets.each(list.map(|devices| stream(devices.list)), |target| {
+        (Step::SetStatus { .. } | Step::Exclude { .. } | Step::HandOver { .. }, named) => {
+            targets.look(named, count, |target| {
                 if let Err(text) = decide_device(step, target, true) {
-                    tell(text);
+                    unfit.tell(text);
                 }
             })
         }
-        Step::Confirm { .. }
-        | Step::Dismiss { .. }
-        | Step::Inform { .. }
-        | Step::Refer { .. }
-        | Step::SubscriberRecovery { .. }
-        | Step::Prepare { .. }
-        | Step::Pause { .. }
-        | Step::Finish { .. }
-        | Step::BeginPostRecovery { .. }
-        | Step::AcceptStranded { .. } => Ok(()),
+        (
+            Step::Assess { .. }
+            | Step::Confirm { .. }
+            | Step::Dismiss { .. }
+            | Step::Inform { .. }
+            | Step::Refer { .. }
+            | Step::SubscriberRecovery { .. }
+            | Step::ImportStatuses { .. }
+            | Step::Prepare { .. }
+            | Step::Pause { .. }
+            | Step::Finish { .. }
+            | Step::BeginPostRecovery { .. }
+            | Step::AcceptStranded { .. },
+            _,
+        ) => return,
     };
     match read {
-        Ok(()) => {}
+        Ok(found) => {
+            if let Some(DevicesNamed { list, count }) = list {
+                reasons.demand("devices", found == count, || {
+                    format!("devices: expected {count} lines in list {list}, found {found}")
+                });
+            }
+        }
         Err(TakeError::Source(error)) => reasons.add("devices", error),
         Err(TakeError::Targets(TargetsError { faults, more })) => {
             for fault in faults {
@@ -207,12 +229,7 @@ fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: 
             }
         }
     }
-    for text in unfit {
-        reasons.add("device-unfit", text);
-    }
-    if more > 0 {
-        reasons.add("device-unfit", format!("and {more} more Devices"));
-    }
+    unfit.end(reasons);
 }
 
 /// The Party behind the compromised certificate is one that the policy names (SEC Section L10.30(b)): without it nobody can sign for the
@@ -227,10 +244,56 @@ fn check_subscriber(policy: &Policy, facts: &IncidentFacts, reasons: &mut Reason
     });
 }
 
-fn count_lines(context: &Context<'_>, list: Digest) -> Result<u64, BookError> {
-    let mut lines = 0;
-    context.blobs.stream(list, &mut |piece| lines += incident::targets::line_feeds(piece))?;
-    Ok(lines)
+/// What an extract comes to that was accepted in this incident.
+fn compared(
+    context: &Context<'_>,
+    policy: &Policy,
+    facts: &IncidentFacts,
+    progress: &Progress,
+    extract: Digest,
+) -> Result<Compared, String> {
+    if !facts.has_extract(extract) {
+        return Err(format!(
+            "expected the SHA-256 of an SMI Status extract that incident {} has, found {extract}; `smkictl file submit … --kind \
+             smi-extract`",
+            facts.id
+        ));
+    }
+    let source = |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(extract, piece);
+    let of = (&facts.id, context.at);
+    compare_all(&progress.targets, &policy.layout(FileKind::SmiExtract), of, source, |_, _, _| {})
+        .map_err(|error| error.to_string())
+}
+
+/// A moment as the day in London that begins with it.
+fn day(at: Timestamp) -> String {
+    CivilDate::of(at).map_or_else(|_| at.to_string(), |day| day.to_string())
+}
+
+/// Devices that are not fit for a step: some are told, the rest is counted.
+#[derive(Default)]
+struct Unfit {
+    told: Vec<String>,
+    more: u64,
+}
+
+impl Unfit {
+    fn tell(&mut self, text: String) {
+        if self.told.len() < incident::targets::FAULTS_TOLD_MAX {
+            self.told.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn end(self, reasons: &mut Reasons) {
+        for text in self.told {
+            reasons.add("device-unfit", text);
+        }
+        if self.more > 0 {
+            reasons.add("device-unfit", format!("and {} more Devices", self.more));
+        }
+    }
 }
 
 /// Octets of an EUI-64 in hexadecimal.

@@ -48,6 +48,8 @@ pub enum Meaning {
     SetRecovered,
     /// Another SMI Status.
     SetStatus,
+    /// What an extract of the Smart Metering Inventory says of the targets.
+    ImportStatuses,
     /// Post-Recovery began.
     BeginPostRecovery,
     /// Devices under the DCC's control go back to their Subscriber.
@@ -60,7 +62,7 @@ pub enum Meaning {
 
 impl Meaning {
     /// Every one.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Notify,
         Self::Confirm,
         Self::Dismiss,
@@ -81,6 +83,7 @@ impl Meaning {
         Self::ReportProgress,
         Self::SetRecovered,
         Self::SetStatus,
+        Self::ImportStatuses,
         Self::BeginPostRecovery,
         Self::HandOver,
         Self::AcceptStranded,
@@ -110,6 +113,7 @@ impl Meaning {
             Self::ReportProgress => "report-progress",
             Self::SetRecovered => "set-smi-status-recovered",
             Self::SetStatus => "set-smi-status",
+            Self::ImportStatuses => "import-smi-statuses",
             Self::BeginPostRecovery => "begin-post-recovery",
             Self::HandOver => "hand-over",
             Self::AcceptStranded => "accept-stranded",

@@ -12,3 +12,4 @@ pub mod note;
 pub mod proof;
 pub mod steps;
 pub mod tiles;
+pub mod words;

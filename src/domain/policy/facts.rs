@@ -201,6 +201,13 @@ pub enum Standing {
     InForce,
 }
 
+impl IncidentFacts {
+    /// Whether an SMI Status extract with this SHA-256 was accepted.
+    pub fn has_extract(&self, file: Digest) -> bool {
+        self.files.iter().any(|known| known.kind == FileKind::SmiExtract && known.file == file)
+    }
+}
+
 impl DeterminationFacts {
     /// How it stands at a moment. What ends it for good is said first.
     pub fn standing(&self, at: Timestamp) -> Standing {

@@ -222,7 +222,7 @@ pub const fn places(step: Meaning) -> &'static [State] {
         Meaning::ActivateKey => &[State::Prepared, State::Paused],
         Meaning::Execute | Meaning::Pause => &[State::KeyActive, State::Executing],
         Meaning::Finish => &[State::Executing, State::Paused],
-        Meaning::Exclude | Meaning::SetStatus | Meaning::ReportProgress => TARGETED,
+        Meaning::Exclude | Meaning::SetStatus | Meaning::ImportStatuses | Meaning::ReportProgress => TARGETED,
         // A Device's Response may come after any determination, and late.
         Meaning::SetRecovered => &[
             State::Referred,
@@ -281,6 +281,7 @@ pub const fn may_be_departed_from(step: Meaning) -> bool {
         | Meaning::Finish
         | Meaning::ReportProgress
         | Meaning::SetStatus
+        | Meaning::ImportStatuses
         | Meaning::BeginPostRecovery
         | Meaning::AcceptStranded
         | Meaning::Close => false,

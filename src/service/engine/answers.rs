@@ -12,11 +12,13 @@ use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::determination::document::Written;
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
-use crate::domain::ledger::entry::{Entry, Event, SignResult};
+use crate::domain::ledger::entry::{DirectionRecorded, Entry, Event, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
+use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
 use crate::hsm::Condition;
 use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
@@ -376,7 +378,7 @@ pub(super) fn unknowns(
 pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire::Entries, StoreError> {
     let size = reader.head()?.size;
     let (from, until) = (of.from.unwrap_or(0).min(size), of.until.unwrap_or(size).min(size));
-    let mut about = About::new(of);
+    let mut about = About::new(of, reader);
     // Which batches and intents belong to what is asked for is known only from the beginning on.
     let begin = if about.needs_context() { 0 } else { from };
     let (mut entries, mut next) = (Vec::new(), None);
@@ -403,6 +405,8 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
 /// determination: what they belong to is kept while the ledger is read.
 pub(super) struct About<'a> {
     of: &'a wire::EntriesOf,
+    /// For directions, which name their incident in their documents alone.
+    reader: &'a dyn Reader,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
     /// Intents that were asked for and have no outcome yet.
@@ -420,9 +424,9 @@ struct Subject {
 }
 
 impl<'a> About<'a> {
-    pub(super) fn new(of: &'a wire::EntriesOf) -> Self {
+    pub(super) fn new(of: &'a wire::EntriesOf, reader: &'a dyn Reader) -> Self {
         let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
-        Self { of, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
+        Self { of, reader, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
 
     fn needs_context(&self) -> bool {
@@ -471,9 +475,14 @@ impl<'a> About<'a> {
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
-            // A direction names its incident in its document, if it is about one.
-            Event::DirectionRecorded(_)
-            | Event::Genesis(_)
+            Event::DirectionRecorded(entry) => {
+                match direction(self.reader, entry).map(|direction| direction.form().directs.clone()) {
+                    Some(Directs::Departure { incident, .. }) => Self::of_incident(&incident),
+                    // About every incident, or none.
+                    Some(Directs::Extension { .. }) | None => return false,
+                }
+            }
+            Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -511,6 +520,11 @@ impl<'a> About<'a> {
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
     }
+}
+
+/// The document of a direction, if it is there.
+pub(super) fn direction(reader: &dyn Reader, recorded: &DirectionRecorded) -> Option<Written<Direction>> {
+    Written::read(crate::state::document(reader, recorded.document).ok()?).ok()
 }
 
 /// Every document that an entry names.

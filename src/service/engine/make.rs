@@ -85,6 +85,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
+        looks: Arc::new(Semaphore::new(super::LOOKS_MAX)),
         chunk,
         failed,
         heartbeat: Arc::new(Heartbeat::new(heartbeat::SILENCE_MAX)),

@@ -341,15 +341,27 @@ impl Engine for FakeEngine {
         Ok(wire::Next { state: State::Confirmed, since: at(), todo: vec![todo] })
     }
 
-    async fn incident_timeline(&self, caller: &Caller, id: IncidentId) -> Result<wire::Timeline, Failure> {
+    async fn incident_timeline(
+        &self,
+        caller: &Caller,
+        id: IncidentId,
+        of: wire::StoryOf,
+    ) -> Result<wire::Timeline, Failure> {
         self.called("incident-timeline", caller, id.as_str())?;
         let what = "told by telephone \x1b[2J".to_owned();
-        Ok(wire::Timeline { items: vec![wire::Happened { entry: 3, at: at(), who: "operator-1".to_owned(), what }] })
+        // In two parts.
+        let (entry, next) = if of.from.is_none() { (3, Some(4)) } else { (4, None) };
+        Ok(wire::Timeline { items: vec![wire::Happened { entry, at: at(), who: "operator-1".to_owned(), what }], next })
     }
 
-    async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<String, Failure> {
+    async fn file_statuses(&self, caller: &Caller, id: IncidentId, extract: Digest) -> Result<Octets, Failure> {
+        self.called("file-statuses", caller, &format!("{id} {extract}"))?;
+        Ok(pieces(b"line,device\r\n2,00DB1234567890A0\r\n"))
+    }
+
+    async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<Octets, Failure> {
         self.called("incident-devices", caller, id.as_str())?;
-        Ok("device\n00DB1234567890A0\n".to_owned())
+        Ok(pieces(b"device\n00DB1234567890A0\n"))
     }
 
     async fn file_submit(

@@ -35,7 +35,7 @@ impl Case {
             progress,
             mechanisms: ["call-back".parse().unwrap()].into(),
             notifications: [Digest([1; 32])].into(),
-            determination: Some(Followed { not_in_force: None, has_scope: true }),
+            determination: Some(Followed { not_in_force: None, has_scope: true, key: None }),
         }
     }
 
@@ -97,6 +97,10 @@ fn status(status: SmiStatus) -> Step {
     Step::SetStatus { status, from, devices: None, reason: None, acknowledged: true, overridden: None }
 }
 
+fn import(changes: u64, contradictions: u64) -> Step {
+    Step::ImportStatuses { extract: Digest([3; 32]), changes, contradictions, acknowledged: true, reason: None }
+}
+
 /// Every transition of the state machine: the step, and the states from which alone it may be taken.
 fn transitions() -> Vec<(Step, Vec<State>)> {
     use State as S;
@@ -120,6 +124,13 @@ fn transitions() -> Vec<(Step, Vec<State>)> {
         ),
         (
             Step::Exclude { devices: named(1), reason: note() },
+            State::ALL
+                .into_iter()
+                .filter(|state| !matches!(state, S::Reported | S::Confirmed | S::Dismissed | S::Closed))
+                .collect(),
+        ),
+        (
+            import(2, 1),
             State::ALL
                 .into_iter()
                 .filter(|state| !matches!(state, S::Reported | S::Confirmed | S::Dismissed | S::Closed))
@@ -208,6 +219,36 @@ fn a_referral_names_an_accepted_notification_file() {
 fn new_facts_are_asked_for_after_a_negative_determination_and_only_then() {
     assert_eq!(Case::new(State::Assessed).rules(&refer(Some("x"))), ["new-facts"]);
     assert_eq!(Case::new(State::DeterminedNotToExecute).rules(&refer(None)), ["new-facts"]);
+}
+
+#[test]
+fn an_extract_is_recorded_as_it_was_read_and_through_the_same_one_way_door() {
+    let compared = Compared { new: 2, to_recovery: 1, contradictions: 1, ..Compared::default() };
+    let rules = |case: &Case, step: &Step, compared: &Compared| -> Vec<String> {
+        let refused = decide_import(step, compared, &case.situation()).err().unwrap_or_default();
+        refused.iter().map(|reason| reason.rule.to_string()).collect()
+    };
+    let case = Case::new(State::Assessed);
+    assert!(rules(&case, &import(2, 1), &compared).is_empty());
+    for (changes, contradictions) in [(1, 1), (3, 1), (2, 0), (2, 2)] {
+        assert_eq!(rules(&case, &import(changes, contradictions), &compared), ["extract"]);
+    }
+    let nothing = Compared { new: 0, contradictions: 1, ..Compared::default() };
+    assert_eq!(rules(&case, &import(0, 1), &nothing), ["extract"]);
+    let closed = Step::ImportStatuses {
+        extract: Digest([3; 32]),
+        changes: 2,
+        contradictions: 1,
+        acknowledged: false,
+        reason: None,
+    };
+    assert_eq!(rules(&case, &closed, &compared), ["acknowledgement"]);
+    let harmless = Compared { to_recovery: 0, ..compared };
+    assert!(rules(&case, &closed, &harmless).is_empty());
+    // Beyond the execution no key brings a Device back, and the Inventory alone does not say otherwise.
+    let late = Case::new(State::PostRecovery);
+    assert_eq!(rules(&late, &import(2, 1), &compared), ["incident-state"]);
+    assert!(rules(&late, &import(2, 1), &harmless).is_empty());
 }
 
 #[test]
@@ -321,7 +362,7 @@ fn a_preparation_needs_a_determination_with_its_scope() {
     let step = Step::Prepare { note: note() };
     let mut case = Case::new(State::DeterminedToExecute);
     assert!(case.rules(&step).is_empty());
-    case.determination = Some(Followed { not_in_force: None, has_scope: false });
+    case.determination = Some(Followed { not_in_force: None, has_scope: false, key: None });
     assert_eq!(case.rules(&step), ["scope"]);
     case.determination = None;
     assert_eq!(case.rules(&step), ["determination"]);

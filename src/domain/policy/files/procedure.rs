@@ -69,6 +69,7 @@ const fn least_after(step: Meaning) -> &'static [Meaning] {
         | Meaning::ReportProgress
         | Meaning::SetRecovered
         | Meaning::SetStatus
+        | Meaning::ImportStatuses
         | Meaning::BeginPostRecovery
         | Meaning::AcceptStranded => &[],
     }

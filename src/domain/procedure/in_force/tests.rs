@@ -138,6 +138,26 @@ const TABLE: &[Row] = &[
 ];
 
 #[test]
+fn a_determination_that_is_suspended_or_over_opens_no_key_and_gives_no_relief_back() {
+    let policy = shipped("included");
+    for moment in ["2017-08-01T00:00:00Z", "2018-08-01T00:00:00Z"] {
+        let in_force = policy.procedure().unwrap().in_force(at(moment), &[]);
+        let stands = view(RECOVERY, ASSESSED);
+        let suspended = IncidentView { not_in_force: Some("suspended".into()), ..stands.clone() };
+        for powers in ["prepare", "activate-key", "execute"] {
+            let (before, after) =
+                (required(&step(powers), &in_force, &stands), required(&step(powers), &in_force, &suspended));
+            assert!(!matches!(before, Requirement::Blocked { .. }), "{powers}: {before}");
+            assert!(matches!(after, Requirement::Blocked { .. }), "{powers}: {after}");
+        }
+        for duty in ["set-smi-status-recovery", "submit-adt-file"] {
+            assert!(required(&step(duty), &in_force, &suspended).is_due(), "{duty}");
+        }
+        assert!(key_may_sign(WithKey::Recovery, &stands) && !key_may_sign(WithKey::Recovery, &suspended));
+    }
+}
+
+#[test]
 fn every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge() {
     let mut asked = 0;
     for (end_day, extensions, moment, varied) in edges() {

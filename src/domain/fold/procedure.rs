@@ -7,7 +7,7 @@ use crate::domain::incident::statuses::{CompareError, Found, compare_all};
 use crate::domain::incident::targets::Proof;
 use crate::domain::incident::{Determined as Followed, DutyArising, Progress, State, TakeError};
 use crate::domain::ledger::meaning::Meaning;
-use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, StepTaken};
+use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, Step, StepTaken};
 use crate::domain::names::{Digest, FileKind, IncidentId, KeyLabel, KeyUse, StepId};
 use crate::domain::policy::facts::{AcceptedFile, DeterminationFacts, IncidentFacts, Standing};
 use crate::domain::procedure::in_force::{Determined, IncidentView, Waiting, WithKey};

@@ -295,6 +295,7 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         caller: &Caller,
         key: KeyLabel,
+        activate: wire::KeyActivate,
     ) -> impl Future<Output = Result<wire::KeyChanged, Failure>> + Send;
 
     /// `POST /v1/keys/{key}/lock`.

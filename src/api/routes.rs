@@ -319,8 +319,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/procedure", "procedure-explain", "The procedure in force at a moment, and what it means for an incident.", Query(SchemaOf::of::<wire::ProcedureOf>()), gives::<wire::Explanation>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.procedure_explain(caller, ask.query()?).await?) }),
 
-        row::<Operating, E, _, _>(Post, "/v1/keys/{key}/activate", "key-activate", "Opens a key for use.", Nothing, gives::<wire::KeyChanged>(),
-            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_activate(caller, ask.name("key")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/keys/{key}/activate", "key-activate", "Opens a key for use in one incident.", takes::<wire::KeyActivate>(BODY_LEN_MAX), gives::<wire::KeyChanged>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let key = ask.name("key")?; json(&engine.key_activate(caller, key, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/lock", "key-lock", "Locks a key.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_lock(caller, ask.name("key")?).await?) }),
 

@@ -207,8 +207,20 @@ pub struct KeyState {
     /// The first moment at which it is locked again.
     #[schema(value_type = Option<String>)]
     pub until: Option<Timestamp>,
+    /// For which incident alone it can be used.
+    #[schema(value_type = Option<String>)]
+    pub incident: Option<IncidentId>,
     /// What is wrong with its token, if anything is.
     pub trouble: Option<Trouble>,
+}
+
+/// Opens a key for use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyActivate {
+    /// For which incident alone.
+    #[schema(value_type = String, pattern = "^[A-Z0-9-]{1,40}$")]
+    pub incident: IncidentId,
 }
 
 /// Activated or locked.

@@ -2,7 +2,10 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
+mod activation;
+mod asker;
 mod files;
+mod replacements;
 pub mod responses;
 pub mod steps;
 
@@ -38,7 +41,12 @@ use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::procedure::direction::{self, Direction, Directs};
 use crate::domain::time::Timestamp;
 
+use replacements::Replacing;
+
+pub use activation::activation;
+pub use asker::operator;
 pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
+pub use replacements::is_of_dcc;
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +149,9 @@ pub fn determination(
     check_key(fold, form, &mut reasons);
     match form.scope() {
         Some(scope) => {
+            let replacing = Replacing::new(context, &adopted.policy, form.method, &form.compromised);
             let sent = (submission, signatures.is_some());
-            check_scope(context, adopted, &scope, form.compromised.spki_sha256, sent, &mut reasons);
+            check_scope(context, adopted, &scope, &replacing, sent, &mut reasons);
         }
         None => reasons.demand("devices", submission.devices.is_none(), || {
             "a device list came, and the document names none; send it without".into()
@@ -180,8 +189,10 @@ pub fn schedule(
         reasons.demand("scope-known", target.scope.is_none(), || {
             format!("determination {} has its schedule already; supersede it instead", target.id)
         });
-        let compromised = of.form().compromised.spki_sha256;
-        check_scope(context, adopted, &form.scope(), compromised, (submission, signatures.is_some()), &mut reasons);
+        let of = of.form();
+        let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
+        let sent = (submission, signatures.is_some());
+        check_scope(context, adopted, &form.scope(), &replacing, sent, &mut reasons);
         let facts = context.fold.incidents().get(&target.incident);
         if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()).filter(|_| signatures.is_some()) {
             check_targets(context, progress, form.scope().devices.sha256, &mut reasons);
@@ -730,7 +741,7 @@ fn check_scope(
     context: &Context<'_>,
     adopted: &Adopted,
     scope: &Scope<'_>,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     (submission, is_quorate): (&Submission<'_>, bool),
     reasons: &mut Reasons,
 ) {
@@ -747,7 +758,7 @@ fn check_scope(
         }),
     }
     for template in scope.templates {
-        check_template(&adopted.policy, template, compromised_spki, context.at, reasons);
+        check_template(&adopted.policy, template, replacing, context.at, reasons);
     }
 }
 
@@ -755,7 +766,7 @@ fn check_scope(
 fn check_template(
     policy: &Policy,
     document: &DocumentTemplate,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     at: Timestamp,
     reasons: &mut Reasons,
 ) {
@@ -778,14 +789,14 @@ fn check_template(
             )
         });
     }
-    check_replacements(policy, name.as_str(), &update, compromised_spki, at, reasons);
+    check_replacements(policy, name.as_str(), &update, replacing, at, reasons);
 }
 
 fn check_replacements(
     policy: &Policy,
     name: &str,
     update: &Update<'_>,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     at: Timestamp,
     reasons: &mut Reasons,
 ) {
@@ -810,9 +821,7 @@ fn check_replacements(
         let Some(certificate) = reasons.take("replacement", parsed.map_err(|error| format!("{place}: {error}"))) else {
             continue;
         };
-        reasons.demand("replacement-compromised", certificate.certificate().spki_sha256() != compromised_spki, || {
-            format!("{place}: the replacement carries the Compromised key")
-        });
+        replacing.check(replacement.cell, &certificate, &place, reasons);
         let usage = match certificate.kind() {
             Kind::Organisation { usage: Usage::DigitalSignature, .. } => Some(KeyUsage::DigitalSignature),
             Kind::Organisation { usage: Usage::KeyAgreement, .. } => Some(KeyUsage::KeyAgreement),

@@ -5,6 +5,7 @@ mod documents;
 mod files;
 mod heartbeat;
 mod incident;
+mod keys;
 mod make;
 mod procedure;
 mod responses;
@@ -20,18 +21,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
-use super::keys::{ActivationError, Keys};
-use super::start;
+use super::keys::Keys;
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
-use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
+use crate::domain::ledger::entry::{Actor, Event, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
-use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
@@ -39,9 +37,6 @@ use crate::store::{Reader, Staging, StoreError};
 use heartbeat::Heartbeat;
 
 pub use make::make;
-
-/// For how long a key stays active at most. No official reference: a night and a shift.
-pub const ACTIVATION_MS_MAX: i64 = 12 * 3_600_000;
 
 /// Pieces of an answer that may wait for a slow reader.
 const PIECES_MAX: usize = 2;
@@ -238,22 +233,6 @@ impl Daemon {
         Ok(octets)
     }
 
-    /// Records that a key was not activated, and why: a wrong PIN or another token is worth knowing afterwards too.
-    async fn not_activated<R: Send + 'static>(&self, by: Actor, asked: Digest, error: &ActivationError) -> Answer<R> {
-        let why = error.to_string();
-        let refused = Refused {
-            operation: "key-activate".into(),
-            incident: None,
-            determination: None,
-            request: None,
-            device: None,
-            asked,
-            reasons: vec![reason("token", why.clone())],
-        };
-        self.change(move |recorder| recorder.refuse(&by, refused).map(Ok)).await?;
-        Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
-    }
-
     async fn accept(&self, request: Request) -> Answer<Octets> {
         let running = Running::begin(&self.running, request.id)?;
         let accepted = self.change(move |recorder| {
@@ -325,22 +304,6 @@ fn refused<R>(
     };
     let entry = recorder.refuse(by, refused)?;
     Ok(Err(Failure::Refused { reasons, entry }))
-}
-
-/// The active keys that nobody needs once an incident is closed: no other open incident has a determination for them.
-fn needed_no_longer(fold: &Fold, closing: &IncidentId, keys: &Keys) -> Vec<KeyLabel> {
-    let is_open = |incident: &IncidentId| fold.incidents().get(incident).is_some_and(|facts| facts.closed.is_none());
-    let is_needed = |key: &KeyLabel| {
-        fold.determinations().values().any(|determination| {
-            determination.key.as_ref().is_some_and(|(named, _)| named == key)
-                && determination.incident != *closing
-                && is_open(&determination.incident)
-        })
-    };
-    let is_active = |key: &KeyLabel, recorded: bool| recorded || keys.active(key).is_some();
-    let of_ours = fold.keys().values().filter(|facts| facts.record.use_ != KeyUse::Ledger);
-    let active = of_ours.filter(|facts| is_active(&facts.record.label, facts.active.is_some()));
-    active.map(|facts| facts.record.label.clone()).filter(|key| !is_needed(key)).collect()
 }
 
 fn reason(rule: &str, text: String) -> Reason {
@@ -418,8 +381,8 @@ impl Engine for Daemon {
         let reason = reason.to_owned();
         let stopped = self.desk.record(move |recorder| {
             for (key, _) in locked {
-                let reason = "smkid stops".into();
-                recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason }))?;
+                let event = keys::locked(recorder.fold(), &key, "smkid stops");
+                recorder.queue(&Actor::daemon(), event)?;
             }
             recorder.queue(&Actor::daemon(), Event::Stopped(Stopped { reason: reason.into() }))?;
             Ok(())
@@ -634,72 +597,13 @@ impl Engine for Daemon {
         self.read(move |recorder| Ok(procedure::explained(recorder.fold(), &of, now))).await?
     }
 
-    async fn key_activate(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
-        let actor = caller.actor();
-        let asked = Digest::of(key.as_str().as_bytes());
-        let label = key.clone();
-        let checked = self.change(move |recorder| {
-            let by = recorder.known(actor);
-            let fold = recorder.fold();
-            let Some(facts) = fold.keys().get(&label).cloned() else {
-                return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
-            };
-            let of_policy = fold.policy().and_then(|adopted| adopted.policy.key(&label)).map(|key| key.activation);
-            let reasons = match (facts.record.use_, of_policy) {
-                (KeyUse::Ledger, _) => {
-                    vec![reason("key-use", format!("key {label} signs checkpoints; it is active while smkid runs"))]
-                }
-                (KeyUse::Recovery | KeyUse::Contingency, Some(Activation::Stored)) => Vec::new(),
-                (KeyUse::Recovery | KeyUse::Contingency, Some(Activation::Custodians) | None) => {
-                    let error = ActivationError::Custodians { key: label.clone() };
-                    vec![reason("activation", error.to_string())]
-                }
-            };
-            if reasons.is_empty() {
-                let expected = start::expectations(fold, &facts.record.token);
-                return Ok(Ok((by, facts, expected)));
-            }
-            refused(recorder, &by, "key-activate", asked, (None, None), reasons)
-        });
-        let (by, facts, expected): (Actor, _, _) = checked.await?;
-        if self.keys.active(&key).is_none() {
-            let keys = Arc::clone(&self.keys);
-            let started = tokio::task::spawn_blocking(move || keys.start(&facts, expected)).await;
-            let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
-            let (token, report) = match started {
-                Ok(started) => started,
-                Err(error) => return self.not_activated(by, asked, &error).await,
-            };
-            if let Some(second) = self.keys.insert(key.clone(), token) {
-                // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
-                let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
-            }
-            for warning in report.warnings {
-                tracing::warn!(key = %key, "{warning}");
-            }
-        }
-        let keys = Arc::clone(&self.keys);
-        let changed = self.change(move |recorder| {
-            let record = recorder.fold().keys().get(&key).map(|facts| facts.record.clone());
-            let Some(record) = record else { return Ok(Err(Failure::NotFound { what: format!("key {key}") })) };
-            if keys.active(&key).is_none() {
-                let why = format!("key {key} was locked while it was being activated");
-                return Ok(Err(Failure::Unavailable {
-                    why,
-                    remedy: "Activate it again if that is still wanted".into(),
-                }));
-            }
-            let until = Some(recorder.moment().at.plus_ms(ACTIVATION_MS_MAX));
-            let event = KeyActivated { key: key.clone(), token: record.token, serial: record.serial, until };
-            let entry = recorder.queue(&by, Event::KeyActivated(event))?;
-            Ok(match answers::key_state(recorder, &keys, &key) {
-                Some(key) => Ok(wire::KeyChanged { entry, key }),
-                None => Err(Failure::NotFound { what: format!("key {key}") }),
-            })
-        });
-        let changed = changed.await?;
-        make::keep_head(&self.desk, &self.keys).await;
-        Ok(changed)
+    async fn key_activate(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        activate: wire::KeyActivate,
+    ) -> Result<wire::KeyChanged, Failure> {
+        self.activate(caller, key, activate.incident).await
     }
 
     async fn key_lock(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
@@ -714,8 +618,8 @@ impl Engine for Daemon {
             }
             keys.fence();
             keys.remove(&label);
-            let event = KeyLocked { key: label.clone(), reason: "on demand".into() };
-            let entry = recorder.queue(&by, Event::KeyLocked(event))?;
+            let event = keys::locked(recorder.fold(), &label, "on demand");
+            let entry = recorder.queue(&by, event)?;
             Ok(match answers::key_state(recorder, &keys, &label) {
                 Some(key) => Ok(wire::KeyChanged { entry, key }),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),

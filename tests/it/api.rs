@@ -54,7 +54,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "determination-show" => (format!("/v1/determinations/{ID}"), Value::Null),
         "policy-show" => ("/v1/policy".to_owned(), Value::Null),
         "procedure-explain" => ("/v1/procedure?at=2017-07-21&incident=INC-1".to_owned(), Value::Null),
-        "key-activate" => ("/v1/keys/recovery/activate".to_owned(), Value::Null),
+        "key-activate" => ("/v1/keys/recovery/activate".to_owned(), json!({ "incident": "INC-1" })),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
-use smkid::api::wire::{self, Base64, RecoverySign};
-use smkid::domain::determination::document::{Decision, Determination};
+use smkid::api::wire::{self, Base64, ItemOutcome, RecoverySign};
+use smkid::domain::determination::document::Determination;
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
@@ -19,7 +19,8 @@ use smkid::exercise::procedure::{plain, status, targets};
 use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{
-    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, problem, whole,
+    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, not_execute,
+    problem, whole,
 };
 
 const STEPS: &str = "/v1/incidents/INC-1/steps";
@@ -153,12 +154,6 @@ fn read(site: &Site, arguments: &[&str], phrases: &[&str]) {
     }
 }
 
-fn not_execute(form: &mut Determination) {
-    form.decision = Decision::NotExecute;
-    (form.key, form.method, form.counter_start) = (None, None, None);
-    (form.templates, form.devices, form.limits) = (None, None, None);
-}
-
 #[tokio::test]
 async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing() {
     let site = Site::founded().await;
@@ -206,11 +201,12 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     carrier.refer(notification).await.unwrap();
     out_of_place(&site, client, &steps(notification), State::Referred).await;
 
-    // "Not to execute" lets nothing be signed, though the token is unlocked.
+    // "Not to execute" opens no key and lets nothing be signed.
     let negative = site.determination(client, 1, &device_list(0..TARGETS), not_execute).await;
     site.deliver(client, &negative, APPROVALS, None).await.unwrap();
     out_of_place(&site, client, &steps(notification), State::DeterminedNotToExecute).await;
-    site.activate(client).await.unwrap();
+    let early = problem(site.activate(client).await);
+    assert_eq!(&*early.reasons[0].rule, "determination-negative", "{early:?}");
     assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedNotToExecute);
     let refused = problem(lines(client, SIGN, &ask_for_all(negative.form().id)).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
@@ -460,6 +456,15 @@ async fn the_pma_determines_on_what_was_referred_and_about_relevant_devices_alon
     // It was not referred.
     refused(0..TARGETS, &["incident-state"]).await;
     carrier.refer(notification).await.unwrap();
+    // A list is looked at for a quorum, and for nobody else.
+    let (list, nonsense) = (device_list(0..TARGETS), "no list\n");
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    for (signers, rules) in [(APPROVALS - 1, ["quorum"]), (APPROVALS, ["devices"])] {
+        let problem = problem(site.deliver(client, &document, signers, Some(nonsense)).await);
+        let mut found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
+        found.dedup();
+        assert_eq!(found, rules, "{problem:?}");
+    }
     // A Device that is no target, and one that was left out.
     refused(0..TARGETS + 1, &["not-a-target"]).await;
     let scrapped = carrier.upload(&plain(&devices[2..]), 1).await.unwrap();
@@ -493,7 +498,8 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     let recorded = take(client, &Step::Pause { reason: "the first Responses look odd".into() }).await.unwrap();
     let asked = site.calls(Which::Recovery, "C_Sign");
     assert!(asked < DEVICES.into());
-    let stopped = running.await.unwrap().unwrap().1.expect("the answer has a summary");
+    let (items, stopped) = running.await.unwrap().unwrap();
+    let stopped = stopped.expect("the answer has a summary");
     assert!(!stopped.is_empty(), "the answer does not look whole");
     assert_eq!(site.calls(Which::Recovery, "C_Sign"), asked, "the token was asked after the pause was recorded");
     let ledger = site.ledger();
@@ -501,9 +507,12 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     let after = &ledger.entries[usize::try_from(recorded.entry).unwrap()..];
     assert!(matches!(&after[0].event, Event::StepTaken(taken) if matches!(taken.step, Step::Pause { .. })));
     assert!(matches!(&after[1].event, Event::KeyLocked(locked) if locked.key.as_str() == RECOVERY_KEY));
-    // What was signed before is the SMKI PMA's still, and is released; nothing further is intended.
+    // Nothing further is intended, and what was signed before is not released while the incident is paused.
     let further: Vec<&Event> = after[2..].iter().map(|entry| &entry.event).collect();
-    assert!(!further.iter().any(|event| matches!(event, Event::Intent(_))), "{further:?}");
+    assert!(!further.iter().any(|event| matches!(event, Event::Intent(_) | Event::Released(_))), "{further:?}");
+    let withheld = ledger.signed().len() - ledger.released().len();
+    assert!(withheld > 0, "the pause came in the midst of a chunk");
+    assert_eq!(items.iter().filter(|item| item.outcome == ItemOutcome::Withheld).count(), withheld);
 
     let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::Paused);
@@ -520,8 +529,10 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     site.activate(client).await.unwrap();
     let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::KeyActive);
+    // The activation is the act by which what was withheld is released.
     let items = whole(lines(client, SIGN, &ask).await);
     assert_eq!((items.len(), site.ledger().signed().len()), (DEVICES as usize, DEVICES as usize));
+    assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed));
     site.ledger().check();
     assert_eq!(carrier.progress().await.unwrap().state, State::Executing);
     read(&site, &["incident", "next", INCIDENT], &["is executing since", "targets are outstanding", "Responses"]);
@@ -561,17 +572,12 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let document = site.determination(client, 1, &list, |_| {}).await;
     site.deliver(client, &document, APPROVALS, Some(&list)).await.unwrap();
     stands(State::DeterminedToExecute, &["Record that everything is prepared"]).await;
-    // A key that somebody activated before its place in the procedure signs nothing.
+    // A key is not activated before its place in the procedure.
     let ask = ask_for_all(document.form().id);
-    let early = async || {
-        let refused = problem(lines(client, SIGN, &ask).await);
-        assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["procedure-state"]);
-    };
-    site.activate(client).await.unwrap();
+    let refused = problem(site.activate(client).await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["not-prepared"]);
     assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedToExecute);
-    early().await;
     carrier.prepare().await.unwrap();
-    early().await;
     stands(State::Prepared, &["Key Custodians", "smkictl key activate"]).await;
     site.activate(client).await.unwrap();
     stands(State::KeyActive, &["Sign the recovery commands"]).await;
@@ -603,6 +609,68 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
         &["incident", "timeline", INCIDENT],
         &["3 commands were intended: 3 signed", "3 stranded Devices accepted"],
     );
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_incident_that_is_assessed_again_keeps_what_was_recorded_of_its_devices_and_drops_none_of_them() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let all: Vec<_> = (0..=TARGETS).map(device).collect();
+    carrier.assess(&all[..3], Method::NewOrganisationCertificates).await.unwrap();
+    let first = carrier.upload(&plain(&all[..1]), 1).await.unwrap();
+    take(client, &status(SmiStatus::Recovery, Some(first), wall_clock())).await.unwrap();
+    let assess = async |devices: &[smkid::domain::names::DeviceId]| {
+        let targets = carrier.upload(&targets(devices, wall_clock()), devices.len()).await.unwrap();
+        Step::Assess { method: Method::NewOrganisationCertificates, targets }
+    };
+    let without_first = assess(&all[1..]).await;
+    let why = refuse(&site, client, &without_first, &["device-unfit"]).await;
+    assert!(why.contains(&format!("Device {} is missing", all[0])), "{why}");
+    // One that nothing was recorded of may go, another may come; the first is as it was.
+    take(client, &assess(&[all[0], all[1], all[3]]).await).await.unwrap();
+    let counts = carrier.progress().await.unwrap().devices;
+    assert_eq!((counts.targets, counts.in_recovery), (3, 1));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    let counts = site.carrier(&daemon.client, INCIDENT).progress().await.unwrap().devices;
+    assert_eq!((counts.targets, counts.in_recovery), (3, 1));
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_determination_that_supersedes_begins_again_at_its_preparation_and_the_old_one_signs_nothing_more() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let (main, sign) = (site.main(), |id, n| crate::support::site::ask_for(id, [n]));
+    assert_eq!(whole(lines(client, SIGN, &sign(main, 0)).await).len(), 1);
+    assert_eq!(carrier.progress().await.unwrap().state, State::Executing);
+    let list = device_list(1..4);
+    let superseding = |form: &mut Determination| {
+        form.supersedes = Some(main);
+        form.decision_number = 2;
+    };
+    let second = site.determination(client, 2, &list, superseding).await;
+    site.deliver(client, &second, APPROVALS, Some(&list)).await.unwrap();
+    let second = second.form().id;
+    assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedToExecute);
+    let rules = async |id| {
+        let refused = problem(lines(client, SIGN, &sign(id, 2)).await);
+        refused.reasons.into_iter().map(|reason| reason.rule.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(main).await, ["superseded"]);
+    assert_eq!(rules(second).await, ["procedure-state"]);
+    carrier.prepare().await.unwrap();
+    assert_eq!(rules(second).await, ["procedure-state"], "the key was activated for what was superseded");
+    site.activate(client).await.unwrap();
+    assert_eq!(rules(main).await, ["superseded"]);
+    assert_eq!(whole(lines(client, SIGN, &sign(second, 2)).await).len(), 1);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -97,6 +97,8 @@ pub struct Fold {
     size: u64,
     last_at: Option<Timestamp>,
     clock_untrusted: bool,
+    /// The entry by which an operator accepted the clock last.
+    clock_accepted: Option<u64>,
     genesis: Option<(Genesis, Digest)>,
     /// Every policy that was ever adopted, the one in force last.
     policies: Vec<Adopted>,
@@ -109,6 +111,8 @@ pub struct Fold {
     last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
+    /// Whether an activation was for one incident: then each later one is too.
+    activations_bound: bool,
     /// The last ceremony: genesis, and the adoption of the first policy.
     ceremony_at: Option<Timestamp>,
     /// The last exercise that was recorded.
@@ -213,6 +217,11 @@ impl Fold {
         &self.keys
     }
 
+    /// Whether an activation of this ledger was for one incident: an older daemon's were for every one.
+    pub fn activations_bound(&self) -> bool {
+        self.activations_bound
+    }
+
     /// The incidents.
     pub fn incidents(&self) -> &BTreeMap<IncidentId, IncidentFacts> {
         &self.incidents
@@ -311,12 +320,13 @@ impl Fold {
             Event::CertificateImported(CertificateImported { key, party, certificate, path: _ }) => {
                 self.key_mut(key)?.certificate = Some((*certificate, *party));
             }
-            Event::Started(_) => {
+            Event::Started(started) => {
+                if let Some(from) = started.unconfirmed {
+                    self.take_back(from);
+                }
                 // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
                 // after a start begins another. A clock that nobody accepted stays untrusted.
-                for key in self.keys.values_mut() {
-                    key.active = None;
-                }
+                self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
                 let open = &self.open;
                 self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
@@ -324,9 +334,7 @@ impl Fold {
                 self.last_batches.retain(|_, index| batches.contains_key(index));
             }
             Event::Stopped(_) => {
-                for key in self.keys.values_mut() {
-                    key.active = None;
-                }
+                self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
             }
             Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
@@ -359,12 +367,14 @@ impl Fold {
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
-                self.key_mut(key)?.active = Some(*until);
-                self.key_activated(key, index, *at);
+            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident }) => {
+                let facts = self.key_mut(key)?;
+                (facts.active, facts.active_for) = (Some(*until), incident.clone());
+                self.activations_bound |= incident.is_some();
+                self.key_activated(key, incident.as_ref(), index, *at);
             }
             Event::KeyLocked(locked) => {
-                self.key_mut(&locked.key)?.active = None;
+                self.key_mut(&locked.key)?.lock();
                 self.keys_locked(Some(&locked.key), *at);
             }
             Event::Batch(batch) => {
@@ -390,11 +400,14 @@ impl Fold {
             }
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
-            Event::ClockAccepted(_) => self.clock_untrusted = false,
+            Event::ClockAccepted(_) => (self.clock_untrusted, self.clock_accepted) = (false, Some(index)),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
             Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
-            Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
+            Event::SigningResumed(resumed) => {
+                let facts = self.determination_mut(resumed.determination)?;
+                (facts.foreign, facts.resumed) = (None, Some((index, resumed.stopped_by)));
+            }
         }
         self.take_parts(by, event);
         self.last_at = Some(*at);
@@ -404,10 +417,21 @@ impl Fold {
 
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
         for record in &genesis.keys {
-            let facts = KeyFacts { record: record.clone(), certificate: None, active: None };
+            let facts = KeyFacts { record: record.clone(), certificate: None, active: None, active_for: None };
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
+    }
+
+    /// What an operator let go on by an entry that lay under no checkpoint at a start stands still again: nobody was told of it,
+    /// and whoever could write to the disk could have put it there.
+    fn take_back(&mut self, from: u64) {
+        for facts in self.determinations.values_mut() {
+            if let Some((_, stopped_by)) = facts.resumed.take_if(|(entry, _)| *entry >= from) {
+                facts.foreign = facts.foreign.or(Some(stopped_by));
+            }
+        }
+        self.clock_untrusted |= self.clock_accepted.is_some_and(|entry| entry >= from);
     }
 
     fn adopt(&mut self, adopted: &PolicyAdopted, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -476,6 +500,7 @@ impl Fold {
             Event::Settled(entry) => (of(entry.determination), None, true),
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
+            Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
             // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
             // by their determination too.
             Event::DirectionRecorded(_)
@@ -485,7 +510,6 @@ impl Fold {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
-            | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -553,6 +577,7 @@ impl Fold {
             tally: Tally::default(),
             responses: ResponseTally::default(),
             foreign: None,
+            resumed: None,
             recent: std::collections::VecDeque::new(),
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };

@@ -8,7 +8,7 @@ use crate::domain::incident::targets::Proof;
 use crate::domain::incident::{Determined as Followed, DutyArising, Progress, State, TakeError};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, Step, StepTaken};
-use crate::domain::names::{Digest, FileKind, IncidentId, KeyLabel, KeyUse, StepId};
+use crate::domain::names::{DeterminationId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, StepId};
 use crate::domain::policy::facts::{AcceptedFile, DeterminationFacts, IncidentFacts, Standing};
 use crate::domain::procedure::in_force::{Determined, IncidentView, Waiting, WithKey};
 use crate::domain::responses::{Outcome, ResultLine};
@@ -160,10 +160,17 @@ impl Fold {
         }
     }
 
-    /// The incidents that wait for this key go on.
-    pub(super) fn key_activated(&mut self, key: &KeyLabel, index: u64, at: Timestamp) {
-        for incident in self.following(Some(key), |progress| matches!(progress.state, State::Prepared | State::Paused))
-        {
+    /// The incident for which the key was activated goes on; where an older daemon named none, all that wait for the key.
+    pub(super) fn key_activated(&mut self, key: &KeyLabel, incident: Option<&IncidentId>, index: u64, at: Timestamp) {
+        let waiting = match incident {
+            Some(incident) => {
+                let progress = self.incidents.get(incident).and_then(|facts| facts.progress.as_ref());
+                let awaits = progress.is_some_and(|progress| progress.state.awaits_key());
+                awaits.then(|| incident.clone()).into_iter().collect()
+            }
+            None => self.following(Some(key), |progress| progress.state.awaits_key()),
+        };
+        for incident in waiting {
             if let Some(progress) = self.progress_mut(&incident) {
                 progress.enter(State::KeyActive, at);
             }
@@ -224,7 +231,12 @@ impl Fold {
         })
     }
 
-    /// The determination that an incident follows; in one that is in no procedure, the last that still stands.
+    /// The determination that an incident follows.
+    pub fn followed_by(&self, incident: &IncidentId) -> Option<DeterminationId> {
+        self.incidents.get(incident).and_then(|facts| self.followed(facts)).map(|facts| facts.id)
+    }
+
+    /// The same, with what is known of it; in one that is in no procedure, the last that still stands.
     fn followed(&self, facts: &IncidentFacts) -> Option<&DeterminationFacts> {
         match &facts.progress {
             Some(progress) => progress.determined.and_then(|determined| self.determinations.get(&determined.id)),

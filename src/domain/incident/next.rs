@@ -250,7 +250,7 @@ impl List<'_> {
                     }
                     _ => "Activate the key of the determination",
                 };
-                one(Actor::KeyCustodians, what, &format!("smkictl key activate {key}"))
+                one(Actor::KeyCustodians, what, &format!("smkictl key activate {key} --incident INCIDENT"))
             }
             Meaning::Execute if counts.outstanding > 0 => {
                 let what = match progress.state {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::domain::determination::document::Written;
-use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
+use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
 use crate::domain::names::{Digest, DirectionId};
 use crate::domain::procedure::direction::{Direction, Directs};
@@ -140,6 +140,13 @@ pub fn tell(event: &Event) -> Option<String> {
         }
         Event::DirectionRecorded(recorded) => {
             format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
+        }
+        Event::KeyActivated(KeyActivated { key, until, incident: Some(_), .. }) => match until {
+            Some(until) => format!("Key {key} activated for this incident until {until}"),
+            None => format!("Key {key} activated for this incident"),
+        },
+        Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
+            format!("Key {key} locked, nothing is signed until it is activated again: {reason}")
         }
         Event::ExerciseRecorded(_)
         | Event::Genesis(_)

@@ -287,6 +287,10 @@ pub struct Started {
     pub program: Digest,
     /// SHA-256 of the configuration file.
     pub configuration: Digest,
+    /// The first entry that lay under no checkpoint when it started, if any did: nobody was told of what stands from there on, and
+    /// what people only said there, without a signature, opens nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<u64>,
 }
 
 /// The daemon stopped in order.
@@ -427,6 +431,9 @@ pub struct KeyActivated {
     pub serial: Box<str>,
     /// The first moment at which it is locked again; none for the ledger key, which is open while the daemon runs.
     pub until: Option<Timestamp>,
+    /// For which incident alone; none in ledgers that were written before an activation was for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
 }
 
 /// A key can be used no longer.
@@ -437,6 +444,9 @@ pub struct KeyLocked {
     pub key: KeyLabel,
     /// Why: on demand, at its time limit, at the end of the daemon, after a fault.
     pub reason: Box<str>,
+    /// The incident for which it was active, which stands still from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
 }
 
 /// A request to sign was taken in. The intents that follow name this leaf by its index.

@@ -72,6 +72,8 @@ pub struct KeyFacts {
     pub certificate: Option<(Digest, PartyId)>,
     /// Until when it is active, if it is: `Some(None)` has no end.
     pub active: Option<Option<Timestamp>>,
+    /// For which incident alone it is active; none where it is locked, and in ledgers of before an activation was for one.
+    pub active_for: Option<IncidentId>,
 }
 
 impl KeyFacts {
@@ -82,6 +84,11 @@ impl KeyFacts {
             Some(None) => true,
             Some(Some(until)) => at < until,
         }
+    }
+
+    /// It can be used no longer.
+    pub fn lock(&mut self) {
+        (self.active, self.active_for) = (None, None);
     }
 }
 
@@ -170,6 +177,8 @@ pub struct DeterminationFacts {
     pub responses: ResponseTally,
     /// The entry of the last foreign answer, which stops signing until an operator has looked at it.
     pub foreign: Option<u64>,
+    /// The entry by which an operator let signing go on, and that of the foreign answer that had stopped it.
+    pub resumed: Option<(u64, u64)>,
     /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
     pub recent: VecDeque<(i64, u64)>,
 }

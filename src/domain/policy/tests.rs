@@ -86,7 +86,7 @@ fn what_the_example_sets_to_its_default_is_the_default() {
         }
         kept.push(line);
     }
-    assert_eq!(dropped, 11);
+    assert_eq!(dropped, 12);
     files.insert("policy.toml".into(), kept.join("\n").into_bytes());
     let implicit = policy(&files);
     assert_eq!(implicit.determinations(), explicit.determinations());

@@ -323,10 +323,12 @@ fn effect(clause: &Clause) -> String {
     match &clause.effect {
         Effect::NotRequiredBefore { steps, gate, relieves } => {
             let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
-            format!(
-                "relieves the {relieves} of {} until there is {gate}; taken earlier, a reason is stated",
-                steps.join(" and ")
-            )
+            let early = if *relieves == Actor::Subscriber {
+                "it may be taken earlier"
+            } else {
+                "taken earlier, a reason is stated"
+            };
+            format!("relieves the {relieves} of {} until there is {gate}; {early}", steps.join(" and "))
         }
         Effect::OptionalFactor { factor } => format!("the SMKI PMA may weigh factor {factor}, and need not"),
         Effect::Record(record) => {

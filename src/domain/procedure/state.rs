@@ -134,6 +134,11 @@ impl State {
         false
     }
 
+    /// Whether the activation of its key is what comes next.
+    pub const fn awaits_key(self) -> bool {
+        matches!(self, Self::Prepared | Self::Paused)
+    }
+
     /// Whether commands may be signed.
     pub const fn may_sign(self) -> bool {
         matches!(self, Self::KeyActive | Self::Executing)

@@ -15,7 +15,7 @@ use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, Su
 use crate::domain::determination::document::Written;
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
-use crate::domain::ledger::entry::{DirectionRecorded, Entry, Event, SignResult};
+use crate::domain::ledger::entry::{DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
@@ -193,6 +193,7 @@ fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
         token: facts.record.token.clone(),
         active: is_active && trouble.is_none(),
         until: facts.active.flatten(),
+        incident: facts.active_for.clone(),
         trouble,
     }
 }
@@ -473,6 +474,8 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
+            | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
             Event::DirectionRecorded(entry) => {

@@ -121,10 +121,16 @@ fn visit(
     let by = recorder.known(actor);
     let about = (Some(incident.clone()), None);
     let sha256 = sent.sha256();
-    if intake::is_unsigned(kind) && by.role != Role::Operator {
-        let text =
-            format!("a {} is unsigned, so an operator brings it; {} acts as {}", kind.title(), by.account, by.role);
-        return refused(recorder, &by, SUBMIT, sha256, about, vec![reason("role", text)]);
+    if intake::is_unsigned(kind) {
+        if by.role != Role::Operator {
+            let text =
+                format!("a {} is unsigned, so an operator brings it; {} acts as {}", kind.title(), by.account, by.role);
+            return refused(recorder, &by, SUBMIT, sha256, about, vec![reason("role", text)]);
+        }
+        // What nobody signed stands on the operator who brought it.
+        if let Err(reasons) = intake::operator(recorder.fold(), &by, incident) {
+            return refused(recorder, &by, SUBMIT, sha256, about, reasons);
+        }
     }
     let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
     let event = match intake::file(&context, incident, sent) {

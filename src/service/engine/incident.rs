@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Answer, Daemon, answers, check_reason, make, needed_no_longer, pieces, reason, refused, story};
+use super::keys::{locked, needed_no_longer};
+use super::{Answer, Daemon, answers, check_reason, make, pieces, reason, refused, story};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::incident::targets::{Control, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
-use crate::domain::ledger::entry::{Event, KeyLocked};
+use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
@@ -30,13 +31,10 @@ impl Daemon {
             let by = recorder.known(actor);
             let wire::IncidentOpen { incident, certificate_pem, description, notification } = open;
             let asked = Digest::of(certificate_pem.as_bytes());
-            let opened = intake::incident(
-                &context(recorder),
-                &incident,
-                certificate.octets(),
-                &description,
-                notification.as_ref(),
-            );
+            let opened = intake::operator(recorder.fold(), &by, &incident).and_then(|()| {
+                let octets = certificate.octets();
+                intake::incident(&context(recorder), &incident, octets, &description, notification.as_ref())
+            });
             match opened {
                 Ok(opened) => {
                     recorder.queue_blob(certificate.octets().to_vec());
@@ -59,14 +57,9 @@ impl Daemon {
         let taken = self.change(move |recorder| {
             let by = recorder.known(actor);
             let about = (Some(incident.clone()), None);
-            if by.person.is_none() {
-                let text = format!(
-                    "account {} belongs to nobody whom the policy in force names; a step of the procedure is taken by a person",
-                    by.account
-                );
-                return refused(recorder, &by, "incident-step", asked, about, vec![reason("asker-unknown", text)]);
-            }
-            let taken = match steps::step(&context(recorder), &incident, &ask.step) {
+            let taken = intake::operator(recorder.fold(), &by, &incident)
+                .and_then(|()| steps::step(&context(recorder), &incident, &ask.step));
+            let taken = match taken {
                 Ok(taken) => taken,
                 Err(reasons) => return refused(recorder, &by, "incident-step", asked, about, reasons),
             };
@@ -77,17 +70,26 @@ impl Daemon {
                 let text = format!("list {} waited too long and was dropped; upload it again", devices.list);
                 return refused(recorder, &by, "incident-step", asked, about, vec![reason("devices", text)]);
             }
-            // A pause takes effect before the next C_Sign.
-            let key = matches!(taken.step, Step::Pause { .. }).then(|| key_of(recorder, &incident)).flatten();
-            if key.is_some() {
+            // What stops the signing, of all or of some Devices, takes effect before the next C_Sign.
+            if matches!(taken.step, Step::Pause { .. } | Step::Exclude { .. } | Step::Finish { .. }) {
                 keys.fence();
             }
+            let (pauses, finishes) =
+                (matches!(taken.step, Step::Pause { .. }), matches!(taken.step, Step::Finish { .. }));
+            let key = key_of(recorder, &incident).filter(|key| {
+                // While this one was paused, it may have been activated for another.
+                let is_ours = recorder.fold().keys().get(key).is_some_and(|facts| {
+                    facts.active.is_some() && facts.active_for.as_ref().is_none_or(|of| *of == incident)
+                });
+                (pauses || finishes) && is_ours
+            });
             let entry = recorder.queue(&by, Event::StepTaken(taken))?;
             let mut tokens = Vec::new();
             if let Some(key) = key {
                 tokens.extend(keys.remove(&key));
-                let reason = format!("incident {incident} was paused").into();
-                recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
+                let what = if pauses { "paused" } else { "executed" };
+                let event = locked(recorder.fold(), &key, &format!("incident {incident} was {what}"));
+                recorder.queue(&by, event)?;
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -111,9 +113,12 @@ impl Daemon {
             if !recorder.fold().incidents().contains_key(&incident) {
                 return Ok(Err(Failure::NotFound { what: format!("incident {incident}") }));
             }
-            let closed = match steps::closing(&context(recorder), &incident, &why.reason) {
-                Ok(closed) => closed,
-                Err(reasons) => {
+            let part = intake::operator(recorder.fold(), &by, &incident);
+            let closed = match (part, steps::closing(&context(recorder), &incident, &why.reason)) {
+                (Ok(()), Ok(closed)) => closed,
+                (part, closed) => {
+                    let mut reasons = part.err().unwrap_or_default();
+                    reasons.extend(closed.err().unwrap_or_default());
                     let asked = Digest::of(why.reason.as_bytes());
                     return refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons);
                 }
@@ -124,8 +129,8 @@ impl Daemon {
             let mut tokens = Vec::new();
             for key in needless {
                 tokens.extend(keys.remove(&key));
-                let reason = "its incident was closed".into();
-                recorder.queue(&by, Event::KeyLocked(KeyLocked { key, reason }))?;
+                let event = locked(recorder.fold(), &key, "its incident was closed");
+                recorder.queue(&by, event)?;
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -183,7 +188,7 @@ impl Daemon {
 }
 
 /// The moment and the state of a decision on the recorder's thread.
-fn context(recorder: &Recorder) -> Context<'_> {
+pub(super) fn context(recorder: &Recorder) -> Context<'_> {
     Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at }
 }
 

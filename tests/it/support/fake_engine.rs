@@ -203,6 +203,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         token: "smki-a".parse().unwrap(),
         active,
         until: active.then(at),
+        incident: None,
         trouble: None,
     }
 }
@@ -355,7 +356,7 @@ impl Engine for FakeEngine {
     }
 
     async fn file_statuses(&self, caller: &Caller, id: IncidentId, extract: Digest) -> Result<Octets, Failure> {
-        self.called("file-statuses", caller, &format!("{id} {extract}"))?;
+        self.called("file-statuses", caller, format!("{id} {extract}"))?;
         Ok(pieces(b"line,device\r\n2,00DB1234567890A0\r\n"))
     }
 
@@ -474,8 +475,13 @@ impl Engine for FakeEngine {
         })
     }
 
-    async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
-        self.called("key-activate", caller, label.as_str())?;
+    async fn key_activate(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        activate: wire::KeyActivate,
+    ) -> Result<wire::KeyChanged, Failure> {
+        self.called("key-activate", caller, format!("{label} {}", activate.incident))?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })
     }
 

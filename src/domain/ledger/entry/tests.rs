@@ -103,8 +103,22 @@ fn golden() -> Vec<(Event, &'static str)> {
             ),
         ),
         (
-            Event::Started(Started { version: "0.1.0".into(), program: digest(1), configuration: digest(2) }),
+            Event::Started(Started {
+                version: "0.1.0".into(),
+                program: digest(1),
+                configuration: digest(2),
+                unconfirmed: None,
+            }),
             r#"{"started":{"version":"0.1.0","program":"{01}","configuration":"{02}"}}"#,
+        ),
+        (
+            Event::Started(Started {
+                version: "0.1.0".into(),
+                program: digest(1),
+                configuration: digest(2),
+                unconfirmed: Some(7),
+            }),
+            r#"{"started":{"version":"0.1.0","program":"{01}","configuration":"{02}","unconfirmed":7}}"#,
         ),
         (Event::Stopped(Stopped { reason: "SIGTERM".into() }), r#"{"stopped":{"reason":"SIGTERM"}}"#),
         (
@@ -179,6 +193,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 token: token(),
                 serial: "0001".into(),
                 until: Some(at("2017-07-21T18:00:00Z")),
+                incident: None,
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
@@ -186,8 +201,25 @@ fn golden() -> Vec<(Event, &'static str)> {
             ),
         ),
         (
-            Event::KeyLocked(KeyLocked { key: key(), reason: "on demand".into() }),
+            Event::KeyActivated(KeyActivated {
+                key: key(),
+                token: token(),
+                serial: "0001".into(),
+                until: Some(at("2017-07-21T18:00:00Z")),
+                incident: Some(incident()),
+            }),
+            concat!(
+                r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
+                r#""until":"2017-07-21T18:00:00.000Z","incident":"INC-1"}}"#
+            ),
+        ),
+        (
+            Event::KeyLocked(KeyLocked { key: key(), reason: "on demand".into(), incident: None }),
             r#"{"key-locked":{"key":"recovery-1","reason":"on demand"}}"#,
+        ),
+        (
+            Event::KeyLocked(KeyLocked { key: key(), reason: "on demand".into(), incident: Some(incident()) }),
+            r#"{"key-locked":{"key":"recovery-1","reason":"on demand","incident":"INC-1"}}"#,
         ),
         (
             Event::Batch(Batch {

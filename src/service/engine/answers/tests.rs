@@ -126,7 +126,7 @@ fn events() -> Vec<Event> {
             profile: None,
             departures: vec![],
         }),
-        Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING }),
+        Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING, unconfirmed: None }),
         directed(&departure()),
         directed(&extension()),
     ]

@@ -357,6 +357,7 @@ fn determination(
         tally: Tally::default(),
         responses: ResponseTally::default(),
         foreign: None,
+        resumed: None,
         recent: std::collections::VecDeque::new(),
     }
 }
@@ -394,7 +395,12 @@ fn a_duty_arises_with_every_step_that_the_profile_has_it_arise_with() {
 #[test]
 fn a_duty_arises_with_a_file_and_with_the_activation_of_a_key_where_the_profile_says_so() {
     for (step, act) in [
-        ("submit-adt-file", Box::new(|bench: &mut Bench| drop(bench.file(FileKind::Adt))) as Box<dyn Fn(&mut Bench)>),
+        (
+            "submit-adt-file",
+            Box::new(|bench: &mut Bench| {
+                bench.file(FileKind::Adt);
+            }) as Box<dyn Fn(&mut Bench)>,
+        ),
         ("activate-key", Box::new(Bench::activate)),
         ("hand-over", Box::new(|bench| bench.force(&Step::HandOver { devices: None, evidence: note() }))),
         ("execute", Box::new(|bench| bench.force(&Step::Finish { note: note() }))),

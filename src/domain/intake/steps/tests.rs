@@ -99,8 +99,12 @@ fn standing(moment: &str, state: State, method: Method, how: Devices, has_files:
     match state {
         State::Dismissed => bench.force(&Step::Dismiss { reason: note() }),
         State::SubscriberRecovery => bench.force(&Step::SubscriberRecovery { note: note() }),
-        State::DeterminedNotToExecute => drop(bench.determine(false, None)),
-        state if is_referred && state != State::Referred => drop(bench.determine(true, Some(method))),
+        State::DeterminedNotToExecute => {
+            bench.determine(false, None);
+        }
+        state if is_referred && state != State::Referred => {
+            bench.determine(true, Some(method));
+        }
         _ => {}
     }
     let (is_prepared, is_active) = match state {

@@ -93,8 +93,9 @@ const TABLE: [Row; 7] = [
     Row {
         varied: false,
         determined: Determined::WithRecoveryKey,
-        status: ("done", MayWord::No),
-        adt: ("done", MayWord::No),
+        // What was recorded may be corrected until the Devices are recovered.
+        status: ("done", MayWord::Yes),
+        adt: ("done", MayWord::Yes),
         signs: true,
     },
 ];

@@ -73,6 +73,9 @@ async fn what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_onc
     site.carrier(client, INCIDENT).inform().await.unwrap();
     take(client, INCIDENT, dismiss()).await;
     assert_eq!(state(client, INCIDENT).await, State::Dismissed);
+    let close = format!("/v1/incidents/{INCIDENT}/close");
+    assert_eq!(rules(&site.refused(client, &close, &why("nobody was told")).await), ["open-duty"]);
+    site.carrier(client, INCIDENT).inform().await.unwrap();
     client
         .post::<_, wire::Recorded>(&format!("/v1/incidents/{INCIDENT}/close"), &why("nothing was lost"))
         .await

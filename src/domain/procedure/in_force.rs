@@ -512,7 +512,9 @@ pub fn demands<'a>(in_force: &InForce<'a>, view: &IncidentView<'_>) -> Vec<Deman
     let mut settled: BTreeMap<&StepId, Option<DirectionId>> = BTreeMap::new();
     let mut all = Vec::with_capacity(in_force.base.steps.len());
     for step in &in_force.base.steps {
-        let missing: Vec<StepId> = step.after.iter().filter(|id| !settled.contains_key(id)).cloned().collect();
+        // In the order of the profile, which is that in which people take them.
+        let before = in_force.base.steps.iter().map(|before| &before.id).filter(|id| step.after.contains(*id));
+        let missing: Vec<StepId> = before.filter(|id| !settled.contains_key(id)).cloned().collect();
         let departures: BTreeSet<DirectionId> =
             step.after.iter().filter_map(|id| settled.get(id).copied().flatten()).collect();
         let by_profile = by_profile(step, in_force, view, &missing);

@@ -263,12 +263,11 @@ fn what_is_explained_as_permitted_is_permitted_and_nothing_else_in_every_state_a
                         asked += 1;
                         permitted += u32::from(guarded.is_ok());
                     }
-                    let signs = bench.progress().state.may_sign();
-                    assert_eq!(
-                        explained(&bench, Meaning::Execute).1 == MayWord::Yes,
-                        signs,
-                        "{state} {method} {how:?}"
-                    );
+                    // Method 1 is the Subscriber's, and comes to no key.
+                    if method != ONE {
+                        let (is, may) = explained(&bench, Meaning::Execute);
+                        assert_eq!(may == MayWord::Yes, state.may_sign(), "{moment} {state} {method} {how:?}: {is}");
+                    }
                 }
             }
         }

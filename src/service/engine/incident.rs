@@ -200,7 +200,7 @@ fn key_of(recorder: &Recorder, incident: &IncidentId) -> Option<KeyLabel> {
 }
 
 /// The header line of the Relevant Devices.
-const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,handed_over,stranded\n";
+const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,handed_over,overridden,stranded\n";
 
 /// The line of a Relevant Device.
 fn write_target(target: &Target, to: &mut String) {
@@ -212,12 +212,13 @@ fn write_target(target: &Target, to: &mut String) {
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
-        "{},{},{},{response},{},{},{}",
+        "{},{},{},{response},{},{},{},{}",
         target.device,
         target.status,
         target.since,
         yes(target.excluded),
         yes(target.control == Control::HandedOver),
+        yes(target.overridden),
         yes(target.is_stranded())
     );
 }

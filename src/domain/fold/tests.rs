@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use super::*;
 use crate::domain::determination::document::{LedgerHead, Type};
@@ -29,6 +30,9 @@ pub(in crate::domain) fn devices() -> [DeviceId; 2] {
 
 const LIST: &str =
     "00DB123456789001,Commissioned,2017-06-01,reads of June\n00DB123456789002,Commissioned,2017-06-01,reads of June\n";
+
+/// The policy that is shipped, read once.
+static SHIPPED: LazyLock<Arc<Policy>> = LazyLock::new(|| Arc::new(shipped("included")));
 
 /// One incident under the policy that is shipped, and what its entries say, without any signature.
 pub(in crate::domain) struct Bench {
@@ -83,10 +87,9 @@ pub(in crate::domain) fn status(status: SmiStatus, devices: Option<DevicesNamed>
 impl Bench {
     /// An incident that was just reported, at that moment.
     pub(in crate::domain) fn new(moment: &str) -> Self {
-        let policy = shipped("included");
-        let (at, digest) = (moment.parse().unwrap(), policy.digest());
+        let (at, policy) = (moment.parse().unwrap(), Arc::clone(&SHIPPED));
         let mut fold = Fold::default();
-        fold.policies.push(Adopted { sequence: 1, digest, entry: 0, policy: Arc::new(policy) });
+        fold.policies.push(Adopted { sequence: 1, digest: policy.digest(), entry: 0, policy });
         let notification = Notification {
             by: "Officer One".into(),
             party: "supplier-b".parse().unwrap(),

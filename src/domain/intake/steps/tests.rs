@@ -300,9 +300,8 @@ fn every_owed_to_do_that_is_a_step_is_accepted_and_every_open_incident_has_one()
                             "subscriber-recovery" => well_formed(&mut bench, Meaning::SubscriberRecovery),
                             "begin-post-recovery" => well_formed(&mut bench, Meaning::BeginPostRecovery),
                             "hand-over" => Some(Step::HandOver { devices: None, evidence: note() }),
-                            "set-status" if command.contains(" recovered ") => {
-                                well_formed(&mut bench, Meaning::SetRecovered)
-                            }
+                            // It begins with the list of those that are proven.
+                            "devices" => well_formed(&mut bench, Meaning::SetRecovered),
                             "set-status" => Some(status(SmiStatus::Recovery, None, bench.at)),
                             "finish" => Some(Step::Finish { note: note() }),
                             "pause" => Some(Step::Pause { reason: note() }),

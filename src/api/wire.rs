@@ -27,6 +27,7 @@ use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, Origin, PersonId, Purpose, RequestId,
     TemplateName, TokenName,
 };
+use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
@@ -348,6 +349,22 @@ pub enum Standing {
     NotExecute,
     /// Not carried over by a later policy.
     NotCarriedOver,
+}
+
+impl From<facts::Standing> for Standing {
+    fn from(standing: facts::Standing) -> Self {
+        match standing {
+            facts::Standing::Withdrawn => Self::Withdrawn,
+            facts::Standing::Superseded => Self::Superseded,
+            facts::Standing::NotCarriedOver => Self::NotCarriedOver,
+            facts::Standing::NotExecute => Self::NotExecute,
+            facts::Standing::Expired => Self::Expired,
+            facts::Standing::Suspended => Self::Suspended,
+            facts::Standing::NotYet => Self::NotYet,
+            facts::Standing::AwaitsSchedule => Self::AwaitsSchedule,
+            facts::Standing::InForce => Self::InForce,
+        }
+    }
 }
 
 /// A determination, and what was done under it.

@@ -27,13 +27,13 @@ use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::incident::Progress;
-use crate::domain::incident::decide::decide_determination;
+use crate::domain::incident::decide::{Decided, decide_determination};
 use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
 use crate::domain::policy::separation::Part;
@@ -130,7 +130,10 @@ pub fn determination(
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
     let view = fold.incident_view(&form.incident, context.at);
-    let settled = view.as_ref().map(|view| view.done.iter().chain(view.departures.keys()).cloned().collect());
+    let settled = view.as_ref().map(|view| {
+        let known = view.done.iter().chain(view.departures.keys());
+        known.filter(|step| view.has_settled(step)).cloned().collect()
+    });
     let recorded = admission::Recorded { extensions: fold.extensions(), settled: settled.as_ref() };
     for refusal in admission::determination(&adopted.policy, document, recorded, head, context.at) {
         reasons.add("admission", refusal);
@@ -141,7 +144,7 @@ pub fn determination(
     check_incident(fold, form, &mut reasons);
     let mut uncounted = Reasons::default();
     let signatures = quorate(context, document, submission, adopted, &mut uncounted);
-    check_procedure(context, form, signatures.is_some(), &mut reasons);
+    let departures = check_procedure(context, form, signatures.is_some(), &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
     match form.scope() {
@@ -163,6 +166,8 @@ pub fn determination(
         signatures,
         devices: form.scope().map(|scope| scope.devices.sha256),
         policy: form.policy,
+        profile: profile_in_force(fold, context.at),
+        departures,
     }))
 }
 
@@ -201,6 +206,7 @@ pub fn schedule(
         signatures,
         devices: form.devices.sha256,
         policy: form.policy,
+        profile: profile_in_force(context.fold, context.at),
     }))
 }
 
@@ -487,6 +493,7 @@ pub fn incident(
     match (procedure, notification) {
         (Some(_), Some(notification)) => {
             check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
+            check_notified_for(&adopted.policy, notification, &mut reasons);
         }
         (Some(_), None) => reasons.add(
             "notification",
@@ -535,6 +542,15 @@ fn check_notification(notification: &Notification, role: Option<u8>, at: Timesta
     };
     reasons.demand("class", *class == expected, || {
         format!("class: expected {expected} for this certificate (the Recovery Private Key has a route of its own), found {class}")
+    });
+}
+
+/// The Party or RDP for which it was notified is one that the policy names. A policy of the first version names none.
+fn check_notified_for(policy: &Policy, notification: &Notification, reasons: &mut Reasons) {
+    let (parties, party) = (policy.parties(), &notification.party);
+    reasons.demand("party-unknown", parties.is_empty() || parties.get(party).is_some(), || {
+        let known: Vec<&str> = parties.iter().map(|party| party.id.as_str()).collect();
+        format!("party: expected one that the policy in force names ({}), found {party}", known.join(", "))
     });
 }
 
@@ -629,10 +645,16 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
 }
 
 /// The PMA determines on what was referred to it, and only about Relevant Devices. A list is looked through for a quorum, and for
-/// nobody else: it is long, and everybody waits.
-fn check_procedure(context: &Context<'_>, form: &Determination, is_quorate: bool, reasons: &mut Reasons) {
+/// nobody else: it is long, and everybody waits. Answers the directions that this relied on.
+fn check_procedure(
+    context: &Context<'_>,
+    form: &Determination,
+    is_quorate: bool,
+    reasons: &mut Reasons,
+) -> Vec<DirectionId> {
     let facts = context.fold.incidents().get(&form.incident);
-    let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) else {
+    let progress = facts.and_then(|facts| facts.progress.as_ref());
+    let Some((progress, view)) = progress.zip(steps::View::of(context, &form.incident)) else {
         // It was opened under a policy without the procedure's steps, and would go round every one of them.
         let in_procedure = context.fold.policy().is_some_and(|adopted| adopted.policy.procedure().is_some());
         reasons.demand("incident-state", facts.is_none() || !in_procedure, || {
@@ -642,14 +664,16 @@ fn check_procedure(context: &Context<'_>, form: &Determination, is_quorate: bool
                 form.incident
             )
         });
-        return;
+        return Vec::new();
     };
-    if let Err(reason) = decide_determination(progress, form.supersedes) {
-        reasons.0.push(reason);
-    }
+    let Decided { departures } = decide_determination(&view.situation(), form.supersedes).unwrap_or_else(|further| {
+        reasons.0.extend(further);
+        Decided::default()
+    });
     if let Some(scope) = form.scope().filter(|_| is_quorate) {
         check_targets(context, progress, scope.devices.sha256, reasons);
     }
+    departures
 }
 
 /// Every Device of a list is a target of the incident, and not left out (SEC Section L10.30(a)).

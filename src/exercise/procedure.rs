@@ -142,7 +142,7 @@ impl Carrier<'_> {
         if self.order == Order::BeforeReferral {
             self.status_and_thresholds().await?;
         }
-        self.step(Step::Refer { notification, new_facts: None }).await.map(drop)
+        self.step(Step::Refer { notification: Some(notification), new_facts: None }).await.map(drop)
     }
 
     /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.

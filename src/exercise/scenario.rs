@@ -310,7 +310,7 @@ impl Play<'_, '_> {
         let steps = format!("/v1/incidents/{}/steps", self.incident);
         let ask = |step| wire::StepAsk { step };
         if self.order == Order::BeforeReferral {
-            let refer = ask(Step::Refer { notification, new_facts: None });
+            let refer = ask(Step::Refer { notification: Some(notification), new_facts: None });
             self.must_refuse(client, &steps, &refer, "Referring before SMI Status and thresholds file").await?;
         } else {
             let early = ask(procedure::status(SmiStatus::Recovery, None, self.stage.now()));

@@ -532,7 +532,12 @@ fn commands_that_no_rule_allows_are_found_though_the_ledger_key_signed_them() {
         forge.batch(50)
     });
     check("incident-not-open", |forge| {
-        let closed = IncidentClosed { incident: "INC-1".parse().unwrap(), reason: "done".into() };
+        let closed = IncidentClosed {
+            incident: "INC-1".parse().unwrap(),
+            reason: "done".into(),
+            profile: None,
+            departures: vec![],
+        };
         forge.push(Event::IncidentClosed(closed));
         forge.batch(50)
     });

@@ -46,7 +46,7 @@ async fn a_departure_is_drafted_shown_signed_recorded_explained_relied_on_and_au
     let carrier = site.carrier(client, INCIDENT);
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
     carrier.step(status(SmiStatus::Recovery, None, wall_clock())).await.unwrap();
-    let refer = wire::StepAsk { step: Step::Refer { notification, new_facts: None } };
+    let refer = wire::StepAsk { step: Step::Refer { notification: Some(notification), new_facts: None } };
     assert_eq!(rules(&site.refused(client, STEPS, &refer).await), ["adt-file"]);
 
     // Drafted and read.

@@ -93,8 +93,9 @@ const TABLE: [Row; 7] = [
     Row {
         varied: false,
         determined: Determined::WithRecoveryKey,
-        status: ("done", MayWord::No),
-        adt: ("done", MayWord::No),
+        // What was recorded may be corrected until the Devices are recovered.
+        status: ("done", MayWord::Yes),
+        adt: ("done", MayWord::Yes),
         signs: true,
     },
 ];
@@ -230,7 +231,7 @@ impl Row {
             let user = smkid::exercise::lab::party_of(&site.base.lab.before()[0]);
             carrier.submit(FileKind::Adt, &format!("{thresholds}SMSR-1,{user},all,1440,9000,10000\n")).await.unwrap();
         } else {
-            let refer = ask(Step::Refer { notification, new_facts: None });
+            let refer = ask(Step::Refer { notification: Some(notification), new_facts: None });
             assert_eq!(rules(&site.refused(client, &path, &refer).await), ["smi-status", "adt-file"]);
             // No reason is asked for what is owed.
             client.post::<_, wire::Recorded>(&path, &set(None)).await.unwrap();
@@ -386,7 +387,7 @@ async fn assess(site: &Site, client: &Client, incident: &str) -> Digest {
 
 /// Refers an incident without SMI Status and ADT file: what the base procedure refuses and the variation lets pass.
 async fn refer(site: &Site, client: &Client, incident: &str, notification: Digest, varied: bool) {
-    let (path, refer) = (steps(incident), ask(Step::Refer { notification, new_facts: None }));
+    let (path, refer) = (steps(incident), ask(Step::Refer { notification: Some(notification), new_facts: None }));
     if varied {
         client.post::<_, wire::Recorded>(&path, &refer).await.unwrap();
         assert_eq!(taken_under(site), [VARIATION]);

@@ -81,9 +81,16 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             Step::Assess { method: Method::NewOrganisationCertificates, targets: assessed },
             vec![S::Confirmed, S::Assessed],
         ),
-        (Step::Refer { notification, new_facts: None }, vec![S::Assessed, S::DeterminedNotToExecute]),
+        (
+            Step::Refer { notification: Some(notification), new_facts: None },
+            vec![S::Assessed, S::DeterminedNotToExecute],
+        ),
         (Step::SubscriberRecovery { note: note() }, vec![S::Assessed]),
-        (status(SmiStatus::Recovery, None, wall_clock()), targeted.clone()),
+        // Beyond these no key will ever bring a Device back.
+        (
+            status(SmiStatus::Recovery, None, wall_clock()),
+            vec![S::Assessed, S::Referred, S::DeterminedToExecute, S::Prepared, S::KeyActive, S::Executing, S::Paused],
+        ),
         (import(notification, 1, 0, true), targeted.clone()),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
         (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
@@ -252,7 +259,7 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
-    let refer = Step::Refer { notification, new_facts: None };
+    let refer = Step::Refer { notification: Some(notification), new_facts: None };
     let first = carrier.upload(&plain(&devices[..1]), 1).await.unwrap();
     let set = |to, devices, acknowledged, overridden: Option<&str>| {
         let Step::SetStatus { status, from, reason, .. } = status(to, devices, wall_clock()) else {
@@ -274,13 +281,13 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     read(
         &site,
         &["incident", "next", INCIDENT],
-        &["is assessed since", "Submit the signed Anomaly Detection Thresholds file", "Refer the incident"],
+        &["is assessed since", "Submit the signed Anomaly Detection Thresholds file", "Then refer the incident"],
     );
 
-    // Nothing proves a recovery yet.
-    let proofless =
-        refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), &["device-unfit"]).await;
-    assert!(proofless.contains("expected a verified Response"), "{proofless}");
+    // Nothing proves a recovery yet, and the PMA has determined nothing.
+    let proofless = &["incident-state", "device-unfit"];
+    let why = refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), proofless).await;
+    assert!(why.contains("expected a verified Response"), "{why}");
     for to in [SmiStatus::Commissioned, SmiStatus::Suspended] {
         let back = refuse(&site, client, &set(to, Some(first), false, None), &["device-unfit"]).await;
         assert!(back.contains("no way leads from 'Recovery'"), "{back}");
@@ -288,12 +295,12 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     // A list with a stranger changes nothing of the others.
     let stranger = carrier.upload(&plain(&[device(0), device(99)]), 2).await.unwrap();
     refuse(&site, client, &set(SmiStatus::Recovery, Some(stranger), true, None), &["devices"]).await;
-    // Somebody answers for it by name and with a reason.
-    take(client, &set(SmiStatus::Recovered, Some(first), false, Some("read on site by two engineers"))).await.unwrap();
+    // Nobody says in its place that it is recovered; that it was seen to on site, somebody does by name and with a reason.
+    let seen = Some("read on site by two engineers");
+    refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, seen), proofless).await;
+    take(client, &set(SmiStatus::Commissioned, Some(first), false, seen)).await.unwrap();
     let counts = carrier.progress().await.unwrap().devices;
-    assert_eq!((counts.in_recovery, counts.recovered, counts.succeeded), (2, 1, 0));
-    let back = refuse(&site, client, &set(SmiStatus::Commissioned, Some(first), false, None), &["device-unfit"]).await;
-    assert!(back.contains("no way leads from 'Recovered'"), "{back}");
+    assert_eq!((counts.in_recovery, counts.overridden, counts.succeeded), (2, 1, 0));
 
     // The thresholds are missing still; with them and with the status the way is free.
     take(client, &set(SmiStatus::Recovery, Some(first), true, None)).await.unwrap();

@@ -73,6 +73,9 @@ async fn what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_onc
     site.carrier(client, INCIDENT).inform().await.unwrap();
     take(client, INCIDENT, dismiss()).await;
     assert_eq!(state(client, INCIDENT).await, State::Dismissed);
+    let close = format!("/v1/incidents/{INCIDENT}/close");
+    assert_eq!(rules(&site.refused(client, &close, &why("nobody was told")).await), ["open-duty"]);
+    site.carrier(client, INCIDENT).inform().await.unwrap();
     client
         .post::<_, wire::Recorded>(&format!("/v1/incidents/{INCIDENT}/close"), &why("nothing was lost"))
         .await
@@ -113,7 +116,7 @@ async fn what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes
     take(client, INCIDENT, assess(Method::NewOrganisationCertificates, relevant)).await;
     let recovers = || Step::SubscriberRecovery { note: "SRV 6.15.1 by the Supplier".into() };
     assert_eq!(rules(&refuse(&site, client, INCIDENT, recovers()).await), ["method"]);
-    let refer = Step::Refer { notification: Digest([1; 32]), new_facts: None };
+    let refer = Step::Refer { notification: Some(Digest([1; 32])), new_facts: None };
     let refused = refuse(&site, client, INCIDENT, refer).await;
     assert_eq!(rules(&refused), ["notification-file", "smi-status", "adt-file"]);
     // Assessed again, the Subscriber goes on with its own key, and no key of the DCC's is asked for.
@@ -171,7 +174,8 @@ async fn after_a_determination_not_to_execute_new_facts_lead_back_to_the_pma_whi
     let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
-    let refer = |facts: Option<&str>| Step::Refer { notification, new_facts: facts.map(Into::into) };
+    let refer =
+        |facts: Option<&str>| Step::Refer { notification: Some(notification), new_facts: facts.map(Into::into) };
     carrier.status_and_thresholds().await.unwrap();
     // Before any determination nothing is new.
     assert_eq!(rules(&refuse(&site, client, INCIDENT, refer(Some("a second key"))).await), ["new-facts"]);

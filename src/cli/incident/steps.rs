@@ -95,9 +95,9 @@ pub enum Step {
     Refer {
         /// Which incident
         incident: IncidentId,
-        /// SHA-256 of the accepted notification file
+        /// SHA-256 of the accepted notification file; left out where the SMKI PMA directed to depart from it
         #[arg(long, value_name = "SHA-256")]
-        notification: Digest,
+        notification: Option<Digest>,
         /// What is new, where the PMA determined not to execute before
         #[arg(long, value_name = "TEXT")]
         new_facts: Option<String>,

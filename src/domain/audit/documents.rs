@@ -11,15 +11,14 @@ use crate::domain::determination::document::{
 };
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
-use crate::domain::incident::decide::decide_close;
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, KeyLocked,
-    PolicyAdopted, Reason, ScheduleRecorded, Settled, SignatureRecord,
+    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
+    KeyLocked, PolicyAdopted, Reason, ScheduleRecorded, Settled, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
-use crate::domain::names::{Digest, IncidentId, KeyUse};
+use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::facts::IntentState;
 use crate::domain::procedure::direction::Direction;
@@ -75,7 +74,7 @@ impl Again<'_> {
             Event::CertificateImported(imported) => self.check_certificate(imported, at),
             Event::IncidentOpened(opened) => self.check_incident(opened, at),
             Event::StepTaken(taken) => compare(steps::step(&self.context(at), &taken.incident, &taken.step), taken),
-            Event::IncidentClosed(closed) => self.check_closing(&closed.incident),
+            Event::IncidentClosed(closed) => self.check_closing(closed, at),
             Event::DeterminationRecorded(recorded) => self.check_determination(recorded, at),
             Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
@@ -159,12 +158,8 @@ impl Again<'_> {
         compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
     }
 
-    fn check_closing(&self, incident: &IncidentId) -> Permitted {
-        let facts =
-            self.fold.incidents().get(incident).ok_or_else(|| format!("no incident {incident} stands before it"))?;
-        demand(facts.closed.is_none(), || "it was closed before".into())?;
-        let Some(progress) = &facts.progress else { return Ok(()) };
-        permitted(decide_close(progress))
+    fn check_closing(&self, recorded: &IncidentClosed, at: Timestamp) -> Permitted {
+        compare(intake::steps::closing(&self.context(at), &recorded.incident, &recorded.reason), recorded)
     }
 
     fn check_incident(&self, recorded: &IncidentOpened, at: Timestamp) -> Permitted {

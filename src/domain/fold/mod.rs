@@ -22,12 +22,13 @@ use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
-use crate::domain::incident::{Determined, Progress, State, step_id};
+use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
     IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded,
     SignResult, SignatureRecord,
 };
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
 use crate::domain::policy::Policy;
@@ -345,6 +346,7 @@ impl Fold {
                 }
                 incident.closed = Some(closed.reason.clone());
                 incident.closed_at = Some(*at);
+                self.settle(&closed.incident, Meaning::Close, index, *at);
             }
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
@@ -450,10 +452,7 @@ impl Fold {
 
     fn open_incident(&mut self, opened: &IncidentOpened, index: u64, at: Timestamp) -> Result<(), FoldError> {
         let IncidentOpened { incident, compromised, description, notification, profile: _ } = opened;
-        let mut progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
-        if let Some(progress) = &mut progress {
-            progress.arise(self.arising("notify-compromise"), at);
-        }
+        let progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
         let facts = IncidentFacts {
             id: incident.clone(),
             opened: index,
@@ -466,10 +465,11 @@ impl Fold {
             files: Vec::new(),
             parts: PartsTaken::default(),
         };
-        match self.incidents.insert(incident.clone(), facts) {
-            None => Ok(()),
-            Some(_) => Err(known("incident", incident)),
+        if self.incidents.insert(incident.clone(), facts).is_some() {
+            return Err(known("incident", incident));
         }
+        self.settle(incident, Meaning::Notify, index, at);
+        Ok(())
     }
 
     fn accept_file(&mut self, accepted: &FileAccepted, index: u64, at: Timestamp) -> Result<(), FoldError> {
@@ -478,7 +478,9 @@ impl Fold {
         let (party, smsr) = (party.clone(), smsr.clone());
         let accepted = AcceptedFile { entry: index, at, kind: *kind, file: *file, signer, party, smsr, rows: *rows };
         self.incident_mut(incident)?.files.push(accepted);
-        self.file_is_step(incident, *kind, index);
+        if let Some(step) = Meaning::of_file(*kind) {
+            self.settle(incident, step, index, at);
+        }
         Ok(())
     }
 
@@ -579,16 +581,8 @@ impl Fold {
             recent: std::collections::VecDeque::new(),
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
-        let arising = self.arising("determine");
-        if let Some(progress) = self.progress_mut(&form.incident) {
-            let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
-            progress.determined = Some(determined);
-            progress.method = determined.method.or(progress.method);
-            progress.done.insert(step_id("determine"), index);
-            progress.enter(state, at);
-            progress.arise(arising, at);
-        }
         self.determinations.insert(form.id, facts);
+        self.follow(&form.incident, determined, index, at);
         Ok(())
     }
 
@@ -760,3 +754,6 @@ pub fn build_scope(scope: &DocumentScope<'_>, counter_start: u64, document: Dige
         counter_start,
     })
 }
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

@@ -80,6 +80,28 @@ impl Target {
             || self.status != SmiStatus::Commissioned
     }
 
+    /// Recovered by Method 2 and under the DCC's control: its Subscriber has not taken it back yet.
+    pub fn waits_for_hand_over(&self) -> bool {
+        self.control == Control::Dcc
+    }
+
+    /// Its recovery is proven, and its SMI Status does not say so yet. Without ever having been set to 'recovery', as the SMKI PMA may
+    /// direct, only one that waits for its handover wants it.
+    pub fn wants_recovered(&self) -> bool {
+        let says_otherwise = match self.status {
+            SmiStatus::Recovery => true,
+            SmiStatus::Recovered => false,
+            SmiStatus::Pending
+            | SmiStatus::Whitelisted
+            | SmiStatus::InstalledNotCommissioned
+            | SmiStatus::Commissioned
+            | SmiStatus::Decommissioned
+            | SmiStatus::Withdrawn
+            | SmiStatus::Suspended => self.waits_for_hand_over(),
+        };
+        self.proof == Proof::Succeeded && says_otherwise
+    }
+
     /// Whether nothing more is to come from it.
     pub fn is_at_end(&self) -> bool {
         self.excluded || self.proof == Proof::Succeeded
@@ -104,8 +126,12 @@ pub struct Counts {
     pub excluded: u64,
     /// Neither proven nor left out.
     pub outstanding: u64,
+    /// Proven to be recovered, and not recorded as 'recovered'.
+    pub proven_not_recovered: u64,
     /// Recovered and under the DCC's control: not handed over yet.
     pub under_dcc_control: u64,
+    /// Whose status somebody set without the proof that the rule asks for.
+    pub overridden: u64,
     /// In 'recovery' without a proven recovery.
     pub stranded: u64,
 }
@@ -357,18 +383,19 @@ impl Targets {
         })
     }
 
-    /// What a Device's Response proved, under a determination of that method.
-    pub fn prove(&mut self, device: DeviceId, proof: Proof, method: Option<Method>) {
-        if let Ok(at) = self.place(device) {
-            let target = &mut Arc::make_mut(&mut self.0)[at];
-            // A Device that proved its recovery once is recovered.
-            if target.proof != Proof::Succeeded {
-                target.proof = proof;
-                if proof == Proof::Succeeded && method == Some(Method::AcbCertificates) {
-                    target.control = Control::Dcc;
-                }
+    /// What a Device's Response proved, under a determination of that method. Answers whether it was stranded before, and is no more.
+    pub fn prove(&mut self, device: DeviceId, proof: Proof, method: Option<Method>) -> bool {
+        let Ok(at) = self.place(device) else { return false };
+        let target = &mut Arc::make_mut(&mut self.0)[at];
+        let was_stranded = target.is_stranded();
+        // A Device that proved its recovery once is recovered.
+        if target.proof != Proof::Succeeded {
+            target.proof = proof;
+            if proof == Proof::Succeeded && method == Some(Method::AcbCertificates) {
+                target.control = Control::Dcc;
             }
         }
+        was_stranded && !target.is_stranded()
     }
 
     /// Looks at the targets of a list of Devices (an EUI-64 a line), or at all. Lines beyond `most` are counted only. Answers how many
@@ -428,7 +455,9 @@ impl Targets {
             counts.failed += u64::from(target.proof == Proof::Failed);
             counts.excluded += u64::from(target.excluded);
             counts.outstanding += u64::from(!target.is_at_end());
-            counts.under_dcc_control += u64::from(target.control == Control::Dcc);
+            counts.proven_not_recovered += u64::from(target.wants_recovered());
+            counts.under_dcc_control += u64::from(target.waits_for_hand_over());
+            counts.overridden += u64::from(target.overridden);
             counts.stranded += u64::from(target.is_stranded());
         }
         counts

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::domain::determination::document::Written;
 use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::names::{Digest, DirectionId};
 use crate::domain::procedure::direction::{Direction, Directs};
 
 /// As people call a method (SEC Appendix L).
@@ -60,7 +61,11 @@ pub fn tell(event: &Event) -> Option<String> {
             None => format!("Opened for certificate {}: {}", opened.compromised.certificate_sha256, opened.description),
         },
         Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
-        Event::IncidentClosed(closed) => format!("Closed: {}", closed.reason),
+        Event::IncidentClosed(closed) => {
+            let profile = closed.profile.as_ref();
+            let under = profile.map(|profile| departed(&closed.departures, profile)).unwrap_or_default();
+            format!("Closed: {}{under}", closed.reason)
+        }
         Event::DeterminationRecorded(recorded) => {
             format!(
                 "Determined by the SMKI PMA: determination {}, signed by {}",
@@ -175,7 +180,7 @@ pub fn direction(document: &Written<Direction>) -> String {
     }
 }
 
-fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {
+fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
     if departures.is_empty() {
         return under(profile);
     }
@@ -196,8 +201,8 @@ fn step(step: &Step) -> String {
         }
         Step::Inform { duty, recipient, at, how } => format!("Informed {recipient} at {at} by {how} (duty {duty})"),
         Step::Refer { notification, new_facts } => match new_facts {
-            None => format!("Referred to the SMKI PMA with notification file {notification}"),
-            Some(facts) => format!("Referred to the SMKI PMA again: {facts}"),
+            None => format!("Referred to the SMKI PMA {}", with_file(notification.as_ref())),
+            Some(facts) => format!("Referred to the SMKI PMA again {}: {facts}", with_file(notification.as_ref())),
         },
         Step::SubscriberRecovery { note } => format!("The Subscriber recovers with its own key: {note}"),
         Step::SetStatus { status, from, devices, reason, acknowledged: _, overridden } => {
@@ -226,10 +231,18 @@ fn step(step: &Step) -> String {
         Step::Finish { note } => format!("Executed: every target came to an end. {note}"),
         Step::BeginPostRecovery { note } => format!("Post-Recovery began: {note}"),
         Step::HandOver { devices, evidence } => {
-            format!("{} handed back to their Subscriber: {evidence}", of(devices.map(|devices| devices.count)))
+            let which = devices.map_or_else(
+                || "All Devices under the DCC's control".to_owned(),
+                |devices| format!("{} Devices", devices.count),
+            );
+            format!("{which} handed back to their Subscriber: {evidence}")
         }
         Step::AcceptStranded { count, reason } => format!("{count} stranded Devices accepted: {reason}"),
     }
+}
+
+fn with_file(notification: Option<&Digest>) -> String {
+    notification.map_or_else(|| "without a notification file".into(), |file| format!("with notification file {file}"))
 }
 
 /// As people call a class.

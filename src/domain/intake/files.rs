@@ -1,5 +1,6 @@
 //! Pure. May this file of the procedure be taken in? Who signed it, for whom, and whether it says what the incident is about.
 
+use super::steps::file_in_place;
 use super::{Context, Reasons, policy_in_force, profile_in_force, record, vouched};
 use crate::domain::determination::cms::{self, CmsError, Ess};
 use crate::domain::determination::people::{Person, Role};
@@ -113,6 +114,9 @@ pub fn file(context: &Context<'_>, incident: &IncidentId, sent: &FileSent) -> Re
     };
     let FileSent { kind, sha256, .. } = *sent;
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
+    if let Err(further) = file_in_place(context, incident, kind) {
+        reasons.0.extend(further);
+    }
     if let Some(known) = facts.files.iter().find(|known| known.file == sha256) {
         reasons.add("file-known", format!("file {sha256} was taken in already, by entry {}", known.entry));
     }

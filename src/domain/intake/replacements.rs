@@ -5,7 +5,7 @@ use crate::domain::certificates::profile::{Kind, SmkiCertificate};
 use crate::domain::determination::document::{Compromised, Method};
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{RemotePartyRole, TrustAnchorCell};
-use crate::domain::incident::step_id;
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{IncidentId, PartyId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::parties::{Party, PartyKind};
@@ -48,11 +48,10 @@ impl<'a> Replacing<'a> {
         reasons.demand("replacement-compromised", spki != self.compromised.spki_sha256, || {
             format!("{place}: the replacement carries the Compromised key")
         });
-        let dismissed = step_id("dismiss");
         let others = self.fold.incidents().values().filter(|incident| {
             let compromised = &incident.compromised;
             let is_other = compromised.spki_sha256 != self.compromised.spki_sha256;
-            let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(&dismissed));
+            let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
             is_other && stands && compromised.spki_sha256 == spki
         });
         let others = others.filter(|_| !self.policy.parties().is_empty());

@@ -1,35 +1,37 @@
 //! Pure. A step of the procedure: may it be taken, with the incident, the files and the lists as they are?
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Context, Reasons, policy_in_force};
 use crate::domain::fold::BookError;
-use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_import, decide_status};
+use crate::domain::incident::decide::{
+    Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
+};
 use crate::domain::incident::statuses::{Compared, compare_all};
-use crate::domain::incident::targets::{Control, Proof, TargetsError};
-use crate::domain::incident::{self, Progress, TakeError, Targets};
-use crate::domain::ledger::entry::Reason;
-use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, SmiStatus, Step, StepTaken};
-use crate::domain::names::{DeviceId, Digest, DirectionId, FileKind, IncidentId, MechanismId, StepId};
+use crate::domain::incident::targets::TargetsError;
+use crate::domain::incident::{self, Counts, Progress, TakeError, Targets};
+use crate::domain::ledger::entry::{IncidentClosed, Reason};
+use crate::domain::ledger::meaning::Meaning;
+use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken};
+use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId, MechanismId};
 use crate::domain::policy::Policy;
-use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts};
+use crate::domain::policy::facts::IncidentFacts;
 use crate::domain::procedure::calendar::CivilDate;
-use crate::domain::procedure::in_force::{Awaits, Requirement, required};
+use crate::domain::procedure::in_force::{Demand, demands};
 use crate::domain::time::Timestamp;
 
 /// What a step is decided by, put together from the state. Lives as long as [`Situation`] borrows from it.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     progress: &'a Progress,
+    counts: Counts,
     now: Timestamp,
     /// The profile in force.
     pub profile: ProfileInForce,
-    gates: Gates,
+    demands: Vec<Demand<'a>>,
     mechanisms: BTreeSet<MechanismId>,
     notifications: BTreeSet<Digest>,
-    adt_accepted: bool,
-    determination: Option<Standing>,
-    departures: BTreeMap<StepId, DirectionId>,
+    determination: Option<Followed>,
 }
 
 impl<'a> View<'a> {
@@ -42,17 +44,19 @@ impl<'a> View<'a> {
         let in_force = procedure.in_force(now, fold.extensions());
         let of = progress.determined.and_then(|determined| fold.determinations().get(&determined.id));
         let view = fold.incident_view(incident_id, now)?;
-        let gate_of = |meaning: &str| gate(required(&incident::step_id(meaning), &in_force, &view));
         Some(Self {
             progress,
+            counts: progress.targets.counts(),
             now,
-            gates: Gates { status: gate_of("set-smi-status-recovery"), adt: gate_of("submit-adt-file") },
             profile: in_force.ids(),
+            demands: demands(&in_force, &view),
             mechanisms: procedure.base().mechanisms.iter().map(|mechanism| mechanism.id.clone()).collect(),
             notifications: fold.notifications(incident_id, progress.class()),
-            adt_accepted: fold.adt_accepted(incident_id),
-            determination: of.map(|facts| standing(facts, now)),
-            departures: view.departures,
+            determination: of.map(|facts| Followed {
+                not_in_force: view.not_in_force,
+                has_scope: facts.scope.is_some(),
+                key: facts.key.as_ref().map(|(key, _)| key.clone()),
+            }),
         })
     }
 
@@ -60,35 +64,47 @@ impl<'a> View<'a> {
     pub fn situation(&self) -> Situation<'_> {
         Situation {
             progress: self.progress,
+            counts: self.counts,
             now: self.now,
-            gates: &self.gates,
+            demands: &self.demands,
             mechanisms: &self.mechanisms,
             notifications: &self.notifications,
-            adt_accepted: self.adt_accepted,
             determination: self.determination.clone(),
-            departures: &self.departures,
         }
     }
 }
 
-/// What the procedure in force says of a step that may have to precede. Once it was taken it is due no more by itself; whether it was
-/// taken for every target, the guards count.
-fn gate(requirement: Requirement) -> Gate {
-    match requirement {
-        Requirement::Due { by } | Requirement::Done { by } => Gate::Due { by: by.to_string().into() },
-        Requirement::NotYetDue { by, awaits: Awaits::Gate(_), .. } => Gate::Relieved { by: by.to_string().into() },
-        Requirement::NotYetDue { awaits: Awaits::Steps(_), .. }
-        | Requirement::Unknown { .. }
-        | Requirement::Permitted { .. }
-        | Requirement::NotRequired { .. }
-        | Requirement::Blocked { .. } => Gate::NotRequired,
+/// Whether a file of this kind has its place in the incident now. In one that is in no procedure it has one always.
+///
+/// # Errors
+/// Every reason against it.
+pub fn file_in_place(context: &Context<'_>, incident: &IncidentId, kind: FileKind) -> Result<Decided, Vec<Reason>> {
+    match (Meaning::of_file(kind), View::of(context, incident)) {
+        (Some(step), Some(view)) => decide_file(step, &view.situation()),
+        (Some(_) | None, _) => Ok(Decided::default()),
     }
 }
 
-/// Whether a determination is in force, as far as the procedure asks.
-fn standing(facts: &DeterminationFacts, now: Timestamp) -> Standing {
-    let in_force = facts.not_in_force(now).map_or(Ok(()), |refusal| Err(refusal.to_string().into()));
-    Standing { in_force, has_scope: facts.scope.is_some() }
+/// The end of an incident.
+///
+/// # Errors
+/// Every reason against it.
+pub fn closing(context: &Context<'_>, incident: &IncidentId, reason: &str) -> Result<IncidentClosed, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let Some(facts) = context.fold.incidents().get(incident) else {
+        reasons.add("incident-unknown", format!("no incident {incident} is known"));
+        return Err(reasons.0);
+    };
+    if facts.closed.is_some() {
+        reasons.add("incident-closed", format!("incident {incident} is closed already"));
+        return Err(reasons.0);
+    }
+    // One that was opened under a policy without the procedure's steps has nothing else to go by.
+    let view = View::of(context, incident);
+    let Decided { departures } =
+        view.as_ref().map_or_else(|| Ok(Decided::default()), |view| decide_close(&view.situation()))?;
+    let profile = view.map(|view| view.profile);
+    Ok(IncidentClosed { incident: incident.clone(), reason: reason.into(), profile, departures })
 }
 
 /// A step of an incident.
@@ -120,6 +136,9 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
         }
     };
     check_list(context, policy, view.progress, step, &mut reasons);
+    if let Step::Assess { .. } = step {
+        check_subscriber(policy, facts, &mut reasons);
+    }
     if let Step::ImportStatuses { extract, .. } = step {
         match compared(context, policy, facts, view.progress, *extract) {
             Ok(compared) => {
@@ -169,27 +188,15 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
             }
             lines
         }),
-        (Step::SetStatus { status, overridden, .. }, named) => targets.look(named, count, |target| {
-            if let Err(text) = decide_status(target, *status, overridden.is_some()) {
-                unfit.tell(text);
-            }
-        }),
-        (Step::Exclude { .. }, named) => targets.look(named, count, |target| {
-            if target.proof == Proof::Succeeded {
-                unfit.tell(format!("Device {} is proven recovered; there is nothing to leave out", target.device));
-            }
-        }),
-        (Step::HandOver { devices: Some(_), .. }, named) => targets.look(named, count, |target| {
-            if target.status != SmiStatus::Recovered || target.control == Control::HandedOver {
-                unfit.tell(format!(
-                    "Device {}: expected SMI Status 'recovered' and no handover yet, found '{}'",
-                    target.device, target.status
-                ));
-            }
-        }),
+        (Step::SetStatus { .. } | Step::Exclude { .. } | Step::HandOver { .. }, named) => {
+            targets.look(named, count, |target| {
+                if let Err(text) = decide_device(step, target, true) {
+                    unfit.tell(text);
+                }
+            })
+        }
         (
             Step::Assess { .. }
-            | Step::HandOver { .. }
             | Step::Confirm { .. }
             | Step::Dismiss { .. }
             | Step::Inform { .. }
@@ -223,6 +230,18 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
         }
     }
     unfit.end(reasons);
+}
+
+/// The Party behind the compromised certificate is one that the policy names (SEC Section L10.30(b)): without it nobody can sign for the
+/// affected Subscriber. A policy of the first version names no Parties.
+fn check_subscriber(policy: &Policy, facts: &IncidentFacts, reasons: &mut Reasons) {
+    let (parties, eui64) = (policy.parties(), facts.compromised.party);
+    reasons.demand("party-unknown", parties.is_empty() || parties.of(eui64).is_some(), || {
+        format!(
+            "the compromised certificate is {eui64}'s, and no [[party]] of the policy in force has that EUI-64; the PMA must adopt \
+             a policy that names it"
+        )
+    });
 }
 
 /// What an extract comes to that was accepted in this incident.
@@ -316,3 +335,6 @@ pub fn outside_of_targets(
 pub fn next(context: &Context<'_>, incident: &IncidentId) -> Option<Vec<incident::next::ToDo>> {
     View::of(context, incident).map(|view| incident::next::next(&view.situation()))
 }
+
+#[cfg(test)]
+mod tests;

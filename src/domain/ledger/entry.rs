@@ -25,8 +25,8 @@ pub use super::steps::{
     SigningResumed, StepTaken,
 };
 use crate::domain::names::{
-    DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
-    RequestId, TemplateName, TokenName,
+    DeterminationId, DeviceId, Digest, DirectionId, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId,
+    Purpose, RequestId, TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
 
@@ -342,6 +342,12 @@ pub struct IncidentClosed {
     pub incident: IncidentId,
     /// Why.
     pub reason: Box<str>,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
+    /// The PMA's directions to depart from the procedure that it relied on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departures: Vec<DirectionId>,
 }
 
 /// A determination was taken in.
@@ -360,6 +366,12 @@ pub struct DeterminationRecorded {
     pub devices: Option<Digest>,
     /// The policy under which the signatures were counted.
     pub policy: Digest,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
+    /// The PMA's directions to depart from the procedure that the referral, and so the determination, rests on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departures: Vec<DirectionId>,
 }
 
 /// The scope of a determination was taken in.
@@ -376,6 +388,9 @@ pub struct ScheduleRecorded {
     pub devices: Digest,
     /// The policy under which the signatures were counted.
     pub policy: Digest,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
 }
 
 /// A determination was suspended.

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod entry;
 pub mod head_object;
+pub mod meaning;
 pub mod merkle;
 pub mod note;
 pub mod proof;

@@ -5,10 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::SignatureRecord;
+use super::meaning::Meaning;
 use super::words::words;
 use crate::domain::names::{
-    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty,
-    SmsrReference, StepId,
+    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty, SmsrReference,
 };
 use crate::domain::time::Timestamp;
 
@@ -170,9 +170,10 @@ pub enum Step {
     },
     /// The incident was referred to the SMKI PMA.
     Refer {
-        /// The notification file that went with it, accepted before.
-        #[schema(value_type = String)]
-        notification: Digest,
+        /// The notification file that went with it, accepted before; none where the SMKI PMA directed to depart from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        notification: Option<Digest>,
         /// What is new, where the PMA determined before.
         #[schema(value_type = Option<String>)]
         new_facts: Option<Box<str>>,
@@ -251,7 +252,7 @@ pub enum Step {
     },
     /// Devices under the DCC's control were handed back to their Subscriber (Method 2).
     HandOver {
-        /// Which; none for all that wait for it.
+        /// Which; none for all that are under the DCC's control.
         devices: Option<DevicesNamed>,
         /// What proves it.
         #[schema(value_type = String)]
@@ -268,28 +269,27 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step's meaning, by which the procedure profiles know it.
-    pub fn meaning(&self) -> StepId {
-        let text = match self {
-            Self::Confirm { .. } => "confirm-compromise",
-            Self::Dismiss { .. } => "dismiss",
-            Self::Assess { .. } => "assess",
-            Self::Inform { .. } => "inform",
-            Self::Refer { .. } => "refer-to-pma",
-            Self::SubscriberRecovery { .. } => "subscriber-recovery",
-            Self::SetStatus { status: SmiStatus::Recovered, .. } => "set-smi-status-recovered",
-            Self::SetStatus { status: SmiStatus::Recovery, .. } => "set-smi-status-recovery",
-            Self::SetStatus { .. } => "set-smi-status",
-            Self::ImportStatuses { .. } => "import-smi-statuses",
-            Self::Prepare { .. } => "prepare",
-            Self::Pause { .. } => "pause",
-            Self::Exclude { .. } => "exclude",
-            Self::Finish { .. } => "finish",
-            Self::BeginPostRecovery { .. } => "begin-post-recovery",
-            Self::HandOver { .. } => "hand-over",
-            Self::AcceptStranded { .. } => "accept-stranded",
-        };
-        text.parse().expect("the names above are step ids")
+    /// The step's meaning, by which procedure profiles know it where they have it.
+    pub const fn meaning(&self) -> Meaning {
+        match self {
+            Self::Confirm { .. } => Meaning::Confirm,
+            Self::Dismiss { .. } => Meaning::Dismiss,
+            Self::Assess { .. } => Meaning::Assess,
+            Self::Inform { .. } => Meaning::Inform,
+            Self::Refer { .. } => Meaning::Refer,
+            Self::SubscriberRecovery { .. } => Meaning::SubscriberRecovery,
+            Self::SetStatus { status: SmiStatus::Recovered, .. } => Meaning::SetRecovered,
+            Self::SetStatus { status: SmiStatus::Recovery, .. } => Meaning::SetRecovery,
+            Self::SetStatus { .. } => Meaning::SetStatus,
+            Self::ImportStatuses { .. } => Meaning::ImportStatuses,
+            Self::Prepare { .. } => Meaning::Prepare,
+            Self::Pause { .. } => Meaning::Pause,
+            Self::Exclude { .. } => Meaning::Exclude,
+            Self::Finish { .. } => Meaning::Finish,
+            Self::BeginPostRecovery { .. } => Meaning::BeginPostRecovery,
+            Self::HandOver { .. } => Meaning::HandOver,
+            Self::AcceptStranded { .. } => Meaning::AcceptStranded,
+        }
     }
 
     /// The lists that it names.

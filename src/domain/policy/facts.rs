@@ -187,6 +187,29 @@ pub struct DeterminationFacts {
 /// ever hold more intents than permitted.
 pub const RECENT_MINUTES: i64 = 61;
 
+/// How a determination stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The SMKI PMA withdrew it.
+    Withdrawn,
+    /// Another took its place.
+    Superseded,
+    /// A later policy did not carry it over.
+    NotCarriedOver,
+    /// It is not to execute.
+    NotExecute,
+    /// Its window is over.
+    Expired,
+    /// A member suspended it.
+    Suspended,
+    /// Its window has not begun.
+    NotYet,
+    /// Its scope was left to a schedule, which is not recorded yet.
+    AwaitsSchedule,
+    /// It is in force.
+    InForce,
+}
+
 impl IncidentFacts {
     /// Whether an SMI Status extract with this SHA-256 was accepted.
     pub fn has_extract(&self, file: Digest) -> bool {
@@ -195,22 +218,40 @@ impl IncidentFacts {
 }
 
 impl DeterminationFacts {
-    /// Why it is not in force at this moment, if it is not. Before its window begins it is: what must precede the use of the key may
-    /// be done then.
+    /// How it stands at a moment. What ends it for good is said first.
+    pub fn standing(&self, at: Timestamp) -> Standing {
+        if self.withdrawn {
+            Standing::Withdrawn
+        } else if self.superseded_by.is_some() {
+            Standing::Superseded
+        } else if self.dropped_by_policy.is_some() {
+            Standing::NotCarriedOver
+        } else if !self.execute {
+            Standing::NotExecute
+        } else if at >= self.window.until {
+            Standing::Expired
+        } else if self.suspended_until.is_some_and(|until| at < until) {
+            Standing::Suspended
+        } else if at < self.window.from {
+            Standing::NotYet
+        } else if self.scope.is_none() {
+            Standing::AwaitsSchedule
+        } else {
+            Standing::InForce
+        }
+    }
+
+    /// Why it is not in force at this moment, if it is not. Before its window begins, and before its schedule is recorded, it is: what
+    /// must precede the use of the key may be done then.
     pub fn not_in_force(&self, now: Timestamp) -> Option<Refusal> {
         let id = self.id;
-        if self.withdrawn {
-            Some(Refusal::Withdrawn { id })
-        } else if let Some(by) = self.superseded_by {
-            Some(Refusal::Superseded { id, by })
-        } else if let Some(policy) = self.dropped_by_policy {
-            Some(Refusal::NotCarriedOver { id, policy })
-        } else if let Some(until) = self.suspended_until.filter(|until| now < *until) {
-            Some(Refusal::Suspended { id, until })
-        } else if self.window.until <= now {
-            Some(Refusal::Window { id, window: self.window, now })
-        } else {
-            None
+        match self.standing(now) {
+            Standing::Withdrawn => Some(Refusal::Withdrawn { id }),
+            Standing::Superseded => self.superseded_by.map(|by| Refusal::Superseded { id, by }),
+            Standing::NotCarriedOver => self.dropped_by_policy.map(|policy| Refusal::NotCarriedOver { id, policy }),
+            Standing::Suspended => self.suspended_until.map(|until| Refusal::Suspended { id, until }),
+            Standing::Expired => Some(Refusal::Window { id, window: self.window, now }),
+            Standing::NotExecute | Standing::NotYet | Standing::AwaitsSchedule | Standing::InForce => None,
         }
     }
 

@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
-use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
 use crate::domain::determination::document::Written;
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
-use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
+use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
 use crate::hsm::Condition;
@@ -120,7 +120,7 @@ pub(super) fn status(
         problems.push(Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
     }
     let now = clock.now;
-    let in_force = |facts: &&DeterminationFacts| standing(facts, now) == Standing::InForce;
+    let in_force = |facts: &&DeterminationFacts| facts.standing(now) == Standing::InForce;
     Some(wire::Status {
         version: env!("CARGO_PKG_VERSION").into(),
         purpose: genesis.purpose,
@@ -205,7 +205,7 @@ fn progress(progress: &Progress) -> wire::Progress {
         since: progress.since,
         method: progress.method,
         devices: progress.targets.counts(),
-        done: progress.done.iter().map(|(step, entry)| wire::Done { step: step.clone(), entry: *entry }).collect(),
+        done: progress.done.iter().map(|(step, taken)| wire::Done { step: step.clone(), entry: taken.entry }).collect(),
         duties: progress
             .duties
             .iter()
@@ -240,28 +240,6 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
     wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
 }
 
-fn standing(facts: &DeterminationFacts, at: Timestamp) -> Standing {
-    if facts.withdrawn {
-        Standing::Withdrawn
-    } else if facts.superseded_by.is_some() {
-        Standing::Superseded
-    } else if facts.dropped_by_policy.is_some() {
-        Standing::NotCarriedOver
-    } else if !facts.execute {
-        Standing::NotExecute
-    } else if at >= facts.window.until {
-        Standing::Expired
-    } else if facts.suspended_until.is_some_and(|until| at < until) {
-        Standing::Suspended
-    } else if at < facts.window.from {
-        Standing::NotYet
-    } else if facts.scope.is_none() {
-        Standing::AwaitsSchedule
-    } else {
-        Standing::InForce
-    }
-}
-
 pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations, CannotRecord> {
     let at = recorder.moment().at;
     let mut all = Vec::new();
@@ -270,7 +248,7 @@ pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations
         all.push(wire::Determination {
             determination: facts.id,
             incident: facts.incident.clone(),
-            standing: standing(facts, at),
+            standing: facts.standing(at).into(),
             key: facts.key.as_ref().map(|(key, _)| key.clone()),
             from: facts.window.from,
             until: facts.window.until,

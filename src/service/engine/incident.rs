@@ -9,10 +9,9 @@ use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::incident::decide::decide_close;
 use crate::domain::incident::targets::{Control, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
-use crate::domain::ledger::entry::{Event, IncidentClosed};
+use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
@@ -111,23 +110,22 @@ impl Daemon {
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         let closed = self.change(move |recorder| {
             let by = recorder.known(actor);
-            let Some(facts) = recorder.fold().incidents().get(&incident) else {
+            if !recorder.fold().incidents().contains_key(&incident) {
                 return Ok(Err(Failure::NotFound { what: format!("incident {incident}") }));
+            }
+            let part = intake::operator(recorder.fold(), &by, &incident);
+            let closed = match (part, steps::closing(&context(recorder), &incident, &why.reason)) {
+                (Ok(()), Ok(closed)) => closed,
+                (part, closed) => {
+                    let mut reasons = part.err().unwrap_or_default();
+                    reasons.extend(closed.err().unwrap_or_default());
+                    let asked = Digest::of(why.reason.as_bytes());
+                    return refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons);
+                }
             };
-            let mut reasons = intake::operator(recorder.fold(), &by, &incident).err().unwrap_or_default();
-            if facts.closed.is_some() {
-                reasons.push(reason("incident-closed", format!("incident {incident} is closed already")));
-            } else if let Some(Err(further)) = facts.progress.as_ref().map(decide_close) {
-                reasons.extend(further);
-            }
-            if !reasons.is_empty() {
-                let asked = Digest::of(why.reason.as_bytes());
-                return refused(recorder, &by, "incident-close", asked, (Some(incident), None), reasons);
-            }
             keys.fence();
             let needless = needed_no_longer(recorder.fold(), &incident, &keys);
-            let event = Event::IncidentClosed(IncidentClosed { incident, reason: why.reason.into() });
-            let entry = recorder.queue(&by, event)?;
+            let entry = recorder.queue(&by, Event::IncidentClosed(closed))?;
             let mut tokens = Vec::new();
             for key in needless {
                 tokens.extend(keys.remove(&key));
@@ -202,7 +200,7 @@ fn key_of(recorder: &Recorder, incident: &IncidentId) -> Option<KeyLabel> {
 }
 
 /// The header line of the Relevant Devices.
-const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,handed_over,stranded\n";
+const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,handed_over,overridden,stranded\n";
 
 /// The line of a Relevant Device.
 fn write_target(target: &Target, to: &mut String) {
@@ -214,12 +212,13 @@ fn write_target(target: &Target, to: &mut String) {
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
-        "{},{},{},{response},{},{},{}",
+        "{},{},{},{response},{},{},{},{}",
         target.device,
         target.status,
         target.since,
         yes(target.excluded),
         yes(target.control == Control::HandedOver),
+        yes(target.overridden),
         yes(target.is_stranded())
     );
 }

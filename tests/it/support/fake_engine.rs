@@ -9,11 +9,12 @@ use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
 use smkid::domain::incident::State;
-use smkid::domain::incident::next::{Actor as Who, ToDo};
+use smkid::domain::incident::next::ToDo;
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
 };
+use smkid::domain::procedure::Actor as Who;
 use smkid::domain::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
@@ -331,7 +332,7 @@ impl Engine for FakeEngine {
     async fn incident_next(&self, caller: &Caller, id: IncidentId) -> Result<wire::Next, Failure> {
         self.called("incident-next", caller, id.as_str())?;
         let todo = ToDo {
-            who: Who::Operator,
+            who: Who::Dcc,
             what: "Assess".into(),
             command: Some("smkictl incident assess INCIDENT".into()),
             by: Some("base".into()),

@@ -717,6 +717,8 @@ impl Fixture {
             signatures: signatures.collect(),
             devices: form.devices.as_ref().map(|devices| devices.sha256),
             policy: form.policy,
+            profile: None,
+            departures: vec![],
         };
         blobs.push(document.octets().to_vec());
         (blobs, event)

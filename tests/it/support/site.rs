@@ -825,6 +825,7 @@ impl Site {
         let carrier = known.carrier(client, incident);
         carrier.inform().await.unwrap();
         carrier.step(Step::Dismiss { reason: "it was a test".into() }).await.unwrap();
+        carrier.inform().await.unwrap();
         let why = wire::Why { reason: "over".to_owned() };
         client.post(&format!("/v1/incidents/{incident}/close"), &why).await.unwrap()
     }

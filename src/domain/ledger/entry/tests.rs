@@ -135,7 +135,7 @@ fn golden() -> Vec<(Event, &'static str)> {
             ),
         ),
         (
-            Event::IncidentClosed(IncidentClosed { incident: incident(), reason: "over".into() }),
+            Event::IncidentClosed(IncidentClosed { incident: incident(), reason: "over".into(), profile: None, departures: vec![], }),
             r#"{"incident-closed":{"incident":"INC-1","reason":"over"}}"#,
         ),
         (
@@ -145,8 +145,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 document: digest(1),
                 signatures: vec![signature()],
                 devices: Some(digest(2)),
-                policy: digest(3),
-            }),
+                policy: digest(3), profile: None, departures: vec![], }),
             concat!(
                 r#"{"determination-recorded":{"determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","incident":"INC-1","#,
                 r#""document":"{01}","signatures":[{"person":"anna","spki":"{a1}","p7s":"{a2}"}],"devices":"{02}","#,
@@ -159,8 +158,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 document: digest(1),
                 signatures: vec![signature()],
                 devices: digest(2),
-                policy: digest(3),
-            }),
+                policy: digest(3), profile: None, }),
             concat!(
                 r#"{"schedule-recorded":{"determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","document":"{01}","#,
                 r#""signatures":[{"person":"anna","spki":"{a1}","p7s":"{a2}"}],"devices":"{02}","policy":"{03}"}}"#

@@ -253,10 +253,11 @@ fn what_no_clause_names_keeps_its_base_rule_while_the_variation_is_in_force() {
     for determined in [Determined::None, NOT, RECOVERY, CONTINGENCY] {
         for done in [&[][..], &["notify-compromise"], &both] {
             let view = view(determined, done);
-            for (varied, base) in requirements(&with, &view).iter().zip(requirements(&without, &view)) {
-                let id = varied.0.id.as_str();
+            for (varied, base) in demands(&with, &view).iter().zip(demands(&without, &view)) {
+                let id = varied.step.id.as_str();
                 let is_named = ["set-smi-status-recovery", "set-smi-status-recovered", "submit-adt-file"].contains(&id);
-                assert!(is_named || varied.1 == base.1, "{id}: {} and {}", varied.1, base.1);
+                let (varied, base) = (&varied.requirement, &base.requirement);
+                assert!(is_named || varied == base, "{id}: {varied} and {base}");
             }
         }
     }
@@ -293,8 +294,8 @@ fn an_incident_can_be_walked_from_notification_to_closure_by_every_way() {
         let mut view = IncidentView { method, ..view(Determined::None, &[]) };
         let mut taken = Vec::new();
         loop {
-            let due = requirements(&in_force, &view).into_iter().find(|(_, requirement)| requirement.is_due());
-            let Some((step, requirement)) = due else { break };
+            let due = demands(&in_force, &view).into_iter().find(|demand| demand.requirement.is_due());
+            let Some(Demand { step, requirement, .. }) = due else { break };
             assert_eq!(requirement.may(), May::Yes);
             taken.push(step.id.to_string());
             view.done.insert(step.id.clone());

@@ -44,6 +44,8 @@ fn determined(n: u8) -> Event {
         signatures: Vec::new(),
         devices: None,
         policy: NOTHING,
+        profile: None,
+        departures: vec![],
     })
 }
 
@@ -86,6 +88,7 @@ fn events() -> Vec<Event> {
             signatures: Vec::new(),
             devices: NOTHING,
             policy: NOTHING,
+            profile: None,
         }),
         batch(1),
         intent(5, 0xA),
@@ -117,7 +120,12 @@ fn events() -> Vec<Event> {
             document,
             signatures: Vec::new(),
         }),
-        Event::IncidentClosed(IncidentClosed { incident: incident(1), reason: "r".into() }),
+        Event::IncidentClosed(IncidentClosed {
+            incident: incident(1),
+            reason: "r".into(),
+            profile: None,
+            departures: vec![],
+        }),
         Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING, unconfirmed: None }),
         directed(&departure()),
         directed(&extension()),

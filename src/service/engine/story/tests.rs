@@ -79,6 +79,8 @@ fn events() -> Vec<Event> {
             signatures: Vec::new(),
             devices: None,
             policy: NOTHING,
+            profile: None,
+            departures: vec![],
         }),
         Event::Batch(Batch {
             request: RequestId([1; 16]),
@@ -92,7 +94,12 @@ fn events() -> Vec<Event> {
         intent(2),
         signed(8),
         signed(9),
-        Event::IncidentClosed(IncidentClosed { incident: incident(), reason: "over".into() }),
+        Event::IncidentClosed(IncidentClosed {
+            incident: incident(),
+            reason: "over".into(),
+            profile: None,
+            departures: vec![],
+        }),
     ]
 }
 

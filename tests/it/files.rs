@@ -7,7 +7,7 @@ use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
 use smkid::domain::files::{Layout, Progress};
-use smkid::domain::ledger::steps::CompromiseClass;
+use smkid::domain::ledger::steps::{CompromiseClass, Method};
 use smkid::domain::names::{DeterminationId, Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
@@ -107,7 +107,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    site.carrier(client, "INC-1").find(&[device(0)], Method::NewOrganisationCertificates).await.unwrap();
     let user = party_of(&site.base.lab.before()[0]).to_string();
     check_refused(&site, client, &user).await;
 
@@ -403,7 +403,7 @@ async fn files_of_many_megabytes_are_taken_in_and_read_whole_at_the_next_start()
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    site.carrier(client, "INC-1").find(&[device(0)], Method::NewOrganisationCertificates).await.unwrap();
     // More than a document may have, in a signed file; and many times that, in one that nobody signs.
     let user = party_of(&site.base.lab.before()[0]).to_string();
     let lines = (1..=THRESHOLDS).map(|n| format!("SMSR-1,{user},6.{n},1440,9,10\n"));

@@ -520,7 +520,11 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
 
     let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::Paused);
-    read(&site, &["incident", "next", INCIDENT], &["is paused since", "Activate the key", "smkictl key activate"]);
+    read(
+        &site,
+        &["incident", "next", INCIDENT],
+        &["is paused since", "activate the key again", "smkictl key activate"],
+    );
     read(&site, &["procedure", "explain", "--incident", INCIDENT], &["INCIDENT: paused", "activate-key"]);
     let refused = problem(lines(client, SIGN, &ask).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();

@@ -115,7 +115,7 @@ async fn what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes
     // Method 3 needs the SMKI PMA, and the SMKI PMA the notification file.
     take(client, INCIDENT, assess(Method::NewOrganisationCertificates, relevant)).await;
     let recovers = || Step::SubscriberRecovery { note: "SRV 6.15.1 by the Supplier".into() };
-    assert_eq!(rules(&refuse(&site, client, INCIDENT, recovers()).await), ["method"]);
+    assert_eq!(rules(&refuse(&site, client, INCIDENT, recovers()).await), ["procedure", "method"]);
     let refer = Step::Refer { notification: Some(Digest([1; 32])), new_facts: None };
     let refused = refuse(&site, client, INCIDENT, refer).await;
     assert_eq!(rules(&refused), ["notification-file", "smi-status", "adt-file"]);

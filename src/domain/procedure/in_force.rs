@@ -635,7 +635,7 @@ fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> R
 /// Why a key may or may not sign, as far as the procedure goes: only a determination to execute with that very key opens it, in
 /// every profile, and only while it is in force. What else it takes (Key Custodians, scope, limits) the rules of the policy ask.
 pub fn key_may_sign(key: WithKey, view: &IncidentView<'_>) -> bool {
-    if view.not_in_force.is_some() || view.begins.is_some() {
+    if view.not_in_force.is_some() || view.begins.is_some() || !view.may_reach(places(Meaning::Execute)) {
         return false;
     }
     match (view.determination, key) {

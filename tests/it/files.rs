@@ -337,14 +337,13 @@ async fn a_member_who_approved_a_determination_may_not_sign_a_file_of_its_incide
     let client = &daemon.client;
     let member = &site.base.people.members[0].first;
     change_role(&site, client, "member-1", "pma-member", "aro").await;
-    let file = notification(&site);
-    let refused =
-        problem(submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), member))).await);
+    let file = adt(AFFECTED);
+    let refused = problem(submit(client, FileKind::Adt, &file, Some(signed(file.as_bytes(), member))).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
     assert_eq!(rules, ["separation"], "{refused:?}");
     assert!(refused.message.contains("member-1 acted in this incident as approver"), "{}", refused.message);
     let officer = &site.base.people.officers[0].first;
-    submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
+    submit(client, FileKind::Adt, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
     assert!(daemon.stop().await.unwrap().success());
 }
 

@@ -193,7 +193,7 @@ impl Row {
             let locked = site.refused(client, SIGN, &sign).await;
             assert!(rules(&locked).contains(&"key-locked"), "{locked:?}");
             carrier.prepare().await.unwrap();
-            site.activate(client).await.unwrap();
+            site.activate_for(client, incident).await.unwrap();
             let items = whole(lines(client, SIGN, &sign).await);
             assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed) && items.len() == 1, "{items:?}");
         } else {

@@ -306,7 +306,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("jumps of the clock", summary.clock_jumps),
         ("changes of tokens", summary.token_changes),
         ("PINs let be offered again", summary.logins_retried),
-        ("by a clock set for an exercise", summary.clock_set),
+        ("by a clock that was set", summary.clock_set),
     ] {
         line(name, &count);
     }

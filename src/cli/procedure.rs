@@ -154,7 +154,7 @@ fn step_lines(text: &mut Text, step: &StepExplained) {
                 text.line(&format!("      varied: {varied}"));
             }
         }
-        Some(StepStanding { is: _, by, awaits, may_be_taken }) => {
+        Some(StepStanding { is, by, awaits, may_be_taken }) => {
             if let Some(awaits) = awaits {
                 text.line(&format!("      waits for {awaits}"));
             }
@@ -163,6 +163,9 @@ fn step_lines(text: &mut Text, step: &StepExplained) {
                     text.line(
                         "      may be taken before, with a stated reason: the clause relieves, and forbids nothing",
                     );
+                }
+                MayWord::Yes if is == "not-yet-due" => {
+                    text.line("      may be taken before: the clause relieves, and forbids nothing");
                 }
                 MayWord::Yes | MayWord::No => {}
             }

@@ -42,6 +42,7 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "incident refer",
         "incident subscriber-recovery",
         "incident set-status",
+        "incident import-statuses",
         "incident prepare",
         "incident pause",
         "incident exclude",

@@ -16,7 +16,7 @@ use crate::api::wire::{self, Base64};
 use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::incident::State;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
-use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId};
+use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId, KeyLabel};
 use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::time::Timestamp;
 
@@ -103,6 +103,19 @@ impl Carrier<'_> {
     /// The incident is notified, confirmed and assessed for these Devices; nothing is referred yet. Answers the SHA-256 of the
     /// notification file.
     pub async fn assess(&self, devices: &[DeviceId], method: Method) -> Result<Digest, ExerciseError> {
+        self.find(devices, method).await?;
+        let file = format!(
+            "notifier,party,certificate-sha256,compromise,time,channel,class\n\
+             ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
+            super::policy::AFFECTED,
+            self.lab.before()[0].sha256(),
+            self.clock.now(),
+        );
+        self.submit(FileKind::OrganisationNotification, &file).await
+    }
+
+    /// The incident is notified, confirmed and assessed for these Devices, without any file.
+    pub async fn find(&self, devices: &[DeviceId], method: Method) -> Result<(), ExerciseError> {
         let victim = &self.lab.before()[0];
         let notification = Notification {
             by: "ARO One of the exercise".into(),
@@ -126,15 +139,7 @@ impl Carrier<'_> {
         self.step(Step::Confirm { mechanism, certainty: Certainty::Actual, evidence }).await?;
         self.inform().await?;
         let targets = self.upload(&targets(devices, self.clock.now()), devices.len()).await?;
-        self.step(Step::Assess { method, targets }).await?;
-        let file = format!(
-            "notifier,party,certificate-sha256,compromise,time,channel,class\n\
-             ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
-            super::policy::AFFECTED,
-            victim.sha256(),
-            self.clock.now(),
-        );
-        self.submit(FileKind::OrganisationNotification, &file).await
+        self.step(Step::Assess { method, targets }).await.map(drop)
     }
 
     /// The DCC refers the incident to the SMKI PMA; in the base order with SMI Status and ADT file before it.
@@ -142,7 +147,7 @@ impl Carrier<'_> {
         if self.order == Order::BeforeReferral {
             self.status_and_thresholds().await?;
         }
-        self.step(Step::Refer { notification, new_facts: None }).await.map(drop)
+        self.step(Step::Refer { notification: Some(notification), new_facts: None }).await.map(drop)
     }
 
     /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.
@@ -162,6 +167,17 @@ impl Carrier<'_> {
             self.status_and_thresholds().await?;
         }
         self.step(Step::Prepare { note: "Templates, list and certificates were compared.".into() }).await.map(drop)
+    }
+
+    /// The key is activated for this incident; where it is active for another, it is locked first.
+    pub async fn activate(&self, key: &KeyLabel) -> Result<wire::KeyChanged, ExerciseError> {
+        let status: wire::Status = self.client.get("/v1/status").await?;
+        let state = status.keys.iter().find(|state| state.key == *key);
+        if state.is_some_and(|state| state.active && state.incident.as_ref() != Some(&self.incident)) {
+            self.client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{key}/lock")).await?;
+        }
+        let ask = wire::KeyActivate { incident: self.incident.clone() };
+        Ok(self.client.post(&format!("/v1/keys/{key}/activate"), &ask).await?)
     }
 
     /// After the last Response: 'recovered' for what proved it, and the incident to its end.

@@ -17,15 +17,6 @@ use crate::hsm::{Condition, Several, Token};
 /// Why a key cannot be activated on a token.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationError {
-    /// The policy has Key Custodians activate it.
-    #[error(
-        "the policy has key {key} activated by Key Custodians, which this version cannot do yet; a stored PIN is for the ledger \
-         token, and for exercises"
-    )]
-    Custodians {
-        /// The key.
-        key: KeyLabel,
-    },
     /// The policy names a clone that no ceremony has found.
     #[error(
         "no ceremony found key {key} on token {token} yet: have the maker's means clone it there, then `smkictl ceremony copy \

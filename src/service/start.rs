@@ -16,7 +16,7 @@ use super::checkpoint::TokenSigner;
 use super::configuration::{self, Configuration, Pin};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::KeyRecord;
+use crate::domain::ledger::entry::{Entry, Event, KeyRecord};
 use crate::domain::ledger::head_object::{HEAD_LABELS, HeadObject, HeadObjectError};
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::NoteError;
@@ -25,7 +25,7 @@ use crate::domain::policy::facts::KeyFacts;
 use crate::hsm::handle::PIN_LEN_MAX;
 use crate::hsm::{Expectations, ExpectedKey, HsmError, Token, TokenConfig, TokenReport};
 use crate::state::{self, StateError};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{SqliteReader, SqliteStore};
 use crate::store::{Reader, StagingLimits, StoreError};
 
 /// Where in the state it is kept that a token refused its PIN, or that one was offered.
@@ -235,6 +235,19 @@ pub fn token_config(
 pub fn daemon_token_config(configuration: &Configuration, token: &TokenName) -> Result<TokenConfig, StartFault> {
     let config = token_config(configuration, token, None)?;
     Ok(TokenConfig { pin_marks: Some(configuration.state.join(PIN_MARKS)), ..config })
+}
+
+/// What the ledger of a configuration is for, by its genesis entry; `None` if there is no ledger there. It is read and not locked.
+pub fn ledger_purpose(configuration: &Configuration) -> Result<Option<Purpose>, StartFault> {
+    let reader = match SqliteReader::open(&configuration.state) {
+        Ok(reader) => reader,
+        Err(StoreError::Absent { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match Entry::from_leaf(&reader.leaf(0)?).map(|entry| entry.event) {
+        Ok(Event::Genesis(genesis)) => Ok(Some(genesis.purpose)),
+        Ok(_) | Err(_) => Err(StartFault::NoLedgerKey),
+    }
 }
 
 /// Whether the clock may be set as it is: by nothing where ledger and policy are live.

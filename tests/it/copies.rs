@@ -237,7 +237,9 @@ async fn a_key_is_activated_on_the_tokens_that_are_there_and_the_others_are_told
         let refusals = ledger.refusals();
         assert!(refusals.last().unwrap().reasons[0].text.contains(out), "{refusals:?}");
 
+        // An incident whose key is active is not activated for again: first locked, then on all that are there.
         put_back();
+        site.lock(client).await.unwrap();
         site.activate(client).await.unwrap();
         assert_eq!(states(client).await, [KeyTokenState::Up, KeyTokenState::Up]);
         assert_eq!(activations(&site)[1], [RECOVERY_TOKEN, COPY_TOKEN]);

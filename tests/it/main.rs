@@ -5,6 +5,7 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
+mod activation;
 mod api;
 mod architecture;
 mod audit;
@@ -17,9 +18,11 @@ mod cms;
 mod containment;
 mod copies;
 mod crash;
+mod directions;
 mod exercise;
 mod fault_token;
 mod files;
+mod gates;
 mod gbcs_vectors;
 mod healing;
 mod hsm;
@@ -37,5 +40,6 @@ mod smkid;
 mod store;
 mod support;
 mod systemd;
+mod transitions;
 
 use support::lab;

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
+use crate::domain::determination::document::Written;
+use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::names::{Digest, DirectionId};
+use crate::domain::procedure::direction::{Direction, Directs};
 
 /// As people call a method (SEC Appendix L).
 pub const fn method(method: Method) -> &'static str {
@@ -58,7 +61,11 @@ pub fn tell(event: &Event) -> Option<String> {
             None => format!("Opened for certificate {}: {}", opened.compromised.certificate_sha256, opened.description),
         },
         Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
-        Event::IncidentClosed(closed) => format!("Closed: {}", closed.reason),
+        Event::IncidentClosed(closed) => {
+            let profile = closed.profile.as_ref();
+            let under = profile.map(|profile| departed(&closed.departures, profile)).unwrap_or_default();
+            format!("Closed: {}{under}", closed.reason)
+        }
         Event::DeterminationRecorded(recorded) => {
             format!(
                 "Determined by the SMKI PMA: determination {}, signed by {}",
@@ -134,6 +141,13 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::DirectionRecorded(recorded) => {
             format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
         }
+        Event::KeyActivated(KeyActivated { key, until, incident: Some(_), .. }) => match until {
+            Some(until) => format!("Key {key} activated for this incident until {until}"),
+            None => format!("Key {key} activated for this incident"),
+        },
+        Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
+            format!("Key {key} locked, nothing is signed until it is activated again: {reason}")
+        }
         Event::ExerciseRecorded(_)
         | Event::Genesis(_)
         | Event::PolicyAdopted(_)
@@ -155,7 +169,21 @@ pub fn tell(event: &Event) -> Option<String> {
     })
 }
 
-fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {
+/// What a direction says about an incident, in a sentence.
+pub fn direction(document: &Written<Direction>) -> String {
+    let form = document.form();
+    match &form.directs {
+        Directs::Departure { incident: _, step, reason } => {
+            format!("Direction {} of the SMKI PMA departs from step {step} ({}): {reason}", form.id, form.reference)
+        }
+        Directs::Extension { variation, until } => {
+            let until = until.map_or_else(|| "without an end".to_owned(), |until| format!("until {until}"));
+            format!("Direction {} of the SMKI PMA extends variation {variation} {until} ({})", form.id, form.reference)
+        }
+    }
+}
+
+fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
     if departures.is_empty() {
         return under(profile);
     }
@@ -176,8 +204,8 @@ fn step(step: &Step) -> String {
         }
         Step::Inform { duty, recipient, at, how } => format!("Informed {recipient} at {at} by {how} (duty {duty})"),
         Step::Refer { notification, new_facts } => match new_facts {
-            None => format!("Referred to the SMKI PMA with notification file {notification}"),
-            Some(facts) => format!("Referred to the SMKI PMA again: {facts}"),
+            None => format!("Referred to the SMKI PMA {}", with_file(notification.as_ref())),
+            Some(facts) => format!("Referred to the SMKI PMA again {}: {facts}", with_file(notification.as_ref())),
         },
         Step::SubscriberRecovery { note } => format!("The Subscriber recovers with its own key: {note}"),
         Step::SetStatus { status, from, devices, reason, acknowledged: _, overridden } => {
@@ -189,16 +217,35 @@ fn step(step: &Step) -> String {
                 of(devices.map(|devices| devices.count))
             )
         }
+        Step::ImportStatuses { extract, changes, contradictions, acknowledged: _, reason } => {
+            let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
+            let contradictions = if *contradictions == 0 {
+                String::new()
+            } else {
+                format!("; {contradictions} of its lines contradict what is recorded, and change nothing")
+            };
+            format!(
+                "SMI Statuses of {changes} Devices from the Inventory's extract, SHA-256 {extract}{reason}{contradictions}"
+            )
+        }
         Step::Prepare { note } => format!("Prepared: {note}"),
         Step::Pause { reason } => format!("Paused: {reason}"),
         Step::Exclude { devices, reason } => format!("{} Devices left out: {reason}", devices.count),
         Step::Finish { note } => format!("Executed: every target came to an end. {note}"),
         Step::BeginPostRecovery { note } => format!("Post-Recovery began: {note}"),
         Step::HandOver { devices, evidence } => {
-            format!("{} handed back to their Subscriber: {evidence}", of(devices.map(|devices| devices.count)))
+            let which = devices.map_or_else(
+                || "All Devices under the DCC's control".to_owned(),
+                |devices| format!("{} Devices", devices.count),
+            );
+            format!("{which} handed back to their Subscriber: {evidence}")
         }
         Step::AcceptStranded { count, reason } => format!("{count} stranded Devices accepted: {reason}"),
     }
+}
+
+fn with_file(notification: Option<&Digest>) -> String {
+    notification.map_or_else(|| "without a notification file".into(), |file| format!("with notification file {file}"))
 }
 
 /// As people call a class.

@@ -1,10 +1,49 @@
 //! Pure. On which tokens a key may be used: the one on which it was generated, and those to which the policy has it cloned and a
 //! ceremony found it brought.
 
+use std::collections::BTreeSet;
+
 use super::Policy;
 use super::facts::KeyFacts;
 use crate::domain::ledger::entry::KeyCopied;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
+
+/// Why a key is not to be used on a token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceFault {
+    /// The policy does not give the key this token.
+    #[error("the policy in force gives key {key} no token {token}")]
+    NotGiven {
+        /// The key.
+        key: KeyLabel,
+        /// The token.
+        token: TokenName,
+    },
+    /// The policy does, and no ceremony has looked.
+    #[error("no ceremony found key {key} brought to token {token}")]
+    NotFound {
+        /// The key.
+        key: KeyLabel,
+        /// The token.
+        token: TokenName,
+    },
+    /// Another token under that name.
+    #[error("token {token}: expected serial number {expected}, as the ceremony found it, found {found}")]
+    Serial {
+        /// The token.
+        token: TokenName,
+        /// As recorded.
+        expected: String,
+        /// As it answered.
+        found: String,
+    },
+    /// The same token twice.
+    #[error("it names token {token} twice")]
+    Twice {
+        /// The token.
+        token: TokenName,
+    },
+}
 
 /// Why a token is not taken for one that holds a clone of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +122,33 @@ impl KeyFacts {
             return Some(&self.record.serial);
         }
         self.copies.get(token).map(|serial| &**serial)
+    }
+
+    /// Whether the key may be used on these tokens, each by the serial number that it answered: the policy gives them to it, and
+    /// a ceremony found it there.
+    pub fn may_be_on<'a>(
+        &self,
+        policy: &Policy,
+        tokens: impl Iterator<Item = (&'a TokenName, &'a str)>,
+    ) -> Result<(), PlaceFault> {
+        let key = &self.record.label;
+        let mut named = BTreeSet::new();
+        for (token, found) in tokens {
+            if !policy.key(key).is_some_and(|of_policy| of_policy.tokens().any(|known| known == token)) {
+                return Err(PlaceFault::NotGiven { key: key.clone(), token: token.clone() });
+            }
+            let Some(expected) = self.serial_on(token) else {
+                return Err(PlaceFault::NotFound { key: key.clone(), token: token.clone() });
+            };
+            if expected != found {
+                let (expected, found) = (expected.to_owned(), found.to_owned());
+                return Err(PlaceFault::Serial { token: token.clone(), expected, found });
+            }
+            if !named.insert(token) {
+                return Err(PlaceFault::Twice { token: token.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Whether a clone may be recorded: the policy names it, and it is of this key, on a further token.

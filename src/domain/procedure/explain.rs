@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calendar::{CivilDate, london};
 use super::in_force::{
-    Awaits, Determined, InForce, IncidentView, Laid, May, Requirement, Standing, WithKey, key_may_sign, requirements,
+    Awaits, Demand, Determined, InForce, IncidentView, Laid, May, Requirement, Standing, WithKey, demands, key_may_sign,
 };
 use super::profile::{Actor, Gate, Label, Owed, Phase, Recipient, Step};
 use super::variation::{Clause, Effect};
@@ -230,10 +230,10 @@ impl From<May> for MayWord {
 /// Explains the procedure at its moment; with a view, what it means for that incident.
 pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Explanation {
     let base = in_force.base();
-    let standings = view.map(|view| requirements(in_force, view));
+    let demands = view.map(|view| demands(in_force, view));
     let steps = base.steps.iter().enumerate().map(|(at, step)| {
-        let requirement = standings.as_ref().map(|all| &all[at].1);
-        step_explained(in_force, step, requirement)
+        let demand = demands.as_ref().map(|all| &all[at]);
+        step_explained(in_force, step, demand)
     });
     let duties = base.duties.iter().map(|duty| DutyExplained {
         duty: duty.id.clone(),
@@ -241,7 +241,7 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
         arises_with: duty.arises_with.clone(),
         met_by: duty.met_by.clone(),
         text: duty.text.to_string(),
-        has_arisen: view.map(|view| view.done.contains(&duty.arises_with)),
+        has_arisen: view.map(|view| view.arisen.contains(&duty.id)),
     });
     Explanation {
         at: in_force.at(),
@@ -258,7 +258,11 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
             .collect(),
         incident: view.map(|view| IncidentExplained {
             state: view.state_name.to_owned(),
-            determination: determined(view.determination).to_owned(),
+            determination: match (&view.not_in_force, view.begins) {
+                (Some(why), _) => format!("{}; not in force: {why}", determined(view.determination)),
+                (None, Some(begins)) => format!("{}, in force from {begins}", determined(view.determination)),
+                (None, None) => determined(view.determination).to_owned(),
+            },
             recovery_key_may_sign: key_may_sign(WithKey::Recovery, view),
             contingency_key_may_sign: key_may_sign(WithKey::Contingency, view),
         }),
@@ -319,10 +323,12 @@ fn effect(clause: &Clause) -> String {
     match &clause.effect {
         Effect::NotRequiredBefore { steps, gate, relieves } => {
             let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
-            format!(
-                "relieves the {relieves} of {} until there is {gate}; taken earlier, a reason is stated",
-                steps.join(" and ")
-            )
+            let early = if *relieves == Actor::Subscriber {
+                "it may be taken earlier"
+            } else {
+                "taken earlier, a reason is stated"
+            };
+            format!("relieves the {relieves} of {} until there is {gate}; {early}", steps.join(" and "))
         }
         Effect::OptionalFactor { factor } => format!("the SMKI PMA may weigh factor {factor}, and need not"),
         Effect::Record(record) => {
@@ -333,7 +339,7 @@ fn effect(clause: &Clause) -> String {
     }
 }
 
-fn step_explained(in_force: &InForce<'_>, step: &Step, requirement: Option<&Requirement>) -> StepExplained {
+fn step_explained(in_force: &InForce<'_>, step: &Step, demand: Option<&Demand<'_>>) -> StepExplained {
     StepExplained {
         step: step.id.clone(),
         text: step.text.to_string(),
@@ -349,12 +355,19 @@ fn step_explained(in_force: &InForce<'_>, step: &Step, requirement: Option<&Requ
             .reliefs(&step.id)
             .map(|(text, gate, relieves)| format!("{relieves} relieved until there is {gate} ({text})"))
             .collect(),
-        standing: requirement.map(|requirement| StepStanding {
+        standing: demand.map(|Demand { requirement, missing, .. }| StepStanding {
             is: requirement.word().to_owned(),
             by: requirement.by().map_or_else(String::new, ToString::to_string),
             awaits: match requirement {
+                // A relief names its gate; where steps before it are missing, it cannot be taken earlier either.
+                Requirement::NotYetDue { awaits: Awaits::Gate(gate), early: May::No, .. } if !missing.is_empty() => {
+                    Some(format!("{gate}, and {}", Awaits::Steps(missing.clone())))
+                }
                 Requirement::NotYetDue { awaits, .. } => Some(awaits.to_string()),
-                Requirement::Blocked { awaits, .. } => Some(Awaits::Gate(*awaits).to_string()),
+                Requirement::Blocked { awaits, why: None, .. } => Some(Awaits::Gate(*awaits).to_string()),
+                Requirement::Blocked { awaits, why: Some(why), .. } => {
+                    Some(format!("{awaits} that is in force: {why}"))
+                }
                 Requirement::Unknown { .. }
                 | Requirement::Done { .. }
                 | Requirement::Due { .. }

@@ -11,12 +11,14 @@ use tokio::sync::mpsc;
 use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
 use crate::api::failure::Failure;
-use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::determination::document::Written;
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
-use crate::domain::ledger::entry::{Entry, Event, SignResult};
+use crate::domain::ledger::entry::{DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
-use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
+use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
+use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};
 use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
@@ -118,7 +120,7 @@ pub(super) fn status(
         problems.push(Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
     }
     let now = clock.now;
-    let in_force = |facts: &&DeterminationFacts| standing(facts, now) == Standing::InForce;
+    let in_force = |facts: &&DeterminationFacts| facts.standing(now) == Standing::InForce;
     Some(wire::Status {
         version: env!("CARGO_PKG_VERSION").into(),
         purpose: genesis.purpose,
@@ -169,7 +171,8 @@ pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Opt
 /// The ledger key is active while its token is there, without an entry and without an end; the others by their entry, as long as one
 /// of their tokens is up.
 fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::KeyState {
-    const AGAIN: &str = "Activate the key again, once that is mended";
+    const AGAIN: &str =
+        "Once that is mended, lock the key and activate it again: what is asked for with the same request id goes on";
     let label = &facts.record.label;
     let (condition, is_active, tokens) = match facts.record.use_ {
         KeyUse::Ledger => {
@@ -207,6 +210,7 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
         token: facts.record.token.clone(),
         active: is_active && is_up,
         until: facts.active.flatten(),
+        incident: facts.active_for.clone(),
         trouble,
         tokens,
     }
@@ -234,7 +238,7 @@ fn progress(progress: &Progress) -> wire::Progress {
         since: progress.since,
         method: progress.method,
         devices: progress.targets.counts(),
-        done: progress.done.iter().map(|(step, entry)| wire::Done { step: step.clone(), entry: *entry }).collect(),
+        done: progress.done.iter().map(|(step, taken)| wire::Done { step: step.clone(), entry: taken.entry }).collect(),
         duties: progress
             .duties
             .iter()
@@ -269,28 +273,6 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
     wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
 }
 
-fn standing(facts: &DeterminationFacts, at: Timestamp) -> Standing {
-    if facts.withdrawn {
-        Standing::Withdrawn
-    } else if facts.superseded_by.is_some() {
-        Standing::Superseded
-    } else if facts.dropped_by_policy.is_some() {
-        Standing::NotCarriedOver
-    } else if !facts.execute {
-        Standing::NotExecute
-    } else if at >= facts.window.until {
-        Standing::Expired
-    } else if facts.suspended_until.is_some_and(|until| at < until) {
-        Standing::Suspended
-    } else if at < facts.window.from {
-        Standing::NotYet
-    } else if facts.scope.is_none() {
-        Standing::AwaitsSchedule
-    } else {
-        Standing::InForce
-    }
-}
-
 pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations, CannotRecord> {
     let at = recorder.moment().at;
     let mut all = Vec::new();
@@ -299,7 +281,7 @@ pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations
         all.push(wire::Determination {
             determination: facts.id,
             incident: facts.incident.clone(),
-            standing: standing(facts, at),
+            standing: facts.standing(at).into(),
             key: facts.key.as_ref().map(|(key, _)| key.clone()),
             from: facts.window.from,
             until: facts.window.until,
@@ -433,7 +415,7 @@ pub(super) fn unknowns(
 pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire::Entries, StoreError> {
     let size = reader.head()?.size;
     let (from, until) = (of.from.unwrap_or(0).min(size), of.until.unwrap_or(size).min(size));
-    let mut about = About::new(of);
+    let mut about = About::new(of, reader);
     // Which batches and intents belong to what is asked for is known only from the beginning on.
     let begin = if about.needs_context() { 0 } else { from };
     let (mut entries, mut next) = (Vec::new(), None);
@@ -460,6 +442,8 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
 /// determination: what they belong to is kept while the ledger is read.
 pub(super) struct About<'a> {
     of: &'a wire::EntriesOf,
+    /// For directions, which name their incident in their documents alone.
+    reader: &'a dyn Reader,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
     /// Intents that were asked for and have no outcome yet.
@@ -477,9 +461,9 @@ struct Subject {
 }
 
 impl<'a> About<'a> {
-    pub(super) fn new(of: &'a wire::EntriesOf) -> Self {
+    pub(super) fn new(of: &'a wire::EntriesOf, reader: &'a dyn Reader) -> Self {
         let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
-        Self { of, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
+        Self { of, reader, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
 
     fn needs_context(&self) -> bool {
@@ -526,11 +510,18 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
+            | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
-            // A direction names its incident in its document, if it is about one.
-            Event::DirectionRecorded(_)
-            | Event::Genesis(_)
+            Event::DirectionRecorded(entry) => {
+                match direction(self.reader, entry).map(|direction| direction.form().directs.clone()) {
+                    Some(Directs::Departure { incident, .. }) => Self::of_incident(&incident),
+                    // About every incident, or none.
+                    Some(Directs::Extension { .. }) | None => return false,
+                }
+            }
+            Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -571,6 +562,11 @@ impl<'a> About<'a> {
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
     }
+}
+
+/// The document of a direction, if it is there.
+pub(super) fn direction(reader: &dyn Reader, recorded: &DirectionRecorded) -> Option<Written<Direction>> {
+    Written::read(crate::state::document(reader, recorded.document).ok()?).ok()
 }
 
 /// Every document that an entry names.

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Answer, Daemon, PIECES_MAX, reason, refused};
+use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
+use crate::domain::intake;
 use crate::domain::intake::responses::{Handed, ResponsesError, Taken, responses, resumption};
-use crate::domain::ledger::entry::Event;
+use crate::domain::ledger::entry::{Actor, Event, Reason};
 use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
+use crate::recorder::Recorder;
 use crate::service::responses::verify;
 use crate::store::{Reader, Staging, StoreError};
 
@@ -53,8 +55,7 @@ fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u64) -> Answe
 
 /// Reads and verifies: everything that needs nothing of the ledger but the policy.
 fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) -> Answer<Prepared> {
-    // In hexadecimal a message takes twice its octets and a line feed.
-    let sent = staged(staging, "responses", ask.responses, 2 * MESSAGES_LEN_MAX)?;
+    let sent = staged(staging, "responses", ask.responses, messages::FILE_LEN_MAX)?;
     let messages = messages::split(&sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
@@ -132,6 +133,9 @@ impl Daemon {
             let handed =
                 Handed { messages: &messages, readings: &readings, certificates: Digest::of(certificates.as_bytes()) };
             let at = recorder.moment().at;
+            if let Err(reasons) = may_act(recorder, &by, determination) {
+                return refused(recorder, &by, "recovery-responses", asked, (None, Some(determination)), reasons);
+            }
             let mut taken = match responses(recorder.fold(), recorder, at, determination, &handed) {
                 Ok(taken) => taken,
                 Err(ResponsesError::Refused(reasons)) => {
@@ -171,15 +175,8 @@ impl Daemon {
         self.change(move |recorder| {
             let by = recorder.known(actor);
             let wire::RecoveryResume { determination, reason: why } = ask;
-            let decided = resumption(recorder.fold(), determination, &why, recorder.moment().at).and_then(|event| {
-                match by.person {
-                    Some(_) => Ok(event),
-                    None => Err(vec![reason(
-                        "asker-unknown",
-                        format!("account {} belongs to nobody whom the policy in force names", by.account),
-                    )]),
-                }
-            });
+            let decided = may_act(recorder, &by, determination)
+                .and_then(|()| resumption(recorder.fold(), determination, &why, recorder.moment().at));
             match decided {
                 Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::SigningResumed(event))? })),
                 Err(reasons) => refused(recorder, &by, "recovery-resume", asked, (None, Some(determination)), reasons),
@@ -198,6 +195,13 @@ impl Daemon {
             Some(key) => self.scan(move |reader| page(reader, key.as_ref().map(|(key, _)| key), &of)).await,
         }
     }
+}
+
+/// Whether whoever asks may act in the incident of a determination. One that is not recorded is refused by whatever asks next.
+fn may_act(recorder: &Recorder, by: &Actor, determination: DeterminationId) -> Result<(), Vec<Reason>> {
+    let fold = recorder.fold();
+    let facts = fold.determinations().get(&determination);
+    facts.map_or(Ok(()), |facts| intake::operator(fold, by, &facts.incident))
 }
 
 /// Some Devices in the state that is asked for.

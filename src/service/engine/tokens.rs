@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::super::configuration;
 use super::super::keys::{ActivationError, Keys};
 use super::super::start::StartFault;
+use super::keys::locked;
 use super::{Answer, Daemon};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, TokenCircuit, TokenStanding, TokenState, Tokens, Trouble};
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, Event, KeyLocked, LoginRetried};
+use crate::domain::ledger::entry::{Actor, Event, LoginRetried};
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::hsm::{Circuit, Several, Standing, Token};
 use crate::recorder::{Recorder, shortened};
@@ -141,7 +142,7 @@ impl Daemon {
         tokio::spawn(async move {
             let recorded = desk.record(move |recorder| {
                 let by = recorder.known(actor);
-                recorder.queue(&by, Event::KeyLocked(KeyLocked { key: label, reason: "on demand".into() }))
+                recorder.queue(&by, locked(recorder.fold(), &label, "on demand"))
             });
             let _ = recorded.await;
         });

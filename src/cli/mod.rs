@@ -42,9 +42,9 @@ use print::{Output, Printer};
 const AFTER_HELP: &str = "\
 Examples:
   smkictl status
-  smkictl incident open INC-2017-07 --certificate compromised.pem --description 'Notified by the Subscriber at 02:10'
+  smkictl incident list
+  smkictl incident next INC-2017-07
   smkictl determination record 5f2c….json --devices 5f2c….devices.txt
-  smkictl key activate recovery
   smkictl recovery sign --determination 5f2c… --devices all --out commands/
 
 Exit status:
@@ -86,7 +86,7 @@ enum Command {
     Ceremony(ceremony::Ceremony),
     /// Show what the daemon is doing, whether it can sign, and what stands in the way
     Status(status::Status),
-    /// Open, show and close incidents
+    /// Carry an incident through the SMKI Recovery Procedure; `next` says what is to be done
     #[command(subcommand)]
     Incident(incident::Incident),
     /// Submit, check and make the files of the procedure
@@ -193,10 +193,31 @@ pub fn main() -> ExitCode {
                 // For programs, the daemon's own words with every reason; what cannot be printed is on stderr anyway.
                 let _ = context.print.json_line(problem);
             }
-            context.print.error(&error.to_string());
+            context.print.error(&told(&error));
             error.exit().into()
         }
     }
+}
+
+/// Reasons that are told at once: whoever gave the wrong file is not helped by a thousand lines of it.
+const REASONS_TOLD_MAX: usize = 12;
+
+/// Why it was not done, for people: with several reasons, each on a line of its own.
+fn told(error: &CliError) -> String {
+    let CliError::Client(ClientError::Problem(problem)) = error else { return error.to_string() };
+    let reasons = &problem.reasons;
+    if reasons.len() < 2 {
+        return error.to_string();
+    }
+    let mut text = format!("refused, for {} reasons:", reasons.len());
+    for reason in reasons.iter().take(REASONS_TOLD_MAX) {
+        text.push_str(&format!("\n  {} ({})", reason.text, reason.rule));
+    }
+    if reasons.len() > REASONS_TOLD_MAX {
+        let more = reasons.len() - REASONS_TOLD_MAX;
+        text.push_str(&format!("\n  and {more} more; --output json has all of them"));
+    }
+    text
 }
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::targets::Counts;
-use super::{Progress, State, step_id};
+use super::{Progress, State, step_id, timeline};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::steps::{CompromiseClass, Method, SmiStatus, Step};
-use crate::domain::names::{DeterminationId, Digest, DirectionId, MechanismId, StepId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, KeyLabel, MechanismId, StepId};
 use crate::domain::time::Timestamp;
 
 /// Octets of what somebody writes into a step: a page, so that it fits an entry many times over.
@@ -45,6 +45,8 @@ pub struct Standing {
     pub in_force: Result<(), Box<str>>,
     /// Whether its scope (templates with the replacement certificates, device list, limits) is recorded.
     pub has_scope: bool,
+    /// The key that it requires; none if it is not to execute.
+    pub key: Option<KeyLabel>,
 }
 
 /// The facts that a step is decided by.
@@ -196,7 +198,7 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                     CompromiseClass::Organisation => "Method 1, 2 or 3 for an Organisation key",
                     CompromiseClass::Other => "the Contingency route for this class of key",
                 };
-                format!("method: expected {expected}, found {method:?}")
+                format!("method: expected {expected}, found {}", timeline::method(*method))
             });
         }
         Step::Inform { duty, recipient, at, how } => {
@@ -208,11 +210,12 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
             match progress.duties.get(duty) {
                 None => guards.demand("duty", false, || {
-                    let known: Vec<String> = progress.open_duties().map(|(id, _)| id.to_string()).collect();
-                    format!("duty: expected one that arose ({}), found {duty}", known.join(", "))
+                    let open: Vec<String> = progress.open_duties().map(|(id, _)| id.to_string()).collect();
+                    let open = if open.is_empty() { "none is open".to_owned() } else { format!("open: {}", open.join(", ")) };
+                    format!("duty: expected one that arose ({open}), found {duty}")
                 }),
                 Some(known) => guards.demand("duty", known.met.is_none(), || {
-                    format!("duty {duty} was met by entry {}", known.met.unwrap_or_default())
+                    format!("duty {duty} was met already, by entry {}", known.met.unwrap_or_default())
                 }),
             }
         }
@@ -339,7 +342,7 @@ fn prepare(guards: &mut Guards<'_>, note: &str) {
     guards.text("note", note);
     match &situation.determination {
         None => guards.demand("determination", false, || "no determination to execute is recorded".into()),
-        Some(Standing { in_force, has_scope }) => {
+        Some(Standing { in_force, has_scope, key: _ }) => {
             if let Err(why) = in_force {
                 guards.demand("determination", false, || why.to_string());
             }

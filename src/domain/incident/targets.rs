@@ -284,6 +284,12 @@ impl Targets {
         self.0.iter().filter(wanted).count() as u64
     }
 
+    /// How many are proven recovered while their SMI Status says 'recovery' still.
+    pub fn proven_in_recovery(&self) -> u64 {
+        let wanted = |target: &&Target| target.proof == Proof::Succeeded && target.status == SmiStatus::Recovery;
+        self.0.iter().filter(wanted).count() as u64
+    }
+
     /// How many they are.
     pub fn len(&self) -> u64 {
         self.0.len() as u64

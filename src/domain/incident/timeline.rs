@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::domain::determination::document::{Decision, Determination};
 use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::procedure::calendar::{CivilDate, shown};
 
 /// As people call a method (SEC Appendix L).
 pub const fn method(method: Method) -> &'static str {
@@ -50,7 +52,7 @@ pub fn tell(event: &Event) -> Option<String> {
                 notification.party,
                 certainty(notification.certainty),
                 opened.compromised.certificate_sha256,
-                notification.at,
+                shown(notification.at),
                 notification.channel,
                 opened.description,
                 opened.profile.as_ref().map(under).unwrap_or_default(),
@@ -76,7 +78,7 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::DeterminationSuspended(suspended) => format!(
             "Determination {} was suspended until {} by {}",
             suspended.determination,
-            suspended.until,
+            shown(suspended.until),
             signers(&suspended.signatures)
         ),
         Event::DeterminationWithdrawn(withdrawn) => {
@@ -93,18 +95,20 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::Refused(refused) => {
             let first = refused.reasons.first().map_or("", |reason| &reason.text);
             let more = refused.reasons.len().saturating_sub(1);
-            let more = if more == 0 { String::new() } else { format!(" (and {more} more reasons)") };
-            format!("Refused: {}: {first}{more}", refused.operation)
+            let more = match more {
+                0 => String::new(),
+                1 => " (and 1 more reason)".to_owned(),
+                more => format!(" (and {more} more reasons)"),
+            };
+            format!("Refused, {}: {first}{more}", asked(&refused.operation))
         }
         Event::FileAccepted(accepted) => {
             let signer = accepted
                 .signature
                 .as_ref()
                 .map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
-            format!(
-                "File accepted: {} of {} lines, SHA-256 {}, from {signer}",
-                accepted.kind, accepted.rows, accepted.file
-            )
+            let lines = if accepted.rows == 1 { "1 line".to_owned() } else { format!("{} lines", accepted.rows) };
+            format!("File accepted: {}, {lines}, from {signer}, SHA-256 {}", accepted.kind.title(), accepted.file)
         }
         Event::ResponsesTaken(taken) => {
             let tally = &taken.tally;
@@ -152,6 +156,43 @@ pub fn tell(event: &Event) -> Option<String> {
     })
 }
 
+/// What was asked for and refused, as people call it: operations are named by their routes.
+fn asked(operation: &str) -> &str {
+    match operation {
+        "incident-open" => "to open the incident",
+        "incident-step" => "a step",
+        "incident-close" => "to close the incident",
+        "document-record" => "a document of the SMKI PMA",
+        "file-submit" => "a file",
+        "key-activate" => "to activate a key",
+        "recovery-sign" => "to sign",
+        "recovery-settle" => "to settle unknown outcomes",
+        "recovery-responses" => "Devices' Responses",
+        "recovery-resume" => "to go on after a foreign answer",
+        other => other,
+    }
+}
+
+/// What a determination determined, in words: for behind its sentence in the story.
+pub fn determination(form: &Determination) -> String {
+    match (form.decision, form.method) {
+        (Decision::NotExecute, _) => "recovery is NOT executed".to_owned(),
+        (Decision::Execute, by) => {
+            let by = match by {
+                Some(by) => format!(" by {}", method(by)),
+                None => String::new(),
+            };
+            let key = form.key.as_ref().map(|key| format!(", with key {}", key.label)).unwrap_or_default();
+            let devices = match &form.devices {
+                Some(list) => format!(", for {} Devices", list.count),
+                None => ", for Devices that a schedule names".to_owned(),
+            };
+            let (from, until) = (shown(form.window.from), shown(form.window.until));
+            format!("recovery is executed{by}{key}{devices}, from {from} until {until}")
+        }
+    }
+}
+
 fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {
     if departures.is_empty() {
         return under(profile);
@@ -171,7 +212,9 @@ fn step(step: &Step) -> String {
         Step::Assess { method: proposed, targets } => {
             format!("Assessed: {} Relevant Devices, {} proposed", targets.count, method(*proposed))
         }
-        Step::Inform { duty, recipient, at, how } => format!("Informed {recipient} at {at} by {how} (duty {duty})"),
+        Step::Inform { duty, recipient, at, how } => {
+            format!("Informed {recipient} at {} by {how} (duty {duty})", shown(*at))
+        }
         Step::Refer { notification, new_facts } => match new_facts {
             None => format!("Referred to the SMKI PMA with notification file {notification}"),
             Some(facts) => format!("Referred to the SMKI PMA again: {facts}"),
@@ -181,6 +224,8 @@ fn step(step: &Step) -> String {
             let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
             let overridden =
                 overridden.as_ref().map(|text| format!(", without proof, overridden: {text}")).unwrap_or_default();
+            // A day of London, which is how it was asked for; before the calendar begins, the moment.
+            let from = CivilDate::of(*from).map_or_else(|_| from.to_string(), |day| day.to_string());
             format!(
                 "SMI Status '{status}' from {from} for {}{reason}{overridden}",
                 of(devices.map(|devices| devices.count))

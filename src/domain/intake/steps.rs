@@ -98,7 +98,8 @@ fn standing(facts: &DeterminationFacts, now: Timestamp) -> Standing {
         None
     };
     let in_force = refusal.map_or(Ok(()), |refusal| Err(refusal.to_string().into()));
-    Standing { in_force, has_scope: facts.scope.is_some() }
+    let key = facts.key.as_ref().map(|(key, _)| key.clone());
+    Standing { in_force, has_scope: facts.scope.is_some(), key }
 }
 
 /// A step of an incident.

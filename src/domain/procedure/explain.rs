@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::calendar::{CivilDate, london};
+use super::calendar::{CivilDate, shown};
 use super::in_force::{
     Awaits, Determined, InForce, IncidentView, Laid, May, Requirement, Standing, WithKey, key_may_sign, requirements,
 };
 use super::profile::{Actor, Gate, Label, Owed, Phase, Recipient, Step};
 use super::variation::{Clause, Effect};
+use crate::domain::incident::State;
 use crate::domain::names::{DirectionId, DutyId, FactorId, ProfileId, StepId};
 use crate::domain::time::Timestamp;
 
@@ -233,7 +234,7 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
     let standings = view.map(|view| requirements(in_force, view));
     let steps = base.steps.iter().enumerate().map(|(at, step)| {
         let requirement = standings.as_ref().map(|all| &all[at].1);
-        step_explained(in_force, step, requirement)
+        step_explained(in_force, step, requirement, view)
     });
     let duties = base.duties.iter().map(|duty| DutyExplained {
         duty: duty.id.clone(),
@@ -245,7 +246,7 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
     });
     Explanation {
         at: in_force.at(),
-        london: clock(in_force.at()),
+        london: shown(in_force.at()),
         base: base.id.clone(),
         title: base.title.to_string(),
         document: base.document.to_string(),
@@ -259,18 +260,10 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
         incident: view.map(|view| IncidentExplained {
             state: view.state_name.to_owned(),
             determination: determined(view.determination).to_owned(),
-            recovery_key_may_sign: key_may_sign(WithKey::Recovery, view),
-            contingency_key_may_sign: key_may_sign(WithKey::Contingency, view),
+            recovery_key_may_sign: key_may_sign(WithKey::Recovery, view) && !is_past_signing(view),
+            contingency_key_may_sign: key_may_sign(WithKey::Contingency, view) && !is_past_signing(view),
         }),
     }
-}
-
-/// By the clocks of London, to the second.
-fn clock(at: Timestamp) -> String {
-    let local = london(at);
-    let zone = if super::calendar::is_summer_time(at) { "BST" } else { "GMT" };
-    let (hour, minute, second) = local.to_hms();
-    format!("{} {hour:02}:{minute:02}:{second:02} {zone}", local.date())
 }
 
 const fn determined(determined: Determined) -> &'static str {
@@ -333,7 +326,56 @@ fn effect(clause: &Clause) -> String {
     }
 }
 
-fn step_explained(in_force: &InForce<'_>, step: &Step, requirement: Option<&Requirement>) -> StepExplained {
+/// Whether an incident is in one of these states.
+fn is_in(view: &IncidentView<'_>, states: &[State]) -> bool {
+    states.iter().any(|state| state.as_str() == view.state_name)
+}
+
+/// Whether nothing is signed in an incident any more.
+fn is_past_signing(view: &IncidentView<'_>) -> bool {
+    use State::{Closed, Dismissed, Executed, PostRecovery, SubscriberRecovery, Withdrawn};
+    is_in(view, &[Executed, PostRecovery, SubscriberRecovery, Closed, Dismissed, Withdrawn])
+}
+
+/// What a step is in an incident. The procedure says what it requires of an incident that goes on; where one has come to its end, or
+/// past a step that is only repeated before it, that is said here.
+fn standing(step: &Step, requirement: &Requirement, view: &IncidentView<'_>) -> StepStanding {
+    let (closing, id) = ("close", step.id.as_str());
+    let has_ended = is_in(view, &[State::Dismissed, State::Withdrawn, State::Closed]);
+    if has_ended && !view.done.contains(&step.id) {
+        let (is, may_be_taken) = if id == closing { ("due", MayWord::Yes) } else { ("not-required", MayWord::No) };
+        let by = format!("the incident is {}", view.state_name);
+        return StepStanding { is: is.to_owned(), by, awaits: None, may_be_taken };
+    }
+    let may_repeat = match id {
+        "refer-to-pma" => is_in(view, &[State::DeterminedNotToExecute]),
+        "activate-key" => is_in(view, &[State::Prepared, State::KeyActive, State::Executing, State::Paused]),
+        _ => !is_past_signing(view),
+    };
+    let is_repeated = matches!(requirement, Requirement::Permitted { .. }) && view.done.contains(&step.id);
+    let is_over = is_repeated && !may_repeat && step.owed == Owed::Must;
+    StepStanding {
+        is: if is_over { "done" } else { requirement.word() }.to_owned(),
+        by: requirement.by().map_or_else(String::new, ToString::to_string),
+        awaits: match requirement {
+            Requirement::NotYetDue { awaits, .. } => Some(awaits.to_string()),
+            Requirement::Blocked { awaits, .. } => Some(Awaits::Gate(*awaits).to_string()),
+            Requirement::Unknown { .. }
+            | Requirement::Done { .. }
+            | Requirement::Due { .. }
+            | Requirement::Permitted { .. }
+            | Requirement::NotRequired { .. } => None,
+        },
+        may_be_taken: if is_over { MayWord::No } else { requirement.may().into() },
+    }
+}
+
+fn step_explained(
+    in_force: &InForce<'_>,
+    step: &Step,
+    requirement: Option<&Requirement>,
+    view: Option<&IncidentView<'_>>,
+) -> StepExplained {
     StepExplained {
         step: step.id.clone(),
         text: step.text.to_string(),
@@ -349,20 +391,7 @@ fn step_explained(in_force: &InForce<'_>, step: &Step, requirement: Option<&Requ
             .reliefs(&step.id)
             .map(|(text, gate, relieves)| format!("{relieves} relieved until there is {gate} ({text})"))
             .collect(),
-        standing: requirement.map(|requirement| StepStanding {
-            is: requirement.word().to_owned(),
-            by: requirement.by().map_or_else(String::new, ToString::to_string),
-            awaits: match requirement {
-                Requirement::NotYetDue { awaits, .. } => Some(awaits.to_string()),
-                Requirement::Blocked { awaits, .. } => Some(Awaits::Gate(*awaits).to_string()),
-                Requirement::Unknown { .. }
-                | Requirement::Done { .. }
-                | Requirement::Due { .. }
-                | Requirement::Permitted { .. }
-                | Requirement::NotRequired { .. } => None,
-            },
-            may_be_taken: requirement.may().into(),
-        }),
+        standing: requirement.zip(view).map(|(requirement, view)| standing(step, requirement, view)),
     }
 }
 

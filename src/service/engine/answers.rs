@@ -12,6 +12,7 @@ use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::determination::document::{Determination, Written};
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{Entry, Event, SignResult};
@@ -533,6 +534,11 @@ impl<'a> About<'a> {
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
     }
+}
+
+/// The document of a determination, if it is there.
+pub(super) fn determination(reader: &dyn Reader, document: Digest) -> Option<Written<Determination>> {
+    Written::read(crate::state::document(reader, document).ok()?).ok()
 }
 
 /// Every document that an entry names.

@@ -17,6 +17,7 @@ use crate::domain::ledger::entry::{Entry, Event, IncidentClosed, KeyLocked, Sign
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
+use crate::store::Reader;
 
 /// Items of a timeline: what happened in an incident is some hundred entries, but for what is counted together.
 const ITEMS_MAX: usize = 10_000;
@@ -170,7 +171,7 @@ impl Daemon {
                 if let Ok(entry) = Entry::from_leaf(leaf.octets)
                     && about.takes(leaf.index, &entry)
                 {
-                    story.add(leaf.index, entry);
+                    story.add(reader, leaf.index, entry);
                 }
                 if story.items.len() < ITEMS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
@@ -244,7 +245,7 @@ struct Counted {
 }
 
 impl Story {
-    fn add(&mut self, index: u64, entry: Entry) {
+    fn add(&mut self, reader: &dyn Reader, index: u64, entry: Entry) {
         let Entry { v: _, at, clock: _, by, event } = entry;
         match &event {
             Event::Intent(_) | Event::Outcome(_) => {
@@ -270,7 +271,12 @@ impl Story {
                 }
             }
             event => {
-                if let Some(what) = timeline::tell(event) {
+                if let Some(mut what) = timeline::tell(event) {
+                    if let Event::DeterminationRecorded(recorded) = event
+                        && let Some(document) = answers::determination(reader, recorded.document)
+                    {
+                        let _ = write!(what, "; {}", timeline::determination(document.form()));
+                    }
                     self.flush();
                     self.items.push(wire::Happened { entry: index, at, who: timeline::who(&by), what });
                 }

@@ -40,7 +40,7 @@ impl Case {
             mechanisms: ["call-back".parse().unwrap()].into(),
             notifications: [Digest([1; 32])].into(),
             adt_accepted: false,
-            determination: Some(Standing { in_force: Ok(()), has_scope: true }),
+            determination: Some(Standing { in_force: Ok(()), has_scope: true, key: Some("recovery-1".parse().unwrap()) }),
             departures: BTreeMap::new(),
         }
     }
@@ -311,9 +311,9 @@ fn a_preparation_needs_a_determination_in_force_with_its_scope() {
     let step = Step::Prepare { note: note() };
     let mut case = Case::new(State::DeterminedToExecute);
     assert!(case.rules(&step).is_empty());
-    case.determination = Some(Standing { in_force: Ok(()), has_scope: false });
+    case.determination = Some(Standing { in_force: Ok(()), has_scope: false, key: None });
     assert_eq!(case.rules(&step), ["scope"]);
-    case.determination = Some(Standing { in_force: Err("it is suspended".into()), has_scope: true });
+    case.determination = Some(Standing { in_force: Err("it is suspended".into()), has_scope: true, key: Some("recovery-1".parse().unwrap()) });
     assert_eq!(case.rules(&step), ["determination"]);
     case.determination = None;
     assert_eq!(case.rules(&step), ["determination"]);

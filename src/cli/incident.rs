@@ -193,10 +193,7 @@ impl Incident {
                 let story: wire::Timeline = context.client.get(&format!("/v1/incidents/{incident}/timeline")).await?;
                 context.print.answer(&story, |text| {
                     for item in &story.items {
-                        text.row(
-                            &shown(item.at),
-                            format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry),
-                        );
+                        text.row(&shown(item.at), format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry));
                     }
                 })?;
                 Ok(Exit::Done)
@@ -247,7 +244,8 @@ fn list(all: &wire::Incidents, text: &mut Text) {
 }
 
 /// What stands in capitals in a command is to be put in.
-const PUT_IN: &str = "What stands in CAPITALS is yours to put in. TIME is such as 2017-07-22T03:10:00+01:00, DATE such as 2017-07-22.";
+const PUT_IN: &str =
+    "What stands in CAPITALS is yours to put in. TIME is such as 2017-07-22T03:10:00+01:00, DATE such as 2017-07-22.";
 
 fn next(incident: &IncidentId, found: &wire::Next, text: &mut Text) {
     let (state, since) = (found.state, shown(found.since));

@@ -304,7 +304,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("  to a foreign command", summary.responses.foreign),
         ("refusals", summary.refusals),
         ("jumps of the clock", summary.clock_jumps),
-        ("by a clock set for an exercise", summary.clock_set),
+        ("by an exercise's clock", summary.clock_set),
     ] {
         line(name, &count);
     }

@@ -35,6 +35,7 @@ use serde::Serialize;
 
 use crate::api::client::{self, Client, ClientError};
 pub use crate::api::failure::Exit;
+use crate::api::failure::ProblemKind;
 use crate::api::routes::Verb;
 use input::InputError;
 use print::{Output, Printer};
@@ -205,6 +206,17 @@ const REASONS_TOLD_MAX: usize = 12;
 /// Why it was not done, for people: with several reasons, each on a line of its own.
 fn told(error: &CliError) -> String {
     let CliError::Client(ClientError::Problem(problem)) = error else { return error.to_string() };
+    if problem.error == ProblemKind::NotFound {
+        // What is named first was looked for.
+        let listed = match problem.message.split(' ').next() {
+            Some("incident") => "`smkictl incident list` shows those that are",
+            Some("determination") => "`smkictl determination list` shows those that are",
+            Some("key") => "`smkictl status` shows those that are",
+            Some("person") => "`smkictl people list` shows those that are",
+            Some(_) | None => return error.to_string(),
+        };
+        return format!("{error}; {listed}");
+    }
     let reasons = &problem.reasons;
     if reasons.len() < 2 {
         return error.to_string();

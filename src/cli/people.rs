@@ -1,6 +1,6 @@
 //! Shell: `smkictl people`: who they are, and what they did.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -13,8 +13,11 @@ use crate::api::wire::{self, Activity, Did};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::determination::prose::Prose;
 use crate::domain::files::write_record;
+use crate::domain::incident::timeline;
+use crate::domain::ledger::entry::Event;
 use crate::domain::names::{PersonId, SecParty};
 use crate::domain::policy::Policy;
+use crate::domain::procedure::calendar::shown;
 use crate::domain::time::Timestamp;
 
 /// Show who the people are, and what they did.
@@ -138,8 +141,8 @@ impl<'a> Shown<'a> {
     fn show(&self, text: &mut Text) {
         let roles = self.roles.join(", ");
         text.row(self.person.as_str(), format!("{}, {}: {roles}", self.name, self.party));
-        let until = self.until.map(|until| format!(" until {until}")).unwrap_or_default();
-        text.row("", format!("from {}{until}", self.from));
+        let until = self.until.map(|until| format!(" until {}", shown(until))).unwrap_or_default();
+        text.row("", format!("from {}{until}", shown(self.from)));
         for (what, value) in [
             ("appointed by", self.appointed),
             ("ceased by", self.ceased),
@@ -221,6 +224,12 @@ impl ActivityArgs {
     }
 }
 
+/// The incident that an event is about, where it names one.
+fn incident_of(event: &str) -> Option<String> {
+    let event: BTreeMap<String, serde_json::Value> = serde_json::from_str(event).ok()?;
+    event.values().next()?.get("incident")?.as_str().map(ToOwned::to_owned)
+}
+
 fn show(some: &Activity, csv: bool, context: &Context) -> Result<(), CliError> {
     let person = some.person.as_str();
     if csv {
@@ -233,10 +242,11 @@ fn show(some: &Activity, csv: bool, context: &Context) -> Result<(), CliError> {
     } else {
         context.print.answer(some, |text| {
             for act in &some.acts {
-                let mut what = String::new();
-                write!(what, "{}  {} {}  {}", act.at, did(act.did), act.kind, act.event.get())
-                    .expect("a String takes every text");
-                text.row(&format!("{person} {}", act.index), what);
+                let told = serde_json::from_str::<Event>(act.event.get()).ok().and_then(|event| timeline::tell(&event));
+                let what = told.unwrap_or_else(|| format!("{}, as `smkictl ledger show` shows it", act.kind));
+                let about = incident_of(act.event.get()).map(|incident| format!("{incident}: ")).unwrap_or_default();
+                let (at, did) = (shown(act.at), did(act.did));
+                text.row(&format!("{person} {at}"), format!("{did}: {about}{what}  [entry {}]", act.index));
             }
             if some.acts.is_empty() {
                 text.line(&format!("{person} signed nothing and asked for nothing in that time."));

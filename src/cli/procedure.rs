@@ -173,7 +173,9 @@ fn step_lines(text: &mut Text, step: &StepExplained) {
             }
             match may_be_taken {
                 MayWord::WithReason => {
-                    text.line("      may be done before that, with a stated reason: the clause relieves, and forbids nothing");
+                    text.line(
+                        "      may be done before that, with a stated reason: the clause relieves, and forbids nothing",
+                    );
                 }
                 MayWord::Yes | MayWord::No => {}
             }

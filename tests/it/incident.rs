@@ -234,7 +234,14 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     read(
         &site,
         &["incident", "timeline", INCIDENT],
-        &["Reported: ", "File accepted: ", "Determined by the SMKI PMA", "Refused: incident-step", "Closed: the PMA"],
+        &[
+            "Reported: ",
+            "File accepted: ",
+            "Determined by the SMKI PMA",
+            "recovery is NOT executed",
+            "Refused, a step: ",
+            "Closed: the PMA",
+        ],
     );
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
@@ -390,7 +397,7 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     read(
         &site,
         &["incident", "timeline", INCIDENT],
-        &["commands were intended", "Paused", "the first Responses look odd", "Refused: incident-step"],
+        &["commands were intended", "Paused", "the first Responses look odd", "Refused, a step: "],
     );
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());

@@ -211,7 +211,8 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             match progress.duties.get(duty) {
                 None => guards.demand("duty", false, || {
                     let open: Vec<String> = progress.open_duties().map(|(id, _)| id.to_string()).collect();
-                    let open = if open.is_empty() { "none is open".to_owned() } else { format!("open: {}", open.join(", ")) };
+                    let open =
+                        if open.is_empty() { "none is open".to_owned() } else { format!("open: {}", open.join(", ")) };
                     format!("duty: expected one that arose ({open}), found {duty}")
                 }),
                 Some(known) => guards.demand("duty", known.met.is_none(), || {

@@ -238,9 +238,8 @@ impl List<'_> {
                 CompromiseClass::Organisation => "Submit the signed Organisation Compromise Notification File",
                 CompromiseClass::Other => "Submit the signed Other Compromise Notification File",
             };
-            let command = format!(
-                "smkictl file submit INCIDENT --kind {kind} NOTIFICATION.csv --signature NOTIFICATION.csv.p7s"
-            );
+            let command =
+                format!("smkictl file submit INCIDENT --kind {kind} NOTIFICATION.csv --signature NOTIFICATION.csv.p7s");
             self.step(Actor::Aro, "submit-notification-file", what, &command);
         }
         self.gates();
@@ -346,7 +345,9 @@ impl List<'_> {
             return;
         }
         self.if_not_in_force();
-        self.activate("To go on, activate the key again; then repeat the request under its id, and nothing is signed twice");
+        self.activate(
+            "To go on, activate the key again; then repeat the request under its id, and nothing is signed twice",
+        );
         self.answers();
     }
 
@@ -399,7 +400,8 @@ impl List<'_> {
         if proven == 0 {
             return;
         }
-        let what = format!("Set the SMI Status of {}, proven recovered, to 'recovered', and record it", devices(proven));
+        let what =
+            format!("Set the SMI Status of {}, proven recovered, to 'recovered', and record it", devices(proven));
         let command = "smkictl incident devices INCIDENT | grep ',Recovery,[^,]*,recovered,' | cut -d, -f1 > proven.txt && \
                        smkictl incident set-status INCIDENT recovered --from DATE --devices proven.txt";
         let todo = self.may(Actor::Operator, what, command);
@@ -430,9 +432,8 @@ impl List<'_> {
         let what = format!(
             "Report the {stranded} stranded Devices (`smkictl incident devices` names them), and record who accepted it"
         );
-        let command = format!(
-            "smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'"
-        );
+        let command =
+            format!("smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'");
         self.add(Actor::Operator, what, &command);
     }
 
@@ -459,13 +460,13 @@ impl List<'_> {
                 self.add(Actor::Operator, what, status).by = Some(by.clone());
             }
             Gate::Relieved { by } if !set => {
-                let what = "The SMI Status need not be set to 'recovery' yet; whoever sets it all the same gives the reason";
+                let what =
+                    "The SMI Status need not be set to 'recovery' yet; whoever sets it all the same gives the reason";
                 self.may(Actor::Operator, what, &format!("{status} --reason 'WHY NOW'")).by = Some(by.clone());
             }
             Gate::Due { .. } | Gate::Relieved { .. } | Gate::NotRequired => {}
         }
-        let thresholds =
-            "smkictl file submit INCIDENT --kind adt THRESHOLDS.csv --signature THRESHOLDS.csv.p7s";
+        let thresholds = "smkictl file submit INCIDENT --kind adt THRESHOLDS.csv --signature THRESHOLDS.csv.p7s";
         match &situation.gates.adt {
             Gate::Due { by } if !situation.adt_accepted => {
                 let what = "Submit the signed Anomaly Detection Thresholds file";

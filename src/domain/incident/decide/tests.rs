@@ -40,7 +40,11 @@ impl Case {
             mechanisms: ["call-back".parse().unwrap()].into(),
             notifications: [Digest([1; 32])].into(),
             adt_accepted: false,
-            determination: Some(Standing { in_force: Ok(()), has_scope: true, key: Some("recovery-1".parse().unwrap()) }),
+            determination: Some(Standing {
+                in_force: Ok(()),
+                has_scope: true,
+                key: Some("recovery-1".parse().unwrap()),
+            }),
             departures: BTreeMap::new(),
         }
     }
@@ -313,7 +317,11 @@ fn a_preparation_needs_a_determination_in_force_with_its_scope() {
     assert!(case.rules(&step).is_empty());
     case.determination = Some(Standing { in_force: Ok(()), has_scope: false, key: None });
     assert_eq!(case.rules(&step), ["scope"]);
-    case.determination = Some(Standing { in_force: Err("it is suspended".into()), has_scope: true, key: Some("recovery-1".parse().unwrap()) });
+    case.determination = Some(Standing {
+        in_force: Err("it is suspended".into()),
+        has_scope: true,
+        key: Some("recovery-1".parse().unwrap()),
+    });
     assert_eq!(case.rules(&step), ["determination"]);
     case.determination = None;
     assert_eq!(case.rules(&step), ["determination"]);
@@ -436,5 +444,69 @@ fn every_state_but_the_last_has_something_to_do() {
         let case = Case::new(state);
         let next = super::super::next::next(&case.situation());
         assert_eq!(next.is_empty(), state == State::Closed, "{state}");
+    }
+}
+
+/// What is to be done in a case, as one text.
+fn told(case: &Case) -> String {
+    let line = |todo: super::super::next::ToDo| {
+        let command = todo.command.unwrap_or_default();
+        format!("{}: {} > {command}\n", todo.who, todo.what)
+    };
+    super::super::next::next(&case.situation()).into_iter().map(line).collect()
+}
+
+#[test]
+fn a_command_to_be_done_next_holds_whatever_is_known() {
+    let id = DeterminationId([9; 16]);
+    let check = |state: State, expected: &str| {
+        let mut case = Case::new(state);
+        case.progress.determined = Some(Determined { id, execute: true, method: case.progress.method });
+        let told = told(&case);
+        assert!(told.contains(expected), "{state}: {expected:?} in {told}");
+    };
+    check(State::Reported, "by a permitted mechanism (call-back)");
+    check(State::Assessed, &format!("refer INCIDENT --notification {}", Digest([1; 32])));
+    check(State::Prepared, "smkictl key activate recovery-1");
+    check(State::Executing, &format!("smkictl recovery sign --determination {id} "));
+    check(State::Executing, &format!("--certificates DEVICE-CERTIFICATES/ --determination {id}"));
+
+    // Which of two notification files it is, only a person knows.
+    let mut two = Case::new(State::Assessed);
+    two.notifications = [Digest([1; 32]), Digest([2; 32])].into();
+    assert!(told(&two).contains("refer INCIDENT --notification SHA-256"), "{}", told(&two));
+}
+
+#[test]
+fn after_the_execution_whatever_keeps_the_incident_open_is_to_be_done_next() {
+    let (close, count) = ("> smkictl incident close INCIDENT", Case::new(State::PostRecovery).progress.targets.len());
+    let proven = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery).end_all(Proof::Succeeded);
+    assert!(
+        told(&proven).contains("set-status INCIDENT recovered --from DATE --devices proven.txt"),
+        "{}",
+        told(&proven)
+    );
+    assert!(told(&proven).contains("Then close"), "{}", told(&proven));
+    let stranded = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery);
+    assert!(told(&stranded).contains(&format!("accept-stranded INCIDENT --count {count} ")), "{}", told(&stranded));
+    let nothing = told(&Case::new(State::PostRecovery));
+    assert!(nothing.contains(close) && !nothing.contains("stranded") && !nothing.contains("set-status"), "{nothing}");
+}
+
+#[test]
+fn a_determination_that_is_not_in_force_is_told_of_before_the_key_is_asked_for() {
+    for state in [State::DeterminedToExecute, State::Prepared, State::KeyActive, State::Executing, State::Paused] {
+        let mut case = Case::new(state);
+        assert!(!told(&case).contains("Nothing can be signed"), "{state}: {}", told(&case));
+        case.determination = Some(Standing {
+            in_force: Err("it is suspended".into()),
+            has_scope: true,
+            key: Some("recovery-1".parse().unwrap()),
+        });
+        assert!(
+            told(&case).starts_with("SMKI PMA: Nothing can be signed: it is suspended"),
+            "{state}: {}",
+            told(&case)
+        );
     }
 }

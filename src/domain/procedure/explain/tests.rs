@@ -95,3 +95,52 @@ fn what_is_explained_is_what_is_required() {
     assert!(told.variations[0].window.contains("without an end, as extended by direction 0101"));
     assert_eq!(told.variations[0].extended_by, Some(DirectionId([1; 16])));
 }
+
+#[test]
+fn an_incident_that_has_ended_owes_its_closure_and_nothing_else() {
+    for (state, closure) in [("dismissed", "due"), ("withdrawn", "due"), ("closed", "done")] {
+        let mut done = vec!["notify-compromise", "inform-parties", "inform-rdps", "inform-pma"];
+        if state == "closed" {
+            done.push("close");
+        }
+        let mut view = view(Determined::None, &done);
+        view.state_name = state;
+        let told = explained("2026-01-01T00:00:00Z", Some(&view));
+        for found in &told.steps {
+            let (is, may) =
+                found.standing.as_ref().map(|standing| (standing.is.as_str(), standing.may_be_taken)).unwrap();
+            let expected = match found.step.as_str() {
+                "close" => closure,
+                id if done.contains(&id) => "done",
+                _ => "not-required",
+            };
+            assert_eq!(is, expected, "{} of an incident that is {state}", found.step);
+            assert_eq!(may == MayWord::Yes, is == "due", "{} of an incident that is {state}", found.step);
+        }
+    }
+}
+
+#[test]
+fn a_key_may_sign_until_the_execution_ends_and_what_was_repeated_before_is_done() {
+    let done =
+        ["notify-compromise", "confirm-compromise", "assess", "refer-to-pma", "determine", "prepare", "activate-key"];
+    let mut view = view(Determined::Execute(WithKey::Recovery), &done);
+    for (state, may_sign, activation) in [
+        ("prepared", true, "permitted"),
+        ("paused", true, "permitted"),
+        ("executing", true, "permitted"),
+        ("executed", false, "done"),
+        ("post-recovery", false, "done"),
+        ("closed", false, "done"),
+    ] {
+        view.state_name = state;
+        view.done.extend(["inform-parties", "inform-rdps", "inform-pma", "submit-notification-file"].map(step));
+        view.done.extend(["set-smi-status-recovery", "submit-adt-file"].map(step));
+        let told = explained("2026-01-01T00:00:00Z", Some(&view));
+        let is = |id: &str| {
+            told.steps.iter().find(|found| found.step == step(id)).and_then(|found| found.standing.clone()).unwrap().is
+        };
+        assert_eq!(told.incident.as_ref().unwrap().recovery_key_may_sign, may_sign, "{state}");
+        assert_eq!((is("activate-key").as_str(), is("refer-to-pma").as_str()), (activation, "done"), "{state}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::domain::determination::document::{Determination, Method, Written};
 use crate::domain::files::{
     Class, Column, Content, Counted, DeviceState, FILE_LEN_MAX, Layout, Progress, Route, columns,
 };
+use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{FileKind, IncidentId};
 use crate::domain::policy::Policy;
 
@@ -299,13 +300,34 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
             counts.push(Counted { determination: Some(determination.determination), route, state, devices });
         }
     }
+    let mut class = Class::Organisation;
+    if let Some(known) = &one.progress {
+        class = match known.notification.class {
+            CompromiseClass::Organisation => Class::Organisation,
+            CompromiseClass::Other => Class::Other,
+        };
+        let (of, route) = (known.devices, known.method.map(route_of));
+        // Who is in 'recovery' while the incident goes on may still be recovered.
+        let stranded = if known.state.has_ended() { of.stranded } else { 0 };
+        for (state, devices) in [
+            (DeviceState::Recovery, of.in_recovery),
+            (DeviceState::Succeeded, of.succeeded),
+            (DeviceState::Failed, of.failed),
+            (DeviceState::LeftOut, of.excluded),
+            (DeviceState::Recovered, of.recovered),
+            (DeviceState::UnderDccControl, of.under_dcc_control),
+            (DeviceState::Stranded, stranded),
+        ] {
+            counts.push(Counted { determination: None, route, state, devices });
+        }
+    }
     if counts.is_empty() {
         // Before any determination no Device is listed, and that is what there is to report.
         counts.push(Counted { determination: None, route: None, state: DeviceState::Listed, devices: 0 });
     }
     let file = Progress {
         incident: incident.clone(),
-        class: Class::Organisation,
+        class,
         party: one.compromised.party,
         certificate: one.compromised.certificate_sha256,
         at: status.clock.now,

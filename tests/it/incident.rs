@@ -277,7 +277,11 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     read(
         &site,
         &["incident", "next", INCIDENT],
-        &["is assessed since", "Submit the signed Anomaly Detection Thresholds file", "Refer the incident"],
+        &[
+            "is assessed since",
+            "Submit the signed Anomaly Detection Thresholds file",
+            "refer the incident to the SMKI PMA",
+        ],
     );
 
     // Nothing proves a recovery yet.
@@ -427,7 +431,7 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let list = device_list(0..TARGETS);
     let document = site.determination(client, 1, &list, |_| {}).await;
     site.deliver(client, &document, APPROVALS, Some(&list)).await.unwrap();
-    stands(State::DeterminedToExecute, &["Record that everything is prepared"]).await;
+    stands(State::DeterminedToExecute, &["everything is prepared"]).await;
     // A key that somebody activated before its place in the procedure signs nothing.
     let ask = ask_for_all(document.form().id);
     let early = async || {
@@ -454,7 +458,8 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
     // Only Method 2 hands Devices over.
     refuse(&site, client, &Step::HandOver { devices: None, evidence: note() }, &["method"]).await;
-    stands(State::PostRecovery, &["smkictl incident close INC-1"]).await;
+    stands(State::PostRecovery, &["smkictl incident accept-stranded INC-1 --count 3 ", "smkictl incident close INC-1"])
+        .await;
 
     // Nobody was told, and all are stranded.
     let refused = problem(

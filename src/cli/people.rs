@@ -1,20 +1,17 @@
 //! Shell: `smkictl people`: who they are, and what they did.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::print::Text;
-use super::{CliError, Context, Exit, file, input};
+use super::{CliError, Context, Exit, file, input, ledger};
 use crate::api::client::with_query;
 use crate::api::wire::{self, Activity, Did};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::determination::prose::Prose;
 use crate::domain::files::write_record;
-use crate::domain::incident::timeline;
-use crate::domain::ledger::entry::Event;
 use crate::domain::names::{PersonId, SecParty};
 use crate::domain::policy::Policy;
 use crate::domain::procedure::calendar::shown;
@@ -224,12 +221,6 @@ impl ActivityArgs {
     }
 }
 
-/// The incident that an event is about, where it names one.
-fn incident_of(event: &str) -> Option<String> {
-    let event: BTreeMap<String, serde_json::Value> = serde_json::from_str(event).ok()?;
-    event.values().next()?.get("incident")?.as_str().map(ToOwned::to_owned)
-}
-
 fn show(some: &Activity, csv: bool, context: &Context) -> Result<(), CliError> {
     let person = some.person.as_str();
     if csv {
@@ -242,11 +233,10 @@ fn show(some: &Activity, csv: bool, context: &Context) -> Result<(), CliError> {
     } else {
         context.print.answer(some, |text| {
             for act in &some.acts {
-                let told = serde_json::from_str::<Event>(act.event.get()).ok().and_then(|event| timeline::tell(&event));
-                let what = told.unwrap_or_else(|| format!("{}, as `smkictl ledger show` shows it", act.kind));
-                let about = incident_of(act.event.get()).map(|incident| format!("{incident}: ")).unwrap_or_default();
+                let what = ledger::told(act.event.get());
+                let what = what.unwrap_or_else(|| format!("{}, as `smkictl ledger show` shows it", act.kind));
                 let (at, did) = (shown(act.at), did(act.did));
-                text.row(&format!("{person} {at}"), format!("{did}: {about}{what}  [entry {}]", act.index));
+                text.row(&format!("{person} {at}"), format!("{did}: {what}  [entry {}]", act.index));
             }
             if some.acts.is_empty() {
                 text.line(&format!("{person} signed nothing and asked for nothing in that time."));

@@ -161,12 +161,10 @@ impl List<'_> {
                 self.pause();
             }
             State::Executing => self.executing(),
-            State::Executed => self.step(
-                Actor::Operator,
-                "begin-post-recovery",
-                "Begin Post-Recovery",
-                "smkictl incident begin-post-recovery INCIDENT --note 'WHAT WAS CHECKED'",
-            ),
+            State::Executed => {
+                let command = "smkictl incident begin-post-recovery INCIDENT --note 'WHAT WAS CHECKED'";
+                self.add(Actor::Operator, "Begin Post-Recovery", command);
+            }
             State::PostRecovery => {
                 self.recovered(true);
                 self.hand_over();

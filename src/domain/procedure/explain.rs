@@ -344,7 +344,7 @@ fn standing(step: &Step, requirement: &Requirement, view: &IncidentView<'_>) -> 
     let has_ended = is_in(view, &[State::Dismissed, State::Withdrawn, State::Closed]);
     if has_ended && !view.done.contains(&step.id) {
         let (is, may_be_taken) = if id == closing { ("due", MayWord::Yes) } else { ("not-required", MayWord::No) };
-        let by = format!("the incident is {}", view.state_name);
+        let by = format!("the state of the incident, {}", view.state_name);
         return StepStanding { is: is.to_owned(), by, awaits: None, may_be_taken };
     }
     let may_repeat = match id {

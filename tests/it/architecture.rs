@@ -33,7 +33,8 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("files", &["names", "time", "determination"]),
     // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
     ("procedure", &["names", "time", "ledger", "determination"]),
-    ("incident", &["names", "time", "ledger"]),
+    // Dates are civil dates of London; what the SMKI PMA determined is told in the story.
+    ("incident", &["names", "time", "ledger", "determination", "procedure"]),
     ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files"]),
     // Below the fold, which keeps what Devices have answered.
     ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),

@@ -378,7 +378,11 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
 
     let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::Paused);
-    read(&site, &["incident", "next", INCIDENT], &["is paused since", "Activate the key", "smkictl key activate"]);
+    read(
+        &site,
+        &["incident", "next", INCIDENT],
+        &["is paused since", "activate the key again", "smkictl key activate"],
+    );
     read(&site, &["procedure", "explain", "--incident", INCIDENT], &["INCIDENT: paused", "activate-key"]);
     let refused = problem(lines(client, SIGN, &ask).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
@@ -449,6 +453,11 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let items = whole(lines(client, SIGN, &ask).await);
     assert_eq!(items.len(), devices.len());
     stands(State::Executing, &["3 targets are outstanding", "smkictl recovery responses"]).await;
+    // What became of commands stands with their determination, where the Devices stand with the incident; who may still be recovered
+    // is not stranded.
+    let signed = format!(",{},signed,3", document.form().id);
+    let progress = ["file", "progress", INCIDENT];
+    read(&site, &progress, &[&signed, "new-organisation-certificates", ",,recovery,3", ",,left-out,0", ",,stranded,0"]);
     take(client, &Step::Exclude { devices: all, reason: "none of them answered".into() }).await.unwrap();
     read(&site, &["incident", "next", INCIDENT], &["Record that every target came to an end"]);
     take(client, &Step::Pause { reason: note() }).await.unwrap();
@@ -456,6 +465,7 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     take(client, &Step::Finish { note: note() }).await.unwrap();
     stands(State::Executed, &["Begin Post-Recovery"]).await;
     take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
+    read(&site, &progress, &[&signed, ",,succeeded,0", ",,left-out,3", ",,stranded,3"]);
     // Only Method 2 hands Devices over.
     refuse(&site, client, &Step::HandOver { devices: None, evidence: note() }, &["method"]).await;
     stands(State::PostRecovery, &["smkictl incident accept-stranded INC-1 --count 3 ", "smkictl incident close INC-1"])

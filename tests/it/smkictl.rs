@@ -81,7 +81,10 @@ fn each_failure_has_its_exit_status() {
     check(Failure::NotFound { what: "that".to_owned() }, 1);
     check(Failure::Unavailable { why: "locked".to_owned(), remedy: "Unlock it".to_owned() }, 3);
     check(Failure::Stopped { why: "full".to_owned() }, 3);
-    check(Failure::Refused { reasons: vec![reason("a", "one"), reason("b", "two")], entry: None }, 4);
+    check(Failure::Refused { reasons: vec![reason("a", "one")], entry: None }, 4);
+    let several = Failure::Refused { reasons: vec![reason("a", "one"), reason("b", "two")], entry: None };
+    let ran = Daemon::start(FakeEngine::new().failing("status", several), Role::Operator).ctl(4, &["status"]);
+    assert_eq!(ran.stderr, "smkictl: refused, for 2 reasons:\n  one (a)\n  two (b)\n");
     check(Failure::TooMany { what: "many".to_owned(), retry_after_s: 3 }, 4);
     check(Failure::Internal { what: "bug".to_owned() }, 1);
     let auditor = Daemon::start(FakeEngine::new(), Role::Auditor);

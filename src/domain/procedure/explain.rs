@@ -8,7 +8,6 @@ use super::in_force::{
 };
 use super::profile::{Actor, Gate, Label, Owed, Phase, Recipient, Step};
 use super::variation::{Clause, Effect};
-use crate::domain::incident::State;
 use crate::domain::names::{DirectionId, DutyId, FactorId, ProfileId, StepId};
 use crate::domain::time::Timestamp;
 
@@ -326,30 +325,31 @@ fn effect(clause: &Clause) -> String {
     }
 }
 
-/// Whether an incident is in one of these states.
-fn is_in(view: &IncidentView<'_>, states: &[State]) -> bool {
-    states.iter().any(|state| state.as_str() == view.state_name)
-}
+/// The states, by their names, in which an incident has come to its end but for its closure.
+const ENDED: [&str; 3] = ["dismissed", "withdrawn", "closed"];
+/// Those in which nothing is signed any more, and which are no end yet.
+const PAST_SIGNING: [&str; 3] = ["executed", "post-recovery", "subscriber-recovery"];
+/// Those in which the key may be activated once more.
+const KEY_IN_USE: [&str; 4] = ["prepared", "key-active", "executing", "paused"];
 
 /// Whether nothing is signed in an incident any more.
 fn is_past_signing(view: &IncidentView<'_>) -> bool {
-    use State::{Closed, Dismissed, Executed, PostRecovery, SubscriberRecovery, Withdrawn};
-    is_in(view, &[Executed, PostRecovery, SubscriberRecovery, Closed, Dismissed, Withdrawn])
+    ENDED.contains(&view.state_name) || PAST_SIGNING.contains(&view.state_name)
 }
 
 /// What a step is in an incident. The procedure says what it requires of an incident that goes on; where one has come to its end, or
 /// past a step that is only repeated before it, that is said here.
 fn standing(step: &Step, requirement: &Requirement, view: &IncidentView<'_>) -> StepStanding {
     let (closing, id) = ("close", step.id.as_str());
-    let has_ended = is_in(view, &[State::Dismissed, State::Withdrawn, State::Closed]);
+    let has_ended = ENDED.contains(&view.state_name);
     if has_ended && !view.done.contains(&step.id) {
         let (is, may_be_taken) = if id == closing { ("due", MayWord::Yes) } else { ("not-required", MayWord::No) };
         let by = format!("the state of the incident, {}", view.state_name);
         return StepStanding { is: is.to_owned(), by, awaits: None, may_be_taken };
     }
     let may_repeat = match id {
-        "refer-to-pma" => is_in(view, &[State::DeterminedNotToExecute]),
-        "activate-key" => is_in(view, &[State::Prepared, State::KeyActive, State::Executing, State::Paused]),
+        "refer-to-pma" => view.state_name == "determined-not-to-execute",
+        "activate-key" => KEY_IN_USE.contains(&view.state_name),
         _ => !is_past_signing(view),
     };
     let is_repeated = matches!(requirement, Requirement::Permitted { .. }) && view.done.contains(&step.id);

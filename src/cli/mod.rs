@@ -221,15 +221,12 @@ fn told(error: &CliError) -> String {
     if reasons.len() < 2 {
         return error.to_string();
     }
-    let mut text = format!("refused, for {} reasons:", reasons.len());
-    for reason in reasons.iter().take(REASONS_TOLD_MAX) {
-        text.push_str(&format!("\n  {} ({})", reason.text, reason.rule));
-    }
+    let mut lines = vec![format!("refused, for {} reasons:", reasons.len())];
+    lines.extend(reasons.iter().take(REASONS_TOLD_MAX).map(|reason| format!("{} ({})", reason.text, reason.rule)));
     if reasons.len() > REASONS_TOLD_MAX {
-        let more = reasons.len() - REASONS_TOLD_MAX;
-        text.push_str(&format!("\n  and {more} more; --output json has all of them"));
+        lines.push(format!("and {} more; --output json has all of them", reasons.len() - REASONS_TOLD_MAX));
     }
-    text
+    lines.join("\n  ")
 }
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {

@@ -534,18 +534,26 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
         None => Err(vec![reason("policy", "no policy is in force")]),
     };
     let by_itself = retries_by_itself(recorder.fold(), job.determination);
-    let range = intents.first().zip(intents.last()).map(|(first, last)| (first.intent, last.intent + 1));
-    let (mut told, mut any) = (Vec::with_capacity(intents.len()), false);
+    // What is handed over, in ranges that leave out what is withheld.
+    let (mut told, mut released): (Vec<Told>, Vec<(u64, u64)>) = (Vec::with_capacity(intents.len()), Vec::new());
+    let mut goes_on = false;
     for intended in intents {
         let Intended { intent, device, template, counter, octets } = intended;
         let outcome = outcomes.remove(&intent);
         let (result, outcome) = match outcome {
             Some(Outcome::Signed(signature)) => {
+                // A Device may have been left out of the incident since its intent was recorded.
+                let may_release = may_release.clone().and_then(|()| release_to(recorder, job, device));
                 recorder.queue_signature(intent, signature, may_release.is_ok());
-                any = true;
-                let outcome = match &may_release {
+                match released.last_mut().filter(|_| goes_on && may_release.is_ok()) {
+                    Some(last) => last.1 = intent + 1,
+                    None if may_release.is_ok() => released.push((intent, intent + 1)),
+                    None => {}
+                }
+                goes_on = may_release.is_ok();
+                let outcome = match may_release {
                     Ok(()) => ToldOutcome::Signed(finish(octets, &signature)),
-                    Err(reasons) => ToldOutcome::Withheld(reasons.clone()),
+                    Err(reasons) => ToldOutcome::Withheld(reasons),
                 };
                 (SignResult::Signed(Digest::of(&signature)), outcome)
             }
@@ -573,10 +581,18 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
         recorder.queue(&by, Event::Outcome(OutcomeEntry { intent, result }))?;
         told.push(Told { device, template: Some(template), counter: Some(counter), intent: Some(intent), outcome });
     }
-    if any && may_release.is_ok() {
-        release(recorder, job, range.into_iter().collect())?;
+    if !released.is_empty() {
+        release(recorder, job, released)?;
     }
     Ok(told)
+}
+
+/// Whether what was signed for a Device may be handed over, where its batch may.
+fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Vec<Reason>> {
+    match facts(recorder, &job.by, job.determination) {
+        Some(facts) => rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal.reason()]),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    }
 }
 
 /// Records that signed commands are about to be handed over.
@@ -627,7 +643,10 @@ fn recorded_before(
         (Some(outcome), _) => outcome,
         (None, IntentState::Left) => ToldOutcome::Left,
         (None, _) => match rebuild(recorder, job, &entry, last.intent)? {
-            Some(command) => ToldOutcome::Signed(command),
+            Some(command) => match release_to(recorder, job, wanted.device) {
+                Ok(()) => ToldOutcome::Signed(command),
+                Err(reasons) => ToldOutcome::Withheld(reasons),
+            },
             None => return Ok(None),
         },
     };
@@ -705,7 +724,20 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
 
 /// Records that the daemon started, and what becomes of what an end left open ([`resume`]). First of all entries since: how long
 /// nothing was recorded shows whether somebody may have set the clock meanwhile.
+///
+/// What lies under no checkpoint is told as that: before its checkpoint nobody gets an answer, so nobody knows of it yet.
 pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u64), CannotRecord> {
+    let (covered, size) = (recorder.checkpointed(), recorder.durable().size);
+    let unconfirmed = (covered < size).then_some(covered);
+    if unconfirmed.is_some() {
+        tracing::warn!(
+            from = covered,
+            until = size,
+            "entries lay under no checkpoint: an end cut them off, or somebody else wrote them. What an operator let go on there \
+             stands still again"
+        );
+    }
+    let started = Started { unconfirmed, ..started };
     let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
     recorder.queue(&Actor::daemon(), Event::Started(started))?;
     if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {

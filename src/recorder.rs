@@ -262,6 +262,8 @@ impl Recorder {
     pub fn queue(&mut self, by: &Actor, event: Event) -> Result<u64, CannotRecord> {
         let index = self.fold.size();
         let Moment { at, clock } = self.moment;
+        // An entry before this one, of the same ask, may have said that the clock is not to be trusted.
+        let clock = if self.fold.clock_untrusted() { ClockState::Untrusted } else { clock };
         let entry = Entry { v: VERSION, at, clock, by: by.clone(), event };
         let leaf = entry.to_leaf()?;
         let mut changes = Vec::new();

@@ -197,14 +197,23 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         caller: &Caller,
         incident: IncidentId,
+        of: wire::StoryOf,
     ) -> impl Future<Output = Result<wire::Timeline, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/files/{sha256}/statuses`: CSV with a header line.
+    fn file_statuses(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        extract: Digest,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
     /// `GET /v1/incidents/{incident}/devices`: CSV with a header line.
     fn incident_devices(
         &self,
         caller: &Caller,
         incident: IncidentId,
-    ) -> impl Future<Output = Result<String, Failure>> + Send;
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
     /// `POST /v1/incidents/{incident}/files`: a file of the procedure, signed by an ARO.
     fn file_submit(
@@ -286,6 +295,7 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         caller: &Caller,
         key: KeyLabel,
+        activate: wire::KeyActivate,
     ) -> impl Future<Output = Result<wire::KeyChanged, Failure>> + Send;
 
     /// `POST /v1/keys/{key}/lock`.

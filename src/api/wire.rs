@@ -19,7 +19,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaT
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-pub use incident::{Done, Duty, Happened, Next, Progress, StepAsk, Timeline};
+pub use incident::{Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
 
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
 use crate::domain::ledger::steps::Notification;
@@ -27,6 +27,7 @@ use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, Origin, PersonId, Purpose, RequestId,
     TemplateName, TokenName,
 };
+use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
@@ -206,8 +207,20 @@ pub struct KeyState {
     /// The first moment at which it is locked again.
     #[schema(value_type = Option<String>)]
     pub until: Option<Timestamp>,
+    /// For which incident alone it can be used.
+    #[schema(value_type = Option<String>)]
+    pub incident: Option<IncidentId>,
     /// What is wrong with its token, if anything is.
     pub trouble: Option<Trouble>,
+}
+
+/// Opens a key for use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyActivate {
+    /// For which incident alone.
+    #[schema(value_type = String, pattern = "^[A-Z0-9-]{1,40}$")]
+    pub incident: IncidentId,
 }
 
 /// Activated or locked.
@@ -336,6 +349,24 @@ pub enum Standing {
     NotExecute,
     /// Not carried over by a later policy.
     NotCarriedOver,
+    /// Its incident is closed.
+    IncidentClosed,
+}
+
+impl From<facts::Standing> for Standing {
+    fn from(standing: facts::Standing) -> Self {
+        match standing {
+            facts::Standing::Withdrawn => Self::Withdrawn,
+            facts::Standing::Superseded => Self::Superseded,
+            facts::Standing::NotCarriedOver => Self::NotCarriedOver,
+            facts::Standing::NotExecute => Self::NotExecute,
+            facts::Standing::Expired => Self::Expired,
+            facts::Standing::Suspended => Self::Suspended,
+            facts::Standing::NotYet => Self::NotYet,
+            facts::Standing::AwaitsSchedule => Self::AwaitsSchedule,
+            facts::Standing::InForce => Self::InForce,
+        }
+    }
 }
 
 /// A determination, and what was done under it.
@@ -553,7 +584,7 @@ pub struct Item {
 pub enum ItemOutcome {
     /// Signed, verified, recorded.
     Signed,
-    /// Signed and recorded, but not handed over: its determination is no longer in force.
+    /// Signed and recorded, but not handed over: its determination is not in force, its incident paused, or its Device left out.
     Withheld,
     /// The token answered with an error; nothing was kept.
     Failed,

@@ -45,6 +45,7 @@ In DIR it leaves
   documents/                 adoption and withdrawal, with signatures
   files/                     notification and thresholds files, each signed by an ARO
   pre-commands/              commands made elsewhere, one signed, the others refused
+  stranded.csv               the Devices that stay in 'recovery', where any do
   ledger/                    the export, for: smkictl ledger verify DIR/ledger \\
                                --key DIR/keys/ledger.vkey --genesis $(cat DIR/keys/genesis)
   policy/                    the policy in force

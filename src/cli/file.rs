@@ -6,16 +6,17 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Change, CliError, Context, Exit, document, input, release};
-use crate::api::client::with_query;
+use crate::api::client::{ClientError, with_query};
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
-use crate::domain::determination::document::{Determination, Method, Written};
-use crate::domain::files::{
-    Class, Column, Content, Counted, DeviceState, FILE_LEN_MAX, Layout, Progress, Route, columns,
-};
+use crate::domain::determination::document::{Determination, Written};
+use crate::domain::files::{Column, Content, Counted, DeviceState, ExportRow, FILE_LEN_MAX, Layout, Progress, columns};
+use crate::domain::incident::Counts;
+use crate::domain::incident::timeline::counted;
 use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{FileKind, IncidentId};
 use crate::domain::policy::Policy;
+use crate::domain::procedure::calendar::shown;
 
 /// A file longer than this is uploaded first: in base64 it still fits the request.
 const IN_REQUEST_LEN_MAX: u64 = 2 * 1024 * 1024;
@@ -48,6 +49,15 @@ pub enum File {
         /// As this policy maps them; else ours
         #[arg(long, value_name = "DIR")]
         policy: Option<PathBuf>,
+    },
+    /// Write the SMI Status of every target of an incident, for whoever keeps the Smart Metering Inventory
+    #[command(after_help = "Example:\n  smkictl file export INC-2017-07 --out statuses.csv")]
+    Export {
+        /// Of which
+        incident: IncidentId,
+        /// Write it to a file that does not exist yet; else to stdout
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Make the Recovery Progress File of an incident from what the daemon knows
     #[command(after_help = "Example:\n  smkictl file progress INC-2017-07 --out progress.csv")]
@@ -97,6 +107,7 @@ impl File {
             Self::List { incident } => list(&incident, context).await,
             Self::Check(Check { kind, file, policy }) => check(kind, &file, policy.as_deref(), context),
             Self::Layout { kind, policy } => layout(&layout_of(kind, policy.as_deref())?, context),
+            Self::Export { incident, out } => export(incident, out.as_deref(), context).await,
             Self::Progress { incident, out } => progress(&incident, out.as_deref(), context).await,
         }
     }
@@ -126,11 +137,14 @@ impl Submit {
         }
         let file: wire::File = context.client.post(&path, &ask).await?;
         context.print.answer(&file, |text| {
-            text.row("recorded", format!("{}, {} lines, entry {}", file.kind.title(), file.rows, file.entry))
-                .row("sha256", file.sha256)
-                .some("signed by", file.signer.as_ref())
-                .some("for", file.party.as_ref())
-                .some("SMSR", file.smsr.as_ref());
+            text.row(
+                "recorded",
+                format!("{}, {}, entry {}", file.kind.title(), counted(file.rows, "line"), file.entry),
+            )
+            .row("sha256", file.sha256)
+            .some("signed by", file.signer.as_ref())
+            .some("for", file.party.as_ref())
+            .some("SMSR", file.smsr.as_ref());
         })?;
         Ok(Exit::Done)
     }
@@ -145,9 +159,9 @@ async fn list(incident: &IncidentId, context: &Context) -> Result<Exit, CliError
                 (_, _) => "brought by an operator".to_owned(),
             };
             let smsr = file.smsr.as_ref().map(|smsr| format!(", SMSR {smsr}")).unwrap_or_default();
-            let (kind, rows, entry) = (file.kind.title(), file.rows, file.entry);
-            let at = file.at.to_string();
-            text.row(&at, format!("{kind}, {rows} lines, {by}{smsr}, entry {entry}, {}", file.sha256));
+            let (kind, rows, entry) = (file.kind.title(), counted(file.rows, "line"), file.entry);
+            let at = shown(file.at);
+            text.row(&at, format!("{kind}, {rows}, {by}{smsr}, entry {entry}, {}", file.sha256));
         }
         if all.files.is_empty() {
             text.line(&format!("Incident {incident} has no files."));
@@ -206,7 +220,8 @@ fn check(kind: FileKind, file: &Path, policy: Option<&Path>, context: &Context) 
     }
     context.print.answer(&checked, |text| match &read {
         Ok(whole) => {
-            text.row("file", format!("{}, {} lines", kind.title(), whole.rows())).row("layout", layout.label());
+            text.row("file", format!("{}, {}", kind.title(), counted(whole.rows(), "line")))
+                .row("layout", layout.label());
             text.line("Who signed it is looked at when it is submitted.");
         }
         Err(faults) => {
@@ -270,16 +285,54 @@ fn layout(layout: &Layout, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-const fn route_of(method: Method) -> Route {
-    match method {
-        Method::SubscriberKey => Route::SubscriberKey,
-        Method::AcbCertificates => Route::AcbCertificates,
-        Method::NewOrganisationCertificates => Route::NewOrganisationCertificates,
-        Method::Contingency => Route::Contingency,
+/// The targets of an incident as an SMI Status export.
+async fn export(incident: IncidentId, out: Option<&Path>, context: &Context) -> Result<Exit, CliError> {
+    let (mut text, mut part, mut count) = (String::new(), Vec::new(), 0_u64);
+    ExportRow::write_header(&mut text);
+    let mut csv = context.client.octets(&format!("/v1/incidents/{incident}/devices")).await?;
+    while let Some(piece) = csv.next().await? {
+        for octet in piece {
+            if octet != b'\n' {
+                part.push(octet);
+                continue;
+            }
+            // The first line has the names of the columns.
+            if count > 0 {
+                exported(&part, &incident)?.write(&mut text);
+            }
+            count += 1;
+            part.clear();
+        }
+        if out.is_none() {
+            context.print.octets(text.as_bytes())?;
+            text.clear();
+        }
     }
+    if let Some(path) = out {
+        release::write_new(path, text.as_bytes())?;
+        let count = count.saturating_sub(1);
+        context
+            .print
+            .note(&format!("SMI Statuses of the {count} targets of incident {incident} in {}", path.display()));
+    }
+    Ok(Exit::Done)
 }
 
-/// What the daemon knows of an incident, as a progress file counts it: Devices by what became of their commands.
+/// The first three columns of a line about a target: the Device, its status, and since when.
+fn exported(line: &[u8], incident: &IncidentId) -> Result<ExportRow, CliError> {
+    let fault = || ClientError::Answer { why: format!("no line about a target: {}", String::from_utf8_lossy(line)) };
+    let mut fields = std::str::from_utf8(line).map_err(|_| fault())?.split(',');
+    let mut field = || fields.next().ok_or_else(fault);
+    Ok(ExportRow {
+        device: field()?.parse().map_err(|_| fault())?,
+        status: field()?.parse().map_err(|_| fault())?,
+        from: field()?.parse().map_err(|_| fault())?,
+        incident: incident.clone(),
+    })
+}
+
+/// What the daemon knows of an incident, as a progress file counts it: Devices by what became of their commands under each
+/// determination, and targets by what they proved.
 async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) -> Result<Exit, CliError> {
     let one: wire::Incident = context.client.get(&format!("/v1/incidents/{incident}")).await?;
     let status: wire::Status = context.client.get("/v1/status").await?;
@@ -287,7 +340,7 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
     let mut counts = Vec::new();
     for determination in all.determinations.iter().filter(|of| of.incident == *incident) {
         let document = Written::<Determination>::read(determination.document.0.clone()).ok();
-        let route = document.and_then(|document| document.form().method).map(route_of);
+        let method = document.and_then(|document| document.form().method);
         let done = &determination.done;
         for (state, devices) in [
             (DeviceState::Listed, determination.devices_count.unwrap_or(0)),
@@ -297,37 +350,36 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
             (DeviceState::SigningUnknown, done.unknown),
             (DeviceState::Left, done.left),
         ] {
-            counts.push(Counted { determination: Some(determination.determination), route, state, devices });
+            counts.push(Counted { determination: Some(determination.determination), method, state, devices });
         }
     }
-    let mut class = Class::Organisation;
-    if let Some(known) = &one.progress {
-        class = match known.notification.class {
-            CompromiseClass::Organisation => Class::Organisation,
-            CompromiseClass::Other => Class::Other,
-        };
-        let (of, route) = (known.devices, known.method.map(route_of));
-        // Who is in 'recovery' while the incident goes on may still be recovered.
-        let stranded = if known.state.has_ended() { of.stranded } else { 0 };
-        for (state, devices) in [
-            (DeviceState::Recovery, of.in_recovery),
-            (DeviceState::Succeeded, of.succeeded),
-            (DeviceState::Failed, of.failed),
-            (DeviceState::LeftOut, of.excluded),
-            (DeviceState::Recovered, of.recovered),
-            (DeviceState::UnderDccControl, of.under_dcc_control),
-            (DeviceState::Stranded, stranded),
-        ] {
-            counts.push(Counted { determination: None, route, state, devices });
+    let mut whole = |method, state, devices| counts.push(Counted { determination: None, method, state, devices });
+    match one.progress.as_ref().filter(|progress| progress.devices.targets > 0) {
+        // What Devices proved, and what was set: of all targets, whatever was determined when.
+        Some(progress) => {
+            let Counts { in_recovery, recovered, succeeded, failed, excluded, under_dcc_control, stranded, .. } =
+                progress.devices;
+            // Who is in 'recovery' while the incident goes on may still be recovered.
+            let stranded = if progress.state.has_ended() { stranded } else { 0 };
+            for (state, devices) in [
+                (DeviceState::Recovery, in_recovery),
+                (DeviceState::Succeeded, succeeded),
+                (DeviceState::Failed, failed),
+                (DeviceState::LeftOut, excluded),
+                (DeviceState::Recovered, recovered),
+                (DeviceState::UnderDccControl, under_dcc_control),
+                (DeviceState::Stranded, stranded),
+            ] {
+                whole(progress.method, state, devices);
+            }
         }
+        // Before the assessment no Device is a target, and that is what there is to report.
+        None => whole(None, DeviceState::Listed, 0),
     }
-    if counts.is_empty() {
-        // Before any determination no Device is listed, and that is what there is to report.
-        counts.push(Counted { determination: None, route: None, state: DeviceState::Listed, devices: 0 });
-    }
+    let class = one.progress.as_ref().map(|progress| progress.notification.class);
     let file = Progress {
         incident: incident.clone(),
-        class,
+        class: class.unwrap_or(CompromiseClass::Organisation),
         party: one.compromised.party,
         certificate: one.compromised.certificate_sha256,
         at: status.clock.now,

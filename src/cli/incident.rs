@@ -8,12 +8,14 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::print::{Text, Tone};
 use super::{Change, CliError, Context, Exit, input};
+use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire;
-use crate::domain::incident::next::Actor;
+use crate::domain::incident::next::ACTORS;
 use crate::domain::incident::timeline;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
-use crate::domain::names::{IncidentId, SecParty};
+use crate::domain::names::{Digest, IncidentId, SecParty};
+use crate::domain::procedure::Actor;
 use crate::domain::procedure::calendar::shown;
 use crate::domain::time::Timestamp;
 
@@ -56,6 +58,15 @@ pub enum Incident {
     /// What moves it on, step by step
     #[command(flatten)]
     Step(steps::Step),
+    /// Compare an SMI Status extract that was submitted with what is recorded of the targets: what is new, and what contradicts
+    #[command(after_help = "Example:\n  smkictl incident compare-statuses INC-2017-07 --extract 9f86d0…")]
+    CompareStatuses {
+        /// In which incident
+        incident: IncidentId,
+        /// SHA-256 of the extract, as `smkictl file submit` answered it
+        #[arg(long, value_name = "SHA-256")]
+        extract: Digest,
+    },
     /// Close an incident; the keys that no other open incident needs are locked
     #[command(
         after_help = "Example:\n  smkictl incident close INC-2017-07 --reason 'All Devices recovered, report sent'"
@@ -190,7 +201,7 @@ impl Incident {
                 Ok(Exit::Done)
             }
             Self::Timeline { incident } => {
-                let story: wire::Timeline = context.client.get(&format!("/v1/incidents/{incident}/timeline")).await?;
+                let story = whole_story(&incident, context).await?;
                 context.print.answer(&story, |text| {
                     for item in &story.items {
                         text.row(&shown(item.at), format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry));
@@ -199,10 +210,13 @@ impl Incident {
                 Ok(Exit::Done)
             }
             Self::Devices { incident } => {
-                let csv = context.client.text(&format!("/v1/incidents/{incident}/devices")).await?;
-                context.print.octets(csv.as_bytes())?;
+                let mut csv = context.client.octets(&format!("/v1/incidents/{incident}/devices")).await?;
+                while let Some(piece) = csv.next().await? {
+                    context.print.octets(&piece)?;
+                }
                 Ok(Exit::Done)
             }
+            Self::CompareStatuses { incident, extract } => compare_statuses(&incident, extract, context).await,
             Self::Close(Close { incident, reason, change }) => {
                 recorded(context, &format!("/v1/incidents/{incident}/close"), &wire::Why { reason }, change).await
             }
@@ -264,12 +278,59 @@ fn next(incident: &IncidentId, found: &wire::Next, text: &mut Text) {
         return;
     }
     let idle = |who: &&Actor| !found.todo.iter().any(|todo| todo.who == **who);
-    let idle: Vec<String> = Actor::ALL.iter().filter(idle).map(ToString::to_string).collect();
+    let idle: Vec<String> = ACTORS.iter().filter(idle).map(ToString::to_string).collect();
     if !idle.is_empty() {
         text.line(&format!("Nothing now for: {}.", idle.join(", ")));
     }
     if found.todo.iter().any(|todo| todo.command.is_some()) {
         text.line(PUT_IN);
+    }
+}
+
+/// Shows the lines of an extract that are not what is recorded, and says how to record those that may be.
+async fn compare_statuses(incident: &IncidentId, extract: Digest, context: &Context) -> Result<Exit, CliError> {
+    /// Columns before the one that says what was found; none of them has a comma in it.
+    const BEFORE_FOUND: usize = 6;
+    let path = format!("/v1/incidents/{incident}/files/{extract}/statuses");
+    let (mut csv, mut part) = (context.client.octets(&path).await?, Vec::new());
+    let (mut changes, mut contradictions) = (0_u64, 0_u64);
+    while let Some(piece) = csv.next().await? {
+        context.print.octets(&piece)?;
+        for octet in piece {
+            if octet != b'\n' {
+                part.push(octet);
+                continue;
+            }
+            match part.split(|octet| *octet == b',').nth(BEFORE_FOUND) {
+                Some(b"new") => changes += 1,
+                Some(b"contradiction") => contradictions += 1,
+                Some(_) | None => {}
+            }
+            part.clear();
+        }
+    }
+    context.print.note(&format!("{changes} changes and {contradictions} contradictions"));
+    if changes > 0 {
+        context.print.note(&format!(
+            "To record the changes: smkictl incident import-statuses {incident} --extract {extract} --changes {changes} \
+             --contradictions {contradictions}"
+        ));
+    }
+    Ok(if contradictions == 0 { Exit::Done } else { Exit::Unverified })
+}
+
+/// Every part of a story, put together.
+async fn whole_story(incident: &IncidentId, context: &Context) -> Result<wire::Timeline, CliError> {
+    let mut story = wire::Timeline { items: Vec::new(), next: None };
+    loop {
+        let of = [("from", story.next.map(|from| from.to_string()))];
+        let part: wire::Timeline =
+            context.client.get(&with_query(&format!("/v1/incidents/{incident}/timeline"), &of)).await?;
+        story.items.extend(part.items);
+        story.next = part.next;
+        if story.next.is_none() {
+            return Ok(story);
+        }
     }
 }
 

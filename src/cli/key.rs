@@ -5,17 +5,27 @@ use clap::{Args, Subcommand};
 use super::{Change, CliError, Context, Exit};
 use crate::api::routes::Verb;
 use crate::api::wire;
-use crate::domain::names::KeyLabel;
+use crate::domain::names::{IncidentId, KeyLabel};
 
 /// Activate and lock keys.
 #[derive(Subcommand, Debug)]
 pub enum Key {
-    /// Open a key for use, until it is locked or its time is over
-    #[command(after_help = "Example:\n  smkictl key activate recovery")]
-    Activate(Which),
+    /// Open a key for one incident, until it is locked or its time is over
+    #[command(after_help = "Example:\n  smkictl key activate recovery --incident INC-2026-11-24")]
+    Activate(Activate),
     /// Lock a key: what is not yet signed is not signed
     #[command(after_help = "Example:\n  smkictl key lock recovery")]
     Lock(Which),
+}
+
+/// Arguments of an activation.
+#[derive(Args, Debug)]
+pub struct Activate {
+    #[command(flatten)]
+    which: Which,
+    /// The incident whose determination requires the key: it signs for no other
+    #[arg(long)]
+    incident: IncidentId,
 }
 
 /// Arguments of both.
@@ -30,18 +40,23 @@ pub struct Which {
 impl Key {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
-        let (which, action) = match self {
-            Self::Activate(which) => (which, "activate"),
-            Self::Lock(which) => (which, "lock"),
+        let (which, ask) = match self {
+            Self::Activate(Activate { which, incident }) => (which, Some(wire::KeyActivate { incident })),
+            Self::Lock(which) => (which, None),
         };
+        let action = if ask.is_some() { "activate" } else { "lock" };
         let path = format!("/v1/keys/{}/{action}", which.key);
         if which.change.dry_run {
-            return context.would_send::<()>(Verb::Post, &path, None);
+            return context.would_send(Verb::Post, &path, ask.as_ref());
         }
-        let changed: wire::KeyChanged = context.client.post_nothing(&path).await?;
+        let changed: wire::KeyChanged = match &ask {
+            Some(ask) => context.client.post(&path, ask).await?,
+            None => context.client.post_nothing(&path).await?,
+        };
         context.print.answer(&changed, |text| {
             let state = if changed.key.active { "active" } else { "locked" };
             text.row("key", format!("{} is {state}", changed.key.key))
+                .some("for incident", changed.key.incident.as_ref())
                 .some("until", changed.key.until)
                 .row("recorded", format!("entry {}", changed.entry));
         })?;

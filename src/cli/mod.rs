@@ -187,8 +187,7 @@ pub fn main() -> ExitCode {
     };
     match runtime.block_on(run(command, &context)) {
         Ok(exit) => exit.into(),
-        // Whoever reads has read enough, as `head` does.
-        Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(CliError::Write(error)) if has_read_enough(&error) => Exit::Done.into(),
         Err(error) => {
             if let (CliError::Client(ClientError::Problem(problem)), true) = (&error, context.print.is_json()) {
                 // For programs, the daemon's own words with every reason; what cannot be printed is on stderr anyway.
@@ -198,6 +197,11 @@ pub fn main() -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+/// Whether an answer could not be written because whoever reads has read enough, as `head` does.
+fn has_read_enough(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Reasons that are told at once: whoever gave the wrong file is not helped by a thousand lines of it.

@@ -177,6 +177,9 @@ fn step_lines(text: &mut Text, step: &StepExplained) {
                         "      may be done before that, with a stated reason: the clause relieves, and forbids nothing",
                     );
                 }
+                MayWord::Yes if is == "not-yet-due" => {
+                    text.line("      may be taken before: the clause relieves, and forbids nothing");
+                }
                 MayWord::Yes | MayWord::No => {}
             }
             text.line(&format!("      by {by}"));

@@ -51,7 +51,10 @@ impl Status {
             }
             for key in &status.keys {
                 let state = match (key.active, key.until) {
-                    (true, Some(until)) => format!("active until {until}"),
+                    (true, Some(until)) => {
+                        let of = key.incident.as_ref().map(|incident| format!(" for incident {incident}"));
+                        format!("active{} until {until}", of.unwrap_or_default())
+                    }
                     (true, None) => "active".to_owned(),
                     (false, _) => "locked".to_owned(),
                 };

@@ -1,13 +1,7 @@
 use super::*;
 use crate::api::failure::Failure;
-use crate::domain::incident::decide::{Gate, Gates, Standing};
-use crate::domain::incident::next::next;
-use crate::domain::incident::targets::Proof;
-use crate::domain::incident::{DutyArising, Progress, Situation, State};
+use crate::domain::intake::steps::tests::every_command;
 use crate::domain::ledger::entry::Reason;
-use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
-use crate::domain::names::Digest;
-use crate::domain::time::Timestamp;
 
 #[test]
 fn the_commands_are_consistent() {
@@ -51,6 +45,7 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "incident refer",
         "incident subscriber-recovery",
         "incident set-status",
+        "incident import-statuses",
         "incident prepare",
         "incident pause",
         "incident exclude",
@@ -109,98 +104,17 @@ fn as_typed(command: &str) -> Vec<String> {
     words
 }
 
-/// A program of Devices, in every way in which they may stand.
-fn targets(progress: &mut Progress) {
-    const LIST: &str = "00DB123456789001,Commissioned,2017-07-01,read\n00DB123456789002,Commissioned,2017-07-01,read\n\
-                        00DB123456789003,Commissioned,2017-07-01,read\n00DB123456789004,Commissioned,2017-07-01,read\n";
-    let assess = Step::Assess {
-        method: Method::AcbCertificates,
-        targets: DevicesNamed { list: Digest([7; 32]), count: LIST.lines().count() as u64 },
-    };
-    let at = progress.since;
-    let source = |piece: &mut dyn FnMut(&[u8])| {
-        piece(LIST.as_bytes());
-        Ok::<(), std::convert::Infallible>(())
-    };
-    progress.take(&assess, 4, at, source).unwrap();
-    let all: Vec<_> = progress.targets.all().iter().map(|target| target.device).collect();
-    progress.targets.prove(all[0], Proof::Succeeded, Some(Method::AcbCertificates));
-    progress.targets.prove(all[1], Proof::Failed, Some(Method::AcbCertificates));
-    let recovery = Step::SetStatus {
-        status: SmiStatus::Recovery,
-        from: at,
-        devices: None,
-        reason: None,
-        acknowledged: true,
-        overridden: None,
-    };
-    progress.take(&recovery, 5, at, source).unwrap();
-}
-
 #[test]
 fn every_command_that_incident_next_prints_is_one_that_this_program_takes() {
-    let at: Timestamp = "2017-07-22T02:10:00Z".parse().unwrap();
-    let by = || "the text".into();
-    let all_gates = [
-        Gates { status: Gate::Due { by: by() }, adt: Gate::Due { by: by() } },
-        Gates { status: Gate::Relieved { by: by() }, adt: Gate::Relieved { by: by() } },
-    ];
-    let (mechanisms, departures) = (["call-back".parse().unwrap()].into(), std::collections::BTreeMap::new());
-    let notification = |class| Notification {
-        by: "Officer One".into(),
-        party: "supplier-b".parse().unwrap(),
-        certainty: Certainty::Suspected,
-        class,
-        at,
-        channel: "telephone".into(),
-        recovery_event: at,
-    };
-    let methods =
-        [Method::SubscriberKey, Method::AcbCertificates, Method::NewOrganisationCertificates, Method::Contingency];
     let mut seen = std::collections::BTreeSet::new();
-    for (state, method) in State::ALL.into_iter().flat_map(|state| methods.map(|method| (state, method))) {
-        for (gates, has_targets) in all_gates.iter().flat_map(|gates| [true, false].map(|has| (gates, has))) {
-            let class =
-                if method == Method::Contingency { CompromiseClass::Other } else { CompromiseClass::Organisation };
-            let mut progress = Progress::reported(notification(class), at, 3);
-            if has_targets {
-                targets(&mut progress);
+    for commands in every_command() {
+        for command in commands.split(" && ").flat_map(|commands| commands.split(" | ")) {
+            let Some(rest) = command.strip_prefix("smkictl ") else { continue };
+            let typed = std::iter::once("smkictl".to_owned()).chain(as_typed(rest));
+            if let Err(error) = Arguments::try_parse_from(typed) {
+                panic!("{command}: {error}");
             }
-            let duty = DutyArising {
-                duty: "tell-pma-of-compromise".parse().unwrap(),
-                recipient: "SMKI PMA".into(),
-                text: "the Compromise".into(),
-                within_hours: None,
-                step: None,
-            };
-            progress.arise([duty], at);
-            progress.method = Some(method);
-            progress.enter(state, at);
-            for (has_scope, files) in [(true, vec![[1; 32]]), (false, Vec::new())] {
-                let notifications = files.into_iter().map(Digest).collect();
-                let key = has_scope.then(|| "recovery-1".parse().unwrap());
-                let situation = Situation {
-                    progress: &progress,
-                    now: at,
-                    gates,
-                    mechanisms: &mechanisms,
-                    notifications: &notifications,
-                    adt_accepted: false,
-                    determination: Some(Standing { in_force: Ok(()), has_scope, key }),
-                    departures: &departures,
-                };
-                for todo in next(&situation) {
-                    let commands = todo.command.as_deref().unwrap_or_default();
-                    for command in commands.split(" && ").flat_map(|commands| commands.split(" | ")) {
-                        let Some(rest) = command.strip_prefix("smkictl ") else { continue };
-                        let typed = std::iter::once("smkictl".to_owned()).chain(as_typed(rest));
-                        if let Err(error) = Arguments::try_parse_from(typed) {
-                            panic!("{state}, {method:?}: {command}: {error}");
-                        }
-                        seen.insert(rest.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
-                    }
-                }
-            }
+            seen.insert(rest.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
         }
     }
     // It would say nothing if nothing were printed.

@@ -2,7 +2,10 @@
 //!
 //! The daemon asks before it records; the audit asks again, with the state as it was, and compares the event.
 
+mod activation;
+mod asker;
 mod files;
+mod replacements;
 pub mod responses;
 pub mod steps;
 
@@ -19,18 +22,18 @@ use crate::domain::determination::document::{
     Determination, DeviceList, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
     Template as DocumentTemplate, Withdrawal, Written,
 };
-use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, Signature};
+use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, NotQuorate, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::incident::Progress;
-use crate::domain::incident::decide::decide_determination;
+use crate::domain::incident::decide::{Decided, decide_determination};
 use crate::domain::ledger::entry::{
     CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
 use crate::domain::policy::separation::Part;
@@ -38,7 +41,12 @@ use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::procedure::direction::{self, Direction, Directs};
 use crate::domain::time::Timestamp;
 
-pub use files::{NOTE_LEN_MAX, exercise, file};
+use replacements::Replacing;
+
+pub use activation::activation;
+pub use asker::operator;
+pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
+pub use replacements::is_of_dcc;
 
 /// A signed head of this ledger: what a drafter may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +129,11 @@ pub fn determination(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
-    let view = fold.incident_view(&form.incident);
-    let settled = view.as_ref().map(|view| view.done.iter().chain(view.departures.keys()).cloned().collect());
+    let view = fold.incident_view(&form.incident, context.at);
+    let settled = view.as_ref().map(|view| {
+        let known = view.done.iter().chain(view.departures.keys());
+        known.filter(|step| view.has_settled(step)).cloned().collect()
+    });
     let recorded = admission::Recorded { extensions: fold.extensions(), settled: settled.as_ref() };
     for refusal in admission::determination(&adopted.policy, document, recorded, head, context.at) {
         reasons.add("admission", refusal);
@@ -131,16 +142,22 @@ pub fn determination(
         format!("determination {} is recorded already; an id is used once", form.id)
     });
     check_incident(fold, form, &mut reasons);
-    check_procedure(context, form, &mut reasons);
+    let mut uncounted = Reasons::default();
+    let signatures = quorate(context, document, submission, adopted, &mut uncounted);
+    let departures = check_procedure(context, form, signatures.is_some(), &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
     match form.scope() {
-        Some(scope) => check_scope(context, adopted, &scope, form.compromised.spki_sha256, submission, &mut reasons),
+        Some(scope) => {
+            let replacing = Replacing::new(context, &adopted.policy, form.method, &form.compromised);
+            let sent = (submission, signatures.is_some());
+            check_scope(context, adopted, &scope, &replacing, sent, &mut reasons);
+        }
         None => reasons.demand("devices", submission.devices.is_none(), || {
             "a device list came, and the document names none; send it without".into()
         }),
     }
-    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.0.append(&mut uncounted.0);
     check_parts(context, Some(&form.incident), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationRecorded {
         determination: form.id,
@@ -149,6 +166,8 @@ pub fn determination(
         signatures,
         devices: form.scope().map(|scope| scope.devices.sha256),
         policy: form.policy,
+        profile: profile_in_force(fold, context.at),
+        departures,
     }))
 }
 
@@ -158,10 +177,11 @@ pub fn schedule(
     document: &Written<Schedule>,
     submission: &Submission<'_>,
 ) -> Result<ScheduleRecorded, Vec<Reason>> {
-    let mut reasons = Reasons::default();
+    let (mut reasons, mut uncounted) = (Reasons::default(), Reasons::default());
     let form = document.form();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    let signatures = quorate(context, document, submission, adopted, &mut uncounted);
     if let Some((target, of)) = standing(context, form.determination, &mut reasons) {
         for refusal in admission::schedule(&adopted.policy, &of, document, head, context.at) {
             reasons.add("admission", refusal);
@@ -169,14 +189,16 @@ pub fn schedule(
         reasons.demand("scope-known", target.scope.is_none(), || {
             format!("determination {} has its schedule already; supersede it instead", target.id)
         });
-        let compromised = of.form().compromised.spki_sha256;
-        check_scope(context, adopted, &form.scope(), compromised, submission, &mut reasons);
+        let of = of.form();
+        let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
+        let sent = (submission, signatures.is_some());
+        check_scope(context, adopted, &form.scope(), &replacing, sent, &mut reasons);
         let facts = context.fold.incidents().get(&target.incident);
-        if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) {
+        if let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()).filter(|_| signatures.is_some()) {
             check_targets(context, progress, form.scope().devices.sha256, &mut reasons);
         }
     }
-    let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    reasons.0.append(&mut uncounted.0);
     check_parts(context, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| ScheduleRecorded {
         determination: form.determination,
@@ -184,6 +206,7 @@ pub fn schedule(
         signatures,
         devices: form.devices.sha256,
         policy: form.policy,
+        profile: profile_in_force(context.fold, context.at),
     }))
 }
 
@@ -247,7 +270,7 @@ pub fn direction(
                         .demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
                 }
             }
-            fold.incident_view(incident)
+            fold.incident_view(incident, context.at)
         }
     };
     let procedure = adopted.policy.procedure();
@@ -447,10 +470,21 @@ pub fn incident(
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
     let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
         Kind::Organisation { role, party, .. } => Some((role, party)),
-        kind @ (Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }) => {
+        kind @ (Kind::IssuingOca | Kind::RootOca) => {
             reasons.add(
                 "certificate-kind",
-                format!("expected an Organisation Certificate, found {kind}: other Compromises are not dealt with yet"),
+                format!(
+                    "expected an Organisation Certificate, found {kind}. The Compromise of an OCA's key, and that of the Contingency \
+                     Private Key or Symmetric Key, is refused until its route (SEC Appendix L 5 and 6) is built; inform the SMKI PMA \
+                     and carry it outside this daemon"
+                ),
+            );
+            None
+        }
+        kind @ (Kind::DeviceCa | Kind::Device { .. }) => {
+            reasons.add(
+                "certificate-kind",
+                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
             );
             None
         }
@@ -459,11 +493,13 @@ pub fn incident(
     match (procedure, notification) {
         (Some(_), Some(notification)) => {
             check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
+            check_notified_for(&adopted.policy, notification, &mut reasons);
         }
         (Some(_), None) => reasons.add(
             "notification",
             "an incident begins with a notification: who, for which Party, actual or suspected, when, by which channel, and the \
-             moment of the Recovery Event",
+             moment of the Recovery Event; found none: give --notified-by, --party, --certainty, --class, --notified-at, --channel \
+             and --recovery-event",
         ),
         (None, Some(_)) => reasons.add(
             "no-procedure",
@@ -506,7 +542,16 @@ fn check_notification(notification: &Notification, role: Option<u8>, at: Timesta
         None => return,
     };
     reasons.demand("class", *class == expected, || {
-        format!("class: expected {expected:?} for this certificate (the Recovery Private Key has a route of its own), found {class:?}")
+        format!("class: expected {expected} for this certificate (the Recovery Private Key has a route of its own), found {class}")
+    });
+}
+
+/// The Party or RDP for which it was notified is one that the policy names. A policy of the first version names none.
+fn check_notified_for(policy: &Policy, notification: &Notification, reasons: &mut Reasons) {
+    let (parties, party) = (policy.parties(), &notification.party);
+    reasons.demand("party-unknown", parties.is_empty() || parties.get(party).is_some(), || {
+        let known: Vec<&str> = parties.iter().map(|party| party.id.as_str()).collect();
+        format!("party: expected one that the policy in force names ({}), found {party}", known.join(", "))
     });
 }
 
@@ -600,10 +645,17 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     });
 }
 
-/// The PMA determines on what was referred to it, and only about Relevant Devices.
-fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Reasons) {
+/// The PMA determines on what was referred to it, and only about Relevant Devices. A list is looked through for a quorum, and for
+/// nobody else: it is long, and everybody waits. Answers the directions that this relied on.
+fn check_procedure(
+    context: &Context<'_>,
+    form: &Determination,
+    is_quorate: bool,
+    reasons: &mut Reasons,
+) -> Vec<DirectionId> {
     let facts = context.fold.incidents().get(&form.incident);
-    let Some(progress) = facts.and_then(|facts| facts.progress.as_ref()) else {
+    let progress = facts.and_then(|facts| facts.progress.as_ref());
+    let Some((progress, view)) = progress.zip(steps::View::of(context, &form.incident)) else {
         // It was opened under a policy without the procedure's steps, and would go round every one of them.
         let in_procedure = context.fold.policy().is_some_and(|adopted| adopted.policy.procedure().is_some());
         reasons.demand("incident-state", facts.is_none() || !in_procedure, || {
@@ -613,14 +665,16 @@ fn check_procedure(context: &Context<'_>, form: &Determination, reasons: &mut Re
                 form.incident
             )
         });
-        return;
+        return Vec::new();
     };
-    if let Err(reason) = decide_determination(progress, form.supersedes) {
-        reasons.0.push(reason);
-    }
-    if let Some(scope) = form.scope() {
+    let Decided { departures } = decide_determination(&view.situation(), form.supersedes).unwrap_or_else(|further| {
+        reasons.0.extend(further);
+        Decided::default()
+    });
+    if let Some(scope) = form.scope().filter(|_| is_quorate) {
         check_targets(context, progress, scope.devices.sha256, reasons);
     }
+    departures
 }
 
 /// Every Device of a list is a target of the incident, and not left out (SEC Section L10.30(a)).
@@ -688,12 +742,15 @@ fn check_scope(
     context: &Context<'_>,
     adopted: &Adopted,
     scope: &Scope<'_>,
-    compromised_spki: Digest,
-    submission: &Submission<'_>,
+    replacing: &Replacing<'_>,
+    (submission, is_quorate): (&Submission<'_>, bool),
     reasons: &mut Reasons,
 ) {
     match submission.devices {
-        None => reasons.add("devices", "the document names a device list, and none came with it"),
+        // A list is read for a quorum, and for nobody else.
+        None => {
+            reasons.demand("devices", !is_quorate, || "the document names a device list, and none came with it".into());
+        }
         Some(found) => reasons.demand("devices", found == scope.devices, || {
             format!(
                 "devices: expected {} lines of SHA-256 {} and root {}, found {} lines of SHA-256 {} and root {}",
@@ -702,7 +759,7 @@ fn check_scope(
         }),
     }
     for template in scope.templates {
-        check_template(&adopted.policy, template, compromised_spki, context.at, reasons);
+        check_template(&adopted.policy, template, replacing, context.at, reasons);
     }
 }
 
@@ -710,7 +767,7 @@ fn check_scope(
 fn check_template(
     policy: &Policy,
     document: &DocumentTemplate,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     at: Timestamp,
     reasons: &mut Reasons,
 ) {
@@ -733,14 +790,14 @@ fn check_template(
             )
         });
     }
-    check_replacements(policy, name.as_str(), &update, compromised_spki, at, reasons);
+    check_replacements(policy, name.as_str(), &update, replacing, at, reasons);
 }
 
 fn check_replacements(
     policy: &Policy,
     name: &str,
     update: &Update<'_>,
-    compromised_spki: Digest,
+    replacing: &Replacing<'_>,
     at: Timestamp,
     reasons: &mut Reasons,
 ) {
@@ -765,9 +822,7 @@ fn check_replacements(
         let Some(certificate) = reasons.take("replacement", parsed.map_err(|error| format!("{place}: {error}"))) else {
             continue;
         };
-        reasons.demand("replacement-compromised", certificate.certificate().spki_sha256() != compromised_spki, || {
-            format!("{place}: the replacement carries the Compromised key")
-        });
+        replacing.check(replacement.cell, &certificate, &place, reasons);
         let usage = match certificate.kind() {
             Kind::Organisation { usage: Usage::DigitalSignature, .. } => Some(KeyUsage::DigitalSignature),
             Kind::Organisation { usage: Usage::KeyAgreement, .. } => Some(KeyUsage::KeyAgreement),
@@ -814,26 +869,42 @@ fn verified(
     at: Timestamp,
     reasons: &mut Reasons,
 ) -> Vec<Signature> {
-    let anchors: Vec<Certificate> =
-        policy.anchors().people.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
-    let ess = match policy.certificates().signing_certificate_v2 {
+    let (mut found, signed) = (Vec::new(), Digest::of(octets));
+    for p7s in submission.signatures {
+        let file = cms::verify_digest(p7s, &signed, ess(policy));
+        found.extend(vouched(file.as_ref(), signed, Digest::of(p7s), policy, at, reasons));
+    }
+    found
+}
+
+/// Whether the policy has signatures carry signing-certificate-v2.
+fn ess(policy: &Policy) -> Ess {
+    match policy.certificates().signing_certificate_v2 {
         SigningCertificate::Require => Ess::Required,
         SigningCertificate::Waive => Ess::Waived,
+    }
+}
+
+/// Those of the signatures in one file, verified over what has the SHA-256 `signed`, whose certificates the policy's anchors vouch for.
+fn vouched(
+    file: Result<&cms::Verified, &cms::CmsError>,
+    signed: Digest,
+    p7s: Digest,
+    policy: &Policy,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) -> Vec<Signature> {
+    let named = |error: String| format!("signature {p7s}: {error}");
+    let Some(file) = reasons.take("signature", file.map_err(|error| named(error.to_string()))) else {
+        return Vec::new();
     };
+    let anchors: Vec<Certificate> =
+        policy.anchors().people.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let mut found = Vec::new();
-    for p7s in submission.signatures {
-        let digest = Digest::of(p7s);
-        let named = |error: String| format!("signature {digest}: {error}");
-        let Some(file) =
-            reasons.take("signature", cms::verify(p7s, octets, ess).map_err(|error| named(error.to_string())))
-        else {
-            continue;
-        };
-        for signer in &file.signers {
-            let person = check_person_certificate(&signer.certificate, &file.certificates, &anchors, at);
-            if reasons.take("signer", person.map_err(|error| named(error.to_string()))).is_some() {
-                found.push(Signature { spki: signer.spki_sha256(), signed: Digest::of(octets), p7s: digest });
-            }
+    for signer in &file.signers {
+        let person = check_person_certificate(&signer.certificate, &file.certificates, &anchors, at);
+        if reasons.take("signer", person.map_err(|error| named(error.to_string()))).is_some() {
+            found.push(Signature { spki: signer.spki_sha256(), signed, p7s });
         }
     }
     found
@@ -864,6 +935,34 @@ fn record(person: &PersonId, signature: &Signature) -> SignatureRecord {
     SignatureRecord { person: person.clone(), spki: signature.spki, p7s: signature.p7s }
 }
 
+/// Whether the quorum of a policy signed a document, whatever else speaks against it: asked before anything dear is done for it.
+pub fn is_quorate<F: Proposed + Form + Clone>(
+    policy: &Policy,
+    document: &Written<F>,
+    signatures: &[Vec<u8>],
+    at: Timestamp,
+) -> bool {
+    let submission = Submission { signatures, devices: None };
+    ballot(policy, document, &submission, at, &mut Reasons::default()).is_ok()
+}
+
+/// Counts.
+fn ballot<F: Proposed + Form + Clone>(
+    policy: &Policy,
+    document: &Written<F>,
+    submission: &Submission<'_>,
+    at: Timestamp,
+    faults: &mut Reasons,
+) -> Result<Vec<SignatureRecord>, NotQuorate> {
+    let verified = verified(document.octets(), submission, policy, at, faults);
+    let electorate = policy.electorate();
+    let electorates = Electorates { named: electorate, in_force: electorate };
+    match Ballot::draft(document.clone()).close(electorates, &verified, at) {
+        Ok(ballot) => Ok(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect()),
+        Err((_, fault)) => Err(fault),
+    }
+}
+
 /// Counts, and gives the approvals; signatures that do not verify are reasons only if the quorum is not met.
 fn quorate<F: Proposed + Form + Clone>(
     context: &Context<'_>,
@@ -873,12 +972,9 @@ fn quorate<F: Proposed + Form + Clone>(
     reasons: &mut Reasons,
 ) -> Option<Vec<SignatureRecord>> {
     let mut faults = Reasons::default();
-    let verified = verified(document.octets(), submission, &adopted.policy, context.at, &mut faults);
-    let electorate = adopted.policy.electorate();
-    let electorates = Electorates { named: electorate, in_force: electorate };
-    match Ballot::draft(document.clone()).close(electorates, &verified, context.at) {
-        Ok(ballot) => Some(ballot.approvals().persons().map(|(person, signature)| record(person, signature)).collect()),
-        Err((_, fault)) => {
+    match ballot(&adopted.policy, document, submission, context.at, &mut faults) {
+        Ok(approvals) => Some(approvals),
+        Err(fault) => {
             reasons.0.append(&mut faults.0);
             reasons.add("quorum", fault);
             None

@@ -187,7 +187,13 @@ impl Lab {
         let mut lab =
             Self { profile, now, root, issuing, device_ca, before: Vec::new(), after: Vec::new(), broker: Vec::new() };
         lab.before = lab.credentials(1, |cell| cell.role)?;
+        // Method 3 gives the affected Supplier new certificates. A Network Operator's stay.
         lab.after = lab.credentials(2, |cell| cell.role)?;
+        for (after, (before, cell)) in lab.after.iter_mut().zip(lab.before.iter().zip(CELLS)) {
+            if cell.cell.role == RemotePartyRole::NetworkOperator {
+                *after = before.clone();
+            }
+        }
         // Method 2 puts the Access Control Broker's certificates where a Supplier's and a Network Operator's were.
         lab.broker = lab.credentials(3, |cell| match cell.role {
             RemotePartyRole::Supplier | RemotePartyRole::NetworkOperator => RemotePartyRole::AccessControlBroker,
@@ -252,7 +258,7 @@ impl Lab {
         &self.before
     }
 
-    /// What replaces it: new Organisation Certificates (Method 3).
+    /// What replaces it: new Organisation Certificates of the Supplier and of the DCC (Method 3); a Network Operator keeps its own.
     pub fn after(&self) -> &Credentials {
         &self.after
     }

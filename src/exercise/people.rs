@@ -21,8 +21,9 @@ pub const APPROVALS: usize = 3;
 /// affected Supplier whose credential is revoked; and one of it who has ceased.
 pub const OFFICERS: usize = 4;
 
-/// How long a person's certificate is valid: longer than any exercise.
-const VALID_DAYS: i64 = 30;
+/// How long a person's certificate is valid: longer than any exercise, and one with a clock that is set may go through the whole
+/// of a variation.
+const VALID_DAYS: i64 = 366;
 
 /// A key of a person's, with its certificate. No `Debug`.
 pub struct Credential {

@@ -16,7 +16,7 @@ use crate::api::wire::{self, Base64};
 use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::incident::State;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
-use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId};
+use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId, KeyLabel};
 use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::time::Timestamp;
 
@@ -142,7 +142,7 @@ impl Carrier<'_> {
         if self.order == Order::BeforeReferral {
             self.status_and_thresholds().await?;
         }
-        self.step(Step::Refer { notification, new_facts: None }).await.map(drop)
+        self.step(Step::Refer { notification: Some(notification), new_facts: None }).await.map(drop)
     }
 
     /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.
@@ -162,6 +162,17 @@ impl Carrier<'_> {
             self.status_and_thresholds().await?;
         }
         self.step(Step::Prepare { note: "Templates, list and certificates were compared.".into() }).await.map(drop)
+    }
+
+    /// The key is activated for this incident; where it is active for another, it is locked first.
+    pub async fn activate(&self, key: &KeyLabel) -> Result<wire::KeyChanged, ExerciseError> {
+        let status: wire::Status = self.client.get("/v1/status").await?;
+        let state = status.keys.iter().find(|state| state.key == *key);
+        if state.is_some_and(|state| state.active && state.incident.as_ref() != Some(&self.incident)) {
+            self.client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{key}/lock")).await?;
+        }
+        let ask = wire::KeyActivate { incident: self.incident.clone() };
+        Ok(self.client.post(&format!("/v1/keys/{key}/activate"), &ask).await?)
     }
 
     /// After the last Response: 'recovered' for what proved it, and the incident to its end.

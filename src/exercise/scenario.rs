@@ -66,7 +66,7 @@ pub enum Scenario {
     /// The PMA determines not to execute: nothing is signed, and Devices stay stranded.
     NotToExecute,
     /// The same as the base, in the window of the direction of 18 July 2017: the clock is set, and SMI Status and thresholds file
-    /// follow the determination.
+    /// follow the determination. In another incident the status is set early, and Devices stay stranded.
     #[serde(rename = "variation-2017")]
     Variation2017,
 }
@@ -166,6 +166,9 @@ pub async fn play(
     play.end_the_incident(&daemon.client, &main).await?;
     play.stop_by_the_members(&daemon.client).await?;
     play.let_a_window_end(&daemon.client).await?;
+    if play.order == Order::AfterDetermination {
+        play.set_early_and_leave_stranded(&daemon.client).await?;
+    }
     let command = play.device(0);
     play.verify(&daemon.client, (&main.document, &main.signature), Some(command), genesis).await?;
 
@@ -293,7 +296,8 @@ impl Play<'_, '_> {
             number(self.devices.into())
         ));
         self.notification = Some(notification);
-        self.check_gates(&daemon.client, Point::Assessed).await?;
+        let incident = self.incident.clone();
+        self.check_gates(&daemon.client, &incident, Point::Assessed).await?;
         let ask = sign_ask(DeterminationId(lab::random()?), Devices::All)?;
         self.must_not_sign(&daemon.client, &ask, "Signing before the PMA has determined anything").await?;
         Ok(daemon)
@@ -306,7 +310,7 @@ impl Play<'_, '_> {
         let steps = format!("/v1/incidents/{}/steps", self.incident);
         let ask = |step| wire::StepAsk { step };
         if self.order == Order::BeforeReferral {
-            let refer = ask(Step::Refer { notification, new_facts: None });
+            let refer = ask(Step::Refer { notification: Some(notification), new_facts: None });
             self.must_refuse(client, &steps, &refer, "Referring before SMI Status and thresholds file").await?;
         } else {
             let early = ask(procedure::status(SmiStatus::Recovery, None, self.stage.now()));
@@ -323,6 +327,7 @@ impl Play<'_, '_> {
         self.teller.step("The SMKI PMA determines");
         let esme = self.esme()?;
         let devices = self.fleet.device_list(&esme.name, &self.fleet.devices()[..self.devices as usize]);
+        self.refuse_contingency(client, &esme, &devices).await?;
         let scope = Scope {
             decision_number: 1,
             method: Method::NewOrganisationCertificates,
@@ -346,7 +351,17 @@ impl Play<'_, '_> {
         }
         self.teller.fact("Devices", &format!("{}, SHA-256 {listed}", number(self.devices.into())));
 
-        self.teller.say("Each member reads it, and signs by `smkictl determination sign` with a key of their own.");
+        if let Some(factor) = self.order.optional_factor() {
+            self.teller.say(&format!(
+                "Weighed besides what the Guidance demands: {factor}, which clause (b) of the direction offers."
+            ));
+        }
+        self.teller.say(if self.stage.clock.is_set() {
+            "Each member reads it, and signs with a key of their own: here and not by `smkictl determination sign`, which goes by \
+             this machine's clock."
+        } else {
+            "Each member reads it, and signs by `smkictl determination sign` with a key of their own."
+        });
         let (stage, octets) = (self.stage, document.octets());
         let (one, two) = (&stage.people.members[0], &stage.people.members[1]);
         let first = stage.sign(octets, &one.first).await?;
@@ -361,7 +376,8 @@ impl Play<'_, '_> {
         upload(client, &devices).await?;
         let (file, p7s) = self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
         self.must_stand(client, self.incident.clone(), State::DeterminedToExecute).await?;
-        self.check_gates(client, Point::ToExecute).await?;
+        let incident = self.incident.clone();
+        self.check_gates(client, &incident, Point::ToExecute).await?;
         if self.order == Order::AfterDetermination {
             let steps = format!("/v1/incidents/{}/steps", self.incident);
             let prepare = wire::StepAsk { step: Step::Prepare { note: "too early".into() } };
@@ -371,6 +387,32 @@ impl Play<'_, '_> {
         self.carrier(client, self.incident.clone()).prepare().await?;
         self.must_stand(client, self.incident.clone(), State::Prepared).await?;
         Ok(Main { determination: document, signature: p7s, document: file })
+    }
+
+    /// A determination to execute with the Contingency Private Key is refused until that is built, and opens nothing.
+    async fn refuse_contingency(&mut self, client: &Client, esme: &Named, devices: &str) -> Result<(), ExerciseError> {
+        let scope = Scope {
+            decision_number: 1,
+            method: Method::Contingency,
+            name: &esme.name,
+            template: &esme.template,
+            devices,
+            window: self.window(WINDOW_MS),
+            retries_of_unknown: 0,
+        };
+        let mut drafter = self.drafter(&self.incident);
+        drafter.key.label = "contingency-1".parse().map_err(ExerciseError::Name)?;
+        let document = drafter.determination(head(client).await?, &scope)?;
+        let mut signatures = Vec::new();
+        for member in &self.stage.people.members[..APPROVALS] {
+            signatures.push(documents::sign(document.octets(), &member.first, self.stage.now())?);
+        }
+        let listed = upload(client, devices).await?;
+        let ask = delivery(&document, &signatures, Some(listed));
+        let what = "A determination to execute with the Contingency Private Key";
+        self.must_refuse(client, "/v1/documents", &ask, what).await?;
+        let incident = self.incident.clone();
+        self.check_gates(client, &incident, Point::Referred).await
     }
 
     /// Who carries an incident through the procedure.
@@ -452,10 +494,13 @@ impl Play<'_, '_> {
 
     async fn activate(&mut self, client: &Client) -> Result<(), ExerciseError> {
         self.teller.step("The Recovery key is activated");
-        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
-        let changed: wire::KeyChanged = client.post_nothing(&path).await?;
+        let carrier = self.carrier(client, self.incident.clone());
+        let changed = carrier.activate(&self.stage.names.recovery_key).await?;
         let until = changed.key.until.map(|until| until.to_string()).unwrap_or_default();
-        self.teller.good(&format!("Key {} can be used until {until}, entry {}.", changed.key.key, changed.entry));
+        self.teller.good(&format!(
+            "Key {} can be used for {} alone, until {until}, entry {}.",
+            changed.key.key, self.incident, changed.entry
+        ));
         Ok(())
     }
 
@@ -613,8 +658,7 @@ impl Play<'_, '_> {
             "The kill has locked the key. It is activated again, and the unknowns are settled: the same octets, the same \
              counters.",
         );
-        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
-        client.post_nothing::<wire::KeyChanged>(&path).await?;
+        self.carrier(client, self.incident.clone()).activate(&self.stage.names.recovery_key).await?;
 
         let settle = RecoverySettle {
             request: RequestId(lab::random()?),
@@ -781,9 +825,9 @@ impl Play<'_, '_> {
         };
         let document = self.drafter(&incident).determination(head(client).await?, &scope)?;
         self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
-        self.carrier(client, incident).prepare().await?;
-        let path = format!("/v1/keys/{}/activate", self.stage.names.recovery_key);
-        client.post_nothing::<wire::KeyChanged>(&path).await?;
+        let carrier = self.carrier(client, incident);
+        carrier.prepare().await?;
+        carrier.activate(&self.stage.names.recovery_key).await?;
         Ok((document, esme))
     }
 
@@ -811,7 +855,7 @@ impl Play<'_, '_> {
 
         // Nobody listens there: what verifies needs no daemon.
         let nowhere = stage.scratch.path().join("nowhere");
-        let arguments = ["ledger", "verify", &folder, "--key", &key, "--genesis", &genesis];
+        let arguments = ["ledger", "verify", &folder, "--key", &key, "--genesis", &genesis, "--output", "json"];
         let begun = Instant::now();
         let output = stage.programs.try_smkictl(&nowhere, &arguments).await?;
         self.summary.times.verify_ms = ms(begun.elapsed());
@@ -825,6 +869,15 @@ impl Play<'_, '_> {
             ),
             &format!("ledger verify ended with {}: {said}", output.status),
         );
+        if stage.clock.is_set() {
+            let verified: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let set = verified["summary"]["clock_set"].as_u64();
+            self.expect(
+                set == Some(self.summary.entries),
+                &format!("Each of the {entries} entries says that its clock was set for an exercise."),
+                &format!("{} of {entries} entries say that their clock was set", set.unwrap_or_default()),
+            );
+        }
         self.flip_and_verify(&nowhere, &arguments).await?;
 
         let command = match command {

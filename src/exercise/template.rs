@@ -7,8 +7,9 @@ use crate::domain::gbcs::{
     SpecialistUse, Template, TemplateError, TrustAnchorCell, Update,
 };
 
-/// What the exercise's command does: the recovery cell and [`CELLS`] get these certificates, under the lab's Issuing OCA; every
-/// counter starts at `floor`; validity dates are not looked at, as in the genuine command.
+/// What the exercise's command does: the recovery cell and [`CELLS`] get these certificates, under the lab's Issuing OCA, but for the
+/// cells that keep what they hold; every counter of what is replaced starts at `floor`; validity dates are not looked at, as in the
+/// genuine command.
 fn update<'a>(
     lab: &'a Lab,
     recovery: &'a SmkiCertificate,
@@ -17,10 +18,20 @@ fn update<'a>(
 ) -> Update<'a> {
     let change = |role, specialist_floors| SeqNumberChange { role, floor, specialist_floors };
     let top_up = SpecialistFloor { usage: SpecialistUse::PrepaymentTopUp, floor };
-    let organisations = CELLS
+    let organisations: Vec<Replacement<'_>> = CELLS
         .iter()
-        .zip(credentials)
-        .map(|(cell, certificate)| Replacement { certificate: certificate.octets(), cell: cell.cell });
+        .zip(credentials.iter().zip(lab.before()))
+        .filter(|(_, (certificate, before))| certificate.octets() != before.octets())
+        .map(|(cell, (certificate, _))| Replacement { certificate: certificate.octets(), cell: cell.cell })
+        .collect();
+    let is_replaced = |role| organisations.iter().any(|replacement| replacement.cell.role == role);
+    let changes = [
+        change(RemotePartyRole::Supplier, Some(vec![top_up])),
+        change(RemotePartyRole::NetworkOperator, None),
+        change(RemotePartyRole::AccessControlBroker, None),
+        change(RemotePartyRole::TransitionalCoS, None),
+    ];
+    let changes = changes.into_iter().filter(|change| is_replaced(change.role)).collect();
     let recovery = Replacement { certificate: recovery.octets(), cell: TrustAnchorCell::RECOVERY };
     Update {
         mode: CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery,
@@ -28,12 +39,7 @@ fn update<'a>(
         authorising_cell: Some(TrustAnchorCell::RECOVERY),
         new_floor: Some(SeqNumber::ZERO),
         new_specialist_floors: None,
-        other_changes: Some(vec![
-            change(RemotePartyRole::Supplier, Some(vec![top_up])),
-            change(RemotePartyRole::NetworkOperator, None),
-            change(RemotePartyRole::AccessControlBroker, None),
-            change(RemotePartyRole::TransitionalCoS, None),
-        ]),
+        other_changes: Some(changes),
         replacements: std::iter::once(recovery).chain(organisations).collect(),
         path_certificates: vec![lab.issuing_oca().octets()],
         execution: None,

@@ -5,9 +5,11 @@ mod documents;
 mod files;
 mod heartbeat;
 mod incident;
+mod keys;
 mod make;
 mod procedure;
 mod responses;
+mod story;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -19,17 +21,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
-use super::keys::{ActivationError, Keys};
+use super::keys::Keys;
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::fold::Fold;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
-use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused, Stopped};
+use crate::domain::ledger::entry::{Actor, Event, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
-use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
@@ -38,14 +38,14 @@ use heartbeat::Heartbeat;
 
 pub use make::make;
 
-/// For how long a key stays active at most. No official reference: a night and a shift.
-pub const ACTIVATION_MS_MAX: i64 = 12 * 3_600_000;
-
 /// Pieces of an answer that may wait for a slow reader.
 const PIECES_MAX: usize = 2;
 
 /// Reads through much of the ledger that go on at a time: more would take the processor from the signing.
 const SCANS_MAX: usize = 2;
+
+/// Long files and lists that are looked through at a time: anybody may send one, and it is held in memory.
+const LOOKS_MAX: usize = 1;
 
 /// Octets of a streamed answer that go out together.
 const PIECE_LEN: usize = 256 * 1024;
@@ -74,6 +74,8 @@ pub struct Daemon {
     state: std::path::PathBuf,
     /// Turns at going through much of the ledger.
     scans: Arc<Semaphore>,
+    /// Turns at looking through what somebody sent.
+    looks: Arc<Semaphore>,
     /// Commands of a chunk.
     chunk: usize,
     /// Why it cannot go on.
@@ -199,34 +201,10 @@ impl Daemon {
     /// A long answer, piece by piece, from a reader of its own.
     fn stream(
         &self,
-        produce: impl FnOnce(&dyn Reader, &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), StoreError>
-        + Send
-        + 'static,
+        produce: impl FnOnce(&dyn Reader, &mut Emit<'_>) -> Result<(), StoreError> + Send + 'static,
     ) -> Answer<Octets> {
         let reader = crate::store::sqlite::SqliteReader::open(&self.state)?;
-        let (pieces, octets) = mpsc::channel(PIECES_MAX);
-        tokio::task::spawn_blocking(move || {
-            let mut piece = Vec::with_capacity(PIECE_LEN);
-            let mut emit = |octets: &[u8]| {
-                piece.extend_from_slice(octets);
-                if piece.len() < PIECE_LEN {
-                    return ControlFlow::Continue(());
-                }
-                let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_LEN));
-                match pieces.blocking_send(Ok(Bytes::from(full))) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            };
-            let produced = produce(&reader, &mut emit);
-            let last = match produced {
-                Ok(()) => Ok(Bytes::from(piece)),
-                Err(error) => Err(error.into()),
-            };
-            // Whoever asked may have gone away.
-            let _ = pieces.blocking_send(last);
-        });
-        Ok(octets)
+        Ok(pieces(move |emit| produce(&reader, emit).map_err(Failure::from)))
     }
 
     /// Begins a job that was accepted, and turns its news into lines.
@@ -255,22 +233,6 @@ impl Daemon {
         Ok(octets)
     }
 
-    /// Records that a key was not activated, and why: a wrong PIN or another token is worth knowing afterwards too.
-    async fn not_activated<R: Send + 'static>(&self, by: Actor, asked: Digest, error: &ActivationError) -> Answer<R> {
-        let why = error.to_string();
-        let refused = Refused {
-            operation: "key-activate".into(),
-            incident: None,
-            determination: None,
-            request: None,
-            device: None,
-            asked,
-            reasons: vec![reason("token", why.clone())],
-        };
-        self.change(move |recorder| recorder.refuse(&by, refused).map(Ok)).await?;
-        Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
-    }
-
     async fn accept(&self, request: Request) -> Answer<Octets> {
         let running = Running::begin(&self.running, request.id)?;
         let accepted = self.change(move |recorder| {
@@ -289,6 +251,36 @@ impl Daemon {
         let (job, key) = accepted.await?;
         self.begin(running, job, &key)
     }
+}
+
+/// Takes the octets of a long answer; says whether anybody still wants more.
+type Emit<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
+/// A long answer, piece by piece, made where one may wait.
+fn pieces(produce: impl FnOnce(&mut Emit<'_>) -> Answer<()> + Send + 'static) -> Octets {
+    let (pieces, octets) = mpsc::channel(PIECES_MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut piece = Vec::with_capacity(PIECE_LEN);
+        let mut emit = |octets: &[u8]| {
+            piece.extend_from_slice(octets);
+            if piece.len() < PIECE_LEN {
+                return ControlFlow::Continue(());
+            }
+            let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_LEN));
+            match pieces.blocking_send(Ok(Bytes::from(full))) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        let produced = produce(&mut emit);
+        let last = match produced {
+            Ok(()) => Ok(Bytes::from(piece)),
+            Err(failure) => Err(failure),
+        };
+        // Whoever asked may have gone away.
+        let _ = pieces.blocking_send(last);
+    });
+    octets
 }
 
 /// Refuses a change and records it.
@@ -312,22 +304,6 @@ fn refused<R>(
     };
     let entry = recorder.refuse(by, refused)?;
     Ok(Err(Failure::Refused { reasons, entry }))
-}
-
-/// The active keys that nobody needs once an incident is closed: no other open incident has a determination for them.
-fn needed_no_longer(fold: &Fold, closing: &IncidentId, keys: &Keys) -> Vec<KeyLabel> {
-    let is_open = |incident: &IncidentId| fold.incidents().get(incident).is_some_and(|facts| facts.closed.is_none());
-    let is_needed = |key: &KeyLabel| {
-        fold.determinations().values().any(|determination| {
-            determination.key.as_ref().is_some_and(|(named, _)| named == key)
-                && determination.incident != *closing
-                && is_open(&determination.incident)
-        })
-    };
-    let is_active = |key: &KeyLabel, recorded: bool| recorded || keys.active(key).is_some();
-    let of_ours = fold.keys().values().filter(|facts| facts.record.use_ != KeyUse::Ledger);
-    let active = of_ours.filter(|facts| is_active(&facts.record.label, facts.active.is_some()));
-    active.map(|facts| facts.record.label.clone()).filter(|key| !is_needed(key)).collect()
 }
 
 fn reason(rule: &str, text: String) -> Reason {
@@ -405,8 +381,8 @@ impl Engine for Daemon {
         let reason = reason.to_owned();
         let stopped = self.desk.record(move |recorder| {
             for (key, _) in locked {
-                let reason = "smkid stops".into();
-                recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason }))?;
+                let event = keys::locked(recorder.fold(), &key, "smkid stops");
+                recorder.queue(&Actor::daemon(), event)?;
             }
             recorder.queue(&Actor::daemon(), Event::Stopped(Stopped { reason: reason.into() }))?;
             Ok(())
@@ -484,11 +460,16 @@ impl Engine for Daemon {
         self.next_of(incident).await
     }
 
-    async fn incident_timeline(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Timeline, Failure> {
-        self.story_of(incident).await
+    async fn incident_timeline(
+        &self,
+        _caller: &Caller,
+        incident: IncidentId,
+        of: wire::StoryOf,
+    ) -> Result<wire::Timeline, Failure> {
+        self.story_of(incident, of).await
     }
 
-    async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<String, Failure> {
+    async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<Octets, Failure> {
         self.devices_of(incident).await
     }
 
@@ -503,6 +484,10 @@ impl Engine for Daemon {
 
     async fn file_list(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Files, Failure> {
         self.read(move |recorder| Ok(files::list(recorder.fold(), &incident))).await?
+    }
+
+    async fn file_statuses(&self, _caller: &Caller, incident: IncidentId, extract: Digest) -> Result<Octets, Failure> {
+        files::statuses(self, incident, extract).await
     }
 
     async fn person_activity(
@@ -612,71 +597,13 @@ impl Engine for Daemon {
         self.read(move |recorder| Ok(procedure::explained(recorder.fold(), &of, now))).await?
     }
 
-    async fn key_activate(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
-        let actor = caller.actor();
-        let asked = Digest::of(key.as_str().as_bytes());
-        let label = key.clone();
-        let checked = self.change(move |recorder| {
-            let by = recorder.known(actor);
-            let fold = recorder.fold();
-            let Some(facts) = fold.keys().get(&label).cloned() else {
-                return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
-            };
-            let of_policy = fold.policy().and_then(|adopted| adopted.policy.key(&label)).map(|key| key.activation);
-            let reasons = match (facts.record.use_, of_policy) {
-                (KeyUse::Ledger, _) => {
-                    vec![reason("key-use", format!("key {label} signs checkpoints; it is active while smkid runs"))]
-                }
-                (KeyUse::Recovery | KeyUse::Contingency, Some(Activation::Stored)) => Vec::new(),
-                (KeyUse::Recovery | KeyUse::Contingency, Some(Activation::Custodians) | None) => {
-                    let error = ActivationError::Custodians { key: label.clone() };
-                    vec![reason("activation", error.to_string())]
-                }
-            };
-            if reasons.is_empty() {
-                return Ok(Ok((by, facts, fold.clone())));
-            }
-            refused(recorder, &by, "key-activate", asked, (None, None), reasons)
-        });
-        let (by, facts, fold): (Actor, _, Fold) = checked.await?;
-        if self.keys.active(&key).is_none() {
-            let keys = Arc::clone(&self.keys);
-            let started = tokio::task::spawn_blocking(move || keys.start(&facts, &fold)).await;
-            let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
-            let (token, report) = match started {
-                Ok(started) => started,
-                Err(error) => return self.not_activated(by, asked, &error).await,
-            };
-            if let Some(second) = self.keys.insert(key.clone(), token) {
-                // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
-                let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
-            }
-            for warning in report.warnings {
-                tracing::warn!(key = %key, "{warning}");
-            }
-        }
-        let keys = Arc::clone(&self.keys);
-        let changed = self.change(move |recorder| {
-            let record = recorder.fold().keys().get(&key).map(|facts| facts.record.clone());
-            let Some(record) = record else { return Ok(Err(Failure::NotFound { what: format!("key {key}") })) };
-            if keys.active(&key).is_none() {
-                let why = format!("key {key} was locked while it was being activated");
-                return Ok(Err(Failure::Unavailable {
-                    why,
-                    remedy: "Activate it again if that is still wanted".into(),
-                }));
-            }
-            let until = Some(recorder.moment().at.plus_ms(ACTIVATION_MS_MAX));
-            let event = KeyActivated { key: key.clone(), token: record.token, serial: record.serial, until };
-            let entry = recorder.queue(&by, Event::KeyActivated(event))?;
-            Ok(match answers::key_state(recorder, &keys, &key) {
-                Some(key) => Ok(wire::KeyChanged { entry, key }),
-                None => Err(Failure::NotFound { what: format!("key {key}") }),
-            })
-        });
-        let changed = changed.await?;
-        make::keep_head(&self.desk, &self.keys).await;
-        Ok(changed)
+    async fn key_activate(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        activate: wire::KeyActivate,
+    ) -> Result<wire::KeyChanged, Failure> {
+        self.activate(caller, key, activate.incident).await
     }
 
     async fn key_lock(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {
@@ -691,8 +618,8 @@ impl Engine for Daemon {
             }
             keys.fence();
             keys.remove(&label);
-            let event = KeyLocked { key: label.clone(), reason: "on demand".into() };
-            let entry = recorder.queue(&by, Event::KeyLocked(event))?;
+            let event = keys::locked(recorder.fold(), &label, "on demand");
+            let entry = recorder.queue(&by, event)?;
             Ok(match answers::key_state(recorder, &keys, &label) {
                 Some(key) => Ok(wire::KeyChanged { entry, key }),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),

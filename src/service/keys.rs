@@ -6,27 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::configuration::Configuration;
 use super::start::{self, StartFault};
-use crate::domain::fold::Fold;
 use crate::domain::names::KeyLabel;
 use crate::domain::policy::facts::KeyFacts;
-use crate::hsm::{Token, TokenReport};
-
-/// Why a key cannot be activated.
-#[derive(Debug, thiserror::Error)]
-pub enum ActivationError {
-    /// The policy has Key Custodians activate it.
-    #[error(
-        "the policy has key {key} activated by Key Custodians, which this version cannot do yet; a stored PIN is for the ledger \
-         token, and for exercises"
-    )]
-    Custodians {
-        /// The key.
-        key: KeyLabel,
-    },
-    /// The token, or the way to it.
-    #[error(transparent)]
-    Token(#[from] StartFault),
-}
+use crate::hsm::{Expectations, Token, TokenReport};
 
 /// The tokens by the names that policy and configuration give them, and the keys that are active.
 pub struct Keys {
@@ -103,16 +85,13 @@ impl Keys {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the worker of a key's token and logs in with the stored PIN, once. Waits: call it where one may.
-    pub fn start(&self, key: &KeyFacts, fold: &Fold) -> Result<(Token, TokenReport), ActivationError> {
+    /// Starts the worker of a key's token, of which [`start::expectations`] are had, and logs in with the stored PIN, once. Waits: call
+    /// it where one may.
+    pub fn start(&self, key: &KeyFacts, expected: Expectations) -> Result<(Token, TokenReport), StartFault> {
         let name = &key.record.token;
         let settings = start::configured(&self.configuration, name)?;
         let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
         let pin = start::stored_pin(pin)?;
-        Ok(start::start_token(
-            start::token_config(&self.configuration, name, None)?,
-            pin,
-            start::expectations(fold, name),
-        )?)
+        start::start_token(start::token_config(&self.configuration, name, None)?, pin, expected)
     }
 }

@@ -195,12 +195,29 @@ fn check_config(path: &Path) -> End {
             for warning in configuration.warnings() {
                 let _ = writeln!(stderr, "warning: {warning}");
             }
-            End::Stopped
+            match clock_against_ledger(&configuration) {
+                Ok(()) => End::Stopped,
+                Err(fault) => {
+                    let _ = writeln!(stderr, "{}: {fault}", path.display());
+                    End::BadConfiguration
+                }
+            }
         }
         Err(error) => {
             let _ = writeln!(stderr, "{error}");
             End::BadConfiguration
         }
+    }
+}
+
+/// A clock that is set, held against the ledger that lies there. One that is not set needs none, and none is opened.
+fn clock_against_ledger(configuration: &Configuration) -> Result<(), start::StartFault> {
+    if configuration.clock_offset_ms == 0 {
+        return Ok(());
+    }
+    match start::ledger_purpose(configuration)? {
+        Some(purpose) => start::check_clock(purpose, configuration),
+        None => Ok(()),
     }
 }
 

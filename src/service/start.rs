@@ -16,6 +16,7 @@ use super::checkpoint::TokenSigner;
 use super::configuration::{self, Configuration, Pin};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::domain::fold::Fold;
+use crate::domain::ledger::entry::{Entry, Event};
 use crate::domain::ledger::head_object::{HEAD_LABELS, HeadObject, HeadObjectError};
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::NoteError;
@@ -23,7 +24,7 @@ use crate::domain::names::{Digest, KeyUse, Origin, Purpose, TokenName};
 use crate::hsm::handle::PIN_LEN_MAX;
 use crate::hsm::{Expectations, ExpectedKey, HsmError, Token, TokenConfig, TokenReport};
 use crate::state::{self, StateError};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{SqliteReader, SqliteStore};
 use crate::store::{Reader, StagingLimits, StoreError};
 
 /// Where systemd puts the credentials of a unit (systemd.exec, "Credentials").
@@ -223,6 +224,19 @@ pub fn token_config(
         program,
         clock_offset_ms: configuration.clock_offset_ms,
     })
+}
+
+/// What the ledger of a configuration is for, by its genesis entry; `None` if there is no ledger there. It is read and not locked.
+pub fn ledger_purpose(configuration: &Configuration) -> Result<Option<Purpose>, StartFault> {
+    let reader = match SqliteReader::open(&configuration.state) {
+        Ok(reader) => reader,
+        Err(StoreError::Absent { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match Entry::from_leaf(&reader.leaf(0)?).map(|entry| entry.event) {
+        Ok(Event::Genesis(genesis)) => Ok(Some(genesis.purpose)),
+        Ok(_) | Err(_) => Err(StartFault::NoLedgerKey),
+    }
 }
 
 /// Whether the clock may be set as it is: by nothing where ledger and policy are live.

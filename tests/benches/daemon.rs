@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use smkid::api::wire::{Base64, DeviceAsk, Devices, Document, DocumentRecorded, KeyChanged, RecoverySign, Stored};
+use smkid::api::wire::{Base64, DeviceAsk, Devices, Document, DocumentRecorded, RecoverySign, Stored};
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
@@ -56,11 +56,9 @@ impl Daemon {
         let (process, determination, template) = runtime.block_on(async {
             let (recovery, _) = stage.ceremony(&mut teller).await?;
             let process = Process::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await?;
-            let template = template::template(&stage.lab, &recovery, stage.lab.after())?;
+            let template = template::template(&stage.lab, &recovery, stage.lab.broker())?;
             let key = KeyChosen { label: stage.names.recovery_key.clone(), spki_sha256: recovery.spki_sha256() };
             let determination = determine(&stage, &process, &template, key, devices).await?;
-            let path = format!("/v1/keys/{}/activate", stage.names.recovery_key);
-            let _: KeyChanged = process.client.post_nothing(&path).await?;
             Ok::<_, Fault>((process, determination, template))
         })?;
         Ok(Self { runtime, process, determination, template, stage, asked: 0, devices })
@@ -166,7 +164,7 @@ async fn determine(
         order: Order::BeforeReferral,
     };
     let targets: Vec<DeviceId> = (0..devices).map(device).collect();
-    let notification = carrier.assess(&targets, Method::NewOrganisationCertificates).await?;
+    let notification = carrier.assess(&targets, Method::AcbCertificates).await?;
     carrier.refer(notification).await?;
     let mut list = String::new();
     for n in 0..devices {
@@ -188,7 +186,7 @@ async fn determine(
     let from = stage.now();
     let scope = Scope {
         decision_number: 1,
-        method: Method::NewOrganisationCertificates,
+        method: Method::AcbCertificates,
         name: &name,
         template,
         devices: &list,
@@ -210,5 +208,6 @@ async fn determine(
     };
     let _: DocumentRecorded = client.post("/v1/documents", &ask).await?;
     carrier.prepare().await?;
+    carrier.activate(&stage.names.recovery_key).await?;
     Ok(document.form().id)
 }

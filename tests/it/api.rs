@@ -40,6 +40,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         }
         "incident-next" => ("/v1/incidents/INC-1/next".to_owned(), Value::Null),
         "incident-timeline" => ("/v1/incidents/INC-1/timeline".to_owned(), Value::Null),
+        "file-statuses" => (format!("/v1/incidents/INC-1/files/{}/statuses", "5a".repeat(32)), Value::Null),
         "incident-devices" => ("/v1/incidents/INC-1/devices".to_owned(), Value::Null),
         "file-submit" => ("/v1/incidents/INC-1/files".to_owned(), json!({ "kind": "adt", "octets": "AA==" })),
         "file-list" => ("/v1/incidents/INC-1/files".to_owned(), Value::Null),
@@ -53,7 +54,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "determination-show" => (format!("/v1/determinations/{ID}"), Value::Null),
         "policy-show" => ("/v1/policy".to_owned(), Value::Null),
         "procedure-explain" => ("/v1/procedure?at=2017-07-21&incident=INC-1".to_owned(), Value::Null),
-        "key-activate" => ("/v1/keys/recovery/activate".to_owned(), Value::Null),
+        "key-activate" => ("/v1/keys/recovery/activate".to_owned(), json!({ "incident": "INC-1" })),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))

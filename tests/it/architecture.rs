@@ -30,15 +30,18 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
     // The layouts of files are part of a policy, which maps another's columns to them.
-    ("files", &["names", "time", "determination"]),
+    ("files", &["names", "time", "ledger", "determination"]),
     // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
     ("procedure", &["names", "time", "ledger", "determination"]),
-    // Dates are civil dates of London; what the SMKI PMA determined is told in the story.
-    ("incident", &["names", "time", "ledger", "determination", "procedure"]),
+    // Dates are civil dates of London; an extract of SMI Statuses is a file; a direction is told in the story.
+    ("incident", &["names", "time", "ledger", "determination", "procedure", "files"]),
     ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files"]),
     // Below the fold, which keeps what Devices have answered.
     ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
-    ("fold", &["names", "time", "gbcs", "ledger", "determination", "procedure", "incident", "policy", "responses"]),
+    (
+        "fold",
+        &["names", "time", "gbcs", "ledger", "determination", "procedure", "incident", "files", "policy", "responses"],
+    ),
     (
         "intake",
         &[

@@ -11,8 +11,8 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, IncidentClosed, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
-    SigningResumed, Started,
+    Genesis, IncidentClosed, KeyActivated, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken,
+    Role, Settled, SigningResumed, Started,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
@@ -415,7 +415,7 @@ fn forged(fixture: &Fixture, mark: &str, expected: &str, forgery: impl FnOnce(&m
 
 fn start(forge: &mut Forge<'_>) {
     let digest = Digest([0xAB; 32]);
-    let started = Started { version: "0.1.0".into(), program: digest, configuration: digest };
+    let started = Started { version: "0.1.0".into(), program: digest, configuration: digest, unconfirmed: None };
     forge.push_by(Actor::daemon(), Event::Started(started));
     let activated = forge.entry(forge.last("key-activated")).event;
     forge.push(activated);
@@ -527,12 +527,17 @@ fn commands_that_no_rule_allows_are_found_though_the_ledger_key_signed_them() {
         forge.intent(batch, device(2), 7_002, 1)
     });
     check("key-locked", |forge| {
-        let locked = KeyLocked { key: "recovery-1".parse().unwrap(), reason: "on demand".into() };
+        let locked = KeyLocked { key: "recovery-1".parse().unwrap(), reason: "on demand".into(), incident: None };
         forge.push(Event::KeyLocked(locked));
         forge.batch(50)
     });
     check("incident-not-open", |forge| {
-        let closed = IncidentClosed { incident: "INC-1".parse().unwrap(), reason: "done".into() };
+        let closed = IncidentClosed {
+            incident: "INC-1".parse().unwrap(),
+            reason: "done".into(),
+            profile: None,
+            departures: vec![],
+        };
         forge.push(Event::IncidentClosed(closed));
         forge.batch(50)
     });
@@ -822,7 +827,7 @@ fn documents_that_too_few_or_the_wrong_people_signed_are_found() {
 }
 
 /// The Responses of Devices 0 (that it failed) and 3 (success) to the commands of the first job; `change` departs from the truth.
-fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
+pub fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
     let fixture = forge.fixture;
     let (mut messages, mut certificates, mut intents) = (String::new(), String::new(), Vec::new());
     for at in [0, 3] {
@@ -860,7 +865,7 @@ fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut Strin
 }
 
 /// The counter of every command of the first job.
-const FIRST: u64 = COUNTER_START + 1;
+pub const FIRST: u64 = COUNTER_START + 1;
 
 #[test]
 fn responses_that_were_judged_honestly_verify_and_a_forged_result_is_found() {
@@ -1002,4 +1007,90 @@ fn files_and_exercises_that_nobody_could_have_recorded_are_found() {
     exercise("exercise-time", 1, "yearly", Role::Operator);
     exercise("note: expected", 0, " ", Role::Operator);
     exercise("asked for by operator", 0, "yearly", Role::Auditor);
+}
+
+#[test]
+fn a_leave_to_go_on_under_no_checkpoint_opens_nothing_after_the_next_start_and_one_under_a_checkpoint_does() {
+    for is_covered in [false, true] {
+        let mut fixture = Fixture::new();
+        let foreign = {
+            let mut forge = fixture.forge("end");
+            let at = responses(&mut forge, FIRST + 7, |results, taken| {
+                let line =
+                    |at| format!("{},-,foreign,counter 7008: no command with this counter was signed\n", device(at));
+                *results = line(0) + &line(3);
+                taken.tally = ResponseTally { foreign: 2, ..ResponseTally::default() };
+            });
+            (forge.entry(at).event, forge.blobs.into_values().collect::<Vec<_>>())
+        };
+        fixture.blobs.extend(foreign.1.iter().map(|blob| (Digest::of(blob), blob.clone())));
+        let stopped_by = fixture.record(|recorder| {
+            for blob in foreign.1 {
+                recorder.queue_blob(blob);
+            }
+            recorder.queue(&Forge::operator(), foreign.0).unwrap()
+        });
+        let resumed = Event::SigningResumed(SigningResumed {
+            incident: "INC-1".parse().unwrap(),
+            profile: None,
+            determination: fixture.determination,
+            stopped_by,
+            reason: "It was tested".into(),
+        });
+        if is_covered {
+            fixture.record(|recorder| recorder.queue(&Forge::operator(), resumed).unwrap());
+        } else {
+            let mut without_key = fixture.without_key();
+            smkid::recorder::record_alone(&mut without_key, |recorder| recorder.queue(&Forge::operator(), resumed))
+                .unwrap()
+                .into_inner();
+        }
+        fixture.restart();
+        let digest = Digest([0xAB; 32]);
+        let started = Started { version: "0.1.0".into(), program: digest, configuration: digest, unconfirmed: None };
+        let size = fixture.record(|recorder| {
+            smkid::pipeline::record_start(recorder, started).unwrap();
+            let foreign = recorder.fold().determinations().values().next().unwrap().foreign;
+            assert_eq!(foreign, if is_covered { None } else { Some(stopped_by) });
+            recorder.fold().size()
+        });
+        fixture.marks.insert("started", size);
+        let forge = fixture.forge("started");
+        let Event::Started(started) = forge.entry(forge.last("started")).event else { panic!("no start") };
+        assert_eq!(started.unconfirmed, (!is_covered).then_some(stopped_by + 1));
+        let (status, out, err) = Export::of(&fixture, &forge).verify();
+        assert_eq!((status, err.as_str()), (0, ""), "{out}");
+    }
+}
+
+#[test]
+fn what_a_start_says_of_entries_under_no_checkpoint_is_so() {
+    let fixture = Fixture::new();
+    for wrong in [3, u64::MAX >> 12] {
+        forged(&fixture, "end", "the last checkpoint before it", |forge| {
+            let digest = Digest([0xAB; 32]);
+            let unconfirmed = Some(wrong);
+            let started = Started { version: "0.1.0".into(), program: digest, configuration: digest, unconfirmed };
+            forge.push_by(Actor::daemon(), Event::Started(started))
+        });
+    }
+}
+
+#[test]
+fn an_activation_for_every_incident_verifies_as_an_older_daemon_wrote_it() {
+    let fixture = Fixture::new();
+    let mut forge = fixture.forge("determination");
+    let activated = {
+        let forge = fixture.forge("ready");
+        forge.entry(forge.last("key-activated")).event
+    };
+    let Event::KeyActivated(old) = activated else { panic!("no activation") };
+    forge.push(Event::KeyActivated(old.clone()));
+    let (status, out, err) = Export::of(&fixture, &forge).verify();
+    assert_eq!((status, err.as_str()), (0, ""), "as an older daemon wrote it: {out}");
+    let incident = Some("INC-1".parse().unwrap());
+    // The policy of this ledger has Custodians activate the key, which none can do yet.
+    forged(&fixture, "determination", "activation: ", |forge| {
+        forge.push(Event::KeyActivated(KeyActivated { incident: incident.clone(), ..old.clone() }))
+    });
 }

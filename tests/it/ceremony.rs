@@ -528,6 +528,26 @@ fn a_clock_set_for_an_exercise_is_refused_under_a_live_policy() {
 }
 
 #[test]
+fn a_policy_whose_procedure_is_a_header_alone_begins_no_ledger() {
+    let stage = Stage::new();
+    stage.keys();
+    stage.adoption();
+    let (base, direction) = (stage.path("policy/procedure/base.toml"), "policy/procedure/direction-2017-07-18.toml");
+    let whole = fs::read(&base).unwrap();
+    fs::write(&base, "version = 1\nid = \"base\"\ntitle = \"Base procedure, without variation\"\n").unwrap();
+    let varied = fs::read(stage.path(direction)).unwrap();
+    fs::remove_file(stage.path(direction)).unwrap();
+    let refused = "procedure/base.toml: expected the steps";
+    stage.expect(1, refused, &format!("keys {TOKENS} --policy policy --out others"));
+    stage.expect(1, refused, "adoption --policy policy --out other.json");
+    stage.expect(1, refused, &Stage::begin());
+    assert!(!stage.path("others").exists() && !stage.path("other.json").exists() && !stage.path("state").exists());
+    fs::write(&base, whole).unwrap();
+    fs::write(stage.path(direction), varied).unwrap();
+    stage.expect(0, "Next: read the genesis words", &Stage::begin());
+}
+
+#[test]
 fn a_module_that_dies_at_any_write_leaves_what_the_next_run_completes() {
     let stage = Stage::new();
     stage.keys();

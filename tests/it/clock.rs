@@ -1,26 +1,34 @@
-//! An exercise that sets its clock: ceremony, daemon and windows lie at another time, and every entry says so.
+//! An exercise that sets its clock: ceremony, daemon and windows lie at another time, and every entry says so. Nothing live does.
 
-use std::process::Command;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
 
 use smkid::api::wire;
-use smkid::domain::ledger::entry::{ClockState, Event};
+use smkid::domain::fold::Fold;
+use smkid::domain::ledger::entry::{Actor, Channel, ClockState, Event, Genesis, KeyRecord, Role};
+use smkid::domain::ledger::note::Verifier;
+use smkid::domain::names::{Digest, KeyId, KeyUse, Purpose, RequestId};
 use smkid::exercise::procedure::Order;
+use smkid::recorder::{Moment, Recorder, record_alone};
+use smkid::store::StagingLimits;
+use smkid::store::sqlite::SqliteStore;
 use smkid::wall_clock::wall_clock;
 
+use crate::support::lab::Key;
+use crate::support::ledger_fixture::Signer;
 use crate::support::site::{Handed, Site, ask_for, lines, problem, whole};
-
-/// A moment within the period that the direction of 18 July 2017 opened.
-const WITHIN: &str = "2017-08-01T09:00:00Z";
 
 #[tokio::test]
 async fn a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_entry() {
-    let site = Site::determined_of(Site::set_for_exercise(WITHIN, Order::AfterDetermination).await);
+    let site = Site::determined_of(Site::set_before_the_variation().await);
     let daemon = site.start_active().await;
 
     let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
     let clock = &status.clock;
     assert_eq!(clock.state, ClockState::SetForExercise);
-    assert!(clock.now.to_string().starts_with("2017-08-01T"), "{}", clock.now);
+    assert!(clock.now.to_string().starts_with("2017-07-20T"), "{}", clock.now);
     let off_ms = clock.now.unix_ms() - clock.offset_ms - wall_clock().unix_ms();
     assert!((-60_000..=0).contains(&off_ms), "{off_ms}");
     assert_eq!(status.problems, []);
@@ -46,7 +54,7 @@ async fn a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_e
     }
     for entry in &ledger.entries {
         assert_eq!(entry.clock, ClockState::SetForExercise, "{entry:?}");
-        assert!(entry.at.to_string().starts_with("2017-08-01T"), "{entry:?}");
+        assert!(entry.at.to_string().starts_with("2017-07-20T"), "{entry:?}");
     }
 
     // Without the setting nine years have gone by: nothing is called trusted until an operator has looked.
@@ -60,4 +68,110 @@ async fn a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_e
     let after = &entries[ledger.entries.len()..];
     assert!(after.iter().any(|entry| matches!(entry.event, Event::ClockJumped(_))), "{after:?}");
     assert!(after.iter().all(|entry| entry.clock != ClockState::SetForExercise), "{after:?}");
+}
+
+#[tokio::test]
+async fn an_exercise_that_moves_its_clock_on_by_days_accepts_it_as_an_operator_does_and_goes_on() {
+    let mut site = Site::determined_of(Site::set_before_the_variation().await);
+    site.set_clock("2017-07-21T07:00:00Z", Order::AfterDetermination);
+    // By less than a day it is as if nobody had asked anything meanwhile.
+    let daemon = site.start_active().await;
+    let items = whole(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 0..1)).await);
+    assert_eq!(items.len(), 1);
+    assert!(daemon.stop().await.unwrap().success());
+
+    site.set_clock("2017-07-22T07:30:00Z", Order::AfterDetermination);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let state = async || client.get::<wire::Status>("/v1/status").await.unwrap().clock.state;
+    let jumped = site.ledger().entries.pop().unwrap();
+    assert!(matches!(jumped.event, Event::ClockJumped(_)), "{jumped:?}");
+    let why = wire::Why { reason: "the exercise has moved it on".to_owned() };
+    client.post::<_, wire::Recorded>("/v1/clock/accept", &why).await.unwrap();
+    assert_eq!(state().await, ClockState::SetForExercise);
+    // From here on each entry says again that the clock is set, and none that it is trusted.
+    site.activate(client).await.unwrap();
+    assert_eq!(site.ledger().entries.pop().unwrap().clock, ClockState::SetForExercise);
+    assert!(site.ledger().entries.iter().all(|entry| entry.clock != ClockState::Trusted));
+    site.verify_export("ledger");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// A ledger of nothing but a genesis entry, for this purpose.
+fn ledger_for(purpose: Purpose, state: &Path) {
+    fs::create_dir(state).unwrap();
+    let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
+    let store = SqliteStore::create(state, limits).unwrap();
+    let (key, origin) = (Arc::new(Key::generate()), "smkid.example/clock");
+    let verifier = Verifier::from_spki(origin, &key.public.to_spki()).unwrap();
+    let read = || (Moment { at: wall_clock(), clock: ClockState::Trusted }, None);
+    let mut recorder = Recorder::new(Box::new(store), Fold::default(), Box::new(read)).unwrap();
+    recorder.set_signer(Box::new(Signer { key: Arc::clone(&key), verifier }));
+    let record = KeyRecord {
+        label: "ledger-1".parse().unwrap(),
+        use_: KeyUse::Ledger,
+        token: "ledger-a".parse().unwrap(),
+        serial: "1".into(),
+        id: KeyId([1; 16]),
+        spki_sha256: key.public.spki_sha256(),
+        spki: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key.public.to_spki()).into(),
+    };
+    let sums = b"no policy is read here".to_vec();
+    let genesis = Genesis {
+        origin: origin.parse().unwrap(),
+        purpose,
+        nonce: RequestId([7; 16]),
+        keys: vec![record],
+        policy: Digest::of(&sums),
+    };
+    let by = Actor { person: None, account: "root".into(), role: Role::Ceremony, channel: Channel::Console };
+    record_alone(&mut recorder, |recorder| {
+        recorder.queue_blob(sums);
+        recorder.queue(&by, Event::Genesis(genesis))
+    })
+    .unwrap()
+    .into_inner();
+}
+
+#[test]
+fn a_clock_that_is_set_is_refused_with_a_live_ledger_by_check_config_and_at_the_start() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    for (name, purpose) in [("live", Purpose::Live), ("exercise", Purpose::Exercise)] {
+        ledger_for(purpose, &path(name));
+    }
+    let run = |state: &str, offset_ms: i64, arguments: &[&str]| -> (Option<i32>, String) {
+        let text = format!(
+            "version = 1\nstate = \"{}\"\nsocket = \"{}\"\n[[token]]\nname = \"ledger-a\"\nmodule = \"/nowhere/m.so\"\n\
+             label = \"l\"\nserial = \"1\"\n[ledger]\ntoken = \"ledger-a\"\n[limits]\nreserve_octets = 1048576\n\
+             [exercise]\nclock_offset_ms = {offset_ms}\n",
+            path(state).display(),
+            path("smkid.sock").display(),
+        );
+        fs::write(path("smkid.toml"), text).unwrap();
+        let configuration = path("smkid.toml");
+        let arguments = [arguments, &["--config", configuration.to_str().unwrap()]].concat();
+        let Output { status, stdout: _, stderr } =
+            Command::new(env!("CARGO_BIN_EXE_smkid")).args(arguments).env_clear().output().unwrap();
+        (status.code(), String::from_utf8(stderr).unwrap())
+    };
+    let refusal = "exercise.clock_offset_ms: expected 0, for ledger and policy are live, found";
+    for offset_ms in [-1, 1] {
+        for arguments in [&["check-config"][..], &[]] {
+            let (status, said) = run("live", offset_ms, arguments);
+            assert_eq!(status, Some(78), "{arguments:?} {offset_ms}: {said}");
+            assert!(said.contains(&format!("{refusal} {offset_ms}")), "{said}");
+            assert!(said.contains("remove [exercise] from the configuration"), "{said}");
+        }
+    }
+    // Not set, of an exercise, or with no ledger yet: nothing is said against it.
+    for (state, offset_ms) in [("live", 0), ("exercise", -1), ("absent", -1)] {
+        let (status, said) = run(state, offset_ms, &["check-config"]);
+        assert_eq!(status, Some(0), "{state} {offset_ms}: {said}");
+    }
+    // The start goes on to what this ledger lacks, and is not ended by the clock.
+    for (state, offset_ms) in [("live", 0), ("exercise", -1)] {
+        let (status, said) = run(state, offset_ms, &[]);
+        assert!(status != Some(0) && !said.contains("clock_offset_ms: expected"), "{state}: {said}");
+    }
 }

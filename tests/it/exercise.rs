@@ -92,6 +92,39 @@ fn the_exercise_of_a_determination_not_to_execute_signs_nothing_and_names_every_
     }
 }
 
+#[test]
+fn the_exercise_in_the_window_of_2017_has_its_clock_set_in_every_entry_and_leaves_whom_it_set_early_stranded() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let arguments = ["exercise", "--scenario", "variation-2017", "--devices", "7"];
+    let output = smkictl(&arguments).arg("--out").arg(&out).output().unwrap();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["passed"], &summary["scenario"]), (&true.into(), &"variation-2017".into()));
+    assert_eq!((&summary["recovered"], &summary["devices"]), (&7.into(), &7.into()));
+    let told: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        "The clock is set for this exercise: it is 2017-08-01T09:00:0",
+        "the variation of the procedure is in force",
+        "Gate: SMI Status 'recovery' is not due yet",
+        "refused Setting 'recovery' early, without the reason for it",
+        "refused A determination to execute with the Contingency Private Key",
+        "stays-unreachable, which clause (b) of the direction offers",
+        "Gate: thresholds file is due.",
+        "refused Preparing before SMI Status and thresholds file",
+        "'recovery' is set with the reason for it",
+        "Gate: SMI Status 'recovery' is done. By profile base, step set-smi-status-recovery. ok Gate: thresholds file is owed by \
+         nobody any more",
+        "3 Devices are stranded",
+        "entries says that its clock was set for an exercise",
+    ] {
+        assert!(told.contains(expected), "expected {expected:?} in {told}");
+    }
+    assert_eq!(fs::read_to_string(out.join("stranded.csv")).unwrap().lines().count(), 1 + 3);
+    check_ledger(&out);
+}
+
 fn entry_bundle(out: &Path) -> String {
     let folder = out.join("ledger/tile/entries/000.p");
     let bundles = names(&folder);

@@ -2,15 +2,17 @@
 
 use std::process::Command;
 
+use serde_json::{Value, json};
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
-use smkid::domain::files::{Class, Layout, Progress};
-use smkid::domain::names::{Digest, FileKind};
+use smkid::domain::files::{Layout, Progress};
+use smkid::domain::ledger::steps::CompromiseClass;
+use smkid::domain::names::{DeterminationId, Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
 use smkid::exercise::people::{Credential, People};
-use smkid::exercise::policy::AFFECTED;
+use smkid::exercise::policy::{AFFECTED, RECOVERY_KEY};
 use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{Site, device, device_list, incident, problem};
@@ -76,7 +78,11 @@ async fn check_refused(site: &Site, client: &Client, user: &str) {
     refuse(notify, right, by(right, member), &["signer-role"]).await;
     refuse(notify, right, by(right, revoked), &["signer-credential"]).await;
     refuse(notify, right, by(right, ceased), &["signer-ceased"]).await;
-    refuse(notify, right, by(right, others), &["signer-party", "file-party"]).await;
+    refuse(notify, right, by(right, others), &["signer-party"]).await;
+    // Who may not submit a file has nothing read of it.
+    let unreadable = "\u{feff}no table";
+    refuse(notify, unreadable, by(unreadable, others), &["signer-party"]).await;
+    refuse(notify, unreadable, None, &["signature"]).await;
     let thresholds = &adt(user);
     refuse(FileKind::Adt, thresholds, by(thresholds, others), &["signer-party"]).await;
     refuse(FileKind::SmiExtract, EXTRACT, by(EXTRACT, ours), &["signature"]).await;
@@ -118,9 +124,9 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     assert_eq!(accepted.smsr.unwrap().as_str(), "SMSR-1");
     let made = smkictl(&site, &["file", "progress", "INC-1"]);
     let progress = Progress::read(&Layout::standard(FileKind::OrganisationProgress), made.as_bytes()).unwrap();
-    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", Class::Organisation));
     let states: Vec<_> = progress.counts.iter().map(|of| (of.determination, of.devices)).collect();
     assert!(states.iter().all(|of| *of == (None, 0)), "nothing was assessed or determined: {made}");
+    assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", CompromiseClass::Organisation));
     submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
     let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
     let staged = Some(stored.sha256);
@@ -202,6 +208,85 @@ async fn exercises(site: &Site, client: &Client) {
     assert_eq!(&*refused.reasons[0].rule, "exercise-time");
     // A ledger that has just begun reminds of nothing.
     assert!(client.get::<wire::Status>("/v1/status").await.unwrap().reminders.is_empty());
+}
+
+/// Another policy comes into force, in which the operator's account is this person's, or nobody's.
+async fn give_account(site: &Site, client: &Client, to: Option<&str>, carries_over: Vec<DeterminationId>) {
+    let files = site.changed_policy("persons.toml", |text| {
+        let account = text.lines().find(|line| line.starts_with("accounts = ")).unwrap().to_owned();
+        let text = text.replace(&account, "accounts = [\"somebody-else\"]");
+        let blocks = text.split("\n[[person]]\n").map(|block| match to {
+            Some(to) if block.starts_with(&format!("id = \"{to}\"\n")) => {
+                let (before, roles) = block.split_once("roles = [").unwrap();
+                let (_, after) = roles.split_once("]\n").unwrap();
+                format!("{before}roles = [\"operator\"]\n{account}\n{after}")
+            }
+            Some(_) | None => block.to_owned(),
+        });
+        blocks.collect::<Vec<_>>().join("\n[[person]]\n")
+    });
+    site.adopt(client, &files, carries_over).await;
+}
+
+/// Everything that an operator asks for in an incident, by path.
+async fn asks_of_an_operator(client: &Client, main: DeterminationId) -> Vec<(String, Value)> {
+    let stored: wire::Stored = client.put("/v1/uploads", "df00\n".to_owned().into()).await.unwrap();
+    let certificates: wire::Stored = client.put("/v1/uploads", "\n".to_owned().into()).await.unwrap();
+    let (list, certificates) = (stored.sha256, certificates.sha256);
+    let exclude = json!({ "exclude": { "devices": { "list": list, "count": 1 }, "reason": "r" } });
+    let extract = Base64(EXTRACT.as_bytes().to_vec());
+    let request = "00112233445566778899aabbccddeeff";
+    let settle =
+        json!({ "request": request, "determination": main, "devices": "all", "action": "leave", "reason": "r" });
+    [
+        ("/v1/incidents/INC-1/steps", json!({ "step": exclude })),
+        ("/v1/incidents/INC-1/close", json!({ "reason": "over" })),
+        (FILES, json!({ "kind": "smi-extract", "octets": extract })),
+        ("/v1/recovery/responses", json!({ "determination": main, "responses": list, "certificates": certificates })),
+        ("/v1/recovery/resume", json!({ "determination": main, "reason": "r" })),
+        ("/v1/recovery/settle", settle),
+        ("/v1/recovery/sign", json!({ "request": request, "determination": main, "devices": "all" })),
+        (&format!("/v1/keys/{RECOVERY_KEY}/activate"), json!({ "incident": "INC-1" })),
+    ]
+    .map(|(path, ask)| (path.to_owned(), ask))
+    .into()
+}
+
+#[tokio::test]
+async fn who_took_another_part_in_an_incident_does_not_act_in_it_as_operator_nor_does_nobody() {
+    let other = |site: &Site| {
+        let mut open = incident(&site.base.lab);
+        open.incident = "INC-8".parse().unwrap();
+        open
+    };
+    // Nobody: the account is another's by now. The ARO who signed the notification, and a member who approved.
+    for (person, rule, says) in [
+        (None, "asker-unknown", "belongs to nobody"),
+        (Some("aro-1"), "separation", "aro-1 acted in this incident as ARO"),
+        (Some("member-1"), "separation", "member-1 acted in this incident as approver"),
+    ] {
+        let site = Site::determined().await;
+        let daemon = site.start().await;
+        let client = &daemon.client;
+        give_account(&site, client, person, vec![site.main()]).await;
+        for (path, ask) in asks_of_an_operator(client, site.main()).await {
+            let before = site.ledger().size();
+            let problem = problem(client.post::<_, Value>(&path, &ask).await);
+            assert_eq!((problem.error, problem.entry), (ProblemKind::Refused, Some(before)), "{path}: {problem:?}");
+            // Of the determination itself the rules say it in their own words.
+            let why = problem.reasons.iter().find(|reason| [rule, "asker-approved"].contains(&&*reason.rule));
+            let why = why.unwrap_or_else(|| panic!("{person:?} at {path}: {problem:?}"));
+            assert!(why.text.contains(says) || &*why.rule == "asker-approved", "{path}: {}", why.text);
+        }
+        // A person may in another incident, in which they have no part yet.
+        let opened = client.post::<_, wire::Recorded>("/v1/incidents", &other(&site)).await;
+        match person {
+            None => assert_eq!(&*problem(opened).reasons[0].rule, rule),
+            Some(_) => drop(opened.unwrap()),
+        }
+        site.verify_export("export");
+        assert!(daemon.stop().await.unwrap().success());
+    }
 }
 
 /// Another policy comes into force, in which one person has another role. Answers its digest.
@@ -311,4 +396,36 @@ fn a_file_is_checked_and_a_layout_shown_without_a_daemon() {
     assert!(status == Some(1) && said.contains("files.toml line 2: adt: \"User\" is mapped"), "{status:?} {said}");
     let (status, said) = run(&["people", "list", "--policy", example.to_str().unwrap(), "--role", "key-custodian"]);
     assert!(status == Some(0) && said.contains("Nomination form 1") && !said.contains("aro-1"), "{said}");
+}
+
+#[tokio::test]
+async fn files_of_many_megabytes_are_taken_in_and_read_whole_at_the_next_start() {
+    const THRESHOLDS: u32 = 12_000;
+    const DEVICES: u32 = 100_000;
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    // More than a document may have, in a signed file; and many times that, in one that nobody signs.
+    let user = party_of(&site.base.lab.before()[0]).to_string();
+    let lines = (1..=THRESHOLDS).map(|n| format!("SMSR-1,{user},6.{n},1440,9,10\n"));
+    let thresholds: String = adt(&user).lines().take(1).map(|line| format!("{line}\n")).chain(lines).collect();
+    let lines = (0..DEVICES).map(|n| format!("{},Commissioned,2016-01-01T00:00:00Z\n", device(n)));
+    let extract: String = std::iter::once("device,status,from\n".to_owned()).chain(lines).collect();
+    assert!(thresholds.len() > 256 * 1024 && extract.len() > 4 << 20);
+    let officer = &site.base.people.officers[0].first;
+    let taken = async |kind, text: &str, signature| {
+        let stored: wire::Stored = client.put("/v1/uploads/devices", text.to_owned().into()).await.unwrap();
+        let ask = wire::FileSubmit { kind, octets: None, staged: Some(stored.sha256), signature };
+        client.post::<_, wire::File>(FILES, &ask).await.unwrap()
+    };
+    let first = taken(FileKind::Adt, &thresholds, Some(signed(thresholds.as_bytes(), officer))).await;
+    let second = taken(FileKind::SmiExtract, &extract, None).await;
+    assert_eq!((first.rows, second.rows), (u64::from(THRESHOLDS), u64::from(DEVICES)));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    let all: wire::Files = daemon.client.get(FILES).await.unwrap();
+    assert_eq!(all.files.iter().map(|file| file.sha256).collect::<Vec<_>>(), [first.sha256, second.sha256]);
+    assert!(daemon.stop().await.unwrap().success());
 }

@@ -1,22 +1,26 @@
 //! Incidents on a live site: each step at its place and nowhere else, by the daemon's own API and by `smkictl`.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
-use smkid::api::wire::{self, RecoverySign};
-use smkid::domain::determination::document::{Decision, Determination};
+use smkid::api::wire::{self, Base64, ItemOutcome, RecoverySign};
+use smkid::domain::determination::document::Determination;
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
 use smkid::domain::names::{Digest, FileKind};
+use smkid::domain::procedure::calendar::CivilDate;
+use smkid::domain::time::Timestamp;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::policy::RECOVERY_KEY;
 use smkid::exercise::procedure::{plain, status, targets};
 use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{
-    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, problem, whole,
+    DEVICES, INCIDENT, Site, Which, ask_for_all, device, device_list, incident, lines, lines_and_stop, not_execute,
+    problem, whole,
 };
 
 const STEPS: &str = "/v1/incidents/INC-1/steps";
@@ -77,9 +81,17 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             Step::Assess { method: Method::NewOrganisationCertificates, targets: assessed },
             vec![S::Confirmed, S::Assessed],
         ),
-        (Step::Refer { notification, new_facts: None }, vec![S::Assessed, S::DeterminedNotToExecute]),
+        (
+            Step::Refer { notification: Some(notification), new_facts: None },
+            vec![S::Assessed, S::DeterminedNotToExecute],
+        ),
         (Step::SubscriberRecovery { note: note() }, vec![S::Assessed]),
-        (status(SmiStatus::Recovery, None, wall_clock()), targeted.clone()),
+        // Beyond these no key will ever bring a Device back.
+        (
+            status(SmiStatus::Recovery, None, wall_clock()),
+            vec![S::Assessed, S::Referred, S::DeterminedToExecute, S::Prepared, S::KeyActive, S::Executing, S::Paused],
+        ),
+        (import(notification, 1, 0, true), targeted.clone()),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
         (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
         (Step::Exclude { devices: list, reason: note() }, targeted),
@@ -101,6 +113,10 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             ],
         ),
     ]
+}
+
+fn import(extract: Digest, changes: u64, contradictions: u64, acknowledged: bool) -> Step {
+    Step::ImportStatuses { extract, changes, contradictions, acknowledged, reason: None }
 }
 
 /// Every step is tried whose place is not here.
@@ -140,12 +156,6 @@ fn read(site: &Site, arguments: &[&str], phrases: &[&str]) {
     for phrase in phrases {
         assert!(text.contains(phrase), "smkictl {arguments:?}: expected {phrase:?} in\n{text}");
     }
-}
-
-fn not_execute(form: &mut Determination) {
-    form.decision = Decision::NotExecute;
-    (form.key, form.method, form.counter_start) = (None, None, None);
-    (form.templates, form.devices, form.limits) = (None, None, None);
 }
 
 #[tokio::test]
@@ -195,11 +205,12 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     carrier.refer(notification).await.unwrap();
     out_of_place(&site, client, &steps(notification), State::Referred).await;
 
-    // "Not to execute" lets nothing be signed, though the token is unlocked.
+    // "Not to execute" opens no key and lets nothing be signed.
     let negative = site.determination(client, 1, &device_list(0..TARGETS), not_execute).await;
     site.deliver(client, &negative, APPROVALS, None).await.unwrap();
     out_of_place(&site, client, &steps(notification), State::DeterminedNotToExecute).await;
-    site.activate(client).await.unwrap();
+    let early = problem(site.activate(client).await);
+    assert_eq!(&*early.reasons[0].rule, "determination-negative", "{early:?}");
     assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedNotToExecute);
     let refused = problem(lines(client, SIGN, &ask_for_all(negative.form().id)).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
@@ -255,7 +266,7 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     let carrier = site.carrier(client, INCIDENT);
     let devices: Vec<_> = (0..TARGETS).map(device).collect();
     let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
-    let refer = Step::Refer { notification, new_facts: None };
+    let refer = Step::Refer { notification: Some(notification), new_facts: None };
     let first = carrier.upload(&plain(&devices[..1]), 1).await.unwrap();
     let set = |to, devices, acknowledged, overridden: Option<&str>| {
         let Step::SetStatus { status, from, reason, .. } = status(to, devices, wall_clock()) else {
@@ -284,10 +295,10 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
         ],
     );
 
-    // Nothing proves a recovery yet.
-    let proofless =
-        refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), &["device-unfit"]).await;
-    assert!(proofless.contains("expected a verified Response"), "{proofless}");
+    // Nothing proves a recovery yet, and the PMA has determined nothing.
+    let proofless = &["incident-state", "device-unfit"];
+    let why = refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), proofless).await;
+    assert!(why.contains("expected a verified Response"), "{why}");
     for to in [SmiStatus::Commissioned, SmiStatus::Suspended] {
         let back = refuse(&site, client, &set(to, Some(first), false, None), &["device-unfit"]).await;
         assert!(back.contains("no way leads from 'Recovery'"), "{back}");
@@ -295,12 +306,12 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     // A list with a stranger changes nothing of the others.
     let stranger = carrier.upload(&plain(&[device(0), device(99)]), 2).await.unwrap();
     refuse(&site, client, &set(SmiStatus::Recovery, Some(stranger), true, None), &["devices"]).await;
-    // Somebody answers for it by name and with a reason.
-    take(client, &set(SmiStatus::Recovered, Some(first), false, Some("read on site by two engineers"))).await.unwrap();
+    // Nobody says in its place that it is recovered; that it was seen to on site, somebody does by name and with a reason.
+    let seen = Some("read on site by two engineers");
+    refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, seen), proofless).await;
+    take(client, &set(SmiStatus::Commissioned, Some(first), false, seen)).await.unwrap();
     let counts = carrier.progress().await.unwrap().devices;
-    assert_eq!((counts.in_recovery, counts.recovered, counts.succeeded), (2, 1, 0));
-    let back = refuse(&site, client, &set(SmiStatus::Commissioned, Some(first), false, None), &["device-unfit"]).await;
-    assert!(back.contains("no way leads from 'Recovered'"), "{back}");
+    assert_eq!((counts.in_recovery, counts.overridden, counts.succeeded), (2, 1, 0));
 
     // The thresholds are missing still; with them and with the status the way is free.
     take(client, &set(SmiStatus::Recovery, Some(first), true, None)).await.unwrap();
@@ -308,6 +319,135 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     take(client, &refer).await.unwrap();
     assert_eq!(carrier.progress().await.unwrap().state, State::Referred);
     site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_assessment_is_of_devices_commissioned_before_the_event_and_of_as_many_as_the_policy_permits() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let assess = async |text: &str, count: usize| {
+        let targets = carrier.upload(text, count).await.unwrap();
+        Step::Assess { method: Method::NewOrganisationCertificates, targets }
+    };
+    // The Recovery Event was a moment ago: the day it fell on is right, and the day after it is not.
+    let event = carrier.progress().await.unwrap().notification.recovery_event;
+    let today = CivilDate::of(event).unwrap();
+    let tomorrow = CivilDate::of(today.next_day_begins()).unwrap();
+    let line = |n: u32, day: CivilDate| format!("{},Commissioned,{day},reads\n", device(n));
+    let late = assess(&format!("{}{}", line(0, today), line(1, tomorrow)), 2).await;
+    let why = refuse(&site, client, &late, &["device-unfit"]).await;
+    assert!(why.contains("line 2: ") && why.contains(&format!("was commissioned on {tomorrow}, after the")), "{why}");
+    take(client, &assess(&format!("{}{}", line(0, today), line(1, today)), 2).await).await.unwrap();
+    // A list is as long as it was announced.
+    for announced in [1, 3] {
+        let wrong = assess(&format!("{}{}", line(0, today), line(1, today)), announced).await;
+        let why = refuse(&site, client, &wrong, &["devices"]).await;
+        assert!(why.contains(&format!("expected {announced} lines")) && why.contains("found 2"), "{why}");
+    }
+    let fewer = site.changed_policy("policy.toml", |text| text.replace("devices_max = 10000000", "devices_max = 1"));
+    site.adopt(client, &fewer, vec![]).await;
+    let many = assess(&format!("{}{}", line(0, today), line(1, today)), 2).await;
+    let why = refuse(&site, client, &many, &["devices"]).await;
+    assert!(why.contains("devices_max is 1, found 2"), "{why}");
+    take(client, &assess(&line(0, today), 1).await).await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// Submits an SMI Status extract. Answers its SHA-256.
+async fn extract(client: &Client, lines: &[(u32, SmiStatus, Timestamp)]) -> Digest {
+    let mut text = "device,status,from\n".to_owned();
+    for (n, status, from) in lines {
+        let _ = writeln!(text, "{},{status},{from}", device(*n));
+    }
+    let octets = Some(Base64(text.into_bytes()));
+    let sent = wire::FileSubmit { kind: FileKind::SmiExtract, octets, staged: None, signature: None };
+    client.post::<_, wire::File>("/v1/incidents/INC-1/files", &sent).await.unwrap().sha256
+}
+
+/// What `smkictl incident compare-statuses` ends with, and prints.
+fn compare(site: &Site, extract: Digest) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_smkictl"))
+        .args(["incident", "compare-statuses", INCIDENT, "--extract", &extract.to_string()])
+        .env("SMKID_SOCKET", &site.socket)
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn an_extract_is_compared_line_by_line_recorded_through_the_gates_and_exported_again() {
+    use SmiStatus::{Commissioned, Recovery, Suspended};
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let today = CivilDate::of(wall_clock()).unwrap().begins();
+    let long_ago = "2016-01-01T00:00:00Z".parse().unwrap();
+    let first = extract(
+        client,
+        &[(0, Recovery, today), (1, Suspended, today), (2, Commissioned, long_ago), (99, Recovery, today)],
+    )
+    .await;
+    let (status, lines, said) = compare(&site, first);
+    assert_eq!(status, Some(5), "{said}");
+    assert!(
+        said.contains("2 changes and 1 contradictions") && said.contains("--changes 2 --contradictions 1"),
+        "{said}"
+    );
+    for expected in [format!("2,{},Commissioned,", device(0)), format!("3,{},Commissioned,", device(1))] {
+        assert!(lines.lines().any(|line| line.starts_with(&expected) && line.ends_with(",new,")), "{lines}");
+    }
+    let against = format!("4,{},Commissioned,", device(2));
+    assert!(lines.lines().any(|line| line.starts_with(&against) && line.contains(",contradiction,")), "{lines}");
+    assert!(!lines.contains(&device(99).to_string()), "{lines}");
+
+    // What was read must be what is so; the extract is one of the incident's; and 'recovery' is a one-way door.
+    for (changes, contradictions) in [(1, 1), (2, 0)] {
+        refuse(&site, client, &import(first, changes, contradictions, true), &["extract"]).await;
+    }
+    refuse(&site, client, &import(Digest([7; 32]), 2, 1, true), &["extract"]).await;
+    refuse(&site, client, &import(first, 2, 1, false), &["acknowledgement"]).await;
+    take(client, &import(first, 2, 1, true)).await.unwrap();
+    let counts = carrier.progress().await.unwrap().devices;
+    assert_eq!((counts.targets, counts.in_recovery, counts.stranded), (3, 1, 1));
+    let known = smkictl(&site, &["incident", "devices", INCIDENT]);
+    for (n, status) in [(0, Recovery), (1, Suspended), (2, Commissioned)] {
+        assert!(known.contains(&format!("{},{status},", device(n))), "{known}");
+    }
+    // Once recorded it is nothing new; and no extract leads out of 'recovery'.
+    refuse(&site, client, &import(first, 0, 1, true), &["extract"]).await;
+    let back = extract(client, &[(0, Commissioned, today), (1, Suspended, today)]).await;
+    let (status, lines, _) = compare(&site, back);
+    assert_eq!(status, Some(5), "{lines}");
+    assert!(lines.contains("no way leads from 'Recovery' back to Commissioned"), "{lines}");
+    refuse(&site, client, &import(back, 0, 1, true), &["extract"]).await;
+
+    // What is exported comes back as an extract, and says nothing new.
+    let out = site.path("statuses.csv");
+    smkictl(&site, &["file", "export", INCIDENT, "--out", out.to_str().unwrap()]);
+    let exported = std::fs::read_to_string(&out).unwrap();
+    assert!(exported.starts_with("device,status,from,incident\r\n") && exported.lines().count() == 4, "{exported}");
+    assert_eq!(smkictl(&site, &["file", "export", INCIDENT]), exported);
+    smkictl(&site, &["file", "check", "smi-export", out.to_str().unwrap()]);
+    smkictl(&site, &["file", "submit", INCIDENT, "--kind", "smi-extract", out.to_str().unwrap()]);
+    let (status, lines, said) = compare(&site, Digest::of(exported.as_bytes()));
+    assert_eq!((status, lines.lines().count()), (Some(0), 1), "{lines}");
+    assert!(said.contains("0 changes and 0 contradictions") && !said.contains("import-statuses"), "{said}");
+
+    read(&site, &["incident", "timeline", INCIDENT], &["SMI Statuses of 2 Devices from the Inventory's extract"]);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    assert_eq!(smkictl(&site, &["incident", "devices", INCIDENT]), known, "it outlives a restart");
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -331,6 +471,15 @@ async fn the_pma_determines_on_what_was_referred_and_about_relevant_devices_alon
     // It was not referred.
     refused(0..TARGETS, &["incident-state"]).await;
     carrier.refer(notification).await.unwrap();
+    // A list is looked at for a quorum, and for nobody else.
+    let (list, nonsense) = (device_list(0..TARGETS), "no list\n");
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    for (signers, rules) in [(APPROVALS - 1, ["quorum"]), (APPROVALS, ["devices"])] {
+        let problem = problem(site.deliver(client, &document, signers, Some(nonsense)).await);
+        let mut found: Vec<&str> = problem.reasons.iter().map(|reason| &*reason.rule).collect();
+        found.dedup();
+        assert_eq!(found, rules, "{problem:?}");
+    }
     // A Device that is no target, and one that was left out.
     refused(0..TARGETS + 1, &["not-a-target"]).await;
     let scrapped = carrier.upload(&plain(&devices[2..]), 1).await.unwrap();
@@ -364,7 +513,8 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     let recorded = take(client, &Step::Pause { reason: "the first Responses look odd".into() }).await.unwrap();
     let asked = site.calls(Which::Recovery, "C_Sign");
     assert!(asked < DEVICES.into());
-    let stopped = running.await.unwrap().unwrap().1.expect("the answer has a summary");
+    let (items, stopped) = running.await.unwrap().unwrap();
+    let stopped = stopped.expect("the answer has a summary");
     assert!(!stopped.is_empty(), "the answer does not look whole");
     assert_eq!(site.calls(Which::Recovery, "C_Sign"), asked, "the token was asked after the pause was recorded");
     let ledger = site.ledger();
@@ -372,9 +522,12 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     let after = &ledger.entries[usize::try_from(recorded.entry).unwrap()..];
     assert!(matches!(&after[0].event, Event::StepTaken(taken) if matches!(taken.step, Step::Pause { .. })));
     assert!(matches!(&after[1].event, Event::KeyLocked(locked) if locked.key.as_str() == RECOVERY_KEY));
-    // What was signed before is the SMKI PMA's still, and is released; nothing further is intended.
+    // Nothing further is intended, and what was signed before is not released while the incident is paused.
     let further: Vec<&Event> = after[2..].iter().map(|entry| &entry.event).collect();
-    assert!(!further.iter().any(|event| matches!(event, Event::Intent(_))), "{further:?}");
+    assert!(!further.iter().any(|event| matches!(event, Event::Intent(_) | Event::Released(_))), "{further:?}");
+    let withheld = ledger.signed().len() - ledger.released().len();
+    assert!(withheld > 0, "the pause came in the midst of a chunk");
+    assert_eq!(items.iter().filter(|item| item.outcome == ItemOutcome::Withheld).count(), withheld);
 
     let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::Paused);
@@ -395,8 +548,10 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     site.activate(client).await.unwrap();
     let carrier = site.carrier(client, INCIDENT);
     assert_eq!(carrier.progress().await.unwrap().state, State::KeyActive);
+    // The activation is the act by which what was withheld is released.
     let items = whole(lines(client, SIGN, &ask).await);
     assert_eq!((items.len(), site.ledger().signed().len()), (DEVICES as usize, DEVICES as usize));
+    assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed));
     site.ledger().check();
     assert_eq!(carrier.progress().await.unwrap().state, State::Executing);
     read(&site, &["incident", "next", INCIDENT], &["is executing since", "targets are outstanding", "Responses"]);
@@ -436,17 +591,12 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let document = site.determination(client, 1, &list, |_| {}).await;
     site.deliver(client, &document, APPROVALS, Some(&list)).await.unwrap();
     stands(State::DeterminedToExecute, &["everything is prepared"]).await;
-    // A key that somebody activated before its place in the procedure signs nothing.
+    // A key is not activated before its place in the procedure.
     let ask = ask_for_all(document.form().id);
-    let early = async || {
-        let refused = problem(lines(client, SIGN, &ask).await);
-        assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["procedure-state"]);
-    };
-    site.activate(client).await.unwrap();
+    let refused = problem(site.activate(client).await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["not-prepared"]);
     assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedToExecute);
-    early().await;
     carrier.prepare().await.unwrap();
-    early().await;
     stands(State::Prepared, &["Key Custodians", "smkictl key activate"]).await;
     site.activate(client).await.unwrap();
     stands(State::KeyActive, &["Sign the recovery commands"]).await;
@@ -485,6 +635,68 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
         &["incident", "timeline", INCIDENT],
         &["3 commands were intended: 3 signed", "3 stranded Devices accepted"],
     );
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn an_incident_that_is_assessed_again_keeps_what_was_recorded_of_its_devices_and_drops_none_of_them() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let all: Vec<_> = (0..=TARGETS).map(device).collect();
+    carrier.assess(&all[..3], Method::NewOrganisationCertificates).await.unwrap();
+    let first = carrier.upload(&plain(&all[..1]), 1).await.unwrap();
+    take(client, &status(SmiStatus::Recovery, Some(first), wall_clock())).await.unwrap();
+    let assess = async |devices: &[smkid::domain::names::DeviceId]| {
+        let targets = carrier.upload(&targets(devices, wall_clock()), devices.len()).await.unwrap();
+        Step::Assess { method: Method::NewOrganisationCertificates, targets }
+    };
+    let without_first = assess(&all[1..]).await;
+    let why = refuse(&site, client, &without_first, &["device-unfit"]).await;
+    assert!(why.contains(&format!("Device {} is missing", all[0])), "{why}");
+    // One that nothing was recorded of may go, another may come; the first is as it was.
+    take(client, &assess(&[all[0], all[1], all[3]]).await).await.unwrap();
+    let counts = carrier.progress().await.unwrap().devices;
+    assert_eq!((counts.targets, counts.in_recovery), (3, 1));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    let counts = site.carrier(&daemon.client, INCIDENT).progress().await.unwrap().devices;
+    assert_eq!((counts.targets, counts.in_recovery), (3, 1));
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_determination_that_supersedes_begins_again_at_its_preparation_and_the_old_one_signs_nothing_more() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let (main, sign) = (site.main(), |id, n| crate::support::site::ask_for(id, [n]));
+    assert_eq!(whole(lines(client, SIGN, &sign(main, 0)).await).len(), 1);
+    assert_eq!(carrier.progress().await.unwrap().state, State::Executing);
+    let list = device_list(1..4);
+    let superseding = |form: &mut Determination| {
+        form.supersedes = Some(main);
+        form.decision_number = 2;
+    };
+    let second = site.determination(client, 2, &list, superseding).await;
+    site.deliver(client, &second, APPROVALS, Some(&list)).await.unwrap();
+    let second = second.form().id;
+    assert_eq!(carrier.progress().await.unwrap().state, State::DeterminedToExecute);
+    let rules = async |id| {
+        let refused = problem(lines(client, SIGN, &sign(id, 2)).await);
+        refused.reasons.into_iter().map(|reason| reason.rule.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(main).await, ["superseded"]);
+    assert_eq!(rules(second).await, ["procedure-state"]);
+    carrier.prepare().await.unwrap();
+    assert_eq!(rules(second).await, ["procedure-state"], "the key was activated for what was superseded");
+    site.activate(client).await.unwrap();
+    assert_eq!(rules(main).await, ["superseded"]);
+    assert_eq!(whole(lines(client, SIGN, &sign(second, 2)).await).len(), 1);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

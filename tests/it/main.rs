@@ -5,6 +5,7 @@
     reason = "all of this crate is tests, helpers included: a failed unwrap is a failed test"
 )]
 
+mod activation;
 mod api;
 mod architecture;
 mod audit;
@@ -14,8 +15,10 @@ mod certificates_vectors;
 mod clock;
 mod cms;
 mod crash;
+mod directions;
 mod exercise;
 mod files;
+mod gates;
 mod gbcs_vectors;
 mod hsm;
 mod incident;
@@ -31,5 +34,6 @@ mod smkid;
 mod store;
 mod support;
 mod systemd;
+mod transitions;
 
 use support::lab;

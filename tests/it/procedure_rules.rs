@@ -8,8 +8,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use smkid::api::client::{Client, ClientError};
-use smkid::api::failure::{Problem, ProblemKind};
+use smkid::api::failure::ProblemKind;
 use smkid::api::wire;
+use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::{Determination, Method, Payload, Template};
 use smkid::domain::gbcs::{
     self, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, Replacement, TrustAnchorCell, Update,
@@ -19,7 +20,7 @@ use smkid::domain::ledger::steps::CompromiseClass;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::template::template;
 
-use crate::support::site::{Site, device, device_list, in_ms, incident, problem, template_name};
+use crate::support::site::{Site, device, device_list, in_ms, incident, problem, rules, template_name};
 
 /// How strong a rule is.
 #[derive(Clone, Copy)]
@@ -40,8 +41,6 @@ enum Built {
     Partly(&'static str),
     /// What it is about is refused until it is built.
     Refused(&'static str),
-    /// Nothing refuses it.
-    NotEnforced(&'static str),
 }
 
 /// Rule, strength, in our words, how far built, `file::function` where it is decided, and tests.
@@ -50,10 +49,8 @@ type Row = (u8, Strength, &'static str, Built, &'static [&'static str], &'static
 const PAGE: &str = "src/docs/procedure-rules.md";
 /// Rules that no test names.
 const WITHOUT_A_TEST: &[u8] = &[];
-/// Rules that nothing enforces.
-const NOT_ENFORCED: &[u8] = &[29];
 
-use Built::{NotEnforced, Partly, Refused, Whole};
+use Built::{Partly, Refused, Whole};
 use Strength::{Derived, OurPolicy, Stated};
 
 #[rustfmt::skip]
@@ -63,7 +60,8 @@ const TABLE: &[Row] = &[
           "src/domain/policy/rules/determination_in_force.rs::check_window",
           "src/domain/policy/rules/key_of_determination.rs::check"],
         &["without_an_incident_or_a_determination_nothing_is_signed", "in_every_state_but_the_good_one_nothing_is_signed",
-          "every_rule_allows_up_to_its_edge_and_refuses_beyond"]),
+          "every_rule_allows_up_to_its_edge_and_refuses_beyond",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (2, Derived, "Recovery and Contingency are separate authorities: one never opens the other", Whole,
         &["src/domain/policy/admission.rs::key", "src/hsm/kinds.rs::command"],
         &["a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method", "a_command_is_signed_by_the_key_of_its_mode"]),
@@ -79,15 +77,21 @@ const TABLE: &[Row] = &[
         &["each_factor_that_must_be_considered_is", "a_step_of_the_guidance_is_taken_or_departed_from_before_the_determination"]),
     (5, Stated, "Clause (b) offers a factor while the variation is in force, and never makes it mandatory", Whole,
         &["src/domain/policy/admission.rs::factors", "src/domain/procedure/in_force.rs::optional_factors"],
-        &["an_optional_factor_is_offered_by_date_and_never_mandatory"]),
+        &["an_optional_factor_is_offered_by_date_and_never_mandatory",
+          "the_factor_of_clause_b_is_taken_while_the_variation_is_in_force_never_asked_for_and_refused_before"]),
     (6, Stated, "\"Not to execute\" is an outcome of its own: it ends the relief of clause (a) and lets nothing be signed", Whole,
         &["src/domain/policy/rules/determination_execute.rs::check", "src/domain/procedure/in_force.rs::is_open"],
         &["every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge",
-          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing"]),
+          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge",
+          "after_a_determination_not_to_execute_new_facts_lead_back_to_the_pma_which_determines_anew"]),
     (7, Stated, "Who departs from the procedure has a recorded direction of the SMKI PMA that names the step", Whole,
-        &["src/domain/incident/decide.rs::precedes", "src/domain/procedure/direction.rs::check"],
+        &["src/domain/incident/decide.rs::precedes", "src/domain/procedure/direction.rs::check",
+          "src/domain/procedure/state.rs::may_be_departed_from"],
         &["a_departure_takes_one_duty_away_and_opens_no_key", "a_direction_does_only_what_the_procedure_lets_it",
-          "a_referral_needs_the_accepted_notification_file_or_a_direction_to_depart"]),
+          "what_goes_on_without_a_step_by_a_direction_says_so",
+          "a_duty_is_owed_no_more_where_the_pma_directed_to_depart_from_its_step",
+          "a_departure_is_drafted_shown_signed_recorded_explained_relied_on_and_audited_by_the_command_line"]),
     (8, OurPolicy, "Approvers, quorum and validity are configured, and without them nothing is signed", Whole,
         &["src/domain/policy/files.rs::parse", "src/domain/determination/quorum.rs::quorate"],
         &["each_file_in_refused_is_refused_for_the_reason_that_it_names",
@@ -102,50 +106,64 @@ const TABLE: &[Row] = &[
         &["an_incident_begins_with_a_whole_notification_and_carries_its_profile"]),
     (11, Derived, "A permitted mechanism confirms before anything is referred", Whole,
         &["src/domain/incident/decide.rs::decide"],
-        &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other"]),
+        &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other",
+          "what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_once_everybody_was_told"]),
     (12, Stated, "Class Organisation or Other, each with files of its own",
-        Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA or the Contingency key is refused"),
-        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification"],
-        &["the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
-          "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+        Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA's, the Contingency Private or \
+            Symmetric Key is refused until its route is built"),
+        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification", "src/domain/intake.rs::incident"],
+        &["a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded", "the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
+          "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else",
+          "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
     (13, Stated, "Duties to inform are kept as tasks, and an incident with an open one is not closed", Whole,
         &["src/domain/incident/decide.rs::decide_close"],
         &["an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted",
-          "a_duty_is_met_once_and_by_something_that_has_happened"]),
+          "a_duty_is_met_once_and_by_something_that_has_happened",
+          "a_duty_arises_with_every_step_that_the_profile_has_it_arise_with",
+          "a_second_determination_is_told_to_the_subscriber_too",
+          "what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_once_everybody_was_told"]),
     (14, OurPolicy, "Files count only with a signature of an enrolled ARO that verifies; file and digest are kept", Whole,
-        &["src/domain/intake/files.rs::signature", "src/domain/intake/files.rs::check_officer"],
+        &["src/domain/intake/files.rs::officer", "src/domain/intake/files.rs::check_officer"],
         &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
     (15, Stated, "The DCC alone records SMI Status, each with its from-date, and the history stays", Whole,
         &["src/api/authenticate.rs::covers", "src/domain/incident/decide.rs::set_status"],
         &["roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt_is_recorded",
-          "a_status_does_not_begin_in_the_future", "a_status_is_set_for_the_devices_of_the_list_or_for_all"]),
+          "a_status_applies_from_the_beginning_of_a_day_in_london_that_has_begun", "an_extract_is_compared_line_by_line_recorded_through_the_gates_and_exported_again",
+          "a_status_is_set_for_the_devices_of_the_list_or_for_all"]),
     (16, Stated, "While the variation is in force, 'recovery' is not owed before a determination; who sets it says why", Whole,
-        &["src/domain/incident/decide.rs::set_status", "src/domain/procedure/in_force.rs::required"],
-        &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
-          "status_and_adt_file_precede_where_they_are_due_and_nowhere_else"]),
+        &["src/domain/incident/decide.rs::one_way_door", "src/domain/procedure/in_force.rs::untaken"],
+        &["a_status_that_was_set_early_for_one_device_makes_it_due_for_no_other",
+          "the_gates_of_status_thresholds_referral_and_preparation_stand_as_the_truth_table_has_them",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (17, Derived, "Who records 'recovery' acknowledges that only these keys bring the Device back", Whole,
-        &["src/domain/incident/decide.rs::set_status"],
-        &["recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it",
+        &["src/domain/incident/decide.rs::one_way_door"],
+        &["an_extract_is_recorded_as_it_was_read_and_through_the_same_one_way_door", "recovery_is_a_one_way_door_that_is_acknowledged",
           "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
     (18, Derived, "No way leads from 'recovery' to normal without proof, or an override with its reason", Whole,
         &["src/domain/incident/decide.rs::decide_status"],
-        &["no_way_leads_out_of_recovery_without_proof_or_an_override",
+        &["no_way_leads_out_of_recovery_without_proof_or_an_override_and_none_to_recovered_without_proof",
+          "no_extract_leads_out_of_recovery_without_proof_nor_back_into_it_after",
           "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
     (19, Derived, "Devices left in 'recovery' are stranded: reported and accepted by their number", Whole,
         &["src/domain/incident/targets.rs::is_stranded", "src/domain/incident/decide.rs::decide_close"],
-        &["stranded_devices_are_accepted_by_their_number",
-          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing"]),
+        &["stranded_devices_are_accepted_by_their_number", "acceptance_of_the_stranded_ends_when_others_are_stranded",
+          "a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_negative_determination_signs_nothing",
+          "the_exercise_in_the_window_of_2017_has_its_clock_set_in_every_entry_and_leaves_whom_it_set_early_stranded"]),
     (20, Derived, "'recovered' needs a Response that proves it; by Method 2 the Device is the DCC's until it is handed over",
         Whole,
         &["src/domain/responses/mod.rs::decide", "src/domain/incident/decide.rs::decide_status"],
         &["only_an_answer_that_says_so_of_every_cell_proves_a_recovery",
-          "a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then",
-          "each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before_an_outsider"]),
+          "a_device_whose_recovery_is_proven_is_recorded_so_before_the_end",
+          "devices_of_method_2_are_handed_over_once_recovered_and_nothing_ends_before",
+          "no_override_says_recovered_in_a_devices_place",
+          "each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before_an_outsider",
+          "what_method_2_recovered_is_under_the_dccs_control_until_it_is_handed_over_and_then_the_incident_may_end"]),
     (21, Stated, "The ADT file is due at its place in the base; with the variation only after a determination to execute", Whole,
-        &["src/domain/procedure/in_force.rs::required", "src/domain/incident/decide.rs::preceding"],
+        &["src/domain/procedure/in_force.rs::demands", "src/domain/incident/decide.rs::place"],
         &["every_row_of_the_gate_truth_table_holds_on_both_sides_of_every_date_edge",
           "referral_waits_for_status_and_adt_file_in_the_base_profile_alone",
-          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof"]),
+          "smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_of_recovery_without_proof",
+          "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (22, Stated, "An ARO of the affected Subscriber submits it; the SMSR reference and the digest are kept", Whole,
         &["src/domain/intake/files.rs::check_thresholds", "src/domain/intake/files.rs::subscriber"],
         &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
@@ -153,13 +171,18 @@ const TABLE: &[Row] = &[
         &["src/domain/policy/files.rs::layouts"],
         &["a_layout_of_others_is_mapped_and_what_is_ignored_is_said"]),
     (24, Stated, "A target was commissioned at, or immediately before, the Recovery Event; the evidence is kept", Whole,
-        &["src/domain/incident/targets.rs::target", "src/domain/policy/rules/procedure.rs::check_target",
-          "src/domain/intake.rs::check_targets"],
-        &["only_a_device_that_was_commissioned_is_relevant",
-          "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone"]),
+        &["src/domain/incident/targets.rs::target", "src/domain/incident/targets.rs::commissioned_after",
+          "src/domain/policy/rules/procedure.rs::check_target", "src/domain/intake.rs::check_targets"],
+        &["a_device_that_was_left_out_after_its_command_was_signed_is_not_given_it",
+          "an_assessment_is_of_devices_commissioned_before_the_event_and_of_as_many_as_the_policy_permits",
+          "only_a_device_that_was_commissioned_is_relevant",
+          "the_pma_determines_on_what_was_referred_and_about_relevant_devices_alone",
+          "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
     (25, Stated, "The affected Subscriber is the Relevant Subscriber of the certificate", Whole,
-        &["src/domain/intake/files.rs::subscriber", "src/domain/intake.rs::check_incident"],
-        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else"]),
+        &["src/domain/intake/files.rs::subscriber", "src/domain/intake/steps.rs::check_subscriber"],
+        &["a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else",
+          "a_party_that_the_policy_does_not_name_is_found_before_the_devices_are_assessed",
+          "an_incident_is_about_a_certificate_of_the_subscriber_that_notifies"]),
     (26, OurPolicy, "One live command a Device; no restart doubles a signature; all of them are counted", Whole,
         &["src/domain/policy/rules/already_signed.rs::check", "src/domain/policy/rules/intents_left.rs::check"],
         &["a_request_made_again_gets_the_same_octets_and_no_second_signature_and_its_id_is_for_nothing_else",
@@ -176,14 +199,17 @@ const TABLE: &[Row] = &[
         &["the_symmetric_key_is_present_in_mode_9_and_in_no_other",
           "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
     (29, Derived, "Method 2 puts DCC ACB certificates in, Method 3 new ones of the affected Subscriber",
-        NotEnforced("`smkictl determination show` and `sign` warn of another Party's certificate by Method 3, and of nothing by \
-            Method 2; the daemon takes what a quorum signed all the same"),
-        &["src/cli/member/warnings.rs::whose"],
-        &["certificates_that_do_not_belong_there_are_warned_of"]),
+        Partly("whose a certificate is, the Parties of the policy say, and that it is newly issued, its first day, which is not before \
+            that of the Compromised one; cells of the DCC's own roles take the DCC's by either Method"),
+        &["src/domain/intake/replacements.rs::check_party", "src/domain/intake/replacements.rs::check_new",
+          "src/cli/member/warnings.rs::whose"],
+        &["each_method_puts_in_the_certificates_of_its_own_party_and_no_others",
+          "certificates_that_do_not_belong_there_are_warned_of"]),
     (30, Derived, "A replacement shares no key with what was Compromised or revoked, and leads to a trusted root",
-        Partly("the Compromised key of the incident and the path; no revocation list is read"),
-        &["src/domain/intake.rs::check_replacements", "src/domain/intake.rs::check_path"],
+        Partly("the keys of every incident that was not dismissed, and the path; no revocation list is read"),
+        &["src/domain/intake/replacements.rs::check_key", "src/domain/intake.rs::check_path"],
         &["a_template_that_no_rule_permits_is_refused_however_many_signed_it",
+          "a_replacement_has_no_key_that_another_incident_is_about_unless_that_was_dismissed",
           "a_path_is_valid_from_its_first_second_to_its_last_and_at_any_time_if_time_is_disapplied"]),
     (31, Derived, "The Originator Counter rises strictly for key and Device, and is durable before the HSM is asked", Whole,
         &["src/domain/policy/rules/counter.rs::check", "src/recorder.rs::commit"],
@@ -207,7 +233,7 @@ const TABLE: &[Row] = &[
         &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
     (36, Stated, "Several Key Custodians of several Parties activate a key",
         Refused("activation by Key Custodians; threshold and Parties are read and checked in the policy"),
-        &["src/service/engine.rs::key_activate", "src/domain/policy/files.rs::custodians"],
+        &["src/domain/intake/activation.rs::activation", "src/domain/policy/files.rs::custodians"],
         &["a_key_that_custodians_activate_stays_locked_until_they_are_built",
           "each_file_in_refused_is_refused_for_the_reason_that_it_names"]),
     (37, Stated, "Custodians have records of appointment and end; a ceased one has no effect at once",
@@ -215,21 +241,26 @@ const TABLE: &[Row] = &[
         &["src/domain/policy/files.rs::people"],
         &["each_file_in_refused_is_refused_for_the_reason_that_it_names", "a_person_stands_from_the_first_moment_until_the_last"]),
     (38, Derived, "Custodians act for a named recovery, ceremony or test alone", Refused("activation by Key Custodians"),
-        &["src/service/engine.rs::key_activate"],
+        &["src/domain/intake/activation.rs::activation"],
         &["a_key_that_custodians_activate_stays_locked_until_they_are_built"]),
     (39, OurPolicy, "Private keys never leave the HSM; sessions are bound to an incident, end with time, and on any error",
-        Partly("keys do not leave, a pause, a lock and the last incident's end close the session; an activation with \
-            a stored PIN, which an exercise may have, lasts 12 hours and serves every incident whose determination requires the key"),
-        &["src/domain/policy/rules/key_active.rs::check", "src/domain/policy/rules/procedure.rs::check_state",
+        Partly("keys do not leave; an activation is for one incident and for 12 hours at most, by a stored PIN, which an exercise may \
+            have; a pause, a lock, the end of its time and of its incident close the session; a worker that died is replaced meanwhile"),
+        &["src/domain/intake/activation.rs::activation", "src/domain/policy/rules/key_active.rs::check_incident",
+          "src/domain/policy/rules/procedure.rs::check_state", "src/service/engine/make.rs::look_after_key",
           "src/service/keys.rs::remove"],
-        &["an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded",
+        &["an_activation_is_for_one_incident_and_signs_for_no_other",
+          "an_activation_ends_with_its_time_also_where_its_worker_died_and_its_incident_stands_still",
+          "a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_force",
+          "an_incident_without_a_single_recovered_device_goes_through_its_states_to_the_end_and_leaves_all_stranded",
           "no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does",
           "a_pause_locks_the_key_before_the_next_signature_and_the_next_activation_goes_on",
           "a_closed_incident_locks_the_keys_that_no_other_open_one_needs", "a_live_recovery_token_has_no_stored_pin"]),
     (40, OurPolicy, "Approver, Key Custodian, operator and ARO are different people in one incident",
         Partly("an auditor may be one of them too, since auditing only reads"),
-        &["src/domain/policy/separation.rs::check", "src/domain/policy/rules/asker.rs::check_separation"],
-        &["a_part_may_be_taken_again_and_no_other_beside_it", "nobody_holds_two_of_the_separate_roles_and_anybody_may_audit_too",
+        &["src/domain/policy/separation.rs::check", "src/domain/policy/rules/asker.rs::check_separation",
+          "src/domain/intake/asker.rs::operator"],
+        &["who_took_another_part_in_an_incident_does_not_act_in_it_as_operator_nor_does_nobody", "a_part_may_be_taken_again_and_no_other_beside_it", "nobody_holds_two_of_the_separate_roles_and_anybody_may_audit_too",
           "an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determination"]),
     (41, Stated, "An ARO's record has the state of the credential and the screening", Whole,
         &["src/domain/policy/files.rs::people", "src/domain/intake/files.rs::check_officer"],
@@ -241,7 +272,8 @@ const TABLE: &[Row] = &[
     (43, Derived, "Exercises run the same code with keys of their own, and never mix with what is live", Whole,
         &["src/domain/policy/admission.rs::common"],
         &["live_and_exercise_ledgers_and_policies_never_mix",
-          "a_fresh_ledger_beside_live_tokens_is_refused_as_are_the_tokens_of_another_ledger"]),
+          "a_fresh_ledger_beside_live_tokens_is_refused_as_are_the_tokens_of_another_ledger",
+          "a_clock_that_is_set_is_refused_with_a_live_ledger_by_check_config_and_at_the_start"]),
     (44, OurPolicy, "Everything is logged with who, incident, step, profile, time and outcome: no log, no action", Whole,
         &["src/recorder.rs::commit", "src/recorder.rs::refuse"],
         &["a_refusal_that_cannot_be_recorded_is_not_answered_as_one", "it_ends_with_a_status_of_its_own_once_it_cannot_record",
@@ -256,18 +288,25 @@ const TABLE: &[Row] = &[
     (47, OurPolicy, "The state of the clock is part of each entry, and nothing is signed by an untrusted one", Whole,
         &["src/domain/policy/rules/clock.rs::check", "src/service/clock.rs::tell"],
         &["a_jump_is_said_once_and_the_clock_stays_untrusted",
-          "after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_whatever_restarts"]),
+          "after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_whatever_restarts",
+          "a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_entry"]),
     (48, Stated, "A variation is data with dates and a reference; an extension is a direction recorded anew", Whole,
-        &["src/domain/procedure/in_force.rs::at", "src/domain/procedure/direction.rs::check"],
+        &["src/domain/procedure/in_force.rs::in_force", "src/domain/procedure/variation.rs::end",
+          "src/domain/procedure/direction.rs::check"],
         &["a_variation_is_in_force_from_its_first_instant_until_the_last_of_its_end_day_as_treated_and_extended",
-          "an_extension_must_lengthen_a_variation_that_still_stands"]),
-    (49, OurPolicy, "A step follows the profile of its own moment, and is recorded with it", Whole,
+          "an_extension_must_lengthen_a_variation_that_still_stands",
+          "each_edge_of_the_variation_is_explained_from_both_sides_for_both_readings_of_its_last_day_and_extended",
+          "an_extension_recorded_in_time_carries_the_relief_over_the_edge_to_its_own"]),
+    (49, OurPolicy, "A step follows the profile of its own moment, and is recorded with it",
+        Partly("the entries of a key's activation and of each batch name no profile; those of the steps before and after them do"),
         &["src/domain/intake/steps.rs::step", "src/domain/procedure/in_force.rs::ids"],
         &["a_relief_that_ended_before_its_gate_opened_leaves_the_base_rule",
-          "an_incident_begins_with_a_whole_notification_and_carries_its_profile"]),
+          "an_incident_begins_with_a_whole_notification_and_carries_its_profile",
+          "each_step_goes_by_the_profile_of_its_own_moment_on_both_sides_of_each_edge"]),
     (50, Stated, "What is not varied keeps its base rule", Whole,
-        &["src/domain/procedure/in_force.rs::required"],
-        &["what_no_clause_names_keeps_its_base_rule_while_the_variation_is_in_force"]),
+        &["src/domain/procedure/in_force.rs::demands"],
+        &["what_no_clause_names_keeps_its_base_rule_while_the_variation_is_in_force",
+          "what_is_explained_as_permitted_is_permitted_and_nothing_else_in_every_state_and_profile"]),
     (51, OurPolicy, "Steps are known by what they mean; printed numbers are labels of a version", Whole,
         &["src/domain/ledger/steps.rs::meaning"],
         &["a_step_shows_its_labels_actors_and_what_varies_it", "every_step_has_one_encoding_and_a_meaning"]),
@@ -342,7 +381,6 @@ fn page(tests: &BTreeMap<&str, Vec<&str>>) -> String {
             Whole => String::new(),
             Partly(what) => format!("\nIn part: {what}.\n"),
             Refused(what) => format!("\n*Refused until built*: {what}.\n"),
-            NotEnforced(what) => format!("\n**Not enforced**: {what}.\n"),
         };
         let places: Vec<String> = places
             .iter()
@@ -394,7 +432,6 @@ fn every_rule_has_its_place_and_its_tests_and_the_page_says_so() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     let of = |is: fn(&Row) -> bool| TABLE.iter().filter(|row| is(row)).map(|row| row.0).collect::<Vec<_>>();
     assert_eq!(of(|row| row.5.is_empty()), WITHOUT_A_TEST);
-    assert_eq!(of(|row| matches!(row.3, NotEnforced(_))), NOT_ENFORCED);
     let made = page(&tests);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     if std::env::var_os("SMKID_WRITE_DOCS").is_some() {
@@ -418,10 +455,6 @@ fn a_function_is_found_by_its_first_line() {
     ] {
         assert_eq!(function(line), name, "{line}");
     }
-}
-
-fn rules(problem: &Problem) -> Vec<&str> {
-    problem.reasons.iter().map(|reason| &*reason.rule).collect()
 }
 
 #[tokio::test]
@@ -472,6 +505,29 @@ async fn an_incident_begins_with_a_whole_notification_and_carries_its_profile() 
 }
 
 #[tokio::test]
+async fn a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let lab = &site.base.lab;
+    for (certificate, expected) in [
+        (lab.root_oca(), "is refused until its route (SEC Appendix L 5 and 6) is built"),
+        (lab.issuing_oca(), "is refused until its route (SEC Appendix L 5 and 6) is built"),
+        (lab.device_ca(), "no Relevant Private Key of the procedure"),
+    ] {
+        let mut ask = incident(lab);
+        ask.certificate_pem = certificate_to_pem(certificate.octets());
+        let before = site.ledger().size();
+        let problem = problem(client.post::<_, wire::Recorded>("/v1/incidents", &ask).await);
+        assert_eq!((problem.error, rules(&problem)), (ProblemKind::Refused, vec!["certificate-kind"]), "{problem:?}");
+        assert_eq!(problem.entry, Some(before));
+        assert!(problem.message.contains(expected), "{problem:?}");
+        assert_eq!(site.ledger().refusals().pop().unwrap().reasons, problem.reasons);
+    }
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
     let site = Site::founded().await;
     let daemon = site.start().await;
@@ -497,6 +553,7 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         gbcs::Template::from_update(&update).unwrap()
     };
     let contingency = changed(&|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    let broker = template(lab, recovery, lab.broker()).unwrap();
     let no_path = changed(&|update| update.path_certificates.clear());
     let list = device_list(0..2);
     let refuse = async |change: &dyn Fn(&mut Determination), expected: &str| {
@@ -511,6 +568,8 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         (&dated, "future-dated"),
         (&replaces_root, "root-cell"),
         (&contingency, "mode"),
+        // By Method 3 the Access Control Broker's certificates in the Supplier's cells.
+        (&broker, "replacement-party"),
         (&no_path, "path"),
     ] {
         let put = |form: &mut Determination| {
@@ -551,6 +610,74 @@ async fn a_key_that_custodians_activate_stays_locked_until_they_are_built() {
     assert!(problem.reasons[0].text.contains("Key Custodians"), "{problem:?}");
     let status: wire::Status = client.get("/v1/status").await.unwrap();
     assert!(status.keys.iter().all(|key| key.active == (key.key.as_str() != smkid::exercise::policy::RECOVERY_KEY)));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn each_method_puts_in_the_certificates_of_its_own_party_and_no_others() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let (lab, recovery) = (&site.base.lab, &site.base.recovery);
+    let [ours, brokers] = [lab.after(), lab.broker()].map(|credentials| template(lab, recovery, credentials).unwrap());
+    // The affected Supplier's certificate, in a Network Operator's cell.
+    let networks = {
+        let mut credentials = lab.after().clone();
+        credentials[3] = lab.after()[0].clone();
+        template(lab, recovery, &credentials).unwrap()
+    };
+    let of = |method, template: &gbcs::Template| {
+        let payload = Payload::new(template.octets()).unwrap();
+        move |form: &mut Determination| {
+            form.method = Some(method);
+            form.templates = Some(vec![Template { name: template_name(), payload }]);
+        }
+    };
+    let list = device_list(0..2);
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let refuse = async |method, template: &gbcs::Template| {
+        let document = site.determination(client, 1, &list, of(method, template)).await;
+        let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+        let found: std::collections::BTreeSet<&str> = rules(&problem).into_iter().collect();
+        (found.into_iter().map(str::to_owned).collect::<Vec<_>>(), problem.message)
+    };
+    // Swapped.
+    let (found, said) = refuse(Method::AcbCertificates, &ours).await;
+    assert!(
+        found == ["replacement-party"] && said.contains("expected a certificate of the DCC as Access Control Broker"),
+        "{said}"
+    );
+    let (found, said) = refuse(Method::NewOrganisationCertificates, &brokers).await;
+    assert_eq!(found, ["replacement-party", "replacement-role"], "{said}");
+    assert!(said.contains("expected a certificate of the affected Subscriber, supplier-a"), "{said}");
+    let (found, said) = refuse(Method::NewOrganisationCertificates, &networks).await;
+    assert!(found == ["replacement-role"] && said.contains("expected a certificate of role 03"), "{said}");
+    // As they belong.
+    site.determine(client, 1, &list, of(Method::NewOrganisationCertificates, &ours)).await;
+    site.determine(client, 2, &list, of(Method::AcbCertificates, &brokers)).await;
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_replacement_has_no_key_that_another_incident_is_about_unless_that_was_dismissed() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let lab = &site.base.lab;
+    site.refer(client, "INC-1", (0..2).map(device)).await;
+    let mut other = incident(lab);
+    other.incident = "INC-OTHER".parse().unwrap();
+    other.certificate_pem = smkid::domain::certificates::pem::certificate_to_pem(lab.after()[1].octets());
+    client.post::<_, wire::Recorded>("/v1/incidents", &other).await.unwrap();
+    let list = device_list(0..2);
+    let document = site.determination(client, 1, &list, |_| {}).await;
+    let problem = problem(site.deliver(client, &document, APPROVALS, Some(&list)).await);
+    assert!(rules(&problem).iter().all(|rule| *rule == "replacement-compromised"), "{problem:?}");
+    assert!(problem.message.contains("the key that incident INC-OTHER is about"), "{}", problem.message);
+    site.dismiss(client, "INC-OTHER").await;
+    site.determine(client, 1, &list, |_| {}).await;
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -1,12 +1,17 @@
 //! The recorder and the start that finds what it left: what is believed, and what cannot stop it.
 
-use smkid::domain::ledger::entry::{Actor, ClockState, Entry, Event, Reason, Refused, Started};
+use smkid::domain::fold::Fold;
+use smkid::domain::ledger::entry::{
+    Actor, ClockAccepted, ClockState, Entry, Event, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken,
+    Role, Settled, SigningResumed, Started,
+};
 use smkid::domain::names::{Digest, RequestId};
 use smkid::pipeline::{self, Request, SILENCE_MS_MAX, WantedSet};
 use smkid::recorder::record_alone;
 use smkid::state::StateError;
 
-use crate::support::ledger_fixture::{Fixture, MINUTE_MS, operator};
+use crate::audit::{FIRST, responses};
+use crate::support::ledger_fixture::{Fixture, MINUTE_MS, device, operator};
 
 #[test]
 fn no_refusal_is_too_long_to_be_recorded_whatever_was_sent() {
@@ -69,9 +74,96 @@ fn a_start_believes_no_document_that_lies_under_no_checkpoint_and_that_too_few_s
     }
 }
 
+/// What the next start makes of an entry that somebody appended while the daemon was down: durable, and under no checkpoint.
+fn appended(fixture: &Fixture, by: &Actor, event: &Event, blobs: &[Vec<u8>]) -> (u64, Result<Fold, StateError>) {
+    let mut without_key = fixture.without_key();
+    let queued = record_alone(&mut without_key, |recorder| {
+        for blob in blobs {
+            recorder.queue_blob(blob.clone());
+        }
+        recorder.queue(by, event.clone())
+    });
+    let index = queued.unwrap().into_inner();
+    assert!(without_key.checkpointed() <= index, "no checkpoint covers it");
+    (index, fixture.caught_up())
+}
+
+#[test]
+fn a_start_believes_no_answer_and_no_operator_that_lies_under_no_checkpoint_and_is_not_borne_out() {
+    let by = |person: &str, role| Actor { person: Some(person.parse().unwrap()), role, ..operator() };
+    let ours = || by("operator-1", Role::Operator);
+    // Two Devices answered, one of them that it failed.
+    let answers = |by: Actor, change: fn(&mut String, &mut ResponsesTaken)| {
+        let fixture = Fixture::new();
+        let mut forge = fixture.forge("end");
+        let at = responses(&mut forge, FIRST, change);
+        let event = forge.entry(at).event;
+        let blobs: Vec<Vec<u8>> = forge.blobs.into_values().collect();
+        appended(&fixture, &by, &event, &blobs)
+    };
+    let (_, fold) = answers(ours(), |_, _| {});
+    assert!(fold.is_ok(), "the crash between commit and checkpoint: {:?}", fold.err());
+    let refused = |(at, fold): (u64, Result<Fold, StateError>), says: &str| match fold {
+        Err(StateError::NotPermitted { index, reason }) => {
+            assert_eq!(index, at);
+            assert!(reason.contains(says), "expected {says:?}, found {reason}");
+        }
+        other => panic!("expected {says:?}, found {other:?}"),
+    };
+    let recovered = |results: &mut String, taken: &mut ResponsesTaken| {
+        *results = results.replace("failed,supplier digitalSignature: noTrustAnchor", "recovered");
+        taken.tally = ResponseTally { recovered: 2, ..ResponseTally::default() };
+    };
+    refused(answers(ours(), recovered), "noTrustAnchor");
+    refused(answers(ours(), |_, taken| taken.profile = Some(base())), "expected ResponsesTaken");
+    refused(answers(Actor::daemon(), |_, _| {}), "expected it to be asked for by operator");
+    refused(answers(by("member-1", Role::Operator), |_, _| {}), "the policy maps account operator-1 to operator-1");
+
+    let fixture = Fixture::new();
+    let resumed = SigningResumed {
+        incident: "INC-1".parse().unwrap(),
+        profile: None,
+        determination: fixture.determination,
+        stopped_by: 7,
+        reason: "It was tested".into(),
+    };
+    refused(appended(&fixture, &ours(), &Event::SigningResumed(resumed), &[]), "nothing-stopped");
+    let fixture = Fixture::new();
+    let settled = Settled {
+        intent: 7,
+        determination: fixture.determination,
+        key: "recovery-1".parse().unwrap(),
+        device: device(0),
+        reason: "It is to be visited".into(),
+    };
+    refused(appended(&fixture, &ours(), &Event::Settled(settled), &[]), "is not unknown");
+}
+
+/// A profile, in a ledger whose policy has none.
+fn base() -> ProfileInForce {
+    ProfileInForce { base: "base".parse().unwrap(), variations: Vec::new() }
+}
+
+#[test]
+fn an_accepted_clock_under_no_checkpoint_is_not_trusted_after_the_next_start() {
+    let mut fixture = Fixture::new();
+    fixture.wait(SILENCE_MS_MAX + 1);
+    fixture.restart();
+    assert!(started(&mut fixture), "after a long silence");
+    let by = Actor { person: Some("operator-1".parse().unwrap()), ..operator() };
+    let accepted = Event::ClockAccepted(ClockAccepted { reason: "It is right".into() });
+    let (_, fold) = appended(&fixture, &by, &accepted, &[]);
+    assert!(!fold.unwrap().clock_untrusted());
+    fixture.restart();
+    assert!(started(&mut fixture), "nobody was told that the clock was accepted");
+    fixture.restart();
+    assert!(fixture.caught_up().is_ok());
+}
+
 /// The daemon starts; answers whether the rule `clock` refuses what is asked then.
 fn started(fixture: &mut Fixture) -> bool {
-    let started = Started { version: "1".into(), program: Digest([1; 32]), configuration: Digest([2; 32]) };
+    let started =
+        Started { version: "1".into(), program: Digest([1; 32]), configuration: Digest([2; 32]), unconfirmed: None };
     fixture.record(|recorder| pipeline::record_start(recorder, started).unwrap());
     clock_refuses(fixture)
 }

@@ -5,16 +5,25 @@ use std::process::Command;
 
 use axum::body::Body;
 use smkid::api::client::Client;
+use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, DeviceState};
 use smkid::domain::certificates::pem::certificate_to_pem;
+use smkid::domain::determination::document::{Determination, Method, Payload, Template};
 use smkid::domain::gbcs::{ExecutionOutcome, Header};
+use smkid::domain::ledger::entry::Event;
+use smkid::domain::ledger::steps::{SmiStatus, Step};
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64};
+use smkid::domain::responses::messages::MESSAGES_LEN_MAX;
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab::{Lab, SoftKey};
+use smkid::exercise::people::APPROVALS;
+use smkid::exercise::procedure::{plain, status};
 use smkid::wall_clock::wall_clock;
 
 use crate::support::meter::{alert, one_cell_failed, response};
-use crate::support::site::{Site, ask_for, ask_for_all, device, device_list, lines, problem, template_name, whole};
+use crate::support::site::{
+    Site, ask_for, ask_for_all, device, device_list, head, lines, problem, template_name, whole,
+};
 
 /// A Device whose answers a test makes up.
 struct Meter {
@@ -254,5 +263,94 @@ async fn a_thousand_devices_are_recovered_through_the_command_line() {
     let (status, said) = smkictl(&["recovery", "resume-after-foreign", "--reason", "because"]);
     assert!(status == 4 && said.contains("there is nothing to resume"), "{status}: {said}");
     site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_method_2_recovered_is_handed_over_before_the_incident_ends_even_where_the_pma_withdrew() {
+    let site = Site::determined().await;
+    let (lab, base) = (&site.base.lab, site.base);
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let numbers = 600..602;
+    let brokers = smkid::exercise::template::template(lab, &base.recovery, lab.broker()).unwrap();
+    let by_method_2 = |form: &mut Determination| {
+        let payload = Payload::new(brokers.octets()).unwrap();
+        form.method = Some(Method::AcbCertificates);
+        form.templates = Some(vec![Template { name: template_name(), payload }]);
+    };
+    let document = site.determine(client, 2, &device_list(numbers.clone()), by_method_2).await;
+    let determination = document.form().id;
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for_all(determination)).await);
+    let meter = Meter::new(lab, 600);
+    let answer = meter.answer(items[0].command.as_ref().unwrap().0.as_slice(), AS_SENT);
+    let (_, summary) = hand_in(client, determination, hex_lines(&[answer]), &[&meter.certificate]).await;
+    assert_eq!(summary.tally.recovered, 1);
+    let carrier = site.carrier(client, "INC-2");
+    assert_eq!(carrier.progress().await.unwrap().devices.under_dcc_control, 1);
+    let proven = carrier.upload(&plain(&[device(600)]), 1).await.unwrap();
+    carrier.step(status(SmiStatus::Recovered, Some(proven), wall_clock())).await.unwrap();
+
+    let withdrawal = site.drafter().withdrawal(&document, head(client).await).unwrap();
+    site.deliver(client, &withdrawal, APPROVALS, None).await.unwrap();
+    carrier.inform().await.unwrap();
+    let stranded = carrier.progress().await.unwrap().devices.stranded;
+    carrier.step(Step::AcceptStranded { count: stranded, reason: "by the SMKI PMA".into() }).await.unwrap();
+    let close = async || {
+        let why = wire::Why { reason: "the PMA withdrew".to_owned() };
+        client.post::<_, wire::Recorded>("/v1/incidents/INC-2/close", &why).await
+    };
+    let refused = problem(close().await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["hand-over"], "{refused:?}");
+    carrier.step(Step::HandOver { devices: None, evidence: "SRV 6.21 of the Supplier".into() }).await.unwrap();
+    assert_eq!(carrier.progress().await.unwrap().devices.under_dcc_control, 0);
+    close().await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn binary_messages_of_more_than_one_entry_takes_are_refused_as_one_and_sent_in_parts_by_the_command_line() {
+    let site = Site::determined().await;
+    let determination = site.main();
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 0..1)).await);
+    // Commands are messages too, of the greatest kind; that no Device sends them is told of each.
+    let command = items[0].command.as_ref().unwrap().0.clone();
+    let count = usize::try_from(MESSAGES_LEN_MAX).unwrap() / command.len() + 1;
+    let binary = command.repeat(count);
+    std::fs::write(site.path("answers.bin"), &binary).unwrap();
+    let ask = wire::RecoveryResponses {
+        determination,
+        responses: upload(client, binary).await.sha256,
+        certificates: upload(client, "\n").await.sha256,
+    };
+    let before = site.ledger().size();
+    let refused = problem(client.post_for_text("/v1/recovery/responses", &ask).await);
+    assert_eq!(refused.error, ProblemKind::TooLarge, "{refused:?}");
+    assert_eq!(site.ledger().size(), before, "nothing was taken in");
+    let certificate = certificate_to_pem(&Meter::new(&site.base.lab, 0).certificate);
+    std::fs::write(site.path("device.pem"), certificate).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_smkictl"))
+        .args(["recovery", "responses", "answers.bin", "--certificates", "device.pem"])
+        .args(["--determination", &determination.to_string()])
+        .env("SMKID_SOCKET", &site.socket)
+        .current_dir(site.path(""))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ledger = site.ledger();
+    let taken: Vec<u64> = ledger
+        .entries
+        .iter()
+        .filter_map(
+            |entry| if let Event::ResponsesTaken(taken) = &entry.event { Some(taken.tally.messages()) } else { None },
+        )
+        .collect();
+    assert_eq!((taken.len(), taken.iter().sum::<u64>()), (2, count as u64), "{said}");
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -5,9 +5,7 @@ use smkid::api::client::Client;
 use smkid::api::failure::{Problem, ProblemKind};
 use smkid::api::routes::{Verb, routes};
 use smkid::api::wire::{self, Base64, Item, ItemOutcome, RecoverySign};
-use smkid::domain::determination::document::{
-    Decision, Determination, Limits, Schedule, ScopeLeft, Type, Withdrawal, Written,
-};
+use smkid::domain::determination::document::{Determination, Limits, Schedule, Type, Written};
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::names::{DeterminationId, Purpose};
 use smkid::domain::time::Window;
@@ -19,8 +17,8 @@ use tokio::net::UnixStream;
 
 use crate::support::fake_engine::FakeEngine;
 use crate::support::site::{
-    DEVICES, Site, Which, ask_for, ask_for_all, ask_pre_command, device, device_list, head, in_ms, incident, lines,
-    lines_and_stop, problem, request, settle_all, whole,
+    DEVICES, Site, Which, ask_for, ask_for_all, ask_pre_command, device, device_list, head, in_ms, incident,
+    left_to_a_schedule, lines, lines_and_stop, not_execute, problem, request, settle_all, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -81,8 +79,8 @@ async fn without_an_incident_or_a_determination_nothing_is_signed() {
     let client = &daemon.client;
     let nobodys = DeterminationId(lab::random().unwrap());
     check_closed(&site, client, nobodys, &["determination-unknown"]).await;
-    // A key may be opened, and that alone signs nothing.
-    site.activate(client).await.unwrap();
+    // No key is opened for what nobody reported.
+    assert_eq!(&*problem(site.activate(client).await).reasons[0].rule, "incident-unknown");
     check_closed(&site, client, nobodys, &["determination-unknown"]).await;
     // No determination without its incident.
     let list = device_list(0..3);
@@ -108,7 +106,7 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     // Recorded, and its key locked; locked again after it was open.
     check_closed(&site, client, site.main(), &["key-locked"]).await;
     site.activate(client).await.unwrap();
-    client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{RECOVERY_KEY}/lock")).await.unwrap();
+    site.lock(client).await.unwrap();
     check_closed(&site, client, site.main(), &["key-locked"]).await;
     site.activate(client).await.unwrap();
 
@@ -130,20 +128,10 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     }
     check_closed(&site, client, short.form().id, &["window"]).await;
     // Suspended by one member, then withdrawn by all: both are told.
-    let member = &site.base.people.members[1];
     let suspended = site.determine(client, 6, &list, |_| {}).await;
-    let suspension = site.drafter().suspension(&suspended, &member.id, head(client).await).unwrap();
-    let p7s = smkid::exercise::documents::sign(suspension.octets(), &member.first, in_ms(0)).unwrap();
-    let sent = wire::Document {
-        document: Base64(suspension.octets().to_vec()),
-        signatures: vec![Base64(p7s)],
-        devices: None,
-        policy_files: None,
-        text: None,
-    };
-    client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
+    site.suspend(client, &suspended).await;
     check_closed(&site, client, suspended.form().id, &["suspended"]).await;
-    withdraw(&site, client, &suspended).await;
+    site.withdraw(client, &suspended).await;
     check_closed(&site, client, suspended.form().id, &["suspended", "withdrawn"]).await;
     // Superseded.
     let old = site.determine(client, 7, &list, |_| {}).await;
@@ -154,26 +142,10 @@ async fn in_every_state_but_the_good_one_nothing_is_signed() {
     site.determine(client, 8, &list, supersede).await;
     check_closed(&site, client, old.form().id, &["superseded"]).await;
     // The incident is closed.
-    withdraw(&site, client, &site.base.main).await;
+    site.withdraw(client, &site.base.main).await;
     site.close_withdrawn(client, "INC-1").await;
     check_closed(&site, client, site.main(), &["withdrawn", "incident-not-open"]).await;
     assert!(daemon.stop().await.unwrap().success());
-}
-
-fn not_execute(form: &mut Determination) {
-    form.decision = Decision::NotExecute;
-    (form.key, form.method, form.counter_start) = (None, None, None);
-    (form.templates, form.devices, form.limits) = (None, None, None);
-}
-
-fn left_to_a_schedule(form: &mut Determination) {
-    form.schedule = Some(ScopeLeft::Later);
-    (form.templates, form.devices, form.limits) = (None, None, None);
-}
-
-async fn withdraw(site: &Site, client: &Client, of: &Written<Determination>) {
-    let withdrawal: Written<Withdrawal> = site.drafter().withdrawal(of, head(client).await).unwrap();
-    site.deliver(client, &withdrawal, APPROVALS, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -253,7 +225,7 @@ async fn a_withdrawal_during_a_run_stands_before_the_next_signature_and_nothing_
         async move { lines_and_stop(&client, SIGN, &ask).await }
     });
     site.reach(Which::Recovery, "C_Sign", 40).await;
-    withdraw(&site, client, &site.base.main).await;
+    site.withdraw(client, &site.base.main).await;
     let asked = site.calls(Which::Recovery, "C_Sign");
     assert!(asked < DEVICES.into());
     let (items, stopped) = running.await.unwrap().unwrap();
@@ -299,7 +271,7 @@ async fn smkictl_says_why_a_run_was_stopped_and_keeps_what_came() {
             .unwrap()
     });
     site.reach(Which::Recovery, "C_Sign", 280).await;
-    withdraw(&site, &daemon.client, &site.base.main).await;
+    site.withdraw(&daemon.client, &site.base.main).await;
     let output = running.await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(6), "{said}");
@@ -342,11 +314,11 @@ async fn a_closed_incident_locks_the_keys_that_no_other_open_one_needs() {
     let second = site.determine(client, 2, &device_list(600..603), |_| {}).await;
     let ledger_key = || key(LEDGER_KEY, true, false);
 
-    withdraw(&site, client, &site.base.main).await;
+    site.withdraw(client, &site.base.main).await;
     site.close_withdrawn(client, "INC-1").await;
     assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, true, false)]);
     assert_eq!(daemon.workers().len(), 2);
-    withdraw(&site, client, &second).await;
+    site.withdraw(client, &second).await;
     let recorded = site.close_withdrawn(client, "INC-2").await;
     assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, false, false)]);
     assert_eq!(daemon.workers().len(), 1, "the worker of the locked key goes");
@@ -614,7 +586,7 @@ async fn limits_count_intents_and_hold_over_requests() {
             assert!(item.reasons.iter().any(|reason| &*reason.rule == rule), "{item:?}");
         }
         // The Devices of the next determination have seen these counters; it is another's turn.
-        withdraw(&site, client, &document).await;
+        site.withdraw(client, &document).await;
     }
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -88,9 +88,9 @@ fn each_failure_has_its_exit_status() {
     check(Failure::TooMany { what: "many".to_owned(), retry_after_s: 3 }, 4);
     check(Failure::Internal { what: "bug".to_owned() }, 1);
     let auditor = Daemon::start(FakeEngine::new(), Role::Auditor);
-    let ran = auditor.ctl(4, &["key", "activate", "recovery"]);
+    let ran = auditor.ctl(4, &["key", "activate", "recovery", "--incident", "INC-1"]);
     assert!(ran.stderr.contains("needs the role operator; your account has the role auditor"), "{}", ran.stderr);
-    let json = auditor.ctl(4, &["key", "activate", "recovery", "--output", "json"]);
+    let json = auditor.ctl(4, &["key", "activate", "recovery", "--incident", "INC-1", "--output", "json"]);
     assert!(json.stdout.starts_with("{\"error\":\"forbidden\""), "{}", json.stdout);
 }
 
@@ -279,7 +279,7 @@ fn a_dry_run_shows_what_would_be_sent_and_sends_nothing() {
     check(&["incident", "close", "INC-1", "--reason", "r"], "POST /v1/incidents/INC-1/close");
     check(&["determination", "record", text_of(&document)], "POST /v1/documents");
     check(&["policy", "adopt", text_of(&document), "--policy", text_of(&policy)], "POST /v1/documents");
-    check(&["key", "activate", "recovery"], "POST /v1/keys/recovery/activate");
+    check(&["key", "activate", "recovery", "--incident", "INC-1"], "POST /v1/keys/recovery/activate");
     check(&["key", "lock", "recovery"], "POST /v1/keys/recovery/lock");
     check(&["clock", "accept", "--reason", "r"], "POST /v1/clock/accept");
     check(&["recovery", "sign", "--determination", ID, "--devices", "all"], "\"devices\": \"all\"");

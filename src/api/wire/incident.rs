@@ -81,11 +81,27 @@ pub struct Next {
     pub todo: Vec<ToDo>,
 }
 
-/// An incident's story.
+/// Which part of a story.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoryOf {
+    /// From this entry on; from the opening of the incident if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
+/// An incident's story, at most [`Timeline::COUNT_MAX`] items at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Timeline {
     /// What happened, in order.
     pub items: Vec<Happened>,
+    /// Where to go on (`from` of the next request); none if this was the end of it.
+    pub next: Option<u64>,
+}
+
+impl Timeline {
+    /// What happened in an incident is some hundred entries, but for what is counted together; refusals may be many.
+    pub const COUNT_MAX: usize = 1_000;
 }
 
 /// Something that happened.

@@ -97,9 +97,9 @@ pub enum Step {
     Refer {
         /// Which incident
         incident: IncidentId,
-        /// SHA-256 of the accepted notification file: `smkictl file list` shows it
+        /// SHA-256 of the accepted notification file; left out where the SMKI PMA directed to depart from it
         #[arg(long, value_name = "SHA-256")]
-        notification: Digest,
+        notification: Option<Digest>,
         /// What is new, where the PMA determined not to execute before
         #[arg(long, value_name = "TEXT")]
         new_facts: Option<String>,
@@ -125,6 +125,11 @@ pub enum Step {
         smkictl incident set-status INC-2017-07 recovered --from 2017-07-25 --devices proven.txt"
     )]
     SetStatus(SetStatus),
+    /// Record the SMI Statuses of an extract, as far as they contradict nothing that is recorded
+    #[command(
+        after_help = "Example:\n  smkictl incident import-statuses INC-2017-07 --extract 9f86d0… --changes 12 --contradictions 2"
+    )]
+    ImportStatuses(ImportStatuses),
     /// Record that everything before the use of the key is done
     #[command(
         after_help = "Example:\n  smkictl incident prepare INC-2017-07 --note 'Templates and list compared by two'"
@@ -252,6 +257,30 @@ pub struct SetStatus {
     change: Change,
 }
 
+/// Arguments of `import-statuses`.
+#[derive(Args, Debug)]
+pub struct ImportStatuses {
+    /// In which incident
+    incident: IncidentId,
+    /// SHA-256 of the extract, as `smkictl file submit` answered it
+    #[arg(long, value_name = "SHA-256")]
+    extract: Digest,
+    /// How many targets get another status: what `compare-statuses` said must be what is so
+    #[arg(long, value_name = "N")]
+    changes: u64,
+    /// How many of its lines contradict what is recorded, and change nothing
+    #[arg(long, value_name = "N")]
+    contradictions: u64,
+    /// Why, where it says 'recovery' and nobody asks for that yet
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// You know that only the Recovery or Contingency Private Key brings a Device back from 'recovery'
+    #[arg(long)]
+    acknowledge_one_way: bool,
+    #[command(flatten)]
+    change: Change,
+}
+
 /// A method.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum MethodArg {
@@ -338,6 +367,12 @@ impl Step {
                     overridden: overridden.map(Into::into),
                 };
                 (incident, step, change)
+            }
+            Self::ImportStatuses(asked) => {
+                let ImportStatuses { incident, extract, changes, contradictions, reason, acknowledge_one_way, change } =
+                    asked;
+                let (acknowledged, reason) = (acknowledge_one_way, reason.map(Into::into));
+                (incident, Taken::ImportStatuses { extract, changes, contradictions, acknowledged, reason }, change)
             }
             Self::Prepare { incident, note, change } => (incident, Taken::Prepare { note: note.into() }, change),
             Self::Pause { incident, reason, change } => (incident, Taken::Pause { reason: reason.into() }, change),

@@ -16,6 +16,7 @@ use crate::domain::gbcs::{
     CellUsage, CpvChecks, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, SeqNumber, Template,
     TrustAnchorCell, Update,
 };
+use crate::domain::intake::is_of_dcc;
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{DeviceId, Digest, TemplateName};
 use crate::domain::policy::Policy;
@@ -72,8 +73,8 @@ pub enum Warning {
     EndsSoon { template: TemplateName, place: String, not_after: Timestamp },
     /// The key usage of the certificate is not the cell's.
     UsageDiffers { template: TemplateName, cell: TrustAnchorCell, found: String },
-    /// The role of the certificate is not the cell's, and not by Method 2.
-    RoleDiffers { template: TemplateName, cell: TrustAnchorCell, found: String },
+    /// The role of the certificate is not the cell's; by Method 2, in a cell of others than the DCC, not the Access Control Broker's.
+    RoleDiffers { template: TemplateName, cell: TrustAnchorCell, found: String, expected: u8 },
     /// Somebody else than the Subscriber whose key is compromised.
     OtherParty { template: TemplateName, cell: TrustAnchorCell, found: String, expected: String },
     /// No path from the replacement to a root of the policy.
@@ -222,10 +223,10 @@ impl fmt::Display for Warning {
                     "template {template} puts a certificate of {found} into cell {cell}, where it does not belong"
                 )
             }
-            Self::RoleDiffers { template, cell, found } => write!(
+            Self::RoleDiffers { template, cell, found, expected } => write!(
                 f,
-                "template {template} puts a certificate of {found} into cell {cell}, and the method is not \
-                 acb-certificates"
+                "template {template} puts a certificate of {found} into cell {cell}; by this method role {expected:02X} belongs \
+                 there, and the daemon takes no other"
             ),
             Self::OtherParty { template, cell, found, expected } => write!(
                 f,
@@ -534,8 +535,10 @@ fn whose(
         found.push(Warning::UsageDiffers { template: name(), cell, found: kind.to_string() });
     }
     let Kind::Organisation { role, party, usage: _ } = kind else { return };
-    if role != cell.role.code() && looking.method != Some(Method::AcbCertificates) {
-        found.push(Warning::RoleDiffers { template: name(), cell, found: kind.to_string() });
+    let by_method_2 = looking.method == Some(Method::AcbCertificates) && !is_of_dcc(cell.role);
+    let expected = if by_method_2 { RemotePartyRole::AccessControlBroker } else { cell.role }.code();
+    if role != expected {
+        found.push(Warning::RoleDiffers { template: name(), cell, found: kind.to_string(), expected });
     }
     if let (Some(Method::NewOrganisationCertificates), Some(compromised)) = (looking.method, looking.compromised)
         && compromised.party != party

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::documents::Again;
 use super::{Audit, Check, Permitted, demand, text};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::Book as _;
@@ -59,8 +60,11 @@ fn allowed<T>(decided: Result<T, Vec<Refusal>>) -> Result<T, String> {
     })
 }
 
-impl Audit<'_> {
-    fn facts<'a>(&'a self, entry: &'a Entry, determination: DeterminationId) -> Result<BatchFacts<'a>, String> {
+impl Again<'_> {
+    pub(super) fn facts<'a>(&self, entry: &'a Entry, determination: DeterminationId) -> Result<BatchFacts<'a>, String>
+    where
+        Self: 'a,
+    {
         let Entry { v: _, at, clock, by, event: _ } = entry;
         self.fold.batch_facts(by, determination, *at, *clock).ok_or_else(|| "no policy is in force".into())
     }
@@ -85,7 +89,9 @@ impl Audit<'_> {
         })?;
         allowed(rules::decide_batch(&facts))
     }
+}
 
+impl Audit<'_> {
     pub(super) fn check_intent(&mut self, intent: &Intent, entry: &Entry) -> Permitted {
         let index = self.fold.size();
         let Intent { batch: batch_index, template, device, counter, attempt, command } = intent;
@@ -97,7 +103,7 @@ impl Audit<'_> {
             format!("it belongs to batch {batch_index}, which does not stand before it, or ended with its run")
         })?;
         let (request, id) = (batch.request, batch.determination);
-        let facts = self.facts(entry, id)?;
+        let facts = self.again().facts(entry, id)?;
         demand(batch.policy == facts.policy_digest, || {
             format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)
         })?;
@@ -227,7 +233,9 @@ impl Audit<'_> {
         demand(self.book.request(*request).map_err(text)?.is_some(), || {
             format!("no request {request} was taken in before: what was refused is not released")
         })?;
-        allowed(rules::decide_release(&self.facts(entry, *id)?))?;
+        let again = self.again();
+        let facts = again.facts(entry, *id)?;
+        allowed(rules::decide_release(&facts))?;
         let mut before = 0;
         demand(!intents.is_empty(), || "it names no intents".into())?;
         for &(from, until) in intents {
@@ -249,6 +257,11 @@ impl Audit<'_> {
             }
             demand(any, || format!("no intent lies from {from} until {until}"))?;
             let theirs: Vec<u64> = self.pending.range(from..until).map(|(intent, _)| *intent).collect();
+            for intent in &theirs {
+                let device = self.pending[intent].filled.device;
+                let facts = self.again().facts(entry, *id)?;
+                allowed(rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal]))?;
+            }
             for intent in theirs {
                 let Some(Pending { filled, outcome, signature }) = self.pending.remove(&intent) else { continue };
                 let octets = self.published(intent, signature)?;

@@ -1,5 +1,5 @@
-//! Pure. Documents taken in again: the same document, the same signatures, the state of then; and the event must come out the
-//! same.
+//! Pure. What was recorded, decided again: the same documents, the same signatures, the state of then; and the event must come out
+//! the same.
 
 use serde::Serialize;
 
@@ -10,21 +10,21 @@ use crate::domain::determination::document::{
     Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
 };
 use crate::domain::files::FILE_LEN_MAX;
-use crate::domain::fold::{self, Fold, book};
-use crate::domain::incident::decide::decide_close;
+use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Event, ExerciseRecorded, FileAccepted, IncidentOpened, KeyActivated, PolicyAdopted, Reason,
-    ScheduleRecorded, SignatureRecord,
+    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
+    KeyLocked, PolicyAdopted, Reason, ScheduleRecorded, Settled, SignatureRecord,
 };
 use crate::domain::ledger::merkle::Frontier;
-use crate::domain::names::{Digest, IncidentId, KeyUse};
+use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::policy::facts::IntentState;
 use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
 
-fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
+pub(super) fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
     decided.map_err(|reasons| {
         let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
         format!("it was not permitted: {}", reasons.join("; "))
@@ -46,6 +46,8 @@ fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: 
 pub struct Again<'a> {
     /// The state before the entry.
     pub fold: &'a Fold,
+    /// What that state keeps of Devices.
+    pub book: &'a dyn Book,
     /// The documents.
     pub evidence: &'a dyn Evidence,
     /// The heads signed before the entry.
@@ -53,21 +55,39 @@ pub struct Again<'a> {
 }
 
 impl Again<'_> {
-    /// Whether this event, recorded at this moment, is the very one that the documents and the signatures it names come to.
-    /// Events that rest on no document are not looked at.
-    pub fn check(&self, event: &Event, at: Timestamp) -> Result<(), String> {
-        match event {
+    /// Whether this entry is the very one that the documents and the signatures it names come to, by somebody who may record it.
+    /// What a token was asked for and what came of it (intents, outcomes, releases, certification) is not looked at here: the
+    /// audit follows it signature by signature.
+    pub fn check(&self, entry: &Entry) -> Result<(), String> {
+        self.check_all_but_answers(entry)?;
+        if let Event::ResponsesTaken(taken) = &entry.event { self.check_responses(taken, entry.at) } else { Ok(()) }
+    }
+
+    /// As [`Again::check`], but that the messages of Devices are not verified again.
+    pub fn check_all_but_answers(&self, entry: &Entry) -> Result<(), String> {
+        self.check_clock(entry)?;
+        self.check_actor(entry)?;
+        self.check_part(entry)?;
+        let at = entry.at;
+        match &entry.event {
             Event::PolicyAdopted(adopted) => self.check_policy(adopted, at),
             Event::CertificateImported(imported) => self.check_certificate(imported, at),
             Event::IncidentOpened(opened) => self.check_incident(opened, at),
             Event::StepTaken(taken) => compare(steps::step(&self.context(at), &taken.incident, &taken.step), taken),
-            Event::IncidentClosed(closed) => self.check_closing(&closed.incident),
+            Event::IncidentClosed(closed) => self.check_closing(closed, at),
             Event::DeterminationRecorded(recorded) => self.check_determination(recorded, at),
             Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, at),
-            Event::KeyActivated(activated) => self.check_activation(activated, at),
+            Event::KeyActivated(activated) => self.check_activation(activated, entry),
+            Event::KeyLocked(locked) => self.check_lock(locked),
+            Event::Batch(batch) => self.check_batch(batch, entry),
+            Event::Settled(settled) => self.check_settled(settled),
+            Event::SigningResumed(resumed) => self.check_resumption(resumed, at),
+            Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= at, || {
+                "expected a count of at least 1 since a moment before".into()
+            }),
             Event::FileAccepted(accepted) => self.check_file(accepted, at),
             Event::ExerciseRecorded(recorded) => {
                 let ExerciseRecorded { at: of, report, note } = recorded;
@@ -77,19 +97,13 @@ impl Again<'_> {
             | Event::CertificationIntent(_)
             | Event::Started(_)
             | Event::Stopped(_)
-            | Event::KeyLocked(_)
-            | Event::Batch(_)
             | Event::Intent(_)
             | Event::Outcome(_)
             | Event::Released(_)
-            | Event::Settled(_)
             | Event::Refused(_)
-            | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_)
-            // Judged by the audit, which knows each Device; nothing can be signed because of them.
-            | Event::ResponsesTaken(_)
-            | Event::SigningResumed(_) => Ok(()),
+            | Event::ResponsesTaken(_) => Ok(()),
         }
     }
 
@@ -144,12 +158,8 @@ impl Again<'_> {
         compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
     }
 
-    fn check_closing(&self, incident: &IncidentId) -> Permitted {
-        let facts =
-            self.fold.incidents().get(incident).ok_or_else(|| format!("no incident {incident} stands before it"))?;
-        demand(facts.closed.is_none(), || "it was closed before".into())?;
-        let Some(progress) = &facts.progress else { return Ok(()) };
-        permitted(decide_close(progress))
+    fn check_closing(&self, recorded: &IncidentClosed, at: Timestamp) -> Permitted {
+        compare(intake::steps::closing(&self.context(at), &recorded.incident, &recorded.reason), recorded)
     }
 
     fn check_incident(&self, recorded: &IncidentOpened, at: Timestamp) -> Permitted {
@@ -198,7 +208,7 @@ impl Again<'_> {
         let octets = whole(self.evidence, recorded.file, FILE_LEN_MAX)?;
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
         let FileAccepted { incident, kind, .. } = recorded;
-        compare(intake::file(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
+        compare(intake::file_at_once(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
     }
 
     fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {
@@ -211,9 +221,17 @@ impl Again<'_> {
         compare(intake::direction(&self.context(at), &document, recorded.text, &submission), recorded)
     }
 
-    /// The key is there, and on a token that the policy gives it.
-    fn check_activation(&self, activated: &KeyActivated, at: Timestamp) -> Permitted {
-        let KeyActivated { key, token, serial, until } = activated;
+    /// The key is there, and on a token that the policy gives it; and activated for one incident, where any was before.
+    fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
+        let at = entry.at;
+        let KeyActivated { key, token, serial, until, incident } = activated;
+        if let Some(incident) = incident {
+            let decided = intake::activation(&self.context(at), &entry.by, entry.clock, key, incident);
+            return compare(decided, activated);
+        }
+        demand(!self.fold.activations_bound(), || {
+            "it names no incident, and an activation before it did: from then on a key is active for one alone".into()
+        })?;
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
         let of_policy = self.fold.policy().and_then(|adopted| adopted.policy.key(key));
         demand(of_policy.is_some_and(|key| key.tokens().any(|known| known == token)), || {
@@ -227,10 +245,36 @@ impl Again<'_> {
     }
 }
 
+impl Again<'_> {
+    /// The incident that stands still is the one for which the key was active.
+    fn check_lock(&self, locked: &KeyLocked) -> Permitted {
+        let active_for = self.fold.keys().get(&locked.key).and_then(|facts| facts.active_for.as_ref());
+        demand(locked.incident.is_none() || locked.incident.as_ref() == active_for, || {
+            format!("key {} was not active for the incident that it names", locked.key)
+        })
+    }
+
+    fn check_settled(&self, settled: &Settled) -> Permitted {
+        let last = self.book.device(&settled.key, settled.device).map_err(text)?;
+        let unknown = last.is_some_and(|last| {
+            last.intent == settled.intent
+                && last.determination == settled.determination
+                && last.state == IntentState::Unknown
+        });
+        demand(unknown, || {
+            let (intent, device) = (settled.intent, settled.device);
+            format!(
+                "what became of intent {intent} is not unknown, or it is not the last for Device {device} under determination {}",
+                settled.determination
+            )
+        })
+    }
+}
+
 impl Audit<'_> {
     /// Documents with the state as it was.
     pub(super) fn again(&self) -> Again<'_> {
-        Again { fold: &self.fold, evidence: self.evidence, heads: self }
+        Again { fold: &self.fold, book: &self.book, evidence: self.evidence, heads: self }
     }
 
     pub(super) fn check_certification(&self, intent: &CertificationIntent) -> Permitted {

@@ -11,6 +11,7 @@
 //! is signed and not released. Signatures are not verified in passing: [`Audit::take_checks`] hands them out, so that a
 //! shell spreads them over its processors.
 
+mod actor;
 mod commands;
 mod documents;
 mod heads;
@@ -21,12 +22,11 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
-use crate::domain::fold::{Blobs, Book as _, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, Role, SignResult};
+use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
-use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, Purpose};
-use crate::domain::policy::facts::IntentState;
+use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
@@ -283,7 +283,7 @@ impl<'a> Audit<'a> {
 
     /// Whether the rules, the people's signatures and the entries before bear this one out.
     fn permit(&mut self, entry: &Entry, leaf: &[u8]) -> Permitted {
-        let Entry { v: _, at, clock, by: _, event } = entry;
+        let Entry { v: _, at, clock: _, by: _, event } = entry;
         match (self.fold.size(), event) {
             (0, Event::Genesis(_)) | (1, Event::PolicyAdopted(_)) | (2.., _) => {}
             (0, _) => return Err("expected the genesis entry at the beginning".into()),
@@ -292,19 +292,18 @@ impl<'a> Audit<'a> {
         if let Some(last) = self.fold.last_at() {
             demand(*at >= last, || format!("it is of {at}, before the entry that precedes it, of {last}"))?;
         }
-        demand(!self.fold.clock_untrusted() || *clock == ClockState::Untrusted, || {
-            "it calls the clock trusted, which jumped and was not accepted since".into()
-        })?;
-        let purpose = if let Event::Genesis(genesis) = event { Some(genesis.purpose) } else { self.fold.purpose() };
-        demand(*clock != ClockState::SetForExercise || purpose == Some(Purpose::Exercise), || {
-            "its clock was set for an exercise, and this ledger is live".into()
-        })?;
-        self.check_actor(entry)?;
+        self.again().check(entry)?;
         if !matches!(event, Event::Intent(_)) {
             self.allowed = None;
         }
         match event {
             Event::Genesis(genesis) => self.check_genesis(genesis, leaf),
+            Event::CertificationIntent(intent) => self.check_certification(intent),
+            Event::Intent(intent) => self.check_intent(intent, entry),
+            Event::Outcome(outcome) => self.check_outcome(outcome),
+            Event::Released(released) => self.check_release(released, entry),
+            Event::Started(started) => self.check_start(started),
+            // Judged above.
             Event::PolicyAdopted(_)
             | Event::CertificateImported(_)
             | Event::IncidentOpened(_)
@@ -316,99 +315,26 @@ impl<'a> Audit<'a> {
             | Event::DeterminationWithdrawn(_)
             | Event::DirectionRecorded(_)
             | Event::KeyActivated(_)
+            | Event::KeyLocked(_)
             | Event::FileAccepted(_)
-            | Event::ExerciseRecorded(_) => self.again().check(event, *at),
-            Event::CertificationIntent(intent) => self.check_certification(intent),
-            Event::Batch(batch) => self.check_batch(batch, entry),
-            Event::Intent(intent) => self.check_intent(intent, entry),
-            Event::Outcome(outcome) => self.check_outcome(outcome),
-            Event::Released(released) => self.check_release(released, entry),
-            Event::Settled(settled) => {
-                let last = self.book.device(&settled.key, settled.device).map_err(text)?;
-                let unknown = last.is_some_and(|last| {
-                    last.intent == settled.intent
-                        && last.determination == settled.determination
-                        && last.state == IntentState::Unknown
-                });
-                demand(unknown, || {
-                    let (intent, device) = (settled.intent, settled.device);
-                    format!(
-                        "what became of intent {intent} is not unknown, or it is not the last for Device {device} under \
-                         determination {}",
-                        settled.determination
-                    )
-                })
-            }
-            Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= *at, || {
-                "expected a count of at least 1 since a moment before".into()
-            }),
-            Event::ResponsesTaken(taken) => self.check_responses(taken, entry),
-            Event::SigningResumed(resumed) => self.check_resumption(resumed, *at),
-            // The fold knows the key, and a refusal does nothing.
-            Event::KeyLocked(_)
-            | Event::Started(_)
+            | Event::ExerciseRecorded(_)
+            | Event::Batch(_)
+            | Event::Settled(_)
+            | Event::ResponsesTaken(_)
+            | Event::SigningResumed(_)
             | Event::Stopped(_)
             | Event::Refused(_)
+            | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_) => Ok(()),
         }
     }
 
-    /// Whoever asked may ask for this, and is the person whom the policy in force maps the account to: the rules of
-    /// separation look at the person.
-    fn check_actor(&self, entry: &Entry) -> Permitted {
-        let Entry { v: _, at: _, clock: _, by, event } = entry;
-        let first_policy = self.fold.policy().is_none();
-        let roles: &[Role] = match event {
-            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) => &[Role::Ceremony],
-            Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
-            Event::IncidentOpened(_)
-            | Event::StepTaken(_)
-            | Event::IncidentClosed(_)
-            | Event::Settled(_)
-            | Event::ClockAccepted(_)
-            | Event::ResponsesTaken(_)
-            | Event::SigningResumed(_)
-            | Event::ExerciseRecorded(_) => &[Role::Operator],
-            // What nobody signed stands on the operator who brought it.
-            Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
-            Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
-            // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
-            // releases themselves; and the rest says what the daemon saw.
-            Event::PolicyAdopted(_)
-            | Event::DeterminationRecorded(_)
-            | Event::ScheduleRecorded(_)
-            | Event::DeterminationSuspended(_)
-            | Event::DeterminationWithdrawn(_)
-            | Event::FileAccepted(_)
-            | Event::DirectionRecorded(_)
-            | Event::Batch(_)
-            | Event::Intent(_)
-            | Event::Outcome(_)
-            | Event::Released(_)
-            | Event::Refused(_)
-            | Event::RefusalsFolded(_)
-            | Event::Started(_)
-            | Event::Stopped(_)
-            | Event::ClockJumped(_) => &[],
-        };
-        demand(roles.is_empty() || roles.contains(&by.role), || {
-            let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
-            format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
-        })?;
-        let must_be_named = matches!(
-            event,
-            Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_) | Event::SigningResumed(_)
-        );
-        // Refusals are counted in the name of whoever had them first, under the policy of then.
-        if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
-            return Ok(());
-        }
-        let expected = self.fold.person_of_account(&by.account);
-        demand(by.person == expected, || {
-            let say = |person: &Option<_>| person.as_ref().map_or_else(|| "nobody".into(), ToString::to_string);
-            let (expected, found) = (say(&expected), say(&by.person));
-            format!("the policy maps account {} to {expected}; found {found}", by.account)
+    /// What it says of entries under no checkpoint is so.
+    fn check_start(&self, started: &Started) -> Permitted {
+        let covered = self.roots.covered();
+        demand(started.unconfirmed.is_none_or(|from| from == covered && from < self.fold.size()), || {
+            format!("unconfirmed: the last checkpoint before it is of {covered} entries")
         })
     }
 

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Audit, Permitted, demand, text, whole};
+use super::documents::{Again, permitted};
+use super::{Permitted, demand, text, whole};
 use crate::domain::certificates::pem;
 use crate::domain::intake::responses::{Handed, responses, resumption};
-use crate::domain::ledger::entry::{Entry, Reason, ResponsesTaken, SigningResumed};
+use crate::domain::ledger::entry::{ResponsesTaken, SigningResumed};
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Candidates, Reading, Trust, device_of};
@@ -16,8 +17,8 @@ use crate::domain::time::Timestamp;
 /// short ones.
 const RESULTS_LEN_MAX: u64 = 4 * MESSAGES_LEN_MAX;
 
-impl Audit<'_> {
-    pub(super) fn check_responses(&self, taken: &ResponsesTaken, entry: &Entry) -> Permitted {
+impl Again<'_> {
+    pub(super) fn check_responses(&self, taken: &ResponsesTaken, at: Timestamp) -> Permitted {
         // In hexadecimal a message takes twice its octets and a line feed.
         let sent = messages::read(&whole(self.evidence, taken.responses, 3 * MESSAGES_LEN_MAX)?).map_err(text)?;
         let bundle =
@@ -29,23 +30,19 @@ impl Audit<'_> {
         let candidates = Candidates::new(certificates.iter().filter_map(|octets| trust.candidate(octets, &devices)));
         let readings: Vec<Reading> = sent.iter().map(|octets| Reading::of(octets, &candidates)).collect();
         let handed = Handed { messages: &sent, readings: &readings, certificates: taken.certificates };
-        let judged = responses(&self.fold, &self.book, entry.at, taken.determination, &handed).map_err(text)?;
+        let judged = responses(self.fold, self.book, at, taken.determination, &handed).map_err(text)?;
         let recorded = String::from_utf8(whole(self.evidence, taken.results, RESULTS_LEN_MAX)?).map_err(text)?;
         if judged.results != recorded {
             let differs = judged.results.lines().zip(recorded.lines()).find(|(ours, theirs)| ours != theirs);
             let (ours, theirs) = differs.unwrap_or(("as many lines as messages", "another number of them"));
             return Err(format!("results: expected {ours}, found {theirs}"));
         }
-        let expected = ResponsesTaken { profile: taken.profile.clone(), ..judged.event };
+        let expected = judged.event;
         demand(expected == *taken, || format!("expected {expected:?}, found {taken:?}"))
     }
 
     pub(super) fn check_resumption(&self, resumed: &SigningResumed, at: Timestamp) -> Permitted {
-        let expected = resumption(&self.fold, resumed.determination, &resumed.reason, at).map_err(|reasons| {
-            let reasons: Vec<String> = reasons.iter().map(|Reason { rule, text }| format!("{rule}: {text}")).collect();
-            format!("it was not permitted: {}", reasons.join("; "))
-        })?;
-        let expected = SigningResumed { profile: resumed.profile.clone(), ..expected };
+        let expected = permitted(resumption(self.fold, resumed.determination, &resumed.reason, at))?;
         demand(expected == *resumed, || format!("expected {expected:?}, found {resumed:?}"))
     }
 }

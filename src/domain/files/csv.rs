@@ -79,9 +79,18 @@ impl Default for Reader {
 
 impl Reader {
     /// The next octets; what they come to goes to `each`.
-    pub fn feed(&mut self, piece: &[u8], each: &mut dyn FnMut(Read)) {
-        for &octet in piece {
-            self.octet(octet, each);
+    pub fn feed(&mut self, mut piece: &[u8], each: &mut dyn FnMut(Read)) {
+        while let Some((&octet, rest)) = piece.split_first() {
+            // Most octets are ordinary ones of fields without quotation marks: they are taken together.
+            let plain = if self.state == State::Bare && self.seen == BYTE_ORDER_MARK.len() { plain(piece) } else { 0 };
+            let fits = plain.min(FIELD_LEN_MAX - self.field.len());
+            if fits > 0 {
+                self.field.extend_from_slice(&piece[..fits]);
+                piece = &piece[fits..];
+            } else {
+                self.octet(octet, each);
+                piece = rest;
+            }
         }
     }
 
@@ -197,6 +206,11 @@ impl Reader {
         self.field.clear();
         self.state = State::Skipping;
     }
+}
+
+/// How many octets at the beginning mean nothing but themselves.
+fn plain(octets: &[u8]) -> usize {
+    octets.iter().position(|octet| matches!(octet, b',' | b'"' | b'\r' | b'\n')).unwrap_or(octets.len())
 }
 
 /// Writes a record, with CR LF at its end as RFC 4180 has it; what needs quotation marks gets them.

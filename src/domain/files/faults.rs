@@ -24,7 +24,7 @@ pub enum Fault {
     #[error("expected the first column's name, found a byte order mark; save it as UTF-8 without one")]
     ByteOrderMark,
     /// Octets that are no text.
-    #[error("expected UTF-8, found octet 0x{octet:02X}")]
+    #[error("expected UTF-8, found octet 0x{octet:02X}; save the file as UTF-8")]
     NotUtf8 {
         /// The first that is none.
         octet: u8,
@@ -56,8 +56,19 @@ pub enum Fault {
         /// The limit.
         max: usize,
     },
+    /// Another separator than the comma, as spreadsheets of other countries write it.
+    #[error("expected commas between the columns, found {found:?}; save the file with commas as separators")]
+    Separator {
+        /// What stands there.
+        found: char,
+    },
+    /// A line with nothing in it.
+    #[error("the line is empty; remove it")]
+    LineEmpty,
     /// A line that does not fit the header.
-    #[error("expected {expected} fields, as in the header line, found {found}")]
+    #[error(
+        "expected {expected} fields, as in the header line, found {found}; a field with a comma in it stands in quotation marks"
+    )]
     Fields {
         /// As in the header.
         expected: usize,
@@ -66,11 +77,14 @@ pub enum Fault {
     },
     /// A column that must be there.
     #[error(
-        "the header line has no column {column}; add it, or map a column of yours to it in the policy's files.toml"
+        "the header line has no column {column}{}; add it, or map a column of yours to it in the policy's files.toml",
+        heading.as_ref().map(|heading| format!(", which the policy's layout calls {heading:?}")).unwrap_or_default()
     )]
     ColumnMissing {
         /// Our name for it.
         column: &'static str,
+        /// The layout's name for it, if that is another.
+        heading: Option<String>,
     },
     /// A column nobody knows.
     #[error(

@@ -54,8 +54,8 @@ const TIME: Column = must("time", MOMENT, "when it was notified", "2017-07-21T02
 const CHANNEL: Column = must("channel", TEXT, "by which way: telephone, SSI, letter ...", "telephone");
 const REMARK: Column =
     may("remark", TEXT, "anything else, in the notifier's words; may be left empty", "Laptop stolen");
-const INCIDENT: Column =
-    must("incident", "1 to 40 characters of A-Z, 0-9 and -", "the incident, as the DCC calls it", "INC-2017-07");
+const IDS: &str = "1 to 40 characters of A-Z, 0-9 and -";
+const INCIDENT: Column = must("incident", IDS, "the incident, as the DCC calls it", "INC-2017-07");
 
 const ORGANISATION_NOTIFICATION: &[Column] = &[
     NOTIFIER,
@@ -107,7 +107,7 @@ const PROGRESS: &[Column] = &[
     may(
         "determination",
         "32 lower-case hexadecimal digits",
-        "under which determination; empty before one",
+        "under which determination; empty for what is counted of all targets of the incident",
         "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     must(
@@ -160,6 +160,12 @@ const SMI_EXTRACT: &[Column] = &[
         SHA256_EXAMPLE,
     ),
     may("evidence", TEXT, "where that is known from; needed with certificate-sha256", "SRV 8.2 of 2017-07-20"),
+    may(
+        "incident",
+        IDS,
+        "the incident, in an export of ours that comes back; another one is a contradiction",
+        "INC-2017-07",
+    ),
 ];
 
 const SMI_EXPORT: &[Column] = &[DEVICE, SMI_STATUS, FROM, INCIDENT];
@@ -273,6 +279,13 @@ impl Layout {
 
     /// Reads the header line: for each field of a line, which column of ours it is.
     pub(super) fn header(&self, line: u64, fields: &[String], faults: &mut FileFaults) -> Vec<Option<&'static str>> {
+        if let [whole] = fields
+            && let Some((at, separator)) = whole.char_indices().find(|(_, found)| matches!(found, ';' | '\t'))
+            && self.headings.contains_key(&whole[..at])
+        {
+            faults.add(line, Some(1), None, Fault::Separator { found: separator });
+            return Vec::new();
+        }
         let mut found: Vec<Option<&'static str>> = Vec::with_capacity(fields.len());
         for (at, field) in fields.iter().enumerate() {
             let known = self.headings.get(field);
@@ -290,7 +303,8 @@ impl Layout {
         }
         for column in columns(self.kind).iter().filter(|column| column.required) {
             if !found.contains(&Some(column.name)) {
-                faults.add(line, None, None, Fault::ColumnMissing { column: column.name });
+                let heading = self.heading(column.name).filter(|heading| *heading != column.name).map(str::to_owned);
+                faults.add(line, None, None, Fault::ColumnMissing { column: column.name, heading });
             }
         }
         found

@@ -3,8 +3,9 @@
 use super::faults::{Fault, FileFaults};
 use super::layout::Layout;
 use super::table::{Cells, Row, read_rows};
-use super::words::{Certainty, Class, OtherKey};
+use super::words::OtherKey;
 use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::steps::{Certainty, CompromiseClass};
 use crate::domain::names::{Digest, FileKind, SecParty};
 use crate::domain::time::Timestamp;
 
@@ -19,10 +20,10 @@ pub enum Notified {
 
 impl Notified {
     /// The class that goes with it.
-    pub const fn class(&self) -> Class {
+    pub const fn class(&self) -> CompromiseClass {
         match self {
-            Self::Organisation(_) => Class::Organisation,
-            Self::Other(..) => Class::Other,
+            Self::Organisation(_) => CompromiseClass::Organisation,
+            Self::Other(..) => CompromiseClass::Other,
         }
     }
 }
@@ -64,7 +65,7 @@ impl Row for Notification {
         let time = cells.required("time");
         let channel = cells.required("channel");
         let remark = cells.optional("remark");
-        let class: Option<Class> = cells.required("class");
+        let class: Option<CompromiseClass> = cells.required("class");
         let key = if cells.kind() == FileKind::OtherNotification {
             let key: Option<OtherKey> = cells.required("key");
             let (certificate, id) = (cells.optional("certificate-sha256"), cells.optional("key-id"));

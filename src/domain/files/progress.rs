@@ -6,7 +6,8 @@ use super::csv::write_record;
 use super::faults::{Fault, FileFaults};
 use super::layout::{Layout, columns};
 use super::table::{Cells, Row, read_rows};
-use super::words::{Class, DeviceState, Route};
+use super::words::DeviceState;
+use crate::domain::ledger::steps::{CompromiseClass, Method};
 use crate::domain::names::{DeterminationId, Digest, FileKind, IncidentId, PartyId};
 use crate::domain::time::Timestamp;
 
@@ -16,7 +17,7 @@ pub struct Counted {
     /// Under which determination; none for what no determination is about.
     pub determination: Option<DeterminationId>,
     /// By which way, once that is determined.
-    pub route: Option<Route>,
+    pub method: Option<Method>,
     /// The state.
     pub state: DeviceState,
     /// How many.
@@ -29,7 +30,7 @@ pub struct Progress {
     /// The incident.
     pub incident: IncidentId,
     /// Its class.
-    pub class: Class,
+    pub class: CompromiseClass,
     /// The subject of the compromised certificate.
     pub party: PartyId,
     /// SHA-256 of the compromised certificate.
@@ -44,8 +45,8 @@ impl Progress {
     /// The kind of file that goes with the class.
     pub const fn kind(&self) -> FileKind {
         match self.class {
-            Class::Organisation => FileKind::OrganisationProgress,
-            Class::Other => FileKind::OtherProgress,
+            CompromiseClass::Organisation => FileKind::OrganisationProgress,
+            CompromiseClass::Other => FileKind::OtherProgress,
         }
     }
 
@@ -55,13 +56,13 @@ impl Progress {
         let mut text = String::new();
         write_record(columns(self.kind()).iter().map(|column| column.name), &mut text);
         let (party, certificate, at) = (party.to_string(), certificate.to_string(), at.to_string());
-        for Counted { determination, route, state, devices } in counts {
+        for Counted { determination, method, state, devices } in counts {
             let determination = determination.map(|id| id.to_string()).unwrap_or_default();
             let devices = devices.to_string();
             let fields = [
                 incident.as_str(),
                 class.as_str(),
-                route.map_or("", Route::as_str),
+                method.map_or("", Method::as_str),
                 &party,
                 &certificate,
                 &at,
@@ -85,7 +86,7 @@ impl Progress {
 #[derive(Clone, PartialEq, Eq)]
 struct Head {
     incident: IncidentId,
-    class: Class,
+    class: CompromiseClass,
     party: PartyId,
     certificate: Digest,
     at: Timestamp,
@@ -107,12 +108,16 @@ impl Row for ProgressRow {
 
     fn read(cells: &mut Cells<'_>, seen: &mut Seen) -> Option<Self> {
         let incident = cells.required("incident");
-        let class: Option<Class> = cells.required("class");
+        let class: Option<CompromiseClass> = cells.required("class");
         let (party, certificate, at) =
             (cells.required("party"), cells.required("certificate-sha256"), cells.required("time"));
-        let (determination, route) = (cells.optional("determination"), cells.optional("method"));
+        let (determination, method) = (cells.optional("determination"), cells.optional("method"));
         let (state, devices) = (cells.required("state"), cells.required("devices"));
-        let of_kind = if cells.kind() == FileKind::OtherProgress { Class::Other } else { Class::Organisation };
+        let of_kind = if cells.kind() == FileKind::OtherProgress {
+            CompromiseClass::Other
+        } else {
+            CompromiseClass::Organisation
+        };
         if let Some(class) = class.filter(|class| *class != of_kind) {
             cells.fault("class", Fault::value(&format!("{of_kind}, as this kind of file is"), class.as_str()));
         }
@@ -125,7 +130,7 @@ impl Row for ProgressRow {
         if let Some(first) = seen.lines.insert((determination, state), cells.line()) {
             cells.twice("state", &state, first);
         }
-        Some(Self { head, counted: Counted { determination, route, state, devices } })
+        Some(Self { head, counted: Counted { determination, method, state, devices } })
     }
 }
 

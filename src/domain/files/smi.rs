@@ -6,14 +6,16 @@ use super::csv::write_record;
 use super::faults::Fault;
 use super::layout::columns;
 use super::table::{Cells, Row};
-use super::words::SmiStatus;
 use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::steps::SmiStatus;
 use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId};
 use crate::domain::time::Timestamp;
 
 /// A line of an extract. Read it with [`super::TableReader`], which keeps none of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtractRow {
+    /// The line on which it stands, counted from 1.
+    pub line: u64,
     /// The Device.
     pub device: DeviceId,
     /// Its status.
@@ -23,6 +25,8 @@ pub struct ExtractRow {
     /// For a Relevant Device: the certificate whose credentials it holds, or is reasonably believed to, and where that is known
     /// from (SEC Section L10.30(a)).
     pub holds: Option<(Digest, Prose)>,
+    /// The incident, in a line of an export of ours that comes back.
+    pub incident: Option<IncidentId>,
 }
 
 /// The line on which each Device stands.
@@ -55,9 +59,11 @@ impl Row for ExtractRow {
             }
             (true, true) | (false, false) => {}
         }
+        let incident = cells.optional("incident");
         let device = device?;
         seen.take(cells, device);
-        Some(Self { device, status: status?, from: from?, holds: certificate.zip(evidence) })
+        let (line, holds) = (cells.line(), certificate.zip(evidence));
+        Some(Self { line, device, status: status?, from: from?, holds, incident })
     }
 }
 

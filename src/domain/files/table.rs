@@ -187,7 +187,12 @@ impl<R: Row> Table<R> {
             return;
         }
         if record.fields.len() != header.len() {
-            let fault = Fault::Fields { expected: header.len(), found: record.fields.len() };
+            let is_empty = matches!(record.fields.as_slice(), [only] if only.is_empty());
+            let fault = if is_empty {
+                Fault::LineEmpty
+            } else {
+                Fault::Fields { expected: header.len(), found: record.fields.len() }
+            };
             self.faults.add(record.line, None, None, fault);
             return;
         }

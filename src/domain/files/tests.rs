@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, SmiStatus};
 use crate::domain::names::{DeviceId, Eui64};
 
 fn standard(kind: FileKind) -> Layout {
@@ -164,6 +165,10 @@ fn the_header_line_has_each_column_once_and_no_other() {
             assert!(found.contains(expected), "expected {expected:?}, found {found:?}");
         }
     }
+    for separator in [';', '\t'] {
+        let found = faults(&layout, &["device", "status", "from", "incident\n"].join(&separator.to_string()));
+        assert!(found.len() == 1 && found[0].contains("line 1, column 1: expected commas"), "{found:?}");
+    }
     // The order is the file's own.
     let other = "incident,from,status,device\nINC-1,2017-07-21T00:00:00Z,Recovery,00DB123456789001\n";
     assert_eq!(Content::read(&layout, other.as_bytes()).unwrap().rows(), 1);
@@ -183,6 +188,23 @@ fn every_fault_is_told_and_beyond_the_limit_counted() {
     let found = faults(&standard(FileKind::SmiExport), "device,status,from,incident\nx,y,z,w\na,b\n");
     assert_eq!(found.len(), 5, "{found:?}");
     assert!(found[4].contains("line 3: expected 4 fields, as in the header line, found 2"), "{found:?}");
+}
+
+#[test]
+fn an_empty_line_is_told_as_one_and_a_comma_in_a_field_as_a_field_too_many() {
+    let line = "00DB123456789001,Recovery,2017-07-21T00:00:00Z,INC-1\n";
+    let found = faults(&standard(FileKind::SmiExport), &format!("device,status,from,incident\n{line}\n\r\n"));
+    assert_eq!(found, ["line 3: the line is empty; remove it", "line 4: the line is empty; remove it"]);
+    let found = faults(
+        &standard(FileKind::SmiExport),
+        &format!("device,status,from,incident\n{}", line.replace("2017", "20,17")),
+    );
+    assert!(found.len() == 1 && found[0].contains("found 5; a field with a comma"), "{found:?}");
+    let found = Content::read(&standard(FileKind::SmiExport), b"device,status,from,incident\n\xE9\n").unwrap_err();
+    assert!(
+        found.to_string().contains("line 2, column 1 (device): expected UTF-8, found octet 0xE9; save the file"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -217,7 +239,7 @@ fn a_notification_is_about_one_key() {
     let found = faults(&standard(kind), &format!("{one}{row}\r\n"));
     assert!(found.len() == 1 && found[0].contains("one line below the header line"), "{found:?}");
     let read = Notification::read(&standard(kind), one.as_bytes()).unwrap();
-    assert_eq!((read.certainty, read.key.class()), (Certainty::Suspected, Class::Organisation));
+    assert_eq!((read.certainty, read.key.class()), (Certainty::Suspected, CompromiseClass::Organisation));
 }
 
 #[test]
@@ -234,7 +256,10 @@ fn a_layout_of_others_is_mapped_and_what_is_ignored_is_said() {
     assert_eq!(Content::read(&layout, text.as_bytes()).unwrap().rows(), 1);
     // Our own heading has become theirs, so it is no longer one.
     let ours = standard(kind).example();
-    assert!(faults(&layout, &ours).iter().any(|fault| fault.contains("column \"device\" is not of this layout")));
+    let found = faults(&layout, &ours);
+    assert!(found.iter().any(|fault| fault.contains("column \"device\" is not of this layout")));
+    let missing = "no column device, which the policy's layout calls \"Device ID\"; add it";
+    assert!(found.iter().any(|fault| fault.contains(missing)), "{found:?}");
     for (pairs, expected) in [
         (&[("X", "colour")][..], "\"X\" is mapped to \"colour\", which is no column of this kind"),
         (&[("X", "device"), ("Y", "device")][..], "column device has two headings, \"X\" and \"Y\""),
@@ -244,10 +269,10 @@ fn a_layout_of_others_is_mapped_and_what_is_ignored_is_said() {
     }
 }
 
-fn progress(class: Class) -> Progress {
+fn progress(class: CompromiseClass) -> Progress {
     let counted = |determination, state, devices| Counted {
         determination,
-        route: Some(Route::NewOrganisationCertificates),
+        method: Some(Method::NewOrganisationCertificates),
         state,
         devices,
     };
@@ -260,21 +285,26 @@ fn progress(class: Class) -> Progress {
         counts: vec![
             counted(Some(crate::domain::names::DeterminationId([7; 16])), DeviceState::Signed, u64::MAX),
             counted(Some(crate::domain::names::DeterminationId([8; 16])), DeviceState::Signed, 0),
-            Counted { route: None, ..counted(None, DeviceState::Stranded, 3) },
+            Counted { method: None, ..counted(None, DeviceState::Stranded, 3) },
         ],
     }
 }
 
 #[test]
 fn a_progress_file_is_read_as_it_was_made_and_as_no_other_class() {
-    for class in [Class::Organisation, Class::Other] {
+    for class in [CompromiseClass::Organisation, CompromiseClass::Other] {
         let made = progress(class);
         let text = made.write();
         assert_eq!(Progress::read(&standard(made.kind()), text.as_bytes()).unwrap(), made);
-        let other = progress(if class == Class::Other { Class::Organisation } else { Class::Other }).kind();
+        let other = progress(if class == CompromiseClass::Other {
+            CompromiseClass::Organisation
+        } else {
+            CompromiseClass::Other
+        })
+        .kind();
         assert!(Progress::read(&standard(other), text.as_bytes()).is_err());
     }
-    let text = progress(Class::Organisation).write().replacen("INC-1", "INC-2", 1);
+    let text = progress(CompromiseClass::Organisation).write().replacen("INC-1", "INC-2", 1);
     let found = faults(&standard(FileKind::OrganisationProgress), &text);
     assert!(found[0].contains("(incident): expected INC-2, as in line 2, found INC-1"), "{found:?}");
 }

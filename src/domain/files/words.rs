@@ -1,72 +1,6 @@
-//! Pure. The words of closed sets in files: one text each.
+//! Pure. The words of closed sets that stand in files alone.
 
-use std::fmt;
-use std::str::FromStr;
-
-/// A text that is none of the words of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected one of {expected}")]
-pub struct NoWord {
-    /// The words, as they are said.
-    pub expected: &'static str,
-}
-
-/// A closed set of words: what is written is what is read.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$each])* $variant),+
-        }
-
-        impl $name {
-            /// Every one.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text),+
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NoWord;
-            fn from_str(text: &str) -> Result<Self, NoWord> {
-                let wrong = NoWord { expected: concat!($($text, " "),+) };
-                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or(wrong)
-            }
-        }
-    };
-}
-
-words!(
-    /// The class of an incident (consultation on file formats of September 2015, 3.1 and 3.2).
-    Class {
-        /// The key behind an Organisation Certificate that Devices hold.
-        Organisation = "organisation",
-        /// Any other Relevant Private Key.
-        Other = "other",
-    }
-);
-
-words!(
-    /// Whether a Compromise is proven (SEC Section L10: actual or suspected).
-    Certainty {
-        /// It is.
-        Actual = "actual",
-        /// It is feared.
-        Suspected = "suspected",
-    }
-);
+use crate::domain::ledger::words::words;
 
 words!(
     /// Which key is meant where it is not that of an Organisation Certificate (SEC Appendix L 6).
@@ -81,44 +15,6 @@ words!(
         IssuingOca = "issuing-oca",
         /// The Root OCA Private Key.
         RootOca = "root-oca",
-    }
-);
-
-words!(
-    /// The way in which Devices are recovered (SEC Appendix L 4 and 5).
-    Route {
-        /// Method 1.
-        SubscriberKey = "subscriber-key",
-        /// Method 2.
-        AcbCertificates = "acb-certificates",
-        /// Method 3.
-        NewOrganisationCertificates = "new-organisation-certificates",
-        /// With the Contingency Private Key.
-        Contingency = "contingency",
-    }
-);
-
-words!(
-    /// The SMI Status of a Device: the nine values of the DUIS type DeviceStatus (SEC Appendix AD).
-    SmiStatus {
-        /// Notified, and nothing else.
-        Pending = "Pending",
-        /// On the whitelist of its Communications Hub.
-        Whitelisted = "Whitelisted",
-        /// Installed.
-        InstalledNotCommissioned = "InstalledNotCommissioned",
-        /// In use.
-        Commissioned = "Commissioned",
-        /// Taken out of use.
-        Decommissioned = "Decommissioned",
-        /// Withdrawn.
-        Withdrawn = "Withdrawn",
-        /// Suspended.
-        Suspended = "Suspended",
-        /// Only the Recovery or Contingency Private Key brings it back (direction of 18 July 2017, (b)).
-        Recovery = "Recovery",
-        /// Its recovery succeeded; normal control is not back yet.
-        Recovered = "Recovered",
     }
 );
 

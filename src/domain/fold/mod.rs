@@ -22,12 +22,13 @@ use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
-use crate::domain::incident::{Determined, Progress, State, step_id};
+use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
     IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded,
     SignResult, SignatureRecord,
 };
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
 use crate::domain::policy::Policy;
@@ -96,6 +97,8 @@ pub struct Fold {
     size: u64,
     last_at: Option<Timestamp>,
     clock_untrusted: bool,
+    /// The entry by which an operator accepted the clock last.
+    clock_accepted: Option<u64>,
     genesis: Option<(Genesis, Digest)>,
     /// Every policy that was ever adopted, the one in force last.
     policies: Vec<Adopted>,
@@ -108,6 +111,8 @@ pub struct Fold {
     last_batches: BTreeMap<RequestId, u64>,
     open: BTreeMap<u64, OpenIntent>,
     certifications: BTreeMap<u64, OpenCertification>,
+    /// Whether an activation was for one incident: then each later one is too.
+    activations_bound: bool,
     /// The last ceremony: genesis, and the adoption of the first policy.
     ceremony_at: Option<Timestamp>,
     /// The last exercise that was recorded.
@@ -212,6 +217,11 @@ impl Fold {
         &self.keys
     }
 
+    /// Whether an activation of this ledger was for one incident: an older daemon's were for every one.
+    pub fn activations_bound(&self) -> bool {
+        self.activations_bound
+    }
+
     /// The incidents.
     pub fn incidents(&self) -> &BTreeMap<IncidentId, IncidentFacts> {
         &self.incidents
@@ -310,12 +320,13 @@ impl Fold {
             Event::CertificateImported(CertificateImported { key, party, certificate, path: _ }) => {
                 self.key_mut(key)?.certificate = Some((*certificate, *party));
             }
-            Event::Started(_) => {
+            Event::Started(started) => {
+                if let Some(from) = started.unconfirmed {
+                    self.take_back(from);
+                }
                 // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
                 // after a start begins another. A clock that nobody accepted stays untrusted.
-                for key in self.keys.values_mut() {
-                    key.active = None;
-                }
+                self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
                 let open = &self.open;
                 self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
@@ -323,9 +334,7 @@ impl Fold {
                 self.last_batches.retain(|_, index| batches.contains_key(index));
             }
             Event::Stopped(_) => {
-                for key in self.keys.values_mut() {
-                    key.active = None;
-                }
+                self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
             }
             Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
@@ -337,6 +346,7 @@ impl Fold {
                 }
                 incident.closed = Some(closed.reason.clone());
                 incident.closed_at = Some(*at);
+                self.settle(&closed.incident, Meaning::Close, index, *at);
             }
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
@@ -357,12 +367,14 @@ impl Fold {
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until }) => {
-                self.key_mut(key)?.active = Some(*until);
-                self.key_activated(key, index, *at);
+            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident }) => {
+                let facts = self.key_mut(key)?;
+                (facts.active, facts.active_for) = (Some(*until), incident.clone());
+                self.activations_bound |= incident.is_some();
+                self.key_activated(key, incident.as_ref(), index, *at);
             }
             Event::KeyLocked(locked) => {
-                self.key_mut(&locked.key)?.active = None;
+                self.key_mut(&locked.key)?.lock();
                 self.keys_locked(Some(&locked.key), *at);
             }
             Event::Batch(batch) => {
@@ -388,11 +400,14 @@ impl Fold {
             }
             Event::Refused(_) | Event::RefusalsFolded(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
-            Event::ClockAccepted(_) => self.clock_untrusted = false,
+            Event::ClockAccepted(_) => (self.clock_untrusted, self.clock_accepted) = (false, Some(index)),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
             Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
-            Event::SigningResumed(resumed) => self.determination_mut(resumed.determination)?.foreign = None,
+            Event::SigningResumed(resumed) => {
+                let facts = self.determination_mut(resumed.determination)?;
+                (facts.foreign, facts.resumed) = (None, Some((index, resumed.stopped_by)));
+            }
         }
         self.take_parts(by, event);
         self.last_at = Some(*at);
@@ -402,10 +417,21 @@ impl Fold {
 
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
         for record in &genesis.keys {
-            let facts = KeyFacts { record: record.clone(), certificate: None, active: None };
+            let facts = KeyFacts { record: record.clone(), certificate: None, active: None, active_for: None };
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
+    }
+
+    /// What an operator let go on by an entry that lay under no checkpoint at a start stands still again: nobody was told of it,
+    /// and whoever could write to the disk could have put it there.
+    fn take_back(&mut self, from: u64) {
+        for facts in self.determinations.values_mut() {
+            if let Some((_, stopped_by)) = facts.resumed.take_if(|(entry, _)| *entry >= from) {
+                facts.foreign = facts.foreign.or(Some(stopped_by));
+            }
+        }
+        self.clock_untrusted |= self.clock_accepted.is_some_and(|entry| entry >= from);
     }
 
     fn adopt(&mut self, adopted: &PolicyAdopted, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -426,10 +452,7 @@ impl Fold {
 
     fn open_incident(&mut self, opened: &IncidentOpened, index: u64, at: Timestamp) -> Result<(), FoldError> {
         let IncidentOpened { incident, compromised, description, notification, profile: _ } = opened;
-        let mut progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
-        if let Some(progress) = &mut progress {
-            progress.arise(self.arising("notify-compromise"), at);
-        }
+        let progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
         let facts = IncidentFacts {
             id: incident.clone(),
             opened: index,
@@ -442,10 +465,11 @@ impl Fold {
             files: Vec::new(),
             parts: PartsTaken::default(),
         };
-        match self.incidents.insert(incident.clone(), facts) {
-            None => Ok(()),
-            Some(_) => Err(known("incident", incident)),
+        if self.incidents.insert(incident.clone(), facts).is_some() {
+            return Err(known("incident", incident));
         }
+        self.settle(incident, Meaning::Notify, index, at);
+        Ok(())
     }
 
     fn accept_file(&mut self, accepted: &FileAccepted, index: u64, at: Timestamp) -> Result<(), FoldError> {
@@ -454,7 +478,9 @@ impl Fold {
         let (party, smsr) = (party.clone(), smsr.clone());
         let accepted = AcceptedFile { entry: index, at, kind: *kind, file: *file, signer, party, smsr, rows: *rows };
         self.incident_mut(incident)?.files.push(accepted);
-        self.file_is_step(incident, *kind, index);
+        if let Some(step) = Meaning::of_file(*kind) {
+            self.settle(incident, step, index, at);
+        }
         Ok(())
     }
 
@@ -474,6 +500,7 @@ impl Fold {
             Event::Settled(entry) => (of(entry.determination), None, true),
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
+            Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
             // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
             // by their determination too.
             Event::DirectionRecorded(_)
@@ -483,7 +510,6 @@ impl Fold {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
-            | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -551,19 +577,12 @@ impl Fold {
             tally: Tally::default(),
             responses: ResponseTally::default(),
             foreign: None,
+            resumed: None,
             recent: std::collections::VecDeque::new(),
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
-        let arising = self.arising("determine");
-        if let Some(progress) = self.progress_mut(&form.incident) {
-            let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
-            progress.determined = Some(determined);
-            progress.method = determined.method.or(progress.method);
-            progress.done.insert(step_id("determine"), index);
-            progress.enter(state, at);
-            progress.arise(arising, at);
-        }
         self.determinations.insert(form.id, facts);
+        self.follow(&form.incident, determined, index, at);
         Ok(())
     }
 
@@ -735,3 +754,6 @@ pub fn build_scope(scope: &DocumentScope<'_>, counter_start: u64, document: Dige
         counter_start,
     })
 }
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

@@ -1,48 +1,30 @@
 //! Pure. May this step of the procedure be taken now? Every guard is asked, and every reason told.
+//!
+//! Where a step has its place, and what must come before it, is the profile's word ([`crate::domain::procedure::in_force`]), which
+//! [`Guards::place`] asks; what the step itself must say, and which Devices are fit for it, is asked here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::targets::Counts;
-use super::{Progress, State, step_id, timeline};
+use super::statuses::Compared;
+use super::targets::{Counts, Proof};
+use super::{Duty, Progress, State, Target, timeline};
 use crate::domain::ledger::entry::Reason;
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method, SmiStatus, Step};
-use crate::domain::names::{DeterminationId, Digest, DirectionId, KeyLabel, MechanismId, StepId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, DutyId, KeyLabel, MechanismId, StepId};
+use crate::domain::procedure::calendar::CivilDate;
+use crate::domain::procedure::in_force::{Awaits, Demand, May, Requirement};
+use crate::domain::procedure::places;
 use crate::domain::time::Timestamp;
 
 /// Octets of what somebody writes into a step: a page, so that it fits an entry many times over.
 pub const TEXT_LEN_MAX: usize = 4_000;
 
-/// What the procedure in force says of a step that may have to precede another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gate {
-    /// It is due, by this text.
-    Due {
-        /// The profile, and the label of the step in it.
-        by: Box<str>,
-    },
-    /// Nobody need take it yet, by this text.
-    Relieved {
-        /// The variation and its clause.
-        by: Box<str>,
-    },
-    /// It is not asked for.
-    NotRequired,
-}
-
-/// The gates that the procedure in force sets at this moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gates {
-    /// Setting the SMI Status 'recovery'.
-    pub status: Gate,
-    /// Submitting the ADT file.
-    pub adt: Gate,
-}
-
 /// The determination that the incident follows, as far as steps look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Whether it is in force; if not, why.
-    pub in_force: Result<(), Box<str>>,
+pub struct Followed {
+    /// Why it is not in force, if it is not.
+    pub not_in_force: Option<Box<str>>,
     /// Whether its scope (templates with the replacement certificates, device list, limits) is recorded.
     pub has_scope: bool,
     /// The key that it requires; none if it is not to execute.
@@ -54,20 +36,33 @@ pub struct Standing {
 pub struct Situation<'a> {
     /// How far the incident has come.
     pub progress: &'a Progress,
+    /// How many of its Devices stand where.
+    pub counts: Counts,
     /// Now.
     pub now: Timestamp,
-    /// The gates of the procedure in force.
-    pub gates: &'a Gates,
+    /// What the procedure in force demands about each of its steps, in their order.
+    pub demands: &'a [Demand<'a>],
     /// The permitted mechanisms for confirming a Compromise.
     pub mechanisms: &'a BTreeSet<MechanismId>,
     /// The accepted notification files of the incident's class, by SHA-256.
     pub notifications: &'a BTreeSet<Digest>,
-    /// Whether an ADT file of the affected Subscriber was accepted.
-    pub adt_accepted: bool,
     /// The determination.
-    pub determination: Option<Standing>,
-    /// Steps from which the PMA directed to depart, and by which direction.
-    pub departures: &'a BTreeMap<StepId, DirectionId>,
+    pub determination: Option<Followed>,
+}
+
+impl<'a> Situation<'a> {
+    /// What is demanded about a step, if the profile has it.
+    pub fn demand(&self, step: &StepId) -> Option<&'a Demand<'a>> {
+        self.demands.iter().find(|demand| demand.step.id == *step)
+    }
+
+    /// The open duties to inform, each with the direction of the SMKI PMA to leave out the step that would meet it, if there is one.
+    pub fn open_duties(&self) -> impl Iterator<Item = (&'a DutyId, &'a Duty, Option<DirectionId>)> {
+        self.progress.open_duties().map(|(id, duty)| {
+            let step = duty.step.as_ref().and_then(|step| self.demand(step));
+            (id, duty, step.and_then(|demand| demand.requirement.departed_by()))
+        })
+    }
 }
 
 /// A step that may be taken.
@@ -85,26 +80,20 @@ struct Guards<'a> {
     departures: Vec<DirectionId>,
 }
 
-impl Guards<'_> {
+impl<'a> Guards<'a> {
+    const fn new(situation: &'a Situation<'a>) -> Self {
+        Self { situation, reasons: Vec::new(), departures: Vec::new() }
+    }
+
     fn demand(&mut self, rule: &str, holds: bool, text: impl FnOnce() -> String) {
         if !holds {
             self.reasons.push(Reason { rule: rule.into(), text: text().into() });
         }
     }
 
-    /// A step of the procedure must precede, unless the PMA directed to depart from it (rule 7).
-    fn precedes(&mut self, meaning: &str, rule: &str, holds: bool, text: impl FnOnce() -> String) {
-        if holds {
-            return;
-        }
-        let step = step_id(meaning);
-        match self.situation.departures.get(&step) {
-            Some(direction) if self.departures.contains(direction) => {}
-            Some(direction) => self.departures.push(*direction),
-            None => {
-                let text = format!("{}; or record a direction of the SMKI PMA to depart from step {step}", text());
-                self.reasons.push(Reason { rule: rule.into(), text: text.into() });
-            }
+    fn depart(&mut self, direction: DirectionId) {
+        if !self.departures.contains(&direction) {
+            self.departures.push(direction);
         }
     }
 
@@ -114,67 +103,130 @@ impl Guards<'_> {
         });
     }
 
-    fn from(&mut self, states: &[State]) {
-        let found = self.situation.progress.state;
-        self.demand("incident-state", states.contains(&found), || {
-            let expected: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-            format!(
-                "expected the incident to be {}, found {found}; `smkictl incident next` says what is to be done",
-                expected.join(" or ")
-            )
+    /// A step has its place: the state of the incident, and the profile in force. Answers by which text it is early, if it is: then
+    /// whoever takes it says why.
+    fn place(&mut self, step: Meaning) -> Option<String> {
+        let (found, states) = (self.situation.progress.state, places(step));
+        if !states.contains(&found) {
+            self.demand("incident-state", false, || {
+                let expected: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+                format!(
+                    "expected the incident to be {}, found {found}; `smkictl incident next` says what is to be done",
+                    expected.join(" or ")
+                )
+            });
+            return None;
+        }
+        // A step that the profile does not have is taken wherever the states let it.
+        let Demand { step, requirement, missing, departures } = self.situation.demand(&step.id())?;
+        for direction in departures {
+            self.depart(*direction);
+        }
+        match (requirement.may(), requirement) {
+            (May::Yes, _) => None,
+            (May::WithReason, _) => requirement.by().map(ToString::to_string),
+            (May::No, Requirement::NotYetDue { .. }) if !missing.is_empty() => {
+                for before in missing {
+                    self.precedes(before);
+                }
+                None
+            }
+            (May::No, Requirement::NotYetDue { awaits: Awaits::Gate(_), .. } | Requirement::Blocked { .. }) => {
+                self.demand("determination", false, || format!("step {}: {requirement}", step.id));
+                None
+            }
+            (May::No, _) => {
+                self.demand("procedure", false, || format!("step {}: {requirement}", step.id));
+                None
+            }
+        }
+    }
+
+    /// A step that comes before was not taken.
+    fn precedes(&mut self, step: &StepId) {
+        let demand = self.situation.demand(step);
+        let by = demand.and_then(|demand| demand.requirement.by()).map_or_else(String::new, |by| format!("{by}: "));
+        let waiting = |count: u64| if count == 1 { "1 target has".to_owned() } else { format!("{count} targets have") };
+        let (rule, text) = match Meaning::of(step) {
+            Some(Meaning::SubmitNotification) => (
+                "notification-file",
+                format!("{by}no notification file of this incident's class was accepted; `smkictl file submit`"),
+            ),
+            Some(Meaning::SetRecovery) => {
+                let missing = self.situation.progress.targets.without_recovery();
+                let text = format!("{by}{} no SMI Status 'recovery' recorded yet", waiting(missing));
+                ("smi-status", format!("{text}; `smkictl incident set-status`"))
+            }
+            Some(Meaning::SubmitThresholds) => (
+                "adt-file",
+                format!(
+                    "{by}no Anomaly Detection Thresholds file of the affected Subscriber's ARO was accepted; `smkictl file submit`"
+                ),
+            ),
+            Some(Meaning::SetRecovered) => {
+                let missing = self.situation.counts.proven_not_recovered;
+                let text = format!("{by}{} proven a recovery and no SMI Status 'recovered'", waiting(missing));
+                ("smi-status", format!("{text}; `smkictl incident set-status INCIDENT recovered --devices LIST`"))
+            }
+            Some(Meaning::HandOver) => (
+                "hand-over",
+                format!(
+                    "{by}{} Devices are under the DCC's control (Method 2) and not handed over; `smkictl incident hand-over`",
+                    self.situation.counts.under_dcc_control
+                ),
+            ),
+            Some(_) | None => {
+                let mut duties = self.situation.progress.open_duties();
+                match duties.find(|(_, duty)| duty.step.as_ref() == Some(step)) {
+                    Some((duty, _)) => (
+                        "open-duty",
+                        format!("{by}duty {duty} is not met; `smkictl incident inform INCIDENT --duty {duty} …`"),
+                    ),
+                    None => ("procedure", format!("{by}step {step} comes before, and was not taken")),
+                }
+            }
+        };
+        let may_depart = demand.is_some_and(|demand| demand.step.departure);
+        let way = if may_depart {
+            format!("; or record a direction of the SMKI PMA to depart from step {step}")
+        } else {
+            String::new()
+        };
+        self.demand(rule, false, || format!("{text}{way}"));
+    }
+
+    /// Every duty to inform is met, but for those from whose step the PMA directed to depart.
+    fn no_open_duties(&mut self) {
+        let mut open = Vec::new();
+        for (duty, _, departed) in self.situation.open_duties() {
+            match departed {
+                Some(direction) => self.depart(direction),
+                None => open.push(duty.as_str()),
+            }
+        }
+        // Said once for all of them.
+        self.reasons.retain(|reason| &*reason.rule != "open-duty");
+        self.demand("open-duty", open.is_empty(), || {
+            format!("duties to inform are open: {}; record each with `smkictl incident inform`", open.join(", "))
         });
     }
 
-    fn counts(&self) -> Counts {
-        self.situation.progress.targets.counts()
+    fn end(self) -> Result<Decided, Vec<Reason>> {
+        let Self { situation: _, reasons, departures } = self;
+        if reasons.is_empty() { Ok(Decided { departures }) } else { Err(reasons) }
     }
 }
-
-/// States in which an incident still goes on.
-const OPEN: &[State] = &[
-    State::Reported,
-    State::Confirmed,
-    State::Assessed,
-    State::SubscriberRecovery,
-    State::Referred,
-    State::DeterminedNotToExecute,
-    State::DeterminedToExecute,
-    State::Prepared,
-    State::KeyActive,
-    State::Executing,
-    State::Paused,
-    State::Executed,
-    State::PostRecovery,
-    State::Dismissed,
-    State::Withdrawn,
-];
-
-/// States in which the targets are known and the incident is not over.
-const TARGETED: &[State] = &[
-    State::Assessed,
-    State::SubscriberRecovery,
-    State::Referred,
-    State::DeterminedNotToExecute,
-    State::DeterminedToExecute,
-    State::Prepared,
-    State::KeyActive,
-    State::Executing,
-    State::Paused,
-    State::Executed,
-    State::PostRecovery,
-    State::Withdrawn,
-];
 
 /// May this step be taken?
 ///
 /// # Errors
 /// Every reason against it.
 pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
-    let mut guards = Guards { situation, reasons: Vec::new(), departures: Vec::new() };
+    let mut guards = Guards::new(situation);
     let progress = situation.progress;
+    let early = guards.place(step.meaning());
     match step {
         Step::Confirm { mechanism, certainty: _, evidence } => {
-            guards.from(&[State::Reported]);
             guards.text("evidence", evidence);
             guards.demand("mechanism", situation.mechanisms.contains(mechanism), || {
                 let known: Vec<&str> = situation.mechanisms.iter().map(MechanismId::as_str).collect();
@@ -182,12 +234,10 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
         }
         Step::Dismiss { reason } => {
-            guards.from(&[State::Reported]);
             guards.text("reason", reason);
-            no_open_duties(&mut guards);
+            guards.no_open_duties();
         }
         Step::Assess { method, targets } => {
-            guards.from(&[State::Confirmed, State::Assessed]);
             guards.demand("targets", targets.count > 0, || "targets: expected at least one Relevant Device".into());
             let fits = match progress.class() {
                 CompromiseClass::Organisation => *method != Method::Contingency,
@@ -202,7 +252,6 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
         }
         Step::Inform { duty, recipient, at, how } => {
-            guards.from(OPEN);
             guards.text("recipient", recipient);
             guards.text("how", how);
             guards.demand("in-the-future", *at <= situation.now, || {
@@ -222,27 +271,34 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
         }
         Step::Refer { notification, new_facts } => refer(&mut guards, *notification, new_facts.as_deref()),
         Step::SubscriberRecovery { note } => {
-            guards.from(&[State::Assessed]);
             guards.text("note", note);
             guards.demand("method", progress.method == Some(Method::SubscriberKey), || {
                 "method: only Method 1 goes on without the SMKI PMA; refer the incident, or assess it again".into()
             });
         }
-        Step::SetStatus { .. } => set_status(&mut guards, step),
-        Step::Prepare { note } => prepare(&mut guards, note),
-        Step::Pause { reason } => {
-            guards.from(&[State::KeyActive, State::Executing]);
-            guards.text("reason", reason);
+        Step::SetStatus { .. } => set_status(&mut guards, step, early),
+        Step::ImportStatuses { reason, .. } => {
+            if let Some(reason) = reason {
+                guards.text("reason", reason);
+            }
         }
+        Step::Prepare { note } => {
+            guards.text("note", note);
+            match &situation.determination {
+                None => guards.demand("determination", false, || "no determination to execute is recorded".into()),
+                Some(Followed { not_in_force: _, has_scope, key: _ }) => guards.demand("scope", *has_scope, || {
+                    "the determination left templates and device list to a schedule, which is not recorded yet".into()
+                }),
+            }
+        }
+        Step::Pause { reason } => guards.text("reason", reason),
         Step::Exclude { devices, reason } => {
-            guards.from(TARGETED);
             guards.text("reason", reason);
             guards.demand("devices", devices.count > 0, || "devices: expected at least one".into());
         }
         Step::Finish { note } => {
-            guards.from(&[State::Executing, State::Paused]);
             guards.text("note", note);
-            let counts = guards.counts();
+            let counts = situation.counts;
             guards.demand("outstanding", counts.outstanding == 0, || {
                 format!(
                     "expected every target proven recovered or left out with a reason; {} are outstanding, {} of them with \
@@ -251,30 +307,21 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                 )
             });
         }
-        Step::BeginPostRecovery { note } => {
-            guards.from(&[State::Executed]);
-            guards.text("note", note);
-        }
+        Step::BeginPostRecovery { note } => guards.text("note", note),
         Step::HandOver { devices: _, evidence } => {
-            guards.from(&[State::PostRecovery, State::DeterminedNotToExecute, State::Withdrawn]);
             guards.text("evidence", evidence);
-            let waiting = guards.counts().under_dcc_control;
-            guards.demand("method", waiting > 0, || {
-                "no Device is under the DCC's control; only Method 2 puts them there, to be handed over afterwards"
-                    .into()
-            });
+            if situation.counts.under_dcc_control == 0 {
+                // That there is nothing to hand over says it all.
+                guards.reasons.retain(|reason| &*reason.rule == "incident-state" || &*reason.rule == "text");
+                guards.demand("method", false, || {
+                    "no Device is under the DCC's control; only Method 2 puts them there, to be handed over afterwards"
+                        .into()
+                });
+            }
         }
         Step::AcceptStranded { count, reason } => {
-            guards.from(&[
-                State::DeterminedNotToExecute,
-                State::SubscriberRecovery,
-                State::Executed,
-                State::PostRecovery,
-                State::Withdrawn,
-                State::Dismissed,
-            ]);
             guards.text("reason", reason);
-            let stranded = guards.counts().stranded;
+            let stranded = situation.counts.stranded;
             guards.demand("stranded", *count == stranded, || {
                 format!(
                     "count: expected {stranded}, the number that is stranded now, found {count}; read the list again"
@@ -282,47 +329,26 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
         }
     }
-    let Guards { situation: _, reasons, departures } = guards;
-    if reasons.is_empty() { Ok(Decided { departures }) } else { Err(reasons) }
+    guards.end()
 }
 
-fn no_open_duties(guards: &mut Guards<'_>) {
-    let open: Vec<String> = guards.situation.progress.open_duties().map(|(id, _)| id.to_string()).collect();
-    guards.demand("open-duty", open.is_empty(), || {
-        format!("duties to inform are open: {}; record each with `smkictl incident inform`", open.join(", "))
-    });
-}
-
-/// The base procedure wants SMI Status and ADT file before the referral; the variation of 2017 moves both behind the
-/// determination (rules 16 and 21).
-fn preceding(guards: &mut Guards<'_>) {
-    let gates = guards.situation.gates;
-    if let Gate::Due { by } = &gates.status {
-        let missing = guards.situation.progress.targets.without_recovery();
-        guards.precedes("set-smi-status-recovery", "smi-status", missing == 0, || {
-            format!("{by}: {missing} targets have no SMI Status 'recovery' recorded yet; `smkictl incident set-status`")
-        });
-    }
-    if let Gate::Due { by } = &gates.adt {
-        guards.precedes("submit-adt-file", "adt-file", guards.situation.adt_accepted, || {
-            format!("{by}: no Anomaly Detection Thresholds file of the affected Subscriber's ARO was accepted; `smkictl file submit`")
-        });
-    }
-}
-
-fn refer(guards: &mut Guards<'_>, notification: Digest, new_facts: Option<&str>) {
+fn refer(guards: &mut Guards<'_>, notification: Option<Digest>, new_facts: Option<&str>) {
     let situation = guards.situation;
-    guards.from(&[State::Assessed, State::DeterminedNotToExecute]);
-    guards.precedes(
-        "submit-notification-file",
-        "notification-file",
-        situation.notifications.contains(&notification),
-        || {
-            format!(
-                "expected the SHA-256 of an accepted notification file of this incident's class, found {notification}"
-            )
-        },
-    );
+    // That there is none, and no direction to do without, was said where the step has its place.
+    let is_said = guards.reasons.iter().any(|reason| &*reason.rule == "notification-file");
+    let departs = situation
+        .demand(&Meaning::SubmitNotification.id())
+        .is_some_and(|demand| demand.requirement.departed_by().is_some());
+    match notification {
+        Some(file) => guards.demand("notification-file", is_said || situation.notifications.contains(&file), || {
+            format!("expected the SHA-256 of an accepted notification file of this incident's class, found {file}")
+        }),
+        None => guards.demand("notification-file", is_said || departs, || {
+            "expected the SHA-256 of the accepted notification file that goes with the referral, found none; name it with \
+             --notification"
+                .into()
+        }),
+    }
     let again = situation.progress.state == State::DeterminedNotToExecute;
     guards.demand("new-facts", again == new_facts.is_some(), || {
         if again {
@@ -334,33 +360,17 @@ fn refer(guards: &mut Guards<'_>, notification: Digest, new_facts: Option<&str>)
     if let Some(text) = new_facts {
         guards.text("new_facts", text);
     }
-    preceding(guards);
 }
 
-fn prepare(guards: &mut Guards<'_>, note: &str) {
-    let situation = guards.situation;
-    guards.from(&[State::DeterminedToExecute]);
-    guards.text("note", note);
-    match &situation.determination {
-        None => guards.demand("determination", false, || "no determination to execute is recorded".into()),
-        Some(Standing { in_force, has_scope, key: _ }) => {
-            if let Err(why) = in_force {
-                guards.demand("determination", false, || why.to_string());
-            }
-            guards.demand("scope", *has_scope, || {
-                "the determination left templates and device list to a schedule, which is not recorded yet".into()
-            });
-        }
-    }
-    preceding(guards);
-}
-
-fn set_status(guards: &mut Guards<'_>, step: &Step) {
+fn set_status(guards: &mut Guards<'_>, step: &Step, early: Option<String>) {
     let Step::SetStatus { status, from, devices: _, reason, acknowledged, overridden } = step else { return };
-    let progress = guards.situation.progress;
-    guards.from(TARGETED);
     guards.demand("in-the-future", *from <= guards.situation.now, || {
         format!("from: expected a day that has begun, found {from}; it is {}", guards.situation.now)
+    });
+    let begins = CivilDate::of(*from).ok().map(CivilDate::begins);
+    guards.demand("from", begins == Some(*from), || {
+        let expected = begins.map_or_else(String::new, |begins| format!(", such as {begins}"));
+        format!("from: expected the moment at which a day begins in London{expected}, found {from}")
     });
     for (field, text) in [("reason", reason), ("overridden", overridden)] {
         if let Some(text) = text {
@@ -368,13 +378,9 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
         }
     }
     match status {
-        SmiStatus::Recovery => {
-            guards.demand("acknowledgement", *acknowledged, || {
-                "a Device with SMI Status 'recovery' comes back only by being recovered with the Recovery or Contingency \
-                 Private Key (direction of 18 July 2017, paragraph (b)); acknowledge it with --acknowledge-one-way"
-                    .into()
-            });
-            if let (Gate::Relieved { by }, None) = (&guards.situation.gates.status, &progress.determined) {
+        SmiStatus::Recovery => one_way_door(guards, *acknowledged, reason.as_deref(), early),
+        SmiStatus::Recovered => {
+            if let Some(by) = early {
                 guards.demand("reason", reason.is_some(), || {
                     format!(
                         "{by}: nobody need set it before the PMA determined; give the reason for doing so all the same"
@@ -382,7 +388,6 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
                 });
             }
         }
-        SmiStatus::Recovered => {}
         status @ (SmiStatus::Pending
         | SmiStatus::Whitelisted
         | SmiStatus::InstalledNotCommissioned
@@ -398,16 +403,104 @@ fn set_status(guards: &mut Guards<'_>, step: &Step) {
     }
 }
 
-/// May the SMI Status of this one Device be set so? (Rules 18 and 20.)
+/// Whoever records 'recovery' knows what it means, and says why where nobody asks for it yet (rules 16 and 17).
+fn one_way_door(guards: &mut Guards<'_>, acknowledged: bool, reason: Option<&str>, early: Option<String>) {
+    guards.demand("acknowledgement", acknowledged, || {
+        "a Device with SMI Status 'recovery' comes back only by being recovered with the Recovery or Contingency Private \
+         Key (direction of 18 July 2017, paragraph (b)); acknowledge it with --acknowledge-one-way"
+            .into()
+    });
+    if let Some(by) = early {
+        guards.demand("reason", reason.is_some(), || {
+            format!("{by}: nobody need set it before the PMA determined; give the reason for doing so all the same")
+        });
+    }
+}
+
+/// May an extract that comes to this be recorded? What was read must be what is so, as with stranded Devices; and what is 'recovery' in it
+/// goes through the gate that it would go through by itself.
+///
+/// # Errors
+/// Every reason against it.
+pub fn decide_import(step: &Step, compared: &Compared, situation: &Situation<'_>) -> Result<(), Vec<Reason>> {
+    let Step::ImportStatuses { extract: _, changes, contradictions, acknowledged, reason } = step else {
+        return Ok(());
+    };
+    let mut guards = Guards::new(situation);
+    guards.demand("extract", compared.new > 0, || {
+        "the extract says nothing of the targets that is not recorded already, or contradicts it".into()
+    });
+    let (new, against) = (compared.new, compared.contradictions);
+    guards.demand("extract", *changes == new && *contradictions == against, || {
+        format!(
+            "expected {new} changes and {against} contradictions, as it stands now, found {changes} and {contradictions}; read the \
+             comparison again"
+        )
+    });
+    if compared.to_recovery > 0 {
+        let early = guards.place(Meaning::SetRecovery);
+        one_way_door(&mut guards, *acknowledged, reason.as_deref(), early);
+    }
+    guards.end().map(drop)
+}
+
+/// May this one Device be named in the step? (Rules 18 and 20.) Without an override, or with the one that the step gives.
 ///
 /// # Errors
 /// Why not.
-pub fn decide_status(target: &super::Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
-    use super::targets::{Control, Proof};
+pub fn decide_device(step: &Step, target: &Target, with_override: bool) -> Result<(), String> {
+    let device = target.device;
+    match step {
+        Step::SetStatus { status, from, overridden, .. } => {
+            let overridden = with_override && overridden.is_some();
+            decide_status(target, *status, overridden)?;
+            if *from < target.since && !overridden {
+                return Err(format!(
+                    "Device {device}: its SMI Status '{}' applies from {}; expected a day not before that, found {from}, or an \
+                     override with its reason",
+                    target.status, target.since
+                ));
+            }
+            Ok(())
+        }
+        Step::Exclude { .. } if target.proof == Proof::Succeeded => {
+            Err(format!("Device {device} is proven recovered; there is nothing to leave out"))
+        }
+        Step::HandOver { devices, .. } => {
+            // Without a list it is about those that wait, and about no other.
+            if !target.waits_for_hand_over() && devices.is_none() {
+                return Ok(());
+            }
+            if target.waits_for_hand_over() && target.status == SmiStatus::Recovered {
+                return Ok(());
+            }
+            let expected = "expected one under the DCC's control with SMI Status 'recovered'";
+            let is = if target.waits_for_hand_over() { "under" } else { "not under" };
+            Err(format!("Device {device}: {expected}, found '{}' and {is} its control", target.status))
+        }
+        Step::Exclude { .. }
+        | Step::Confirm { .. }
+        | Step::Dismiss { .. }
+        | Step::Assess { .. }
+        | Step::Inform { .. }
+        | Step::Refer { .. }
+        | Step::SubscriberRecovery { .. }
+        | Step::ImportStatuses { .. }
+        | Step::Prepare { .. }
+        | Step::Pause { .. }
+        | Step::Finish { .. }
+        | Step::BeginPostRecovery { .. }
+        | Step::AcceptStranded { .. } => Ok(()),
+    }
+}
+
+/// May the SMI Status of this one Device be set so? 'recovered' is what a Device itself proves: nobody can say it in its place.
+pub(super) fn decide_status(target: &Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
     let device = target.device;
     match status {
-        SmiStatus::Recovered if target.proof != Proof::Succeeded && !overridden => Err(format!(
-            "Device {device}: expected a verified Response that proves its recovery, found {}; take its Response in first",
+        SmiStatus::Recovered if target.proof != Proof::Succeeded => Err(format!(
+            "Device {device}: expected a verified Response that proves its recovery, found {}; take its Response in first. No \
+             override takes its place: a Device that was seen to on site is set to Commissioned with an override",
             if target.proof == Proof::Failed { "one that says it failed" } else { "none" }
         )),
         SmiStatus::Recovery if target.proof == Proof::Succeeded => {
@@ -421,6 +514,13 @@ pub fn decide_status(target: &super::Target, status: SmiStatus, overridden: bool
         | SmiStatus::Decommissioned
         | SmiStatus::Withdrawn
         | SmiStatus::Suspended => {
+            // No override either: its Subscriber would never get it back.
+            if target.waits_for_hand_over() {
+                return Err(format!(
+                    "Device {device} is under the DCC's control (Method 2) until it is handed over; record the handover with \
+                     `smkictl incident hand-over`"
+                ));
+            }
             let from_recovery = matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered);
             if from_recovery && target.proof != Proof::Succeeded && !overridden {
                 return Err(format!(
@@ -429,99 +529,66 @@ pub fn decide_status(target: &super::Target, status: SmiStatus, overridden: bool
                     target.status
                 ));
             }
-            if from_recovery && target.control == Control::Dcc && !overridden {
-                return Err(format!(
-                    "Device {device} is under the DCC's control (Method 2) until it is handed over; record the handover"
-                ));
-            }
             Ok(())
         }
     }
+}
+
+/// May a file be taken in that is a step of the procedure? Whoever is relieved of it and sends it all the same says so by signing it.
+///
+/// # Errors
+/// Every reason against it.
+pub fn decide_file(step: Meaning, situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
+    let mut guards = Guards::new(situation);
+    guards.place(step);
+    guards.end()
 }
 
 /// May the incident be closed?
 ///
 /// # Errors
 /// Every reason against it.
-pub fn decide_close(progress: &Progress) -> Result<(), Vec<Reason>> {
-    let mut reasons = Vec::new();
-    let mut demand = |rule: &str, holds: bool, text: String| {
-        if !holds {
-            reasons.push(Reason { rule: rule.into(), text: text.into() });
-        }
-    };
-    let closable = [
-        State::PostRecovery,
-        State::SubscriberRecovery,
-        State::DeterminedNotToExecute,
-        State::Dismissed,
-        State::Withdrawn,
-    ];
-    let expected: Vec<&str> = closable.iter().map(|state| state.as_str()).collect();
-    demand(
-        "incident-state",
-        closable.contains(&progress.state),
-        format!("expected the incident to be {}, found {}", expected.join(" or "), progress.state),
-    );
-    let open: Vec<String> = progress.open_duties().map(|(id, _)| id.to_string()).collect();
-    demand(
-        "open-duty",
-        open.is_empty(),
-        format!("duties to inform are open: {}; record each with `smkictl incident inform`", open.join(", ")),
-    );
-    let counts = progress.targets.counts();
-    demand(
-        "stranded",
-        counts.stranded == 0 || progress.stranded_accepted == Some(counts.stranded),
+pub fn decide_close(situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
+    let mut guards = Guards::new(situation);
+    guards.place(Meaning::Close);
+    guards.no_open_duties();
+    let (counts, accepted) = (situation.counts, situation.progress.stranded_accepted);
+    guards.demand("stranded", counts.stranded == 0 || accepted == Some(counts.stranded), || {
         format!(
-            "{} Devices stay in 'recovery' without a key to bring them back; report them, then `smkictl incident accept-stranded`",
+            "{} Devices stay in 'recovery' without a key to bring them back; report them, then `smkictl incident \
+             accept-stranded`",
             counts.stranded
-        ),
-    );
-    demand(
-        "hand-over",
-        counts.under_dcc_control == 0,
-        format!("{} Devices are under the DCC's control (Method 2) and not handed over", counts.under_dcc_control),
-    );
-    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+        )
+    });
+    guards.end()
 }
 
 /// May the PMA determine on the incident now?
 ///
 /// # Errors
 /// Why not.
-pub fn decide_determination(progress: &Progress, supersedes: Option<DeterminationId>) -> Result<(), Reason> {
-    let may = match progress.state {
-        State::Referred => true,
-        State::DeterminedNotToExecute
-        | State::DeterminedToExecute
-        | State::Prepared
-        | State::KeyActive
-        | State::Executing
-        | State::Paused => supersedes.is_some() && supersedes == progress.determined.map(|determined| determined.id),
-        State::Reported
-        | State::Confirmed
-        | State::Dismissed
-        | State::Assessed
-        | State::SubscriberRecovery
-        | State::Executed
-        | State::PostRecovery
-        | State::Closed
-        | State::Withdrawn => false,
-    };
-    if may {
-        return Ok(());
+pub fn decide_determination(
+    situation: &Situation<'_>,
+    supersedes: Option<DeterminationId>,
+) -> Result<Decided, Vec<Reason>> {
+    let progress = situation.progress;
+    let follows = progress.determined.map(|determined| determined.id);
+    // Beyond the referral the PMA has determined already, and determines in the place of that.
+    let is_asked = progress.state == State::Referred || (supersedes.is_some() && supersedes == follows);
+    let mut guards = Guards::new(situation);
+    if places(Meaning::Determine).contains(&progress.state) && is_asked {
+        guards.place(Meaning::Determine);
+    } else {
+        guards.demand("incident-state", false, || {
+            format!(
+                "expected the incident to be referred to the SMKI PMA (or determined, and this to supersede the determination \
+                 that it follows{}), found {}",
+                follows.map_or_else(String::new, |id| format!(", {id}")),
+                progress.state
+            )
+        });
     }
-    Err(Reason {
-        rule: "incident-state".into(),
-        text: format!(
-            "expected the incident to be referred to the SMKI PMA (or determined, and this to supersede the determination that \
-             it follows{}), found {}",
-            progress.determined.map_or(String::new(), |determined| format!(", {}", determined.id)),
-            progress.state
-        )
-        .into(),
-    })
+    guards.end()
 }
 
 #[cfg(test)]

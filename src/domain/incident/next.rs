@@ -1,43 +1,23 @@
-//! Pure. What is to be done now in an incident, and by whom, with the command that does it.
+//! Pure. What is to be done now in an incident, and by whom, with the command that does it: read from what the procedure in force demands,
+//! so that nobody is sent where a guard refuses.
 //!
 //! A command holds whatever is known: the determination, the key, the digest of the file, the count. What only a person can know stands
 //! in capitals, such as `TIME` or `'WHO'`, and `INCIDENT` for the incident.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Gate, Situation, Standing};
-use super::targets::Counts;
+use super::decide::{Situation, decide_close};
+use super::timeline::counted;
 use super::{Progress, State};
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method};
 use crate::domain::names::MechanismId;
+use crate::domain::procedure::in_force::{Awaits, Demand, May, Requirement};
+use crate::domain::procedure::{Actor, places};
 use crate::domain::time::Timestamp;
 
-/// Who acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Actor {
-    /// The DCC's recovery team.
-    Operator,
-    /// The Authorised Responsible Officer of the affected Subscriber.
-    Aro,
-    /// The SMKI PMA.
-    PmaMember,
-    /// The Key Custodians.
-    KeyCustodian,
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Operator => "operator",
-            Self::Aro => "ARO",
-            Self::PmaMember => "SMKI PMA",
-            Self::KeyCustodian => "Key Custodians",
-        })
-    }
-}
+/// Everyone who acts in an incident, in the order in which they are told.
+pub const ACTORS: [Actor; 4] = [Actor::Dcc, Actor::Subscriber, Actor::Pma, Actor::KeyCustodians];
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -45,7 +25,7 @@ impl fmt::Display for Actor {
 pub struct ToDo {
     /// By whom.
     pub who: Actor,
-    /// What, in a sentence.
+    /// What, in a sentence; one that begins with "Then" waits for those above it.
     #[schema(value_type = String)]
     pub what: Box<str>,
     /// The command that does it, with what a person has to put in in capitals.
@@ -61,23 +41,23 @@ pub struct ToDo {
     pub required: bool,
 }
 
-impl Actor {
-    /// Everyone who acts, in the order in which they are told.
-    pub const ALL: [Self; 4] = [Self::Operator, Self::Aro, Self::PmaMember, Self::KeyCustodian];
-}
-
 struct List<'a> {
     todo: Vec<ToDo>,
     situation: &'a Situation<'a>,
-    counts: Counts,
 }
 
 /// What is to be done now, the most pressing first.
 pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
-    let counts = situation.progress.targets.counts();
-    let mut list = List { todo: Vec::new(), situation, counts };
+    let mut list = List { todo: Vec::new(), situation };
     list.duties();
-    list.in_state();
+    list.if_not_in_force();
+    let (closing, before): (Vec<_>, Vec<_>) =
+        situation.demands.iter().partition(|demand| Meaning::of(&demand.step.id) == Some(Meaning::Close));
+    before.into_iter().for_each(|demand| list.demanded(demand));
+    list.beside();
+    list.stranded();
+    closing.into_iter().for_each(|demand| list.demanded(demand));
+    list.or_else();
     list.todo
 }
 
@@ -88,26 +68,11 @@ impl List<'_> {
         self.todo.last_mut().expect("just pushed")
     }
 
-    /// What the procedure asks for at a step of its own.
-    fn step(&mut self, who: Actor, step: &str, what: impl Into<Box<str>>, command: &str) {
-        self.add(who, what, command).by = Some(format!("step {step}").into());
-    }
-
     /// What nobody owes.
     fn may(&mut self, who: Actor, what: impl Into<Box<str>>, command: &str) -> &mut ToDo {
         let todo = self.add(who, what, command);
         todo.required = false;
         todo
-    }
-
-    /// "Then " before what waits for something above it.
-    fn then(&self, what: &str) -> String {
-        if self.todo.iter().all(|todo| !todo.required) {
-            return what.to_owned();
-        }
-        let mut letters = what.chars();
-        let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
-        format!("Then {first}{}", letters.as_str())
     }
 
     fn progress(&self) -> &Progress {
@@ -119,132 +84,6 @@ impl List<'_> {
         self.progress().determined.map_or_else(|| "ID".to_owned(), |determined| determined.id.to_string())
     }
 
-    fn duties(&mut self) {
-        for (id, duty) in self.situation.progress.open_duties() {
-            let what = format!("Inform the {}: {}", duty.recipient, duty.text);
-            let command = format!(
-                "smkictl incident inform INCIDENT --duty {id} --recipient 'WHO' --at TIME --how 'BY WHICH WAY'"
-            );
-            let todo = self.add(Actor::Operator, what, &command);
-            (todo.by, todo.due) = (Some(format!("duty {id}").into()), duty.due);
-        }
-    }
-
-    fn in_state(&mut self) {
-        match self.progress().state {
-            State::Reported => self.reported(),
-            State::Confirmed => self.step(
-                Actor::Operator,
-                "assess",
-                "Assess: the Relevant Devices with evidence, and the method proposed",
-                "smkictl incident assess INCIDENT --method METHOD --targets TARGETS.csv",
-            ),
-            State::Assessed => self.assessed(),
-            State::Referred => self.referred(),
-            State::DeterminedNotToExecute => {
-                self.hand_over();
-                self.stranded();
-                self.close();
-                let command =
-                    format!("smkictl incident refer INCIDENT --notification {} --new-facts 'WHAT IS NEW'", self.file());
-                self.may(Actor::Operator, "Or, with new facts, refer it to the SMKI PMA again", &command);
-            }
-            State::DeterminedToExecute => self.determined(),
-            State::Prepared => {
-                self.if_not_in_force();
-                self.activate("Activate the key of the determination");
-            }
-            State::Paused => self.paused(),
-            State::KeyActive => {
-                self.if_not_in_force();
-                self.sign("Sign the recovery commands, and send them");
-                self.pause();
-            }
-            State::Executing => self.executing(),
-            State::Executed => {
-                let command = "smkictl incident begin-post-recovery INCIDENT --note 'WHAT WAS CHECKED'";
-                self.add(Actor::Operator, "Begin Post-Recovery", command);
-            }
-            State::PostRecovery => {
-                self.recovered(true);
-                self.hand_over();
-                self.stranded();
-                self.report();
-                self.close();
-            }
-            State::SubscriberRecovery => {
-                self.add(
-                    Actor::Aro,
-                    "Recover with the Subscriber's own key: nothing of it is signed here (Method 1)",
-                    "",
-                );
-                self.may(
-                    Actor::Aro,
-                    "Report how it goes, by a signed Organisation Compromise Recovery Progress File",
-                    "smkictl file submit INCIDENT --kind organisation-progress PROGRESS.csv --signature PROGRESS.csv.p7s",
-                );
-                self.stranded();
-                self.close();
-            }
-            State::Dismissed | State::Withdrawn => {
-                self.hand_over();
-                self.stranded();
-                self.close();
-            }
-            State::Closed => {}
-        }
-    }
-
-    fn reported(&mut self) {
-        let known: Vec<&str> = self.situation.mechanisms.iter().map(MechanismId::as_str).collect();
-        self.step(
-            Actor::Operator,
-            "confirm-compromise",
-            format!("Confirm the Compromise, or the suspicion of one, by a permitted mechanism ({})", known.join(", ")),
-            "smkictl incident confirm INCIDENT --mechanism MECHANISM --certainty CERTAINTY --evidence 'WHAT WAS SEEN'",
-        );
-        self.may(
-            Actor::Operator,
-            "Or, if it is none, dismiss it once everybody is informed",
-            "smkictl incident dismiss INCIDENT --reason 'WHY'",
-        );
-    }
-
-    fn assessed(&mut self) {
-        if self.progress().method == Some(Method::SubscriberKey) {
-            self.add(
-                Actor::Operator,
-                "Method 1: record that the Subscriber recovers with its own key",
-                "smkictl incident subscriber-recovery INCIDENT --note 'WHAT WAS AGREED'",
-            );
-            self.may(
-                Actor::Operator,
-                "Or assess again: by another method the SMKI PMA determines",
-                "smkictl incident assess INCIDENT --method METHOD --targets TARGETS.csv",
-            );
-            return;
-        }
-        if self.progress().method == Some(Method::Contingency) {
-            self.not_built();
-        }
-        if self.situation.notifications.is_empty() {
-            let kind = match self.progress().class() {
-                CompromiseClass::Organisation => "organisation-notification",
-                CompromiseClass::Other => "other-notification",
-            };
-            let what = match self.progress().class() {
-                CompromiseClass::Organisation => "Submit the signed Organisation Compromise Notification File",
-                CompromiseClass::Other => "Submit the signed Other Compromise Notification File",
-            };
-            let command =
-                format!("smkictl file submit INCIDENT --kind {kind} NOTIFICATION.csv --signature NOTIFICATION.csv.p7s");
-            self.step(Actor::Aro, "submit-notification-file", what, &command);
-        }
-        self.gates();
-        let command = format!("smkictl incident refer INCIDENT --notification {}", self.file());
-        self.step(Actor::Operator, "refer-to-pma", self.then("Refer the incident to the SMKI PMA"), &command);
-    }
-
     /// The SHA-256 of the notification file, if there is one and no more.
     fn file(&self) -> String {
         let mut files = self.situation.notifications.iter();
@@ -254,111 +93,317 @@ impl List<'_> {
         }
     }
 
-    fn not_built(&mut self) {
-        self.may(
-            Actor::Operator,
-            "Know that the Contingency route is not built: the incident can be carried as far as the SMKI PMA, and a determination \
-             for it is refused",
-            "",
-        );
-    }
-
-    fn referred(&mut self) {
-        if self.progress().method == Some(Method::Contingency) {
-            self.not_built();
-        }
-        self.step(
-            Actor::PmaMember,
-            "determine",
-            "Determine, under the SMKI Recovery Key Guidance, whether recovery is executed, and with which key",
-            "",
-        );
-        self.may(
-            Actor::Operator,
-            "Draft for the SMKI PMA what it is to determine; `smkictl determination draft --sample` prints what to fill in",
-            "smkictl determination draft --from DRAFT.toml",
-        );
-        self.add(
-            Actor::PmaMember,
-            "Each member: look at the document whole, compare its words with another member, sign it",
-            "smkictl determination sign ID.json --key KEY.pem --certificate CERTIFICATE.pem --member MEMBER",
-        );
-        self.add(
-            Actor::Operator,
-            "Then record it, with every signature that lies beside it (to execute: with its list of Devices)",
-            "smkictl determination record ID.json --devices ID.devices.txt",
-        );
-    }
-
-    /// A determination that is suspended or over permits nothing: whoever is to act is told first.
-    fn if_not_in_force(&mut self) {
-        if let Some(Standing { in_force: Err(why), .. }) = &self.situation.determination {
-            let what = format!("Nothing can be signed: {why}. Wait, or determine anew, superseding it");
-            self.step(Actor::PmaMember, "determine", what, "");
-        }
-    }
-
-    fn determined(&mut self) {
-        self.if_not_in_force();
-        if self.situation.determination.as_ref().is_some_and(|standing| !standing.has_scope) {
-            self.add(
-                Actor::PmaMember,
-                "Settle the scope by a schedule: templates with the replacement certificates, Devices, limits",
-                "smkictl determination draft --type schedule --from SCHEDULE.toml",
+    fn duties(&mut self) {
+        for (id, duty, departed) in self.situation.open_duties() {
+            if departed.is_some() {
+                continue;
+            }
+            let what = format!("Inform the {}: {}", duty.recipient, duty.text);
+            let command = format!(
+                "smkictl incident inform INCIDENT --duty {id} --recipient 'WHO' --at TIME --how 'BY WHICH WAY'"
             );
+            let todo = self.add(Actor::Dcc, what, &command);
+            (todo.by, todo.due) = (Some(format!("duty {id}").into()), duty.due);
         }
-        self.gates();
-        let what = self.then("Record that everything is prepared: list, certificates and templates compared");
-        self.step(
-            Actor::Operator,
-            "prepare",
-            what,
-            "smkictl incident prepare INCIDENT --note 'WHAT WAS COMPARED, BY WHOM'",
-        );
     }
 
-    fn activate(&mut self, what: &str) {
-        let key = self.situation.determination.as_ref().and_then(|standing| standing.key.as_ref());
-        let key = key.map_or_else(|| "KEY".to_owned(), ToString::to_string);
-        self.step(Actor::KeyCustodian, "activate-key", what, &format!("smkictl key activate {key}"));
+    /// A determination to execute that is suspended or over permits nothing: whoever is to act is told first.
+    fn if_not_in_force(&mut self) {
+        let is_on_its_way = match self.progress().state {
+            State::DeterminedToExecute => true,
+            State::Prepared | State::KeyActive | State::Executing | State::Paused => {
+                self.situation.counts.outstanding > 0
+            }
+            _ => false,
+        };
+        let followed = self.situation.determination.as_ref();
+        if let Some(why) = followed.and_then(|followed| followed.not_in_force.as_ref()).filter(|_| is_on_its_way) {
+            let what = format!("Nothing can be signed: {why}. Wait, or determine anew, superseding it");
+            self.add(Actor::Pma, what, "").by = Some("step determine".into());
+        }
     }
 
-    fn sign(&mut self, what: impl Into<Box<str>>) {
-        let command =
-            format!("smkictl recovery sign --determination {} --devices all --out commands/", self.determination());
-        self.step(Actor::Operator, "execute", what, &command);
-    }
-
-    fn pause(&mut self) {
-        self.may(
-            Actor::Operator,
-            "If something looks wrong, pause: the key is locked before the next signature",
-            "smkictl incident pause INCIDENT --reason 'WHY'",
-        );
-    }
-
-    fn paused(&mut self) {
-        if self.counts.outstanding == 0 {
-            self.finish();
+    /// A step of the profile: owed now, or early, or next in turn.
+    fn demanded(&mut self, demand: &Demand<'_>) {
+        let Demand { step, requirement, missing, departures: _ } = demand;
+        let by: Option<Box<str>> = requirement.by().map(|by| by.to_string().into());
+        let Some(meaning) = Meaning::of(&step.id) else {
+            let is_met_by_a_duty = self.progress().open_duties().any(|(_, duty)| duty.step.as_ref() == Some(&step.id));
+            if matches!(requirement, Requirement::Due { .. }) && !is_met_by_a_duty {
+                let who = step.actors.first().copied().unwrap_or(Actor::Dcc);
+                self.add(who, step.text.as_str(), "").by = by;
+            }
             return;
+        };
+        let is_here = places(meaning).contains(&self.progress().state);
+        match requirement {
+            Requirement::Due { .. } => {
+                // Stranded Devices and open duties hold the closure up, besides what the profile has before it.
+                let is_free = meaning != Meaning::Close || decide_close(self.situation).is_ok();
+                let due = due(demand, self.progress());
+                for (who, what, command) in self.owed(meaning) {
+                    let what = if is_free { what } else { then(&what) };
+                    let todo = self.add(who, what, &command);
+                    (todo.by, todo.due) = (by.clone(), due);
+                }
+            }
+            Requirement::NotYetDue { awaits: Awaits::Gate(_), early: May::Yes | May::WithReason, .. } if is_here => {
+                self.relieved(meaning, by);
+            }
+            // What comes when the steps that are listed before it are taken.
+            Requirement::NotYetDue { early: May::No, .. } if is_here && !missing.is_empty() => {
+                for (who, what, command) in self.owed(meaning) {
+                    self.add(who, then(&what), &command).by.clone_from(&by);
+                }
+            }
+            Requirement::NotYetDue { .. }
+            | Requirement::Permitted { .. }
+            | Requirement::Unknown { .. }
+            | Requirement::Done { .. }
+            | Requirement::NotRequired { .. }
+            | Requirement::Blocked { .. } => {}
         }
-        self.if_not_in_force();
-        self.activate(
-            "To go on, activate the key again; then repeat the request under its id, and nothing is signed twice",
-        );
-        self.answers();
     }
 
-    fn executing(&mut self) {
-        if self.counts.outstanding == 0 {
-            self.finish();
-            self.recovered(false);
-            return;
+    /// Who takes an owed step, and how; nothing where something else says it, or where there is nothing to do it for.
+    fn owed(&self, step: Meaning) -> Vec<(Actor, String, String)> {
+        let (counts, progress) = (self.situation.counts, self.situation.progress);
+        let one = |who, what: &str, command: &str| vec![(who, what.to_owned(), command.to_owned())];
+        match step {
+            Meaning::Confirm => {
+                let known: Vec<&str> = self.situation.mechanisms.iter().map(MechanismId::as_str).collect();
+                let what = format!(
+                    "Confirm the Compromise, or the suspicion of one, by a permitted mechanism ({})",
+                    known.join(", ")
+                );
+                one(
+                    Actor::Dcc,
+                    &what,
+                    "smkictl incident confirm INCIDENT --mechanism MECHANISM --certainty CERTAINTY --evidence 'WHAT WAS SEEN'",
+                )
+            }
+            Meaning::Assess => one(
+                Actor::Dcc,
+                "Assess: the Relevant Devices with evidence, and the method proposed",
+                "smkictl incident assess INCIDENT --method METHOD --targets TARGETS.csv",
+            ),
+            Meaning::SubmitNotification => {
+                let (who, kind, what) = match progress.class() {
+                    CompromiseClass::Organisation => (
+                        Actor::Subscriber,
+                        "organisation-notification",
+                        "Submit the signed Organisation Compromise Notification File",
+                    ),
+                    CompromiseClass::Other => {
+                        (Actor::Dcc, "other-notification", "Submit the signed Other Compromise Notification File")
+                    }
+                };
+                let command = format!(
+                    "smkictl file submit INCIDENT --kind {kind} NOTIFICATION.csv --signature NOTIFICATION.csv.p7s"
+                );
+                one(who, what, &command)
+            }
+            Meaning::SetRecovery => one(
+                Actor::Dcc,
+                "Set the SMI Status of every target to 'recovery', and record it; only the Recovery or Contingency Private Key \
+                 brings a Device back from there",
+                SET_RECOVERY,
+            ),
+            Meaning::SubmitThresholds => {
+                one(Actor::Subscriber, "Submit the signed Anomaly Detection Thresholds file", SUBMIT_THRESHOLDS)
+            }
+            Meaning::Refer => one(
+                Actor::Dcc,
+                "Refer the incident to the SMKI PMA",
+                &format!("smkictl incident refer INCIDENT --notification {}", self.file()),
+            ),
+            Meaning::Determine => vec![
+                (
+                    Actor::Pma,
+                    "Determine, under the SMKI Recovery Key Guidance, whether recovery is executed, and with which key"
+                        .into(),
+                    String::new(),
+                ),
+                (
+                    Actor::Pma,
+                    "Each member: look at the document whole, compare its words with another member, sign it".into(),
+                    "smkictl determination sign ID.json --key KEY.pem --certificate CERTIFICATE.pem --member MEMBER"
+                        .into(),
+                ),
+                (
+                    Actor::Dcc,
+                    "Then record it, with every signature that lies beside it (to execute: with its list of Devices)"
+                        .into(),
+                    "smkictl determination record ID.json --devices ID.devices.txt".into(),
+                ),
+            ],
+            Meaning::Prepare => one(
+                Actor::Dcc,
+                "Record that everything is prepared: list, certificates and templates compared",
+                "smkictl incident prepare INCIDENT --note 'WHAT WAS COMPARED, BY WHOM'",
+            ),
+            Meaning::ActivateKey if counts.outstanding > 0 => {
+                let key = self.situation.determination.as_ref().and_then(|followed| followed.key.as_ref());
+                let key = key.map_or_else(|| "KEY".to_owned(), ToString::to_string);
+                let what = match progress.state {
+                    State::Paused => {
+                        "To go on, activate the key again; then repeat the request under its id, and nothing is signed twice"
+                    }
+                    _ => "Activate the key of the determination",
+                };
+                one(Actor::KeyCustodians, what, &format!("smkictl key activate {key} --incident INCIDENT"))
+            }
+            Meaning::Execute if counts.outstanding > 0 => {
+                let what = match progress.state {
+                    State::KeyActive => "Sign the recovery commands, and send them".to_owned(),
+                    _ => format!("Sign and send: {} are outstanding", counted(counts.outstanding, "target")),
+                };
+                let command = format!(
+                    "smkictl recovery sign --determination {} --devices all --out commands/",
+                    self.determination()
+                );
+                one(Actor::Dcc, &what, &command)
+            }
+            Meaning::SetRecovered => {
+                let proven = counted(counts.proven_not_recovered, "Device");
+                let what = format!("Set the SMI Status of {proven}, proven recovered, to 'recovered', and record it");
+                one(
+                    Actor::Dcc,
+                    &what,
+                    "smkictl incident devices INCIDENT | grep ',Recovery,[^,]*,recovered,' | cut -d, -f1 > proven.txt && \
+                     smkictl incident set-status INCIDENT recovered --from DATE --devices proven.txt",
+                )
+            }
+            Meaning::HandOver => {
+                let (waiting, are) =
+                    (counts.under_dcc_control, if counts.under_dcc_control == 1 { "is" } else { "are" });
+                let what =
+                    format!("{} {are} under the DCC's control: take them back (SRV 6.21)", counted(waiting, "Device"));
+                vec![
+                    (Actor::Subscriber, what, String::new()),
+                    (
+                        Actor::Dcc,
+                        "Record the handover".into(),
+                        "smkictl incident hand-over INCIDENT --evidence 'WHAT PROVES IT'".into(),
+                    ),
+                ]
+            }
+            Meaning::Close => {
+                one(Actor::Dcc, "Close the incident", "smkictl incident close INCIDENT --reason 'WHAT CAME OF IT'")
+            }
+            // Owed by nobody in itself, or said beside the profile.
+            Meaning::ActivateKey
+            | Meaning::Execute
+            | Meaning::Notify
+            | Meaning::Dismiss
+            | Meaning::Inform
+            | Meaning::SubscriberRecovery
+            | Meaning::Pause
+            | Meaning::Exclude
+            | Meaning::Finish
+            | Meaning::ReportProgress
+            | Meaning::SetStatus
+            | Meaning::ImportStatuses
+            | Meaning::BeginPostRecovery
+            | Meaning::AcceptStranded => Vec::new(),
         }
-        self.if_not_in_force();
-        self.sign(format!("Sign and send: {} are outstanding", targets(self.counts.outstanding)));
-        self.answers();
-        self.pause();
+    }
+
+    /// What a clause relieves of for a time, and what may be done all the same.
+    fn relieved(&mut self, step: Meaning, by: Option<Box<str>>) {
+        let todo = match step {
+            Meaning::SetRecovery => self.may(
+                Actor::Dcc,
+                "The SMI Status need not be set to 'recovery' yet; whoever sets it all the same gives the reason",
+                &format!("{SET_RECOVERY} --reason 'WHY NOW'"),
+            ),
+            Meaning::SubmitThresholds => self.may(
+                Actor::Subscriber,
+                "The Anomaly Detection Thresholds file need not be submitted yet, and may be",
+                SUBMIT_THRESHOLDS,
+            ),
+            _ => return,
+        };
+        todo.by = by;
+    }
+
+    /// What is to be done beside the steps that the profile owes.
+    fn beside(&mut self) {
+        let (state, outstanding) = (self.progress().state, self.situation.counts.outstanding);
+        match state {
+            State::Assessed if self.progress().method == Some(Method::SubscriberKey) => {
+                self.add(
+                    Actor::Dcc,
+                    "Method 1: record that the Subscriber recovers with its own key",
+                    "smkictl incident subscriber-recovery INCIDENT --note 'WHAT WAS AGREED'",
+                );
+            }
+            State::Assessed | State::Referred if self.progress().method == Some(Method::Contingency) => {
+                self.may(
+                    Actor::Dcc,
+                    "Know that the Contingency route is not built: the incident can be carried as far as the SMKI PMA, and a \
+                     determination for it is refused",
+                    "",
+                );
+            }
+            State::SubscriberRecovery => {
+                self.may(
+                    Actor::Subscriber,
+                    "Recover with the Subscriber's own key: nothing of it is signed here (Method 1)",
+                    "",
+                );
+                self.may(
+                    Actor::Subscriber,
+                    "Report how it goes, by a signed Organisation Compromise Recovery Progress File",
+                    "smkictl file submit INCIDENT --kind organisation-progress PROGRESS.csv --signature PROGRESS.csv.p7s",
+                );
+            }
+            State::DeterminedToExecute
+                if self.situation.determination.as_ref().is_some_and(|followed| !followed.has_scope) =>
+            {
+                self.add(
+                    Actor::Pma,
+                    "Settle the scope by a schedule: templates with the replacement certificates, Devices, limits",
+                    "smkictl determination draft --type schedule --from SCHEDULE.toml",
+                );
+            }
+            State::Prepared if outstanding == 0 => {
+                let what = "Every target was left out, and nothing is to be signed: withdraw the determination";
+                self.add(Actor::Pma, what, "smkictl determination draft --type withdrawal --from WITHDRAWAL.toml");
+            }
+            State::KeyActive if outstanding == 0 => {
+                let what = "Every target was left out, and nothing is to be signed: pause, then record that all came to an end";
+                self.add(Actor::Dcc, what, PAUSE);
+            }
+            State::Executing | State::Paused if outstanding == 0 => {
+                self.add(
+                    Actor::Dcc,
+                    "Record that every target came to an end",
+                    "smkictl incident finish INCIDENT --note 'WHAT WAS CHECKED'",
+                );
+            }
+            State::Executing | State::Paused => self.answers(),
+            State::Executed => {
+                self.report();
+                self.add(
+                    Actor::Dcc,
+                    "Begin Post-Recovery",
+                    "smkictl incident begin-post-recovery INCIDENT --note 'WHAT WAS CHECKED'",
+                );
+            }
+            State::PostRecovery => self.report(),
+            State::Reported
+            | State::Confirmed
+            | State::Assessed
+            | State::Referred
+            | State::DeterminedNotToExecute
+            | State::DeterminedToExecute
+            | State::Prepared
+            | State::KeyActive
+            | State::Dismissed
+            | State::Withdrawn
+            | State::Closed => {}
+        }
     }
 
     /// The Devices' Responses, and what follows from them.
@@ -367,124 +412,97 @@ impl List<'_> {
             "smkictl recovery responses ANSWERS.hex --certificates DEVICE-CERTIFICATES/ --determination {}",
             self.determination()
         );
-        self.step(Actor::Operator, "execute", "Take the Devices' Responses in", &command);
-        if self.counts.failed > 0 {
+        self.add(Actor::Dcc, "Take the Devices' Responses in", &command).by = Some("step execute".into());
+        let failed = self.situation.counts.failed;
+        if failed > 0 {
             let what = format!(
                 "{} answered that they failed: leave out those whose failure is final",
-                devices(self.counts.failed)
+                counted(failed, "Device")
             );
             self.may(
-                Actor::Operator,
+                Actor::Dcc,
                 what,
                 "smkictl incident exclude INCIDENT --devices FAILED.txt --reason 'WHY IT IS FINAL'",
             );
         }
-        self.recovered(false);
-        self.report();
-    }
-
-    fn finish(&mut self) {
-        self.step(
-            Actor::Operator,
-            "execute",
-            "Record that every target came to an end",
-            "smkictl incident finish INCIDENT --note 'WHAT WAS CHECKED'",
-        );
-    }
-
-    /// Devices that are proven recovered, and whose SMI Status says 'recovery' still.
-    fn recovered(&mut self, is_due: bool) {
-        let proven = self.progress().targets.proven_in_recovery();
-        if proven == 0 {
-            return;
-        }
-        let what =
-            format!("Set the SMI Status of {}, proven recovered, to 'recovered', and record it", devices(proven));
-        let command = "smkictl incident devices INCIDENT | grep ',Recovery,[^,]*,recovered,' | cut -d, -f1 > proven.txt && \
-                       smkictl incident set-status INCIDENT recovered --from DATE --devices proven.txt";
-        let todo = self.may(Actor::Operator, what, command);
-        (todo.required, todo.by) = (is_due, Some("step set-smi-status-recovered".into()));
-    }
-
-    fn hand_over(&mut self) {
-        let waiting = self.counts.under_dcc_control;
-        if waiting == 0 {
-            return;
-        }
-        let are = if waiting == 1 { "is" } else { "are" };
-        let what = format!("{} {are} under the DCC's control: take them back (SRV 6.21)", devices(waiting));
-        self.step(Actor::Aro, "hand-over", what, "");
-        self.step(
-            Actor::Operator,
-            "hand-over",
-            "Record the handover",
-            "smkictl incident hand-over INCIDENT --evidence 'WHAT PROVES IT'",
-        );
-    }
-
-    fn stranded(&mut self) {
-        let stranded = self.counts.stranded;
-        if stranded == 0 || self.progress().stranded_accepted == Some(stranded) {
-            return;
-        }
-        let what = format!(
-            "Report the {stranded} stranded Devices (`smkictl incident devices` names them), and record who accepted it"
-        );
-        let command =
-            format!("smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'");
-        self.add(Actor::Operator, what, &command);
     }
 
     fn report(&mut self) {
         let what = "Make the Recovery Progress File for the Subscriber and the SMKI PMA";
         let command = "smkictl file progress INCIDENT --out progress.csv";
-        self.may(Actor::Operator, what, command).by = Some("step report-progress".into());
+        self.may(Actor::Dcc, what, command).by = Some("step report-progress".into());
     }
 
-    fn close(&mut self) {
-        let what = self.then("Close the incident");
-        self.step(Actor::Operator, "close", what, "smkictl incident close INCIDENT --reason 'WHAT CAME OF IT'");
-    }
-
-    /// SMI Status and ADT file, as far as they are due now.
-    fn gates(&mut self) {
-        let situation = self.situation;
-        let set = situation.progress.targets.without_recovery() == 0;
-        let status = "smkictl incident set-status INCIDENT recovery --from DATE --acknowledge-one-way";
-        match &situation.gates.status {
-            Gate::Due { by } if !set => {
-                let what = "Set the SMI Status of every target to 'recovery', and record it; only the Recovery or Contingency \
-                            Private Key brings a Device back from there";
-                self.add(Actor::Operator, what, status).by = Some(by.clone());
-            }
-            Gate::Relieved { by } if !set => {
-                let what =
-                    "The SMI Status need not be set to 'recovery' yet; whoever sets it all the same gives the reason";
-                self.may(Actor::Operator, what, &format!("{status} --reason 'WHY NOW'")).by = Some(by.clone());
-            }
-            Gate::Due { .. } | Gate::Relieved { .. } | Gate::NotRequired => {}
+    fn stranded(&mut self) {
+        let stranded = self.situation.counts.stranded;
+        let may_close = places(Meaning::Close).contains(&self.progress().state);
+        if !may_close || stranded == 0 || self.progress().stranded_accepted == Some(stranded) {
+            return;
         }
-        let thresholds = "smkictl file submit INCIDENT --kind adt THRESHOLDS.csv --signature THRESHOLDS.csv.p7s";
-        match &situation.gates.adt {
-            Gate::Due { by } if !situation.adt_accepted => {
-                let what = "Submit the signed Anomaly Detection Thresholds file";
-                self.add(Actor::Aro, what, thresholds).by = Some(by.clone());
+        let what = format!(
+            "Report the {} (`smkictl incident devices` lists them), and record who accepted it",
+            counted(stranded, "stranded Device")
+        );
+        let command =
+            format!("smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'");
+        self.add(Actor::Dcc, what, &command);
+    }
+
+    /// What may be done in another direction than the one above.
+    fn or_else(&mut self) {
+        match self.progress().state {
+            State::Reported => {
+                self.may(
+                    Actor::Dcc,
+                    "Or, if it is none, dismiss it once everybody is informed",
+                    "smkictl incident dismiss INCIDENT --reason 'WHY'",
+                );
             }
-            Gate::Relieved { by } if !situation.adt_accepted => {
-                let what = "The Anomaly Detection Thresholds file need not be submitted yet, and may be";
-                self.may(Actor::Aro, what, thresholds).by = Some(by.clone());
+            State::Assessed if self.progress().method == Some(Method::SubscriberKey) => {
+                self.may(
+                    Actor::Dcc,
+                    "Or assess again: by another method the SMKI PMA determines",
+                    "smkictl incident assess INCIDENT --method METHOD --targets TARGETS.csv",
+                );
             }
-            Gate::Due { .. } | Gate::Relieved { .. } | Gate::NotRequired => {}
+            State::Referred => {
+                self.may(
+                    Actor::Dcc,
+                    "Draft for the SMKI PMA what it is to determine; `smkictl determination draft --sample` prints what to fill in",
+                    "smkictl determination draft --from DRAFT.toml",
+                );
+            }
+            State::DeterminedNotToExecute => {
+                let command =
+                    format!("smkictl incident refer INCIDENT --notification {} --new-facts 'WHAT IS NEW'", self.file());
+                self.may(Actor::Dcc, "Or, with new facts, refer it to the SMKI PMA again", &command);
+            }
+            State::KeyActive | State::Executing if self.situation.counts.outstanding > 0 => {
+                self.may(
+                    Actor::Dcc,
+                    "If something looks wrong, pause: the key is locked before the next signature",
+                    PAUSE,
+                );
+            }
+            _ => {}
         }
     }
 }
 
-/// So many Devices.
-fn devices(count: u64) -> String {
-    if count == 1 { "1 Device".to_owned() } else { format!("{count} Devices") }
+const SET_RECOVERY: &str = "smkictl incident set-status INCIDENT recovery --from DATE --acknowledge-one-way";
+const SUBMIT_THRESHOLDS: &str = "smkictl file submit INCIDENT --kind adt THRESHOLDS.csv --signature THRESHOLDS.csv.p7s";
+const PAUSE: &str = "smkictl incident pause INCIDENT --reason 'WHY'";
+
+/// The limit of a step: so many hours after the last of those before it.
+fn due(demand: &Demand<'_>, progress: &Progress) -> Option<Timestamp> {
+    let hours = demand.step.hours?;
+    let since = demand.step.after.iter().filter_map(|step| progress.done.get(step)).map(|taken| taken.at).max()?;
+    Some(since.plus_ms(i64::from(hours) * 3_600_000))
 }
 
-/// So many targets.
-fn targets(count: u64) -> String {
-    if count == 1 { "1 target".to_owned() } else { format!("{count} targets") }
+/// "Then " before what waits for something above it.
+fn then(what: &str) -> String {
+    let mut letters = what.chars();
+    let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
+    format!("Then {first}{}", letters.as_str())
 }

@@ -1,16 +1,19 @@
 //! Pure. The Relevant Devices of an incident (SEC Section L10.30(a)) and what became of each.
 //!
 //! A list of targets is text with a Device a line, `EUI-64,SMI Status,date,evidence`, sorted by Device, each once: the status
-//! is the one at or immediately before the Recovery Event, the date the day from which it applied, the evidence what shows
-//! that the Device held credentials of the Compromised certificate.
+//! is the one at or immediately before the Recovery Event, the date the day of London from which it applied, the evidence what
+//! shows that the Device held credentials of the Compromised certificate.
 //!
 //! A target takes 24 octets here: 240 MB for ten million.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::TakeError;
 use crate::domain::ledger::steps::{Method, SmiStatus};
+use crate::domain::ledger::words::NoWord;
 use crate::domain::names::DeviceId;
+use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::time::Timestamp;
 
 /// Octets of one line: an EUI-64, a status, a date, and an evidence of a sentence.
@@ -77,6 +80,28 @@ impl Target {
             || self.status != SmiStatus::Commissioned
     }
 
+    /// Recovered by Method 2 and under the DCC's control: its Subscriber has not taken it back yet.
+    pub fn waits_for_hand_over(&self) -> bool {
+        self.control == Control::Dcc
+    }
+
+    /// Its recovery is proven, and its SMI Status does not say so yet. Without ever having been set to 'recovery', as the SMKI PMA may
+    /// direct, only one that waits for its handover wants it.
+    pub fn wants_recovered(&self) -> bool {
+        let says_otherwise = match self.status {
+            SmiStatus::Recovery => true,
+            SmiStatus::Recovered => false,
+            SmiStatus::Pending
+            | SmiStatus::Whitelisted
+            | SmiStatus::InstalledNotCommissioned
+            | SmiStatus::Commissioned
+            | SmiStatus::Decommissioned
+            | SmiStatus::Withdrawn
+            | SmiStatus::Suspended => self.waits_for_hand_over(),
+        };
+        self.proof == Proof::Succeeded && says_otherwise
+    }
+
     /// Whether nothing more is to come from it.
     pub fn is_at_end(&self) -> bool {
         self.excluded || self.proof == Proof::Succeeded
@@ -101,15 +126,20 @@ pub struct Counts {
     pub excluded: u64,
     /// Neither proven nor left out.
     pub outstanding: u64,
+    /// Proven to be recovered, and not recorded as 'recovered'.
+    pub proven_not_recovered: u64,
     /// Recovered and under the DCC's control: not handed over yet.
     pub under_dcc_control: u64,
+    /// Whose status somebody set without the proof that the rule asks for.
+    pub overridden: u64,
     /// In 'recovery' without a proven recovery.
     pub stranded: u64,
 }
 
-/// The Relevant Devices, sorted.
+/// The Relevant Devices, sorted. A clone shares them until one of the two is altered, so that a reader on another thread holds
+/// nobody up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets(Vec<Target>);
+pub struct Targets(Arc<Vec<Target>>);
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,8 +171,11 @@ fn shown(faults: &[LineFault], more: u64) -> String {
 
 /// Splits pieces into lines and collects the faults.
 struct Lines<'a> {
+    /// The beginning of a line that is not whole yet; one octet more than a line may have tells that it is too long.
     part: Vec<u8>,
     line: u64,
+    /// Lines beyond so many are counted and not looked at.
+    most: u64,
     error: TargetsError,
     each: &'a mut dyn FnMut(&str) -> Result<(), String>,
 }
@@ -156,41 +189,55 @@ impl Lines<'_> {
         }
     }
 
-    fn feed(&mut self, piece: &[u8]) {
-        for &octet in piece {
-            if octet == b'\n' {
-                self.line += 1;
-                let part = std::mem::take(&mut self.part);
-                let taken = if part.len() > LINE_LEN_MAX {
-                    Err(format!("expected at most {LINE_LEN_MAX} octets, found more"))
-                } else {
-                    std::str::from_utf8(&part)
-                        .map_err(|_| "expected UTF-8".to_owned())
-                        .and_then(|text| (self.each)(text))
-                };
-                if let Err(fault) = taken {
-                    self.fault(fault);
-                }
-            } else if self.part.len() <= LINE_LEN_MAX {
-                self.part.push(octet);
+    fn feed(&mut self, mut piece: &[u8]) {
+        while let Some(end) = piece.iter().position(|octet| *octet == b'\n') {
+            if self.part.is_empty() {
+                self.end(&piece[..end]);
+            } else {
+                self.keep(&piece[..end]);
+                let whole = std::mem::take(&mut self.part);
+                self.end(&whole);
             }
+            piece = &piece[end + 1..];
+        }
+        self.keep(piece);
+    }
+
+    fn keep(&mut self, octets: &[u8]) {
+        let room = (LINE_LEN_MAX + 1).saturating_sub(self.part.len());
+        self.part.extend_from_slice(&octets[..octets.len().min(room)]);
+    }
+
+    fn end(&mut self, line: &[u8]) {
+        self.line += 1;
+        if self.line > self.most {
+            return;
+        }
+        let taken = if line.len() > LINE_LEN_MAX {
+            Err(format!("expected at most {LINE_LEN_MAX} octets, found more"))
+        } else {
+            str::from_utf8(line).map_err(|_| "expected UTF-8".to_owned()).and_then(|text| (self.each)(text))
+        };
+        if let Err(fault) = taken {
+            self.fault(fault);
         }
     }
 }
 
-/// Reads a list line by line.
+/// Reads a list line by line, the first `most` lines of it. Answers how many there are.
 fn read_lines<E>(
     source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    most: u64,
     each: &mut dyn FnMut(&str) -> Result<(), String>,
-) -> Result<(), TakeError<E>> {
+) -> Result<u64, TakeError<E>> {
     let error = TargetsError { faults: Vec::new(), more: 0 };
-    let mut lines = Lines { part: Vec::new(), line: 0, error, each };
+    let mut lines = Lines { part: Vec::new(), line: 0, most, error, each };
     source(&mut |piece| lines.feed(piece)).map_err(TakeError::Source)?;
     if !lines.part.is_empty() {
         lines.line += 1;
         lines.fault("expected a line feed at the end".into());
     }
-    if lines.error.faults.is_empty() { Ok(()) } else { Err(lines.error.into()) }
+    if lines.error.faults.is_empty() { Ok(lines.line) } else { Err(lines.error.into()) }
 }
 
 /// How many lines end in these octets.
@@ -216,25 +263,21 @@ fn target(line: &str) -> Result<Target, String> {
         return Err("expected EUI-64,SMI Status,date,evidence".into());
     };
     let device = device.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
-    let status = SmiStatus::ALL.into_iter().find(|known| known.as_str() == status).ok_or_else(|| {
-        let known: Vec<&str> = SmiStatus::ALL.iter().map(|status| status.as_str()).collect();
-        format!("SMI Status: expected one of {}, found {status:?}", known.join(", "))
-    })?;
+    let status: SmiStatus = status.parse().map_err(|error: NoWord| format!("SMI Status: {error}, found {status:?}"))?;
     if status != SmiStatus::Commissioned {
         return Err(format!(
             "Device {device} was {status} immediately before the Recovery Event; a Relevant Device was Commissioned (SEC L10.30(a))"
         ));
     }
-    let since = format!("{since}T00:00:00Z")
-        .parse::<Timestamp>()
-        .map_err(|_| format!("date: expected YYYY-MM-DD, found {since:?}"))?;
+    let since: CivilDate =
+        since.parse().map_err(|error: crate::domain::procedure::calendar::CivilDateError| format!("date: {error}"))?;
     if evidence.trim().is_empty() {
         return Err(format!("Device {device}: expected the evidence that it held the credentials, found none"));
     }
     Ok(Target {
         device,
         status,
-        since,
+        since: since.begins(),
         proof: Proof::None,
         excluded: false,
         control: Control::AsBefore,
@@ -245,8 +288,16 @@ fn target(line: &str) -> Result<Target, String> {
 impl Targets {
     /// Reads a list of targets.
     pub fn read<E>(source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>) -> Result<Self, TakeError<E>> {
+        Self::read_first(source, u64::MAX).map(|(targets, _)| targets)
+    }
+
+    /// The same of the first `most` lines, and how many lines there are: whoever announced fewer is told.
+    pub fn read_first<E>(
+        source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+        most: u64,
+    ) -> Result<(Self, u64), TakeError<E>> {
         let (mut targets, mut last) = (Vec::new(), None);
-        read_lines(source, &mut |line| {
+        let lines = read_lines(source, most, &mut |line| {
             let target = target(line)?;
             in_order(&mut last, target.device)?;
             targets.push(target);
@@ -256,13 +307,19 @@ impl Targets {
             let fault = "expected at least one Relevant Device, found none".into();
             return Err(TargetsError { faults: vec![LineFault { line: 1, fault }], more: 0 }.into());
         }
-        Ok(Self(targets))
+        Ok((Self(Arc::new(targets)), lines))
+    }
+
+    /// Those that were commissioned only after the Recovery Event, with their lines counted from 1, in a list that was just read: no
+    /// Relevant Devices. The day on which the event fell is still right, for a date has no hour (SEC Section L10.30(a)).
+    pub fn commissioned_after(&self, event: Timestamp) -> impl Iterator<Item = (u64, &Target)> {
+        (1..).zip(self.0.iter()).filter(move |(_, target)| target.since > event)
     }
 
     /// The targets of a later assessment, with what is known already of those that stay.
     #[must_use]
     pub fn reassessed(&self, mut later: Self) -> Self {
-        for target in &mut later.0 {
+        for target in Arc::make_mut(&mut later.0) {
             if let Some(known) = self.get(target.device).filter(|known| known.is_touched()) {
                 *target = *known;
             }
@@ -284,12 +341,6 @@ impl Targets {
         self.0.iter().filter(wanted).count() as u64
     }
 
-    /// How many are proven recovered while their SMI Status says 'recovery' still.
-    pub fn proven_in_recovery(&self) -> u64 {
-        let wanted = |target: &&Target| target.proof == Proof::Succeeded && target.status == SmiStatus::Recovery;
-        self.0.iter().filter(wanted).count() as u64
-    }
-
     /// How many they are.
     pub fn len(&self) -> u64 {
         self.0.len() as u64
@@ -307,50 +358,96 @@ impl Targets {
 
     /// One of them.
     pub fn get(&self, device: DeviceId) -> Option<&Target> {
-        self.0.binary_search_by_key(&device, |target| target.device).ok().map(|at| &self.0[at])
+        self.place(device).ok().map(|at| &self.0[at])
     }
 
-    /// What a Device's Response proved, under a determination of that method.
-    pub fn prove(&mut self, device: DeviceId, proof: Proof, method: Option<Method>) {
-        if let Ok(at) = self.0.binary_search_by_key(&device, |target| target.device) {
-            let target = &mut self.0[at];
-            // A Device that proved its recovery once is recovered.
-            if target.proof != Proof::Succeeded {
-                target.proof = proof;
-                if proof == Proof::Succeeded && method == Some(Method::AcbCertificates) {
-                    target.control = Control::Dcc;
-                }
+    /// Where a Device stands among [`Targets::all`], or why it does not.
+    pub fn place(&self, device: DeviceId) -> Result<usize, String> {
+        let at = self.0.binary_search_by_key(&device, |target| target.device);
+        at.map_err(|_| format!("Device {device} is not among the targets of the incident"))
+    }
+
+    /// Calls `each` with the place of every Device of a list (an EUI-64 a line). Answers how many lines there are.
+    fn places<E>(
+        &self,
+        source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+        most: u64,
+        mut each: impl FnMut(usize),
+    ) -> Result<u64, TakeError<E>> {
+        let mut before = None;
+        read_lines(source, most, &mut |line| {
+            let device: DeviceId = line.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
+            in_order(&mut before, device)?;
+            each(self.place(device)?);
+            Ok(())
+        })
+    }
+
+    /// What a Device's Response proved, under a determination of that method. Answers whether it was stranded before, and is no more.
+    pub fn prove(&mut self, device: DeviceId, proof: Proof, method: Option<Method>) -> bool {
+        let Ok(at) = self.place(device) else { return false };
+        let target = &mut Arc::make_mut(&mut self.0)[at];
+        let was_stranded = target.is_stranded();
+        // A Device that proved its recovery once is recovered.
+        if target.proof != Proof::Succeeded {
+            target.proof = proof;
+            if proof == Proof::Succeeded && method == Some(Method::AcbCertificates) {
+                target.control = Control::Dcc;
             }
         }
+        was_stranded && !target.is_stranded()
     }
 
-    /// Does something with the targets of a list of Devices (an EUI-64 a line), or with all.
+    /// Looks at the targets of a list of Devices (an EUI-64 a line), or at all. Lines beyond `most` are counted only. Answers how many
+    /// they are.
     ///
     /// # Errors
-    /// A line that is no Device, out of order, or not among the targets; then nothing is done to those of that line.
+    /// A line that is no Device, out of order, or not among the targets.
+    pub fn look<E, S>(&self, list: Option<S>, most: u64, mut look: impl FnMut(&Target)) -> Result<u64, TakeError<E>>
+    where
+        S: FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    {
+        if let Some(source) = list {
+            return self.places(source, most, |at| look(&self.0[at]));
+        }
+        self.0.iter().for_each(look);
+        Ok(self.len())
+    }
+
+    /// Alters the targets of a list of Devices (an EUI-64 a line), or all.
+    ///
+    /// # Errors
+    /// A line that is no Device, out of order, or not among the targets; then nothing is done.
     pub fn each<E, S>(&mut self, list: Option<S>, mut act: impl FnMut(&mut Target)) -> Result<(), TakeError<E>>
     where
         S: FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     {
-        let Some(source) = list else {
-            self.0.iter_mut().for_each(act);
-            return Ok(());
-        };
-        let (all, mut before) = (&mut self.0, None);
-        read_lines(source, &mut |line| {
-            let device: DeviceId = line.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
-            in_order(&mut before, device)?;
-            let at = all.binary_search_by_key(&device, |target| target.device);
-            let at = at.map_err(|_| format!("Device {device} is not among the targets of the incident"))?;
-            act(&mut all[at]);
-            Ok(())
-        })
+        match list {
+            Some(source) => {
+                let mut named = Vec::new();
+                self.places(source, u64::MAX, |at| named.push(at))?;
+                let all = Arc::make_mut(&mut self.0);
+                for at in named {
+                    act(&mut all[at]);
+                }
+            }
+            None => Arc::make_mut(&mut self.0).iter_mut().for_each(act),
+        }
+        Ok(())
+    }
+
+    /// Records statuses that were compared before: each with the place of its Device among [`Targets::all`], and from when it applies.
+    pub fn record(&mut self, statuses: impl IntoIterator<Item = (usize, SmiStatus, Timestamp)>) {
+        let all = Arc::make_mut(&mut self.0);
+        for (at, status, from) in statuses {
+            (all[at].status, all[at].since) = (status, from);
+        }
     }
 
     /// How many stand where.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for target in &self.0 {
+        for target in self.0.iter() {
             counts.targets += 1;
             counts.in_recovery += u64::from(target.status == SmiStatus::Recovery);
             counts.recovered += u64::from(target.status == SmiStatus::Recovered);
@@ -358,7 +455,9 @@ impl Targets {
             counts.failed += u64::from(target.proof == Proof::Failed);
             counts.excluded += u64::from(target.excluded);
             counts.outstanding += u64::from(!target.is_at_end());
-            counts.under_dcc_control += u64::from(target.control == Control::Dcc);
+            counts.proven_not_recovered += u64::from(target.wants_recovered());
+            counts.under_dcc_control += u64::from(target.waits_for_hand_over());
+            counts.overridden += u64::from(target.overridden);
             counts.stranded += u64::from(target.is_stranded());
         }
         counts

@@ -48,12 +48,12 @@ fn each_step_brings_the_incident_where_the_procedure_says() {
         let mut progress = assessed();
         take(&mut progress, &step, list);
         assert_eq!(progress.state, expected, "{step:?}");
-        assert!(progress.has_done(&step.meaning()));
+        assert!(progress.has_done(step.meaning()));
     };
     let mechanism = "call-back".parse().unwrap();
     check(Step::Confirm { mechanism, certainty: Certainty::Actual, evidence: note() }, "", State::Confirmed);
     check(Step::Dismiss { reason: note() }, "", State::Dismissed);
-    check(Step::Refer { notification: Digest([1; 32]), new_facts: None }, "", State::Referred);
+    check(Step::Refer { notification: Some(Digest([1; 32])), new_facts: None }, "", State::Referred);
     check(Step::SubscriberRecovery { note: note() }, "", State::SubscriberRecovery);
     check(Step::Prepare { note: note() }, "", State::Prepared);
     check(Step::Pause { reason: note() }, "", State::Paused);
@@ -84,7 +84,7 @@ fn a_status_is_set_for_the_devices_of_the_list_or_for_all() {
 }
 
 #[test]
-fn a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then() {
+fn a_device_under_the_dccs_control_is_handed_over_and_is_commissioned_then() {
     let mut progress = assessed();
     let recovered = progress.targets.all()[0].device;
     progress.targets.prove(recovered, targets::Proof::Succeeded, Some(Method::AcbCertificates));
@@ -106,24 +106,79 @@ fn a_device_is_handed_over_once_it_is_recovered_and_is_commissioned_then() {
 }
 
 #[test]
-fn a_duty_arises_once_and_is_met_by_the_first_entry_that_says_so() {
+fn a_duty_is_met_by_the_first_entry_that_says_so_and_arises_anew_once_it_was_met() {
     let mut progress = assessed();
+    let step: StepId = "inform-pma".parse().unwrap();
     let duty = |within_hours| DutyArising {
-        duty: "inform-pma".parse().unwrap(),
+        duty: "tell-pma".parse().unwrap(),
         recipient: "SMKI PMA".into(),
         text: "the Compromise".into(),
         within_hours,
-        step: None,
+        step: Some(step.clone()),
     };
     progress.arise([duty(Some(24))], at(0));
     progress.arise([duty(None)], at(50));
     let (id, open) = progress.open_duties().next().unwrap();
-    assert_eq!((open.arisen, open.due), (at(0), Some(at(24 * 3_600))));
+    assert_eq!((open.arisen, open.due), (at(0), Some(at(24 * 3_600))), "an open one stays as it is");
     let inform = Step::Inform { duty: id.clone(), recipient: "Chair".into(), at: at(5), how: "letter".into() };
     take(&mut progress, &inform, "");
-    take(&mut progress, &inform, "");
-    assert_eq!(progress.open_duties().count(), 0);
-    assert_eq!(progress.duties.values().next().unwrap().met, Some(9));
+    assert_eq!((progress.open_duties().count(), progress.done[&step].entry), (0, 9));
+    progress.arise([duty(Some(1))], at(100));
+    let (_, open) = progress.open_duties().next().unwrap();
+    assert_eq!((open.arisen, open.due, open.met), (at(100), Some(at(100 + 3_600)), None));
+    assert!(!progress.done.contains_key(&step), "what met it is to be done again");
+}
+
+#[test]
+fn an_override_marks_the_devices_that_needed_one() {
+    let mut progress = assessed();
+    let proven = progress.targets.all()[0].device;
+    let none: Option<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>> = None;
+    progress.targets.each(none, |target| target.status = SmiStatus::Recovery).unwrap();
+    progress.prove(proven, targets::Proof::Succeeded, Some(Method::NewOrganisationCertificates));
+    let step = Step::SetStatus {
+        status: SmiStatus::Commissioned,
+        from: at(1),
+        devices: None,
+        reason: None,
+        acknowledged: false,
+        overridden: Some("one was seen to on site".into()),
+    };
+    take(&mut progress, &step, "");
+    let overridden: Vec<bool> = progress.targets.all().iter().map(|target| target.overridden).collect();
+    assert_eq!((overridden, progress.targets.counts().overridden), (vec![false, true], 1));
+}
+
+#[test]
+fn acceptance_of_the_stranded_ends_when_others_are_stranded() {
+    let recovery = |devices| Step::SetStatus {
+        status: SmiStatus::Recovery,
+        from: at(1),
+        devices,
+        reason: None,
+        acknowledged: true,
+        overridden: None,
+    };
+    let accepted = || {
+        let mut progress = assessed();
+        take(&mut progress, &recovery(Some(named(1))), FIRST);
+        take(&mut progress, &Step::AcceptStranded { count: 1, reason: "r".into() }, "");
+        progress
+    };
+    // The one recovers, the other is stranded in its place: it is one as before, and another.
+    let mut progress = accepted();
+    let (first, second) = (progress.targets.all()[0].device, progress.targets.all()[1].device);
+    progress.prove(first, targets::Proof::Succeeded, None);
+    assert_eq!(progress.stranded_accepted, None);
+    let mut progress = accepted();
+    take(&mut progress, &recovery(None), "");
+    assert_eq!((progress.stranded_accepted, progress.targets.counts().stranded), (None, 2));
+    // What alters nothing of them leaves it as it is.
+    let mut progress = accepted();
+    progress.prove(second, targets::Proof::Succeeded, None);
+    progress.prove(first, targets::Proof::Failed, None);
+    take(&mut progress, &recovery(Some(named(1))), FIRST);
+    assert_eq!(progress.stranded_accepted, Some(1));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::determination::document::{Decision, Determination};
-use crate::domain::ledger::entry::{Actor, Event, SignatureRecord};
+use crate::domain::determination::document::{Decision, Determination, Written};
+use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::names::{Digest, DirectionId};
 use crate::domain::procedure::calendar::{CivilDate, shown};
+use crate::domain::procedure::direction::{Direction, Directs};
 
 /// As people call a method (SEC Appendix L).
 pub const fn method(method: Method) -> &'static str {
@@ -22,6 +24,11 @@ const fn certainty(certainty: Certainty) -> &'static str {
         Certainty::Actual => "Compromise",
         Certainty::Suspected => "suspected Compromise",
     }
+}
+
+/// So many: `1 line`, `2 lines`.
+pub fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
 /// Who acted: the person where the policy names one, else the account.
@@ -60,7 +67,11 @@ pub fn tell(event: &Event) -> Option<String> {
             None => format!("Opened for certificate {}: {}", opened.compromised.certificate_sha256, opened.description),
         },
         Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
-        Event::IncidentClosed(closed) => format!("Closed: {}", closed.reason),
+        Event::IncidentClosed(closed) => {
+            let profile = closed.profile.as_ref();
+            let under = profile.map(|profile| departed(&closed.departures, profile)).unwrap_or_default();
+            format!("Closed: {}{under}", closed.reason)
+        }
         Event::DeterminationRecorded(recorded) => {
             format!(
                 "Determined by the SMKI PMA: determination {}, signed by {}",
@@ -107,7 +118,7 @@ pub fn tell(event: &Event) -> Option<String> {
                 .signature
                 .as_ref()
                 .map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
-            let lines = if accepted.rows == 1 { "1 line".to_owned() } else { format!("{} lines", accepted.rows) };
+            let lines = counted(accepted.rows, "line");
             format!("File accepted: {}, {lines}, from {signer}, SHA-256 {}", accepted.kind.title(), accepted.file)
         }
         Event::ResponsesTaken(taken) => {
@@ -137,6 +148,13 @@ pub fn tell(event: &Event) -> Option<String> {
         }
         Event::DirectionRecorded(recorded) => {
             format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
+        }
+        Event::KeyActivated(KeyActivated { key, until, incident: Some(_), .. }) => match until {
+            Some(until) => format!("Key {key} activated for this incident until {}", shown(*until)),
+            None => format!("Key {key} activated for this incident"),
+        },
+        Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
+            format!("Key {key} locked, nothing is signed until it is activated again: {reason}")
         }
         Event::ExerciseRecorded(_)
         | Event::Genesis(_)
@@ -184,7 +202,7 @@ pub fn determination(form: &Determination) -> String {
             };
             let key = form.key.as_ref().map(|key| format!(", with key {}", key.label)).unwrap_or_default();
             let devices = match &form.devices {
-                Some(list) => format!(", for {} Devices", list.count),
+                Some(list) => format!(", for {}", counted(list.count, "Device")),
                 None => ", for Devices that a schedule names".to_owned(),
             };
             let (from, until) = (shown(form.window.from), shown(form.window.until));
@@ -193,7 +211,21 @@ pub fn determination(form: &Determination) -> String {
     }
 }
 
-fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileInForce) -> String {
+/// What a direction says about an incident, in a sentence.
+pub fn direction(document: &Written<Direction>) -> String {
+    let form = document.form();
+    match &form.directs {
+        Directs::Departure { incident: _, step, reason } => {
+            format!("Direction {} of the SMKI PMA departs from step {step} ({}): {reason}", form.id, form.reference)
+        }
+        Directs::Extension { variation, until } => {
+            let until = until.map_or_else(|| "without an end".to_owned(), |until| format!("until {until}"));
+            format!("Direction {} of the SMKI PMA extends variation {variation} {until} ({})", form.id, form.reference)
+        }
+    }
+}
+
+fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
     if departures.is_empty() {
         return under(profile);
     }
@@ -202,22 +234,21 @@ fn departed(departures: &[crate::domain::names::DirectionId], profile: &ProfileI
 }
 
 fn step(step: &Step) -> String {
-    let of =
-        |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| format!("{count} Devices"));
+    let of = |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| counted(count, "Device"));
     match step {
         Step::Confirm { mechanism, certainty: found, evidence } => {
             format!("Confirmed as {} by {mechanism}: {evidence}", certainty(*found))
         }
         Step::Dismiss { reason } => format!("Dismissed: {reason}"),
         Step::Assess { method: proposed, targets } => {
-            format!("Assessed: {} Relevant Devices, {} proposed", targets.count, method(*proposed))
+            format!("Assessed: {}, {} proposed", counted(targets.count, "Relevant Device"), method(*proposed))
         }
         Step::Inform { duty, recipient, at, how } => {
             format!("Informed {recipient} at {} by {how} (duty {duty})", shown(*at))
         }
         Step::Refer { notification, new_facts } => match new_facts {
-            None => format!("Referred to the SMKI PMA with notification file {notification}"),
-            Some(facts) => format!("Referred to the SMKI PMA again: {facts}"),
+            None => format!("Referred to the SMKI PMA {}", with_file(notification.as_ref())),
+            Some(facts) => format!("Referred to the SMKI PMA again {}: {facts}", with_file(notification.as_ref())),
         },
         Step::SubscriberRecovery { note } => format!("The Subscriber recovers with its own key: {note}"),
         Step::SetStatus { status, from, devices, reason, acknowledged: _, overridden } => {
@@ -231,16 +262,36 @@ fn step(step: &Step) -> String {
                 of(devices.map(|devices| devices.count))
             )
         }
+        Step::ImportStatuses { extract, changes, contradictions, acknowledged: _, reason } => {
+            let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
+            let contradictions = if *contradictions == 0 {
+                String::new()
+            } else {
+                format!("; {contradictions} of its lines contradict what is recorded, and change nothing")
+            };
+            format!(
+                "SMI Statuses of {} from the Inventory's extract, SHA-256 {extract}{reason}{contradictions}",
+                counted(*changes, "Device")
+            )
+        }
         Step::Prepare { note } => format!("Prepared: {note}"),
         Step::Pause { reason } => format!("Paused: {reason}"),
-        Step::Exclude { devices, reason } => format!("{} Devices left out: {reason}", devices.count),
+        Step::Exclude { devices, reason } => format!("{} left out: {reason}", counted(devices.count, "Device")),
         Step::Finish { note } => format!("Executed: every target came to an end. {note}"),
         Step::BeginPostRecovery { note } => format!("Post-Recovery began: {note}"),
         Step::HandOver { devices, evidence } => {
-            format!("{} handed back to their Subscriber: {evidence}", of(devices.map(|devices| devices.count)))
+            let which = devices.map_or_else(
+                || "All Devices under the DCC's control".to_owned(),
+                |devices| counted(devices.count, "Device"),
+            );
+            format!("{which} handed back to their Subscriber: {evidence}")
         }
-        Step::AcceptStranded { count, reason } => format!("{count} stranded Devices accepted: {reason}"),
+        Step::AcceptStranded { count, reason } => format!("{} accepted: {reason}", counted(*count, "stranded Device")),
     }
+}
+
+fn with_file(notification: Option<&Digest>) -> String {
+    notification.map_or_else(|| "without a notification file".into(), |file| format!("with notification file {file}"))
 }
 
 /// As people call a class.

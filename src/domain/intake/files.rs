@@ -1,8 +1,11 @@
 //! Pure. May this file of the procedure be taken in? Who signed it, for whom, and whether it says what the incident is about.
 
-use super::{Context, Reasons, Submission, policy_in_force, profile_in_force, record, verified};
+use super::steps::file_in_place;
+use super::{Context, Reasons, policy_in_force, profile_in_force, record, vouched};
+use crate::domain::determination::cms::{self, CmsError, Ess};
 use crate::domain::determination::people::{Person, Role};
-use crate::domain::files::{Class, Content, Notification, Notified, Progress, Thresholds};
+use crate::domain::determination::quorum::Signature;
+use crate::domain::files::{Content, FileFaults, Layout, Notification, Notified, Progress, Thresholds};
 use crate::domain::incident::Progress as IncidentProgress;
 use crate::domain::ledger::entry::{ExerciseRecorded, FileAccepted, Reason, SignatureRecord};
 use crate::domain::ledger::steps::CompromiseClass;
@@ -17,6 +20,7 @@ use crate::domain::time::Timestamp;
 pub const NOTE_LEN_MAX: usize = super::DESCRIPTION_LEN_MAX;
 
 /// Who signs a kind of file.
+#[derive(Clone, Copy)]
 enum Submitter {
     /// An ARO of the affected Subscriber (SEC Appendix L; direction of 18 July 2017, (c)).
     Subscriber,
@@ -26,94 +30,223 @@ enum Submitter {
     Unsigned,
 }
 
+/// Whether nobody signs files of a kind, so that an operator answers for them.
+pub const fn is_unsigned(kind: FileKind) -> bool {
+    match kind {
+        FileKind::SmiExtract | FileKind::SmiExport => true,
+        FileKind::OrganisationNotification
+        | FileKind::OtherNotification
+        | FileKind::OrganisationProgress
+        | FileKind::OtherProgress
+        | FileKind::Adt => false,
+    }
+}
+
+/// A file as it was sent, and what was found out about it so far.
+#[derive(Clone, Debug)]
+pub struct FileSent {
+    kind: FileKind,
+    sha256: Digest,
+    /// Of its detached signature.
+    p7s: Option<Digest>,
+    verified: Option<(Ess, Result<cms::Verified, CmsError>)>,
+    content: Option<(Layout, Result<Content, FileFaults>)>,
+}
+
+/// What a decision on a file has to know next. It is dear, and says nothing about the state: whoever has the file finds it out where
+/// nobody waits ([`FileSent::look`]), and asks again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Whether its signature verifies.
+    Signature(Ess),
+    /// What it says.
+    Content(Layout),
+}
+
+/// Why a file is not taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It must not be.
+    Refused(Vec<Reason>),
+    /// It is not known yet.
+    Look(Look),
+}
+
+impl FileSent {
+    /// A file with this SHA-256, and a signature over it, of which nothing is known.
+    pub const fn new(kind: FileKind, sha256: Digest, p7s: Option<Digest>) -> Self {
+        Self { kind, sha256, p7s, verified: None, content: None }
+    }
+
+    /// Its SHA-256.
+    pub const fn sha256(&self) -> Digest {
+        self.sha256
+    }
+
+    /// Finds something out. Octets and signature are those that the file was named with.
+    pub fn look(&mut self, look: Look, octets: &[u8], p7s: Option<&[u8]>) {
+        match look {
+            Look::Signature(ess) => {
+                self.verified = Some((ess, cms::verify_digest(p7s.unwrap_or_default(), &self.sha256, ess)));
+            }
+            Look::Content(layout) => {
+                let content = Content::read(&layout, octets);
+                self.content = Some((layout, content));
+            }
+        }
+    }
+}
+
 /// A file of the procedure, with the detached signature of an Authorised Responsible Officer: taken in whole, or not at all.
+///
+/// What is cheap is asked first: the incident and the kind, then who signed it, and what it says of those alone who may say it. So
+/// nobody has a long file read by sending it.
 ///
 /// An extract of the Smart Metering Inventory is not signed: that an operator brought it is asked where it comes in, and by the
 /// audit of whoever is recorded.
-pub fn file(
+pub fn file(context: &Context<'_>, incident: &IncidentId, sent: &FileSent) -> Result<FileAccepted, NotTaken> {
+    let refused = NotTaken::Refused;
+    let mut reasons = Reasons::default();
+    let policy = &policy_in_force(context.fold, &mut reasons).map_err(refused)?.policy;
+    let Some(facts) = context.fold.incidents().get(incident) else {
+        reasons.add("incident-unknown", format!("no incident {incident} is open; open it first"));
+        return Err(refused(reasons.0));
+    };
+    let FileSent { kind, sha256, .. } = *sent;
+    reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
+    if let Err(further) = file_in_place(context, incident, kind) {
+        reasons.0.extend(further);
+    }
+    if let Some(known) = facts.files.iter().find(|known| known.file == sha256) {
+        reasons.add("file-known", format!("file {sha256} was taken in already, by entry {}", known.entry));
+    }
+    let submitter = submitter(facts, kind, &mut reasons);
+    if let Some(submitter) = submitter {
+        let is_signed = sent.p7s.is_some();
+        match submitter {
+            Submitter::Unsigned => reasons.demand("signature", !is_signed, || {
+                "an extract is brought by an operator and not signed; send it without a signature".into()
+            }),
+            Submitter::Subscriber | Submitter::Dcc => reasons.demand("signature", is_signed, || {
+                format!("the {} needs the detached CMS signature of an ARO, found none", kind.title())
+            }),
+        }
+    }
+    let Some(submitter) = submitter.filter(|_| reasons.0.is_empty()) else { return Err(refused(reasons.0)) };
+    let signed = signed(context, policy, facts, sent, submitter, &mut reasons).map_err(NotTaken::Look)?;
+    if !reasons.0.is_empty() {
+        return Err(refused(reasons.0));
+    }
+    let layout = policy.layout(kind);
+    let Some((_, read)) = sent.content.as_ref().filter(|(read_by, _)| *read_by == layout) else {
+        return Err(NotTaken::Look(Look::Content(layout)));
+    };
+    let said = match read {
+        Ok(said) => Some(said),
+        Err(faults) => {
+            for fault in &faults.faults {
+                reasons.add("file", fault);
+            }
+            reasons.demand("file", faults.more == 0, || format!("and {} more faults", faults.more));
+            None
+        }
+    };
+    match said {
+        Some(Content::Notification(notification)) => {
+            check_notification(facts, notification, signed.as_ref().map(|(_, party)| party), &mut reasons);
+        }
+        Some(Content::Progress(progress)) => check_progress(facts, progress, &mut reasons),
+        Some(Content::Thresholds(thresholds)) => check_thresholds(policy, facts, thresholds, &mut reasons),
+        Some(Content::Statuses(_)) | None => {}
+    }
+    let (signature, party) = signed.unzip();
+    let taken = reasons.end(said.map(|said| FileAccepted {
+        incident: incident.clone(),
+        profile: profile_in_force(context.fold, context.at),
+        kind,
+        file: sha256,
+        signature,
+        party,
+        smsr: said.smsr().cloned(),
+        rows: said.rows(),
+    }));
+    taken.map_err(refused)
+}
+
+/// The same where nobody waits: everything is found out as it is asked for.
+pub fn file_at_once(
     context: &Context<'_>,
     incident: &IncidentId,
     kind: FileKind,
     octets: &[u8],
     p7s: Option<&[u8]>,
 ) -> Result<FileAccepted, Vec<Reason>> {
-    let mut reasons = Reasons::default();
-    let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
-    let Some(facts) = context.fold.incidents().get(incident) else {
-        reasons.add("incident-unknown", format!("no incident {incident} is open; open it first"));
-        return Err(reasons.0);
-    };
-    reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
-    let digest = Digest::of(octets);
-    if let Some(known) = facts.files.iter().find(|known| known.file == digest) {
-        reasons.add("file-known", format!("file {digest} was taken in already, by entry {}", known.entry));
+    let mut sent = FileSent::new(kind, Digest::of(octets), p7s.map(Digest::of));
+    loop {
+        match file(context, incident, &sent) {
+            Ok(accepted) => return Ok(accepted),
+            Err(NotTaken::Refused(reasons)) => return Err(reasons),
+            Err(NotTaken::Look(look)) => sent.look(look, octets, p7s),
+        }
     }
-    let class = class_of(facts);
-    let submitter = match (kind, class) {
-        (FileKind::OrganisationNotification | FileKind::OrganisationProgress, Class::Organisation)
-        | (FileKind::Adt, Class::Organisation | Class::Other) => Submitter::Subscriber,
-        (FileKind::OtherNotification | FileKind::OtherProgress, Class::Other) => Submitter::Dcc,
-        (FileKind::SmiExtract, Class::Organisation | Class::Other) => Submitter::Unsigned,
-        (FileKind::OrganisationNotification | FileKind::OrganisationProgress, Class::Other)
-        | (FileKind::OtherNotification | FileKind::OtherProgress, Class::Organisation) => {
+}
+
+/// Who signs a kind of file in an incident of this class.
+fn submitter(facts: &IncidentFacts, kind: FileKind, reasons: &mut Reasons) -> Option<Submitter> {
+    let (class, incident) = (class_of(facts), &facts.id);
+    match (kind, class) {
+        (FileKind::OrganisationNotification | FileKind::OrganisationProgress, CompromiseClass::Organisation)
+        | (FileKind::Adt, CompromiseClass::Organisation | CompromiseClass::Other) => Some(Submitter::Subscriber),
+        (FileKind::OtherNotification | FileKind::OtherProgress, CompromiseClass::Other) => Some(Submitter::Dcc),
+        (FileKind::SmiExtract, CompromiseClass::Organisation | CompromiseClass::Other) => Some(Submitter::Unsigned),
+        (FileKind::OrganisationNotification | FileKind::OrganisationProgress, CompromiseClass::Other)
+        | (FileKind::OtherNotification | FileKind::OtherProgress, CompromiseClass::Organisation) => {
             reasons.add(
                 "file-kind",
                 format!("incident {incident} is of class {class}; expected a file of that class, found {kind}"),
             );
-            return Err(reasons.0);
+            None
         }
-        (FileKind::SmiExport, Class::Organisation | Class::Other) => {
-            let text =
-                "an export goes from the daemon to the Smart Metering Inventory; expected any other kind of file";
+        (FileKind::SmiExport, CompromiseClass::Organisation | CompromiseClass::Other) => {
+            let text = "an export goes from the daemon to the Smart Metering Inventory; send what the Inventory says as an smi-extract";
             reasons.add("file-kind", text);
-            return Err(reasons.0);
+            None
         }
+    }
+}
+
+/// Who signed it, and for which Party; none for what nobody signs.
+///
+/// # Errors
+/// The signature was not looked at yet.
+fn signed(
+    context: &Context<'_>,
+    policy: &Policy,
+    facts: &IncidentFacts,
+    sent: &FileSent,
+    submitter: Submitter,
+    reasons: &mut Reasons,
+) -> Result<Option<(SignatureRecord, SecParty)>, Look> {
+    let Some(p7s) = sent.p7s else { return Ok(None) };
+    let ess = super::ess(policy);
+    let Some((_, verified)) = sent.verified.as_ref().filter(|(asked, _)| *asked == ess) else {
+        return Err(Look::Signature(ess));
     };
-    let said = read(policy, kind, octets, &mut reasons);
-    let signed = match (submitter, p7s) {
-        (Submitter::Unsigned, None) => None,
-        (Submitter::Unsigned, Some(_)) => {
-            reasons
-                .add("signature", "an extract is brought by an operator and not signed; send it without a signature");
-            None
-        }
-        (Submitter::Subscriber | Submitter::Dcc, None) => {
-            reasons
-                .add("signature", format!("a {} needs the detached CMS signature of an ARO, found none", kind.title()));
-            None
-        }
-        (Submitter::Subscriber, Some(p7s)) => {
-            let party = subscriber(policy, facts.compromised.party, &mut reasons);
+    let signatures = vouched(verified.as_ref(), sent.sha256, p7s, policy, context.at, reasons);
+    Ok(match submitter {
+        Submitter::Unsigned => None,
+        Submitter::Subscriber => {
+            let party = subscriber(policy, facts.compromised.party, reasons);
             let is_theirs = |of: &Party| party.is_some_and(|party| party.id == of.id);
             let whose =
                 format!("the affected Subscriber, {}", party.map_or("whom nobody names", |party| party.id.as_str()));
-            signature(context, policy, facts, octets, p7s, (&is_theirs, &whose), &mut reasons)
+            officer(context, policy, facts, &signatures, (&is_theirs, &whose), reasons)
         }
-        (Submitter::Dcc, Some(p7s)) => {
+        Submitter::Dcc => {
             let is_theirs = |of: &Party| of.kind == PartyKind::Dcc;
-            signature(context, policy, facts, octets, p7s, (&is_theirs, "the DCC"), &mut reasons)
+            officer(context, policy, facts, &signatures, (&is_theirs, "the DCC"), reasons)
         }
-    };
-    if let Some(said) = &said {
-        let of = signed.as_ref().map(|(_, party)| party);
-        match said {
-            Content::Notification(notification) => check_notification(facts, notification, of, &mut reasons),
-            Content::Progress(progress) => check_progress(facts, progress, &mut reasons),
-            Content::Thresholds(thresholds) => check_thresholds(policy, facts, thresholds, &mut reasons),
-            Content::Statuses(_) => {}
-        }
-    }
-    let (signature, party) = signed.unzip();
-    reasons.end(said.map(|said| FileAccepted {
-        incident: incident.clone(),
-        profile: profile_in_force(context.fold, context.at),
-        kind,
-        file: digest,
-        signature,
-        party,
-        smsr: said.smsr().cloned(),
-        rows: said.rows(),
-    }))
+    })
 }
 
 /// An exercise that took place.
@@ -129,26 +262,8 @@ pub fn exercise(at: Timestamp, report: Digest, note: &str, now: Timestamp) -> Re
 }
 
 /// The class of an incident. One of the first version of the procedure is about an Organisation Certificate.
-fn class_of(facts: &IncidentFacts) -> Class {
-    match facts.progress.as_ref().map(IncidentProgress::class) {
-        Some(CompromiseClass::Organisation) | None => Class::Organisation,
-        Some(CompromiseClass::Other) => Class::Other,
-    }
-}
-
-fn read(policy: &Policy, kind: FileKind, octets: &[u8], reasons: &mut Reasons) -> Option<Content> {
-    match Content::read(&policy.layout(kind), octets) {
-        Ok(content) => Some(content),
-        Err(faults) => {
-            for fault in &faults.faults {
-                reasons.add("file", fault);
-            }
-            if faults.more > 0 {
-                reasons.add("file", format!("and {} more faults", faults.more));
-            }
-            None
-        }
-    }
+fn class_of(facts: &IncidentFacts) -> CompromiseClass {
+    facts.progress.as_ref().map_or(CompromiseClass::Organisation, IncidentProgress::class)
 }
 
 /// The Party that acts under the EUI-64 of the compromised certificate: the Relevant Subscriber (SEC Section L10.30(b)).
@@ -166,22 +281,18 @@ fn subscriber<'a>(policy: &'a Policy, eui64: PartyId, reasons: &mut Reasons) -> 
     found
 }
 
-/// The signature of one ARO in force, in good standing, of the right Party, who took no other part in the incident.
-fn signature(
+/// The one ARO in force, in good standing, of the right Party, who took no other part in the incident.
+fn officer(
     context: &Context<'_>,
     policy: &Policy,
     facts: &IncidentFacts,
-    octets: &[u8],
-    p7s: &[u8],
+    signatures: &[Signature],
     (is_theirs, whose): (&dyn Fn(&Party) -> bool, &str),
     reasons: &mut Reasons,
 ) -> Option<(SignatureRecord, SecParty)> {
-    let files = [p7s.to_vec()];
-    let submission = Submission { signatures: &files, devices: None };
-    let verified = verified(octets, &submission, policy, context.at, reasons);
-    let [signature] = verified.as_slice() else {
-        if !verified.is_empty() {
-            reasons.add("signature", format!("expected the signature of one ARO, found {}", verified.len()));
+    let [signature] = signatures else {
+        if !signatures.is_empty() {
+            reasons.add("signature", format!("expected the signature of one ARO, found {}", signatures.len()));
         }
         return None;
     };

@@ -1,33 +1,37 @@
 //! Pure. A step of the procedure: may it be taken, with the incident, the files and the lists as they are?
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Context, Reasons, policy_in_force};
 use crate::domain::fold::BookError;
-use crate::domain::incident::decide::{Gate, Gates, Situation, Standing, decide_status};
+use crate::domain::incident::decide::{
+    Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
+};
+use crate::domain::incident::statuses::{Compared, compare_all};
 use crate::domain::incident::targets::TargetsError;
-use crate::domain::incident::{self, Progress, TakeError, Targets};
-use crate::domain::ledger::entry::Reason;
+use crate::domain::incident::{self, Counts, Progress, TakeError, Targets};
+use crate::domain::ledger::entry::{IncidentClosed, Reason};
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken};
-use crate::domain::names::{DeviceId, Digest, DirectionId, IncidentId, MechanismId, StepId};
-use crate::domain::policy::facts::DeterminationFacts;
-use crate::domain::policy::rules::Refusal;
-use crate::domain::procedure::in_force::{Awaits, Requirement, required};
+use crate::domain::names::{DeviceId, Digest, FileKind, IncidentId, MechanismId};
+use crate::domain::policy::Policy;
+use crate::domain::policy::facts::IncidentFacts;
+use crate::domain::procedure::calendar::CivilDate;
+use crate::domain::procedure::in_force::{Demand, demands};
 use crate::domain::time::Timestamp;
 
 /// What a step is decided by, put together from the state. Lives as long as [`Situation`] borrows from it.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     progress: &'a Progress,
+    counts: Counts,
     now: Timestamp,
     /// The profile in force.
     pub profile: ProfileInForce,
-    gates: Gates,
+    demands: Vec<Demand<'a>>,
     mechanisms: BTreeSet<MechanismId>,
     notifications: BTreeSet<Digest>,
-    adt_accepted: bool,
-    determination: Option<Standing>,
-    departures: BTreeMap<StepId, DirectionId>,
+    determination: Option<Followed>,
 }
 
 impl<'a> View<'a> {
@@ -39,18 +43,20 @@ impl<'a> View<'a> {
         let procedure = fold.policy()?.policy.procedure()?;
         let in_force = procedure.in_force(now, fold.extensions());
         let of = progress.determined.and_then(|determined| fold.determinations().get(&determined.id));
-        let view = fold.incident_view(incident_id)?;
-        let gate_of = |meaning: &str| gate(required(&incident::step_id(meaning), &in_force, &view));
+        let view = fold.incident_view(incident_id, now)?;
         Some(Self {
             progress,
+            counts: progress.targets.counts(),
             now,
-            gates: Gates { status: gate_of("set-smi-status-recovery"), adt: gate_of("submit-adt-file") },
             profile: in_force.ids(),
+            demands: demands(&in_force, &view),
             mechanisms: procedure.base().mechanisms.iter().map(|mechanism| mechanism.id.clone()).collect(),
             notifications: fold.notifications(incident_id, progress.class()),
-            adt_accepted: fold.adt_accepted(incident_id),
-            determination: of.map(|facts| standing(facts, now)),
-            departures: view.departures,
+            determination: of.map(|facts| Followed {
+                not_in_force: view.not_in_force,
+                has_scope: facts.scope.is_some(),
+                key: facts.key.as_ref().map(|(key, _)| key.clone()),
+            }),
         })
     }
 
@@ -58,48 +64,47 @@ impl<'a> View<'a> {
     pub fn situation(&self) -> Situation<'_> {
         Situation {
             progress: self.progress,
+            counts: self.counts,
             now: self.now,
-            gates: &self.gates,
+            demands: &self.demands,
             mechanisms: &self.mechanisms,
             notifications: &self.notifications,
-            adt_accepted: self.adt_accepted,
             determination: self.determination.clone(),
-            departures: &self.departures,
         }
     }
 }
 
-/// What the procedure in force says of a step that may have to precede. Once it was taken it is due no more by itself; whether it was
-/// taken for every target, the guards count.
-fn gate(requirement: Requirement) -> Gate {
-    match requirement {
-        Requirement::Due { by } | Requirement::Done { by } => Gate::Due { by: by.to_string().into() },
-        Requirement::NotYetDue { by, awaits: Awaits::Gate(_), .. } => Gate::Relieved { by: by.to_string().into() },
-        Requirement::NotYetDue { awaits: Awaits::Steps(_), .. }
-        | Requirement::Unknown { .. }
-        | Requirement::Permitted { .. }
-        | Requirement::NotRequired { .. }
-        | Requirement::Blocked { .. } => Gate::NotRequired,
+/// Whether a file of this kind has its place in the incident now. In one that is in no procedure it has one always.
+///
+/// # Errors
+/// Every reason against it.
+pub fn file_in_place(context: &Context<'_>, incident: &IncidentId, kind: FileKind) -> Result<Decided, Vec<Reason>> {
+    match (Meaning::of_file(kind), View::of(context, incident)) {
+        (Some(step), Some(view)) => decide_file(step, &view.situation()),
+        (Some(_) | None, _) => Ok(Decided::default()),
     }
 }
 
-/// Whether a determination is in force, as far as the procedure asks.
-fn standing(facts: &DeterminationFacts, now: Timestamp) -> Standing {
-    let id = facts.id;
-    let refusal = if facts.withdrawn {
-        Some(Refusal::Withdrawn { id })
-    } else if let Some(by) = facts.superseded_by {
-        Some(Refusal::Superseded { id, by })
-    } else if let Some(until) = facts.suspended_until.filter(|until| now < *until) {
-        Some(Refusal::Suspended { id, until })
-    } else if facts.window.until <= now {
-        Some(Refusal::Window { id, window: facts.window, now })
-    } else {
-        None
+/// The end of an incident.
+///
+/// # Errors
+/// Every reason against it.
+pub fn closing(context: &Context<'_>, incident: &IncidentId, reason: &str) -> Result<IncidentClosed, Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let Some(facts) = context.fold.incidents().get(incident) else {
+        reasons.add("incident-unknown", format!("no incident {incident} is known"));
+        return Err(reasons.0);
     };
-    let in_force = refusal.map_or(Ok(()), |refusal| Err(refusal.to_string().into()));
-    let key = facts.key.as_ref().map(|(key, _)| key.clone());
-    Standing { in_force, has_scope: facts.scope.is_some(), key }
+    if facts.closed.is_some() {
+        reasons.add("incident-closed", format!("incident {incident} is closed already"));
+        return Err(reasons.0);
+    }
+    // One that was opened under a policy without the procedure's steps has nothing else to go by.
+    let view = View::of(context, incident);
+    let Decided { departures } =
+        view.as_ref().map_or_else(|| Ok(Decided::default()), |view| decide_close(&view.situation()))?;
+    let profile = view.map(|view| view.profile);
+    Ok(IncidentClosed { incident: incident.clone(), reason: reason.into(), profile, departures })
 }
 
 /// A step of an incident.
@@ -108,7 +113,7 @@ fn standing(facts: &DeterminationFacts, now: Timestamp) -> Standing {
 /// Every reason against it.
 pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result<StepTaken, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    policy_in_force(context.fold, &mut reasons)?;
+    let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
     let Some(facts) = context.fold.incidents().get(incident) else {
         reasons.add("incident-unknown", format!("no incident {incident} is known"));
         return Err(reasons.0);
@@ -130,7 +135,18 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
             None
         }
     };
-    check_list(context, view.progress, step, &mut reasons);
+    check_list(context, policy, view.progress, step, &mut reasons);
+    if let Step::Assess { .. } = step {
+        check_subscriber(policy, facts, &mut reasons);
+    }
+    if let Step::ImportStatuses { extract, .. } = step {
+        match compared(context, policy, facts, view.progress, *extract) {
+            Ok(compared) => {
+                reasons.0.extend(decide_import(step, &compared, &view.situation()).err().unwrap_or_default());
+            }
+            Err(text) => reasons.add("extract", text),
+        }
+    }
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
     let profile = view.profile.clone();
     reasons.end(decided.map(|decided| StepTaken {
@@ -141,83 +157,68 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
     }))
 }
 
-/// The list that a step names: as long as it says, and each Device of it fit for the step.
-fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: &mut Reasons) {
+/// The list that a step names: no longer than it says and the policy permits, and each Device of it fit for the step.
+fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step: &Step, reasons: &mut Reasons) {
     let list = step.devices();
-    if let Some(DevicesNamed { list, count }) = list {
-        let lines = count_lines(context, list);
-        match lines {
-            Ok(found) => reasons.demand("devices", found == count, || {
-                format!("devices: expected {count} lines in list {list}, found {found}")
-            }),
-            Err(error) => {
-                reasons.add("devices", error);
-                return;
-            }
-        }
+    let (count, most) = (list.map_or(0, |list| list.count), policy.limits().devices_max);
+    if count > most {
+        reasons.add("devices", format!("devices: the policy's devices_max is {most}, found {count}"));
+        return;
     }
-    let stream = |digest: Digest| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(digest, piece);
-    let mut unfit: Vec<String> = Vec::new();
-    let mut more = 0_u64;
-    let mut tell = |text: String| {
-        if unfit.len() < incident::targets::FAULTS_TOLD_MAX {
-            unfit.push(text);
-        } else {
-            more += 1;
-        }
-    };
-    let read: Result<(), TakeError<BookError>> = match step {
-        Step::Assess { targets, .. } => Targets::read(stream(targets.list)).map(|later| {
-            if let Some(device) = progress.targets.dropped_by(&later) {
-                tell(format!(
+    let named =
+        || list.map(|DevicesNamed { list, .. }| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(list, piece));
+    let mut unfit = Unfit::default();
+    let targets = &progress.targets;
+    let read: Result<u64, TakeError<BookError>> = match (step, named()) {
+        (Step::Assess { .. }, Some(source)) => Targets::read_first(source, count).map(|(later, lines)| {
+            if let Some(device) = targets.dropped_by(&later) {
+                unfit.tell(format!(
                     "Device {device} is missing, and something was recorded of it since it was assessed: it stays among the \
                      targets; leave it out with `smkictl incident exclude`"
                 ));
             }
+            let event = progress.notification.recovery_event;
+            for (line, target) in later.commissioned_after(event) {
+                unfit.tell(format!(
+                    "line {line}: Device {} was commissioned on {}, after the Recovery Event of {event}; a Relevant Device was \
+                     at or immediately before it (SEC L10.30(a))",
+                    target.device,
+                    day(target.since)
+                ));
+            }
+            lines
         }),
-        Step::SetStatus { status, overridden, devices, .. } => {
-            let mut targets = progress.targets.clone();
-            targets.each(devices.map(|devices| stream(devices.list)), |target| {
-                if let Err(text) = decide_status(target, *status, overridden.is_some()) {
-                    tell(text);
+        (Step::SetStatus { .. } | Step::Exclude { .. } | Step::HandOver { .. }, named) => {
+            targets.look(named, count, |target| {
+                if let Err(text) = decide_device(step, target, true) {
+                    unfit.tell(text);
                 }
             })
         }
-        Step::Exclude { devices, .. } => {
-            let mut targets = progress.targets.clone();
-            targets.each(Some(stream(devices.list)), |target| {
-                if target.proof == incident::targets::Proof::Succeeded {
-                    tell(format!("Device {} is proven recovered; there is nothing to leave out", target.device));
-                }
-            })
-        }
-        Step::HandOver { devices, .. } => {
-            let mut targets = progress.targets.clone();
-            let all = devices.is_none();
-            targets.each(devices.map(|devices| stream(devices.list)), |target| {
-                let handed_over = target.control == incident::targets::Control::HandedOver;
-                let waits = target.status == crate::domain::ledger::steps::SmiStatus::Recovered && !handed_over;
-                if !waits && !all {
-                    tell(format!(
-                        "Device {}: expected SMI Status 'recovered' and no handover yet, found '{}'",
-                        target.device, target.status
-                    ));
-                }
-            })
-        }
-        Step::Confirm { .. }
-        | Step::Dismiss { .. }
-        | Step::Inform { .. }
-        | Step::Refer { .. }
-        | Step::SubscriberRecovery { .. }
-        | Step::Prepare { .. }
-        | Step::Pause { .. }
-        | Step::Finish { .. }
-        | Step::BeginPostRecovery { .. }
-        | Step::AcceptStranded { .. } => Ok(()),
+        (
+            Step::Assess { .. }
+            | Step::Confirm { .. }
+            | Step::Dismiss { .. }
+            | Step::Inform { .. }
+            | Step::Refer { .. }
+            | Step::SubscriberRecovery { .. }
+            | Step::ImportStatuses { .. }
+            | Step::Prepare { .. }
+            | Step::Pause { .. }
+            | Step::Finish { .. }
+            | Step::BeginPostRecovery { .. }
+            | Step::AcceptStranded { .. },
+            _,
+        ) => return,
     };
     match read {
-        Ok(()) => {}
+        Ok(found) => {
+            if let Some(DevicesNamed { list, count }) = list {
+                reasons.demand("devices", found == count, || {
+                    format!("devices: expected {count} lines in list {list}, found {found}")
+                });
+            }
+        }
         Err(TakeError::Source(error)) => reasons.add("devices", error),
         Err(TakeError::Targets(TargetsError { faults, more })) => {
             for fault in faults {
@@ -228,18 +229,71 @@ fn check_list(context: &Context<'_>, progress: &Progress, step: &Step, reasons: 
             }
         }
     }
-    for text in unfit {
-        reasons.add("device-unfit", text);
-    }
-    if more > 0 {
-        reasons.add("device-unfit", format!("and {more} more Devices"));
-    }
+    unfit.end(reasons);
 }
 
-fn count_lines(context: &Context<'_>, list: Digest) -> Result<u64, BookError> {
-    let mut lines = 0;
-    context.blobs.stream(list, &mut |piece| lines += incident::targets::line_feeds(piece))?;
-    Ok(lines)
+/// The Party behind the compromised certificate is one that the policy names (SEC Section L10.30(b)): without it nobody can sign for the
+/// affected Subscriber. A policy of the first version names no Parties.
+fn check_subscriber(policy: &Policy, facts: &IncidentFacts, reasons: &mut Reasons) {
+    let (parties, eui64) = (policy.parties(), facts.compromised.party);
+    reasons.demand("party-unknown", parties.is_empty() || parties.of(eui64).is_some(), || {
+        format!(
+            "the compromised certificate is {eui64}'s, and no [[party]] of the policy in force has that EUI-64; the PMA must adopt \
+             a policy that names it"
+        )
+    });
+}
+
+/// What an extract comes to that was accepted in this incident.
+fn compared(
+    context: &Context<'_>,
+    policy: &Policy,
+    facts: &IncidentFacts,
+    progress: &Progress,
+    extract: Digest,
+) -> Result<Compared, String> {
+    if !facts.has_extract(extract) {
+        return Err(format!(
+            "expected the SHA-256 of an SMI Status extract that incident {} has, found {extract}; `smkictl file submit … --kind \
+             smi-extract`",
+            facts.id
+        ));
+    }
+    let source = |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(extract, piece);
+    let of = (&facts.id, context.at);
+    compare_all(&progress.targets, &policy.layout(FileKind::SmiExtract), of, source, |_, _, _| {})
+        .map_err(|error| error.to_string())
+}
+
+/// A moment as the day in London that begins with it.
+fn day(at: Timestamp) -> String {
+    CivilDate::of(at).map_or_else(|_| at.to_string(), |day| day.to_string())
+}
+
+/// Devices that are not fit for a step: some are told, the rest is counted.
+#[derive(Default)]
+struct Unfit {
+    told: Vec<String>,
+    more: u64,
+}
+
+impl Unfit {
+    fn tell(&mut self, text: String) {
+        if self.told.len() < incident::targets::FAULTS_TOLD_MAX {
+            self.told.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn end(self, reasons: &mut Reasons) {
+        for text in self.told {
+            reasons.add("device-unfit", text);
+        }
+        if self.more > 0 {
+            reasons.add("device-unfit", format!("and {} more Devices", self.more));
+        }
+    }
 }
 
 /// Octets of an EUI-64 in hexadecimal.
@@ -281,3 +335,6 @@ pub fn outside_of_targets(
 pub fn next(context: &Context<'_>, incident: &IncidentId) -> Option<Vec<incident::next::ToDo>> {
     View::of(context, incident).map(|view| incident::next::next(&view.situation()))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -25,8 +25,8 @@ pub use super::steps::{
     SigningResumed, StepTaken,
 };
 use crate::domain::names::{
-    DeterminationId, DeviceId, Digest, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose,
-    RequestId, TemplateName, TokenName,
+    DeterminationId, DeviceId, Digest, DirectionId, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId,
+    Purpose, RequestId, TemplateName, TokenName,
 };
 use crate::domain::time::Timestamp;
 
@@ -287,6 +287,10 @@ pub struct Started {
     pub program: Digest,
     /// SHA-256 of the configuration file.
     pub configuration: Digest,
+    /// The first entry that lay under no checkpoint when it started, if any did: nobody was told of what stands from there on, and
+    /// what people only said there, without a signature, opens nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<u64>,
 }
 
 /// The daemon stopped in order.
@@ -338,6 +342,12 @@ pub struct IncidentClosed {
     pub incident: IncidentId,
     /// Why.
     pub reason: Box<str>,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
+    /// The PMA's directions to depart from the procedure that it relied on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departures: Vec<DirectionId>,
 }
 
 /// A determination was taken in.
@@ -356,6 +366,12 @@ pub struct DeterminationRecorded {
     pub devices: Option<Digest>,
     /// The policy under which the signatures were counted.
     pub policy: Digest,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
+    /// The PMA's directions to depart from the procedure that the referral, and so the determination, rests on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departures: Vec<DirectionId>,
 }
 
 /// The scope of a determination was taken in.
@@ -372,6 +388,9 @@ pub struct ScheduleRecorded {
     pub devices: Digest,
     /// The policy under which the signatures were counted.
     pub policy: Digest,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
 }
 
 /// A determination was suspended.
@@ -412,6 +431,9 @@ pub struct KeyActivated {
     pub serial: Box<str>,
     /// The first moment at which it is locked again; none for the ledger key, which is open while the daemon runs.
     pub until: Option<Timestamp>,
+    /// For which incident alone; none in ledgers that were written before an activation was for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
 }
 
 /// A key can be used no longer.
@@ -422,6 +444,9 @@ pub struct KeyLocked {
     pub key: KeyLabel,
     /// Why: on demand, at its time limit, at the end of the daemon, after a fault.
     pub reason: Box<str>,
+    /// The incident for which it was active, which stands still from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
 }
 
 /// A request to sign was taken in. The intents that follow name this leaf by its index.

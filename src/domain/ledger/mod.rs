@@ -6,8 +6,10 @@
 pub mod checkpoint;
 pub mod entry;
 pub mod head_object;
+pub mod meaning;
 pub mod merkle;
 pub mod note;
 pub mod proof;
 pub mod steps;
 pub mod tiles;
+pub mod words;

@@ -2,14 +2,13 @@
 //!
 //! *Warning:* like all of [`super::entry`], these types are what lies in ledgers.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::entry::SignatureRecord;
+use super::meaning::Meaning;
+use super::words::words;
 use crate::domain::names::{
-    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty,
-    SmsrReference, StepId,
+    DeterminationId, Digest, DirectionId, DutyId, FileKind, IncidentId, MechanismId, ProfileId, SecParty, SmsrReference,
 };
 use crate::domain::time::Timestamp;
 
@@ -23,25 +22,29 @@ pub struct ProfileInForce {
     pub variations: Vec<ProfileId>,
 }
 
-/// Whether a Compromise is proven or feared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Certainty {
-    /// Trust in the key is lost.
-    Actual,
-    /// It may be lost.
-    Suspected,
-}
+words!(
+    /// Whether a Compromise is proven or feared.
+    #[derive(Serialize, Deserialize, utoipa::ToSchema)]
+    #[serde(rename_all = "kebab-case")]
+    Certainty {
+        /// Trust in the key is lost.
+        Actual = "actual",
+        /// It may be lost.
+        Suspected = "suspected",
+    }
+);
 
-/// Which kind of Relevant Private Key is concerned; each has its own files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum CompromiseClass {
-    /// The key behind an Organisation Certificate on Devices, other than the Recovery Private Key.
-    Organisation,
-    /// Any other: Recovery, Contingency, Contingency Symmetric Key, an OCA.
-    Other,
-}
+words!(
+    /// Which kind of Relevant Private Key is concerned; each has its own files.
+    #[derive(Serialize, Deserialize, utoipa::ToSchema)]
+    #[serde(rename_all = "kebab-case")]
+    CompromiseClass {
+        /// The key behind an Organisation Certificate on Devices, other than the Recovery Private Key.
+        Organisation = "organisation",
+        /// Any other: Recovery, Contingency, Contingency Symmetric Key, an OCA.
+        Other = "other",
+    }
+);
 
 /// How an incident came to be known (SEC Section L10, item (a)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -68,101 +71,47 @@ pub struct Notification {
     pub recovery_event: Timestamp,
 }
 
-/// By which way Devices are recovered (SEC Appendix L: Methods 1, 2, 3 and Contingency).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Method 1: the Subscriber replaces the certificates with a key it still has. The DCC's keys are not used.
-    SubscriberKey,
-    /// Method 2: the Recovery Private Key puts the DCC's ACB certificates in.
-    AcbCertificates,
-    /// Method 3: the Recovery Private Key puts new Organisation Certificates of the Subscriber in.
-    NewOrganisationCertificates,
-    /// The Contingency Private Key, with the Contingency Symmetric Key.
-    Contingency,
-}
-
-impl Method {
-    /// All four.
-    pub const ALL: [Self; 4] =
-        [Self::SubscriberKey, Self::AcbCertificates, Self::NewOrganisationCertificates, Self::Contingency];
-
-    /// The word for it in documents.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SubscriberKey => "subscriber-key",
-            Self::AcbCertificates => "acb-certificates",
-            Self::NewOrganisationCertificates => "new-organisation-certificates",
-            Self::Contingency => "contingency",
-        }
+words!(
+    /// By which way Devices are recovered (SEC Appendix L: Methods 1, 2, 3 and Contingency).
+    #[derive(Serialize, Deserialize, utoipa::ToSchema)]
+    #[serde(rename_all = "kebab-case")]
+    Method {
+        /// Method 1: the Subscriber replaces the certificates with a key it still has. The DCC's keys are not used.
+        SubscriberKey = "subscriber-key",
+        /// Method 2: the Recovery Private Key puts the DCC's ACB certificates in.
+        AcbCertificates = "acb-certificates",
+        /// Method 3: the Recovery Private Key puts new Organisation Certificates of the Subscriber in.
+        NewOrganisationCertificates = "new-organisation-certificates",
+        /// The Contingency Private Key, with the Contingency Symmetric Key.
+        Contingency = "contingency",
     }
-}
+);
 
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+words!(
+    /// The SMI Status of a Device, as Users see it (DUIS, type `DeviceStatus`).
+    #[derive(Serialize, Deserialize, utoipa::ToSchema)]
+    #[serde(rename_all = "kebab-case")]
+    SmiStatus {
+        /// Pending.
+        Pending = "Pending",
+        /// Whitelisted.
+        Whitelisted = "Whitelisted",
+        /// Installed, not commissioned.
+        InstalledNotCommissioned = "InstalledNotCommissioned",
+        /// Commissioned.
+        Commissioned = "Commissioned",
+        /// Decommissioned.
+        Decommissioned = "Decommissioned",
+        /// Withdrawn.
+        Withdrawn = "Withdrawn",
+        /// Suspended.
+        Suspended = "Suspended",
+        /// 'recovery': the DCC cannot reach it again but by recovering it with the Recovery or Contingency Private Key.
+        Recovery = "Recovery",
+        /// 'recovered': the recovery command succeeded, normal control is not yet re-established.
+        Recovered = "Recovered",
     }
-}
-
-/// The SMI Status of a Device, as Users see it (DUIS, type `DeviceStatus`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SmiStatus {
-    /// Pending.
-    Pending,
-    /// Whitelisted.
-    Whitelisted,
-    /// Installed, not commissioned.
-    InstalledNotCommissioned,
-    /// Commissioned.
-    Commissioned,
-    /// Decommissioned.
-    Decommissioned,
-    /// Withdrawn.
-    Withdrawn,
-    /// Suspended.
-    Suspended,
-    /// 'recovery': the DCC cannot reach it again but by recovering it with the Recovery or Contingency Private Key.
-    Recovery,
-    /// 'recovered': the recovery command succeeded, normal control is not yet re-established.
-    Recovered,
-}
-
-impl SmiStatus {
-    /// Every status.
-    pub const ALL: [Self; 9] = [
-        Self::Pending,
-        Self::Whitelisted,
-        Self::InstalledNotCommissioned,
-        Self::Commissioned,
-        Self::Decommissioned,
-        Self::Withdrawn,
-        Self::Suspended,
-        Self::Recovery,
-        Self::Recovered,
-    ];
-
-    /// As the Smart Metering Inventory calls it (DUIS XML schema).
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Whitelisted => "Whitelisted",
-            Self::InstalledNotCommissioned => "InstalledNotCommissioned",
-            Self::Commissioned => "Commissioned",
-            Self::Decommissioned => "Decommissioned",
-            Self::Withdrawn => "Withdrawn",
-            Self::Suspended => "Suspended",
-            Self::Recovery => "Recovery",
-            Self::Recovered => "Recovered",
-        }
-    }
-}
-
-impl fmt::Display for SmiStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+);
 
 /// Some Devices of an incident: a blob with one EUI-64 a line in 16 upper-case hexadecimal digits, sorted, each once, each line
 /// ended by a line feed.
@@ -221,9 +170,10 @@ pub enum Step {
     },
     /// The incident was referred to the SMKI PMA.
     Refer {
-        /// The notification file that went with it, accepted before.
-        #[schema(value_type = String)]
-        notification: Digest,
+        /// The notification file that went with it, accepted before; none where the SMKI PMA directed to depart from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        notification: Option<Digest>,
         /// What is new, where the PMA determined before.
         #[schema(value_type = Option<String>)]
         new_facts: Option<Box<str>>,
@@ -251,6 +201,22 @@ pub enum Step {
         /// Why it is set without the proof that the rule asks for.
         #[schema(value_type = Option<String>)]
         overridden: Option<Box<str>>,
+    },
+    /// What an extract of the Smart Metering Inventory says of the targets was recorded of them, as far as it contradicts nothing
+    /// that is recorded already.
+    ImportStatuses {
+        /// The extract, accepted before.
+        #[schema(value_type = String)]
+        extract: Digest,
+        /// How many targets have another status by it.
+        changes: u64,
+        /// How many of its lines contradict what is recorded; they change nothing.
+        contradictions: u64,
+        /// Whoever records 'recovery' knows that only these keys bring the Device back.
+        acknowledged: bool,
+        /// Why, where a reason is asked for.
+        #[schema(value_type = Option<String>)]
+        reason: Option<Box<str>>,
     },
     /// Everything that must precede the use of the key is done.
     Prepare {
@@ -286,7 +252,7 @@ pub enum Step {
     },
     /// Devices under the DCC's control were handed back to their Subscriber (Method 2).
     HandOver {
-        /// Which; none for all that wait for it.
+        /// Which; none for all that are under the DCC's control.
         devices: Option<DevicesNamed>,
         /// What proves it.
         #[schema(value_type = String)]
@@ -303,27 +269,27 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step's meaning, by which the procedure profiles know it.
-    pub fn meaning(&self) -> StepId {
-        let text = match self {
-            Self::Confirm { .. } => "confirm-compromise",
-            Self::Dismiss { .. } => "dismiss",
-            Self::Assess { .. } => "assess",
-            Self::Inform { .. } => "inform",
-            Self::Refer { .. } => "refer-to-pma",
-            Self::SubscriberRecovery { .. } => "subscriber-recovery",
-            Self::SetStatus { status: SmiStatus::Recovered, .. } => "set-smi-status-recovered",
-            Self::SetStatus { status: SmiStatus::Recovery, .. } => "set-smi-status-recovery",
-            Self::SetStatus { .. } => "set-smi-status",
-            Self::Prepare { .. } => "prepare",
-            Self::Pause { .. } => "pause",
-            Self::Exclude { .. } => "exclude",
-            Self::Finish { .. } => "finish",
-            Self::BeginPostRecovery { .. } => "begin-post-recovery",
-            Self::HandOver { .. } => "hand-over",
-            Self::AcceptStranded { .. } => "accept-stranded",
-        };
-        text.parse().expect("the names above are step ids")
+    /// The step's meaning, by which procedure profiles know it where they have it.
+    pub const fn meaning(&self) -> Meaning {
+        match self {
+            Self::Confirm { .. } => Meaning::Confirm,
+            Self::Dismiss { .. } => Meaning::Dismiss,
+            Self::Assess { .. } => Meaning::Assess,
+            Self::Inform { .. } => Meaning::Inform,
+            Self::Refer { .. } => Meaning::Refer,
+            Self::SubscriberRecovery { .. } => Meaning::SubscriberRecovery,
+            Self::SetStatus { status: SmiStatus::Recovered, .. } => Meaning::SetRecovered,
+            Self::SetStatus { status: SmiStatus::Recovery, .. } => Meaning::SetRecovery,
+            Self::SetStatus { .. } => Meaning::SetStatus,
+            Self::ImportStatuses { .. } => Meaning::ImportStatuses,
+            Self::Prepare { .. } => Meaning::Prepare,
+            Self::Pause { .. } => Meaning::Pause,
+            Self::Exclude { .. } => Meaning::Exclude,
+            Self::Finish { .. } => Meaning::Finish,
+            Self::BeginPostRecovery { .. } => Meaning::BeginPostRecovery,
+            Self::HandOver { .. } => Meaning::HandOver,
+            Self::AcceptStranded { .. } => Meaning::AcceptStranded,
+        }
     }
 
     /// The lists that it names.
@@ -337,6 +303,7 @@ impl Step {
             | Self::Inform { .. }
             | Self::Refer { .. }
             | Self::SubscriberRecovery { .. }
+            | Self::ImportStatuses { .. }
             | Self::Prepare { .. }
             | Self::Pause { .. }
             | Self::Finish { .. }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::rules::Refusal;
 use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
@@ -71,6 +72,8 @@ pub struct KeyFacts {
     pub certificate: Option<(Digest, PartyId)>,
     /// Until when it is active, if it is: `Some(None)` has no end.
     pub active: Option<Option<Timestamp>>,
+    /// For which incident alone it is active; none where it is locked, and in ledgers of before an activation was for one.
+    pub active_for: Option<IncidentId>,
 }
 
 impl KeyFacts {
@@ -81,6 +84,11 @@ impl KeyFacts {
             Some(None) => true,
             Some(Some(until)) => at < until,
         }
+    }
+
+    /// It can be used no longer.
+    pub fn lock(&mut self) {
+        (self.active, self.active_for) = (None, None);
     }
 }
 
@@ -169,6 +177,8 @@ pub struct DeterminationFacts {
     pub responses: ResponseTally,
     /// The entry of the last foreign answer, which stops signing until an operator has looked at it.
     pub foreign: Option<u64>,
+    /// The entry by which an operator let signing go on, and that of the foreign answer that had stopped it.
+    pub resumed: Option<(u64, u64)>,
     /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
     pub recent: VecDeque<(i64, u64)>,
 }
@@ -177,7 +187,74 @@ pub struct DeterminationFacts {
 /// ever hold more intents than permitted.
 pub const RECENT_MINUTES: i64 = 61;
 
+/// How a determination stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The SMKI PMA withdrew it.
+    Withdrawn,
+    /// Another took its place.
+    Superseded,
+    /// A later policy did not carry it over.
+    NotCarriedOver,
+    /// It is not to execute.
+    NotExecute,
+    /// Its window is over.
+    Expired,
+    /// A member suspended it.
+    Suspended,
+    /// Its window has not begun.
+    NotYet,
+    /// Its scope was left to a schedule, which is not recorded yet.
+    AwaitsSchedule,
+    /// It is in force.
+    InForce,
+}
+
+impl IncidentFacts {
+    /// Whether an SMI Status extract with this SHA-256 was accepted.
+    pub fn has_extract(&self, file: Digest) -> bool {
+        self.files.iter().any(|known| known.kind == FileKind::SmiExtract && known.file == file)
+    }
+}
+
 impl DeterminationFacts {
+    /// How it stands at a moment. What ends it for good is said first.
+    pub fn standing(&self, at: Timestamp) -> Standing {
+        if self.withdrawn {
+            Standing::Withdrawn
+        } else if self.superseded_by.is_some() {
+            Standing::Superseded
+        } else if self.dropped_by_policy.is_some() {
+            Standing::NotCarriedOver
+        } else if !self.execute {
+            Standing::NotExecute
+        } else if at >= self.window.until {
+            Standing::Expired
+        } else if self.suspended_until.is_some_and(|until| at < until) {
+            Standing::Suspended
+        } else if at < self.window.from {
+            Standing::NotYet
+        } else if self.scope.is_none() {
+            Standing::AwaitsSchedule
+        } else {
+            Standing::InForce
+        }
+    }
+
+    /// Why it is not in force at this moment, if it is not. Before its window begins, and before its schedule is recorded, it is: what
+    /// must precede the use of the key may be done then.
+    pub fn not_in_force(&self, now: Timestamp) -> Option<Refusal> {
+        let id = self.id;
+        match self.standing(now) {
+            Standing::Withdrawn => Some(Refusal::Withdrawn { id }),
+            Standing::Superseded => self.superseded_by.map(|by| Refusal::Superseded { id, by }),
+            Standing::NotCarriedOver => self.dropped_by_policy.map(|policy| Refusal::NotCarriedOver { id, policy }),
+            Standing::Suspended => self.suspended_until.map(|until| Refusal::Suspended { id, until }),
+            Standing::Expired => Some(Refusal::Window { id, window: self.window, now }),
+            Standing::NotExecute | Standing::NotYet | Standing::AwaitsSchedule | Standing::InForce => None,
+        }
+    }
+
     /// Intents of the last hour, in whole minutes: those of up to a minute more may be counted, never fewer.
     pub fn intents_of_last_hour(&self, at: Timestamp) -> u64 {
         let since = minute_of(at) - RECENT_MINUTES;

@@ -56,6 +56,8 @@ pub const DEVICES_MAX_DEFAULT: u64 = 10_000_000;
 /// cost little beside so many signatures, few enough that three chunks in memory (of 4 kB a command) are small, a suspension is
 /// seen within some tens of milliseconds, and few are lost sight of at a crash.
 pub const CHUNK_DEFAULT: u32 = 256;
+/// For how long a key stays active at most. No official reference: a night and a shift.
+const ACTIVATION_SECONDS_DEFAULT: u32 = 12 * 3_600;
 /// The greatest chunk that a policy or a configuration may name: the two that are in flight together must fit into a token's
 /// queue of 4,096 commands, and beyond a thousand a chunk costs memory and saves no time.
 pub const CHUNK_MAX: u32 = 2_000;
@@ -143,6 +145,7 @@ struct LimitsForm {
     intents_per_hour_max: Option<Spanned<u64>>,
     devices_max: Option<Spanned<u64>>,
     chunk: Option<Spanned<u32>>,
+    activation_seconds: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -731,6 +734,12 @@ impl Reading<'_> {
                 from_one,
             ),
             chunk: self.number((POLICY, "limits.chunk"), l.chunk.as_ref(), CHUNK_DEFAULT, (1, u64::from(CHUNK_MAX))),
+            activation_seconds: self.number(
+                (POLICY, "limits.activation_seconds"),
+                l.activation_seconds.as_ref(),
+                ACTIVATION_SECONDS_DEFAULT,
+                (1, u64::from(ACTIVATION_SECONDS_DEFAULT)),
+            ),
         };
         let certificates = Certificates {
             organisation_policy_oids: self.oids(

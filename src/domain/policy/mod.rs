@@ -95,6 +95,8 @@ pub struct Limits {
     pub devices_max: u64,
     /// Commands that are recorded, signed and released together.
     pub chunk: u32,
+    /// For how long a key stays active after its activation.
+    pub activation_seconds: u32,
 }
 
 /// What CS02b mode 8 may do.

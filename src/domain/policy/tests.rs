@@ -61,7 +61,7 @@ fn the_example_says_what_its_comments_say() {
     assert_eq!(policy.custodians(), Custodians { threshold: 2, parties_min: 2 });
     assert_eq!(policy.anchors().people.len(), 2);
     let procedure = policy.procedure().unwrap();
-    assert_eq!((procedure.base().steps.len(), procedure.variations().len()), (19, 1));
+    assert_eq!((procedure.base().steps.len(), procedure.variations().len()), (22, 1));
     assert_eq!(policy.person_by_account("operator-1").unwrap().id.as_str(), "operator-1");
     assert!(policy.person_by_account("root").is_none());
     assert!(policy.person_by_account("").is_none());
@@ -86,7 +86,7 @@ fn what_the_example_sets_to_its_default_is_the_default() {
         }
         kept.push(line);
     }
-    assert_eq!(dropped, 11);
+    assert_eq!(dropped, 12);
     files.insert("policy.toml".into(), kept.join("\n").into_bytes());
     let implicit = policy(&files);
     assert_eq!(implicit.determinations(), explicit.determinations());

@@ -1,6 +1,8 @@
 //! Pure. `smkid-direction/v1`: a direction as the SMKI PMA's quorum records it. It extends a variation, or departs from a step in
 //! one incident; it never edits a profile.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::Procedure;
@@ -127,8 +129,8 @@ pub enum DirectionFault {
     },
     /// A step that no direction replaces.
     #[error(
-        "no direction departs from step {step} (profile {profile}: departure = \"never\"): keys are opened by a determination \
-             and by nothing else"
+        "no direction departs from step {step} (profile {profile}: departure = \"never\"): nothing goes on without it, and keys are \
+             opened by a determination and by nothing else"
     )]
     StepFixed {
         /// The base profile.
@@ -188,7 +190,7 @@ pub fn check(
             if let Some(by) = view.departures.get(step) {
                 return Err(DirectionFault::Departed { incident: incident.clone(), step: wanted, by: *by });
             }
-            if view.done.contains(step) {
+            if view.has_done(step) {
                 return Err(DirectionFault::StepDone { incident: incident.clone(), step: wanted });
             }
             Ok(())
@@ -201,9 +203,14 @@ impl IncidentView<'_> {
     pub const fn new() -> Self {
         Self {
             determination: Determined::None,
+            not_in_force: None,
+            begins: None,
             method: None,
-            done: std::collections::BTreeSet::new(),
-            departures: std::collections::BTreeMap::new(),
+            done: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            arisen: BTreeSet::new(),
+            departures: BTreeMap::new(),
+            state: None,
             state_name: "not opened",
         }
     }

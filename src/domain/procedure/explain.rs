@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calendar::{CivilDate, shown};
 use super::in_force::{
-    Awaits, Determined, InForce, IncidentView, Laid, May, Requirement, Standing, WithKey, key_may_sign, requirements,
+    Awaits, Demand, Determined, InForce, IncidentView, Laid, May, Requirement, Standing, WithKey, demands, key_may_sign,
 };
 use super::profile::{Actor, Gate, Label, Owed, Phase, Recipient, Step};
 use super::variation::{Clause, Effect};
@@ -230,10 +230,10 @@ impl From<May> for MayWord {
 /// Explains the procedure at its moment; with a view, what it means for that incident.
 pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Explanation {
     let base = in_force.base();
-    let standings = view.map(|view| requirements(in_force, view));
+    let demands = view.map(|view| demands(in_force, view));
     let steps = base.steps.iter().enumerate().map(|(at, step)| {
-        let requirement = standings.as_ref().map(|all| &all[at].1);
-        step_explained(in_force, step, requirement, view)
+        let demand = demands.as_ref().map(|all| &all[at]);
+        step_explained(in_force, step, demand)
     });
     let duties = base.duties.iter().map(|duty| DutyExplained {
         duty: duty.id.clone(),
@@ -241,7 +241,7 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
         arises_with: duty.arises_with.clone(),
         met_by: duty.met_by.clone(),
         text: duty.text.to_string(),
-        has_arisen: view.map(|view| view.done.contains(&duty.arises_with)),
+        has_arisen: view.map(|view| view.arisen.contains(&duty.id)),
     });
     Explanation {
         at: in_force.at(),
@@ -258,9 +258,13 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
             .collect(),
         incident: view.map(|view| IncidentExplained {
             state: view.state_name.to_owned(),
-            determination: determined(view.determination).to_owned(),
-            recovery_key_may_sign: key_may_sign(WithKey::Recovery, view) && !is_past_signing(view),
-            contingency_key_may_sign: key_may_sign(WithKey::Contingency, view) && !is_past_signing(view),
+            determination: match (&view.not_in_force, view.begins) {
+                (Some(why), _) => format!("{}; not in force: {why}", determined(view.determination)),
+                (None, Some(begins)) => format!("{}, in force from {}", determined(view.determination), shown(begins)),
+                (None, None) => determined(view.determination).to_owned(),
+            },
+            recovery_key_may_sign: key_may_sign(WithKey::Recovery, view),
+            contingency_key_may_sign: key_may_sign(WithKey::Contingency, view),
         }),
     }
 }
@@ -311,10 +315,12 @@ fn effect(clause: &Clause) -> String {
     match &clause.effect {
         Effect::NotRequiredBefore { steps, gate, relieves } => {
             let steps: Vec<&str> = steps.iter().map(StepId::as_str).collect();
-            format!(
-                "relieves the {relieves} of {} until there is {gate}; taken earlier, a reason is stated",
-                steps.join(" and ")
-            )
+            let early = if *relieves == Actor::Subscriber {
+                "it may be taken earlier"
+            } else {
+                "taken earlier, a reason is stated"
+            };
+            format!("relieves the {relieves} of {} until there is {gate}; {early}", steps.join(" and "))
         }
         Effect::OptionalFactor { factor } => format!("the SMKI PMA may weigh factor {factor}, and need not"),
         Effect::Record(record) => {
@@ -325,57 +331,7 @@ fn effect(clause: &Clause) -> String {
     }
 }
 
-/// The states, by their names, in which an incident has come to its end but for its closure.
-const ENDED: [&str; 3] = ["dismissed", "withdrawn", "closed"];
-/// Those in which nothing is signed any more, and which are no end yet.
-const PAST_SIGNING: [&str; 3] = ["executed", "post-recovery", "subscriber-recovery"];
-/// Those in which the key may be activated once more.
-const KEY_IN_USE: [&str; 4] = ["prepared", "key-active", "executing", "paused"];
-
-/// Whether nothing is signed in an incident any more.
-fn is_past_signing(view: &IncidentView<'_>) -> bool {
-    ENDED.contains(&view.state_name) || PAST_SIGNING.contains(&view.state_name)
-}
-
-/// What a step is in an incident. The procedure says what it requires of an incident that goes on; where one has come to its end, or
-/// past a step that is only repeated before it, that is said here.
-fn standing(step: &Step, requirement: &Requirement, view: &IncidentView<'_>) -> StepStanding {
-    let (closing, id) = ("close", step.id.as_str());
-    let has_ended = ENDED.contains(&view.state_name);
-    if has_ended && !view.done.contains(&step.id) {
-        let (is, may_be_taken) = if id == closing { ("due", MayWord::Yes) } else { ("not-required", MayWord::No) };
-        let by = format!("the state of the incident, {}", view.state_name);
-        return StepStanding { is: is.to_owned(), by, awaits: None, may_be_taken };
-    }
-    let may_repeat = match id {
-        "refer-to-pma" => view.state_name == "determined-not-to-execute",
-        "activate-key" => KEY_IN_USE.contains(&view.state_name),
-        _ => !is_past_signing(view),
-    };
-    let is_repeated = matches!(requirement, Requirement::Permitted { .. }) && view.done.contains(&step.id);
-    let is_over = is_repeated && !may_repeat && step.owed == Owed::Must;
-    StepStanding {
-        is: if is_over { "done" } else { requirement.word() }.to_owned(),
-        by: requirement.by().map_or_else(String::new, ToString::to_string),
-        awaits: match requirement {
-            Requirement::NotYetDue { awaits, .. } => Some(awaits.to_string()),
-            Requirement::Blocked { awaits, .. } => Some(Awaits::Gate(*awaits).to_string()),
-            Requirement::Unknown { .. }
-            | Requirement::Done { .. }
-            | Requirement::Due { .. }
-            | Requirement::Permitted { .. }
-            | Requirement::NotRequired { .. } => None,
-        },
-        may_be_taken: if is_over { MayWord::No } else { requirement.may().into() },
-    }
-}
-
-fn step_explained(
-    in_force: &InForce<'_>,
-    step: &Step,
-    requirement: Option<&Requirement>,
-    view: Option<&IncidentView<'_>>,
-) -> StepExplained {
+fn step_explained(in_force: &InForce<'_>, step: &Step, demand: Option<&Demand<'_>>) -> StepExplained {
     StepExplained {
         step: step.id.clone(),
         text: step.text.to_string(),
@@ -391,7 +347,27 @@ fn step_explained(
             .reliefs(&step.id)
             .map(|(text, gate, relieves)| format!("{relieves} relieved until there is {gate} ({text})"))
             .collect(),
-        standing: requirement.zip(view).map(|(requirement, view)| standing(step, requirement, view)),
+        standing: demand.map(|Demand { requirement, missing, .. }| StepStanding {
+            is: requirement.word().to_owned(),
+            by: requirement.by().map_or_else(String::new, ToString::to_string),
+            awaits: match requirement {
+                // A relief names its gate; where steps before it are missing, it cannot be taken earlier either.
+                Requirement::NotYetDue { awaits: Awaits::Gate(gate), early: May::No, .. } if !missing.is_empty() => {
+                    Some(format!("{gate}, and {}", Awaits::Steps(missing.clone())))
+                }
+                Requirement::NotYetDue { awaits, .. } => Some(awaits.to_string()),
+                Requirement::Blocked { awaits, why: None, .. } => Some(Awaits::Gate(*awaits).to_string()),
+                Requirement::Blocked { awaits, why: Some(why), .. } => {
+                    Some(format!("{awaits} that is in force: {why}"))
+                }
+                Requirement::Unknown { .. }
+                | Requirement::Done { .. }
+                | Requirement::Due { .. }
+                | Requirement::Permitted { .. }
+                | Requirement::NotRequired { .. } => None,
+            },
+            may_be_taken: requirement.may().into(),
+        }),
     }
 }
 

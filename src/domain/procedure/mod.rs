@@ -3,7 +3,7 @@
 //! Nothing of the SMKI Recovery Procedure is compiled in but how its parts fit together. Its steps stand in
 //! `keys-policy/procedure/base.toml`, what varies them in a file of its own ([`variation`]), and what prolongs a variation or
 //! departs from a step is a direction in the ledger ([`direction`]). [`Procedure::in_force`] lays them over each other for one
-//! moment; [`in_force::required`] is the one gate that whoever takes a step and whoever explains it both ask
+//! moment; [`in_force::demands`] is the one gate: guards refuse by it, and what is to be done next and what is explained are read from it
 //! ([`explain`](mod@explain)). Dates are civil dates of Europe/London ([`calendar`]).
 
 pub mod calendar;
@@ -11,12 +11,14 @@ pub mod direction;
 pub mod explain;
 pub mod in_force;
 pub mod profile;
+pub mod state;
 pub mod variation;
 
 pub use calendar::{CivilDate, EndDay};
 pub use explain::{Explanation, explain};
 pub use in_force::{Determined, InForce, IncidentView, May, Requirement, Text, WithKey, required};
 pub use profile::{Actor, Duty, Gate, Label, Phase, Profile, Step};
+pub use state::{State, places};
 pub use variation::{Clause, Effect, Extension, Record, Variation};
 
 use crate::domain::names::ProfileId;

@@ -32,7 +32,7 @@ pub enum Actor {
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Dcc => "DCC",
             Self::Subscriber => "Subscriber (ARO)",
             Self::Party => "Party",

@@ -45,7 +45,7 @@ pub struct Clause {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Steps are not owed before a gate opens. A relief and no prohibition: whoever it relieves may still take them earlier,
-    /// and says why.
+    /// and says why; a Subscriber by the file that its ARO signed.
     NotRequiredBefore {
         /// Which steps.
         steps: BTreeSet<StepId>,

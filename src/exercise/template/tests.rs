@@ -18,7 +18,10 @@ pub fn recovery(lab: &Lab) -> (SmkiCertificate, SoftKey) {
 fn the_command_is_of_the_size_of_a_genuine_one() {
     let lab = lab();
     let (recovery, _) = recovery(&lab);
-    let template = template(&lab, &recovery, lab.after()).unwrap();
+    // By Method 2, which replaces what the genuine one did; Method 3 leaves a Network Operator its certificates.
+    let new = template(&lab, &recovery, lab.after()).unwrap();
+    assert_eq!(new.update().replacements.len(), 6);
+    let template = template(&lab, &recovery, lab.broker()).unwrap();
     let mut command = Vec::new();
     template.fill(Names::new().recovery_party, DeviceId(Eui64([1; 8])), 7001, &mut command).unwrap();
     // A genuine one has 3,986 octets with its signature of 65: signatures in certificates vary by a few octets.

@@ -11,13 +11,16 @@ use tokio::sync::mpsc;
 use super::super::keys::Keys;
 use super::make::Pieces;
 use crate::api::failure::Failure;
-use crate::api::wire::{self, Base64, Item, ItemOutcome, Standing, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
-use crate::domain::ledger::entry::{Entry, Event, SignResult};
+use crate::domain::ledger::entry::{
+    DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
+};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
-use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
+use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
+use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
 use crate::hsm::Condition;
 use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
@@ -119,7 +122,7 @@ pub(super) fn status(
         problems.push(Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
     }
     let now = clock.now;
-    let in_force = |facts: &&DeterminationFacts| standing(facts, now) == Standing::InForce;
+    let in_force = |facts: &&DeterminationFacts| standing(fold, facts, now) == wire::Standing::InForce;
     Some(wire::Status {
         version: env!("CARGO_PKG_VERSION").into(),
         purpose: genesis.purpose,
@@ -192,6 +195,7 @@ fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
         token: facts.record.token.clone(),
         active: is_active && trouble.is_none(),
         until: facts.active.flatten(),
+        incident: facts.active_for.clone(),
         trouble,
     }
 }
@@ -203,7 +207,7 @@ fn progress(progress: &Progress) -> wire::Progress {
         since: progress.since,
         method: progress.method,
         devices: progress.targets.counts(),
-        done: progress.done.iter().map(|(step, entry)| wire::Done { step: step.clone(), entry: *entry }).collect(),
+        done: progress.done.iter().map(|(step, taken)| wire::Done { step: step.clone(), entry: taken.entry }).collect(),
         duties: progress
             .duties
             .iter()
@@ -238,25 +242,14 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
     wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
 }
 
-fn standing(facts: &DeterminationFacts, at: Timestamp) -> Standing {
-    if facts.withdrawn {
-        Standing::Withdrawn
-    } else if facts.superseded_by.is_some() {
-        Standing::Superseded
-    } else if facts.dropped_by_policy.is_some() {
-        Standing::NotCarriedOver
-    } else if !facts.execute {
-        Standing::NotExecute
-    } else if at >= facts.window.until {
-        Standing::Expired
-    } else if facts.suspended_until.is_some_and(|until| at < until) {
-        Standing::Suspended
-    } else if at < facts.window.from {
-        Standing::NotYet
-    } else if facts.scope.is_none() {
-        Standing::AwaitsSchedule
-    } else {
-        Standing::InForce
+/// How a determination stands, as it is told: whatever it still permitted ended with its incident.
+fn standing(fold: &Fold, facts: &DeterminationFacts, at: Timestamp) -> wire::Standing {
+    let is_closed = fold.incidents().get(&facts.incident).is_some_and(|incident| incident.closed.is_some());
+    match facts.standing(at) {
+        Standing::NotYet | Standing::AwaitsSchedule | Standing::InForce | Standing::Suspended if is_closed => {
+            wire::Standing::IncidentClosed
+        }
+        standing => standing.into(),
     }
 }
 
@@ -268,7 +261,7 @@ pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations
         all.push(wire::Determination {
             determination: facts.id,
             incident: facts.incident.clone(),
-            standing: standing(facts, at),
+            standing: standing(recorder.fold(), facts, at),
             key: facts.key.as_ref().map(|(key, _)| key.clone()),
             from: facts.window.from,
             until: facts.window.until,
@@ -399,7 +392,7 @@ pub(super) fn unknowns(
 pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire::Entries, StoreError> {
     let size = reader.head()?.size;
     let (from, until) = (of.from.unwrap_or(0).min(size), of.until.unwrap_or(size).min(size));
-    let mut about = About::new(of);
+    let mut about = About::new(of, reader);
     // Which batches and intents belong to what is asked for is known only from the beginning on.
     let begin = if about.needs_context() { 0 } else { from };
     let (mut entries, mut next) = (Vec::new(), None);
@@ -426,6 +419,8 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
 /// determination: what they belong to is kept while the ledger is read.
 pub(super) struct About<'a> {
     of: &'a wire::EntriesOf,
+    /// For directions, which name their incident in their documents alone.
+    reader: &'a dyn Reader,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
     /// Intents that were asked for and have no outcome yet.
@@ -443,9 +438,9 @@ struct Subject {
 }
 
 impl<'a> About<'a> {
-    pub(super) fn new(of: &'a wire::EntriesOf) -> Self {
+    pub(super) fn new(of: &'a wire::EntriesOf, reader: &'a dyn Reader) -> Self {
         let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
-        Self { of, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
+        Self { of, reader, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
 
     fn needs_context(&self) -> bool {
@@ -492,11 +487,18 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
+            | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
-            // A direction names its incident in its document, if it is about one.
-            Event::DirectionRecorded(_)
-            | Event::Genesis(_)
+            Event::DirectionRecorded(entry) => {
+                match direction(self.reader, entry).map(|direction| direction.form().directs.clone()) {
+                    Some(Directs::Departure { incident, .. }) => Self::of_incident(&incident),
+                    // About every incident, or none.
+                    Some(Directs::Extension { .. }) | None => return false,
+                }
+            }
+            Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -537,8 +539,13 @@ impl<'a> About<'a> {
 }
 
 /// The document of a determination, if it is there.
-pub(super) fn determination(reader: &dyn Reader, document: Digest) -> Option<Written<Determination>> {
-    Written::read(crate::state::document(reader, document).ok()?).ok()
+pub(super) fn determination(reader: &dyn Reader, recorded: &DeterminationRecorded) -> Option<Written<Determination>> {
+    Written::read(crate::state::document(reader, recorded.document).ok()?).ok()
+}
+
+/// The document of a direction, if it is there.
+pub(super) fn direction(reader: &dyn Reader, recorded: &DirectionRecorded) -> Option<Written<Direction>> {
+    Written::read(crate::state::document(reader, recorded.document).ok()?).ok()
 }
 
 /// Every document that an entry names.

@@ -25,20 +25,44 @@ use crate::store::Staging;
 const OPERATION: &str = "document-record";
 
 impl Daemon {
-    /// Reads the device list that a document names: not on the recorder's thread, which everybody waits for. A list is known by
-    /// its SHA-256, so it is the same when it is recorded.
+    /// Reads the device list that a document names: not on the recorder's thread, which everybody waits for, and only for a quorum,
+    /// because anybody may send a list. A list is known by its SHA-256, so it is the same when it is recorded; quorum and all else
+    /// is decided again there.
     pub(super) async fn count(&self, sent: &wire::Document) -> Answer<Option<Result<DeviceList, String>>> {
         let Some(list) = sent.devices else { return Ok(None) };
-        let most =
-            self.read(|recorder| Ok(recorder.fold().policy().map_or(0, |adopted| adopted.policy.limits().devices_max)));
-        let (most, staging, octets) = (most.await?, Arc::clone(&self.staging), sent.document.0.clone());
-        let counted = tokio::task::spawn_blocking(move || {
-            let document = Document::read(&octets).ok();
-            let scope = document.as_ref().and_then(scope_of);
-            let names = scope.iter().flat_map(|scope| scope.templates.iter().map(|template| &template.name));
-            count_devices(&staging, list, names, most)
+        let policy = self.read(|recorder| {
+            let policy = recorder.fold().policy().map(|adopted| Arc::clone(&adopted.policy));
+            Ok((policy, recorder.moment().at))
         });
-        counted.await.map(Some).map_err(|error| Failure::Internal { what: error.to_string() })
+        let ((policy, at), staging, octets) = (policy.await?, Arc::clone(&self.staging), sent.document.0.clone());
+        let signatures: Vec<Vec<u8>> = sent.signatures.iter().map(|p7s| p7s.0.clone()).collect();
+        let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
+        let turn = Arc::clone(&self.looks).acquire_owned().await.map_err(|error| failed(&error))?;
+        let counted = tokio::task::spawn_blocking(move || {
+            let (document, policy) = (Document::read(&octets).ok(), policy.as_deref());
+            let is_quorate = match (&document, policy) {
+                (Some(Document::Determination(document)), Some(policy)) => {
+                    intake::is_quorate(policy, document, &signatures, at)
+                }
+                (Some(Document::Schedule(document)), Some(policy)) => {
+                    intake::is_quorate(policy, document, &signatures, at)
+                }
+                (Some(Document::Withdrawal(_) | Document::Suspension(_)) | None, _) | (_, None) => false,
+            };
+            let scope = document.as_ref().and_then(scope_of);
+            let counted = match (is_quorate, scope) {
+                (true, Some(scope)) => {
+                    let names = scope.templates.iter().map(|template| &template.name);
+                    let most = policy.map_or(0, |policy| policy.limits().devices_max);
+                    Some(count_devices(&staging, list, names, most))
+                }
+                (false, Some(_)) => None,
+                (_, None) => Some(Err("a device list came, and the document names none; send it without".into())),
+            };
+            drop(turn);
+            counted
+        });
+        counted.await.map_err(|error| failed(&error))
     }
 }
 

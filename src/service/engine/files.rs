@@ -7,23 +7,41 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Answer, Daemon, reason, refused};
-use crate::api::engine::Caller;
+use super::{Answer, Daemon, pieces, reason, refused};
+use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Act, Activity, ActivityOf, Did};
-use crate::domain::files::FILE_LEN_MAX;
-use crate::domain::fold::Fold;
-use crate::domain::intake::{self, Context};
+use crate::domain::files::{FILE_LEN_MAX, write_record};
+use crate::domain::fold::{Blobs as _, Fold};
+use crate::domain::incident::statuses::{Found, compare_all};
+use crate::domain::intake::{self, Context, FileSent, Look, NotTaken};
 use crate::domain::ledger::entry::{Actor, Entry, Event, Role};
-use crate::domain::names::{Digest, IncidentId, PersonId};
+use crate::domain::names::{Digest, FileKind, IncidentId, PersonId};
 use crate::domain::policy::facts::AcceptedFile;
 use crate::recorder::{CannotRecord, Recorder};
+use crate::state::StoredDocuments;
 use crate::store::{Reader, Staging, StoreError};
 
 /// The name of the route, which a refusal is recorded under.
 const SUBMIT: &str = "file-submit";
 
+/// What was sent: octets that came with the request, or an upload that waits.
+#[derive(Clone)]
+enum Source {
+    Sent(Arc<[u8]>),
+    Staged(Arc<Staging>, Digest),
+}
+
+/// What a visit to the recorder came to.
+enum Visit {
+    Taken(wire::File),
+    Look(Look),
+}
+
 /// Takes in a file, or refuses it and records that.
+///
+/// The recorder decides; what it has to know of a long file is found out apart, for one file at a time, and each time it is asked
+/// again, with the state as it is then.
 pub(super) async fn submit(
     daemon: &Daemon,
     caller: &Caller,
@@ -31,9 +49,21 @@ pub(super) async fn submit(
     file: wire::FileSubmit,
 ) -> Answer<wire::File> {
     let wire::FileSubmit { kind, octets, staged, signature } = file;
-    let octets = match (octets, staged) {
-        (Some(octets), _) => octets.0,
-        (None, Some(digest)) => staged_octets(&daemon.staging, digest).await?,
+    let p7s: Option<Arc<[u8]>> = signature.map(|p7s| p7s.0.into());
+    let (source, sha256) = match (octets, staged) {
+        (Some(octets), _) => {
+            let octets: Arc<[u8]> = octets.0.into();
+            let hashed = Arc::clone(&octets);
+            let sha256 = apart(move || Ok(Digest::of(&hashed))).await?;
+            (Source::Sent(octets), sha256)
+        }
+        (None, Some(digest)) => {
+            let len = daemon.staging.len(digest).ok_or(StoreError::NotStaged { digest })?;
+            if len > FILE_LEN_MAX {
+                return Err(Failure::TooLarge { what: "the file", limit: FILE_LEN_MAX });
+            }
+            (Source::Staged(Arc::clone(&daemon.staging), digest), digest)
+        }
         (None, None) => {
             return Err(Failure::malformed(
                 "body",
@@ -43,60 +73,101 @@ pub(super) async fn submit(
             ));
         }
     };
-    let actor = caller.actor();
-    let recorded = daemon.change(move |recorder| {
-        let by = recorder.known(actor);
-        let sha256 = Digest::of(&octets);
-        let about = (Some(incident.clone()), None);
-        let p7s = signature.map(|p7s| p7s.0);
-        let event = {
-            let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
-            intake::file(&context, &incident, kind, &octets, p7s.as_deref())
+    let mut sent = FileSent::new(kind, sha256, p7s.as_deref().map(Digest::of));
+    let mut turn = None;
+    loop {
+        let (actor, incident, asked) = (caller.actor(), incident.clone(), sent.clone());
+        let (source_then, p7s_then) = (source.clone(), p7s.clone());
+        let visit =
+            daemon.change(move |recorder| visit(recorder, actor, &incident, kind, &asked, source_then, p7s_then));
+        let look = match visit.await? {
+            Visit::Taken(file) => return Ok(file),
+            Visit::Look(look) => look,
         };
-        let event = match event {
-            Ok(event) if event.signature.is_none() && by.role != Role::Operator => {
-                let text = format!(
-                    "a {} is unsigned, so an operator brings it; {} acts as {}",
-                    kind.title(),
-                    by.account,
-                    by.role
-                );
-                return refused(recorder, &by, SUBMIT, sha256, about, vec![reason("role", text)]);
-            }
-            Ok(event) => event,
-            Err(reasons) => return refused(recorder, &by, SUBMIT, sha256, about, reasons),
-        };
-        // A staged file is adopted by its entry; one that came with the request is queued.
-        let is_claimed = staged.is_some_and(|digest| recorder.claim_staged(digest));
-        if !is_claimed {
-            recorder.queue_blob(octets);
+        if turn.is_none() {
+            let waited = Arc::clone(&daemon.looks).acquire_owned().await;
+            turn = Some(waited.map_err(|error| Failure::Internal { what: error.to_string() })?);
         }
-        if let Some(p7s) = p7s {
-            recorder.queue_blob(p7s);
-        }
-        let entry = recorder.queue(&by, Event::FileAccepted(event))?;
-        Ok(match recorder.fold().incidents().get(&incident).and_then(|facts| facts.files.last()) {
-            Some(file) if file.entry == entry => Ok(shown(file)),
-            Some(_) | None => Err(Failure::Internal { what: "a file that was recorded is not known".into() }),
+        let (source, p7s) = (source.clone(), p7s.clone());
+        sent = apart(move || {
+            let octets = match (&look, &source) {
+                // A signature is over the digest.
+                (Look::Signature(_), _) => Arc::from([]),
+                (Look::Content(_), Source::Sent(octets)) => Arc::clone(octets),
+                (Look::Content(_), Source::Staged(staging, digest)) => staged_octets(staging, *digest)?.into(),
+            };
+            sent.look(look, &octets, p7s.as_deref());
+            Ok(sent)
         })
-    });
-    recorded.await
+        .await?;
+    }
+}
+
+/// Does something where it holds up neither the recorder nor those who wait for other answers.
+async fn apart<R: Send + 'static>(work: impl FnOnce() -> Answer<R> + Send + 'static) -> Answer<R> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Internal { what: error.to_string() })?
+}
+
+/// Decides with what is known of a file: takes it in, refuses it, or says what is missing.
+fn visit(
+    recorder: &mut Recorder,
+    actor: Actor,
+    incident: &IncidentId,
+    kind: FileKind,
+    sent: &FileSent,
+    source: Source,
+    p7s: Option<Arc<[u8]>>,
+) -> Result<Answer<Visit>, CannotRecord> {
+    let by = recorder.known(actor);
+    let about = (Some(incident.clone()), None);
+    let sha256 = sent.sha256();
+    if intake::is_unsigned(kind) {
+        if by.role != Role::Operator {
+            let text = format!(
+                "the {} is unsigned, so an operator brings it; {} acts as {}",
+                kind.title(),
+                by.account,
+                by.role
+            );
+            return refused(recorder, &by, SUBMIT, sha256, about, vec![reason("role", text)]);
+        }
+        // What nobody signed stands on the operator who brought it.
+        if let Err(reasons) = intake::operator(recorder.fold(), &by, incident) {
+            return refused(recorder, &by, SUBMIT, sha256, about, reasons);
+        }
+    }
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    let event = match intake::file(&context, incident, sent) {
+        Ok(event) => event,
+        Err(NotTaken::Look(look)) => return Ok(Ok(Visit::Look(look))),
+        Err(NotTaken::Refused(reasons)) => return refused(recorder, &by, SUBMIT, sha256, about, reasons),
+    };
+    match source {
+        // Adopted by its entry.
+        Source::Staged(_, digest) if !recorder.claim_staged(digest) => {
+            let text = format!("file {digest} waited too long and was dropped; upload it again");
+            return refused(recorder, &by, SUBMIT, sha256, about, vec![reason("file", text)]);
+        }
+        Source::Staged(..) => {}
+        Source::Sent(octets) => drop(recorder.queue_blob(octets.to_vec())),
+    }
+    if let Some(p7s) = p7s {
+        recorder.queue_blob(p7s.to_vec());
+    }
+    let entry = recorder.queue(&by, Event::FileAccepted(event))?;
+    Ok(match recorder.fold().incidents().get(incident).and_then(|facts| facts.files.last()) {
+        Some(file) if file.entry == entry => Ok(Visit::Taken(shown(file))),
+        Some(_) | None => Err(Failure::Internal { what: "a file that was recorded is not known".into() }),
+    })
 }
 
 /// A file that was uploaded, whole: it is looked through from its first octet to its last anyway.
-async fn staged_octets(staging: &Arc<Staging>, digest: Digest) -> Answer<Vec<u8>> {
-    let staging = Arc::clone(staging);
-    let read = tokio::task::spawn_blocking(move || -> Answer<Vec<u8>> {
-        let file = staging.open_staged(digest).map_err(StoreError::from)?.ok_or(StoreError::NotStaged { digest })?;
-        let mut octets = Vec::new();
-        let taken = file.take(FILE_LEN_MAX + 1).read_to_end(&mut octets);
-        taken.map_err(|error| Failure::Internal { what: format!("upload {digest}: {error}") })?;
-        if octets.len() as u64 > FILE_LEN_MAX {
-            return Err(Failure::TooLarge { what: "the file", limit: FILE_LEN_MAX });
-        }
-        Ok(octets)
-    });
-    read.await.map_err(|error| Failure::Internal { what: error.to_string() })?
+fn staged_octets(staging: &Staging, digest: Digest) -> Answer<Vec<u8>> {
+    let file = staging.open_staged(digest).map_err(StoreError::from)?.ok_or(StoreError::NotStaged { digest })?;
+    let mut octets = Vec::new();
+    let taken = file.take(FILE_LEN_MAX).read_to_end(&mut octets);
+    taken.map_err(|error| Failure::Internal { what: format!("upload {digest}: {error}") })?;
+    Ok(octets)
 }
 
 fn shown(file: &AcceptedFile) -> wire::File {
@@ -109,6 +180,50 @@ pub(super) fn list(fold: &Fold, incident: &IncidentId) -> Answer<wire::Files> {
     let facts = fold.incidents().get(incident);
     let facts = facts.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })?;
     Ok(wire::Files { incident: incident.clone(), files: facts.files.iter().map(shown).collect() })
+}
+
+/// The header line of an extract that was compared.
+const COMPARED_HEADER: [&str; 8] =
+    ["line", "device", "recorded", "recorded_since", "extract", "extract_from", "found", "why"];
+
+/// What an extract says of the targets that is not recorded of them, a line each: new, or a contradiction and why.
+pub(super) async fn statuses(daemon: &Daemon, incident: IncidentId, extract: Digest) -> Answer<Octets> {
+    let of = incident.clone();
+    let found = daemon.read(move |recorder| {
+        let (fold, at) = (recorder.fold(), recorder.moment().at);
+        let facts = fold.incidents().get(&of).filter(|facts| facts.has_extract(extract));
+        let targets = facts.and_then(|facts| facts.progress.as_ref()).map(|progress| progress.targets.clone());
+        let layout = fold.policy().map(|adopted| adopted.policy.layout(FileKind::SmiExtract));
+        Ok(targets.zip(layout).map(|(targets, layout)| (targets, layout, at)))
+    });
+    let absent = || Failure::NotFound { what: format!("SMI Status extract {extract} in incident {incident}") };
+    let (targets, layout, at) = found.await?.ok_or_else(absent)?;
+    let state = daemon.state.clone();
+    Ok(pieces(move |emit| {
+        let reader = crate::store::sqlite::SqliteReader::open(&state)?;
+        let (documents, mut text, mut gone) = (StoredDocuments(&reader), String::new(), false);
+        write_record(COMPARED_HEADER, &mut text);
+        let source = |piece: &mut dyn FnMut(&[u8])| documents.stream(extract, piece);
+        let compared = compare_all(&targets, &layout, (&incident, at), source, |target, row, found| {
+            let (word, why) = match found {
+                Found::NoTarget | Found::Same => return,
+                Found::New => ("new", ""),
+                Found::Contradiction(why) => ("contradiction", why.as_str()),
+            };
+            if gone {
+                return;
+            }
+            let (line, device, from) = (row.line.to_string(), row.device.to_string(), row.from.to_string());
+            let since = target.map(|target| target.since.to_string()).unwrap_or_default();
+            let recorded = target.map_or("", |target| target.status.as_str());
+            write_record([&line, &device, recorded, &since, row.status.as_str(), &from, word, why], &mut text);
+            gone = emit(text.as_bytes()).is_break();
+            text.clear();
+        });
+        compared.map_err(|error| Failure::Internal { what: format!("extract {extract}: {error}") })?;
+        let _ = emit(text.as_bytes());
+        Ok(())
+    }))
 }
 
 /// Whether any policy ever named that person.

@@ -19,10 +19,11 @@ use super::super::keys::Keys;
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
+use super::keys::locked;
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Started};
+use crate::domain::ledger::entry::{Actor, Started};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, HsmError, Token};
@@ -85,6 +86,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
+        looks: Arc::new(Semaphore::new(super::LOOKS_MAX)),
         chunk,
         failed,
         heartbeat: Arc::new(Heartbeat::new(heartbeat::SILENCE_MAX)),
@@ -246,7 +248,7 @@ async fn begin(
     let begun = desk.record(move |recorder| {
         recorder.set_signer(Box::new(signer));
         let version = env!("CARGO_PKG_VERSION").into();
-        pipeline::record_start(recorder, Started { version, program, configuration })
+        pipeline::record_start(recorder, Started { version, program, configuration, unconfirmed: None })
     });
     let closed = |_| Fatal {
         kind: FatalKind::CannotRecord,
@@ -375,7 +377,8 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
         keys.fence();
         let token = keys.remove(&key);
-        recorder.queue(&Actor::daemon(), Event::KeyLocked(KeyLocked { key, reason: reason.into() }))?;
+        let event = locked(recorder.fold(), &key, &reason);
+        recorder.queue(&Actor::daemon(), event)?;
         Ok(token)
     });
     if let Ok(token) = checked.await

@@ -18,7 +18,7 @@ pub(super) fn explained(fold: &Fold, of: &ProcedureOf, now: Timestamp) -> Result
         None => None,
         Some(incident) => {
             let absent = || Failure::NotFound { what: format!("incident {incident}") };
-            Some(fold.incident_view(incident).ok_or_else(absent)?)
+            Some(fold.incident_view(incident, now).ok_or_else(absent)?)
         }
     };
     Ok(explain(&procedure.in_force(at, fold.extensions()), view.as_ref()))

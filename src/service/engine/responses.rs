@@ -7,18 +7,20 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Answer, Daemon, PIECES_MAX, reason, refused};
+use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
+use crate::domain::intake;
 use crate::domain::intake::responses::{Handed, ResponsesError, Taken, responses, resumption};
-use crate::domain::ledger::entry::Event;
+use crate::domain::ledger::entry::{Actor, Event, Reason};
 use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
+use crate::recorder::Recorder;
 use crate::service::responses::verify;
 use crate::store::{Reader, Staging, StoreError};
 
@@ -67,7 +69,12 @@ fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) ->
         Vec::new()
     } else {
         pem::text(&bundle).and_then(pem::bundle).map_err(|error| {
-            Failure::malformed("certificates", "certificates in PEM", &error.to_string(), "Mend it and send it again.")
+            Failure::malformed(
+                "certificates",
+                "certificates in PEM",
+                &format!("other text ({error})"),
+                "Mend it and send it again.",
+            )
         })?
     };
     let (readings, candidates) = verify(&messages, &certificates, &Trust::new(policy));
@@ -132,6 +139,9 @@ impl Daemon {
             let handed =
                 Handed { messages: &messages, readings: &readings, certificates: Digest::of(certificates.as_bytes()) };
             let at = recorder.moment().at;
+            if let Err(reasons) = may_act(recorder, &by, determination) {
+                return refused(recorder, &by, "recovery-responses", asked, (None, Some(determination)), reasons);
+            }
             let mut taken = match responses(recorder.fold(), recorder, at, determination, &handed) {
                 Ok(taken) => taken,
                 Err(ResponsesError::Refused(reasons)) => {
@@ -171,15 +181,8 @@ impl Daemon {
         self.change(move |recorder| {
             let by = recorder.known(actor);
             let wire::RecoveryResume { determination, reason: why } = ask;
-            let decided = resumption(recorder.fold(), determination, &why, recorder.moment().at).and_then(|event| {
-                match by.person {
-                    Some(_) => Ok(event),
-                    None => Err(vec![reason(
-                        "asker-unknown",
-                        format!("account {} belongs to nobody whom the policy in force names", by.account),
-                    )]),
-                }
-            });
+            let decided = may_act(recorder, &by, determination)
+                .and_then(|()| resumption(recorder.fold(), determination, &why, recorder.moment().at));
             match decided {
                 Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::SigningResumed(event))? })),
                 Err(reasons) => refused(recorder, &by, "recovery-resume", asked, (None, Some(determination)), reasons),
@@ -198,6 +201,13 @@ impl Daemon {
             Some(key) => self.scan(move |reader| page(reader, key.as_ref().map(|(key, _)| key), &of)).await,
         }
     }
+}
+
+/// Whether whoever asks may act in the incident of a determination. One that is not recorded is refused by whatever asks next.
+fn may_act(recorder: &Recorder, by: &Actor, determination: DeterminationId) -> Result<(), Vec<Reason>> {
+    let fold = recorder.fold();
+    let facts = fold.determinations().get(&determination);
+    facts.map_or(Ok(()), |facts| intake::operator(fold, by, &facts.incident))
 }
 
 /// Some Devices in the state that is asked for.

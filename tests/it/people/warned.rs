@@ -83,6 +83,9 @@ fn certificates_that_do_not_belong_there_are_warned_of() {
     check(&office, signing, &with("agreement"), &["usage-differs"]);
     check(&office, signing, &with("network"), &["role-differs"]);
     check(&office, signing, &with("other"), &["other-party"]);
+    // By Method 2 the Access Control Broker's belong there, and a Supplier's do not.
+    let by_method_2 = ["role-differs", "role-differs", "role-differs"];
+    check(&office, "\"new-organisation-certificates\"", "\"acb-certificates\"", &by_method_2);
     check(&office, signing, &with("anna"), &["certificate-unfit"]);
     check(&office, AFTER_PATH, "path = []\n", &["no-path", "no-path", "no-path"]);
     let twice = "certificate = \"signing.pem\"\n[[template.replace]]\ncell = \"supplier digitalSignature\"\ncertificate = \"signing.pem\"";

@@ -33,7 +33,7 @@ pub struct Done {
 }
 
 impl Done {
-    fn from(output: Output) -> Self {
+    pub fn from(output: Output) -> Self {
         let text = |octets| String::from_utf8(octets).expect("smkictl writes UTF-8");
         Self { status: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }

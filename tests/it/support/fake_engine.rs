@@ -9,11 +9,12 @@ use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
 use smkid::domain::incident::State;
-use smkid::domain::incident::next::{Actor as Who, ToDo};
+use smkid::domain::incident::next::ToDo;
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
 };
+use smkid::domain::procedure::Actor as Who;
 use smkid::domain::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
@@ -202,6 +203,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         token: "smki-a".parse().unwrap(),
         active,
         until: active.then(at),
+        incident: None,
         trouble: None,
     }
 }
@@ -330,7 +332,7 @@ impl Engine for FakeEngine {
     async fn incident_next(&self, caller: &Caller, id: IncidentId) -> Result<wire::Next, Failure> {
         self.called("incident-next", caller, id.as_str())?;
         let todo = ToDo {
-            who: Who::Operator,
+            who: Who::Dcc,
             what: "Assess".into(),
             command: Some("smkictl incident assess INCIDENT".into()),
             by: Some("base".into()),
@@ -340,15 +342,27 @@ impl Engine for FakeEngine {
         Ok(wire::Next { state: State::Confirmed, since: at(), todo: vec![todo] })
     }
 
-    async fn incident_timeline(&self, caller: &Caller, id: IncidentId) -> Result<wire::Timeline, Failure> {
+    async fn incident_timeline(
+        &self,
+        caller: &Caller,
+        id: IncidentId,
+        of: wire::StoryOf,
+    ) -> Result<wire::Timeline, Failure> {
         self.called("incident-timeline", caller, id.as_str())?;
         let what = "told by telephone \x1b[2J".to_owned();
-        Ok(wire::Timeline { items: vec![wire::Happened { entry: 3, at: at(), who: "operator-1".to_owned(), what }] })
+        // In two parts.
+        let (entry, next) = if of.from.is_none() { (3, Some(4)) } else { (4, None) };
+        Ok(wire::Timeline { items: vec![wire::Happened { entry, at: at(), who: "operator-1".to_owned(), what }], next })
     }
 
-    async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<String, Failure> {
+    async fn file_statuses(&self, caller: &Caller, id: IncidentId, extract: Digest) -> Result<Octets, Failure> {
+        self.called("file-statuses", caller, format!("{id} {extract}"))?;
+        Ok(pieces(b"line,device\r\n2,00DB1234567890A0\r\n"))
+    }
+
+    async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<Octets, Failure> {
         self.called("incident-devices", caller, id.as_str())?;
-        Ok("device\n00DB1234567890A0\n".to_owned())
+        Ok(pieces(b"device\n00DB1234567890A0\n"))
     }
 
     async fn file_submit(
@@ -461,8 +475,13 @@ impl Engine for FakeEngine {
         })
     }
 
-    async fn key_activate(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
-        self.called("key-activate", caller, label.as_str())?;
+    async fn key_activate(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        activate: wire::KeyActivate,
+    ) -> Result<wire::KeyChanged, Failure> {
+        self.called("key-activate", caller, format!("{label} {}", activate.incident))?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })
     }
 

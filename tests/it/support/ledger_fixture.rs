@@ -156,9 +156,9 @@ fn policy_files(anchor: &str, members: &[Member], lab: &Lab) -> BTreeMap<String,
     files
 }
 
-struct Signer {
-    key: Arc<Key>,
-    verifier: Verifier,
+pub struct Signer {
+    pub key: Arc<Key>,
+    pub verifier: Verifier,
 }
 
 impl CheckpointSigner for Signer {
@@ -393,7 +393,7 @@ impl Fixture {
     fn start(&mut self) {
         self.wait(MINUTE_MS);
         let digest = Digest([0xAB; 32]);
-        let started = Started { version: "0.1.0".into(), program: digest, configuration: digest };
+        let started = Started { version: "0.1.0".into(), program: digest, configuration: digest, unconfirmed: None };
         self.record(|recorder| recorder.queue(&Actor::daemon(), Event::Started(started)).unwrap());
     }
 
@@ -412,7 +412,7 @@ impl Fixture {
     fn activate(&mut self) {
         let until = Some(self.at().plus_ms(12 * HOUR_MS));
         let (key, token) = ("recovery-1".parse().unwrap(), "smki-a".parse().unwrap());
-        let activated = KeyActivated { key, token, serial: "smki-a-serial".into(), until };
+        let activated = KeyActivated { key, token, serial: "smki-a-serial".into(), until, incident: None };
         self.record(|recorder| {
             let by = recorder.known(operator());
             recorder.queue(&by, Event::KeyActivated(activated)).unwrap();
@@ -717,6 +717,8 @@ impl Fixture {
             signatures: signatures.collect(),
             devices: form.devices.as_ref().map(|devices| devices.sha256),
             policy: form.policy,
+            profile: None,
+            departures: vec![],
         };
         blobs.push(document.octets().to_vec());
         (blobs, event)

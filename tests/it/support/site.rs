@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use smkid::api::client::{Client, ClientError};
-use smkid::api::failure::Problem;
+use smkid::api::failure::{Problem, ProblemKind};
 use smkid::api::wire::{self, Base64, DeviceAsk, Devices, Item, ItemOutcome, RecoverySettle, RecoverySign};
 use smkid::domain::certificates::SmkiCertificate;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::{
-    Compromised, Determination, Form, KeyChosen, LedgerHead, Method, Type, Written,
+    Compromised, Decision, Determination, Form, KeyChosen, LedgerHead, Method, ScopeLeft, Type, Withdrawal, Written,
 };
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
@@ -29,7 +29,7 @@ use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
 use smkid::exercise::lab::{self, Lab};
 use smkid::exercise::people::{APPROVALS, People};
-use smkid::exercise::policy::{AFFECTED, LEDGER_TOKEN, Names, RECOVERY_KEY, RECOVERY_TOKEN};
+use smkid::exercise::policy::{AFFECTED, LEDGER_TOKEN, Names, PROPOSER, RECOVERY_KEY, RECOVERY_TOKEN};
 use smkid::exercise::procedure::{Carrier, Order};
 use smkid::exercise::programs::{Daemon, ProgramError, Programs};
 use smkid::exercise::stage::Stage;
@@ -41,6 +41,7 @@ use smkid::wall_clock::wall_clock;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::desk::Done;
 use super::softhsm::{MODULE, fault_token};
 
 /// Devices of the determination that stands: two whole chunks, and some of a third.
@@ -298,6 +299,24 @@ pub fn device_list(devices: impl IntoIterator<Item = u32>) -> String {
         .fold(String::new(), |list, n| list + &format!("{},{name},{}\n", device(n), 7_000 + u64::from(n % 7)))
 }
 
+/// Makes a determination not to execute of one to execute.
+pub fn not_execute(form: &mut Determination) {
+    form.decision = Decision::NotExecute;
+    (form.key, form.method, form.counter_start) = (None, None, None);
+    (form.templates, form.devices, form.limits) = (None, None, None);
+}
+
+/// Makes one of it that leaves its scope to a schedule.
+pub fn left_to_a_schedule(form: &mut Determination) {
+    form.schedule = Some(ScopeLeft::Later);
+    (form.templates, form.devices, form.limits) = (None, None, None);
+}
+
+/// The rules that a refusal names, in their order.
+pub fn rules(problem: &Problem) -> Vec<&str> {
+    problem.reasons.iter().map(|reason| &*reason.rule).collect()
+}
+
 /// Opens the incident.
 pub fn incident(lab: &Lab) -> wire::IncidentOpen {
     let incident: IncidentId = INCIDENT.parse().unwrap();
@@ -449,10 +468,12 @@ impl Site {
         Self::copy(base, &base.determined)
     }
 
-    /// What sites of their own are copied from whose clock is set for the exercise, from the ceremony on.
-    pub async fn set_for_exercise(moment: &str, order: Order) -> &'static Base {
-        let clock = Clock::set_to(moment.parse().unwrap());
-        Box::leak(Box::new(Base::make(clock, order).await))
+    /// What sites are copied from whose clock is set for the exercise, from the ceremony on: the day before the direction of
+    /// 18 July 2017 takes effect, when the base procedure stands alone.
+    pub async fn set_before_the_variation() -> &'static Base {
+        static SET: OnceCell<Base> = OnceCell::const_new();
+        let clock = || Clock::set_to("2017-07-20T09:00:00Z".parse().unwrap());
+        SET.get_or_init(|| Base::make(clock(), Order::BeforeReferral)).await
     }
 
     /// As it was founded.
@@ -681,7 +702,18 @@ impl Site {
     }
 
     pub async fn activate(&self, client: &Client) -> Result<wire::KeyChanged, ClientError> {
-        client.post_nothing(&format!("/v1/keys/{RECOVERY_KEY}/activate")).await
+        self.activate_for(client, INCIDENT).await
+    }
+
+    /// Opens the Recovery key for an incident.
+    pub async fn activate_for(&self, client: &Client, incident: &str) -> Result<wire::KeyChanged, ClientError> {
+        let ask = wire::KeyActivate { incident: incident.parse().unwrap() };
+        client.post(&format!("/v1/keys/{RECOVERY_KEY}/activate"), &ask).await
+    }
+
+    /// Locks the Recovery key.
+    pub async fn lock(&self, client: &Client) -> Result<wire::KeyChanged, ClientError> {
+        client.post_nothing(&format!("/v1/keys/{RECOVERY_KEY}/lock")).await
     }
 
     /// The start is refused: the status, and what was logged.
@@ -731,12 +763,54 @@ impl Site {
         document
     }
 
-    /// Everything that precedes the use of the key is done; a key that is active already is activated for this incident too.
+    /// The SMKI PMA withdraws a determination.
+    pub async fn withdraw(&self, client: &Client, of: &Written<Determination>) {
+        let withdrawal: Written<Withdrawal> = self.drafter().withdrawal(of, head(client).await).unwrap();
+        self.deliver(client, &withdrawal, APPROVALS, None).await.unwrap();
+    }
+
+    /// One member suspends a determination.
+    pub async fn suspend(&self, client: &Client, of: &Written<Determination>) {
+        let member = &self.base.people.members[1];
+        let suspension = self.drafter().suspension(of, &member.id, head(client).await).unwrap();
+        let p7s = documents::sign(suspension.octets(), &member.first, self.known().now()).unwrap();
+        let sent = wire::Document {
+            document: Base64(suspension.octets().to_vec()),
+            signatures: vec![Base64(p7s)],
+            devices: None,
+            policy_files: None,
+            text: None,
+        };
+        client.post::<_, wire::DocumentRecorded>("/v1/documents", &sent).await.unwrap();
+    }
+
+    /// Calls the daemon for something that it must refuse: the refusal is recorded, and nothing else.
+    pub async fn refused<T: serde::Serialize + Sync>(&self, client: &Client, path: &str, ask: &T) -> Problem {
+        let before = self.ledger().size();
+        let problem = problem(client.post::<T, serde_json::Value>(path, ask).await);
+        assert_eq!((problem.error, problem.entry), (ProblemKind::Refused, Some(before)), "{problem:?}");
+        let ledger = self.ledger();
+        assert_eq!(ledger.size(), before + 1, "the refusal alone is recorded");
+        assert_eq!(ledger.refusals().pop().unwrap().reasons, problem.reasons);
+        problem
+    }
+
+    /// Runs `smkictl` in the site's folder, as whoever sits there. Arguments are separated by spaces.
+    pub fn smkictl(&self, arguments: &str) -> Done {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smkictl"));
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path()).env("SMKID_SOCKET", &self.socket);
+        Done::from(command.stdin(std::process::Stdio::null()).output().unwrap())
+    }
+
+    /// Everything that precedes the use of the key is done; a key that is active for another incident is for this one from here on, if
+    /// it can be.
     pub async fn prepare(&self, client: &Client, incident: &str) {
-        self.known().carrier(client, incident).prepare().await.unwrap();
+        let known = self.known();
+        let carrier = known.carrier(client, incident);
+        carrier.prepare().await.unwrap();
         let status: wire::Status = client.get("/v1/status").await.unwrap();
         if status.keys.iter().any(|key| key.key.as_str() == RECOVERY_KEY && key.active) {
-            self.activate(client).await.unwrap();
+            let _ = carrier.activate(&self.base.names.recovery_key).await;
         }
     }
 
@@ -751,6 +825,7 @@ impl Site {
         let carrier = known.carrier(client, incident);
         carrier.inform().await.unwrap();
         carrier.step(Step::Dismiss { reason: "it was a test".into() }).await.unwrap();
+        carrier.inform().await.unwrap();
         let why = wire::Why { reason: "over".to_owned() };
         client.post(&format!("/v1/incidents/{incident}/close"), &why).await.unwrap()
     }
@@ -794,20 +869,32 @@ impl Site {
     }
 
     /// Exports the ledger of the running daemon and has it verified from the export alone.
+    #[track_caller]
     pub fn verify_export(&self, name: &str) {
-        let smkictl = |arguments: &[&str]| {
-            let output = Command::new(env!("CARGO_BIN_EXE_smkictl"))
-                .args(arguments)
-                .env("SMKID_SOCKET", &self.socket)
-                .current_dir(self.folder.path())
-                .output()
-                .unwrap();
-            let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat();
-            assert!(output.status.success(), "smkictl {arguments:?}: {said}");
-        };
-        smkictl(&["ledger", "export", name]);
-        let genesis = self.base.genesis.to_string();
-        smkictl(&["ledger", "verify", name, "--key", "keys/ledger.vkey", "--genesis", &genesis]);
+        self.smkictl(&format!("ledger export {name}")).ok();
+        self.verify(name).ok();
+    }
+
+    /// Verifies an export.
+    pub fn verify(&self, name: &str) -> Done {
+        let genesis = self.base.genesis;
+        self.smkictl(&format!("ledger verify {name} --key keys/ledger.vkey --genesis {genesis}"))
+    }
+
+    /// A direction about the procedure, of which `directs` is the description: drafted by `smkictl`, signed by so many members of
+    /// the SMKI PMA by the site's clock, and delivered by `smkictl`.
+    pub fn direct(&self, directs: &str, signers: usize) -> Done {
+        let said = "reference = \"Direction of the Secretary of State of 1 November 2017, under SEC Section X6\"";
+        fs::write(self.path("direction.toml"), format!("proposer = \"{PROPOSER}\"\n{said}\n{directs}")).unwrap();
+        let draft = "determination draft --type direction --from direction.toml --output json";
+        let drafted = self.smkictl(draft).ok().json();
+        let document = drafted["document"].as_str().unwrap();
+        let (octets, stem) = (fs::read(self.path(document)).unwrap(), document.strip_suffix(".json").unwrap());
+        for member in &self.base.people.members[..signers] {
+            let p7s = documents::sign(&octets, &member.first, self.known().now()).unwrap();
+            fs::write(self.path(&format!("{stem}.{}.p7s", member.id)), p7s).unwrap();
+        }
+        self.smkictl(&format!("determination record {document}"))
     }
 
     /// That a command is what the determination's template and the Recovery key make of Device and counter.

@@ -16,12 +16,9 @@ type Source = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
 /// Facts under which every step may be taken at its place.
 struct Case {
     progress: Progress,
-    gates: Gates,
     mechanisms: BTreeSet<MechanismId>,
     notifications: BTreeSet<Digest>,
-    adt_accepted: bool,
-    determination: Option<Standing>,
-    departures: BTreeMap<StepId, DirectionId>,
+    determination: Option<Followed>,
 }
 
 impl Case {
@@ -36,29 +33,22 @@ impl Case {
         progress.state = state;
         Self {
             progress,
-            gates: Gates { status: Gate::NotRequired, adt: Gate::NotRequired },
             mechanisms: ["call-back".parse().unwrap()].into(),
             notifications: [Digest([1; 32])].into(),
-            adt_accepted: false,
-            determination: Some(Standing {
-                in_force: Ok(()),
-                has_scope: true,
-                key: Some("recovery-1".parse().unwrap()),
-            }),
-            departures: BTreeMap::new(),
+            determination: Some(Followed { not_in_force: None, has_scope: true, key: None }),
         }
     }
 
     fn situation(&self) -> Situation<'_> {
         Situation {
             progress: &self.progress,
+            counts: self.progress.targets.counts(),
             now: at(0),
-            gates: &self.gates,
+            // What a profile demands is held against the whole state, where that is folded.
+            demands: &[],
             mechanisms: &self.mechanisms,
             notifications: &self.notifications,
-            adt_accepted: self.adt_accepted,
             determination: self.determination.clone(),
-            departures: &self.departures,
         }
     }
 
@@ -99,11 +89,16 @@ fn confirm() -> Step {
 }
 
 fn refer(new_facts: Option<&str>) -> Step {
-    Step::Refer { notification: Digest([1; 32]), new_facts: new_facts.map(Into::into) }
+    Step::Refer { notification: Some(Digest([1; 32])), new_facts: new_facts.map(Into::into) }
 }
 
 fn status(status: SmiStatus) -> Step {
-    Step::SetStatus { status, from: at(-1), devices: None, reason: None, acknowledged: true, overridden: None }
+    let from = CivilDate::of(at(0)).unwrap().begins();
+    Step::SetStatus { status, from, devices: None, reason: None, acknowledged: true, overridden: None }
+}
+
+fn import(changes: u64, contradictions: u64) -> Step {
+    Step::ImportStatuses { extract: Digest([3; 32]), changes, contradictions, acknowledged: true, reason: None }
 }
 
 /// Every transition of the state machine: the step, and the states from which alone it may be taken.
@@ -122,8 +117,25 @@ fn transitions() -> Vec<(Step, Vec<State>)> {
         (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
         (Step::Finish { note: note() }, vec![S::Executing, S::Paused]),
         (Step::BeginPostRecovery { note: note() }, vec![S::Executed]),
-        (status(SmiStatus::Recovery), TARGETED.to_vec()),
-        (Step::Exclude { devices: named(1), reason: note() }, TARGETED.to_vec()),
+        // Beyond these no key will ever bring a Device back that is set to 'recovery'.
+        (
+            status(SmiStatus::Recovery),
+            vec![S::Assessed, S::Referred, S::DeterminedToExecute, S::Prepared, S::KeyActive, S::Executing, S::Paused],
+        ),
+        (
+            Step::Exclude { devices: named(1), reason: note() },
+            State::ALL
+                .into_iter()
+                .filter(|state| !matches!(state, S::Reported | S::Confirmed | S::Dismissed | S::Closed))
+                .collect(),
+        ),
+        (
+            import(2, 1),
+            State::ALL
+                .into_iter()
+                .filter(|state| !matches!(state, S::Reported | S::Confirmed | S::Dismissed | S::Closed))
+                .collect(),
+        ),
         (
             Step::AcceptStranded { count: 0, reason: note() },
             vec![
@@ -193,13 +205,14 @@ fn the_class_of_the_key_says_which_methods_there_are() {
 }
 
 #[test]
-fn a_referral_needs_the_accepted_notification_file_or_a_direction_to_depart() {
+fn a_referral_names_an_accepted_notification_file() {
     let mut case = Case::new(State::Assessed);
+    let without = Step::Refer { notification: None, new_facts: None };
+    assert_eq!(case.rules(&without), ["notification-file"]);
+    assert!(case.rules(&refer(None)).is_empty());
     case.notifications.clear();
     assert_eq!(case.rules(&refer(None)), ["notification-file"]);
-    let direction: DirectionId = "0123456789abcdef0123456789abcdef".parse().unwrap();
-    case.departures.insert("submit-notification-file".parse().unwrap(), direction);
-    assert_eq!(decide(&refer(None), &case.situation()).unwrap().departures, [direction]);
+    assert_eq!(case.rules(&without), ["notification-file"]);
 }
 
 #[test]
@@ -209,120 +222,148 @@ fn new_facts_are_asked_for_after_a_negative_determination_and_only_then() {
 }
 
 #[test]
-fn status_and_adt_file_precede_where_they_are_due_and_nowhere_else() {
-    let due = |by: &str| Gate::Due { by: by.into() };
-    let relieved = || Gate::Relieved { by: "clause".into() };
-    let steps = [(State::Assessed, refer(None)), (State::DeterminedToExecute, Step::Prepare { note: note() })];
-    for (state, step) in steps {
-        for (status, adt, expected) in [
-            (due("base 4.2.1.1"), due("base 4.2.1.2"), vec!["smi-status", "adt-file"]),
-            (relieved(), due("base 4.2.1.2"), vec!["adt-file"]),
-            (due("base 4.2.1.1"), relieved(), vec!["smi-status"]),
-            (relieved(), relieved(), vec![]),
-            (Gate::NotRequired, Gate::NotRequired, vec![]),
-        ] {
-            let mut case = Case::new(state);
-            case.gates = Gates { status, adt };
-            assert_eq!(case.rules(&step), expected, "{state} {:?}", case.gates);
-            // Done, nothing is missing.
-            case.adt_accepted = true;
-            assert!(case.set_all(SmiStatus::Recovery).rules(&step).is_empty());
-        }
-    }
-}
-
-#[test]
-fn one_target_without_the_status_is_one_too_few_unless_it_is_left_out() {
-    let mut case = Case::new(State::Assessed).set_all(SmiStatus::Recovery);
-    case.gates.status = Gate::Due { by: "base".into() };
-    assert!(case.rules(&refer(None)).is_empty());
-    let none: Option<Source> = None;
-    let mut first = true;
-    let reset = |target: &mut super::super::Target| {
-        if std::mem::take(&mut first) {
-            target.status = SmiStatus::Commissioned;
-        }
+fn an_extract_is_recorded_as_it_was_read_and_through_the_same_one_way_door() {
+    let compared = Compared { new: 2, to_recovery: 1, contradictions: 1, ..Compared::default() };
+    let rules = |case: &Case, step: &Step, compared: &Compared| -> Vec<String> {
+        let refused = decide_import(step, compared, &case.situation()).err().unwrap_or_default();
+        refused.iter().map(|reason| reason.rule.to_string()).collect()
     };
-    case.progress.targets.each(none, reset).unwrap();
-    assert_eq!(case.rules(&refer(None)), ["smi-status"]);
-    let device = case.progress.targets.all()[0].device;
-    case.progress.targets.each(none, |target| target.excluded |= target.device == device).unwrap();
-    assert!(case.rules(&refer(None)).is_empty());
-}
-
-#[test]
-fn recovery_is_a_one_way_door_that_is_acknowledged_and_explained_where_nobody_asks_for_it() {
-    let mut case = Case::new(State::Assessed);
-    let step = |acknowledged, reason: Option<&str>| Step::SetStatus {
-        status: SmiStatus::Recovery,
-        from: at(-1),
-        devices: None,
-        reason: reason.map(Into::into),
-        acknowledged,
-        overridden: None,
-    };
-    assert!(case.rules(&step(true, None)).is_empty());
-    assert_eq!(case.rules(&step(false, None)), ["acknowledgement"]);
-    // The variation relieves the DCC of it until the PMA determined: who does it all the same says why.
-    case.gates.status = Gate::Relieved { by: "variation (a)".into() };
-    assert_eq!(case.rules(&step(true, None)), ["reason"]);
-    assert!(case.rules(&step(true, Some("the meters are read by somebody else"))).is_empty());
-    let id = "0123456789abcdef0123456789abcdef".parse().unwrap();
-    case.progress.determined = Some(Determined { id, execute: true, method: None });
-    assert!(case.rules(&step(true, None)).is_empty());
-}
-
-#[test]
-fn a_status_does_not_begin_in_the_future() {
     let case = Case::new(State::Assessed);
-    let step = |from| Step::SetStatus {
+    assert!(rules(&case, &import(2, 1), &compared).is_empty());
+    for (changes, contradictions) in [(1, 1), (3, 1), (2, 0), (2, 2)] {
+        assert_eq!(rules(&case, &import(changes, contradictions), &compared), ["extract"]);
+    }
+    let nothing = Compared { new: 0, contradictions: 1, ..Compared::default() };
+    assert_eq!(rules(&case, &import(0, 1), &nothing), ["extract"]);
+    let closed = Step::ImportStatuses {
+        extract: Digest([3; 32]),
+        changes: 2,
+        contradictions: 1,
+        acknowledged: false,
+        reason: None,
+    };
+    assert_eq!(rules(&case, &closed, &compared), ["acknowledgement"]);
+    let harmless = Compared { to_recovery: 0, ..compared };
+    assert!(rules(&case, &closed, &harmless).is_empty());
+    // Beyond the execution no key brings a Device back, and the Inventory alone does not say otherwise.
+    let late = Case::new(State::PostRecovery);
+    assert_eq!(rules(&late, &import(2, 1), &compared), ["incident-state"]);
+    assert!(rules(&late, &import(2, 1), &harmless).is_empty());
+}
+
+#[test]
+fn recovery_is_a_one_way_door_that_is_acknowledged() {
+    let case = Case::new(State::Assessed);
+    let mut step = status(SmiStatus::Recovery);
+    assert!(case.rules(&step).is_empty());
+    if let Step::SetStatus { acknowledged, .. } = &mut step {
+        *acknowledged = false;
+    }
+    assert_eq!(case.rules(&step), ["acknowledgement"]);
+}
+
+#[test]
+fn a_status_applies_from_the_beginning_of_a_day_in_london_that_has_begun() {
+    let case = Case::new(State::Assessed);
+    let step = |from: Timestamp| match status(SmiStatus::Recovery) {
+        Step::SetStatus { status, devices, reason, acknowledged, overridden, .. } => {
+            Step::SetStatus { status, from, devices, reason, acknowledged, overridden }
+        }
+        _ => unreachable!("it sets a status"),
+    };
+    let today = CivilDate::of(at(0)).unwrap().begins();
+    let tomorrow = CivilDate::of(today.plus_ms(25 * 3_600_000)).unwrap().begins();
+    assert!(case.rules(&step(today)).is_empty());
+    assert_eq!(case.rules(&step(tomorrow)), ["in-the-future"]);
+    for besides in [-1, 1] {
+        assert_eq!(case.rules(&step(today.plus_ms(besides))), ["from"]);
+    }
+    // It is a day of July: midnight of London is not that of Greenwich.
+    assert_eq!(case.rules(&step("2017-07-13T00:00:00Z".parse().unwrap())), ["from"]);
+}
+
+#[test]
+fn a_status_does_not_apply_from_before_the_one_that_it_follows() {
+    let mut target = Case::new(State::Assessed).progress.targets.all()[0];
+    let step = |overridden: Option<&str>| Step::SetStatus {
         status: SmiStatus::Recovery,
-        from,
+        from: at(0),
         devices: None,
         reason: None,
         acknowledged: true,
-        overridden: None,
+        overridden: overridden.map(Into::into),
     };
-    assert!(case.rules(&step(at(0))).is_empty());
-    assert_eq!(case.rules(&step(at(1))), ["in-the-future"]);
+    target.since = at(0);
+    assert!(decide_device(&step(None), &target, true).is_ok());
+    target.since = at(0).plus_ms(1);
+    assert!(decide_device(&step(None), &target, true).unwrap_err().contains("not before that"));
+    assert!(decide_device(&step(Some("corrected")), &target, true).is_ok());
 }
 
 #[test]
-fn no_way_leads_out_of_recovery_without_proof_or_an_override() {
+fn no_way_leads_out_of_recovery_without_proof_or_an_override_and_none_to_recovered_without_proof() {
     let case = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery);
     let mut target = case.progress.targets.all()[0];
+    let may = |target: &Target, status: SmiStatus, overridden: bool| decide_status(target, status, overridden);
     for status in SmiStatus::ALL {
-        let free = status == SmiStatus::Recovery;
-        assert_eq!(decide_status(&target, status, false).is_ok(), free, "{status}");
-        assert!(decide_status(&target, status, true).is_ok(), "{status}");
+        assert_eq!(may(&target, status, false).is_ok(), status == SmiStatus::Recovery, "{status}");
+        // Nobody can say in a Device's place that it is recovered.
+        assert_eq!(may(&target, status, true).is_ok(), status != SmiStatus::Recovered, "{status}");
     }
     target.proof = Proof::Failed;
-    assert!(decide_status(&target, SmiStatus::Recovered, false).unwrap_err().contains("one that says it failed"));
+    for overridden in [false, true] {
+        assert!(may(&target, SmiStatus::Recovered, overridden).unwrap_err().contains("one that says it failed"));
+    }
     target.proof = Proof::Succeeded;
     for status in SmiStatus::ALL {
-        assert_eq!(decide_status(&target, status, false).is_ok(), status != SmiStatus::Recovery, "{status}");
+        assert_eq!(may(&target, status, false).is_ok(), status != SmiStatus::Recovery, "{status}");
     }
-    // Method 2: under the DCC's control until it is handed over.
+    // Method 2: under the DCC's control until it is handed over, and no override lets it go.
     target.control = Control::Dcc;
-    assert!(decide_status(&target, SmiStatus::Recovered, false).is_ok());
-    assert!(decide_status(&target, SmiStatus::Commissioned, false).is_err());
+    for overridden in [false, true] {
+        assert!(may(&target, SmiStatus::Recovered, overridden).is_ok());
+        assert!(may(&target, SmiStatus::Commissioned, overridden).unwrap_err().contains("hand-over"));
+    }
     target.control = Control::HandedOver;
-    assert!(decide_status(&target, SmiStatus::Commissioned, false).is_ok());
+    assert!(may(&target, SmiStatus::Commissioned, false).is_ok());
 }
 
 #[test]
-fn a_preparation_needs_a_determination_in_force_with_its_scope() {
+fn a_device_is_handed_over_that_is_under_the_dccs_control_and_recovered() {
+    let mut target = Case::new(State::PostRecovery).progress.targets.all()[0];
+    let named = Step::HandOver { devices: Some(named(1)), evidence: note() };
+    let all = Step::HandOver { devices: None, evidence: note() };
+    for (control, status, by_name, by_all) in [
+        (Control::Dcc, SmiStatus::Recovered, true, true),
+        (Control::Dcc, SmiStatus::Recovery, false, false),
+        (Control::Dcc, SmiStatus::Commissioned, false, false),
+        // It was never the DCC's: a list does not name it, and those that wait are others.
+        (Control::AsBefore, SmiStatus::Recovered, false, true),
+        (Control::HandedOver, SmiStatus::Commissioned, false, true),
+    ] {
+        (target.control, target.status) = (control, status);
+        assert_eq!(decide_device(&named, &target, true).is_ok(), by_name, "{control:?} {status}");
+        assert_eq!(decide_device(&all, &target, true).is_ok(), by_all, "{control:?} {status}");
+    }
+}
+
+#[test]
+fn a_device_that_is_proven_recovered_is_not_left_out() {
+    let mut target = Case::new(State::Executing).progress.targets.all()[0];
+    let step = Step::Exclude { devices: named(1), reason: note() };
+    for proof in [Proof::None, Proof::Failed, Proof::Succeeded] {
+        target.proof = proof;
+        assert_eq!(decide_device(&step, &target, true).is_ok(), proof != Proof::Succeeded, "{proof:?}");
+    }
+}
+
+#[test]
+fn a_preparation_needs_a_determination_with_its_scope() {
     let step = Step::Prepare { note: note() };
     let mut case = Case::new(State::DeterminedToExecute);
     assert!(case.rules(&step).is_empty());
-    case.determination = Some(Standing { in_force: Ok(()), has_scope: false, key: None });
+    case.determination = Some(Followed { not_in_force: None, has_scope: false, key: None });
     assert_eq!(case.rules(&step), ["scope"]);
-    case.determination = Some(Standing {
-        in_force: Err("it is suspended".into()),
-        has_scope: true,
-        key: Some("recovery-1".parse().unwrap()),
-    });
-    assert_eq!(case.rules(&step), ["determination"]);
     case.determination = None;
     assert_eq!(case.rules(&step), ["determination"]);
 }
@@ -337,8 +378,8 @@ fn execution_ends_when_every_target_is_proven_or_left_out() {
 
 #[test]
 fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
-    let rules = |progress: &Progress| match decide_close(progress) {
-        Ok(()) => Vec::new(),
+    let rules = |case: &Case| match decide_close(&case.situation()) {
+        Ok(_) => Vec::new(),
         Err(reasons) => reasons.iter().map(|reason| reason.rule.to_string()).collect(),
     };
     for state in State::ALL {
@@ -350,14 +391,14 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
                 | State::Dismissed
                 | State::Withdrawn
         );
-        assert_eq!(rules(&Case::new(state).progress).is_empty(), closable, "{state}");
+        assert_eq!(rules(&Case::new(state)).is_empty(), closable, "{state}");
     }
     let mut case = Case::new(State::DeterminedNotToExecute).set_all(SmiStatus::Recovery);
-    assert_eq!(rules(&case.progress), ["stranded"]);
+    assert_eq!(rules(&case), ["stranded"]);
     case.progress.stranded_accepted = Some(1);
-    assert_eq!(rules(&case.progress), ["stranded"], "another number was accepted");
+    assert_eq!(rules(&case), ["stranded"], "another number was accepted");
     case.progress.stranded_accepted = Some(2);
-    assert!(rules(&case.progress).is_empty());
+    assert!(rules(&case).is_empty());
     let duty = DutyArising {
         duty: "inform-pma".parse().unwrap(),
         recipient: "SMKI PMA".into(),
@@ -366,19 +407,7 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
         step: None,
     };
     case.progress.arise([duty], at(0));
-    assert_eq!(rules(&case.progress), ["open-duty"]);
-
-    let case = Case::new(State::PostRecovery).end_all(Proof::Succeeded);
-    assert!(rules(&case.progress).is_empty());
-    // Recovered by Method 2, they are the DCC's until they are handed over, however the incident ended.
-    for state in [State::PostRecovery, State::Withdrawn, State::DeterminedNotToExecute] {
-        let mut case = Case::new(state);
-        case.progress.method = Some(Method::AcbCertificates);
-        let mut case = case.end_all(Proof::Succeeded);
-        assert_eq!(rules(&case.progress), ["hand-over"], "{state}");
-        case.progress.method = Some(Method::NewOrganisationCertificates);
-        assert_eq!(rules(&case.progress), ["hand-over"], "{state}: another method determined later frees no Device");
-    }
+    assert_eq!(rules(&case), ["open-duty"]);
 }
 
 #[test]
@@ -393,10 +422,9 @@ fn stranded_devices_are_accepted_by_their_number() {
 fn the_pma_determines_on_what_was_referred_or_in_the_place_of_what_it_determined() {
     let followed = Determined { id: DeterminationId([7; 16]), execute: true, method: None };
     for state in State::ALL {
-        let mut progress = Case::new(state).progress;
-        progress.state = state;
-        progress.determined = Some(followed);
-        assert_eq!(decide_determination(&progress, None).is_ok(), state == State::Referred, "{state}");
+        let mut case = Case::new(state);
+        case.progress.determined = Some(followed);
+        assert_eq!(decide_determination(&case.situation(), None).is_ok(), state == State::Referred, "{state}");
         let may_supersede = matches!(
             state,
             State::Referred
@@ -407,10 +435,10 @@ fn the_pma_determines_on_what_was_referred_or_in_the_place_of_what_it_determined
                 | State::Executing
                 | State::Paused
         );
-        assert_eq!(decide_determination(&progress, Some(followed.id)).is_ok(), may_supersede, "{state}");
+        assert_eq!(decide_determination(&case.situation(), Some(followed.id)).is_ok(), may_supersede, "{state}");
         // In the place of another than it follows: only where it follows none any more.
         let other = Some(DeterminationId([8; 16]));
-        assert_eq!(decide_determination(&progress, other).is_ok(), state == State::Referred, "{state}");
+        assert_eq!(decide_determination(&case.situation(), other).is_ok(), state == State::Referred, "{state}");
     }
 }
 
@@ -436,77 +464,4 @@ fn a_duty_is_met_once_and_by_something_that_has_happened() {
     assert_eq!(case.rules(&inform("inform-nobody", at(0))), ["duty"]);
     case.progress.duties.values_mut().for_each(|duty| duty.met = Some(4));
     assert_eq!(case.rules(&inform("inform-pma", at(0))), ["duty"]);
-}
-
-#[test]
-fn every_state_but_the_last_has_something_to_do() {
-    for state in State::ALL {
-        let case = Case::new(state);
-        let next = super::super::next::next(&case.situation());
-        assert_eq!(next.is_empty(), state == State::Closed, "{state}");
-    }
-}
-
-/// What is to be done in a case, as one text.
-fn told(case: &Case) -> String {
-    let line = |todo: super::super::next::ToDo| {
-        let command = todo.command.unwrap_or_default();
-        format!("{}: {} > {command}\n", todo.who, todo.what)
-    };
-    super::super::next::next(&case.situation()).into_iter().map(line).collect()
-}
-
-#[test]
-fn a_command_to_be_done_next_holds_whatever_is_known() {
-    let id = DeterminationId([9; 16]);
-    let check = |state: State, expected: &str| {
-        let mut case = Case::new(state);
-        case.progress.determined = Some(Determined { id, execute: true, method: case.progress.method });
-        let told = told(&case);
-        assert!(told.contains(expected), "{state}: {expected:?} in {told}");
-    };
-    check(State::Reported, "by a permitted mechanism (call-back)");
-    check(State::Assessed, &format!("refer INCIDENT --notification {}", Digest([1; 32])));
-    check(State::Prepared, "smkictl key activate recovery-1");
-    check(State::Executing, &format!("smkictl recovery sign --determination {id} "));
-    check(State::Executing, &format!("--certificates DEVICE-CERTIFICATES/ --determination {id}"));
-
-    // Which of two notification files it is, only a person knows.
-    let mut two = Case::new(State::Assessed);
-    two.notifications = [Digest([1; 32]), Digest([2; 32])].into();
-    assert!(told(&two).contains("refer INCIDENT --notification SHA-256"), "{}", told(&two));
-}
-
-#[test]
-fn after_the_execution_whatever_keeps_the_incident_open_is_to_be_done_next() {
-    let (close, count) = ("> smkictl incident close INCIDENT", Case::new(State::PostRecovery).progress.targets.len());
-    let proven = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery).end_all(Proof::Succeeded);
-    assert!(
-        told(&proven).contains("set-status INCIDENT recovered --from DATE --devices proven.txt"),
-        "{}",
-        told(&proven)
-    );
-    assert!(told(&proven).contains("Then close"), "{}", told(&proven));
-    let stranded = Case::new(State::PostRecovery).set_all(SmiStatus::Recovery);
-    assert!(told(&stranded).contains(&format!("accept-stranded INCIDENT --count {count} ")), "{}", told(&stranded));
-    let nothing = told(&Case::new(State::PostRecovery));
-    assert!(nothing.contains(close) && !nothing.contains("stranded") && !nothing.contains("set-status"), "{nothing}");
-}
-
-#[test]
-fn a_determination_that_is_not_in_force_is_told_of_before_the_key_is_asked_for() {
-    for state in [State::DeterminedToExecute, State::Prepared, State::KeyActive, State::Executing, State::Paused] {
-        let mut case = Case::new(state);
-        assert!(!told(&case).contains("Nothing can be signed"), "{state}: {}", told(&case));
-        case.determination = Some(Standing {
-            in_force: Err("it is suspended".into()),
-            has_scope: true,
-            key: Some("recovery-1".parse().unwrap()),
-        });
-        assert!(
-            told(&case).starts_with("SMKI PMA: Nothing can be signed: it is suspended"),
-            "{state}: {}",
-            told(&case)
-        );
-    }
 }

@@ -30,7 +30,7 @@ fn every_fault_of_a_list_is_told_with_its_line() {
     check("", "line 1: expected at least one Relevant Device");
     check("00DB123456789001,Commissioned,2017-07-01\n", "line 1: expected EUI-64,SMI Status,date,evidence");
     check("00DB123456789001,Commissioned,2017-07-01, \n", "expected the evidence");
-    check("00DB123456789001,Commissioned,1 July,reads\n", "date: expected YYYY-MM-DD");
+    check("00DB123456789001,Commissioned,1 July,reads\n", "date: expected a date such as 2017-07-21");
     check("00DB123456789001,commissioned,2017-07-01,reads\n", "SMI Status: expected one of Pending");
     check("00db123456789001,Commissioned,2017-07-01,reads\n", "line 1: ");
     check("00DB123456789001,Commissioned,2017-07-01,reads", "line 1: expected a line feed at the end");
@@ -50,6 +50,48 @@ fn only_a_device_that_was_commissioned_is_relevant() {
         let list = format!("00DB123456789001,{status},2017-07-01,reads\n");
         assert_eq!(read(&list).is_ok(), status == SmiStatus::Commissioned, "{status}");
     }
+}
+
+#[test]
+fn a_device_commissioned_after_the_recovery_event_is_not_relevant_and_days_are_those_of_london() {
+    let targets = read(GOOD).unwrap();
+    // The first of July begins in London at 23:00 UTC of the day before.
+    let begins: Timestamp = "2017-06-30T23:00:00Z".parse().unwrap();
+    assert_eq!(targets.all()[0].since, begins);
+    let late = |event: Timestamp| targets.commissioned_after(event).map(|(line, _)| line).collect::<Vec<_>>();
+    assert_eq!(late(begins.plus_ms(-1)), [1, 2]);
+    assert_eq!(late(begins), [] as [u64; 0]);
+    let winter = read("00DB123456789001,Commissioned,2017-01-01,reads\n").unwrap();
+    assert_eq!(winter.all()[0].since, "2017-01-01T00:00:00Z".parse().unwrap());
+}
+
+#[test]
+fn lines_beyond_those_announced_are_counted_and_not_looked_at() {
+    let source = |piece: &mut dyn FnMut(&[u8])| {
+        format!("{GOOD}nothing\n").as_bytes().chunks(7).for_each(&mut *piece);
+        Ok::<(), std::convert::Infallible>(())
+    };
+    let (first, lines) = Targets::read_first(source, 2).unwrap();
+    assert_eq!((first.len(), lines), (2, 3));
+    assert!(Targets::read_first(source, 3).unwrap_err().to_string().contains("line 3: expected EUI-64"));
+    let devices = "00DB123456789001\n00DB123456789002\nnothing\n";
+    let list = Some(|piece: &mut dyn FnMut(&[u8])| {
+        piece(devices.as_bytes());
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let mut seen = 0;
+    assert_eq!(first.look(list, 2, |_| seen += 1).unwrap(), 3);
+    assert_eq!(seen, 2);
+    assert!(first.look(list, 3, |_| {}).is_err());
+}
+
+#[test]
+fn a_reader_keeps_what_it_was_given_while_the_incident_goes_on() {
+    let mut targets = read(GOOD).unwrap();
+    let held = targets.clone();
+    assert!(std::ptr::eq(held.all(), targets.all()), "nothing is copied to be read");
+    targets.prove(targets.all()[0].device, Proof::Succeeded, None);
+    assert_eq!((held.counts().succeeded, targets.counts().succeeded), (0, 1));
 }
 
 #[test]

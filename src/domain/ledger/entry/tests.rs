@@ -103,8 +103,22 @@ fn golden() -> Vec<(Event, &'static str)> {
             ),
         ),
         (
-            Event::Started(Started { version: "0.1.0".into(), program: digest(1), configuration: digest(2) }),
+            Event::Started(Started {
+                version: "0.1.0".into(),
+                program: digest(1),
+                configuration: digest(2),
+                unconfirmed: None,
+            }),
             r#"{"started":{"version":"0.1.0","program":"{01}","configuration":"{02}"}}"#,
+        ),
+        (
+            Event::Started(Started {
+                version: "0.1.0".into(),
+                program: digest(1),
+                configuration: digest(2),
+                unconfirmed: Some(7),
+            }),
+            r#"{"started":{"version":"0.1.0","program":"{01}","configuration":"{02}","unconfirmed":7}}"#,
         ),
         (Event::Stopped(Stopped { reason: "SIGTERM".into() }), r#"{"stopped":{"reason":"SIGTERM"}}"#),
         (
@@ -121,7 +135,7 @@ fn golden() -> Vec<(Event, &'static str)> {
             ),
         ),
         (
-            Event::IncidentClosed(IncidentClosed { incident: incident(), reason: "over".into() }),
+            Event::IncidentClosed(IncidentClosed { incident: incident(), reason: "over".into(), profile: None, departures: vec![], }),
             r#"{"incident-closed":{"incident":"INC-1","reason":"over"}}"#,
         ),
         (
@@ -131,8 +145,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 document: digest(1),
                 signatures: vec![signature()],
                 devices: Some(digest(2)),
-                policy: digest(3),
-            }),
+                policy: digest(3), profile: None, departures: vec![], }),
             concat!(
                 r#"{"determination-recorded":{"determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","incident":"INC-1","#,
                 r#""document":"{01}","signatures":[{"person":"anna","spki":"{a1}","p7s":"{a2}"}],"devices":"{02}","#,
@@ -145,8 +158,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 document: digest(1),
                 signatures: vec![signature()],
                 devices: digest(2),
-                policy: digest(3),
-            }),
+                policy: digest(3), profile: None, }),
             concat!(
                 r#"{"schedule-recorded":{"determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","document":"{01}","#,
                 r#""signatures":[{"person":"anna","spki":"{a1}","p7s":"{a2}"}],"devices":"{02}","policy":"{03}"}}"#
@@ -181,6 +193,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 token: token(),
                 serial: "0001".into(),
                 until: Some(at("2017-07-21T18:00:00Z")),
+                incident: None,
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
@@ -188,8 +201,25 @@ fn golden() -> Vec<(Event, &'static str)> {
             ),
         ),
         (
-            Event::KeyLocked(KeyLocked { key: key(), reason: "on demand".into() }),
+            Event::KeyActivated(KeyActivated {
+                key: key(),
+                token: token(),
+                serial: "0001".into(),
+                until: Some(at("2017-07-21T18:00:00Z")),
+                incident: Some(incident()),
+            }),
+            concat!(
+                r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
+                r#""until":"2017-07-21T18:00:00.000Z","incident":"INC-1"}}"#
+            ),
+        ),
+        (
+            Event::KeyLocked(KeyLocked { key: key(), reason: "on demand".into(), incident: None }),
             r#"{"key-locked":{"key":"recovery-1","reason":"on demand"}}"#,
+        ),
+        (
+            Event::KeyLocked(KeyLocked { key: key(), reason: "on demand".into(), incident: Some(incident()) }),
+            r#"{"key-locked":{"key":"recovery-1","reason":"on demand","incident":"INC-1"}}"#,
         ),
         (
             Event::Batch(Batch {

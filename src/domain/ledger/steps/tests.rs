@@ -34,8 +34,13 @@ fn every_step_has_one_encoding_and_a_meaning() {
         "inform",
     );
     check(
-        Step::Refer { notification: Digest([0x5A; 32]), new_facts: None },
+        Step::Refer { notification: Some(Digest([0x5A; 32])), new_facts: None },
         format!(r#"{{"refer":{{"notification":"{digest}","new_facts":null}}}}"#),
+        "refer-to-pma",
+    );
+    check(
+        Step::Refer { notification: None, new_facts: None },
+        r#"{"refer":{"new_facts":null}}"#.into(),
         "refer-to-pma",
     );
     check(
@@ -62,6 +67,19 @@ fn every_step_has_one_encoding_and_a_meaning() {
             meaning,
         );
     }
+    check(
+        Step::ImportStatuses {
+            extract: Digest([0x5A; 32]),
+            changes: 3,
+            contradictions: 2,
+            acknowledged: false,
+            reason: None,
+        },
+        format!(
+            r#"{{"import-statuses":{{"extract":"{digest}","changes":3,"contradictions":2,"acknowledged":false,"reason":null}}}}"#
+        ),
+        "import-smi-statuses",
+    );
     check(Step::Prepare { note: "n".into() }, r#"{"prepare":{"note":"n"}}"#.into(), "prepare");
     check(Step::Pause { reason: "r".into() }, r#"{"pause":{"reason":"r"}}"#.into(), "pause");
     check(

@@ -11,10 +11,12 @@ use toml::Spanned;
 use super::{PolicyFault, Reading, Versioned, procedure_id};
 use crate::domain::determination::document::Method;
 use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{ClauseId, DutyId, FactorId, MechanismId, ProfileId, StepId};
 use crate::domain::procedure::profile::{
     Actor, Duty, Gate, Label, Mechanism, Owed, Phase, Profile, Recipient, STEPS_MAX, Step,
 };
+use crate::domain::procedure::state::may_be_departed_from;
 use crate::domain::procedure::variation::{Clause, Effect, Record, Recorded, Variation};
 use crate::domain::procedure::{CivilDate, EndDay, Procedure};
 
@@ -23,6 +25,59 @@ pub(in crate::domain::policy) const BASE: &str = "procedure/base.toml";
 
 /// Longer than a year is no time limit of a recovery. No official reference.
 const HOURS_MAX: u64 = 24 * 366;
+
+/// The steps that the daemon takes or asks for: without one of them a guard would have nothing to ask.
+const REQUIRED: &[Meaning] = &[
+    Meaning::Notify,
+    Meaning::Confirm,
+    Meaning::Assess,
+    Meaning::SubmitNotification,
+    Meaning::SetRecovery,
+    Meaning::SubmitThresholds,
+    Meaning::Refer,
+    Meaning::Determine,
+    Meaning::Prepare,
+    Meaning::ActivateKey,
+    Meaning::Execute,
+    Meaning::SetRecovered,
+    Meaning::HandOver,
+    Meaning::Close,
+];
+
+/// What a step waits for in every profile. Whether SMI Status and ADT file precede the referral too, the profile says; that they
+/// precede the use of a key, no profile can alter.
+const fn least_after(step: Meaning) -> &'static [Meaning] {
+    match step {
+        Meaning::Assess => &[Meaning::Confirm],
+        Meaning::SetRecovery | Meaning::SubmitThresholds => &[Meaning::Assess],
+        Meaning::Refer => &[Meaning::Assess, Meaning::SubmitNotification],
+        Meaning::Determine => &[Meaning::Refer],
+        Meaning::Prepare => &[Meaning::Determine, Meaning::SetRecovery, Meaning::SubmitThresholds],
+        Meaning::ActivateKey => &[Meaning::Prepare],
+        Meaning::Execute => &[Meaning::ActivateKey],
+        Meaning::HandOver => &[Meaning::SetRecovered],
+        Meaning::Close => &[Meaning::SetRecovered, Meaning::HandOver],
+        Meaning::Notify
+        | Meaning::Confirm
+        | Meaning::Dismiss
+        | Meaning::Inform
+        | Meaning::SubmitNotification
+        | Meaning::SubscriberRecovery
+        | Meaning::Pause
+        | Meaning::Exclude
+        | Meaning::Finish
+        | Meaning::ReportProgress
+        | Meaning::SetRecovered
+        | Meaning::SetStatus
+        | Meaning::ImportStatuses
+        | Meaning::BeginPostRecovery
+        | Meaning::AcceptStranded => &[],
+    }
+}
+
+fn ids(steps: &[StepId]) -> String {
+    steps.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ")
+}
 
 #[derive(Deserialize)]
 struct HeaderForm {
@@ -69,15 +124,13 @@ struct StepForm {
     lapses: bool,
     #[serde(default)]
     repeats: bool,
-    #[serde(default)]
-    departure: DepartureForm,
+    departure: Option<DepartureForm>,
     hours: Option<Spanned<u32>>,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum DepartureForm {
-    #[default]
     Allowed,
     Never,
 }
@@ -191,6 +244,52 @@ pub enum ProcedureFault {
         /// The one it waits for.
         after: StepId,
     },
+    /// A step that the program takes or asks for.
+    #[error("{BASE} has no step {step}, which the daemon takes or asks for; give it its text, actors and order")]
+    StepMissing {
+        /// Which.
+        step: Meaning,
+    },
+    /// A gate that would stand open.
+    #[error(
+        "step {step}: after: expected {} among them, found {}; without it a key could be used, or an incident closed, out of turn",
+        ids(missing), if found.is_empty() { "none".to_owned() } else { ids(found) }
+    )]
+    OutOfTurn {
+        /// Which.
+        step: Meaning,
+        /// What must come before.
+        missing: Vec<StepId>,
+        /// What stands there.
+        found: Vec<StepId>,
+    },
+    /// What the use of the key alone waits for.
+    #[error(
+        "step {step}: after: expected {before} alone, found {} besides; what must precede the use of the key comes before step prepare",
+        ids(found)
+    )]
+    NotAlone {
+        /// Which.
+        step: Meaning,
+        /// What it waits for.
+        before: Meaning,
+        /// What stands there besides.
+        found: Vec<StepId>,
+    },
+    /// A key that would be opened without the SMKI PMA.
+    #[error("step {step}: needs: expected \"determination-to-execute\"; only the SMKI PMA opens a key")]
+    NeedsNothing {
+        /// Which.
+        step: Meaning,
+    },
+    /// A departure without effect.
+    #[error(
+        "step {step}: departure: expected \"never\": nothing goes on without it, so a direction to depart from it would change nothing"
+    )]
+    Departure {
+        /// Which.
+        step: StepId,
+    },
     /// Something names a step that the base does not have.
     #[error("{what}: expected a step of {BASE}, found {found}")]
     StepUnknown {
@@ -301,6 +400,7 @@ impl Reading<'_> {
                 }
             }
         }
+        self.check_gates(&steps, &lines);
         let mut seen = BTreeSet::new();
         let mut duties = Vec::new();
         for entry in duty {
@@ -327,6 +427,38 @@ impl Reading<'_> {
         Profile { id, title, document, steps, duties, mechanisms }
     }
 
+    /// The steps that the daemon takes or asks for are there, and what opens a key waits for what it must.
+    fn check_gates(&mut self, steps: &[Step], lines: &BTreeMap<StepId, usize>) {
+        for meaning in REQUIRED {
+            // That there are none at all is said in one line.
+            if !steps.is_empty() && !steps.iter().any(|step| step.id == meaning.id()) {
+                self.fault(BASE, None, ProcedureFault::StepMissing { step: *meaning }.into());
+            }
+        }
+        for step in steps {
+            let Some(meaning) = Meaning::of(&step.id) else { continue };
+            let at = lines.get(&step.id).copied();
+            let found: Vec<StepId> = step.after.iter().cloned().collect();
+            let missing: Vec<StepId> =
+                least_after(meaning).iter().map(|before| before.id()).filter(|id| !step.after.contains(id)).collect();
+            if !missing.is_empty() {
+                let found = found.clone();
+                self.fault(BASE, at, ProcedureFault::OutOfTurn { step: meaning, missing, found }.into());
+            }
+            if let (Meaning::ActivateKey | Meaning::Execute, [before]) = (meaning, least_after(meaning)) {
+                let besides: Vec<StepId> = found.into_iter().filter(|id| *id != before.id()).collect();
+                if !besides.is_empty() {
+                    let fault = ProcedureFault::NotAlone { step: meaning, before: *before, found: besides };
+                    self.fault(BASE, at, fault.into());
+                }
+            }
+            let opens = matches!(meaning, Meaning::Prepare | Meaning::ActivateKey | Meaning::Execute);
+            if opens && step.needs != Some(Gate::DeterminationToExecute) {
+                self.fault(BASE, at, ProcedureFault::NeedsNothing { step: meaning }.into());
+            }
+        }
+    }
+
     fn step(&mut self, form: StepForm, at: usize) -> Step {
         let StepForm {
             id,
@@ -350,6 +482,10 @@ impl Reading<'_> {
                 self.fault(BASE, Some(at), ProcedureFault::Nobody { step: id.clone(), field }.into());
             }
         }
+        let may_depart = Meaning::of(&id).is_none_or(may_be_departed_from);
+        if departure == Some(DepartureForm::Allowed) && !may_depart {
+            self.fault(BASE, Some(at), ProcedureFault::Departure { step: id.clone() }.into());
+        }
         let hours = hours.map(|hours| self.number((BASE, "hours"), Some(&hours), 0, (1, HOURS_MAX)));
         Step {
             id,
@@ -364,7 +500,7 @@ impl Reading<'_> {
             owed,
             lapses,
             repeats,
-            departure: departure == DepartureForm::Allowed,
+            departure: departure.map_or(may_depart, |departure| departure == DepartureForm::Allowed),
             hours,
         }
     }

@@ -1,7 +1,8 @@
-//! Who may ask: an operator whom the policy knows, and nobody who approved. Rules 40 and 44.
+//! Who may ask: an operator whom the policy knows, and nobody who approved or took another part. Rules 40 and 44.
 
 use super::{BatchFacts, Refusal};
 use crate::domain::ledger::entry::Role;
+use crate::domain::policy::separation::Part;
 
 pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     match facts.by.role {
@@ -25,5 +26,11 @@ pub(super) fn check_separation(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     if determination.approvers.contains(person) {
         return Err(Refusal::AskerApproved { person: person.clone() });
     }
-    Ok(())
+    // Under a policy of the first version, which names no Parties, nobody asked for more.
+    match facts.incident {
+        Some(incident) if !facts.policy.parties().is_empty() => {
+            incident.parts.check(person, Part::Operator).map_err(Refusal::Separation)
+        }
+        Some(_) | None => Ok(()),
+    }
 }

@@ -9,6 +9,7 @@ mod asker;
 mod clock;
 mod counter;
 mod determination_execute;
+mod determination_followed;
 mod determination_in_force;
 mod device_in_scope;
 mod foreign_response;
@@ -33,6 +34,7 @@ use crate::domain::gbcs::{Mismatch, Template};
 use crate::domain::incident::State;
 use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
+use crate::domain::policy::separation::TwoParts;
 use crate::domain::time::{Timestamp, Window};
 
 /// What is the same for every command of a chunk.
@@ -135,10 +137,21 @@ pub enum Refusal {
     #[error("no determination {id} is recorded; take one in with `smkictl determination record`")]
     DeterminationUnknown { id: DeterminationId },
     #[error(
-        "incident {incident} is {state}, and commands are signed only while it is key-active or executing; `smkictl incident next \
-         {incident}` says what is to be done"
+        "incident {incident} is {state}, and commands are signed and released only while it is key-active or executing; `smkictl \
+         incident next {incident}` says what is to be done"
     )]
     ProcedureState { incident: IncidentId, state: State },
+    #[error(
+        "incident {incident} is {state}, and the key is activated only while it is prepared or paused; `smkictl incident next \
+         {incident}` says what is to be done"
+    )]
+    NotPrepared { incident: IncidentId, state: State },
+    #[error(
+        "incident {incident} does not follow determination {id}; `smkictl incident show {incident}` says which it follows"
+    )]
+    NotFollowed { id: DeterminationId, incident: IncidentId },
+    #[error(transparent)]
+    Separation(TwoParts),
     #[error("Device {device} is no Relevant Device of incident {incident} (SEC Section L10.30(a))")]
     NotATarget { device: DeviceId, incident: IncidentId },
     #[error("Device {device} was left out of incident {incident}, with a reason")]
@@ -173,6 +186,10 @@ pub enum Refusal {
     KeyWithoutCertificate { key: KeyLabel },
     #[error("key {key} is locked; it must be activated for this incident first")]
     KeyLocked { key: KeyLabel },
+    #[error(
+        "key {key} is active for incident {active_for} alone; lock it, then `smkictl key activate {key} --incident {incident}`"
+    )]
+    KeyOfAnotherIncident { key: KeyLabel, active_for: IncidentId, incident: IncidentId },
     #[error("key {key} may not be used for mode {mode}; the policy permits {permitted:?}")]
     ModeNotPermitted { key: KeyLabel, mode: u8, permitted: Vec<u8> },
     #[error("template {template} replaces the root, which the Recovery Private Key may not do under this policy")]
@@ -228,6 +245,9 @@ impl Refusal {
             Self::Clock | Self::ClockSet => "clock",
             Self::DeterminationUnknown { .. } => "determination-unknown",
             Self::ProcedureState { .. } => "procedure-state",
+            Self::NotPrepared { .. } => "not-prepared",
+            Self::NotFollowed { .. } => "not-followed",
+            Self::Separation(_) => "separation",
             Self::NotATarget { .. } => "not-a-target",
             Self::Excluded { .. } => "excluded",
             Self::DeterminationNegative { .. } => "determination-negative",
@@ -243,6 +263,7 @@ impl Refusal {
             Self::KeyDiffers { .. } => "key-differs",
             Self::KeyWithoutCertificate { .. } => "key-without-certificate",
             Self::KeyLocked { .. } => "key-locked",
+            Self::KeyOfAnotherIncident { .. } => "key-of-another-incident",
             Self::ModeNotPermitted { .. } => "mode-not-permitted",
             Self::RootCell { .. } => "root-cell",
             Self::DeviceOutOfScope { .. } => "device-out-of-scope",
@@ -294,17 +315,26 @@ const KEY_RULES: &[BatchRule] = &[
     key_of_determination::check,
     key_of_determination::check_certificate,
     key_active::check,
+    key_active::check_incident,
     mode_permitted::check,
     root_cell::check,
 ];
 
-/// Asked when all others are silent: where the incident stands follows from what they say, and would only be said twice.
-const STATE_RULES: &[BatchRule] = &[procedure::check_state];
+/// Asked when all others are silent, of what is signed and of what is released: where the incident stands follows from what they say,
+/// and would only be said twice.
+const STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_state];
+
+/// Asked before a key is activated, with [`ASKER_RULES`] and [`RELEASE_RULES`]: what it would sign for stands, and is this key's.
+const ACTIVATION_RULES: &[BatchRule] =
+    &[scope_settled::check, key_of_determination::check, key_of_determination::check_certificate];
+
+/// Asked before a key is activated, when all others are silent.
+const ACTIVATION_STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_awaits_key];
 
 /// Asked for each command.
 const COMMAND_RULES: &[CommandRule] = &[
     device_in_scope::check,
-    procedure::check_target,
+    procedure::check_command,
     pre_command::check_template,
     pre_command::check_originator,
     counter::check,
@@ -319,6 +349,8 @@ const _: () = assert!(
         && !RELEASE_RULES.is_empty()
         && !KEY_RULES.is_empty()
         && !STATE_RULES.is_empty()
+        && !ACTIVATION_RULES.is_empty()
+        && !ACTIVATION_STATE_RULES.is_empty()
         && !COMMAND_RULES.is_empty(),
     "no rules would allow everything"
 );
@@ -334,9 +366,23 @@ pub fn decide_asker(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
     silent(ASKER_RULES.iter(), facts)
 }
 
-/// The rules of asker and determination, without those of the key: whether what was signed may be released.
+/// The rules of asker, determination and state, without those of the key: whether what was signed may be released. What was signed
+/// before a pause waits for the next activation.
 pub fn decide_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    silent(ASKER_RULES.iter().chain(RELEASE_RULES), facts)
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES), facts)?;
+    silent(STATE_RULES.iter(), facts)
+}
+
+/// Whether what was signed for this Device may be released, where [`decide_release`] allows its batch: not if it was left out of the
+/// incident since.
+pub fn decide_release_to(facts: &BatchFacts<'_>, device: DeviceId) -> Result<(), Refusal> {
+    procedure::check_target(facts, device)
+}
+
+/// May the key of a determination be activated for its incident?
+pub fn decide_activation(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(ACTIVATION_RULES), facts)?;
+    silent(ACTIVATION_STATE_RULES.iter(), facts)
 }
 
 fn silent<'r>(rules: impl Iterator<Item = &'r BatchRule>, facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {

@@ -1,6 +1,7 @@
-//! Commands are signed at their place in the procedure, and for Relevant Devices. Rules 24 and 39, and the state machine.
+//! Commands are signed and released at their place in the procedure, and for Relevant Devices. Rules 24 and 39, and the state machine.
 
 use super::{BatchFacts, CommandFacts, Refusal};
+use crate::domain::names::DeviceId;
 
 pub(super) fn check_state(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let Some(incident) = facts.incident else { return Ok(()) };
@@ -13,12 +14,26 @@ pub(super) fn check_state(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn check_target(facts: &CommandFacts<'_>) -> Result<(), Refusal> {
-    let Some((incident, progress)) = facts.batch.incident.and_then(|facts| Some((facts, facts.progress.as_ref()?)))
-    else {
+/// The key is activated where the procedure has it: when everything before is done, or after a pause.
+pub(super) fn check_awaits_key(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
+    let Some((incident, progress)) = facts.incident.and_then(|facts| Some((facts, facts.progress.as_ref()?))) else {
         return Ok(());
     };
-    let (device, id) = (facts.device, incident.id.clone());
+    if progress.state.awaits_key() {
+        return Ok(());
+    }
+    Err(Refusal::NotPrepared { incident: incident.id.clone(), state: progress.state })
+}
+
+pub(super) fn check_command(facts: &CommandFacts<'_>) -> Result<(), Refusal> {
+    check_target(facts.batch, facts.device)
+}
+
+pub(super) fn check_target(facts: &BatchFacts<'_>, device: DeviceId) -> Result<(), Refusal> {
+    let Some((incident, progress)) = facts.incident.and_then(|facts| Some((facts, facts.progress.as_ref()?))) else {
+        return Ok(());
+    };
+    let id = incident.id.clone();
     match progress.targets.get(device) {
         None => Err(Refusal::NotATarget { device, incident: id }),
         Some(target) if target.excluded => Err(Refusal::Excluded { device, incident: id }),

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::*;
 use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
-use crate::domain::incident::{Progress, State, Targets};
+use crate::domain::incident::{Determined, Progress, State, Targets};
 use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, Notification, ResponseTally};
-use crate::domain::ledger::steps::{Certainty, CompromiseClass};
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method};
 use crate::domain::names::{Eui64, KeyId, KeyUse};
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
-use crate::domain::policy::separation::PartsTaken;
+use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::policy::tests::{changed, example, policy};
 
 const ID: DeterminationId = DeterminationId([1; 16]);
@@ -84,6 +84,7 @@ impl World {
             intents: 9,
             tally: Tally::default(),
             foreign: None,
+            resumed: None,
             responses: ResponseTally::default(),
             recent: VecDeque::new(),
         };
@@ -122,7 +123,7 @@ impl World {
             policy,
             determination: Some(determination),
             incident: Some(incident),
-            key: Some(KeyFacts { record, certificate: Some((Digest([8; 32]), RECOVERY)), active }),
+            key: Some(KeyFacts { record, certificate: Some((Digest([8; 32]), RECOVERY)), active, active_for: None }),
             form: WantedForm::Device,
             pre_command: None,
             listed: Some(Listed { device: DEVICE, template: "esme".parse().unwrap(), counter: None }),
@@ -208,6 +209,21 @@ fn asker(edges: &mut Edges) {
     edges.check(|world| world.by.person = None, &["asker-unknown"]);
     edges.check(|world| world.by.person = Some("member-1".parse().unwrap()), &["asker-approved"]);
     edges.check(|world| world.by.person = Some("member-4".parse().unwrap()), &[]);
+    // What somebody did before in the incident bars them from asking, and asking again does not.
+    for (part, refused) in [
+        (Part::Operator, &[][..]),
+        (Part::Approver, &["separation"]),
+        (Part::Aro, &["separation"]),
+        (Part::Custodian, &["separation"]),
+    ] {
+        edges.check(
+            |world| {
+                let person = world.by.person.clone().unwrap();
+                world.incident.as_mut().unwrap().parts.take(&person, part);
+            },
+            refused,
+        );
+    }
     edges.check(|world| world.clock = ClockState::Untrusted, &["clock"]);
     for (purpose, refused) in [("live", &["clock"][..]), ("exercise", &[])] {
         edges.check(
@@ -245,6 +261,9 @@ fn key(edges: &mut Edges) {
     edges.check(|world| world.key().active = None, &["key-locked"]);
     edges.check(|world| world.key().active = Some(Some(now())), &["key-locked"]);
     edges.check(|world| world.key().active = Some(None), &[]);
+    // Active for this incident alone, or for another.
+    edges.check(|world| world.key().active_for = Some("INC-1".parse().unwrap()), &[]);
+    edges.check(|world| world.key().active_for = Some("INC-2".parse().unwrap()), &["key-of-another-incident"]);
 
     let templates = |template: Arc<Template>| BTreeMap::from([("esme".parse().unwrap(), template)]);
     let mode_9 = || template(|update| update.mode = CredentialsReplacementMode::AnyByContingency);
@@ -388,6 +407,7 @@ fn in_procedure(world: &mut World, state: State, target: &str) {
     };
     let mut progress = Progress::reported(notification, now(), 3);
     progress.state = state;
+    progress.determined = Some(Determined { id: ID, execute: true, method: Some(Method::NewOrganisationCertificates) });
     progress.targets = Targets::read(source).unwrap();
     world.incident.as_mut().unwrap().progress = Some(progress);
 }
@@ -418,6 +438,17 @@ fn procedure(edges: &mut Edges) {
         &["excluded"],
     );
     edges.check(|world| world.determination().foreign = Some(9), &["foreign-response"]);
+    // It follows this determination, another, or none.
+    for (id, refused) in [(Some(ID), &[][..]), (Some(OTHER), &["not-followed"]), (None, &["not-followed"])] {
+        edges.check(
+            |world| {
+                in_procedure(world, State::Executing, &ours);
+                let determined = id.map(|id| Determined { id, execute: true, method: None });
+                world.incident.as_mut().unwrap().progress.as_mut().unwrap().determined = determined;
+            },
+            refused,
+        );
+    }
 }
 
 #[test]
@@ -431,8 +462,10 @@ fn every_rule_allows_up_to_its_edge_and_refuses_beyond() {
         let (variant, name) = line.trim().split_once(" => \"")?;
         variant.starts_with("Self::").then(|| name.trim_end_matches("\","))
     });
-    // Whether a further attempt has the same octets is looked at where they are made: in the pipeline, and in the audit.
-    let unseen: Vec<&str> = names.filter(|name| *name != "retry-differs" && !edges.0.contains(name)).collect();
+    // Whether a further attempt has the same octets is looked at where they are made: in the pipeline, and in the audit; and where
+    // an incident awaits its key, when that is activated.
+    let elsewhere = ["retry-differs", "not-prepared"];
+    let unseen: Vec<&str> = names.filter(|name| !elsewhere.contains(name) && !edges.0.contains(name)).collect();
     assert!(unseen.is_empty(), "no edge here reaches {unseen:?}");
     assert!(edges.0.len() > 30, "{:?}", edges.0);
 }
@@ -471,4 +504,86 @@ fn a_release_asks_nothing_of_the_key_and_everything_of_the_asker_and_the_determi
     check(&|world| world.clock = ClockState::Untrusted, &["clock"]);
     check(&|world| world.determination().withdrawn = true, &["withdrawn"]);
     check(&|world| world.incident = None, &["incident-not-open"]);
+    // What was signed before a pause waits for the next activation, and is released under the determination that is followed.
+    let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
+    for state in State::ALL {
+        let refused: &[&str] = if state.may_sign() { &[] } else { &["procedure-state"] };
+        check(&|world| in_procedure(world, state, &ours), refused);
+    }
+    check(
+        &|world| {
+            in_procedure(world, State::Executing, &ours);
+            world.incident.as_mut().unwrap().progress.as_mut().unwrap().determined.as_mut().unwrap().id = OTHER;
+        },
+        &["not-followed"],
+    );
+}
+
+#[test]
+fn what_was_signed_for_a_device_is_released_while_it_is_a_target_and_not_left_out() {
+    let check = |targets: &str, excluded: bool, refused: Option<&str>| {
+        let mut world = World::good();
+        in_procedure(&mut world, State::Executing, targets);
+        let progress = world.incident.as_mut().unwrap().progress.as_mut().unwrap();
+        progress.targets.each(None::<Source>, |target| target.excluded = excluded).unwrap();
+        let refusal = decide_release_to(&world.batch(), DEVICE).err();
+        assert_eq!(refusal.as_ref().map(Refusal::rule), refused);
+    };
+    let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
+    check(&ours, false, None);
+    check(&ours, true, Some("excluded"));
+    check("00DB1234567890FF,Commissioned,2017-07-01,reads\n", false, Some("not-a-target"));
+}
+
+#[test]
+fn a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_force() {
+    let check = |change: &dyn Fn(&mut World), refused: &[&str]| {
+        let mut world = World::good();
+        let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
+        in_procedure(&mut world, State::Prepared, &ours);
+        change(&mut world);
+        let refusals = decide_activation(&world.batch()).err().unwrap_or_default();
+        assert_eq!(refusals.iter().map(Refusal::rule).collect::<Vec<_>>(), refused);
+    };
+    for state in State::ALL {
+        let refused: &[&str] = if matches!(state, State::Prepared | State::Paused) { &[] } else { &["not-prepared"] };
+        check(&|world| world.incident.as_mut().unwrap().progress.as_mut().unwrap().state = state, refused);
+    }
+    check(&|world| world.key().active = None, &[]);
+    check(&|world| world.by.person = Some("member-1".parse().unwrap()), &["asker-approved"]);
+    check(&|world| world.by.person = None, &["asker-unknown"]);
+    check(&|world| world.by.role = Role::Daemon, &["asker"]);
+    check(&|world| world.clock = ClockState::Untrusted, &["clock"]);
+    check(&|world| world.determination().execute = false, &["determination-negative"]);
+    check(&|world| world.determination().window.from = now().plus_ms(1), &["window"]);
+    check(&|world| world.determination().window.until = now(), &["window"]);
+    check(&|world| world.determination().withdrawn = true, &["withdrawn"]);
+    check(&|world| world.determination().superseded_by = Some(OTHER), &["superseded"]);
+    check(&|world| world.determination().suspended_until = Some(now().plus_ms(1)), &["suspended"]);
+    check(&|world| world.determination().scope = None, &["scope-outstanding"]);
+    check(&|world| world.key().certificate = None, &["key-without-certificate"]);
+    check(&|world| world.incident.as_mut().unwrap().closed = Some("over".into()), &["incident-not-open"]);
+}
+
+#[test]
+fn a_determination_is_in_force_outside_its_suspension_until_its_window_ends_or_something_ends_it() {
+    let until = now().plus_ms(1_000);
+    let check = |alter: &dyn Fn(&mut DeterminationFacts), at: Timestamp, expected: &str| {
+        let mut good = World::good();
+        let facts = good.determination();
+        (facts.window, facts.suspended_until) = (Window { from: now(), until }, None);
+        alter(facts);
+        let found = facts.not_in_force(at).map(|refusal| refusal.to_string()).unwrap_or_default();
+        assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{expected:?}: {found:?}");
+    };
+    check(&|_| {}, until.plus_ms(-1), "");
+    check(&|_| {}, until, "is in force");
+    // What must precede the use of the key may be done before the window begins.
+    check(&|_| {}, now().plus_ms(-1), "");
+    let suspend = |facts: &mut DeterminationFacts| facts.suspended_until = Some(now().plus_ms(10));
+    check(&suspend, now().plus_ms(9), "suspended");
+    check(&suspend, now().plus_ms(10), "");
+    check(&|facts| facts.withdrawn = true, now(), "was withdrawn");
+    check(&|facts| facts.superseded_by = Some(DeterminationId([9; 16])), now(), "superseded");
+    check(&|facts| facts.dropped_by_policy = Some(Digest([9; 32])), now(), "policy");
 }

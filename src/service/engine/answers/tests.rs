@@ -1,9 +1,11 @@
 use super::*;
+use crate::domain::determination::document::{LedgerHead, Type};
 use crate::domain::ledger::entry::{
     Actor, Batch, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     IncidentClosed, IncidentOpened, Intent, Outcome, Refused, Released, ScheduleRecorded, Settled, Started, VERSION,
 };
 use crate::domain::ledger::merkle::Leaf;
+use crate::domain::names::{DirectionId, Purpose};
 use crate::store::memory::MemoryStore;
 use crate::store::{Batch as Appended, StagingLimits, Store as _};
 
@@ -42,6 +44,8 @@ fn determined(n: u8) -> Event {
         signatures: Vec::new(),
         devices: None,
         policy: NOTHING,
+        profile: None,
+        departures: vec![],
     })
 }
 
@@ -84,6 +88,7 @@ fn events() -> Vec<Event> {
             signatures: Vec::new(),
             devices: NOTHING,
             policy: NOTHING,
+            profile: None,
         }),
         batch(1),
         intent(5, 0xA),
@@ -115,9 +120,52 @@ fn events() -> Vec<Event> {
             document,
             signatures: Vec::new(),
         }),
-        Event::IncidentClosed(IncidentClosed { incident: incident(1), reason: "r".into() }),
-        Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING }),
+        Event::IncidentClosed(IncidentClosed {
+            incident: incident(1),
+            reason: "r".into(),
+            profile: None,
+            departures: vec![],
+        }),
+        Event::Started(Started { version: "1".into(), program: NOTHING, configuration: NOTHING, unconfirmed: None }),
+        directed(&departure()),
+        directed(&extension()),
     ]
+}
+
+fn direction(n: u8, directs: Directs) -> Written<Direction> {
+    let form = Direction {
+        r#type: Type::new(),
+        purpose: Purpose::Exercise,
+        id: DirectionId([n; 16]),
+        proposer: "operator-1".parse().unwrap(),
+        ledger: LedgerHead { origin: "smkid.example/ledger".parse().unwrap(), size: 9, root: NOTHING },
+        policy: NOTHING,
+        reference: "Meeting of 1 August".parse().unwrap(),
+        text: None,
+        directs,
+    };
+    Written::write(&form).unwrap()
+}
+
+/// A direction about the first incident.
+fn departure() -> Written<Direction> {
+    let (step, reason) = ("submit-adt-file".parse().unwrap(), "The thresholds suffice".parse().unwrap());
+    direction(1, Directs::Departure { incident: incident(1), step, reason })
+}
+
+/// A direction about no incident by name.
+fn extension() -> Written<Direction> {
+    direction(2, Directs::Extension { variation: "direction-2017-07-18".parse().unwrap(), until: None })
+}
+
+fn directed(document: &Written<Direction>) -> Event {
+    Event::DirectionRecorded(DirectionRecorded {
+        direction: document.form().id,
+        document: document.digest(),
+        signatures: Vec::new(),
+        policy: NOTHING,
+        text: None,
+    })
 }
 
 #[test]
@@ -129,7 +177,9 @@ fn entries_are_those_that_every_filter_lets_through_with_all_that_belongs_to_the
     let octets: Vec<Vec<u8>> = leaves.collect();
     let leaves: Vec<Leaf<'_>> = octets.iter().map(|octets| Leaf::new(octets).unwrap()).collect();
     let mut store = MemoryStore::new(StagingLimits { account_len_max: 1, total_len_max: 1 }).unwrap();
-    store.append_at(0, &Appended { leaves: &leaves, blobs: &[], staged: &[], derived: &[] }).unwrap();
+    let documents = [departure(), extension()];
+    let blobs: Vec<&[u8]> = documents.iter().map(Written::octets).collect();
+    store.append_at(0, &Appended { leaves: &leaves, blobs: &blobs, staged: &[], derived: &[] }).unwrap();
     let reader = store.reader().unwrap();
     let check = |of: wire::EntriesOf, expected: &[u64]| {
         let found = super::entries(&*reader, &of).unwrap();
@@ -142,8 +192,8 @@ fn entries_are_those_that_every_filter_lets_through_with_all_that_belongs_to_the
     let of_device = |n| wire::EntriesOf { device: Some(device(n)), ..of() };
     let kind = |kind: &str| Some(kind.to_owned());
 
-    check(of(), &(0..22).collect::<Vec<_>>());
-    check(of_incident(1), &[0, 2, 4, 5, 6, 7, 8, 9, 10, 15, 16, 19, 20]);
+    check(of(), &(0..24).collect::<Vec<_>>());
+    check(of_incident(1), &[0, 2, 4, 5, 6, 7, 8, 9, 10, 15, 16, 19, 20, 22]);
     check(of_incident(2), &[1, 3, 11, 12, 13, 14, 17, 18]);
     check(of_incident(3), &[]);
     check(of_determination(1), &[2, 4, 5, 6, 7, 8, 9, 10, 15, 16, 19]);

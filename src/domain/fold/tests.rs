@@ -1,0 +1,487 @@
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use super::*;
+use crate::domain::determination::document::{LedgerHead, Type};
+use crate::domain::incident::targets::{Proof, TargetsError};
+use crate::domain::incident::{State, TakeError};
+use crate::domain::intake::{Context, Head, Heads, steps};
+use crate::domain::ledger::entry::{Compromised, Reason};
+use crate::domain::ledger::steps::{
+    Certainty, CompromiseClass, DevicesNamed, FileAccepted, Method, Notification, ProfileInForce, SmiStatus, Step,
+    StepTaken,
+};
+use crate::domain::names::{DeviceId, DirectionId, FileKind, StepId};
+use crate::domain::policy::facts::{Scope, Standing};
+use crate::domain::procedure::calendar::CivilDate;
+use crate::domain::procedure::direction::{Direction, Directs};
+use crate::domain::procedure::in_force::tests::shipped;
+use crate::domain::time::Window;
+
+/// Before the variation of 2017, while it is in force, and after.
+pub(in crate::domain) const BASE: &str = "2017-07-01T12:00:00Z";
+pub(in crate::domain) const VARIED: &str = "2017-08-01T12:00:00Z";
+pub(in crate::domain) const OVER: &str = "2017-12-01T12:00:00Z";
+
+/// Two Devices of the affected Subscriber.
+pub(in crate::domain) fn devices() -> [DeviceId; 2] {
+    ["00DB123456789001", "00DB123456789002"].map(|device| device.parse().unwrap())
+}
+
+const LIST: &str =
+    "00DB123456789001,Commissioned,2017-06-01,reads of June\n00DB123456789002,Commissioned,2017-06-01,reads of June\n";
+
+/// The policy that is shipped, read once.
+static SHIPPED: LazyLock<Arc<Policy>> = LazyLock::new(|| Arc::new(shipped("included")));
+
+/// One incident under the policy that is shipped, and what its entries say, without any signature.
+pub(in crate::domain) struct Bench {
+    pub(in crate::domain) fold: Fold,
+    lists: Lists,
+    pub(in crate::domain) at: Timestamp,
+    index: u64,
+}
+
+#[derive(Default)]
+struct Lists(BTreeMap<Digest, Vec<u8>>);
+
+impl Lists {
+    fn add(&mut self, octets: Vec<u8>) -> Digest {
+        let digest = Digest::of(&octets);
+        self.0.insert(digest, octets);
+        digest
+    }
+}
+
+impl Blobs for Lists {
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
+        Ok(self.0[&digest].clone())
+    }
+
+    fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        piece(&self.0[&digest]);
+        Ok(())
+    }
+}
+
+impl Heads for Lists {
+    fn head(&self, _: u64) -> Option<Head> {
+        None
+    }
+}
+
+pub(in crate::domain) fn incident() -> IncidentId {
+    "INC-1".parse().unwrap()
+}
+
+pub(in crate::domain) fn note() -> Box<str> {
+    "seen by two".into()
+}
+
+/// From the day on that it is.
+pub(in crate::domain) fn status(status: SmiStatus, devices: Option<DevicesNamed>, now: Timestamp) -> Step {
+    let from = CivilDate::of(now).unwrap().begins();
+    Step::SetStatus { status, from, devices, reason: None, acknowledged: true, overridden: None }
+}
+
+impl Bench {
+    /// An incident that was just reported, at that moment.
+    pub(in crate::domain) fn new(moment: &str) -> Self {
+        let (at, policy) = (moment.parse().unwrap(), Arc::clone(&SHIPPED));
+        let mut fold = Fold::default();
+        fold.policies.push(Adopted { sequence: 1, digest: policy.digest(), entry: 0, policy });
+        let notification = Notification {
+            by: "Officer One".into(),
+            party: "supplier-b".parse().unwrap(),
+            certainty: Certainty::Suspected,
+            class: CompromiseClass::Organisation,
+            at,
+            channel: "telephone".into(),
+            recovery_event: at,
+        };
+        let compromised = Compromised {
+            certificate_sha256: Digest([1; 32]),
+            spki_sha256: Digest([2; 32]),
+            party: "02DB1234567890B0".parse().unwrap(),
+        };
+        let opened = IncidentOpened {
+            incident: incident(),
+            compromised,
+            description: "a key".into(),
+            notification: Some(notification),
+            profile: None,
+        };
+        fold.open_incident(&opened, 1, at).unwrap();
+        Self { fold, lists: Lists::default(), at, index: 2 }
+    }
+
+    /// Another policy is in force.
+    pub(in crate::domain) fn adopt(&mut self, policy: Policy) {
+        self.fold.policies[0].policy = Arc::new(policy);
+    }
+
+    pub(in crate::domain) fn context(&self) -> Context<'_> {
+        Context { fold: &self.fold, blobs: &self.lists, heads: &self.lists, at: self.at }
+    }
+
+    pub(in crate::domain) fn progress(&self) -> &Progress {
+        self.fold.incidents[&incident()].progress.as_ref().unwrap()
+    }
+
+    pub(in crate::domain) fn progress_mut(&mut self) -> &mut Progress {
+        self.fold.progress_mut(&incident()).unwrap()
+    }
+
+    /// A list of Devices.
+    pub(in crate::domain) fn named(&mut self, devices: &[DeviceId]) -> DevicesNamed {
+        let text: String = devices.iter().map(|device| format!("{device}\n")).collect();
+        DevicesNamed { list: self.lists.add(text.into_bytes()), count: devices.len() as u64 }
+    }
+
+    pub(in crate::domain) fn assess(&mut self, method: Method) -> Step {
+        let list = self.lists.add(LIST.as_bytes().to_vec());
+        Step::Assess { method, targets: DevicesNamed { list, count: 2 } }
+    }
+
+    /// Decides a step as the daemon does.
+    pub(in crate::domain) fn decide(&self, step: &Step) -> Result<StepTaken, Vec<Reason>> {
+        steps::step(&self.context(), &incident(), step)
+    }
+
+    /// The rules by which a step is refused; none if it may be taken.
+    pub(in crate::domain) fn rules(&self, step: &Step) -> Vec<String> {
+        rules(self.decide(step))
+    }
+
+    /// The rules by which the incident may not be closed.
+    pub(in crate::domain) fn closing(&self) -> Vec<String> {
+        rules(steps::closing(&self.context(), &incident(), "over"))
+    }
+
+    /// Decides a step, and takes it.
+    pub(in crate::domain) fn take(&mut self, step: &Step) -> StepTaken {
+        let taken = self.decide(step).unwrap_or_else(|reasons| panic!("{step:?}: {reasons:?}"));
+        self.index += 1;
+        self.fold.take_step(&taken, self.index, self.at, &self.lists).unwrap();
+        taken
+    }
+
+    /// Takes a step that nobody decided.
+    pub(in crate::domain) fn force(&mut self, step: &Step) {
+        let profile = ProfileInForce { base: "base".parse().unwrap(), variations: Vec::new() };
+        let taken = StepTaken { incident: incident(), profile, step: step.clone(), departures: Vec::new() };
+        self.index += 1;
+        self.fold.take_step(&taken, self.index, self.at, &self.lists).unwrap();
+    }
+
+    /// Meets every duty that is open.
+    pub(in crate::domain) fn inform(&mut self) {
+        let open: Vec<_> = self.progress().open_duties().map(|(duty, _)| duty.clone()).collect();
+        for duty in open {
+            let step = Step::Inform { duty, recipient: "the Chair".into(), at: self.at, how: "letter".into() };
+            self.take(&step);
+        }
+    }
+
+    /// A file is accepted; answers its SHA-256.
+    pub(in crate::domain) fn file(&mut self, kind: FileKind) -> Digest {
+        self.index += 1;
+        let accepted = FileAccepted {
+            incident: incident(),
+            profile: None,
+            kind,
+            file: Digest([u8::try_from(self.index).unwrap(); 32]),
+            signature: None,
+            party: None,
+            smsr: None,
+            rows: 1,
+        };
+        self.fold.accept_file(&accepted, self.index, self.at).unwrap();
+        accepted.file
+    }
+
+    /// The PMA determines so.
+    pub(in crate::domain) fn determine(&mut self, execute: bool, method: Option<Method>) -> DeterminationId {
+        self.index += 1;
+        let id = DeterminationId([u8::try_from(self.index).unwrap(); 16]);
+        if let Some(before) = self.progress().determined {
+            self.fold.determination_mut(before.id).unwrap().superseded_by = Some(id);
+        }
+        let facts = determination(id, self.index, execute, method, self.at);
+        self.fold.determinations.insert(id, facts);
+        self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at);
+        id
+    }
+
+    /// What the ledger knows of the determination that the incident follows.
+    pub(in crate::domain) fn followed(&mut self) -> &mut DeterminationFacts {
+        let id = self.progress().determined.unwrap().id;
+        self.fold.determination_mut(id).unwrap()
+    }
+
+    /// The PMA withdraws it.
+    pub(in crate::domain) fn withdraw(&mut self) {
+        self.followed().withdrawn = true;
+        let at = self.at;
+        self.progress_mut().enter(State::Withdrawn, at);
+    }
+
+    /// The key is activated, as far as the incident goes.
+    pub(in crate::domain) fn activate(&mut self) {
+        self.index += 1;
+        let at = self.at;
+        self.progress_mut().enter(State::KeyActive, at);
+        self.fold.settle(&incident(), Meaning::ActivateKey, self.index, at);
+    }
+
+    /// The Devices prove what became of them, under that method.
+    pub(in crate::domain) fn prove(&mut self, devices: &[DeviceId], proof: Proof, method: Method) {
+        for device in devices {
+            self.progress_mut().prove(*device, proof, Some(method));
+        }
+    }
+
+    /// The PMA directs to depart from a step.
+    pub(in crate::domain) fn depart(&mut self, step: &str) -> DirectionId {
+        self.index += 1;
+        let id = DirectionId([u8::try_from(self.index).unwrap(); 16]);
+        let form = Direction {
+            r#type: Type::new(),
+            purpose: Purpose::Live,
+            id,
+            proposer: "operator-1".parse().unwrap(),
+            ledger: LedgerHead { origin: "smkid.example/ledger".parse().unwrap(), size: 1, root: Digest([2; 32]) },
+            policy: Digest([3; 32]),
+            reference: "Direction of the SMKI PMA".parse().unwrap(),
+            text: None,
+            directs: Directs::Departure {
+                incident: incident(),
+                step: step.parse::<StepId>().unwrap(),
+                reason: "It serves nothing here.".parse().unwrap(),
+            },
+        };
+        let document = self.lists.add(Written::write(&form).unwrap().octets().to_vec());
+        let recorded = crate::domain::ledger::steps::DirectionRecorded {
+            direction: id,
+            document,
+            signatures: Vec::new(),
+            policy: Digest([3; 32]),
+            text: None,
+        };
+        self.fold.directions.take_in(&recorded, self.at, &self.lists).unwrap();
+        id
+    }
+
+    /// Notified, informed of, confirmed and assessed, with the notification file; answers its SHA-256.
+    pub(in crate::domain) fn assessed(moment: &str, method: Method) -> (Self, Digest) {
+        let mut bench = Self::new(moment);
+        bench.inform();
+        let mechanism = "call-back".parse().unwrap();
+        bench.take(&Step::Confirm { mechanism, certainty: Certainty::Actual, evidence: note() });
+        bench.inform();
+        let assess = bench.assess(method);
+        bench.take(&assess);
+        let notification = bench.file(FileKind::OrganisationNotification);
+        (bench, notification)
+    }
+
+    /// The same, and referred, with what the profile in force wants before.
+    pub(in crate::domain) fn referred(moment: &str, method: Method) -> Self {
+        let (mut bench, notification) = Self::assessed(moment, method);
+        if moment != VARIED {
+            bench.ready();
+        }
+        bench.take(&Step::Refer { notification: Some(notification), new_facts: None });
+        bench
+    }
+
+    /// SMI Status of all Devices, and the thresholds.
+    pub(in crate::domain) fn ready(&mut self) {
+        self.take(&status(SmiStatus::Recovery, None, self.at));
+        self.file(FileKind::Adt);
+    }
+
+    /// The same, determined to execute, prepared, and the key active.
+    pub(in crate::domain) fn key_active(moment: &str, method: Method) -> Self {
+        let mut bench = Self::referred(moment, method);
+        bench.determine(true, Some(method));
+        if moment == VARIED {
+            bench.ready();
+        }
+        bench.take(&Step::Prepare { note: note() });
+        bench.activate();
+        bench.inform();
+        bench
+    }
+}
+
+fn rules<T>(decided: Result<T, Vec<Reason>>) -> Vec<String> {
+    decided.err().unwrap_or_default().iter().map(|reason| reason.rule.to_string()).collect()
+}
+
+fn determination(
+    id: DeterminationId,
+    recorded: u64,
+    execute: bool,
+    method: Option<Method>,
+    at: Timestamp,
+) -> DeterminationFacts {
+    let scope = Scope {
+        templates: BTreeMap::new(),
+        devices: 2,
+        device_list: Digest([5; 32]),
+        intents_max: 2,
+        per_hour_max: 2,
+        retries_max: 0,
+        retries_by_itself: false,
+        counter_start: 0,
+    };
+    DeterminationFacts {
+        id,
+        incident: incident(),
+        decision_number: 1,
+        method,
+        recorded,
+        document: Digest([4; 32]),
+        execute,
+        key: None,
+        counter_start: 0,
+        window: window(at.plus_ms(-1), at.plus_ms(24 * 3_600_000)),
+        policy: Digest([3; 32]),
+        proposer: "operator-1".parse().unwrap(),
+        approvers: BTreeSet::new(),
+        scope: execute.then_some(scope),
+        suspended_until: None,
+        suspended_by: BTreeSet::new(),
+        withdrawn: false,
+        superseded_by: None,
+        dropped_by_policy: None,
+        intents: 0,
+        tally: Tally::default(),
+        responses: ResponseTally::default(),
+        foreign: None,
+        resumed: None,
+        recent: std::collections::VecDeque::new(),
+    }
+}
+
+fn window(from: Timestamp, until: Timestamp) -> Window {
+    Window { from, until }
+}
+
+fn open_duties(bench: &Bench) -> Vec<String> {
+    bench.progress().open_duties().map(|(duty, _)| duty.to_string()).collect()
+}
+
+#[test]
+fn a_duty_arises_with_every_step_that_the_profile_has_it_arise_with() {
+    let mut bench = Bench::new(BASE);
+    assert_eq!(
+        open_duties(&bench),
+        ["tell-parties-of-compromise", "tell-pma-of-compromise", "tell-rdps-of-compromise"]
+    );
+    bench.inform();
+    bench.take(&Step::Dismiss { reason: note() });
+    assert_eq!(open_duties(&bench), ["tell-pma-of-dismissal"]);
+    assert_eq!(bench.closing(), ["open-duty"], "the PMA is told before it is closed");
+    bench.inform();
+    assert!(bench.closing().is_empty());
+
+    let (mut bench, _) = Bench::assessed(BASE, Method::SubscriberKey);
+    bench.take(&Step::SubscriberRecovery { note: note() });
+    assert_eq!(open_duties(&bench), ["tell-pma-of-method-1"]);
+    assert_eq!(bench.closing(), ["open-duty"]);
+    bench.inform();
+    assert!(bench.closing().is_empty());
+}
+
+#[test]
+fn a_duty_arises_with_a_file_and_with_the_activation_of_a_key_where_the_profile_says_so() {
+    for (step, act) in [
+        (
+            "submit-adt-file",
+            Box::new(|bench: &mut Bench| {
+                bench.file(FileKind::Adt);
+            }) as Box<dyn Fn(&mut Bench)>,
+        ),
+        ("activate-key", Box::new(Bench::activate)),
+        ("hand-over", Box::new(|bench| bench.force(&Step::HandOver { devices: None, evidence: note() }))),
+        ("execute", Box::new(|bench| bench.force(&Step::Finish { note: note() }))),
+    ] {
+        let files = crate::domain::policy::tests::changed(
+            "procedure/base.toml",
+            "arises_with = \"dismiss\"",
+            &format!("arises_with = \"{step}\""),
+        );
+        let mut bench = Bench::new(BASE);
+        bench.fold.policies[0].policy = Arc::new(crate::domain::policy::tests::policy(&files));
+        act(&mut bench);
+        assert!(open_duties(&bench).contains(&"tell-pma-of-dismissal".to_owned()), "{step}");
+    }
+}
+
+#[test]
+fn a_second_determination_is_told_to_the_subscriber_too() {
+    let mut bench = Bench::referred(BASE, Method::NewOrganisationCertificates);
+    bench.determine(true, Some(Method::NewOrganisationCertificates));
+    assert_eq!(open_duties(&bench), ["tell-subscriber-of-determination"]);
+    bench.inform();
+    bench.determine(false, None);
+    assert_eq!(open_duties(&bench), ["tell-subscriber-of-determination"], "nobody was told of the second");
+    assert!(bench.closing().contains(&"open-duty".to_owned()));
+}
+
+#[test]
+fn what_a_determination_opens_begins_again_with_another() {
+    let mut bench = Bench::key_active(BASE, Method::NewOrganisationCertificates);
+    assert!(bench.progress().has_done(Meaning::Prepare) && bench.progress().has_done(Meaning::ActivateKey));
+    bench.determine(true, Some(Method::NewOrganisationCertificates));
+    assert_eq!(bench.progress().state, State::DeterminedToExecute);
+    assert!(!bench.progress().has_done(Meaning::Prepare) && !bench.progress().has_done(Meaning::ActivateKey));
+    assert!(bench.progress().has_done(Meaning::SetRecovery), "what none opens stays done");
+    bench.take(&Step::Prepare { note: note() });
+}
+
+#[test]
+fn a_determination_stands_as_its_facts_say_and_what_ends_it_for_good_is_said_first() {
+    let at: Timestamp = BASE.parse().unwrap();
+    let new = || determination(DeterminationId([1; 16]), 1, true, None, at);
+    type Change = fn(&mut DeterminationFacts, Timestamp);
+    let changes: [(Change, Standing, bool); 9] = [
+        (|_, _| {}, Standing::InForce, true),
+        (|facts, _| facts.scope = None, Standing::AwaitsSchedule, true),
+        (|facts, at| facts.window = window(at.plus_ms(1), at.plus_ms(9)), Standing::NotYet, true),
+        (|facts, at| facts.suspended_until = Some(at.plus_ms(1)), Standing::Suspended, false),
+        (|facts, at| facts.window = window(at.plus_ms(-9), at), Standing::Expired, false),
+        (|facts, _| facts.execute = false, Standing::NotExecute, true),
+        (|facts, _| facts.dropped_by_policy = Some(Digest([9; 32])), Standing::NotCarriedOver, false),
+        (|facts, _| facts.superseded_by = Some(DeterminationId([9; 16])), Standing::Superseded, false),
+        (|facts, _| facts.withdrawn = true, Standing::Withdrawn, false),
+    ];
+    let mut worse = new();
+    for (change, expected, lets_prepare) in changes {
+        let mut facts = new();
+        change(&mut facts, at);
+        assert_eq!(facts.standing(at), expected);
+        assert_eq!(facts.not_in_force(at).is_none(), lets_prepare, "{expected:?}");
+        change(&mut worse, at);
+        assert_eq!(worse.standing(at), expected, "it is the last word of all before it");
+    }
+    // Both sides of an edge.
+    let mut facts = new();
+    facts.suspended_until = Some(at);
+    assert_eq!(facts.standing(at), Standing::InForce);
+    facts.window = window(at, at.plus_ms(1));
+    assert_eq!((facts.standing(at), facts.standing(at.plus_ms(1))), (Standing::InForce, Standing::Expired));
+}
+
+#[test]
+fn a_list_that_cannot_be_read_is_no_step() {
+    let mut bench = Bench::new(BASE);
+    let list = bench.lists.add(b"dance\n".to_vec());
+    let step = Step::Exclude { devices: DevicesNamed { list, count: 1 }, reason: note() };
+    let progress = bench.fold.progress_mut(&incident()).unwrap();
+    let lists = &bench.lists;
+    let taken = progress.take(&step, 9, bench.at, |piece| lists.stream(list, piece));
+    assert!(matches!(taken, Err(TakeError::Targets(TargetsError { .. }))), "{taken:?}");
+}

@@ -1,0 +1,155 @@
+//! Shell: keys, opened for one incident and locked again.
+
+use std::sync::Arc;
+
+use super::super::keys::Keys;
+use super::super::start::{self, StartFault};
+use super::{Answer, Daemon, answers, incident, make, reason, refused};
+use crate::api::engine::Caller;
+use crate::api::failure::Failure;
+use crate::api::wire;
+use crate::domain::fold::Fold;
+use crate::domain::intake;
+use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused};
+use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
+use crate::recorder::Recorder;
+
+/// The route, as refusals name it.
+const OPERATION: &str = "key-activate";
+
+impl Daemon {
+    /// Opens a key for one incident. The incident is asked about before its token is touched, and again when that is done.
+    pub(super) async fn activate(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        incident: IncidentId,
+    ) -> Answer<wire::KeyChanged> {
+        let actor = caller.actor();
+        let asked = Digest::of(format!("{key} {incident}").as_bytes());
+        let (label, of) = (key.clone(), incident.clone());
+        let checked = self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let Some(facts) = recorder.fold().keys().get(&label).cloned() else {
+                return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
+            };
+            match activation(recorder, &by, &label, &of) {
+                Ok(_) => {
+                    let expected = start::expectations(recorder.fold(), &facts.record.token);
+                    Ok(Ok((by, facts, expected)))
+                }
+                Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
+            }
+        });
+        let (by, facts, expected): (Actor, _, _) = checked.await?;
+        if self.keys.active(&key).is_none() {
+            let keys = Arc::clone(&self.keys);
+            let started = tokio::task::spawn_blocking(move || keys.start(&facts, expected)).await;
+            let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
+            let (token, report) = match started {
+                Ok(started) => started,
+                Err(error) => return self.not_activated(by, asked, incident, &error).await,
+            };
+            if let Some(second) = self.keys.insert(key.clone(), token) {
+                // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
+                let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
+            }
+            for warning in report.warnings {
+                tracing::warn!(key = %key, "{warning}");
+            }
+        }
+        let (keys, label) = (Arc::clone(&self.keys), key.clone());
+        let changed = self.change(move |recorder| {
+            if keys.active(&label).is_none() {
+                let why = format!("key {label} was locked while it was being activated");
+                return Ok(Err(Failure::Unavailable {
+                    why,
+                    remedy: "Activate it again if that is still wanted".into(),
+                }));
+            }
+            let event = match activation(recorder, &by, &label, &incident) {
+                Ok(event) => event,
+                Err(reasons) => return refused(recorder, &by, OPERATION, asked, (Some(incident), None), reasons),
+            };
+            let entry = recorder.queue(&by, Event::KeyActivated(event))?;
+            Ok(match answers::key_state(recorder, &keys, &label) {
+                Some(key) => Ok(wire::KeyChanged { entry, key }),
+                None => Err(Failure::NotFound { what: format!("key {label}") }),
+            })
+        });
+        let changed = changed.await;
+        if changed.is_err() {
+            self.shut_unless_recorded(key).await;
+        }
+        let changed = changed?;
+        make::keep_head(&self.desk, &self.keys).await;
+        Ok(changed)
+    }
+
+    /// A token that was unlocked for an activation which then was not recorded is locked again.
+    async fn shut_unless_recorded(&self, key: KeyLabel) {
+        let keys = Arc::clone(&self.keys);
+        let token = self.read(move |recorder| {
+            let is_recorded = recorder.fold().keys().get(&key).is_some_and(|facts| facts.active.is_some());
+            Ok(if is_recorded { None } else { keys.remove(&key) })
+        });
+        if let Ok(Some(token)) = token.await {
+            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        }
+    }
+
+    /// Records that a key was not activated, and why: a wrong PIN or another token is worth knowing afterwards too.
+    async fn not_activated<R: Send + 'static>(
+        &self,
+        by: Actor,
+        asked: Digest,
+        incident: IncidentId,
+        error: &StartFault,
+    ) -> Answer<R> {
+        let why = error.to_string();
+        let refused = Refused {
+            operation: OPERATION.into(),
+            incident: Some(incident),
+            determination: None,
+            request: None,
+            device: None,
+            asked,
+            reasons: vec![reason("token", why.clone())],
+        };
+        self.change(move |recorder| recorder.refuse(&by, refused).map(Ok)).await?;
+        Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
+    }
+}
+
+fn activation(
+    recorder: &Recorder,
+    by: &Actor,
+    key: &KeyLabel,
+    incident: &IncidentId,
+) -> Result<KeyActivated, Vec<Reason>> {
+    intake::activation(&incident::context(recorder), by, recorder.moment().clock, key, incident)
+}
+
+/// That a key is locked, with the incident that stands still by it.
+pub(super) fn locked(fold: &Fold, key: &KeyLabel, reason: &str) -> Event {
+    let incident = fold.keys().get(key).and_then(|facts| facts.active_for.clone());
+    Event::KeyLocked(KeyLocked { key: key.clone(), reason: reason.into(), incident })
+}
+
+/// The active keys that nobody needs once an incident is closed: none was activated for another, nor, where an older daemon
+/// activated it for all, has another open incident a determination for it.
+pub(super) fn needed_no_longer(fold: &Fold, closing: &IncidentId, keys: &Keys) -> Vec<KeyLabel> {
+    let is_open = |incident: &IncidentId| fold.incidents().get(incident).is_some_and(|facts| facts.closed.is_none());
+    let is_needed = |key: &KeyLabel| match fold.keys().get(key).and_then(|facts| facts.active_for.as_ref()) {
+        Some(incident) => incident != closing,
+        None => fold.determinations().values().any(|determination| {
+            determination.key.as_ref().is_some_and(|(named, _)| named == key)
+                && determination.incident != *closing
+                && is_open(&determination.incident)
+        }),
+    };
+    let is_active = |key: &KeyLabel, recorded: bool| recorded || keys.active(key).is_some();
+    let of_ours = fold.keys().values().filter(|facts| facts.record.use_ != KeyUse::Ledger);
+    let active = of_ours.filter(|facts| is_active(&facts.record.label, facts.active.is_some()));
+    active.map(|facts| facts.record.label.clone()).filter(|key| !is_needed(key)).collect()
+}

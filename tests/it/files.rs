@@ -363,7 +363,7 @@ fn a_file_is_checked_and_a_layout_shown_without_a_daemon() {
     let path = file.to_str().unwrap();
     std::fs::write(&file, adt("02DB1234567890A0")).unwrap();
     let (status, said) = run(&["file", "check", "adt", path]);
-    assert!(status == Some(0) && said.contains("1 lines") && said.contains("default of ours"), "{status:?} {said}");
+    assert!(status == Some(0) && said.contains("1 line") && said.contains("default of ours"), "{status:?} {said}");
     std::fs::write(&file, adt("02db1234567890a0").replace(",10\n", ",8\n")).unwrap();
     let (status, said) = run(&["file", "check", "adt", path]);
     assert_eq!(status, Some(5), "{said}");

@@ -629,12 +629,25 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     assert_eq!(rules, ["open-duty", "stranded"]);
     carrier.inform().await.unwrap();
     take(client, &Step::AcceptStranded { count: TARGETS.into(), reason: "by the SMKI PMA".into() }).await.unwrap();
+    read(&site, &["determination", "list"], &[", in force, "]);
     carrier.close("over").await.unwrap();
     read(
         &site,
         &["incident", "timeline", INCIDENT],
-        &["3 commands were intended: 3 signed", "3 stranded Devices accepted"],
+        &[
+            "recovery is executed by Method 3",
+            "for 3 Devices, from ",
+            " activated for this incident",
+            " locked, nothing is signed until it is activated again",
+            "3 commands were intended: 3 signed",
+            "3 Devices left out",
+            "3 stranded Devices accepted",
+        ],
     );
+    // Its window is not over, and nothing can be signed under it any more.
+    read(&site, &["determination", "list"], &[", over: its incident is closed, "]);
+    let status: wire::Status = client.get("/v1/status").await.unwrap();
+    assert_eq!((status.incidents_open, status.determinations_in_force), (0, 0));
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

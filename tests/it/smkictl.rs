@@ -383,3 +383,13 @@ fn help_tells_the_statuses_and_what_each_command_is_for() {
         assert!(help.starts_with(about), "{help}");
     }
 }
+
+#[test]
+fn whoever_has_read_enough_of_an_answer_is_told_of_no_failure() {
+    for arguments in [&["determination", "draft", "--sample"][..], &["file", "layout", "adt"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_smkictl")).args(arguments).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{arguments:?}");
+    }
+}

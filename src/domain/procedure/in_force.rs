@@ -607,8 +607,13 @@ fn uses_the_key(step: &StepId) -> bool {
 
 /// The same where the incident stands: a step has its states, and beyond the last of them nobody owes it.
 fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> Requirement {
-    let (Some(state), Some(meaning)) = (view.state, Meaning::of(&step.id)) else { return requirement };
-    let states = places(meaning);
+    let Some(state) = view.state else { return requirement };
+    let states: &'static [State] = match Meaning::of(&step.id) {
+        Some(meaning) => places(meaning),
+        // A step that only the profile knows has its place until the incident is closed.
+        None if state == State::Closed => &[],
+        None => return requirement,
+    };
     if states.contains(&state) {
         return requirement;
     }

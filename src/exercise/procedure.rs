@@ -103,6 +103,19 @@ impl Carrier<'_> {
     /// The incident is notified, confirmed and assessed for these Devices; nothing is referred yet. Answers the SHA-256 of the
     /// notification file.
     pub async fn assess(&self, devices: &[DeviceId], method: Method) -> Result<Digest, ExerciseError> {
+        self.find(devices, method).await?;
+        let file = format!(
+            "notifier,party,certificate-sha256,compromise,time,channel,class\n\
+             ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
+            super::policy::AFFECTED,
+            self.lab.before()[0].sha256(),
+            self.clock.now(),
+        );
+        self.submit(FileKind::OrganisationNotification, &file).await
+    }
+
+    /// The incident is notified, confirmed and assessed for these Devices, without any file.
+    pub async fn find(&self, devices: &[DeviceId], method: Method) -> Result<(), ExerciseError> {
         let victim = &self.lab.before()[0];
         let notification = Notification {
             by: "ARO One of the exercise".into(),
@@ -126,15 +139,7 @@ impl Carrier<'_> {
         self.step(Step::Confirm { mechanism, certainty: Certainty::Actual, evidence }).await?;
         self.inform().await?;
         let targets = self.upload(&targets(devices, self.clock.now()), devices.len()).await?;
-        self.step(Step::Assess { method, targets }).await?;
-        let file = format!(
-            "notifier,party,certificate-sha256,compromise,time,channel,class\n\
-             ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
-            super::policy::AFFECTED,
-            victim.sha256(),
-            self.clock.now(),
-        );
-        self.submit(FileKind::OrganisationNotification, &file).await
+        self.step(Step::Assess { method, targets }).await.map(drop)
     }
 
     /// The DCC refers the incident to the SMKI PMA; in the base order with SMI Status and ADT file before it.

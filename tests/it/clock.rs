@@ -59,10 +59,13 @@ async fn a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_e
 
     // Without the setting nine years have gone by: nothing is called trusted until an operator has looked.
     site.configure(|text| text.split("\n[exercise]").next().unwrap().to_owned());
-    let daemon = site.start_active().await;
-    let refused = problem(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 3..4)).await);
-    let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
-    assert!(rules.contains(&"clock") && rules.contains(&"window"), "{rules:?}");
+    let daemon = site.start().await;
+    let activation = problem(site.activate(&daemon.client).await);
+    let signing = problem(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 3..4)).await);
+    for refused in [activation, signing] {
+        let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
+        assert!(rules.contains(&"clock") && rules.contains(&"window"), "{rules:?}");
+    }
     assert!(daemon.stop().await.unwrap().success());
     let entries = site.ledger().entries;
     let after = &entries[ledger.entries.len()..];
@@ -89,8 +92,9 @@ async fn an_exercise_that_moves_its_clock_on_by_days_accepts_it_as_an_operator_d
     let why = wire::Why { reason: "the exercise has moved it on".to_owned() };
     client.post::<_, wire::Recorded>("/v1/clock/accept", &why).await.unwrap();
     assert_eq!(state().await, ClockState::SetForExercise);
-    // From here on each entry says again that the clock is set, and none that it is trusted.
-    site.activate(client).await.unwrap();
+    // From here on each entry says again that the clock is set, and none that it is trusted. The window is over by a day.
+    let refused = problem(site.activate(client).await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["window"]);
     assert_eq!(site.ledger().entries.pop().unwrap().clock, ClockState::SetForExercise);
     assert!(site.ledger().entries.iter().all(|entry| entry.clock != ClockState::Trusted));
     site.verify_export("ledger");

@@ -7,12 +7,13 @@ use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
 use smkid::domain::files::{Layout, Progress};
-use smkid::domain::ledger::steps::CompromiseClass;
+use smkid::domain::ledger::steps::{CompromiseClass, Method, Step};
 use smkid::domain::names::{DeterminationId, Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
 use smkid::exercise::people::{Credential, People};
 use smkid::exercise::policy::{AFFECTED, RECOVERY_KEY};
+use smkid::exercise::procedure::targets;
 use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{Site, device, device_list, incident, problem};
@@ -107,7 +108,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    site.carrier(client, "INC-1").find(&[device(0)], Method::NewOrganisationCertificates).await.unwrap();
     let user = party_of(&site.base.lab.before()[0]).to_string();
     check_refused(&site, client, &user).await;
 
@@ -142,7 +143,14 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
 
     people_did(&site, client, all.files.len() - 1).await;
     exercises(&site, client).await;
-    site.dismiss(client, "INC-1").await;
+    // The Subscriber recovers with its own key, and it is over.
+    let carrier = site.carrier(client, "INC-1");
+    let targets = carrier.upload(&targets(&[device(0)], wall_clock()), 1).await.unwrap();
+    carrier.step(Step::Assess { method: Method::SubscriberKey, targets }).await.unwrap();
+    carrier.step(Step::SubscriberRecovery { note: "SRV 6.15.1 by the Supplier".into() }).await.unwrap();
+    carrier.inform().await.unwrap();
+    let why = wire::Why { reason: "over".to_owned() };
+    client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &why).await.unwrap();
     let late = adt(&user).replace("SMSR-1", "SMSR-2");
     let closed = problem(submit(client, thresholds_of, &late, Some(signed(late.as_bytes(), ours))).await);
     assert_eq!(&*closed.reasons[0].rule, "incident-closed");
@@ -339,14 +347,13 @@ async fn a_member_who_approved_a_determination_may_not_sign_a_file_of_its_incide
     let client = &daemon.client;
     let member = &site.base.people.members[0].first;
     change_role(&site, client, "member-1", "pma-member", "aro").await;
-    let file = notification(&site);
-    let refused =
-        problem(submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), member))).await);
+    let file = adt(&party_of(&site.base.lab.before()[0]).to_string());
+    let refused = problem(submit(client, FileKind::Adt, &file, Some(signed(file.as_bytes(), member))).await);
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
     assert_eq!(rules, ["separation"], "{refused:?}");
     assert!(refused.message.contains("member-1 acted in this incident as approver"), "{}", refused.message);
     let officer = &site.base.people.officers[0].first;
-    submit(client, FileKind::OrganisationNotification, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
+    submit(client, FileKind::Adt, &file, Some(signed(file.as_bytes(), officer))).await.unwrap();
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -405,7 +412,7 @@ async fn files_of_many_megabytes_are_taken_in_and_read_whole_at_the_next_start()
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
-    client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await.unwrap();
+    site.carrier(client, "INC-1").find(&[device(0)], Method::NewOrganisationCertificates).await.unwrap();
     // More than a document may have, in a signed file; and many times that, in one that nobody signs.
     let user = party_of(&site.base.lab.before()[0]).to_string();
     let lines = (1..=THRESHOLDS).map(|n| format!("SMSR-1,{user},6.{n},1440,9,10\n"));

@@ -177,7 +177,7 @@ impl Row {
                 assert!(rules(&refused).contains(&"method"), "{refused:?}");
                 assert!(refused.reasons.iter().any(|reason| reason.text.contains("until it is built")), "{refused:?}");
                 let recorded = site.ledger().refusals().pop().cloned().unwrap();
-                assert_eq!((recorded.reasons, &*recorded.operation), (refused.reasons, "document"));
+                assert_eq!((recorded.reasons, &*recorded.operation), (refused.reasons, "document-record"));
                 let of: wire::Incident = client.get(&format!("/v1/incidents/{incident}")).await.unwrap();
                 assert_eq!(of.determinations, []);
             }
@@ -193,7 +193,7 @@ impl Row {
             let locked = site.refused(client, SIGN, &sign).await;
             assert!(rules(&locked).contains(&"key-locked"), "{locked:?}");
             carrier.prepare().await.unwrap();
-            site.activate(client).await.unwrap();
+            site.activate_for(client, incident).await.unwrap();
             let items = whole(lines(client, SIGN, &sign).await);
             assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed) && items.len() == 1, "{items:?}");
         } else {

@@ -548,7 +548,12 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         change(&mut update);
         gbcs::Template::from_update(&update).unwrap()
     };
-    let compromised = template(lab, recovery, lab.before()).unwrap();
+    let before = lab.before()[0].octets().to_vec();
+    let compromised = {
+        let mut update = good.update();
+        update.replacements[1].certificate = &before;
+        gbcs::Template::from_update(&update).unwrap()
+    };
     let dated = changed(&|update| {
         let second = smkid::domain::time::Timestamp::from_unix_ms((in_ms(3_600_000).unix_ms() / 1000) * 1000).unwrap();
         update.execution = GeneralizedTime::from_timestamp(second);

@@ -16,7 +16,7 @@ use smkid::exercise::template::template;
 use smkid::wall_clock::wall_clock;
 
 use crate::support::site::{
-    INCIDENT, Site, ask_for_all, device, device_list, incident, left_to_a_schedule, lines, not_execute, rules,
+    INCIDENT, Site, ask_for_all, device, device_list, incident, left_to_a_schedule, lines, not_execute, problem, rules,
     template_name, whole,
 };
 
@@ -115,7 +115,7 @@ async fn what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes
     // Method 3 needs the SMKI PMA, and the SMKI PMA the notification file.
     take(client, INCIDENT, assess(Method::NewOrganisationCertificates, relevant)).await;
     let recovers = || Step::SubscriberRecovery { note: "SRV 6.15.1 by the Supplier".into() };
-    assert_eq!(rules(&refuse(&site, client, INCIDENT, recovers()).await), ["method"]);
+    assert_eq!(rules(&refuse(&site, client, INCIDENT, recovers()).await), ["procedure", "method"]);
     let refer = Step::Refer { notification: Some(Digest([1; 32])), new_facts: None };
     let refused = refuse(&site, client, INCIDENT, refer).await;
     assert_eq!(rules(&refused), ["notification-file", "smi-status", "adt-file"]);
@@ -192,6 +192,7 @@ async fn after_a_determination_not_to_execute_new_facts_lead_back_to_the_pma_whi
     site.deliver(client, &positive, APPROVALS, Some(&list)).await.unwrap();
     assert_eq!(state(client, INCIDENT).await, State::DeterminedToExecute);
     // The one before opens nothing still.
+    site.carrier(client, INCIDENT).prepare().await.unwrap();
     site.activate(client).await.unwrap();
     let refused = site.refused(client, "/v1/recovery/sign", &ask_for_all(negative.form().id)).await;
     assert!(rules(&refused).contains(&"determination-negative"), "{refused:?}");
@@ -246,7 +247,7 @@ async fn carry(site: &Site, client: &Client, document: &Written<Determination>, 
         if *reached == State::Prepared {
             site.carrier(client, &incident).prepare().await.unwrap();
         } else if *reached == State::KeyActive {
-            site.activate(client).await.unwrap();
+            site.activate_for(client, &incident).await.unwrap();
         } else if *reached == State::Executing {
             let items = whole(lines(client, "/v1/recovery/sign", &ask_for_all(document.form().id)).await);
             assert_eq!(items.len(), TARGETS as usize);
@@ -304,9 +305,10 @@ async fn a_key_that_is_locked_pauses_what_it_executes_and_the_next_activation_go
     assert!(rules(&refused).contains(&"key-locked"), "{refused:?}");
     site.activate(client).await.unwrap();
     assert_eq!(state(client, INCIDENT).await, State::KeyActive);
-    // Under a determination that is withdrawn meanwhile, an activation brings nothing back.
+    // Under a determination that is withdrawn meanwhile, no activation brings anything back.
     site.withdraw(client, &document).await;
-    site.activate(client).await.unwrap();
+    let refused = problem(site.activate(client).await);
+    assert!(rules(&refused).contains(&"withdrawn"), "{refused:?}");
     assert_eq!(state(client, INCIDENT).await, State::Withdrawn);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());

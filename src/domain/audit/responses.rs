@@ -19,8 +19,7 @@ const RESULTS_LEN_MAX: u64 = 4 * MESSAGES_LEN_MAX;
 
 impl Again<'_> {
     pub(super) fn check_responses(&self, taken: &ResponsesTaken, at: Timestamp) -> Permitted {
-        // In hexadecimal a message takes twice its octets and a line feed.
-        let sent = messages::read(&whole(self.evidence, taken.responses, 3 * MESSAGES_LEN_MAX)?).map_err(text)?;
+        let sent = messages::read(&whole(self.evidence, taken.responses, messages::FILE_LEN_MAX)?).map_err(text)?;
         let bundle =
             String::from_utf8(whole(self.evidence, taken.certificates, CERTIFICATES_LEN_MAX)?).map_err(text)?;
         let certificates = if bundle.is_empty() { Vec::new() } else { pem::bundle(&bundle).map_err(text)? };

@@ -134,7 +134,8 @@ impl Bench {
 
     /// A list of Devices.
     pub(in crate::domain) fn named(&mut self, devices: &[DeviceId]) -> DevicesNamed {
-        let text: String = devices.iter().map(|device| format!("{device}\n")).collect();
+        let lines: Vec<String> = devices.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n") + "\n";
         DevicesNamed { list: self.lists.add(text.into_bytes()), count: devices.len() as u64 }
     }
 
@@ -444,9 +445,9 @@ fn what_a_determination_opens_begins_again_with_another() {
 
 #[test]
 fn a_determination_stands_as_its_facts_say_and_what_ends_it_for_good_is_said_first() {
+    type Change = fn(&mut DeterminationFacts, Timestamp);
     let at: Timestamp = BASE.parse().unwrap();
     let new = || determination(DeterminationId([1; 16]), 1, true, None, at);
-    type Change = fn(&mut DeterminationFacts, Timestamp);
     let changes: [(Change, Standing, bool); 9] = [
         (|_, _| {}, Standing::InForce, true),
         (|facts, _| facts.scope = None, Standing::AwaitsSchedule, true),

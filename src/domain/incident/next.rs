@@ -53,10 +53,14 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
     list.if_not_in_force();
     let (closing, before): (Vec<_>, Vec<_>) =
         situation.demands.iter().partition(|demand| Meaning::of(&demand.step.id) == Some(Meaning::Close));
-    before.into_iter().for_each(|demand| list.demanded(demand));
+    for demand in before {
+        list.demanded(demand);
+    }
     list.beside();
     list.stranded();
-    closing.into_iter().for_each(|demand| list.demanded(demand));
+    for demand in closing {
+        list.demanded(demand);
+    }
     list.or_else();
     list.todo
 }
@@ -167,7 +171,7 @@ impl List<'_> {
 
     /// Who takes an owed step, and how; nothing where something else says it, or where there is nothing to do it for.
     fn owed(&self, step: Meaning) -> Vec<(Actor, String, String)> {
-        let (counts, progress) = (self.situation.counts, self.situation.progress);
+        let progress = self.situation.progress;
         let one = |who, what: &str, command: &str| vec![(who, what.to_owned(), command.to_owned())];
         match step {
             Meaning::Confirm => {
@@ -242,6 +246,30 @@ impl List<'_> {
                 "Record that everything is prepared: list, certificates and templates compared",
                 "smkictl incident prepare INCIDENT --note 'WHAT WAS COMPARED, BY WHOM'",
             ),
+            Meaning::ActivateKey | Meaning::Execute | Meaning::SetRecovered | Meaning::HandOver | Meaning::Close => {
+                self.owed_to_the_end(step)
+            }
+            // Owed by nobody in itself, or said beside the profile.
+            Meaning::Notify
+            | Meaning::Dismiss
+            | Meaning::Inform
+            | Meaning::SubscriberRecovery
+            | Meaning::Pause
+            | Meaning::Exclude
+            | Meaning::Finish
+            | Meaning::ReportProgress
+            | Meaning::SetStatus
+            | Meaning::ImportStatuses
+            | Meaning::BeginPostRecovery
+            | Meaning::AcceptStranded => Vec::new(),
+        }
+    }
+
+    /// The same from the use of the key on.
+    fn owed_to_the_end(&self, step: Meaning) -> Vec<(Actor, String, String)> {
+        let (counts, progress) = (self.situation.counts, self.situation.progress);
+        let one = |who, what: &str, command: &str| vec![(who, what.to_owned(), command.to_owned())];
+        match step {
             Meaning::ActivateKey if counts.outstanding > 0 => {
                 let key = self.situation.determination.as_ref().and_then(|followed| followed.key.as_ref());
                 let key = key.map_or_else(|| "KEY".to_owned(), ToString::to_string);
@@ -291,21 +319,7 @@ impl List<'_> {
             Meaning::Close => {
                 one(Actor::Dcc, "Close the incident", "smkictl incident close INCIDENT --reason 'WHAT CAME OF IT'")
             }
-            // Owed by nobody in itself, or said beside the profile.
-            Meaning::ActivateKey
-            | Meaning::Execute
-            | Meaning::Notify
-            | Meaning::Dismiss
-            | Meaning::Inform
-            | Meaning::SubscriberRecovery
-            | Meaning::Pause
-            | Meaning::Exclude
-            | Meaning::Finish
-            | Meaning::ReportProgress
-            | Meaning::SetStatus
-            | Meaning::ImportStatuses
-            | Meaning::BeginPostRecovery
-            | Meaning::AcceptStranded => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

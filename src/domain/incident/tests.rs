@@ -131,9 +131,10 @@ fn a_duty_is_met_by_the_first_entry_that_says_so_and_arises_anew_once_it_was_met
 
 #[test]
 fn an_override_marks_the_devices_that_needed_one() {
+    type Lines = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
     let mut progress = assessed();
     let proven = progress.targets.all()[0].device;
-    let none: Option<fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>> = None;
+    let none: Option<Lines> = None;
     progress.targets.each(none, |target| target.status = SmiStatus::Recovery).unwrap();
     progress.prove(proven, targets::Proof::Succeeded, Some(Method::NewOrganisationCertificates));
     let step = Step::SetStatus {

@@ -101,6 +101,13 @@ pub fn closing(context: &Context<'_>, incident: &IncidentId, reason: &str) -> Re
     }
     // One that was opened under a policy without the procedure's steps has nothing else to go by.
     let view = View::of(context, incident);
+    if view.is_none() && facts.progress.is_some() {
+        reasons.add(
+            "no-procedure",
+            "the policy in force has no steps of the procedure (procedure/base.toml); adopt one that has",
+        );
+        return Err(reasons.0);
+    }
     let Decided { departures } =
         view.as_ref().map_or_else(|| Ok(Decided::default()), |view| decide_close(&view.situation()))?;
     let profile = view.map(|view| view.profile);

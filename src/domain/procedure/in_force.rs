@@ -638,10 +638,10 @@ fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> R
 }
 
 /// Why a key may or may not sign, as far as the procedure goes: only a determination to execute with that very key opens it, in
-/// every profile, and only while it is in force and the incident can still come to sign. What else it takes (Key Custodians, scope, limits) the rules of the policy ask.
+/// every profile, and only while it is in force and the incident can still come to sign. What else it takes (Key Custodians, scope,
+/// limits) the rules of the policy ask.
 pub fn key_may_sign(key: WithKey, view: &IncidentView<'_>) -> bool {
-    let is_past = view.state.is_some_and(|state| !state.may_reach(places(Meaning::Execute)));
-    if is_past || view.not_in_force.is_some() || view.begins.is_some() {
+    if view.not_in_force.is_some() || view.begins.is_some() || !view.may_reach(places(Meaning::Execute)) {
         return false;
     }
     match (view.determination, key) {

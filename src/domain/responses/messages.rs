@@ -8,6 +8,9 @@ pub const MESSAGES_MAX: usize = 4_096;
 /// Octets of a file of messages. A Response has some 600, twice that in hexadecimal; the most of them have room twice over.
 pub const MESSAGES_LEN_MAX: u64 = 8 * 1024 * 1024;
 
+/// Octets of the file itself, which may be in hexadecimal: twice those of its messages, and what ends a line, two octets at most.
+pub const FILE_LEN_MAX: u64 = 2 * (MESSAGES_LEN_MAX + MESSAGES_MAX as u64);
+
 /// Why a file is not one of messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessagesError {

@@ -55,8 +55,7 @@ fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u64) -> Answe
 
 /// Reads and verifies: everything that needs nothing of the ledger but the policy.
 fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) -> Answer<Prepared> {
-    // In hexadecimal a message takes twice its octets and a line feed.
-    let sent = staged(staging, "responses", ask.responses, 2 * MESSAGES_LEN_MAX)?;
+    let sent = staged(staging, "responses", ask.responses, messages::FILE_LEN_MAX)?;
     let messages = messages::split(&sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;

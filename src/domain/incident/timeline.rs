@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::domain::determination::document::{Decision, Determination, Written};
 use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
-use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, ResponseTally, Step};
 use crate::domain::names::{Digest, DirectionId};
 use crate::domain::procedure::calendar::{CivilDate, shown};
 use crate::domain::procedure::direction::{Direction, Directs};
@@ -121,25 +121,7 @@ pub fn tell(event: &Event) -> Option<String> {
             let lines = counted(accepted.rows, "line");
             format!("File accepted: {}, {lines}, from {signer}, SHA-256 {}", accepted.kind.title(), accepted.file)
         }
-        Event::ResponsesTaken(taken) => {
-            let tally = &taken.tally;
-            let mut text = format!("{} Responses were taken in: {} recovered", tally.messages(), tally.recovered);
-            let others = [
-                (tally.failed, "failed"),
-                (tally.accepted, "accepted for later"),
-                (tally.alert, "Alerts"),
-                (tally.foreign, "FOREIGN"),
-                (tally.unmatched, "unmatched"),
-                (tally.unverified, "unverified"),
-                (tally.malformed, "malformed"),
-                (tally.duplicate, "said before"),
-                (tally.contradiction, "contradictory"),
-            ];
-            for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
-                let _ = write!(text, ", {count} {what}");
-            }
-            text
-        }
+        Event::ResponsesTaken(taken) => responses(&taken.tally),
         Event::SigningResumed(resumed) => {
             format!(
                 "Signing under determination {} may go on after a foreign answer: {}",
@@ -172,6 +154,26 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::ClockJumped(_)
         | Event::ClockAccepted(_) => return None,
     })
+}
+
+/// What Devices answered, counted.
+fn responses(tally: &ResponseTally) -> String {
+    let mut text = format!("{} Responses were taken in: {} recovered", tally.messages(), tally.recovered);
+    let others = [
+        (tally.failed, "failed"),
+        (tally.accepted, "accepted for later"),
+        (tally.alert, "Alerts"),
+        (tally.foreign, "FOREIGN"),
+        (tally.unmatched, "unmatched"),
+        (tally.unverified, "unverified"),
+        (tally.malformed, "malformed"),
+        (tally.duplicate, "said before"),
+        (tally.contradiction, "contradictory"),
+    ];
+    for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, ", {count} {what}");
+    }
+    text
 }
 
 /// What was asked for and refused, as people call it: operations are named by their routes.

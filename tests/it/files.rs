@@ -137,6 +137,16 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     // Once is enough.
     let again = problem(submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await);
     assert_eq!(&*again.reasons[0].rule, "file-known");
+    // Nor does it say anything in another incident, whoever sends it again.
+    let mut other = incident(&site.base.lab);
+    other.incident = "INC-2".parse().unwrap();
+    client.post::<_, wire::Recorded>("/v1/incidents", &other).await.unwrap();
+    let octets = Some(Base64(right.as_bytes().to_vec()));
+    let replay =
+        wire::FileSubmit { kind: notify, octets, staged: None, signature: Some(signed(right.as_bytes(), ours)) };
+    let replayed = problem(client.post::<_, wire::File>("/v1/incidents/INC-2/files", &replay).await);
+    assert_eq!(&*replayed.reasons[0].rule, "file-known");
+    assert!(replayed.message.contains("was taken in for incident INC-1"), "{}", replayed.message);
     let all: wire::Files = client.get(FILES).await.unwrap();
     let kinds: Vec<FileKind> = all.files.iter().map(|file| file.kind).collect();
     assert_eq!(kinds, [notify, thresholds_of, FileKind::OrganisationProgress, FileKind::SmiExtract]);

@@ -19,7 +19,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaT
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-pub use incident::{Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
+pub use incident::{DeviceEvent, DeviceHistory, Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
 
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
 use crate::domain::ledger::steps::Notification;

@@ -14,7 +14,7 @@ use crate::api::wire;
 use crate::domain::incident::next::ACTORS;
 use crate::domain::incident::timeline;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
-use crate::domain::names::{Digest, IncidentId, SecParty};
+use crate::domain::names::{DeviceId, Digest, IncidentId, SecParty};
 use crate::domain::procedure::Actor;
 use crate::domain::procedure::calendar::shown;
 use crate::domain::time::Timestamp;
@@ -54,6 +54,14 @@ pub enum Incident {
     Devices {
         /// Which
         incident: IncidentId,
+    },
+    /// Tell one Device's story: each SMI Status with its date, its commands, its Responses
+    #[command(after_help = "Example:\n  smkictl incident history INC-2017-07 00DB1234567890A0")]
+    History {
+        /// In which incident
+        incident: IncidentId,
+        /// Its EUI-64: 16 digits of 0-9 and A-F
+        device: DeviceId,
     },
     /// What moves it on, step by step
     #[command(flatten)]
@@ -216,6 +224,12 @@ impl Incident {
                 }
                 Ok(Exit::Done)
             }
+            Self::History { incident, device } => {
+                let story: wire::DeviceHistory =
+                    context.client.get(&format!("/v1/incidents/{incident}/devices/{device}")).await?;
+                context.print.answer(&story, |text| history(&story, text))?;
+                Ok(Exit::Done)
+            }
             Self::CompareStatuses { incident, extract } => compare_statuses(&incident, extract, context).await,
             Self::Close(Close { incident, reason, change }) => {
                 recorded(context, &format!("/v1/incidents/{incident}/close"), &wire::Why { reason }, change).await
@@ -232,6 +246,15 @@ impl Open {
         let notification = notified.notification();
         let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
+    }
+}
+
+fn history(story: &wire::DeviceHistory, text: &mut Text) {
+    text.row("Device", story.device).row("incident", &story.incident);
+    for item in &story.items {
+        let profile = item.profile.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+        let by = if profile.is_empty() { String::new() } else { format!(", {profile}") };
+        text.row(&shown(item.at), format!("{:<14} {}  [entry {}{by}]", item.who, item.what, item.entry));
     }
 }
 

@@ -216,6 +216,7 @@ fn told(error: &CliError) -> String {
             Some("incident") => "`smkictl incident list` shows those that are",
             Some("determination") => "`smkictl determination list` shows those that are",
             Some("key") => "`smkictl status` shows those that are",
+            Some("Device") => "`smkictl incident devices INCIDENT` shows those that are",
             Some("person") => "`smkictl people list` shows those that are",
             Some(_) | None => return error.to_string(),
         };

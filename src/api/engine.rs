@@ -13,7 +13,7 @@ use tokio::time::Duration;
 use super::failure::Failure;
 use super::wire;
 use crate::domain::ledger::entry::{Actor, Channel, Reason, Role};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId, RequestId, TokenName};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PersonId, RequestId, TokenName};
 
 /// Who is at the other end of a connection: facts from the kernel and the system's account data base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +199,14 @@ pub trait Engine: Send + Sync + 'static {
         incident: IncidentId,
         of: wire::StoryOf,
     ) -> impl Future<Output = Result<wire::Timeline, Failure>> + Send;
+
+    /// `GET /v1/incidents/{incident}/devices/{device}`.
+    fn incident_history(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        device: DeviceId,
+    ) -> impl Future<Output = Result<wire::DeviceHistory, Failure>> + Send;
 
     /// `GET /v1/incidents/{incident}/files/{sha256}/statuses`: CSV with a header line.
     fn file_statuses(

@@ -114,6 +114,7 @@ fn path_schema(name: &str) -> Value {
         "incident" => "^[A-Z0-9-]{1,40}$",
         "determination" | "request" => "^[0-9a-f]{32}$",
         "key" | "person" | "token" => "^[a-z0-9-]{1,32}$",
+        "device" => "^[0-9A-F]{16}$",
         "sha256" => "^[0-9a-f]{64}$",
         "index" => return json!({ "type": "integer", "format": "int64", "minimum": 0 }),
         other => panic!("{{{other}}} stands in a path of the route table and has no form here"),

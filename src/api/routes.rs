@@ -291,6 +291,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_timeline(caller, ask.name("incident")?, ask.query()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices", "incident-devices", "The Relevant Devices and what became of each, as CSV.", Nothing, Gives::Text,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
+        row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices/{device}", "incident-history", "One Device's story in the incident: its SMI Statuses, its commands, its Responses.", Nothing, gives::<wire::DeviceHistory>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_history(caller, ask.name("incident")?, ask.name("device")?).await?) }),
 
         row::<Anyone, E, _, _>(Post, "/v1/incidents/{incident}/files", "file-submit", "Takes in a file of the procedure, signed by an ARO: notification, progress, thresholds. An SMI Status extract is unsigned and needs an operator.", takes::<wire::FileSubmit>(DOCUMENT_LEN_MAX), gives::<wire::File>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let file = one_source(ask.json()?)?; json(&engine.file_submit(caller, ask.name("incident")?, file).await?) }),

@@ -20,7 +20,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaT
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-pub use incident::{Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
+pub use incident::{DeviceEvent, DeviceHistory, Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
 
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
 use crate::domain::ledger::steps::Notification;
@@ -387,6 +387,8 @@ pub enum Standing {
     NotExecute,
     /// Not carried over by a later policy.
     NotCarriedOver,
+    /// Its incident is closed.
+    IncidentClosed,
 }
 
 impl From<facts::Standing> for Standing {

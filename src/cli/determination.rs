@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::document::Delivery;
 use super::{CliError, Context, Exit, member};
 use crate::api::wire::{self, Standing};
+use crate::domain::procedure::calendar::shown;
 
 /// Deliver and show what the SMKI PMA determined.
 #[derive(Subcommand, Debug)]
@@ -57,7 +58,7 @@ impl Determination {
                                 one.incident,
                                 standing(one.standing),
                                 one.key.as_ref().map_or_else(|| "no key".into(), |key| format!("key {key}")),
-                                one.until
+                                shown(one.until)
                             ),
                         );
                     }
@@ -81,6 +82,7 @@ const fn standing(standing: Standing) -> &'static str {
         Standing::Superseded => "superseded",
         Standing::Expired => "expired",
         Standing::NotExecute => "decided not to execute",
+        Standing::IncidentClosed => "over: its incident is closed",
         Standing::NotCarriedOver => "not carried over by the policy in force",
     }
 }

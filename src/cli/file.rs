@@ -12,9 +12,11 @@ use crate::api::wire::{self, Base64};
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::files::{Column, Content, Counted, DeviceState, ExportRow, FILE_LEN_MAX, Layout, Progress, columns};
 use crate::domain::incident::Counts;
+use crate::domain::incident::timeline::counted;
 use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{FileKind, IncidentId};
 use crate::domain::policy::Policy;
+use crate::domain::procedure::calendar::shown;
 
 /// A file longer than this is uploaded first: in base64 it still fits the request.
 const IN_REQUEST_LEN_MAX: u64 = 2 * 1024 * 1024;
@@ -135,11 +137,14 @@ impl Submit {
         }
         let file: wire::File = context.client.post(&path, &ask).await?;
         context.print.answer(&file, |text| {
-            text.row("recorded", format!("{}, {} lines, entry {}", file.kind.title(), file.rows, file.entry))
-                .row("sha256", file.sha256)
-                .some("signed by", file.signer.as_ref())
-                .some("for", file.party.as_ref())
-                .some("SMSR", file.smsr.as_ref());
+            text.row(
+                "recorded",
+                format!("{}, {}, entry {}", file.kind.title(), counted(file.rows, "line"), file.entry),
+            )
+            .row("sha256", file.sha256)
+            .some("signed by", file.signer.as_ref())
+            .some("for", file.party.as_ref())
+            .some("SMSR", file.smsr.as_ref());
         })?;
         Ok(Exit::Done)
     }
@@ -154,9 +159,9 @@ async fn list(incident: &IncidentId, context: &Context) -> Result<Exit, CliError
                 (_, _) => "brought by an operator".to_owned(),
             };
             let smsr = file.smsr.as_ref().map(|smsr| format!(", SMSR {smsr}")).unwrap_or_default();
-            let (kind, rows, entry) = (file.kind.title(), file.rows, file.entry);
-            let at = file.at.to_string();
-            text.row(&at, format!("{kind}, {rows} lines, {by}{smsr}, entry {entry}, {}", file.sha256));
+            let (kind, rows, entry) = (file.kind.title(), counted(file.rows, "line"), file.entry);
+            let at = shown(file.at);
+            text.row(&at, format!("{kind}, {rows}, {by}{smsr}, entry {entry}, {}", file.sha256));
         }
         if all.files.is_empty() {
             text.line(&format!("Incident {incident} has no files."));
@@ -215,7 +220,8 @@ fn check(kind: FileKind, file: &Path, policy: Option<&Path>, context: &Context) 
     }
     context.print.answer(&checked, |text| match &read {
         Ok(whole) => {
-            text.row("file", format!("{}, {} lines", kind.title(), whole.rows())).row("layout", layout.label());
+            text.row("file", format!("{}, {}", kind.title(), counted(whole.rows(), "line")))
+                .row("layout", layout.label());
             text.line("Who signed it is looked at when it is submitted.");
         }
         Err(faults) => {
@@ -351,12 +357,15 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
     match one.progress.as_ref().filter(|progress| progress.devices.targets > 0) {
         // What Devices proved, and what was set: of all targets, whatever was determined when.
         Some(progress) => {
-            let Counts { in_recovery, recovered, succeeded, failed, under_dcc_control, stranded, .. } =
+            let Counts { in_recovery, recovered, succeeded, failed, excluded, under_dcc_control, stranded, .. } =
                 progress.devices;
+            // Who is in 'recovery' while the incident goes on may still be recovered.
+            let stranded = if progress.state.has_ended() { stranded } else { 0 };
             for (state, devices) in [
                 (DeviceState::Recovery, in_recovery),
                 (DeviceState::Succeeded, succeeded),
                 (DeviceState::Failed, failed),
+                (DeviceState::LeftOut, excluded),
                 (DeviceState::Recovered, recovered),
                 (DeviceState::UnderDccControl, under_dcc_control),
                 (DeviceState::Stranded, stranded),

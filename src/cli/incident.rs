@@ -6,14 +6,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::print::Text;
+use super::print::{Text, Tone};
 use super::{Change, CliError, Context, Exit, input};
 use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire;
+use crate::domain::incident::next::ACTORS;
 use crate::domain::incident::timeline;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
-use crate::domain::names::{Digest, IncidentId, SecParty};
+use crate::domain::names::{DeviceId, Digest, IncidentId, SecParty};
+use crate::domain::procedure::Actor;
+use crate::domain::procedure::calendar::shown;
 use crate::domain::time::Timestamp;
 
 /// Carry incidents through the SMKI Recovery Procedure.
@@ -52,6 +55,17 @@ pub enum Incident {
         /// Which
         incident: IncidentId,
     },
+    /// Tell one Device's story: each SMI Status with its date, its commands, its Responses
+    #[command(after_help = "Example:\n  smkictl incident history INC-2017-07 00DB1234567890A0")]
+    History {
+        /// In which incident
+        incident: IncidentId,
+        /// Its EUI-64: 16 digits of 0-9 and A-F
+        device: DeviceId,
+    },
+    /// What moves it on, step by step
+    #[command(flatten)]
+    Step(steps::Step),
     /// Compare an SMI Status extract that was submitted with what is recorded of the targets: what is new, and what contradicts
     #[command(after_help = "Example:\n  smkictl incident compare-statuses INC-2017-07 --extract 9f86d0…")]
     CompareStatuses {
@@ -66,9 +80,6 @@ pub enum Incident {
         after_help = "Example:\n  smkictl incident close INC-2017-07 --reason 'All Devices recovered, report sent'"
     )]
     Close(Close),
-    /// What moves it on, step by step
-    #[command(flatten)]
-    Step(steps::Step),
 }
 
 /// Arguments of `open`.
@@ -184,19 +195,7 @@ impl Incident {
             Self::Open(open) => open.run(context).await,
             Self::List => {
                 let all: wire::Incidents = context.client.get("/v1/incidents").await?;
-                context.print.answer(&all, |text| {
-                    for incident in &all.incidents {
-                        let state = match (&incident.progress, incident.closed) {
-                            (Some(progress), _) => progress.state.to_string(),
-                            (None, Some(_)) => "closed".to_owned(),
-                            (None, None) => "open".to_owned(),
-                        };
-                        text.row(incident.incident.as_str(), format!("{state}, opened {}", incident.opened));
-                    }
-                    if all.incidents.is_empty() {
-                        text.line("There are no incidents.");
-                    }
-                })?;
+                context.print.answer(&all, |text| list(&all, text))?;
                 Ok(Exit::Done)
             }
             Self::Show { incident } => {
@@ -205,32 +204,15 @@ impl Incident {
                 Ok(Exit::Done)
             }
             Self::Next { incident } => {
-                let next: wire::Next = context.client.get(&format!("/v1/incidents/{incident}/next")).await?;
-                context.print.answer(&next, |text| {
-                    text.line(&format!("Incident {incident} is {} since {}.", next.state, next.since));
-                    for todo in &next.todo {
-                        let may = if todo.required { "" } else { " (may)" };
-                        let by = todo.by.as_ref().map(|by| format!("; by {by}")).unwrap_or_default();
-                        let due = todo.due.map(|due| format!("; until {due}")).unwrap_or_default();
-                        text.row(&format!("{}{may}", todo.who), format!("{}{by}{due}", todo.what));
-                        if let Some(command) = &todo.command {
-                            text.row("", format!("  {}", command.replace("INCIDENT", incident.as_str())));
-                        }
-                    }
-                    if next.todo.is_empty() {
-                        text.line("Nothing is to be done.");
-                    }
-                })?;
+                let found: wire::Next = context.client.get(&format!("/v1/incidents/{incident}/next")).await?;
+                context.print.answer(&found, |text| next(&incident, &found, text))?;
                 Ok(Exit::Done)
             }
             Self::Timeline { incident } => {
                 let story = whole_story(&incident, context).await?;
                 context.print.answer(&story, |text| {
                     for item in &story.items {
-                        text.row(
-                            &item.at.to_string(),
-                            format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry),
-                        );
+                        text.row(&shown(item.at), format!("{:<14} {}  [entry {}]", item.who, item.what, item.entry));
                     }
                 })?;
                 Ok(Exit::Done)
@@ -240,6 +222,12 @@ impl Incident {
                 while let Some(piece) = csv.next().await? {
                     context.print.octets(&piece)?;
                 }
+                Ok(Exit::Done)
+            }
+            Self::History { incident, device } => {
+                let story: wire::DeviceHistory =
+                    context.client.get(&format!("/v1/incidents/{incident}/devices/{device}")).await?;
+                context.print.answer(&story, |text| history(&story, text))?;
                 Ok(Exit::Done)
             }
             Self::CompareStatuses { incident, extract } => compare_statuses(&incident, extract, context).await,
@@ -258,6 +246,67 @@ impl Open {
         let notification = notified.notification();
         let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
+    }
+}
+
+fn history(story: &wire::DeviceHistory, text: &mut Text) {
+    text.row("Device", story.device).row("incident", &story.incident);
+    for item in &story.items {
+        let profile = item.profile.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+        let by = if profile.is_empty() { String::new() } else { format!(", {profile}") };
+        text.row(&shown(item.at), format!("{:<14} {}  [entry {}{by}]", item.who, item.what, item.entry));
+    }
+}
+
+fn list(all: &wire::Incidents, text: &mut Text) {
+    for incident in &all.incidents {
+        let (name, opened) = (incident.incident.as_str(), shown(incident.opened));
+        let Some(progress) = &incident.progress else {
+            let state = if incident.closed.is_some() { "closed" } else { "open" };
+            text.row(name, format!("{state}, opened {opened}"));
+            continue;
+        };
+        let open = progress.duties.iter().filter(|duty| duty.met.is_none()).count();
+        let duties = match open {
+            0 => String::new(),
+            1 => ", 1 duty to inform is open".to_owned(),
+            open => format!(", {open} duties to inform are open"),
+        };
+        let (state, since) = (progress.state, shown(progress.since));
+        text.row(name, format!("{state} since {since}, opened {opened}{duties}: {}", incident.description));
+    }
+    if all.incidents.is_empty() {
+        text.line("There are no incidents.");
+    }
+}
+
+/// What stands in capitals in a command is to be put in.
+const PUT_IN: &str =
+    "What stands in CAPITALS is yours to put in. TIME is such as 2017-07-22T03:10:00+01:00, DATE such as 2017-07-22.";
+
+fn next(incident: &IncidentId, found: &wire::Next, text: &mut Text) {
+    let (state, since) = (found.state, shown(found.since));
+    text.line(&format!("Incident {incident} is {state} since {since}: {}.", state.meaning()));
+    for todo in &found.todo {
+        let may = if todo.required { "" } else { " (may)" };
+        let by = todo.by.as_ref().map(|by| format!(" [{by}]")).unwrap_or_default();
+        let due = todo.due.map(|due| format!("; until {}", shown(due))).unwrap_or_default();
+        text.row(&format!("{}{may}", todo.who), format!("{}{due}{by}", todo.what));
+        if let Some(command) = &todo.command {
+            text.row("", format!("  {}", command.replace("INCIDENT", incident.as_str())));
+        }
+    }
+    if found.todo.is_empty() {
+        text.line("Nothing is to be done.");
+        return;
+    }
+    let idle = |who: &&Actor| !found.todo.iter().any(|todo| todo.who == **who);
+    let idle: Vec<String> = ACTORS.iter().filter(idle).map(ToString::to_string).collect();
+    if !idle.is_empty() {
+        text.line(&format!("Nothing now for: {}.", idle.join(", ")));
+    }
+    if found.todo.iter().any(|todo| todo.command.is_some()) {
+        text.line(PUT_IN);
     }
 }
 
@@ -309,38 +358,80 @@ async fn whole_story(incident: &IncidentId, context: &Context) -> Result<wire::T
 }
 
 fn show(incident: &wire::Incident, text: &mut Text) {
-    text.row("incident", &incident.incident)
-        .row("opened", incident.opened)
-        .some("closed", incident.closed)
+    text.row("incident", &incident.incident);
+    if let Some(progress) = &incident.progress {
+        text.row("state", format!("{} since {}", progress.state, shown(progress.since)))
+            .row("", progress.state.meaning());
+    }
+    text.row("opened", shown(incident.opened))
+        .some("closed", incident.closed.map(shown))
         .row("description", &incident.description)
         .row(
             "compromised",
             format!("certificate {} of {}", incident.compromised.certificate_sha256, incident.compromised.party),
         );
+    if let Some(progress) = &incident.progress {
+        let notification = &progress.notification;
+        let certainty = match notification.certainty {
+            Certainty::Actual => "actual",
+            Certainty::Suspected => "suspected",
+        };
+        text.row("class", format!("{}, {certainty}", timeline::class(notification.class)))
+            .row(
+                "notified",
+                format!(
+                    "{} of {}, by {}, at {}",
+                    notification.by,
+                    notification.party,
+                    notification.channel,
+                    shown(notification.at)
+                ),
+            )
+            .row("recovery event", shown(notification.recovery_event))
+            .some("method", progress.method.map(timeline::method));
+    }
     for determination in &incident.determinations {
         text.row("determination", determination);
     }
     let Some(progress) = &incident.progress else { return };
-    let notification = &progress.notification;
-    text.row("state", format!("{} since {}", progress.state, progress.since))
-        .row("class", timeline::class(notification.class))
-        .row(
-            "notified",
-            format!(
-                "{} of {}, by {}, at {}",
-                notification.by, notification.party, notification.channel, notification.at
-            ),
-        )
-        .row("recovery event", notification.recovery_event)
-        .some("method", progress.method.map(timeline::method))
-        .row("devices", progress.devices);
-    for duty in &progress.duties {
-        let state = match (duty.met, duty.due) {
-            (Some(entry), _) => format!("met, entry {entry}"),
-            (None, Some(due)) => format!("OPEN, until {due}"),
-            (None, None) => "OPEN".to_owned(),
+    devices(progress, text);
+    let mut duties: Vec<&wire::Duty> = progress.duties.iter().collect();
+    duties.sort_by_key(|duty| duty.arisen);
+    for duty in duties {
+        let (state, tone) = match (duty.met, duty.due) {
+            (Some(entry), _) => (format!("met, entry {entry}"), Tone::Good),
+            (None, Some(due)) => (format!("OPEN, until {}", shown(due)), Tone::Warning),
+            (None, None) => ("OPEN".to_owned(), Tone::Warning),
         };
-        text.row("duty", format!("{} to inform {}: {state}", duty.duty, duty.recipient));
+        text.toned("duty", format!("{} to inform the {}: {state}", duty.duty, duty.recipient), tone);
+    }
+}
+
+/// The Relevant Devices, as far as they are known.
+fn devices(progress: &wire::Progress, text: &mut Text) {
+    let counts = progress.devices;
+    if counts.targets == 0 {
+        text.row("devices", "none named yet: they are, when the incident is assessed");
+        return;
+    }
+    text.row(
+        "devices",
+        format!(
+            "{} targets: {} proven recovered, {} failed, {} left out, {} outstanding",
+            counts.targets, counts.succeeded, counts.failed, counts.excluded, counts.outstanding
+        ),
+    )
+    .row("SMI Status", format!("{} in 'recovery', {} in 'recovered'", counts.in_recovery, counts.recovered));
+    if counts.under_dcc_control > 0 {
+        text.row("DCC's control", format!("{} to be handed over", counts.under_dcc_control));
+    }
+    if counts.stranded > 0 {
+        let is = match (progress.state.has_ended(), progress.stranded_accepted == Some(counts.stranded)) {
+            (_, true) => "accepted",
+            (true, false) => "NOT ACCEPTED yet",
+            (false, false) => "if the incident ended now",
+        };
+        text.row("stranded", format!("{}, {is}", counts.stranded));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::names::{IncidentId, KeyLabel};
 #[derive(Subcommand, Debug)]
 pub enum Key {
     /// Open a key for one incident, until it is locked or its time is over
-    #[command(after_help = "Example:\n  smkictl key activate recovery --incident INC-2026-11-24")]
+    #[command(after_help = "Example:\n  smkictl key activate recovery-1 --incident INC-2026-11-24")]
     Activate(Activate),
     /// Lock a key: what is not yet signed is not signed
     #[command(after_help = "Example:\n  smkictl key lock recovery")]

@@ -11,6 +11,8 @@ use super::print::Text;
 use super::{CliError, Context, Exit, release};
 use crate::api::client::with_query;
 use crate::api::wire;
+use crate::domain::incident::timeline;
+use crate::domain::ledger::entry::Event;
 use crate::domain::names::{DeterminationId, DeviceId, IncidentId};
 
 /// Read the ledger.
@@ -167,6 +169,15 @@ async fn show(index: u64, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// What an event says, as the story of its incident tells it, with the incident's id where the event names one; none for events that a
+/// story only counts, and for those of a newer daemon.
+pub(super) fn told(event: &str) -> Option<String> {
+    let what = timeline::tell(&serde_json::from_str::<Event>(event).ok()?)?;
+    let value: serde_json::Value = serde_json::from_str(event).ok()?;
+    let incident = value.as_object()?.values().next()?.get("incident").and_then(|incident| incident.as_str());
+    Some(incident.map_or_else(|| what.clone(), |incident| format!("{incident}: {what}")))
+}
+
 /// An entry on one line. Read as JSON and not as our type, so that a newer daemon's entries are shown too.
 fn line(entry: &wire::EntryAt, text: &mut Text) {
     let value: serde_json::Value = serde_json::from_str(entry.entry.get()).unwrap_or_default();
@@ -176,6 +187,7 @@ fn line(entry: &wire::EntryAt, text: &mut Text) {
         }
         other => (other.to_string(), String::new()),
     };
+    let what = told(&value["event"].to_string()).unwrap_or(what);
     let by = value["by"]["account"].as_str().unwrap_or("?");
     let at = value["at"].as_str().unwrap_or("?");
     text.row(&entry.index.to_string(), format!("{at}  {by}  {kind}  {what}"));

@@ -36,6 +36,7 @@ use serde::Serialize;
 
 use crate::api::client::{self, Client, ClientError};
 pub use crate::api::failure::Exit;
+use crate::api::failure::ProblemKind;
 use crate::api::routes::Verb;
 use input::InputError;
 use print::{Output, Printer};
@@ -43,9 +44,9 @@ use print::{Output, Printer};
 const AFTER_HELP: &str = "\
 Examples:
   smkictl status
-  smkictl incident open INC-2017-07 --certificate compromised.pem --description 'Notified by the Subscriber at 02:10'
+  smkictl incident list
+  smkictl incident next INC-2017-07
   smkictl determination record 5f2c….json --devices 5f2c….devices.txt
-  smkictl key activate recovery
   smkictl recovery sign --determination 5f2c… --devices all --out commands/
 
 Exit status:
@@ -87,7 +88,7 @@ enum Command {
     Ceremony(ceremony::Ceremony),
     /// Show what the daemon is doing, whether it can sign, and what stands in the way
     Status(status::Status),
-    /// Open, show and close incidents
+    /// Carry an incident through the SMKI Recovery Procedure; `next` says what is to be done
     #[command(subcommand)]
     Incident(incident::Incident),
     /// Submit, check and make the files of the procedure
@@ -190,17 +191,51 @@ pub fn main() -> ExitCode {
     };
     match runtime.block_on(run(command, &context)) {
         Ok(exit) => exit.into(),
-        // Whoever reads has read enough, as `head` does.
-        Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(CliError::Write(error)) if has_read_enough(&error) => Exit::Done.into(),
         Err(error) => {
             if let (CliError::Client(ClientError::Problem(problem)), true) = (&error, context.print.is_json()) {
                 // For programs, the daemon's own words with every reason; what cannot be printed is on stderr anyway.
                 let _ = context.print.json_line(problem);
             }
-            context.print.error(&error.to_string());
+            context.print.error(&told(&error));
             error.exit().into()
         }
     }
+}
+
+/// Whether an answer could not be written because whoever reads has read enough, as `head` does.
+fn has_read_enough(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Reasons that are told at once: whoever gave the wrong file is not helped by a thousand lines of it.
+const REASONS_TOLD_MAX: usize = 12;
+
+/// Why it was not done, for people: with several reasons, each on a line of its own.
+fn told(error: &CliError) -> String {
+    let CliError::Client(ClientError::Problem(problem)) = error else { return error.to_string() };
+    if problem.error == ProblemKind::NotFound {
+        // What is named first was looked for.
+        let listed = match problem.message.split(' ').next() {
+            Some("incident") => "`smkictl incident list` shows those that are",
+            Some("determination") => "`smkictl determination list` shows those that are",
+            Some("key") => "`smkictl status` shows those that are",
+            Some("Device") => "`smkictl incident devices INCIDENT` shows those that are",
+            Some("person") => "`smkictl people list` shows those that are",
+            Some(_) | None => return error.to_string(),
+        };
+        return format!("{error}; {listed}");
+    }
+    let reasons = &problem.reasons;
+    if reasons.len() < 2 {
+        return error.to_string();
+    }
+    let mut lines = vec![format!("refused, for {} reasons:", reasons.len())];
+    lines.extend(reasons.iter().take(REASONS_TOLD_MAX).map(|reason| format!("{} ({})", reason.text, reason.rule)));
+    if reasons.len() > REASONS_TOLD_MAX {
+        lines.push(format!("and {} more; --output json has all of them", reasons.len() - REASONS_TOLD_MAX));
+    }
+    lines.join("\n  ")
 }
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {

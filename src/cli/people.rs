@@ -1,13 +1,12 @@
 //! Shell: `smkictl people`: who they are, and what they did.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::print::Text;
-use super::{CliError, Context, Exit, file, input};
+use super::{CliError, Context, Exit, file, input, ledger};
 use crate::api::client::with_query;
 use crate::api::wire::{self, Activity, Did};
 use crate::domain::determination::people::{Person, Role};
@@ -15,6 +14,7 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::files::write_record;
 use crate::domain::names::{PersonId, SecParty};
 use crate::domain::policy::Policy;
+use crate::domain::procedure::calendar::shown;
 use crate::domain::time::Timestamp;
 
 /// Show who the people are, and what they did.
@@ -138,8 +138,8 @@ impl<'a> Shown<'a> {
     fn show(&self, text: &mut Text) {
         let roles = self.roles.join(", ");
         text.row(self.person.as_str(), format!("{}, {}: {roles}", self.name, self.party));
-        let until = self.until.map(|until| format!(" until {until}")).unwrap_or_default();
-        text.row("", format!("from {}{until}", self.from));
+        let until = self.until.map(|until| format!(" until {}", shown(until))).unwrap_or_default();
+        text.row("", format!("from {}{until}", shown(self.from)));
         for (what, value) in [
             ("appointed by", self.appointed),
             ("ceased by", self.ceased),
@@ -233,10 +233,10 @@ fn show(some: &Activity, csv: bool, context: &Context) -> Result<(), CliError> {
     } else {
         context.print.answer(some, |text| {
             for act in &some.acts {
-                let mut what = String::new();
-                write!(what, "{}  {} {}  {}", act.at, did(act.did), act.kind, act.event.get())
-                    .expect("a String takes every text");
-                text.row(&format!("{person} {}", act.index), what);
+                let what = ledger::told(act.event.get());
+                let what = what.unwrap_or_else(|| format!("{}, as `smkictl ledger show` shows it", act.kind));
+                let (at, did) = (shown(act.at), did(act.did));
+                text.row(&format!("{person} {at}"), format!("{did}: {what}  [entry {}]", act.index));
             }
             if some.acts.is_empty() {
                 text.line(&format!("{person} signed nothing and asked for nothing in that time."));

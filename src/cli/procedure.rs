@@ -11,8 +11,9 @@ use crate::api::client::with_query;
 use crate::api::wire::{Explanation, Instant};
 use crate::domain::names::IncidentId;
 use crate::domain::policy::{Policy, PolicyError};
+use crate::domain::procedure::calendar::shown;
 use crate::domain::procedure::explain;
-use crate::domain::procedure::explain::{MayWord, StepExplained, StepStanding};
+use crate::domain::procedure::explain::{MayWord, StandingWord, StepExplained, StepStanding};
 use crate::domain::procedure::profile::Owed;
 use crate::wall_clock::wall_clock;
 
@@ -83,11 +84,16 @@ fn render(text: &mut Text, found: &Explanation) {
     text.line(&format!("  profile {}: {}", found.base, found.title));
     text.line(&format!("  {}", found.document));
     for one in &found.variations {
+        if found.incident.is_some() && one.standing != StandingWord::InForce {
+            let (variation, standing, window) = (&one.variation, one.standing, &one.window);
+            text.line(&format!("\nVARIATION {variation}: {standing}, alters nothing now ({window})"));
+            continue;
+        }
         text.line(&format!("\nVARIATION {}: {}", one.variation, one.standing));
         text.line(&format!("  {}", one.title));
         text.line(&format!("  {}", one.reference));
-        let until = one.until.map_or_else(|| "open".to_owned(), |until| format!("over at {until}"));
-        text.line(&format!("  {} (begins {}, {until})", one.window, one.from));
+        let until = one.until.map_or_else(|| "open".to_owned(), |until| format!("over at {}", shown(until)));
+        text.line(&format!("  {} (begins {}, {until})", one.window, shown(one.from)));
         for clause in &one.clauses {
             let has = if clause.has_effect { "" } else { " NO EFFECT at that moment." };
             text.line(&format!("  ({}){has} {}", clause.clause, clause.effect));
@@ -106,7 +112,7 @@ fn render(text: &mut Text, found: &Explanation) {
         }
         Some(incident) => {
             text.line(&format!("\nINCIDENT: {}; determination {}", incident.state, incident.determination));
-            let may = |may: bool| if may { "may sign, with Key Custodians" } else { "may not sign" };
+            let may = |may: bool| if may { "may sign, once it is activated" } else { "may not sign" };
             text.line(&format!("  Recovery Private Key {}", may(incident.recovery_key_may_sign)));
             text.line(&format!("  Contingency Private Key {}", may(incident.contingency_key_may_sign)));
             for (word, heading) in HEADINGS {
@@ -118,6 +124,7 @@ fn render(text: &mut Text, found: &Explanation) {
                     step_lines(text, step);
                 }
             }
+            text.line("\n`smkictl incident next` says who does what now, with the commands; `incident show`, which duties are met.");
         }
     }
     text.line("\nDUTIES TO INFORM");
@@ -155,13 +162,19 @@ fn step_lines(text: &mut Text, step: &StepExplained) {
             }
         }
         Some(StepStanding { is, by, awaits, may_be_taken }) => {
+            // What is over is only named.
+            if is == "done" || is == "not-required" {
+                text.line(&format!("      by {by}"));
+                return;
+            }
+            text.line(&format!("      {}", step.text));
             if let Some(awaits) = awaits {
                 text.line(&format!("      waits for {awaits}"));
             }
             match may_be_taken {
                 MayWord::WithReason => {
                     text.line(
-                        "      may be taken before, with a stated reason: the clause relieves, and forbids nothing",
+                        "      may be done before that, with a stated reason: the clause relieves, and forbids nothing",
                     );
                 }
                 MayWord::Yes if is == "not-yet-due" => {

@@ -88,8 +88,11 @@ impl Status {
             for token in &status.tokens {
                 hsm::say(token, text);
             }
-            text.row("open incidents", status.incidents_open)
-                .row("determinations in force", status.determinations_in_force);
+            let open = match status.incidents_open {
+                0 => "0".to_owned(),
+                open => format!("{open}; `smkictl incident list` shows them, `incident next` what is to be done"),
+            };
+            text.row("open incidents", open).row("determinations in force", status.determinations_in_force);
             if status.unknowns > 0 {
                 let unknowns = format!("{}; see smkictl recovery settle --help", status.unknowns);
                 text.toned("unknown outcomes", unknowns, Tone::Warning);

@@ -498,7 +498,8 @@ pub fn incident(
         (Some(_), None) => reasons.add(
             "notification",
             "an incident begins with a notification: who, for which Party, actual or suspected, when, by which channel, and the \
-             moment of the Recovery Event",
+             moment of the Recovery Event; found none: give --notified-by, --party, --certainty, --class, --notified-at, --channel \
+             and --recovery-event",
         ),
         (None, Some(_)) => reasons.add(
             "no-procedure",

@@ -154,8 +154,10 @@ impl Carrier<'_> {
     pub async fn status_and_thresholds(&self) -> Result<(), ExerciseError> {
         self.step(status(SmiStatus::Recovery, None, self.clock.now())).await?;
         let user = super::lab::party_of(&self.lab.before()[0]);
+        // A reference of its own for each incident: a file counts in one alone.
         let file = format!(
-            "smsr,user-id,service-request,period-minutes,warning,quarantine\nSMSR-EXERCISE-1,{user},all,1440,9000,10000\n"
+            "smsr,user-id,service-request,period-minutes,warning,quarantine\nSMSR-{},{user},all,1440,9000,10000\n",
+            self.incident
         );
         self.submit(FileKind::Adt, &file).await.map(drop)
     }

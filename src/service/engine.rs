@@ -4,6 +4,7 @@ mod answers;
 mod documents;
 mod files;
 mod heartbeat;
+mod history;
 mod incident;
 mod keys;
 mod make;
@@ -486,6 +487,15 @@ impl Engine for Daemon {
 
     async fn incident_devices(&self, _caller: &Caller, incident: IncidentId) -> Result<Octets, Failure> {
         self.devices_of(incident).await
+    }
+
+    async fn incident_history(
+        &self,
+        _caller: &Caller,
+        incident: IncidentId,
+        device: DeviceId,
+    ) -> Result<wire::DeviceHistory, Failure> {
+        self.history_of(incident, device).await
     }
 
     async fn file_submit(

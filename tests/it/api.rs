@@ -42,6 +42,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "incident-timeline" => ("/v1/incidents/INC-1/timeline".to_owned(), Value::Null),
         "file-statuses" => (format!("/v1/incidents/INC-1/files/{}/statuses", "5a".repeat(32)), Value::Null),
         "incident-devices" => ("/v1/incidents/INC-1/devices".to_owned(), Value::Null),
+        "incident-history" => ("/v1/incidents/INC-1/devices/00DB1234567890A0".to_owned(), Value::Null),
         "file-submit" => ("/v1/incidents/INC-1/files".to_owned(), json!({ "kind": "adt", "octets": "AA==" })),
         "file-list" => ("/v1/incidents/INC-1/files".to_owned(), Value::Null),
         "person-activity" => ("/v1/people/aro-1/activity?from=3".to_owned(), Value::Null),

@@ -106,6 +106,10 @@ async fn a_departure_is_drafted_shown_signed_recorded_explained_relied_on_and_au
     client.post::<_, wire::Recorded>(STEPS, &refer).await.unwrap();
     let Event::StepTaken(taken) = site.ledger().entries.pop().unwrap().event else { panic!("no step was taken") };
     assert_eq!(taken.step, refer.step);
+    // The step is marked with the direction that it rests on, and the story tells of both.
+    assert_eq!(taken.departures.iter().map(ToString::to_string).collect::<Vec<_>>(), [id]);
+    let story = site.smkictl(&format!("incident timeline {INCIDENT}")).ok().out;
+    assert!(story.contains(id), "expected {id} in {story}");
 
     site.verify_export("export");
     let verified = site.verify("export").ok().out;

@@ -125,6 +125,8 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     assert_eq!(accepted.smsr.unwrap().as_str(), "SMSR-1");
     let made = smkictl(&site, &["file", "progress", "INC-1"]);
     let progress = Progress::read(&Layout::standard(FileKind::OrganisationProgress), made.as_bytes()).unwrap();
+    let states: Vec<_> = progress.counts.iter().map(|of| (of.determination, of.devices)).collect();
+    assert!(states.iter().all(|of| *of == (None, 0)), "nothing was assessed or determined: {made}");
     assert_eq!((progress.incident.as_str(), progress.class), ("INC-1", CompromiseClass::Organisation));
     submit(client, FileKind::OrganisationProgress, &made, Some(signed(made.as_bytes(), ours))).await.unwrap();
     let stored: wire::Stored = client.put("/v1/uploads/devices", EXTRACT.to_owned().into()).await.unwrap();
@@ -135,6 +137,16 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     // Once is enough.
     let again = problem(submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await);
     assert_eq!(&*again.reasons[0].rule, "file-known");
+    // Nor does it say anything in another incident, whoever sends it again.
+    let mut other = incident(&site.base.lab);
+    other.incident = "INC-2".parse().unwrap();
+    client.post::<_, wire::Recorded>("/v1/incidents", &other).await.unwrap();
+    let octets = Some(Base64(right.as_bytes().to_vec()));
+    let replay =
+        wire::FileSubmit { kind: notify, octets, staged: None, signature: Some(signed(right.as_bytes(), ours)) };
+    let replayed = problem(client.post::<_, wire::File>("/v1/incidents/INC-2/files", &replay).await);
+    assert_eq!(&*replayed.reasons[0].rule, "file-known");
+    assert!(replayed.message.contains("was taken in for incident INC-1"), "{}", replayed.message);
     let all: wire::Files = client.get(FILES).await.unwrap();
     let kinds: Vec<FileKind> = all.files.iter().map(|file| file.kind).collect();
     assert_eq!(kinds, [notify, thresholds_of, FileKind::OrganisationProgress, FileKind::SmiExtract]);
@@ -368,7 +380,7 @@ fn a_file_is_checked_and_a_layout_shown_without_a_daemon() {
     let path = file.to_str().unwrap();
     std::fs::write(&file, adt("02DB1234567890A0")).unwrap();
     let (status, said) = run(&["file", "check", "adt", path]);
-    assert!(status == Some(0) && said.contains("1 lines") && said.contains("default of ours"), "{status:?} {said}");
+    assert!(status == Some(0) && said.contains("1 line") && said.contains("default of ours"), "{status:?} {said}");
     std::fs::write(&file, adt("02db1234567890a0").replace(",10\n", ",8\n")).unwrap();
     let (status, said) = run(&["file", "check", "adt", path]);
     assert_eq!(status, Some(5), "{said}");

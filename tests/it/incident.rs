@@ -11,7 +11,7 @@ use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{Certainty, DevicesNamed, Method, SmiStatus, Step};
 use smkid::domain::names::{Digest, FileKind};
-use smkid::domain::procedure::calendar::CivilDate;
+use smkid::domain::procedure::calendar::{CivilDate, shown};
 use smkid::domain::time::Timestamp;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::policy::RECOVERY_KEY;
@@ -228,7 +228,11 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
         &["incident", "next", INCIDENT],
         &["determined-not-to-execute", "Report the 3 stranded Devices", "smkictl incident accept-stranded INC-1"],
     );
-    read(&site, &["incident", "devices", INCIDENT], &["device,smi_status,since", ",Recovery,", ",yes\n"]);
+    read(
+        &site,
+        &["incident", "devices", INCIDENT],
+        &["device,smi_status,since,response,left_out,under_dcc_control,handed_over,", ",Recovery,", ",yes\n"],
+    );
     for wrong in [2, 4] {
         let step = Step::AcceptStranded { count: wrong, reason: note() };
         assert!(refuse(&site, client, &step, &["stranded"]).await.contains("expected 3"));
@@ -245,7 +249,14 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     read(
         &site,
         &["incident", "timeline", INCIDENT],
-        &["Reported: ", "File accepted: ", "Determined by the SMKI PMA", "Refused: incident-step", "Closed: the PMA"],
+        &[
+            "Reported: ",
+            "File accepted: ",
+            "Determined by the SMKI PMA",
+            "recovery is NOT executed",
+            "Refused, a step: ",
+            "Closed: the PMA",
+        ],
     );
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
@@ -281,7 +292,11 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     read(
         &site,
         &["incident", "next", INCIDENT],
-        &["is assessed since", "Submit the signed Anomaly Detection Thresholds file", "Then refer the incident"],
+        &[
+            "is assessed since",
+            "Submit the signed Anomaly Detection Thresholds file",
+            "refer the incident to the SMKI PMA",
+        ],
     );
 
     // Nothing proves a recovery yet, and the PMA has determined nothing.
@@ -433,10 +448,87 @@ async fn an_extract_is_compared_line_by_line_recorded_through_the_gates_and_expo
     assert!(said.contains("0 changes and 0 contradictions") && !said.contains("import-statuses"), "{said}");
 
     read(&site, &["incident", "timeline", INCIDENT], &["SMI Statuses of 2 Devices from the Inventory's extract"]);
+    let imported = |status| {
+        format!("SMI Status '{status}' from {}, imported from the Inventory's extract, SHA-256 {first}", day(today))
+    };
+    read(&site, &history_of(0), &[&imported(Recovery), ", acknowledged as "]);
+    read(&site, &history_of(1), &[&imported(Suspended)]);
+    // What contradicted changed nothing of its Device, and is no part of its story.
+    assert_eq!(history(&site, 2).items.len(), 1);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
     let daemon = site.start().await;
     assert_eq!(smkictl(&site, &["incident", "devices", INCIDENT]), known, "it outlives a restart");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// The day of London, as it is asked for.
+fn day(at: Timestamp) -> String {
+    CivilDate::of(at).unwrap().to_string()
+}
+
+fn history_of(n: u32) -> [&'static str; 4] {
+    ["incident", "history", INCIDENT, device(n).to_string().leak()]
+}
+
+fn history(site: &Site, n: u32) -> wire::DeviceHistory {
+    serde_json::from_str(&smkictl(site, &[&["--output", "json"][..], &history_of(n)].concat())).unwrap()
+}
+
+#[tokio::test]
+async fn the_history_of_a_device_tells_what_was_recorded_of_it_alone_oldest_first_and_is_the_same_after_a_restart() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let devices: Vec<_> = (0..TARGETS).map(device).collect();
+    carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
+    let (first, today) = (carrier.upload(&plain(&devices[..1]), 1).await.unwrap(), wall_clock());
+    let set = |status, devices, overridden: Option<&str>| Step::SetStatus {
+        status,
+        from: CivilDate::of(today).unwrap().begins(),
+        devices,
+        reason: Some("the Supplier asked".into()),
+        acknowledged: true,
+        overridden: overridden.map(Into::into),
+    };
+    let recovery = take(client, &set(SmiStatus::Recovery, None, None)).await.unwrap();
+    let back = take(client, &set(SmiStatus::Commissioned, Some(first), Some("read on site"))).await.unwrap();
+    let left = take(client, &Step::Exclude { devices: first, reason: "scrapped in June".into() }).await.unwrap();
+
+    let told = history(&site, 0);
+    let entries: Vec<u64> = told.items.iter().skip(1).map(|item| item.entry).collect();
+    assert_eq!(entries, [recovery.entry, back.entry, left.entry], "{told:?}");
+    let says = |n: usize, phrases: &[&str]| {
+        let item = &told.items[n];
+        assert!(phrases.iter().all(|phrase| item.what.contains(phrase)), "{phrases:?}: {item:?}");
+        assert_eq!(item.profile[0].as_str(), "base");
+        item.smi_status
+    };
+    assert_eq!(says(0, &["Assessed", "'Commissioned' since ", "evidence: "]), Some(SmiStatus::Commissioned));
+    let from = format!("from {}, because the Supplier asked", day(today));
+    assert_eq!(says(1, &["'Recovery'", &from, "acknowledged"]), Some(SmiStatus::Recovery));
+    assert!(!told.items[1].what.contains("overridden"), "{told:?}");
+    assert_eq!(says(2, &["'Commissioned'", "overridden: read on site"]), Some(SmiStatus::Commissioned));
+    says(3, &["Left out: scrapped in June"]);
+    // The others have their own.
+    assert_eq!(history(&site, 1).items.iter().skip(1).map(|item| item.entry).collect::<Vec<_>>(), [recovery.entry]);
+    let entry = format!("[entry {}, base", left.entry);
+    read(&site, &history_of(0), &[&shown(told.items[3].at), &entry]);
+
+    let unknown = client.text(&format!("/v1/incidents/{INCIDENT}/devices/{}", device(99))).await;
+    let unknown = problem(unknown);
+    assert_eq!(unknown.error, ProblemKind::NotFound, "{unknown:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_smkictl"))
+        .args(history_of(99))
+        .env("SMKID_SOCKET", &site.socket)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&device(99).to_string()) && said.contains("smkictl incident devices"), "{said}");
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    assert_eq!(history(&site, 0), told);
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -549,7 +641,7 @@ async fn a_pause_locks_the_key_before_the_next_signature_and_the_next_activation
     read(
         &site,
         &["incident", "timeline", INCIDENT],
-        &["commands were intended", "Paused", "the first Responses look odd", "Refused: incident-step"],
+        &["commands were intended", "Paused", "the first Responses look odd", "Refused, a step: "],
     );
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
@@ -579,7 +671,7 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let list = device_list(0..TARGETS);
     let document = site.determination(client, 1, &list, |_| {}).await;
     site.deliver(client, &document, APPROVALS, Some(&list)).await.unwrap();
-    stands(State::DeterminedToExecute, &["Record that everything is prepared"]).await;
+    stands(State::DeterminedToExecute, &["everything is prepared"]).await;
     // A key is not activated before its place in the procedure.
     let ask = ask_for_all(document.form().id);
     let refused = problem(site.activate(client).await);
@@ -592,6 +684,11 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let items = whole(lines(client, SIGN, &ask).await);
     assert_eq!(items.len(), devices.len());
     stands(State::Executing, &["3 targets are outstanding", "smkictl recovery responses"]).await;
+    // What became of commands stands with their determination, where the Devices stand with the incident; who may still be recovered
+    // is not stranded.
+    let signed = format!(",{},signed,3", document.form().id);
+    let progress = ["file", "progress", INCIDENT];
+    read(&site, &progress, &[&signed, "new-organisation-certificates", ",,recovery,3", ",,left-out,0", ",,stranded,0"]);
     take(client, &Step::Exclude { devices: all, reason: "none of them answered".into() }).await.unwrap();
     read(&site, &["incident", "next", INCIDENT], &["Record that every target came to an end"]);
     take(client, &Step::Pause { reason: note() }).await.unwrap();
@@ -599,9 +696,11 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     take(client, &Step::Finish { note: note() }).await.unwrap();
     stands(State::Executed, &["Begin Post-Recovery"]).await;
     take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
+    read(&site, &progress, &[&signed, ",,succeeded,0", ",,left-out,3", ",,stranded,3"]);
     // Only Method 2 hands Devices over.
     refuse(&site, client, &Step::HandOver { devices: None, evidence: note() }, &["method"]).await;
-    stands(State::PostRecovery, &["smkictl incident close INC-1"]).await;
+    stands(State::PostRecovery, &["smkictl incident accept-stranded INC-1 --count 3 ", "smkictl incident close INC-1"])
+        .await;
 
     // Nobody was told, and all are stranded.
     let refused = problem(
@@ -611,12 +710,30 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     assert_eq!(rules, ["open-duty", "stranded"]);
     carrier.inform().await.unwrap();
     take(client, &Step::AcceptStranded { count: TARGETS.into(), reason: "by the SMKI PMA".into() }).await.unwrap();
+    read(&site, &["determination", "list"], &[", in force, "]);
     carrier.close("over").await.unwrap();
     read(
         &site,
         &["incident", "timeline", INCIDENT],
-        &["3 commands were intended: 3 signed", "3 stranded Devices accepted"],
+        &[
+            "recovery is executed by Method 3",
+            "for 3 Devices, from ",
+            " activated for this incident",
+            " locked, nothing is signed until it is activated again",
+            "3 commands were intended: 3 signed",
+            "3 Devices left out",
+            "3 stranded Devices accepted",
+        ],
     );
+    read(
+        &site,
+        &history_of(0),
+        &["Left out: ", "Accepted as stranded: by the SMKI PMA", "Stranded when the incident was closed: over"],
+    );
+    // Its window is not over, and nothing can be signed under it any more.
+    read(&site, &["determination", "list"], &[", over: its incident is closed, "]);
+    let status: wire::Status = client.get("/v1/status").await.unwrap();
+    assert_eq!((status.incidents_open, status.determinations_in_force), (0, 0));
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -484,6 +484,14 @@ async fn an_incident_begins_with_a_whole_notification_and_carries_its_profile() 
         let problem = problem(open(&ask).await);
         assert_eq!((problem.error, rules(&problem)), (ProblemKind::Refused, vec![rule]), "{ask}: {problem:?}");
     }
+    let mut bare = good.clone();
+    bare.as_object_mut().unwrap().remove("notification");
+    let told = problem(open(&bare).await);
+    assert!(told.reasons[0].text.contains("--notified-by, --party, --certainty"), "how it is given: {told:?}");
+    let mut unread = good.clone();
+    unread["certificate_pem"] = json!("no certificate");
+    let told = problem(open(&unread).await).message;
+    assert!(told.contains("expected one certificate in PEM, found other text (PEM: expected a block"), "{told}");
     // What is missing altogether is malformed.
     let fields: Vec<String> = good["notification"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(fields.len(), 7);

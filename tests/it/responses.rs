@@ -206,17 +206,57 @@ async fn an_answer_to_a_command_that_was_never_signed_stops_the_signing_until_so
     };
     stopped(client.clone()).await;
     assert!(daemon.stop().await.unwrap().success());
-    let daemon = site.start_active().await;
+    let daemon = site.start().await;
     let client = &daemon.client;
-    stopped(client.clone()).await;
+    let refused = problem(site.activate(client).await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["foreign-response"]);
     let recorded: wire::Recorded =
         client.post("/v1/recovery/resume", &resume("The Device was tested in the laboratory")).await.unwrap();
     assert!(recorded.entry > summary.entry);
+    site.activate(client).await.unwrap();
     assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 2..4)).await).len(), 2);
     // The same file again tells nothing new, and so stops nothing.
     let (told, summary) = hand_in(client, determination, foreign, &[&meter.certificate]).await;
     assert_eq!((told[&1].0.as_str(), summary.tally.foreign), ("duplicate", 0));
     assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 4..5)).await).len(), 1);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_foreign_answer_stops_its_key_under_whichever_determination_it_was_handed_in() {
+    let site = Site::determined().await;
+    let (lab, main) = (&site.base.lab, site.main());
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let document = site.determine(client, 2, &device_list(600..604), |_| {}).await;
+    let second = document.form().id;
+    site.activate_for(client, "INC-2").await.unwrap();
+    let signs =
+        async |devices: std::ops::Range<u32>| lines(client, "/v1/recovery/sign", &ask_for(second, devices)).await;
+    assert_eq!(whole(signs(600..601).await).len(), 1);
+
+    // Handed in under the determination of another incident, and that one withdrawn besides.
+    let meter = Meter::new(lab, 0);
+    let foreign = meter.answer(&site.pre_command(0, u64::from(u32::MAX)), AS_SENT);
+    let (_, summary) = hand_in(client, main, foreign, &[&meter.certificate]).await;
+    assert_eq!(summary.tally.foreign, 1);
+    site.withdraw(client, &site.base.main).await;
+    let refused = problem(signs(601..602).await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["foreign-response"]);
+    let text = &refused.reasons[0].text;
+    assert!(text.contains(&format!("(entry {})", summary.entry)) && text.contains(&main.to_string()), "{text}");
+    site.lock(client).await.unwrap();
+    let refused = problem(site.activate_for(client, "INC-2").await);
+    assert_eq!(refused.reasons.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["foreign-response"]);
+
+    // What is resumed is that answer, under the determination that it was handed in under.
+    let resume = |determination| wire::RecoveryResume { determination, reason: "tested in the laboratory".to_owned() };
+    let refused = problem(client.post::<_, wire::Recorded>("/v1/recovery/resume", &resume(second)).await);
+    assert_eq!(&*refused.reasons[0].rule, "nothing-stopped");
+    client.post::<_, wire::Recorded>("/v1/recovery/resume", &resume(main)).await.unwrap();
+    site.activate_for(client, "INC-2").await.unwrap();
+    assert_eq!(whole(signs(601..602).await).len(), 1);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -81,7 +81,10 @@ fn each_failure_has_its_exit_status() {
     check(Failure::NotFound { what: "that".to_owned() }, 1);
     check(Failure::Unavailable { why: "locked".to_owned(), remedy: "Unlock it".to_owned() }, 3);
     check(Failure::Stopped { why: "full".to_owned() }, 3);
-    check(Failure::Refused { reasons: vec![reason("a", "one"), reason("b", "two")], entry: None }, 4);
+    check(Failure::Refused { reasons: vec![reason("a", "one")], entry: None }, 4);
+    let several = Failure::Refused { reasons: vec![reason("a", "one"), reason("b", "two")], entry: None };
+    let ran = Daemon::start(FakeEngine::new().failing("status", several), Role::Operator).ctl(4, &["status"]);
+    assert_eq!(ran.stderr, "smkictl: refused, for 2 reasons:\n  one (a)\n  two (b)\n");
     check(Failure::TooMany { what: "many".to_owned(), retry_after_s: 3 }, 4);
     check(Failure::Internal { what: "bug".to_owned() }, 1);
     let auditor = Daemon::start(FakeEngine::new(), Role::Auditor);
@@ -394,4 +397,14 @@ fn how_tokens_stand_is_told_and_a_pin_is_let_be_offered_again() {
     let ran = daemon.ctl(0, &["hsm", "retry-login", "ledger"]);
     assert_eq!(daemon.about(), "ledger");
     assert!(ran.stdout.contains("entry 6") && ran.stdout.contains("refused its PIN"), "{}", ran.stdout);
+}
+
+#[test]
+fn whoever_has_read_enough_of_an_answer_is_told_of_no_failure() {
+    for arguments in [&["determination", "draft", "--sample"][..], &["file", "layout", "adt"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_smkictl")).args(arguments).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{arguments:?}");
+    }
 }

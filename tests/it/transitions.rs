@@ -362,6 +362,25 @@ async fn what_method_2_recovered_is_under_the_dccs_control_until_it_is_handed_ov
     assert_eq!(carrier.progress().await.unwrap().devices.under_dcc_control, 0);
     client.post::<_, wire::Recorded>(&close, &why("handed over")).await.unwrap();
     assert_eq!(state(client, INCIDENT).await, State::Closed);
+    // One Device's story has all of it, in this order.
+    let path = format!("/v1/incidents/{INCIDENT}/devices/{}", device(0));
+    let story: wire::DeviceHistory = client.get(&path).await.unwrap();
+    let mut told = story.items.iter().map(|item| item.what.as_str());
+    let counter = format!("Command intended: template {}, counter ", template_name());
+    for phrase in [
+        "Assessed, Method 2",
+        "SMI Status 'Recovery' from ",
+        &counter,
+        " signed",
+        " released to request ",
+        "Response: recovered, to the command of intent ",
+        "SMI Status 'Recovered' from ",
+        "Handed back to its Subscriber: SRV 6.21",
+        "The incident was closed: handed over",
+    ] {
+        assert!(told.any(|what| what.contains(phrase)), "expected {phrase:?} in its place in {story:#?}");
+    }
+    assert!(story.items.is_sorted_by_key(|item| item.entry));
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

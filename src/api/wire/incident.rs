@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use crate::domain::incident::next::ToDo;
 use crate::domain::incident::{Counts, State};
-use crate::domain::ledger::steps::{Method, Notification, Step};
-use crate::domain::names::{DutyId, StepId};
+use crate::domain::ledger::steps::{Method, Notification, SmiStatus, Step};
+use crate::domain::names::{DeviceId, DutyId, IncidentId, ProfileId, StepId};
 use crate::domain::time::Timestamp;
 
 /// A step of the procedure to be recorded.
@@ -114,6 +114,42 @@ pub struct Happened {
     pub at: Timestamp,
     /// Who: the person where the policy names one, else the account.
     pub who: String,
+    /// What, in a sentence.
+    pub what: String,
+}
+
+/// One Device's story in an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceHistory {
+    /// Which incident.
+    #[schema(value_type = String)]
+    pub incident: IncidentId,
+    /// Which Device.
+    #[schema(value_type = String)]
+    pub device: DeviceId,
+    /// What happened to it, oldest first.
+    pub items: Vec<DeviceEvent>,
+}
+
+/// Something that happened to a Device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceEvent {
+    /// The entry.
+    pub entry: u64,
+    /// When it was recorded.
+    #[schema(value_type = String)]
+    pub at: Timestamp,
+    /// Who: the person where the policy names one, else the account.
+    pub who: String,
+    /// The procedure profile in force, the base first, then the variations laid over it; empty for entries that name none: commands,
+    /// and what became of them.
+    #[schema(value_type = Vec<String>)]
+    pub profile: Vec<ProfileId>,
+    /// The SMI Status recorded of it from here on; none while it is no Relevant Device.
+    pub smi_status: Option<SmiStatus>,
+    /// From when that applies.
+    #[schema(value_type = Option<String>)]
+    pub since: Option<Timestamp>,
     /// What, in a sentence.
     pub what: String,
 }

@@ -25,7 +25,7 @@ pub enum Step {
     Confirm {
         /// In which incident
         incident: IncidentId,
-        /// By which of the mechanisms that the procedure permits
+        /// By which of the mechanisms that the procedure permits: `smkictl incident next` names them
         #[arg(long, value_name = "ID")]
         mechanism: MechanismId,
         /// Whether it is proven now, or still feared
@@ -52,7 +52,9 @@ pub enum Step {
     },
     /// Record the Relevant Devices, with evidence, and the method proposed
     #[command(
-        after_help = "The list has a Device a line, sorted: EUI-64,SMI Status before the Recovery Event,date,evidence\n\n\
+        after_help = "The list has a Device a line, sorted by EUI-64: the EUI-64, the SMI Status immediately before the Recovery \
+        Event, the day\nsince when, and where that is known from:\n  \
+        00DB1234567890A0,Commissioned,2017-03-01,read by SRV 8.2 on 22 July\n\n\
         Example:\n  smkictl incident assess INC-2017-07 --method 3 --targets targets.csv"
     )]
     Assess {
@@ -81,7 +83,7 @@ pub enum Step {
         /// Who was informed, by name
         #[arg(long, value_name = "NAME")]
         recipient: String,
-        /// When
+        /// When, with its distance from UTC: 2017-07-22T03:00:00+01:00 is 3 a.m. in summer
         #[arg(long, value_name = "TIME")]
         at: Timestamp,
         /// How
@@ -239,7 +241,7 @@ pub struct SetStatus {
     /// The day from which it applies (a civil date of London)
     #[arg(long, value_name = "YYYY-MM-DD")]
     from: CivilDate,
-    /// Of which Devices: an EUI-64 a line, sorted; else of all targets
+    /// Of which Devices: a file with an EUI-64 a line, sorted; else of all targets
     #[arg(long, value_name = "FILE")]
     devices: Option<PathBuf>,
     /// Why, where nobody asks for it yet
@@ -298,15 +300,15 @@ pub enum MethodArg {
 /// An SMI Status that the DCC sets in a recovery.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum StatusArg {
-    /// 'recovery'
+    /// The one-way door: only the Recovery or Contingency Private Key brings a Device back
     Recovery,
-    /// 'recovered'
+    /// Proven recovered by its Response
     Recovered,
-    /// Commissioned
+    /// Back in service, once proven recovered and, by Method 2, handed over
     Commissioned,
-    /// Decommissioned
+    /// Taken out of service
     Decommissioned,
-    /// Withdrawn
+    /// Withdrawn from the Inventory
     Withdrawn,
     /// Suspended
     Suspended,

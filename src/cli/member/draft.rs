@@ -337,7 +337,7 @@ pub fn run(args: &Draft, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
             DraftType::Suspension => include_str!("draft/suspension.toml"),
             DraftType::Direction => include_str!("draft/direction.toml"),
         };
-        seat.out.write_all(sample.as_bytes()).and_then(|()| seat.out.flush()).map_err(MemberError::Answer)?;
+        seat.write(sample)?;
         return Ok(Exit::Done);
     };
     let drafting = Drafting::begin(from.parent().unwrap_or(Path::new("")), &args.seen, seat)?;

@@ -24,7 +24,7 @@ use secrecy::SecretString;
 use crate::api::failure::Exit;
 use crate::api::wire;
 use crate::cli::input::InputError;
-use crate::cli::{CliError, Context};
+use crate::cli::{CliError, Context, has_read_enough};
 use crate::domain::determination::cms::CmsError;
 use crate::domain::names::DeterminationId;
 use crate::domain::time::Timestamp;
@@ -228,7 +228,15 @@ impl Seat<'_> {
     /// The answer.
     pub fn answer(&mut self, json: &serde_json::Value, page: &Page) -> Result<(), MemberError> {
         let text = if self.json { ascii_json(json) } else { page.text().to_owned() };
-        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(MemberError::Answer)
+        self.write(&text)
+    }
+
+    /// The same, as it lies.
+    pub fn write(&mut self, text: &str) -> Result<(), MemberError> {
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            Err(error) if !has_read_enough(&error) => Err(MemberError::Answer(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Something to know.

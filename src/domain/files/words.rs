@@ -51,5 +51,7 @@ words!(
         HandedBack = "handed-back",
         /// Left in 'recovery' without a use of the keys.
         Stranded = "stranded",
+        /// Left out of the incident, with a reason.
+        LeftOut = "left-out",
     }
 );

@@ -279,7 +279,16 @@ impl Fold {
             determination,
             incident: determination.and_then(|facts| self.incidents.get(&facts.incident)),
             key,
+            stopped_by: key.and_then(|key| self.stopped_by(&key.record.label)),
         })
+    }
+
+    /// What stops a key: the first foreign answer that no operator has looked at, of all that were handed in under a determination
+    /// of this key, in whichever incident and whatever became of that determination since; with that determination. Each is
+    /// resumed by itself.
+    pub fn stopped_by(&self, key: &KeyLabel) -> Option<(DeterminationId, u64)> {
+        let of_key = self.determinations.values().filter(|facts| facts.key.as_ref().is_some_and(|(of, _)| of == key));
+        of_key.filter_map(|facts| Some((facts.id, facts.foreign?))).min_by_key(|(_, entry)| *entry)
     }
 
     /// Folds in the next entry.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::statuses::Compared;
 use super::targets::{Counts, Proof};
-use super::{Duty, Progress, State, Target};
+use super::{Duty, Progress, State, Target, timeline};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method, SmiStatus, Step};
@@ -248,7 +248,7 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                     CompromiseClass::Organisation => "Method 1, 2 or 3 for an Organisation key",
                     CompromiseClass::Other => "the Contingency route for this class of key",
                 };
-                format!("method: expected {expected}, found {method}")
+                format!("method: expected {expected}, found {}", timeline::method(*method))
             });
         }
         Step::Inform { duty, recipient, at, how } => {
@@ -259,11 +259,13 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             });
             match progress.duties.get(duty) {
                 None => guards.demand("duty", false, || {
-                    let known: Vec<String> = progress.open_duties().map(|(id, _)| id.to_string()).collect();
-                    format!("duty: expected one that arose ({}), found {duty}", known.join(", "))
+                    let open: Vec<String> = progress.open_duties().map(|(id, _)| id.to_string()).collect();
+                    let open =
+                        if open.is_empty() { "none is open".to_owned() } else { format!("open: {}", open.join(", ")) };
+                    format!("duty: expected one that arose ({open}), found {duty}")
                 }),
                 Some(known) => guards.demand("duty", known.met.is_none(), || {
-                    format!("duty {duty} was met by entry {}", known.met.unwrap_or_default())
+                    format!("duty {duty} was met already, by entry {}", known.met.unwrap_or_default())
                 }),
             }
         }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Situation, decide_close};
+use super::timeline::counted;
 use super::{Progress, State};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method};
@@ -283,7 +284,7 @@ impl List<'_> {
             Meaning::Execute if counts.outstanding > 0 => {
                 let what = match progress.state {
                     State::KeyActive => "Sign the recovery commands, and send them".to_owned(),
-                    _ => format!("Sign and send: {} are outstanding", targets(counts.outstanding)),
+                    _ => format!("Sign and send: {} are outstanding", counted(counts.outstanding, "target")),
                 };
                 let command = format!(
                     "smkictl recovery sign --determination {} --devices all --out commands/",
@@ -292,7 +293,7 @@ impl List<'_> {
                 one(Actor::Dcc, &what, &command)
             }
             Meaning::SetRecovered => {
-                let proven = devices(counts.proven_not_recovered);
+                let proven = counted(counts.proven_not_recovered, "Device");
                 let what = format!("Set the SMI Status of {proven}, proven recovered, to 'recovered', and record it");
                 one(
                     Actor::Dcc,
@@ -304,7 +305,8 @@ impl List<'_> {
             Meaning::HandOver => {
                 let (waiting, are) =
                     (counts.under_dcc_control, if counts.under_dcc_control == 1 { "is" } else { "are" });
-                let what = format!("{} {are} under the DCC's control: take them back (SRV 6.21)", devices(waiting));
+                let what =
+                    format!("{} {are} under the DCC's control: take them back (SRV 6.21)", counted(waiting, "Device"));
                 vec![
                     (Actor::Subscriber, what, String::new()),
                     (
@@ -427,7 +429,10 @@ impl List<'_> {
         self.add(Actor::Dcc, "Take the Devices' Responses in", &command).by = Some("step execute".into());
         let failed = self.situation.counts.failed;
         if failed > 0 {
-            let what = format!("{} answered that they failed: leave out those whose failure is final", devices(failed));
+            let what = format!(
+                "{} answered that they failed: leave out those whose failure is final",
+                counted(failed, "Device")
+            );
             self.may(
                 Actor::Dcc,
                 what,
@@ -449,7 +454,8 @@ impl List<'_> {
             return;
         }
         let what = format!(
-            "Report the {stranded} stranded Devices (`smkictl incident devices` names them), and record who accepted it"
+            "Report the {} (`smkictl incident devices` lists them), and record who accepted it",
+            counted(stranded, "stranded Device")
         );
         let command =
             format!("smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'");
@@ -513,14 +519,4 @@ fn then(what: &str) -> String {
     let mut letters = what.chars();
     let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
     format!("Then {first}{}", letters.as_str())
-}
-
-/// So many Devices.
-fn devices(count: u64) -> String {
-    if count == 1 { "1 Device".to_owned() } else { format!("{count} Devices") }
-}
-
-/// So many targets.
-fn targets(count: u64) -> String {
-    if count == 1 { "1 target".to_owned() } else { format!("{count} targets") }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::determination::document::Written;
+use crate::domain::determination::document::{Decision, Determination, Written};
 use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
-use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, Step};
+use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, ResponseTally, Step};
 use crate::domain::names::{Digest, DirectionId};
+use crate::domain::procedure::calendar::{CivilDate, shown};
 use crate::domain::procedure::direction::{Direction, Directs};
 
 /// As people call a method (SEC Appendix L).
@@ -23,6 +24,11 @@ const fn certainty(certainty: Certainty) -> &'static str {
         Certainty::Actual => "Compromise",
         Certainty::Suspected => "suspected Compromise",
     }
+}
+
+/// So many: `1 line`, `2 lines`.
+pub fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
 /// Who acted: the person where the policy names one, else the account.
@@ -53,7 +59,7 @@ pub fn tell(event: &Event) -> Option<String> {
                 notification.party,
                 certainty(notification.certainty),
                 opened.compromised.certificate_sha256,
-                notification.at,
+                shown(notification.at),
                 notification.channel,
                 opened.description,
                 opened.profile.as_ref().map(under).unwrap_or_default(),
@@ -83,7 +89,7 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::DeterminationSuspended(suspended) => format!(
             "Determination {} was suspended until {} by {}",
             suspended.determination,
-            suspended.until,
+            shown(suspended.until),
             signers(&suspended.signatures)
         ),
         Event::DeterminationWithdrawn(withdrawn) => {
@@ -100,38 +106,22 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::Refused(refused) => {
             let first = refused.reasons.first().map_or("", |reason| &reason.text);
             let more = refused.reasons.len().saturating_sub(1);
-            let more = if more == 0 { String::new() } else { format!(" (and {more} more reasons)") };
-            format!("Refused: {}: {first}{more}", refused.operation)
+            let more = match more {
+                0 => String::new(),
+                1 => " (and 1 more reason)".to_owned(),
+                more => format!(" (and {more} more reasons)"),
+            };
+            format!("Refused, {}: {first}{more}", asked(&refused.operation))
         }
         Event::FileAccepted(accepted) => {
             let signer = accepted
                 .signature
                 .as_ref()
                 .map_or_else(|| "the DCC".to_owned(), |signature| signature.person.to_string());
-            format!(
-                "File accepted: {} of {} lines, SHA-256 {}, from {signer}",
-                accepted.kind, accepted.rows, accepted.file
-            )
+            let lines = counted(accepted.rows, "line");
+            format!("File accepted: {}, {lines}, from {signer}, SHA-256 {}", accepted.kind.title(), accepted.file)
         }
-        Event::ResponsesTaken(taken) => {
-            let tally = &taken.tally;
-            let mut text = format!("{} Responses were taken in: {} recovered", tally.messages(), tally.recovered);
-            let others = [
-                (tally.failed, "failed"),
-                (tally.accepted, "accepted for later"),
-                (tally.alert, "Alerts"),
-                (tally.foreign, "FOREIGN"),
-                (tally.unmatched, "unmatched"),
-                (tally.unverified, "unverified"),
-                (tally.malformed, "malformed"),
-                (tally.duplicate, "said before"),
-                (tally.contradiction, "contradictory"),
-            ];
-            for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
-                let _ = write!(text, ", {count} {what}");
-            }
-            text
-        }
+        Event::ResponsesTaken(taken) => responses(&taken.tally),
         Event::SigningResumed(resumed) => {
             format!(
                 "Signing under determination {} may go on after a foreign answer: {}",
@@ -142,7 +132,7 @@ pub fn tell(event: &Event) -> Option<String> {
             format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
         }
         Event::KeyActivated(KeyActivated { key, until, incident: Some(_), .. }) => match until {
-            Some(until) => format!("Key {key} activated for this incident until {until}"),
+            Some(until) => format!("Key {key} activated for this incident until {}", shown(*until)),
             None => format!("Key {key} activated for this incident"),
         },
         Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
@@ -169,6 +159,63 @@ pub fn tell(event: &Event) -> Option<String> {
     })
 }
 
+/// What Devices answered, counted.
+fn responses(tally: &ResponseTally) -> String {
+    let mut text = format!("{} Responses were taken in: {} recovered", tally.messages(), tally.recovered);
+    let others = [
+        (tally.failed, "failed"),
+        (tally.accepted, "accepted for later"),
+        (tally.alert, "Alerts"),
+        (tally.foreign, "FOREIGN"),
+        (tally.unmatched, "unmatched"),
+        (tally.unverified, "unverified"),
+        (tally.malformed, "malformed"),
+        (tally.duplicate, "said before"),
+        (tally.contradiction, "contradictory"),
+    ];
+    for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, ", {count} {what}");
+    }
+    text
+}
+
+/// What was asked for and refused, as people call it: operations are named by their routes.
+fn asked(operation: &str) -> &str {
+    match operation {
+        "incident-open" => "to open the incident",
+        "incident-step" => "a step",
+        "incident-close" => "to close the incident",
+        "document-record" => "a document of the SMKI PMA",
+        "file-submit" => "a file",
+        "key-activate" => "to activate a key",
+        "recovery-sign" => "to sign",
+        "recovery-settle" => "to settle unknown outcomes",
+        "recovery-responses" => "Devices' Responses",
+        "recovery-resume" => "to go on after a foreign answer",
+        other => other,
+    }
+}
+
+/// What a determination determined, in words: for behind its sentence in the story.
+pub fn determination(form: &Determination) -> String {
+    match (form.decision, form.method) {
+        (Decision::NotExecute, _) => "recovery is NOT executed".to_owned(),
+        (Decision::Execute, by) => {
+            let by = match by {
+                Some(by) => format!(" by {}", method(by)),
+                None => String::new(),
+            };
+            let key = form.key.as_ref().map(|key| format!(", with key {}", key.label)).unwrap_or_default();
+            let devices = match &form.devices {
+                Some(list) => format!(", for {}", counted(list.count, "Device")),
+                None => ", for Devices that a schedule names".to_owned(),
+            };
+            let (from, until) = (shown(form.window.from), shown(form.window.until));
+            format!("recovery is executed{by}{key}{devices}, from {from} until {until}")
+        }
+    }
+}
+
 /// What a direction says about an incident, in a sentence.
 pub fn direction(document: &Written<Direction>) -> String {
     let form = document.form();
@@ -192,17 +239,18 @@ fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
 }
 
 fn step(step: &Step) -> String {
-    let of =
-        |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| format!("{count} Devices"));
+    let of = |devices: Option<u64>| devices.map_or_else(|| "all targets".to_owned(), |count| counted(count, "Device"));
     match step {
         Step::Confirm { mechanism, certainty: found, evidence } => {
             format!("Confirmed as {} by {mechanism}: {evidence}", certainty(*found))
         }
         Step::Dismiss { reason } => format!("Dismissed: {reason}"),
         Step::Assess { method: proposed, targets } => {
-            format!("Assessed: {} Relevant Devices, {} proposed", targets.count, method(*proposed))
+            format!("Assessed: {}, {} proposed", counted(targets.count, "Relevant Device"), method(*proposed))
         }
-        Step::Inform { duty, recipient, at, how } => format!("Informed {recipient} at {at} by {how} (duty {duty})"),
+        Step::Inform { duty, recipient, at, how } => {
+            format!("Informed {recipient} at {} by {how} (duty {duty})", shown(*at))
+        }
         Step::Refer { notification, new_facts } => match new_facts {
             None => format!("Referred to the SMKI PMA {}", with_file(notification.as_ref())),
             Some(facts) => format!("Referred to the SMKI PMA again {}: {facts}", with_file(notification.as_ref())),
@@ -212,6 +260,8 @@ fn step(step: &Step) -> String {
             let reason = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
             let overridden =
                 overridden.as_ref().map(|text| format!(", without proof, overridden: {text}")).unwrap_or_default();
+            // A day of London, which is how it was asked for; before the calendar begins, the moment.
+            let from = CivilDate::of(*from).map_or_else(|_| from.to_string(), |day| day.to_string());
             format!(
                 "SMI Status '{status}' from {from} for {}{reason}{overridden}",
                 of(devices.map(|devices| devices.count))
@@ -225,22 +275,23 @@ fn step(step: &Step) -> String {
                 format!("; {contradictions} of its lines contradict what is recorded, and change nothing")
             };
             format!(
-                "SMI Statuses of {changes} Devices from the Inventory's extract, SHA-256 {extract}{reason}{contradictions}"
+                "SMI Statuses of {} from the Inventory's extract, SHA-256 {extract}{reason}{contradictions}",
+                counted(*changes, "Device")
             )
         }
         Step::Prepare { note } => format!("Prepared: {note}"),
         Step::Pause { reason } => format!("Paused: {reason}"),
-        Step::Exclude { devices, reason } => format!("{} Devices left out: {reason}", devices.count),
+        Step::Exclude { devices, reason } => format!("{} left out: {reason}", counted(devices.count, "Device")),
         Step::Finish { note } => format!("Executed: every target came to an end. {note}"),
         Step::BeginPostRecovery { note } => format!("Post-Recovery began: {note}"),
         Step::HandOver { devices, evidence } => {
             let which = devices.map_or_else(
                 || "All Devices under the DCC's control".to_owned(),
-                |devices| format!("{} Devices", devices.count),
+                |devices| counted(devices.count, "Device"),
             );
             format!("{which} handed back to their Subscriber: {evidence}")
         }
-        Step::AcceptStranded { count, reason } => format!("{count} stranded Devices accepted: {reason}"),
+        Step::AcceptStranded { count, reason } => format!("{} accepted: {reason}", counted(*count, "stranded Device")),
     }
 }
 

@@ -121,6 +121,20 @@ pub fn file(context: &Context<'_>, incident: &IncidentId, sent: &FileSent) -> Re
         reasons.add("file-known", format!("file {sha256} was taken in already, by entry {}", known.entry));
     }
     let submitter = submitter(facts, kind, &mut reasons);
+    // What was signed for one incident says nothing in another, whoever sends it again.
+    if !matches!(submitter, Some(Submitter::Unsigned)) {
+        let others = context.fold.incidents().iter().filter(|(other, _)| *other != incident);
+        let mut known = others.flat_map(|(other, facts)| facts.files.iter().map(move |file| (other, file)));
+        if let Some((other, known)) = known.find(|(_, file)| file.file == sha256) {
+            reasons.add(
+                "file-known",
+                format!(
+                    "file {sha256} was taken in for incident {other}, by entry {}; expected one of incident {incident}'s own",
+                    known.entry
+                ),
+            );
+        }
+    }
     if let Some(submitter) = submitter {
         let is_signed = sent.p7s.is_some();
         match submitter {
@@ -128,7 +142,7 @@ pub fn file(context: &Context<'_>, incident: &IncidentId, sent: &FileSent) -> Re
                 "an extract is brought by an operator and not signed; send it without a signature".into()
             }),
             Submitter::Subscriber | Submitter::Dcc => reasons.demand("signature", is_signed, || {
-                format!("a {} needs the detached CMS signature of an ARO, found none", kind.title())
+                format!("the {} needs the detached CMS signature of an ARO, found none", kind.title())
             }),
         }
     }

@@ -344,4 +344,4 @@ pub fn next(context: &Context<'_>, incident: &IncidentId) -> Option<Vec<incident
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

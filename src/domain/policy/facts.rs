@@ -177,7 +177,7 @@ pub struct DeterminationFacts {
     pub tally: Tally,
     /// What Devices have answered so far.
     pub responses: ResponseTally,
-    /// The entry of the last foreign answer, which stops signing until an operator has looked at it.
+    /// The entry of the last foreign answer, which stops the key until an operator has looked at it.
     pub foreign: Option<u64>,
     /// The entry by which an operator let signing go on, and that of the foreign answer that had stopped it.
     pub resumed: Option<(u64, u64)>,

@@ -103,6 +103,14 @@ pub fn london(at: Timestamp) -> OffsetDateTime {
     if is_summer_time(at) { utc + Duration::HOUR } else { utc }
 }
 
+/// A moment by the clocks of London, to the second, for people: `2017-07-21 03:10:00 BST`.
+pub fn shown(at: Timestamp) -> String {
+    let local = london(at);
+    let zone = if is_summer_time(at) { "BST" } else { "GMT" };
+    let (hour, minute, second) = local.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} {zone}", local.date())
+}
+
 /// Midnight in London. The clocks change at 01:00 UTC, never at midnight, so there is exactly one.
 fn first_instant(date: Date) -> Timestamp {
     let utc = date.midnight().assume_utc();

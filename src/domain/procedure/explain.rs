@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::calendar::{CivilDate, london};
+use super::calendar::{CivilDate, shown};
 use super::in_force::{
     Awaits, Demand, Determined, InForce, IncidentView, Laid, May, Requirement, Standing, WithKey, demands, key_may_sign,
 };
@@ -245,7 +245,7 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
     });
     Explanation {
         at: in_force.at(),
-        london: clock(in_force.at()),
+        london: shown(in_force.at()),
         base: base.id.clone(),
         title: base.title.to_string(),
         document: base.document.to_string(),
@@ -260,21 +260,13 @@ pub fn explain(in_force: &InForce<'_>, view: Option<&IncidentView<'_>>) -> Expla
             state: view.state_name.to_owned(),
             determination: match (&view.not_in_force, view.begins) {
                 (Some(why), _) => format!("{}; not in force: {why}", determined(view.determination)),
-                (None, Some(begins)) => format!("{}, in force from {begins}", determined(view.determination)),
+                (None, Some(begins)) => format!("{}, in force from {}", determined(view.determination), shown(begins)),
                 (None, None) => determined(view.determination).to_owned(),
             },
             recovery_key_may_sign: key_may_sign(WithKey::Recovery, view),
             contingency_key_may_sign: key_may_sign(WithKey::Contingency, view),
         }),
     }
-}
-
-/// By the clocks of London, to the second.
-fn clock(at: Timestamp) -> String {
-    let local = london(at);
-    let zone = if super::calendar::is_summer_time(at) { "BST" } else { "GMT" };
-    let (hour, minute, second) = local.to_hms();
-    format!("{} {hour:02}:{minute:02}:{second:02} {zone}", local.date())
 }
 
 const fn determined(determined: Determined) -> &'static str {

@@ -607,8 +607,13 @@ fn uses_the_key(step: &StepId) -> bool {
 
 /// The same where the incident stands: a step has its states, and beyond the last of them nobody owes it.
 fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> Requirement {
-    let (Some(state), Some(meaning)) = (view.state, Meaning::of(&step.id)) else { return requirement };
-    let states = places(meaning);
+    let Some(state) = view.state else { return requirement };
+    let states: &'static [State] = match Meaning::of(&step.id) {
+        Some(meaning) => places(meaning),
+        // A step that only the profile knows has its place until the incident is closed.
+        None if state == State::Closed => &[],
+        None => return requirement,
+    };
     if states.contains(&state) {
         return requirement;
     }
@@ -633,7 +638,8 @@ fn in_place(step: &Step, requirement: Requirement, view: &IncidentView<'_>) -> R
 }
 
 /// Why a key may or may not sign, as far as the procedure goes: only a determination to execute with that very key opens it, in
-/// every profile, and only while it is in force. What else it takes (Key Custodians, scope, limits) the rules of the policy ask.
+/// every profile, and only while it is in force and the incident can still come to sign. What else it takes (Key Custodians, scope,
+/// limits) the rules of the policy ask.
 pub fn key_may_sign(key: WithKey, view: &IncidentView<'_>) -> bool {
     if view.not_in_force.is_some() || view.begins.is_some() || !view.may_reach(places(Meaning::Execute)) {
         return false;

@@ -88,6 +88,50 @@ impl State {
         }
     }
 
+    /// What it means, for people.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Reported => "a Compromise was notified, and is not confirmed yet",
+            Self::Confirmed => "the Compromise, or the suspicion, was confirmed by a permitted mechanism",
+            Self::Dismissed => "it was no Compromise; the incident waits to be closed",
+            Self::Assessed => "Relevant Devices and method are recorded; the SMKI PMA does not have it yet",
+            Self::SubscriberRecovery => "the Subscriber recovers with its own key (Method 1)",
+            Self::Referred => "it is before the SMKI PMA, which has not determined yet",
+            Self::DeterminedNotToExecute => "the SMKI PMA determined that recovery is not executed",
+            Self::DeterminedToExecute => "the SMKI PMA determined that recovery is executed; it is being prepared",
+            Self::Prepared => "everything before the use of the key is done; the key is locked",
+            Self::KeyActive => "the key is active, and nothing is signed yet",
+            Self::Executing => "commands are being signed, and Devices answer",
+            Self::Paused => "signing is paused, and the key is locked",
+            Self::Executed => "every target is proven recovered or left out; Post-Recovery has not begun",
+            Self::PostRecovery => "SMI Status, handover and reports are brought to their end",
+            Self::Closed => "it is over",
+            Self::Withdrawn => "the SMKI PMA withdrew its determination; the incident waits to be closed",
+        }
+    }
+
+    /// Whether an incident goes no further than to its closure, so that Devices left in 'recovery' are stranded for good.
+    pub const fn has_ended(self) -> bool {
+        match self {
+            Self::Dismissed
+            | Self::SubscriberRecovery
+            | Self::DeterminedNotToExecute
+            | Self::Executed
+            | Self::PostRecovery
+            | Self::Closed
+            | Self::Withdrawn => true,
+            Self::Reported
+            | Self::Confirmed
+            | Self::Assessed
+            | Self::Referred
+            | Self::DeterminedToExecute
+            | Self::Prepared
+            | Self::KeyActive
+            | Self::Executing
+            | Self::Paused => false,
+        }
+    }
+
     /// The states that follow at once.
     const fn leads_to(self) -> &'static [Self] {
         match self {

@@ -12,10 +12,12 @@ use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
-use crate::domain::determination::document::Written;
+use crate::domain::determination::document::{Determination, Written};
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
-use crate::domain::ledger::entry::{DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult};
+use crate::domain::ledger::entry::{
+    DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
+};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
@@ -120,7 +122,7 @@ pub(super) fn status(
         problems.push(Trouble { what, remedy: "Compare it with another clock, then `smkictl clock accept`".into() });
     }
     let now = clock.now;
-    let in_force = |facts: &&DeterminationFacts| facts.standing(now) == Standing::InForce;
+    let in_force = |facts: &&DeterminationFacts| standing(fold, facts, now) == wire::Standing::InForce;
     Some(wire::Status {
         version: env!("CARGO_PKG_VERSION").into(),
         purpose: genesis.purpose,
@@ -273,6 +275,17 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
     wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
 }
 
+/// How a determination stands, as it is told: whatever it still permitted ended with its incident.
+fn standing(fold: &Fold, facts: &DeterminationFacts, at: Timestamp) -> wire::Standing {
+    let is_closed = fold.incidents().get(&facts.incident).is_some_and(|incident| incident.closed.is_some());
+    match facts.standing(at) {
+        Standing::NotYet | Standing::AwaitsSchedule | Standing::InForce | Standing::Suspended if is_closed => {
+            wire::Standing::IncidentClosed
+        }
+        standing => standing.into(),
+    }
+}
+
 pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations, CannotRecord> {
     let at = recorder.moment().at;
     let mut all = Vec::new();
@@ -281,7 +294,7 @@ pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations
         all.push(wire::Determination {
             determination: facts.id,
             incident: facts.incident.clone(),
-            standing: facts.standing(at).into(),
+            standing: standing(recorder.fold(), facts, at),
             key: facts.key.as_ref().map(|(key, _)| key.clone()),
             from: facts.window.from,
             until: facts.window.until,
@@ -562,6 +575,11 @@ impl<'a> About<'a> {
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
     }
+}
+
+/// The document of a determination, if it is there.
+pub(super) fn determination(reader: &dyn Reader, recorded: &DeterminationRecorded) -> Option<Written<Determination>> {
+    Written::read(crate::state::document(reader, recorded.document).ok()?).ok()
 }
 
 /// The document of a direction, if it is there.

@@ -123,8 +123,12 @@ fn visit(
     let sha256 = sent.sha256();
     if intake::is_unsigned(kind) {
         if by.role != Role::Operator {
-            let text =
-                format!("a {} is unsigned, so an operator brings it; {} acts as {}", kind.title(), by.account, by.role);
+            let text = format!(
+                "the {} is unsigned, so an operator brings it; {} acts as {}",
+                kind.title(),
+                by.account,
+                by.role
+            );
             return refused(recorder, &by, SUBMIT, sha256, about, vec![reason("role", text)]);
         }
         // What nobody signed stands on the operator who brought it.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::keys::{locked, needed_no_longer};
-use super::{Answer, Daemon, answers, check_reason, make, pieces, reason, refused, story};
+use super::{Answer, Daemon, answers, check_reason, history, make, pieces, reason, refused, story};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -13,7 +13,7 @@ use crate::domain::incident::targets::{Control, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
-use crate::domain::names::{Digest, IncidentId, KeyLabel};
+use crate::domain::names::{DeviceId, Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
 
 impl Daemon {
@@ -23,7 +23,7 @@ impl Daemon {
             Failure::malformed(
                 "certificate_pem",
                 "one certificate in PEM",
-                &error.to_string(),
+                &format!("other text ({error})"),
                 "Send the Compromised one.",
             )
         })?;
@@ -146,11 +146,11 @@ impl Daemon {
         let found = self.read(move |recorder| {
             let todo = steps::next(&context(recorder), &incident);
             let progress = recorder.fold().incidents().get(&incident).and_then(|facts| facts.progress.as_ref());
-            Ok((incident, todo.zip(progress.map(|progress| (progress.state, progress.since)))))
+            let is_known = recorder.fold().incidents().contains_key(&incident);
+            Ok((incident, is_known, todo.zip(progress.map(|progress| (progress.state, progress.since)))))
         });
-        let (incident, found) = found.await?;
-        let (todo, (state, since)) =
-            found.ok_or_else(|| Failure::NotFound { what: format!("incident {incident} in the procedure") })?;
+        let (incident, is_known, found) = found.await?;
+        let (todo, (state, since)) = found.ok_or_else(|| no_progress(&incident, is_known))?;
         Ok(wire::Next { state, since, todo })
     }
 
@@ -162,14 +162,33 @@ impl Daemon {
         self.scan(move |reader| story::story(reader, incident, (opened, from), wire::Timeline::COUNT_MAX)).await
     }
 
+    pub(super) async fn history_of(&self, incident: IncidentId, device: DeviceId) -> Answer<wire::DeviceHistory> {
+        let known = incident.clone();
+        let found = self.read(move |recorder| {
+            let facts = recorder.fold().incidents().get(&known);
+            Ok((facts.is_some(), facts.is_some_and(|facts| facts.progress.is_some())))
+        });
+        let (is_known, has_progress) = found.await?;
+        if !has_progress {
+            return Err(no_progress(&incident, is_known));
+        }
+        let of = incident.clone();
+        let items = self.scan(move |reader| history::history(reader, &of, device)).await?;
+        let items = items.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        if items.is_empty() {
+            return Err(Failure::NotFound { what: format!("Device {device} among those of incident {incident}") });
+        }
+        Ok(wire::DeviceHistory { incident, device, items })
+    }
+
     pub(super) async fn devices_of(&self, incident: IncidentId) -> Answer<Octets> {
         let found = self.read(move |recorder| {
-            let progress = recorder.fold().incidents().get(&incident).and_then(|facts| facts.progress.as_ref());
-            Ok((progress.map(|progress| progress.targets.clone()), incident))
+            let facts = recorder.fold().incidents().get(&incident);
+            let targets = facts.and_then(|facts| facts.progress.as_ref()).map(|progress| progress.targets.clone());
+            Ok((targets, facts.is_some(), incident))
         });
-        let (targets, incident) = found.await?;
-        let targets =
-            targets.ok_or_else(|| Failure::NotFound { what: format!("incident {incident} in the procedure") })?;
+        let (targets, is_known, incident) = found.await?;
+        let targets = targets.ok_or_else(|| no_progress(&incident, is_known))?;
         Ok(pieces(move |emit| {
             if emit(DEVICES_HEADER.as_bytes()).is_break() {
                 return Ok(());
@@ -199,8 +218,20 @@ fn key_of(recorder: &Recorder, incident: &IncidentId) -> Option<KeyLabel> {
     fold.determinations().get(&determined.id)?.key.as_ref().map(|(key, _)| key.clone())
 }
 
+/// Why nothing is told of how an incident stands in the procedure.
+fn no_progress(incident: &IncidentId, is_known: bool) -> Failure {
+    Failure::NotFound {
+        what: if is_known {
+            format!("a procedure for incident {incident}, which was opened under a policy without the steps of one,")
+        } else {
+            format!("incident {incident}")
+        },
+    }
+}
+
 /// The header line of the Relevant Devices.
-const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,handed_over,overridden,stranded\n";
+const DEVICES_HEADER: &str =
+    "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,stranded\n";
 
 /// The line of a Relevant Device.
 fn write_target(target: &Target, to: &mut String) {
@@ -212,11 +243,12 @@ fn write_target(target: &Target, to: &mut String) {
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
-        "{},{},{},{response},{},{},{},{}",
+        "{},{},{},{response},{},{},{},{},{}",
         target.device,
         target.status,
         target.since,
         yes(target.excluded),
+        yes(target.waits_for_hand_over()),
         yes(target.control == Control::HandedOver),
         yes(target.overridden),
         yes(target.is_stranded())

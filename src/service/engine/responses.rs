@@ -68,7 +68,12 @@ fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) ->
         Vec::new()
     } else {
         pem::text(&bundle).and_then(pem::bundle).map_err(|error| {
-            Failure::malformed("certificates", "certificates in PEM", &error.to_string(), "Mend it and send it again.")
+            Failure::malformed(
+                "certificates",
+                "certificates in PEM",
+                &format!("other text ({error})"),
+                "Mend it and send it again.",
+            )
         })?
     };
     let (readings, candidates) = verify(&messages, &certificates, &Trust::new(policy));

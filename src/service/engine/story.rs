@@ -84,12 +84,7 @@ impl Story {
                 }
             }
             event => {
-                let directed = match event {
-                    Event::DirectionRecorded(recorded) => answers::direction(reader, recorded),
-                    _ => None,
-                };
-                let what = directed.as_ref().map(timeline::direction).or_else(|| timeline::tell(event));
-                if let Some(what) = what {
+                if let Some(what) = tell(reader, event) {
                     self.flush();
                     self.items.push(wire::Happened { entry: index, at, who: timeline::who(&by), what });
                 }
@@ -114,6 +109,21 @@ impl Story {
         self.flush();
         wire::Timeline { items: self.items, next: self.next }
     }
+}
+
+/// What an event says: a direction in the words of its document, a determination with what it determined.
+fn tell(reader: &dyn Reader, event: &Event) -> Option<String> {
+    let told = timeline::tell(event)?;
+    Some(match event {
+        Event::DirectionRecorded(recorded) => {
+            answers::direction(reader, recorded).map_or(told, |document| timeline::direction(&document))
+        }
+        Event::DeterminationRecorded(recorded) => match answers::determination(reader, recorded) {
+            Some(document) => format!("{told}; {}", timeline::determination(document.form())),
+            None => told,
+        },
+        _ => told,
+    })
 }
 
 #[cfg(test)]

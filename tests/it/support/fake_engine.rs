@@ -11,6 +11,7 @@ use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedL
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
+use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
     TokenName,
@@ -371,6 +372,25 @@ impl Engine for FakeEngine {
     async fn incident_devices(&self, caller: &Caller, id: IncidentId) -> Result<Octets, Failure> {
         self.called("incident-devices", caller, id.as_str())?;
         Ok(pieces(b"device\n00DB1234567890A0\n"))
+    }
+
+    async fn incident_history(
+        &self,
+        caller: &Caller,
+        incident: IncidentId,
+        device: DeviceId,
+    ) -> Result<wire::DeviceHistory, Failure> {
+        self.called("incident-history", caller, format!("{incident} {device}"))?;
+        let item = wire::DeviceEvent {
+            entry: 3,
+            at: at(),
+            who: "operator-1".to_owned(),
+            profile: vec!["base".parse().unwrap()],
+            smi_status: Some(SmiStatus::Recovery),
+            since: Some(at()),
+            what: "SMI Status 'Recovery' \x1b[2J".to_owned(),
+        };
+        Ok(wire::DeviceHistory { incident, device, items: vec![item] })
     }
 
     async fn file_submit(

@@ -5,7 +5,7 @@ use crate::domain::incident::decide::decide_determination;
 use crate::domain::incident::next::ToDo;
 use crate::domain::incident::targets::{Control, Proof};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, SmiStatus};
-use crate::domain::names::{DirectionId, StepId};
+use crate::domain::names::{DirectionId, KeyLabel, StepId};
 use crate::domain::policy::tests::{changed, policy};
 use crate::domain::procedure::explain::{MayWord, explain};
 use crate::domain::procedure::in_force::{Requirement, required};
@@ -700,4 +700,96 @@ fn a_step_that_only_the_policy_knows_holds_up_what_it_says_comes_after() {
     assert!(requirement(&bench, id.as_str()).is_due());
     bench.inform();
     assert!(bench.rules(&refer).is_empty());
+}
+
+/// What is to be done, as one text.
+fn told(bench: &Bench) -> String {
+    let line = |todo: ToDo| format!("{}: {} > {}\n", todo.who, todo.what, todo.command.unwrap_or_default());
+    todo(bench).into_iter().map(line).collect()
+}
+
+#[test]
+fn a_command_to_be_done_next_holds_whatever_is_known() {
+    let key: KeyLabel = "recovery-1".parse().unwrap();
+    let check = |state: State, expected: &dyn Fn(&Bench) -> String| {
+        let mut bench = standing(BASE, state, THREE, Devices::InRecovery, true);
+        if bench.progress().determined.is_some() {
+            bench.followed().key = Some((key.clone(), Digest([6; 32])));
+        }
+        let (told, expected) = (told(&bench), expected(&bench));
+        assert!(told.contains(&expected), "{state}: {expected:?} in {told}");
+    };
+    let followed = |bench: &Bench| bench.progress().determined.unwrap().id;
+    check(State::Reported, &|_| "by a permitted mechanism (call-back".to_owned());
+    check(State::Assessed, &|bench| {
+        let file = *bench.context().fold.notifications(&incident(), CompromiseClass::Organisation).first().unwrap();
+        format!("refer INCIDENT --notification {file}")
+    });
+    check(State::Prepared, &|_| "smkictl key activate recovery-1 --incident INCIDENT".to_owned());
+    check(State::Executing, &|bench| format!("smkictl recovery sign --determination {} ", followed(bench)));
+    check(State::Executing, &|bench| {
+        format!("--certificates DEVICE-CERTIFICATES/ --determination {}", followed(bench))
+    });
+
+    // Which of two notification files it is, only a person knows.
+    let mut two = standing(BASE, State::Assessed, THREE, Devices::InRecovery, true);
+    two.file(FileKind::OrganisationNotification);
+    assert!(told(&two).contains("refer INCIDENT --notification SHA-256"), "{}", told(&two));
+}
+
+#[test]
+fn after_the_execution_whatever_keeps_the_incident_open_is_to_be_done_next() {
+    let told = |how| told(&standing(BASE, State::PostRecovery, THREE, how, true));
+    let close = "Close the incident > smkictl incident close INCIDENT";
+    let proven = told(Devices::Proven);
+    assert!(proven.contains("set-status INCIDENT recovered --from DATE --devices proven.txt"), "{proven}");
+    assert!(proven.contains("Then close the incident"), "{proven}");
+    let stranded = told(Devices::InRecovery);
+    assert!(stranded.contains(&format!("accept-stranded INCIDENT --count {} ", devices().len())), "{stranded}");
+    assert!(stranded.contains("Then close the incident"), "{stranded}");
+    let nothing = told(Devices::Recovered);
+    assert!(nothing.contains(close) && !nothing.contains("stranded") && !nothing.contains("set-status"), "{nothing}");
+}
+
+#[test]
+fn a_determination_that_is_not_in_force_is_told_of_before_the_key_is_asked_for() {
+    for state in [State::DeterminedToExecute, State::Prepared, State::KeyActive, State::Executing, State::Paused] {
+        let mut bench = standing(BASE, state, THREE, Devices::InRecovery, true);
+        assert!(!told(&bench).contains("Nothing can be signed"), "{state}: {}", told(&bench));
+        let at = bench.at;
+        bench.followed().suspended_until = Some(at.plus_ms(1));
+        let told = told(&bench);
+        assert!(told.starts_with("SMKI PMA: Nothing can be signed: "), "{state}: {told}");
+        assert!(told.lines().next().unwrap().contains("suspended"), "{state}: {told}");
+    }
+}
+
+/// Every command that is to be done next, wherever an incident may stand.
+pub(crate) fn every_command() -> BTreeSet<String> {
+    let mut commands = BTreeSet::new();
+    let mut add = |bench: &Bench| {
+        let told = todo(bench).into_iter().filter_map(|todo| todo.command.map(String::from));
+        commands.extend(told);
+    };
+    for moment in [BASE, VARIED] {
+        // Nobody is informed yet.
+        add(&Bench::new(moment));
+        for (state, method) in State::ALL.into_iter().flat_map(|state| [ONE, TWO, THREE].map(|method| (state, method)))
+        {
+            for (how, has_files) in EVERY.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+                let mut bench = standing(moment, state, method, how, has_files);
+                add(&bench);
+                if bench.progress().determined.is_some() {
+                    bench.followed().scope = None;
+                    bench.followed().key = Some(("recovery-1".parse().unwrap(), Digest([6; 32])));
+                    bench.prove(&devices()[..1], Proof::Failed, method);
+                    add(&bench);
+                }
+                bench.progress_mut().notification.class = CompromiseClass::Other;
+                bench.progress_mut().method = Some(Method::Contingency);
+                add(&bench);
+            }
+        }
+    }
+    commands
 }

@@ -75,6 +75,35 @@ const fn least_after(step: Meaning) -> &'static [Meaning] {
     }
 }
 
+/// By which methods a step is taken in every profile: fewer would let an incident of another method go on without it.
+const fn least_methods(step: Meaning) -> &'static [Method] {
+    use Method::{AcbCertificates, Contingency, NewOrganisationCertificates};
+    match step {
+        Meaning::Notify | Meaning::Confirm | Meaning::Assess | Meaning::Close => &Method::ALL,
+        Meaning::SubmitNotification
+        | Meaning::SetRecovery
+        | Meaning::SubmitThresholds
+        | Meaning::Refer
+        | Meaning::Determine
+        | Meaning::Prepare
+        | Meaning::ActivateKey
+        | Meaning::Execute
+        | Meaning::SetRecovered => &[AcbCertificates, NewOrganisationCertificates, Contingency],
+        Meaning::HandOver => &[AcbCertificates],
+        Meaning::Dismiss
+        | Meaning::Inform
+        | Meaning::SubscriberRecovery
+        | Meaning::Pause
+        | Meaning::Exclude
+        | Meaning::Finish
+        | Meaning::ReportProgress
+        | Meaning::SetStatus
+        | Meaning::ImportStatuses
+        | Meaning::BeginPostRecovery
+        | Meaning::AcceptStranded => &[],
+    }
+}
+
 fn ids(steps: &[StepId]) -> String {
     steps.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -282,6 +311,23 @@ pub enum ProcedureFault {
         /// Which.
         step: Meaning,
     },
+    /// A gate that nobody owes.
+    #[error("step {step}: owed: expected \"must\", found \"may\": others wait for this step, and nobody would owe it")]
+    OwedByNobody {
+        /// Which.
+        step: Meaning,
+    },
+    /// A gate that some methods would go round.
+    #[error(
+        "step {step}: methods: expected {} among them; an incident of another method would go on without this step",
+        missing.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ")
+    )]
+    GoneRound {
+        /// Which.
+        step: Meaning,
+        /// By which methods it is taken too.
+        missing: Vec<Method>,
+    },
     /// A departure without effect.
     #[error(
         "step {step}: departure: expected \"never\": nothing goes on without it, so a direction to depart from it would change nothing"
@@ -451,6 +497,14 @@ impl Reading<'_> {
                     let fault = ProcedureFault::NotAlone { step: meaning, before: *before, found: besides };
                     self.fault(BASE, at, fault.into());
                 }
+            }
+            if REQUIRED.contains(&meaning) && step.owed == Owed::May {
+                self.fault(BASE, at, ProcedureFault::OwedByNobody { step: meaning }.into());
+            }
+            let missing: Vec<Method> =
+                least_methods(meaning).iter().copied().filter(|method| !step.methods.contains(method)).collect();
+            if !missing.is_empty() {
+                self.fault(BASE, at, ProcedureFault::GoneRound { step: meaning, missing }.into());
             }
             let opens = matches!(meaning, Meaning::Prepare | Meaning::ActivateKey | Meaning::Execute);
             if opens && step.needs != Some(Gate::DeterminationToExecute) {

@@ -1,11 +1,11 @@
-//! No Device has answered a command that was not signed here; or an operator has looked at it since.
+//! No Device has answered a command of this key that was not signed here, under whichever determination that came to be known; or an
+//! operator has looked at it since.
 
 use super::{BatchFacts, Refusal};
 
 pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
-    let Some(determination) = facts.determination else { return Ok(()) };
-    match determination.foreign {
-        Some(entry) => Err(Refusal::ForeignResponse { id: determination.id, entry }),
-        None => Ok(()),
+    match (facts.key, facts.stopped_by) {
+        (Some(key), Some((id, entry))) => Err(Refusal::ForeignResponse { key: key.record.label.clone(), id, entry }),
+        (None, _) | (_, None) => Ok(()),
     }
 }

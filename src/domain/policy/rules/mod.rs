@@ -58,6 +58,8 @@ pub struct BatchFacts<'a> {
     pub incident: Option<&'a IncidentFacts>,
     /// The key of the determination.
     pub key: Option<&'a KeyFacts>,
+    /// The foreign answer that stops this key, if one does: the determination under which it was handed in, and its entry.
+    pub stopped_by: Option<(DeterminationId, u64)>,
 }
 
 impl<'a> BatchFacts<'a> {
@@ -171,11 +173,11 @@ pub enum Refusal {
     #[error("determination {id} left its scope to a schedule, and none is recorded yet")]
     ScopeOutstanding { id: DeterminationId },
     #[error(
-        "a Device answered a command that this ledger never signed (entry {entry}): somebody else may be using the key. Nothing more \
-         is signed under determination {id} until an operator has found out and recorded why it is right to go on: `smkictl \
-         recovery resume-after-foreign`"
+        "a Device answered a command that this ledger never signed (entry {entry}): somebody else may be using key {key}. The key is \
+         not activated and signs nothing more, for whichever determination, until an operator has found out and recorded why it is \
+         right to go on: `smkictl recovery resume-after-foreign --determination {id}`"
     )]
-    ForeignResponse { id: DeterminationId, entry: u64 },
+    ForeignResponse { key: KeyLabel, id: DeterminationId, entry: u64 },
     #[error("incident {incident} is not open")]
     IncidentNotOpen { incident: IncidentId },
     #[error("the ledger has no key {key}")]
@@ -325,8 +327,12 @@ const KEY_RULES: &[BatchRule] = &[
 const STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_state];
 
 /// Asked before a key is activated, with [`ASKER_RULES`] and [`RELEASE_RULES`]: what it would sign for stands, and is this key's.
-const ACTIVATION_RULES: &[BatchRule] =
-    &[scope_settled::check, key_of_determination::check, key_of_determination::check_certificate];
+const ACTIVATION_RULES: &[BatchRule] = &[
+    scope_settled::check,
+    foreign_response::check,
+    key_of_determination::check,
+    key_of_determination::check_certificate,
+];
 
 /// Asked before a key is activated, when all others are silent.
 const ACTIVATION_STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_awaits_key];

@@ -40,6 +40,7 @@ struct World {
     determination: Option<DeterminationFacts>,
     incident: Option<IncidentFacts>,
     key: Option<KeyFacts>,
+    stopped_by: Option<(DeterminationId, u64)>,
     form: WantedForm,
     pre_command: Option<Result<(PartyId, u64), Mismatch>>,
     listed: Option<Listed>,
@@ -130,6 +131,7 @@ impl World {
                 active,
                 active_for: None,
             }),
+            stopped_by: None,
             form: WantedForm::Device,
             pre_command: None,
             listed: Some(Listed { device: DEVICE, template: "esme".parse().unwrap(), counter: None }),
@@ -170,6 +172,7 @@ impl World {
             determination: self.determination.as_ref(),
             incident: self.incident.as_ref(),
             key: self.key.as_ref(),
+            stopped_by: self.stopped_by,
         }
     }
 
@@ -443,7 +446,7 @@ fn procedure(edges: &mut Edges) {
         },
         &["excluded"],
     );
-    edges.check(|world| world.determination().foreign = Some(9), &["foreign-response"]);
+    edges.check(|world| world.stopped_by = Some((OTHER, 9)), &["foreign-response"]);
     // It follows this determination, another, or none.
     for (id, refused) in [(Some(ID), &[][..]), (Some(OTHER), &["not-followed"]), (None, &["not-followed"])] {
         edges.check(
@@ -560,6 +563,7 @@ fn a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_f
     check(&|world| world.by.person = None, &["asker-unknown"]);
     check(&|world| world.by.role = Role::Daemon, &["asker"]);
     check(&|world| world.clock = ClockState::Untrusted, &["clock"]);
+    check(&|world| world.stopped_by = Some((OTHER, 9)), &["foreign-response"]);
     check(&|world| world.determination().execute = false, &["determination-negative"]);
     check(&|world| world.determination().window.from = now().plus_ms(1), &["window"]);
     check(&|world| world.determination().window.until = now(), &["window"]);

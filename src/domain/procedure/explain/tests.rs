@@ -1,5 +1,6 @@
 use super::super::in_force::tests::{at, extension, shipped, step, view};
 use super::*;
+use crate::domain::procedure::State;
 
 fn explained(moment: &str, view: Option<&IncidentView<'_>>) -> Explanation {
     let policy = shipped("included");
@@ -96,4 +97,59 @@ fn what_is_explained_is_what_is_required() {
     let told = explain(&policy.procedure().unwrap().in_force(at("2030-01-01T00:00:00Z"), &[extension(1, None)]), None);
     assert!(told.variations[0].window.contains("without an end, as extended by direction 0101"));
     assert_eq!(told.variations[0].extended_by, Some(DirectionId([1; 16])));
+}
+
+#[test]
+fn an_incident_that_has_ended_owes_its_closure_and_nothing_else() {
+    for (state, closure) in [(State::Dismissed, "due"), (State::Withdrawn, "due"), (State::Closed, "done")] {
+        let mut done = vec!["notify-compromise", "inform-parties", "inform-rdps", "inform-pma"];
+        if state == State::Closed {
+            done.push("close");
+        }
+        let mut view = view(Determined::None, &done);
+        (view.state, view.state_name) = (Some(state), state.as_str());
+        let told = explained("2026-01-01T00:00:00Z", Some(&view));
+        for found in &told.steps {
+            let (is, may) =
+                found.standing.as_ref().map(|standing| (standing.is.as_str(), standing.may_be_taken)).unwrap();
+            let expected = match found.step.as_str() {
+                "close" => closure,
+                id if done.contains(&id) => "done",
+                _ => "not-required",
+            };
+            // What is left to be reported after a withdrawal is owed by nobody.
+            let is_reported = state == State::Withdrawn && found.step.as_str() == "report-progress";
+            let (expected, late) = if is_reported { ("permitted", true) } else { (expected, false) };
+            assert_eq!(is, expected, "{} of an incident that is {state}", found.step);
+            assert_eq!(may == MayWord::Yes, is == "due" || late, "{} of an incident that is {state}", found.step);
+        }
+    }
+}
+
+#[test]
+fn a_key_may_sign_until_the_execution_ends_and_what_was_repeated_before_is_done() {
+    let done =
+        ["notify-compromise", "confirm-compromise", "assess", "refer-to-pma", "determine", "prepare", "activate-key"];
+    let mut view = view(Determined::Execute(WithKey::Recovery), &done);
+    for (state, may_sign, activation) in [
+        (State::Prepared, true, MayWord::Yes),
+        (State::Paused, true, MayWord::Yes),
+        (State::Executing, true, MayWord::No),
+        (State::Executed, false, MayWord::No),
+        (State::PostRecovery, false, MayWord::No),
+        (State::Closed, false, MayWord::No),
+    ] {
+        (view.state, view.state_name) = (Some(state), state.as_str());
+        view.done.extend(["inform-parties", "inform-rdps", "inform-pma", "submit-notification-file"].map(step));
+        view.done.extend(["set-smi-status-recovery", "submit-adt-file"].map(step));
+        let told = explained("2026-01-01T00:00:00Z", Some(&view));
+        let standing = |id: &str| {
+            told.steps.iter().find(|found| found.step == step(id)).and_then(|found| found.standing.clone()).unwrap()
+        };
+        assert_eq!(told.incident.as_ref().unwrap().recovery_key_may_sign, may_sign, "{state}");
+        let (key, referral) = (standing("activate-key"), standing("refer-to-pma"));
+        assert_eq!(key.may_be_taken, activation, "{state}");
+        assert_eq!(key.is, "done", "{state}");
+        assert_eq!((referral.is.as_str(), referral.may_be_taken), ("done", MayWord::No), "{state}");
+    }
 }

@@ -95,6 +95,8 @@ pub struct Breaker {
     since: Timestamp,
     failures: u32,
     why: Option<HsmError>,
+    /// What failed last, also once it is up.
+    last: Option<(Timestamp, HsmError)>,
     /// As the ledger has it; a token that was never down is not spoken of.
     told: Health,
     told_at: Option<Timestamp>,
@@ -109,6 +111,7 @@ impl Breaker {
             since: now,
             failures: 0,
             why: None,
+            last: None,
             told: Health::Up,
             told_at: None,
             untold: VecDeque::new(),
@@ -118,6 +121,11 @@ impl Breaker {
     /// How it stands.
     pub fn standing(&self) -> Standing {
         Standing { circuit: self.circuit, since: self.since, failures: self.failures, why: self.why.clone() }
+    }
+
+    /// What failed last, and when.
+    pub fn last_failure(&self) -> Option<(Timestamp, HsmError)> {
+        self.last.clone()
     }
 
     /// An operator has it tried again, at once.
@@ -149,6 +157,7 @@ impl Breaker {
         let pause = pause(self.failures, salt);
         let until = now.plus_ms(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
         (self.circuit, self.why) = (Circuit::Down { until }, Some(why.clone()));
+        self.last = Some((now, why.clone()));
         self.note(Health::Down, now, Some(why));
         pause
     }
@@ -159,6 +168,7 @@ impl Breaker {
             self.since = now;
         }
         (self.circuit, self.why) = (Circuit::Locked, Some(why.clone()));
+        self.last = Some((now, why.clone()));
         self.note(Health::Locked, now, Some(why));
     }
 

@@ -364,9 +364,14 @@ impl Token {
         self.0.offers()?.allow_again()
     }
 
-    /// How many signatures it has made and were verified, whoever asked: whether it makes progress.
+    /// How many signatures it has made, whoever asked: whether it makes progress.
     pub fn signatures(&self) -> u64 {
         self.0.counts.signed_by_all.load(Ordering::SeqCst)
+    }
+
+    /// What failed last, and when, although it may be up again.
+    pub fn last_failure(&self) -> Option<(Timestamp, HsmError)> {
+        lock(&self.0.breaker).last_failure()
     }
 
     /// How the circuit breaker has it.
@@ -732,6 +737,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         generation: inner.generation.clone(),
         offers,
         ready: Some(tell),
+        last_words: Vec::new(),
     };
     // The parent-death signal goes by the *thread* that made the worker, so that must be one that lives as long as it.
     let keeper = thread::Builder::new()

@@ -83,7 +83,7 @@ pub(super) struct Counts {
     pub(super) waiting: AtomicUsize,
     /// Verified signatures of the present worker.
     pub(super) signed: AtomicU32,
-    /// Verified signatures of all workers.
+    /// Signatures of all workers, as they came.
     pub(super) signed_by_all: AtomicU64,
 }
 
@@ -120,7 +120,6 @@ impl Batch {
             self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
             if matches!(outcome, Outcome::Signed(_)) {
                 self.counts.signed.fetch_add(1, Ordering::Relaxed);
-                self.counts.signed_by_all.fetch_add(1, Ordering::SeqCst);
             }
             // A caller that no longer listens has lost interest, not its records: those were written before.
             let _ = self.results.send(SignResult { tag: self.items[n].tag, outcome });
@@ -162,6 +161,9 @@ pub(super) struct Keeper {
     pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
     pub(super) ready: Option<mpsc::Sender<Ready>>,
+    /// Outcomes that a worker gave because it is about to end. They are told once the handle knows: whoever hears that something was
+    /// not submitted may submit it again, and not to this worker.
+    pub(super) last_words: Vec<(Arc<Batch>, usize, Outcome)>,
 }
 
 impl Keeper {
@@ -333,7 +335,7 @@ impl Keeper {
     }
 
     /// Takes answers; an answer to what was not asked, or a second one, is a defect.
-    fn answers(&self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
+    fn answers(&mut self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
         let mut signed: Vec<(Arc<Batch>, usize, [u8; 64])> = Vec::with_capacity(answers.len());
         {
             let mut open = lock(&self.open);
@@ -345,18 +347,24 @@ impl Keeper {
                         let mut signature = [0; 64];
                         signature[..32].copy_from_slice(&r);
                         signature[32..].copy_from_slice(&s);
+                        batch.counts.signed_by_all.fetch_add(1, Ordering::SeqCst);
                         signed.push((batch, n, signature));
                     }
-                    Answer::Failed(error) => batch.give(
-                        n,
-                        match error.certainty() {
+                    Answer::Failed(error) => {
+                        let goes_on = error.class().worker_goes_on();
+                        let outcome = match error.certainty() {
                             Certainty::NothingSigned => Outcome::Failed(error),
                             Certainty::SignatureMayExist => Outcome::Unknown(error),
-                        },
-                    ),
+                        };
+                        if goes_on {
+                            batch.give(n, outcome);
+                        } else {
+                            self.last_words.push((batch, n, outcome));
+                        }
+                    }
                     Answer::Fenced => batch.give(n, Outcome::NotSigned(NotSigned::Fenced)),
                     Answer::Expired => batch.give(n, Outcome::NotSigned(NotSigned::Expired)),
-                    Answer::GivenUp => batch.give(n, Outcome::NotSigned(NotSigned::NotReached)),
+                    Answer::GivenUp => self.last_words.push((batch, n, Outcome::NotSigned(NotSigned::NotReached))),
                 }
             }
         }
@@ -392,9 +400,9 @@ impl Keeper {
     }
 
     /// Kills what is left of the worker, then says of all that is open what became of it: the mark, which outlives the
-    /// worker, tells what it had begun.
+    /// worker, tells what it had begun, and what it had signed without sending it any more.
     fn bury(
-        &self,
+        &mut self,
         (mut child, family): (Child, Family),
         socket: &UnixStream,
         mark: &OwnedFd,
@@ -416,16 +424,15 @@ impl Keeper {
             HsmError::WorkerEnded { .. } => HsmError::WorkerEnded { status },
             other => other,
         };
-        let mut octets = [0; 8];
-        let begun = match rustix::io::pread(mark, &mut octets, 0) {
-            Ok(8) if gone => u64::from_le_bytes(octets),
-            Ok(0) if gone => 0,
-            // Not gone, or a mark that cannot be read: anything may have been begun.
-            Ok(_) | Err(_) => u64::MAX,
-        };
+        // Not gone, or a mark that cannot be read: anything may have been begun.
+        let begun = protocol::read_mark(mark).filter(|_| gone).unwrap_or(u64::MAX);
+        let noted = protocol::noted_signatures(mark, self.config.sessions.max(1).into());
         // First the open things, then the word: whoever calls the token up looks at the former with its state locked.
         let open = lock(&self.open).take();
         (self.gone)(&why);
+        for (batch, n, outcome) in self.last_words.drain(..) {
+            batch.give(n, outcome);
+        }
         let Some(open) = open else { return why };
         let Open { frames, calls, fences } = open;
         let mut unknown = Vec::new();
@@ -434,8 +441,12 @@ impl Keeper {
                 if *answered {
                     continue;
                 }
-                let n = frame.first + offset;
-                let outcome = if first_seq + (offset as u64) < begun {
+                let (n, seq) = (frame.first + offset, first_seq + offset as u64);
+                let signed = noted.get(&seq).map(|signature| frame.batch.verify(n, *signature));
+                let outcome = if let Some(signed @ Outcome::Signed(_)) = signed {
+                    frame.batch.counts.signed_by_all.fetch_add(1, Ordering::SeqCst);
+                    signed
+                } else if seq < begun {
                     unknown.push(frame.batch.items[n].tag);
                     Outcome::Unknown(why.clone())
                 } else {

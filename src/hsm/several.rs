@@ -184,7 +184,13 @@ impl Several {
         down.map_or_else(|| Condition::Locked(locked.unwrap_or(HsmError::Locked)), Condition::Down)
     }
 
-    /// How many signatures its tokens have made and were verified, whoever asked: whether they make progress.
+    /// What failed last at any of them, although all may be up again.
+    pub fn last_failure(&self) -> Option<HsmError> {
+        let failures = self.tokens().into_iter().filter_map(|token| token.last_failure());
+        failures.max_by_key(|(at, _)| *at).map(|(_, why)| why)
+    }
+
+    /// How many signatures its tokens have made, whoever asked: whether they make progress.
     pub fn signatures(&self) -> u64 {
         self.tokens().iter().map(Token::signatures).sum()
     }

@@ -3,8 +3,9 @@
 //! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `manage` does
 //! everything but signing, one call after the other; each `sign-n` owns one session.
 //!
-//! Before an item is begun the *mark* is raised above its number (8 octets shared with the daemon that outlive this
-//! process). So whatever kills this process, items not below the mark were provably never submitted.
+//! Before an item is begun the *mark* is raised above its number (memory shared with the daemon that outlives this
+//! process). So whatever kills this process, items not below the mark were provably never submitted. What was signed is noted behind it
+//! until it was sent, so that only what the module had in hand is unknown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -27,14 +28,13 @@ use super::errors::{Certainty, Class, HsmError};
 use super::handle::PIN_LEN_MAX;
 use super::kinds::{self, Facts, Kind};
 use super::pkcs11::{KeyHandle, LoggedIn, Signer};
-use super::protocol::{self, Answer, FrameError, FromWorker, Manage, Managed, Setup, ToWorker};
+use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{KeyLabel, KeyUse, Origin};
 
-/// The most answers that are sent in one frame.
-const GROUP_LEN_MAX: usize = 16;
 /// How long an answer may wait for others before it is sent. A fast token (60 µs) fills a group in that time; a slow one sends
-/// each answer as it comes.
+/// each answer as it comes. Behind a call that hangs, `watch` sends it with the next sign of life; what a crash meets in a group was
+/// noted behind the mark.
 const GROUP_AGE_MAX: Duration = Duration::from_millis(1);
 /// A C_Sign slower than this is worth a frame of its own.
 const SIGN_SLOW: Duration = Duration::from_micros(500);
@@ -222,6 +222,8 @@ struct Slot {
     seq: AtomicU64,
     /// Whether the signer has a session.
     has_session: AtomicBool,
+    /// What the signer has not sent yet.
+    group: Mutex<Group>,
     what: Mutex<&'static str>,
 }
 
@@ -292,10 +294,12 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
 
-    /// A thread of its own says that the worker lives, and which call of the module is the oldest; the daemon judges.
+    /// A thread of its own says that the worker lives, and which call of the module is the oldest; the daemon judges. What signers
+    /// have not sent yet goes first.
     fn watch(self: Arc<Self>, every: Duration) {
         thread::spawn(move || {
             loop {
+                self.slots.iter().for_each(|slot| lock(&slot.group).flush(&self));
                 let now = self.now_ms();
                 let oldest = self
                     .slots
@@ -401,7 +405,7 @@ impl Shared {
                 let seq = job.next_seq;
                 job.next_seq += 1;
                 // A mark that cannot be raised would make this item look untouched: then it must stay untouched.
-                if let Err(error) = rustix::io::pwrite(&self.mark, &(seq + 1).to_le_bytes(), 0) {
+                if let Err(error) = protocol::raise_mark(&self.mark, seq) {
                     drop(queue);
                     let found = format!("the mark cannot be written: {error}");
                     let _ = self.send(&FromWorker::Answers(vec![(seq, Answer::GivenUp)]));
@@ -458,34 +462,33 @@ impl Shared {
 
     /// One signer: owns one session and nothing else of the module.
     fn sign(&self, n: usize, mut signer: Signer) {
-        let mut group = Group { answers: Vec::with_capacity(GROUP_LEN_MAX), since: Instant::now() };
+        let slot = &self.slots[n + 1];
         loop {
             if !signer.has_session() {
-                self.slots[n + 1].has_session.store(false, Ordering::SeqCst);
-                group.flush(self);
+                slot.has_session.store(false, Ordering::SeqCst);
+                lock(&slot.group).flush(self);
                 if !self.equip(n, &mut signer) {
                     return;
                 }
             }
             let claimed = self.claim(false).or_else(|| {
-                group.flush(self);
+                lock(&slot.group).flush(self);
                 self.claim(true)
             });
             let Some(item) = claimed else { return };
             let began = Instant::now();
             let answer = self.sign_one(n, &mut signer, &item);
-            if group.answers.is_empty() {
-                group.since = began;
-            }
             let broken = match &answer {
                 Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
                 Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,
             };
-            group.answers.push((item.seq, answer));
-            let full = group.answers.len() >= GROUP_LEN_MAX;
-            if full || began.elapsed() >= SIGN_SLOW || group.since.elapsed() >= GROUP_AGE_MAX || broken.is_some() {
-                group.flush(self);
+            let at_once = began.elapsed() >= SIGN_SLOW || broken.is_some();
+            let mut group = lock(&slot.group);
+            if let Answer::Signed(r, s) = &answer {
+                protocol::note_signature(&self.mark, n, group.answers.len(), item.seq, (r, s));
             }
+            group.take((item.seq, answer), began, at_once, self);
+            drop(group);
             if let Some(error) = broken {
                 self.break_off(error);
                 return;
@@ -634,13 +637,24 @@ impl From<Manage<'_>> for OwnedManage {
 }
 
 /// Answers that go out together.
+#[derive(Default)]
 struct Group {
     answers: Vec<(u64, Answer)>,
-    since: Instant,
+    /// When the call that gave the first of them began.
+    since: Option<Instant>,
 }
 
 impl Group {
+    fn take(&mut self, answer: (u64, Answer), began: Instant, at_once: bool, shared: &Shared) {
+        let since = *self.since.get_or_insert(began);
+        self.answers.push(answer);
+        if at_once || self.answers.len() >= GROUP_LEN_MAX || since.elapsed() >= GROUP_AGE_MAX {
+            self.flush(shared);
+        }
+    }
+
     fn flush(&mut self, shared: &Shared) {
+        self.since = None;
         if !self.answers.is_empty() {
             let answers = std::mem::replace(&mut self.answers, Vec::with_capacity(GROUP_LEN_MAX));
             // A daemon that is gone needs no answer; the reader ends this process.

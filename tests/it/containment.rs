@@ -92,9 +92,29 @@ fn a_call_that_hangs_in_any_function_is_contained_within_its_deadline_and_a_seco
             let outcomes = sign(&token, 3);
             let took = began.elapsed();
             assert!(took < DEADLINE + BEYOND, "{function} {action}: contained after {took:?}");
+            assert!(matches!(outcomes[0], Outcome::Signed(_)), "{function} {action}: {outcomes:?}");
             assert!(matches!(outcomes[1], Outcome::Unknown(HsmError::Overrun { .. })), "{function}: {outcomes:?}");
             assert!(matches!(outcomes[2], Outcome::NotSigned(_)), "{function}: {outcomes:?}");
         }
+    }
+}
+
+#[test]
+fn what_was_signed_before_a_crash_is_not_lost_by_it_and_what_was_not_begun_is_not_unknown() {
+    let (hsm, expectations) = made();
+    for action in ["kill", "abort", "segfault", "exit 1"] {
+        let token = start(quick(hsm.failing(1, &format!("C_Sign 12 {action}"))), &expectations);
+        let outcomes = sign(&token, 20);
+        let found: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Signed(_) => 's',
+                Outcome::Unknown(_) => 'u',
+                Outcome::NotSigned(_) => 'n',
+                Outcome::Failed(_) => 'f',
+            })
+            .collect();
+        assert_eq!(found.iter().collect::<String>(), "sssssssssssunnnnnnnn", "{action}: {outcomes:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::seeded::Seeded;
 use crate::support::site::{
-    DEVICES, Handed, Ledger, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole,
+    DEVICES, Ended, Handed, Ledger, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -22,7 +22,7 @@ const SETTLE: &str = "/v1/recovery/settle";
 /// Checkpoints that the ledger token signs before a request to sign: over the start, and over the activation.
 const BEFORE_REQUEST: u64 = 2;
 
-type Answer = JoinHandle<Result<(Vec<Item>, bool), ClientError>>;
+type Answer = JoinHandle<Result<(Vec<Item>, Ended), ClientError>>;
 
 /// Sends a request, and reads what comes until it is cut.
 fn send(daemon: &Daemon, ask: &wire::RecoverySign) -> Answer {
@@ -221,7 +221,7 @@ async fn killed_ten_times_at_moments_of_no_choice_the_same_request_still_comes_t
         daemon.kill().await.unwrap();
         match answer.await.unwrap() {
             Ok((items, ended)) => {
-                cut += usize::from(!ended);
+                cut += usize::from(ended.is_err());
                 handed.take(&site, &items);
             }
             Err(_) => cut += 1,
@@ -334,7 +334,7 @@ async fn a_ledger_token_that_signs_wrongly_stops_the_daemon_and_the_next_start_g
         let mut handed = Handed::default();
         // It is cut, or never began; it does not look whole.
         if let Ok((items, ended)) = answer {
-            assert!(!ended, "checkpoint {n}: {} lines and an end, {:?}", items.len(), items.last());
+            assert!(ended.is_err(), "checkpoint {n}: {} lines and an end, {:?}", items.len(), items.last());
             handed.take(&site, &items);
         }
         assert_eq!(wait_for_end(daemon).await, Some(74));

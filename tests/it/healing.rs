@@ -107,6 +107,11 @@ fn told(site: &Site, token: &str) -> Vec<TokenHealth> {
         .collect()
 }
 
+fn is_lock_recorded(site: &Site, why: &str) -> bool {
+    let is_it = |event: &Event| matches!(event, Event::KeyLocked(locked) if locked.reason.starts_with(why));
+    site.ledger().entries.iter().any(|entry| is_it(&entry.event))
+}
+
 fn retried(site: &Site) -> Vec<LoginRetried> {
     let entries = site.ledger().entries.into_iter();
     entries
@@ -297,14 +302,7 @@ async fn a_ledger_token_that_goes_in_the_middle_is_waited_for_reads_go_on_and_a_
     assert!(back.elapsed() < BACK_WITHIN, "ready after {:?}", back.elapsed());
     let answer = job.await.unwrap();
     assert!(answer.map_or(0, |(items, _)| count(&items, ItemOutcome::Signed)) == 0, "its key was locked");
-    until(&client, "told", |_| {
-        let ledger = site.ledger();
-        ledger
-            .entries
-            .iter()
-            .any(|entry| matches!(&entry.event, Event::KeyLocked(locked) if &*locked.reason == "on demand"))
-    })
-    .await;
+    until(&client, "recorded", |_| is_lock_recorded(&site, "on demand")).await;
     site.activate(&client).await.unwrap();
     let mut handed = Handed::default();
     handed.take(&site, &whole(lines(&client, SIGN, &ask).await));
@@ -423,11 +421,8 @@ async fn a_pin_changed_on_a_running_token_is_refused_once_and_the_key_locked_unt
         (count(&items, ItemOutcome::Unknown) > 0, stopped.is_none_or(|reasons| reasons.is_empty())),
         (true, false)
     );
-    let locked = until(&client, "locked", |status| {
-        of(status, RECOVERY_TOKEN).circuit == TokenCircuit::Locked
-            && status.keys.iter().all(|key| key.key.as_str() != RECOVERY_KEY || !key.active)
-    })
-    .await;
+    let locked = until(&client, "locked", |status| of(status, RECOVERY_TOKEN).circuit == TokenCircuit::Locked).await;
+    until(&client, "recorded", |_| is_lock_recorded(&site, "its token is locked")).await;
     assert!(of(&locked, RECOVERY_TOKEN).trouble.as_ref().unwrap().remedy.len() > 10);
     assert_eq!(site.calls(Which::Recovery, "C_Login"), 2);
     // No activation offers it again, nor does one after a restart.

@@ -30,6 +30,16 @@ fn up() -> Breaker {
 }
 
 #[test]
+fn what_failed_last_is_known_also_once_it_is_up_again() {
+    let mut breaker = up();
+    assert_eq!(breaker.last_failure(), None);
+    breaker.failed(at(1), &fault(), 0, 0);
+    breaker.up(at(2));
+    assert_eq!(breaker.standing().why, None);
+    assert_eq!(breaker.last_failure(), Some((at(1), fault())));
+}
+
+#[test]
 fn pauses_double_up_to_the_longest_and_differ_by_a_quarter_at_most() {
     for (failures, longest) in [(1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (8, 5_000), (u32::MAX, 5_000)] {
         let longest = Duration::from_millis(longest);

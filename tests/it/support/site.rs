@@ -371,14 +371,22 @@ pub fn ask_pre_command(determination: DeterminationId, octets: Vec<u8>) -> Recov
     RecoverySign { request: request(), determination, devices: None, pre_commands }
 }
 
-/// The lines of an answer, and whether it came to its end: neither cut nor stopped.
+/// Whether an answer came to its end; why not, if it was cut or stopped.
+pub type Ended = Result<(), String>;
+
+/// The lines of an answer, and whether it came to its end.
 pub async fn lines<T: serde::Serialize>(
     client: &Client,
     path: &str,
     ask: &T,
-) -> Result<(Vec<Item>, bool), ClientError> {
+) -> Result<(Vec<Item>, Ended), ClientError> {
     let (items, stopped) = lines_and_stop(client, path, ask).await?;
-    Ok((items, stopped.is_some_and(|reasons| reasons.is_empty())))
+    let ended = match stopped {
+        Some(reasons) if reasons.is_empty() => Ok(()),
+        Some(reasons) => Err(format!("it was stopped: {reasons:?}")),
+        None => Err("it was cut".to_owned()),
+    };
+    Ok((items, ended))
 }
 
 /// The lines of an answer, and why it was stopped; none if it was cut.
@@ -401,9 +409,9 @@ pub async fn lines_and_stop<T: serde::Serialize>(
 
 /// The whole answer to a request to sign.
 #[track_caller]
-pub fn whole(answer: Result<(Vec<Item>, bool), ClientError>) -> Vec<Item> {
+pub fn whole(answer: Result<(Vec<Item>, Ended), ClientError>) -> Vec<Item> {
     let (items, ended) = answer.unwrap();
-    assert!(ended, "the answer was cut");
+    assert_eq!(ended, Ok(()), "after {} lines", items.len());
     items
 }
 

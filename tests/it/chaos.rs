@@ -164,6 +164,8 @@ struct Load {
     asked: Mutex<BTreeSet<u32>>,
     items: Mutex<Vec<Item>>,
     signed: AtomicU64,
+    /// Why nothing was answered, the last time.
+    refused: Mutex<String>,
     ending: AtomicBool,
 }
 
@@ -198,11 +200,13 @@ impl Load {
             assert!(!batch.is_empty(), "the Devices are used up: more are needed for each fault");
             self.asked.lock().unwrap().extend(&batch);
             let answer = lines(&self.client, SIGN, &ask_for(self.determination, batch.iter().copied())).await;
-            let items = if let Ok((items, _)) = answer {
-                items
-            } else {
-                tokio::time::sleep(POLL).await;
-                Vec::new()
+            let items = match answer {
+                Ok((items, _)) => items,
+                Err(why) => {
+                    *self.refused.lock().unwrap() = why.to_string();
+                    tokio::time::sleep(POLL).await;
+                    Vec::new()
+                }
             };
             // What was signed is done, and what is unknown is settled; the rest is asked for again.
             let ended = |item: &&Item| matches!(item.outcome, ItemOutcome::Signed | ItemOutcome::Unknown);
@@ -348,8 +352,9 @@ impl Chaos<'_> {
         while self.load.signed.load(Ordering::SeqCst) < before + BACK {
             assert!(
                 begun.elapsed() < BACK_WITHIN,
-                "no service {:?} after {after}: {}",
+                "no service {:?} after {after}; refused last: {}\n{}",
                 begun.elapsed(),
+                self.load.refused.lock().unwrap(),
                 self.log_end()
             );
             tokio::time::sleep(POLL).await;
@@ -446,7 +451,7 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let daemon = site.start().await;
     let last = FIRST + u32::try_from(faults * DEVICES_PER_FAULT).unwrap();
     let determination = site.determine(&daemon.client, 2, &device_list(FIRST..last), |_| {}).await.form().id;
-    site.activate(&daemon.client).await.unwrap();
+    site.activate_for(&daemon.client, "INC-2").await.unwrap();
 
     let load = Arc::new(Load {
         client: daemon.client.clone(),
@@ -455,6 +460,7 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
         asked: Mutex::default(),
         items: Mutex::default(),
         signed: AtomicU64::new(0),
+        refused: Mutex::default(),
         ending: AtomicBool::new(false),
     });
     let loaders: Vec<_> = (0..2).map(|_| tokio::spawn(load.clone().run())).collect();

@@ -549,10 +549,10 @@ async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver
                 Outcome::Failed(error) | Outcome::Unknown(error) => Some(error.to_string()),
                 Outcome::Signed(_) | Outcome::NotSigned(_) => None,
             };
-            let last = refused.clone().or_else(|| outcomes.values().find_map(of_token));
             // Another chunk, before this one in the token's queue, may have met what failed.
-            let last = last.or_else(|| tokens.last_failure().map(|why| why.to_string()));
-            let given_up = last.unwrap_or_else(|| "its worker ended".to_owned());
+            let last =
+                outcomes.values().find_map(of_token).or_else(|| tokens.last_failure().map(|why| why.to_string()));
+            let given_up = last.or_else(|| refused.clone()).unwrap_or_else(|| "its worker ended".to_owned());
             return Signed { intents, outcomes, refused, given_up: Some(given_up) };
         }
         let signatures = tokens.signatures();

@@ -21,7 +21,7 @@ use super::errors::{Certainty, Class, HsmError};
 use super::healer::{self, Healing};
 use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, ended, lock, spawn_failed};
 use super::kinds::Kind;
-use super::offers::{Mark, Offers};
+use super::offers::{Asked, Mark, Offers};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
 use super::verify::PublicPoint;
 use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
@@ -251,6 +251,13 @@ struct Link {
     keeper: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
+impl Link {
+    /// Whether the worker is gone, or about to go.
+    fn is_ending(&self) -> bool {
+        lock(&self.open).as_ref().is_none_or(|open| open.is_ending)
+    }
+}
+
 impl Token {
     /// A token that was not tried yet: [`Token::restart`] does, or the healer once it is kept up and fails.
     pub fn new(config: TokenConfig, pin: SecretString, expectations: Expectations) -> Self {
@@ -343,12 +350,12 @@ impl Token {
         }
     }
 
-    /// An operator put the PIN right: it is offered again, once. Where the token is kept up, at once. Answers what was known of
-    /// earlier offers.
+    /// An operator put the PIN right: it is offered again, once. Where the token is kept up, at once. `asked` is kept with the mark
+    /// until [`Token::told`].
     ///
     /// # Errors
     /// [`HsmError::PinMark`]; [`HsmError::Locked`] if it was shut down.
-    pub fn unlock(&self, pin: SecretString) -> Result<Mark, HsmError> {
+    pub fn unlock(&self, pin: SecretString, asked: Option<Asked>) -> Result<(), HsmError> {
         let _changing = lock(&self.0.changing);
         let mut state = lock(&self.0.state);
         match &*state {
@@ -361,7 +368,15 @@ impl Token {
                 self.0.healing.after(Duration::ZERO);
             }
         }
-        self.0.offers()?.allow_again()
+        self.0.offers()?.allow_again(asked)
+    }
+
+    /// The ledger was told of the first so many of those who let the PIN be offered again.
+    ///
+    /// # Errors
+    /// [`HsmError::PinMark`].
+    pub fn told(&self, count: usize) -> Result<(), HsmError> {
+        self.0.offers()?.told(count)
     }
 
     /// How many signatures it has made, whoever asked: whether it makes progress.
@@ -453,6 +468,7 @@ impl Token {
         let (outgoing, point) = {
             let state = lock(&self.0.state);
             match &*state {
+                State::Up { link, .. } if link.is_ending() => return Err(nothing_signed(&is_ending())),
                 State::Up { link, report } => {
                     let report = report.keys.iter().find(|found| found.label == *key);
                     let point = report.and_then(|found| PublicPoint::from_spki(&found.spki));
@@ -544,6 +560,7 @@ impl Token {
     /// How the token stands.
     pub fn condition(&self) -> Condition {
         match &*lock(&self.0.state) {
+            State::Up { link, .. } if link.is_ending() => Condition::Down(is_ending()),
             State::Up { .. } => Condition::Up,
             State::Down(why) => Condition::Down(why.clone()),
             State::Locked(why) => Condition::Locked(why.clone()),
@@ -737,7 +754,6 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         generation: inner.generation.clone(),
         offers,
         ready: Some(tell),
-        last_words: Vec::new(),
     };
     // The parent-death signal goes by the *thread* that made the worker, so that must be one that lives as long as it.
     let keeper = thread::Builder::new()
@@ -758,6 +774,11 @@ fn tell_gone(inner: Weak<Inner>, open: Arc<Mutex<Option<Open>>>) -> Box<dyn Fn(&
             }
         }
     })
+}
+
+/// Why a worker is asked for nothing more, until it is known how it ended.
+fn is_ending() -> HsmError {
+    ended("it is about to")
 }
 
 /// Why there is no worker to sign, when nothing was submitted: not to be taken for what became of earlier items.

@@ -58,6 +58,9 @@ pub(super) struct Open {
     frames: BTreeMap<u64, Frame>,
     pub(super) calls: HashMap<u64, Finish>,
     pub(super) fences: VecDeque<(u64, oneshot::Sender<Result<FenceAck, HsmError>>)>,
+    /// Whether the worker is known to be about to end. Set before anybody hears that something was not submitted: it may be
+    /// submitted again, and not to this worker.
+    pub(super) is_ending: bool,
 }
 
 /// Takes the answer to a call.
@@ -161,9 +164,6 @@ pub(super) struct Keeper {
     pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
     pub(super) ready: Option<mpsc::Sender<Ready>>,
-    /// Outcomes that a worker gave because it is about to end. They are told once the handle knows: whoever hears that something was
-    /// not submitted may submit it again, and not to this worker.
-    pub(super) last_words: Vec<(Arc<Batch>, usize, Outcome)>,
 }
 
 impl Keeper {
@@ -335,7 +335,7 @@ impl Keeper {
     }
 
     /// Takes answers; an answer to what was not asked, or a second one, is a defect.
-    fn answers(&mut self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
+    fn answers(&self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
         let mut signed: Vec<(Arc<Batch>, usize, [u8; 64])> = Vec::with_capacity(answers.len());
         {
             let mut open = lock(&self.open);
@@ -351,20 +351,21 @@ impl Keeper {
                         signed.push((batch, n, signature));
                     }
                     Answer::Failed(error) => {
-                        let goes_on = error.class().worker_goes_on();
-                        let outcome = match error.certainty() {
-                            Certainty::NothingSigned => Outcome::Failed(error),
-                            Certainty::SignatureMayExist => Outcome::Unknown(error),
-                        };
-                        if goes_on {
-                            batch.give(n, outcome);
-                        } else {
-                            self.last_words.push((batch, n, outcome));
-                        }
+                        open.is_ending |= !error.class().worker_goes_on();
+                        batch.give(
+                            n,
+                            match error.certainty() {
+                                Certainty::NothingSigned => Outcome::Failed(error),
+                                Certainty::SignatureMayExist => Outcome::Unknown(error),
+                            },
+                        );
                     }
                     Answer::Fenced => batch.give(n, Outcome::NotSigned(NotSigned::Fenced)),
                     Answer::Expired => batch.give(n, Outcome::NotSigned(NotSigned::Expired)),
-                    Answer::GivenUp => self.last_words.push((batch, n, Outcome::NotSigned(NotSigned::NotReached))),
+                    Answer::GivenUp => {
+                        open.is_ending = true;
+                        batch.give(n, Outcome::NotSigned(NotSigned::NotReached));
+                    }
                 }
             }
         }
@@ -402,7 +403,7 @@ impl Keeper {
     /// Kills what is left of the worker, then says of all that is open what became of it: the mark, which outlives the
     /// worker, tells what it had begun, and what it had signed without sending it any more.
     fn bury(
-        &mut self,
+        &self,
         (mut child, family): (Child, Family),
         socket: &UnixStream,
         mark: &OwnedFd,
@@ -430,11 +431,8 @@ impl Keeper {
         // First the open things, then the word: whoever calls the token up looks at the former with its state locked.
         let open = lock(&self.open).take();
         (self.gone)(&why);
-        for (batch, n, outcome) in self.last_words.drain(..) {
-            batch.give(n, outcome);
-        }
         let Some(open) = open else { return why };
-        let Open { frames, calls, fences } = open;
+        let Open { frames, calls, fences, is_ending: _ } = open;
         let mut unknown = Vec::new();
         for (first_seq, frame) in frames {
             for (offset, answered) in frame.answered.iter().enumerate() {
@@ -511,6 +509,9 @@ impl Writer {
             if result.is_err() {
                 break;
             }
+        }
+        if let Some(open) = lock(&self.open).as_mut() {
+            open.is_ending = true;
         }
         // The worker's reader sees the end of the pipe and ends; if it hears nothing any more, the keeper sees its silence.
         let _ = self.socket.shutdown(Shutdown::Write);

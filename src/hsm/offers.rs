@@ -3,6 +3,8 @@
 //!
 //! The offer is written before the PIN is offered, and made undone by the answer. What a crash leaves behind is an offer that
 //! got no answer: it may have been counted against us. [`UNANSWERED_MAX`] of them in a row are as bad as a refusal.
+//!
+//! Who let the PIN of the ledger token be offered again stands there too, until the ledger, which needs that token, was told.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::errors::{Class, HsmError};
+use crate::domain::ledger::entry::{Actor, LoginRetried};
 use crate::domain::time::Timestamp;
 use crate::wall_clock::wall_clock;
 
@@ -20,8 +23,11 @@ use crate::wall_clock::wall_clock;
 /// (`CKF_USER_PIN_FINAL_TRY`), which stops us too.
 pub const UNANSWERED_MAX: u32 = 3;
 
+/// How many operators' askings a mark has room for. Each follows a refusal, and a token takes 3 to 15 of those.
+pub const ASKED_MAX: usize = 16;
+
 /// The longest file that is one of ours.
-const FILE_LEN_MAX: u64 = 4096;
+const FILE_LEN_MAX: u64 = 64 * 1024;
 
 /// What is known about the offers to one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +38,19 @@ pub struct Mark {
     /// That the token refused the PIN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
+    /// Who let it be offered again, while the ledger could not be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Asked>,
+}
+
+/// An operator who let a PIN be offered again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Who.
+    pub by: Actor,
+    /// What the ledger is to be told.
+    pub retried: LoginRetried,
 }
 
 /// A refusal of the PIN.
@@ -67,25 +86,28 @@ impl Mark {
             let why = "the token says CKF_USER_PIN_COUNT_LOW after an offer of its PIN that got no answer".to_owned();
             return Err(HsmError::PinWithheld { why });
         }
-        Ok(Self { unanswered: self.unanswered + 1, refused: None })
+        Ok(self.now(self.unanswered + 1, None))
     }
 
     /// What an answer to the offer makes of it; none: it tells nothing, and the offer stays one without an answer.
     fn answered(&self, answer: &Result<(), HsmError>, at: Timestamp) -> Option<Self> {
         match answer {
-            Ok(()) => Some(Self::default()),
-            Err(HsmError::PinRefused { rv }) => {
-                Some(Self { unanswered: 0, refused: Some(Refusal { rv: rv.clone(), at }) })
-            }
+            Ok(()) => Some(self.now(0, None)),
+            Err(HsmError::PinRefused { rv }) => Some(self.now(0, Some(Refusal { rv: rv.clone(), at }))),
             Err(HsmError::Call(fault)) if fault.class == Class::OperatorMustAct => {
-                Some(Self { unanswered: 0, refused: Some(Refusal { rv: fault.rv.clone(), at }) })
+                Some(self.now(0, Some(Refusal { rv: fault.rv.clone(), at })))
             }
             // The token says what else it was.
             Err(HsmError::Call(fault)) if is_about_something_else(&fault.rv) => {
-                Some(Self { unanswered: self.unanswered.saturating_sub(1), refused: None })
+                Some(self.now(self.unanswered.saturating_sub(1), None))
             }
             Err(_) => None,
         }
+    }
+
+    /// The same askings, with other offers.
+    fn now(&self, unanswered: u32, refused: Option<Refusal>) -> Self {
+        Self { unanswered, refused, asked: self.asked.clone() }
     }
 }
 
@@ -144,15 +166,36 @@ impl Offers {
         }
     }
 
-    /// An operator put the PIN right: it may be offered again. Answers what stood there.
+    /// An operator put the PIN right: it may be offered again. `asked` is kept until the ledger was told ([`Offers::told`]); none if
+    /// it was told before.
     ///
     /// # Errors
-    /// [`HsmError::PinMark`].
-    pub fn allow_again(&self) -> Result<Mark, HsmError> {
+    /// [`HsmError::PinMark`], also if it has no room for one more asking.
+    pub fn allow_again(&self, asked: Option<Asked>) -> Result<(), HsmError> {
         let mut mark = self.lock();
-        let before = mark.clone();
-        self.keep(&mut mark, Mark::default())?;
-        Ok(before)
+        if asked.is_some() && mark.asked.len() >= ASKED_MAX {
+            let path = self.path.clone().unwrap_or_default();
+            return Err(unusable(
+                &path,
+                format!("it has {ASKED_MAX} askings already of which the ledger was not told"),
+            ));
+        }
+        let mut next = mark.now(0, None);
+        next.asked.extend(asked);
+        self.keep(&mut mark, next)
+    }
+
+    /// The ledger was told of the first so many askings.
+    ///
+    /// # Errors
+    /// [`HsmError::PinMark`]: it is told again after the next start.
+    pub fn told(&self, count: usize) -> Result<(), HsmError> {
+        let mut mark = self.lock();
+        let mut next = mark.clone();
+        next.asked.drain(..count.min(next.asked.len()));
+        let kept = self.keep(&mut mark, next.clone());
+        *mark = next;
+        kept
     }
 
     fn keep(&self, mark: &mut Mark, next: Mark) -> Result<(), HsmError> {

@@ -11,7 +11,7 @@ use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::time::Timestamp;
-use crate::hsm::offers::Offers;
+use crate::hsm::offers::{Asked, Offers};
 use crate::hsm::{Condition, Several, Token};
 
 /// Why a key cannot be activated on a token.
@@ -129,16 +129,30 @@ impl Keys {
         }
     }
 
-    /// An operator put the PIN of a token right: it may be offered again, and is at once where the token is in use. Waits.
-    pub fn retry_login(&self, name: &TokenName) -> Result<(), ActivationError> {
+    /// An operator put the PIN of a token right: it may be offered again, and is at once where the token is in use. What the ledger
+    /// was not told yet is kept: [`Keys::asked`]. Waits.
+    pub fn retry_login(&self, name: &TokenName, asked: Option<Asked>) -> Result<(), ActivationError> {
         let (settings, token) = self.configured(name)?;
         let failed = |source| StartFault::Hsm { token: name.clone(), source };
         match (token, &settings.pin) {
-            (Some(token), Some(pin)) => token.unlock(start::stored_pin(pin)?),
-            (Some(_) | None, _) => self.offers(settings)?.allow_again(),
+            (Some(token), Some(pin)) => token.unlock(start::stored_pin(pin)?, asked),
+            (Some(_) | None, _) => self.offers(settings)?.allow_again(asked),
         }
         .map_err(failed)?;
         Ok(())
+    }
+
+    /// Who let the PIN of the ledger token be offered again, as far as the ledger was not told.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.ledger().and_then(|token| token.mark()).map_or_else(Vec::new, |mark| mark.asked)
+    }
+
+    /// The ledger was told of the first so many of them. One that cannot be forgotten is told again after the next start: better twice
+    /// than never. Waits for the disk.
+    pub fn told(&self, count: usize) {
+        if let Some(Err(error)) = self.ledger().map(|token| token.told(count)) {
+            tracing::warn!("{error}");
+        }
     }
 
     fn configured(&self, name: &TokenName) -> Result<(&configuration::Token, Option<Token>), StartFault> {

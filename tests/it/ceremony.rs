@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rustix::process::{Pid, Signal};
 use secrecy::SecretString;
 use smkid::cli::ceremony::KeysFile;
 use smkid::domain::certificates::bodies::{Particulars, Template, assemble, read_request, tbs};
@@ -18,6 +19,7 @@ use smkid::domain::ledger::entry::{Entry, Event, SignResult};
 use smkid::domain::ledger::head_object::{HEAD_LABELS, HeadObject};
 use smkid::domain::ledger::merkle::{Head, leaf_hash};
 use smkid::domain::names::PartyId;
+use smkid::exercise::programs::signal;
 use smkid::recorder::CheckpointSigner as _;
 use smkid::service::checkpoint::TokenSigner;
 use smkid::service::configuration::Configuration;
@@ -599,7 +601,7 @@ fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_on
     };
     verified(signer.sign(&text).unwrap(), &signer);
     let pid = token.worker_pid().unwrap();
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    signal(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
     verified(signer.sign(&text).unwrap(), &signer);
     assert_ne!(token.worker_pid(), Some(pid));
     assert!(signer.sign("another text").is_err());

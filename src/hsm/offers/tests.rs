@@ -38,11 +38,41 @@ fn a_refusal_is_remembered_by_every_process_until_an_operator_lets_it_be_offered
     assert!(Offers::open(Some(&folder), "another").unwrap().offer(false).is_ok(), "the mark is one token's");
     let operators = open(&folder);
     assert!(operators.mark().withheld().unwrap().contains("CKR_PIN_INCORRECT"));
-    operators.allow_again().unwrap();
+    operators.allow_again(None).unwrap();
     let offers = open(&folder);
     offers.offer(false).unwrap();
     offers.answered(&Ok(()));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "of the other token: a good PIN leaves no mark");
+}
+
+#[test]
+fn who_let_it_be_offered_again_is_kept_until_the_ledger_was_told_whatever_the_token_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("pin-marks");
+    let asked = |n: usize| Asked {
+        by: Actor::daemon(),
+        retried: LoginRetried {
+            token: "ledger".parse().unwrap(),
+            serial: "0123abc".into(),
+            asked: Timestamp::MIN,
+            was: format!("{n} {}", "\u{10ffff}".repeat(200)).into(),
+        },
+    };
+    for n in 0..ASKED_MAX {
+        let offers = open(&folder);
+        offers.allow_again(Some(asked(n))).unwrap();
+        offers.offer(false).unwrap();
+        offers.answered(&if n % 2 == 0 { Err(incorrect()) } else { Ok(()) });
+    }
+    let offers = open(&folder);
+    assert!(offers.mark().asked.iter().cloned().eq((0..ASKED_MAX).map(asked)));
+    let full = offers.allow_again(Some(asked(0))).unwrap_err();
+    assert!(full.to_string().contains("the ledger was not told"), "{full}");
+    offers.allow_again(None).expect("nothing more to keep");
+    offers.told(ASKED_MAX - 1).unwrap();
+    assert_eq!(open(&folder).mark().asked, [asked(ASKED_MAX - 1)]);
+    open(&folder).told(1).unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing to tell, and a good PIN");
 }
 
 #[test]
@@ -54,7 +84,7 @@ fn an_offer_stands_on_the_disk_before_the_pin_is_offered() {
         assert_eq!(open(folder.path()).mark().unanswered, n);
     }
     assert!(is_withheld(&open(folder.path()).offer(false)));
-    open(folder.path()).allow_again().unwrap();
+    open(folder.path()).allow_again(None).unwrap();
     open(folder.path()).offer(false).unwrap();
 }
 
@@ -106,7 +136,7 @@ fn a_mark_that_cannot_be_read_or_written_lets_no_pin_be_offered_and_locks_nothin
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).offer(false).unwrap();
     let file = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-    for spoilt in [&b"{"[..], b"", b"{\"unanswered\":1,\"more\":1}", &[b' '; 5000]] {
+    for spoilt in [&b"{"[..], b"", b"{\"unanswered\":1,\"more\":1}", &[b' '; 70_000]] {
         fs::write(&file, spoilt).unwrap();
         let error = Offers::open(Some(folder.path()), "0123abc").unwrap_err();
         assert!(matches!(&error, HsmError::PinMark { .. }) && !error.locks(), "{error}");

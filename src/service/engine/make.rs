@@ -26,6 +26,7 @@ use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::time::Timestamp;
+use crate::hsm::offers::Asked;
 use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
 use crate::recorder::{CannotRecord, Desk, Moment, Recorder, shortened};
@@ -356,10 +357,16 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         let runs_ended = daemon.runs_ended.load(Ordering::Relaxed);
         let at_rest = daemon.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let keys = Arc::clone(&daemon.keys);
+        let asked = keys.asked();
+        let told = asked.len();
         let Ok(size) = daemon
             .desk
             .record(move |recorder| {
                 recorder.fold_refusals(None)?;
+                for Asked { by, retried } in asked {
+                    let by = recorder.known(by);
+                    recorder.queue(&by, Event::LoginRetried(retried))?;
+                }
                 for health in keys.to_tell(recorder.moment().at) {
                     let cause = health.cause.as_deref().map(|cause| shortened(cause).into());
                     recorder.queue(&Actor::daemon(), Event::TokenHealth(TokenHealth { cause, ..health }))?;
@@ -371,6 +378,10 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
             return;
         };
         let size = size.into_inner();
+        if told > 0 {
+            let keys = Arc::clone(&daemon.keys);
+            let _ = tokio::task::spawn_blocking(move || keys.told(told)).await;
+        }
         // At the interval, and soon after the last job came to its end: what was signed is not to be undone by an older copy.
         let interval_is_over = tokio::time::Instant::now() >= head_at && size > kept;
         // And once the token that could not keep it is back.

@@ -13,8 +13,9 @@ use crate::api::wire::{self, TokenCircuit, TokenStanding, TokenState, Tokens, Tr
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, LoginRetried};
 use crate::domain::names::{KeyLabel, TokenName};
+use crate::hsm::offers::Asked;
 use crate::hsm::{Circuit, Several, Standing, Token};
-use crate::recorder::{Recorder, shortened};
+use crate::recorder::shortened;
 
 /// Every token of the configuration and how it stands.
 pub(super) fn standings(keys: &Keys) -> Vec<TokenStanding> {
@@ -75,8 +76,8 @@ impl Daemon {
         Ok(Tokens { tokens: tokens.await? })
     }
 
-    /// Records who lets the PIN be offered again, then does. The ledger token cannot record it before it is up: then the
-    /// journal has it at once, and the ledger as soon as it can.
+    /// Records who lets the PIN be offered again, then does. That of the ledger token cannot be recorded before it is up: then the
+    /// journal has it at once, the token's mark keeps it across restarts, and the ledger is told once it can be.
     pub(super) async fn retry_login(&self, caller: &Caller, name: TokenName) -> Answer<wire::LoginRetried> {
         let keys = Arc::clone(&self.keys);
         let asked_about = name.clone();
@@ -89,7 +90,7 @@ impl Daemon {
             });
         };
         let actor = caller.actor();
-        let event = LoginRetried {
+        let retried = LoginRetried {
             token: name.clone(),
             serial: settings.serial.clone().into(),
             asked: self.clock.now().at,
@@ -97,24 +98,18 @@ impl Daemon {
         };
         tracing::info!(token = %name, account = %actor.account, "its PIN may be offered again, by an operator: {was}");
         let is_ledger = self.keys.ledger().is_some_and(|token| *token.name() == name);
-        let record = move |recorder: &mut Recorder| {
-            let by = recorder.known(actor);
-            recorder.queue(&by, Event::LoginRetried(event))
-        };
-        let entry = if is_ledger {
-            let (desk, mut not_ready) = (self.desk.clone(), self.not_ready.clone());
-            tokio::spawn(async move {
-                if not_ready.wait_for(Option::is_none).await.is_ok() {
-                    let _ = desk.record(record).await;
-                }
-            });
-            None
+        let (entry, asked) = if is_ledger {
+            (None, Some(Asked { by: actor, retried }))
         } else {
-            Some(self.change(move |recorder| record(recorder).map(Ok)).await?)
+            let recorded = self.change(move |recorder| {
+                let by = recorder.known(actor);
+                recorder.queue(&by, Event::LoginRetried(retried)).map(Ok)
+            });
+            (Some(recorded.await?), None)
         };
         let keys = Arc::clone(&self.keys);
         let asked_about = name.clone();
-        waited(move || keys.retry_login(&asked_about)).await?;
+        waited(move || keys.retry_login(&asked_about, asked)).await?;
         let found = standings(&self.keys).into_iter().find(|standing| standing.token == name);
         let token = found.ok_or_else(|| Failure::NotFound { what: format!("token {name}") })?;
         Ok(wire::LoginRetried { entry, was, token })

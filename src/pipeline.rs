@@ -315,10 +315,12 @@ async fn wait_until_up(tokens: &Several, stopping: &watch::Receiver<bool>) -> bo
 fn away(tokens: &Several, last: Option<&str>) -> Vec<Reason> {
     let standings: Vec<String> = tokens.tokens().iter().map(|token| token.standing().told_of(token.name())).collect();
     let standings = standings.join("; ");
+    // A token that is down says so itself.
+    let last = last.filter(|last| !standings.contains(last));
     let last = last.map_or_else(String::new, |last| format!(". What failed last: {last}"));
-    let text =
-        format!("{standings}{last}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
-    vec![reason("token", &shortened(&text))]
+    let why = shortened(&format!("{standings}{last}"));
+    let text = format!("{why}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
+    vec![reason("token", &text)]
 }
 
 /// What one turn of a job recorded.

@@ -252,9 +252,9 @@ struct Link {
 }
 
 impl Link {
-    /// Whether the worker is gone, or about to go.
-    fn is_ending(&self) -> bool {
-        lock(&self.open).as_ref().is_none_or(|open| open.is_ending)
+    /// Whether the worker is gone, although it is not said yet how it went.
+    fn is_gone(&self) -> bool {
+        lock(&self.open).is_none()
     }
 }
 
@@ -316,6 +316,7 @@ impl Token {
     /// Brings a worker up if there is none: logs in with the PIN held since activation. Waits.
     pub fn restart(&self) -> Result<TokenReport, HsmError> {
         let _changing = lock(&self.0.changing);
+        self.settle();
         match &*lock(&self.0.state) {
             State::Up { report, .. } => return Ok(report.clone()),
             State::Locked(why) => return Err(why.clone()),
@@ -347,6 +348,17 @@ impl Token {
                 self.0.fall(&mut state, error.clone());
                 Err(error)
             }
+        }
+    }
+
+    /// Waits until it is said how a worker went that is gone.
+    fn settle(&self) {
+        let gone = match &*lock(&self.0.state) {
+            State::Up { link, .. } if link.is_gone() => link.clone(),
+            State::Up { .. } | State::Down(_) | State::Locked(_) => return,
+        };
+        if let Some(keeper) = lock(&gone.keeper).take() {
+            let _ = keeper.join();
         }
     }
 
@@ -468,7 +480,7 @@ impl Token {
         let (outgoing, point) = {
             let state = lock(&self.0.state);
             match &*state {
-                State::Up { link, .. } if link.is_ending() => return Err(nothing_signed(&is_ending())),
+                State::Up { link, .. } if link.is_gone() => return Err(nothing_signed(&gone())),
                 State::Up { link, report } => {
                     let report = report.keys.iter().find(|found| found.label == *key);
                     let point = report.and_then(|found| PublicPoint::from_spki(&found.spki));
@@ -560,7 +572,7 @@ impl Token {
     /// How the token stands.
     pub fn condition(&self) -> Condition {
         match &*lock(&self.0.state) {
-            State::Up { link, .. } if link.is_ending() => Condition::Down(is_ending()),
+            State::Up { link, .. } if link.is_gone() => Condition::Down(gone()),
             State::Up { .. } => Condition::Up,
             State::Down(why) => Condition::Down(why.clone()),
             State::Locked(why) => Condition::Locked(why.clone()),
@@ -754,6 +766,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         generation: inner.generation.clone(),
         offers,
         ready: Some(tell),
+        last_words: Vec::new(),
     };
     // The parent-death signal goes by the *thread* that made the worker, so that must be one that lives as long as it.
     let keeper = thread::Builder::new()
@@ -776,9 +789,9 @@ fn tell_gone(inner: Weak<Inner>, open: Arc<Mutex<Option<Open>>>) -> Box<dyn Fn(&
     })
 }
 
-/// Why a worker is asked for nothing more, until it is known how it ended.
-fn is_ending() -> HsmError {
-    ended("it is about to")
+/// Of a worker that is gone, until it is said how it went.
+fn gone() -> HsmError {
+    ended("just now")
 }
 
 /// Why there is no worker to sign, when nothing was submitted: not to be taken for what became of earlier items.

@@ -58,9 +58,8 @@ pub(super) struct Open {
     frames: BTreeMap<u64, Frame>,
     pub(super) calls: HashMap<u64, Finish>,
     pub(super) fences: VecDeque<(u64, oneshot::Sender<Result<FenceAck, HsmError>>)>,
-    /// Whether the worker is known to be about to end. Set before anybody hears that something was not submitted: it may be
-    /// submitted again, and not to this worker.
-    pub(super) is_ending: bool,
+    /// Batches that came when the pipe was broken already.
+    unwritten: Vec<Arc<Batch>>,
 }
 
 /// Takes the answer to a call.
@@ -164,6 +163,9 @@ pub(super) struct Keeper {
     pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
     pub(super) ready: Option<mpsc::Sender<Ready>>,
+    /// Outcomes that a worker gave because it is about to end. They are told once the handle knows that it has: whoever hears that
+    /// something was not submitted may submit it again, and not to this worker.
+    pub(super) last_words: Vec<(Arc<Batch>, usize, Outcome)>,
 }
 
 impl Keeper {
@@ -335,7 +337,7 @@ impl Keeper {
     }
 
     /// Takes answers; an answer to what was not asked, or a second one, is a defect.
-    fn answers(&self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
+    fn answers(&mut self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
         let mut signed: Vec<(Arc<Batch>, usize, [u8; 64])> = Vec::with_capacity(answers.len());
         {
             let mut open = lock(&self.open);
@@ -351,21 +353,20 @@ impl Keeper {
                         signed.push((batch, n, signature));
                     }
                     Answer::Failed(error) => {
-                        open.is_ending |= !error.class().worker_goes_on();
-                        batch.give(
-                            n,
-                            match error.certainty() {
-                                Certainty::NothingSigned => Outcome::Failed(error),
-                                Certainty::SignatureMayExist => Outcome::Unknown(error),
-                            },
-                        );
+                        let goes_on = error.class().worker_goes_on();
+                        let outcome = match error.certainty() {
+                            Certainty::NothingSigned => Outcome::Failed(error),
+                            Certainty::SignatureMayExist => Outcome::Unknown(error),
+                        };
+                        if goes_on {
+                            batch.give(n, outcome);
+                        } else {
+                            self.last_words.push((batch, n, outcome));
+                        }
                     }
                     Answer::Fenced => batch.give(n, Outcome::NotSigned(NotSigned::Fenced)),
                     Answer::Expired => batch.give(n, Outcome::NotSigned(NotSigned::Expired)),
-                    Answer::GivenUp => {
-                        open.is_ending = true;
-                        batch.give(n, Outcome::NotSigned(NotSigned::NotReached));
-                    }
+                    Answer::GivenUp => self.last_words.push((batch, n, Outcome::NotSigned(NotSigned::NotReached))),
                 }
             }
         }
@@ -403,7 +404,7 @@ impl Keeper {
     /// Kills what is left of the worker, then says of all that is open what became of it: the mark, which outlives the
     /// worker, tells what it had begun, and what it had signed without sending it any more.
     fn bury(
-        &self,
+        &mut self,
         (mut child, family): (Child, Family),
         socket: &UnixStream,
         mark: &OwnedFd,
@@ -431,8 +432,12 @@ impl Keeper {
         // First the open things, then the word: whoever calls the token up looks at the former with its state locked.
         let open = lock(&self.open).take();
         (self.gone)(&why);
+        for (batch, n, outcome) in self.last_words.drain(..) {
+            batch.give(n, outcome);
+        }
         let Some(open) = open else { return why };
-        let Open { frames, calls, fences, is_ending: _ } = open;
+        // What was not written says by itself that it was not reached, once it is let go.
+        let Open { frames, calls, fences, unwritten: _ } = open;
         let mut unknown = Vec::new();
         for (first_seq, frame) in frames {
             for (offset, answered) in frame.answered.iter().enumerate() {
@@ -510,11 +515,13 @@ impl Writer {
                 break;
             }
         }
-        if let Some(open) = lock(&self.open).as_mut() {
-            open.is_ending = true;
-        }
         // The worker's reader sees the end of the pipe and ends; if it hears nothing any more, the keeper sees its silence.
         let _ = self.socket.shutdown(Shutdown::Write);
+        for outgoing in to_write {
+            if let (Outgoing::Batch(batch), Some(open)) = (outgoing, lock(&self.open).as_mut()) {
+                open.unwritten.push(batch);
+            }
+        }
     }
 
     fn message(&mut self, message: &ToWorker<'_>) -> Result<(), FrameError> {

@@ -272,10 +272,10 @@ async fn a_clone_that_no_ceremony_found_is_not_used_and_the_ceremony_finds_it_on
     assert_eq!(site.ceremony_copy(&[]).status.code(), Some(1));
     assert!(daemon.stop().await.unwrap().success());
 
-    let size = site.ledger().size();
+    let before = site.ledger().size();
     let dry = site.ceremony_copy(&["--dry-run"]);
     assert!(dry.status.success() && String::from_utf8_lossy(&dry.stderr).contains("no token was asked"));
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(site.ledger().size(), before);
     assert!(site.ceremony_copy(&[]).status.success());
     let ledger = site.ledger();
     let Event::KeyCopied(KeyCopied { token, serial, by, .. }) = &ledger.entries.last().unwrap().event else {
@@ -330,12 +330,12 @@ async fn a_token_with_another_key_of_the_same_name_is_refused_by_name() {
     // At the ceremony: nothing is recorded.
     let site = Site::cloned().await;
     put_strange_token(&site);
-    let size = site.ledger().size();
+    let before = site.ledger().size();
     let output = site.ceremony_copy(&[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains(&format!("token {COPY_TOKEN}")) && said.contains("expected the public key"), "{said}");
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(site.ledger().size(), before);
 
     // At the activation: the key is active without it, and the refusal is recorded.
     let site = Site::on_two_tokens().await;

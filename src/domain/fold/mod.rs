@@ -26,7 +26,7 @@ use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
     IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally, ResponsesTaken, Role,
-    ScheduleRecorded, SignResult, SignatureRecord,
+    ScheduleRecorded, Settled, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
@@ -291,6 +291,14 @@ impl Fold {
         of_key.filter_map(|facts| Some((facts.id, facts.foreign?))).min_by_key(|(_, entry)| *entry)
     }
 
+    fn leave(&mut self, settled: &Settled, changes: &mut Vec<Change>) -> Result<(), FoldError> {
+        let tally = &mut self.determination_mut(settled.determination)?.tally;
+        tally.unknown = tally.unknown.saturating_sub(1);
+        tally.left += 1;
+        changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
+        Ok(())
+    }
+
     /// Folds in the next entry.
     ///
     /// `leaf` is the entry as it lies; `blobs` gives the documents it names; what it alters in the book is pushed on
@@ -404,12 +412,7 @@ impl Fold {
                     released.intents.iter().map(|(from, until)| Change::Release { from: *from, until: *until }),
                 );
             }
-            Event::Settled(settled) => {
-                let tally = &mut self.determination_mut(settled.determination)?.tally;
-                tally.unknown = tally.unknown.saturating_sub(1);
-                tally.left += 1;
-                changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
-            }
+            Event::Settled(settled) => self.leave(settled, changes)?,
             Event::Refused(_) | Event::RefusalsFolded(_) | Event::TokenHealth(_) | Event::LoginRetried(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(_) => (self.clock_untrusted, self.clock_accepted) = (false, Some(index)),

@@ -136,7 +136,8 @@ fn a_mark_that_cannot_be_read_or_written_lets_no_pin_be_offered_and_locks_nothin
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).offer(false).unwrap();
     let file = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-    for spoilt in [&b"{"[..], b"", b"{\"unanswered\":1,\"more\":1}", &[b' '; 70_000]] {
+    let long = vec![b' '; 70_000];
+    for spoilt in [&b"{"[..], b"", b"{\"unanswered\":1,\"more\":1}", &long] {
         fs::write(&file, spoilt).unwrap();
         let error = Offers::open(Some(folder.path()), "0123abc").unwrap_err();
         assert!(matches!(&error, HsmError::PinMark { .. }) && !error.locks(), "{error}");

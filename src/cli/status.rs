@@ -74,6 +74,8 @@ impl Status {
                         format!("active{} until {until}", of.unwrap_or_default())
                     }
                     (true, None) => "active".to_owned(),
+                    // Not locked by anybody: no token of it is up.
+                    (false, _) if key.trouble.is_some() => "cannot be used now".to_owned(),
                     (false, _) => "locked".to_owned(),
                 };
                 text.row(&format!("key {}", key.key), format!("{} on token {}, {state}", key.use_, key.token));

@@ -237,8 +237,11 @@ pub async fn run(
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&token, &stopping).await;
             if !is_up {
+                // A key that was locked because its determination ended has no token either: that is what must be told.
+                let mine = job.take().expect("the job comes back from every step");
+                let refused = desk.record(move |recorder| may_go_on(recorder, &mine));
                 let text = "its token does not come back; ask again with the same request id once it is there";
-                why_stopped = Some(vec![reason("token", text)]);
+                why_stopped = Some(refused.await?.into_inner().err().unwrap_or_else(|| vec![reason("token", text)]));
                 break;
             }
         }
@@ -354,20 +357,27 @@ fn step(
     };
     let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
-        match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
-            Some(Ok(())) => {
+        match may_go_on(recorder, &job)? {
+            Ok(()) => {
                 (next, ended) = intend(recorder, &mut job, &mut told)?;
                 next.fences = token.fences_seen();
             }
-            Some(Err(refusals)) => {
-                let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
-                job.about().refuse(recorder, &job.by, None, reasons.clone())?;
-                stopped = Some(reasons);
-            }
-            None => {}
+            Err(reasons) => stopped = Some(reasons),
         }
     }
     Ok(Step { job, told, stopped, next, ended })
+}
+
+/// Whether the batch may still be signed for; if not, that is recorded.
+fn may_go_on(recorder: &mut Recorder, job: &Job) -> Result<Result<(), Vec<Reason>>, CannotRecord> {
+    let reasons: Vec<Reason> =
+        match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
+            Some(Ok(())) => return Ok(Ok(())),
+            Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
+            None => vec![reason("policy", "no policy is in force")],
+        };
+    job.about().refuse(recorder, &job.by, None, reasons.clone())?;
+    Ok(Err(reasons))
 }
 
 /// Decides the next commands of a job, and records the intents of those that are allowed. Answers whether the request is at

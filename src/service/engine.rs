@@ -577,7 +577,10 @@ impl Engine for Daemon {
             let by = recorder.known(actor);
             documents::record_document(recorder, &by, &keys, document, counted)
         });
-        let recorded = recorded.await?;
+        let (recorded, tokens) = recorded.await?;
+        for token in tokens {
+            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        }
         // What the people decided is not to be undone by putting an older copy of the state in the place of this one.
         make::keep_head(&self.desk, &self.keys).await;
         Ok(recorded)
@@ -626,10 +629,7 @@ impl Engine for Daemon {
             if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
                 return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
             }
-            keys.fence();
-            keys.remove(&label);
-            let event = keys::locked(recorder.fold(), &label, "on demand");
-            let entry = recorder.queue(&by, event)?;
+            let (entry, _) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
             Ok(match answers::key_state(recorder, &keys, &label) {
                 Some(key) => Ok(wire::KeyChanged { entry, key }),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),

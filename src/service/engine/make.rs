@@ -19,7 +19,7 @@ use super::super::keys::Keys;
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
-use super::keys::locked;
+use super::keys::lock;
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
@@ -375,11 +375,7 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
         let now = recorder.moment().at;
         let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
-        keys.fence();
-        let token = keys.remove(&key);
-        let event = locked(recorder.fold(), &key, &reason);
-        recorder.queue(&Actor::daemon(), event)?;
-        Ok(token)
+        lock(recorder, &Actor::daemon(), &keys, &key, &reason).map(|(_, token)| token)
     });
     if let Ok(token) = checked.await
         && let Some(token) = token.into_inner()

@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, watch};
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
 use crate::domain::ledger::entry::{
-    Actor, Batch, ClockJumped, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled,
-    SignResult, Started,
+    Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled, SignResult,
+    Started,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
@@ -732,8 +732,7 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
     Ok((not_signed, unknown))
 }
 
-/// Records that the daemon started, and what becomes of what an end left open ([`resume`]). First of all entries since: how long
-/// nothing was recorded shows whether somebody may have set the clock meanwhile.
+/// Records that the daemon started, what its clock is worth, and what becomes of what an end left open ([`resume`]).
 ///
 /// What lies under no checkpoint is told as that: before its checkpoint nobody gets an answer, so nobody knows of it yet.
 pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u64), CannotRecord> {
@@ -748,21 +747,14 @@ pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u
         );
     }
     let started = Started { unconfirmed, ..started };
-    let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
+    let started = Started { unconfirmed, ..started };
     recorder.queue(&Actor::daemon(), Event::Started(started))?;
-    if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {
-        tracing::warn!(
-            silence_ms,
-            "the last entry is older than a day: compare the clock with another source, then `smkictl clock accept`"
-        );
-        recorder.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: silence_ms }))?;
+    recorder.tell_jump()?;
+    if recorder.fold().clock_untrusted() {
+        tracing::warn!("the clock is not trusted: compare it with another source, then `smkictl clock accept`");
     }
     resume(recorder)
 }
-
-/// How long the ledger may have been silent before a start: a clock that was set while nobody looked shows as a silence, and so
-/// does a long rest. After a longer one an operator compares the clock before anything is signed. No official reference: a day.
-pub const SILENCE_MS_MAX: i64 = 24 * 3_600_000;
 
 /// Asks that the unknowns of a determination are left as they are.
 #[derive(Clone, Debug)]

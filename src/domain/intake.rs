@@ -29,13 +29,14 @@ use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::incident::Progress;
 use crate::domain::incident::decide::{Decided, decide_determination};
 use crate::domain::ledger::entry::{
-    CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+    CertificateImported, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended,
+    DeterminationWithdrawn, IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
 use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::rules::Refusal;
 use crate::domain::policy::separation::Part;
 use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::procedure::direction::{self, Direction, Directs};
@@ -83,6 +84,8 @@ pub struct Context<'a> {
     pub heads: &'a dyn Heads,
     /// Now.
     pub at: Timestamp,
+    /// What the clock is worth that says so.
+    pub clock: ClockState,
 }
 
 /// Collects reasons.
@@ -129,6 +132,7 @@ pub fn determination(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    check_clock(context, &mut reasons);
     let view = fold.incident_view(&form.incident, context.at);
     let settled = view.as_ref().map(|view| {
         let known = view.done.iter().chain(view.departures.keys());
@@ -181,6 +185,7 @@ pub fn schedule(
     let form = document.form();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    check_clock(context, &mut reasons);
     let signatures = quorate(context, document, submission, adopted, &mut uncounted);
     if let Some((target, of)) = standing(context, form.determination, &mut reasons) {
         for refusal in admission::schedule(&adopted.policy, &of, document, head, context.at) {
@@ -245,6 +250,7 @@ pub fn direction(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    check_clock(context, &mut reasons);
     for refusal in admission::direction(&adopted.policy, document, head, context.at) {
         reasons.add("admission", refusal);
     }
@@ -337,6 +343,7 @@ pub fn policy(
 ) -> Result<PolicyAdopted, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let (fold, form) = (context.fold, document.form());
+    check_clock(context, &mut reasons);
     let old = fold.policy();
     if let (Some(genesis), None) = (fold.genesis(), old) {
         reasons.demand("policy", genesis.0.policy == new.digest(), || {
@@ -375,14 +382,14 @@ pub fn policy(
                 }
             }
             // A signature that did not verify hinders nobody, once enough others do.
-            Ok(PolicyAdopted {
+            reasons.end(Some(PolicyAdopted {
                 sequence: form.sequence,
                 policy: new.digest(),
                 predecessor: form.predecessor,
                 document: document.digest(),
                 signatures: by,
                 carries_over: form.carries_over.clone(),
-            })
+            }))
         }
         Err(refusals) => {
             for refusal in refusals {
@@ -390,6 +397,17 @@ pub fn policy(
             }
             Err(reasons.0)
         }
+    }
+}
+
+/// What is decided by the date is not decided while nobody vouches for the clock: which profile is in force, which windows and
+/// terms have begun or are over, which file is fresh. What stops something is taken in all the same: a suspension, a withdrawal, a
+/// pause, an exclusion, a lock. Under a policy without the steps of the procedure no date but the window's mattered, and that is
+/// asked where it is signed.
+fn check_clock(context: &Context<'_>, reasons: &mut Reasons) {
+    let is_dated = context.fold.policy().is_some_and(|adopted| adopted.policy.procedure().is_some());
+    if is_dated && context.clock == ClockState::Untrusted {
+        reasons.add("clock", Refusal::Clock);
     }
 }
 
@@ -461,6 +479,7 @@ pub fn incident(
 ) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
+    check_clock(context, &mut reasons);
     reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
         format!("incident {incident} is known already; give the new one another id")
     });

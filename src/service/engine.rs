@@ -33,7 +33,7 @@ use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
-use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
+use crate::recorder::{CannotRecord, Closed, Desk, Moment, Recorder};
 use crate::store::{Reader, Staging, StoreError};
 use heartbeat::Heartbeat;
 
@@ -419,7 +419,8 @@ impl Engine for Daemon {
 
     async fn status(&self, _caller: &Caller) -> Result<wire::Status, Failure> {
         let now = self.clock.now();
-        let clock = wire::Clock { now: now.at, state: now.state, offset_ms: self.clock.offset_ms() };
+        let offset_ms = self.clock.offset_ms();
+        let clock = wire::Clock { now: now.at, wall: now.wall, state: now.state, offset_ms };
         let keys = Arc::clone(&self.keys);
         let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
         let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
@@ -739,18 +740,23 @@ impl Engine for Daemon {
         self.resume(caller, ask).await
     }
 
-    async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {
-        check_reason(&why.reason)?;
+    async fn clock_accept(&self, caller: &Caller, ask: wire::ClockAccept) -> Result<wire::Recorded, Failure> {
+        check_reason(&ask.reason)?;
         let actor = caller.actor();
         let clock = Arc::clone(&self.clock);
         self.change(move |recorder| {
             let by = recorder.known(actor);
-            let Some(state) = clock.accept() else {
-                let text = "the clock stands before the last entry; set it right, then accept it".to_owned();
-                let asked = Digest::of(why.reason.as_bytes());
-                return refused(recorder, &by, "clock-accept", asked, (None, None), vec![reason("clock", text)]);
-            };
-            Ok(Ok(wire::Recorded { entry: recorder.accept_clock(&by, why.reason.into(), state)? }))
+            let wire::ClockAccept { time, reason: why } = ask;
+            match clock.accept(time) {
+                Ok(now) => {
+                    let from = Moment { at: now.at, clock: now.state };
+                    Ok(Ok(wire::Recorded { entry: recorder.accept_clock(&by, why.into(), from)? }))
+                }
+                Err(not_accepted) => {
+                    let (asked, text) = (Digest::of(why.as_bytes()), not_accepted.to_string());
+                    refused(recorder, &by, "clock-accept", asked, (None, None), vec![reason("clock", text)])
+                }
+            }
         })
         .await
     }

@@ -20,7 +20,7 @@ use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
 use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
 use crate::hsm::Token;
-use crate::recorder::{CannotRecord, Recorder};
+use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::store::Staging;
 
 /// The route, as refusals name it.
@@ -160,8 +160,8 @@ pub(super) fn record_document(
         None => {}
     }
     let submission = Submission { signatures: &p7s, devices: counted };
-    let at = recorder.moment().at;
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at };
+    let Moment { at, clock } = recorder.moment();
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock };
     let mut files = policy::Files::new();
     let (event, about) = match &delivered {
         Delivered::Pma(Document::Determination(document)) => {

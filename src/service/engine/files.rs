@@ -18,7 +18,7 @@ use crate::domain::intake::{self, Context, FileSent, Look, NotTaken};
 use crate::domain::ledger::entry::{Actor, Entry, Event, Role};
 use crate::domain::names::{Digest, FileKind, IncidentId, PersonId};
 use crate::domain::policy::facts::AcceptedFile;
-use crate::recorder::{CannotRecord, Recorder};
+use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::state::StoredDocuments;
 use crate::store::{Reader, Staging, StoreError};
 
@@ -136,7 +136,8 @@ fn visit(
             return refused(recorder, &by, SUBMIT, sha256, about, reasons);
         }
     }
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    let Moment { at, clock } = recorder.moment();
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock };
     let event = match intake::file(&context, incident, sent) {
         Ok(event) => event,
         Err(NotTaken::Look(look)) => return Ok(Ok(Visit::Look(look))),

@@ -14,7 +14,7 @@ use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{DeviceId, Digest, IncidentId, KeyLabel};
-use crate::recorder::Recorder;
+use crate::recorder::{Moment, Recorder};
 
 impl Daemon {
     pub(super) async fn open_incident(&self, caller: &Caller, open: wire::IncidentOpen) -> Answer<wire::Recorded> {
@@ -204,7 +204,8 @@ impl Daemon {
 
 /// The moment and the state of a decision on the recorder's thread.
 pub(super) fn context(recorder: &Recorder) -> Context<'_> {
-    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at }
+    let Moment { at, clock } = recorder.moment();
+    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock }
 }
 
 /// The key of the determination that an incident follows.

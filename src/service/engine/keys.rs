@@ -130,7 +130,7 @@ fn activation(
     key: &KeyLabel,
     incident: &IncidentId,
 ) -> Result<KeyActivated, Vec<Reason>> {
-    intake::activation(&incident::context(recorder), by, recorder.moment().clock, key, incident)
+    intake::activation(&incident::context(recorder), by, key, incident)
 }
 
 /// That a key is locked, with the incident that stands still by it.

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::super::StartError;
 use super::super::checkpoint::TokenSigner;
-use super::super::clock::Clock;
+use super::super::clock::{Before, Clock};
 use super::super::configuration::Configuration;
 use super::super::keys::Keys;
 use super::super::start::{self, StartFault};
@@ -25,10 +25,9 @@ use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Started};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
-use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, HsmError, Token};
 use crate::pipeline;
-use crate::recorder::{CannotRecord, Desk, Moment, Recorded, Recorder};
+use crate::recorder::{CannotRecord, Desk, Recorded, Recorder};
 use crate::store::{Reader, Store as _};
 
 /// How often the engine looks after its keys: locks what is over, brings back a worker that died.
@@ -166,15 +165,11 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
         start::check_pin_source(purpose, settings, [key.record.use_])?;
     }
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
-    let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN), configuration.clock_offset_ms));
-    let reads = Arc::clone(&clock);
-    let read = move || {
-        let now = reads.tell();
-        (Moment { at: now.at, clock: now.state }, now.jump_ms)
-    };
+    let clock = Arc::new(Clock::start(Before::of(&fold), configuration.clock_offset_ms));
     let staging = Arc::clone(store.staging());
     let reader = store.reader().map_err(StartFault::from)?;
-    let mut recorder = Recorder::new(Box::new(store), fold.clone(), Box::new(read)).map_err(StartFault::from)?;
+    let mut recorder =
+        Recorder::new(Box::new(store), fold.clone(), Arc::clone(&clock).read_by()).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
     Ok(Opened { configuration, recorder, clock, fold, staging, reader })
 }

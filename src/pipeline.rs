@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
+use crate::domain::intake;
 use crate::domain::ledger::entry::{
     Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled, SignResult,
     Started,
@@ -184,7 +185,8 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_DEFAULT as usize);
     let chunk = chunk.min(of_policy).max(1);
     let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
-    let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };
+    let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
+    let entry = Batch { request: id, asked, incident, determination, policy, profile, key: key.clone() };
     let batch = recorder.queue(&by, Event::Batch(entry))?;
     let source = match wanted {
         WantedSet::All => Source::List { after: None },
@@ -444,12 +446,14 @@ fn next_wanted(recorder: &Recorder, job: &mut Job) -> Result<Vec<Wanted>, Cannot
     Ok(wanted)
 }
 
-/// A batch names the policy in force: after another was adopted, the request goes on in another batch.
+/// A batch names the policy and the procedure profile in force: where either became another, the request goes on in another batch.
 fn follow_policy(recorder: &mut Recorder, job: &mut Job) -> Result<(), CannotRecord> {
     let in_force = recorder.fold().policy().map(|adopted| adopted.digest);
     let Some(batch) = recorder.fold().batch(job.batch).cloned() else { return Ok(()) };
-    if let Some(policy) = in_force.filter(|policy| *policy != batch.policy) {
-        job.batch = recorder.queue(&job.by, Event::Batch(Batch { policy, ..batch }))?;
+    let policy = in_force.unwrap_or(batch.policy);
+    let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
+    if (policy, &profile) != (batch.policy, &batch.profile) {
+        job.batch = recorder.queue(&job.by, Event::Batch(Batch { policy, profile, ..batch }))?;
     }
     Ok(())
 }

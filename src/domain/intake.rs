@@ -35,7 +35,7 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
 use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
-use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::facts::{DeterminationFacts, Standing};
 use crate::domain::policy::rules::Refusal;
 use crate::domain::policy::separation::Part;
 use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
@@ -45,7 +45,7 @@ use crate::domain::time::Timestamp;
 use replacements::Replacing;
 
 pub use activation::activation;
-pub use asker::operator;
+pub use asker::{operator, person};
 pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
 pub use replacements::is_of_dcc;
 
@@ -194,6 +194,7 @@ pub fn schedule(
         reasons.demand("scope-known", target.scope.is_none(), || {
             format!("determination {} has its schedule already; supersede it instead", target.id)
         });
+        check_followed(context, target, &mut reasons);
         let of = of.form();
         let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
         let sent = (submission, signatures.is_some());
@@ -231,6 +232,7 @@ pub fn withdrawal(
         }
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationWithdrawn {
         determination: form.determination,
         document: document.digest(),
@@ -283,6 +285,7 @@ pub fn direction(
     let checked = direction::check(document, procedure, fold.extensions(), view.as_ref(), context.at);
     reasons.take("direction", checked);
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context, form.directs.incident(), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DirectionRecorded {
         direction: form.id,
         document: document.digest(),
@@ -292,7 +295,8 @@ pub fn direction(
     }))
 }
 
-/// A pause of a determination, by one member, once, for the hours that the policy allows.
+/// A pause of a determination, by one member, once, for the hours that the policy allows. Whoever it is: that it is stopped is never
+/// refused for what else they did in the incident. From then on they are of those who decide in it.
 pub fn suspension(
     context: &Context<'_>,
     document: &Written<Suspension>,
@@ -581,7 +585,7 @@ pub const NOTIFICATION_TEXT_LEN_MAX: usize = 200;
 pub const DESCRIPTION_LEN_MAX: usize = 4_000;
 
 /// The procedure profile in force at the moment of a decision.
-fn profile_in_force(fold: &Fold, at: Timestamp) -> Option<ProfileInForce> {
+pub fn profile_in_force(fold: &Fold, at: Timestamp) -> Option<ProfileInForce> {
     Some(fold.policy()?.policy.procedure()?.in_force(at, fold.extensions()).ids())
 }
 
@@ -642,6 +646,22 @@ fn standing<'a>(
     }
     let document = reasons.take("determination-document", fold::read(target.document, context.blobs))?;
     Some((target, document))
+}
+
+/// A schedule fills in what its incident goes by: a determination that it follows still, and that has not ended.
+fn check_followed(context: &Context<'_>, target: &DeterminationFacts, reasons: &mut Reasons) {
+    let DeterminationFacts { id, incident, .. } = target;
+    let is_open = context.fold.incidents().get(incident).is_some_and(|facts| facts.closed.is_none());
+    reasons.demand("incident-closed", is_open, || format!("incident {incident} is closed"));
+    let followed = context.fold.followed_by(incident);
+    reasons.demand("followed", followed.as_ref() == Some(id), || {
+        let found = followed.map_or_else(|| "none".into(), |followed| followed.to_string());
+        format!("incident {incident} follows determination {found}, not {id}: no schedule of it is of use")
+    });
+    if let Some(refusal) = target.not_in_force(context.at).filter(|_| target.standing(context.at) == Standing::Expired)
+    {
+        reasons.add("window", refusal);
+    }
 }
 
 fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {

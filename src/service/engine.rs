@@ -747,6 +747,9 @@ impl Engine for Daemon {
         self.change(move |recorder| {
             let by = recorder.known(actor);
             let wire::ClockAccept { time, reason: why } = ask;
+            if let Err(reasons) = intake::person(recorder.fold(), &by) {
+                return refused(recorder, &by, "clock-accept", Digest::of(why.as_bytes()), (None, None), reasons);
+            }
             match clock.accept(time) {
                 Ok(now) => {
                     let from = Moment { at: now.at, clock: now.state };

@@ -328,11 +328,12 @@ async fn what_somebody_wrote_to_the_disk_while_the_daemon_was_down_is_refused_at
         incident: INCIDENT.parse().unwrap(),
         determination: site.main(),
         policy: in_force.unwrap(),
+        profile: activated.profile.clone(),
         key: RECOVERY_KEY.parse().unwrap(),
     };
     site.keep_state("good");
     let member = Actor { person: Some("member-1".parse().unwrap()), ..operator.clone() };
-    let for_all = Event::KeyActivated(KeyActivated { incident: None, ..activated.clone() });
+    let for_all = Event::KeyActivated(KeyActivated { incident: None, profile: None, ..activated.clone() });
     for (by, event, says) in [
         (operator.clone(), for_all, "it names no incident"),
         (member, Event::KeyActivated(activated.clone()), "the policy maps account"),

@@ -177,6 +177,17 @@ async fn a_schedule_opens_what_its_determination_left_for_later() {
     site.prepare(client, "INC-2").await;
     let items = whole(lines(client, SIGN, &ask_for_all(form.id)).await);
     assert!(items.len() == 3 && items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
+    // One that its incident goes by no longer gets none.
+    let left = site.determine(client, 3, &list, left_to_a_schedule).await;
+    let instead = |form: &mut Determination| {
+        (form.supersedes, form.decision_number) = (Some(left.form().id), 2);
+        form.incident = left.form().incident.clone();
+    };
+    site.determine(client, 3, &list, instead).await;
+    let late = Schedule { determination: left.form().id, document: left.digest(), ..schedule.form().clone() };
+    let late = Written::write(&Schedule { ledger: head(client).await, ..late }).unwrap();
+    let refused = problem(site.deliver(client, &late, APPROVALS, Some(&list)).await);
+    assert!(refused.reasons.iter().any(|reason| &*reason.rule == "followed"), "{refused:?}");
     assert!(daemon.stop().await.unwrap().success());
 }
 

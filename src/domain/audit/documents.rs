@@ -224,7 +224,7 @@ impl Again<'_> {
     /// The key is there, and on a token that the policy gives it; and activated for one incident, where any was before.
     fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
         let at = entry.at;
-        let KeyActivated { key, token, serial, until, incident } = activated;
+        let KeyActivated { key, token, serial, until, incident, profile: _ } = activated;
         if let Some(incident) = incident {
             let decided = intake::activation(&self.context(entry), &entry.by, key, incident);
             return compare(decided, activated);

@@ -1,6 +1,6 @@
 //! Pure. May this key be activated, and for which incident alone?
 
-use super::{Context, Reasons, policy_in_force};
+use super::{Context, Reasons, policy_in_force, profile_in_force};
 use crate::domain::ledger::entry::{Actor, KeyActivated, Reason};
 use crate::domain::names::{IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::Activation;
@@ -69,5 +69,6 @@ pub fn activation(
         serial: facts.record.serial.clone(),
         until: Some(at.plus_ms(i64::from(policy.limits().activation_seconds) * 1_000)),
         incident: Some(incident.clone()),
+        profile: profile_in_force(fold, at),
     }))
 }

@@ -290,6 +290,9 @@ fn take_exercise(
 ) -> Result<Answer<wire::Recorded>, CannotRecord> {
     let by = recorder.known(actor);
     let wire::ExerciseRecord { at, report, note } = exercise;
+    if let Err(reasons) = intake::person(recorder.fold(), &by) {
+        return refused(recorder, &by, "exercise-record", *report, (None, None), reasons);
+    }
     match intake::exercise(*at, *report, note, recorder.moment().at) {
         Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::ExerciseRecorded(event))? })),
         Err(reasons) => refused(recorder, &by, "exercise-record", *report, (None, None), reasons),

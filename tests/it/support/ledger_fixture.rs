@@ -427,7 +427,8 @@ impl Fixture {
     fn activate(&mut self) {
         let until = Some(self.at().plus_ms(12 * HOUR_MS));
         let (key, token) = ("recovery-1".parse().unwrap(), "smki-a".parse().unwrap());
-        let activated = KeyActivated { key, token, serial: "smki-a-serial".into(), until, incident: None };
+        let activated =
+            KeyActivated { key, token, serial: "smki-a-serial".into(), until, incident: None, profile: None };
         self.record(|recorder| {
             let by = recorder.known(operator());
             recorder.queue(&by, Event::KeyActivated(activated)).unwrap();
@@ -586,6 +587,7 @@ impl Fixture {
                 incident: "INC-1".parse().unwrap(),
                 determination,
                 policy,
+                profile: None,
                 key: "recovery-1".parse().unwrap(),
             };
             let batch = recorder.queue(&by, Event::Batch(batch)).unwrap();
@@ -938,6 +940,7 @@ impl Forge<'_> {
             incident: "INC-1".parse().unwrap(),
             determination: fixture.determination,
             policy: fixture.policy,
+            profile: None,
             key: "recovery-1".parse().unwrap(),
         }))
     }

@@ -422,6 +422,12 @@ fn devices(progress: &wire::Progress, text: &mut Text) {
         ),
     )
     .row("SMI Status", format!("{} in 'recovery', {} in 'recovered'", counts.in_recovery, counts.recovered));
+    if counts.wanted_again > 0 {
+        text.row(
+            "again",
+            format!("{} recovered under an earlier determination, to be recovered again", counts.wanted_again),
+        );
+    }
     if counts.under_dcc_control > 0 {
         text.row("DCC's control", format!("{} to be handed over", counts.under_dcc_control));
     }

@@ -591,8 +591,7 @@ impl Fold {
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
         self.determinations.insert(form.id, facts);
-        self.follow(&form.incident, determined, index, at);
-        Ok(())
+        self.follow(&form.incident, determined, index, at, blobs)
     }
 
     fn schedule(
@@ -607,7 +606,7 @@ impl Fold {
         changes.push(Change::List { determination: recorded.determination, devices: scope.device_list });
         facts.approvers.extend(persons(&recorded.signatures));
         facts.scope = Some(scope);
-        Ok(())
+        self.list_targets(recorded.determination, blobs)
     }
 
     fn begin_batch(&mut self, batch: &Batch, index: u64, changes: &mut Vec<Change>) -> Result<(), FoldError> {

@@ -201,16 +201,31 @@ impl Bench {
         accepted.file
     }
 
-    /// The PMA determines so.
+    /// The PMA determines so, of all Devices.
     pub(in crate::domain) fn determine(&mut self, execute: bool, method: Option<Method>) -> DeterminationId {
+        self.determine_of(execute, method, &devices())
+    }
+
+    /// The same, with these Devices.
+    pub(in crate::domain) fn determine_of(
+        &mut self,
+        execute: bool,
+        method: Option<Method>,
+        devices: &[DeviceId],
+    ) -> DeterminationId {
         self.index += 1;
         let id = DeterminationId([u8::try_from(self.index).unwrap(); 16]);
         if let Some(before) = self.progress().determined {
             self.fold.determination_mut(before.id).unwrap().superseded_by = Some(id);
         }
-        let facts = determination(id, self.index, execute, method, self.at);
+        let mut facts = determination(id, self.index, execute, method, self.at);
+        let lines: Vec<String> = devices.iter().map(|device| format!("{device},t-1\n")).collect();
+        let list = self.lists.add(lines.concat().into_bytes());
+        if let Some(scope) = &mut facts.scope {
+            scope.device_list = list;
+        }
         self.fold.determinations.insert(id, facts);
-        self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at);
+        self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at, &self.lists).unwrap();
         id
     }
 
@@ -235,10 +250,16 @@ impl Bench {
         self.fold.settle(&incident(), Meaning::ActivateKey, self.index, at);
     }
 
-    /// The Devices prove what became of them, under that method.
-    pub(in crate::domain) fn prove(&mut self, devices: &[DeviceId], proof: Proof, method: Method) {
+    /// The Devices prove what became of them, under the determination that is followed.
+    pub(in crate::domain) fn prove(&mut self, devices: &[DeviceId], proof: Proof) {
+        let determined = self.progress().determined.unwrap();
+        self.prove_under(devices, proof, determined.id);
+    }
+
+    /// The same, under an earlier one.
+    pub(in crate::domain) fn prove_under(&mut self, devices: &[DeviceId], proof: Proof, id: DeterminationId) {
         for device in devices {
-            self.progress_mut().prove(*device, proof, Some(method));
+            self.progress_mut().prove(*device, proof, id);
         }
     }
 

@@ -150,10 +150,14 @@ impl Progress {
         }
     }
 
-    /// The PMA determined: the incident follows that from now on, and `anew`, what a determination opens, begins again.
+    /// The PMA determined: the incident follows that from now on, and `anew`, what a determination opens, begins again. Which Devices
+    /// it lists, [`Progress::list`] is told.
     pub fn follow(&mut self, determined: Determined, anew: impl IntoIterator<Item = StepId>, at: Timestamp) {
         for step in anew {
             self.done.remove(&step);
+        }
+        if self.targets.follow(&determined) {
+            self.stranded_accepted = None;
         }
         self.method = determined.method.or(self.method);
         let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
@@ -175,9 +179,26 @@ impl Progress {
         }
     }
 
-    /// What a Device's Response proved, under a determination of that method.
-    pub fn prove(&mut self, device: DeviceId, proof: targets::Proof, method: Option<Method>) {
-        if self.targets.prove(device, proof, method) {
+    /// The Devices that a determination lists, by itself or by its schedule; those of one that the incident does not follow, or not
+    /// any more, are nothing to it.
+    ///
+    /// # Errors
+    /// The list cannot be had, or is none.
+    pub fn list<E>(
+        &mut self,
+        determination: DeterminationId,
+        source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<(), TakeError<E>> {
+        let is_followed = self.determined.is_some_and(|determined| determined.id == determination);
+        if is_followed && self.targets.list(source)? {
+            self.stranded_accepted = None;
+        }
+        Ok(())
+    }
+
+    /// What a Device's Response proved, under a determination.
+    pub fn prove(&mut self, device: DeviceId, proof: targets::Proof, determination: DeterminationId) {
+        if self.targets.prove(device, proof, determination) {
             self.stranded_accepted = None;
         }
     }

@@ -51,6 +51,7 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
     let mut list = List { todo: Vec::new(), situation };
     list.duties();
     list.if_not_in_force();
+    list.wanted_again();
     let (closing, before): (Vec<_>, Vec<_>) =
         situation.demands.iter().partition(|demand| Meaning::of(&demand.step.id) == Some(Meaning::Close));
     for demand in before {
@@ -124,6 +125,19 @@ impl List<'_> {
         if let Some(why) = followed.and_then(|followed| followed.not_in_force.as_ref()).filter(|_| is_on_its_way) {
             let what = format!("Nothing can be signed: {why}. Wait, or determine anew, superseding it");
             self.add(Actor::Pma, what, "").by = Some("step determine".into());
+        }
+    }
+
+    /// Whom a superseding determination wants recovered again is easily taken for done.
+    fn wanted_again(&mut self) {
+        let again = self.situation.counts.wanted_again;
+        if again > 0 && !self.progress().state.has_ended() {
+            let is = if again == 1 { "was" } else { "were" };
+            let what = format!(
+                "Know that {} {is} recovered under an earlier determination, and {is} listed for another recovery since",
+                counted(again, "Device")
+            );
+            self.may(Actor::Dcc, what, "smkictl incident devices INCIDENT").by = Some("step determine".into());
         }
     }
 

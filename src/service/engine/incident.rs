@@ -13,7 +13,7 @@ use crate::domain::incident::targets::{Control, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
-use crate::domain::names::{DeviceId, Digest, IncidentId, KeyLabel};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel};
 use crate::recorder::Recorder;
 
 impl Daemon {
@@ -196,7 +196,7 @@ impl Daemon {
             let mut line = String::new();
             for target in targets.all() {
                 line.clear();
-                write_target(target, &mut line);
+                write_target(target, targets.recovered_under(target), &mut line);
                 if emit(line.as_bytes()).is_break() {
                     break;
                 }
@@ -230,12 +230,11 @@ fn no_progress(incident: &IncidentId, is_known: bool) -> Failure {
 }
 
 /// The header line of the Relevant Devices.
-const DEVICES_HEADER: &str =
-    "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,stranded\n";
+const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,outstanding,recovered_under,stranded\n";
 
 /// The line of a Relevant Device.
-fn write_target(target: &Target, to: &mut String) {
-    let response = match target.proof {
+fn write_target(target: &Target, recovered_under: Option<DeterminationId>, to: &mut String) {
+    let response = match target.answer() {
         Proof::None => "none",
         Proof::Failed => "failed",
         Proof::Succeeded => "recovered",
@@ -243,7 +242,7 @@ fn write_target(target: &Target, to: &mut String) {
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
-        "{},{},{},{response},{},{},{},{},{}",
+        "{},{},{},{response},{},{},{},{},{},{},{}",
         target.device,
         target.status,
         target.since,
@@ -251,6 +250,8 @@ fn write_target(target: &Target, to: &mut String) {
         yes(target.waits_for_hand_over()),
         yes(target.control == Control::HandedOver),
         yes(target.overridden),
+        yes(!target.is_at_end()),
+        recovered_under.map(|id| id.to_string()).unwrap_or_default(),
         yes(target.is_stranded())
     );
 }

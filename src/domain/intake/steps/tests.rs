@@ -5,7 +5,7 @@ use crate::domain::incident::decide::decide_determination;
 use crate::domain::incident::next::ToDo;
 use crate::domain::incident::targets::{Control, Proof};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, SmiStatus};
-use crate::domain::names::{DirectionId, KeyLabel, StepId};
+use crate::domain::names::{DeterminationId, DirectionId, KeyLabel, StepId};
 use crate::domain::policy::tests::{changed, policy};
 use crate::domain::procedure::explain::{MayWord, explain};
 use crate::domain::procedure::in_force::{Requirement, required};
@@ -137,7 +137,7 @@ fn standing(moment: &str, state: State, method: Method, how: Devices, has_files:
                 // Nobody proves anything before a key was used.
                 if is_referred_by_key {
                     let which = if matches!(how, Devices::OneProven) { &both[..1] } else { &both[..] };
-                    bench.prove(which, Proof::Succeeded, method);
+                    bench.prove(which, Proof::Succeeded);
                     if matches!(how, Devices::Recovered | Devices::HandedOver) {
                         let step = status(SmiStatus::Recovered, None, bench.at);
                         bench.force(&step);
@@ -523,7 +523,7 @@ fn no_override_says_recovered_in_a_devices_place() {
         step => step,
     };
     let first = devices()[0];
-    bench.prove(&[first], Proof::Failed, THREE);
+    bench.prove(&[first], Proof::Failed);
     let step = overriding(set(&mut bench, SmiStatus::Recovered, &[first]));
     assert!(bench.rules(&step).contains(&"device-unfit".to_owned()));
     // It was seen to on site: it is commissioned, and it stands among those that nothing proves.
@@ -562,6 +562,127 @@ fn devices_of_method_2_are_handed_over_once_recovered_and_nothing_ends_before() 
     assert!(next.iter().any(|command| command.contains("hand-over")), "{next:?}");
     bench.take(&all);
     assert!(bench.closing().is_empty(), "{:?}", bench.closing());
+}
+
+/// The same incident with another determination by that method, about these Devices, prepared and the key active.
+fn determined_again(bench: &mut Bench, method: Method, which: &[DeviceId]) -> DeterminationId {
+    let id = bench.determine_of(true, Some(method), which);
+    bench.take(&Step::Prepare { note: note() });
+    bench.activate();
+    bench.inform();
+    id
+}
+
+#[test]
+fn a_device_that_the_determination_followed_lists_is_outstanding_until_it_is_proven_under_that_one() {
+    let both = devices();
+    let finish = Step::Finish { note: note() };
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::Proven, true);
+    let first = bench.progress().determined.unwrap().id;
+    assert!(bench.rules(&finish).is_empty());
+    let second = determined_again(&mut bench, THREE, &both);
+    bench.take(&Step::Pause { reason: note() });
+
+    let counts = bench.progress().targets.counts();
+    assert_eq!((counts.succeeded, counts.outstanding, counts.wanted_again, counts.stranded), (0, 2, 2, 2));
+    let refused = bench.decide(&finish).unwrap_err();
+    assert_eq!((refused.len(), &*refused[0].rule), (1, "outstanding"), "{refused:?}");
+    assert!(refused[0].text.contains("2 were recovered under an earlier determination"), "{refused:?}");
+    assert!(told(&bench).contains("Know that 2 Devices were recovered under an earlier"), "{}", told(&bench));
+    let recovered = set(&mut bench, SmiStatus::Recovered, &both[..1]);
+    let refused = bench.decide(&recovered).unwrap_err();
+    assert!(refused.iter().any(|reason| reason.text.contains("under an earlier determination")), "{refused:?}");
+    // A late word about the first command says nothing of the second one.
+    bench.prove_under(&both, Proof::Succeeded, first);
+    bench.prove_under(&both, Proof::Failed, first);
+    let counts = bench.progress().targets.counts();
+    assert_eq!((counts.outstanding, counts.failed), (2, 0));
+    assert_eq!(bench.rules(&finish), ["outstanding"]);
+    // That it failed under the second one does.
+    bench.prove(&both, Proof::Failed);
+    let counts = bench.progress().targets.counts();
+    assert_eq!((counts.outstanding, counts.failed, counts.wanted_again), (2, 2, 2));
+    bench.prove(&both[..1], Proof::Succeeded);
+    assert_eq!(bench.rules(&finish), ["outstanding"], "one of two");
+    let targets = &bench.progress().targets;
+    let under: Vec<_> = targets.all().iter().map(|target| targets.recovered_under(target)).collect();
+    assert_eq!(under, [Some(second), Some(first)]);
+    bench.prove(&both[1..], Proof::Succeeded);
+    bench.take(&finish);
+}
+
+#[test]
+fn a_proof_counts_again_once_no_determination_wants_another() {
+    let both = devices();
+    let outstanding = |bench: &Bench| bench.progress().targets.counts().outstanding;
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::Proven, true);
+    // The one that it does not list stays proven.
+    bench.determine_of(true, Some(THREE), &both[..1]);
+    assert_eq!(outstanding(&bench), 1);
+    bench.determine_of(true, Some(THREE), &both[1..]);
+    assert_eq!((outstanding(&bench), bench.progress().targets.all()[0].is_proven()), (1, true));
+    // Not to execute: nothing more is wanted of anybody.
+    bench.determine(false, None);
+    assert_eq!(outstanding(&bench), 0);
+    assert_eq!(bench.progress().targets.counts().succeeded, 2);
+}
+
+#[test]
+fn acceptance_of_the_stranded_ends_when_a_determination_has_others_stranded() {
+    let both = devices();
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::OneProven, true);
+    bench.progress_mut().stranded_accepted = Some(1);
+    bench.determine_of(true, Some(THREE), &both[1..]);
+    assert_eq!(bench.progress().stranded_accepted, Some(1), "the same one is stranded");
+    bench.determine_of(true, Some(THREE), &both[..1]);
+    assert_eq!(bench.progress().stranded_accepted, None);
+    assert_eq!(bench.progress().targets.counts().stranded, 2);
+}
+
+#[test]
+fn who_controls_a_device_follows_the_newest_recovery() {
+    let both = devices();
+    let waiting = |bench: &Bench| bench.progress().targets.counts().under_dcc_control;
+    let all = Step::HandOver { devices: None, evidence: note() };
+    // Method 2 after Method 3: the DCC's certificates are on them now.
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::Recovered, true);
+    let first = bench.progress().determined.unwrap().id;
+    determined_again(&mut bench, TWO, &both);
+    assert_eq!(waiting(&bench), 0, "not before they are");
+    bench.prove(&both, Proof::Succeeded);
+    assert_eq!(waiting(&bench), 2);
+    bench.prove_under(&both, Proof::Succeeded, first);
+    assert_eq!(waiting(&bench), 2, "the first command was executed before the second, whenever it is heard of");
+    bench.take(&Step::Pause { reason: note() });
+    bench.take(&Step::Finish { note: note() });
+    bench.force(&Step::BeginPostRecovery { note: note() });
+    bench.inform();
+    assert_eq!(bench.closing(), ["hand-over"]);
+    bench.take(&all);
+    assert!(bench.closing().is_empty(), "{:?}", bench.closing());
+
+    // Method 3 after Method 2: its Subscriber's are, and nobody owes a handover.
+    let mut bench = standing(BASE, State::Executing, TWO, Devices::Recovered, true);
+    assert_eq!(waiting(&bench), 2);
+    determined_again(&mut bench, THREE, &both);
+    assert_eq!(waiting(&bench), 2, "not before they are");
+    assert!(bench.rules(&all).contains(&"device-unfit".to_owned()), "no handover of what is to be recovered again");
+    bench.prove(&both[..1], Proof::Succeeded);
+    assert_eq!(waiting(&bench), 1);
+    bench.prove(&both[1..], Proof::Succeeded);
+    assert_eq!(waiting(&bench), 0);
+    bench.take(&Step::Pause { reason: note() });
+    bench.take(&Step::Finish { note: note() });
+    bench.force(&Step::BeginPostRecovery { note: note() });
+    bench.inform();
+    assert!(bench.closing().is_empty(), "{:?}", bench.closing());
+
+    // Handed over, and recovered by Method 2 again: it is owed again.
+    let mut bench = standing(BASE, State::Executing, TWO, Devices::HandedOver, true);
+    assert_eq!(waiting(&bench), 0);
+    bench.determine(true, Some(TWO));
+    bench.prove(&both, Proof::Succeeded);
+    assert_eq!(waiting(&bench), 2);
 }
 
 #[test]
@@ -782,7 +903,7 @@ pub(crate) fn every_command() -> BTreeSet<String> {
                 if bench.progress().determined.is_some() {
                     bench.followed().scope = None;
                     bench.followed().key = Some(("recovery-1".parse().unwrap(), Digest([6; 32])));
-                    bench.prove(&devices()[..1], Proof::Failed, method);
+                    bench.prove(&devices()[..1], Proof::Failed);
                     add(&bench);
                 }
                 bench.progress_mut().notification.class = CompromiseClass::Other;

@@ -102,7 +102,7 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             vec![S::PostRecovery, S::DeterminedNotToExecute, S::Withdrawn],
         ),
         (
-            Step::AcceptStranded { count: 0, reason: note() },
+            Step::AcceptStranded { count: 0, overridden: None, reason: note() },
             vec![
                 S::SubscriberRecovery,
                 S::DeterminedNotToExecute,
@@ -234,7 +234,7 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
         &["device,smi_status,since,response,left_out,under_dcc_control,handed_over,", ",Recovery,", ",yes\n"],
     );
     for wrong in [2, 4] {
-        let step = Step::AcceptStranded { count: wrong, reason: note() };
+        let step = Step::AcceptStranded { count: wrong, overridden: None, reason: note() };
         assert!(refuse(&site, client, &step, &["stranded"]).await.contains("expected 3"));
     }
     assert!(daemon.stop().await.unwrap().success());
@@ -242,7 +242,7 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     // What is known of the incident outlives a restart.
     let daemon = site.start().await;
     let client = &daemon.client;
-    take(client, &Step::AcceptStranded { count: 3, reason: note() }).await.unwrap();
+    take(client, &Step::AcceptStranded { count: 3, overridden: None, reason: note() }).await.unwrap();
     client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &closing).await.unwrap();
     out_of_place(&site, client, &steps(notification), State::Closed).await;
     read(&site, &["incident", "next", INCIDENT], &["is closed since", "Nothing is to be done."]);
@@ -316,6 +316,9 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     take(client, &set(SmiStatus::Commissioned, Some(first), false, seen)).await.unwrap();
     let counts = carrier.progress().await.unwrap().devices;
     assert_eq!((counts.in_recovery, counts.overridden, counts.succeeded), (2, 1, 0));
+    assert_eq!((counts.stranded, counts.overridden_out), (2, 1));
+    read(&site, &["incident", "devices", INCIDENT], &[",Commissioned,", ",yes\n", ",overridden\n"]);
+    read(&site, &["incident", "show", INCIDENT], &["1 out of 'recovery' without proof, if the incident ended now"]);
 
     // The thresholds are missing still; with them and with the status the way is free.
     take(client, &set(SmiStatus::Recovery, Some(first), true, None)).await.unwrap();
@@ -709,7 +712,9 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
     assert_eq!(rules, ["open-duty", "stranded"]);
     carrier.inform().await.unwrap();
-    take(client, &Step::AcceptStranded { count: TARGETS.into(), reason: "by the SMKI PMA".into() }).await.unwrap();
+    take(client, &Step::AcceptStranded { count: TARGETS.into(), overridden: None, reason: "by the SMKI PMA".into() })
+        .await
+        .unwrap();
     read(&site, &["determination", "list"], &[", in force, "]);
     carrier.close("over").await.unwrap();
     read(

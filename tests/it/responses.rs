@@ -335,7 +335,10 @@ async fn what_method_2_recovered_is_handed_over_before_the_incident_ends_even_wh
     site.deliver(client, &withdrawal, APPROVALS, None).await.unwrap();
     carrier.inform().await.unwrap();
     let stranded = carrier.progress().await.unwrap().devices.stranded;
-    carrier.step(Step::AcceptStranded { count: stranded, reason: "by the SMKI PMA".into() }).await.unwrap();
+    carrier
+        .step(Step::AcceptStranded { count: stranded, overridden: None, reason: "by the SMKI PMA".into() })
+        .await
+        .unwrap();
     let close = async || {
         let why = wire::Why { reason: "the PMA withdrew".to_owned() };
         client.post::<_, wire::Recorded>("/v1/incidents/INC-2/close", &why).await

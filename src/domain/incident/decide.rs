@@ -325,12 +325,19 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                 });
             }
         }
-        Step::AcceptStranded { count, reason } => {
+        Step::AcceptStranded { count, overridden, reason } => {
             guards.text("reason", reason);
-            let stranded = situation.counts.stranded;
+            let Counts { stranded, overridden_out, .. } = situation.counts;
             guards.demand("stranded", *count == stranded, || {
                 format!(
                     "count: expected {stranded}, the number that is stranded now, found {count}; read the list again"
+                )
+            });
+            let found = overridden.unwrap_or_default();
+            guards.demand("stranded", found == overridden_out, || {
+                format!(
+                    "overridden: expected {overridden_out}, the number that was set from 'recovery' to another status without \
+                     proof, found {found}; read the list again"
                 )
             });
         }
@@ -568,14 +575,15 @@ pub fn decide_close(situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
     let mut guards = Guards::new(situation);
     guards.place(Meaning::Close);
     guards.no_open_duties();
-    let (counts, accepted) = (situation.counts, situation.progress.stranded_accepted);
-    guards.demand("stranded", counts.stranded == 0 || accepted == Some(counts.stranded), || {
-        format!(
-            "{} Devices stay in 'recovery' without a key to bring them back; report them, then `smkictl incident \
-             accept-stranded`",
-            counts.stranded
-        )
-    });
+    if let Some(left) = situation.counts.to_accept() {
+        guards.demand("stranded", situation.progress.stranded_accepted == Some(left), || {
+            format!(
+                "{} Devices stay in 'recovery' without a key to bring them back, and {} were set from there to another status \
+                 without proof; report them, then `smkictl incident accept-stranded`",
+                left.stranded, left.overridden
+            )
+        });
+    }
     guards.end()
 }
 

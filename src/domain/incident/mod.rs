@@ -20,7 +20,7 @@ pub mod timeline;
 use std::collections::BTreeMap;
 
 pub use decide::{Decided, Situation, decide};
-pub use targets::{Counts, Target, Targets};
+pub use targets::{Accepted, Counts, Target, Targets};
 
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method, Notification, SmiStatus, Step};
@@ -99,8 +99,8 @@ pub struct Progress {
     pub targets: Targets,
     /// What the PMA determined last.
     pub determined: Option<Determined>,
-    /// Whether the stranded Devices, as they are now, were accepted, and how many they were.
-    pub stranded_accepted: Option<u64>,
+    /// Whether the Devices that are left behind, as they are now, were accepted, and how many they were.
+    pub stranded_accepted: Option<Accepted>,
 }
 
 impl Progress {
@@ -240,10 +240,12 @@ impl Progress {
                 let mut is_altered = false;
                 self.targets.each(devices.is_some().then_some(named), |target| {
                     // Whoever overrides does so for the Devices that need it.
-                    target.overridden |= overridden.is_some() && decide::decide_device(step, target, false).is_err();
-                    let was = target.is_stranded();
+                    let was = target.left_behind();
+                    if overridden.is_some() && decide::decide_device(step, target, false).is_err() {
+                        target.overrule();
+                    }
                     (target.status, target.since) = (*status, *from);
-                    is_altered |= was != target.is_stranded();
+                    is_altered |= was != target.left_behind();
                 })?;
                 if is_altered {
                     self.stranded_accepted = None;
@@ -267,7 +269,10 @@ impl Progress {
                     }
                 })?;
             }
-            Step::AcceptStranded { count, .. } => self.stranded_accepted = Some(*count),
+            Step::AcceptStranded { count, overridden, .. } => {
+                self.stranded_accepted =
+                    Some(Accepted { stranded: *count, overridden: overridden.unwrap_or_default() });
+            }
         }
         for step in &taken {
             self.note_done(step.clone(), index, at);

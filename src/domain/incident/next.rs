@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::{Situation, decide_close};
 use super::timeline::counted;
-use super::{Progress, State};
+use super::{Accepted, Progress, State};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method};
 use crate::domain::names::MechanismId;
@@ -462,17 +462,23 @@ impl List<'_> {
     }
 
     fn stranded(&mut self) {
-        let stranded = self.situation.counts.stranded;
         let may_close = places(Meaning::Close).contains(&self.progress().state);
-        if !may_close || stranded == 0 || self.progress().stranded_accepted == Some(stranded) {
-            return;
-        }
+        let left = self.situation.counts.to_accept().filter(|left| self.progress().stranded_accepted != Some(*left));
+        let Some(Accepted { stranded, overridden }) = left.filter(|_| may_close) else { return };
+        let (and, option) = match overridden {
+            0 => (String::new(), String::new()),
+            count => (
+                format!(", and the {} that left 'recovery' without proof", counted(count, "Device")),
+                format!(" --overridden {count}"),
+            ),
+        };
         let what = format!(
-            "Report the {} (`smkictl incident devices` lists them), and record who accepted it",
+            "Report the {}{and} (`smkictl incident devices` lists them), and record who accepted it",
             counted(stranded, "stranded Device")
         );
-        let command =
-            format!("smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'");
+        let command = format!(
+            "smkictl incident accept-stranded INCIDENT --count {stranded}{option} --reason 'WHO ACCEPTED IT, AND WHY'"
+        );
         self.add(Actor::Dcc, what, &command);
     }
 

@@ -73,6 +73,27 @@ pub enum Control {
     HandedOver,
 }
 
+/// Whether its status was set without the proof that the rule asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overridden {
+    /// It was not.
+    #[default]
+    No,
+    /// It was.
+    Yes,
+    /// It was, and that took it out of 'recovery', or of 'recovered', which only the keys lead out of.
+    OutOfRecovery,
+}
+
+/// What stays of a Device when the incident ends without its recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftBehind {
+    /// It stays in 'recovery': the DCC cannot reach it (direction of 18 July 2017, paragraph (b)).
+    Stranded,
+    /// Somebody's word alone took it out of 'recovery'.
+    Overridden,
+}
+
 /// A Relevant Device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -92,8 +113,8 @@ pub struct Target {
     pub excluded: bool,
     /// Who controls it.
     pub control: Control,
-    /// Its status was set without the proof that the rule asks for.
-    pub overridden: bool,
+    /// Whether its status was set without the proof that the rule asks for.
+    pub overridden: Overridden,
 }
 
 impl Target {
@@ -116,15 +137,35 @@ impl Target {
         !self.excluded && self.proof == Proof::Succeeded && !self.is_proven()
     }
 
+    /// Left in 'recovery' without a proven recovery, or taken out of it without one: whoever closes the incident answers for it.
+    pub fn left_behind(&self) -> Option<LeftBehind> {
+        match (self.status, self.overridden) {
+            _ if self.is_proven() => None,
+            (SmiStatus::Recovery, _) => Some(LeftBehind::Stranded),
+            (_, Overridden::OutOfRecovery) => Some(LeftBehind::Overridden),
+            (_, Overridden::No | Overridden::Yes) => None,
+        }
+    }
+
     /// Left in 'recovery' without a proven recovery: the DCC cannot reach it (direction of 18 July 2017, paragraph (b)).
     pub fn is_stranded(&self) -> bool {
-        self.status == SmiStatus::Recovery && !self.is_proven()
+        self.left_behind() == Some(LeftBehind::Stranded)
+    }
+
+    /// Its status is set without the proof that the rule asks for.
+    pub(super) fn overrule(&mut self) {
+        let is_door = matches!(self.status, SmiStatus::Recovery | SmiStatus::Recovered) && !self.is_proven();
+        if is_door {
+            self.overridden = Overridden::OutOfRecovery;
+        } else if self.overridden == Overridden::No {
+            self.overridden = Overridden::Yes;
+        }
     }
 
     /// Whether anything was recorded of it since it was assessed.
     pub fn is_touched(&self) -> bool {
         self.excluded
-            || self.overridden
+            || self.overridden != Overridden::No
             || self.control != Control::AsBefore
             || self.proof != Proof::None
             || self.status != SmiStatus::Commissioned
@@ -186,6 +227,25 @@ pub struct Counts {
     pub overridden: u64,
     /// In 'recovery' without a proven recovery.
     pub stranded: u64,
+    /// Set from 'recovery' to another status without a proven recovery, by somebody's word.
+    pub overridden_out: u64,
+}
+
+impl Counts {
+    /// What must be accepted before the incident is closed; none if nothing must.
+    pub fn to_accept(&self) -> Option<Accepted> {
+        let Self { stranded, overridden_out: overridden, .. } = *self;
+        (stranded > 0 || overridden > 0).then_some(Accepted { stranded, overridden })
+    }
+}
+
+/// What was accepted of Devices that are left behind: how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// In 'recovery'.
+    pub stranded: u64,
+    /// Taken out of it without proof.
+    pub overridden: u64,
 }
 
 /// The Relevant Devices, sorted. A clone shares them until one of the two is altered, so that a reader on another thread holds
@@ -339,7 +399,7 @@ fn target(line: &str) -> Result<Target, String> {
         again: Again::No,
         excluded: false,
         control: Control::AsBefore,
-        overridden: false,
+        overridden: Overridden::No,
     })
 }
 
@@ -442,14 +502,15 @@ impl Targets {
         })
     }
 
-    /// What a Device's Response proved, under a determination. Answers whether it was stranded before, and is no more.
+    /// What a Device's Response proved, under a determination. Answers whether that alters what is left
+    /// behind.
     pub fn prove(&mut self, device: DeviceId, proof: Proof, determination: DeterminationId) -> bool {
         let Ok(at) = self.place(device) else { return false };
         let known = self.followed.iter().position(|(id, _)| *id == determination);
         let method = known.and_then(|at| self.followed[at].1);
         let (under, last) = (Place::of(known), Place::of(self.followed.len().checked_sub(1)));
         let target = &mut Arc::make_mut(&mut self.all)[at];
-        let was_stranded = target.is_stranded();
+        let was = target.left_behind();
         match proof {
             Proof::None => {}
             Proof::Failed => {
@@ -476,7 +537,7 @@ impl Targets {
                 }
             }
         }
-        was_stranded && !target.is_stranded()
+        was != target.left_behind()
     }
 
     /// The determination under which a Device was recovered last.
@@ -485,14 +546,14 @@ impl Targets {
         self.followed.get(at).map(|(id, _)| *id)
     }
 
-    /// The incident follows this determination from now on, which lists nothing yet. Answers whether others are stranded by it.
+    /// The incident follows this determination from now on, which lists nothing yet. Answers whether others are left behind by it.
     pub fn follow(&mut self, determined: &Determined) -> bool {
         self.followed.push((determined.id, determined.method));
         self.want_again(&[])
     }
 
     /// The determination that is followed lists these Devices (`EUI64,template[,counter]` a line); what is no target is passed over.
-    /// Answers whether others are stranded by it.
+    /// Answers whether others are left behind by it.
     ///
     /// # Errors
     /// A line that begins with no EUI-64, or out of order; then nothing is done.
@@ -517,7 +578,7 @@ impl Targets {
     }
 
     /// Has those at these places, in order, recovered again where they are not proven under the determination that is followed, and no
-    /// other. Answers whether others are stranded by it.
+    /// other. Answers whether others are left behind by it.
     fn want_again(&mut self, places: &[usize]) -> bool {
         let last = Place::of(self.followed.len().checked_sub(1));
         let (mut places, mut altered) = (places.iter().copied().peekable(), Vec::new());
@@ -534,9 +595,9 @@ impl Targets {
         let (all, mut are_others) = (Arc::make_mut(&mut self.all), false);
         for at in altered {
             let target = &mut all[at];
-            let was = target.is_stranded();
+            let was = target.left_behind();
             target.again = if target.again == Again::No { Again::Awaited } else { Again::No };
-            are_others |= was != target.is_stranded();
+            are_others |= was != target.left_behind();
         }
         are_others
     }
@@ -601,8 +662,9 @@ impl Targets {
             counts.wanted_again += u64::from(target.is_wanted_again());
             counts.proven_not_recovered += u64::from(target.wants_recovered());
             counts.under_dcc_control += u64::from(target.waits_for_hand_over());
-            counts.overridden += u64::from(target.overridden);
+            counts.overridden += u64::from(target.overridden != Overridden::No);
             counts.stranded += u64::from(target.is_stranded());
+            counts.overridden_out += u64::from(target.left_behind() == Some(LeftBehind::Overridden));
         }
         counts
     }

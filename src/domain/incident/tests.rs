@@ -70,7 +70,7 @@ fn each_step_brings_the_incident_where_the_procedure_says() {
     // These leave it where it is.
     check(Step::Exclude { devices: named(1), reason: note() }, FIRST, State::Assessed);
     check(Step::HandOver { devices: None, evidence: note() }, "", State::Assessed);
-    check(Step::AcceptStranded { count: 0, reason: note() }, "", State::Assessed);
+    check(Step::AcceptStranded { count: 0, overridden: None, reason: note() }, "", State::Assessed);
 }
 
 #[test]
@@ -156,8 +156,10 @@ fn an_override_marks_the_devices_that_needed_one() {
         overridden: Some("one was seen to on site".into()),
     };
     take(&mut progress, &step, "");
-    let overridden: Vec<bool> = progress.targets.all().iter().map(|target| target.overridden).collect();
-    assert_eq!((overridden, progress.targets.counts().overridden), (vec![false, true], 1));
+    let overridden: Vec<_> = progress.targets.all().iter().map(|target| target.overridden).collect();
+    assert_eq!(overridden, [targets::Overridden::No, targets::Overridden::OutOfRecovery]);
+    let counts = progress.targets.counts();
+    assert_eq!((counts.overridden, counts.overridden_out, counts.stranded), (1, 1, 0));
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn acceptance_of_the_stranded_ends_when_others_are_stranded() {
         let mut progress = assessed();
         follow(&mut progress, 1, Method::NewOrganisationCertificates);
         take(&mut progress, &recovery(Some(named(1))), FIRST);
-        take(&mut progress, &Step::AcceptStranded { count: 1, reason: "r".into() }, "");
+        take(&mut progress, &Step::AcceptStranded { count: 1, overridden: None, reason: "r".into() }, "");
         progress
     };
     // The one recovers, the other is stranded in its place: it is one as before, and another.
@@ -190,7 +192,7 @@ fn acceptance_of_the_stranded_ends_when_others_are_stranded() {
     progress.prove(second, targets::Proof::Succeeded, ONE);
     progress.prove(first, targets::Proof::Failed, ONE);
     take(&mut progress, &recovery(Some(named(1))), FIRST);
-    assert_eq!(progress.stranded_accepted, Some(1));
+    assert_eq!(progress.stranded_accepted, Some(Accepted { stranded: 1, overridden: 0 }));
 }
 
 #[test]

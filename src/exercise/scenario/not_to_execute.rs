@@ -100,7 +100,11 @@ impl Play<'_, '_> {
         );
         let steps = format!("/v1/incidents/{incident}/steps");
         let accept = |count| wire::StepAsk {
-            step: Step::AcceptStranded { count, reason: "Accepted by the SMKI PMA of the exercise".into() },
+            step: Step::AcceptStranded {
+                count,
+                overridden: None,
+                reason: "Accepted by the SMKI PMA of the exercise".into(),
+            },
         };
         self.must_refuse(client, &steps, &accept(stranded + 1), "Accepting another number of stranded Devices").await?;
         let recorded: wire::Recorded = client.post(&steps, &accept(stranded)).await?;

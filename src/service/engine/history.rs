@@ -10,7 +10,7 @@ use crate::domain::determination::document::{Decision, Determination, Written};
 use crate::domain::fold::{Blobs, FoldError, book};
 use crate::domain::incident::decide::decide_device;
 use crate::domain::incident::statuses::{CompareError, Found, compare_all};
-use crate::domain::incident::targets::{Control, Proof, Target, Targets};
+use crate::domain::incident::targets::{Control, LeftBehind, Proof, Target, Targets};
 use crate::domain::incident::{Determined, Progress, TakeError, timeline};
 use crate::domain::ledger::entry::{Entry, Event, Outcome, ProfileInForce, ResponsesTaken, SignResult, StepTaken};
 use crate::domain::ledger::steps::{SmiStatus, Step};
@@ -99,7 +99,11 @@ impl History {
             }
             Event::IncidentClosed(closed) => {
                 if let Some(target) = self.target() {
-                    let what = if target.is_stranded() { "Stranded when the incident" } else { "The incident" };
+                    let what = match target.left_behind() {
+                        Some(LeftBehind::Stranded) => "Stranded when the incident",
+                        Some(LeftBehind::Overridden) => "Out of 'recovery' without proof when the incident",
+                        None => "The incident",
+                    };
                     let what = format!("{what} was closed: {}", closed.reason);
                     tell(self, closed.profile.as_ref(), what);
                 }
@@ -403,10 +407,12 @@ fn did(step: &Step, before: Option<Target>, after: Option<Target>, line: &str) -
             }
             format!("Handed back to its Subscriber: {evidence}")
         }
-        Step::AcceptStranded { count: _, reason } => {
-            after.filter(Target::is_stranded)?;
-            format!("Accepted as stranded: {reason}")
-        }
+        Step::AcceptStranded { count: _, overridden: _, reason } => match after?.left_behind()? {
+            LeftBehind::Stranded => format!("Accepted as stranded: {reason}"),
+            LeftBehind::Overridden => {
+                format!("Accepted as set from 'recovery' to '{}' without proof: {reason}", after?.status)
+            }
+        },
         Step::Confirm { .. }
         | Step::Dismiss { .. }
         | Step::Inform { .. }

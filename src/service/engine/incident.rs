@@ -9,7 +9,7 @@ use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::incident::targets::{Control, Proof, Target};
+use crate::domain::incident::targets::{Control, LeftBehind, Overridden, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
@@ -239,6 +239,11 @@ fn write_target(target: &Target, recovered_under: Option<DeterminationId>, to: &
         Proof::Failed => "failed",
         Proof::Succeeded => "recovered",
     };
+    let stranded = match target.left_behind() {
+        None => "no",
+        Some(LeftBehind::Stranded) => "yes",
+        Some(LeftBehind::Overridden) => "overridden",
+    };
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
@@ -249,9 +254,9 @@ fn write_target(target: &Target, recovered_under: Option<DeterminationId>, to: &
         yes(target.excluded),
         yes(target.waits_for_hand_over()),
         yes(target.control == Control::HandedOver),
-        yes(target.overridden),
+        yes(target.overridden != Overridden::No),
         yes(!target.is_at_end()),
         recovered_under.map(|id| id.to_string()).unwrap_or_default(),
-        yes(target.is_stranded())
+        stranded
     );
 }

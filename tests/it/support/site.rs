@@ -836,7 +836,7 @@ impl Site {
         let carrier = known.carrier(client, incident);
         carrier.inform().await.unwrap();
         let count = carrier.progress().await.unwrap().devices.stranded;
-        carrier.step(Step::AcceptStranded { count, reason: "by the PMA".into() }).await.unwrap();
+        carrier.step(Step::AcceptStranded { count, overridden: None, reason: "by the PMA".into() }).await.unwrap();
         let why = wire::Why { reason: "over".to_owned() };
         client.post(&format!("/v1/incidents/{incident}/close"), &why).await.unwrap()
     }

@@ -1,9 +1,9 @@
 use super::*;
 use crate::domain::fold::tests::{BASE, Bench, OVER, VARIED, devices, incident, note, status};
-use crate::domain::incident::State;
 use crate::domain::incident::decide::decide_determination;
 use crate::domain::incident::next::ToDo;
 use crate::domain::incident::targets::{Control, Proof};
+use crate::domain::incident::{Accepted, State};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, SmiStatus};
 use crate::domain::names::{DeterminationId, DirectionId, KeyLabel, StepId};
 use crate::domain::policy::tests::{changed, policy};
@@ -13,6 +13,11 @@ use crate::domain::procedure::in_force::{Requirement, required};
 const THREE: Method = Method::NewOrganisationCertificates;
 const TWO: Method = Method::AcbCertificates;
 const ONE: Method = Method::SubscriberKey;
+
+/// So many stranded Devices were accepted.
+const fn stranded(stranded: u64) -> Accepted {
+    Accepted { stranded, overridden: 0 }
+}
 
 /// What people are told of a step.
 fn explained(bench: &Bench, step: Meaning) -> (String, MayWord) {
@@ -236,8 +241,8 @@ fn guarded(bench: &mut Bench, step: Meaning) -> Option<Result<(), Vec<Reason>>> 
             decide_determination(&view.situation(), supersedes).map(drop)
         }
         Meaning::Close => {
-            let stranded = bench.progress().targets.counts().stranded;
-            bench.progress_mut().stranded_accepted = Some(stranded);
+            let left = bench.progress().targets.counts().stranded;
+            bench.progress_mut().stranded_accepted = Some(stranded(left));
             closing(&bench.context(), &incident(), "over").map(drop)
         }
         step => {
@@ -305,7 +310,9 @@ fn every_owed_to_do_that_is_a_step_is_accepted_and_every_open_incident_has_one()
                             "set-status" => Some(status(SmiStatus::Recovery, None, bench.at)),
                             "finish" => Some(Step::Finish { note: note() }),
                             "pause" => Some(Step::Pause { reason: note() }),
-                            "accept-stranded" => Some(Step::AcceptStranded { count: counts.stranded, reason: note() }),
+                            "accept-stranded" => {
+                                Some(Step::AcceptStranded { count: counts.stranded, overridden: None, reason: note() })
+                            }
                             "close" => {
                                 let closed = closing(&bench.context(), &incident(), "over");
                                 assert!(closed.is_ok(), "{place}: {closed:?}");
@@ -494,7 +501,7 @@ fn a_device_whose_recovery_is_proven_is_recorded_so_before_the_end() {
         let mut bench = standing(BASE, state, THREE, Devices::OneProven, true);
         let left = bench.named(&devices()[1..]);
         bench.force(&Step::Exclude { devices: left, reason: note() });
-        bench.progress_mut().stranded_accepted = Some(1);
+        bench.progress_mut().stranded_accepted = Some(stranded(1));
         assert_eq!(bench.closing(), ["smi-status"], "{state}");
         let owed = todo(&bench);
         let owed =
@@ -531,6 +538,58 @@ fn no_override_says_recovered_in_a_devices_place() {
     bench.take(&step);
     let counts = bench.progress().targets.counts();
     assert_eq!((counts.overridden, counts.stranded, counts.succeeded), (1, 1, 0));
+}
+
+#[test]
+fn whom_somebodys_word_took_out_of_recovery_is_accepted_at_the_end_beside_the_stranded() {
+    let both = devices();
+    let mut bench = standing(BASE, State::Referred, THREE, Devices::InRecovery, true);
+    bench.determine(false, None);
+    bench.inform();
+    let overriding = |step| match step {
+        Step::SetStatus { status, from, devices, reason, acknowledged, .. } => {
+            let overridden = Some("seen to on site".into());
+            Step::SetStatus { status, from, devices, reason, acknowledged, overridden }
+        }
+        step => step,
+    };
+    let left = |bench: &Bench| {
+        let counts = bench.progress().targets.counts();
+        (counts.stranded, counts.overridden_out)
+    };
+    let step = overriding(set(&mut bench, SmiStatus::Commissioned, &both[..1]));
+    bench.take(&step);
+    assert_eq!(left(&bench), (1, 1));
+    let accept = |count, overridden| Step::AcceptStranded { count, overridden, reason: note() };
+    // Neither number stands for the other.
+    for (count, overridden) in [(0, None), (1, None), (2, None), (1, Some(0)), (1, Some(2)), (0, Some(1))] {
+        assert!(bench.rules(&accept(count, overridden)).contains(&"stranded".to_owned()), "{count} {overridden:?}");
+    }
+    assert_eq!(bench.closing(), ["stranded"]);
+    assert!(told(&bench).contains("accept-stranded INCIDENT --count 1 --overridden 1 "), "{}", told(&bench));
+    bench.take(&accept(1, Some(1)));
+    assert!(bench.closing().is_empty(), "{:?}", bench.closing());
+    // The other one goes the same way: what was accepted is not so any more.
+    let step = overriding(set(&mut bench, SmiStatus::Suspended, &both[1..]));
+    bench.take(&step);
+    assert_eq!((left(&bench), bench.progress().stranded_accepted), ((0, 2), None));
+    assert_eq!(bench.closing(), ["stranded"], "nobody is in 'recovery', and two went out of it unproven");
+    // From one status to another afterwards is no proof either; back in 'recovery' it is stranded.
+    let step = set(&mut bench, SmiStatus::Commissioned, &both[1..]);
+    bench.take(&step);
+    assert_eq!(left(&bench), (0, 2));
+    let step = set(&mut bench, SmiStatus::Recovery, &both[1..]);
+    bench.force(&step);
+    assert_eq!(left(&bench), (1, 1));
+    bench.take(&accept(1, Some(1)));
+    assert!(bench.closing().is_empty(), "{:?}", bench.closing());
+
+    // Its own Response is.
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::InRecovery, true);
+    let step = overriding(set(&mut bench, SmiStatus::Commissioned, &both));
+    bench.take(&step);
+    bench.prove(&both[..1], Proof::Succeeded);
+    assert_eq!(left(&bench), (0, 1));
 }
 
 #[test]
@@ -631,9 +690,9 @@ fn a_proof_counts_again_once_no_determination_wants_another() {
 fn acceptance_of_the_stranded_ends_when_a_determination_has_others_stranded() {
     let both = devices();
     let mut bench = standing(BASE, State::Executing, THREE, Devices::OneProven, true);
-    bench.progress_mut().stranded_accepted = Some(1);
+    bench.progress_mut().stranded_accepted = Some(stranded(1));
     bench.determine_of(true, Some(THREE), &both[1..]);
-    assert_eq!(bench.progress().stranded_accepted, Some(1), "the same one is stranded");
+    assert_eq!(bench.progress().stranded_accepted, Some(stranded(1)), "the same one is stranded");
     bench.determine_of(true, Some(THREE), &both[..1]);
     assert_eq!(bench.progress().stranded_accepted, None);
     assert_eq!(bench.progress().targets.counts().stranded, 2);

@@ -372,7 +372,7 @@ impl Fold {
                     && progress.determined.is_some_and(|determined| determined.id == id)
                     && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
                 {
-                    progress.enter(State::Withdrawn, *at);
+                    progress.withdraw(*at);
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::determination::document::{LedgerHead, Type};
@@ -43,7 +44,7 @@ pub(in crate::domain) struct Bench {
 }
 
 #[derive(Default)]
-struct Lists(BTreeMap<Digest, Vec<u8>>);
+struct Lists(BTreeMap<Digest, Vec<u8>>, AtomicUsize);
 
 impl Lists {
     fn add(&mut self, octets: Vec<u8>) -> Digest {
@@ -59,6 +60,7 @@ impl Blobs for Lists {
     }
 
     fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         piece(&self.0[&digest]);
         Ok(())
     }
@@ -142,6 +144,18 @@ impl Bench {
     pub(in crate::domain) fn assess(&mut self, method: Method) -> Step {
         let list = self.lists.add(LIST.as_bytes().to_vec());
         Step::Assess { method, targets: DevicesNamed { list, count: 2 } }
+    }
+
+    /// How often a list was read.
+    pub(in crate::domain) fn lists_read(&self) -> usize {
+        self.lists.1.load(Ordering::Relaxed)
+    }
+
+    /// The incident is closed, whatever speaks against it.
+    pub(in crate::domain) fn close(&mut self) {
+        let at = self.at;
+        self.progress_mut().enter(State::Closed, at);
+        self.fold.incident_mut(&incident()).unwrap().closed = Some(note());
     }
 
     /// Decides a step as the daemon does.
@@ -239,7 +253,7 @@ impl Bench {
     pub(in crate::domain) fn withdraw(&mut self) {
         self.followed().withdrawn = true;
         let at = self.at;
-        self.progress_mut().enter(State::Withdrawn, at);
+        self.progress_mut().withdraw(at);
     }
 
     /// The key is activated, as far as the incident goes.

@@ -484,12 +484,6 @@ pub fn decide_device(step: &Step, target: &Target, with_override: bool) -> Resul
             if !target.waits_for_hand_over() && devices.is_none() {
                 return Ok(());
             }
-            if target.waits_for_hand_over() && target.is_wanted_again() {
-                return Err(format!(
-                    "Device {device}: the determination that the incident follows wants it recovered again; expected its Response \
-                     under that before the handover"
-                ));
-            }
             if target.waits_for_hand_over() && target.status == SmiStatus::Recovered {
                 return Ok(());
             }

@@ -179,6 +179,14 @@ impl Progress {
         }
     }
 
+    /// The PMA withdrew the determination that the incident follows: it wants nothing of anybody any more.
+    pub fn withdraw(&mut self, at: Timestamp) {
+        if self.targets.release() {
+            self.stranded_accepted = None;
+        }
+        self.enter(State::Withdrawn, at);
+    }
+
     /// The Devices that a determination lists, by itself or by its schedule; those of one that the incident does not follow, or not
     /// any more, are nothing to it.
     ///

@@ -577,6 +577,11 @@ impl Targets {
         Ok(self.want_again(&listed))
     }
 
+    /// The determination that is followed wants nobody recovered again any more. Answers whether others are left behind by it.
+    pub fn release(&mut self) -> bool {
+        self.want_again(&[])
+    }
+
     /// Has those at these places, in order, recovered again where they are not proven under the determination that is followed, and no
     /// other. Answers whether others are left behind by it.
     fn want_again(&mut self, places: &[usize]) -> bool {

@@ -119,6 +119,15 @@ impl History {
                     tell(self, None, what);
                 }
             }
+            Event::DeterminationWithdrawn(withdrawn) => {
+                let progress = self.progress.as_mut();
+                let of = |progress: &&mut Progress| {
+                    progress.determined.is_some_and(|determined| determined.id == withdrawn.determination)
+                };
+                if let Some(progress) = progress.filter(of) {
+                    progress.withdraw(*at);
+                }
+            }
             Event::ScheduleRecorded(recorded) => {
                 if let Some(what) = self.list(recorded.determination, Some(recorded.devices), blobs)? {
                     tell(self, None, what);
@@ -171,7 +180,6 @@ impl History {
             | Event::Started(_)
             | Event::Stopped(_)
             | Event::DeterminationSuspended(_)
-            | Event::DeterminationWithdrawn(_)
             | Event::DirectionRecorded(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)

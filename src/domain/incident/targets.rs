@@ -152,6 +152,36 @@ impl Target {
         self.left_behind() == Some(LeftBehind::Stranded)
     }
 
+    /// What its Response proved under one determination, by that method, while another may be the last that was followed.
+    fn take(&mut self, proof: Proof, under: Place, last: Place, method: Option<Method>) {
+        match proof {
+            Proof::None => {}
+            Proof::Failed => {
+                // A Device that proved its recovery once is recovered, until another determination lists it.
+                if self.proof != Proof::Succeeded {
+                    self.proof = Proof::Failed;
+                }
+                if self.again == Again::Awaited && under == last {
+                    self.again = Again::Failed;
+                }
+            }
+            Proof::Succeeded => {
+                // What was determined first was executed first, however late it is heard of.
+                if self.proof != Proof::Succeeded || under > self.under {
+                    (self.proof, self.under) = (Proof::Succeeded, under);
+                    self.control = match method {
+                        Some(Method::AcbCertificates) => Control::Dcc,
+                        Some(Method::NewOrganisationCertificates) => Control::AsBefore,
+                        Some(Method::SubscriberKey | Method::Contingency) | None => self.control,
+                    };
+                }
+                if under == last {
+                    self.again = Again::No;
+                }
+            }
+        }
+    }
+
     /// Its status is set without the proof that the rule asks for.
     pub(super) fn overrule(&mut self) {
         let is_door = matches!(self.status, SmiStatus::Recovery | SmiStatus::Recovered) && !self.is_proven();
@@ -255,6 +285,49 @@ pub struct Targets {
     all: Arc<Vec<Target>>,
     /// The determinations that the incident followed, each with its method; the last is followed now.
     followed: Vec<(DeterminationId, Option<Method>)>,
+    tally: Tally,
+}
+
+/// The targets, counted. Kept as they are altered: an answer is made on the thread that everybody waits for, and counts several times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    counts: Counts,
+    without_recovery: u64,
+}
+
+impl Tally {
+    fn enter(&mut self, target: &Target) {
+        self.count(target, |count| *count += 1);
+    }
+
+    fn leave(&mut self, target: &Target) {
+        self.count(target, |count| *count -= 1);
+    }
+
+    fn count(&mut self, target: &Target, alter: fn(&mut u64)) {
+        let Self { counts, without_recovery } = self;
+        let has_recovery = matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered);
+        for (count, is_so) in [
+            (&mut counts.targets, true),
+            (&mut counts.in_recovery, target.status == SmiStatus::Recovery),
+            (&mut counts.recovered, target.status == SmiStatus::Recovered),
+            (&mut counts.succeeded, target.is_proven()),
+            (&mut counts.failed, target.answer() == Proof::Failed),
+            (&mut counts.excluded, target.excluded),
+            (&mut counts.outstanding, !target.is_at_end()),
+            (&mut counts.wanted_again, target.is_wanted_again()),
+            (&mut counts.proven_not_recovered, target.wants_recovered()),
+            (&mut counts.under_dcc_control, target.waits_for_hand_over()),
+            (&mut counts.overridden, target.overridden != Overridden::No),
+            (&mut counts.stranded, target.is_stranded()),
+            (&mut counts.overridden_out, target.left_behind() == Some(LeftBehind::Overridden)),
+            (without_recovery, !target.is_at_end() && !has_recovery),
+        ] {
+            if is_so {
+                alter(count);
+            }
+        }
+    }
 }
 
 /// What is wrong with a line.
@@ -425,7 +498,7 @@ impl Targets {
             let fault = "expected at least one Relevant Device, found none".into();
             return Err(TargetsError { faults: vec![LineFault { line: 1, fault }], more: 0 }.into());
         }
-        Ok((Self { all: Arc::new(targets), followed: Vec::new() }, lines))
+        Ok((Self::of(targets), lines))
     }
 
     /// Those that were commissioned only after the Recovery Event, with their lines counted from 1, in a list that was just read: no
@@ -436,14 +509,14 @@ impl Targets {
 
     /// The targets of a later assessment, with what is known already of those that stay.
     #[must_use]
-    pub fn reassessed(&self, mut later: Self) -> Self {
-        later.followed.clone_from(&self.followed);
-        for target in Arc::make_mut(&mut later.all) {
+    pub fn reassessed(&self, later: Self) -> Self {
+        let mut all = Arc::unwrap_or_clone(later.all);
+        for target in &mut all {
             if let Some(known) = self.get(target.device).filter(|known| known.is_touched()) {
                 *target = *known;
             }
         }
-        later
+        Self { followed: self.followed.clone(), ..Self::of(all) }
     }
 
     /// The first Device that a later assessment may not drop: something was done to it.
@@ -454,10 +527,24 @@ impl Targets {
 
     /// Of how many SMI Status 'recovery' is still wanted: neither left out, nor recovered, nor set already.
     pub fn without_recovery(&self) -> u64 {
-        let wanted = |target: &&Target| {
-            !target.is_at_end() && !matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered)
-        };
-        self.all.iter().filter(wanted).count() as u64
+        self.tally.without_recovery
+    }
+
+    /// Those of a list that was just read.
+    fn of(all: Vec<Target>) -> Self {
+        let mut tally = Tally::default();
+        all.iter().for_each(|target| tally.enter(target));
+        Self { all: Arc::new(all), followed: Vec::new(), tally }
+    }
+
+    /// Alters the targets at these places, and what is counted of them.
+    fn alter(&mut self, places: impl IntoIterator<Item = usize>, mut act: impl FnMut(&mut Target)) {
+        let all = Arc::make_mut(&mut self.all);
+        for at in places {
+            self.tally.leave(&all[at]);
+            act(&mut all[at]);
+            self.tally.enter(&all[at]);
+        }
     }
 
     /// How many they are.
@@ -509,35 +596,13 @@ impl Targets {
         let known = self.followed.iter().position(|(id, _)| *id == determination);
         let method = known.and_then(|at| self.followed[at].1);
         let (under, last) = (Place::of(known), Place::of(self.followed.len().checked_sub(1)));
-        let target = &mut Arc::make_mut(&mut self.all)[at];
-        let was = target.left_behind();
-        match proof {
-            Proof::None => {}
-            Proof::Failed => {
-                // A Device that proved its recovery once is recovered, until another determination lists it.
-                if target.proof != Proof::Succeeded {
-                    target.proof = Proof::Failed;
-                }
-                if target.again == Again::Awaited && under == last {
-                    target.again = Again::Failed;
-                }
-            }
-            Proof::Succeeded => {
-                // What was determined first was executed first, however late it is heard of.
-                if target.proof != Proof::Succeeded || under > target.under {
-                    (target.proof, target.under) = (Proof::Succeeded, under);
-                    target.control = match method {
-                        Some(Method::AcbCertificates) => Control::Dcc,
-                        Some(Method::NewOrganisationCertificates) => Control::AsBefore,
-                        Some(Method::SubscriberKey | Method::Contingency) | None => target.control,
-                    };
-                }
-                if under == last {
-                    target.again = Again::No;
-                }
-            }
-        }
-        was != target.left_behind()
+        let mut is_altered = false;
+        self.alter([at], |target| {
+            let was = target.left_behind();
+            target.take(proof, under, last, method);
+            is_altered = was != target.left_behind();
+        });
+        is_altered
     }
 
     /// The determination under which a Device was recovered last.
@@ -594,15 +659,13 @@ impl Targets {
                 altered.push(at);
             }
         }
-        if altered.is_empty() {
-            return false;
-        }
-        let (all, mut are_others) = (Arc::make_mut(&mut self.all), false);
-        for at in altered {
-            let target = &mut all[at];
-            let was = target.left_behind();
-            target.again = if target.again == Again::No { Again::Awaited } else { Again::No };
-            are_others |= was != target.left_behind();
+        let mut are_others = false;
+        if !altered.is_empty() {
+            self.alter(altered, |target| {
+                let was = target.left_behind();
+                target.again = if target.again == Again::No { Again::Awaited } else { Again::No };
+                are_others |= was != target.left_behind();
+            });
         }
         are_others
     }
@@ -635,43 +698,23 @@ impl Targets {
             Some(source) => {
                 let mut named = Vec::new();
                 self.places(source, u64::MAX, |at| named.push(at))?;
-                let all = Arc::make_mut(&mut self.all);
-                for at in named {
-                    act(&mut all[at]);
-                }
+                self.alter(named, |target| act(target));
             }
-            None => Arc::make_mut(&mut self.all).iter_mut().for_each(act),
+            None => self.alter(0..self.all.len(), |target| act(target)),
         }
         Ok(())
     }
 
     /// Records statuses that were compared before: each with the place of its Device among [`Targets::all`], and from when it applies.
     pub fn record(&mut self, statuses: impl IntoIterator<Item = (usize, SmiStatus, Timestamp)>) {
-        let all = Arc::make_mut(&mut self.all);
         for (at, status, from) in statuses {
-            (all[at].status, all[at].since) = (status, from);
+            self.alter([at], |target| (target.status, target.since) = (status, from));
         }
     }
 
     /// How many stand where.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for target in self.all.iter() {
-            counts.targets += 1;
-            counts.in_recovery += u64::from(target.status == SmiStatus::Recovery);
-            counts.recovered += u64::from(target.status == SmiStatus::Recovered);
-            counts.succeeded += u64::from(target.is_proven());
-            counts.failed += u64::from(target.answer() == Proof::Failed);
-            counts.excluded += u64::from(target.excluded);
-            counts.outstanding += u64::from(!target.is_at_end());
-            counts.wanted_again += u64::from(target.is_wanted_again());
-            counts.proven_not_recovered += u64::from(target.wants_recovered());
-            counts.under_dcc_control += u64::from(target.waits_for_hand_over());
-            counts.overridden += u64::from(target.overridden != Overridden::No);
-            counts.stranded += u64::from(target.is_stranded());
-            counts.overridden_out += u64::from(target.left_behind() == Some(LeftBehind::Overridden));
-        }
-        counts
+        self.tally.counts
     }
 }
 

@@ -98,6 +98,55 @@ fn a_reader_keeps_what_it_was_given_while_the_incident_goes_on() {
 }
 
 #[test]
+fn what_is_counted_is_what_a_count_of_all_of_them_finds_after_whatever_was_done() {
+    type Lines = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
+    let check = |targets: &Targets, what: &str| {
+        let again = Targets::of(targets.all().to_vec());
+        assert_eq!(
+            (targets.counts(), targets.without_recovery()),
+            (again.counts(), again.without_recovery()),
+            "after {what}"
+        );
+    };
+    let listed: Lines = |piece| {
+        piece(b"00DB123456789001,t-1\n");
+        Ok(())
+    };
+    let second: Lines = |piece| {
+        piece(b"00DB123456789002\n");
+        Ok(())
+    };
+    let two = DeterminationId([2; 16]);
+    let follow = |targets: &mut Targets, id| {
+        targets.follow(&Determined { id, execute: true, method: Some(Method::AcbCertificates) })
+    };
+    let mut targets = read(GOOD).unwrap();
+    check(&targets, "reading");
+    let (one, other) = (targets.all()[0].device, targets.all()[1].device);
+    targets.each(None::<Lines>, |target| target.status = SmiStatus::Recovery).unwrap();
+    check(&targets, "a status of all");
+    assert_eq!(targets.counts().stranded, 2);
+    targets.each(Some(second), |target| target.excluded = true).unwrap();
+    check(&targets, "leaving one out");
+    follow(&mut targets, ONE);
+    targets.prove(one, Proof::Succeeded, ONE);
+    targets.prove(other, Proof::Failed, ONE);
+    check(&targets, "two answers");
+    assert_eq!((targets.counts().succeeded, targets.counts().under_dcc_control), (1, 1));
+    follow(&mut targets, two);
+    targets.list(listed).unwrap();
+    check(&targets, "another determination");
+    assert_eq!(targets.counts().wanted_again, 1);
+    targets.release();
+    check(&targets, "its withdrawal");
+    targets.record([(0, SmiStatus::Recovered, targets.all()[0].since)]);
+    check(&targets, "an extract");
+    let known = targets.reassessed(read(GOOD).unwrap());
+    check(&known, "another assessment");
+    assert_eq!(known.counts(), targets.counts());
+}
+
+#[test]
 fn many_faults_are_counted_and_not_all_told() {
     let list = "nothing\n".repeat(FAULTS_TOLD_MAX + 7);
     assert!(read(&list).unwrap_err().ends_with("; and 7 more"));

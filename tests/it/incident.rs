@@ -6,6 +6,7 @@ use std::process::Command;
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, ItemOutcome, RecoverySign};
+use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::Determination;
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
@@ -800,6 +801,40 @@ async fn a_determination_that_supersedes_begins_again_at_its_preparation_and_the
     site.activate(client).await.unwrap();
     assert_eq!(rules(main).await, ["superseded"]);
     assert_eq!(whole(lines(client, SIGN, &sign(second, 2)).await).len(), 1);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn no_incident_is_opened_about_a_key_of_which_another_is_open_and_one_may_be_once_that_is_closed() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let first = incident(&site.base.lab);
+    client.post::<_, wire::Recorded>("/v1/incidents", &first).await.unwrap();
+    let mut again = first.clone();
+    again.incident = "INC-AGAIN".parse().unwrap();
+    let refuse = async || {
+        let refused = site.refused(client, "/v1/incidents", &again).await;
+        assert_eq!(refused.reasons.len(), 1, "{refused:?}");
+        assert_eq!(&*refused.reasons[0].rule, "compromised-known");
+        assert!(refused.reasons[0].text.contains(&format!("incident {INCIDENT} is open about")), "{refused:?}");
+    };
+    refuse().await;
+    // Another key is another matter.
+    let other = "INC-OTHER".parse().unwrap();
+    let certificate_pem = certificate_to_pem(site.base.lab.victim(&other).unwrap().octets());
+    let elsewhere = wire::IncidentOpen { incident: other, certificate_pem, ..first.clone() };
+    client.post::<_, wire::Recorded>("/v1/incidents", &elsewhere).await.unwrap();
+    // Dismissed is not closed yet: somebody is still to be told.
+    let carrier = site.carrier(client, INCIDENT);
+    carrier.inform().await.unwrap();
+    carrier.step(Step::Dismiss { reason: note() }).await.unwrap();
+    refuse().await;
+    carrier.inform().await.unwrap();
+    let why = wire::Why { reason: "it was none".to_owned() };
+    client.post::<_, wire::Recorded>(&format!("/v1/incidents/{INCIDENT}/close"), &why).await.unwrap();
+    client.post::<_, wire::Recorded>("/v1/incidents", &again).await.unwrap();
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -64,7 +64,7 @@ impl Play<'_, '_> {
         point: Point,
         device: DeviceId,
     ) -> Result<(PathBuf, PathBuf), ExerciseError> {
-        let drafter = self.drafter(incident);
+        let drafter = self.drafter(incident)?;
         let document = drafter.not_to_execute(head(client).await?, 1, self.window(WINDOW_MS))?;
         let lie = self.record(client, &document, None, APPROVALS).await?;
         self.must_stand(client, incident.clone(), State::DeterminedNotToExecute).await?;

@@ -7,6 +7,7 @@ mod asker;
 mod files;
 mod replacements;
 pub mod responses;
+mod rivals;
 pub mod steps;
 
 use std::collections::BTreeSet;
@@ -515,6 +516,9 @@ pub fn incident(
     let procedure = adopted.policy.procedure();
     match (procedure, notification) {
         (Some(_), Some(notification)) => {
+            if let Some(parsed) = &parsed {
+                rivals::check_no_other(context.fold, incident, parsed.certificate().spki_sha256(), &mut reasons);
+            }
             check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
             check_notified_for(&adopted.policy, notification, &mut reasons);
         }

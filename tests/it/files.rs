@@ -17,7 +17,7 @@ use smkid::exercise::policy::{AFFECTED, RECOVERY_KEY};
 use smkid::exercise::procedure::targets;
 use smkid::wall_clock::wall_clock;
 
-use crate::support::site::{Site, device, device_list, head, incident, problem, rules};
+use crate::support::site::{Site, device, device_list, head, incident_of, problem, rules};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 
@@ -139,8 +139,7 @@ async fn a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobo
     let again = problem(submit(client, notify, &right, Some(signed(right.as_bytes(), ours))).await);
     assert_eq!(&*again.reasons[0].rule, "file-known");
     // Nor does it say anything in another incident, whoever sends it again.
-    let mut other = incident(&site.base.lab);
-    other.incident = "INC-2".parse().unwrap();
+    let other = incident_of(&site.base.lab, "INC-2");
     client.post::<_, wire::Recorded>("/v1/incidents", &other).await.unwrap();
     let octets = Some(Base64(right.as_bytes().to_vec()));
     let replay =
@@ -273,11 +272,7 @@ async fn asks_of_an_operator(client: &Client, main: DeterminationId) -> Vec<(Str
 
 #[tokio::test]
 async fn who_took_another_part_in_an_incident_does_not_act_in_it_as_operator_nor_does_nobody() {
-    let other = |site: &Site| {
-        let mut open = incident(&site.base.lab);
-        open.incident = "INC-8".parse().unwrap();
-        open
-    };
+    let other = |site: &Site| incident_of(&site.base.lab, "INC-8");
     // Nobody: the account is another's by now. The ARO who signed the notification, and a member who approved.
     for (person, rule, says) in [
         (None, "asker-unknown", "belongs to nobody"),

@@ -372,7 +372,7 @@ impl Fold {
                     && progress.determined.is_some_and(|determined| determined.id == id)
                     && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
                 {
-                    progress.enter(State::Withdrawn, *at);
+                    progress.withdraw(*at);
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
@@ -592,8 +592,7 @@ impl Fold {
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
         self.determinations.insert(form.id, facts);
-        self.follow(&form.incident, determined, index, at);
-        Ok(())
+        self.follow(&form.incident, determined, index, at, blobs)
     }
 
     fn schedule(
@@ -608,7 +607,7 @@ impl Fold {
         changes.push(Change::List { determination: recorded.determination, devices: scope.device_list });
         facts.approvers.extend(persons(&recorded.signatures));
         facts.scope = Some(scope);
-        Ok(())
+        self.list_targets(recorded.determination, blobs)
     }
 
     fn begin_batch(&mut self, batch: &Batch, index: u64, changes: &mut Vec<Change>) -> Result<(), FoldError> {

@@ -160,8 +160,8 @@ fn each_file_is_missed() {
     // Nor is one that names no Parties: nobody would be held to theirs.
     let mut files = example();
     let persons = String::from_utf8(files["persons.toml"].clone()).unwrap();
-    let (head, rest) = persons.split_at(persons.find("[[party]]").unwrap());
-    let people = &rest[rest.find("[[person]]").unwrap()..];
+    let (head, rest) = persons.split_at(persons.find("\n[[party]]\n").unwrap());
+    let people = &rest[rest.find("\n[[person]]\n").unwrap()..];
     files.insert("persons.toml".into(), format!("{head}{people}").into());
     let without = policy(&files).fit_for_new_use().unwrap_err().to_string();
     assert!(without.starts_with("persons.toml: expected a [[party]]"), "{without}");

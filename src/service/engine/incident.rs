@@ -9,11 +9,11 @@ use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::incident::targets::{Control, Proof, Target};
+use crate::domain::incident::targets::{Control, LeftBehind, Overridden, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
-use crate::domain::names::{DeviceId, Digest, IncidentId, KeyLabel};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel};
 use crate::recorder::{Moment, Recorder};
 
 impl Daemon {
@@ -192,7 +192,7 @@ impl Daemon {
             let mut line = String::new();
             for target in targets.all() {
                 line.clear();
-                write_target(target, &mut line);
+                write_target(target, targets.recovered_under(target), &mut line);
                 if emit(line.as_bytes()).is_break() {
                     break;
                 }
@@ -227,27 +227,33 @@ fn no_progress(incident: &IncidentId, is_known: bool) -> Failure {
 }
 
 /// The header line of the Relevant Devices.
-const DEVICES_HEADER: &str =
-    "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,stranded\n";
+const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,outstanding,recovered_under,stranded\n";
 
 /// The line of a Relevant Device.
-fn write_target(target: &Target, to: &mut String) {
-    let response = match target.proof {
+fn write_target(target: &Target, recovered_under: Option<DeterminationId>, to: &mut String) {
+    let response = match target.answer() {
         Proof::None => "none",
         Proof::Failed => "failed",
         Proof::Succeeded => "recovered",
     };
+    let stranded = match target.left_behind() {
+        None => "no",
+        Some(LeftBehind::Stranded) => "yes",
+        Some(LeftBehind::Overridden) => "overridden",
+    };
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
-        "{},{},{},{response},{},{},{},{},{}",
+        "{},{},{},{response},{},{},{},{},{},{},{}",
         target.device,
         target.status,
         target.since,
         yes(target.excluded),
         yes(target.waits_for_hand_over()),
         yes(target.control == Control::HandedOver),
-        yes(target.overridden),
-        yes(target.is_stranded())
+        yes(target.overridden != Overridden::No),
+        yes(!target.is_at_end()),
+        recovered_under.map(|id| id.to_string()).unwrap_or_default(),
+        stranded
     );
 }

@@ -134,8 +134,8 @@ impl Office {
         self.scratch.write("policy/policy.toml", policy);
         let persons = text("persons.toml");
         let others = persons.find("[[person]]\nid = \"custodian-1\"").unwrap();
-        let parties = persons.find("[[party]]").unwrap()..persons.find("[[person]]").unwrap();
-        let mut ours = format!("version = 1\n{}", &persons[parties]);
+        let parties = persons.find("\n[[party]]\n").unwrap()..persons.find("\n[[person]]\n").unwrap();
+        let mut ours = format!("version = 1\n{}\n", &persons[parties]);
         for (n, member) in (1..).zip(MEMBERS) {
             ours = format!("{ours}[[party]]\nid = \"party-{n}\"\nname = \"Party {n}\"\nkind = \"other\"\n");
             ours = format!(

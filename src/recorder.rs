@@ -172,9 +172,9 @@ pub struct Recorder {
     checkpointed: u64,
     signer: Option<Box<dyn CheckpointSigner>>,
     clock: ReadClock,
+    /// By how many milliseconds the clock jumped, as far as no entry says so yet.
+    untold_ms: Option<i64>,
     moment: Moment,
-    /// By how much the clock jumped, until that is queued.
-    jumped: Option<i64>,
     queue: Queue,
     refusals: HashMap<Box<str>, Refusals>,
     /// The day, counted from 1970, and the refusals that were told in it, by account.
@@ -210,7 +210,7 @@ impl Recorder {
     pub fn new(store: Box<dyn Store>, fold: Fold, mut clock: ReadClock) -> Result<Self, StoreError> {
         let durable = store.head()?;
         let checkpointed = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
-        let (moment, _) = clock();
+        let (moment, jumped) = clock();
         Ok(Self {
             store,
             fold,
@@ -218,8 +218,8 @@ impl Recorder {
             checkpointed,
             signer: None,
             clock,
+            untold_ms: jumped,
             moment,
-            jumped: None,
             queue: Queue::default(),
             refusals: HashMap::new(),
             told_today: HashMap::new(),
@@ -281,9 +281,14 @@ impl Recorder {
     /// Reads the clock for the next ask, and queues that it jumped.
     fn tick(&mut self) -> Result<(), CannotRecord> {
         self.read_clock();
-        if let Some(by_ms) = self.jumped.take_if(|_| self.signer.is_some())
-            && !self.fold.clock_untrusted()
-        {
+        if self.signer.is_some() { self.tell_jump() } else { Ok(()) }
+    }
+
+    /// Records a jump of the clock that was seen and not recorded yet: while an operator has still to look at the clock, it is
+    /// known without.
+    pub fn tell_jump(&mut self) -> Result<(), CannotRecord> {
+        let known = self.fold.clock_untrusted();
+        if let Some(by_ms) = self.untold_ms.take().filter(|_| !known) {
             self.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms }))?;
         }
         Ok(())
@@ -292,10 +297,13 @@ impl Recorder {
     /// Entries never go back, whatever the clock does.
     fn read_clock(&mut self) {
         let (read, jumped) = (self.clock)();
-        self.jumped = jumped.or(self.jumped);
         self.moment.at = self.fold.last_at().map_or(read.at, |last| last.max(read.at));
-        let is_off = self.fold.clock_untrusted() || self.jumped.is_some();
-        self.moment.clock = if is_off { ClockState::Untrusted } else { read.clock };
+        self.untold_ms = match (self.untold_ms, jumped) {
+            (None, jumped) => jumped,
+            (Some(untold_ms), jumped) => Some(untold_ms + jumped.unwrap_or(0)),
+        };
+        let untrusted = self.fold.clock_untrusted() || self.untold_ms.is_some();
+        self.moment.clock = if untrusted { ClockState::Untrusted } else { read.clock };
     }
 
     /// Queues an entry and folds it in. Answers its index.
@@ -317,11 +325,11 @@ impl Recorder {
         Ok(index)
     }
 
-    /// Records that an operator accepted the clock, which is worth `clock` from here on: what the ask decides after this is
-    /// decided by that. Answers the entry's index.
-    pub fn accept_clock(&mut self, by: &Actor, reason: Box<str>, clock: ClockState) -> Result<u64, CannotRecord> {
+    /// Records that an operator accepted the clock, which says `from` and is worth that from here on: what the ask decides after
+    /// this is decided by it. Answers the entry's index.
+    pub fn accept_clock(&mut self, by: &Actor, reason: Box<str>, from: Moment) -> Result<u64, CannotRecord> {
         let index = self.queue(by, Event::ClockAccepted(ClockAccepted { reason }))?;
-        self.moment.clock = clock;
+        self.moment = Moment { at: self.moment.at.max(from.at), ..from };
         Ok(index)
     }
 

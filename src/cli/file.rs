@@ -357,8 +357,17 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
     match one.progress.as_ref().filter(|progress| progress.devices.targets > 0) {
         // What Devices proved, and what was set: of all targets, whatever was determined when.
         Some(progress) => {
-            let Counts { in_recovery, recovered, succeeded, failed, excluded, under_dcc_control, stranded, .. } =
-                progress.devices;
+            let Counts {
+                in_recovery,
+                recovered,
+                succeeded,
+                failed,
+                excluded,
+                under_dcc_control,
+                stranded,
+                overridden_out,
+                ..
+            } = progress.devices;
             // Who is in 'recovery' while the incident goes on may still be recovered.
             let stranded = if progress.state.has_ended() { stranded } else { 0 };
             for (state, devices) in [
@@ -369,6 +378,7 @@ async fn progress(incident: &IncidentId, out: Option<&Path>, context: &Context) 
                 (DeviceState::Recovered, recovered),
                 (DeviceState::UnderDccControl, under_dcc_control),
                 (DeviceState::Stranded, stranded),
+                (DeviceState::Overridden, overridden_out),
             ] {
                 whole(progress.method, state, devices);
             }

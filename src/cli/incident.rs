@@ -12,7 +12,7 @@ use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::domain::incident::next::ACTORS;
-use crate::domain::incident::timeline;
+use crate::domain::incident::{Accepted, timeline};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
 use crate::domain::names::{DeviceId, Digest, IncidentId, SecParty};
 use crate::domain::procedure::Actor;
@@ -422,16 +422,27 @@ fn devices(progress: &wire::Progress, text: &mut Text) {
         ),
     )
     .row("SMI Status", format!("{} in 'recovery', {} in 'recovered'", counts.in_recovery, counts.recovered));
+    if counts.wanted_again > 0 {
+        text.row(
+            "again",
+            format!("{} recovered under an earlier determination, to be recovered again", counts.wanted_again),
+        );
+    }
     if counts.under_dcc_control > 0 {
         text.row("DCC's control", format!("{} to be handed over", counts.under_dcc_control));
     }
-    if counts.stranded > 0 {
-        let is = match (progress.state.has_ended(), progress.stranded_accepted == Some(counts.stranded)) {
+    let of = |stranded| Accepted { stranded, overridden: progress.overridden_accepted.unwrap_or_default() };
+    let accepted = progress.stranded_accepted.map(of);
+    if let Some(left) = counts.to_accept() {
+        let is = match (progress.state.has_ended(), accepted == Some(left)) {
             (_, true) => "accepted",
             (true, false) => "NOT ACCEPTED yet",
             (false, false) => "if the incident ended now",
         };
-        text.row("stranded", format!("{}, {is}", counts.stranded));
+        text.row("stranded", format!("{}, {is}", left.stranded));
+        if left.overridden > 0 {
+            text.row("overridden", format!("{} out of 'recovery' without proof, {is}", left.overridden));
+        }
     }
 }
 

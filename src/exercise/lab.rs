@@ -3,6 +3,9 @@
 //! Its shape is that of the test PKI (GBCS section 12): a Root OCA, an Issuing OCA, Organisation Certificates below that, and a
 //! CA for Devices. The names are ours; every key is new each time.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
@@ -13,7 +16,8 @@ use crate::domain::certificates::profile::{
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
 use crate::domain::certificates::{OrganisationSubject, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::{CellUsage, KeyUsage, RemotePartyRole, TrustAnchorCell};
-use crate::domain::names::{DeviceId, Eui64, PartyId};
+use crate::domain::ledger::entry::Compromised;
+use crate::domain::names::{DeviceId, Eui64, IncidentId, PartyId};
 use crate::domain::time::Timestamp;
 
 /// Milliseconds of a day.
@@ -155,6 +159,7 @@ pub struct Lab {
     before: Credentials,
     after: Credentials,
     broker: Credentials,
+    victims: Mutex<BTreeMap<IncidentId, SmkiCertificate>>,
 }
 
 /// Which organisations there are: EUI-64s of our own, locally administered, so that they are nobody's.
@@ -184,8 +189,17 @@ impl Lab {
         let issuing = Issuer::make(&profile, now, &issuing, Some(&root))?;
         let device_ca = bodies::Template::DeviceCa { common_name: "LAB DEVICE CA".into() };
         let device_ca = Issuer::make(&profile, now, &device_ca, None)?;
-        let mut lab =
-            Self { profile, now, root, issuing, device_ca, before: Vec::new(), after: Vec::new(), broker: Vec::new() };
+        let mut lab = Self {
+            profile,
+            now,
+            root,
+            issuing,
+            device_ca,
+            before: Vec::new(),
+            after: Vec::new(),
+            broker: Vec::new(),
+            victims: Mutex::default(),
+        };
         lab.before = lab.credentials(1, |cell| cell.role)?;
         // Method 3 gives the affected Supplier new certificates. A Network Operator's stay.
         lab.after = lab.credentials(2, |cell| cell.role)?;
@@ -256,6 +270,34 @@ impl Lab {
     /// What Devices are made with.
     pub fn before(&self) -> &Credentials {
         &self.before
+    }
+
+    /// The certificate of the affected Supplier that an incident is about: for the first one that is asked for, the one that Devices are made
+    /// with; for each other, one of its own, for no two incidents are about one certificate at a time.
+    pub fn victim(&self, incident: &IncidentId) -> Result<SmkiCertificate, LabError> {
+        let mut victims = self.victims.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = victims.get(incident) {
+            return Ok(known.clone());
+        }
+        let certificate = if victims.is_empty() {
+            self.before[0].clone()
+        } else {
+            let role = RemotePartyRole::Supplier.code();
+            let subject = OrganisationSubject { common_name: None, role, party: party_of(&self.before[0]) };
+            self.organisation(subject, Usage::DigitalSignature, SoftKey::generate()?.public())?
+        };
+        victims.insert(incident.clone(), certificate.clone());
+        Ok(certificate)
+    }
+
+    /// The same, as an incident and a determination name it.
+    pub fn compromised(&self, incident: &IncidentId) -> Result<Compromised, LabError> {
+        let victim = self.victim(incident)?;
+        Ok(Compromised {
+            certificate_sha256: victim.sha256(),
+            spki_sha256: victim.spki_sha256(),
+            party: party_of(&victim),
+        })
     }
 
     /// What replaces it: new Organisation Certificates of the Supplier and of the DCC (Method 3); a Network Operator keeps its own.

@@ -108,7 +108,7 @@ impl Carrier<'_> {
             "notifier,party,certificate-sha256,compromise,time,channel,class\n\
              ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
             super::policy::AFFECTED,
-            self.lab.before()[0].sha256(),
+            self.lab.victim(&self.incident)?.sha256(),
             self.clock.now(),
         );
         self.submit(FileKind::OrganisationNotification, &file).await
@@ -116,7 +116,7 @@ impl Carrier<'_> {
 
     /// The incident is notified, confirmed and assessed for these Devices, without any file.
     pub async fn find(&self, devices: &[DeviceId], method: Method) -> Result<(), ExerciseError> {
-        let victim = &self.lab.before()[0];
+        let victim = self.lab.victim(&self.incident)?;
         let notification = Notification {
             by: "ARO One of the exercise".into(),
             party: super::policy::AFFECTED.parse().map_err(ExerciseError::Name)?,

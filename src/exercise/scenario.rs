@@ -29,9 +29,7 @@ use super::{ExerciseError, lab};
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{self, Base64, DeviceAsk, Devices, ItemOutcome, RecoverySettle, RecoverySign, SettleAction};
 use crate::domain::certificates::SmkiCertificate;
-use crate::domain::determination::document::{
-    Compromised, Determination, Form, KeyChosen, LedgerHead, Method, Written,
-};
+use crate::domain::determination::document::{Determination, Form, KeyChosen, LedgerHead, Method, Written};
 use crate::domain::determination::words::Words;
 use crate::domain::gbcs::{SeqNumber, Template};
 use crate::domain::incident::State;
@@ -100,7 +98,6 @@ struct Play<'a, 't> {
     /// The Devices of the determination: all but the bystanders.
     devices: u32,
     incident: IncidentId,
-    compromised: Compromised,
     order: Order,
     notification: Option<Digest>,
     summary: Summary,
@@ -129,28 +126,10 @@ pub async fn play(
     let fleet = Fleet::make(&stage.lab, &recovery, devices + BYSTANDERS)?;
     summary.times.fleet_ms = ms(teller.end(u64::from(devices + BYSTANDERS)));
 
-    let victim = &stage.lab.before()[0];
-    let compromised = Compromised {
-        certificate_sha256: victim.sha256(),
-        spki_sha256: victim.spki_sha256(),
-        party: super::lab::party_of(victim),
-    };
     let incident = "INC-EXERCISE-1".parse().expect("letters, digits and hyphens are an incident id");
     let deliveries = Deliveries::by_clock(stage.clock);
     let (order, notification) = (scenario.order(), None);
-    let mut play = Play {
-        stage,
-        teller,
-        recovery,
-        fleet,
-        devices,
-        incident,
-        compromised,
-        order,
-        notification,
-        summary,
-        deliveries,
-    };
+    let mut play = Play { stage, teller, recovery, fleet, devices, incident, order, notification, summary, deliveries };
 
     if scenario == Scenario::NotToExecute {
         return play.not_to_execute(begun, genesis).await;
@@ -253,16 +232,16 @@ impl Play<'_, '_> {
         Ok(())
     }
 
-    fn drafter(&self, incident: &IncidentId) -> Drafter<'_> {
+    fn drafter(&self, incident: &IncidentId) -> Result<Drafter<'_>, ExerciseError> {
         let spki = self.recovery.spki_sha256();
-        Drafter {
+        Ok(Drafter {
             proposer: self.stage.names.proposer.clone(),
             policy: &self.stage.policy,
             incident: incident.clone(),
-            compromised: self.compromised.clone(),
+            compromised: self.stage.lab.compromised(incident)?,
             key: KeyChosen { label: self.stage.names.recovery_key.clone(), spki_sha256: spki },
             also_weighed: self.order.optional_factor(),
-        }
+        })
     }
 
     /// From now on, for so long.
@@ -337,7 +316,7 @@ impl Play<'_, '_> {
             window: self.window(WINDOW_MS),
             retries_of_unknown: RETRIES,
         };
-        let drafter = self.drafter(&self.incident);
+        let drafter = self.drafter(&self.incident)?;
         let document = drafter.determination(head(client).await?, &scope)?;
         let listed = upload(client, &devices).await?;
         self.teller.say(
@@ -400,7 +379,7 @@ impl Play<'_, '_> {
             window: self.window(WINDOW_MS),
             retries_of_unknown: 0,
         };
-        let mut drafter = self.drafter(&self.incident);
+        let mut drafter = self.drafter(&self.incident)?;
         drafter.key.label = "contingency-1".parse().map_err(ExerciseError::Name)?;
         let document = drafter.determination(head(client).await?, &scope)?;
         let mut signatures = Vec::new();
@@ -762,7 +741,7 @@ impl Play<'_, '_> {
         );
 
         let member = &self.stage.people.members[1];
-        let drafter = self.drafter(&self.incident);
+        let drafter = self.drafter(&self.incident)?;
         let suspension = drafter.suspension(&document, &member.id, head(client).await?)?;
         let p7s = self.stage.sign(suspension.octets(), &member.first).await?;
         let recorded: wire::DocumentRecorded =
@@ -771,7 +750,7 @@ impl Play<'_, '_> {
         let ask = listed_ask(id, &[self.bystander(1)])?;
         self.must_not_sign(client, &ask, "Signing under a determination that is suspended").await?;
 
-        let drafter = self.drafter(&self.incident);
+        let drafter = self.drafter(&self.incident)?;
         let withdrawal = drafter.withdrawal(&document, head(client).await?)?;
         self.record(client, &withdrawal, None, APPROVALS).await?;
         let ask = listed_ask(id, &[self.bystander(1)])?;
@@ -823,7 +802,7 @@ impl Play<'_, '_> {
             window: self.window(window_ms),
             retries_of_unknown: 0,
         };
-        let document = self.drafter(&incident).determination(head(client).await?, &scope)?;
+        let document = self.drafter(&incident)?.determination(head(client).await?, &scope)?;
         self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
         let carrier = self.carrier(client, incident);
         carrier.prepare().await?;

@@ -6,6 +6,7 @@ use std::process::Command;
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, ItemOutcome, RecoverySign};
+use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::Determination;
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::Event;
@@ -102,7 +103,7 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
             vec![S::PostRecovery, S::DeterminedNotToExecute, S::Withdrawn],
         ),
         (
-            Step::AcceptStranded { count: 0, reason: note() },
+            Step::AcceptStranded { count: 0, overridden: None, reason: note() },
             vec![
                 S::SubscriberRecovery,
                 S::DeterminedNotToExecute,
@@ -234,7 +235,7 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
         &["device,smi_status,since,response,left_out,under_dcc_control,handed_over,", ",Recovery,", ",yes\n"],
     );
     for wrong in [2, 4] {
-        let step = Step::AcceptStranded { count: wrong, reason: note() };
+        let step = Step::AcceptStranded { count: wrong, overridden: None, reason: note() };
         assert!(refuse(&site, client, &step, &["stranded"]).await.contains("expected 3"));
     }
     assert!(daemon.stop().await.unwrap().success());
@@ -242,7 +243,7 @@ async fn a_step_out_of_its_place_is_refused_recorded_and_changes_nothing_and_a_n
     // What is known of the incident outlives a restart.
     let daemon = site.start().await;
     let client = &daemon.client;
-    take(client, &Step::AcceptStranded { count: 3, reason: note() }).await.unwrap();
+    take(client, &Step::AcceptStranded { count: 3, overridden: None, reason: note() }).await.unwrap();
     client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &closing).await.unwrap();
     out_of_place(&site, client, &steps(notification), State::Closed).await;
     read(&site, &["incident", "next", INCIDENT], &["is closed since", "Nothing is to be done."]);
@@ -299,10 +300,9 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
         ],
     );
 
-    // Nothing proves a recovery yet, and the PMA has determined nothing.
-    let proofless = &["incident-state", "device-unfit"];
-    let why = refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), proofless).await;
-    assert!(why.contains("expected a verified Response"), "{why}");
+    // The PMA has determined nothing, and no list is read to find what else there is.
+    let too_early = &["incident-state"];
+    refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, None), too_early).await;
     for to in [SmiStatus::Commissioned, SmiStatus::Suspended] {
         let back = refuse(&site, client, &set(to, Some(first), false, None), &["device-unfit"]).await;
         assert!(back.contains("no way leads from 'Recovery'"), "{back}");
@@ -312,10 +312,13 @@ async fn smi_status_and_adt_file_precede_the_referral_and_no_way_leads_back_out_
     refuse(&site, client, &set(SmiStatus::Recovery, Some(stranger), true, None), &["devices"]).await;
     // Nobody says in its place that it is recovered; that it was seen to on site, somebody does by name and with a reason.
     let seen = Some("read on site by two engineers");
-    refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, seen), proofless).await;
+    refuse(&site, client, &set(SmiStatus::Recovered, Some(first), false, seen), too_early).await;
     take(client, &set(SmiStatus::Commissioned, Some(first), false, seen)).await.unwrap();
     let counts = carrier.progress().await.unwrap().devices;
     assert_eq!((counts.in_recovery, counts.overridden, counts.succeeded), (2, 1, 0));
+    assert_eq!((counts.stranded, counts.overridden_out), (2, 1));
+    read(&site, &["incident", "devices", INCIDENT], &[",Commissioned,", ",yes\n", ",overridden\n"]);
+    read(&site, &["incident", "show", INCIDENT], &["1 out of 'recovery' without proof, if the incident ended now"]);
 
     // The thresholds are missing still; with them and with the status the way is free.
     take(client, &set(SmiStatus::Recovery, Some(first), true, None)).await.unwrap();
@@ -709,7 +712,9 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
     assert_eq!(rules, ["open-duty", "stranded"]);
     carrier.inform().await.unwrap();
-    take(client, &Step::AcceptStranded { count: TARGETS.into(), reason: "by the SMKI PMA".into() }).await.unwrap();
+    take(client, &Step::AcceptStranded { count: TARGETS.into(), overridden: None, reason: "by the SMKI PMA".into() })
+        .await
+        .unwrap();
     read(&site, &["determination", "list"], &[", in force, "]);
     carrier.close("over").await.unwrap();
     read(
@@ -789,13 +794,47 @@ async fn a_determination_that_supersedes_begins_again_at_its_preparation_and_the
         let refused = problem(lines(client, SIGN, &sign(id, 2)).await);
         refused.reasons.into_iter().map(|reason| reason.rule.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(rules(main).await, ["superseded"]);
-    assert_eq!(rules(second).await, ["procedure-state"]);
+    assert_eq!(rules(main).await, ["superseded", "key-locked"]);
+    assert_eq!(rules(second).await, ["key-locked"], "the key was activated for what was superseded");
     carrier.prepare().await.unwrap();
-    assert_eq!(rules(second).await, ["procedure-state"], "the key was activated for what was superseded");
+    assert_eq!(rules(second).await, ["key-locked"]);
     site.activate(client).await.unwrap();
     assert_eq!(rules(main).await, ["superseded"]);
     assert_eq!(whole(lines(client, SIGN, &sign(second, 2)).await).len(), 1);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn no_incident_is_opened_about_a_key_of_which_another_is_open_and_one_may_be_once_that_is_closed() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let first = incident(&site.base.lab);
+    client.post::<_, wire::Recorded>("/v1/incidents", &first).await.unwrap();
+    let mut again = first.clone();
+    again.incident = "INC-AGAIN".parse().unwrap();
+    let refuse = async || {
+        let refused = site.refused(client, "/v1/incidents", &again).await;
+        assert_eq!(refused.reasons.len(), 1, "{refused:?}");
+        assert_eq!(&*refused.reasons[0].rule, "compromised-known");
+        assert!(refused.reasons[0].text.contains(&format!("incident {INCIDENT} is open about")), "{refused:?}");
+    };
+    refuse().await;
+    // Another key is another matter.
+    let other = "INC-OTHER".parse().unwrap();
+    let certificate_pem = certificate_to_pem(site.base.lab.victim(&other).unwrap().octets());
+    let elsewhere = wire::IncidentOpen { incident: other, certificate_pem, ..first.clone() };
+    client.post::<_, wire::Recorded>("/v1/incidents", &elsewhere).await.unwrap();
+    // Dismissed is not closed yet: somebody is still to be told.
+    let carrier = site.carrier(client, INCIDENT);
+    carrier.inform().await.unwrap();
+    carrier.step(Step::Dismiss { reason: note() }).await.unwrap();
+    refuse().await;
+    carrier.inform().await.unwrap();
+    let why = wire::Why { reason: "it was none".to_owned() };
+    client.post::<_, wire::Recorded>(&format!("/v1/incidents/{INCIDENT}/close"), &why).await.unwrap();
+    client.post::<_, wire::Recorded>("/v1/incidents", &again).await.unwrap();
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

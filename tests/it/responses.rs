@@ -22,7 +22,7 @@ use smkid::wall_clock::wall_clock;
 
 use crate::support::meter::{alert, one_cell_failed, response};
 use crate::support::site::{
-    Site, ask_for, ask_for_all, device, device_list, head, lines, problem, template_name, whole,
+    INCIDENT, Site, ask_for, ask_for_all, device, device_list, head, lines, problem, template_name, whole,
 };
 
 /// A Device whose answers a test makes up.
@@ -335,7 +335,10 @@ async fn what_method_2_recovered_is_handed_over_before_the_incident_ends_even_wh
     site.deliver(client, &withdrawal, APPROVALS, None).await.unwrap();
     carrier.inform().await.unwrap();
     let stranded = carrier.progress().await.unwrap().devices.stranded;
-    carrier.step(Step::AcceptStranded { count: stranded, reason: "by the SMKI PMA".into() }).await.unwrap();
+    carrier
+        .step(Step::AcceptStranded { count: stranded, overridden: None, reason: "by the SMKI PMA".into() })
+        .await
+        .unwrap();
     let close = async || {
         let why = wire::Why { reason: "the PMA withdrew".to_owned() };
         client.post::<_, wire::Recorded>("/v1/incidents/INC-2/close", &why).await
@@ -392,5 +395,72 @@ async fn binary_messages_of_more_than_one_entry_takes_are_refused_as_one_and_sen
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
     let daemon = site.start().await;
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_device_that_a_superseding_determination_lists_is_recovered_again_whatever_it_proved_before() {
+    let site = Site::determined().await;
+    let (lab, base) = (&site.base.lab, site.base);
+    let (daemon, main) = (site.start_active().await, site.main());
+    let client = &daemon.client;
+    let carrier = site.carrier(client, INCIDENT);
+    let meters: Vec<Meter> = (0..2).map(|n| Meter::new(lab, n)).collect();
+    let certificates: Vec<&[u8]> = meters.iter().map(|meter| meter.certificate.as_slice()).collect();
+    let recover = async |determination| {
+        let items = whole(lines(client, "/v1/recovery/sign", &ask_for(determination, 0..2)).await);
+        let answers: Vec<Vec<u8>> = items
+            .iter()
+            .zip(&meters)
+            .map(|(item, meter)| meter.answer(item.command.as_ref().unwrap().0.as_slice(), AS_SENT))
+            .collect();
+        let (_, summary) = hand_in(client, determination, hex_lines(&answers), &certificates).await;
+        assert_eq!(summary.tally.recovered, 2);
+    };
+    recover(main).await;
+    let before = carrier.progress().await.unwrap().devices;
+    assert_eq!((before.succeeded, before.wanted_again, before.under_dcc_control), (2, 0, 0));
+
+    // The certificates were bad: the SMKI PMA has the DCC's placed on one of the two.
+    let brokers = smkid::exercise::template::template(lab, &base.recovery, lab.broker()).unwrap();
+    let by_method_2 = |form: &mut Determination| {
+        let payload = Payload::new(brokers.octets()).unwrap();
+        (form.supersedes, form.decision_number) = (Some(main), 2);
+        form.method = Some(Method::AcbCertificates);
+        form.templates = Some(vec![Template { name: template_name(), payload }]);
+    };
+    let second = site.determine(client, 2, &device_list(1..2), by_method_2).await.form().id;
+    let wanted = carrier.progress().await.unwrap().devices;
+    assert_eq!((wanted.succeeded, wanted.wanted_again, wanted.under_dcc_control), (1, 1, 0));
+    assert_eq!(wanted.outstanding, before.outstanding + 1);
+    let shown = site.smkictl(&format!("incident show {INCIDENT}"));
+    assert!(shown.out.contains("1 recovered under an earlier determination, to be recovered again"), "{}", shown.out);
+    let file = site.smkictl(&format!("file progress {INCIDENT}"));
+    assert!(file.out.contains(",succeeded,1\r\n"), "{}", file.out);
+    let line = async |n: u32| {
+        let csv = client.text(&format!("/v1/incidents/{INCIDENT}/devices")).await.unwrap();
+        csv.lines().find(|line| line.starts_with(&device(n).to_string())).unwrap().to_owned()
+    };
+    let (kept, again) = (line(0).await, line(1).await);
+    assert!(kept.contains(",recovered,") && kept.contains(&format!(",no,{main},")), "{kept}");
+    assert!(again.contains(",none,") && again.contains(&format!(",yes,{main},")), "{again}");
+    let history: wire::DeviceHistory =
+        client.get(&format!("/v1/incidents/{INCIDENT}/devices/{}", device(1))).await.unwrap();
+    assert!(history.items.last().unwrap().what.contains("it is to be recovered again"), "{history:?}");
+
+    carrier.prepare().await.unwrap();
+    site.activate(client).await.unwrap();
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(second, 1..2)).await);
+    let answer = meters[1].answer(items[0].command.as_ref().unwrap().0.as_slice(), AS_SENT);
+    hand_in(client, second, hex_lines(&[answer]), &certificates[1..]).await;
+    let after = carrier.progress().await.unwrap().devices;
+    assert_eq!((after.succeeded, after.wanted_again, after.under_dcc_control), (2, 0, 1));
+    assert!(line(1).await.contains(&format!(",no,{second},")));
+    assert!(daemon.stop().await.unwrap().success());
+
+    // What is known of them is read from the ledger again, by the daemon and by an outsider.
+    let daemon = site.start().await;
+    assert_eq!(site.carrier(&daemon.client, INCIDENT).progress().await.unwrap().devices, after);
+    site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

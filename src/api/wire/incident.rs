@@ -37,6 +37,8 @@ pub struct Progress {
     pub duties: Vec<Duty>,
     /// How many stranded Devices were accepted, if they were.
     pub stranded_accepted: Option<u64>,
+    /// How many were accepted with them that left 'recovery' without proof.
+    pub overridden_accepted: Option<u64>,
 }
 
 /// A step that was taken.

@@ -19,7 +19,7 @@ use crate::domain::intake::{self, Context};
 use crate::domain::ledger::entry::{CertificateImported, CertificationIntent, Event, Outcome, Reason, SignResult};
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId};
 use crate::hsm::{Kind, Outcome as Signing, ToSign};
-use crate::recorder::{Recorder, record_alone};
+use crate::recorder::{Moment, Recorder, record_alone};
 use crate::service::start;
 use crate::wall_clock::wall_clock;
 
@@ -204,7 +204,8 @@ fn judge(
     certificate: &[u8],
     above: &[Vec<u8>],
 ) -> Result<CertificateImported, Vec<Reason>> {
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    let Moment { at, clock } = recorder.moment();
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock };
     intake::certificate(&context, key, certificate, above)
 }
 

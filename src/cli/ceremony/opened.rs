@@ -2,11 +2,11 @@
 
 use super::room::{self, Room};
 use super::{CeremonyError, Tokens};
-use crate::domain::ledger::entry::{Event, KeyRecord, Outcome, SignResult};
+use crate::domain::ledger::entry::{ClockState, Event, KeyRecord, Outcome, Reason, SignResult};
 use crate::domain::names::{KeyLabel, KeyUse, TokenName};
-use crate::domain::time::Timestamp;
 use crate::hsm::Token;
 use crate::recorder::{CannotRecord, Recorder, record_alone};
+use crate::service::clock::{Before, Now};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
 
@@ -33,8 +33,9 @@ impl Opened {
             return Err(CeremonyError::Key { key: key.clone(), why });
         };
         let key = facts.record.clone();
-        let clock = room.clock(fold.last_at().unwrap_or(Timestamp::MIN));
-        let recorder = Recorder::new(Box::new(store), fold, clock).map_err(CannotRecord::from)?;
+        let clock = room.clock(Before::of(&fold));
+        check_clock(clock.now())?;
+        let recorder = Recorder::new(Box::new(store), fold, clock.read_by()).map_err(CannotRecord::from)?;
         Ok(Self { room, recorder, key })
     }
 
@@ -78,4 +79,15 @@ impl Opened {
         let origin = self.recorder.fold().origin().ok_or(StartFault::NoLedgerKey)?;
         Ok(start::write_head_object(ledger_token, origin, self.recorder.durable())?)
     }
+}
+
+/// What a clock that nobody vouches for says is not to get into the ledger, which never goes back in time.
+fn check_clock(now: Now) -> Result<(), CeremonyError> {
+    let Now { at, wall, state: ClockState::Untrusted, .. } = now else { return Ok(()) };
+    let text = format!(
+        "this machine's clock says {wall}, and the ledger's last entry is of {at}: it stands before it, or more than a day after it, \
+         or nobody has accepted it since it jumped. Start smkid, compare the clock with another one, `smkictl clock accept`, stop smkid, \
+         and run this again within a day"
+    );
+    Err(CeremonyError::Refused(vec![Reason { rule: "clock".into(), text: text.into() }]))
 }

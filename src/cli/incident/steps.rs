@@ -222,6 +222,9 @@ pub enum Step {
         /// How many they are: what was read must be what is so
         #[arg(long, value_name = "N")]
         count: u64,
+        /// How many were set from 'recovery' to another status without proof, if any were
+        #[arg(long, value_name = "N")]
+        overridden: Option<u64>,
         /// Who accepted it, and why
         #[arg(long, value_name = "TEXT")]
         reason: String,
@@ -388,8 +391,8 @@ impl Step {
                 let devices = some_named(context, devices.as_deref(), &change).await?;
                 (incident, Taken::HandOver { devices, evidence: evidence.into() }, change)
             }
-            Self::AcceptStranded { incident, count, reason, change } => {
-                (incident, Taken::AcceptStranded { count, reason: reason.into() }, change)
+            Self::AcceptStranded { incident, count, overridden, reason, change } => {
+                (incident, Taken::AcceptStranded { count, overridden, reason: reason.into() }, change)
             }
         };
         recorded(context, &format!("/v1/incidents/{incident}/steps"), &wire::StepAsk { step }, change).await

@@ -113,7 +113,7 @@ const PROGRESS: &[Column] = &[
     must(
         "state",
         "listed, commissioned, recovery, signed, not-signed, signing-failed, signing-unknown, left, sent, succeeded, failed, \
-         recovered, under-dcc-control, handed-back, stranded or left-out",
+         recovered, under-dcc-control, handed-back, stranded, overridden or left-out",
         "what is counted: Devices in this state",
         "signed",
     ),

@@ -51,6 +51,8 @@ words!(
         HandedBack = "handed-back",
         /// Left in 'recovery' without a use of the keys.
         Stranded = "stranded",
+        /// Set from 'recovery' to another status without proof.
+        Overridden = "overridden",
         /// Left out of the incident, with a reason.
         LeftOut = "left-out",
     }

@@ -380,14 +380,14 @@ impl Fold {
                     && progress.determined.is_some_and(|determined| determined.id == id)
                     && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
                 {
-                    progress.enter(State::Withdrawn, *at);
+                    progress.withdraw(*at);
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
             Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
             }
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident, also: _ }) => {
+            Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile: _, also: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
                 self.activations_bound |= incident.is_some();
@@ -517,10 +517,11 @@ impl Fold {
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
             Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
-            // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
-            // by their determination too.
-            Event::DirectionRecorded(_)
-            | Event::Genesis(_)
+            Event::DirectionRecorded(entry) => {
+                (self.directions.departed_in(entry.direction), Some(Part::Approver), false)
+            }
+            // Of no incident, or the daemon's own doing under a batch whose asker was noted.
+            Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -601,8 +602,7 @@ impl Fold {
         };
         let determined = Determined { id: form.id, execute: facts.execute, method: form.method };
         self.determinations.insert(form.id, facts);
-        self.follow(&form.incident, determined, index, at);
-        Ok(())
+        self.follow(&form.incident, determined, index, at, blobs)
     }
 
     fn schedule(
@@ -617,7 +617,7 @@ impl Fold {
         changes.push(Change::List { determination: recorded.determination, devices: scope.device_list });
         facts.approvers.extend(persons(&recorded.signatures));
         facts.scope = Some(scope);
-        Ok(())
+        self.list_targets(recorded.determination, blobs)
     }
 
     fn begin_batch(&mut self, batch: &Batch, index: u64, changes: &mut Vec<Change>) -> Result<(), FoldError> {

@@ -109,7 +109,14 @@ impl Fold {
     }
 
     /// The PMA determined: what a determination opens begins again.
-    pub(super) fn follow(&mut self, incident: &IncidentId, determined: Followed, index: u64, at: Timestamp) {
+    pub(super) fn follow(
+        &mut self,
+        incident: &IncidentId,
+        determined: Followed,
+        index: u64,
+        at: Timestamp,
+        blobs: &dyn Blobs,
+    ) -> Result<(), FoldError> {
         let procedure = self.policy().and_then(|adopted| adopted.policy.procedure());
         let opened = procedure.into_iter().flat_map(|procedure| &procedure.base().steps);
         let anew: Vec<StepId> = opened.filter(|step| step.needs.is_some()).map(|step| step.id.clone()).collect();
@@ -117,11 +124,25 @@ impl Fold {
             progress.follow(determined, anew, at);
         }
         self.settle(incident, Meaning::Determine, index, at);
+        self.list_targets(determined.id, blobs)
+    }
+
+    /// The Devices that a determination lists, once its scope is known, are known of the targets too.
+    pub(super) fn list_targets(&mut self, id: DeterminationId, blobs: &dyn Blobs) -> Result<(), FoldError> {
+        let Some(facts) = self.determinations.get(&id) else { return Ok(()) };
+        let Some(list) = facts.scope.as_ref().map(|scope| scope.device_list) else { return Ok(()) };
+        let incident = facts.incident.clone();
+        let Some(progress) = self.progress_mut(&incident) else { return Ok(()) };
+        progress.list(id, |piece: &mut dyn FnMut(&[u8])| blobs.stream(list, piece)).map_err(|error| match error {
+            TakeError::Source(error) => FoldError::Book(error),
+            TakeError::Targets(error) => {
+                FoldError::Document { what: "device list", digest: list, reason: error.to_string() }
+            }
+        })
     }
 
     /// What Devices proved by their Responses is known of the targets too.
     pub(super) fn prove_targets(&mut self, taken: &ResponsesTaken, blobs: &dyn Blobs) -> Result<(), FoldError> {
-        let method = self.determinations.get(&taken.determination).and_then(|facts| facts.method);
         let Some(progress) = self.progress_mut(&taken.incident) else { return Ok(()) };
         let (mut part, mut fault) = (Vec::new(), None);
         blobs.stream(taken.results, &mut |piece| {
@@ -147,7 +168,7 @@ impl Fold {
                             | Outcome::Contradiction => continue,
                         };
                         if let Some(device) = line.device {
-                            progress.prove(device, proof, method);
+                            progress.prove(device, proof, taken.determination);
                         }
                     }
                     Err(reason) => fault = Some(reason),

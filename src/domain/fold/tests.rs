@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::determination::document::{LedgerHead, Type};
@@ -43,7 +44,7 @@ pub(in crate::domain) struct Bench {
 }
 
 #[derive(Default)]
-struct Lists(BTreeMap<Digest, Vec<u8>>);
+struct Lists(BTreeMap<Digest, Vec<u8>>, AtomicUsize);
 
 impl Lists {
     fn add(&mut self, octets: Vec<u8>) -> Digest {
@@ -59,6 +60,7 @@ impl Blobs for Lists {
     }
 
     fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         piece(&self.0[&digest]);
         Ok(())
     }
@@ -121,7 +123,7 @@ impl Bench {
     }
 
     pub(in crate::domain) fn context(&self) -> Context<'_> {
-        Context { fold: &self.fold, blobs: &self.lists, heads: &self.lists, at: self.at }
+        Context { fold: &self.fold, blobs: &self.lists, heads: &self.lists, at: self.at, clock: ClockState::Trusted }
     }
 
     pub(in crate::domain) fn progress(&self) -> &Progress {
@@ -142,6 +144,18 @@ impl Bench {
     pub(in crate::domain) fn assess(&mut self, method: Method) -> Step {
         let list = self.lists.add(LIST.as_bytes().to_vec());
         Step::Assess { method, targets: DevicesNamed { list, count: 2 } }
+    }
+
+    /// How often a list was read.
+    pub(in crate::domain) fn lists_read(&self) -> usize {
+        self.lists.1.load(Ordering::Relaxed)
+    }
+
+    /// The incident is closed, whatever speaks against it.
+    pub(in crate::domain) fn close(&mut self) {
+        let at = self.at;
+        self.progress_mut().enter(State::Closed, at);
+        self.fold.incident_mut(&incident()).unwrap().closed = Some(note());
     }
 
     /// Decides a step as the daemon does.
@@ -201,16 +215,31 @@ impl Bench {
         accepted.file
     }
 
-    /// The PMA determines so.
+    /// The PMA determines so, of all Devices.
     pub(in crate::domain) fn determine(&mut self, execute: bool, method: Option<Method>) -> DeterminationId {
+        self.determine_of(execute, method, &devices())
+    }
+
+    /// The same, with these Devices.
+    pub(in crate::domain) fn determine_of(
+        &mut self,
+        execute: bool,
+        method: Option<Method>,
+        devices: &[DeviceId],
+    ) -> DeterminationId {
         self.index += 1;
         let id = DeterminationId([u8::try_from(self.index).unwrap(); 16]);
         if let Some(before) = self.progress().determined {
             self.fold.determination_mut(before.id).unwrap().superseded_by = Some(id);
         }
-        let facts = determination(id, self.index, execute, method, self.at);
+        let mut facts = determination(id, self.index, execute, method, self.at);
+        let lines: Vec<String> = devices.iter().map(|device| format!("{device},t-1\n")).collect();
+        let list = self.lists.add(lines.concat().into_bytes());
+        if let Some(scope) = &mut facts.scope {
+            scope.device_list = list;
+        }
         self.fold.determinations.insert(id, facts);
-        self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at);
+        self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at, &self.lists).unwrap();
         id
     }
 
@@ -224,7 +253,7 @@ impl Bench {
     pub(in crate::domain) fn withdraw(&mut self) {
         self.followed().withdrawn = true;
         let at = self.at;
-        self.progress_mut().enter(State::Withdrawn, at);
+        self.progress_mut().withdraw(at);
     }
 
     /// The key is activated, as far as the incident goes.
@@ -235,10 +264,16 @@ impl Bench {
         self.fold.settle(&incident(), Meaning::ActivateKey, self.index, at);
     }
 
-    /// The Devices prove what became of them, under that method.
-    pub(in crate::domain) fn prove(&mut self, devices: &[DeviceId], proof: Proof, method: Method) {
+    /// The Devices prove what became of them, under the determination that is followed.
+    pub(in crate::domain) fn prove(&mut self, devices: &[DeviceId], proof: Proof) {
+        let determined = self.progress().determined.unwrap();
+        self.prove_under(devices, proof, determined.id);
+    }
+
+    /// The same, under an earlier one.
+    pub(in crate::domain) fn prove_under(&mut self, devices: &[DeviceId], proof: Proof, id: DeterminationId) {
         for device in devices {
-            self.progress_mut().prove(*device, proof, Some(method));
+            self.progress_mut().prove(*device, proof, id);
         }
     }
 

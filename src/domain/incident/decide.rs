@@ -300,9 +300,15 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             guards.text("note", note);
             let counts = situation.counts;
             guards.demand("outstanding", counts.outstanding == 0, || {
+                let again = match counts.wanted_again {
+                    0 => String::new(),
+                    again => format!(
+                        "; {again} were recovered under an earlier determination, and the one that is followed wants them recovered again"
+                    ),
+                };
                 format!(
                     "expected every target proven recovered or left out with a reason; {} are outstanding, {} of them with \
-                     a Response that says they failed",
+                     a Response that says they failed{again}",
                     counts.outstanding, counts.failed
                 )
             });
@@ -319,12 +325,19 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                 });
             }
         }
-        Step::AcceptStranded { count, reason } => {
+        Step::AcceptStranded { count, overridden, reason } => {
             guards.text("reason", reason);
-            let stranded = situation.counts.stranded;
+            let Counts { stranded, overridden_out, .. } = situation.counts;
             guards.demand("stranded", *count == stranded, || {
                 format!(
                     "count: expected {stranded}, the number that is stranded now, found {count}; read the list again"
+                )
+            });
+            let found = overridden.unwrap_or_default();
+            guards.demand("stranded", found == overridden_out, || {
+                format!(
+                    "overridden: expected {overridden_out}, the number that was set from 'recovery' to another status without \
+                     proof, found {found}; read the list again"
                 )
             });
         }
@@ -463,7 +476,7 @@ pub fn decide_device(step: &Step, target: &Target, with_override: bool) -> Resul
             }
             Ok(())
         }
-        Step::Exclude { .. } if target.proof == Proof::Succeeded => {
+        Step::Exclude { .. } if target.is_proven() => {
             Err(format!("Device {device} is proven recovered; there is nothing to leave out"))
         }
         Step::HandOver { devices, .. } => {
@@ -498,12 +511,16 @@ pub fn decide_device(step: &Step, target: &Target, with_override: bool) -> Resul
 pub(super) fn decide_status(target: &Target, status: SmiStatus, overridden: bool) -> Result<(), String> {
     let device = target.device;
     match status {
-        SmiStatus::Recovered if target.proof != Proof::Succeeded => Err(format!(
+        SmiStatus::Recovered if target.is_wanted_again() => Err(format!(
+            "Device {device}: it was recovered under an earlier determination, and the one that the incident follows wants it recovered \
+             again; take its Response under that in first"
+        )),
+        SmiStatus::Recovered if !target.is_proven() => Err(format!(
             "Device {device}: expected a verified Response that proves its recovery, found {}; take its Response in first. No \
              override takes its place: a Device that was seen to on site is set to Commissioned with an override",
-            if target.proof == Proof::Failed { "one that says it failed" } else { "none" }
+            if target.answer() == Proof::Failed { "one that says it failed" } else { "none" }
         )),
-        SmiStatus::Recovery if target.proof == Proof::Succeeded => {
+        SmiStatus::Recovery if target.is_proven() => {
             Err(format!("Device {device} is proven recovered; it is not set back to 'recovery'"))
         }
         SmiStatus::Recovery | SmiStatus::Recovered => Ok(()),
@@ -522,7 +539,7 @@ pub(super) fn decide_status(target: &Target, status: SmiStatus, overridden: bool
                 ));
             }
             let from_recovery = matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered);
-            if from_recovery && target.proof != Proof::Succeeded && !overridden {
+            if from_recovery && !target.is_proven() && !overridden {
                 return Err(format!(
                     "Device {device}: no way leads from '{}' back to {status} without a verified Response that proves its \
                      recovery, or an override with its reason",
@@ -552,14 +569,15 @@ pub fn decide_close(situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
     let mut guards = Guards::new(situation);
     guards.place(Meaning::Close);
     guards.no_open_duties();
-    let (counts, accepted) = (situation.counts, situation.progress.stranded_accepted);
-    guards.demand("stranded", counts.stranded == 0 || accepted == Some(counts.stranded), || {
-        format!(
-            "{} Devices stay in 'recovery' without a key to bring them back; report them, then `smkictl incident \
-             accept-stranded`",
-            counts.stranded
-        )
-    });
+    if let Some(left) = situation.counts.to_accept() {
+        guards.demand("stranded", situation.progress.stranded_accepted == Some(left), || {
+            format!(
+                "{} Devices stay in 'recovery' without a key to bring them back, and {} were set from there to another status \
+                 without proof; report them, then `smkictl incident accept-stranded`",
+                left.stranded, left.overridden
+            )
+        });
+    }
     guards.end()
 }
 

@@ -20,7 +20,7 @@ pub mod timeline;
 use std::collections::BTreeMap;
 
 pub use decide::{Decided, Situation, decide};
-pub use targets::{Counts, Target, Targets};
+pub use targets::{Accepted, Counts, Target, Targets};
 
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method, Notification, SmiStatus, Step};
@@ -99,8 +99,8 @@ pub struct Progress {
     pub targets: Targets,
     /// What the PMA determined last.
     pub determined: Option<Determined>,
-    /// Whether the stranded Devices, as they are now, were accepted, and how many they were.
-    pub stranded_accepted: Option<u64>,
+    /// Whether the Devices that are left behind, as they are now, were accepted, and how many they were.
+    pub stranded_accepted: Option<Accepted>,
 }
 
 impl Progress {
@@ -150,10 +150,14 @@ impl Progress {
         }
     }
 
-    /// The PMA determined: the incident follows that from now on, and `anew`, what a determination opens, begins again.
+    /// The PMA determined: the incident follows that from now on, and `anew`, what a determination opens, begins again. Which Devices
+    /// it lists, [`Progress::list`] is told.
     pub fn follow(&mut self, determined: Determined, anew: impl IntoIterator<Item = StepId>, at: Timestamp) {
         for step in anew {
             self.done.remove(&step);
+        }
+        if self.targets.follow(&determined) {
+            self.stranded_accepted = None;
         }
         self.method = determined.method.or(self.method);
         let state = if determined.execute { State::DeterminedToExecute } else { State::DeterminedNotToExecute };
@@ -175,9 +179,34 @@ impl Progress {
         }
     }
 
-    /// What a Device's Response proved, under a determination of that method.
-    pub fn prove(&mut self, device: DeviceId, proof: targets::Proof, method: Option<Method>) {
-        if self.targets.prove(device, proof, method) {
+    /// The PMA withdrew the determination that the incident follows: it wants nothing of anybody any more.
+    pub fn withdraw(&mut self, at: Timestamp) {
+        if self.targets.release() {
+            self.stranded_accepted = None;
+        }
+        self.enter(State::Withdrawn, at);
+    }
+
+    /// The Devices that a determination lists, by itself or by its schedule; those of one that the incident does not follow, or not
+    /// any more, are nothing to it.
+    ///
+    /// # Errors
+    /// The list cannot be had, or is none.
+    pub fn list<E>(
+        &mut self,
+        determination: DeterminationId,
+        source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<(), TakeError<E>> {
+        let is_followed = self.determined.is_some_and(|determined| determined.id == determination);
+        if is_followed && self.targets.list(source)? {
+            self.stranded_accepted = None;
+        }
+        Ok(())
+    }
+
+    /// What a Device's Response proved, under a determination.
+    pub fn prove(&mut self, device: DeviceId, proof: targets::Proof, determination: DeterminationId) {
+        if self.targets.prove(device, proof, determination) {
             self.stranded_accepted = None;
         }
     }
@@ -219,10 +248,12 @@ impl Progress {
                 let mut is_altered = false;
                 self.targets.each(devices.is_some().then_some(named), |target| {
                     // Whoever overrides does so for the Devices that need it.
-                    target.overridden |= overridden.is_some() && decide::decide_device(step, target, false).is_err();
-                    let was = target.is_stranded();
+                    let was = target.left_behind();
+                    if overridden.is_some() && decide::decide_device(step, target, false).is_err() {
+                        target.overrule();
+                    }
                     (target.status, target.since) = (*status, *from);
-                    is_altered |= was != target.is_stranded();
+                    is_altered |= was != target.left_behind();
                 })?;
                 if is_altered {
                     self.stranded_accepted = None;
@@ -246,7 +277,10 @@ impl Progress {
                     }
                 })?;
             }
-            Step::AcceptStranded { count, .. } => self.stranded_accepted = Some(*count),
+            Step::AcceptStranded { count, overridden, .. } => {
+                self.stranded_accepted =
+                    Some(Accepted { stranded: *count, overridden: overridden.unwrap_or_default() });
+            }
         }
         for step in &taken {
             self.note_done(step.clone(), index, at);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::{Situation, decide_close};
 use super::timeline::counted;
-use super::{Progress, State};
+use super::{Accepted, Progress, State};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method};
 use crate::domain::names::MechanismId;
@@ -51,6 +51,7 @@ pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
     let mut list = List { todo: Vec::new(), situation };
     list.duties();
     list.if_not_in_force();
+    list.wanted_again();
     let (closing, before): (Vec<_>, Vec<_>) =
         situation.demands.iter().partition(|demand| Meaning::of(&demand.step.id) == Some(Meaning::Close));
     for demand in before {
@@ -124,6 +125,19 @@ impl List<'_> {
         if let Some(why) = followed.and_then(|followed| followed.not_in_force.as_ref()).filter(|_| is_on_its_way) {
             let what = format!("Nothing can be signed: {why}. Wait, or determine anew, superseding it");
             self.add(Actor::Pma, what, "").by = Some("step determine".into());
+        }
+    }
+
+    /// Whom a superseding determination wants recovered again is easily taken for done.
+    fn wanted_again(&mut self) {
+        let again = self.situation.counts.wanted_again;
+        if again > 0 && !self.progress().state.has_ended() {
+            let is = if again == 1 { "was" } else { "were" };
+            let what = format!(
+                "Know that {} {is} recovered under an earlier determination, and {is} listed for another recovery since",
+                counted(again, "Device")
+            );
+            self.may(Actor::Dcc, what, "smkictl incident devices INCIDENT").by = Some("step determine".into());
         }
     }
 
@@ -448,17 +462,23 @@ impl List<'_> {
     }
 
     fn stranded(&mut self) {
-        let stranded = self.situation.counts.stranded;
         let may_close = places(Meaning::Close).contains(&self.progress().state);
-        if !may_close || stranded == 0 || self.progress().stranded_accepted == Some(stranded) {
-            return;
-        }
+        let left = self.situation.counts.to_accept().filter(|left| self.progress().stranded_accepted != Some(*left));
+        let Some(Accepted { stranded, overridden }) = left.filter(|_| may_close) else { return };
+        let (and, option) = match overridden {
+            0 => (String::new(), String::new()),
+            count => (
+                format!(", and the {} that left 'recovery' without proof", counted(count, "Device")),
+                format!(" --overridden {count}"),
+            ),
+        };
         let what = format!(
-            "Report the {} (`smkictl incident devices` lists them), and record who accepted it",
+            "Report the {}{and} (`smkictl incident devices` lists them), and record who accepted it",
             counted(stranded, "stranded Device")
         );
-        let command =
-            format!("smkictl incident accept-stranded INCIDENT --count {stranded} --reason 'WHO ACCEPTED IT, AND WHY'");
+        let command = format!(
+            "smkictl incident accept-stranded INCIDENT --count {stranded}{option} --reason 'WHO ACCEPTED IT, AND WHY'"
+        );
         self.add(Actor::Dcc, what, &command);
     }
 

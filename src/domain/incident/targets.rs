@@ -4,15 +4,18 @@
 //! is the one at or immediately before the Recovery Event, the date the day of London from which it applied, the evidence what
 //! shows that the Device held credentials of the Compromised certificate.
 //!
+//! What a Device proved is kept with the determination under which it did. One that the determination followed now lists, and that is not
+//! proven under it, is to be recovered again, whatever it proved before.
+//!
 //! A target takes 24 octets here: 240 MB for ten million.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::TakeError;
+use super::{Determined, TakeError};
 use crate::domain::ledger::steps::{Method, SmiStatus};
 use crate::domain::ledger::words::NoWord;
-use crate::domain::names::DeviceId;
+use crate::domain::names::{DeterminationId, DeviceId};
 use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::time::Timestamp;
 
@@ -34,6 +37,30 @@ pub enum Proof {
     Succeeded,
 }
 
+/// Whether the determination that the incident follows wants a Device recovered again: it lists it, and was not the first that was
+/// followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Again {
+    /// It does not, or the Device is proven under it.
+    #[default]
+    No,
+    /// It does, and nothing is known of that yet.
+    Awaited,
+    /// It does, and the Device's Response says that it failed.
+    Failed,
+}
+
+/// A determination, by its place among those that the incident followed, counted from 1; 0 for none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(u16);
+
+impl Place {
+    /// From where it stands in the list. Nobody determines 65,535 times on one incident; those beyond would share the last place.
+    fn of(at: Option<usize>) -> Self {
+        Self(at.map_or(0, |at| u16::try_from(at + 1).unwrap_or(u16::MAX)))
+    }
+}
+
 /// Who controls a Device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Control {
@@ -46,6 +73,27 @@ pub enum Control {
     HandedOver,
 }
 
+/// Whether its status was set without the proof that the rule asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overridden {
+    /// It was not.
+    #[default]
+    No,
+    /// It was.
+    Yes,
+    /// It was, and that took it out of 'recovery', or of 'recovered', which only the keys lead out of.
+    OutOfRecovery,
+}
+
+/// What stays of a Device when the incident ends without its recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftBehind {
+    /// It stays in 'recovery': the DCC cannot reach it (direction of 18 July 2017, paragraph (b)).
+    Stranded,
+    /// Somebody's word alone took it out of 'recovery'.
+    Overridden,
+}
+
 /// A Relevant Device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -55,26 +103,99 @@ pub struct Target {
     pub status: SmiStatus,
     /// From when.
     pub since: Timestamp,
-    /// What its Response proved.
-    pub proof: Proof,
+    /// What its Responses proved, under whichever determination; [`Target::answer`] says what of it counts.
+    pub(super) proof: Proof,
+    /// Under which determination, if it was recovered.
+    under: Place,
+    /// Whether it is to be recovered again.
+    pub(super) again: Again,
     /// Left out, with a reason.
     pub excluded: bool,
     /// Who controls it.
     pub control: Control,
-    /// Its status was set without the proof that the rule asks for.
-    pub overridden: bool,
+    /// Whether its status was set without the proof that the rule asks for.
+    pub overridden: Overridden,
 }
 
 impl Target {
+    /// What its Responses say, as far as it counts: where it is to be recovered again, those under the determination that wants it.
+    pub fn answer(&self) -> Proof {
+        match self.again {
+            Again::No => self.proof,
+            Again::Awaited => Proof::None,
+            Again::Failed => Proof::Failed,
+        }
+    }
+
+    /// Its recovery is proven, and nobody determined since that it be recovered again.
+    pub fn is_proven(&self) -> bool {
+        self.answer() == Proof::Succeeded
+    }
+
+    /// It was recovered under an earlier determination, and the one that the incident follows wants it recovered again.
+    pub fn is_wanted_again(&self) -> bool {
+        !self.excluded && self.proof == Proof::Succeeded && !self.is_proven()
+    }
+
+    /// Left in 'recovery' without a proven recovery, or taken out of it without one: whoever closes the incident answers for it.
+    pub fn left_behind(&self) -> Option<LeftBehind> {
+        match (self.status, self.overridden) {
+            _ if self.is_proven() => None,
+            (SmiStatus::Recovery, _) => Some(LeftBehind::Stranded),
+            (_, Overridden::OutOfRecovery) => Some(LeftBehind::Overridden),
+            (_, Overridden::No | Overridden::Yes) => None,
+        }
+    }
+
     /// Left in 'recovery' without a proven recovery: the DCC cannot reach it (direction of 18 July 2017, paragraph (b)).
     pub fn is_stranded(&self) -> bool {
-        self.status == SmiStatus::Recovery && self.proof != Proof::Succeeded
+        self.left_behind() == Some(LeftBehind::Stranded)
+    }
+
+    /// What its Response proved under one determination, by that method, while another may be the last that was followed.
+    fn take(&mut self, proof: Proof, under: Place, last: Place, method: Option<Method>) {
+        match proof {
+            Proof::None => {}
+            Proof::Failed => {
+                // A Device that proved its recovery once is recovered, until another determination lists it.
+                if self.proof != Proof::Succeeded {
+                    self.proof = Proof::Failed;
+                }
+                if self.again == Again::Awaited && under == last {
+                    self.again = Again::Failed;
+                }
+            }
+            Proof::Succeeded => {
+                // What was determined first was executed first, however late it is heard of.
+                if self.proof != Proof::Succeeded || under > self.under {
+                    (self.proof, self.under) = (Proof::Succeeded, under);
+                    self.control = match method {
+                        Some(Method::AcbCertificates) => Control::Dcc,
+                        Some(Method::NewOrganisationCertificates) => Control::AsBefore,
+                        Some(Method::SubscriberKey | Method::Contingency) | None => self.control,
+                    };
+                }
+                if under == last {
+                    self.again = Again::No;
+                }
+            }
+        }
+    }
+
+    /// Its status is set without the proof that the rule asks for.
+    pub(super) fn overrule(&mut self) {
+        let is_door = matches!(self.status, SmiStatus::Recovery | SmiStatus::Recovered) && !self.is_proven();
+        if is_door {
+            self.overridden = Overridden::OutOfRecovery;
+        } else if self.overridden == Overridden::No {
+            self.overridden = Overridden::Yes;
+        }
     }
 
     /// Whether anything was recorded of it since it was assessed.
     pub fn is_touched(&self) -> bool {
         self.excluded
-            || self.overridden
+            || self.overridden != Overridden::No
             || self.control != Control::AsBefore
             || self.proof != Proof::None
             || self.status != SmiStatus::Commissioned
@@ -99,12 +220,12 @@ impl Target {
             | SmiStatus::Withdrawn
             | SmiStatus::Suspended => self.waits_for_hand_over(),
         };
-        self.proof == Proof::Succeeded && says_otherwise
+        self.is_proven() && says_otherwise
     }
 
     /// Whether nothing more is to come from it.
     pub fn is_at_end(&self) -> bool {
-        self.excluded || self.proof == Proof::Succeeded
+        self.excluded || self.is_proven()
     }
 }
 
@@ -126,6 +247,8 @@ pub struct Counts {
     pub excluded: u64,
     /// Neither proven nor left out.
     pub outstanding: u64,
+    /// Of those outstanding, recovered under an earlier determination, and to be recovered again under the one that is followed.
+    pub wanted_again: u64,
     /// Proven to be recovered, and not recorded as 'recovered'.
     pub proven_not_recovered: u64,
     /// Recovered and under the DCC's control: not handed over yet.
@@ -134,12 +257,78 @@ pub struct Counts {
     pub overridden: u64,
     /// In 'recovery' without a proven recovery.
     pub stranded: u64,
+    /// Set from 'recovery' to another status without a proven recovery, by somebody's word.
+    pub overridden_out: u64,
+}
+
+impl Counts {
+    /// What must be accepted before the incident is closed; none if nothing must.
+    pub fn to_accept(&self) -> Option<Accepted> {
+        let Self { stranded, overridden_out: overridden, .. } = *self;
+        (stranded > 0 || overridden > 0).then_some(Accepted { stranded, overridden })
+    }
+}
+
+/// What was accepted of Devices that are left behind: how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// In 'recovery'.
+    pub stranded: u64,
+    /// Taken out of it without proof.
+    pub overridden: u64,
 }
 
 /// The Relevant Devices, sorted. A clone shares them until one of the two is altered, so that a reader on another thread holds
 /// nobody up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets(Arc<Vec<Target>>);
+pub struct Targets {
+    all: Arc<Vec<Target>>,
+    /// The determinations that the incident followed, each with its method; the last is followed now.
+    followed: Vec<(DeterminationId, Option<Method>)>,
+    tally: Tally,
+}
+
+/// The targets, counted. Kept as they are altered: an answer is made on the thread that everybody waits for, and counts several times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    counts: Counts,
+    without_recovery: u64,
+}
+
+impl Tally {
+    fn enter(&mut self, target: &Target) {
+        self.count(target, |count| *count += 1);
+    }
+
+    fn leave(&mut self, target: &Target) {
+        self.count(target, |count| *count -= 1);
+    }
+
+    fn count(&mut self, target: &Target, alter: fn(&mut u64)) {
+        let Self { counts, without_recovery } = self;
+        let has_recovery = matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered);
+        for (count, is_so) in [
+            (&mut counts.targets, true),
+            (&mut counts.in_recovery, target.status == SmiStatus::Recovery),
+            (&mut counts.recovered, target.status == SmiStatus::Recovered),
+            (&mut counts.succeeded, target.is_proven()),
+            (&mut counts.failed, target.answer() == Proof::Failed),
+            (&mut counts.excluded, target.excluded),
+            (&mut counts.outstanding, !target.is_at_end()),
+            (&mut counts.wanted_again, target.is_wanted_again()),
+            (&mut counts.proven_not_recovered, target.wants_recovered()),
+            (&mut counts.under_dcc_control, target.waits_for_hand_over()),
+            (&mut counts.overridden, target.overridden != Overridden::No),
+            (&mut counts.stranded, target.is_stranded()),
+            (&mut counts.overridden_out, target.left_behind() == Some(LeftBehind::Overridden)),
+            (without_recovery, !target.is_at_end() && !has_recovery),
+        ] {
+            if is_so {
+                alter(count);
+            }
+        }
+    }
+}
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,9 +468,11 @@ fn target(line: &str) -> Result<Target, String> {
         status,
         since: since.begins(),
         proof: Proof::None,
+        under: Place::default(),
+        again: Again::No,
         excluded: false,
         control: Control::AsBefore,
-        overridden: false,
+        overridden: Overridden::No,
     })
 }
 
@@ -307,63 +498,80 @@ impl Targets {
             let fault = "expected at least one Relevant Device, found none".into();
             return Err(TargetsError { faults: vec![LineFault { line: 1, fault }], more: 0 }.into());
         }
-        Ok((Self(Arc::new(targets)), lines))
+        Ok((Self::of(targets), lines))
     }
 
     /// Those that were commissioned only after the Recovery Event, with their lines counted from 1, in a list that was just read: no
     /// Relevant Devices. The day on which the event fell is still right, for a date has no hour (SEC Section L10.30(a)).
     pub fn commissioned_after(&self, event: Timestamp) -> impl Iterator<Item = (u64, &Target)> {
-        (1..).zip(self.0.iter()).filter(move |(_, target)| target.since > event)
+        (1..).zip(self.all.iter()).filter(move |(_, target)| target.since > event)
     }
 
     /// The targets of a later assessment, with what is known already of those that stay.
     #[must_use]
-    pub fn reassessed(&self, mut later: Self) -> Self {
-        for target in Arc::make_mut(&mut later.0) {
+    pub fn reassessed(&self, later: Self) -> Self {
+        let mut all = Arc::unwrap_or_clone(later.all);
+        for target in &mut all {
             if let Some(known) = self.get(target.device).filter(|known| known.is_touched()) {
                 *target = *known;
             }
         }
-        later
+        Self { followed: self.followed.clone(), ..Self::of(all) }
     }
 
     /// The first Device that a later assessment may not drop: something was done to it.
     pub fn dropped_by(&self, later: &Self) -> Option<DeviceId> {
-        let mut touched = self.0.iter().filter(|target| target.is_touched());
+        let mut touched = self.all.iter().filter(|target| target.is_touched());
         touched.find(|target| later.get(target.device).is_none()).map(|target| target.device)
     }
 
     /// Of how many SMI Status 'recovery' is still wanted: neither left out, nor recovered, nor set already.
     pub fn without_recovery(&self) -> u64 {
-        let wanted = |target: &&Target| {
-            !target.is_at_end() && !matches!(target.status, SmiStatus::Recovery | SmiStatus::Recovered)
-        };
-        self.0.iter().filter(wanted).count() as u64
+        self.tally.without_recovery
+    }
+
+    /// Those of a list that was just read.
+    fn of(all: Vec<Target>) -> Self {
+        let mut tally = Tally::default();
+        for target in &all {
+            tally.enter(target);
+        }
+        Self { all: Arc::new(all), followed: Vec::new(), tally }
+    }
+
+    /// Alters the targets at these places, and what is counted of them.
+    fn alter(&mut self, places: impl IntoIterator<Item = usize>, mut act: impl FnMut(&mut Target)) {
+        let all = Arc::make_mut(&mut self.all);
+        for at in places {
+            self.tally.leave(&all[at]);
+            act(&mut all[at]);
+            self.tally.enter(&all[at]);
+        }
     }
 
     /// How many they are.
     pub fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.all.len() as u64
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// All of them, sorted.
     pub fn all(&self) -> &[Target] {
-        &self.0
+        &self.all
     }
 
     /// One of them.
     pub fn get(&self, device: DeviceId) -> Option<&Target> {
-        self.place(device).ok().map(|at| &self.0[at])
+        self.place(device).ok().map(|at| &self.all[at])
     }
 
     /// Where a Device stands among [`Targets::all`], or why it does not.
     pub fn place(&self, device: DeviceId) -> Result<usize, String> {
-        let at = self.0.binary_search_by_key(&device, |target| target.device);
+        let at = self.all.binary_search_by_key(&device, |target| target.device);
         at.map_err(|_| format!("Device {device} is not among the targets of the incident"))
     }
 
@@ -383,19 +591,85 @@ impl Targets {
         })
     }
 
-    /// What a Device's Response proved, under a determination of that method. Answers whether it was stranded before, and is no more.
-    pub fn prove(&mut self, device: DeviceId, proof: Proof, method: Option<Method>) -> bool {
+    /// What a Device's Response proved, under a determination. Answers whether that alters what is left
+    /// behind.
+    pub fn prove(&mut self, device: DeviceId, proof: Proof, determination: DeterminationId) -> bool {
         let Ok(at) = self.place(device) else { return false };
-        let target = &mut Arc::make_mut(&mut self.0)[at];
-        let was_stranded = target.is_stranded();
-        // A Device that proved its recovery once is recovered.
-        if target.proof != Proof::Succeeded {
-            target.proof = proof;
-            if proof == Proof::Succeeded && method == Some(Method::AcbCertificates) {
-                target.control = Control::Dcc;
+        let known = self.followed.iter().position(|(id, _)| *id == determination);
+        let method = known.and_then(|at| self.followed[at].1);
+        let (under, last) = (Place::of(known), Place::of(self.followed.len().checked_sub(1)));
+        let mut is_altered = false;
+        self.alter([at], |target| {
+            let was = target.left_behind();
+            target.take(proof, under, last, method);
+            is_altered = was != target.left_behind();
+        });
+        is_altered
+    }
+
+    /// The determination under which a Device was recovered last.
+    pub fn recovered_under(&self, target: &Target) -> Option<DeterminationId> {
+        let at = usize::from(target.under.0).checked_sub(1).filter(|_| target.proof == Proof::Succeeded)?;
+        self.followed.get(at).map(|(id, _)| *id)
+    }
+
+    /// The incident follows this determination from now on, which lists nothing yet. Answers whether others are left behind by it.
+    pub fn follow(&mut self, determined: &Determined) -> bool {
+        self.followed.push((determined.id, determined.method));
+        self.want_again(&[])
+    }
+
+    /// The determination that is followed lists these Devices (`EUI64,template[,counter]` a line); what is no target is passed over.
+    /// Answers whether others are left behind by it.
+    ///
+    /// # Errors
+    /// A line that begins with no EUI-64, or out of order; then nothing is done.
+    pub fn list<E>(
+        &mut self,
+        source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<bool, TakeError<E>> {
+        // Whatever is proven is proven under the first.
+        if self.followed.len() < 2 {
+            return Ok(false);
+        }
+        let (mut before, mut listed) = (None, Vec::new());
+        read_lines(source, u64::MAX, &mut |line| {
+            let device = line.split(',').next().unwrap_or_default();
+            let device: DeviceId =
+                device.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
+            in_order(&mut before, device)?;
+            listed.extend(self.place(device).ok());
+            Ok(())
+        })?;
+        Ok(self.want_again(&listed))
+    }
+
+    /// The determination that is followed wants nobody recovered again any more. Answers whether others are left behind by it.
+    pub fn release(&mut self) -> bool {
+        self.want_again(&[])
+    }
+
+    /// Has those at these places, in order, recovered again where they are not proven under the determination that is followed, and no
+    /// other. Answers whether others are left behind by it.
+    fn want_again(&mut self, places: &[usize]) -> bool {
+        let last = Place::of(self.followed.len().checked_sub(1));
+        let (mut places, mut altered) = (places.iter().copied().peekable(), Vec::new());
+        for (at, target) in self.all.iter().enumerate() {
+            let is_listed = places.next_if_eq(&at).is_some();
+            let is_done = target.proof == Proof::Succeeded && target.under == last;
+            if (is_listed && !is_done) != (target.again != Again::No) {
+                altered.push(at);
             }
         }
-        was_stranded && !target.is_stranded()
+        let mut are_others = false;
+        if !altered.is_empty() {
+            self.alter(altered, |target| {
+                let was = target.left_behind();
+                target.again = if target.again == Again::No { Again::Awaited } else { Again::No };
+                are_others |= was != target.left_behind();
+            });
+        }
+        are_others
     }
 
     /// Looks at the targets of a list of Devices (an EUI-64 a line), or at all. Lines beyond `most` are counted only. Answers how many
@@ -408,9 +682,9 @@ impl Targets {
         S: FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     {
         if let Some(source) = list {
-            return self.places(source, most, |at| look(&self.0[at]));
+            return self.places(source, most, |at| look(&self.all[at]));
         }
-        self.0.iter().for_each(look);
+        self.all.iter().for_each(look);
         Ok(self.len())
     }
 
@@ -426,41 +700,23 @@ impl Targets {
             Some(source) => {
                 let mut named = Vec::new();
                 self.places(source, u64::MAX, |at| named.push(at))?;
-                let all = Arc::make_mut(&mut self.0);
-                for at in named {
-                    act(&mut all[at]);
-                }
+                self.alter(named, |target| act(target));
             }
-            None => Arc::make_mut(&mut self.0).iter_mut().for_each(act),
+            None => self.alter(0..self.all.len(), |target| act(target)),
         }
         Ok(())
     }
 
     /// Records statuses that were compared before: each with the place of its Device among [`Targets::all`], and from when it applies.
     pub fn record(&mut self, statuses: impl IntoIterator<Item = (usize, SmiStatus, Timestamp)>) {
-        let all = Arc::make_mut(&mut self.0);
         for (at, status, from) in statuses {
-            (all[at].status, all[at].since) = (status, from);
+            self.alter([at], |target| (target.status, target.since) = (status, from));
         }
     }
 
     /// How many stand where.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for target in self.0.iter() {
-            counts.targets += 1;
-            counts.in_recovery += u64::from(target.status == SmiStatus::Recovery);
-            counts.recovered += u64::from(target.status == SmiStatus::Recovered);
-            counts.succeeded += u64::from(target.proof == Proof::Succeeded);
-            counts.failed += u64::from(target.proof == Proof::Failed);
-            counts.excluded += u64::from(target.excluded);
-            counts.outstanding += u64::from(!target.is_at_end());
-            counts.proven_not_recovered += u64::from(target.wants_recovered());
-            counts.under_dcc_control += u64::from(target.waits_for_hand_over());
-            counts.overridden += u64::from(target.overridden);
-            counts.stranded += u64::from(target.is_stranded());
-        }
-        counts
+        self.tally.counts
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn notification() -> Notification {
 
 const LIST: &str =
     "00DB123456789001,Commissioned,2017-07-01,reads of June\n00DB123456789002,Commissioned,2017-07-01,reads of June\n";
+const ONE: DeterminationId = DeterminationId([1; 16]);
 const FIRST: &str = "00DB123456789001\n";
 
 fn named(count: u64) -> DevicesNamed {
@@ -33,6 +34,13 @@ fn take(progress: &mut Progress, step: &Step, list: &str) {
         Ok::<(), std::convert::Infallible>(())
     };
     progress.take(step, 9, at(9), source).unwrap();
+}
+
+/// The SMKI PMA determines to execute by that method.
+fn follow(progress: &mut Progress, id: u8, method: Method) -> DeterminationId {
+    let id = DeterminationId([id; 16]);
+    progress.follow(Determined { id, execute: true, method: Some(method) }, [], at(5));
+    id
 }
 
 fn assessed() -> Progress {
@@ -62,7 +70,7 @@ fn each_step_brings_the_incident_where_the_procedure_says() {
     // These leave it where it is.
     check(Step::Exclude { devices: named(1), reason: note() }, FIRST, State::Assessed);
     check(Step::HandOver { devices: None, evidence: note() }, "", State::Assessed);
-    check(Step::AcceptStranded { count: 0, reason: note() }, "", State::Assessed);
+    check(Step::AcceptStranded { count: 0, overridden: None, reason: note() }, "", State::Assessed);
 }
 
 #[test]
@@ -87,7 +95,8 @@ fn a_status_is_set_for_the_devices_of_the_list_or_for_all() {
 fn a_device_under_the_dccs_control_is_handed_over_and_is_commissioned_then() {
     let mut progress = assessed();
     let recovered = progress.targets.all()[0].device;
-    progress.targets.prove(recovered, targets::Proof::Succeeded, Some(Method::AcbCertificates));
+    let id = follow(&mut progress, 1, Method::AcbCertificates);
+    progress.prove(recovered, targets::Proof::Succeeded, id);
     let list = FIRST;
     let status = Step::SetStatus {
         status: SmiStatus::Recovered,
@@ -136,7 +145,8 @@ fn an_override_marks_the_devices_that_needed_one() {
     let proven = progress.targets.all()[0].device;
     let none: Option<Lines> = None;
     progress.targets.each(none, |target| target.status = SmiStatus::Recovery).unwrap();
-    progress.prove(proven, targets::Proof::Succeeded, Some(Method::NewOrganisationCertificates));
+    let id = follow(&mut progress, 1, Method::NewOrganisationCertificates);
+    progress.prove(proven, targets::Proof::Succeeded, id);
     let step = Step::SetStatus {
         status: SmiStatus::Commissioned,
         from: at(1),
@@ -146,8 +156,10 @@ fn an_override_marks_the_devices_that_needed_one() {
         overridden: Some("one was seen to on site".into()),
     };
     take(&mut progress, &step, "");
-    let overridden: Vec<bool> = progress.targets.all().iter().map(|target| target.overridden).collect();
-    assert_eq!((overridden, progress.targets.counts().overridden), (vec![false, true], 1));
+    let overridden: Vec<_> = progress.targets.all().iter().map(|target| target.overridden).collect();
+    assert_eq!(overridden, [targets::Overridden::No, targets::Overridden::OutOfRecovery]);
+    let counts = progress.targets.counts();
+    assert_eq!((counts.overridden, counts.overridden_out, counts.stranded), (1, 1, 0));
 }
 
 #[test]
@@ -162,24 +174,25 @@ fn acceptance_of_the_stranded_ends_when_others_are_stranded() {
     };
     let accepted = || {
         let mut progress = assessed();
+        follow(&mut progress, 1, Method::NewOrganisationCertificates);
         take(&mut progress, &recovery(Some(named(1))), FIRST);
-        take(&mut progress, &Step::AcceptStranded { count: 1, reason: "r".into() }, "");
+        take(&mut progress, &Step::AcceptStranded { count: 1, overridden: None, reason: "r".into() }, "");
         progress
     };
     // The one recovers, the other is stranded in its place: it is one as before, and another.
     let mut progress = accepted();
     let (first, second) = (progress.targets.all()[0].device, progress.targets.all()[1].device);
-    progress.prove(first, targets::Proof::Succeeded, None);
+    progress.prove(first, targets::Proof::Succeeded, ONE);
     assert_eq!(progress.stranded_accepted, None);
     let mut progress = accepted();
     take(&mut progress, &recovery(None), "");
     assert_eq!((progress.stranded_accepted, progress.targets.counts().stranded), (None, 2));
     // What alters nothing of them leaves it as it is.
     let mut progress = accepted();
-    progress.prove(second, targets::Proof::Succeeded, None);
-    progress.prove(first, targets::Proof::Failed, None);
+    progress.prove(second, targets::Proof::Succeeded, ONE);
+    progress.prove(first, targets::Proof::Failed, ONE);
     take(&mut progress, &recovery(Some(named(1))), FIRST);
-    assert_eq!(progress.stranded_accepted, Some(1));
+    assert_eq!(progress.stranded_accepted, Some(Accepted { stranded: 1, overridden: 0 }));
 }
 
 #[test]

@@ -291,7 +291,12 @@ fn step(step: &Step) -> String {
             );
             format!("{which} handed back to their Subscriber: {evidence}")
         }
-        Step::AcceptStranded { count, reason } => format!("{} accepted: {reason}", counted(*count, "stranded Device")),
+        Step::AcceptStranded { count, overridden, reason } => {
+            let overridden = overridden.filter(|count| *count > 0).map_or_else(String::new, |count| {
+                format!(", and {} set from 'recovery' to another status without proof,", counted(count, "Device"))
+            });
+            format!("{}{overridden} accepted: {reason}", counted(*count, "stranded Device"))
+        }
     }
 }
 

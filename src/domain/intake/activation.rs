@@ -1,7 +1,7 @@
 //! Pure. May this key be activated, and for which incident alone?
 
-use super::{Context, Reasons, policy_in_force};
-use crate::domain::ledger::entry::{Actor, ClockState, KeyActivated, Reason, TokenFound};
+use super::{Context, Reasons, policy_in_force, profile_in_force};
+use crate::domain::ledger::entry::{Actor, KeyActivated, Reason, TokenFound};
 use crate::domain::names::{IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::Activation;
 use crate::domain::policy::rules::{self, Refusal};
@@ -15,11 +15,10 @@ use crate::domain::time::Timestamp;
 pub fn activation(
     context: &Context<'_>,
     by: &Actor,
-    clock: ClockState,
     (key, incident): (&KeyLabel, &IncidentId),
     on: Vec<TokenFound>,
 ) -> Result<KeyActivated, Vec<Reason>> {
-    let until = may_activate(context, by, clock, (key, incident))?;
+    let until = may_activate(context, by, key, incident)?;
     let mut reasons = Reasons::default();
     let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
     let found = on.iter().map(|found| (&found.token, &*found.serial));
@@ -39,6 +38,7 @@ pub fn activation(
         serial,
         until: Some(until),
         incident: Some(incident.clone()),
+        profile: profile_in_force(context.fold, context.at),
         also: on.collect(),
     }))
 }
@@ -51,11 +51,11 @@ pub fn activation(
 pub fn may_activate(
     context: &Context<'_>,
     by: &Actor,
-    clock: ClockState,
-    (key, incident): (&KeyLabel, &IncidentId),
+    key: &KeyLabel,
+    incident: &IncidentId,
 ) -> Result<Timestamp, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    let (fold, at) = (context.fold, context.at);
+    let (fold, at, clock) = (context.fold, context.at, context.clock);
     let policy = &policy_in_force(fold, &mut reasons)?.policy;
     let Some(facts) = fold.keys().get(key) else {
         reasons.add("key-unknown", format!("the ledger has no key {key}"));

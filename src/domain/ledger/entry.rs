@@ -467,6 +467,9 @@ pub struct KeyActivated {
     /// For which incident alone; none in ledgers that were written before an activation was for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<IncidentId>,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
     /// The further tokens on which it can be used, in the order of the policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<TokenFound>,
@@ -507,6 +510,9 @@ pub struct Batch {
     pub determination: DeterminationId,
     /// The policy in force.
     pub policy: Digest,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
     /// The key.
     pub key: KeyLabel,
 }

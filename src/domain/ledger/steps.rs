@@ -262,6 +262,9 @@ pub enum Step {
     AcceptStranded {
         /// How many they are at this moment.
         count: u64,
+        /// How many were set from 'recovery' to another status without proof, and are accepted too; none where there are none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overridden: Option<u64>,
         /// Who accepted it, and why.
         #[schema(value_type = String)]
         reason: Box<str>,

@@ -64,7 +64,7 @@ impl Play<'_, '_> {
         point: Point,
         device: DeviceId,
     ) -> Result<(PathBuf, PathBuf), ExerciseError> {
-        let drafter = self.drafter(incident);
+        let drafter = self.drafter(incident)?;
         let document = drafter.not_to_execute(head(client).await?, 1, self.window(WINDOW_MS))?;
         let lie = self.record(client, &document, None, APPROVALS).await?;
         self.must_stand(client, incident.clone(), State::DeterminedNotToExecute).await?;
@@ -100,7 +100,11 @@ impl Play<'_, '_> {
         );
         let steps = format!("/v1/incidents/{incident}/steps");
         let accept = |count| wire::StepAsk {
-            step: Step::AcceptStranded { count, reason: "Accepted by the SMKI PMA of the exercise".into() },
+            step: Step::AcceptStranded {
+                count,
+                overridden: None,
+                reason: "Accepted by the SMKI PMA of the exercise".into(),
+            },
         };
         self.must_refuse(client, &steps, &accept(stranded + 1), "Accepting another number of stranded Devices").await?;
         let recorded: wire::Recorded = client.post(&steps, &accept(stranded)).await?;

@@ -253,7 +253,8 @@ fn progress(progress: &Progress) -> wire::Progress {
                 met: duty.met,
             })
             .collect(),
-        stranded_accepted: progress.stranded_accepted,
+        stranded_accepted: progress.stranded_accepted.map(|accepted| accepted.stranded),
+        overridden_accepted: progress.stranded_accepted.map(|accepted| accepted.overridden),
     }
 }
 

@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 
 use super::answers;
 use crate::api::wire::{self, DeviceEvent};
-use crate::domain::determination::document::{Determination, Written};
+use crate::domain::determination::document::{Decision, Determination, Written};
 use crate::domain::fold::{Blobs, FoldError, book};
 use crate::domain::incident::decide::decide_device;
 use crate::domain::incident::statuses::{CompareError, Found, compare_all};
-use crate::domain::incident::targets::{Control, Proof, Target, Targets};
-use crate::domain::incident::{Progress, TakeError, timeline};
+use crate::domain::incident::targets::{Control, LeftBehind, Proof, Target, Targets};
+use crate::domain::incident::{Determined, Progress, TakeError, timeline};
 use crate::domain::ledger::entry::{Entry, Event, Outcome, ProfileInForce, ResponsesTaken, SignResult, StepTaken};
-use crate::domain::ledger::steps::{Method, SmiStatus, Step};
+use crate::domain::ledger::steps::{SmiStatus, Step};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, FileKind, IncidentId, ProfileId};
 use crate::domain::procedure::calendar::{CivilDate, shown};
 use crate::domain::responses::{self, ResultLine};
@@ -59,7 +59,6 @@ struct History {
     policy: Option<Digest>,
     /// The incident as it would be if the Device were its only target.
     progress: Option<Progress>,
-    methods: BTreeMap<DeterminationId, Option<Method>>,
     batches: BTreeMap<u64, DeterminationId>,
     /// Its intents without an outcome.
     open: BTreeSet<u64>,
@@ -70,9 +69,9 @@ struct History {
 
 impl History {
     fn of(device: DeviceId) -> Self {
-        let (methods, batches, told) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let (batches, told) = (BTreeMap::new(), Vec::new());
         let (open, signed) = (BTreeSet::new(), BTreeSet::new());
-        Self { device, policy: None, progress: None, methods, batches, open, signed, told }
+        Self { device, policy: None, progress: None, batches, open, signed, told }
     }
 
     fn take(&mut self, index: u64, entry: &Entry, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -100,15 +99,39 @@ impl History {
             }
             Event::IncidentClosed(closed) => {
                 if let Some(target) = self.target() {
-                    let what = if target.is_stranded() { "Stranded when the incident" } else { "The incident" };
+                    let what = match target.left_behind() {
+                        Some(LeftBehind::Stranded) => "Stranded when the incident",
+                        Some(LeftBehind::Overridden) => "Out of 'recovery' without proof when the incident",
+                        None => "The incident",
+                    };
                     let what = format!("{what} was closed: {}", closed.reason);
                     tell(self, closed.profile.as_ref(), what);
                 }
             }
             Event::DeterminationRecorded(recorded) => {
-                let document = Written::<Determination>::read(blobs.blob(recorded.document)?);
-                let method = document.ok().and_then(|document| document.form().method);
-                self.methods.insert(recorded.determination, method);
+                let document = Written::<Determination>::read(blobs.blob(recorded.document)?).ok();
+                if let (Some(document), Some(progress)) = (document, &mut self.progress) {
+                    let form = document.form();
+                    let execute = form.decision == Decision::Execute;
+                    progress.follow(Determined { id: form.id, execute, method: form.method }, [], *at);
+                }
+                if let Some(what) = self.list(recorded.determination, recorded.devices, blobs)? {
+                    tell(self, None, what);
+                }
+            }
+            Event::DeterminationWithdrawn(withdrawn) => {
+                let progress = self.progress.as_mut();
+                let of = |progress: &&mut Progress| {
+                    progress.determined.is_some_and(|determined| determined.id == withdrawn.determination)
+                };
+                if let Some(progress) = progress.filter(of) {
+                    progress.withdraw(*at);
+                }
+            }
+            Event::ScheduleRecorded(recorded) => {
+                if let Some(what) = self.list(recorded.determination, Some(recorded.devices), blobs)? {
+                    tell(self, None, what);
+                }
             }
             Event::Batch(batch) => {
                 self.batches.insert(index, batch.determination);
@@ -156,9 +179,7 @@ impl History {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
-            | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
-            | Event::DeterminationWithdrawn(_)
             | Event::DirectionRecorded(_)
             | Event::KeyCopied(_)
             | Event::KeyActivated(_)
@@ -245,10 +266,32 @@ impl History {
         Ok(())
     }
 
+    /// A determination lists Devices. Answers what that does to this one, where it was recovered before.
+    fn list(
+        &mut self,
+        id: DeterminationId,
+        list: Option<Digest>,
+        blobs: &dyn Blobs,
+    ) -> Result<Option<String>, FoldError> {
+        let (Some(progress), Some(list)) = (&mut self.progress, list) else { return Ok(None) };
+        let own = own_lines(self.device, list, blobs)?;
+        let line = |piece: &mut dyn FnMut(&[u8])| -> Result<(), FoldError> {
+            piece(own.as_bytes());
+            Ok(())
+        };
+        progress.list(id, line).map_err(|error| match error {
+            TakeError::Source(error) => error,
+            TakeError::Targets(error) => {
+                FoldError::Document { what: "device list", digest: list, reason: error.to_string() }
+            }
+        })?;
+        let is_wanted = self.target().is_some_and(|target| target.is_wanted_again());
+        Ok(is_wanted.then(|| format!("Determination {id} lists it: it is to be recovered again")))
+    }
+
     /// What this Device's own messages proved.
     fn responses(&mut self, taken: &ResponsesTaken, blobs: &dyn Blobs) -> Result<Vec<String>, FoldError> {
         let wrong = |reason| FoldError::Document { what: "list of results", digest: taken.results, reason };
-        let method = self.methods.get(&taken.determination).copied().flatten();
         let mut told = Vec::new();
         for line in own_lines(self.device, taken.results, blobs)?.lines() {
             let line = ResultLine::parse(line).map_err(wrong)?;
@@ -258,7 +301,7 @@ impl History {
                 _ => None,
             };
             if let (Some(proof), Some(progress)) = (proof, &mut self.progress) {
-                progress.prove(self.device, proof, method);
+                progress.prove(self.device, proof, taken.determination);
             }
             let mut what = format!("Response: {}", line.outcome);
             if let Some(intent) = line.intent {
@@ -375,10 +418,12 @@ fn did(step: &Step, before: Option<Target>, after: Option<Target>, line: &str) -
             }
             format!("Handed back to its Subscriber: {evidence}")
         }
-        Step::AcceptStranded { count: _, reason } => {
-            after.filter(Target::is_stranded)?;
-            format!("Accepted as stranded: {reason}")
-        }
+        Step::AcceptStranded { count: _, overridden: _, reason } => match after?.left_behind()? {
+            LeftBehind::Stranded => format!("Accepted as stranded: {reason}"),
+            LeftBehind::Overridden => {
+                format!("Accepted as set from 'recovery' to '{}' without proof: {reason}", after?.status)
+            }
+        },
         Step::Confirm { .. }
         | Step::Dismiss { .. }
         | Step::Inform { .. }

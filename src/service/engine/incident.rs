@@ -3,18 +3,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::keys::{locked, needed_no_longer};
+use super::keys::{lock, needed_no_longer};
 use super::{Answer, Daemon, answers, check_reason, history, make, pieces, reason, refused, story};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::incident::targets::{Control, Proof, Target};
+use crate::domain::incident::targets::{Control, LeftBehind, Overridden, Proof, Target};
 use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
-use crate::domain::names::{DeviceId, Digest, IncidentId, KeyLabel};
-use crate::recorder::Recorder;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel};
+use crate::recorder::{Moment, Recorder};
 
 impl Daemon {
     pub(super) async fn open_incident(&self, caller: &Caller, open: wire::IncidentOpen) -> Answer<wire::Recorded> {
@@ -86,10 +86,8 @@ impl Daemon {
             let entry = recorder.queue(&by, Event::StepTaken(taken))?;
             let mut tokens = Vec::new();
             if let Some(key) = key {
-                tokens.extend(keys.remove(&key));
                 let what = if pauses { "paused" } else { "executed" };
-                let event = locked(recorder.fold(), &key, &format!("incident {incident} was {what}"));
-                recorder.queue(&by, event)?;
+                tokens.extend(lock(recorder, &by, &keys, &key, &format!("incident {incident} was {what}"))?.1);
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -128,9 +126,7 @@ impl Daemon {
             let entry = recorder.queue(&by, Event::IncidentClosed(closed))?;
             let mut tokens = Vec::new();
             for key in needless {
-                tokens.extend(keys.remove(&key));
-                let event = locked(recorder.fold(), &key, "its incident was closed");
-                recorder.queue(&by, event)?;
+                tokens.extend(lock(recorder, &by, &keys, &key, "its incident was closed")?.1);
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -196,7 +192,7 @@ impl Daemon {
             let mut line = String::new();
             for target in targets.all() {
                 line.clear();
-                write_target(target, &mut line);
+                write_target(target, targets.recovered_under(target), &mut line);
                 if emit(line.as_bytes()).is_break() {
                     break;
                 }
@@ -208,7 +204,8 @@ impl Daemon {
 
 /// The moment and the state of a decision on the recorder's thread.
 pub(super) fn context(recorder: &Recorder) -> Context<'_> {
-    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at }
+    let Moment { at, clock } = recorder.moment();
+    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock }
 }
 
 /// The key of the determination that an incident follows.
@@ -230,27 +227,33 @@ fn no_progress(incident: &IncidentId, is_known: bool) -> Failure {
 }
 
 /// The header line of the Relevant Devices.
-const DEVICES_HEADER: &str =
-    "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,stranded\n";
+const DEVICES_HEADER: &str = "device,smi_status,since,response,left_out,under_dcc_control,handed_over,overridden,outstanding,recovered_under,stranded\n";
 
 /// The line of a Relevant Device.
-fn write_target(target: &Target, to: &mut String) {
-    let response = match target.proof {
+fn write_target(target: &Target, recovered_under: Option<DeterminationId>, to: &mut String) {
+    let response = match target.answer() {
         Proof::None => "none",
         Proof::Failed => "failed",
         Proof::Succeeded => "recovered",
     };
+    let stranded = match target.left_behind() {
+        None => "no",
+        Some(LeftBehind::Stranded) => "yes",
+        Some(LeftBehind::Overridden) => "overridden",
+    };
     let yes = |is: bool| if is { "yes" } else { "no" };
     let _ = writeln!(
         to,
-        "{},{},{},{response},{},{},{},{},{}",
+        "{},{},{},{response},{},{},{},{},{},{},{}",
         target.device,
         target.status,
         target.since,
         yes(target.excluded),
         yes(target.waits_for_hand_over()),
         yes(target.control == Control::HandedOver),
-        yes(target.overridden),
-        yes(target.is_stranded())
+        yes(target.overridden != Overridden::No),
+        yes(!target.is_at_end()),
+        recovered_under.map(|id| id.to_string()).unwrap_or_default(),
+        stranded
     );
 }

@@ -13,23 +13,22 @@ use tokio::time::MissedTickBehavior;
 
 use super::super::StartError;
 use super::super::checkpoint::TokenSigner;
-use super::super::clock::Clock;
+use super::super::clock::{Before, Clock};
 use super::super::configuration::Configuration;
 use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
-use super::keys::locked;
+use super::keys::lock;
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
-use crate::domain::time::Timestamp;
 use crate::hsm::offers::Asked;
 use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
-use crate::recorder::{CannotRecord, Desk, Moment, Recorder, shortened};
+use crate::recorder::{CannotRecord, Desk, Recorder, shortened};
 use crate::store::{Reader, Store as _};
 
 /// How often the engine looks after its keys: locks what is over, tells how tokens stand.
@@ -181,15 +180,11 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     }
     let token = ledger_token(&configuration, &fold)?;
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
-    let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN), configuration.clock_offset_ms));
-    let reads = Arc::clone(&clock);
-    let read = move || {
-        let now = reads.tell();
-        (Moment { at: now.at, clock: now.state }, now.jump_ms)
-    };
+    let clock = Arc::new(Clock::start(Before::of(&fold), configuration.clock_offset_ms));
     let staging = Arc::clone(store.staging());
     let reader = store.reader().map_err(StartFault::from)?;
-    let mut recorder = Recorder::new(Box::new(store), fold.clone(), Box::new(read)).map_err(StartFault::from)?;
+    let mut recorder =
+        Recorder::new(Box::new(store), fold.clone(), Arc::clone(&clock).read_by()).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
     Ok(Opened { configuration, recorder, clock, fold, staging, reader, token })
 }
@@ -408,11 +403,7 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
         let now = recorder.moment().at;
         let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
-        keys.fence();
-        let tokens = keys.remove(&key);
-        let event = locked(recorder.fold(), &key, &shortened(&reason));
-        recorder.queue(&Actor::daemon(), event)?;
-        Ok(tokens)
+        lock(recorder, &Actor::daemon(), &keys, &key, &shortened(&reason)).map(|(_, tokens)| tokens)
     });
     if let Ok(tokens) = checked.await
         && let Some(tokens) = tokens.into_inner()

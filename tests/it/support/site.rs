@@ -16,7 +16,7 @@ use smkid::api::wire::{self, Base64, DeviceAsk, Devices, Item, ItemOutcome, Reco
 use smkid::domain::certificates::SmkiCertificate;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::determination::document::{
-    Compromised, Decision, Determination, Form, KeyChosen, LedgerHead, Method, ScopeLeft, Type, Withdrawal, Written,
+    Decision, Determination, Form, KeyChosen, LedgerHead, Method, ScopeLeft, Type, Withdrawal, Written,
 };
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
@@ -186,16 +186,12 @@ impl<'a> Known<'a> {
     }
 
     fn drafter(&self) -> Drafter<'a> {
-        let victim = &self.lab.before()[0];
+        let incident: IncidentId = INCIDENT.parse().unwrap();
         Drafter {
             proposer: self.names.proposer.clone(),
             policy: self.policy,
-            incident: INCIDENT.parse().unwrap(),
-            compromised: Compromised {
-                certificate_sha256: victim.sha256(),
-                spki_sha256: victim.spki_sha256(),
-                party: lab::party_of(victim),
-            },
+            compromised: self.lab.compromised(&incident).unwrap(),
+            incident,
             key: KeyChosen { label: self.names.recovery_key.clone(), spki_sha256: self.recovery.spki_sha256() },
             also_weighed: self.order.optional_factor(),
         }
@@ -252,6 +248,10 @@ impl<'a> Known<'a> {
             }
             (form.incident, form.decision_number) = (incident.parse().unwrap(), 1);
             form.ledger = head(client).await;
+        }
+        // Each incident is about a certificate of its own; whoever means another one said so.
+        if form.compromised == drafted.form().compromised {
+            form.compromised = self.lab.compromised(&form.incident).unwrap();
         }
         Written::write(&form).unwrap()
     }
@@ -320,8 +320,13 @@ pub fn rules(problem: &Problem) -> Vec<&str> {
 
 /// Opens the incident.
 pub fn incident(lab: &Lab) -> wire::IncidentOpen {
-    let incident: IncidentId = INCIDENT.parse().unwrap();
-    let certificate_pem = certificate_to_pem(lab.before()[0].octets());
+    incident_of(lab, INCIDENT)
+}
+
+/// Opens an incident of that id.
+pub fn incident_of(lab: &Lab, id: &str) -> wire::IncidentOpen {
+    let incident: IncidentId = id.parse().unwrap();
+    let certificate_pem = certificate_to_pem(lab.victim(&incident).unwrap().octets());
     let notification = Notification {
         by: "ARO One".into(),
         party: AFFECTED.parse().unwrap(),
@@ -337,6 +342,13 @@ pub fn incident(lab: &Lab) -> wire::IncidentOpen {
         description: "A Private Key is Compromised.".to_owned(),
         notification: Some(notification),
     }
+}
+
+/// An operator accepts the clock, which another says the same as.
+pub async fn accept_clock(client: &Client) {
+    let time = client.get::<wire::Status>("/v1/status").await.unwrap().clock.wall;
+    let ask = wire::ClockAccept { time, reason: "the exercise has moved it on".to_owned() };
+    client.post::<_, wire::Recorded>("/v1/clock/accept", &ask).await.unwrap();
 }
 
 /// The head that a drafter sees.
@@ -863,7 +875,7 @@ impl Site {
         let carrier = known.carrier(client, incident);
         carrier.inform().await.unwrap();
         let count = carrier.progress().await.unwrap().devices.stranded;
-        carrier.step(Step::AcceptStranded { count, reason: "by the PMA".into() }).await.unwrap();
+        carrier.step(Step::AcceptStranded { count, overridden: None, reason: "by the PMA".into() }).await.unwrap();
         let why = wire::Why { reason: "over".to_owned() };
         client.post(&format!("/v1/incidents/{incident}/close"), &why).await.unwrap()
     }

@@ -2,6 +2,7 @@ use super::super::targets::{Control, Proof};
 use super::super::tests::notification;
 use super::super::{Determined, DutyArising};
 use super::*;
+use crate::domain::incident::Accepted;
 use crate::domain::ledger::steps::{Certainty, DevicesNamed};
 
 fn at(seconds: i64) -> Timestamp {
@@ -63,7 +64,7 @@ impl Case {
     fn end_all(mut self, proof: Proof) -> Self {
         let devices: Vec<_> = self.progress.targets.all().iter().map(|target| target.device).collect();
         for device in devices {
-            self.progress.targets.prove(device, proof, self.progress.method);
+            self.progress.targets.prove(device, proof, DeterminationId([1; 16]));
         }
         self
     }
@@ -137,7 +138,7 @@ fn transitions() -> Vec<(Step, Vec<State>)> {
                 .collect(),
         ),
         (
-            Step::AcceptStranded { count: 0, reason: note() },
+            Step::AcceptStranded { count: 0, overridden: None, reason: note() },
             vec![
                 S::SubscriberRecovery,
                 S::DeterminedNotToExecute,
@@ -376,6 +377,10 @@ fn execution_ends_when_every_target_is_proven_or_left_out() {
     assert!(Case::new(State::Executing).end_all(Proof::Succeeded).rules(&step).is_empty());
 }
 
+const fn stranded(stranded: u64) -> Accepted {
+    Accepted { stranded, overridden: 0 }
+}
+
 #[test]
 fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
     let rules = |case: &Case| match decide_close(&case.situation()) {
@@ -395,9 +400,9 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
     }
     let mut case = Case::new(State::DeterminedNotToExecute).set_all(SmiStatus::Recovery);
     assert_eq!(rules(&case), ["stranded"]);
-    case.progress.stranded_accepted = Some(1);
+    case.progress.stranded_accepted = Some(stranded(1));
     assert_eq!(rules(&case), ["stranded"], "another number was accepted");
-    case.progress.stranded_accepted = Some(2);
+    case.progress.stranded_accepted = Some(stranded(2));
     assert!(rules(&case).is_empty());
     let duty = DutyArising {
         duty: "inform-pma".parse().unwrap(),
@@ -413,7 +418,7 @@ fn an_incident_is_closed_with_every_duty_met_and_the_stranded_accepted() {
 #[test]
 fn stranded_devices_are_accepted_by_their_number() {
     let case = Case::new(State::DeterminedNotToExecute).set_all(SmiStatus::Recovery);
-    let step = |count| Step::AcceptStranded { count, reason: note() };
+    let step = |count| Step::AcceptStranded { count, overridden: None, reason: note() };
     assert!(case.rules(&step(2)).is_empty());
     assert_eq!(case.rules(&step(1)), ["stranded"]);
 }

@@ -9,6 +9,9 @@ fn read(list: &str) -> Result<Targets, String> {
     Targets::read(source).map_err(|error| error.to_string())
 }
 
+/// A determination.
+const ONE: DeterminationId = DeterminationId([1; 16]);
+
 const GOOD: &str =
     "00DB123456789001,Commissioned,2017-07-01,reads\n00DB123456789002,Commissioned,2017-07-01,a, with commas\n";
 
@@ -90,8 +93,57 @@ fn a_reader_keeps_what_it_was_given_while_the_incident_goes_on() {
     let mut targets = read(GOOD).unwrap();
     let held = targets.clone();
     assert!(std::ptr::eq(held.all(), targets.all()), "nothing is copied to be read");
-    targets.prove(targets.all()[0].device, Proof::Succeeded, None);
+    targets.prove(targets.all()[0].device, Proof::Succeeded, ONE);
     assert_eq!((held.counts().succeeded, targets.counts().succeeded), (0, 1));
+}
+
+#[test]
+fn what_is_counted_is_what_a_count_of_all_of_them_finds_after_whatever_was_done() {
+    type Lines = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
+    let check = |targets: &Targets, what: &str| {
+        let again = Targets::of(targets.all().to_vec());
+        assert_eq!(
+            (targets.counts(), targets.without_recovery()),
+            (again.counts(), again.without_recovery()),
+            "after {what}"
+        );
+    };
+    let listed: Lines = |piece| {
+        piece(b"00DB123456789001,t-1\n");
+        Ok(())
+    };
+    let second: Lines = |piece| {
+        piece(b"00DB123456789002\n");
+        Ok(())
+    };
+    let two = DeterminationId([2; 16]);
+    let follow = |targets: &mut Targets, id| {
+        targets.follow(&Determined { id, execute: true, method: Some(Method::AcbCertificates) })
+    };
+    let mut targets = read(GOOD).unwrap();
+    check(&targets, "reading");
+    let (one, other) = (targets.all()[0].device, targets.all()[1].device);
+    targets.each(None::<Lines>, |target| target.status = SmiStatus::Recovery).unwrap();
+    check(&targets, "a status of all");
+    assert_eq!(targets.counts().stranded, 2);
+    targets.each(Some(second), |target| target.excluded = true).unwrap();
+    check(&targets, "leaving one out");
+    follow(&mut targets, ONE);
+    targets.prove(one, Proof::Succeeded, ONE);
+    targets.prove(other, Proof::Failed, ONE);
+    check(&targets, "two answers");
+    assert_eq!((targets.counts().succeeded, targets.counts().under_dcc_control), (1, 1));
+    follow(&mut targets, two);
+    targets.list(listed).unwrap();
+    check(&targets, "another determination");
+    assert_eq!(targets.counts().wanted_again, 1);
+    targets.release();
+    check(&targets, "its withdrawal");
+    targets.record([(0, SmiStatus::Recovered, targets.all()[0].since)]);
+    check(&targets, "an extract");
+    let known = targets.reassessed(read(GOOD).unwrap());
+    check(&known, "another assessment");
+    assert_eq!(known.counts(), targets.counts());
 }
 
 #[test]
@@ -104,14 +156,14 @@ fn many_faults_are_counted_and_not_all_told() {
 fn a_proven_recovery_is_not_undone_by_a_later_failure_and_a_failure_is_by_a_proof() {
     let mut targets = read(GOOD).unwrap();
     let (one, two) = (targets.all()[0].device, targets.all()[1].device);
-    targets.prove(one, Proof::Succeeded, None);
-    targets.prove(one, Proof::Failed, None);
-    targets.prove(two, Proof::Failed, None);
+    targets.prove(one, Proof::Succeeded, ONE);
+    targets.prove(one, Proof::Failed, ONE);
+    targets.prove(two, Proof::Failed, ONE);
     assert_eq!((targets.all()[0].proof, targets.all()[1].proof), (Proof::Succeeded, Proof::Failed));
-    targets.prove(two, Proof::Succeeded, None);
+    targets.prove(two, Proof::Succeeded, ONE);
     assert_eq!(targets.counts().succeeded, 2);
     // A Device that is no target is nobody's.
-    targets.prove("00DB1234567890FF".parse().unwrap(), Proof::Succeeded, None);
+    targets.prove("00DB1234567890FF".parse().unwrap(), Proof::Succeeded, ONE);
     assert_eq!(targets.counts().targets, 2);
 }
 
@@ -157,6 +209,6 @@ fn a_device_that_was_left_out_stands_for_no_other_that_lacks_the_status() {
         })
         .unwrap();
     assert_eq!(targets.without_recovery(), 1);
-    targets.prove(targets.all()[1].device, Proof::Succeeded, None);
+    targets.prove(targets.all()[1].device, Proof::Succeeded, ONE);
     assert_eq!(targets.without_recovery(), 0, "what is recovered needs no 'recovery' any more");
 }

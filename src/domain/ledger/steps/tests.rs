@@ -99,8 +99,13 @@ fn every_step_has_one_encoding_and_a_meaning() {
         "hand-over",
     );
     check(
-        Step::AcceptStranded { count: 2, reason: "r".into() },
+        Step::AcceptStranded { count: 2, overridden: None, reason: "r".into() },
         r#"{"accept-stranded":{"count":2,"reason":"r"}}"#.into(),
+        "accept-stranded",
+    );
+    check(
+        Step::AcceptStranded { count: 2, overridden: Some(1), reason: "r".into() },
+        r#"{"accept-stranded":{"count":2,"overridden":1,"reason":"r"}}"#.into(),
         "accept-stranded",
     );
 }

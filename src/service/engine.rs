@@ -624,19 +624,18 @@ impl Engine for Daemon {
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         let label = key.clone();
-        let token = self.keys.active(&key);
         let changed = self.change(move |recorder| {
             let by = recorder.known(actor);
             if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
                 return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
             }
-            let (entry, _) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
+            let (entry, token) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
             Ok(match answers::key_state(recorder, &keys, &label) {
-                Some(key) => Ok(wire::KeyChanged { entry, key }),
+                Some(key) => Ok((wire::KeyChanged { entry, key }, token)),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
             })
         });
-        let changed = changed.await?;
+        let (changed, token) = changed.await?;
         if let Some(token) = token {
             let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
         }

@@ -25,6 +25,7 @@ use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
 use crate::service::clock::{Before, Now};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
+use crate::store::Reader as _;
 use crate::wall_clock::wall_clock;
 
 /// RemotePartyRole recovery, which an Organisation Certificate shows as OU=01 (GBCS 12).
@@ -53,7 +54,8 @@ impl Opened {
             let why = format!("expected a recovery key, found a {} key; the SMKI certifies no other here", key.use_);
             return Err(CeremonyError::Key { key: key.label, why });
         }
-        let clock = room.clock(Before::of(&fold));
+        let covered = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
+        let clock = room.clock(Before::of(&fold, covered));
         check_clock(clock.now())?;
         let recorder = Recorder::new(Box::new(store), fold, clock.read_by()).map_err(CannotRecord::from)?;
         Ok(Self { room, recorder, key })

@@ -224,9 +224,12 @@ impl Again<'_> {
     /// The key is there, and on a token that the policy gives it; and activated for one incident, where any was before.
     fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
         let at = entry.at;
-        let KeyActivated { key, token, serial, until, incident, profile: _ } = activated;
+        let KeyActivated { key, token, serial, until, incident, profile } = activated;
         if let Some(incident) = incident {
             let decided = intake::activation(&self.context(entry), &entry.by, key, incident);
+            let names_none = profile.is_none() && !self.fold.profiles_named();
+            let decided =
+                decided.map(|decided| if names_none { KeyActivated { profile: None, ..decided } } else { decided });
             return compare(decided, activated);
         }
         demand(!self.fold.activations_bound(), || {

@@ -388,6 +388,7 @@ fn determination(
         approvers: BTreeSet::new(),
         scope: execute.then_some(scope),
         suspended_until: None,
+        suspended_ms: 0,
         suspended_by: BTreeSet::new(),
         withdrawn: false,
         superseded_by: None,

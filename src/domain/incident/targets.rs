@@ -137,10 +137,12 @@ impl Target {
         !self.excluded && self.proof == Proof::Succeeded && !self.is_proven()
     }
 
-    /// Left in 'recovery' without a proven recovery, or taken out of it without one: whoever closes the incident answers for it.
+    /// Left in 'recovery' without a proven recovery, or taken out of it without one, or left out when its recovery was determined anew:
+    /// whoever closes the incident answers for it.
     pub fn left_behind(&self) -> Option<LeftBehind> {
         match (self.status, self.overridden) {
             _ if self.is_proven() => None,
+            _ if self.excluded && self.proof == Proof::Succeeded => Some(LeftBehind::Stranded),
             (SmiStatus::Recovery, _) => Some(LeftBehind::Stranded),
             (_, Overridden::OutOfRecovery) => Some(LeftBehind::Overridden),
             (_, Overridden::No | Overridden::Yes) => None,

@@ -47,7 +47,8 @@ fn a_jump_is_said_once_and_the_clock_stays_untrusted() {
 #[test]
 fn after_a_jump_either_way_time_goes_on_from_the_last_moment_that_was_relied_on() {
     const YEARS_MS: i64 = 14 * 365 * 24 * 3_600_000;
-    check(&[(50_000, 50_000), (10_000, 51_000), (11_000, 52_000)], 52_000, ClockState::Untrusted, None);
+    // Behind it at half the pace, until the wall clock has come up.
+    check(&[(50_000, 50_000), (10_000, 51_000), (11_000, 52_000)], 51_000, ClockState::Untrusted, None);
     check(&[(50_000, 50_000), (YEARS_MS, 51_000), (YEARS_MS + 1_000, 52_000)], 52_000, ClockState::Untrusted, None);
 }
 
@@ -61,13 +62,44 @@ fn a_clock_before_the_last_entry_or_long_after_it_is_untrusted_from_the_start() 
         (at.unix_ms() - last.unix_ms(), state, jump_ms)
     };
     assert_eq!(start(0, false), (5, ClockState::Trusted, None));
-    assert_eq!(start(-1, false), (5, ClockState::Untrusted, None));
+    // Within the tolerance it waits for the clock to come up to it; beyond, that is a jump too.
+    assert_eq!(start(-TOLERANCE_MS, false), (0, ClockState::Trusted, None));
+    assert_eq!(start(-TOLERANCE_MS - 1, false), (2, ClockState::Untrusted, Some(-TOLERANCE_MS - 1)));
     let most = SILENCE_MS_MAX;
     assert_eq!(start(most, false), (most + 5, ClockState::Trusted, None));
     assert_eq!(start(most + 1, false), (5, ClockState::Untrusted, Some(most + 1)));
     // What an operator has still to look at was told before.
     assert_eq!(start(1_000, true), (5, ClockState::Untrusted, None));
     assert_eq!(start(most + 1, true), (5, ClockState::Untrusted, None));
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_an_hour_and_was_put_right_can_be_accepted_after_as_long_again() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut comparison = Comparison::start(reading(HOUR_MS, 0), None);
+    assert_eq!(comparison.take(reading(HOUR_MS, 0)).state, ClockState::Trusted);
+    let accept = |comparison: &mut Comparison, ms| {
+        // It is looked at often meanwhile.
+        for at in (ms - 60_000..=ms).step_by(1_000) {
+            comparison.take(reading(at, at));
+        }
+        comparison.accept(reading(ms, ms), reading(ms, 0).wall)
+    };
+    let early = accept(&mut comparison, HOUR_MS);
+    assert!(matches!(early, Err(NotAccepted::Before { .. })), "{early:?}");
+    let now = accept(&mut comparison, 2 * HOUR_MS).unwrap();
+    assert_eq!((now.at, now.state), (reading(2 * HOUR_MS, 0).wall, ClockState::Trusted));
+}
+
+#[test]
+fn a_jump_that_is_seen_when_the_clock_is_accepted_is_told_if_it_is_not() {
+    let start = || Compared { comparison: Comparison::start(reading(0, 0), None), untold_ms: None };
+    let (mut refused, mut accepted) = (start(), start());
+    let at = reading(90_000_000, 1);
+    assert!(refused.accept(at, reading(0, 0).wall).is_err());
+    assert_eq!(refused.tell(at).jump_ms, Some(89_999_999));
+    assert_eq!(accepted.accept(at, at.wall).unwrap().state, ClockState::Trusted);
+    assert_eq!(accepted.tell(at).jump_ms, None);
 }
 
 #[test]

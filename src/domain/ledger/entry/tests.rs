@@ -327,7 +327,7 @@ fn golden() -> Vec<(Event, &'static str)> {
         ),
         (Event::ClockJumped(ClockJumped { by_ms: -3 }), r#"{"clock-jumped":{"by_ms":-3}}"#),
         (
-            Event::ClockAccepted(ClockAccepted { reason: "radio clock".into() }),
+            Event::ClockAccepted(ClockAccepted { reason: "radio clock".into(), from: None }),
             r#"{"clock-accepted":{"reason":"radio clock"}}"#,
         ),
     ]

@@ -24,19 +24,20 @@ use crate::store::{Reader, StoreError};
 /// What is told of a Device.
 type Told = Vec<DeviceEvent>;
 
-/// What happened to a Device in an incident, oldest first; nothing if the incident never named it. The inner error is that of a list
-/// that cannot be read.
+/// What happened to a Device in an incident, oldest first; nothing if the incident never named it. It is told from the entry that opened
+/// the incident on, under the policy that was in force then: an extract is read by the layout of the policy in force when it was
+/// imported. The inner error is that of a list that cannot be read.
 pub(super) fn history(
     reader: &dyn Reader,
     incident: &IncidentId,
+    (opened, policy): (u64, Option<Digest>),
     device: DeviceId,
 ) -> Result<Result<Told, FoldError>, StoreError> {
     let of = wire::EntriesOf { incident: Some(incident.clone()), ..wire::EntriesOf::default() };
     let mut about = answers::About::new(&of, reader);
-    let mut history = History::of(device);
+    let mut history = History { policy, ..History::of(device) };
     let mut failed = None;
-    // From the beginning: an extract is read by the layout of the policy that was in force when it was imported.
-    reader.leaves(0..reader.head()?.size, &mut |leaf| {
+    reader.leaves(opened..reader.head()?.size.max(opened), &mut |leaf| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
         if let Event::PolicyAdopted(adopted) = &entry.event {
             history.policy = Some(adopted.policy);
@@ -432,3 +433,6 @@ fn did(step: &Step, before: Option<Target>, after: Option<Target>, line: &str) -
         | Step::BeginPostRecovery { .. } => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,15 +165,18 @@ impl Daemon {
     pub(super) async fn history_of(&self, incident: IncidentId, device: DeviceId) -> Answer<wire::DeviceHistory> {
         let known = incident.clone();
         let found = self.read(move |recorder| {
-            let facts = recorder.fold().incidents().get(&known);
-            Ok((facts.is_some(), facts.is_some_and(|facts| facts.progress.is_some())))
+            let fold = recorder.fold();
+            let facts = fold.incidents().get(&known);
+            let from = facts.filter(|facts| facts.progress.is_some()).map(|facts| {
+                let in_force = fold.policies().iter().rev().find(|adopted| adopted.entry < facts.opened);
+                (facts.opened, in_force.map(|adopted| adopted.digest))
+            });
+            Ok((facts.is_some(), from))
         });
-        let (is_known, has_progress) = found.await?;
-        if !has_progress {
-            return Err(no_progress(&incident, is_known));
-        }
+        let (is_known, from) = found.await?;
+        let from = from.ok_or_else(|| no_progress(&incident, is_known))?;
         let of = incident.clone();
-        let items = self.scan(move |reader| history::history(reader, &of, device)).await?;
+        let items = self.scan(move |reader| history::history(reader, &of, from, device)).await?;
         let items = items.map_err(|error| Failure::Internal { what: error.to_string() })?;
         if items.is_empty() {
             return Err(Failure::NotFound { what: format!("Device {device} among those of incident {incident}") });

@@ -26,9 +26,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
+use crate::domain::intake;
 use crate::domain::ledger::entry::{
-    Actor, Batch, ClockJumped, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled,
-    SignResult, Started,
+    Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled, SignResult,
+    Started,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
@@ -184,7 +185,8 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_DEFAULT as usize);
     let chunk = chunk.min(of_policy).max(1);
     let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
-    let entry = Batch { request: id, asked, incident, determination, policy, key: key.clone() };
+    let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
+    let entry = Batch { request: id, asked, incident, determination, policy, profile, key: key.clone() };
     let batch = recorder.queue(&by, Event::Batch(entry))?;
     let source = match wanted {
         WantedSet::All => Source::List { after: None },
@@ -237,8 +239,11 @@ pub async fn run(
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&token, &stopping).await;
             if !is_up {
+                // A key that was locked because its determination ended has no token either: that is what must be told.
+                let mine = job.take().expect("the job comes back from every step");
+                let refused = desk.record(move |recorder| may_go_on(recorder, &mine));
                 let text = "its token does not come back; ask again with the same request id once it is there";
-                why_stopped = Some(vec![reason("token", text)]);
+                why_stopped = Some(refused.await?.into_inner().err().unwrap_or_else(|| vec![reason("token", text)]));
                 break;
             }
         }
@@ -354,20 +359,27 @@ fn step(
     };
     let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
-        match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
-            Some(Ok(())) => {
+        match may_go_on(recorder, &job)? {
+            Ok(()) => {
                 (next, ended) = intend(recorder, &mut job, &mut told)?;
                 next.fences = token.fences_seen();
             }
-            Some(Err(refusals)) => {
-                let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
-                job.about().refuse(recorder, &job.by, None, reasons.clone())?;
-                stopped = Some(reasons);
-            }
-            None => {}
+            Err(reasons) => stopped = Some(reasons),
         }
     }
     Ok(Step { job, told, stopped, next, ended })
+}
+
+/// Whether the batch may still be signed for; if not, that is recorded.
+fn may_go_on(recorder: &mut Recorder, job: &Job) -> Result<Result<(), Vec<Reason>>, CannotRecord> {
+    let reasons: Vec<Reason> =
+        match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
+            Some(Ok(())) => return Ok(Ok(())),
+            Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
+            None => vec![reason("policy", "no policy is in force")],
+        };
+    job.about().refuse(recorder, &job.by, None, reasons.clone())?;
+    Ok(Err(reasons))
 }
 
 /// Decides the next commands of a job, and records the intents of those that are allowed. Answers whether the request is at
@@ -434,12 +446,14 @@ fn next_wanted(recorder: &Recorder, job: &mut Job) -> Result<Vec<Wanted>, Cannot
     Ok(wanted)
 }
 
-/// A batch names the policy in force: after another was adopted, the request goes on in another batch.
+/// A batch names the policy and the procedure profile in force: where either became another, the request goes on in another batch.
 fn follow_policy(recorder: &mut Recorder, job: &mut Job) -> Result<(), CannotRecord> {
     let in_force = recorder.fold().policy().map(|adopted| adopted.digest);
     let Some(batch) = recorder.fold().batch(job.batch).cloned() else { return Ok(()) };
-    if let Some(policy) = in_force.filter(|policy| *policy != batch.policy) {
-        job.batch = recorder.queue(&job.by, Event::Batch(Batch { policy, ..batch }))?;
+    let policy = in_force.unwrap_or(batch.policy);
+    let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
+    if (policy, &profile) != (batch.policy, &batch.profile) {
+        job.batch = recorder.queue(&job.by, Event::Batch(Batch { policy, profile, ..batch }))?;
     }
     Ok(())
 }
@@ -722,8 +736,7 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
     Ok((not_signed, unknown))
 }
 
-/// Records that the daemon started, and what becomes of what an end left open ([`resume`]). First of all entries since: how long
-/// nothing was recorded shows whether somebody may have set the clock meanwhile.
+/// Records that the daemon started, what its clock is worth, and what becomes of what an end left open ([`resume`]).
 ///
 /// What lies under no checkpoint is told as that: before its checkpoint nobody gets an answer, so nobody knows of it yet.
 pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u64), CannotRecord> {
@@ -738,21 +751,14 @@ pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u
         );
     }
     let started = Started { unconfirmed, ..started };
-    let silence_ms = recorder.fold().last_at().map_or(0, |last| recorder.moment().at.unix_ms() - last.unix_ms());
+    let started = Started { unconfirmed, ..started };
     recorder.queue(&Actor::daemon(), Event::Started(started))?;
-    if silence_ms > SILENCE_MS_MAX && !recorder.fold().clock_untrusted() {
-        tracing::warn!(
-            silence_ms,
-            "the last entry is older than a day: compare the clock with another source, then `smkictl clock accept`"
-        );
-        recorder.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: silence_ms }))?;
+    recorder.tell_jump()?;
+    if recorder.fold().clock_untrusted() {
+        tracing::warn!("the clock is not trusted: compare it with another source, then `smkictl clock accept`");
     }
     resume(recorder)
 }
-
-/// How long the ledger may have been silent before a start: a clock that was set while nobody looked shows as a silence, and so
-/// does a long rest. After a longer one an operator compares the clock before anything is signed. No official reference: a day.
-pub const SILENCE_MS_MAX: i64 = 24 * 3_600_000;
 
 /// Asks that the unknowns of a determination are left as they are.
 #[derive(Clone, Debug)]

@@ -143,6 +143,8 @@ pub struct Recorder {
     checkpointed: u64,
     signer: Option<Box<dyn CheckpointSigner>>,
     clock: ReadClock,
+    /// By how many milliseconds the clock jumped, as far as no entry says so yet.
+    untold_ms: Option<i64>,
     moment: Moment,
     queue: Queue,
     refusals: HashMap<Box<str>, Refusals>,
@@ -179,7 +181,7 @@ impl Recorder {
     pub fn new(store: Box<dyn Store>, fold: Fold, mut clock: ReadClock) -> Result<Self, StoreError> {
         let durable = store.head()?;
         let checkpointed = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
-        let (moment, _) = clock();
+        let (moment, jumped) = clock();
         Ok(Self {
             store,
             fold,
@@ -187,6 +189,7 @@ impl Recorder {
             checkpointed,
             signer: None,
             clock,
+            untold_ms: jumped,
             moment,
             queue: Queue::default(),
             refusals: HashMap::new(),
@@ -250,9 +253,20 @@ impl Recorder {
     fn tick(&mut self) -> Result<(), CannotRecord> {
         let (read, jumped) = (self.clock)();
         self.moment.at = self.fold.last_at().map_or(read.at, |last| last.max(read.at));
+        self.untold_ms = match (self.untold_ms, jumped) {
+            (None, jumped) => jumped,
+            (Some(untold_ms), jumped) => Some(untold_ms + jumped.unwrap_or(0)),
+        };
+        let untrusted = self.fold.clock_untrusted() || self.untold_ms.is_some();
+        self.moment.clock = if untrusted { ClockState::Untrusted } else { read.clock };
+        if self.signer.is_some() { self.tell_jump() } else { Ok(()) }
+    }
+
+    /// Records a jump of the clock that was seen and not recorded yet: while an operator has still to look at the clock, it is
+    /// known without.
+    pub fn tell_jump(&mut self) -> Result<(), CannotRecord> {
         let known = self.fold.clock_untrusted();
-        self.moment.clock = if known || jumped.is_some() { ClockState::Untrusted } else { read.clock };
-        if let Some(by_ms) = jumped.filter(|_| !known && self.signer.is_some()) {
+        if let Some(by_ms) = self.untold_ms.take().filter(|_| !known) {
             self.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms }))?;
         }
         Ok(())
@@ -277,11 +291,11 @@ impl Recorder {
         Ok(index)
     }
 
-    /// Records that an operator accepted the clock, which is worth `clock` from here on: what the ask decides after this is
-    /// decided by that. Answers the entry's index.
-    pub fn accept_clock(&mut self, by: &Actor, reason: Box<str>, clock: ClockState) -> Result<u64, CannotRecord> {
+    /// Records that an operator accepted the clock, which says `from` and is worth that from here on: what the ask decides after
+    /// this is decided by it. Answers the entry's index.
+    pub fn accept_clock(&mut self, by: &Actor, reason: Box<str>, from: Moment) -> Result<u64, CannotRecord> {
         let index = self.queue(by, Event::ClockAccepted(ClockAccepted { reason }))?;
-        self.moment.clock = clock;
+        self.moment = Moment { at: self.moment.at.max(from.at), ..from };
         Ok(index)
     }
 

@@ -369,7 +369,7 @@ pub trait Engine: Send + Sync + 'static {
     fn clock_accept(
         &self,
         caller: &Caller,
-        why: wire::Why,
+        ask: wire::ClockAccept,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
     /// `GET /v1/ledger/checkpoint`: the newest, a C2SP signed note.

@@ -340,7 +340,7 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_devices(caller, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/resume", "recovery-resume", "Lets signing go on that a foreign answer had stopped.", takes::<wire::RecoveryResume>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_resume(caller, ask.json()?).await?) }),
-        row::<Operating, E, _, _>(Post, "/v1/clock/accept", "clock-accept", "Accepts the clock after a jump.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Recorded>(),
+        row::<Operating, E, _, _>(Post, "/v1/clock/accept", "clock-accept", "Accepts the clock after a jump.", takes::<wire::ClockAccept>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.clock_accept(caller, ask.json()?).await?) }),
 
         row::<Reading, E, _, _>(Get, "/v1/ledger/checkpoint", "ledger-checkpoint", "The newest checkpoint, a C2SP signed note.", Nothing, Gives::Text,

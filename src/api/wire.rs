@@ -93,6 +93,17 @@ pub struct Why {
     pub reason: String,
 }
 
+/// What somebody says who compared the clock with another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClockAccept {
+    /// What the other clock says.
+    #[schema(value_type = String)]
+    pub time: Timestamp,
+    /// Which clock it is, and why this one was off, as it is to stand in the ledger.
+    pub reason: String,
+}
+
 /// Something was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Recorded {
@@ -160,9 +171,13 @@ pub struct Trouble {
 /// The daemon's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Clock {
-    /// Now.
+    /// The time that entries get and by which things are decided: while the clock is not trusted, carried on by the monotonic
+    /// clock from the last moment that could be relied on.
     #[schema(value_type = String)]
     pub now: Timestamp,
+    /// What the wall clock says, set for an exercise as below.
+    #[schema(value_type = String)]
+    pub wall: Timestamp,
     /// Whether it can be relied on: `trusted`, `untrusted` or, in an exercise, `set-for-exercise`.
     #[schema(value_type = String)]
     pub state: ClockState,

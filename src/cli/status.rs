@@ -37,10 +37,12 @@ impl Status {
                 Some(policy) => text.row("policy", format!("number {}, {}", policy.sequence, policy.sha256)),
                 None => text.toned("policy", "none", Tone::Bad),
             };
-            let wire::Clock { now, state, offset_ms } = status.clock;
+            let wire::Clock { now, wall, state, offset_ms } = status.clock;
             match state {
                 ClockState::Trusted => text.row("clock", now),
-                ClockState::Untrusted => text.toned("clock", format!("{now}, not trusted: it jumped"), Tone::Bad),
+                ClockState::Untrusted => {
+                    text.toned("clock", format!("{wall}, not trusted; the ledger goes on at {now}"), Tone::Bad)
+                }
                 ClockState::SetForExercise => text.toned("clock", format!("{now}, not the true time"), Tone::Warning),
             };
             if offset_ms != 0 {

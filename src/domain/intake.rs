@@ -30,13 +30,14 @@ use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::incident::Progress;
 use crate::domain::incident::decide::{Decided, decide_determination};
 use crate::domain::ledger::entry::{
-    CertificateImported, Compromised, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
+    CertificateImported, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended,
+    DeterminationWithdrawn, IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
 use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
-use crate::domain::policy::facts::DeterminationFacts;
+use crate::domain::policy::facts::{DeterminationFacts, Standing};
+use crate::domain::policy::rules::Refusal;
 use crate::domain::policy::separation::Part;
 use crate::domain::policy::{Policy, RootCell, SigningCertificate, admission};
 use crate::domain::procedure::direction::{self, Direction, Directs};
@@ -45,7 +46,7 @@ use crate::domain::time::Timestamp;
 use replacements::Replacing;
 
 pub use activation::activation;
-pub use asker::operator;
+pub use asker::{operator, person};
 pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
 pub use replacements::is_of_dcc;
 
@@ -84,6 +85,8 @@ pub struct Context<'a> {
     pub heads: &'a dyn Heads,
     /// Now.
     pub at: Timestamp,
+    /// What the clock is worth that says so.
+    pub clock: ClockState,
 }
 
 /// Collects reasons.
@@ -130,6 +133,7 @@ pub fn determination(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    check_clock(context, &mut reasons);
     let view = fold.incident_view(&form.incident, context.at);
     let settled = view.as_ref().map(|view| {
         let known = view.done.iter().chain(view.departures.keys());
@@ -182,6 +186,7 @@ pub fn schedule(
     let form = document.form();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    check_clock(context, &mut reasons);
     let signatures = quorate(context, document, submission, adopted, &mut uncounted);
     if let Some((target, of)) = standing(context, form.determination, &mut reasons) {
         for refusal in admission::schedule(&adopted.policy, &of, document, head, context.at) {
@@ -190,6 +195,7 @@ pub fn schedule(
         reasons.demand("scope-known", target.scope.is_none(), || {
             format!("determination {} has its schedule already; supersede it instead", target.id)
         });
+        check_followed(context, target, &mut reasons);
         let of = of.form();
         let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
         let sent = (submission, signatures.is_some());
@@ -227,6 +233,7 @@ pub fn withdrawal(
         }
     }
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context, incident_of(context.fold, form.determination), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DeterminationWithdrawn {
         determination: form.determination,
         document: document.digest(),
@@ -246,6 +253,7 @@ pub fn direction(
     let (fold, form) = (context.fold, document.form());
     let adopted = policy_in_force(fold, &mut reasons)?;
     let head = head_of(context, &form.ledger, &mut reasons);
+    check_clock(context, &mut reasons);
     for refusal in admission::direction(&adopted.policy, document, head, context.at) {
         reasons.add("admission", refusal);
     }
@@ -278,6 +286,7 @@ pub fn direction(
     let checked = direction::check(document, procedure, fold.extensions(), view.as_ref(), context.at);
     reasons.take("direction", checked);
     let signatures = quorate(context, document, submission, adopted, &mut reasons);
+    check_parts(context, form.directs.incident(), signatures.as_deref(), &mut reasons);
     reasons.end(signatures.map(|signatures| DirectionRecorded {
         direction: form.id,
         document: document.digest(),
@@ -287,7 +296,8 @@ pub fn direction(
     }))
 }
 
-/// A pause of a determination, by one member, once, for the hours that the policy allows.
+/// A pause of a determination, by one member, once, for the hours that the policy allows. Whoever it is: that it is stopped is never
+/// refused for what else they did in the incident. From then on they are of those who decide in it.
 pub fn suspension(
     context: &Context<'_>,
     document: &Written<Suspension>,
@@ -338,6 +348,7 @@ pub fn policy(
 ) -> Result<PolicyAdopted, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let (fold, form) = (context.fold, document.form());
+    check_clock(context, &mut reasons);
     let old = fold.policy();
     if let (Some(genesis), None) = (fold.genesis(), old) {
         reasons.demand("policy", genesis.0.policy == new.digest(), || {
@@ -376,14 +387,14 @@ pub fn policy(
                 }
             }
             // A signature that did not verify hinders nobody, once enough others do.
-            Ok(PolicyAdopted {
+            reasons.end(Some(PolicyAdopted {
                 sequence: form.sequence,
                 policy: new.digest(),
                 predecessor: form.predecessor,
                 document: document.digest(),
                 signatures: by,
                 carries_over: form.carries_over.clone(),
-            })
+            }))
         }
         Err(refusals) => {
             for refusal in refusals {
@@ -391,6 +402,17 @@ pub fn policy(
             }
             Err(reasons.0)
         }
+    }
+}
+
+/// What is decided by the date is not decided while nobody vouches for the clock: which profile is in force, which windows and
+/// terms have begun or are over, which file is fresh. What stops something is taken in all the same: a suspension, a withdrawal, a
+/// pause, an exclusion, a lock. Under a policy without the steps of the procedure no date but the window's mattered, and that is
+/// asked where it is signed.
+fn check_clock(context: &Context<'_>, reasons: &mut Reasons) {
+    let is_dated = context.fold.policy().is_some_and(|adopted| adopted.policy.procedure().is_some());
+    if is_dated && context.clock == ClockState::Untrusted {
+        reasons.add("clock", Refusal::Clock);
     }
 }
 
@@ -462,6 +484,7 @@ pub fn incident(
 ) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
+    check_clock(context, &mut reasons);
     reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
         format!("incident {incident} is known already; give the new one another id")
     });
@@ -566,7 +589,7 @@ pub const NOTIFICATION_TEXT_LEN_MAX: usize = 200;
 pub const DESCRIPTION_LEN_MAX: usize = 4_000;
 
 /// The procedure profile in force at the moment of a decision.
-fn profile_in_force(fold: &Fold, at: Timestamp) -> Option<ProfileInForce> {
+pub fn profile_in_force(fold: &Fold, at: Timestamp) -> Option<ProfileInForce> {
     Some(fold.policy()?.policy.procedure()?.in_force(at, fold.extensions()).ids())
 }
 
@@ -627,6 +650,22 @@ fn standing<'a>(
     }
     let document = reasons.take("determination-document", fold::read(target.document, context.blobs))?;
     Some((target, document))
+}
+
+/// A schedule fills in what its incident goes by: a determination that it follows still, and that has not ended.
+fn check_followed(context: &Context<'_>, target: &DeterminationFacts, reasons: &mut Reasons) {
+    let DeterminationFacts { id, incident, .. } = target;
+    let is_open = context.fold.incidents().get(incident).is_some_and(|facts| facts.closed.is_none());
+    reasons.demand("incident-closed", is_open, || format!("incident {incident} is closed"));
+    let followed = context.fold.followed_by(incident);
+    reasons.demand("followed", followed.as_ref() == Some(id), || {
+        let found = followed.map_or_else(|| "none".into(), |followed| followed.to_string());
+        format!("incident {incident} follows determination {found}, not {id}: no schedule of it is of use")
+    });
+    if let Some(refusal) = target.not_in_force(context.at).filter(|_| target.standing(context.at) == Standing::Expired)
+    {
+        reasons.add("window", refusal);
+    }
 }
 
 fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {

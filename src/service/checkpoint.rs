@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::clock::Clock;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::KeyLabel;
-use crate::domain::time::Timestamp;
 use crate::hsm::{HsmError, Kind, NotSigned, Outcome, ToSign, Token};
 use crate::recorder::CheckpointSigner;
 
@@ -25,7 +24,7 @@ impl TokenSigner {
     /// submitted within `deadline` is not signed any more. It reads a clock of its own, set as the token was told, unless
     /// [`TokenSigner::on_clock`] gives one.
     pub fn new(token: Token, key: KeyLabel, verifier: Verifier, deadline: Duration) -> Self {
-        let clock = Arc::new(Clock::start(Timestamp::MIN, token.clock_offset_ms()));
+        let clock = Arc::new(Clock::start(None, token.clock_offset_ms()));
         Self { token, key, verifier, deadline, clock }
     }
 
@@ -42,8 +41,9 @@ impl TokenSigner {
 
     fn once(&self, text: &str) -> Result<[u8; 64], HsmError> {
         let deadline_ms = i64::try_from(self.deadline.as_millis()).unwrap_or(i64::MAX);
+        // The token's worker goes by the wall clock, whatever it is worth.
         let item = ToSign::new(0, Kind::Checkpoint, text.as_bytes().to_vec());
-        let results = self.token.sign(&self.key, vec![item], self.clock.now().at.plus_ms(deadline_ms))?.wait_all();
+        let results = self.token.sign(&self.key, vec![item], self.clock.now().wall.plus_ms(deadline_ms))?.wait_all();
         let outcome = results.into_iter().next().map(|result| result.outcome);
         match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
             Outcome::Signed(signature) => Ok(signature),

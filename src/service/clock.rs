@@ -4,20 +4,50 @@
 //! each reading is compared with the monotonic clock: a difference beyond [`TOLERANCE_MS`] is a jump, signing stops, and an
 //! operator has to look at the clock and accept it.
 //!
+//! Entries never go back in time, so what a wrong clock says must not get into one: one bad answer of a time service would end
+//! every window and every term, and no entry could be written at the true time again. While the clock is not trusted, time is
+//! carried on by the monotonic clock from the last moment that could be relied on.
+//!
 //! An exercise may set the clock by an offset, to rehearse what has its window elsewhere in time. Every entry then says so
 //! ([`ClockState::SetForExercise`]), and [`super::start::check_clock`] refuses it where anything says live.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::ClockState;
 use crate::domain::time::Timestamp;
+use crate::recorder::{Moment, ReadClock};
 pub use crate::wall_clock::wall_clock;
 
 /// By how much wall and monotonic clock may drift apart between two readings, and since the start or the last acceptance,
 /// in milliseconds. Time services slew at 500 ppm at most (adjtimex(2)), 1.8 s an hour, and to the monotonic clock too; a
 /// leap second is 1 s. What is more than that was set by somebody.
 pub const TOLERANCE_MS: i64 = 2_000;
+
+/// How long the ledger may have been silent before a start: a clock that was set while nobody looked shows as a silence, and so
+/// does a long rest. After a longer one an operator compares the clock before anything is signed. No official reference: a day.
+pub const SILENCE_MS_MAX: i64 = 24 * 3_600_000;
+
+/// How far the time by another clock, which an operator gives to the minute and types by hand, may be off this clock's when it
+/// is accepted, in milliseconds.
+pub const ACCEPTED_OFF_MS_MAX: i64 = 120_000;
+
+/// What the ledger says of the time before this clock was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// When its last entry was recorded.
+    pub last: Timestamp,
+    /// Whether an operator still has to look at the clock.
+    pub untrusted: bool,
+}
+
+impl Before {
+    /// Of a ledger; none while it is empty.
+    pub fn of(fold: &Fold) -> Option<Self> {
+        fold.last_at().map(|last| Self { last, untrusted: fold.clock_untrusted() })
+    }
+}
 
 /// One look at both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +63,40 @@ pub struct Reading {
 pub struct Now {
     /// The moment to record. Never before the one of an earlier call.
     pub at: Timestamp,
+    /// What the wall clock says.
+    pub wall: Timestamp,
     /// Whether it can be relied on.
     pub state: ClockState,
     /// By how many milliseconds the wall clock jumped, forwards if positive; none if it did not. Said once.
     pub jump_ms: Option<i64>,
+}
+
+/// Why a clock was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// It stands before the moment up to which the ledger has come.
+    #[error(
+        "this machine's clock says {wall}, before {ledger}, up to which the ledger has come: entries never go back. Set the clock \
+         right, then accept it; if it is right, wait until it has come up to the ledger"
+    )]
+    Before {
+        /// What the clock says.
+        wall: Timestamp,
+        /// How far the ledger is.
+        ledger: Timestamp,
+    },
+    /// It does not say what the clock says that it was compared with.
+    #[error(
+        "this machine's clock says {wall}, and the clock that it was compared with {time}: expected at most {} s between them. Set \
+         this machine's clock right, then accept it with the time of the other one as it is by then",
+        ACCEPTED_OFF_MS_MAX / 1000
+    )]
+    Differs {
+        /// What the clock says.
+        wall: Timestamp,
+        /// What the other one said.
+        time: Timestamp,
+    },
 }
 
 /// Compares the clocks, reading by reading. Knows none itself.
@@ -46,15 +106,27 @@ pub struct Comparison {
     anchor: Reading,
     /// The difference that was last reported as a jump, so that it is reported once.
     told_ms: i64,
+    /// A jump that was seen before the first reading.
+    before_ms: Option<i64>,
     state: ClockState,
-    latest: Timestamp,
+    /// The last moment that can be relied on, and when it was, by the monotonic clock.
+    vouched: Reading,
 }
 
 impl Comparison {
-    /// Starts at a reading. `not_before` is the time of the ledger's last entry: a clock before it is not to be trusted.
-    pub fn start(at: Reading, not_before: Timestamp) -> Self {
-        let state = if at.wall < not_before { ClockState::Untrusted } else { ClockState::Trusted };
-        Self { anchor: at, told_ms: 0, state, latest: at.wall.max(not_before) }
+    /// Starts at a reading. A clock that stands before the ledger's last entry, or more than [`SILENCE_MS_MAX`] after it, is not
+    /// to be trusted, nor one that was not before.
+    pub fn start(at: Reading, before: Option<Before>) -> Self {
+        let silence_ms = before.map_or(0, |before| at.wall.unix_ms() - before.last.unix_ms());
+        let untrusted = before.is_some_and(|before| before.untrusted);
+        let (state, vouched) = match before {
+            Some(before) if untrusted || !(0..=SILENCE_MS_MAX).contains(&silence_ms) => {
+                (ClockState::Untrusted, Reading { wall: before.last, ..at })
+            }
+            Some(_) | None => (ClockState::Trusted, at),
+        };
+        let before_ms = (silence_ms > SILENCE_MS_MAX && !untrusted).then_some(silence_ms);
+        Self { anchor: at, told_ms: 0, before_ms, state, vouched }
     }
 
     /// Takes one more reading.
@@ -68,22 +140,35 @@ impl Comparison {
             self.told_ms = apart_ms;
             self.state = ClockState::Untrusted;
         }
-        self.latest = self.latest.max(reading.wall);
-        Now { at: self.latest, state: self.state, jump_ms: jumped.then_some(jump_ms) }
+        let at = match self.state {
+            ClockState::Untrusted => self.carried(reading),
+            ClockState::Trusted | ClockState::SetForExercise => self.vouched.wall.max(reading.wall),
+        };
+        self.vouched = Reading { wall: at, ..reading };
+        let jump_ms = match (jumped, self.before_ms.take()) {
+            (true, before_ms) => Some(jump_ms + before_ms.unwrap_or(0)),
+            (false, before_ms) => before_ms,
+        };
+        Now { at, wall: reading.wall, state: self.state, jump_ms }
     }
 
-    /// An operator compared the clock with another one: from here on it is trusted again. Entries still never go back: while
-    /// the wall clock stands before the last of them, it stays untrusted, and this says false.
-    #[must_use]
-    pub fn accept(&mut self, reading: Reading) -> bool {
-        if reading.wall < self.latest {
-            return false;
+    /// The time by the monotonic clock alone.
+    fn carried(&self, reading: Reading) -> Timestamp {
+        self.vouched.wall.plus_ms(reading.monotonic_ms - self.vouched.monotonic_ms)
+    }
+
+    /// An operator compared the clock with another one, which said `time`: from here on it is trusted again, and the time is
+    /// what it says. Entries never go back: while it stands before the ledger, it stays untrusted.
+    pub fn accept(&mut self, reading: Reading, time: Timestamp) -> Result<Now, NotAccepted> {
+        let (wall, ledger) = (reading.wall, self.take(reading).at);
+        if (wall.unix_ms() - time.unix_ms()).abs() > ACCEPTED_OFF_MS_MAX {
+            return Err(NotAccepted::Differs { wall, time });
         }
-        self.anchor = reading;
-        self.told_ms = 0;
-        self.latest = reading.wall;
-        self.state = ClockState::Trusted;
-        true
+        if wall.plus_ms(TOLERANCE_MS) < ledger {
+            return Err(NotAccepted::Before { wall, ledger });
+        }
+        (self.anchor, self.told_ms, self.state) = (reading, 0, ClockState::Trusted);
+        Ok(self.take(reading))
     }
 }
 
@@ -119,11 +204,11 @@ impl Compared {
 }
 
 impl Clock {
-    /// Starts comparing. `not_before` is the time of the ledger's last entry, [`Timestamp::MIN`] if there is none; `offset_ms`
-    /// is by how many milliseconds the clock is set for an exercise, 0 otherwise.
-    pub fn start(not_before: Timestamp, offset_ms: i64) -> Self {
+    /// Starts comparing. `before` is what the ledger says, none if there is none yet; `offset_ms` is by how many milliseconds the
+    /// clock is set for an exercise, 0 otherwise.
+    pub fn start(before: Option<Before>, offset_ms: i64) -> Self {
         let origin = Instant::now();
-        let comparison = Comparison::start(read(origin, offset_ms), not_before);
+        let comparison = Comparison::start(read(origin, offset_ms), before);
         Self { origin, offset_ms, compared: Mutex::new(Compared { comparison, untold_ms: None }) }
     }
 
@@ -144,6 +229,14 @@ impl Clock {
         Now { state: self.worth(now.state), ..now }
     }
 
+    /// As a recorder reads it.
+    pub fn read_by(self: Arc<Self>) -> ReadClock {
+        Box::new(move || {
+            let now = self.tell();
+            (Moment { at: now.at, clock: now.state }, now.jump_ms)
+        })
+    }
+
     /// A clock that was set is never called trusted.
     const fn worth(&self, compared: ClockState) -> ClockState {
         match compared {
@@ -156,11 +249,10 @@ impl Clock {
         self.compared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the clock as it is. Answers what it is worth from here on; none if it stands before what was already recorded.
-    #[must_use]
-    pub fn accept(&self) -> Option<ClockState> {
-        let accepted = self.lock().comparison.accept(read(self.origin, self.offset_ms));
-        accepted.then(|| self.worth(ClockState::Trusted))
+    /// Accepts the clock as it is, compared with another that said `time`. Answers the moment from which on it counts.
+    pub fn accept(&self, time: Timestamp) -> Result<Now, NotAccepted> {
+        let accepted = self.lock().comparison.accept(read(self.origin, self.offset_ms), time)?;
+        Ok(Now { state: self.worth(accepted.state), ..accepted })
     }
 }
 

@@ -33,7 +33,7 @@ use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
-use crate::recorder::{CannotRecord, Closed, Desk, Recorder};
+use crate::recorder::{CannotRecord, Closed, Desk, Moment, Recorder};
 use crate::store::{Reader, Staging, StoreError};
 use heartbeat::Heartbeat;
 
@@ -419,7 +419,8 @@ impl Engine for Daemon {
 
     async fn status(&self, _caller: &Caller) -> Result<wire::Status, Failure> {
         let now = self.clock.now();
-        let clock = wire::Clock { now: now.at, state: now.state, offset_ms: self.clock.offset_ms() };
+        let offset_ms = self.clock.offset_ms();
+        let clock = wire::Clock { now: now.at, wall: now.wall, state: now.state, offset_ms };
         let keys = Arc::clone(&self.keys);
         let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
         let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
@@ -577,7 +578,10 @@ impl Engine for Daemon {
             let by = recorder.known(actor);
             documents::record_document(recorder, &by, &keys, document, counted)
         });
-        let recorded = recorded.await?;
+        let (recorded, tokens) = recorded.await?;
+        for token in tokens {
+            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        }
         // What the people decided is not to be undone by putting an older copy of the state in the place of this one.
         make::keep_head(&self.desk, &self.keys).await;
         Ok(recorded)
@@ -626,10 +630,7 @@ impl Engine for Daemon {
             if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
                 return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
             }
-            keys.fence();
-            keys.remove(&label);
-            let event = keys::locked(recorder.fold(), &label, "on demand");
-            let entry = recorder.queue(&by, event)?;
+            let (entry, _) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
             Ok(match answers::key_state(recorder, &keys, &label) {
                 Some(key) => Ok(wire::KeyChanged { entry, key }),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
@@ -739,18 +740,26 @@ impl Engine for Daemon {
         self.resume(caller, ask).await
     }
 
-    async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {
-        check_reason(&why.reason)?;
+    async fn clock_accept(&self, caller: &Caller, ask: wire::ClockAccept) -> Result<wire::Recorded, Failure> {
+        check_reason(&ask.reason)?;
         let actor = caller.actor();
         let clock = Arc::clone(&self.clock);
         self.change(move |recorder| {
             let by = recorder.known(actor);
-            let Some(state) = clock.accept() else {
-                let text = "the clock stands before the last entry; set it right, then accept it".to_owned();
-                let asked = Digest::of(why.reason.as_bytes());
-                return refused(recorder, &by, "clock-accept", asked, (None, None), vec![reason("clock", text)]);
-            };
-            Ok(Ok(wire::Recorded { entry: recorder.accept_clock(&by, why.reason.into(), state)? }))
+            let wire::ClockAccept { time, reason: why } = ask;
+            if let Err(reasons) = intake::person(recorder.fold(), &by) {
+                return refused(recorder, &by, "clock-accept", Digest::of(why.as_bytes()), (None, None), reasons);
+            }
+            match clock.accept(time) {
+                Ok(now) => {
+                    let from = Moment { at: now.at, clock: now.state };
+                    Ok(Ok(wire::Recorded { entry: recorder.accept_clock(&by, why.into(), from)? }))
+                }
+                Err(not_accepted) => {
+                    let (asked, text) = (Digest::of(why.as_bytes()), not_accepted.to_string());
+                    refused(recorder, &by, "clock-accept", asked, (None, None), vec![reason("clock", text)])
+                }
+            }
         })
         .await
     }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use smkid::api::client::Client;
 use smkid::api::wire::{Item, ItemOutcome, RecoverySign};
+use smkid::domain::determination::document::Determination;
 use smkid::domain::incident::State;
 use smkid::domain::ledger::entry::{Actor, Batch, ClockState, Event, KeyActivated, KeyLocked};
 use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::{DeviceId, Digest};
+use smkid::exercise::people::APPROVALS;
 use smkid::exercise::policy::RECOVERY_KEY;
 use smkid::exercise::procedure::plain;
 use smkid::recorder::{Moment, Recorder, record_alone};
@@ -16,7 +18,8 @@ use smkid::store::StagingLimits;
 use smkid::store::sqlite::SqliteStore;
 
 use crate::support::site::{
-    DEVICES, INCIDENT, Site, Which, ask_for, ask_for_all, device, device_list, lines, lines_and_stop, problem, whole,
+    DEVICES, INCIDENT, Site, Which, ask_for, ask_for_all, device, device_list, lines, lines_and_stop, not_execute,
+    problem, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -130,6 +133,74 @@ async fn a_key_is_not_activated_under_a_determination_that_was_withdrawn() {
     let withdrawal = site.drafter().withdrawal(&site.base.main, crate::support::site::head(client).await).unwrap();
     site.deliver(client, &withdrawal, smkid::exercise::people::APPROVALS, None).await.unwrap();
     assert_eq!(refused_activation(&site, client, INCIDENT).await, ["withdrawn"]);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// The last entry locks the Recovery key, for a reason that says this, and its worker has ended.
+fn locked_at_once(site: &Site, why: &str) {
+    let ledger = site.ledger();
+    let last = ledger.entries.last().unwrap();
+    let Event::KeyLocked(KeyLocked { key, reason, incident }) = &last.event else { panic!("{why}: {last:?}") };
+    assert_eq!((key.as_str(), &**reason), (RECOVERY_KEY, &*format!("determination {} {why}", site.main())));
+    assert_eq!(incident.as_ref().map(smkid::domain::names::IncidentId::as_str), Some(INCIDENT));
+}
+
+#[tokio::test]
+async fn a_key_is_locked_at_once_where_the_determination_that_it_was_activated_for_ends() {
+    for (why, negative) in [
+        ("was withdrawn", false),
+        ("was superseded", false),
+        ("was superseded", true),
+        ("was not carried over by the policy adopted", false),
+    ] {
+        let site = Site::determined().await;
+        let daemon = site.start().await;
+        let client = &daemon.client;
+        let before = daemon.workers();
+        site.activate(client).await.unwrap();
+        assert_ne!(daemon.workers(), before);
+        let list = device_list(1..4);
+        match why {
+            "was withdrawn" => site.withdraw(client, &site.base.main).await,
+            "was superseded" => {
+                let supersedes = |form: &mut Determination| {
+                    form.supersedes = Some(site.main());
+                    form.decision_number = 2;
+                    if negative {
+                        not_execute(form);
+                    }
+                };
+                let second = site.determination(client, 2, &list, supersedes).await;
+                site.deliver(client, &second, APPROVALS, (!negative).then_some(list.as_str())).await.unwrap();
+            }
+            _ => {
+                let files = site.changed_policy("policy.toml", |text| {
+                    text.replace("activation_seconds = 43200", "activation_seconds = 3600")
+                });
+                site.adopt(client, &files, Vec::new()).await;
+            }
+        }
+        locked_at_once(&site, why);
+        assert_eq!(daemon.workers(), before, "{why}: nobody stays logged in");
+        site.verify_export("export");
+        assert!(daemon.stop().await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_key_stays_open_where_the_determination_that_it_was_activated_for_stands() {
+    let site = Site::determined().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let second = site.determine(client, 2, &device_list(600..602), |_| {}).await;
+    site.activate(client).await.unwrap();
+    let open = daemon.workers();
+    site.withdraw(client, &second).await;
+    let files = site
+        .changed_policy("policy.toml", |text| text.replace("activation_seconds = 43200", "activation_seconds = 3600"));
+    site.adopt(client, &files, vec![site.main()]).await;
+    assert_eq!((daemon.workers(), state(&site, client, INCIDENT).await), (open, State::KeyActive));
+    assert_eq!(whole(lines(client, SIGN, &ask_for(site.main(), [0])).await).len(), 1);
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -257,11 +328,12 @@ async fn what_somebody_wrote_to_the_disk_while_the_daemon_was_down_is_refused_at
         incident: INCIDENT.parse().unwrap(),
         determination: site.main(),
         policy: in_force.unwrap(),
+        profile: activated.profile.clone(),
         key: RECOVERY_KEY.parse().unwrap(),
     };
     site.keep_state("good");
     let member = Actor { person: Some("member-1".parse().unwrap()), ..operator.clone() };
-    let for_all = Event::KeyActivated(KeyActivated { incident: None, ..activated.clone() });
+    let for_all = Event::KeyActivated(KeyActivated { incident: None, profile: None, ..activated.clone() });
     for (by, event, says) in [
         (operator.clone(), for_all, "it names no incident"),
         (member, Event::KeyActivated(activated.clone()), "the policy maps account"),

@@ -15,6 +15,9 @@ use crate::support::fake_engine::{
     CUT_SHA256, Daemon, FakeEngine, StreamEnd, UPLOAD_LEN_MAX, ask, ask_raw, digest, reason, roles_for,
 };
 
+/// A moment.
+const TIME: &str = "2026-11-28T03:12:00Z";
+
 const ID: &str = "07070707070707070707070707070707";
 /// How long it is waited for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +76,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         ),
         "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
         "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
-        "clock-accept" => ("/v1/clock/accept".to_owned(), why),
+        "clock-accept" => ("/v1/clock/accept".to_owned(), json!({ "time": TIME, "reason": "r" })),
         "ledger-checkpoint" => ("/v1/ledger/checkpoint".to_owned(), Value::Null),
         "ledger-checkpoints" => ("/v1/ledger/checkpoints".to_owned(), Value::Null),
         "ledger-signatures" => ("/v1/ledger/signatures?from=0&until=2".to_owned(), Value::Null),
@@ -182,10 +185,11 @@ fn a_malformed_request_is_turned_away_and_recorded_with_its_digest() {
     };
     check("POST", "/v1/clock/accept", "", "EOF");
     check("POST", "/v1/clock/accept", "{", "line 1 column 1");
-    check("POST", "/v1/clock/accept", "[]", "reason");
+    check("POST", "/v1/clock/accept", "[]", "expected struct ClockAccept");
     check("POST", "/v1/clock/accept", "{\"reason\":7}", "expected a string");
     check("POST", "/v1/clock/accept", "{\"reason\":\"a\",\"force\":true}", "unknown field `force`");
-    check("POST", "/v1/clock/accept", "{\"reason\":\"a\"} {}", "trailing");
+    check("POST", "/v1/clock/accept", &format!("{{\"time\":\"{TIME}\",\"reason\":\"a\"}} {{}}"), "trailing");
+    check("POST", "/v1/clock/accept", "{\"time\":\"now\",\"reason\":\"a\"}", "2017");
     check("POST", "/v1/incidents", "{\"incident\":\"inc\",\"certificate_pem\":\"\",\"description\":\"\"}", "A-Z, 0-9");
     check("POST", "/v1/documents", "{\"document\":\"e30\",\"signatures\":[]}", "not base64");
     check("POST", "/v1/keys/RECOVERY/lock", "", "path: key");
@@ -253,8 +257,8 @@ fn what_is_no_http_is_answered_or_closed_and_hurts_nobody() {
 fn a_body_is_as_long_as_its_route_takes_and_no_longer() {
     let daemon = Daemon::start(FakeEngine::new(), Role::Operator);
     let body = |len: u64| {
-        let frame = json!({ "reason": "" }).to_string().len();
-        json!({ "reason": "x".repeat(usize::try_from(len).unwrap() - frame) }).to_string().into_bytes()
+        let frame = json!({ "time": TIME, "reason": "" }).to_string().len();
+        json!({ "time": TIME, "reason": "x".repeat(usize::try_from(len).unwrap() - frame) }).to_string().into_bytes()
     };
     assert_eq!(ask(&daemon.socket(), "POST", "/v1/clock/accept", &body(BODY_LEN_MAX)).0, 200);
     let (status, answer) = ask(&daemon.socket(), "POST", "/v1/clock/accept", &body(BODY_LEN_MAX + 1));

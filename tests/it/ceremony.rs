@@ -528,6 +528,23 @@ fn a_clock_set_for_an_exercise_is_refused_under_a_live_policy() {
 }
 
 #[test]
+fn a_ceremony_puts_no_time_into_the_ledger_that_nobody_vouches_for() {
+    const HOUR_MS: i64 = 3_600_000;
+    let stage = Stage::begun();
+    let path = stage.path("smkid.toml");
+    let configured = fs::read_to_string(&path).unwrap();
+    let set = |ms: i64| fs::write(&path, format!("{configured}\n[exercise]\nclock_offset_ms = {ms}\n")).unwrap();
+    let request = format!("request {TOKENS} --key recovery-1 --out keys");
+    for offset_ms in [-HOUR_MS, 25 * HOUR_MS] {
+        set(offset_ms);
+        stage.expect(4, "`smkictl clock accept`", &request);
+        assert_eq!(stage.events().len(), 2);
+    }
+    set(23 * HOUR_MS);
+    stage.expect(0, "Next: send the request", &request);
+}
+
+#[test]
 fn a_policy_whose_procedure_is_a_header_alone_begins_no_ledger() {
     let stage = Stage::new();
     stage.keys();

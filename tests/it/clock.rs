@@ -9,8 +9,9 @@ use smkid::api::wire;
 use smkid::domain::fold::Fold;
 use smkid::domain::ledger::entry::{Actor, Channel, ClockState, Event, Genesis, KeyRecord, Role};
 use smkid::domain::ledger::note::Verifier;
+use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::{Digest, KeyId, KeyUse, Purpose, RequestId};
-use smkid::exercise::procedure::Order;
+use smkid::exercise::procedure::{Order, plain};
 use smkid::recorder::{Moment, Recorder, record_alone};
 use smkid::store::StagingLimits;
 use smkid::store::sqlite::SqliteStore;
@@ -18,7 +19,9 @@ use smkid::wall_clock::wall_clock;
 
 use crate::support::lab::Key;
 use crate::support::ledger_fixture::Signer;
-use crate::support::site::{Handed, Site, ask_for, lines, problem, whole};
+use crate::support::site::{
+    Handed, INCIDENT, Site, accept_clock, ask_for, device, incident, lines, problem, rules, whole,
+};
 
 #[tokio::test]
 async fn a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_entry() {
@@ -64,7 +67,7 @@ async fn a_daemon_set_into_2017_signs_in_a_window_of_then_and_says_so_in_every_e
     let signing = problem(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 3..4)).await);
     for refused in [activation, signing] {
         let rules: Vec<&str> = refused.reasons.iter().map(|reason| &*reason.rule).collect();
-        assert!(rules.contains(&"clock") && rules.contains(&"window"), "{rules:?}");
+        assert!(rules.contains(&"clock"), "{rules:?}");
     }
     assert!(daemon.stop().await.unwrap().success());
     let entries = site.ledger().entries;
@@ -89,8 +92,7 @@ async fn an_exercise_that_moves_its_clock_on_by_days_accepts_it_as_an_operator_d
     let state = async || client.get::<wire::Status>("/v1/status").await.unwrap().clock.state;
     let jumped = site.ledger().entries.pop().unwrap();
     assert!(matches!(jumped.event, Event::ClockJumped(_)), "{jumped:?}");
-    let why = wire::Why { reason: "the exercise has moved it on".to_owned() };
-    client.post::<_, wire::Recorded>("/v1/clock/accept", &why).await.unwrap();
+    accept_clock(client).await;
     assert_eq!(state().await, ClockState::SetForExercise);
     // From here on each entry says again that the clock is set, and none that it is trusted. The window is over by a day.
     let refused = problem(site.activate(client).await);
@@ -99,6 +101,51 @@ async fn an_exercise_that_moves_its_clock_on_by_days_accepts_it_as_an_operator_d
     assert!(site.ledger().entries.iter().all(|entry| entry.clock != ClockState::Trusted));
     site.verify_export("ledger");
     assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_clock_that_is_years_ahead_for_once_costs_an_acceptance_and_gets_no_time_into_the_ledger() {
+    let mut site = Site::determined_of(Site::set_before_the_variation().await);
+    site.set_clock("2031-01-01T00:00:00Z", Order::BeforeReferral);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let clock = client.get::<wire::Status>("/v1/status").await.unwrap().clock;
+    assert_eq!(clock.state, ClockState::Untrusted);
+    let (now, wall) = (clock.now.to_string(), clock.wall.to_string());
+    assert!(now.starts_with("2017-07-20T") && wall.starts_with("2031-01-01T"), "{now}, {wall}");
+
+    // What goes by the date is not taken in, and what only stops something is.
+    let steps = format!("/v1/incidents/{INCIDENT}/steps");
+    let ask = |step| wire::StepAsk { step };
+    let refer = Step::Refer { notification: None, new_facts: Some("once more".into()) };
+    assert!(rules(&site.refused(client, &steps, &ask(refer)).await).contains(&"clock"));
+    assert!(rules(&problem(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 0..1)).await)).contains(&"clock"));
+    let second = wire::IncidentOpen { incident: "INC-2".parse().unwrap(), ..incident(&site.base.lab) };
+    assert!(rules(&site.refused(client, "/v1/incidents", &second).await).contains(&"clock"));
+    let carrier = site.carrier(client, INCIDENT);
+    let devices = carrier.upload(&plain(&[device(0)]), 1).await.unwrap();
+    carrier.step(Step::Exclude { devices, reason: "exchanged".into() }).await.unwrap();
+
+    // Nobody accepts it by mistake.
+    let accept = |time: &str| wire::ClockAccept { time: time.parse().unwrap(), reason: "a watch".into() };
+    let refused = site.refused(client, "/v1/clock/accept", &accept("2017-07-20T10:00:00Z")).await;
+    let told = &refused.reasons[0].text;
+    assert!(told.contains("2031-01-01T") && told.contains("2017-07-20T10:00:00.000Z"), "{told}");
+    assert!(daemon.stop().await.unwrap().success());
+
+    // It is put right: an operator says so, and the night goes on.
+    site.set_clock("2017-07-20T22:00:00Z", Order::BeforeReferral);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    assert!(rules(&problem(site.activate(client).await)).contains(&"clock"), "also after a restart");
+    accept_clock(client).await;
+    site.activate(client).await.unwrap();
+    assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 1..3)).await).len(), 2);
+    site.verify_export("ledger");
+    assert!(daemon.stop().await.unwrap().success());
+    let ledger = site.ledger();
+    let late = ledger.entries.iter().find(|entry| !entry.at.to_string().starts_with("2017-07-20T"));
+    assert_eq!(late, None);
 }
 
 /// A ledger of nothing but a genesis entry, for this purpose.

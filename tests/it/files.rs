@@ -6,17 +6,18 @@ use serde_json::{Value, json};
 use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Base64, Did};
+use smkid::domain::determination::document::{Withdrawal, Written};
 use smkid::domain::files::{Layout, Progress};
 use smkid::domain::ledger::steps::{CompromiseClass, Method, Step};
 use smkid::domain::names::{DeterminationId, Digest, FileKind};
 use smkid::exercise::documents;
 use smkid::exercise::lab::party_of;
-use smkid::exercise::people::{Credential, People};
+use smkid::exercise::people::{APPROVALS, Credential, People};
 use smkid::exercise::policy::{AFFECTED, RECOVERY_KEY};
 use smkid::exercise::procedure::targets;
 use smkid::wall_clock::wall_clock;
 
-use crate::support::site::{Site, device, device_list, incident_of, problem};
+use crate::support::site::{Site, device, device_list, head, incident_of, problem, rules};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 
@@ -294,7 +295,16 @@ async fn who_took_another_part_in_an_incident_does_not_act_in_it_as_operator_nor
         // A person may in another incident, in which they have no part yet.
         let opened = client.post::<_, wire::Recorded>("/v1/incidents", &other(&site)).await;
         match person {
-            None => assert_eq!(&*problem(opened).reasons[0].rule, rule),
+            None => {
+                assert_eq!(&*problem(opened).reasons[0].rule, rule);
+                // Nor does nobody vouch for the clock, or for an exercise that took place.
+                let clock = json!({ "time": wall_clock(), "reason": "r" });
+                let exercise = json!({ "at": wall_clock(), "report": Digest([1; 32]), "note": "n" });
+                for (path, ask) in [("/v1/clock/accept", clock), ("/v1/exercises", exercise)] {
+                    let refused = problem(client.post::<_, Value>(path, &ask).await);
+                    assert_eq!(&*refused.reasons[0].rule, rule, "{path}: {refused:?}");
+                }
+            }
             Some(_) => drop(opened.unwrap()),
         }
         site.verify_export("export");
@@ -341,6 +351,37 @@ async fn an_aro_who_signed_a_file_of_an_incident_may_not_approve_its_determinati
     assert!(refused.message.contains("aro-1 acted in this incident as ARO"), "{}", refused.message);
     // Somebody else's signature in the place of theirs, and it is recorded.
     client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask(&members[2].first)).await.unwrap();
+    // Nor may they withdraw it.
+    let drafted: Written<Withdrawal> = site.drafter().withdrawal(&document, head(client).await).unwrap();
+    let withdrawal = Written::write(&Withdrawal { policy: new, ..drafted.form().clone() }).unwrap();
+    let ask = |third: &Credential| {
+        let signers = [&members[0].first, &members[1].first, third];
+        let signatures = signers.map(|by| signed(withdrawal.octets(), by)).to_vec();
+        let document = Base64(withdrawal.octets().to_vec());
+        wire::Document { document, signatures, devices: None, policy_files: None, text: None }
+    };
+    let refused = problem(client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask(officer)).await);
+    assert_eq!(rules(&refused), ["separation"], "{refused:?}");
+    client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask(&members[2].first)).await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_member_who_directed_a_departure_in_an_incident_may_not_sign_a_file_of_it() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let carrier = site.carrier(client, "INC-1");
+    carrier.assess(&[device(0)], Method::NewOrganisationCertificates).await.unwrap();
+    let departure = "[departure]\nincident = \"INC-1\"\nstep = \"hand-over\"\nreason = \"They know.\"\n";
+    site.direct(departure, APPROVALS).ok();
+    change_role(&site, client, "member-1", "pma-member", "aro").await;
+    let file = adt(&party_of(&site.base.lab.before()[0]).to_string());
+    let member = &site.base.people.members[0].first;
+    let refused = problem(submit(client, FileKind::Adt, &file, Some(signed(file.as_bytes(), member))).await);
+    assert!(rules(&refused).contains(&"separation"), "{refused:?}");
+    assert!(refused.message.contains("member-1 acted in this incident as approver"), "{}", refused.message);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

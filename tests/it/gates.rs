@@ -12,7 +12,9 @@ use smkid::exercise::people::APPROVALS;
 use smkid::exercise::procedure::{Carrier, Order, status};
 
 use crate::support::desk::Done;
-use crate::support::site::{Site, ask_for, device, device_list, lines, not_execute, problem, rules, whole};
+use crate::support::site::{
+    Site, accept_clock, ask_for, device, device_list, lines, not_execute, problem, rules, whole,
+};
 
 /// The direction, as the policy calls it.
 const VARIATION: &str = "direction-2017-07-18";
@@ -372,11 +374,6 @@ fn taken_under(site: &Site) -> Vec<String> {
         if let Event::StepTaken(taken) = &entry.event { Some(&taken.profile.variations) } else { None }
     });
     profile.unwrap().iter().map(ToString::to_string).collect()
-}
-
-async fn accept_clock(client: &Client) {
-    let why = wire::Why { reason: "the exercise has moved it on".to_owned() };
-    client.post::<_, wire::Recorded>("/v1/clock/accept", &why).await.unwrap();
 }
 
 async fn assess(site: &Site, client: &Client, incident: &str) -> Digest {

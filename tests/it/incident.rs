@@ -794,10 +794,10 @@ async fn a_determination_that_supersedes_begins_again_at_its_preparation_and_the
         let refused = problem(lines(client, SIGN, &sign(id, 2)).await);
         refused.reasons.into_iter().map(|reason| reason.rule.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(rules(main).await, ["superseded"]);
-    assert_eq!(rules(second).await, ["procedure-state"]);
+    assert_eq!(rules(main).await, ["superseded", "key-locked"]);
+    assert_eq!(rules(second).await, ["key-locked"], "the key was activated for what was superseded");
     carrier.prepare().await.unwrap();
-    assert_eq!(rules(second).await, ["procedure-state"], "the key was activated for what was superseded");
+    assert_eq!(rules(second).await, ["key-locked"]);
     site.activate(client).await.unwrap();
     assert_eq!(rules(main).await, ["superseded"]);
     assert_eq!(whole(lines(client, SIGN, &sign(second, 2)).await).len(), 1);

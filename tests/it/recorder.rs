@@ -2,12 +2,13 @@
 
 use smkid::domain::fold::Fold;
 use smkid::domain::ledger::entry::{
-    Actor, ClockAccepted, ClockState, Entry, Event, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken,
-    Role, Settled, SigningResumed, Started,
+    Actor, ClockAccepted, Entry, Event, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
+    SigningResumed, Started,
 };
 use smkid::domain::names::{Digest, RequestId};
-use smkid::pipeline::{self, Request, SILENCE_MS_MAX, WantedSet};
+use smkid::pipeline::{self, Request, WantedSet};
 use smkid::recorder::record_alone;
+use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::StateError;
 
 use crate::audit::{FIRST, responses};
@@ -211,12 +212,15 @@ fn after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_wh
         assert!(started(&mut fixture));
         assert_eq!(jumps(&fixture).len(), 1);
     }
-    fixture.record(|recorder| {
-        let by = recorder.known(operator());
-        recorder.accept_clock(&by, "Compared with the radio clock".into(), ClockState::Trusted).unwrap();
-        assert_eq!(recorder.moment().clock, ClockState::Trusted);
-    });
+    let told = jumps(&fixture);
+    let before = fixture.fold().last_at().unwrap();
+    fixture.accept_clock();
     assert!(!clock_refuses(&mut fixture));
+    // What nobody vouched for stands at the time that was carried on; from the acceptance on it is the clock's again.
+    let after = fixture.fold().last_at().unwrap();
+    assert_eq!(told, [SILENCE_MS_MAX + 1]);
+    let jumped_ms = after.unix_ms() - before.unix_ms();
+    assert!(jumped_ms > 2 * SILENCE_MS_MAX && jumped_ms < 3 * SILENCE_MS_MAX, "{jumped_ms}");
     fixture.wait(MINUTE_MS);
     fixture.restart();
     assert!(!started(&mut fixture));

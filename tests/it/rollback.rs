@@ -13,6 +13,7 @@ use smkid::domain::ledger::entry::Event;
 use smkid::exercise::policy::{LEDGER_TOKEN, RECOVERY_TOKEN};
 
 use crate::support::site::{Site, Which, ask_for, ask_for_all, incident, lines, problem, whole};
+use smkid::wall_clock::wall_clock;
 
 /// The exit status of a daemon that refuses to start.
 const REFUSED: i32 = 70;
@@ -302,10 +303,11 @@ async fn without_its_ledger_token_the_daemon_reads_and_comes_back_by_itself() {
     assert_eq!(entries.entries.len() as u64, before);
     // Whatever records is not.
     let why = wire::Why { reason: "over".to_owned() };
+    let clock = wire::ClockAccept { time: wall_clock(), reason: "over".to_owned() };
     let refused = [
         problem(client.post::<_, wire::Recorded>("/v1/incidents", &incident(&site.base.lab)).await),
         problem(client.post::<_, wire::Recorded>("/v1/incidents/INC-1/close", &why).await),
-        problem(client.post::<_, wire::Recorded>("/v1/clock/accept", &why).await),
+        problem(client.post::<_, wire::Recorded>("/v1/clock/accept", &clock).await),
         problem(site.activate(&client).await),
         problem(lines(&client, "/v1/recovery/sign", &ask_for(site.main(), 0..3)).await),
     ];

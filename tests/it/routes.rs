@@ -177,6 +177,17 @@ async fn a_schedule_opens_what_its_determination_left_for_later() {
     site.prepare(client, "INC-2").await;
     let items = whole(lines(client, SIGN, &ask_for_all(form.id)).await);
     assert!(items.len() == 3 && items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
+    // One that its incident goes by no longer gets none.
+    let left = site.determine(client, 3, &list, left_to_a_schedule).await;
+    let instead = |form: &mut Determination| {
+        (form.supersedes, form.decision_number) = (Some(left.form().id), 2);
+        form.incident = left.form().incident.clone();
+    };
+    site.determine(client, 3, &list, instead).await;
+    let late = Schedule { determination: left.form().id, document: left.digest(), ..schedule.form().clone() };
+    let late = Written::write(&Schedule { ledger: head(client).await, ..late }).unwrap();
+    let refused = problem(site.deliver(client, &late, APPROVALS, Some(&list)).await);
+    assert!(refused.reasons.iter().any(|reason| &*reason.rule == "followed"), "{refused:?}");
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -306,26 +317,26 @@ fn key(label: &str, active: bool, trouble: bool) -> (String, bool, bool) {
 }
 
 #[tokio::test]
-async fn a_closed_incident_locks_the_keys_that_no_other_open_one_needs() {
+async fn an_incident_that_ends_locks_no_key_that_is_active_for_another() {
     let site = Site::determined().await;
     let daemon = counted(&site).await;
     let client = &daemon.client;
     site.activate(client).await.unwrap();
     let second = site.determine(client, 2, &device_list(600..603), |_| {}).await;
-    let ledger_key = || key(LEDGER_KEY, true, false);
-
+    let is_open = async |open| {
+        assert_eq!(keys(client).await, [key(LEDGER_KEY, true, false), key(RECOVERY_KEY, open, false)]);
+        assert_eq!(daemon.workers().len(), 1 + usize::from(open), "the worker of a locked key goes");
+    };
+    // The preparation of INC-2 moved it there.
+    is_open(true).await;
     site.withdraw(client, &site.base.main).await;
-    site.close_withdrawn(client, "INC-1").await;
-    assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, true, false)]);
-    assert_eq!(daemon.workers().len(), 2);
+    is_open(true).await;
+    let recorded = site.close_withdrawn(client, "INC-1").await;
+    is_open(true).await;
+    assert_eq!(site.ledger().size(), recorded.entry + 1);
     site.withdraw(client, &second).await;
-    let recorded = site.close_withdrawn(client, "INC-2").await;
-    assert_eq!(keys(client).await, [ledger_key(), key(RECOVERY_KEY, false, false)]);
-    assert_eq!(daemon.workers().len(), 1, "the worker of the locked key goes");
-    let ledger = site.ledger();
-    assert_eq!(ledger.size(), recorded.entry + 2);
-    let Event::KeyLocked(locked) = &ledger.entries.last().unwrap().event else { panic!("no key was locked") };
-    assert_eq!((locked.key.as_str(), &*locked.reason), (RECOVERY_KEY, "its incident was closed"));
+    is_open(false).await;
+    site.close_withdrawn(client, "INC-2").await;
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }
@@ -560,7 +571,6 @@ async fn limits_count_intents_and_hold_over_requests() {
     let site = Site::determined().await;
     let daemon = counted(&site).await;
     let client = &daemon.client;
-    site.activate(client).await.unwrap();
     let list = device_list(600..610);
     let limit = |intents, per_hour| {
         move |form: &mut Determination| {
@@ -572,6 +582,8 @@ async fn limits_count_intents_and_hold_over_requests() {
         let most = usize::try_from(intents.min(per_hour)).unwrap();
         let id = document.form().id;
         let mut signed = 0;
+        // What the key was open for before has ended.
+        site.activate_for(client, &format!("INC-{number}")).await.unwrap();
         // One by one, then all at once.
         for n in [600, 601] {
             let items = whole(lines(client, SIGN, &ask_for(id, [n])).await);

@@ -281,7 +281,7 @@ fn a_dry_run_shows_what_would_be_sent_and_sends_nothing() {
     check(&["policy", "adopt", text_of(&document), "--policy", text_of(&policy)], "POST /v1/documents");
     check(&["key", "activate", "recovery", "--incident", "INC-1"], "POST /v1/keys/recovery/activate");
     check(&["key", "lock", "recovery"], "POST /v1/keys/recovery/lock");
-    check(&["clock", "accept", "--reason", "r"], "POST /v1/clock/accept");
+    check(&["clock", "accept", "--time", "2026-11-28T03:12:00Z", "--reason", "r"], "POST /v1/clock/accept");
     check(&["recovery", "sign", "--determination", ID, "--devices", "all"], "\"devices\": \"all\"");
     let settle =
         ["recovery", "settle", "--determination", ID, "--devices", "all", "--action", "leave", "--reason", "r"];
@@ -301,7 +301,7 @@ fn changes_are_sent_as_they_are_given() {
     assert_eq!(daemon.about(), "INC-1 done");
     let ran = daemon.ctl(0, &["key", "lock", "recovery"]);
     assert!(ran.stdout.contains("recovery is locked"), "{}", ran.stdout);
-    daemon.ctl(0, &["clock", "accept", "--reason", "compared"]);
+    daemon.ctl(0, &["clock", "accept", "--time", "2026-11-28T03:12:00Z", "--reason", "compared"]);
     assert_eq!(daemon.about(), "compared");
 }
 

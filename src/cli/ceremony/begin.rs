@@ -27,10 +27,10 @@ use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{Digest, RequestId, TokenName};
 use crate::domain::policy::adoption::Adoption as Document;
 use crate::domain::policy::{Files, Policy};
-use crate::domain::time::Timestamp;
 use crate::hsm::{Expectations, Token, TokenReport};
 use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
 use crate::service::checkpoint::TokenSigner;
+use crate::service::clock::Now;
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
 use crate::store::sqlite::SqliteStore;
@@ -279,22 +279,22 @@ impl Beginning {
         fold: &Fold,
         blobs: &dyn Blobs,
         heads: &dyn Heads,
-        at: Timestamp,
+        Moment { at, clock }: Moment,
     ) -> Result<PolicyAdopted, Vec<Reason>> {
-        let context = Context { fold, blobs, heads, at };
+        let context = Context { fold, blobs, heads, at, clock };
         let submission = Submission { signatures: &self.signatures, devices: None };
         intake::policy(&context, &self.document, &self.policy, &submission)
     }
 
     /// Whether the policy will be adopted, before any token is asked for anything.
     fn decide_beforehand(&self, room: &Room) -> Result<(), CeremonyError> {
-        let (Moment { at, clock }, _) = room.clock(Timestamp::MIN)();
+        let Now { at, state: clock, .. } = room.clock(None).now();
         let event = Event::Genesis(self.genesis()?);
         let entry = Entry { v: VERSION, at, clock, by: room::conductor(), event };
         let leaf = entry.to_leaf().map_err(CannotRecord::from)?;
         let mut fold = Fold::default();
         fold.apply(&entry, &leaf, &Nothing, &mut Vec::new()).map_err(CannotRecord::from)?;
-        self.decide(&fold, &Nothing, &Nothing, at).map(drop).map_err(CeremonyError::Refused)
+        self.decide(&fold, &Nothing, &Nothing, Moment { at, clock }).map(drop).map_err(CeremonyError::Refused)
     }
 
     /// Makes the ledger, durably and at once.
@@ -313,7 +313,7 @@ impl Beginning {
         make_private_folder(&workshop)?;
         let store = SqliteStore::create(&workshop, start::staging_limits(&room.configuration))?;
         let mut recorder =
-            Recorder::new(Box::new(store), Fold::default(), room.clock(Timestamp::MIN)).map_err(CannotRecord::from)?;
+            Recorder::new(Box::new(store), Fold::default(), room.clock(None).read_by()).map_err(CannotRecord::from)?;
         let ledger = self.policy.ledger_key();
         let config = room.token_config(&ledger.token)?;
         let (token, _) = &tokens[&ledger.token];
@@ -323,8 +323,7 @@ impl Beginning {
         let outcome = record_alone(&mut recorder, |recorder| {
             let by = room::conductor();
             recorder.queue(&by, Event::Genesis(genesis))?;
-            let at = recorder.moment().at;
-            match self.decide(recorder.fold(), recorder, recorder, at) {
+            match self.decide(recorder.fold(), recorder, recorder, recorder.moment()) {
                 Ok(adopted) => {
                     self.queue_documents(recorder, &adopted);
                     recorder.queue(&by, Event::PolicyAdopted(adopted)).map(|_| Ok(()))

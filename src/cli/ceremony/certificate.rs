@@ -17,12 +17,12 @@ use crate::domain::certificates::subject::OrganisationSubject;
 use crate::domain::fold::Fold;
 use crate::domain::intake::{self, Context};
 use crate::domain::ledger::entry::{
-    CertificateImported, CertificationIntent, Event, KeyRecord, Outcome, Reason, SignResult,
+    CertificateImported, CertificationIntent, ClockState, Event, KeyRecord, Outcome, Reason, SignResult,
 };
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId, TokenName};
-use crate::domain::time::Timestamp;
 use crate::hsm::{Kind, Outcome as Signing, ToSign, Token};
-use crate::recorder::{CannotRecord, Recorder, record_alone};
+use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
+use crate::service::clock::{Before, Now};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
 use crate::wall_clock::wall_clock;
@@ -53,8 +53,9 @@ impl Opened {
             let why = format!("expected a recovery key, found a {} key; the SMKI certifies no other here", key.use_);
             return Err(CeremonyError::Key { key: key.label, why });
         }
-        let clock = room.clock(fold.last_at().unwrap_or(Timestamp::MIN));
-        let recorder = Recorder::new(Box::new(store), fold, clock).map_err(CannotRecord::from)?;
+        let clock = room.clock(Before::of(&fold));
+        check_clock(clock.now())?;
+        let recorder = Recorder::new(Box::new(store), fold, clock.read_by()).map_err(CannotRecord::from)?;
         Ok(Self { room, recorder, key })
     }
 
@@ -106,6 +107,17 @@ impl Opened {
             why: "the policy in force gives it no originator".to_owned(),
         })
     }
+}
+
+/// What a clock that nobody vouches for says is not to get into the ledger, which never goes back in time.
+fn check_clock(now: Now) -> Result<(), CeremonyError> {
+    let Now { at, wall, state: ClockState::Untrusted, .. } = now else { return Ok(()) };
+    let text = format!(
+        "this machine's clock says {wall}, and the ledger's last entry is of {at}: it stands before it, or more than a day after it, \
+         or nobody has accepted it since it jumped. Start smkid, compare the clock with another one, `smkictl clock accept`, stop smkid, \
+         and run this again within a day"
+    );
+    Err(CeremonyError::Refused(vec![Reason { rule: "clock".into(), text: text.into() }]))
 }
 
 fn records(fold: &Fold) -> impl Iterator<Item = &KeyRecord> {
@@ -268,7 +280,8 @@ fn judge(
     certificate: &[u8],
     above: &[Vec<u8>],
 ) -> Result<CertificateImported, Vec<Reason>> {
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    let Moment { at, clock } = recorder.moment();
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock };
     intake::certificate(&context, key, certificate, above)
 }
 

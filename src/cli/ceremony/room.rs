@@ -10,13 +10,13 @@ use secrecy::SecretString;
 
 use super::{CeremonyError, Tokens};
 use crate::cli::input;
+use std::sync::Arc;
+
 use crate::domain::ledger::entry::{Actor, Channel, Role};
 use crate::domain::names::{KeyUse, Purpose, TokenName};
 use crate::domain::policy::{Files, Policy};
-use crate::domain::time::Timestamp;
 use crate::hsm::{Expectations, Token, TokenConfig, TokenReport};
-use crate::recorder::{Moment, ReadClock};
-use crate::service::clock::Clock;
+use crate::service::clock::{Before, Clock};
 use crate::service::configuration::{self, Configuration};
 use crate::service::start::{self, StartFault};
 
@@ -95,13 +95,9 @@ impl Room {
         Ok(start::start_token(self.token_config(token)?, pin, expectations)?)
     }
 
-    /// The clock, for a recorder. `not_before` is when the last entry was recorded.
-    pub fn clock(&self, not_before: Timestamp) -> ReadClock {
-        let clock = Clock::start(not_before, self.configuration.clock_offset_ms);
-        Box::new(move || {
-            let now = clock.now();
-            (Moment { at: now.at, clock: now.state }, now.jump_ms)
-        })
+    /// The clock. `before` is what the ledger says, if there is one yet.
+    pub fn clock(&self, before: Option<Before>) -> Arc<Clock> {
+        Arc::new(Clock::start(before, self.configuration.clock_offset_ms))
     }
 
     /// The program that the workers run.

@@ -61,6 +61,9 @@ impl Again<'_> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
+        if let Event::ClockAccepted(_) | Event::ExerciseRecorded(_) = event {
+            permitted(intake::person(self.fold, by))?;
+        }
         let must_be_named = matches!(
             event,
             Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_) | Event::SigningResumed(_)

@@ -8,6 +8,7 @@ use super::{Audit, Check, Permitted, demand, text};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::Book as _;
 use crate::domain::gbcs::Template;
+use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Batch, ClockState, Entry, Intent, Outcome, Released, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId};
 use crate::domain::policy::facts::WantedForm;
@@ -70,7 +71,7 @@ impl Again<'_> {
     }
 
     pub(super) fn check_batch(&self, batch: &Batch, entry: &Entry) -> Permitted {
-        let Batch { request, asked, incident, determination: id, policy, key } = batch;
+        let Batch { request, asked, incident, determination: id, policy, profile, key } = batch;
         if let Some(known) = self.book.request(*request).map_err(text)? {
             demand(known.asked == *asked, || {
                 format!("request {request} was used in entry {} for something else", known.first_batch)
@@ -86,6 +87,10 @@ impl Again<'_> {
         })?;
         demand(facts.policy_digest == *policy, || {
             format!("it names policy {policy}; in force is {}", facts.policy_digest)
+        })?;
+        let expected = intake::profile_in_force(self.fold, entry.at);
+        demand(*profile == expected, || {
+            format!("it names profile {profile:?} of the procedure; in force is {expected:?}")
         })?;
         allowed(rules::decide_batch(&facts))
     }

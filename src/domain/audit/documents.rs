@@ -22,7 +22,6 @@ use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::facts::IntentState;
 use crate::domain::procedure::direction::Direction;
-use crate::domain::time::Timestamp;
 
 pub(super) fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
     decided.map_err(|reasons| {
@@ -70,16 +69,16 @@ impl Again<'_> {
         self.check_part(entry)?;
         let at = entry.at;
         match &entry.event {
-            Event::PolicyAdopted(adopted) => self.check_policy(adopted, at),
-            Event::CertificateImported(imported) => self.check_certificate(imported, at),
-            Event::IncidentOpened(opened) => self.check_incident(opened, at),
-            Event::StepTaken(taken) => compare(steps::step(&self.context(at), &taken.incident, &taken.step), taken),
-            Event::IncidentClosed(closed) => self.check_closing(closed, at),
-            Event::DeterminationRecorded(recorded) => self.check_determination(recorded, at),
-            Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, at),
-            Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, at),
-            Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, at),
-            Event::DirectionRecorded(recorded) => self.check_direction(recorded, at),
+            Event::PolicyAdopted(adopted) => self.check_policy(adopted, entry),
+            Event::CertificateImported(imported) => self.check_certificate(imported, entry),
+            Event::IncidentOpened(opened) => self.check_incident(opened, entry),
+            Event::StepTaken(taken) => compare(steps::step(&self.context(entry), &taken.incident, &taken.step), taken),
+            Event::IncidentClosed(closed) => self.check_closing(closed, entry),
+            Event::DeterminationRecorded(recorded) => self.check_determination(recorded, entry),
+            Event::ScheduleRecorded(recorded) => self.check_schedule(recorded, entry),
+            Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, entry),
+            Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, entry),
+            Event::DirectionRecorded(recorded) => self.check_direction(recorded, entry),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -88,7 +87,7 @@ impl Again<'_> {
             Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= at, || {
                 "expected a count of at least 1 since a moment before".into()
             }),
-            Event::FileAccepted(accepted) => self.check_file(accepted, at),
+            Event::FileAccepted(accepted) => self.check_file(accepted, entry),
             Event::ExerciseRecorded(recorded) => {
                 let ExerciseRecorded { at: of, report, note } = recorded;
                 compare(intake::exercise(*of, *report, note, at), recorded)
@@ -107,8 +106,8 @@ impl Again<'_> {
         }
     }
 
-    fn context(&self, at: Timestamp) -> Context<'_> {
-        Context { fold: self.fold, blobs: self.evidence, heads: self.heads, at }
+    fn context(&self, entry: &Entry) -> Context<'_> {
+        Context { fold: self.fold, blobs: self.evidence, heads: self.heads, at: entry.at, clock: entry.clock }
     }
 
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, String> {
@@ -134,7 +133,7 @@ impl Again<'_> {
         reader.finish().map_err(|faults| format!("device list {digest}: {faults}"))
     }
 
-    fn check_policy(&self, recorded: &PolicyAdopted, at: Timestamp) -> Permitted {
+    fn check_policy(&self, recorded: &PolicyAdopted, entry: &Entry) -> Permitted {
         let document: Written<Adoption> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let new = book::read_policy(recorded.policy, self.evidence).map_err(text)?;
         let (genesis, _) = self.fold.genesis().ok_or("no genesis entry stands before it")?;
@@ -149,27 +148,28 @@ impl Again<'_> {
         })?;
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
-        compare(intake::policy(&self.context(at), &document, &new, &submission), recorded)
+        compare(intake::policy(&self.context(entry), &document, &new, &submission), recorded)
     }
 
-    fn check_certificate(&self, recorded: &CertificateImported, at: Timestamp) -> Permitted {
+    fn check_certificate(&self, recorded: &CertificateImported, entry: &Entry) -> Permitted {
         let certificate = self.blob(recorded.certificate)?;
         let path = recorded.path.iter().map(|digest| self.blob(*digest)).collect::<Result<Vec<_>, _>>()?;
-        compare(intake::certificate(&self.context(at), &recorded.key, &certificate, &path), recorded)
+        compare(intake::certificate(&self.context(entry), &recorded.key, &certificate, &path), recorded)
     }
 
-    fn check_closing(&self, recorded: &IncidentClosed, at: Timestamp) -> Permitted {
-        compare(intake::steps::closing(&self.context(at), &recorded.incident, &recorded.reason), recorded)
+    fn check_closing(&self, recorded: &IncidentClosed, entry: &Entry) -> Permitted {
+        compare(intake::steps::closing(&self.context(entry), &recorded.incident, &recorded.reason), recorded)
     }
 
-    fn check_incident(&self, recorded: &IncidentOpened, at: Timestamp) -> Permitted {
+    fn check_incident(&self, recorded: &IncidentOpened, entry: &Entry) -> Permitted {
         let certificate = self.blob(recorded.compromised.certificate_sha256)?;
         let IncidentOpened { incident, compromised: _, description, notification, profile: _ } = recorded;
-        let decided = intake::incident(&self.context(at), incident, &certificate, description, notification.as_ref());
+        let decided =
+            intake::incident(&self.context(entry), incident, &certificate, description, notification.as_ref());
         compare(decided, recorded)
     }
 
-    fn check_determination(&self, recorded: &DeterminationRecorded, at: Timestamp) -> Permitted {
+    fn check_determination(&self, recorded: &DeterminationRecorded, entry: &Entry) -> Permitted {
         let document: Written<Determination> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let devices = match (recorded.devices, document.form().scope()) {
             (None, _) => None,
@@ -178,55 +178,55 @@ impl Again<'_> {
         };
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices };
-        compare(intake::determination(&self.context(at), &document, &submission), recorded)
+        compare(intake::determination(&self.context(entry), &document, &submission), recorded)
     }
 
-    fn check_schedule(&self, recorded: &ScheduleRecorded, at: Timestamp) -> Permitted {
+    fn check_schedule(&self, recorded: &ScheduleRecorded, entry: &Entry) -> Permitted {
         let document: Written<Schedule> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let devices = Some(self.device_list(recorded.devices, document.form().scope().templates)?);
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices };
-        compare(intake::schedule(&self.context(at), &document, &submission), recorded)
+        compare(intake::schedule(&self.context(entry), &document, &submission), recorded)
     }
 
-    fn check_suspension(&self, recorded: &DeterminationSuspended, at: Timestamp) -> Permitted {
+    fn check_suspension(&self, recorded: &DeterminationSuspended, entry: &Entry) -> Permitted {
         let document: Written<Suspension> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
-        compare(intake::suspension(&self.context(at), &document, &submission), recorded)
+        compare(intake::suspension(&self.context(entry), &document, &submission), recorded)
     }
 
-    fn check_withdrawal(&self, recorded: &DeterminationWithdrawn, at: Timestamp) -> Permitted {
+    fn check_withdrawal(&self, recorded: &DeterminationWithdrawn, entry: &Entry) -> Permitted {
         let document: Written<Withdrawal> = fold::read(recorded.document, self.evidence).map_err(text)?;
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
-        compare(intake::withdrawal(&self.context(at), &document, &submission), recorded)
+        compare(intake::withdrawal(&self.context(entry), &document, &submission), recorded)
     }
 
-    fn check_file(&self, recorded: &FileAccepted, at: Timestamp) -> Permitted {
+    fn check_file(&self, recorded: &FileAccepted, entry: &Entry) -> Permitted {
         // A table of Devices is as long as they are many: no document.
         let octets = whole(self.evidence, recorded.file, FILE_LEN_MAX)?;
         let p7s = recorded.signature.as_ref().map(|signature| self.blob(signature.p7s)).transpose()?;
         let FileAccepted { incident, kind, .. } = recorded;
-        compare(intake::file_at_once(&self.context(at), incident, *kind, &octets, p7s.as_deref()), recorded)
+        compare(intake::file_at_once(&self.context(entry), incident, *kind, &octets, p7s.as_deref()), recorded)
     }
 
-    fn check_direction(&self, recorded: &DirectionRecorded, at: Timestamp) -> Permitted {
+    fn check_direction(&self, recorded: &DirectionRecorded, entry: &Entry) -> Permitted {
         let document: Written<Direction> = fold::read(recorded.document, self.evidence).map_err(text)?;
         if let Some(text) = recorded.text {
             self.evidence.stream(text, &mut |_| ()).map_err(super::text)?;
         }
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
-        compare(intake::direction(&self.context(at), &document, recorded.text, &submission), recorded)
+        compare(intake::direction(&self.context(entry), &document, recorded.text, &submission), recorded)
     }
 
     /// The key is there, and on a token that the policy gives it; and activated for one incident, where any was before.
     fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
         let at = entry.at;
-        let KeyActivated { key, token, serial, until, incident } = activated;
+        let KeyActivated { key, token, serial, until, incident, profile: _ } = activated;
         if let Some(incident) = incident {
-            let decided = intake::activation(&self.context(at), &entry.by, entry.clock, key, incident);
+            let decided = intake::activation(&self.context(entry), &entry.by, key, incident);
             return compare(decided, activated);
         }
         demand(!self.fold.activations_bound(), || {

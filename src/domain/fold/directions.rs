@@ -49,6 +49,15 @@ impl Directions {
     }
 }
 
+impl Directions {
+    /// In which incident a direction departs from a step, if it does.
+    pub(super) fn departed_in(&self, direction: DirectionId) -> Option<IncidentId> {
+        let mut all = self.departures.iter();
+        let found = all.find(|(_, departures)| departures.iter().any(|departure| departure.direction == direction));
+        found.map(|(incident, _)| incident.clone())
+    }
+}
+
 impl Fold {
     /// Every extension of a variation, oldest first.
     pub fn extensions(&self) -> &[Extension] {

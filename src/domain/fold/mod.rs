@@ -376,7 +376,7 @@ impl Fold {
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident }) => {
+            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident, profile: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
                 self.activations_bound |= incident.is_some();
@@ -510,10 +510,11 @@ impl Fold {
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
             Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
-            // Of no incident, or the daemon's own doing under a batch whose asker was noted; those who direct a departure approve it
-            // by their determination too.
-            Event::DirectionRecorded(_)
-            | Event::Genesis(_)
+            Event::DirectionRecorded(entry) => {
+                (self.directions.departed_in(entry.direction), Some(Part::Approver), false)
+            }
+            // Of no incident, or the daemon's own doing under a batch whose asker was noted.
+            Event::Genesis(_)
             | Event::PolicyAdopted(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)

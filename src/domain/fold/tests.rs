@@ -123,7 +123,7 @@ impl Bench {
     }
 
     pub(in crate::domain) fn context(&self) -> Context<'_> {
-        Context { fold: &self.fold, blobs: &self.lists, heads: &self.lists, at: self.at }
+        Context { fold: &self.fold, blobs: &self.lists, heads: &self.lists, at: self.at, clock: ClockState::Trusted }
     }
 
     pub(in crate::domain) fn progress(&self) -> &Progress {

@@ -1,7 +1,7 @@
 //! Pure. May this key be activated, and for which incident alone?
 
-use super::{Context, Reasons, policy_in_force};
-use crate::domain::ledger::entry::{Actor, ClockState, KeyActivated, Reason};
+use super::{Context, Reasons, policy_in_force, profile_in_force};
+use crate::domain::ledger::entry::{Actor, KeyActivated, Reason};
 use crate::domain::names::{IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::Activation;
 use crate::domain::policy::rules::{self, Refusal};
@@ -13,12 +13,11 @@ use crate::domain::policy::rules::{self, Refusal};
 pub fn activation(
     context: &Context<'_>,
     by: &Actor,
-    clock: ClockState,
     key: &KeyLabel,
     incident: &IncidentId,
 ) -> Result<KeyActivated, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    let (fold, at) = (context.fold, context.at);
+    let (fold, at, clock) = (context.fold, context.at, context.clock);
     let policy = &policy_in_force(fold, &mut reasons)?.policy;
     let Some(facts) = fold.keys().get(key) else {
         reasons.add("key-unknown", format!("the ledger has no key {key}"));
@@ -70,5 +69,6 @@ pub fn activation(
         serial: facts.record.serial.clone(),
         until: Some(at.plus_ms(i64::from(policy.limits().activation_seconds) * 1_000)),
         incident: Some(incident.clone()),
+        profile: profile_in_force(fold, at),
     }))
 }

@@ -1,7 +1,7 @@
 //! Pure. May this file of the procedure be taken in? Who signed it, for whom, and whether it says what the incident is about.
 
 use super::steps::file_in_place;
-use super::{Context, Reasons, policy_in_force, profile_in_force, record, vouched};
+use super::{Context, Reasons, check_clock, policy_in_force, profile_in_force, record, vouched};
 use crate::domain::determination::cms::{self, CmsError, Ess};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::determination::quorum::Signature;
@@ -112,6 +112,7 @@ pub fn file(context: &Context<'_>, incident: &IncidentId, sent: &FileSent) -> Re
         reasons.add("incident-unknown", format!("no incident {incident} is open; open it first"));
         return Err(refused(reasons.0));
     };
+    check_clock(context, &mut reasons);
     let FileSent { kind, sha256, .. } = *sent;
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
     if let Err(further) = file_in_place(context, incident, kind) {

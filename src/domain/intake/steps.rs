@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Context, Reasons, policy_in_force};
+use super::{Context, Reasons, check_clock, policy_in_force};
 use crate::domain::fold::BookError;
 use crate::domain::incident::decide::{
     Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
@@ -100,6 +100,7 @@ pub fn closing(context: &Context<'_>, incident: &IncidentId, reason: &str) -> Re
         return Err(reasons.0);
     }
     // One that was opened under a policy without the procedure's steps has nothing else to go by.
+    check_clock(context, &mut reasons);
     let view = View::of(context, incident);
     if view.is_none() && facts.progress.is_some() {
         reasons.add(
@@ -111,7 +112,7 @@ pub fn closing(context: &Context<'_>, incident: &IncidentId, reason: &str) -> Re
     let Decided { departures } =
         view.as_ref().map_or_else(|| Ok(Decided::default()), |view| decide_close(&view.situation()))?;
     let profile = view.map(|view| view.profile);
-    Ok(IncidentClosed { incident: incident.clone(), reason: reason.into(), profile, departures })
+    reasons.end(Some(IncidentClosed { incident: incident.clone(), reason: reason.into(), profile, departures }))
 }
 
 /// A step of an incident. A list that it names, or an extract, is long, and everybody waits while it is read: it is, where nothing else
@@ -136,6 +137,9 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
         );
         return Err(reasons.0);
     };
+    if !matches!(step, Step::Pause { .. } | Step::Exclude { .. }) {
+        check_clock(context, &mut reasons);
+    }
     reasons.demand("incident-closed", facts.closed.is_none(), || format!("incident {incident} is closed"));
     let decided = incident::decide(step, &view.situation()).unwrap_or_else(|further| {
         reasons.0.extend(further);

@@ -434,6 +434,9 @@ pub struct KeyActivated {
     /// For which incident alone; none in ledgers that were written before an activation was for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<IncidentId>,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
 }
 
 /// A key can be used no longer.
@@ -463,6 +466,9 @@ pub struct Batch {
     pub determination: DeterminationId,
     /// The policy in force.
     pub policy: Digest,
+    /// The procedure profile in force; none where the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileInForce>,
     /// The key.
     pub key: KeyLabel,
 }

@@ -484,6 +484,12 @@ pub enum PolicyFault {
          already. keys-policy/procedure has them"
     )]
     NoProcedure,
+    /// A policy that names no Parties: who may act for whom is then asked of nobody.
+    #[error(
+        "expected a [[party]] for each Party to the SEC that a person is of, found none: without them nobody is held to their Party, to \
+         one role in an incident, or to their own certificates"
+    )]
+    NoParties,
     /// A criterion that names a step nobody knows.
     #[error("criterion {criterion}: expected a step of procedure/base.toml, found {found}")]
     CriterionStep {
@@ -514,7 +520,7 @@ struct Reading<'a> {
 
 const POLICY: &str = "policy.toml";
 const KEYS: &str = "keys.toml";
-const PERSONS: &str = "persons.toml";
+pub(super) const PERSONS: &str = "persons.toml";
 const CUSTODIANS: &str = "custodians.toml";
 const GUIDANCE: &str = "guidance.toml";
 const FILES: &str = "files.toml";

@@ -319,11 +319,13 @@ impl Policy {
     /// Whether the policy may be used for something new: a ceremony, an adoption. One that is in a ledger already stays readable.
     ///
     /// # Errors
-    /// If it has no procedure.
+    /// If it has no procedure, or names no Parties.
     pub fn fit_for_new_use(&self) -> Result<(), PolicyError> {
+        let unfit = |file: &str, fault| Err(PolicyError { file: file.into(), line: None, fault });
         match self.procedure {
+            None => unfit(files::BASE, PolicyFault::NoProcedure),
+            Some(_) if self.parties().is_empty() => unfit(files::PERSONS, PolicyFault::NoParties),
             Some(_) => Ok(()),
-            None => Err(PolicyError { file: files::BASE.into(), line: None, fault: PolicyFault::NoProcedure }),
         }
     }
 

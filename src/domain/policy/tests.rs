@@ -157,6 +157,14 @@ fn each_file_is_missed() {
     assert!(without.procedure().is_none());
     assert!(without.fit_for_new_use().unwrap_err().to_string().starts_with("procedure/base.toml: expected the steps"));
     policy(&example()).fit_for_new_use().unwrap();
+    // Nor is one that names no Parties: nobody would be held to theirs.
+    let mut files = example();
+    let persons = String::from_utf8(files["persons.toml"].clone()).unwrap();
+    let (head, rest) = persons.split_at(persons.find("\n[[party]]\n").unwrap());
+    let people = &rest[rest.find("\n[[person]]\n").unwrap()..];
+    files.insert("persons.toml".into(), format!("{head}{people}").into());
+    let without = policy(&files).fit_for_new_use().unwrap_err().to_string();
+    assert!(without.starts_with("persons.toml: expected a [[party]]"), "{without}");
 }
 
 #[test]

@@ -65,6 +65,16 @@ pub enum Directs {
     },
 }
 
+impl Directs {
+    /// The incident that it is about; none where it is about a variation.
+    pub const fn incident(&self) -> Option<&IncidentId> {
+        match self {
+            Self::Extension { .. } => None,
+            Self::Departure { incident, .. } => Some(incident),
+        }
+    }
+}
+
 impl Form for Direction {
     const TYPE: &'static str = "smkid-direction/v1";
 

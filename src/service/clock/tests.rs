@@ -9,12 +9,13 @@ fn reading(wall_ms: i64, monotonic_ms: i64) -> Reading {
 /// Starts at 0/0, takes the readings, and says what came of the last one.
 #[track_caller]
 fn check(readings: &[(i64, i64)], at_ms: i64, state: ClockState, jump_ms: Option<i64>) {
-    let mut comparison = Comparison::start(reading(0, 0), Timestamp::MIN);
+    let mut comparison = Comparison::start(reading(0, 0), None);
     let mut last = None;
     for (wall, monotonic) in readings {
         last = Some(comparison.take(reading(*wall, *monotonic)));
     }
-    assert_eq!(last, Some(Now { at: reading(at_ms, 0).wall, state, jump_ms }));
+    let wall = reading(readings.last().unwrap().0, 0).wall;
+    assert_eq!(last, Some(Now { at: reading(at_ms, 0).wall, wall, state, jump_ms }));
 }
 
 #[test]
@@ -26,64 +27,107 @@ fn clocks_that_go_together_are_trusted() {
 #[test]
 fn a_difference_is_a_jump_beyond_the_tolerance_and_not_before() {
     check(&[(TOLERANCE_MS, 0)], TOLERANCE_MS, ClockState::Trusted, None);
-    check(&[(TOLERANCE_MS + 1, 0)], TOLERANCE_MS + 1, ClockState::Untrusted, Some(TOLERANCE_MS + 1));
+    check(&[(TOLERANCE_MS + 1, 0)], 0, ClockState::Untrusted, Some(TOLERANCE_MS + 1));
     check(&[(10_000, 10_000 + TOLERANCE_MS)], 10_000, ClockState::Trusted, None);
-    check(&[(10_000, 10_001 + TOLERANCE_MS)], 10_000, ClockState::Untrusted, Some(-TOLERANCE_MS - 1));
+    check(&[(10_000, 10_001 + TOLERANCE_MS)], 10_001 + TOLERANCE_MS, ClockState::Untrusted, Some(-TOLERANCE_MS - 1));
 }
 
 #[test]
 fn a_jump_in_small_steps_is_a_jump() {
-    check(&[(900, 0), (1_800, 0), (2_700, 0)], 2_700, ClockState::Untrusted, Some(2_700));
+    check(&[(900, 0), (1_800, 0), (2_700, 0)], 1_800, ClockState::Untrusted, Some(2_700));
 }
 
 #[test]
 fn a_jump_is_said_once_and_the_clock_stays_untrusted() {
-    check(&[(100_000, 1_000), (101_000, 2_000)], 101_000, ClockState::Untrusted, None);
+    check(&[(100_000, 1_000), (101_000, 2_000)], 2_000, ClockState::Untrusted, None);
     // And back again is another one.
-    check(&[(100_000, 1_000), (2_000, 2_000)], 100_000, ClockState::Untrusted, Some(-99_000));
+    check(&[(100_000, 1_000), (2_000, 2_000)], 2_000, ClockState::Untrusted, Some(-99_000));
 }
 
 #[test]
-fn the_time_never_goes_back() {
-    check(&[(50_000, 50_000), (10_000, 51_000)], 50_000, ClockState::Untrusted, Some(-41_000));
+fn after_a_jump_either_way_time_goes_on_from_the_last_moment_that_was_relied_on() {
+    const YEARS_MS: i64 = 14 * 365 * 24 * 3_600_000;
+    check(&[(50_000, 50_000), (10_000, 51_000), (11_000, 52_000)], 52_000, ClockState::Untrusted, None);
+    check(&[(50_000, 50_000), (YEARS_MS, 51_000), (YEARS_MS + 1_000, 52_000)], 52_000, ClockState::Untrusted, None);
 }
 
 #[test]
-fn a_clock_before_the_last_entry_is_untrusted_from_the_start() {
-    let last = reading(1, 0).wall;
-    let mut behind = Comparison::start(reading(0, 0), last);
-    assert_eq!(behind.take(reading(0, 0)), Now { at: last, state: ClockState::Untrusted, jump_ms: None });
-    assert_eq!(Comparison::start(reading(1, 0), last).take(reading(1, 0)).state, ClockState::Trusted);
+fn a_clock_before_the_last_entry_or_long_after_it_is_untrusted_from_the_start() {
+    let last = reading(0, 0).wall;
+    let start = |wall_ms, untrusted| {
+        let mut comparison = Comparison::start(reading(wall_ms, 7), Some(Before { last, untrusted }));
+        let Now { at, state, jump_ms, .. } = comparison.take(reading(wall_ms + 5, 12));
+        assert_eq!(comparison.take(reading(wall_ms + 6, 13)).jump_ms, None, "it is said once");
+        (at.unix_ms() - last.unix_ms(), state, jump_ms)
+    };
+    assert_eq!(start(0, false), (5, ClockState::Trusted, None));
+    assert_eq!(start(-1, false), (5, ClockState::Untrusted, None));
+    let most = SILENCE_MS_MAX;
+    assert_eq!(start(most, false), (most + 5, ClockState::Trusted, None));
+    assert_eq!(start(most + 1, false), (5, ClockState::Untrusted, Some(most + 1)));
+    // What an operator has still to look at was told before.
+    assert_eq!(start(1_000, true), (5, ClockState::Untrusted, None));
+    assert_eq!(start(most + 1, true), (5, ClockState::Untrusted, None));
 }
 
 #[test]
-fn an_accepted_clock_is_trusted_from_there_unless_it_stands_before_the_last_entry() {
-    let mut comparison = Comparison::start(reading(0, 0), Timestamp::MIN);
-    assert_eq!(comparison.take(reading(100_000, 0)).state, ClockState::Untrusted);
-    assert!(!comparison.accept(reading(99_999, 1)));
-    assert_eq!(comparison.take(reading(100_000, 1)).state, ClockState::Untrusted);
-    assert!(comparison.accept(reading(100_000, 2)));
-    let now = comparison.take(reading(101_000, 1_002));
-    assert_eq!((now.state, now.jump_ms), (ClockState::Trusted, None));
+fn a_jump_there_and_back_leaves_a_clock_that_can_be_accepted_at_once() {
+    let mut comparison = Comparison::start(reading(0, 0), None);
+    assert_eq!(comparison.take(reading(1_000_000_000, 1_000)).state, ClockState::Untrusted);
+    assert_eq!(comparison.take(reading(2_000, 2_000)).at, reading(2_000, 0).wall);
+    let now = comparison.accept(reading(3_000, 3_000), reading(3_000, 0).wall).unwrap();
+    assert_eq!(now, Now { at: now.wall, wall: reading(3_000, 0).wall, state: ClockState::Trusted, jump_ms: None });
+}
+
+#[test]
+fn a_clock_is_accepted_as_another_says_it_and_not_before_the_ledger_and_counts_from_there() {
+    let mut comparison = Comparison::start(reading(0, 0), None);
+    assert_eq!(comparison.take(reading(100_000_000, 0)).state, ClockState::Untrusted);
+    let true_time = |wall_ms| reading(wall_ms, 0).wall;
+    for off_ms in [-ACCEPTED_OFF_MS_MAX - 1, ACCEPTED_OFF_MS_MAX + 1] {
+        let wall = true_time(100_000_000);
+        let time = wall.plus_ms(off_ms);
+        assert_eq!(comparison.accept(reading(100_000_000, 1), time), Err(NotAccepted::Differs { wall, time }));
+        assert_eq!(comparison.take(reading(100_000_000, 1)).state, ClockState::Untrusted);
+    }
+    // Entries never go back. What the tolerance lets pass waits for the clock to come up to it.
+    let (at_1_s, wall) = (true_time(1_000), true_time(999 - TOLERANCE_MS));
+    let refused = comparison.accept(reading(999 - TOLERANCE_MS, 1_000), wall);
+    assert_eq!(refused, Err(NotAccepted::Before { wall, ledger: at_1_s }));
+    let mut behind = comparison.clone();
+    let now = behind.accept(reading(1_000 - TOLERANCE_MS, 1_000), wall).unwrap();
+    assert_eq!((now.state, now.at), (ClockState::Trusted, at_1_s));
+    assert_eq!(behind.take(reading(1_100 - TOLERANCE_MS, 1_100)).at, at_1_s);
+    assert_eq!(behind.take(reading(1_100, 1_100 + TOLERANCE_MS)).at, true_time(1_100));
+    for off_ms in [-ACCEPTED_OFF_MS_MAX, ACCEPTED_OFF_MS_MAX] {
+        let mut comparison = comparison.clone();
+        let wall = true_time(100_000_002);
+        let now = comparison.accept(reading(100_000_002, 1_002), wall.plus_ms(off_ms)).unwrap();
+        assert_eq!((now.at, now.state), (wall, ClockState::Trusted));
+        let now = comparison.take(reading(100_001_002, 2_002));
+        assert_eq!((now.at, now.state, now.jump_ms), (true_time(100_001_002), ClockState::Trusted, None));
+    }
 }
 
 #[test]
 fn a_clock_that_is_set_is_off_by_the_offset_and_never_called_trusted() {
     const BACK: i64 = -9 * 365 * 24 * 3_600_000;
-    let (real, set) = (Clock::start(Timestamp::MIN, 0), Clock::start(Timestamp::MIN, BACK));
-    assert_eq!((real.now().state, real.accept()), (ClockState::Trusted, Some(ClockState::Trusted)));
+    let (real, set) = (Clock::start(None, 0), Clock::start(None, BACK));
+    let accepted = |clock: &Clock| clock.accept(clock.now().wall).map(|now| now.state);
+    assert_eq!((real.now().state, accepted(&real)), (ClockState::Trusted, Ok(ClockState::Trusted)));
     let (before, now, after) = (wall_clock(), set.now(), wall_clock());
     assert!((before.plus_ms(BACK)..=after.plus_ms(BACK)).contains(&now.at), "{now:?} between {before} and {after}");
     assert_eq!((now.state, now.jump_ms), (ClockState::SetForExercise, None));
-    assert_eq!(set.accept(), Some(ClockState::SetForExercise));
+    assert_eq!(accepted(&set), Ok(ClockState::SetForExercise));
     // An entry of a time when the clock was not set: it stands before that, and nobody can accept it.
-    let behind = Clock::start(before, BACK);
-    assert_eq!((behind.now().state, behind.accept()), (ClockState::Untrusted, None));
+    let behind = Clock::start(Some(Before { last: before, untrusted: false }), BACK);
+    assert_eq!(behind.now().state, ClockState::Untrusted);
+    assert!(matches!(accepted(&behind), Err(NotAccepted::Before { .. })));
 }
 
 #[test]
 fn a_jump_that_somebody_else_saw_is_told_to_whoever_records_it_and_once() {
-    let comparison = Comparison::start(reading(0, 0), Timestamp::MIN);
+    let comparison = Comparison::start(reading(0, 0), None);
     let mut compared = Compared { comparison, untold_ms: None };
     assert_eq!(compared.tell(reading(1, 1)).jump_ms, None);
     let seen = compared.take(reading(60_000, 2));

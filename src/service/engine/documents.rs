@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::super::keys::Keys;
+use super::keys::{active_for, has_ended, lock};
 use super::{Answer, Daemon, PIECE_LEN, reason, refused};
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -18,7 +19,8 @@ use crate::domain::names::{Digest, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
 use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
-use crate::recorder::{CannotRecord, Recorder};
+use crate::hsm::Token;
+use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::store::Staging;
 
 /// The route, as refusals name it.
@@ -122,14 +124,15 @@ fn read_document(octets: &[u8]) -> Result<Delivered, Vec<Reason>> {
     }
 }
 
-/// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records.
+/// Takes in a document: decides, stops the tokens where it must take effect before the next signature, and records. The key of a
+/// determination that ends by it is locked at once; its token is the caller's to shut down.
 pub(super) fn record_document(
     recorder: &mut Recorder,
     by: &Actor,
     keys: &Keys,
     sent: wire::Document,
     listed: Option<Result<DeviceList, String>>,
-) -> Result<Answer<wire::DocumentRecorded>, CannotRecord> {
+) -> Result<Answer<(wire::DocumentRecorded, Vec<Token>)>, CannotRecord> {
     let wire::Document { document, signatures, devices, policy_files, text } = sent;
     let text = text.map(|text| text.0);
     let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
@@ -157,8 +160,8 @@ pub(super) fn record_document(
         None => {}
     }
     let submission = Submission { signatures: &p7s, devices: counted };
-    let at = recorder.moment().at;
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at };
+    let Moment { at, clock } = recorder.moment();
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock };
     let mut files = policy::Files::new();
     let (event, about) = match &delivered {
         Delivered::Pma(Document::Determination(document)) => {
@@ -231,14 +234,23 @@ pub(super) fn record_document(
         }
     }
     let kind = event.kind().to_owned();
+    let active = active_for(recorder.fold());
     let entry = recorder.queue(by, event)?;
-    Ok(Ok(wire::DocumentRecorded {
+    let mut tokens = Vec::new();
+    for (key, incident, determination) in active {
+        if let Some(why) = has_ended(recorder.fold(), &incident, determination, at) {
+            // Whoever brings what people signed need be no operator: it is the daemon that locks.
+            tokens.extend(lock(recorder, &Actor::daemon(), keys, &key, &why)?.1);
+        }
+    }
+    let recorded = wire::DocumentRecorded {
         entry,
         sha256,
         kind,
         signers: signers.into_iter().map(|signer| signer.person).collect(),
         determination: about.1,
-    }))
+    };
+    Ok(Ok((recorded, tokens)))
 }
 
 /// Whether recording this ends or pauses what may be under way.

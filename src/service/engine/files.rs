@@ -18,7 +18,7 @@ use crate::domain::intake::{self, Context, FileSent, Look, NotTaken};
 use crate::domain::ledger::entry::{Actor, Entry, Event, Role};
 use crate::domain::names::{Digest, FileKind, IncidentId, PersonId};
 use crate::domain::policy::facts::AcceptedFile;
-use crate::recorder::{CannotRecord, Recorder};
+use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::state::StoredDocuments;
 use crate::store::{Reader, Staging, StoreError};
 
@@ -136,7 +136,8 @@ fn visit(
             return refused(recorder, &by, SUBMIT, sha256, about, reasons);
         }
     }
-    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at };
+    let Moment { at, clock } = recorder.moment();
+    let context = Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock };
     let event = match intake::file(&context, incident, sent) {
         Ok(event) => event,
         Err(NotTaken::Look(look)) => return Ok(Ok(Visit::Look(look))),
@@ -289,6 +290,9 @@ fn take_exercise(
 ) -> Result<Answer<wire::Recorded>, CannotRecord> {
     let by = recorder.known(actor);
     let wire::ExerciseRecord { at, report, note } = exercise;
+    if let Err(reasons) = intake::person(recorder.fold(), &by) {
+        return refused(recorder, &by, "exercise-record", *report, (None, None), reasons);
+    }
     match intake::exercise(*at, *report, note, recorder.moment().at) {
         Ok(event) => Ok(Ok(wire::Recorded { entry: recorder.queue(&by, Event::ExerciseRecorded(event))? })),
         Err(reasons) => refused(recorder, &by, "exercise-record", *report, (None, None), reasons),

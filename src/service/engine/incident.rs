@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::keys::{locked, needed_no_longer};
+use super::keys::{lock, needed_no_longer};
 use super::{Answer, Daemon, answers, check_reason, history, make, pieces, reason, refused, story};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
@@ -14,7 +14,7 @@ use crate::domain::intake::{self, Context, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel};
-use crate::recorder::Recorder;
+use crate::recorder::{Moment, Recorder};
 
 impl Daemon {
     pub(super) async fn open_incident(&self, caller: &Caller, open: wire::IncidentOpen) -> Answer<wire::Recorded> {
@@ -86,10 +86,8 @@ impl Daemon {
             let entry = recorder.queue(&by, Event::StepTaken(taken))?;
             let mut tokens = Vec::new();
             if let Some(key) = key {
-                tokens.extend(keys.remove(&key));
                 let what = if pauses { "paused" } else { "executed" };
-                let event = locked(recorder.fold(), &key, &format!("incident {incident} was {what}"));
-                recorder.queue(&by, event)?;
+                tokens.extend(lock(recorder, &by, &keys, &key, &format!("incident {incident} was {what}"))?.1);
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -128,9 +126,7 @@ impl Daemon {
             let entry = recorder.queue(&by, Event::IncidentClosed(closed))?;
             let mut tokens = Vec::new();
             for key in needless {
-                tokens.extend(keys.remove(&key));
-                let event = locked(recorder.fold(), &key, "its incident was closed");
-                recorder.queue(&by, event)?;
+                tokens.extend(lock(recorder, &by, &keys, &key, "its incident was closed")?.1);
             }
             Ok(Ok((wire::Recorded { entry }, tokens)))
         });
@@ -211,7 +207,8 @@ impl Daemon {
 
 /// The moment and the state of a decision on the recorder's thread.
 pub(super) fn context(recorder: &Recorder) -> Context<'_> {
-    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at }
+    let Moment { at, clock } = recorder.moment();
+    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock }
 }
 
 /// The key of the determination that an incident follows.

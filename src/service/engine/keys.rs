@@ -11,8 +11,11 @@ use crate::api::wire;
 use crate::domain::fold::Fold;
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused};
-use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
-use crate::recorder::Recorder;
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse};
+use crate::domain::policy::facts::Standing;
+use crate::domain::time::Timestamp;
+use crate::hsm::Token;
+use crate::recorder::{CannotRecord, Recorder};
 
 /// The route, as refusals name it.
 const OPERATION: &str = "key-activate";
@@ -127,13 +130,59 @@ fn activation(
     key: &KeyLabel,
     incident: &IncidentId,
 ) -> Result<KeyActivated, Vec<Reason>> {
-    intake::activation(&incident::context(recorder), by, recorder.moment().clock, key, incident)
+    intake::activation(&incident::context(recorder), by, key, incident)
 }
 
 /// That a key is locked, with the incident that stands still by it.
 pub(super) fn locked(fold: &Fold, key: &KeyLabel, reason: &str) -> Event {
     let incident = fold.keys().get(key).and_then(|facts| facts.active_for.clone());
     Event::KeyLocked(KeyLocked { key: key.clone(), reason: reason.into(), incident })
+}
+
+/// Locks a key and records it, with the incident that stands still by it: the fence stands before the next `C_Sign`. Answers the
+/// entry, and its token where it had one, which is the caller's to shut down.
+pub(super) fn lock(
+    recorder: &mut Recorder,
+    by: &Actor,
+    keys: &Keys,
+    key: &KeyLabel,
+    reason: &str,
+) -> Result<(u64, Option<Token>), CannotRecord> {
+    keys.fence();
+    let token = keys.remove(key);
+    let event = locked(recorder.fold(), key, reason);
+    Ok((recorder.queue(by, event)?, token))
+}
+
+/// The keys that are active, each with its incident and the determination for which it is.
+pub(super) fn active_for(fold: &Fold) -> Vec<(KeyLabel, IncidentId, DeterminationId)> {
+    let active = fold.keys().values().filter(|facts| facts.active.is_some());
+    let of_incident = active.filter_map(|facts| Some((facts.record.label.clone(), facts.active_for.clone()?)));
+    of_incident.filter_map(|(key, incident)| fold.followed_by(&incident).map(|id| (key, incident, id))).collect()
+}
+
+/// Why a key that was active for a determination of an incident is locked now: its incident follows another, or what it followed has
+/// ended for good. A suspension ends by itself: the key stays open through it, within its time, and signs nothing.
+pub(super) fn has_ended(fold: &Fold, incident: &IncidentId, of: DeterminationId, at: Timestamp) -> Option<String> {
+    let standing = fold.determinations().get(&of).map(|facts| facts.standing(at));
+    let why = match standing {
+        Some(Standing::Withdrawn) => "was withdrawn",
+        Some(Standing::Superseded) => "was superseded",
+        Some(Standing::NotCarriedOver) => "was not carried over by the policy adopted",
+        Some(
+            Standing::NotExecute
+            | Standing::Expired
+            | Standing::Suspended
+            | Standing::NotYet
+            | Standing::AwaitsSchedule
+            | Standing::InForce,
+        )
+        | None => {
+            let follows_another = fold.followed_by(incident) != Some(of);
+            return follows_another.then(|| format!("determination {of} is followed no longer"));
+        }
+    };
+    Some(format!("determination {of} {why}"))
 }
 
 /// The active keys that nobody needs once an incident is closed: none was activated for another, nor, where an older daemon

@@ -13,22 +13,21 @@ use tokio::time::MissedTickBehavior;
 
 use super::super::StartError;
 use super::super::checkpoint::TokenSigner;
-use super::super::clock::Clock;
+use super::super::clock::{Before, Clock};
 use super::super::configuration::Configuration;
 use super::super::keys::Keys;
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
-use super::keys::locked;
+use super::keys::lock;
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Started};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
-use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, HsmError, Token};
 use crate::pipeline;
-use crate::recorder::{CannotRecord, Desk, Moment, Recorded, Recorder};
+use crate::recorder::{CannotRecord, Desk, Recorded, Recorder};
 use crate::store::{Reader, Store as _};
 
 /// How often the engine looks after its keys: locks what is over, brings back a worker that died.
@@ -166,15 +165,11 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
         start::check_pin_source(purpose, settings, [key.record.use_])?;
     }
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
-    let clock = Arc::new(Clock::start(fold.last_at().unwrap_or(Timestamp::MIN), configuration.clock_offset_ms));
-    let reads = Arc::clone(&clock);
-    let read = move || {
-        let now = reads.tell();
-        (Moment { at: now.at, clock: now.state }, now.jump_ms)
-    };
+    let clock = Arc::new(Clock::start(Before::of(&fold), configuration.clock_offset_ms));
     let staging = Arc::clone(store.staging());
     let reader = store.reader().map_err(StartFault::from)?;
-    let mut recorder = Recorder::new(Box::new(store), fold.clone(), Box::new(read)).map_err(StartFault::from)?;
+    let mut recorder =
+        Recorder::new(Box::new(store), fold.clone(), Arc::clone(&clock).read_by()).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
     Ok(Opened { configuration, recorder, clock, fold, staging, reader })
 }
@@ -375,11 +370,7 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
         let now = recorder.moment().at;
         let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
         let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
-        keys.fence();
-        let token = keys.remove(&key);
-        let event = locked(recorder.fold(), &key, &reason);
-        recorder.queue(&Actor::daemon(), event)?;
-        Ok(token)
+        lock(recorder, &Actor::daemon(), &keys, &key, &reason).map(|(_, token)| token)
     });
     if let Ok(token) = checked.await
         && let Some(token) = token.into_inner()

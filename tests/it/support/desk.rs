@@ -134,8 +134,10 @@ impl Office {
         self.scratch.write("policy/policy.toml", policy);
         let persons = text("persons.toml");
         let others = persons.find("[[person]]\nid = \"custodian-1\"").unwrap();
-        let mut ours = "version = 1\n".to_owned();
+        let parties = persons.find("\n[[party]]\n").unwrap()..persons.find("\n[[person]]\n").unwrap();
+        let mut ours = format!("version = 1\n{}\n", &persons[parties]);
         for (n, member) in (1..).zip(MEMBERS) {
+            ours = format!("{ours}[[party]]\nid = \"party-{n}\"\nname = \"Party {n}\"\nkind = \"other\"\n");
             ours = format!(
                 "{ours}[[person]]\nid = \"{member}\"\nname = \"{member}\"\nparty = \"party-{n}\"\nroles = [\"pma-member\"]\n\
                  keys = [\"{}\"]\nfrom = \"2020-01-01T00:00:00Z\"\n",

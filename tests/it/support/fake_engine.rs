@@ -285,7 +285,7 @@ impl Engine for FakeEngine {
             genesis: digest(b"g"),
             state: wire::ServiceState::Ready,
             problems: vec![],
-            clock: wire::Clock { now: at(), state: ClockState::Trusted, offset_ms: 0 },
+            clock: wire::Clock { now: at(), wall: at(), state: ClockState::Trusted, offset_ms: 0 },
             ledger: wire::Head { size: 3, root: digest(b"r") },
             policy: Some(wire::PolicyHead { sequence: 1, sha256: digest(b"p") }),
             keys: vec![key(&"recovery".parse().unwrap(), true)],
@@ -558,8 +558,8 @@ impl Engine for FakeEngine {
         Ok(wire::Recorded { entry: 3 })
     }
 
-    async fn clock_accept(&self, caller: &Caller, why: wire::Why) -> Result<wire::Recorded, Failure> {
-        self.called("clock-accept", caller, why.reason)?;
+    async fn clock_accept(&self, caller: &Caller, ask: wire::ClockAccept) -> Result<wire::Recorded, Failure> {
+        self.called("clock-accept", caller, ask.reason)?;
         Ok(wire::Recorded { entry: 3 })
     }
 

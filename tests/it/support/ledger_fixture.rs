@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use smkid::cli::ledger_export::{ExportError, Source};
 use smkid::domain::certificates::bodies::{Template as Certified, certification_request_info};
@@ -41,6 +41,7 @@ use smkid::domain::time::{Timestamp, Window};
 use smkid::hsm::HsmError;
 use smkid::hsm::signer::{PemSigner, PersonSigner as _};
 use smkid::recorder::{CheckpointSigner, Moment, Recorder, record_alone};
+use smkid::service::clock::{Before, Comparison, Now, Reading};
 use smkid::store::memory::MemoryStore;
 use smkid::store::{Reader, StagingLimits};
 use zeroize::Zeroizing;
@@ -180,11 +181,24 @@ fn actor(account: &str, role: Role) -> Actor {
     Actor { person: None, account: account.into(), role, channel }
 }
 
+/// The wall clock is the monotonic one: what it jumped by while nobody looked, the ledger's last entry shows.
+struct Clocks {
+    now: Arc<AtomicI64>,
+    comparison: Mutex<Comparison>,
+}
+
+fn reading(now: &AtomicI64) -> Reading {
+    let monotonic_ms = now.load(Ordering::Relaxed);
+    Reading { wall: Timestamp::from_unix_ms(monotonic_ms).unwrap(), monotonic_ms }
+}
+
 /// A ledger, and everything that it takes to go on with it.
 pub struct Fixture {
     recorder: Recorder,
     store: MemoryStore,
     now: Arc<AtomicI64>,
+    /// The clock of the process that was started last.
+    clocks: Option<Arc<Clocks>>,
     ledger_key: Arc<Key>,
     pub verifier: Verifier,
     pub recovery_key: Key,
@@ -286,6 +300,7 @@ impl Fixture {
             recorder,
             store,
             now,
+            clocks: None,
             ledger_key,
             verifier,
             recovery_key,
@@ -412,7 +427,8 @@ impl Fixture {
     fn activate(&mut self) {
         let until = Some(self.at().plus_ms(12 * HOUR_MS));
         let (key, token) = ("recovery-1".parse().unwrap(), "smki-a".parse().unwrap());
-        let activated = KeyActivated { key, token, serial: "smki-a-serial".into(), until, incident: None };
+        let activated =
+            KeyActivated { key, token, serial: "smki-a-serial".into(), until, incident: None, profile: None };
         self.record(|recorder| {
             let by = recorder.known(operator());
             recorder.queue(&by, Event::KeyActivated(activated)).unwrap();
@@ -571,6 +587,7 @@ impl Fixture {
                 incident: "INC-1".parse().unwrap(),
                 determination,
                 policy,
+                profile: None,
                 key: "recovery-1".parse().unwrap(),
             };
             let batch = recorder.queue(&by, Event::Batch(batch)).unwrap();
@@ -683,14 +700,35 @@ impl Fixture {
     /// The recorder of another process, which knows what the ledger says.
     pub fn restart(&mut self) {
         let now = Arc::clone(&self.now);
-        let read = move || {
-            let at = Timestamp::from_unix_ms(now.load(Ordering::Relaxed)).unwrap();
-            (Moment { at, clock: ClockState::Trusted }, None)
-        };
         let fold = self.caught_up().unwrap();
+        let clocks =
+            Arc::new(Clocks { comparison: Mutex::new(Comparison::start(reading(&now), Before::of(&fold))), now });
+        self.clocks = Some(Arc::clone(&clocks));
+        let read = move || {
+            let Now { at, state, jump_ms, .. } = clocks.comparison.lock().unwrap().take(reading(&clocks.now));
+            (Moment { at, clock: state }, jump_ms)
+        };
         let mut recorder = Recorder::new(Box::new(self.store.clone()), fold, Box::new(read)).unwrap();
         recorder.set_signer(Box::new(Signer { key: Arc::clone(&self.ledger_key), verifier: self.verifier.clone() }));
         self.recorder = recorder;
+    }
+
+    /// The state.
+    pub fn fold(&self) -> &Fold {
+        self.recorder.fold()
+    }
+
+    /// An operator accepts the clock of the process that was started last.
+    pub fn accept_clock(&mut self) {
+        let clocks = Arc::clone(self.clocks.as_ref().unwrap());
+        let by = Forge::operator();
+        self.record(|recorder| {
+            let now = reading(&clocks.now);
+            let Now { at, state, .. } = clocks.comparison.lock().unwrap().accept(now, now.wall).unwrap();
+            let from = Moment { at, clock: state };
+            recorder.accept_clock(&by, "Compared with the radio clock".into(), from).unwrap();
+            assert_eq!(recorder.moment().clock, ClockState::Trusted);
+        });
     }
 
     /// What a start makes of the ledger.
@@ -784,7 +822,8 @@ impl Fixture {
 }
 
 fn context(recorder: &Recorder) -> Context<'_> {
-    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at: recorder.moment().at }
+    let Moment { at, clock } = recorder.moment();
+    Context { fold: recorder.fold(), blobs: recorder, heads: recorder, at, clock }
 }
 
 fn queue_document<F>(recorder: &mut Recorder, document: &Written<F>, signatures: &[Vec<u8>]) {
@@ -901,6 +940,7 @@ impl Forge<'_> {
             incident: "INC-1".parse().unwrap(),
             determination: fixture.determination,
             policy: fixture.policy,
+            profile: None,
             key: "recovery-1".parse().unwrap(),
         }))
     }

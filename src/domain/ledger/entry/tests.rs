@@ -194,6 +194,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 serial: "0001".into(),
                 until: Some(at("2017-07-21T18:00:00Z")),
                 incident: None,
+                profile: None,
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
@@ -207,10 +208,12 @@ fn golden() -> Vec<(Event, &'static str)> {
                 serial: "0001".into(),
                 until: Some(at("2017-07-21T18:00:00Z")),
                 incident: Some(incident()),
+                profile: Some(profile()),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
-                r#""until":"2017-07-21T18:00:00.000Z","incident":"INC-1"}}"#
+                r#""until":"2017-07-21T18:00:00.000Z","incident":"INC-1","#,
+                r#""profile":{"base":"base","variations":["direction-2017-07-18"]}}}"#
             ),
         ),
         (
@@ -228,6 +231,23 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: incident(),
                 determination: ID,
                 policy: digest(2),
+                profile: Some(profile()),
+                key: key(),
+            }),
+            concat!(
+                r#"{"batch":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","asked":"{01}","incident":"INC-1","#,
+                r#""determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","policy":"{02}","#,
+                r#""profile":{"base":"base","variations":["direction-2017-07-18"]},"key":"recovery-1"}}"#
+            ),
+        ),
+        (
+            Event::Batch(Batch {
+                request: REQUEST,
+                asked: digest(1),
+                incident: incident(),
+                determination: ID,
+                policy: digest(2),
+                profile: None,
                 key: key(),
             }),
             concat!(
@@ -316,11 +336,13 @@ fn golden() -> Vec<(Event, &'static str)> {
     .collect()
 }
 
+fn profile() -> ProfileInForce {
+    ProfileInForce { base: "base".parse().unwrap(), variations: vec!["direction-2017-07-18".parse().unwrap()] }
+}
+
 /// The same for the entries of the procedure.
 fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
     let incident = || "INC-1".parse::<IncidentId>().unwrap();
-    let profile =
-        || ProfileInForce { base: "base".parse().unwrap(), variations: vec!["direction-2017-07-18".parse().unwrap()] };
     let direction = DirectionId([0x0C; 16]);
     vec![
         (

@@ -52,7 +52,7 @@ fn determined(n: u8) -> Event {
 fn batch(n: u8) -> Event {
     let (request, key) = (RequestId([n; 16]), "recovery-1".parse().unwrap());
     let (incident, determination) = (incident(n), determination(n));
-    Event::Batch(Batch { request, asked: NOTHING, incident, determination, policy: NOTHING, key })
+    Event::Batch(Batch { request, asked: NOTHING, incident, determination, policy: NOTHING, profile: None, key })
 }
 
 fn intent(batch: u64, n: u8) -> Event {

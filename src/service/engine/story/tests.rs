@@ -88,6 +88,7 @@ fn events() -> Vec<Event> {
             incident: incident(),
             determination,
             policy: NOTHING,
+            profile: None,
             key: "recovery-1".parse().unwrap(),
         }),
         intent(1),

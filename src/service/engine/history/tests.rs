@@ -46,6 +46,7 @@ fn batch() -> Event {
         determination: DETERMINATION,
         policy: Digest([2; 32]),
         key: "recovery-1".parse().unwrap(),
+        profile: None,
     })
 }
 

@@ -697,7 +697,9 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     take(client, &Step::Pause { reason: note() }).await.unwrap();
     stands(State::Paused, &["smkictl incident finish INC-1"]).await;
     take(client, &Step::Finish { note: note() }).await.unwrap();
-    stands(State::Executed, &["Begin Post-Recovery"]).await;
+    stands(State::Executed, &["Submit that file, signed", "Then begin Post-Recovery"]).await;
+    refuse(&site, client, &Step::BeginPostRecovery { note: note() }, &["progress-file"]).await;
+    carrier.report().await.unwrap();
     take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
     read(&site, &progress, &[&signed, ",,succeeded,0", ",,left-out,3", ",,stranded,3"]);
     // Only Method 2 hands Devices over.

@@ -225,6 +225,9 @@ impl Fold {
         let progress = facts.progress.as_ref();
         let mut done = BTreeSet::from([Meaning::Notify.id()]);
         done.extend(progress.iter().flat_map(|progress| progress.done.keys().cloned()));
+        if progress.is_some_and(Progress::wants_report_of_its_end) {
+            done.remove(&Meaning::ReportProgress.id());
+        }
         let followed = self.followed(facts);
         if followed.is_some() {
             done.insert(Meaning::Determine.id());

@@ -26,13 +26,7 @@ fn device(n: u8) -> DeviceId {
 fn told(events: Vec<Event>) -> Vec<String> {
     let mut history = History::of(device(1));
     for (index, event) in (10..).zip(events) {
-        let entry = Entry {
-            v: VERSION,
-            at: Timestamp::MIN,
-            clock: ClockState::Trusted,
-            by: Actor::daemon(),
-            event,
-        };
+        let entry = Entry { v: VERSION, at: Timestamp::MIN, clock: ClockState::Trusted, by: Actor::daemon(), event };
         history.take(index, &entry, &Nothing).unwrap();
     }
     history.told.into_iter().map(|event| event.what).collect()

@@ -533,7 +533,9 @@ impl Targets {
     /// Those of a list that was just read.
     fn of(all: Vec<Target>) -> Self {
         let mut tally = Tally::default();
-        all.iter().for_each(|target| tally.enter(target));
+        for target in &all {
+            tally.enter(target);
+        }
         Self { all: Arc::new(all), followed: Vec::new(), tally }
     }
 

@@ -243,14 +243,14 @@ pub(super) fn record_document(
             tokens.extend(lock(recorder, &Actor::daemon(), keys, &key, &why)?.1);
         }
     }
-    let recorded = wire::DocumentRecorded {
+    let answer = wire::DocumentRecorded {
         entry,
         sha256,
         kind,
         signers: signers.into_iter().map(|signer| signer.person).collect(),
         determination: about.1,
     };
-    Ok(Ok((recorded, tokens)))
+    Ok(Ok((answer, tokens)))
 }
 
 /// Whether recording this ends or pauses what may be under way.

@@ -117,6 +117,26 @@ impl Bench {
         Self { fold, lists: Lists::default(), at, index: 2 }
     }
 
+    /// What was carried so far is another incident's from here on, and this one was just reported and confirmed, about another key.
+    pub(in crate::domain) fn begin_another(&mut self) {
+        self.index += 1;
+        let other: IncidentId = format!("INC-BEFORE-{}", self.index).parse().unwrap();
+        let mut facts = self.fold.incidents.remove(&incident()).unwrap();
+        facts.id = other.clone();
+        self.fold.incidents.insert(other.clone(), facts);
+        for determination in self.fold.determinations.values_mut().filter(|facts| facts.incident == incident()) {
+            determination.incident = other.clone();
+        }
+        let new = Self::new(&self.at.to_string());
+        let mut facts = new.fold.incidents[&incident()].clone();
+        facts.opened = self.index;
+        self.fold.incidents.insert(incident(), facts);
+        self.inform();
+        let mechanism = "call-back".parse().unwrap();
+        self.take(&Step::Confirm { mechanism, certainty: Certainty::Actual, evidence: note() });
+        self.inform();
+    }
+
     /// Another policy is in force.
     pub(in crate::domain) fn adopt(&mut self, policy: Policy) {
         self.fold.policies[0].policy = Arc::new(policy);
@@ -184,7 +204,7 @@ impl Bench {
     /// Takes a step that nobody decided.
     pub(in crate::domain) fn force(&mut self, step: &Step) {
         let profile = ProfileInForce { base: "base".parse().unwrap(), variations: Vec::new() };
-        let taken = StepTaken { incident: incident(), profile, step: step.clone(), departures: Vec::new() };
+        let taken = StepTaken { incident: incident(), profile, step: step.clone(), departures: Vec::new(), carried: 0 };
         self.index += 1;
         self.fold.take_step(&taken, self.index, self.at, &self.lists).unwrap();
     }

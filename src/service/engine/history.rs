@@ -24,33 +24,79 @@ use crate::store::{Reader, StoreError};
 /// What is told of a Device.
 type Told = Vec<DeviceEvent>;
 
-/// What happened to a Device in an incident, oldest first; nothing if the incident never named it. It is told from the entry that opened
-/// the incident on, under the policy that was in force then: an extract is read by the layout of the policy in force when it was
-/// imported. The inner error is that of a list that cannot be read.
+/// Where an incident begins: its entry, and the policy that was in force then, for an extract is read by the layout of the policy in force
+/// when it was imported.
+#[derive(Clone, Debug)]
+pub(super) struct Beginning {
+    pub(super) incident: IncidentId,
+    pub(super) opened: u64,
+    pub(super) policy: Option<Digest>,
+}
+
+/// What happened to a Device in an incident, oldest first; nothing if the incident never named it. `all` are the incidents that are
+/// in a procedure, from the one that was opened first: what was carried over from them is looked up. The inner error is that of a list
+/// that cannot be read.
 pub(super) fn history(
     reader: &dyn Reader,
-    incident: &IncidentId,
-    (opened, policy): (u64, Option<Digest>),
+    of: &Beginning,
+    all: &[Beginning],
     device: DeviceId,
 ) -> Result<Result<Told, FoldError>, StoreError> {
-    let of = wire::EntriesOf { incident: Some(incident.clone()), ..wire::EntriesOf::default() };
-    let mut about = answers::About::new(&of, reader);
-    let mut history = History { policy, ..History::of(device) };
-    let mut failed = None;
-    reader.leaves(opened..reader.head()?.size.max(opened), &mut |leaf| {
+    let history = until(reader, of, all, device, reader.head()?.size)?;
+    Ok(history.map(|history| history.told))
+}
+
+/// The same, by the entries before this one.
+fn until(
+    reader: &dyn Reader,
+    of: &Beginning,
+    all: &[Beginning],
+    device: DeviceId,
+    end: u64,
+) -> Result<Result<History, FoldError>, StoreError> {
+    let entries = wire::EntriesOf { incident: Some(of.incident.clone()), ..wire::EntriesOf::default() };
+    let mut about = answers::About::new(&entries, reader);
+    let mut history = History { policy: of.policy, ..History::of(device) };
+    let mut failed = Ok(Ok(()));
+    reader.leaves(of.opened..end.max(of.opened), &mut |leaf| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
         if let Event::PolicyAdopted(adopted) = &entry.event {
             history.policy = Some(adopted.policy);
         }
-        if about.takes(leaf.index, &entry)
-            && let Err(error) = history.take(leaf.index, &entry, &StoredDocuments(reader))
-        {
-            failed = Some(error);
-            return ControlFlow::Break(());
+        if !about.takes(leaf.index, &entry) {
+            return ControlFlow::Continue(());
         }
-        ControlFlow::Continue(())
+        if matches!(&entry.event, Event::StepTaken(taken) if taken.carried > 0) {
+            match elsewhere(reader, of, all, device, leaf.index) {
+                Ok(Ok(targets)) => history.elsewhere = targets,
+                Ok(Err(error)) => failed = Ok(Err(error)),
+                Err(error) => failed = Err(error),
+            }
+        }
+        if matches!(failed, Ok(Ok(()))) {
+            failed = Ok(history.take(leaf.index, &entry, &StoredDocuments(reader)));
+        }
+        if matches!(failed, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    Ok(failed.map_or(Ok(history.told), Err))
+    Ok(failed?.map(|()| history))
+}
+
+/// How a Device stood in the other incidents at an entry, from the one that was opened first.
+fn elsewhere(
+    reader: &dyn Reader,
+    of: &Beginning,
+    all: &[Beginning],
+    device: DeviceId,
+    at: u64,
+) -> Result<Result<Vec<Targets>, FoldError>, StoreError> {
+    let mut stood = Vec::new();
+    for other in all.iter().filter(|other| other.incident != of.incident && other.opened < at) {
+        match until(reader, other, all, device, at)? {
+            Ok(history) => stood.extend(history.progress.map(|progress| progress.targets)),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(stood))
 }
 
 /// What is known of the Device so far.
@@ -65,6 +111,8 @@ struct History {
     open: BTreeSet<u64>,
     /// Its intents that were signed and not released.
     signed: BTreeSet<u64>,
+    /// How it stood in other incidents when it was assessed.
+    elsewhere: Vec<Targets>,
     told: Told,
 }
 
@@ -72,7 +120,7 @@ impl History {
     fn of(device: DeviceId) -> Self {
         let (batches, told) = (BTreeMap::new(), Vec::new());
         let (open, signed) = (BTreeSet::new(), BTreeSet::new());
-        Self { device, policy: None, progress: None, batches, open, signed, told }
+        Self { device, policy: None, progress: None, batches, open, signed, elsewhere: Vec::new(), told }
     }
 
     fn take(&mut self, index: u64, entry: &Entry, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -231,6 +279,10 @@ impl History {
                     reason: error.to_string(),
                 },
             })?;
+        }
+        if let (true, Some(progress)) = (taken.carried > 0, &mut self.progress) {
+            let held = progress.targets.held_by(&self.elsewhere);
+            progress.targets.record(held);
         }
         let after = self.target();
         let is_named = (before.is_some() || after.is_some()) && (list.is_none() || is_assessment || !own.is_empty());

@@ -162,17 +162,19 @@ impl Daemon {
         let known = incident.clone();
         let found = self.read(move |recorder| {
             let fold = recorder.fold();
-            let facts = fold.incidents().get(&known);
-            let from = facts.filter(|facts| facts.progress.is_some()).map(|facts| {
+            let mut in_procedure: Vec<_> = fold.incidents().values().filter(|facts| facts.progress.is_some()).collect();
+            in_procedure.sort_by_key(|facts| facts.opened);
+            let begins = in_procedure.into_iter().map(|facts| {
                 let in_force = fold.policies().iter().rev().find(|adopted| adopted.entry < facts.opened);
-                (facts.opened, in_force.map(|adopted| adopted.digest))
+                let policy = in_force.map(|adopted| adopted.digest);
+                history::Beginning { incident: facts.id.clone(), opened: facts.opened, policy }
             });
-            Ok((facts.is_some(), from))
+            Ok((fold.incidents().contains_key(&known), begins.collect::<Vec<_>>()))
         });
-        let (is_known, from) = found.await?;
-        let from = from.ok_or_else(|| no_progress(&incident, is_known))?;
-        let of = incident.clone();
-        let items = self.scan(move |reader| history::history(reader, &of, from, device)).await?;
+        let (is_known, all) = found.await?;
+        let of = all.iter().find(|begins| begins.incident == incident).cloned();
+        let of = of.ok_or_else(|| no_progress(&incident, is_known))?;
+        let items = self.scan(move |reader| history::history(reader, &of, &all, device)).await?;
         let items = items.map_err(|error| Failure::Internal { what: error.to_string() })?;
         if items.is_empty() {
             return Err(Failure::NotFound { what: format!("Device {device} among those of incident {incident}") });

@@ -821,4 +821,5 @@ pub(crate) fn every_command() -> BTreeSet<String> {
     commands
 }
 
+mod carried;
 mod left;

@@ -379,10 +379,24 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 profile: profile(),
                 step: Step::Pause { reason: "the HSM is warm".into() },
                 departures: vec![direction],
+                carried: 0,
             }),
             concat!(
                 r#"{"step-taken":{"incident":"INC-1","profile":{"base":"base","variations":["direction-2017-07-18"]},"#,
                 r#""step":{"pause":{"reason":"the HSM is warm"}},"departures":["0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c"]}}"#
+            ),
+        ),
+        (
+            Event::StepTaken(StepTaken {
+                incident: incident(),
+                profile: profile(),
+                step: Step::Prepare { note: "compared".into() },
+                departures: Vec::new(),
+                carried: 2,
+            }),
+            concat!(
+                r#"{"step-taken":{"incident":"INC-1","profile":{"base":"base","variations":["direction-2017-07-18"]},"#,
+                r#""step":{"prepare":{"note":"compared"}},"carried":2}}"#
             ),
         ),
         (

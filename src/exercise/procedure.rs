@@ -151,9 +151,13 @@ impl Carrier<'_> {
         self.step(Step::Refer { notification: Some(notification), new_facts: None }).await.map(drop)
     }
 
-    /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.
+    /// The DCC sets the SMI Status, where an earlier incident did not leave every Device in it; the Subscriber's ARO submits the
+    /// thresholds.
     pub async fn status_and_thresholds(&self) -> Result<(), ExerciseError> {
-        self.step(status(SmiStatus::Recovery, None, self.clock.now())).await?;
+        let devices = self.progress().await?.devices;
+        if devices.in_recovery + devices.recovered < devices.targets {
+            self.step(status(SmiStatus::Recovery, None, self.clock.now())).await?;
+        }
         let user = super::lab::party_of(&self.lab.before()[0]);
         // A reference of its own for each incident: a file counts in one alone.
         let file = format!(

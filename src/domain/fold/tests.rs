@@ -3,7 +3,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::domain::determination::document::{LedgerHead, Type};
+use crate::domain::determination::document::{self, LedgerHead, Type};
+use crate::domain::gbcs::samples::{framed, recovery_update};
 use crate::domain::incident::targets::{Proof, TargetsError};
 use crate::domain::incident::{State, TakeError};
 use crate::domain::intake::{Context, Head, Heads, steps};
@@ -261,6 +262,47 @@ impl Bench {
         self.fold.determinations.insert(id, facts);
         self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at, &self.lists).unwrap();
         id
+    }
+
+    /// The PMA determines to execute, and leaves the Devices to a schedule.
+    pub(in crate::domain) fn determine_for_a_schedule(&mut self, method: Method) -> DeterminationId {
+        let id = self.determine_of(true, Some(method), &[]);
+        self.followed().scope = None;
+        id
+    }
+
+    /// A schedule settles the scope of the determination that is followed, with these Devices.
+    pub(in crate::domain) fn schedule(&mut self, devices: &[DeviceId]) {
+        self.index += 1;
+        let (certificates, path) = ([framed(406), framed(432)], [framed(420)]);
+        let template = Template::from_update(&recovery_update(&certificates, &path)).unwrap();
+        let lines: Vec<String> = devices.iter().map(|device| format!("{device},t-1\n")).collect();
+        let list = self.lists.add(lines.concat().into_bytes());
+        let determination = self.progress().determined.unwrap().id;
+        let form = Schedule {
+            r#type: Type::new(),
+            purpose: Purpose::Live,
+            determination,
+            document: Digest([4; 32]),
+            proposer: "operator-1".parse().unwrap(),
+            ledger: LedgerHead { origin: "smkid.example/ledger".parse().unwrap(), size: 1, root: Digest([2; 32]) },
+            policy: Digest([3; 32]),
+            templates: vec![document::Template {
+                name: "t-1".parse().unwrap(),
+                payload: document::Payload::new(template.octets()).unwrap(),
+            }],
+            devices: document::DeviceList { count: devices.len() as u64, sha256: list, root: Digest([8; 32]) },
+            limits: document::Limits { intents: 1, per_hour: 1, retries_of_unknown: 0, retry_by_itself: false },
+        };
+        let recorded = ScheduleRecorded {
+            determination,
+            document: self.lists.add(Written::write(&form).unwrap().octets().to_vec()),
+            signatures: Vec::new(),
+            devices: list,
+            policy: Digest([3; 32]),
+            profile: None,
+        };
+        self.fold.schedule(&recorded, &self.lists, &mut Vec::new()).unwrap();
     }
 
     /// What the ledger knows of the determination that the incident follows.

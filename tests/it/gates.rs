@@ -173,7 +173,8 @@ impl Row {
             .await;
         let of_list = document.form().devices.is_some().then_some(&*list);
         let delivered = site.deliver(client, &document, APPROVALS, of_list).await;
-        let sign = ask_for(document.form().id, own.start..own.start + 1);
+        let (first, second) = (own.start, own.start + 1);
+        let sign = ask_for(document.form().id, first..second);
         match self.determined {
             Determined::WithContingencyKey => {
                 let refused = problem(delivered);

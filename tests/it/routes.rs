@@ -858,12 +858,12 @@ async fn one_determination_is_shown_without_a_look_at_the_documents_of_others() 
     let daemon = site.start().await;
     let client = &daemon.client;
     let list = device_list(0..3);
-    let lost = site.determine(client, 1, &list, not_execute).await;
-    let there = site.determine(client, 2, &list, not_execute).await;
+    let missing = site.determine(client, 2, &list, not_execute).await;
+    let there = site.determine(client, 3, &list, not_execute).await;
     let path = |document: &Written<Determination>| format!("/v1/determinations/{}", document.form().id);
-    let chunk = format!("(SELECT id FROM blob WHERE digest = x'{}')", lost.digest());
+    let chunk = format!("(SELECT id FROM blob WHERE digest = x'{}')", missing.digest());
     site.edit(&format!("DELETE FROM chunk WHERE id >> 24 = {chunk}"), 1);
     let shown: wire::Determination = client.get(&path(&there)).await.unwrap();
     assert_eq!(shown.determination, there.form().id);
-    assert!(client.get::<wire::Determination>(&path(&lost)).await.is_err(), "its document is gone");
+    assert!(client.get::<wire::Determination>(&path(&missing)).await.is_err(), "its document is gone");
 }

@@ -34,69 +34,72 @@ pub(super) struct Beginning {
 }
 
 /// What happened to a Device in an incident, oldest first; nothing if the incident never named it. `all` are the incidents that are
-/// in a procedure, from the one that was opened first: what was carried over from them is looked up. The inner error is that of a list
-/// that cannot be read.
+/// in a procedure, from the one that was opened first: only where something was carried over from them are they looked at. The inner
+/// error is that of a list that cannot be read.
 pub(super) fn history(
     reader: &dyn Reader,
     of: &Beginning,
     all: &[Beginning],
     device: DeviceId,
 ) -> Result<Result<Told, FoldError>, StoreError> {
-    let history = until(reader, of, all, device, reader.head()?.size)?;
-    Ok(history.map(|history| history.told))
+    match told(reader, of, std::slice::from_ref(of), device)? {
+        Ok(Some(told)) => Ok(Ok(told)),
+        Ok(None) => Ok(told(reader, of, all, device)?.map(Option::unwrap_or_default)),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
-/// The same, by the entries before this one.
-fn until(
+/// The same, in one pass over these incidents; none where others are to be looked at, and only this one was.
+fn told(
     reader: &dyn Reader,
     of: &Beginning,
-    all: &[Beginning],
+    among: &[Beginning],
     device: DeviceId,
-    end: u64,
-) -> Result<Result<History, FoldError>, StoreError> {
-    let entries = wire::EntriesOf { incident: Some(of.incident.clone()), ..wire::EntriesOf::default() };
-    let mut about = answers::About::new(&entries, reader);
-    let mut history = History { policy: of.policy, ..History::of(device) };
-    let mut failed = Ok(Ok(()));
-    reader.leaves(of.opened..end.max(of.opened), &mut |leaf| {
+) -> Result<Result<Option<Told>, FoldError>, StoreError> {
+    let only = |of: &Beginning| wire::EntriesOf { incident: Some(of.incident.clone()), ..wire::EntriesOf::default() };
+    let filters: Vec<_> = among.iter().map(only).collect();
+    let mut each: Vec<_> = among
+        .iter()
+        .zip(&filters)
+        .map(|(of, filter)| {
+            (of, answers::About::new(filter, reader), History { policy: of.policy, ..History::of(device) })
+        })
+        .collect();
+    let (mut failed, mut is_alone_enough) = (None, true);
+    let from = among.iter().map(|of| of.opened).min().unwrap_or_default();
+    reader.leaves(from..reader.head()?.size.max(from), &mut |leaf| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
-        if let Event::PolicyAdopted(adopted) = &entry.event {
-            history.policy = Some(adopted.policy);
-        }
-        if !about.takes(leaf.index, &entry) {
-            return ControlFlow::Continue(());
-        }
-        if matches!(&entry.event, Event::StepTaken(taken) if taken.carried > 0) {
-            match elsewhere(reader, of, all, device, leaf.index) {
-                Ok(Ok(targets)) => history.elsewhere = targets,
-                Ok(Err(error)) => failed = Ok(Err(error)),
-                Err(error) => failed = Err(error),
+        let carries = matches!(&entry.event, Event::StepTaken(taken) if taken.carried > 0);
+        for at in 0..each.len() {
+            let (begins, about, history) = &mut each[at];
+            if let Event::PolicyAdopted(adopted) = &entry.event {
+                history.policy = Some(adopted.policy);
+            }
+            if leaf.index < begins.opened || !about.takes(leaf.index, &entry) {
+                continue;
+            }
+            if carries {
+                if among.len() == 1 {
+                    is_alone_enough = false;
+                    return ControlFlow::Break(());
+                }
+                let others = each.iter().enumerate().filter(|(other, _)| *other != at);
+                let stood = others.filter_map(|(_, (.., history))| history.progress.as_ref());
+                let stood = stood.map(|progress| progress.targets.clone()).collect();
+                each[at].2.elsewhere = stood;
+            }
+            if let Err(error) = each[at].2.take(leaf.index, &entry, &StoredDocuments(reader)) {
+                failed = Some(error);
+                return ControlFlow::Break(());
             }
         }
-        if matches!(failed, Ok(Ok(()))) {
-            failed = Ok(history.take(leaf.index, &entry, &StoredDocuments(reader)));
-        }
-        if matches!(failed, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        ControlFlow::Continue(())
     })?;
-    Ok(failed?.map(|()| history))
-}
-
-/// How a Device stood in the other incidents at an entry, from the one that was opened first.
-fn elsewhere(
-    reader: &dyn Reader,
-    of: &Beginning,
-    all: &[Beginning],
-    device: DeviceId,
-    at: u64,
-) -> Result<Result<Vec<Targets>, FoldError>, StoreError> {
-    let mut stood = Vec::new();
-    for other in all.iter().filter(|other| other.incident != of.incident && other.opened < at) {
-        match until(reader, other, all, device, at)? {
-            Ok(history) => stood.extend(history.progress.map(|progress| progress.targets)),
-            Err(error) => return Ok(Err(error)),
-        }
+    if let Some(error) = failed {
+        return Ok(Err(error));
     }
-    Ok(Ok(stood))
+    let asked = each.into_iter().find(|(begins, ..)| begins.incident == of.incident);
+    Ok(Ok(asked.filter(|_| is_alone_enough).map(|(.., history)| history.told)))
 }
 
 /// What is known of the Device so far.

@@ -154,11 +154,11 @@ impl Comparison {
         Now { at, wall: reading.wall, state: self.state, jump_ms }
     }
 
-    /// The time by the monotonic clock alone; slower while the wall clock is behind, which is the way to come together again.
+    /// The time by the monotonic clock; slower while the wall clock is behind, which is the way to come together again.
     fn carried(&self, reading: Reading) -> Timestamp {
         let elapsed_ms = reading.monotonic_ms - self.vouched.monotonic_ms;
-        let is_behind = reading.wall < self.vouched.wall;
-        self.vouched.wall.plus_ms(if is_behind { elapsed_ms / 2 } else { elapsed_ms })
+        let (half, full) = (self.vouched.wall.plus_ms(elapsed_ms / 2), self.vouched.wall.plus_ms(elapsed_ms));
+        reading.wall.clamp(half, full)
     }
 
     /// An operator compared the clock with another one, which said `time`: from here on it is trusted again, and the time is

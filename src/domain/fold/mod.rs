@@ -24,9 +24,9 @@ use crate::domain::determination::document::{
 use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, Entry, Event, FileAccepted,
-    Genesis, IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken, Role,
-    ScheduleRecorded, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, DeterminationSuspended, Entry,
+    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken,
+    Role, ScheduleRecorded, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
@@ -372,12 +372,7 @@ impl Fold {
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
             Event::DeterminationSuspended(suspended) => {
-                let facts = self.determination_mut(suspended.determination)?;
-                facts.suspended_until = Some(facts.suspended_until.map_or(suspended.until, |u| u.max(suspended.until)));
-                facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
-                if *clock == ClockState::Untrusted {
-                    facts.suspended_ms = facts.suspended_ms.max(suspended.until.unix_ms() - at.unix_ms());
-                }
+                self.suspend(suspended, *at, *clock)?;
             }
             Event::DeterminationWithdrawn(withdrawn) => {
                 let facts = self.determination_mut(withdrawn.determination)?;
@@ -458,6 +453,21 @@ impl Fold {
             }
         }
         self.clock_untrusted = self.clock_untrusted_but_for(from);
+    }
+
+    fn suspend(
+        &mut self,
+        suspended: &DeterminationSuspended,
+        at: Timestamp,
+        clock: ClockState,
+    ) -> Result<(), FoldError> {
+        let facts = self.determination_mut(suspended.determination)?;
+        facts.suspended_until = facts.suspended_until.max(Some(suspended.until));
+        facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
+        if clock == ClockState::Untrusted {
+            facts.suspended_ms = facts.suspended_ms.max(suspended.until.unix_ms() - at.unix_ms());
+        }
+        Ok(())
     }
 
     /// From here on the clock counts again. Whoever suspended a determination meanwhile did so for hours, which no clock told: they

@@ -117,6 +117,8 @@ pub struct Job {
     own_batches: HashMap<u64, bool>,
     /// Unknowns of this run that the daemon may sign again by itself.
     again: Vec<DeviceId>,
+    /// Whether the account that asked became another person's meanwhile, or nobody's.
+    disowned: bool,
 }
 
 #[derive(Debug)]
@@ -222,6 +224,7 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
         repeated,
         own_batches,
         again,
+        disowned: false,
     }))
 }
 
@@ -254,8 +257,11 @@ pub async fn run(
             is_up = wait_until_up(&tokens, &stopping).await;
             if !is_up {
                 // A key that was locked because its determination ended has no token either: that is what must be told.
-                let mine = job.take().expect("the job comes back from every step");
-                let refused = desk.record(move |recorder| may_go_on(recorder, &mine));
+                let mut mine = job.take().expect("the job comes back from every step");
+                let refused = desk.record(move |recorder| {
+                    mine.follow_account(recorder);
+                    may_go_on(recorder, &mine)
+                });
                 why_stopped = Some(refused.await?.into_inner().err().unwrap_or_else(|| away(&tokens, None)));
                 break;
             }
@@ -382,6 +388,7 @@ fn step(
     done: Option<Signed>,
     wants_more: bool,
 ) -> Result<Step, CannotRecord> {
+    job.follow_account(recorder);
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
@@ -403,6 +410,7 @@ fn step(
 fn may_go_on(recorder: &mut Recorder, job: &Job) -> Result<Result<(), Vec<Reason>>, CannotRecord> {
     let reasons: Vec<Reason> =
         match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_batch(&facts)) {
+            _ if job.disowned => vec![job.disowned_reason()],
             Some(Ok(())) => return Ok(Ok(())),
             Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
             None => vec![reason("policy", "no policy is in force")],
@@ -599,6 +607,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
     let Signed { intents, mut outcomes, refused, given_up: _ } = signed;
     let by = Actor::daemon();
     let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
+        _ if job.disowned => Err(vec![job.disowned_reason()]),
         Some(Ok(())) => Ok(()),
         Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
         None => Err(vec![reason("policy", "no policy is in force")]),
@@ -807,7 +816,6 @@ pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u
         );
     }
     let started = Started { unconfirmed, ..started };
-    let started = Started { unconfirmed, ..started };
     recorder.queue(&Actor::daemon(), Event::Started(started))?;
     recorder.tell_jump()?;
     if recorder.fold().clock_untrusted() {
@@ -1001,6 +1009,22 @@ impl About {
 }
 
 impl Job {
+    /// Each entry names the person whom the policy in force maps the account to. Where that is another than who asked, nothing more is
+    /// signed or handed over for them.
+    fn follow_account(&mut self, recorder: &Recorder) {
+        let known = recorder.known(self.by.clone());
+        self.disowned |= known.person != self.by.person;
+        self.by = known;
+    }
+
+    fn disowned_reason(&self) -> Reason {
+        let text = format!(
+            "account {} belongs to somebody else since this was asked, by the policy in force now; who has it now must ask anew",
+            self.by.account
+        );
+        reason("asker-changed", &text)
+    }
+
     const fn about(&self) -> About {
         About { operation: self.operation, request: self.request, determination: self.determination, asked: self.asked }
     }

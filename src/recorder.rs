@@ -328,7 +328,7 @@ impl Recorder {
     /// Records that an operator accepted the clock, which says `from` and is worth that from here on: what the ask decides after
     /// this is decided by it. Answers the entry's index.
     pub fn accept_clock(&mut self, by: &Actor, reason: Box<str>, from: Moment) -> Result<u64, CannotRecord> {
-        let index = self.queue(by, Event::ClockAccepted(ClockAccepted { reason }))?;
+        let index = self.queue(by, Event::ClockAccepted(ClockAccepted { reason, from: Some(from.at) }))?;
         self.moment = Moment { at: self.moment.at.max(from.at), ..from };
         Ok(index)
     }

@@ -348,7 +348,6 @@ pub fn policy(
 ) -> Result<PolicyAdopted, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let (fold, form) = (context.fold, document.form());
-    check_clock(context, &mut reasons);
     let old = fold.policy();
     if let (Some(genesis), None) = (fold.genesis(), old) {
         reasons.demand("policy", genesis.0.policy == new.digest(), || {
@@ -407,8 +406,9 @@ pub fn policy(
 
 /// What is decided by the date is not decided while nobody vouches for the clock: which profile is in force, which windows and
 /// terms have begun or are over, which file is fresh. What stops something is taken in all the same: a suspension, a withdrawal, a
-/// pause, an exclusion, a lock. Under a policy without the steps of the procedure no date but the window's mattered, and that is
-/// asked where it is signed.
+/// pause, an exclusion, a lock; and a policy, since it may take one to name the operator who accepts the clock. What Devices answered is
+/// taken in too: it says what they did, and no date matters to it. Under a policy without the steps of the procedure no date but the
+/// window's mattered, and that is asked where it is signed.
 fn check_clock(context: &Context<'_>, reasons: &mut Reasons) {
     let is_dated = context.fold.policy().is_some_and(|adopted| adopted.policy.procedure().is_some());
     if is_dated && context.clock == ClockState::Untrusted {
@@ -425,6 +425,7 @@ pub fn certificate(
 ) -> Result<CertificateImported, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
+    check_clock(context, &mut reasons);
     let profile = profile(&adopted.policy);
     let Some(facts) = context.fold.keys().get(key) else {
         reasons.add("key-unknown", format!("the ledger has no key {key}"));

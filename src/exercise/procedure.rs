@@ -14,6 +14,7 @@ use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::wire::{self, Base64};
 use crate::domain::certificates::pem::certificate_to_pem;
+use crate::domain::files::{Counted, DeviceState, Progress};
 use crate::domain::incident::State;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
 use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId, KeyLabel};
@@ -150,9 +151,13 @@ impl Carrier<'_> {
         self.step(Step::Refer { notification: Some(notification), new_facts: None }).await.map(drop)
     }
 
-    /// The DCC sets the SMI Status, the Subscriber's ARO submits the thresholds.
+    /// The DCC sets the SMI Status, where an earlier incident did not leave every Device in it; the Subscriber's ARO submits the
+    /// thresholds.
     pub async fn status_and_thresholds(&self) -> Result<(), ExerciseError> {
-        self.step(status(SmiStatus::Recovery, None, self.clock.now())).await?;
+        let devices = self.progress().await?.devices;
+        if devices.in_recovery + devices.recovered < devices.targets {
+            self.step(status(SmiStatus::Recovery, None, self.clock.now())).await?;
+        }
         let user = super::lab::party_of(&self.lab.before()[0]);
         // A reference of its own for each incident: a file counts in one alone.
         let file = format!(
@@ -187,12 +192,32 @@ impl Carrier<'_> {
         let proven = self.upload(&plain(devices), devices.len()).await?;
         self.step(status(SmiStatus::Recovered, Some(proven), self.clock.now())).await?;
         self.step(Step::Finish { note: "Every Device answered.".into() }).await?;
+        self.report().await?;
         self.step(Step::BeginPostRecovery { note: "The Supplier was told.".into() }).await?;
         if method == Method::AcbCertificates {
             self.step(Step::HandOver { devices: None, evidence: "SRV 6.21 of the Supplier, in the exercise".into() })
                 .await?;
         }
         self.inform().await
+    }
+
+    /// The Subscriber's ARO reports how it ended, by what the daemon knows of it.
+    pub async fn report(&self) -> Result<Digest, ExerciseError> {
+        let one: wire::Incident = self.client.get(&format!("/v1/incidents/{}", self.incident)).await?;
+        let progress = one.progress.ok_or(ExerciseError::NoProcedure)?;
+        let counted = |state, devices| Counted { determination: None, method: progress.method, state, devices };
+        let file = Progress {
+            incident: self.incident.clone(),
+            class: progress.notification.class,
+            party: one.compromised.party,
+            certificate: one.compromised.certificate_sha256,
+            at: self.clock.now(),
+            counts: vec![
+                counted(DeviceState::Succeeded, progress.devices.succeeded),
+                counted(DeviceState::LeftOut, progress.devices.excluded),
+            ],
+        };
+        self.submit(file.kind(), &file.write()).await
     }
 
     /// Closes the incident.

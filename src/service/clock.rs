@@ -6,7 +6,8 @@
 //!
 //! Entries never go back in time, so what a wrong clock says must not get into one: one bad answer of a time service would end
 //! every window and every term, and no entry could be written at the true time again. While the clock is not trusted, time is
-//! carried on by the monotonic clock from the last moment that could be relied on.
+//! carried on by the monotonic clock from the last moment that could be relied on; at half its rate where the wall clock stands
+//! behind it, so that a clock that was put back, and is right now, is caught up with.
 //!
 //! An exercise may set the clock by an offset, to rehearse what has its window elsewhere in time. Every entry then says so
 //! ([`ClockState::SetForExercise`]), and [`super::start::check_clock`] refuses it where anything says live.
@@ -43,9 +44,10 @@ pub struct Before {
 }
 
 impl Before {
-    /// Of a ledger; none while it is empty.
-    pub fn of(fold: &Fold) -> Option<Self> {
-        fold.last_at().map(|last| Self { last, untrusted: fold.clock_untrusted() })
+    /// Of a ledger whose newest checkpoint covers so many entries; none while it is empty. An acceptance that it does not cover is
+    /// taken back at the next start.
+    pub fn of(fold: &Fold, covered: u64) -> Option<Self> {
+        fold.last_at().map(|last| Self { last, untrusted: fold.clock_untrusted_but_for(covered) })
     }
 }
 
@@ -77,7 +79,7 @@ pub enum NotAccepted {
     /// It stands before the moment up to which the ledger has come.
     #[error(
         "this machine's clock says {wall}, before {ledger}, up to which the ledger has come: entries never go back. Set the clock \
-         right, then accept it; if it is right, wait until it has come up to the ledger"
+         right, then accept it; if it is right, wait: the ledger goes on at half its pace until the clock has come up to it"
     )]
     Before {
         /// What the clock says.
@@ -119,13 +121,13 @@ impl Comparison {
     pub fn start(at: Reading, before: Option<Before>) -> Self {
         let silence_ms = before.map_or(0, |before| at.wall.unix_ms() - before.last.unix_ms());
         let untrusted = before.is_some_and(|before| before.untrusted);
+        let jumped = !(-TOLERANCE_MS..=SILENCE_MS_MAX).contains(&silence_ms);
         let (state, vouched) = match before {
-            Some(before) if untrusted || !(0..=SILENCE_MS_MAX).contains(&silence_ms) => {
-                (ClockState::Untrusted, Reading { wall: before.last, ..at })
-            }
-            Some(_) | None => (ClockState::Trusted, at),
+            Some(before) if untrusted || jumped => (ClockState::Untrusted, Reading { wall: before.last, ..at }),
+            Some(before) => (ClockState::Trusted, Reading { wall: at.wall.max(before.last), ..at }),
+            None => (ClockState::Trusted, at),
         };
-        let before_ms = (silence_ms > SILENCE_MS_MAX && !untrusted).then_some(silence_ms);
+        let before_ms = (jumped && !untrusted).then_some(silence_ms);
         Self { anchor: at, told_ms: 0, before_ms, state, vouched }
     }
 
@@ -152,9 +154,11 @@ impl Comparison {
         Now { at, wall: reading.wall, state: self.state, jump_ms }
     }
 
-    /// The time by the monotonic clock alone.
+    /// The time by the monotonic clock; slower while the wall clock is behind, which is the way to come together again.
     fn carried(&self, reading: Reading) -> Timestamp {
-        self.vouched.wall.plus_ms(reading.monotonic_ms - self.vouched.monotonic_ms)
+        let elapsed_ms = reading.monotonic_ms - self.vouched.monotonic_ms;
+        let (half, full) = (self.vouched.wall.plus_ms(elapsed_ms / 2), self.vouched.wall.plus_ms(elapsed_ms));
+        reading.wall.clamp(half, full)
     }
 
     /// An operator compared the clock with another one, which said `time`: from here on it is trusted again, and the time is
@@ -195,6 +199,14 @@ impl Compared {
             self.untold_ms = Some(self.untold_ms.unwrap_or(0) + jump_ms);
         }
         Now { jump_ms: None, ..now }
+    }
+
+    fn accept(&mut self, reading: Reading, time: Timestamp) -> Result<Now, NotAccepted> {
+        // A jump that is seen only now is told if the clock is not accepted, and accepted with it if it is.
+        self.take(reading);
+        let accepted = self.comparison.accept(reading, time)?;
+        self.untold_ms = None;
+        Ok(accepted)
     }
 
     fn tell(&mut self, reading: Reading) -> Now {
@@ -251,7 +263,7 @@ impl Clock {
 
     /// Accepts the clock as it is, compared with another that said `time`. Answers the moment from which on it counts.
     pub fn accept(&self, time: Timestamp) -> Result<Now, NotAccepted> {
-        let accepted = self.lock().comparison.accept(read(self.origin, self.offset_ms), time)?;
+        let accepted = self.lock().accept(read(self.origin, self.offset_ms), time)?;
         Ok(Now { state: self.worth(accepted.state), ..accepted })
     }
 }

@@ -450,9 +450,13 @@ impl Engine for Daemon {
         self.read(|recorder| Ok(answers::incidents(recorder.fold()))).await
     }
 
-    async fn incident_show(&self, caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
-        let found = self.incident_list(caller).await?.incidents.into_iter().find(|found| found.incident == incident);
-        found.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })
+    async fn incident_show(&self, _caller: &Caller, incident: IncidentId) -> Result<wire::Incident, Failure> {
+        let asked = incident.clone();
+        let found = self.read(move |recorder| {
+            let fold = recorder.fold();
+            Ok(fold.incidents().get(&asked).map(|facts| answers::incident(fold, facts)))
+        });
+        found.await?.ok_or_else(|| Failure::NotFound { what: format!("incident {incident}") })
     }
 
     async fn incident_close(
@@ -608,12 +612,14 @@ impl Engine for Daemon {
 
     async fn determination_show(
         &self,
-        caller: &Caller,
+        _caller: &Caller,
         determination: DeterminationId,
     ) -> Result<wire::Determination, Failure> {
-        let all = self.determination_list(caller).await?.determinations;
-        let found = all.into_iter().find(|found| found.determination == determination);
-        found.ok_or_else(|| Failure::NotFound { what: format!("determination {determination}") })
+        let found = self.read(move |recorder| {
+            let facts = recorder.fold().determinations().get(&determination);
+            facts.map(|facts| answers::determined(recorder, facts)).transpose()
+        });
+        found.await?.ok_or_else(|| Failure::NotFound { what: format!("determination {determination}") })
     }
 
     async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {

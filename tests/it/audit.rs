@@ -486,7 +486,7 @@ fn what_goes_on_honestly_verifies() {
     forge.release(51, vec![(pre_command, pre_command + 1)]);
     forge.push_by(Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms: 9_999 }));
     forge.clock = ClockState::Untrusted;
-    forge.push(Event::ClockAccepted(ClockAccepted { reason: "A watch".into() }));
+    forge.push(Event::ClockAccepted(ClockAccepted { reason: "A watch".into(), from: None }));
     forge.clock = ClockState::Trusted;
     forge.batch(52);
     let at = forge.at;
@@ -749,7 +749,7 @@ fn who_asked_when_and_in_which_role_is_found() {
         forge.batch(50)
     });
     check("asked for by operator, found daemon", |forge| {
-        forge.push_by(Actor::daemon(), Event::ClockAccepted(ClockAccepted { reason: "itself".into() }))
+        forge.push_by(Actor::daemon(), Event::ClockAccepted(ClockAccepted { reason: "itself".into(), from: None }))
     });
     check("asked for by operator, found daemon", |forge| {
         let asked = forge.at;

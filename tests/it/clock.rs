@@ -148,6 +148,28 @@ async fn a_clock_that_is_years_ahead_for_once_costs_an_acceptance_and_gets_no_ti
     assert_eq!(late, None);
 }
 
+#[tokio::test]
+async fn the_hours_of_a_suspension_begin_when_the_clock_is_accepted_where_it_was_not_trusted() {
+    let mut site = Site::determined_of(Site::set_before_the_variation().await);
+    site.set_clock("2031-01-01T00:00:00Z", Order::BeforeReferral);
+    assert!(site.start().await.stop().await.unwrap().success());
+    // The ledger is at nine in the morning still when a member suspends for an hour.
+    site.set_clock("2017-07-20T19:00:00Z", Order::BeforeReferral);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.suspend(client, &site.base.main).await;
+    assert!(site.ledger().entries.last().unwrap().at < "2017-07-20T10:00:00Z".parse().unwrap());
+    accept_clock(client).await;
+    assert_eq!(rules(&problem(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 0..1)).await))[0], "suspended");
+    site.verify_export("ledger");
+    assert!(daemon.stop().await.unwrap().success());
+    // It is as long as it was signed for.
+    site.set_clock("2017-07-20T20:30:00Z", Order::BeforeReferral);
+    let daemon = site.start_active().await;
+    assert_eq!(whole(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 0..1)).await).len(), 1);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
 /// A ledger of nothing but a genesis entry, for this purpose.
 fn ledger_for(purpose: Purpose, state: &Path) {
     fs::create_dir(state).unwrap();

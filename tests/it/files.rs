@@ -17,7 +17,9 @@ use smkid::exercise::policy::{AFFECTED, RECOVERY_KEY};
 use smkid::exercise::procedure::targets;
 use smkid::wall_clock::wall_clock;
 
-use crate::support::site::{Site, device, device_list, head, incident_of, problem, rules};
+use crate::support::site::{
+    DEVICES, Site, Which, ask_for_all, device, device_list, head, incident_of, lines_and_stop, problem, rules,
+};
 
 const FILES: &str = "/v1/incidents/INC-1/files";
 
@@ -244,6 +246,30 @@ async fn give_account(site: &Site, client: &Client, to: Option<&str>, carries_ov
         blocks.collect::<Vec<_>>().join("\n[[person]]\n")
     });
     site.adopt(client, &files, carries_over).await;
+}
+
+#[tokio::test]
+async fn a_run_ends_where_the_account_that_asked_becomes_another_persons_and_the_ledger_goes_on() {
+    for to in [None, Some("aro-2")] {
+        let site = Site::determined().await;
+        site.fault(Which::Recovery, Some("C_Sign * delay 3ms"));
+        let daemon = site.start_active().await;
+        let client = &daemon.client;
+        let (asker, ask) = (client.clone(), ask_for_all(site.main()));
+        let running = tokio::spawn(async move { lines_and_stop(&asker, "/v1/recovery/sign", &ask).await });
+        site.reach(Which::Recovery, "C_Sign", 40).await;
+        give_account(&site, client, to, vec![site.main()]).await;
+        let (items, stopped) = running.await.unwrap().unwrap();
+        let rules: Vec<String> = stopped.unwrap().iter().map(|reason| reason.rule.to_string()).collect();
+        assert_eq!(rules, ["asker-changed"], "{to:?}");
+        let released = site.ledger().released();
+        assert!(items.iter().all(|item| item.command.is_none() || released.contains(&item.intent.unwrap())));
+        assert!(items.len() < DEVICES as usize);
+        site.verify_export("export");
+        assert!(daemon.stop().await.unwrap().success());
+        // The next start permits what was recorded.
+        assert!(site.start().await.stop().await.unwrap().success());
+    }
 }
 
 /// Everything that an operator asks for in an incident, by path.

@@ -145,10 +145,11 @@ impl Row {
         assert_eq!((of.recovery_key_may_sign, of.contingency_key_may_sign), (self.signs, false), "{self:?}");
     }
 
-    /// An incident of its own, carried to where the row is, with what is refused on the way.
-    async fn hold(&self, site: &Site, client: &Client, incident: &str) {
+    /// An incident of its own about Devices of its own, carried to where the row is, with what is refused on the way.
+    async fn hold(&self, site: &Site, client: &Client, n: u32) {
+        let (incident, own) = (&*format!("INC-{n}"), n * TARGETS..(n + 1) * TARGETS);
         let carrier = site.carrier(client, incident);
-        let devices: Vec<_> = (0..TARGETS).map(device).collect();
+        let devices: Vec<_> = own.clone().map(device).collect();
         let notification = carrier.assess(&devices, Method::NewOrganisationCertificates).await.unwrap();
         if self.determined == Determined::Nothing {
             self.check(client, incident).await;
@@ -156,7 +157,7 @@ impl Row {
             return;
         }
         carrier.refer(notification).await.unwrap();
-        let list = device_list(0..TARGETS);
+        let list = device_list(own.clone());
         let document = site
             .determination(client, 1, &list, |form| {
                 form.incident = incident.parse().unwrap();
@@ -172,7 +173,8 @@ impl Row {
             .await;
         let of_list = document.form().devices.is_some().then_some(&*list);
         let delivered = site.deliver(client, &document, APPROVALS, of_list).await;
-        let sign = ask_for(document.form().id, 0..1);
+        let (first, second) = (own.start, own.start + 1);
+        let sign = ask_for(document.form().id, first..second);
         match self.determined {
             Determined::WithContingencyKey => {
                 let refused = problem(delivered);
@@ -251,8 +253,8 @@ async fn every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute
         site.set_clock(moment, order);
         let daemon = site.start().await;
         let client = &daemon.client;
-        for (n, row) in TABLE.iter().enumerate().filter(|(_, row)| row.varied == (order == Order::AfterDetermination)) {
-            row.hold(&site, client, &format!("INC-{n}")).await;
+        for (n, row) in (0..).zip(TABLE).filter(|(_, row)| row.varied == (order == Order::AfterDetermination)) {
+            row.hold(&site, client, n).await;
             held += 1;
         }
         site.verify_export("export");

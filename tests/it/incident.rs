@@ -697,7 +697,9 @@ async fn an_incident_without_a_single_recovered_device_goes_through_its_states_t
     take(client, &Step::Pause { reason: note() }).await.unwrap();
     stands(State::Paused, &["smkictl incident finish INC-1"]).await;
     take(client, &Step::Finish { note: note() }).await.unwrap();
-    stands(State::Executed, &["Begin Post-Recovery"]).await;
+    stands(State::Executed, &["Submit that file, signed", "Then begin Post-Recovery"]).await;
+    refuse(&site, client, &Step::BeginPostRecovery { note: note() }, &["progress-file"]).await;
+    carrier.report().await.unwrap();
     take(client, &Step::BeginPostRecovery { note: note() }).await.unwrap();
     read(&site, &progress, &[&signed, ",,succeeded,0", ",,left-out,3", ",,stranded,3"]);
     // Only Method 2 hands Devices over.
@@ -835,6 +837,43 @@ async fn no_incident_is_opened_about_a_key_of_which_another_is_open_and_one_may_
     let why = wire::Why { reason: "it was none".to_owned() };
     client.post::<_, wire::Recorded>(&format!("/v1/incidents/{INCIDENT}/close"), &why).await.unwrap();
     client.post::<_, wire::Recorded>("/v1/incidents", &again).await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_device_in_recovery_in_one_incident_is_so_in_another_that_lists_it_and_its_history_says_since_when() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let all: Vec<_> = (0..2).map(device).collect();
+    let carrier = site.carrier(client, INCIDENT);
+    carrier.assess(&all, Method::NewOrganisationCertificates).await.unwrap();
+    let first = carrier.upload(&plain(&all[..1]), 1).await.unwrap();
+    take(client, &status(SmiStatus::Recovery, Some(first), wall_clock())).await.unwrap();
+    // About another key, and the same Devices.
+    site.carrier(client, "INC-OTHER").find(&all, Method::NewOrganisationCertificates).await.unwrap();
+    let (one, two) = (all[0].to_string(), all[1].to_string());
+    let check = || {
+        read(
+            &site,
+            &["incident", "devices", "INC-OTHER"],
+            &[&format!("{one},Recovery,"), &format!("{two},Commissioned,")],
+        );
+        let story = ["incident", "timeline", "INC-OTHER"];
+        read(
+            &site,
+            &story,
+            &["2 Relevant Devices", "; 1 Device in 'recovery', or 'recovered' under the DCC's control"],
+        );
+        read(&site, &["incident", "history", "INC-OTHER", &one], &["; it stays 'Recovery' since "]);
+        let second = smkictl(&site, &["incident", "history", "INC-OTHER", &two]);
+        assert!(second.contains("Assessed, ") && !second.contains("it stays"), "{second}");
+    };
+    check();
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = site.start().await;
+    check();
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

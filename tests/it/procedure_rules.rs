@@ -113,6 +113,7 @@ const TABLE: &[Row] = &[
             Symmetric Key is refused until its route is built"),
         &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification", "src/domain/intake.rs::incident"],
         &["a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded", "the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
+          "post_recovery_begins_once_a_progress_file_says_how_it_ended",
           "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else",
           "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
     (13, Stated, "Duties to inform are kept as tasks, and an incident with an open one is not closed", Whole,

@@ -152,11 +152,14 @@ fn an_accepted_clock_under_no_checkpoint_is_not_trusted_after_the_next_start() {
     fixture.restart();
     assert!(started(&mut fixture), "after a long silence");
     let by = Actor { person: Some("operator-1".parse().unwrap()), ..operator() };
-    let accepted = Event::ClockAccepted(ClockAccepted { reason: "It is right".into() });
+    let accepted = Event::ClockAccepted(ClockAccepted { reason: "It is right".into(), from: None });
     let (_, fold) = appended(&fixture, &by, &accepted, &[]);
     assert!(!fold.unwrap().clock_untrusted());
     fixture.restart();
+    let last = fixture.fold().last_at().unwrap();
     assert!(started(&mut fixture), "nobody was told that the clock was accepted");
+    // Nor does what the clock says get into an entry.
+    assert!(fixture.fold().last_at().unwrap() < last.plus_ms(MINUTE_MS));
     fixture.restart();
     assert!(fixture.caught_up().is_ok());
 }
@@ -212,13 +215,11 @@ fn after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_wh
         assert!(started(&mut fixture));
         assert_eq!(jumps(&fixture).len(), 1);
     }
-    let told = jumps(&fixture);
     let before = fixture.fold().last_at().unwrap();
     fixture.accept_clock();
     assert!(!clock_refuses(&mut fixture));
     // What nobody vouched for stands at the time that was carried on; from the acceptance on it is the clock's again.
     let after = fixture.fold().last_at().unwrap();
-    assert_eq!(told, [SILENCE_MS_MAX + 1]);
     let jumped_ms = after.unix_ms() - before.unix_ms();
     assert!(jumped_ms > 2 * SILENCE_MS_MAX && jumped_ms < 3 * SILENCE_MS_MAX, "{jumped_ms}");
     fixture.wait(MINUTE_MS);

@@ -852,3 +852,19 @@ async fn post_text(site: &Site, path: &str, body: &str) -> (u16, Problem) {
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
 }
+
+#[tokio::test]
+async fn one_determination_is_shown_without_a_look_at_the_documents_of_others() {
+    let site = Site::founded().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let list = device_list(0..3);
+    let missing = site.determine(client, 2, &list, not_execute).await;
+    let there = site.determine(client, 3, &list, not_execute).await;
+    let path = |document: &Written<Determination>| format!("/v1/determinations/{}", document.form().id);
+    let chunk = format!("(SELECT id FROM blob WHERE digest = x'{}')", missing.digest());
+    site.edit(&format!("DELETE FROM chunk WHERE id >> 24 = {chunk}"), 1);
+    let shown: wire::Determination = client.get(&path(&there)).await.unwrap();
+    assert_eq!(shown.determination, there.form().id);
+    assert!(client.get::<wire::Determination>(&path(&missing)).await.is_err(), "its document is gone");
+}

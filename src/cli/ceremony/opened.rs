@@ -9,6 +9,7 @@ use crate::recorder::{CannotRecord, Recorder, record_alone};
 use crate::service::clock::{Before, Now};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
+use crate::store::Reader as _;
 
 /// A ledger that stands, opened for one step of the ceremony. Locked meanwhile.
 pub struct Opened {
@@ -33,7 +34,8 @@ impl Opened {
             return Err(CeremonyError::Key { key: key.clone(), why });
         };
         let key = facts.record.clone();
-        let clock = room.clock(Before::of(&fold));
+        let covered = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
+        let clock = room.clock(Before::of(&fold, covered));
         check_clock(clock.now())?;
         let recorder = Recorder::new(Box::new(store), fold, clock.read_by()).map_err(CannotRecord::from)?;
         Ok(Self { room, recorder, key })

@@ -89,7 +89,7 @@ impl Again<'_> {
             format!("it names policy {policy}; in force is {}", facts.policy_digest)
         })?;
         let expected = intake::profile_in_force(self.fold, entry.at);
-        demand(*profile == expected, || {
+        demand(*profile == expected || (profile.is_none() && !self.fold.profiles_named()), || {
             format!("it names profile {profile:?} of the procedure; in force is {expected:?}")
         })?;
         allowed(rules::decide_batch(&facts))

@@ -248,11 +248,14 @@ impl Again<'_> {
     /// any was before.
     fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
         let at = entry.at;
-        let KeyActivated { key, token: _, serial: _, until, incident, profile: _, also: _ } = activated;
+        let KeyActivated { key, token: _, serial: _, until, incident, profile, also: _ } = activated;
         if let Some(incident) = incident {
             let on =
                 activated.tokens().map(|(token, serial)| TokenFound { token: token.clone(), serial: serial.into() });
             let decided = intake::activation(&self.context(entry), &entry.by, (key, incident), on.collect());
+            let names_none = profile.is_none() && !self.fold.profiles_named();
+            let decided =
+                decided.map(|decided| if names_none { KeyActivated { profile: None, ..decided } } else { decided });
             return compare(decided, activated);
         }
         demand(!self.fold.activations_bound(), || {

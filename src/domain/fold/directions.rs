@@ -47,9 +47,7 @@ impl Directions {
         }
         Ok(())
     }
-}
 
-impl Directions {
     /// In which incident a direction departs from a step, if it does.
     pub(super) fn departed_in(&self, direction: DirectionId) -> Option<IncidentId> {
         let mut all = self.departures.iter();

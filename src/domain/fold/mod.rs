@@ -24,9 +24,9 @@ use crate::domain::determination::document::{
 use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockState, DeterminationRecorded, Entry, Event, FileAccepted, Genesis,
-    IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally, ResponsesTaken, Role,
-    ScheduleRecorded, Settled, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, DeterminationSuspended, Entry,
+    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally,
+    ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
@@ -113,6 +113,8 @@ pub struct Fold {
     certifications: BTreeMap<u64, OpenCertification>,
     /// Whether an activation was for one incident: then each later one is too.
     activations_bound: bool,
+    /// Whether an activation or a batch named the procedure profile in force: from the first on, each does.
+    profiles_named: bool,
     /// The last ceremony: genesis, and the adoption of the first policy.
     ceremony_at: Option<Timestamp>,
     /// The last exercise that was recorded.
@@ -222,6 +224,11 @@ impl Fold {
         self.activations_bound
     }
 
+    /// Whether an activation or a batch named the procedure profile in force: from the first on, each does.
+    pub fn profiles_named(&self) -> bool {
+        self.profiles_named
+    }
+
     /// The incidents.
     pub fn incidents(&self) -> &BTreeMap<IncidentId, IncidentFacts> {
         &self.incidents
@@ -250,6 +257,11 @@ impl Fold {
     /// Whether an operator still has to look at the clock.
     pub fn clock_untrusted(&self) -> bool {
         self.clock_untrusted
+    }
+
+    /// The same, if what lies behind so many entries is not believed.
+    pub fn clock_untrusted_but_for(&self, covered: u64) -> bool {
+        self.clock_untrusted || self.clock_accepted.is_some_and(|entry| entry >= covered)
     }
 
     /// The person whom the policy in force maps an account to.
@@ -311,7 +323,7 @@ impl Fold {
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
         let index = self.size;
-        let Entry { v: _, at, clock: _, by, event } = entry;
+        let Entry { v: _, at, clock, by, event } = entry;
         if let Some(last) = self.last_at.filter(|last| at < last) {
             return Err(FoldError::TimeWentBack { last, found: *at });
         }
@@ -368,9 +380,7 @@ impl Fold {
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
             Event::DeterminationSuspended(suspended) => {
-                let facts = self.determination_mut(suspended.determination)?;
-                facts.suspended_until = Some(facts.suspended_until.map_or(suspended.until, |u| u.max(suspended.until)));
-                facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
+                self.suspend(suspended, *at, *clock)?;
             }
             Event::DeterminationWithdrawn(withdrawn) => {
                 let facts = self.determination_mut(withdrawn.determination)?;
@@ -387,10 +397,11 @@ impl Fold {
             Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
             }
-            Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile: _, also: _ }) => {
+            Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
                 self.activations_bound |= incident.is_some();
+                self.profiles_named |= profile.is_some();
                 self.key_activated(key, incident.as_ref(), index, *at);
             }
             Event::KeyLocked(locked) => {
@@ -398,6 +409,7 @@ impl Fold {
                 self.keys_locked(Some(&locked.key), *at);
             }
             Event::Batch(batch) => {
+                self.profiles_named |= batch.profile.is_some();
                 self.begin_batch(batch, index, changes)?;
                 if let Some(progress) = self.progress_mut(&batch.incident).filter(|progress| progress.state.may_sign())
                 {
@@ -415,7 +427,7 @@ impl Fold {
             Event::Settled(settled) => self.leave(settled, changes)?,
             Event::Refused(_) | Event::RefusalsFolded(_) | Event::TokenHealth(_) | Event::LoginRetried(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
-            Event::ClockAccepted(_) => (self.clock_untrusted, self.clock_accepted) = (false, Some(index)),
+            Event::ClockAccepted(accepted) => self.accept_clock(accepted, index),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
             Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
@@ -447,7 +459,32 @@ impl Fold {
                 facts.foreign = facts.foreign.or(Some(stopped_by));
             }
         }
-        self.clock_untrusted |= self.clock_accepted.is_some_and(|entry| entry >= from);
+        self.clock_untrusted = self.clock_untrusted_but_for(from);
+    }
+
+    fn suspend(
+        &mut self,
+        suspended: &DeterminationSuspended,
+        at: Timestamp,
+        clock: ClockState,
+    ) -> Result<(), FoldError> {
+        let facts = self.determination_mut(suspended.determination)?;
+        facts.suspended_until = facts.suspended_until.max(Some(suspended.until));
+        facts.suspended_by.extend(suspended.signatures.iter().map(|signature| signature.person.clone()));
+        if clock == ClockState::Untrusted {
+            facts.suspended_ms = facts.suspended_ms.max(suspended.until.unix_ms() - at.unix_ms());
+        }
+        Ok(())
+    }
+
+    /// From here on the clock counts again. Whoever suspended a determination meanwhile did so for hours, which no clock told: they
+    /// begin here.
+    fn accept_clock(&mut self, accepted: &ClockAccepted, index: u64) {
+        (self.clock_untrusted, self.clock_accepted) = (false, Some(index));
+        for facts in self.determinations.values_mut() {
+            let until = accepted.from.map(|from| from.plus_ms(std::mem::take(&mut facts.suspended_ms)));
+            facts.suspended_until = facts.suspended_until.max(until.filter(|_| facts.suspended_until.is_some()));
+        }
     }
 
     fn adopt(&mut self, adopted: &PolicyAdopted, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -589,6 +626,7 @@ impl Fold {
             approvers: persons(&recorded.signatures),
             scope,
             suspended_until: None,
+            suspended_ms: 0,
             suspended_by: std::collections::BTreeSet::new(),
             withdrawn: false,
             superseded_by: None,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Blobs, Fold, FoldError, not_known};
 use crate::domain::incident::statuses::{CompareError, Found, compare_all};
 use crate::domain::incident::targets::Proof;
-use crate::domain::incident::{Determined as Followed, DutyArising, Progress, State, TakeError};
+use crate::domain::incident::{Determined as Followed, DutyArising, Progress, State, TakeError, Targets};
 use crate::domain::ledger::meaning::Meaning;
-use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, Step, StepTaken};
+use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, SmiStatus, Step, StepTaken};
 use crate::domain::names::{DeterminationId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, StepId};
 use crate::domain::policy::facts::{AcceptedFile, DeterminationFacts, IncidentFacts, Standing};
 use crate::domain::procedure::in_force::{Determined, IncidentView, Waiting, WithKey};
@@ -90,6 +90,16 @@ impl Fold {
                 reason: error.to_string(),
             },
         })?;
+        if taken.carried > 0 {
+            let held = self
+                .incidents
+                .get(&taken.incident)
+                .and_then(|facts| facts.progress.as_ref())
+                .map(|progress| self.held_elsewhere(&taken.incident, &progress.targets));
+            if let Some((progress, held)) = self.progress_mut(&taken.incident).zip(held) {
+                progress.targets.record(held);
+            }
+        }
         for step in steps {
             let arising = self.arising(&step);
             if let Some(progress) = self.progress_mut(&taken.incident) {
@@ -97,6 +107,15 @@ impl Fold {
             }
         }
         Ok(())
+    }
+
+    /// Of these targets of an incident, those that keep the SMI Status that another incident recorded last, with their places: nothing
+    /// but the keys leads out of it, however often a Device is assessed.
+    pub fn held_elsewhere(&self, incident: &IncidentId, targets: &Targets) -> Vec<(usize, SmiStatus, Timestamp)> {
+        let mut others: Vec<_> = self.incidents.values().filter(|facts| facts.id != *incident).collect();
+        others.sort_by_key(|facts| facts.opened);
+        targets
+            .held_by(others.into_iter().filter_map(|facts| facts.progress.as_ref()).map(|progress| &progress.targets))
     }
 
     /// A step was taken by an entry of its own: it is done, and the duties arise that the profile has arise with it.
@@ -225,6 +244,9 @@ impl Fold {
         let progress = facts.progress.as_ref();
         let mut done = BTreeSet::from([Meaning::Notify.id()]);
         done.extend(progress.iter().flat_map(|progress| progress.done.keys().cloned()));
+        if progress.is_some_and(Progress::wants_report_of_its_end) {
+            done.remove(&Meaning::ReportProgress.id());
+        }
         let followed = self.followed(facts);
         if followed.is_some() {
             done.insert(Meaning::Determine.id());

@@ -3,7 +3,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::domain::determination::document::{LedgerHead, Type};
+use crate::domain::determination::document::{self, LedgerHead, Type};
+use crate::domain::gbcs::samples::{framed, recovery_update};
 use crate::domain::incident::targets::{Proof, TargetsError};
 use crate::domain::incident::{State, TakeError};
 use crate::domain::intake::{Context, Head, Heads, steps};
@@ -117,6 +118,26 @@ impl Bench {
         Self { fold, lists: Lists::default(), at, index: 2 }
     }
 
+    /// What was carried so far is another incident's from here on, and this one was just reported and confirmed, about another key.
+    pub(in crate::domain) fn begin_another(&mut self) {
+        self.index += 1;
+        let other: IncidentId = format!("INC-BEFORE-{}", self.index).parse().unwrap();
+        let mut facts = self.fold.incidents.remove(&incident()).unwrap();
+        facts.id = other.clone();
+        self.fold.incidents.insert(other.clone(), facts);
+        for determination in self.fold.determinations.values_mut().filter(|facts| facts.incident == incident()) {
+            determination.incident = other.clone();
+        }
+        let new = Self::new(&self.at.to_string());
+        let mut facts = new.fold.incidents[&incident()].clone();
+        facts.opened = self.index;
+        self.fold.incidents.insert(incident(), facts);
+        self.inform();
+        let mechanism = "call-back".parse().unwrap();
+        self.take(&Step::Confirm { mechanism, certainty: Certainty::Actual, evidence: note() });
+        self.inform();
+    }
+
     /// Another policy is in force.
     pub(in crate::domain) fn adopt(&mut self, policy: Policy) {
         self.fold.policies[0].policy = Arc::new(policy);
@@ -184,7 +205,7 @@ impl Bench {
     /// Takes a step that nobody decided.
     pub(in crate::domain) fn force(&mut self, step: &Step) {
         let profile = ProfileInForce { base: "base".parse().unwrap(), variations: Vec::new() };
-        let taken = StepTaken { incident: incident(), profile, step: step.clone(), departures: Vec::new() };
+        let taken = StepTaken { incident: incident(), profile, step: step.clone(), departures: Vec::new(), carried: 0 };
         self.index += 1;
         self.fold.take_step(&taken, self.index, self.at, &self.lists).unwrap();
     }
@@ -241,6 +262,47 @@ impl Bench {
         self.fold.determinations.insert(id, facts);
         self.fold.follow(&incident(), Determined { id, execute, method }, self.index, self.at, &self.lists).unwrap();
         id
+    }
+
+    /// The PMA determines to execute, and leaves the Devices to a schedule.
+    pub(in crate::domain) fn determine_for_a_schedule(&mut self, method: Method) -> DeterminationId {
+        let id = self.determine_of(true, Some(method), &[]);
+        self.followed().scope = None;
+        id
+    }
+
+    /// A schedule settles the scope of the determination that is followed, with these Devices.
+    pub(in crate::domain) fn schedule(&mut self, devices: &[DeviceId]) {
+        self.index += 1;
+        let (certificates, path) = ([framed(406), framed(432)], [framed(420)]);
+        let template = Template::from_update(&recovery_update(&certificates, &path)).unwrap();
+        let lines: Vec<String> = devices.iter().map(|device| format!("{device},t-1\n")).collect();
+        let list = self.lists.add(lines.concat().into_bytes());
+        let determination = self.progress().determined.unwrap().id;
+        let form = Schedule {
+            r#type: Type::new(),
+            purpose: Purpose::Live,
+            determination,
+            document: Digest([4; 32]),
+            proposer: "operator-1".parse().unwrap(),
+            ledger: LedgerHead { origin: "smkid.example/ledger".parse().unwrap(), size: 1, root: Digest([2; 32]) },
+            policy: Digest([3; 32]),
+            templates: vec![document::Template {
+                name: "t-1".parse().unwrap(),
+                payload: document::Payload::new(template.octets()).unwrap(),
+            }],
+            devices: document::DeviceList { count: devices.len() as u64, sha256: list, root: Digest([8; 32]) },
+            limits: document::Limits { intents: 1, per_hour: 1, retries_of_unknown: 0, retry_by_itself: false },
+        };
+        let recorded = ScheduleRecorded {
+            determination,
+            document: self.lists.add(Written::write(&form).unwrap().octets().to_vec()),
+            signatures: Vec::new(),
+            devices: list,
+            policy: Digest([3; 32]),
+            profile: None,
+        };
+        self.fold.schedule(&recorded, &self.lists, &mut Vec::new()).unwrap();
     }
 
     /// What the ledger knows of the determination that the incident follows.
@@ -388,6 +450,7 @@ fn determination(
         approvers: BTreeSet::new(),
         scope: execute.then_some(scope),
         suspended_until: None,
+        suspended_ms: 0,
         suspended_by: BTreeSet::new(),
         withdrawn: false,
         superseded_by: None,

@@ -175,6 +175,13 @@ impl<'a> Guards<'a> {
                     self.situation.counts.under_dcc_control
                 ),
             ),
+            Some(Meaning::ReportProgress) => (
+                "progress-file",
+                format!(
+                    "{by}no Recovery Progress File was accepted since every target came to an end; `smkictl file progress` makes it, \
+                     an ARO of the affected Subscriber signs it, `smkictl file submit`"
+                ),
+            ),
             Some(_) | None => {
                 let mut duties = self.situation.progress.open_duties();
                 match duties.find(|(_, duty)| duty.step.as_ref() == Some(step)) {

@@ -125,6 +125,12 @@ impl Progress {
         self.done.contains_key(&step.id())
     }
 
+    /// Whether every target came to an end, and no progress file says so: what came before says nothing of it.
+    pub fn wants_report_of_its_end(&self) -> bool {
+        let entry = |step: Meaning| self.done.get(&step.id()).map(|taken| taken.entry);
+        entry(Meaning::Finish).is_some_and(|finish| entry(Meaning::ReportProgress) < Some(finish))
+    }
+
     /// A step was taken.
     pub fn note_done(&mut self, step: StepId, entry: u64, at: Timestamp) {
         self.done.insert(step, Taken { entry, at });

@@ -383,7 +383,7 @@ impl List<'_> {
                 self.may(
                     Actor::Subscriber,
                     "Report how it goes, by a signed Organisation Compromise Recovery Progress File",
-                    "smkictl file submit INCIDENT --kind organisation-progress PROGRESS.csv --signature PROGRESS.csv.p7s",
+                    &submit_progress("PROGRESS.csv"),
                 );
             }
             State::DeterminedToExecute
@@ -413,11 +413,20 @@ impl List<'_> {
             State::Executing | State::Paused => self.answers(),
             State::Executed => {
                 self.report();
-                self.add(
-                    Actor::Dcc,
-                    "Begin Post-Recovery",
-                    "smkictl incident begin-post-recovery INCIDENT --note 'WHAT WAS CHECKED'",
-                );
+                let begin = self.situation.demand(&Meaning::BeginPostRecovery.id());
+                let waits = begin.is_some_and(|begin| begin.missing.contains(&Meaning::ReportProgress.id()));
+                if waits {
+                    self.add(
+                        Actor::Subscriber,
+                        "Submit that file, signed: none was since every target came to an end",
+                        &submit_progress("progress.csv"),
+                    )
+                    .by = Some("step begin-post-recovery".into());
+                }
+                let what = "Begin Post-Recovery";
+                let what = if waits { then(what) } else { what.to_owned() };
+                let command = "smkictl incident begin-post-recovery INCIDENT --note 'WHAT WAS CHECKED'";
+                self.add(Actor::Dcc, what, command);
             }
             State::PostRecovery => self.report(),
             State::Reported
@@ -526,6 +535,10 @@ impl List<'_> {
 const SET_RECOVERY: &str = "smkictl incident set-status INCIDENT recovery --from DATE --acknowledge-one-way";
 const SUBMIT_THRESHOLDS: &str = "smkictl file submit INCIDENT --kind adt THRESHOLDS.csv --signature THRESHOLDS.csv.p7s";
 const PAUSE: &str = "smkictl incident pause INCIDENT --reason 'WHY'";
+
+fn submit_progress(file: &str) -> String {
+    format!("smkictl file submit INCIDENT --kind organisation-progress {file} --signature {file}.p7s")
+}
 
 /// The limit of a step: so many hours after the last of those before it.
 fn due(demand: &Demand<'_>, progress: &Progress) -> Option<Timestamp> {

@@ -9,6 +9,7 @@
 //!
 //! A target takes 24 octets here: 240 MB for ten million.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -137,10 +138,12 @@ impl Target {
         !self.excluded && self.proof == Proof::Succeeded && !self.is_proven()
     }
 
-    /// Left in 'recovery' without a proven recovery, or taken out of it without one: whoever closes the incident answers for it.
+    /// Left in 'recovery' without a proven recovery, or taken out of it without one, or left out when its recovery was determined anew:
+    /// whoever closes the incident answers for it.
     pub fn left_behind(&self) -> Option<LeftBehind> {
         match (self.status, self.overridden) {
             _ if self.is_proven() => None,
+            _ if self.excluded && self.proof == Proof::Succeeded => Some(LeftBehind::Stranded),
             (SmiStatus::Recovery, _) => Some(LeftBehind::Stranded),
             (_, Overridden::OutOfRecovery) => Some(LeftBehind::Overridden),
             (_, Overridden::No | Overridden::Yes) => None,
@@ -190,6 +193,12 @@ impl Target {
         } else if self.overridden == Overridden::No {
             self.overridden = Overridden::Yes;
         }
+    }
+
+    /// Whether its SMI Status is one that nothing but the keys leads out of: 'recovery', or 'recovered' under the DCC's control. It is
+    /// so in whichever incident the Device is listed.
+    pub fn is_held(&self) -> bool {
+        self.status == SmiStatus::Recovery || (self.status == SmiStatus::Recovered && self.control == Control::Dcc)
     }
 
     /// Whether anything was recorded of it since it was assessed.
@@ -528,6 +537,20 @@ impl Targets {
     /// Of how many SMI Status 'recovery' is still wanted: neither left out, nor recovered, nor set already.
     pub fn without_recovery(&self) -> u64 {
         self.tally.without_recovery
+    }
+
+    /// What `others`, the targets of other incidents from the one that was opened first, say last of those of which nothing was
+    /// recorded here, where nothing but the keys leads out of it: for [`Targets::record`].
+    pub fn held_by<'a>(&self, others: impl IntoIterator<Item = &'a Self>) -> Vec<(usize, SmiStatus, Timestamp)> {
+        let mut last: BTreeMap<usize, &Target> = BTreeMap::new();
+        for theirs in others.into_iter().flat_map(|other| other.all.iter()).filter(|target| target.is_touched()) {
+            let Ok(at) = self.place(theirs.device) else { continue };
+            if !self.all[at].is_touched() && last.get(&at).is_none_or(|before| before.since <= theirs.since) {
+                last.insert(at, theirs);
+            }
+        }
+        let held = last.into_iter().filter(|(_, target)| target.is_held());
+        held.map(|(at, target)| (at, target.status, target.since)).collect()
     }
 
     /// Those of a list that was just read.

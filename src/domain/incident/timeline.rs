@@ -66,7 +66,10 @@ pub fn tell(event: &Event) -> Option<String> {
             ),
             None => format!("Opened for certificate {}: {}", opened.compromised.certificate_sha256, opened.description),
         },
-        Event::StepTaken(taken) => format!("{}{}", step(&taken.step), departed(&taken.departures, &taken.profile)),
+        Event::StepTaken(taken) => {
+            let departed = departed(&taken.departures, &taken.profile);
+            format!("{}{}{departed}", step(&taken.step), carried(taken.carried))
+        }
         Event::IncidentClosed(closed) => {
             let profile = closed.profile.as_ref();
             let under = profile.map(|profile| departed(&closed.departures, profile)).unwrap_or_default();
@@ -236,6 +239,17 @@ fn departed(departures: &[DirectionId], profile: &ProfileInForce) -> String {
     }
     let names: Vec<String> = departures.iter().map(ToString::to_string).collect();
     format!(", departing from the procedure as the SMKI PMA directed ({}){}", names.join(", "), under(profile))
+}
+
+/// How many Devices of an assessment stand as another incident left them.
+fn carried(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(
+            "; {} in 'recovery', or 'recovered' under the DCC's control, as another incident recorded",
+            counted(count, "Device")
+        ),
+    }
 }
 
 fn step(step: &Step) -> String {

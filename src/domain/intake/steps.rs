@@ -151,7 +151,7 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
     if !reasons.0.is_empty() {
         return Err(reasons.0);
     }
-    check_list(context, policy, view.progress, step, &mut reasons);
+    let carried = check_list(context, policy, (incident, view.progress), step, &mut reasons);
     if let Step::ImportStatuses { extract, .. } = step {
         match compared(context, policy, facts, view.progress, *extract) {
             Ok(compared) => {
@@ -166,20 +166,28 @@ pub fn step(context: &Context<'_>, incident: &IncidentId, step: &Step) -> Result
         profile,
         step: step.clone(),
         departures: decided.departures,
+        carried,
     }))
 }
 
-/// The list that a step names: no longer than it says and the policy permits, and each Device of it fit for the step.
-fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step: &Step, reasons: &mut Reasons) {
+/// The list that a step names: no longer than it says and the policy permits, and each Device of it fit for the step. Answers how many
+/// Devices of an assessment keep the status that another incident recorded.
+fn check_list(
+    context: &Context<'_>,
+    policy: &Policy,
+    (incident, progress): (&IncidentId, &Progress),
+    step: &Step,
+    reasons: &mut Reasons,
+) -> u64 {
     let list = step.devices();
     let (count, most) = (list.map_or(0, |list| list.count), policy.limits().devices_max);
     if count > most {
         reasons.add("devices", format!("devices: the policy's devices_max is {most}, found {count}"));
-        return;
+        return 0;
     }
     let named =
         || list.map(|DevicesNamed { list, .. }| move |piece: &mut dyn FnMut(&[u8])| context.blobs.stream(list, piece));
-    let mut unfit = Unfit::default();
+    let (mut unfit, mut carried) = (Unfit::default(), 0);
     let targets = &progress.targets;
     let read: Result<u64, TakeError<BookError>> = match (step, named()) {
         (Step::Assess { .. }, Some(source)) => Targets::read_first(source, count).map(|(later, lines)| {
@@ -198,6 +206,7 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
                     day(target.since)
                 ));
             }
+            carried = context.fold.held_elsewhere(incident, &targets.reassessed(later)).len() as u64;
             lines
         }),
         (Step::SetStatus { .. } | Step::Exclude { .. } | Step::HandOver { .. }, named) => {
@@ -221,7 +230,7 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
             | Step::BeginPostRecovery { .. }
             | Step::AcceptStranded { .. },
             _,
-        ) => return,
+        ) => return 0,
     };
     match read {
         Ok(found) => {
@@ -242,6 +251,7 @@ fn check_list(context: &Context<'_>, policy: &Policy, progress: &Progress, step:
         }
     }
     unfit.end(reasons);
+    carried
 }
 
 /// The Party behind the compromised certificate is one that the policy names (SEC Section L10.30(b)): without it nobody can sign for the

@@ -649,6 +649,9 @@ pub struct ClockJumped {
 pub struct ClockAccepted {
     /// What the operator compared it with.
     pub reason: Box<str>,
+    /// What the clock says, which is the time from here on; none in ledgers that were written before time was carried on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
 }
 
 /// Why octets are not an entry.

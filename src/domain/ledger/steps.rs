@@ -329,6 +329,16 @@ pub struct StepTaken {
     /// The PMA's directions to depart from the procedure that it relied on (SEC Appendix L: "except as the SMKI PMA directs").
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub departures: Vec<DirectionId>,
+    /// Of the Devices of an assessment, how many keep the SMI Status that another incident recorded, as nothing but the keys leads
+    /// out of it. None in the entries of older daemons, which carried nothing over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub carried: u64,
+}
+
+/// As serde asks it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A file of the procedure was taken in.

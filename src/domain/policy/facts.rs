@@ -163,6 +163,8 @@ pub struct DeterminationFacts {
     pub scope: Option<Scope>,
     /// Suspended by a member until.
     pub suspended_until: Option<Timestamp>,
+    /// For how many milliseconds it was suspended while the clock was not trusted: they begin when it is accepted.
+    pub suspended_ms: i64,
     /// The members who have used their one suspension.
     pub suspended_by: BTreeSet<PersonId>,
     /// Withdrawn by the PMA.

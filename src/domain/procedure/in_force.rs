@@ -519,7 +519,9 @@ pub fn demands<'a>(in_force: &InForce<'a>, view: &IncidentView<'_>) -> Vec<Deman
             step.after.iter().filter_map(|id| settled.get(id).copied().flatten()).collect();
         let by_profile = by_profile(step, in_force, view, &missing);
         let is_settled = match &by_profile {
-            Requirement::Done { .. } | Requirement::Permitted { .. } | Requirement::NotRequired { .. } => true,
+            Requirement::Done { .. } | Requirement::NotRequired { .. } => true,
+            // What nobody owes by itself is waited for by what comes after it.
+            Requirement::Permitted { .. } => by_profile.departed_by().is_some(),
             Requirement::NotYetDue { early, .. } => *early != May::No,
             Requirement::Blocked { .. } => step.lapses && view.has_lapsed(),
             Requirement::Due { .. } | Requirement::Unknown { .. } => false,

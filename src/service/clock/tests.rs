@@ -29,7 +29,7 @@ fn a_difference_is_a_jump_beyond_the_tolerance_and_not_before() {
     check(&[(TOLERANCE_MS, 0)], TOLERANCE_MS, ClockState::Trusted, None);
     check(&[(TOLERANCE_MS + 1, 0)], 0, ClockState::Untrusted, Some(TOLERANCE_MS + 1));
     check(&[(10_000, 10_000 + TOLERANCE_MS)], 10_000, ClockState::Trusted, None);
-    check(&[(10_000, 10_001 + TOLERANCE_MS)], 10_001 + TOLERANCE_MS, ClockState::Untrusted, Some(-TOLERANCE_MS - 1));
+    check(&[(10_000, 10_001 + TOLERANCE_MS)], 10_000, ClockState::Untrusted, Some(-TOLERANCE_MS - 1));
 }
 
 #[test]
@@ -47,7 +47,8 @@ fn a_jump_is_said_once_and_the_clock_stays_untrusted() {
 #[test]
 fn after_a_jump_either_way_time_goes_on_from_the_last_moment_that_was_relied_on() {
     const YEARS_MS: i64 = 14 * 365 * 24 * 3_600_000;
-    check(&[(50_000, 50_000), (10_000, 51_000), (11_000, 52_000)], 52_000, ClockState::Untrusted, None);
+    // Behind it at half the pace, until the wall clock has come up.
+    check(&[(50_000, 50_000), (10_000, 51_000), (11_000, 52_000)], 51_000, ClockState::Untrusted, None);
     check(&[(50_000, 50_000), (YEARS_MS, 51_000), (YEARS_MS + 1_000, 52_000)], 52_000, ClockState::Untrusted, None);
 }
 
@@ -61,13 +62,44 @@ fn a_clock_before_the_last_entry_or_long_after_it_is_untrusted_from_the_start() 
         (at.unix_ms() - last.unix_ms(), state, jump_ms)
     };
     assert_eq!(start(0, false), (5, ClockState::Trusted, None));
-    assert_eq!(start(-1, false), (5, ClockState::Untrusted, None));
+    // Within the tolerance it waits for the clock to come up to it; beyond, that is a jump too.
+    assert_eq!(start(-TOLERANCE_MS, false), (0, ClockState::Trusted, None));
+    assert_eq!(start(-TOLERANCE_MS - 1, false), (2, ClockState::Untrusted, Some(-TOLERANCE_MS - 1)));
     let most = SILENCE_MS_MAX;
     assert_eq!(start(most, false), (most + 5, ClockState::Trusted, None));
     assert_eq!(start(most + 1, false), (5, ClockState::Untrusted, Some(most + 1)));
     // What an operator has still to look at was told before.
     assert_eq!(start(1_000, true), (5, ClockState::Untrusted, None));
     assert_eq!(start(most + 1, true), (5, ClockState::Untrusted, None));
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_an_hour_and_was_put_right_can_be_accepted_after_as_long_again() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut comparison = Comparison::start(reading(HOUR_MS, 0), None);
+    assert_eq!(comparison.take(reading(HOUR_MS, 0)).state, ClockState::Trusted);
+    let accept = |comparison: &mut Comparison, ms| {
+        // It is looked at often meanwhile.
+        for at in (ms - 60_000..=ms).step_by(1_000) {
+            comparison.take(reading(at, at));
+        }
+        comparison.accept(reading(ms, ms), reading(ms, 0).wall)
+    };
+    let early = accept(&mut comparison, HOUR_MS);
+    assert!(matches!(early, Err(NotAccepted::Before { .. })), "{early:?}");
+    let now = accept(&mut comparison, 2 * HOUR_MS).unwrap();
+    assert_eq!((now.at, now.state), (reading(2 * HOUR_MS, 0).wall, ClockState::Trusted));
+}
+
+#[test]
+fn a_jump_that_is_seen_when_the_clock_is_accepted_is_told_if_it_is_not() {
+    let start = || Compared { comparison: Comparison::start(reading(0, 0), None), untold_ms: None };
+    let (mut refused, mut accepted) = (start(), start());
+    let at = reading(90_000_000, 1);
+    assert!(refused.accept(at, reading(0, 0).wall).is_err());
+    assert_eq!(refused.tell(at).jump_ms, Some(89_999_999));
+    assert_eq!(accepted.accept(at, at.wall).unwrap().state, ClockState::Trusted);
+    assert_eq!(accepted.tell(at).jump_ms, None);
 }
 
 #[test]
@@ -91,13 +123,13 @@ fn a_clock_is_accepted_as_another_says_it_and_not_before_the_ledger_and_counts_f
         assert_eq!(comparison.take(reading(100_000_000, 1)).state, ClockState::Untrusted);
     }
     // Entries never go back. What the tolerance lets pass waits for the clock to come up to it.
-    let (at_1_s, wall) = (true_time(1_000), true_time(999 - TOLERANCE_MS));
-    let refused = comparison.accept(reading(999 - TOLERANCE_MS, 1_000), wall);
-    assert_eq!(refused, Err(NotAccepted::Before { wall, ledger: at_1_s }));
+    let (ledger, wall) = (true_time(500), true_time(499 - TOLERANCE_MS));
+    let refused = comparison.accept(reading(499 - TOLERANCE_MS, 1_000), wall);
+    assert_eq!(refused, Err(NotAccepted::Before { wall, ledger }));
     let mut behind = comparison.clone();
-    let now = behind.accept(reading(1_000 - TOLERANCE_MS, 1_000), wall).unwrap();
-    assert_eq!((now.state, now.at), (ClockState::Trusted, at_1_s));
-    assert_eq!(behind.take(reading(1_100 - TOLERANCE_MS, 1_100)).at, at_1_s);
+    let now = behind.accept(reading(500 - TOLERANCE_MS, 1_000), wall).unwrap();
+    assert_eq!((now.state, now.at), (ClockState::Trusted, ledger));
+    assert_eq!(behind.take(reading(600 - TOLERANCE_MS, 1_100)).at, ledger);
     assert_eq!(behind.take(reading(1_100, 1_100 + TOLERANCE_MS)).at, true_time(1_100));
     for off_ms in [-ACCEPTED_OFF_MS_MAX, ACCEPTED_OFF_MS_MAX] {
         let mut comparison = comparison.clone();

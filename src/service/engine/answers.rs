@@ -19,7 +19,7 @@ use crate::domain::ledger::entry::{
     DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
-use crate::domain::policy::facts::{DeterminationFacts, KeyFacts, Standing};
+use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};
@@ -259,7 +259,12 @@ fn progress(progress: &Progress) -> wire::Progress {
 }
 
 pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
-    let of = |facts: &crate::domain::policy::facts::IncidentFacts| wire::Incident {
+    wire::Incidents { incidents: fold.incidents().values().map(|facts| incident(fold, facts)).collect() }
+}
+
+/// One incident, with the determinations on it.
+pub(super) fn incident(fold: &Fold, facts: &IncidentFacts) -> wire::Incident {
+    wire::Incident {
         incident: facts.id.clone(),
         compromised: facts.compromised.clone(),
         description: facts.description.to_string(),
@@ -272,8 +277,7 @@ pub(super) fn incidents(fold: &Fold) -> wire::Incidents {
             .map(|determination| determination.id)
             .collect(),
         progress: facts.progress.as_ref().map(progress),
-    };
-    wire::Incidents { incidents: fold.incidents().values().map(of).collect() }
+    }
 }
 
 /// How a determination stands, as it is told: whatever it still permitted ended with its incident.
@@ -288,38 +292,39 @@ fn standing(fold: &Fold, facts: &DeterminationFacts, at: Timestamp) -> wire::Sta
 }
 
 pub(super) fn determinations(recorder: &Recorder) -> Result<wire::Determinations, CannotRecord> {
-    let at = recorder.moment().at;
-    let mut all = Vec::new();
-    for facts in recorder.fold().determinations().values() {
-        let tally = facts.tally;
-        all.push(wire::Determination {
-            determination: facts.id,
-            incident: facts.incident.clone(),
-            standing: standing(recorder.fold(), facts, at),
-            key: facts.key.as_ref().map(|(key, _)| key.clone()),
-            from: facts.window.from,
-            until: facts.window.until,
-            proposer: facts.proposer.clone(),
-            signers: facts.approvers.iter().cloned().collect(),
-            sha256: facts.document,
-            devices: facts.scope.as_ref().map(|scope| scope.device_list),
-            devices_count: facts.scope.as_ref().map(|scope| scope.devices),
-            entry: facts.recorded,
-            intents_max: facts.scope.as_ref().map(|scope| scope.intents_max),
-            done: Summary {
-                intents: facts.intents,
-                signed: tally.signed,
-                withheld: 0,
-                failed: tally.failed,
-                not_signed: tally.not_signed,
-                unknown: tally.unknown,
-                refused: 0,
-                left: tally.left,
-            },
-            document: Base64(recorder.blob(facts.document)?),
-        });
-    }
-    Ok(wire::Determinations { determinations: all })
+    let all = recorder.fold().determinations().values().map(|facts| determined(recorder, facts));
+    Ok(wire::Determinations { determinations: all.collect::<Result<_, _>>()? })
+}
+
+/// One determination, with its document.
+pub(super) fn determined(recorder: &Recorder, facts: &DeterminationFacts) -> Result<wire::Determination, CannotRecord> {
+    let tally = facts.tally;
+    Ok(wire::Determination {
+        determination: facts.id,
+        incident: facts.incident.clone(),
+        standing: standing(recorder.fold(), facts, recorder.moment().at),
+        key: facts.key.as_ref().map(|(key, _)| key.clone()),
+        from: facts.window.from,
+        until: facts.window.until,
+        proposer: facts.proposer.clone(),
+        signers: facts.approvers.iter().cloned().collect(),
+        sha256: facts.document,
+        devices: facts.scope.as_ref().map(|scope| scope.device_list),
+        devices_count: facts.scope.as_ref().map(|scope| scope.devices),
+        entry: facts.recorded,
+        intents_max: facts.scope.as_ref().map(|scope| scope.intents_max),
+        done: Summary {
+            intents: facts.intents,
+            signed: tally.signed,
+            withheld: 0,
+            failed: tally.failed,
+            not_signed: tally.not_signed,
+            unknown: tally.unknown,
+            refused: 0,
+            left: tally.left,
+        },
+        document: Base64(recorder.blob(facts.document)?),
+    })
 }
 
 pub(super) fn policy(recorder: &Recorder) -> Result<Option<wire::Policy>, CannotRecord> {

@@ -24,32 +24,82 @@ use crate::store::{Reader, StoreError};
 /// What is told of a Device.
 type Told = Vec<DeviceEvent>;
 
-/// What happened to a Device in an incident, oldest first; nothing if the incident never named it. The inner error is that of a list
-/// that cannot be read.
+/// Where an incident begins: its entry, and the policy that was in force then, for an extract is read by the layout of the policy in force
+/// when it was imported.
+#[derive(Clone, Debug)]
+pub(super) struct Beginning {
+    pub(super) incident: IncidentId,
+    pub(super) opened: u64,
+    pub(super) policy: Option<Digest>,
+}
+
+/// What happened to a Device in an incident, oldest first; nothing if the incident never named it. `all` are the incidents that are
+/// in a procedure, from the one that was opened first: only where something was carried over from them are they looked at. The inner
+/// error is that of a list that cannot be read.
 pub(super) fn history(
     reader: &dyn Reader,
-    incident: &IncidentId,
+    of: &Beginning,
+    all: &[Beginning],
     device: DeviceId,
 ) -> Result<Result<Told, FoldError>, StoreError> {
-    let of = wire::EntriesOf { incident: Some(incident.clone()), ..wire::EntriesOf::default() };
-    let mut about = answers::About::new(&of, reader);
-    let mut history = History::of(device);
-    let mut failed = None;
-    // From the beginning: an extract is read by the layout of the policy that was in force when it was imported.
-    reader.leaves(0..reader.head()?.size, &mut |leaf| {
+    match told(reader, of, std::slice::from_ref(of), device)? {
+        Ok(Some(told)) => Ok(Ok(told)),
+        Ok(None) => Ok(told(reader, of, all, device)?.map(Option::unwrap_or_default)),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// The same, in one pass over these incidents; none where others are to be looked at, and only this one was.
+fn told(
+    reader: &dyn Reader,
+    of: &Beginning,
+    among: &[Beginning],
+    device: DeviceId,
+) -> Result<Result<Option<Told>, FoldError>, StoreError> {
+    let only = |of: &Beginning| wire::EntriesOf { incident: Some(of.incident.clone()), ..wire::EntriesOf::default() };
+    let filters: Vec<_> = among.iter().map(only).collect();
+    let mut each: Vec<_> = among
+        .iter()
+        .zip(&filters)
+        .map(|(of, filter)| {
+            (of, answers::About::new(filter, reader), History { policy: of.policy, ..History::of(device) })
+        })
+        .collect();
+    let (mut failed, mut is_alone_enough) = (None, true);
+    let from = among.iter().map(|of| of.opened).min().unwrap_or_default();
+    reader.leaves(from..reader.head()?.size.max(from), &mut |leaf| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
-        if let Event::PolicyAdopted(adopted) = &entry.event {
-            history.policy = Some(adopted.policy);
-        }
-        if about.takes(leaf.index, &entry)
-            && let Err(error) = history.take(leaf.index, &entry, &StoredDocuments(reader))
-        {
-            failed = Some(error);
-            return ControlFlow::Break(());
+        let carries = matches!(&entry.event, Event::StepTaken(taken) if taken.carried > 0);
+        for at in 0..each.len() {
+            let (begins, about, history) = &mut each[at];
+            if let Event::PolicyAdopted(adopted) = &entry.event {
+                history.policy = Some(adopted.policy);
+            }
+            if leaf.index < begins.opened || !about.takes(leaf.index, &entry) {
+                continue;
+            }
+            if carries {
+                if among.len() == 1 {
+                    is_alone_enough = false;
+                    return ControlFlow::Break(());
+                }
+                let others = each.iter().enumerate().filter(|(other, _)| *other != at);
+                let stood = others.filter_map(|(_, (.., history))| history.progress.as_ref());
+                let stood = stood.map(|progress| progress.targets.clone()).collect();
+                each[at].2.elsewhere = stood;
+            }
+            if let Err(error) = each[at].2.take(leaf.index, &entry, &StoredDocuments(reader)) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
         }
         ControlFlow::Continue(())
     })?;
-    Ok(failed.map_or(Ok(history.told), Err))
+    if let Some(error) = failed {
+        return Ok(Err(error));
+    }
+    let asked = each.into_iter().find(|(begins, ..)| begins.incident == of.incident);
+    Ok(Ok(asked.filter(|_| is_alone_enough).map(|(.., history)| history.told)))
 }
 
 /// What is known of the Device so far.
@@ -64,6 +114,8 @@ struct History {
     open: BTreeSet<u64>,
     /// Its intents that were signed and not released.
     signed: BTreeSet<u64>,
+    /// How it stood in other incidents when it was assessed.
+    elsewhere: Vec<Targets>,
     told: Told,
 }
 
@@ -71,7 +123,7 @@ impl History {
     fn of(device: DeviceId) -> Self {
         let (batches, told) = (BTreeMap::new(), Vec::new());
         let (open, signed) = (BTreeSet::new(), BTreeSet::new());
-        Self { device, policy: None, progress: None, batches, open, signed, told }
+        Self { device, policy: None, progress: None, batches, open, signed, elsewhere: Vec::new(), told }
     }
 
     fn take(&mut self, index: u64, entry: &Entry, blobs: &dyn Blobs) -> Result<(), FoldError> {
@@ -233,6 +285,10 @@ impl History {
                     reason: error.to_string(),
                 },
             })?;
+        }
+        if let (true, Some(progress)) = (taken.carried > 0, &mut self.progress) {
+            let held = progress.targets.held_by(&self.elsewhere);
+            progress.targets.record(held);
         }
         let after = self.target();
         let is_named = (before.is_some() || after.is_some()) && (list.is_none() || is_assessment || !own.is_empty());
@@ -435,3 +491,6 @@ fn did(step: &Step, before: Option<Target>, after: Option<Target>, line: &str) -
         | Step::BeginPostRecovery { .. } => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

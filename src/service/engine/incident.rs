@@ -161,15 +161,20 @@ impl Daemon {
     pub(super) async fn history_of(&self, incident: IncidentId, device: DeviceId) -> Answer<wire::DeviceHistory> {
         let known = incident.clone();
         let found = self.read(move |recorder| {
-            let facts = recorder.fold().incidents().get(&known);
-            Ok((facts.is_some(), facts.is_some_and(|facts| facts.progress.is_some())))
+            let fold = recorder.fold();
+            let mut in_procedure: Vec<_> = fold.incidents().values().filter(|facts| facts.progress.is_some()).collect();
+            in_procedure.sort_by_key(|facts| facts.opened);
+            let begins = in_procedure.into_iter().map(|facts| {
+                let in_force = fold.policies().iter().rev().find(|adopted| adopted.entry < facts.opened);
+                let policy = in_force.map(|adopted| adopted.digest);
+                history::Beginning { incident: facts.id.clone(), opened: facts.opened, policy }
+            });
+            Ok((fold.incidents().contains_key(&known), begins.collect::<Vec<_>>()))
         });
-        let (is_known, has_progress) = found.await?;
-        if !has_progress {
-            return Err(no_progress(&incident, is_known));
-        }
-        let of = incident.clone();
-        let items = self.scan(move |reader| history::history(reader, &of, device)).await?;
+        let (is_known, all) = found.await?;
+        let of = all.iter().find(|begins| begins.incident == incident).cloned();
+        let of = of.ok_or_else(|| no_progress(&incident, is_known))?;
+        let items = self.scan(move |reader| history::history(reader, &of, &all, device)).await?;
         let items = items.map_err(|error| Failure::Internal { what: error.to_string() })?;
         if items.is_empty() {
             return Err(Failure::NotFound { what: format!("Device {device} among those of incident {incident}") });

@@ -57,6 +57,8 @@ impl Daemon {
         }
         let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let changed = self.change(move |recorder| {
+            // A policy may have given the account to somebody else while the PIN was asked for.
+            let by = recorder.known(by);
             let Some(active) = keys.active(&label) else {
                 let why = format!("key {label} was locked while it was being activated");
                 return Ok(Err(Failure::Unavailable {
@@ -126,7 +128,11 @@ impl Daemon {
             reasons: left_out.iter().map(|(_, why)| reason("token", why.to_string())).collect(),
         };
         let by = by.clone();
-        self.change(move |recorder| recorder.refuse(&by, refused).map(|_| Ok(()))).await
+        self.change(move |recorder| {
+            let by = recorder.known(by);
+            recorder.refuse(&by, refused).map(|_| Ok(()))
+        })
+        .await
     }
 }
 
@@ -166,16 +172,17 @@ pub(super) fn active_for(fold: &Fold) -> Vec<(KeyLabel, IncidentId, Determinatio
 }
 
 /// Why a key that was active for a determination of an incident is locked now: its incident follows another, or what it followed has
-/// ended for good. A suspension ends by itself: the key stays open through it, within its time, and signs nothing.
+/// ended for good. A suspension ends by itself: the key stays open through it, within its time, and signs nothing. One that is not to
+/// execute opens no key.
 pub(super) fn has_ended(fold: &Fold, incident: &IncidentId, of: DeterminationId, at: Timestamp) -> Option<String> {
     let standing = fold.determinations().get(&of).map(|facts| facts.standing(at));
     let why = match standing {
         Some(Standing::Withdrawn) => "was withdrawn",
         Some(Standing::Superseded) => "was superseded",
         Some(Standing::NotCarriedOver) => "was not carried over by the policy adopted",
+        Some(Standing::Expired) => "is over",
         Some(
             Standing::NotExecute
-            | Standing::Expired
             | Standing::Suspended
             | Standing::NotYet
             | Standing::AwaitsSchedule

@@ -19,7 +19,7 @@ use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
-use super::keys::lock;
+use super::keys::{active_for, has_ended, lock};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
@@ -180,7 +180,8 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     }
     let token = ledger_token(&configuration, &fold)?;
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
-    let clock = Arc::new(Clock::start(Before::of(&fold), configuration.clock_offset_ms));
+    let covered = store.latest_checkpoint().map_err(StartFault::from)?.map_or(0, |checkpoint| checkpoint.head.size);
+    let clock = Arc::new(Clock::start(Before::of(&fold, covered), configuration.clock_offset_ms));
     let staging = Arc::clone(store.staging());
     let reader = store.reader().map_err(StartFault::from)?;
     let mut recorder =
@@ -402,7 +403,12 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
     let checked = daemon.desk.record(move |recorder| {
         let now = recorder.moment().at;
         let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
-        let Some(reason) = why.or_else(|| over.then(|| "its time limit".to_owned())) else { return Ok(None) };
+        let ended = || {
+            let (_, incident, of) = active_for(recorder.fold()).into_iter().find(|(active, ..)| *active == key)?;
+            has_ended(recorder.fold(), &incident, of, now)
+        };
+        let reason = why.or_else(|| over.then(|| "its time limit".to_owned())).or_else(ended);
+        let Some(reason) = reason else { return Ok(None) };
         lock(recorder, &Actor::daemon(), &keys, &key, &shortened(&reason)).map(|(_, tokens)| tokens)
     });
     if let Ok(tokens) = checked.await

@@ -701,8 +701,11 @@ impl Fixture {
     pub fn restart(&mut self) {
         let now = Arc::clone(&self.now);
         let fold = self.caught_up().unwrap();
-        let clocks =
-            Arc::new(Clocks { comparison: Mutex::new(Comparison::start(reading(&now), Before::of(&fold))), now });
+        let covered = self.store.latest_checkpoint().unwrap().map_or(0, |checkpoint| checkpoint.head.size);
+        let clocks = Arc::new(Clocks {
+            comparison: Mutex::new(Comparison::start(reading(&now), Before::of(&fold, covered))),
+            now,
+        });
         self.clocks = Some(Arc::clone(&clocks));
         let read = move || {
             let Now { at, state, jump_ms, .. } = clocks.comparison.lock().unwrap().take(reading(&clocks.now));

@@ -137,6 +137,17 @@ fn what_is_counted_is_what_a_count_of_all_of_them_finds_after_whatever_was_done(
     targets.list(listed).unwrap();
     check(&targets, "another determination");
     assert_eq!(targets.counts().wanted_again, 1);
+    // Left out when it is wanted again, it is somebody's to answer for.
+    let mut left_out = targets.clone();
+    let before = left_out.counts().stranded;
+    let leave_out = |target: &mut Target| {
+        if target.device == one {
+            (target.status, target.excluded) = (SmiStatus::Recovered, true);
+        }
+    };
+    left_out.each(None::<Lines>, leave_out).unwrap();
+    check(&left_out, "leaving out one that is wanted again");
+    assert_eq!((left_out.counts().wanted_again, left_out.counts().stranded), (0, before));
     targets.release();
     check(&targets, "its withdrawal");
     targets.record([(0, SmiStatus::Recovered, targets.all()[0].since)]);

@@ -172,6 +172,9 @@ fn standing(moment: &str, state: State, method: Method, how: Devices, has_files:
         }
         _ => {}
     }
+    if has_files && matches!(state, State::Executed | State::PostRecovery) {
+        bench.file(FileKind::OrganisationProgress);
+    }
     if state == State::PostRecovery {
         bench.force(&Step::BeginPostRecovery { note: note() });
     }
@@ -319,11 +322,7 @@ fn every_owed_to_do_that_is_a_step_is_accepted_and_every_open_incident_has_one()
                                 continue;
                             }
                             "submit" => {
-                                let kind = if command.contains("adt") {
-                                    FileKind::Adt
-                                } else {
-                                    FileKind::OrganisationNotification
-                                };
+                                let kind = command.split(' ').nth(5).unwrap().parse().unwrap();
                                 let taken = file_in_place(&bench.context(), &incident(), kind);
                                 assert!(taken.is_ok(), "{place}: {taken:?}");
                                 continue;
@@ -377,6 +376,26 @@ fn the_gates_of_status_thresholds_referral_and_preparation_stand_as_the_truth_ta
         bench.ready();
         assert!(bench.rules(&prepare).is_empty(), "{moment}");
     }
+}
+
+#[test]
+fn post_recovery_begins_once_a_progress_file_says_how_it_ended() {
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::Recovered, true);
+    let begin = Step::BeginPostRecovery { note: note() };
+    bench.file(FileKind::OrganisationProgress);
+    bench.take(&Step::Finish { note: note() });
+    assert_eq!(bench.rules(&begin), ["progress-file"], "one from before says nothing of the end");
+    assert_eq!(explained(&bench, Meaning::BeginPostRecovery), ("not-yet-due".to_owned(), MayWord::No));
+    let owed = |bench: &Bench| -> Vec<String> {
+        todo(bench).iter().filter(|todo| todo.required).map(|todo| todo.what.to_string()).collect()
+    };
+    let wanted = owed(&bench);
+    assert!(wanted.iter().any(|what| what.starts_with("Submit that file, signed")), "{wanted:?}");
+    assert!(wanted.contains(&"Then begin Post-Recovery".to_owned()), "{wanted:?}");
+    bench.file(FileKind::OrganisationProgress);
+    assert_eq!(owed(&bench).last().unwrap(), "Begin Post-Recovery");
+    assert_eq!(explained(&bench, Meaning::BeginPostRecovery).1, MayWord::Yes);
+    bench.take(&begin);
 }
 
 #[test]
@@ -802,4 +821,5 @@ pub(crate) fn every_command() -> BTreeSet<String> {
     commands
 }
 
+mod carried;
 mod left;

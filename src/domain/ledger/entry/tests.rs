@@ -357,7 +357,7 @@ fn golden() -> Vec<(Event, &'static str)> {
         ),
         (Event::ClockJumped(ClockJumped { by_ms: -3 }), r#"{"clock-jumped":{"by_ms":-3}}"#),
         (
-            Event::ClockAccepted(ClockAccepted { reason: "radio clock".into() }),
+            Event::ClockAccepted(ClockAccepted { reason: "radio clock".into(), from: None }),
             r#"{"clock-accepted":{"reason":"radio clock"}}"#,
         ),
         (
@@ -404,11 +404,28 @@ fn golden() -> Vec<(Event, &'static str)> {
     ]
     .into_iter()
     .chain(golden_of_the_procedure())
+    .chain([golden_of_what_was_carried_over()])
     .collect()
 }
 
 fn profile() -> ProfileInForce {
     ProfileInForce { base: "base".parse().unwrap(), variations: vec!["direction-2017-07-18".parse().unwrap()] }
+}
+
+/// The same for a step that carried something over from another incident.
+fn golden_of_what_was_carried_over() -> (Event, &'static str) {
+    let taken = StepTaken {
+        incident: "INC-1".parse().unwrap(),
+        profile: profile(),
+        step: Step::Prepare { note: "compared".into() },
+        departures: Vec::new(),
+        carried: 2,
+    };
+    let text = concat!(
+        r#"{"step-taken":{"incident":"INC-1","profile":{"base":"base","variations":["direction-2017-07-18"]},"#,
+        r#""step":{"prepare":{"note":"compared"}},"carried":2}}"#
+    );
+    (Event::StepTaken(taken), text)
 }
 
 /// The same for the entries of the procedure.
@@ -450,6 +467,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 profile: profile(),
                 step: Step::Pause { reason: "the HSM is warm".into() },
                 departures: vec![direction],
+                carried: 0,
             }),
             concat!(
                 r#"{"step-taken":{"incident":"INC-1","profile":{"base":"base","variations":["direction-2017-07-18"]},"#,

@@ -78,6 +78,7 @@ impl World {
             approvers: ["member-1", "member-2", "member-3"].map(|id| id.parse().unwrap()).into(),
             scope: Some(scope),
             suspended_until: Some(now()),
+            suspended_ms: 0,
             suspended_by: BTreeSet::new(),
             withdrawn: false,
             superseded_by: None,

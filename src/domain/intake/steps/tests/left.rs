@@ -51,6 +51,19 @@ fn a_device_that_the_determination_followed_lists_is_outstanding_until_it_is_pro
 }
 
 #[test]
+fn a_device_that_a_schedule_lists_is_outstanding_from_the_schedule_on() {
+    let both = devices();
+    let mut bench = standing(BASE, State::Executing, THREE, Devices::Proven, true);
+    bench.determine_for_a_schedule(THREE);
+    assert_eq!(bench.progress().targets.counts().outstanding, 0, "nobody is listed yet");
+    bench.schedule(&both[1..]);
+    let counts = bench.progress().targets.counts();
+    assert_eq!((counts.outstanding, counts.wanted_again, counts.succeeded), (1, 1, 1));
+    bench.prove(&both[1..], Proof::Succeeded);
+    assert_eq!(bench.progress().targets.counts().outstanding, 0);
+}
+
+#[test]
 fn a_proof_counts_again_once_no_determination_wants_another() {
     let both = devices();
     let outstanding = |bench: &Bench| bench.progress().targets.counts().outstanding;

@@ -256,13 +256,8 @@ pub async fn run(
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = wait_until_up(&tokens, &stopping).await;
             if !is_up {
-                // A key that was locked because its determination ended has no token either: that is what must be told.
-                let mut mine = job.take().expect("the job comes back from every step");
-                let refused = desk.record(move |recorder| {
-                    mine.follow_account(recorder);
-                    may_go_on(recorder, &mine)
-                });
-                why_stopped = Some(refused.await?.into_inner().err().unwrap_or_else(|| away(&tokens, None)));
+                let mine = job.take().expect("the job comes back from every step");
+                why_stopped = Some(why_away(desk, &tokens, mine, None).await?.1);
                 break;
             }
         }
@@ -293,8 +288,12 @@ pub async fn run(
             signed = in_flight.join_next().await.transpose().map_err(|_| Closed)?;
         }
         // A token that signs nothing would take one chunk after the other, and count each against the limits.
-        if let Some(given_up) = signed.as_ref().and_then(|signed| signed.given_up.as_ref()) {
-            why_stopped.get_or_insert_with(|| away(&tokens, Some(given_up)));
+        if let Some(given_up) = signed.as_ref().and_then(|signed| signed.given_up.as_deref()) {
+            if why_stopped.is_none() {
+                let mine = job.take().expect("the job comes back from every step");
+                let (mine, why) = why_away(desk, &tokens, mine, Some(given_up)).await?;
+                (job, why_stopped) = (Some(mine), Some(why));
+            }
             more = false;
         }
     }
@@ -320,6 +319,22 @@ async fn wait_until_up(tokens: &Several, stopping: &watch::Receiver<bool>) -> bo
             Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
         }
     }
+}
+
+/// Why a job ends whose tokens do not sign: that it may not go on, or else how they stand. A key that was locked because its
+/// determination ended has no token either, and that end is what must be told.
+async fn why_away(
+    desk: &Desk,
+    tokens: &Several,
+    mut job: Job,
+    last: Option<&str>,
+) -> Result<(Job, Vec<Reason>), Closed> {
+    let asked = desk.record(move |recorder| {
+        job.follow_account(recorder);
+        may_go_on(recorder, &job).map(|may| (job, may))
+    });
+    let (job, may_go_on) = asked.await?.into_inner();
+    Ok((job, may_go_on.err().unwrap_or_else(|| away(tokens, last))))
 }
 
 /// Why nothing more is signed now: how the tokens stand, what failed last, and what to do.

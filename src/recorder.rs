@@ -620,9 +620,12 @@ pub struct Desk {
     given_up: Arc<AtomicBool>,
 }
 
-/// The recorder cannot record any more, and the daemon is stopping.
+/// The recorder cannot record any more, and the daemon is stopping; or the ledger token is waited for, and the desk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nothing can be recorded any more; smkid is stopping, and its journal says why")]
+#[error(
+    "this cannot be recorded: smkid is stopping, or as much as may wait for its ledger token waits already; `smkictl status` and \
+     the journal say which"
+)]
 pub struct Closed;
 
 impl Desk {

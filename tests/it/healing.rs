@@ -15,7 +15,8 @@ use smkid::exercise::policy::{LEDGER_TOKEN, RECOVERY_KEY, RECOVERY_TOKEN};
 use smkid::exercise::programs::signal;
 
 use crate::support::site::{
-    DEVICES, Handed, Site, Which, ask_for, ask_for_all, incident, lines, lines_and_stop, problem, settle_all, whole,
+    DEVICES, Handed, Site, Which, ask_for, ask_for_all, incident, incident_of, lines, lines_and_stop, problem,
+    settle_all, whole,
 };
 use crate::support::token::MODULE;
 
@@ -225,13 +226,7 @@ async fn a_token_taken_away_in_the_middle_of_a_job_and_put_back_is_waited_for_an
     assert!(standing.until.is_some() && standing.failures > 0 && standing.trouble.is_some(), "{standing:?}");
     assert_eq!(down.state, ServiceState::Ready, "all else goes on");
     // An entry that has nothing to do with that token.
-    client
-        .post::<_, wire::Recorded>(
-            "/v1/incidents",
-            &wire::IncidentOpen { incident: "INC-7".parse().unwrap(), ..incident(&site.base.lab) },
-        )
-        .await
-        .unwrap();
+    client.post::<_, wire::Recorded>("/v1/incidents", &incident_of(&site.base.lab, "INC-7")).await.unwrap();
     let back = away.put_back();
     until(&client, "up", |status| of(status, RECOVERY_TOKEN).circuit == TokenCircuit::Up).await;
     assert!(back.elapsed() < BACK_WITHIN, "up after {:?}", back.elapsed());
@@ -243,6 +238,29 @@ async fn a_token_taken_away_in_the_middle_of_a_job_and_put_back_is_waited_for_an
     handed.take(&site, &whole(lines(&client, "/v1/recovery/settle", &settle_all(site.main())).await));
     assert_eq!(handed.len(), DEVICES as usize);
     site.ledger().check();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_its_token_while_its_determination_is_withdrawn_says_that_it_was() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 4ms"));
+    let daemon = site.start_active().await;
+    let (client, ask) = (daemon.client.clone(), ask_for_all(site.main()));
+    let job = tokio::spawn({
+        let (client, ask) = (client.clone(), ask.clone());
+        async move { lines_and_stop(&client, SIGN, &ask).await }
+    });
+    site.reach(Which::Recovery, "C_Sign", 100).await;
+    let away = take_away(&site, Which::Recovery);
+    until(&client, "down", |status| of(status, RECOVERY_TOKEN).circuit == TokenCircuit::Down).await;
+    site.withdraw(&client, &site.base.main).await;
+    let (_, stopped) = job.await.unwrap().unwrap();
+    let rules: Vec<String> =
+        stopped.expect("the answer is whole").iter().map(|reason| reason.rule.to_string()).collect();
+    assert!(rules.contains(&"withdrawn".to_owned()) && !rules.contains(&"token".to_owned()), "{rules:?}");
+    away.put_back();
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -89,7 +89,8 @@ pub enum Overridden {
 /// What stays of a Device when the incident ends without its recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftBehind {
-    /// It stays in 'recovery': the DCC cannot reach it (direction of 18 July 2017, paragraph (b)).
+    /// It stays in 'recovery': the DCC cannot reach it (direction of 18 July 2017, paragraph (b)); or it was left out when its recovery
+    /// was determined anew.
     Stranded,
     /// Somebody's word alone took it out of 'recovery'.
     Overridden,

@@ -30,7 +30,7 @@ use super::kinds::{self, Facts, Kind};
 use super::pkcs11::{KeyHandle, LoggedIn, Signer};
 use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
 use super::{ExpectedKey, KeyReport, TokenReport};
-use crate::domain::names::{KeyLabel, KeyUse, Origin};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, Origin};
 
 /// How long an answer may wait for others before it is sent. A fast token (60 µs) fills a group in that time; a slow one sends
 /// each answer as it comes. Behind a call that hangs, `watch` sends it with the next sign of life; what a crash meets in a group was
@@ -273,6 +273,11 @@ impl Shared {
     fn learn(&self, report: &KeyReport, handle: KeyHandle) {
         let KeyReport { label, id: _, use_, spki } = report.clone();
         lock(&self.keys).insert(label.clone(), Arc::new(Key { label, use_, handle, spki }));
+    }
+
+    /// A key that is destroyed is not signed with any more.
+    fn forget(&self, spki: Digest) {
+        lock(&self.keys).retain(|_, key| Digest::of(&key.spki) != spki);
     }
 
     /// Does `call`, so that `watch` can say how long it has been running.
@@ -580,6 +585,11 @@ impl Shared {
                         Managed::Key(key)
                     })
                 }
+                OwnedManage::DestroyKey { label, id, spki } => token.destroy_key(&label, id, spki).map(|()| {
+                    expected.retain(|key| key.id != id);
+                    self.forget(spki);
+                    Managed::Done
+                }),
                 OwnedManage::ListKeys => expected
                     .iter()
                     .map(|key| token.check_key(key).map(|(report, _)| report))
@@ -606,6 +616,7 @@ enum OwnedManage {
     ReadData { label: String },
     WriteData { label: String, octets: Vec<u8>, once: bool },
     GenerateKey { label: KeyLabel, id: crate::domain::names::KeyId, use_: KeyUse },
+    DestroyKey { label: KeyLabel, id: crate::domain::names::KeyId, spki: Digest },
     ListKeys,
     TokenInfo,
 }
@@ -616,6 +627,7 @@ impl OwnedManage {
             Self::ReadData { .. } => "reading a data object",
             Self::WriteData { .. } => "writing a data object",
             Self::GenerateKey { .. } => "C_GenerateKeyPair",
+            Self::DestroyKey { .. } => "C_DestroyObject",
             Self::ListKeys => "checking the keys",
             Self::TokenInfo => "describing the token",
         }
@@ -630,6 +642,7 @@ impl From<Manage<'_>> for OwnedManage {
                 Self::WriteData { label: label.into_owned(), octets: octets.into_owned(), once }
             }
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
+            Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
         }

@@ -16,6 +16,7 @@ mod certificate;
 mod conduct;
 mod copy;
 mod desk;
+mod destroy;
 mod journal;
 mod keys;
 mod minutes;
@@ -82,6 +83,9 @@ command goes on at the step it was at.")]
     /// Print the minutes of a ceremony, and make the page that is signed by hand
     #[command(after_help = "Example:\n  smkictl ceremony transcript ceremony/ --html minutes.html")]
     Transcript(papers::Transcript),
+    /// Destroy a key on all its tokens, by a document that the policy's quorum signed
+    #[command(subcommand)]
+    Destroy(destroy::Destroy),
     /// Make the policy's keys on their tokens
     #[command(after_help = "Example:\n  smkictl ceremony keys --policy keys-policy/ --out keys/")]
     Keys(Keys),
@@ -569,6 +573,7 @@ impl Ceremony {
                 });
             }
             Self::Transcript(transcript) => transcript.run(print),
+            Self::Destroy(destroy) => destroy.run(print),
             Self::Keys(keys) => keys.run(print),
             Self::Adoption(adoption) => adoption.run(print),
             Self::Begin(begin) => begin.run(print),

@@ -62,7 +62,8 @@ impl Stage {
         let [ours, _] = certify(self, "ceremony/recovery.csr");
         self.scratch.write_certificate("certificates/recovery-1.pem", &ours);
         for name in ["issuing-oca", "root-oca"] {
-            fs::copy(self.path(&format!("policy/anchors/{name}.pem")), self.path(&format!("certificates/{name}.pem"))).unwrap();
+            fs::copy(self.path(&format!("policy/anchors/{name}.pem")), self.path(&format!("certificates/{name}.pem")))
+                .unwrap();
         }
     }
 
@@ -127,7 +128,10 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
     for outside in ["http:", "https:", "src=", "href=", "url(", "<script"] {
         assert!(!page.contains(outside), "{outside} in the page");
     }
-    assert!(page.contains("@media print") && page.contains("<td>Guest</td><td>witness</td><td></td><td></td>"), "{page}");
+    assert!(
+        page.contains("@media print") && page.contains("<td>Guest</td><td>witness</td><td></td><td></td>"),
+        "{page}"
+    );
     // Made again from the journal, they are the same.
     let again = stage.expect(0, "MINUTES", "transcript ceremony --html again.html");
     assert!(again.starts_with(&minutes), "{again}");
@@ -213,7 +217,9 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     stage.lay_certificates();
     stage.unattended(0, "Next: print the minutes", "");
     let minutes = stage.minutes();
-    for said in ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "The lights went out twice", "The step failed:"] {
+    for said in
+        ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "The lights went out twice", "The step failed:"]
+    {
         assert!(minutes.replace("\n           ", " ").contains(said), "expected {said:?} in\n{minutes}");
     }
 }
@@ -305,7 +311,10 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
             assert!(said.contains(&format!("  {place}{fault}")), "expected {place}{fault} in\n{said}");
         }
     };
-    check(&|text| text.replace("purpose = \"exercise\"", "purpose = \"live\""), &[("purpose = ", "purpose: the policy is exercise")]);
+    check(
+        &|text| text.replace("purpose = \"exercise\"", "purpose = \"live\""),
+        &[("purpose = ", "purpose: the policy is exercise")],
+    );
     check(
         &|text| {
             let digest = text.lines().find(|line| line.starts_with("policy_digest")).unwrap();
@@ -315,9 +324,15 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
     );
     check(
         &|text| text.replace("capacity = \"conductor\"", "capacity = \"auditor\""),
-        &[("", "person: expected one with the capacity \"conductor\", found 0"), ("[[person]]", "person operator-1: the policy does not have them as auditor")],
+        &[
+            ("", "person: expected one with the capacity \"conductor\", found 0"),
+            ("[[person]]", "person operator-1: the policy does not have them as auditor"),
+        ],
     );
-    check(&|text| text.replace("threshold = 2", "threshold = 3"), &[("[[shares]]", "shares of key recovery-1: threshold: the policy says 2")]);
+    check(
+        &|text| text.replace("threshold = 2", "threshold = 3"),
+        &[("[[shares]]", "shares of key recovery-1: threshold: the policy says 2")],
+    );
     check(
         &|text| text.replace("share = \"share-1\"", "share = \"share-2\""),
         &[
@@ -349,7 +364,10 @@ fn a_plan_that_was_changed_after_the_beginning_is_refused() {
 #[test]
 fn in_earnest_nobody_answers_from_a_file_and_too_few_witnesses_begin_nothing() {
     let stage = Stage::planned();
-    stage.scratch.write("answers.toml", format!("{ANSWERS}[answers]\n\"roll-call/Guest\" = \"absent\"\n\"roll-call/nobody\" = \"present\"\n"));
+    stage.scratch.write(
+        "answers.toml",
+        format!("{ANSWERS}[answers]\n\"roll-call/Guest\" = \"absent\"\n\"roll-call/nobody\" = \"present\"\n"),
+    );
     let said = stage.unattended(6, "at least 2 who bear witness", "");
     assert!(said.contains("no question is named \"roll-call/nobody\""), "{said}");
     assert!(!stage.path("ceremony/keys.json").exists());

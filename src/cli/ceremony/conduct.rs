@@ -3,6 +3,7 @@
 //! The journal is written before and after each step, and each step looks first whether it was done: so a run that was cut off
 //! at any point is started again with the same command, and goes on at the step it was at.
 
+mod record;
 mod steps;
 
 use std::path::PathBuf;
@@ -181,7 +182,7 @@ impl Conduct {
         }
         if adjourned.is_none() {
             if self.rehearsal.is_none() {
-                // RECORD
+                self.record()?;
             }
             if let Some(scratch) = self.rehearsal.take() {
                 scratch.destroy(&self.plan.out())?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -40,8 +40,6 @@ pub enum Desk {
     Terminal,
     /// A file, in an exercise.
     File {
-        /// Which.
-        path: PathBuf,
         /// Its answers, by question.
         answers: BTreeMap<String, String>,
         /// Those that were used.
@@ -74,7 +72,7 @@ impl Desk {
             Otherwise::AsExpected => None,
             Otherwise::Stop => Some("stop"),
         };
-        Ok(Self::File { path: path.to_owned(), answers, used: BTreeSet::new(), otherwise })
+        Ok(Self::File { answers, used: BTreeSet::new(), otherwise })
     }
 
     /// Asks `question`, which files call `id`. `expected` is what a file answers that does not name it. Nothing but blanks at a terminal

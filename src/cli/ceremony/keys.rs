@@ -343,13 +343,15 @@ pub struct Planned<'a> {
     pub key: &'a Key,
     /// Its `CKA_ID`, by the plan.
     pub id: KeyId,
+    /// The genesis that its token may carry: of the ledger that stands, if one does.
+    pub genesis: Option<Digest>,
 }
 
 impl Planned<'_> {
     /// Makes the key unless it stands. A pair with the label and the `CKA_ID` of the plan, whole and as fit as one that is made now, is
     /// the plan's key: an interruption came between making it and writing it down. Whether it was found, and the key.
     pub fn stand(&self, room: &Room, folder: &Path, policy: &Policy) -> Result<(MadeKey, bool), CeremonyError> {
-        let Self { key, id } = *self;
+        let Self { key, id, genesis } = *self;
         let mut file = KeysFile::read(folder, policy, &room.configuration)?;
         let written = file.keys.iter().any(|made| made.label == key.label);
         if let Some(other) = file.keys.iter().find(|made| made.label == key.label && made.id != id) {
@@ -367,7 +369,7 @@ impl Planned<'_> {
             start::start_token(room.token_config(&key.token)?, pin.clone(), expectations).map_err(CeremonyError::from)
         };
         let (token, report) = login(expected.clone())?;
-        if let Some(found) = report.genesis {
+        if let Some(found) = report.genesis.filter(|found| Some(*found) != genesis) {
             return Err(CeremonyError::TokenTaken { token: key.token.clone(), found });
         }
         let mut found = written;

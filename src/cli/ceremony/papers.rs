@@ -92,6 +92,7 @@ impl Draft {
             configuration: &config_path,
             conductor: &self.conductor,
             witnesses: &self.witnesses,
+            standing: standing.keys().cloned().collect(),
             at,
         };
         let text = plan::template(&policy, &beginnings, &drawn.into_iter().collect());

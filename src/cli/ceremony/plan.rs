@@ -16,6 +16,8 @@ use super::CeremonyError;
 use crate::cli::input;
 use crate::domain::determination::people::Role;
 use crate::domain::determination::prose::Prose;
+pub use crate::domain::ledger::ceremonies::Capacity;
+use crate::domain::ledger::ceremonies::CeremonyKind;
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin, PersonId, Purpose, ShareName, TokenName};
 
 pub use check::{Against, check};
@@ -29,7 +31,7 @@ const PLAN_LEN_MAX: u64 = 256 * 1024;
 pub const ATTRIBUTES: [&str; 6] =
     ["P-256", "generated on the token", "sensitive", "never extractable", "sign only", "not modifiable"];
 
-/// What a ceremony is for.
+/// What a ceremony that has a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -37,10 +39,24 @@ pub enum Kind {
     First,
     /// A key gets a new certificate from the SMKI; the key is the same.
     Renewal,
+    /// A key is made that a policy in force names and no ceremony made before.
+    NewKey,
     /// A key is found on a further token, to which the maker's means cloned it.
     Copy,
     /// The sealing secret is split anew; the keys stay.
     ReShare,
+}
+
+impl From<Kind> for CeremonyKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::First => Self::First,
+            Kind::Renewal => Self::Renewal,
+            Kind::NewKey => Self::NewKey,
+            Kind::Copy => Self::Copy,
+            Kind::ReShare => Self::ReShare,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -48,52 +64,20 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::First => "first",
             Self::Renewal => "renewal",
+            Self::NewKey => "new-key",
             Self::Copy => "copy",
             Self::ReShare => "re-share",
         })
     }
 }
 
-/// As what somebody is in the room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Capacity {
-    /// Runs this program, and does what it says.
-    Conductor,
-    /// Looks on, compares what is read aloud, and signs the minutes.
-    Witness,
-    /// Of the SMKI PMA.
-    PmaMember,
-    /// Takes a share.
-    KeyCustodian,
-    /// Looks on for the assurance of the SMKI.
-    Auditor,
-    /// Serves the HSM, for its maker or its owner.
-    Engineer,
-}
-
-impl Capacity {
-    /// The role that the policy must give whoever is there as this.
-    pub const fn role(self) -> Option<Role> {
-        match self {
-            Self::PmaMember => Some(Role::PmaMember),
-            Self::KeyCustodian => Some(Role::KeyCustodian),
-            Self::Auditor => Some(Role::Auditor),
-            Self::Conductor | Self::Witness | Self::Engineer => None,
-        }
-    }
-}
-
-impl fmt::Display for Capacity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Conductor => "conductor",
-            Self::Witness => "witness",
-            Self::PmaMember => "member of the SMKI PMA",
-            Self::KeyCustodian => "Key Custodian",
-            Self::Auditor => "auditor",
-            Self::Engineer => "engineer of the HSM",
-        })
+/// The role that the policy must give whoever is there as this.
+pub const fn role(capacity: Capacity) -> Option<Role> {
+    match capacity {
+        Capacity::PmaMember => Some(Role::PmaMember),
+        Capacity::KeyCustodian => Some(Role::KeyCustodian),
+        Capacity::Auditor => Some(Role::Auditor),
+        Capacity::Conductor | Capacity::Witness | Capacity::Engineer => None,
     }
 }
 

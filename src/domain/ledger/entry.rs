@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
@@ -150,6 +151,14 @@ pub enum Event {
     DirectionRecorded(DirectionRecorded),
     /// The maker's cloning brought a key to a further token.
     KeyCopied(KeyCopied),
+    /// A key was made after genesis.
+    KeyMade(KeyMade),
+    /// A key is about to be destroyed.
+    KeyDestruction(KeyDestruction),
+    /// A key is on no token any more.
+    KeyDestroyed(KeyDestroyed),
+    /// A ceremony came to its end.
+    CeremonyRecorded(CeremonyRecorded),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -729,6 +738,10 @@ impl Event {
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
             Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyCopied(_) => "key-copied",
+            Self::KeyMade(_) => "key-made",
+            Self::KeyDestruction(_) => "key-destruction",
+            Self::KeyDestroyed(_) => "key-destroyed",
+            Self::CeremonyRecorded(_) => "ceremony-recorded",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -773,6 +786,8 @@ impl Event {
             Self::DeterminationSuspended(entry) => with(&[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::FileAccepted(entry) => with(&[entry.file]),
+            Self::KeyDestruction(entry) => with(&[entry.document]),
+            Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::DirectionRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&[entry.document]);
@@ -784,6 +799,8 @@ impl Event {
             | Self::Stopped(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::KeyMade(_)
+            | Self::KeyDestroyed(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -811,6 +828,7 @@ impl Event {
             Self::DeterminationSuspended(entry) => &entry.signatures,
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
             Self::FileAccepted(entry) => entry.signature.as_slice(),
+            Self::KeyDestruction(entry) => &entry.signatures,
             Self::DirectionRecorded(entry) => &entry.signatures,
             Self::Genesis(_)
             | Self::CertificationIntent(_)
@@ -821,6 +839,9 @@ impl Event {
             | Self::StepTaken(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::KeyMade(_)
+            | Self::KeyDestroyed(_)
+            | Self::CeremonyRecorded(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)

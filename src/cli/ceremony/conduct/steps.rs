@@ -11,6 +11,7 @@ use crate::cli::ceremony::room::Room;
 use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
 use crate::cli::input;
 use crate::cli::input::InputError;
+use crate::domain::fold::Fold;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
 use crate::service::start::{self, StartFault};
 use crate::store::sqlite::SqliteStore;
@@ -25,6 +26,8 @@ pub enum Step {
     Opening,
     /// A key pair is made.
     Key(KeyLabel),
+    /// A key that was made after genesis goes into the ledger.
+    Recorded(KeyLabel),
     /// The document that adopts the policy is written.
     Adoption,
     /// Everyone on the roster signs it.
@@ -60,6 +63,13 @@ impl Step {
                 steps.extend(recovery().map(Self::Request));
                 steps.extend(recovery().map(Self::Certificate));
             }
+            Kind::NewKey => {
+                steps.extend(plan.keys().map(|key| Self::Key(key.label.clone())));
+                steps.extend(plan.keys().map(|key| Self::Recorded(key.label.clone())));
+                steps.extend(copies());
+                steps.extend(recovery().map(Self::Request));
+                steps.extend(recovery().map(Self::Certificate));
+            }
             Kind::Copy => steps.extend(copies()),
             Kind::ReShare => {}
         }
@@ -72,6 +82,7 @@ impl Step {
         match self {
             Self::Opening => "opening".to_owned(),
             Self::Key(key) => format!("key-{key}"),
+            Self::Recorded(key) => format!("recorded-{key}"),
             Self::Adoption => "adoption".to_owned(),
             Self::Signatures => "signatures".to_owned(),
             Self::Ledger => "ledger".to_owned(),
@@ -87,6 +98,7 @@ impl Step {
         match self {
             Self::Opening => "The plan is read out".to_owned(),
             Self::Key(key) => format!("Key {key} is made"),
+            Self::Recorded(key) => format!("Key {key} goes into the ledger"),
             Self::Adoption => "The adoption of the policy is written".to_owned(),
             Self::Signatures => "The adoption is signed".to_owned(),
             Self::Ledger => "The ledger begins".to_owned(),
@@ -127,6 +139,10 @@ impl Conduct {
                     ATTRIBUTES.join(", ")
                 )
             }),
+            Step::Recorded(key) => format!(
+                "The ledger records the new key {key} by label, CKA_ID and public key; the policy in force names it. Its token is marked as this \
+                 ledger's."
+            ),
             Step::Adoption => format!("{out}/{ADOPTION} is written, by which the policy comes into force. No token is asked."),
             Step::Signatures => format!(
                 "Everyone on the policy's roster signs {out}/{ADOPTION} with their own key, here or elsewhere\n(smkictl determination sign \
@@ -178,6 +194,7 @@ impl Conduct {
                 Ok(Vec::new())
             }
             Step::Key(label) => self.make_key(&id, label),
+            Step::Recorded(key) => self.record_key(&id, key),
             Step::Adoption => self.adoption(&id),
             Step::Signatures => self.signatures(&id),
             Step::Ledger => self.ledger(&id),
@@ -194,7 +211,8 @@ impl Conduct {
     fn make_key(&mut self, id: &str, label: &KeyLabel) -> Result<Facts, Halt> {
         let unknown = || CeremonyError::Key { key: label.clone(), why: "the policy has no such key".to_owned() };
         let key = self.policy.key(label).ok_or_else(unknown)?;
-        let planned = Planned { key, id: self.plan.key(label).ok_or_else(unknown)?.cka_id };
+        let genesis = if self.plan.kind == Kind::First { None } else { self.fold()?.genesis().map(|(_, hash)| hash) };
+        let planned = Planned { key, id: self.plan.key(label).ok_or_else(unknown)?.cka_id, genesis };
         let room = Room::enter(&self.tokens.tokens(), self.configuration.clone(), self.policy.purpose())?;
         let (made, found) = planned.stand(&room, &self.out, &self.policy)?;
         if found {
@@ -384,10 +402,14 @@ impl Conduct {
         ])
     }
 
+    /// What the ledger amounts to.
+    fn fold(&self) -> Result<Fold, CeremonyError> {
+        Ok(start::open_ledger(&self.configuration)?.1)
+    }
+
     /// The certificate that the ledger has for a key.
     fn certified(&self, key: &KeyLabel) -> Result<Option<Digest>, CeremonyError> {
-        let (_, fold) = start::open_ledger(&self.configuration)?;
-        Ok(fold.keys().get(key).and_then(|facts| facts.certificate.as_ref()).map(|(digest, _)| *digest))
+        Ok(self.fold()?.keys().get(key).and_then(|facts| facts.certificate.as_ref()).map(|(digest, _)| *digest))
     }
 }
 

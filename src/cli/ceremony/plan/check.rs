@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares};
+use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
 use crate::domain::determination::people::Role;
 use crate::domain::names::{KeyUse, TokenName};
@@ -122,7 +122,7 @@ impl Checker<'_> {
     fn person(&mut self, entry: &Spanned<Person>, person: &Person) {
         let Against { policy, at, .. } = self.against;
         let known = person.id.as_ref().map(|id| (id, policy.people().person(id)));
-        match (person.capacity.role(), known) {
+        match (role(person.capacity), known) {
             (_, Some((id, None))) => {
                 let text = format!("person {id}: the policy knows nobody of that id; leave `id` out for a guest");
                 self.fault(entry, text);
@@ -187,7 +187,7 @@ impl Checker<'_> {
                     self.missing(text);
                 }
             }
-            Kind::Renewal | Kind::Copy | Kind::ReShare => {
+            Kind::Renewal | Kind::NewKey | Kind::Copy | Kind::ReShare => {
                 if plan.key.is_empty() {
                     self.missing(format!("key: a {} ceremony is about at least one key; found none", plan.kind));
                 }
@@ -222,7 +222,10 @@ impl Checker<'_> {
                 entry,
                 format!("key {label}: the SMKI certifies a recovery key here, and this is a {} key", key.r#use),
             );
-        } else if matches!(plan.kind, Kind::First | Kind::Renewal) && key.r#use == KeyUse::Recovery && !certified {
+        } else if matches!(plan.kind, Kind::First | Kind::NewKey | Kind::Renewal)
+            && key.r#use == KeyUse::Recovery
+            && !certified
+        {
             let text =
                 format!("key {label}: expected `certificate` and `chain`, where the SMKI's certificates will be laid");
             self.fault(entry, text);
@@ -255,7 +258,7 @@ impl Checker<'_> {
         for key in policy.keys().filter(|key| key.activation == Activation::Custodians) {
             let wanted = match plan.kind {
                 Kind::First => true,
-                Kind::ReShare => plan.key(&key.label).is_some(),
+                Kind::NewKey | Kind::ReShare => plan.key(&key.label).is_some(),
                 Kind::Renewal | Kind::Copy => false,
             };
             if wanted && !plan.shares().any(|shares| shares.key == key.label) {

@@ -1,6 +1,6 @@
 //! A plan to begin with, out of a policy and a configuration: complete, commented, to be reviewed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub struct Beginnings<'a> {
     pub conductor: &'a str,
     /// Names of those who bear witness.
     pub witnesses: &'a [String],
+    /// Keys that the ledger has.
+    pub standing: BTreeSet<KeyLabel>,
     /// When.
     pub at: Timestamp,
 }
@@ -43,8 +45,8 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
          # until the ceremony begins; from then on its SHA-256 stands in the minutes, and a changed plan is refused.\n\
          \n\
          version = 1\n\
-         # first: keys, ledger and shares. renewal: a new certificate for the same key. copy: a key found on a further token.\n\
-         # re-share: new shares for the same keys.\n\
+         # first: keys, ledger and shares. renewal: a new certificate for the same key. new-key: a key that the policy in force\n\
+         # names and no ceremony made. copy: a key found on a further token. re-share: new shares for the same keys.\n\
          kind = \"{kind}\"\n\
          title = {title}\n\
          # The room, as the minutes shall say.\n\
@@ -70,7 +72,7 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
         interrupted = quoted(INTERRUPTED),
     );
     people(&mut text, policy, with);
-    keys(&mut text, policy, with.kind, ids);
+    keys(&mut text, policy, with, ids);
     shares(&mut text, policy, with);
     text
 }
@@ -83,6 +85,7 @@ fn capital(kind: Kind) -> &'static str {
     match kind {
         Kind::First => "First key",
         Kind::Renewal => "Renewal",
+        Kind::NewKey => "New key",
         Kind::Copy => "Copy",
         Kind::ReShare => "Re-share",
     }
@@ -111,7 +114,7 @@ fn people(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
     for found in policy.roster(Role::Auditor, with.at).filter(named) {
         somebody(found.id.as_str(), "auditor");
     }
-    let deals = matches!(with.kind, Kind::First | Kind::ReShare);
+    let deals = matches!(with.kind, Kind::First | Kind::NewKey | Kind::ReShare);
     for found in
         policy.roster(Role::KeyCustodian, with.at).filter(named).filter(|found| deals && !found.shares.is_empty())
     {
@@ -123,13 +126,14 @@ fn people(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
     );
 }
 
-fn keys(text: &mut String, policy: &Policy, kind: Kind, ids: &BTreeMap<KeyLabel, KeyId>) {
+fn keys(text: &mut String, policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel, KeyId>) {
     text.push_str(
         "\n# The keys. `cka_id` was drawn when this plan was written: a pair with it on a token is this key, whatever happened in between.\n",
     );
     for key in policy.keys() {
-        let concerned = match kind {
+        let concerned = match with.kind {
             Kind::First => true,
+            Kind::NewKey => !with.standing.contains(&key.label),
             Kind::Renewal => key.key_use == KeyUse::Recovery,
             Kind::Copy => !key.copies.is_empty(),
             Kind::ReShare => key.activation == Activation::Custodians,
@@ -151,7 +155,7 @@ fn keys(text: &mut String, policy: &Policy, kind: Kind, ids: &BTreeMap<KeyLabel,
             let copies: Vec<String> = key.copies.keys().map(quoted).collect();
             let _ = writeln!(text, "copies = [{}]", copies.join(", "));
         }
-        if key.key_use == KeyUse::Recovery && matches!(kind, Kind::First | Kind::Renewal) {
+        if key.key_use == KeyUse::Recovery && matches!(with.kind, Kind::First | Kind::NewKey | Kind::Renewal) {
             let certificate = PathBuf::from(format!("certificates/{}.pem", key.label));
             let _ = write!(
                 text,
@@ -164,7 +168,7 @@ fn keys(text: &mut String, policy: &Policy, kind: Kind, ids: &BTreeMap<KeyLabel,
 }
 
 fn shares(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
-    if !matches!(with.kind, Kind::First | Kind::ReShare) {
+    if !matches!(with.kind, Kind::First | Kind::NewKey | Kind::ReShare) {
         return;
     }
     let mut holders = String::new();
@@ -175,6 +179,9 @@ fn shares(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
     }
     let mut first = true;
     for key in policy.keys().filter(|key| key.activation == Activation::Custodians) {
+        if with.kind == Kind::NewKey && with.standing.contains(&key.label) {
+            continue;
+        }
         if first {
             text.push_str(
                 "\n# Who takes which share. A passphrase that the custodian types seals it, or with `certificate = \"FILE\"` the custodian's own\n\

@@ -427,6 +427,8 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::PinAtRisk { .. }
         | HsmError::PinRefused { .. }
         | HsmError::PinWithheld { .. }
+        | HsmError::PinNotHad { .. }
+        | HsmError::NoProtectedPath
         | HsmError::PinMark { .. }
         | HsmError::MechanismAbsent { .. }
         | HsmError::DataDuplicate { .. }

@@ -4,6 +4,7 @@
 //! octets say is in [`entry`].
 
 pub mod checkpoint;
+pub mod custody;
 pub mod entry;
 pub mod head_object;
 pub mod meaning;

@@ -98,6 +98,15 @@ fn token_with_key() -> (TestToken, Expectations) {
     (hsm, Expectations { keys, genesis: None, origin: None })
 }
 
+/// Kills the worker of a token, and waits until the token knows.
+fn kill_worker(token: &Token) {
+    let pid = rustix::process::Pid::from_raw(token.worker_pid().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    while matches!(token.condition(), Condition::Up) {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_token_logs_in_with_the_pin_of_the_vault_and_again_when_its_worker_dies_and_no_more_once_it_ended() {
     let (hsm, expectations) = token_with_key();
@@ -108,8 +117,7 @@ fn a_token_logs_in_with_the_pin_of_the_vault_and_again_when_its_worker_dies_and_
     assert_eq!(report.keys.len(), 1);
 
     let first = token.worker_pid().unwrap();
-    let pid = rustix::process::Pid::from_raw(first.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_worker(&token);
     token.restart().unwrap();
     assert_ne!(token.worker_pid().unwrap(), first);
     assert!(vault.is_open());
@@ -117,8 +125,7 @@ fn a_token_logs_in_with_the_pin_of_the_vault_and_again_when_its_worker_dies_and_
     vault.shutdown();
     assert!(!vault.is_open() && !vault.is_alive());
     assert!(matches!(token.condition(), Condition::Up), "what is logged in stays so, until it is locked");
-    let pid = rustix::process::Pid::from_raw(token.worker_pid().unwrap().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_worker(&token);
     let refused = token.restart().unwrap_err();
     assert!(matches!(refused, HsmError::PinNotHad { .. }), "{refused}");
     assert!(matches!(token.condition(), Condition::Locked(HsmError::PinNotHad { .. })));
@@ -283,8 +290,7 @@ fn a_pin_is_changed_for_the_token_and_for_the_handle_and_the_old_one_opens_nothi
 
     let token = Token::start(hsm.config(1), SecretString::from(PIN), Expectations::default()).unwrap().0;
     token.set_pin(&SecretString::from(PIN), SecretString::from("a-new-pin-4711")).unwrap();
-    let pid = rustix::process::Pid::from_raw(token.worker_pid().unwrap().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_worker(&token);
     token.restart().unwrap();
     token.shutdown();
     let old = Token::start(hsm.config(1), SecretString::from(PIN), Expectations::default()).map(|_| ()).unwrap_err();

@@ -139,7 +139,9 @@ impl Commitments {
         }
         let read = |(at, octets): (usize, &O)| {
             let octets = octets.as_ref();
-            let point = (octets.len() == COMMITMENT_LEN).then(|| PublicKey::from_sec1_bytes(octets).ok()).flatten();
+            // The one form: the compact one, with an octet of 5 before it, would be a second.
+            let is_compressed = octets.len() == COMMITMENT_LEN && matches!(octets[0], 2 | 3);
+            let point = is_compressed.then(|| PublicKey::from_sec1_bytes(octets).ok()).flatten();
             point.map(|point| point.to_projective()).ok_or(SchemeError::Commitment { at })
         };
         octets.iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)

@@ -137,11 +137,7 @@ pub struct Set<'a> {
 
 impl CustodyFile {
     /// Seals the PINs of a key's tokens under a new secret.
-    pub fn seal(
-        set: Set<'_>,
-        secret: &SealingSecret,
-        pins: &[(TokenFound, SecretString)],
-    ) -> Result<Self, FileError> {
+    pub fn seal(set: Set<'_>, secret: &SealingSecret, pins: &[(TokenFound, SecretString)]) -> Result<Self, FileError> {
         let Set { origin, key, generation, commitments, holders } = set;
         let seal = |(found, pin): &(TokenFound, SecretString)| {
             let TokenFound { token, serial } = found.clone();
@@ -190,7 +186,8 @@ impl CustodyFile {
 
     /// The commitments, k of them.
     pub fn commitments(&self) -> Result<Commitments, SchemeError> {
-        let octets: Vec<Vec<u8>> = self.commitments.iter().map(|text| hex::decode(&**text).unwrap_or_default()).collect();
+        let octets: Vec<Vec<u8>> =
+            self.commitments.iter().map(|text| hex::decode(&**text).unwrap_or_default()).collect();
         let commitments = Commitments::read(&octets)?;
         let threshold = usize::try_from(self.threshold).unwrap_or(usize::MAX);
         if commitments.threshold() != threshold {
@@ -289,14 +286,62 @@ impl CustodyFile {
     }
 }
 
+/// How far the PINs of a generation's tokens were changed, beside its custody file until the ledger has it: `KEY.GENERATION.changing`. Each step
+/// is written before it is taken, so that after a crash it is known of each token which PIN it has, or that it may have either.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changing {
+    /// Tokens that may have been changed.
+    pub begun: Vec<TokenName>,
+    /// Those of them that were, and logged in with the new PIN.
+    pub done: Vec<TokenName>,
+}
+
+impl Changing {
+    /// What lies beside a custody file; nothing was begun where nothing does.
+    pub fn read(state: &Path, file: &CustodyFile) -> Result<Self, FileError> {
+        let path = Self::path(state, file);
+        match fs::read(&path) {
+            Ok(octets) => serde_json::from_slice(&octets)
+                .map_err(|error| FileError::Form { path, found: format!("no marks of ours ({error})") }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(FileError::Io { path, what: "read", source }),
+        }
+    }
+
+    /// Keeps it, for good.
+    pub fn write(&self, state: &Path, file: &CustodyFile) -> Result<(), FileError> {
+        let path = Self::path(state, file);
+        let octets = serde_json::to_vec(self).expect("names");
+        write(&path, &octets).map_err(|source| FileError::Io { path, what: "written", source })
+    }
+
+    /// The ledger has the generation: nothing is left to be told.
+    pub fn remove(state: &Path, file: &CustodyFile) -> Result<(), FileError> {
+        let path = Self::path(state, file);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::Io { path, what: "removed", source: error })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn path(state: &Path, file: &CustodyFile) -> PathBuf {
+        CustodyFile::path(state, &file.key, file.generation).with_extension("changing")
+    }
+}
+
 /// Writes a file of the custody folder, which only its owner reads; makes the folder where there is none.
-pub(super) fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
+fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     if !folder.is_dir() {
         DirBuilder::new().mode(0o700).create(folder)?;
         File::open(folder.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     }
-    let new = path.with_extension("new");
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(octets)?;
     file.sync_all()?;

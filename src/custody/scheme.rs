@@ -12,9 +12,7 @@ use getrandom::rand_core::UnwrapErr;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::elliptic_curve::{Field as _, PrimeField as _};
 use p256::{ProjectivePoint, PublicKey, Scalar};
-use vsss_rs::{
-    DefaultShare, FeldmanVerifierSet, IdentifierPrimeField, ReadableShareSet as _, ValueGroup, feldman,
-};
+use vsss_rs::{DefaultShare, FeldmanVerifierSet, IdentifierPrimeField, ReadableShareSet as _, ValueGroup, feldman};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Octets of a scalar: a share, or the secret.
@@ -197,11 +195,7 @@ impl Commitments {
 }
 
 /// Splits a secret into shares with the indices 1 to `count`, of which `threshold` open it.
-pub fn split(
-    secret: &SealingSecret,
-    threshold: usize,
-    count: usize,
-) -> Result<(Vec<Share>, Commitments), SchemeError> {
+pub fn split(secret: &SealingSecret, threshold: usize, count: usize) -> Result<(Vec<Share>, Commitments), SchemeError> {
     if threshold < 2 || threshold > count || count > usize::from(SHARES_MAX) {
         return Err(SchemeError::Numbers { threshold, count });
     }

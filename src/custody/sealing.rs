@@ -37,8 +37,7 @@ impl Of<'_> {
     /// Each part behind its length, so that no two lists are the same octets.
     fn info(&self) -> Vec<u8> {
         let generation = self.generation.to_string();
-        let parts =
-            [DOMAIN, self.origin.as_str(), self.key.as_str(), &generation, self.token.as_str(), self.serial];
+        let parts = [DOMAIN, self.origin.as_str(), self.key.as_str(), &generation, self.token.as_str(), self.serial];
         let length = |part: &str| u32::try_from(part.len()).expect("names are short").to_be_bytes();
         parts.iter().flat_map(|part| length(part).into_iter().chain(part.bytes())).collect()
     }
@@ -89,11 +88,8 @@ pub fn open(secret: &SealingSecret, of: Of<'_>, sealed: &[u8]) -> Result<SecretS
     let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(SealingError::Closed)?;
     let mut octets = Zeroizing::new(sealed.to_vec());
     let info = of.info();
-    let opened = of.key(secret, &info).open_in_place(
-        Nonce::assume_unique_for_key(*nonce),
-        Aad::from(&info),
-        &mut octets,
-    );
+    let opened =
+        of.key(secret, &info).open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(&info), &mut octets);
     let padded = opened.map_err(|_| SealingError::Closed)?;
     let (len, rest) = padded.split_first_chunk::<2>().ok_or(SealingError::Closed)?;
     let pin = rest.get(..u16::from_be_bytes(*len).into()).ok_or(SealingError::Closed)?;

@@ -10,16 +10,16 @@
 
 pub mod envelope;
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use der::pem::LineEnding;
 use der::{Decode as _, Encode as _, SecretDocument};
 use getrandom::SysRng;
 use getrandom::rand_core::TryRng as _;
+use pkcs8::PrivateKeyInfoRef;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::pkcs5::scrypt;
 use pkcs8::spki::AlgorithmIdentifierRef;
-use pkcs8::PrivateKeyInfoRef;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
@@ -89,7 +89,11 @@ pub enum ShareFileError {
 }
 
 /// Writes a share under a passphrase.
-pub fn under_passphrase(share: &Share, title: &Title<'_>, passphrase: &SecretString) -> Result<Vec<u8>, ShareFileError> {
+pub fn under_passphrase(
+    share: &Share,
+    title: &Title<'_>,
+    passphrase: &SecretString,
+) -> Result<Vec<u8>, ShareFileError> {
     check_passphrase(passphrase)?;
     let failed = |error: &dyn std::fmt::Display| ShareFileError::Encryption(error.to_string());
     let (mut salt, mut iv) = ([0; 16], [0; 16]);
@@ -97,14 +101,12 @@ pub fn under_passphrase(share: &Share, title: &Title<'_>, passphrase: &SecretStr
     filled.map_err(|_| ShareFileError::NoRandom)?;
     let (log_n, r, p) = SCRYPT;
     let scrypt = scrypt::Params::new(log_n, r, p).map_err(|error| failed(&error))?;
-    let parameters =
-        pbes2::Parameters::generate_scrypt_aes256cbc(scrypt, &salt, iv).map_err(|error| failed(&error))?;
+    let parameters = pbes2::Parameters::generate_scrypt_aes256cbc(scrypt, &salt, iv).map_err(|error| failed(&error))?;
     let clear = pkcs8(share)?;
     let passphrase = passphrase.expose_secret();
     let info = PrivateKeyInfoRef::from_der(clear.as_bytes()).map_err(|error| failed(&error))?;
     let sealed = info.encrypt_with_params(parameters, passphrase).map_err(|error| failed(&error))?;
-    let armoured =
-        sealed.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).map_err(|error| failed(&error))?;
+    let armoured = sealed.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).map_err(|error| failed(&error))?;
     Ok([title.lines("its passphrase").as_bytes(), armoured.as_bytes()].concat())
 }
 
@@ -139,6 +141,15 @@ pub fn open(
     key_file: Option<&Zeroizing<String>>,
     ask: impl FnOnce() -> io::Result<SecretString>,
 ) -> Result<Share, ShareFileError> {
+    Ok(Share::new(index, scalar(text, key_file, ask)?)?)
+}
+
+/// The same where it is not known yet with which index it was dealt: its octets.
+pub fn scalar(
+    text: &Zeroizing<String>,
+    key_file: Option<&Zeroizing<String>>,
+    ask: impl FnOnce() -> io::Result<SecretString>,
+) -> Result<Zeroizing<[u8; SCALAR_LEN]>, ShareFileError> {
     let scalar = if is_to_certificate(text) {
         let key = scalar_from_pem(key_file.ok_or(ShareFileError::NoKey)?, ask)?;
         let clear = envelope::open(text, &key)?;
@@ -146,16 +157,7 @@ pub fn open(
     } else {
         scalar_from_pem(text, ask)?
     };
-    Ok(Share::new(index, scalar)?)
-}
-
-/// Asks for the passphrase of a share without echo, on the terminal only.
-pub fn ask(prompt: &str) -> io::Result<SecretString> {
-    if !io::stderr().is_terminal() {
-        return Err(io::Error::other("it is asked for on a terminal, and there is none; run this at the console"));
-    }
-    let typed = Zeroizing::new(rpassword::prompt_password(prompt)?);
-    Ok(SecretString::from(typed.as_str()))
+    Ok(scalar)
 }
 
 /// The share as a private key on P-256, with its public key beside it.

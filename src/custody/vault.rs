@@ -327,8 +327,7 @@ struct PinOf {
 
 impl PinKeeper for PinOf {
     fn seal_pin(&self, seal_to: &SealTo) -> Result<Vec<u8>, String> {
-        let asked =
-            ToVault::Pin { token: self.token.clone(), serial: self.serial.clone(), seal_to: seal_to.clone() };
+        let asked = ToVault::Pin { token: self.token.clone(), serial: self.serial.clone(), seal_to: seal_to.clone() };
         match self.vault.ask(&asked) {
             Ok(FromVault::Pin { sealed }) => Ok(sealed.into_vec()),
             Ok(_) => Err(self.vault.misbehaved().to_string()),

@@ -120,6 +120,8 @@ pub struct TokenReport {
     pub model: String,
     /// Its firmware version, `major.minor`.
     pub firmware: String,
+    /// The longest PIN that it takes, in octets (`ulMaxPinLen`).
+    pub pin_len_max: u32,
     /// How many sessions sign: as configured, or fewer when the token has no more.
     pub sessions: u16,
     /// Its keys that were asked for, all of them fit.

@@ -145,6 +145,7 @@ impl LoggedIn {
             manufacturer: trimmed(self.info.manufacturer_id()).to_owned(),
             model: trimmed(self.info.model()).to_owned(),
             firmware: self.info.firmware_version().to_string(),
+            pin_len_max: u32::try_from(self.info.max_pin_length()).unwrap_or(u32::MAX),
             sessions: sessions_within(setup.sessions, self.info.max_session_count()),
             keys,
             genesis,

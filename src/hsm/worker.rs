@@ -609,12 +609,7 @@ enum OwnedManage {
 }
 
 /// Changes the PIN of a token. What was not sealed for this changes nothing.
-fn change_pin(
-    token: &LoggedIn,
-    key: Option<OneTimeKey>,
-    setup: &Setup,
-    sealed: &[u8],
-) -> Result<Managed, HsmError> {
+fn change_pin(token: &LoggedIn, key: Option<OneTimeKey>, setup: &Setup, sealed: &[u8]) -> Result<Managed, HsmError> {
     let unfit = |found: &str| HsmError::Protocol { found: format!("a change of the PIN: {found}") };
     let key = key.ok_or_else(|| unfit("no key was asked for"))?;
     let both = key

@@ -8,7 +8,7 @@ use smkid::custody::file::{CustodyFile, Set};
 use smkid::custody::present::{self, Purpose};
 use smkid::custody::scheme::{SealingSecret, Share, split};
 use smkid::custody::vault::{Vault, VaultConfig, VaultFault};
-use smkid::domain::ledger::custody::Holder;
+use smkid::domain::ledger::custody::{Holder, Sealed};
 use smkid::domain::ledger::entry::TokenFound;
 use smkid::domain::names::{Digest, KeyId, KeyLabel, KeyUse, PresentationId, TokenName};
 use smkid::hsm::{Condition, Expectations, ExpectedKey, HsmError, KeyReport, PinSource, Token};
@@ -38,7 +38,7 @@ impl Dealt {
             share: format!("share-{index}").parse().unwrap(),
             person: person.parse().unwrap(),
             index,
-            sealed: "passphrase".into(),
+            sealed: Sealed::Passphrase,
         });
         let set = Set {
             origin: "smki.example/ledger".parse().unwrap(),
@@ -136,8 +136,7 @@ fn below_the_threshold_the_vault_opens_nothing() {
     let hsm = TestToken::new("custody");
     let dealt = Dealt::for_token(&hsm.serial, 1);
     let vault = dealt.vault();
-    let start =
-        || Token::start(hsm.config(1), vault.pin_source(name(), hsm.serial.clone()), Expectations::default());
+    let start = || Token::start(hsm.config(1), vault.pin_source(name(), hsm.serial.clone()), Expectations::default());
     dealt.present(&vault, 2).unwrap();
     assert_eq!(vault.open(&[2]).unwrap_err(), VaultFault::TooFew { have: 1, need: 2 });
     dealt.present(&vault, 2).unwrap();

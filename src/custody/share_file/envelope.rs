@@ -11,8 +11,8 @@ use der::{Choice, Decode as _, Encode as _, Sequence, Tag, Tagged as _};
 use getrandom::SysRng;
 use getrandom::rand_core::{TryRng as _, UnwrapErr};
 use p256::ecdh::diffie_hellman;
-use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::elliptic_curve::Generate as _;
+use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::{PublicKey, SecretKey};
 use pkcs8::spki::AlgorithmIdentifierRef;
 use ring::digest;
@@ -164,11 +164,11 @@ pub fn seal(clear: &[u8], certificate: &Certificate) -> Result<Vec<u8>, Envelope
     let mut octets = Zeroizing::new(vec![0; clear.len() / BLOCK_LEN * BLOCK_LEN + BLOCK_LEN]);
     octets[..clear.len()].copy_from_slice(clear);
     let encrypting = cbc::Encryptor::<aes::Aes256>::new(&(*key).into(), &iv.into());
-    let content =
-        encrypting.encrypt_padded::<Pkcs7>(&mut octets, clear.len()).map_err(|_| EnvelopeError::Closed)?;
+    let content = encrypting.encrypt_padded::<Pkcs7>(&mut octets, clear.len()).map_err(|_| EnvelopeError::Closed)?;
 
     let point = moment.public_key().to_sec1_point(false);
-    envelope(certificate, point.as_bytes(), &wrapped, &iv, content).map_err(|fault| DerFault::within("CMS")(fault).into())
+    envelope(certificate, point.as_bytes(), &wrapped, &iv, content)
+        .map_err(|fault| DerFault::within("CMS")(fault).into())
 }
 
 fn envelope(
@@ -197,10 +197,7 @@ fn envelope(
     let recipients = RecipientInfo::KeyAgreement(agreement).to_der()?;
     let content = EncryptedContent {
         content_type: DATA,
-        algorithm: AlgorithmIdentifierRef {
-            oid: AES_256_CBC,
-            parameters: Some(OctetStringRef::new(iv)?.into()),
-        },
+        algorithm: AlgorithmIdentifierRef { oid: AES_256_CBC, parameters: Some(OctetStringRef::new(iv)?.into()) },
         content: OctetStringRef::new(content)?,
     };
     // Version 2: a recipient by key agreement, and no certificates or attributes (RFC 5652 6.1).

@@ -20,11 +20,7 @@ struct Names {
 
 impl Names {
     fn new() -> Self {
-        Self {
-            key: "recovery-1".parse().unwrap(),
-            share: "share-2".parse().unwrap(),
-            person: "bert".parse().unwrap(),
-        }
+        Self { key: "recovery-1".parse().unwrap(), share: "share-2".parse().unwrap(), person: "bert".parse().unwrap() }
     }
 
     fn title(&self) -> Title<'_> {
@@ -59,7 +55,21 @@ fn person(folder: &Path, name: &str) -> Certificate {
     let curve = "ec_paramgen_curve:prime256v1";
     openssl(
         folder,
-        &["req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", &key, "-out", &certificate, "-subj", &subject],
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            curve,
+            "-nodes",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+            "-subj",
+            &subject,
+        ],
     );
     pem::certificate(&fs::read_to_string(folder.join(certificate)).unwrap()).unwrap()
 }

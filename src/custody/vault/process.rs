@@ -133,7 +133,7 @@ impl Holding {
         let octets = key.open(&info, sealed).map_err(|_| VaultFault::NotOurs)?;
         let scalar = <[u8; SCALAR_LEN]>::try_from(octets.as_slice()).map(Zeroizing::new);
         let scalar = scalar.map_err(|_| VaultFault::Altered { index })?;
-        let is_dealt = self.file.holders.iter().any(|holder| holder.index == u32::from(index));
+        let is_dealt = self.file.holders.iter().any(|holder| holder.index == index);
         let share = Share::new(index, scalar).ok().filter(|share| is_dealt && self.commitments.fit(share));
         let share = share.ok_or(VaultFault::Altered { index })?;
         // With the PINs open it has done its work already.

@@ -25,9 +25,11 @@ impl Again<'_> {
         let Entry { v: _, at: _, clock: _, by, event } = entry;
         let first_policy = self.fold.policy().is_none();
         let roles: &[Role] = match event {
-            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) | Event::KeyCopied(_) => {
-                &[Role::Ceremony]
-            }
+            Event::Genesis(_)
+            | Event::CertificationIntent(_)
+            | Event::CertificateImported(_)
+            | Event::KeyCopied(_)
+            | Event::SharesDealt(_) => &[Role::Ceremony],
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
             Event::IncidentOpened(_)
             | Event::StepTaken(_)
@@ -105,6 +107,7 @@ impl Again<'_> {
             Event::Settled(entry) => self.fold.determinations().get(&entry.determination).map(|facts| &facts.incident),
             Event::FileAccepted(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
             | Event::KeyActivated(_)
             | Event::Batch(_)
             | Event::Genesis(_)

@@ -12,6 +12,7 @@ use crate::domain::determination::document::{
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
@@ -92,6 +93,7 @@ impl Again<'_> {
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, entry),
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, entry),
             Event::KeyCopied(copied) => self.check_copy(copied),
+            Event::SharesDealt(dealt) => self.check_deal(dealt, entry),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -242,6 +244,14 @@ impl Again<'_> {
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
         let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
         facts.may_copy(policy, copied).map_err(text)
+    }
+
+    /// The policy's custodians in force have the shares, and nobody else.
+    fn check_deal(&self, dealt: &SharesDealt, entry: &Entry) -> Permitted {
+        let key = &dealt.key;
+        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
+        facts.may_deal(policy, dealt, entry.at).map_err(text)
     }
 
     /// The key is there, and on tokens that the policy gives it and a ceremony found it on; and activated for one incident, where

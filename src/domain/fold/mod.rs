@@ -397,6 +397,7 @@ impl Fold {
             Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
             }
+            Event::SharesDealt(dealt) => self.key_mut(&dealt.key)?.shares = Some(dealt.clone()),
             Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
@@ -445,7 +446,8 @@ impl Fold {
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
         for record in &genesis.keys {
             let (copies, certificate) = (BTreeMap::new(), None);
-            let facts = KeyFacts { record: record.clone(), copies, certificate, active: None, active_for: None };
+            let facts =
+                KeyFacts { record: record.clone(), copies, shares: None, certificate, active: None, active_for: None };
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
@@ -565,6 +567,7 @@ impl Fold {
             | Event::Started(_)
             | Event::Stopped(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)

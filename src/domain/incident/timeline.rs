@@ -149,6 +149,7 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::Started(_)
         | Event::Stopped(_)
         | Event::KeyCopied(_)
+        | Event::SharesDealt(_)
         | Event::KeyActivated(_)
         | Event::KeyLocked(_)
         | Event::Intent(_)

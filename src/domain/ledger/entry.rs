@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::custody::SharesDealt;
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
@@ -150,6 +151,8 @@ pub enum Event {
     DirectionRecorded(DirectionRecorded),
     /// The maker's cloning brought a key to a further token.
     KeyCopied(KeyCopied),
+    /// Key Custodians were given shares of what opens a key's tokens.
+    SharesDealt(SharesDealt),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -729,6 +732,7 @@ impl Event {
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
             Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyCopied(_) => "key-copied",
+            Self::SharesDealt(_) => "shares-dealt",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -784,6 +788,7 @@ impl Event {
             | Self::Stopped(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::SharesDealt(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -821,6 +826,7 @@ impl Event {
             | Self::StepTaken(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::SharesDealt(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)

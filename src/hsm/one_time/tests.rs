@@ -10,7 +10,8 @@ fn what_is_sealed_opens_once_with_its_key_and_purpose_and_with_nothing_else() {
     let sealed = key.seal_to().seal(&info(PinFor::Login, "smki-a"), b"a pin").unwrap();
     assert_eq!(key.open(&info(PinFor::Login, "smki-a"), &sealed).unwrap().as_slice(), b"a pin");
 
-    for (why, other) in [("another token", info(PinFor::Login, "smki-b")), ("another use", info(PinFor::Change, "smki-a"))]
+    for (why, other) in
+        [("another token", info(PinFor::Login, "smki-b")), ("another use", info(PinFor::Change, "smki-a"))]
     {
         let key = OneTimeKey::make();
         let sealed = key.seal_to().seal(&info(PinFor::Login, "smki-a"), b"a pin").unwrap();

@@ -234,6 +234,7 @@ impl History {
             | Event::DeterminationSuspended(_)
             | Event::DirectionRecorded(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::TokenHealth(_)

@@ -23,6 +23,7 @@
 //! | [`state`] | the fold, made again from a store at each start |
 //! | [`store`] | where entries lie |
 //! | [`hsm`] | the only way to a private key: a worker process for each token |
+//! | [`custody`] | what Key Custodians hold: the split of a sealing secret, shares, sealed PINs, and the vault, the process that alone puts them together |
 //! | [`api`] | one route table, the gate, the wire types, the OpenAPI document, the client |
 //! | [`service`] | configuration, clock, order of start, the engine behind the API |
 //! | [`cli`] | `smkictl`, one file a noun; `member/` what works without a daemon |
@@ -51,6 +52,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod custody;
 pub mod domain;
 pub mod exercise;
 pub mod hsm;

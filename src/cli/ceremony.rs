@@ -8,6 +8,7 @@
 //! | `request` | an intent, a certification request for the SMKI | run again: the intent is closed as unknown, a new one made |
 //! | `import` | an entry with the issued certificate and its path | run again |
 //! | `copy` | an entry that a key is on a further token, genesis on that token | run again: completes what is missing |
+//! | `deal` | share files, the custody file, new PINs, an entry | run again: see there |
 //!
 //! No daemon runs meanwhile: the state directory is locked for as long as a step takes.
 
@@ -15,6 +16,7 @@ mod begin;
 mod certificate;
 mod conduct;
 mod copy;
+mod deal;
 mod desk;
 mod destroy;
 mod journal;
@@ -61,7 +63,9 @@ In this order, with no daemon running:
   smkictl ceremony request  --key recovery-1 --out keys/
   smkictl ceremony import   --key recovery-1 --certificate recovery.pem --chain issuing-oca.pem --chain root-oca.pem
 and, for each token to which the maker's means cloned a key:
-  smkictl ceremony copy     --key recovery-1 --token smki-b")]
+  smkictl ceremony copy     --key recovery-1 --token smki-b
+and, where Key Custodians open the key, when all its tokens are there:
+  smkictl ceremony deal     --key recovery-1 --out shares/")]
 pub enum Ceremony {
     /// Write a plan to review, from a policy and a configuration
     #[command(after_help = "\
@@ -114,6 +118,18 @@ Example:
         after_help = "Example:\n  smkictl ceremony copy --key recovery-1 --token smki-b"
     )]
     Copy(Copy),
+    /// Give the Key Custodians their shares, the first time or anew
+    #[command(
+        long_about = "Give the Key Custodians their shares, the first time or anew.\n\nEach token of the key gets a fresh random PIN that nobody \
+                      sees; the secret that seals it is split among the custodians of the policy in force. Done again, the shares \
+                      before open nothing any more, and the key is untouched: it needs as many of those shares as open the key.",
+        after_help = "\
+Examples:
+  smkictl ceremony deal --key recovery-1 --out shares/
+  smkictl ceremony deal --key recovery-1 --out shares/ --certificate cleo=cleo.pem       (others choose a passphrase)
+  smkictl ceremony deal --key recovery-1 --out shares-2/ --share anna=anna.pem --share cleo=cleo.pem --key-file cleo=cleo.key"
+    )]
+    Deal(deal::Deal),
 }
 
 /// Where the tokens are described and how to log in to them.
@@ -441,6 +457,9 @@ pub enum CeremonyError {
         /// What became of it.
         why: String,
     },
+    /// Shares were not dealt.
+    #[error(transparent)]
+    Deal(#[from] deal::DealError),
     /// Recording failed.
     #[error(transparent)]
     Record(#[from] CannotRecord),
@@ -477,6 +496,7 @@ impl CeremonyError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Cli(error) => error.exit(),
+            Self::Deal(error) => error.exit(),
             Self::Refused(_)
             | Self::PinFile(_)
             | Self::Unattended
@@ -543,6 +563,8 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::PinAtRisk { .. }
         | HsmError::PinRefused { .. }
         | HsmError::PinWithheld { .. }
+        | HsmError::PinNotHad { .. }
+        | HsmError::NoProtectedPath
         | HsmError::PinMark { .. }
         | HsmError::MechanismAbsent { .. }
         | HsmError::DataDuplicate { .. }
@@ -580,6 +602,7 @@ impl Ceremony {
             Self::Request(request) => request.run(print),
             Self::Import(import) => import.run(print),
             Self::Copy(copy) => copy.run(print),
+            Self::Deal(deal) => deal.run(print),
         };
         match result {
             Ok(()) => Exit::Done,

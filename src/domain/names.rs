@@ -154,6 +154,10 @@ octets!(
     DirectionId, 16, "direction id", "32 lower-case hexadecimal digits", lower
 );
 octets!(
+    /// A share being presented to a vault: 128 random bits of the vault's own. 32 lower-case hexadecimal digits.
+    PresentationId, 16, "presentation id", "32 lower-case hexadecimal digits", lower
+);
+octets!(
     /// `CKA_ID` of our keys: 16 random octets, so that two tokens never meet on one by chance.
     KeyId, 16, "key id", "32 lower-case hexadecimal digits", lower
 );

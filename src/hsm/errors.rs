@@ -127,6 +127,19 @@ pub enum HsmError {
         /// What came of them.
         why: String,
     },
+    /// There is no PIN to offer: who had it has it no longer.
+    #[error("no PIN can be had: {why}. Activate the key anew")]
+    PinNotHad {
+        /// Why not.
+        why: String,
+    },
+    /// The token does not ask for its PIN by itself.
+    #[error(
+        "the policy has the token ask for its PIN by itself (protected-path), and the token does not say \
+         CKF_PROTECTED_AUTHENTICATION_PATH: nothing was offered. Configure the HSM's PIN pad or card set with the vendor's tool, or have the \
+         policy name another activation"
+    )]
+    NoProtectedPath,
     /// Whether a PIN may be offered cannot be read, or an offer not be noted.
     #[error(
         "no PIN was offered: {path} keeps whether one may be, and {found}. Mend the disk, or remove that file once you know that \
@@ -326,6 +339,8 @@ impl HsmError {
             | Self::PinAtRisk { .. }
             | Self::PinRefused { .. }
             | Self::PinWithheld { .. }
+            | Self::PinNotHad { .. }
+            | Self::NoProtectedPath
             | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
@@ -361,6 +376,8 @@ impl HsmError {
             | Self::PinAtRisk { .. }
             | Self::PinRefused { .. }
             | Self::PinWithheld { .. }
+            | Self::PinNotHad { .. }
+            | Self::NoProtectedPath
             | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
@@ -397,6 +414,8 @@ impl HsmError {
             Self::PinAtRisk { .. }
             | Self::PinRefused { .. }
             | Self::PinWithheld { .. }
+            | Self::PinNotHad { .. }
+            | Self::NoProtectedPath
             | Self::KeyDuplicate { .. }
             | Self::KeyUnfit { .. }
             | Self::KeyDiffers { .. }

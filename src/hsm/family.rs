@@ -50,11 +50,11 @@ pub fn children_of(parent: Pid) -> Vec<Pid> {
 }
 
 /// A worker that was started and is not buried.
-pub(super) struct Family(Pid);
+pub struct Family(Pid);
 
 impl Family {
     /// Starts a worker, while nobody looks for orphans and could take it for one. It shall lead a process group of its own.
-    pub(super) fn start(start: impl FnOnce() -> io::Result<Child>) -> io::Result<(Child, Self)> {
+    pub fn start(start: impl FnOnce() -> io::Result<Child>) -> io::Result<(Child, Self)> {
         let mut workers = lock(&WORKERS);
         let child = start()?;
         workers.insert(child.id());
@@ -80,10 +80,20 @@ impl Family {
     pub(super) fn at_death(&self, act: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let pid = self.0;
         thread::Builder::new().name("worker-end".to_owned()).spawn(move || {
-            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            Self(pid).wait_for_death();
             act();
         })?;
         Ok(())
+    }
+
+    /// Its process id: as long as it is not reaped, no other's.
+    pub const fn pid(&self) -> Pid {
+        self.0
+    }
+
+    /// Waits for the worker to be dead; it stays to be reaped.
+    pub fn wait_for_death(&self) {
+        let _ = waitid(WaitId::Pid(self.0), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
     }
 
     /// Waits for the worker to be dead, for so long at most; it stays to be reaped.
@@ -105,7 +115,7 @@ impl Family {
     }
 
     /// Once it is reaped: ends what it left to us.
-    pub(super) fn end(self) {
+    pub fn end(self) {
         let mut workers = lock(&WORKERS);
         workers.remove(&self.0.as_raw_nonzero().get().cast_unsigned());
         if !ADOPTS.load(Ordering::SeqCst) {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -22,6 +22,8 @@ use super::healer::{self, Healing};
 use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, ended, lock, spawn_failed};
 use super::kinds::Kind;
 use super::offers::{Asked, Mark, Offers};
+use super::one_time::{PinFor, pin_info};
+use super::pin::{self, PinSource};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
 use super::verify::PublicPoint;
 use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
@@ -222,7 +224,7 @@ pub struct Token(Arc<Inner>);
 struct Inner {
     config: TokenConfig,
     /// Kept while the token is active, so that a dead worker can be replaced; gone when it is locked.
-    pin: Mutex<Option<SecretString>>,
+    pin: Mutex<Option<PinSource>>,
     expectations: Mutex<Expectations>,
     state: Mutex<State>,
     /// Held while a worker is started or ended, so that there is one at a time.
@@ -260,11 +262,11 @@ impl Link {
 
 impl Token {
     /// A token that was not tried yet: [`Token::restart`] does, or the healer once it is kept up and fails.
-    pub fn new(config: TokenConfig, pin: SecretString, expectations: Expectations) -> Self {
+    pub fn new(config: TokenConfig, pin: impl Into<PinSource>, expectations: Expectations) -> Self {
         let now = wall_clock().plus_ms(config.clock_offset_ms);
         Self(Arc::new(Inner {
             config,
-            pin: Mutex::new(Some(pin)),
+            pin: Mutex::new(Some(pin.into())),
             expectations: Mutex::new(expectations),
             state: Mutex::new(State::Down(ended("it was not started yet"))),
             changing: Mutex::new(()),
@@ -281,11 +283,11 @@ impl Token {
     /// Starts a worker, logs in once and checks genesis and keys. Waits for it: call it on a plain thread, or within
     /// `spawn_blocking`.
     ///
-    /// The PIN goes over the pipe only, and is offered once: when the token refuses it, nothing offers it again until an operator
+    /// The PIN goes over the pipe only, sealed to the worker, and is offered once: when the token refuses it, nothing offers it again until an operator
     /// says so ([`Token::unlock`]; without [`TokenConfig::pin_marks`], until this is called anew).
     pub fn start(
         config: TokenConfig,
-        pin: SecretString,
+        pin: impl Into<PinSource>,
         expectations: Expectations,
     ) -> Result<(Self, TokenReport), HsmError> {
         let token = Self::new(config, pin, expectations);
@@ -313,7 +315,7 @@ impl Token {
         self.0.kept_up.load(Ordering::SeqCst)
     }
 
-    /// Brings a worker up if there is none: logs in with the PIN held since activation. Waits.
+    /// Brings a worker up if there is none: logs in with the PIN as it was had at activation. Waits.
     pub fn restart(&self) -> Result<TokenReport, HsmError> {
         let _changing = lock(&self.0.changing);
         self.settle();
@@ -367,14 +369,14 @@ impl Token {
     ///
     /// # Errors
     /// [`HsmError::PinMark`]; [`HsmError::Locked`] if it was shut down.
-    pub fn unlock(&self, pin: SecretString, asked: Option<Asked>) -> Result<(), HsmError> {
+    pub fn unlock(&self, pin: impl Into<PinSource>, asked: Option<Asked>) -> Result<(), HsmError> {
         let _changing = lock(&self.0.changing);
         let mut state = lock(&self.0.state);
         match &*state {
             State::Locked(HsmError::Locked) => return Err(HsmError::Locked),
             State::Up { .. } => {}
             State::Down(_) | State::Locked(_) => {
-                *lock(&self.0.pin) = Some(pin);
+                *lock(&self.0.pin) = Some(pin.into());
                 *state = State::Down(ended("an operator has its login tried again"));
                 lock(&self.0.breaker).again(self.0.now());
                 self.0.healing.after(Duration::ZERO);
@@ -523,7 +525,7 @@ impl Token {
     pub fn read_data(&self, label: &str) -> Reply<Option<Vec<u8>>> {
         self.manage(Manage::ReadData { label: label.to_owned().into() }, |managed| match managed {
             Managed::Data(found) => Some(found.map(serde_bytes::ByteBuf::into_vec)),
-            Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) => None,
+            Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
         })
     }
 
@@ -549,7 +551,7 @@ impl Token {
                 }
                 Some(key)
             }
-            Managed::Data(_) | Managed::Done | Managed::Keys(_) | Managed::Info(_) => None,
+            Managed::Data(_) | Managed::Done | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
         })
     }
 
@@ -558,7 +560,7 @@ impl Token {
     pub fn destroy_key(&self, label: KeyLabel, id: KeyId, spki: Digest) -> Reply<()> {
         self.manage(Manage::DestroyKey { label, id, spki }, |managed| match managed {
             Managed::Done => Some(()),
-            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) => None,
+            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
         })
     }
 
@@ -566,15 +568,40 @@ impl Token {
     pub fn list_keys(&self) -> Reply<Vec<KeyReport>> {
         self.manage(Manage::ListKeys, |managed| match managed {
             Managed::Keys(keys) => Some(keys),
-            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Info(_) => None,
+            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Info(_) | Managed::SealTo(_) => None,
         })
+    }
+
+    /// Changes the PIN of the token, from here on for this handle too. Waits.
+    ///
+    /// # Errors
+    /// What C_SetPIN answered; [`HsmError::WorkerEnded`] and the like leave open whether the PIN was changed.
+    pub fn set_pin(&self, old: &SecretString, new: SecretString) -> Result<(), HsmError> {
+        let seal_to = self.manage(Manage::PinKey, |managed| match managed {
+            Managed::SealTo(key) => Some(key),
+            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) => None,
+        });
+        let seal_to = seal_to.wait()?;
+        let config = &self.0.config;
+        let both = pin::changed(old, &new)?;
+        let sealed = seal_to.seal(&pin_info(PinFor::Change, &config.name, &config.serial), &both);
+        let sealed = sealed.map_err(|error| HsmError::Protocol { found: error.to_string() })?;
+        let done = self.manage(Manage::SetPin { sealed: sealed.into() }, |managed| match managed {
+            Managed::Done => Some(()),
+            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
+        });
+        done.wait()?;
+        if let Some(held) = &mut *lock(&self.0.pin) {
+            *held = new.into();
+        }
+        Ok(())
     }
 
     /// What the token was found to be at activation, asked of the worker: an answer shows that it serves calls.
     pub fn token_info(&self) -> Reply<TokenReport> {
         self.manage(Manage::TokenInfo, |managed| match managed {
             Managed::Info(report) => Some(report),
-            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Keys(_) => None,
+            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::SealTo(_) => None,
         })
     }
 
@@ -642,7 +669,7 @@ impl Token {
         let what = Manage::WriteData { label: label.to_owned().into(), octets: octets.to_vec().into(), once };
         self.manage(what, |managed| match managed {
             Managed::Done => Some(()),
-            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) => None,
+            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
         })
     }
 
@@ -738,9 +765,7 @@ impl Inner {
 /// Starts a keeper and waits until its worker is ready, or is not.
 fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
     let pin = lock(&inner.pin).clone().ok_or(HsmError::Locked)?;
-    if pin.expose_secret().len() > PIN_LEN_MAX {
-        return Err(HsmError::PinRefused { rv: format!("longer than {PIN_LEN_MAX} octets") });
-    }
+    pin.check()?;
     let offers = inner.offers()?;
     // No worker is needed to know that no PIN may be offered.
     if let Some(why) = offers.mark().withheld() {
@@ -760,6 +785,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
             sessions: config.sessions.max(1),
             call_deadline_ms: u32::try_from(config.call_deadline.as_millis()).unwrap_or(u32::MAX),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
+            protected_path: pin.is_protected_path(),
             keys,
             genesis,
             origin,

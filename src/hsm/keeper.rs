@@ -17,7 +17,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
-use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -26,6 +25,7 @@ use super::errors::{Certainty, HsmError};
 use super::family::Family;
 use super::handle::{FenceAck, NotSigned, Outcome, SignResult, ToSign, TokenConfig};
 use super::offers::Offers;
+use super::pin::PinSource;
 use super::protocol::{
     self, Answer, BATCH_ITEMS_MAX, BATCH_OCTETS_MAX, FrameError, FromWorker, Item, Manage, Managed, Setup, ToWorker,
 };
@@ -35,6 +35,8 @@ use crate::domain::time::Timestamp;
 
 /// Activation is some dozens of calls (load, slots, login, look-ups): this many deadlines for all of it.
 const ACTIVATION_DEADLINES: u32 = 6;
+/// How long people may take at a token that asks for its PIN by itself: a PIN pad, some cards. No official reference.
+const AT_THE_TOKEN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a killed process may take to be gone. One that hangs in the kernel is left, and all it held counts as begun.
 const BURIAL: Duration = Duration::from_secs(2);
 /// What is forwarded of one line of the worker's standard error.
@@ -170,7 +172,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// From the worker's first breath to its burial.
-    pub(super) fn keep(mut self, setup: &Setup, pin: SecretString, to_write: mpsc::Receiver<Outgoing>) {
+    pub(super) fn keep(mut self, setup: &Setup, pin: PinSource, to_write: mpsc::Receiver<Outgoing>) {
         let (child, family, mut socket, mark) = match self.spawn() {
             Ok(made) => made,
             Err(error) => {
@@ -236,7 +238,7 @@ impl Keeper {
         &mut self,
         socket: &mut UnixStream,
         pid: u32,
-        pin: SecretString,
+        pin: PinSource,
         to_write: mpsc::Receiver<Outgoing>,
     ) -> HsmError {
         let deadline = self.config.call_deadline;
@@ -245,9 +247,11 @@ impl Keeper {
             deadline_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
         let mut to_write = Some(to_write);
-        let mut pin = Some(pin);
         let mut is_offered = false;
-        let activated_by = Instant::now() + deadline * ACTIVATION_DEADLINES;
+        let at_the_token = if pin.is_protected_path() { AT_THE_TOKEN_PATIENCE } else { Duration::ZERO };
+        let activation = deadline * ACTIVATION_DEADLINES + at_the_token;
+        let activated_by = Instant::now() + activation;
+        let mut pin = Some(pin);
         let mut ending = None;
         let mut buffer = Vec::new();
         // Any frame is a sign of life, and `watch` in the worker sends one each heartbeat.
@@ -270,15 +274,20 @@ impl Keeper {
                     }
                     Ok(())
                 }
-                Ok(FromWorker::PinWanted { count_low }) => {
+                Ok(FromWorker::PinWanted { count_low, seal_to }) => {
                     let Some(pin) = pin.take() else {
                         return HsmError::Protocol { found: "asked for the PIN twice".to_owned() };
+                    };
+                    // First it is had, sealed: what cannot be had was not offered.
+                    let answer = match pin.answer(&self.config.name, &self.config.serial, &seal_to) {
+                        Ok(answer) => answer,
+                        Err(error) => return error,
                     };
                     if let Err(withheld) = self.offers.offer(count_low) {
                         return withheld;
                     }
                     is_offered = true;
-                    if let Err(error) = protocol::write_raw(socket, pin.expose_secret().as_bytes()) {
+                    if let Err(error) = protocol::write_raw(socket, &answer) {
                         return HsmError::Protocol { found: error.to_string() };
                     }
                     Ok(())
@@ -301,11 +310,13 @@ impl Keeper {
                     Ok(())
                 }
                 Ok(FromWorker::Managed { call, result }) => self.managed(call, result),
-                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > deadline => {
-                    return overrun(&call, deadline);
+                Ok(FromWorker::Alive { oldest: Some((call, ms)) })
+                    if Duration::from_millis(ms) > deadline.max(patience(&call)) =>
+                {
+                    return overrun(&call, deadline.max(patience(&call)));
                 }
                 Ok(FromWorker::Alive { oldest: _ }) if to_write.is_some() && Instant::now() > activated_by => {
-                    return overrun("the whole activation", deadline * ACTIVATION_DEADLINES);
+                    return overrun("the whole activation", activation);
                 }
                 Ok(FromWorker::Alive { oldest: _ }) => Ok(()),
                 Ok(FromWorker::Ending(error)) => {
@@ -570,6 +581,11 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// How long a call may take whatever the deadline is, because people are at it.
+fn patience(call: &str) -> Duration {
+    if call == protocol::AT_THE_TOKEN { AT_THE_TOKEN_PATIENCE } else { Duration::ZERO }
 }
 
 /// The start of the protocol.

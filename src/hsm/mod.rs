@@ -8,6 +8,7 @@
 //!     │  └── verify.rs: ring, before it leaves    └─────────▶ pkcs11.rs ─▶ the vendor's module
 //!     │    kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
 //!     ├── breaker.rs, healer.rs: when a worker that is gone is replaced; offers.rs: whether a PIN may be offered
+//!     ├── pin.rs: where the PIN comes from; one_time.rs: it goes sealed to the worker alone
 //!     └── returns.rs: what each return value means
 //! ```
 //!
@@ -23,10 +24,13 @@ pub mod breaker;
 pub mod errors;
 pub mod family;
 pub mod handle;
+pub mod hardening;
 mod healer;
 mod keeper;
 pub mod kinds;
 pub mod offers;
+pub mod one_time;
+pub mod pin;
 mod pkcs11;
 pub mod protocol;
 pub mod returns;
@@ -43,6 +47,7 @@ pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
 };
 pub use kinds::{Kind, KindError};
+pub use pin::{PinKeeper, PinSource};
 pub use pkcs11::person;
 pub use protocol::OCTETS_LEN_MAX;
 pub use several::Several;
@@ -115,6 +120,8 @@ pub struct TokenReport {
     pub model: String,
     /// Its firmware version, `major.minor`.
     pub firmware: String,
+    /// The longest PIN that it takes, in octets (`ulMaxPinLen`).
+    pub pin_len_max: u32,
     /// How many sessions sign: as configured, or fewer when the token has no more.
     pub sessions: u16,
     /// Its keys that were asked for, all of them fit.

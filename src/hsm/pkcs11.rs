@@ -19,7 +19,7 @@ use cryptoki::types::AuthPin;
 use secrecy::SecretString;
 
 use super::errors::{Certainty, Class, Fault, HsmError};
-use super::protocol::Setup;
+use super::protocol::{self, Setup};
 use super::returns::{self, Judgement};
 use super::verify::PublicPoint;
 use super::{APPLICATION, ExpectedKey, GENESIS_LABEL, KeyReport, TokenReport};
@@ -31,6 +31,14 @@ pub struct KeyHandle(ObjectHandle);
 
 /// Told of each call of the module before it is made, by its name: so that whoever watches knows which one hangs.
 pub type Watch = Box<dyn Fn(&'static str) + Send>;
+
+/// How to log in.
+pub enum Login {
+    /// With this PIN.
+    Pin(SecretString),
+    /// The token asks by itself: C_Login without a PIN.
+    AtTheToken,
+}
 
 /// A token, logged in.
 pub struct LoggedIn {
@@ -52,7 +60,7 @@ impl LoggedIn {
     pub fn open(
         setup: &Setup,
         watch: Watch,
-        pin: impl FnOnce(bool) -> Result<SecretString, HsmError>,
+        pin: impl FnOnce(bool) -> Result<Login, HsmError>,
     ) -> Result<Self, HsmError> {
         let name = setup.name.as_str().to_owned();
         let failed = |error| fault(&name, error);
@@ -75,12 +83,19 @@ impl LoggedIn {
                 return Err(HsmError::PinAtRisk { flag: flag.to_owned() });
             }
         }
+        if setup.protected_path && !info.protected_authentication_path() {
+            return Err(HsmError::NoProtectedPath);
+        }
         watch("C_OpenSession");
         let life = module.open_rw_session(slot).map_err(failed)?;
         watch("the wait for the PIN");
-        let pin: AuthPin = pin(info.user_pin_count_low())?;
-        watch("C_Login");
-        match life.login(UserType::User, Some(&pin)) {
+        let login = pin(info.user_pin_count_low())?;
+        let pin: Option<AuthPin> = match login {
+            Login::Pin(pin) => Some(pin),
+            Login::AtTheToken => None,
+        };
+        watch(if pin.is_some() { "C_Login" } else { protocol::AT_THE_TOKEN });
+        match life.login(UserType::User, pin.as_ref()) {
             Ok(()) => {}
             Err(Error::Pkcs11(rv, Function::Login)) if returns::is_about_the_pin(code(rv)) => {
                 return Err(HsmError::PinRefused { rv: returns::judge("C_Login", code(rv)).name.into_owned() });
@@ -88,6 +103,11 @@ impl LoggedIn {
             Err(error) => return Err(failed(error)),
         }
         Ok(Self { name, watch, module, slot, life, info })
+    }
+
+    /// Changes the PIN with which it was logged in.
+    pub fn set_pin(&self, old: &SecretString, new: &SecretString) -> Result<(), HsmError> {
+        self.call("C_SetPIN", |life| life.set_pin(old, new))
     }
 
     /// Makes one call on the session that is kept for life.
@@ -125,6 +145,7 @@ impl LoggedIn {
             manufacturer: trimmed(self.info.manufacturer_id()).to_owned(),
             model: trimmed(self.info.model()).to_owned(),
             firmware: self.info.firmware_version().to_string(),
+            pin_len_max: u32::try_from(self.info.max_pin_length()).unwrap_or(u32::MAX),
             sessions: sessions_within(setup.sessions, self.info.max_session_count()),
             keys,
             genesis,

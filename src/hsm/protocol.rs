@@ -4,9 +4,9 @@
 //! program, so a frame that cannot be read is a defect or an attack, and ends the worker.
 //!
 //! Order at the start: the daemon sends the *mark* (a descriptor, [`send_mark`]) and [`Setup`]. Once the worker has found its
-//! token and all else is well, it asks for the PIN ([`FromWorker::PinWanted`]), which comes as a frame of its own that no encoder
-//! touches, if it comes. It says whether the token took it ([`FromWorker::LoggedIn`]), then [`FromWorker::Ready`]; or
-//! [`FromWorker::Refused`] at any point.
+//! token and all else is well, it asks for the PIN ([`FromWorker::PinWanted`]) with a key that it made for this, and the PIN comes sealed
+//! to that key, as a frame of its own, if it comes; an empty frame has the token ask by itself. The worker says whether the token took
+//! it ([`FromWorker::LoggedIn`]), then [`FromWorker::Ready`]; or [`FromWorker::Refused`] at any point.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::HsmError;
 use super::kinds::Kind;
+use super::one_time::SealTo;
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin, TokenName};
 
@@ -37,6 +38,9 @@ pub const BATCH_ITEMS_MAX: usize = 256;
 /// sixteen times that.
 pub const OCTETS_LEN_MAX: usize = 64 * 1024;
 const _: () = assert!(BATCH_OCTETS_MAX + OCTETS_LEN_MAX + BATCH_ITEMS_MAX * 16 + 1024 < FRAME_LEN_MAX);
+
+/// What runs while the token asks for its PIN by itself. People are at it, so it has a deadline of its own.
+pub const AT_THE_TOKEN: &str = "C_Login at the token's own PIN pad or cards";
 
 /// What the worker is told first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +63,8 @@ pub struct Setup {
     pub call_deadline_ms: u32,
     /// How often a sign of life is due, in milliseconds.
     pub heartbeat_ms: u32,
+    /// Whether the token asks for its PIN by itself.
+    pub protected_path: bool,
     /// The keys that must be there.
     pub keys: Vec<ExpectedKey>,
     /// The leaf hash of our genesis entry; `None` at the ceremony only.
@@ -147,6 +153,14 @@ pub enum Manage<'a> {
         /// SHA-256 of its DER SubjectPublicKeyInfo.
         spki: Digest,
     },
+    /// A key of one use to which the next [`Manage::SetPin`] is sealed.
+    PinKey,
+    /// Changes the PIN.
+    SetPin {
+        /// The old PIN and the new ([`changed`](super::pin::changed)), sealed to the key of [`Manage::PinKey`].
+        #[serde(borrow, with = "serde_bytes")]
+        sealed: Cow<'a, [u8]>,
+    },
     /// Checks the keys anew and lists them.
     ListKeys,
     /// What the token says of itself.
@@ -181,6 +195,8 @@ pub enum Managed {
     Keys(Vec<KeyReport>),
     /// The token.
     Info(TokenReport),
+    /// The key to seal to.
+    SealTo(SealTo),
 }
 
 /// From the worker to the daemon.
@@ -190,6 +206,8 @@ pub enum FromWorker {
     PinWanted {
         /// Whether the token says `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was entered since the last good one.
         count_low: bool,
+        /// To what it is to be sealed, for its login ([`pin_info`](super::one_time::pin_info)).
+        seal_to: SealTo,
     },
     /// The token took the PIN.
     LoggedIn,
@@ -293,7 +311,7 @@ pub fn write_message(to: &mut impl Write, message: &impl Serialize, buffer: &mut
     Ok(())
 }
 
-/// Writes octets that no encoder may see, such as the PIN, as a frame.
+/// Writes octets that are no message, such as a sealed PIN, as a frame.
 pub fn write_raw(to: &mut impl Write, octets: &[u8]) -> Result<(), FrameError> {
     let len = octets.len();
     if len > FRAME_LEN_MAX {

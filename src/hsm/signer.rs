@@ -17,9 +17,9 @@ use crate::domain::certificates::{Certificate, DerFault};
 const SCALAR_LEN: usize = 32;
 
 /// id-ecPublicKey (RFC 5480 2.1.1).
-const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+pub const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 /// secp256r1, which is P-256 (RFC 5480 2.1.1.1).
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+pub const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 
 /// Whoever can sign as a person.
 pub trait PersonSigner {
@@ -107,24 +107,7 @@ impl PemSigner {
         certificate: Certificate,
         ask: impl FnOnce() -> std::io::Result<SecretString>,
     ) -> Result<Self, SignerError> {
-        let blocks = pem::blocks(text)?;
-        let kinds = |block: &&Block<'_>| Kind::of(block.label).is_some();
-        let block = blocks.iter().find(kinds).ok_or_else(|| pem::absent(Kind::Plain.label(), &blocks))?;
-        if block.text.contains("Proc-Type:") {
-            return Err(SignerError::TraditionalEncryption { line: block.line });
-        }
-        let damaged = |fault: der::Error| match fault.kind() {
-            der::ErrorKind::Pem(fault) => {
-                SignerError::Pem(PemError::Block { line: block.line, label: block.label.to_owned(), fault })
-            }
-            _ => SignerError::Der(DerFault::within("PEM")(fault)),
-        };
-        let (label, document) = SecretDocument::from_pem(block.text).map_err(damaged)?;
-        let scalar = match Kind::of(label) {
-            Some(Kind::Encrypted) => from_pkcs8(decrypt(&document, ask)?.as_bytes())?,
-            Some(Kind::Sec1) => from_sec1(document.as_bytes(), None)?,
-            Some(Kind::Plain) | None => from_pkcs8(document.as_bytes())?,
-        };
+        let scalar = scalar_from_pem(text, ask)?;
         let subject = || certificate.subject_text().to_owned();
         let public =
             certificate.public_key().map_err(|fault| SignerError::Certificate { subject: subject(), fault })?;
@@ -148,6 +131,31 @@ impl PersonSigner for PemSigner {
     fn sign(&self, octets: &[u8]) -> Result<[u8; FIXED_LEN], SignerError> {
         let signature = self.key.sign(&SystemRandom::new(), octets).map_err(|_| SignerError::Random)?;
         Ok(signature.as_ref().try_into().expect("ring's fixed form of P-256 is 64 octets long"))
+    }
+}
+
+/// Reads a private key on P-256 from a PEM text, in any of the forms of [`PemSigner::from_pem`]: 32 octets, big-endian.
+pub fn scalar_from_pem(
+    text: &Zeroizing<String>,
+    ask: impl FnOnce() -> std::io::Result<SecretString>,
+) -> Result<Zeroizing<[u8; SCALAR_LEN]>, SignerError> {
+    let blocks = pem::blocks(text)?;
+    let kinds = |block: &&Block<'_>| Kind::of(block.label).is_some();
+    let block = blocks.iter().find(kinds).ok_or_else(|| pem::absent(Kind::Plain.label(), &blocks))?;
+    if block.text.contains("Proc-Type:") {
+        return Err(SignerError::TraditionalEncryption { line: block.line });
+    }
+    let damaged = |fault: der::Error| match fault.kind() {
+        der::ErrorKind::Pem(fault) => {
+            SignerError::Pem(PemError::Block { line: block.line, label: block.label.to_owned(), fault })
+        }
+        _ => SignerError::Der(DerFault::within("PEM")(fault)),
+    };
+    let (label, document) = SecretDocument::from_pem(block.text).map_err(damaged)?;
+    match Kind::of(label) {
+        Some(Kind::Encrypted) => from_pkcs8(decrypt(&document, ask)?.as_bytes()),
+        Some(Kind::Sec1) => from_sec1(document.as_bytes(), None),
+        Some(Kind::Plain) | None => from_pkcs8(document.as_bytes()),
     }
 }
 

@@ -19,15 +19,14 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::digest;
-use rustix::mm::MlockAllFlags;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
-use secrecy::SecretString;
-use zeroize::Zeroizing;
+use rustix::process::Signal;
 
 use super::errors::{Certainty, Class, HsmError};
-use super::handle::PIN_LEN_MAX;
+use super::hardening;
 use super::kinds::{self, Facts, Kind};
-use super::pkcs11::{KeyHandle, LoggedIn, Signer};
+use super::one_time::{OneTimeKey, PinFor, pin_info};
+use super::pin;
+use super::pkcs11::{KeyHandle, LoggedIn, Login, Signer};
 use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{Digest, KeyLabel, KeyUse, Origin};
@@ -55,27 +54,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Leaves nothing of the PIN behind: no core dump, no ptrace, no swap; and does not outlive the daemon.
+/// Leaves nothing of the PIN behind, and does not outlive the daemon.
 fn harden() -> Vec<String> {
-    let mut warnings = Vec::new();
-    let mut note = |what: &str, result: rustix::io::Result<()>| {
-        if let Err(error) = result {
-            warnings.push(format!("{what}: {error}"));
-        }
-    };
-    note("no parent-death signal", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
+    let mut warnings = hardening::harden();
     // Whatever the module starts, and lets go, is found beneath this process when it is ended.
-    note("no subreaper", rustix::process::set_child_subreaper(Some(rustix::process::getpid())));
-    note("dumpable", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
-    note("core dumps", rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
-    // Under a finite limit, locking future pages too would make later allocations fail, and the worker with them.
-    let unlimited = rustix::process::getrlimit(Resource::Memlock).current.is_none();
-    let flags = if unlimited {
-        MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT
-    } else {
-        MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT
-    };
-    note("memory is not locked and may be swapped out (raise LimitMEMLOCK)", rustix::mm::mlockall(flags));
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        warnings.push(format!("no subreaper: {error}"));
+    }
     warnings
 }
 
@@ -90,8 +75,8 @@ enum WorkerError {
     Orphan { expected: i32, found: i32 },
     #[error("built as version {ours}, the daemon as {theirs}")]
     Version { ours: &'static str, theirs: String },
-    #[error("the PIN is not UTF-8")]
-    Pin,
+    #[error("the PIN: {0}")]
+    Pin(&'static str),
     #[error("{0}")]
     Hsm(HsmError),
 }
@@ -119,8 +104,10 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
         let watch = Box::new(move |call| watching.begin(MANAGE_SLOT, call));
         let lost = |error: WorkerError| HsmError::Protocol { found: error.to_string() };
         let token = LoggedIn::open(&setup, watch, |count_low| {
-            shared.send(&FromWorker::PinWanted { count_low }).map_err(|error| lost(error.into()))?;
-            read_pin(&mut from_daemon).map_err(lost)
+            let key = OneTimeKey::make();
+            let wanted = FromWorker::PinWanted { count_low, seal_to: key.seal_to().clone() };
+            shared.send(&wanted).map_err(|error| lost(error.into()))?;
+            read_login(&mut from_daemon, key, &setup).map_err(lost)
         })?;
         shared.send(&FromWorker::LoggedIn).map_err(|error| lost(error.into()))?;
         let checked = token.check(&setup)?;
@@ -178,13 +165,16 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     }
 }
 
-/// The PIN comes in a frame of its own, into memory that is wiped and has room for any, so that it never moves and leaves a
-/// copy behind; the buffers of other frames never see it.
-fn read_pin(from: &mut UnixStream) -> Result<SecretString, WorkerError> {
-    let mut buffer = Zeroizing::new(Vec::with_capacity(PIN_LEN_MAX));
-    let pin = protocol::read_frame(from, &mut buffer)?;
-    let pin = std::str::from_utf8(pin).map_err(|_| WorkerError::Pin)?;
-    Ok(SecretString::from(pin.to_owned()))
+/// The PIN comes sealed, in a frame of its own, and is open in memory that is wiped alone; or the token asks by itself.
+fn read_login(from: &mut UnixStream, key: OneTimeKey, setup: &Setup) -> Result<Login, WorkerError> {
+    let mut buffer = Vec::new();
+    let sealed = protocol::read_frame(from, &mut buffer)?;
+    if setup.protected_path {
+        return if sealed.is_empty() { Ok(Login::AtTheToken) } else { Err(WorkerError::Pin("the token was to ask")) };
+    }
+    let pin = key.open(&pin_info(PinFor::Login, &setup.name, &setup.serial), sealed);
+    let pin = pin.map_err(|_| WorkerError::Pin("it was not sealed to this worker, or altered"))?;
+    pin::secret(&pin).map(Login::Pin).ok_or(WorkerError::Pin("it is not UTF-8"))
 }
 
 /// A key that may be signed with.
@@ -570,6 +560,7 @@ impl Shared {
         calls: &mpsc::Receiver<(u64, OwnedManage)>,
     ) -> LoggedIn {
         let mut expected: Vec<ExpectedKey> = setup.keys.clone();
+        let mut pin_key = None;
         for (call, what) in calls {
             let result = self.calling(MANAGE_SLOT, what.name(), || match what {
                 OwnedManage::ReadData { label } => {
@@ -590,6 +581,11 @@ impl Shared {
                     self.forget(spki);
                     Managed::Done
                 }),
+                OwnedManage::PinKey => {
+                    let key = pin_key.insert(OneTimeKey::make());
+                    Ok(Managed::SealTo(key.seal_to().clone()))
+                }
+                OwnedManage::SetPin { sealed } => change_pin(&token, pin_key.take(), setup, &sealed),
                 OwnedManage::ListKeys => expected
                     .iter()
                     .map(|key| token.check_key(key).map(|(report, _)| report))
@@ -617,8 +613,21 @@ enum OwnedManage {
     WriteData { label: String, octets: Vec<u8>, once: bool },
     GenerateKey { label: KeyLabel, id: crate::domain::names::KeyId, use_: KeyUse },
     DestroyKey { label: KeyLabel, id: crate::domain::names::KeyId, spki: Digest },
+    PinKey,
+    SetPin { sealed: Vec<u8> },
     ListKeys,
     TokenInfo,
+}
+
+/// Changes the PIN of a token. What was not sealed for this changes nothing.
+fn change_pin(token: &LoggedIn, key: Option<OneTimeKey>, setup: &Setup, sealed: &[u8]) -> Result<Managed, HsmError> {
+    let unfit = |found: &str| HsmError::Protocol { found: format!("a change of the PIN: {found}") };
+    let key = key.ok_or_else(|| unfit("no key was asked for"))?;
+    let both = key
+        .open(&pin_info(PinFor::Change, &setup.name, &setup.serial), sealed)
+        .map_err(|error| unfit(&error.to_string()))?;
+    let (old, new) = pin::both(&both).ok_or_else(|| unfit("it is not two PINs"))?;
+    token.set_pin(&old, &new).map(|()| Managed::Done)
 }
 
 impl OwnedManage {
@@ -628,6 +637,8 @@ impl OwnedManage {
             Self::WriteData { .. } => "writing a data object",
             Self::GenerateKey { .. } => "C_GenerateKeyPair",
             Self::DestroyKey { .. } => "C_DestroyObject",
+            Self::PinKey => "making a key",
+            Self::SetPin { .. } => "C_SetPIN",
             Self::ListKeys => "checking the keys",
             Self::TokenInfo => "describing the token",
         }
@@ -643,6 +654,8 @@ impl From<Manage<'_>> for OwnedManage {
             }
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
             Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
+            Manage::PinKey => Self::PinKey,
+            Manage::SetPin { sealed } => Self::SetPin { sealed: sealed.into_owned() },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
         }

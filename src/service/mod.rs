@@ -151,15 +151,23 @@ enum Command {
     /// The process that holds one vendor's module; the daemon starts it.
     #[command(hide = true)]
     HsmWorker,
+    /// The process that puts the shares of Key Custodians together; the daemon starts it.
+    #[command(hide = true)]
+    VaultWorker,
 }
 
-/// The whole program. `hsm_worker` is what the hidden subcommand does; `daemon` is [`daemon`] with the engine of this build.
-pub fn main(hsm_worker: impl FnOnce() -> ExitCode, daemon: impl FnOnce(&Path) -> End) -> ExitCode {
+/// The whole program. `hsm_worker` and `vault_worker` are what the hidden subcommands do; `daemon` is [`daemon`] with the engine of this build.
+pub fn main(
+    hsm_worker: impl FnOnce() -> ExitCode,
+    vault_worker: impl FnOnce() -> ExitCode,
+    daemon: impl FnOnce(&Path) -> End,
+) -> ExitCode {
     abort_on_panic();
     let arguments = Arguments::parse();
     let config = arguments.config.as_path();
     match arguments.command {
         Some(Command::HsmWorker) => hsm_worker(),
+        Some(Command::VaultWorker) => vault_worker(),
         Some(Command::CheckConfig) => check_config(config).into(),
         None => daemon(config).into(),
     }

@@ -10,14 +10,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Beside the rooms, since daemon, CLI and exercise all read it and none of them may know the other two.
     ("wall_clock", &["domain"]),
     ("hsm", &["domain", "wall_clock"]),
+    ("custody", &["domain", "hsm"]),
     ("store", &["domain"]),
     ("state", &["domain", "store"]),
     ("recorder", &["domain", "store", "state", "hsm"]),
     ("pipeline", &["domain", "store", "state", "hsm", "recorder"]),
     ("api", &["domain"]),
-    ("service", &["domain", "store", "state", "hsm", "recorder", "pipeline", "api", "wall_clock"]),
+    ("service", &["domain", "store", "state", "hsm", "recorder", "pipeline", "api", "wall_clock", "custody"]),
     ("exercise", &["domain", "hsm", "api", "wall_clock"]),
-    ("cli", &["domain", "store", "state", "hsm", "recorder", "api", "service", "exercise", "wall_clock"]),
+    ("cli", &["domain", "store", "state", "hsm", "recorder", "api", "service", "exercise", "wall_clock", "custody"]),
     ("bin", &["service", "cli"]),
 ];
 

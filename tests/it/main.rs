@@ -19,6 +19,7 @@ mod cms;
 mod containment;
 mod copies;
 mod crash;
+mod custody;
 mod directions;
 mod exercise;
 mod fault_token;

@@ -11,17 +11,18 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::deal::of_person;
 use super::desk::Desk;
 use super::journal::{Journal, What};
 use super::keys::make_folder;
-use super::plan::{Against, Capacity, Person, Plan, check};
+use super::plan::{Against, Capacity, Kind, Person, Plan, check};
 use super::rehearsal::Rehearsal;
 use super::{CeremonyError, Tokens, pin_file, room};
 use crate::cli::Exit;
 use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::domain::determination::words::Words;
-use crate::domain::names::{Digest, TokenName};
+use crate::domain::names::{Digest, PersonId, TokenName};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
 use crate::service::configuration::Configuration;
@@ -56,6 +57,22 @@ pub struct Run {
     /// A file with the PIN of a token; in an exercise only. Else the configuration's, else it is asked for
     #[arg(long = "pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
     pin_files: Vec<(TokenName, PathBuf)>,
+    #[command(flatten)]
+    custodians: Custodians,
+}
+
+/// What the custodians bring to a step that deals.
+#[derive(Args, Clone, Debug)]
+struct Custodians {
+    /// A share of the generation before, to deal anew; after an interruption in the midst of a deal those of the new one too
+    #[arg(long = "share", value_name = "PERSON=FILE", value_parser = of_person)]
+    shares: Vec<(PersonId, PathBuf)>,
+    /// The private key to which a custodian's share was sealed
+    #[arg(long = "key-file", value_name = "PERSON=FILE", value_parser = of_person)]
+    key_files: Vec<(PersonId, PathBuf)>,
+    /// A file with a custodian's passphrase; in an exercise only. Else it is asked for
+    #[arg(long = "passphrase-file", value_name = "PERSON=FILE", value_parser = of_person)]
+    passphrase_files: Vec<(PersonId, PathBuf)>,
 }
 
 /// Why a step went no further.
@@ -86,6 +103,7 @@ struct Conduct {
     desk: Desk,
     present: Vec<Person>,
     rehearsal: Option<Rehearsal>,
+    custodians: Custodians,
     print: Printer,
 }
 
@@ -122,6 +140,12 @@ impl Run {
         let plan = Plan::read(&self.plan)?;
         let (policy, _) = room::read_policy(&plan.policy())?;
         let configuration = Configuration::read(&plan.configuration())?;
+        if self.dry_run && plan.kind != Kind::First {
+            return Err(CeremonyError::Rehearsal(format!(
+                "only a first ceremony is rehearsed: a {} ceremony is about keys that no scratch token has",
+                plan.kind
+            )));
+        }
         let at = wall_clock().plus_ms(configuration.clock_offset_ms);
         let faults = check(&plan, Against { policy: &policy, configuration: &configuration, at });
         if !faults.is_empty() {
@@ -131,6 +155,7 @@ impl Run {
             None => Desk::terminal()?,
             Some(path) => Desk::file(path, policy.purpose())?,
         };
+        let custodians = self.custodians.clone();
         let mut tokens = TokensOf { config: plan.configuration(), pin_files: self.pin_files };
         let (mut out, mut rehearsal, mut configuration) = (plan.out(), None, configuration);
         if self.dry_run {
@@ -149,7 +174,7 @@ impl Run {
         let journal = Journal::open(&out)?;
         let present = Vec::new();
         let mut conduct =
-            Conduct { plan, policy, configuration, tokens, out, journal, desk, present, rehearsal, print };
+            Conduct { plan, policy, configuration, tokens, out, journal, desk, present, rehearsal, custodians, print };
         conduct.run()
     }
 }
@@ -312,7 +337,7 @@ impl Conduct {
     fn step(&mut self, step: &Step, number: usize, count: usize) -> Result<(), Halt> {
         let (id, title, says) = (step.id(), step.title(), self.says(step));
         self.print.note(&format!("\nStep {number} of {count}: {title}\n  {}", says.replace('\n', "\n  ")));
-        let again = self.journal.is_begun(&id);
+        let again = self.journal.begun(&id) > 0;
         self.write(What::Begun { step: id.as_str().into(), title: title.as_str().into(), says: says.as_str().into() })?;
         let question = if again { "Go on with it?" } else { "Shall it be done?" };
         self.go(&id, "go", question)?;

@@ -207,9 +207,9 @@ impl Journal {
         self.lines.iter().any(|line| matches!(&line.what, What::Done { step, .. } if **step == *id))
     }
 
-    /// Whether the step was begun, whatever became of it.
-    pub fn is_begun(&self, id: &str) -> bool {
-        self.lines.iter().any(|line| matches!(&line.what, What::Begun { step, .. } if **step == *id))
+    /// How often the step was begun, whatever became of it.
+    pub fn begun(&self, id: &str) -> usize {
+        self.lines.iter().filter(|line| matches!(&line.what, What::Begun { step, .. } if **step == *id)).count()
     }
 
     /// The minutes so far.

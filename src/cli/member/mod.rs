@@ -5,7 +5,7 @@
 //! Texts out of documents cannot act on a terminal (`page.rs`); what is dangerous is warned of (`warnings.rs`).
 
 pub mod draft;
-mod files;
+pub mod files;
 mod page;
 pub mod policy;
 mod scope;

@@ -12,6 +12,7 @@ use crate::domain::determination::document::{
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
@@ -97,6 +98,7 @@ impl Again<'_> {
             Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
             Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
             Event::CeremonyRecorded(recorded) => permitted(intake::may_record(recorded, at)),
+            Event::SharesDealt(dealt) => self.check_deal(dealt, entry),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -264,6 +266,14 @@ impl Again<'_> {
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
         let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
         facts.may_copy(policy, copied).map_err(text)
+    }
+
+    /// The policy's custodians in force have the shares, and nobody else.
+    fn check_deal(&self, dealt: &SharesDealt, entry: &Entry) -> Permitted {
+        let key = &dealt.key;
+        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
+        facts.may_deal(policy, dealt, entry.at).map_err(text)
     }
 
     /// The key is there, and on tokens that the policy gives it and a ceremony found it on; and activated for one incident, where

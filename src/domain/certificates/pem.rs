@@ -218,7 +218,8 @@ pub fn request_to_pem(request: &[u8]) -> String {
     to_pem("CERTIFICATE REQUEST", request)
 }
 
-fn to_pem(label: &'static str, octets: &[u8]) -> String {
+/// Octets as PEM.
+pub(crate) fn to_pem(label: &'static str, octets: &[u8]) -> String {
     encode_string(label, LineEnding::LF, octets).expect("the labels are ours and memory holds the octets already")
 }
 

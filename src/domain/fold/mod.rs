@@ -409,6 +409,7 @@ impl Fold {
                 self.key_mut(&destroyed.key)?.ending = Some(Ending::Destroyed { entry: index });
             }
             Event::CeremonyRecorded(_) => self.ceremony_at = Some(*at),
+            Event::SharesDealt(dealt) => self.key_mut(&dealt.key)?.shares = Some(dealt.clone()),
             Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
@@ -456,8 +457,15 @@ impl Fold {
 
     fn know(&mut self, record: &KeyRecord) {
         let (copies, certificate) = (BTreeMap::new(), None);
-        let facts =
-            KeyFacts { record: record.clone(), copies, certificate, active: None, active_for: None, ending: None };
+        let facts = KeyFacts {
+            record: record.clone(),
+            copies,
+            shares: None,
+            certificate,
+            active: None,
+            active_for: None,
+            ending: None,
+        };
         self.keys.insert(record.label.clone(), facts);
     }
 
@@ -584,6 +592,7 @@ impl Fold {
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
+            | Event::SharesDealt(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)

@@ -153,6 +153,7 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::KeyDestruction(_)
         | Event::KeyDestroyed(_)
         | Event::CeremonyRecorded(_)
+        | Event::SharesDealt(_)
         | Event::KeyActivated(_)
         | Event::KeyLocked(_)
         | Event::Intent(_)

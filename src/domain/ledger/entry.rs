@@ -21,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
+use super::custody::SharesDealt;
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
@@ -159,6 +160,8 @@ pub enum Event {
     KeyDestroyed(KeyDestroyed),
     /// A ceremony came to its end.
     CeremonyRecorded(CeremonyRecorded),
+    /// Key Custodians were given shares of what opens a key's tokens.
+    SharesDealt(SharesDealt),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -742,6 +745,7 @@ impl Event {
             Self::KeyDestruction(_) => "key-destruction",
             Self::KeyDestroyed(_) => "key-destroyed",
             Self::CeremonyRecorded(_) => "ceremony-recorded",
+            Self::SharesDealt(_) => "shares-dealt",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -801,6 +805,7 @@ impl Event {
             | Self::KeyCopied(_)
             | Self::KeyMade(_)
             | Self::KeyDestroyed(_)
+            | Self::SharesDealt(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -842,6 +847,7 @@ impl Event {
             | Self::KeyMade(_)
             | Self::KeyDestroyed(_)
             | Self::CeremonyRecorded(_)
+            | Self::SharesDealt(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)

@@ -5,6 +5,7 @@
 
 pub mod ceremonies;
 pub mod checkpoint;
+pub mod custody;
 pub mod entry;
 pub mod head_object;
 pub mod meaning;

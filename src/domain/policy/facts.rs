@@ -9,6 +9,7 @@ use super::rules::Refusal;
 use super::separation::PartsTaken;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
 use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
@@ -70,6 +71,8 @@ pub struct KeyFacts {
     pub record: KeyRecord,
     /// The further tokens to which the maker's cloning brought it, with their serial numbers as a ceremony found them.
     pub copies: BTreeMap<TokenName, Box<str>>,
+    /// The last generation of shares that Key Custodians were given of what opens its tokens.
+    pub shares: Option<SharesDealt>,
     /// The certificate imported for it, and whose it is.
     pub certificate: Option<(Digest, PartyId)>,
     /// Until when it is active, if it is: `Some(None)` has no end.

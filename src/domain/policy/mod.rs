@@ -13,6 +13,7 @@ pub mod parties;
 pub mod reminders;
 pub mod rules;
 pub mod separation;
+pub mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -238,6 +238,7 @@ impl History {
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
+            | Event::SharesDealt(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::TokenHealth(_)

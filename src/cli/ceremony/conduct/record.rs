@@ -7,12 +7,14 @@ use crate::cli::ceremony::opened::Opened;
 use crate::cli::ceremony::{CeremonyError, room};
 use crate::domain::intake;
 use crate::domain::ledger::ceremonies::{Attendance, CeremonyRecorded, KeyMade};
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Entry, Event, Reason};
 use crate::domain::names::{Digest, KeyLabel, KeyUse};
 use crate::domain::time::Timestamp;
 use crate::hsm::Expectations;
 use crate::recorder::{CannotRecord, Recorder, record_alone};
-use crate::service::start::StartFault;
+use crate::service::start::{self, StartFault};
+use crate::store::Reader as _;
 
 impl Conduct {
     /// The new key goes into the ledger, and genesis to its token. Each is done or not, so it can be done again.
@@ -100,6 +102,22 @@ impl Conduct {
             }
         };
         self.write(What::Recorded { entry })
+    }
+
+    /// The shares of a key that were dealt since this ceremony was opened, and the entry that says so.
+    pub(super) fn dealt(&self, key: &KeyLabel) -> Result<Option<(u64, SharesDealt)>, CeremonyError> {
+        let (from, _) = self.span();
+        let (store, _) = start::open_ledger(&self.configuration)?;
+        let size = store.head()?.size;
+        for index in (0..size).rev() {
+            let entry = Entry::from_leaf(&store.leaf(index)?).map_err(CannotRecord::from)?;
+            match entry.event {
+                _ if entry.at < from => break,
+                Event::SharesDealt(dealt) if dealt.key == *key => return Ok(Some((index, dealt))),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// From the line that opened the ceremony to the one that closed it.

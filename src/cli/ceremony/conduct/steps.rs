@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Conduct, Facts, Halt};
 use crate::cli::Change;
+use crate::cli::ceremony::deal::Deal;
 use crate::cli::ceremony::desk::Desk;
 use crate::cli::ceremony::keys::{KeysFile, Planned};
 use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
@@ -12,7 +13,7 @@ use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request
 use crate::cli::input;
 use crate::cli::input::InputError;
 use crate::domain::fold::Fold;
-use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId, TokenName};
 use crate::service::start::{self, StartFault};
 use crate::store::sqlite::SqliteStore;
 
@@ -38,6 +39,8 @@ pub enum Step {
     Copy(KeyLabel, TokenName),
     /// A certification request is signed.
     Request(KeyLabel),
+    /// Key Custodians get shares of what opens the key.
+    Shares(KeyLabel),
     /// The SMKI certifies the key.
     Certificate(KeyLabel),
     /// Last words.
@@ -50,6 +53,8 @@ impl Step {
         let recovery = || plan.keys().filter(|key| key.r#use == KeyUse::Recovery).map(|key| key.label.clone());
         let copies =
             || plan.keys().flat_map(|key| key.copies.iter().map(|copy| Self::Copy(key.label.clone(), copy.clone())));
+        // Last of what needs the tokens' PINs: from then on only custodians have them.
+        let shares = || plan.shares().map(|shares| Self::Shares(shares.key.clone()));
         let mut steps = vec![Self::Opening];
         match plan.kind {
             Kind::First => {
@@ -57,6 +62,7 @@ impl Step {
                 steps.extend([Self::Adoption, Self::Signatures, Self::Ledger]);
                 steps.extend(copies());
                 steps.extend(recovery().map(Self::Request));
+                steps.extend(shares());
                 steps.extend(recovery().map(Self::Certificate));
             }
             Kind::Renewal => {
@@ -68,10 +74,11 @@ impl Step {
                 steps.extend(plan.keys().map(|key| Self::Recorded(key.label.clone())));
                 steps.extend(copies());
                 steps.extend(recovery().map(Self::Request));
+                steps.extend(shares());
                 steps.extend(recovery().map(Self::Certificate));
             }
             Kind::Copy => steps.extend(copies()),
-            Kind::ReShare => {}
+            Kind::ReShare => steps.extend(shares()),
         }
         steps.push(Self::Closing);
         steps
@@ -88,6 +95,7 @@ impl Step {
             Self::Ledger => "ledger".to_owned(),
             Self::Copy(key, token) => format!("copy-{key}-{token}"),
             Self::Request(key) => format!("request-{key}"),
+            Self::Shares(key) => format!("shares-{key}"),
             Self::Certificate(key) => format!("certificate-{key}"),
             Self::Closing => "closing".to_owned(),
         }
@@ -104,6 +112,7 @@ impl Step {
             Self::Ledger => "The ledger begins".to_owned(),
             Self::Copy(key, token) => format!("Key {key} is cloned to token {token}"),
             Self::Request(key) => format!("The certification request of key {key} is signed"),
+            Self::Shares(key) => format!("Key Custodians take shares of key {key}"),
             Self::Certificate(key) => format!("The certificate of key {key} is recorded"),
             Self::Closing => "Last words".to_owned(),
         }
@@ -167,6 +176,16 @@ impl Conduct {
                 "The intent is recorded; then key {key} signs one certification request for the SMKI; then the outcome is recorded and the \
                  request written to {out}."
             ),
+            Step::Shares(key) => self.plan.shares().find(|shares| shares.key == *key).map_or_else(String::new, |shares| {
+                let holders = shares.holders.iter().map(|holder| format!("{} to {}", holder.share, holder.person));
+                format!(
+                    "Each token of key {key} gets a new PIN that nobody sees, sealed under a secret that is split among the custodians: {}. Any {} of \
+                     them open the key; fewer know nothing. Each seals their share with a passphrase that they type, or with their certificate. \
+                     The share files are written below {out}, and are taken away.",
+                    holders.collect::<Vec<_>>().join(", "),
+                    shares.threshold
+                )
+            }),
             Step::Certificate(key) => {
                 let places = self.plan.key(key).map(|key| self.certificates(key)).unwrap_or_default();
                 let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
@@ -200,6 +219,7 @@ impl Conduct {
             Step::Ledger => self.ledger(&id),
             Step::Copy(key, token) => self.copy(&id, key, token),
             Step::Request(key) => self.request(&id, key),
+            Step::Shares(key) => self.deal(&id, key),
             Step::Certificate(key) => self.certificate(&id, key),
             Step::Closing => {
                 self.go(&id, "last", "Is everything said?")?;
@@ -359,6 +379,59 @@ impl Conduct {
         let digest = Digest::of(&input::file(&path, input::DOCUMENT_LEN_MAX)?);
         self.read_aloud(id, &format!("the request {}", path.display()), digest)?;
         Ok(vec![fact("request", path.display()), fact("SHA-256", digest)])
+    }
+
+    fn deal(&mut self, id: &str, key: &KeyLabel) -> Result<Facts, Halt> {
+        let planned = self.plan.shares().find(|shares| shares.key == *key).cloned();
+        let unknown = || CeremonyError::Key { key: key.clone(), why: "the plan has no shares of it".to_owned() };
+        let planned = planned.ok_or_else(unknown)?;
+        let is_here = |holder: &PersonId| self.present.iter().any(|person| person.id.as_ref() == Some(holder));
+        if let Some(absent) = planned.holders.iter().find(|holder| !is_here(&holder.person)) {
+            return Err(Halt::Adjourned(format!("{} takes {} and is not here", absent.person, absent.share)));
+        }
+        if let Some((entry, dealt)) = self.dealt(key)? {
+            self.found(
+                id,
+                format!("the shares of generation {}, dealt and recorded before an interruption", dealt.generation),
+            )?;
+            self.read_aloud(id, "the custody file", dealt.sealed)?;
+            let generation = format!("{}, {} of {}", dealt.generation, dealt.threshold, dealt.holders.len());
+            let entry = format!("entry {entry}");
+            return Ok(vec![
+                fact("generation", generation),
+                fact("custody file, SHA-256", dealt.sealed),
+                fact("recorded", entry),
+            ]);
+        }
+        // What an attempt before left there may be void, and nothing is written over.
+        let attempt = self.journal.begun(id);
+        let folder = if attempt > 1 { format!("shares-{attempt}") } else { "shares".to_owned() };
+        let certificates = planned
+            .holders
+            .iter()
+            .filter_map(|holder| Some((holder.person.clone(), self.plan.path(holder.certificate.as_ref()?))));
+        let deal = Deal {
+            tokens: self.tokens.tokens(),
+            key: key.clone(),
+            out: self.out.join(folder),
+            certificates: certificates.collect(),
+            shares: self.custodians.shares.clone(),
+            key_files: self.custodians.key_files.clone(),
+            passphrase_files: self.custodians.passphrase_files.clone(),
+            change: Change { dry_run: false },
+        };
+        let dealt = deal.perform(self.print)?;
+        let mut facts =
+            vec![fact("generation", format!("{}, {} of {}", dealt.generation, dealt.threshold, dealt.shares.len()))];
+        for given in &dealt.shares {
+            facts.push(fact(given.share.as_str(), format!("{}, {}", given.person, given.file.display())));
+        }
+        if let Some(digest) = dealt.custody_sha256 {
+            self.read_aloud(id, "the custody file", digest)?;
+            facts.push(fact("custody file, SHA-256", digest));
+        }
+        facts.extend(dealt.entry.map(|entry| fact("recorded", format!("entry {entry}"))));
+        Ok(facts)
     }
 
     fn certificate(&mut self, id: &str, key: &KeyLabel) -> Result<Facts, Halt> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::ledger::ceremonies::{Attendance, Capacity, CeremonyKind};
+use crate::domain::ledger::custody::{Holder, Sealed};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Step};
 use crate::domain::names::{DirectionId, FileKind};
 
@@ -294,6 +295,36 @@ fn golden() -> Vec<(Event, &'static str)> {
                 r#""from":"2017-07-21T08:00:00.000Z","until":"2017-07-21T09:00:00.000Z","people":["#,
                 r#"{"name":"Guest","capacity":"witness"},"#,
                 r#"{"person":"operator-1","name":"Operator One","capacity":"conductor"}]}}"#
+            ),
+        ),
+        (
+            Event::SharesDealt(SharesDealt {
+                key: key(),
+                generation: 1,
+                threshold: 2,
+                commitments: vec!["02aa".into(), "03bb".into()],
+                holders: vec![
+                    Holder {
+                        share: "share-1".parse().unwrap(),
+                        person: "anna".parse().unwrap(),
+                        index: 1,
+                        sealed: Sealed::Passphrase,
+                    },
+                    Holder {
+                        share: "share-2".parse().unwrap(),
+                        person: "bert".parse().unwrap(),
+                        index: 2,
+                        sealed: Sealed::Certificate(digest(2)),
+                    },
+                ],
+                tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
+                sealed: digest(1),
+            }),
+            concat!(
+                r#"{"shares-dealt":{"key":"recovery-1","generation":1,"threshold":2,"commitments":["02aa","03bb"],"holders":["#,
+                r#"{"share":"share-1","person":"anna","index":1,"sealed":"passphrase"},"#,
+                r#"{"share":"share-2","person":"bert","index":2,"sealed":{"certificate":"{02}"}}],"#,
+                r#""tokens":[{"token":"smki-a","serial":"0001"}],"sealed":"{01}"}}"#
             ),
         ),
         (

@@ -126,6 +126,7 @@ impl World {
             determination: Some(determination),
             incident: Some(incident),
             key: Some(KeyFacts {
+                shares: None,
                 record,
                 copies: BTreeMap::new(),
                 certificate: Some((Digest([8; 32]), RECOVERY)),

@@ -1,0 +1,180 @@
+//! The custodians in the room: who they are, what they type, and the share files that they bring and take away.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
+
+use super::super::opened::Opened;
+use super::{Deal, DealError};
+use crate::cli::member::{Ask as _, Terminal, files};
+use crate::custody::file::CustodyFile;
+use crate::custody::scheme::{SealingSecret, Share};
+use crate::custody::share_file::{self, Title, check_passphrase};
+use crate::domain::certificates::Certificate;
+use crate::domain::ledger::custody::{Holder, Sealed};
+use crate::domain::names::{KeyLabel, PersonId, Purpose};
+
+/// How often two passphrases may differ before it is given up.
+const TYPED_MAX: u32 = 3;
+
+/// `PERSON=FILE`.
+pub fn of_person(text: &str) -> Result<(PersonId, PathBuf), String> {
+    let (person, path) = text.split_once('=').ok_or_else(|| format!("expected PERSON=FILE, found {text:?}"))?;
+    Ok((person.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?, path.into()))
+}
+
+/// What is known of the custodians before anybody is asked.
+pub struct People {
+    certificates: BTreeMap<PersonId, Certificate>,
+    key_files: BTreeMap<PersonId, Zeroizing<String>>,
+    passphrase_files: BTreeMap<PersonId, PathBuf>,
+    shares: Vec<(PersonId, PathBuf, Zeroizing<String>)>,
+}
+
+impl People {
+    /// Reads the files that were named. Passphrases from files are refused unless this is an exercise.
+    pub fn gather(deal: &Deal, opened: &Opened) -> Result<Self, DealError> {
+        let purpose = opened.recorder.fold().purpose();
+        if !deal.passphrase_files.is_empty() && purpose != Some(Purpose::Exercise) {
+            return Err(DealError::PassphraseFile(purpose.unwrap_or(Purpose::Live)));
+        }
+        let mut certificates = BTreeMap::new();
+        for (person, path) in &deal.certificates {
+            certificates.insert(person.clone(), files::read_certificates(path)?.0);
+        }
+        let mut key_files = BTreeMap::new();
+        for (person, path) in &deal.key_files {
+            key_files.insert(person.clone(), files::read_text(path, files::PEM_LEN_MAX)?);
+        }
+        let mut shares = Vec::new();
+        for (person, path) in &deal.shares {
+            shares.push((person.clone(), path.clone(), files::read_text(path, share_file::FILE_LEN_MAX)?));
+        }
+        Ok(Self { certificates, key_files, passphrase_files: deal.passphrase_files.iter().cloned().collect(), shares })
+    }
+
+    /// To which certificate this person's share is sealed; none under a passphrase.
+    pub fn certificate(&self, person: &PersonId) -> Option<&Certificate> {
+        self.certificates.get(person)
+    }
+
+    /// The same, as the ledger says it.
+    pub fn sealed_to(&self, person: &PersonId) -> Sealed {
+        self.certificate(person)
+            .map_or(Sealed::Passphrase, |certificate| Sealed::Certificate(certificate.spki_sha256()))
+    }
+
+    /// Everybody who was named must have a part in it.
+    pub fn check(&self, holders: &[Holder]) -> Result<(), DealError> {
+        let is_holder = |person: &&PersonId| holders.iter().any(|holder| holder.person == **person);
+        match self.certificates.keys().find(|person| !is_holder(person)) {
+            Some(person) => Err(DealError::Stranger { person: person.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the share of a custodian, who chooses a passphrase now unless there is a certificate.
+    pub fn write_share(
+        &self,
+        share: &Share,
+        holder: &Holder,
+        (key, generation): (&KeyLabel, u32),
+        path: &Path,
+    ) -> Result<(), DealError> {
+        let title = Title { key, generation, share: &holder.share, person: &holder.person };
+        let octets = match self.certificate(&holder.person) {
+            Some(certificate) => share_file::to_certificate(share, &title, certificate),
+            None => share_file::under_passphrase(share, &title, &self.choose(holder)?),
+        };
+        let octets = octets.map_err(|source| DealError::Share { path: path.to_owned(), source })?;
+        Ok(files::write_new(path, &octets)?)
+    }
+
+    /// A new passphrase, typed twice by the custodian.
+    fn choose(&self, holder: &Holder) -> Result<SecretString, DealError> {
+        let person = &holder.person;
+        if let Some(passphrase) = self.from_file(person)? {
+            return Ok(passphrase);
+        }
+        let asking = |source| DealError::Asking { person: person.clone(), source };
+        for _ in 0..TYPED_MAX {
+            let share = &holder.share;
+            let typed =
+                ask(&format!("{person}, choose a passphrase for {share} (nobody else looks): ")).map_err(asking)?;
+            if let Err(error) = check_passphrase(&typed) {
+                eprintln!("{error}");
+                continue;
+            }
+            let again = ask(&format!("{person}, the same again: ")).map_err(asking)?;
+            if typed.expose_secret() == again.expose_secret() {
+                return Ok(typed);
+            }
+            eprintln!("These two differ.");
+        }
+        Err(DealError::Differ { person: person.clone() })
+    }
+
+    fn from_file(&self, person: &PersonId) -> Result<Option<SecretString>, DealError> {
+        let Some(path) = self.passphrase_files.get(person) else { return Ok(None) };
+        let text = files::read_text(path, files::SECRET_LEN_MAX)?;
+        Ok(Some(SecretString::from(text.trim_end_matches('\n'))))
+    }
+
+    /// Opens the shares that were brought, each with the generation in which it fits.
+    pub fn open_shares(&self, sets: &[&CustodyFile]) -> Result<Brought, DealError> {
+        let mut brought = Brought(BTreeMap::new());
+        for (person, path, text) in &self.shares {
+            let from_file = self.from_file(person)?;
+            let name = path.display();
+            let scalar = share_file::scalar(text, self.key_files.get(person), || match from_file {
+                Some(passphrase) => Ok(passphrase),
+                None => ask(&format!("{person}, the passphrase of {name}: ")),
+            });
+            let scalar = scalar.map_err(|source| DealError::Share { path: path.clone(), source })?;
+            let mut fits = None;
+            for set in sets {
+                let commitments = set.commitments()?;
+                for holder in set.holders.iter().filter(|holder| holder.person == *person) {
+                    let share = Share::new(holder.index, scalar.clone())?;
+                    if commitments.fit(&share) {
+                        fits = Some((set.generation, share));
+                    }
+                }
+            }
+            let Some((generation, share)) = fits else {
+                let generations: Vec<String> = sets.iter().map(|set| set.generation.to_string()).collect();
+                let generation = generations.join(" or ");
+                return Err(DealError::Foreign { path: path.clone(), person: person.clone(), generation });
+            };
+            brought.0.entry(generation).or_default().push(share);
+        }
+        Ok(brought)
+    }
+}
+
+/// Asks without echo, on the terminal only.
+fn ask(prompt: &str) -> std::io::Result<SecretString> {
+    if !Terminal.is_there() {
+        return Err(std::io::Error::other("there is no terminal; run this at the console"));
+    }
+    Terminal.secret(prompt)
+}
+
+/// The shares that were brought, by generation.
+pub struct Brought(BTreeMap<u32, Vec<Share>>);
+
+impl Brought {
+    /// Puts the shares of a generation together.
+    pub fn secret(&self, file: &CustodyFile) -> Result<SealingSecret, DealError> {
+        let shares = self.0.get(&file.generation).map_or(&[][..], Vec::as_slice);
+        let commitments = file.commitments()?;
+        commitments.combine(shares).map_err(|error| match error {
+            crate::custody::scheme::SchemeError::TooFew { have, need } => {
+                DealError::TooFew { key: file.key.clone(), generation: file.generation, have, need }
+            }
+            error => error.into(),
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! The PINs of a key's tokens, changed one token after the other: what is about to be done is written down before, and a token whose PIN
+//! was changed has logged in with the new one before it counts as done.
+
+use std::path::PathBuf;
+
+use getrandom::SysRng;
+use getrandom::rand_core::TryRng as _;
+use secrecy::SecretString;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::super::CeremonyError;
+use super::super::opened::Opened;
+use super::DealError;
+use super::people::Brought;
+use crate::cli::input::InputError;
+use crate::custody::file::{Changing, CustodyFile};
+use crate::custody::scheme::SealingSecret;
+use crate::domain::ledger::entry::TokenFound;
+use crate::domain::names::Origin;
+use crate::hsm::{HsmError, Token, TokenReport};
+use crate::service::start::{self, StartFault};
+
+/// Characters of a new PIN, of 5 bits each. No official reference: 160 bits, which nobody types.
+const PIN_LEN: u32 = 32;
+/// The shortest that a token may force: 80 bits.
+const PIN_LEN_MIN: u32 = 16;
+/// What a PIN is made of: what every token takes that takes letters.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// The change of the PINs, with what the old ones are had by.
+pub struct Change<'a> {
+    opened: &'a Opened,
+    state: PathBuf,
+    before: Option<&'a CustodyFile>,
+    brought: &'a Brought,
+    /// Of the generation before, once it was needed.
+    secret: Option<SealingSecret>,
+}
+
+/// A token that is up under its old PIN, and the new one.
+pub struct Ready {
+    /// Which.
+    pub found: TokenFound,
+    token: Token,
+    old: SecretString,
+    /// Its next PIN.
+    pub new: SecretString,
+}
+
+impl<'a> Change<'a> {
+    /// Nothing is asked of anybody yet.
+    pub fn new(opened: &'a Opened, before: Option<&'a CustodyFile>, brought: &'a Brought) -> Self {
+        let state = opened.room.configuration.state.clone();
+        Self { opened, state, before, brought, secret: None }
+    }
+
+    /// The ledger.
+    pub fn origin(&self) -> Result<Origin, CeremonyError> {
+        Ok(self.opened.recorder.fold().origin().cloned().ok_or(StartFault::NoLedgerKey)?)
+    }
+
+    /// Logs in to a token with its old PIN, and makes the new one.
+    pub fn log_in(&mut self, found: &TokenFound) -> Result<Ready, CeremonyError> {
+        let old = self.old(found)?;
+        let (token, report) = self.start(found, &old)?;
+        let new = fresh_pin(found, &report)?;
+        Ok(Ready { found: found.clone(), token, old, new })
+    }
+
+    /// The old PIN: by the shares of the generation before, or, for a token that had none, as that of any token at a ceremony.
+    fn old(&mut self, found: &TokenFound) -> Result<SecretString, CeremonyError> {
+        if let Some(before) = self.before
+            && let Ok(sealed) = before.token(&found.token, &found.serial)
+        {
+            let secret = match self.secret.take() {
+                Some(secret) => secret,
+                None => self.brought.secret(before)?,
+            };
+            let pin = before.pin(&secret, sealed).map_err(DealError::from);
+            self.secret = Some(secret);
+            return Ok(pin?);
+        }
+        self.opened.room.pin(&found.token, &[self.opened.key.use_])
+    }
+
+    fn start(&self, found: &TokenFound, pin: &SecretString) -> Result<(Token, TokenReport), StartFault> {
+        let config =
+            start::token_config(&self.opened.room.configuration, &found.token, Some(self.opened.room.worker()))?;
+        let expectations = start::expectations(self.opened.recorder.fold(), &found.token);
+        start::start_token(config, pin.clone(), expectations)
+    }
+
+    /// Changes the PIN of a token that is up.
+    pub fn change(&self, ready: Ready, file: &CustodyFile, changing: &mut Changing) -> Result<(), CeremonyError> {
+        let Ready { found, token, old, new } = ready;
+        if !changing.begun.contains(&found.token) {
+            changing.begun.push(found.token.clone());
+            changing.write(&self.state, file).map_err(DealError::from)?;
+        }
+        let unfinished = |source| DealError::Unfinished { token: found.token.clone(), source };
+        token.set_pin(&old, new.clone()).map_err(unfinished)?;
+        token.shutdown();
+        match self.start(&found, &new) {
+            Ok((token, _)) => token.shutdown(),
+            Err(StartFault::Hsm { source, .. }) => return Err(unfinished(source).into()),
+            Err(fault) => return Err(fault.into()),
+        }
+        changing.done.push(found.token);
+        Ok(changing.write(&self.state, file).map_err(DealError::from)?)
+    }
+
+    /// Goes on with a token of a deal that was cut off. One that was begun may have either PIN: the new one is tried first.
+    pub fn finish(
+        &mut self,
+        found: &TokenFound,
+        new: SecretString,
+        file: &CustodyFile,
+        changing: &mut Changing,
+    ) -> Result<(), CeremonyError> {
+        if changing.begun.contains(&found.token) {
+            match self.start(found, &new) {
+                Ok((token, _)) => {
+                    token.shutdown();
+                    changing.done.push(found.token.clone());
+                    return Ok(changing.write(&self.state, file).map_err(DealError::from)?);
+                }
+                Err(StartFault::Hsm { source: HsmError::PinRefused { .. }, .. }) => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        let old = self.old(found)?;
+        let (token, _) = self.start(found, &old)?;
+        self.change(Ready { found: found.clone(), token, old, new }, file, changing)
+    }
+}
+
+/// A PIN of random letters and digits, as long as the token takes.
+fn fresh_pin(found: &TokenFound, report: &TokenReport) -> Result<SecretString, CeremonyError> {
+    let len = report.pin_len_max.min(PIN_LEN);
+    if len < PIN_LEN_MIN {
+        let (token, found) = (found.token.clone(), report.pin_len_max);
+        return Err(DealError::PinLength { token, found, need: PIN_LEN_MIN }.into());
+    }
+    let mut octets = Zeroizing::new([0; PIN_LEN as usize]);
+    SysRng.try_fill_bytes(&mut *octets).map_err(|_| InputError::NoRandom)?;
+    let mut pin = String::with_capacity(PIN_LEN as usize);
+    pin.extend(octets.iter().take(len as usize).map(|octet| char::from(ALPHABET[usize::from(octet % 32)])));
+    let secret = SecretString::from(pin.as_str());
+    pin.zeroize();
+    Ok(secret)
+}

@@ -40,7 +40,7 @@ use crate::domain::certificates::pem::PemError;
 use crate::domain::determination::document::DocumentFault;
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::note::NoteError;
-use crate::domain::names::{Digest, KeyId, KeyLabel, Purpose, TokenName};
+use crate::domain::names::{Digest, KeyId, KeyLabel, PersonId, Purpose, TokenName};
 use crate::domain::policy::PolicyError;
 use crate::hsm::HsmError;
 use crate::recorder::CannotRecord;
@@ -141,6 +141,23 @@ struct Tokens {
     /// A file with the PIN of a token; in an exercise only. Else the configuration's, else it is asked for
     #[arg(long = "pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
     pin_files: Vec<(TokenName, PathBuf)>,
+    #[command(flatten)]
+    custodians: Custodians,
+}
+
+/// What Key Custodians bring, where shares of what opens a token were dealt.
+#[derive(Args, Clone, Debug)]
+struct Custodians {
+    /// A custodian's share, of a key whose tokens open by shares; as many as are needed. To go on with a deal that was cut off, those
+    /// of both generations
+    #[arg(long = "share", value_name = "PERSON=FILE", value_parser = deal::of_person)]
+    shares: Vec<(PersonId, PathBuf)>,
+    /// The private key to which a custodian's share was sealed
+    #[arg(long = "key-file", value_name = "PERSON=FILE", value_parser = deal::of_person)]
+    key_files: Vec<(PersonId, PathBuf)>,
+    /// A file with a custodian's passphrase; in an exercise only. Else it is asked for
+    #[arg(long = "passphrase-file", value_name = "PERSON=FILE", value_parser = deal::of_person)]
+    passphrase_files: Vec<(PersonId, PathBuf)>,
 }
 
 /// `TOKEN=FILE`.

@@ -12,11 +12,16 @@ use smkid::domain::names::Digest;
 
 use crate::ceremony::{MEMBERS, Stage, certify, contents, set_purpose};
 use crate::support::console::Console;
+use crate::support::token::{MODULE, PIN};
 
 /// What is answered where nothing else is said: what the question expects.
 const ANSWERS: &str = "version = 1\npurpose = \"exercise\"\notherwise = \"as-expected\"\n";
 /// The arguments of a run at a terminal or with answers, in the stage's folder.
-const PINS: &str = "--pin-file smki-a=smki.pin --pin-file ledger-a=ledger.pin";
+const PINS: &str = "--pin-file smki-a=smki.pin --pin-file ledger-a=ledger.pin --passphrase-file custodian-1=custodian-1.pass \
+                    --passphrase-file custodian-2=custodian-2.pass --passphrase-file custodian-3=custodian-3.pass";
+/// What two custodians bring, once shares were dealt.
+const SHARES: &str = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem --share \
+                      custodian-3=ceremony/shares/recovery-1.1.share-3.pem";
 
 impl Stage {
     /// With a plan that was reviewed.
@@ -29,6 +34,10 @@ impl Stage {
         );
         stage.edit_plan(|text| text.replace("to be written: room, building, town", "Room 4, Hut 6, Newport"));
         stage.scratch.write("answers.toml", ANSWERS);
+        for custodian in ["custodian-1", "custodian-2", "custodian-3"] {
+            stage.scratch.write(&format!("{custodian}.pass"), format!("what only {custodian} knows\n"));
+            fs::set_permissions(stage.path(&format!("{custodian}.pass")), fs::Permissions::from_mode(0o600)).unwrap();
+        }
         stage
     }
 
@@ -144,6 +153,11 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
     let again = stage.expect(0, "MINUTES", "transcript ceremony --html again.html");
     assert!(again.starts_with(&minutes), "{again}");
     assert_eq!(stage.scratch.text("again.html"), page);
+    // The PIN that was typed opens nothing any more.
+    let listed =
+        stage.smki.command("pkcs11-tool").args(["--module", MODULE, "--login", "--pin", PIN, "-O"]).output().unwrap();
+    assert!(!listed.status.success(), "{listed:?}");
+    assert!(minutes.contains("generation: 1, 2 of 3"), "{minutes}");
     // Once more does nothing.
     let before = stage.events().len();
     stage.unattended(0, "ceremony", "");
@@ -425,17 +439,18 @@ impl Stage {
         }
         let signatures = members.iter().map(|member| format!("--signature destruction.{member}.p7s"));
         format!(
-            "destroy run {TOKENS} destruction.json --unattended answers.toml {}",
+            "destroy run {TOKENS} destruction.json --unattended answers.toml {PINS} {SHARES} {}",
             signatures.collect::<Vec<_>>().join(" ")
         )
     }
 
-    fn private_keys(&self) -> String {
-        Self::pkcs11_tool(&self.smki, "--list-objects --type privkey")
+    fn keys_on_the_token(&self) -> String {
+        // Seen by everyone: the public half, which goes last.
+        self.smki.pkcs11_tool(&["--list-objects", "--type", "pubkey"])
     }
 }
 
-const TOKENS: &str = "--config smkid.toml --pin-file smki-a=smki.pin";
+const TOKENS: &str = "--config smkid.toml";
 
 #[test]
 fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
@@ -465,10 +480,10 @@ fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
     stage.expect(1, "nothing was destroyed", &run.replace("answers.toml", "wrong.toml"));
     stage.expect(0, "Nothing was recorded", &format!("{run} --dry-run"));
     assert_eq!(stage.events().len(), before);
-    assert!(stage.private_keys().contains("recovery-1"));
+    assert!(stage.keys_on_the_token().contains("recovery-1"));
 
     stage.expect(0, "on none of its tokens any more", &run);
-    assert!(!stage.private_keys().contains("recovery-1"), "{}", stage.private_keys());
+    assert!(!stage.keys_on_the_token().contains("recovery-1"), "{}", stage.keys_on_the_token());
     let events = stage.events();
     let [Event::KeyDestruction(intent), Event::KeyDestroyed(destroyed)] = &events[before..] else {
         panic!("{events:?}")
@@ -506,7 +521,7 @@ fn a_destruction_that_was_cut_off_goes_on_and_no_other_document_ends_the_key_mea
     fs::copy(stage.path("first.json"), stage.path("destruction.json")).unwrap();
     let said = stage.expect(0, "on none of its tokens any more", &run);
     assert!(said.contains("is gone on with"), "{said}");
-    assert!(!stage.private_keys().contains("recovery-1"));
+    assert!(!stage.keys_on_the_token().contains("recovery-1"));
     let events = stage.events();
     assert!(matches!(&events[before..], [Event::KeyDestruction(_), Event::KeyDestroyed(_)]), "{events:?}");
 }
@@ -521,7 +536,11 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     assert!(text.contains(&format!("cka_id = \"{}\"", keys.keys[1].id)), "a key that stands keeps its CKA_ID: {text}");
     let text = text.replace("out = \"ceremony\"", "out = \"renewal\"").replace("certificates/", "renewed/");
     stage.scratch.write("renewal.toml", text);
+    // One share of the two that are needed opens nothing.
+    let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";
     let run = format!("run renewal.toml --unattended answers.toml {PINS}");
+    stage.expect(1, "1 were brought, 2 are needed", &format!("{run} {one}"));
+    let run = format!("{run} {SHARES}");
     stage.expect(6, "renewed/recovery-1.pem: nothing lies there yet", &run);
     fs::create_dir_all(stage.path("renewed")).unwrap();
     for name in ["issuing-oca", "root-oca"] {

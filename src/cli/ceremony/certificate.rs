@@ -128,7 +128,7 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
     let ledger_token = opened.log_in()?;
     // Logged in before the intent, so that a wrong PIN leaves none.
     let expectations = start::expectations(opened.recorder.fold(), &name);
-    let (token, _) = opened.room.start(&name, &opened.uses(&name), expectations)?;
+    let (token, _) = opened.start(&name, &opened.uses(&name), expectations)?;
     let deadline = opened.room.token_config(&name)?.call_deadline;
     let intent = record_alone(&mut opened.recorder, |recorder| {
         let by = recorder.known(room::conductor());

@@ -11,18 +11,17 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::deal::of_person;
 use super::desk::Desk;
 use super::journal::{Journal, What};
 use super::keys::make_folder;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
 use super::rehearsal::Rehearsal;
-use super::{CeremonyError, Tokens, pin_file, room};
+use super::{CeremonyError, Custodians, Tokens, pin_file, room};
 use crate::cli::Exit;
 use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::domain::determination::words::Words;
-use crate::domain::names::{Digest, PersonId, TokenName};
+use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
 use crate::service::configuration::Configuration;
@@ -61,20 +60,6 @@ pub struct Run {
     custodians: Custodians,
 }
 
-/// What the custodians bring to a step that deals.
-#[derive(Args, Clone, Debug)]
-struct Custodians {
-    /// A share of the generation before, to deal anew; after an interruption in the midst of a deal those of the new one too
-    #[arg(long = "share", value_name = "PERSON=FILE", value_parser = of_person)]
-    shares: Vec<(PersonId, PathBuf)>,
-    /// The private key to which a custodian's share was sealed
-    #[arg(long = "key-file", value_name = "PERSON=FILE", value_parser = of_person)]
-    key_files: Vec<(PersonId, PathBuf)>,
-    /// A file with a custodian's passphrase; in an exercise only. Else it is asked for
-    #[arg(long = "passphrase-file", value_name = "PERSON=FILE", value_parser = of_person)]
-    passphrase_files: Vec<(PersonId, PathBuf)>,
-}
-
 /// Why a step went no further.
 enum Halt {
     /// People rise, in good order.
@@ -103,7 +88,6 @@ struct Conduct {
     desk: Desk,
     present: Vec<Person>,
     rehearsal: Option<Rehearsal>,
-    custodians: Custodians,
     print: Printer,
 }
 
@@ -111,11 +95,13 @@ struct Conduct {
 struct TokensOf {
     config: PathBuf,
     pin_files: Vec<(TokenName, PathBuf)>,
+    custodians: Custodians,
 }
 
 impl TokensOf {
     fn tokens(&self) -> Tokens {
-        Tokens { config: self.config.clone(), pin_files: self.pin_files.clone() }
+        let (config, pin_files, custodians) = (self.config.clone(), self.pin_files.clone(), self.custodians.clone());
+        Tokens { config, pin_files, custodians }
     }
 }
 
@@ -155,8 +141,8 @@ impl Run {
             None => Desk::terminal()?,
             Some(path) => Desk::file(path, policy.purpose())?,
         };
-        let custodians = self.custodians.clone();
-        let mut tokens = TokensOf { config: plan.configuration(), pin_files: self.pin_files };
+        let mut tokens =
+            TokensOf { config: plan.configuration(), pin_files: self.pin_files, custodians: self.custodians };
         let (mut out, mut rehearsal, mut configuration) = (plan.out(), None, configuration);
         if self.dry_run {
             let scratch = Rehearsal::enter(&out, &policy, &configuration)?;
@@ -174,7 +160,7 @@ impl Run {
         let journal = Journal::open(&out)?;
         let present = Vec::new();
         let mut conduct =
-            Conduct { plan, policy, configuration, tokens, out, journal, desk, present, rehearsal, custodians, print };
+            Conduct { plan, policy, configuration, tokens, out, journal, desk, present, rehearsal, print };
         conduct.run()
     }
 }

@@ -103,7 +103,7 @@ impl Copy {
         }
         // It may be still to come.
         expectations.genesis = None;
-        let (token, report) = opened.room.start(&self.token, uses, expectations)?;
+        let (token, report) = opened.start(&self.token, uses, expectations)?;
         if let Some(found) = report.genesis.filter(|found| *found != ours) {
             return Err(CeremonyError::TokenTaken { token: self.token.clone(), found });
         }

@@ -41,8 +41,7 @@ use crate::hsm::{HsmError, hardening};
 use crate::recorder::{Recorder, record_alone};
 use crate::service::start::StartFault;
 use crate::wall_clock::wall_clock;
-use people::People;
-pub use people::of_person;
+pub use people::{People, of_person};
 use tokens::Change as PinChange;
 
 /// Arguments of `deal`.
@@ -59,15 +58,6 @@ pub struct Deal {
     /// Seal a custodian's share to this certificate, of a key file or a card; the others choose a passphrase
     #[arg(long = "certificate", value_name = "PERSON=FILE", value_parser = people::of_person)]
     pub(super) certificates: Vec<(PersonId, PathBuf)>,
-    /// A share of the generation before, to deal anew; as many as are needed to open it. After an interruption those of the new one too
-    #[arg(long = "share", value_name = "PERSON=FILE", value_parser = people::of_person)]
-    pub(super) shares: Vec<(PersonId, PathBuf)>,
-    /// The private key to which a custodian's share was sealed
-    #[arg(long = "key-file", value_name = "PERSON=FILE", value_parser = people::of_person)]
-    pub(super) key_files: Vec<(PersonId, PathBuf)>,
-    /// A file with a custodian's passphrase; in an exercise only. Else it is asked for
-    #[arg(long = "passphrase-file", value_name = "PERSON=FILE", value_parser = people::of_person)]
-    pub(super) passphrase_files: Vec<(PersonId, PathBuf)>,
     #[command(flatten)]
     pub(super) change: Change,
 }
@@ -263,7 +253,7 @@ impl Deal {
             print.warning(&warning);
         }
         let mut opened = Opened::open(&self.tokens, &self.key)?;
-        let people = People::gather(self, &opened)?;
+        let people = People::gather(&self.tokens.custodians, &self.certificates, opened.recorder.fold().purpose())?;
         let before = opened.recorder.fold().keys().get(&self.key).and_then(|facts| facts.shares.clone());
         let plan = self.plan(&opened, &people, before.as_ref())?;
         self.check_tokens(&opened, &plan)?;

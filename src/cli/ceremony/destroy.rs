@@ -266,7 +266,7 @@ fn destroy(
         // It may be gone from this token already.
         expectations.keys.retain(|key| key.label != *label);
         let expectations = Expectations { origin: None, ..expectations };
-        let (token, report) = opened.room.start(&on.token, &uses, expectations)?;
+        let (token, report) = opened.start(&on.token, &uses, expectations)?;
         if report.serial != *on.serial {
             let why = format!("token {}: expected the serial number {}, found {}", on.token, on.serial, report.serial);
             return Err(CeremonyError::Key { key: label.clone(), why });

@@ -1,15 +1,18 @@
 //! What the steps after `begin` have in common: a ledger that stands, opened for one of them.
 
+use super::deal::{DealError, People};
 use super::room::{self, Room};
-use super::{CeremonyError, Tokens};
-use crate::domain::ledger::entry::{ClockState, Event, KeyRecord, Outcome, Reason, SignResult};
+use super::{CeremonyError, Custodians, Tokens};
+use crate::custody::file::CustodyFile;
+use crate::domain::ledger::entry::{ClockState, Event, KeyRecord, Outcome, Reason, SignResult, TokenFound};
 use crate::domain::names::{KeyLabel, KeyUse, TokenName};
-use crate::hsm::Token;
+use crate::hsm::{Expectations, Token, TokenReport};
 use crate::recorder::{CannotRecord, Recorder, record_alone};
 use crate::service::clock::{Before, Now};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
 use crate::store::Reader as _;
+use secrecy::SecretString;
 
 /// A ledger that stands, opened for one step of the ceremony. Locked meanwhile.
 pub struct Opened {
@@ -19,6 +22,7 @@ pub struct Opened {
     pub recorder: Recorder,
     /// The key that the step is about.
     pub key: KeyRecord,
+    custodians: Custodians,
 }
 
 impl Opened {
@@ -38,7 +42,7 @@ impl Opened {
         let clock = room.clock(Before::of(&fold, covered));
         check_clock(clock.now())?;
         let recorder = Recorder::new(Box::new(store), fold, clock.read_by()).map_err(CannotRecord::from)?;
-        Ok(Self { room, recorder, key })
+        Ok(Self { room, recorder, key, custodians: tokens.custodians.clone() })
     }
 
     /// Opens it for what is about no key, or several: its own stands for it.
@@ -53,6 +57,35 @@ impl Opened {
     pub fn uses(&self, token: &TokenName) -> Vec<KeyUse> {
         let keys = self.recorder.fold().keys().values();
         keys.filter(|key| key.serial_on(token).is_some()).map(|key| key.record.use_).collect()
+    }
+
+    /// Starts a token: with the PIN that the custodians' shares open, where they were dealt for it; else as any at a ceremony.
+    pub fn start(
+        &self,
+        token: &TokenName,
+        holds: &[KeyUse],
+        expectations: Expectations,
+    ) -> Result<(Token, TokenReport), CeremonyError> {
+        let config = self.room.token_config(token)?;
+        let pin = match self.sealed_pin(token)? {
+            Some(pin) => pin,
+            None => self.room.pin(token, holds)?,
+        };
+        Ok(start::start_token(config, pin, expectations)?)
+    }
+
+    fn sealed_pin(&self, token: &TokenName) -> Result<Option<SecretString>, CeremonyError> {
+        let fold = self.recorder.fold();
+        let mut on_it =
+            fold.keys().values().filter_map(|facts| Some((facts.serial_on(token)?, facts.shares.as_ref()?)));
+        let of_token = |found: &TokenFound| found.token == *token;
+        let Some((serial, dealt)) = on_it.find(|(_, dealt)| dealt.tokens.iter().any(of_token)) else { return Ok(None) };
+        let opened = || {
+            let file = CustodyFile::read(&self.room.configuration.state, dealt)?;
+            let brought = People::gather(&self.custodians, &[], fold.purpose())?.open_shares(&[&file])?;
+            Ok::<_, DealError>(file.pin(&brought.secret(&file)?, file.token(token, serial)?)?)
+        };
+        Ok(Some(opened()?))
     }
 
     /// Starts the ledger token, whose head must be a prefix of this ledger, and closes what a run before left open.

@@ -44,8 +44,7 @@ impl Conduct {
         }
         let uses: Vec<KeyUse> = opened.uses(&record.token);
         let keys = file.on(&record.token).map(MadeKey::expected).collect();
-        let (token, report) =
-            opened.room.start(&record.token, &uses, Expectations { keys, genesis: None, origin: None })?;
+        let (token, report) = opened.start(&record.token, &uses, Expectations { keys, genesis: None, origin: None })?;
         match report.genesis {
             Some(found) if found != genesis => {
                 return Err(CeremonyError::TokenTaken { token: record.token.clone(), found }.into());

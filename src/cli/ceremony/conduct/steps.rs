@@ -415,9 +415,6 @@ impl Conduct {
             key: key.clone(),
             out: self.out.join(folder),
             certificates: certificates.collect(),
-            shares: self.custodians.shares.clone(),
-            key_files: self.custodians.key_files.clone(),
-            passphrase_files: self.custodians.passphrase_files.clone(),
             change: Change { dry_run: false },
         };
         let dealt = deal.perform(self.print)?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::super::opened::Opened;
-use super::{Deal, DealError};
+use super::super::Custodians;
+use super::DealError;
 use crate::cli::member::{Ask as _, Terminal, files};
 use crate::custody::file::CustodyFile;
 use crate::custody::scheme::{SealingSecret, Share};
@@ -35,24 +35,32 @@ pub struct People {
 
 impl People {
     /// Reads the files that were named. Passphrases from files are refused unless this is an exercise.
-    pub fn gather(deal: &Deal, opened: &Opened) -> Result<Self, DealError> {
-        let purpose = opened.recorder.fold().purpose();
-        if !deal.passphrase_files.is_empty() && purpose != Some(Purpose::Exercise) {
+    pub fn gather(
+        brought: &Custodians,
+        to: &[(PersonId, PathBuf)],
+        purpose: Option<Purpose>,
+    ) -> Result<Self, DealError> {
+        if !brought.passphrase_files.is_empty() && purpose != Some(Purpose::Exercise) {
             return Err(DealError::PassphraseFile(purpose.unwrap_or(Purpose::Live)));
         }
         let mut certificates = BTreeMap::new();
-        for (person, path) in &deal.certificates {
+        for (person, path) in to {
             certificates.insert(person.clone(), files::read_certificates(path)?.0);
         }
         let mut key_files = BTreeMap::new();
-        for (person, path) in &deal.key_files {
+        for (person, path) in &brought.key_files {
             key_files.insert(person.clone(), files::read_text(path, files::PEM_LEN_MAX)?);
         }
         let mut shares = Vec::new();
-        for (person, path) in &deal.shares {
+        for (person, path) in &brought.shares {
             shares.push((person.clone(), path.clone(), files::read_text(path, share_file::FILE_LEN_MAX)?));
         }
-        Ok(Self { certificates, key_files, passphrase_files: deal.passphrase_files.iter().cloned().collect(), shares })
+        Ok(Self {
+            certificates,
+            key_files,
+            passphrase_files: brought.passphrase_files.iter().cloned().collect(),
+            shares,
+        })
     }
 
     /// To which certificate this person's share is sealed; none under a passphrase.

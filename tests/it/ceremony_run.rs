@@ -192,7 +192,7 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
         let mut console = stage.console();
         roll_call(&mut console);
         console.expect(&format!("Step {} of", at + 1));
-        console.expect("Shall it be done?");
+        console.expect("[yes, stop");
         console.kill();
         // Once it is done, and before that is written down.
         let mut console = stage.console();
@@ -506,7 +506,7 @@ fn a_destruction_that_was_cut_off_goes_on_and_no_other_document_ends_the_key_mea
     let before = stage.events().len();
     // The module dies when the private half goes: whether it did, nobody knows.
     stage.configure_smki(Some("C_DestroyObject 1 kill"));
-    stage.expect(3, "C_DestroyObject", &run);
+    stage.expect(3, "smki-a", &run);
     let events = stage.events();
     assert!(matches!(&events[before..], [Event::KeyDestruction(_)]), "{events:?}");
     stage.configure_smki(None);

@@ -186,12 +186,11 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     let mut console = stage.console();
     console.expect("? [present, absent");
     console.kill();
-    let steps = ["opening", "key-ledger-1", "key-recovery-1", "adoption"];
-    for (at, step) in steps.into_iter().enumerate() {
+    let interrupt = |number: usize, words: usize, found: bool| {
         // Before it is done.
         let mut console = stage.console();
         roll_call(&mut console);
-        console.expect(&format!("Step {} of", at + 1));
+        console.expect(&format!("Step {number} of"));
         console.expect("[yes, stop");
         console.kill();
         // Once it is done, and before that is written down.
@@ -208,32 +207,37 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
         console.answer("Go on with it?", "note The lights went out twice");
         console.expect("That is on record.");
         console.answer("Go on with it?", "yes");
-        if step.starts_with("key") || step == "adoption" {
+        if found {
             console.expect("Found: ");
         }
-        word(&mut console);
-        if step == "opening" {
-            word(&mut console);
-        }
+        (0..words).for_each(|_| word(&mut console));
         console.expect("Done.");
         console.answer("Shall it be done?", "stop");
         let (status, said) = console.end();
         assert_eq!(status, Some(6), "{said}");
-    }
+    };
+    interrupt(1, 2, false);
+    // Two keys, and the adoption.
+    (2..=4).for_each(|number| interrupt(number, 1, true));
     // One key pair under each label, whatever was killed when.
     for (token, label) in [(&stage.ledger, "ledger-1"), (&stage.smki, "recovery-1")] {
         let listed = Stage::pkcs11_tool(token, "--list-objects --type privkey");
         assert_eq!(listed.matches("label:").count(), 1, "{listed}");
         assert!(listed.contains(label), "{listed}");
     }
-    // The rest, with the worst moments of it: a ledger that stands, a request that was signed.
+    // The ledger, the request and the shares.
     stage.sign_adoption("ceremony");
-    stage.scratch.write("stop.toml", format!("{ANSWERS}[answers]\n\"ledger/word\" = \"differs\"\n"));
-    stage.expect(5, "not those that stand here", &format!("run plan.toml --unattended stop.toml {PINS}"));
-    let said = stage.unattended(6, "nothing lies there yet", "");
-    assert!(said.contains("the ledger, begun before an interruption"), "{said}");
+    stage.scratch.write("stop.toml", format!("{ANSWERS}[answers]\n\"ledger/go\" = \"stop\"\n"));
+    stage.expect(6, "The ledger begins", &format!("run plan.toml --unattended stop.toml {PINS}"));
+    (6..=8).for_each(|number| interrupt(number, 1, true));
+    let dealt = stage.events().iter().filter(|event| matches!(event, Event::SharesDealt(_))).count();
+    assert_eq!(dealt, 1, "shares are dealt once, whatever was killed when");
     stage.lay_certificates();
-    stage.unattended(0, "Next: print the minutes", "");
+    // What was heard is not what stands there.
+    stage.scratch.write("stop.toml", format!("{ANSWERS}[answers]\n\"certificate-recovery-1/word\" = \"differs\"\n"));
+    stage.expect(5, "not those that stand here", &format!("run plan.toml --unattended stop.toml {PINS}"));
+    let said = stage.unattended(0, "Next: print the minutes", "");
+    assert!(said.contains("Found: the certificate, recorded before an interruption"), "{said}");
     let minutes = stage.minutes();
     for said in
         ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "The lights went out twice", "The step failed:"]

@@ -463,7 +463,7 @@ impl Conduct {
         };
         self.print.answer(&answer, |text| {
             match (&answer.adjourned_at, &answer.why) {
-                (Some(step), Some(why)) => text.row("adjourned at", step).row("because", why),
+                (Some(at), Some(why)) => text.row("adjourned at", at).row("because", why),
                 _ => text.row("ceremony", "over"),
             };
             text.some("transcript SHA-256", answer.transcript)

@@ -146,7 +146,7 @@ fn recorded(recorder: &Recorder, transcript: Digest) -> Result<Option<u64>, Cere
     let reader = recorder.store().reader().map_err(StartFault::from)?;
     for index in (0..recorder.durable().size).rev() {
         let entry = Entry::from_leaf(&reader.leaf(index)?).map_err(CannotRecord::from)?;
-        if matches!(&entry.event, Event::CeremonyRecorded(recorded) if recorded.transcript == transcript) {
+        if matches!(&entry.event, Event::CeremonyRecorded(found) if found.transcript == transcript) {
             return Ok(Some(index));
         }
     }

@@ -476,10 +476,16 @@ pub enum CeremonyError {
     },
     /// Shares were not dealt.
     #[error(transparent)]
-    Deal(#[from] deal::DealError),
+    Deal(Box<deal::DealError>),
     /// Recording failed.
     #[error(transparent)]
     Record(#[from] CannotRecord),
+}
+
+impl From<deal::DealError> for CeremonyError {
+    fn from(error: deal::DealError) -> Self {
+        Self::Deal(Box::new(error))
+    }
 }
 
 impl From<InputError> for CeremonyError {

@@ -90,6 +90,13 @@ struct Beginning {
     signatures: Vec<Vec<u8>>,
 }
 
+/// What is at hand before any token is asked.
+struct Gathered {
+    room: Room,
+    holdings: BTreeMap<TokenName, Vec<KeyUse>>,
+    beginning: Beginning,
+}
+
 /// What `begin` answers.
 #[derive(Serialize)]
 pub(super) struct Begun {
@@ -133,11 +140,11 @@ impl Begin {
 
     /// Whether policy, keys and signatures are as they must be. No token is asked, nothing is written.
     pub(super) fn check(&self) -> Result<(), CeremonyError> {
-        let (room, _, beginning) = self.gather()?;
+        let Gathered { room, holdings: _, beginning } = self.gather()?;
         beginning.decide_beforehand(&room)
     }
 
-    fn gather(&self) -> Result<(Room, BTreeMap<TokenName, Vec<KeyUse>>, Beginning), CeremonyError> {
+    fn gather(&self) -> Result<Gathered, CeremonyError> {
         let (policy, files) = room::read_policy(&self.policy)?;
         let configuration = Configuration::read(&self.tokens.config)?;
         start::check_ledger_token(&configuration, &policy.ledger_key().token)?;
@@ -151,12 +158,12 @@ impl Begin {
             .map_err(|faults| CeremonyError::Document { path: self.adoption.clone(), faults })?;
         let signatures = self.signatures.iter().map(|path| input::file(path, input::DOCUMENT_LEN_MAX));
         let signatures = signatures.collect::<Result<_, _>>()?;
-        Ok((room, holdings, Beginning { policy, files, keys, document, signatures }))
+        Ok(Gathered { room, holdings, beginning: Beginning { policy, files, keys, document, signatures } })
     }
 
     /// Begins the ledger, or completes one that was begun so. Nothing in a dry run, which tells what would begin.
     pub(super) fn perform(&self, print: Printer) -> Result<Option<Begun>, CeremonyError> {
-        let (room, holdings, beginning) = self.gather()?;
+        let Gathered { room, holdings, beginning } = self.gather()?;
         let state = room.configuration.state.clone();
         let stands = SqliteStore::exists(&state);
         if stands {

@@ -131,6 +131,7 @@ impl World {
                 copies: BTreeMap::new(),
                 certificate: Some((Digest([8; 32]), RECOVERY)),
                 active,
+                ending: None,
                 active_for: None,
             }),
             stopped_by: None,

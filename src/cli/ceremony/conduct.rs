@@ -48,8 +48,8 @@ pub struct Run {
     #[arg(value_name = "PLAN.toml")]
     plan: PathBuf,
     /// Rehearse: the same, on scratch tokens in SoftHSM that are destroyed at the end
-    #[arg(long)]
-    dry_run: bool,
+    #[arg(long = "dry-run")]
+    rehearse: bool,
     /// In an exercise only: answer from this file instead of the terminal
     #[arg(long, value_name = "ANSWERS.toml")]
     unattended: Option<PathBuf>,
@@ -126,7 +126,7 @@ impl Run {
         let plan = Plan::read(&self.plan)?;
         let (policy, _) = room::read_policy(&plan.policy())?;
         let configuration = Configuration::read(&plan.configuration())?;
-        if self.dry_run && plan.kind != Kind::First {
+        if self.rehearse && plan.kind != Kind::First {
             return Err(CeremonyError::Rehearsal(format!(
                 "only a first ceremony is rehearsed: a {} ceremony is about keys that no scratch token has",
                 plan.kind
@@ -144,7 +144,7 @@ impl Run {
         let mut tokens =
             TokensOf { config: plan.configuration(), pin_files: self.pin_files, custodians: self.custodians };
         let (mut out, mut rehearsal, mut configuration) = (plan.out(), None, configuration);
-        if self.dry_run {
+        if self.rehearse {
             let scratch = Rehearsal::enter(&out, &policy, &configuration)?;
             out = scratch.out();
             tokens.config = scratch.configuration();
@@ -383,7 +383,7 @@ impl Conduct {
             match judge(&answer) {
                 Ok(()) => return Ok(answer),
                 Err(why) if matches!(self.desk, Desk::Terminal) => {
-                    self.print.note(&format!("  {why}; found {answer:?}"))
+                    self.print.note(&format!("  {why}; found {answer:?}"));
                 }
                 Err(why) => {
                     return Err(CeremonyError::Answer { question: id.to_owned(), why, found: answer }.into());

@@ -21,8 +21,8 @@ struct Answers {
     purpose: Purpose,
     /// What is answered to questions that are not named.
     otherwise: Otherwise,
-    #[serde(default)]
-    answers: BTreeMap<String, String>,
+    #[serde(default, rename = "answers")]
+    named: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -59,7 +59,7 @@ impl Desk {
     pub fn file(path: &Path, purpose: Purpose) -> Result<Self, CeremonyError> {
         let text = input::text(path, input::DOCUMENT_LEN_MAX)?;
         let wrong = |why: String| CeremonyError::Answers { path: path.to_owned(), why };
-        let Answers { version, purpose: theirs, otherwise, answers } =
+        let Answers { version, purpose: theirs, otherwise, named: answers } =
             toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
         if version != VERSION {
             return Err(wrong(format!("expected version = {VERSION}, found {version}")));

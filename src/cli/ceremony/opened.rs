@@ -80,12 +80,10 @@ impl Opened {
             fold.keys().values().filter_map(|facts| Some((facts.serial_on(token)?, facts.shares.as_ref()?)));
         let of_token = |found: &TokenFound| found.token == *token;
         let Some((serial, dealt)) = on_it.find(|(_, dealt)| dealt.tokens.iter().any(of_token)) else { return Ok(None) };
-        let opened = || {
-            let file = CustodyFile::read(&self.room.configuration.state, dealt)?;
-            let brought = People::gather(&self.custodians, &[], fold.purpose())?.open_shares(&[&file])?;
-            Ok::<_, DealError>(file.pin(&brought.secret(&file)?, file.token(token, serial)?)?)
-        };
-        Ok(Some(opened()?))
+        let file = CustodyFile::read(&self.room.configuration.state, dealt).map_err(DealError::from)?;
+        let brought = People::gather(&self.custodians, &[], fold.purpose())?.open_shares(&[&file])?;
+        let sealed = file.token(token, serial).map_err(DealError::from)?;
+        Ok(Some(file.pin(&brought.secret(&file)?, sealed).map_err(DealError::from)?))
     }
 
     /// Starts the ledger token, whose head must be a prefix of this ledger, and closes what a run before left open.

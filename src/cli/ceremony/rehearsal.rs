@@ -3,6 +3,7 @@
 //! The tokens are SoftHSM's, in a folder beside the plan's `out`, which stays until the rehearsal is over, so that it too can be
 //! interrupted and gone on with. At the end it is destroyed, tokens and PINs and all; journal and minutes stay in `out`.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ impl Rehearsal {
                 }
                 _ => String::new(),
             };
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "\n[[token]]\nname = \"{}\"\nmodule = {}\nlabel = \"{}\"\nserial = \"{}\"\ndeadline_ms = {}\n{pin}environment = {{ \
                  {CONFIGURATION_VARIABLE} = {} }}\n",
                 token.name,
@@ -69,11 +71,11 @@ impl Rehearsal {
                 scratch.serial,
                 token.deadline_ms,
                 quoted(softhsm.configuration()),
-            ));
+            );
         }
-        text.push_str(&format!("\n[ledger]\ntoken = \"{}\"\n", configuration.ledger.token));
+        let _ = write!(text, "\n[ledger]\ntoken = \"{}\"\n", configuration.ledger.token);
         if configuration.clock_offset_ms != 0 {
-            text.push_str(&format!("\n[exercise]\nclock_offset_ms = {}\n", configuration.clock_offset_ms));
+            let _ = write!(text, "\n[exercise]\nclock_offset_ms = {}\n", configuration.clock_offset_ms);
         }
         room::replace(&rehearsal.configuration(), text.as_bytes())?;
         Ok(rehearsal)

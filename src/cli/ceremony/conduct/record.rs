@@ -79,26 +79,25 @@ impl Conduct {
             people,
         };
         let mut opened = Opened::ledger(&self.tokens.tokens())?;
-        let entry = match self::recorded(&opened.recorder, digest)? {
+        let entry = if let Some(entry) = self::recorded(&opened.recorder, digest)? {
             // Cut off between the ledger and the journal.
-            Some(entry) => entry,
-            None => {
-                let ledger_token = opened.log_in()?;
-                let outcome = record_alone(&mut opened.recorder, |recorder| {
-                    match intake::may_record(&recorded, recorder.moment().at) {
-                        Ok(()) => {
-                            let by = recorder.known(room::conductor());
-                            recorder.queue_blob(plan);
-                            recorder.queue_blob(transcript);
-                            recorder.queue(&by, Event::CeremonyRecorded(recorded)).map(Ok)
-                        }
-                        Err(reasons) => Ok::<_, CannotRecord>(Err::<u64, Vec<Reason>>(reasons)),
+            entry
+        } else {
+            let ledger_token = opened.log_in()?;
+            let outcome = record_alone(&mut opened.recorder, |recorder| {
+                match intake::may_record(&recorded, recorder.moment().at) {
+                    Ok(()) => {
+                        let by = recorder.known(room::conductor());
+                        recorder.queue_blob(plan);
+                        recorder.queue_blob(transcript);
+                        recorder.queue(&by, Event::CeremonyRecorded(recorded)).map(Ok)
                     }
-                })?;
-                let entry = outcome.into_inner().map_err(CeremonyError::Refused)?;
-                opened.keep_head(&ledger_token)?;
-                entry
-            }
+                    Err(reasons) => Ok::<_, CannotRecord>(Err::<u64, Vec<Reason>>(reasons)),
+                }
+            })?;
+            let entry = outcome.into_inner().map_err(CeremonyError::Refused)?;
+            opened.keep_head(&ledger_token)?;
+            entry
         };
         self.write(What::Recorded { entry })
     }

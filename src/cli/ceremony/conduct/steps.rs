@@ -1,5 +1,7 @@
 //! The steps of a ceremony: what each says beforehand, and how it is done with the functions of the single commands.
 
+use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Conduct, Facts, Halt};
@@ -119,6 +121,7 @@ impl Step {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // Numbers, names and texts stand at the call as they are.
 fn fact(name: &str, value: impl ToString) -> (Box<str>, Box<str>) {
     (name.into(), value.to_string().into())
 }
@@ -131,12 +134,13 @@ impl Conduct {
             Step::Opening => {
                 let mut text = format!("{}\nat {}.\n", self.plan.title, self.plan.place);
                 for key in self.plan.keys() {
-                    text.push_str(&format!(
-                        "Key {} ({}) on token {}, CKA_ID {}.\n",
+                    let _ = writeln!(
+                        text,
+                        "Key {} ({}) on token {}, CKA_ID {}.",
                         key.label, key.r#use, key.token, key.cka_id
-                    ));
+                    );
                 }
-                text.push_str(&format!("Policy {}.\nIf it is interrupted: {}", self.policy.digest(), self.plan.when_interrupted));
+                let _ = write!(text, "Policy {}.\nIf it is interrupted: {}", self.policy.digest(), self.plan.when_interrupted);
                 text
             }
             Step::Key(label) => self.plan.key(label).map_or_else(String::new, |key| {
@@ -488,7 +492,7 @@ fn signatures(out: &Path) -> Result<Vec<PathBuf>, InputError> {
     let files = input::directory(out, u64::MAX - 1)?;
     let is_one = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        name.starts_with("adoption.") && name.ends_with(".p7s")
+        name.starts_with("adoption.") && path.extension() == Some(OsStr::new("p7s"))
     };
     Ok(files.into_iter().map(|(path, _)| path).filter(is_one).collect())
 }

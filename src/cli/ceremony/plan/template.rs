@@ -29,6 +29,7 @@ pub struct Beginnings<'a> {
     pub at: Timestamp,
 }
 
+#[allow(clippy::needless_pass_by_value)] // Names and texts stand at the call as they are.
 fn quoted(text: impl ToString) -> String {
     toml::Value::String(text.to_string()).to_string()
 }

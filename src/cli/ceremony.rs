@@ -352,7 +352,7 @@ pub enum CeremonyError {
     },
     /// Shares were not dealt.
     #[error(transparent)]
-    Deal(#[from] deal::DealError),
+    Deal(Box<deal::DealError>),
     /// Recording failed.
     #[error(transparent)]
     Record(#[from] CannotRecord),
@@ -361,6 +361,12 @@ pub enum CeremonyError {
 impl From<InputError> for CeremonyError {
     fn from(error: InputError) -> Self {
         Self::Cli(error.into())
+    }
+}
+
+impl From<deal::DealError> for CeremonyError {
+    fn from(error: deal::DealError) -> Self {
+        Self::Deal(Box::new(error))
     }
 }
 

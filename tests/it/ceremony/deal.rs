@@ -41,16 +41,13 @@ impl Stage {
     fn fail_smki(&self, script: &str) {
         self.configure("");
         let config = self.smki.failing(1, script);
-        let more: String = config
-            .environment
-            .iter()
-            .filter(|(name, _)| name != "SOFTHSM2_CONF")
-            .map(|(name, value)| format!("{} = \"{}\"\n", name.display(), value.display()))
-            .collect();
+        let more = config.environment.iter().filter(|(name, _)| name != "SOFTHSM2_CONF");
+        let more: Vec<String> =
+            more.map(|(name, value)| format!("{} = \"{}\"", name.display(), value.display())).collect();
         let text = self.scratch.text("smkid.toml");
         let (before, smki) = text.split_once("name = \"smki-a\"").unwrap();
         let smki = smki.replacen(MODULE, &config.module.display().to_string(), 1);
-        let smki = smki.replacen("[ledger]", &format!("{more}[ledger]"), 1);
+        let smki = smki.replacen("[ledger]", &format!("{}\n[ledger]", more.join("\n")), 1);
         self.scratch.write("smkid.toml", format!("{before}name = \"smki-a\"{smki}"));
     }
 
@@ -104,7 +101,7 @@ fn custodians_get_shares_that_open_a_pin_nobody_has_seen_and_shares_dealt_anew_e
     let before = contents(&stage.path("state/custody"));
     stage.expect(1, "1 were brought, 2 are needed", &Stage::deal("again", &[("shares", 1, 1)]));
     let share = stage.scratch.text("shares/recovery-1.1.share-2.pem");
-    stage.scratch.write("altered.pem", share.replace("/", "9"));
+    stage.scratch.write("altered.pem", share.replace('/', "9"));
     let altered = format!("{} --share custodian-2=altered.pem", Stage::deal("again", &[("shares", 1, 1)]));
     stage.expect(1, "altered.pem", &altered);
     let anothers = format!(

@@ -58,7 +58,7 @@ fn a_clone_is_recorded_where_the_policy_has_it_and_as_it_has_it() {
     let mut files = changed("keys.toml", "copies = [{ token", "copies = [] # [{ token");
     let text = String::from_utf8(files["keys.toml"].clone()).unwrap();
     let (before, contingency) = text.split_once("label = \"contingency-1\"").unwrap();
-    let moved = format!("{before}label = \"contingency-1\"{}", contingency.replacen("smki-c", "smki-b", 1));
+    let moved = format!("{before}label = \"contingency-1\"{}", contingency.replacen("smki-a", "smki-b", 1));
     files.insert("keys.toml".to_owned(), moved.into_bytes());
     let without = policy(&files);
     assert_eq!(

@@ -11,6 +11,7 @@
 //! ```text
 //! bin ─▶ service ─▶ pipeline ─▶ recorder ─▶ state ─▶ store ─▶ domain ─▶ nothing of ours
 //!    └─▶ cli ─▶ exercise, api ─▶ domain        └──▶ hsm ──────▲
+//! service, cli ─▶ custody ─▶ hsm
 //! ```
 //!
 //! | room | what |

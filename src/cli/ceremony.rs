@@ -494,6 +494,12 @@ impl From<InputError> for CeremonyError {
     }
 }
 
+impl From<deal::DealError> for CeremonyError {
+    fn from(error: deal::DealError) -> Self {
+        Self::Deal(Box::new(error))
+    }
+}
+
 impl From<std::io::Error> for CeremonyError {
     fn from(error: std::io::Error) -> Self {
         Self::Cli(error.into())

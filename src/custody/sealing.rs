@@ -41,13 +41,13 @@ impl Of<'_> {
         let length = |part: &str| u32::try_from(part.len()).expect("names are short").to_be_bytes();
         parts.iter().flat_map(|part| length(part).into_iter().chain(part.bytes())).collect()
     }
+}
 
-    fn key(&self, secret: &SealingSecret, info: &[u8]) -> LessSafeKey {
-        let extracted = Salt::new(HKDF_SHA256, &[]).extract(secret.octets());
-        let info = [info];
-        let expanded = extracted.expand(&info, &AES_256_GCM).expect("32 octets are within what HKDF gives");
-        LessSafeKey::new(UnboundKey::from(expanded))
-    }
+fn derived(secret: &SealingSecret, info: &[u8]) -> LessSafeKey {
+    let extracted = Salt::new(HKDF_SHA256, &[]).extract(secret.octets());
+    let info = [info];
+    let expanded = extracted.expand(&info, &AES_256_GCM).expect("32 octets are within what HKDF gives");
+    LessSafeKey::new(UnboundKey::from(expanded))
 }
 
 /// A PIN is not sealed, or does not open.
@@ -76,8 +76,7 @@ pub fn seal(secret: &SealingSecret, of: Of<'_>, pin: &SecretString) -> Result<Ve
     padded[..2].copy_from_slice(&u16::try_from(pin.len()).expect("PIN_LEN_MAX fits a u16").to_be_bytes());
     padded[2..2 + pin.len()].copy_from_slice(pin);
     let info = of.info();
-    let tag = of
-        .key(secret, &info)
+    let tag = derived(secret, &info)
         .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&info), &mut *padded)
         .expect("some hundred octets are within what AES-GCM seals");
     Ok([&nonce, padded.as_slice(), tag.as_ref()].concat())
@@ -89,7 +88,7 @@ pub fn open(secret: &SealingSecret, of: Of<'_>, sealed: &[u8]) -> Result<SecretS
     let mut octets = Zeroizing::new(sealed.to_vec());
     let info = of.info();
     let opened =
-        of.key(secret, &info).open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(&info), &mut octets);
+        derived(secret, &info).open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(&info), &mut octets);
     let padded = opened.map_err(|_| SealingError::Closed)?;
     let (len, rest) = padded.split_first_chunk::<2>().ok_or(SealingError::Closed)?;
     let pin = rest.get(..u16::from_be_bytes(*len).into()).ok_or(SealingError::Closed)?;

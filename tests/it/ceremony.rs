@@ -31,6 +31,8 @@ use smkid::store::{Reader, StagingLimits, Store as _};
 use crate::lab::{Lab, Scratch, VALIDITY};
 use crate::support::token::{MODULE, PIN, TestToken};
 
+mod deal;
+
 pub const ORIGINATOR: &str = "90B3D51F30000002";
 pub const MEMBERS: [&str; 5] = ["member-1", "member-2", "member-3", "member-4", "member-5"];
 

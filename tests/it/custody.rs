@@ -7,16 +7,19 @@ use secrecy::SecretString;
 use smkid::custody::file::{CustodyFile, Set};
 use smkid::custody::present::{self, Purpose};
 use smkid::custody::scheme::{SealingSecret, Share, split};
+use smkid::custody::share_file::{self, Title};
 use smkid::custody::vault::{Vault, VaultConfig, VaultFault};
+use smkid::domain::certificates::pem;
 use smkid::domain::ledger::custody::{Holder, Sealed};
 use smkid::domain::ledger::entry::TokenFound;
 use smkid::domain::names::{Digest, KeyId, KeyLabel, KeyUse, PresentationId, TokenName};
 use smkid::hsm::{Condition, Expectations, ExpectedKey, HsmError, KeyReport, PinSource, Token};
 use zeroize::Zeroizing;
 
-use super::support::token::{PIN, TestToken};
+use super::lab::Scratch;
+use super::support::token::{MODULE, PIN, TestToken};
 
-fn key() -> KeyLabel {
+fn key_label() -> KeyLabel {
     "recovery-1".parse().unwrap()
 }
 
@@ -42,7 +45,7 @@ impl Dealt {
         });
         let set = Set {
             origin: "smki.example/ledger".parse().unwrap(),
-            key: key(),
+            key: key_label(),
             generation,
             commitments: &commitments,
             holders: holders.collect(),
@@ -59,7 +62,7 @@ impl Dealt {
     fn purpose(&self, statement: &str) -> Purpose {
         Purpose {
             origin: self.file.origin.clone(),
-            key: key(),
+            key: key_label(),
             generation: self.file.generation,
             incident: "2026-001".parse().unwrap(),
             statement: Digest::of(statement.as_bytes()),
@@ -91,7 +94,7 @@ fn config() -> VaultConfig {
 fn token_with_key() -> (TestToken, Expectations) {
     let hsm = TestToken::new("custody");
     let (token, _) = Token::start(hsm.config(1), SecretString::from(PIN), Expectations::default()).unwrap();
-    let made: KeyReport = token.generate_key(key(), KeyId([7; 16]), KeyUse::Recovery).wait().unwrap();
+    let made: KeyReport = token.generate_key(key_label(), KeyId([7; 16]), KeyUse::Recovery).wait().unwrap();
     token.shutdown();
     let KeyReport { label, id, use_, spki } = made;
     let keys = vec![ExpectedKey { label, id, use_, spki: Some(spki), cloned: false }];
@@ -295,4 +298,36 @@ fn a_pin_is_changed_for_the_token_and_for_the_handle_and_the_old_one_opens_nothi
     let old = Token::start(hsm.config(1), SecretString::from(PIN), Expectations::default()).map(|_| ()).unwrap_err();
     assert!(matches!(old, HsmError::PinRefused { .. }), "{old}");
     Token::start(hsm.config(1), SecretString::from("a-new-pin-4711"), Expectations::default()).unwrap();
+}
+
+/// A custodian's card: what it takes is ECDH with a key that cannot leave it. OpenSSL speaks with it through its engine for PKCS#11.
+#[test]
+fn a_share_to_a_card_is_opened_by_openssl_with_the_card_and_handed_on() {
+    let card = TestToken::new("card of bert");
+    let made = ["--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign", "--usage-derive", "--label", "bert"];
+    card.pkcs11_tool_logged_in(&made);
+    let scratch = Scratch::new();
+    let openssl = |arguments: &[&str]| {
+        let mut command = card.command("openssl");
+        let output = command.args(arguments).current_dir(scratch.path(".")).env("PKCS11_MODULE_PATH", MODULE).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let key = format!("pkcs11:token=card%20of%20bert;object=bert;type=private;pin-value={PIN}");
+    let engine = ["-engine", "pkcs11", "-keyform", "engine"];
+    let request = ["req", "-x509", "-new", "-key", &key, "-subj", "/CN=bert", "-days", "30", "-out", "bert.pem"];
+    openssl(&[&request[..], &engine].concat());
+    let certificate = pem::certificate(&scratch.text("bert.pem")).unwrap();
+
+    let dealt = Dealt::for_token("serial", 1);
+    let (label, share, person) = (key_label(), "share-2".parse().unwrap(), "bert".parse().unwrap());
+    let title = Title { key: &label, generation: 1, share: &share, person: &person };
+    let file = share_file::to_certificate(&dealt.shares[1], &title, &certificate).unwrap();
+    scratch.write("share.pem", file);
+    let decrypt = ["cms", "-decrypt", "-inform", "PEM", "-in", "share.pem", "-recip", "bert.pem", "-inkey", &key];
+    let clear = Zeroizing::new(String::from_utf8(openssl(&[&decrypt[..], &engine].concat())).unwrap());
+    let nobody = || Err(std::io::Error::other("nobody is asked"));
+    let opened = share_file::open(&clear, 2, None, nobody).unwrap();
+    assert_eq!(opened.octets(), dealt.shares[1].octets());
 }

@@ -31,6 +31,7 @@ use crate::cli::{Change, Exit};
 use crate::custody::file::{Changing, CustodyFile, FileError, Set};
 use crate::custody::scheme::{SchemeError, SealingSecret, split};
 use crate::custody::share_file::ShareFileError;
+use crate::domain::certificates::Certificate;
 use crate::domain::determination::people::Role;
 use crate::domain::ledger::custody::{Holder, SharesDealt};
 use crate::domain::ledger::entry::{Event, Reason, TokenFound};
@@ -113,7 +114,7 @@ pub enum DealError {
         /// Which.
         path: PathBuf,
         /// What is wrong.
-        source: ShareFileError,
+        source: Box<ShareFileError>,
     },
     /// A share that is of no generation that matters.
     #[error(
@@ -177,17 +178,29 @@ pub enum DealError {
         /// Which.
         token: TokenName,
         /// What failed.
-        source: HsmError,
+        source: Box<HsmError>,
     },
     /// A file of a custodian.
     #[error(transparent)]
-    Member(#[from] MemberError),
+    Member(Box<MemberError>),
     /// The custody file.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(Box<FileError>),
     /// The scheme.
     #[error(transparent)]
     Scheme(#[from] SchemeError),
+}
+
+impl From<MemberError> for DealError {
+    fn from(error: MemberError) -> Self {
+        Self::Member(Box::new(error))
+    }
+}
+
+impl From<FileError> for DealError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
 }
 
 impl DealError {
@@ -198,7 +211,13 @@ impl DealError {
                 Exit::Refused
             }
             Self::Unfinished { .. } => Exit::Unreachable,
-            Self::Foreign { .. } | Self::File(FileError::Digest { .. } | FileError::Pin { .. }) => Exit::Unverified,
+            Self::File(error) => match **error {
+                FileError::Digest { .. } | FileError::Pin { .. } => Exit::Unverified,
+                FileError::Io { .. } | FileError::Form { .. } | FileError::Token { .. } | FileError::Scheme(_) => {
+                    Exit::Local
+                }
+            },
+            Self::Foreign { .. } => Exit::Unverified,
             Self::Stranger { .. }
             | Self::Share { .. }
             | Self::TooFew { .. }
@@ -206,7 +225,6 @@ impl DealError {
             | Self::Asking { .. }
             | Self::PinLength { .. }
             | Self::Member(_)
-            | Self::File(_)
             | Self::Scheme(_) => Exit::Local,
         }
     }
@@ -352,7 +370,7 @@ impl Deal {
             share: holder.share.clone(),
             person: holder.person.clone(),
             index: holder.index,
-            certificate_spki_sha256: people.certificate(&holder.person).map(|certificate| certificate.spki_sha256()),
+            certificate_spki_sha256: people.certificate(&holder.person).map(Certificate::spki_sha256),
             file: self.share_file(plan.generation, &holder.share),
         };
         Answer {

@@ -96,14 +96,14 @@ impl People {
             Some(certificate) => share_file::to_certificate(share, &title, certificate),
             None => share_file::under_passphrase(share, &title, &self.choose(holder)?),
         };
-        let octets = octets.map_err(|source| DealError::Share { path: path.to_owned(), source })?;
+        let octets = octets.map_err(|source| DealError::Share { path: path.to_owned(), source: Box::new(source) })?;
         Ok(files::write_new(path, &octets)?)
     }
 
     /// A new passphrase, typed twice by the custodian.
     fn choose(&self, holder: &Holder) -> Result<SecretString, DealError> {
         let person = &holder.person;
-        if let Some(passphrase) = self.from_file(person)? {
+        if let Some(passphrase) = self.passphrase_file(person)? {
             return Ok(passphrase);
         }
         let asking = |source| DealError::Asking { person: person.clone(), source };
@@ -124,7 +124,7 @@ impl People {
         Err(DealError::Differ { person: person.clone() })
     }
 
-    fn from_file(&self, person: &PersonId) -> Result<Option<SecretString>, DealError> {
+    fn passphrase_file(&self, person: &PersonId) -> Result<Option<SecretString>, DealError> {
         let Some(path) = self.passphrase_files.get(person) else { return Ok(None) };
         let text = files::read_text(path, files::SECRET_LEN_MAX)?;
         Ok(Some(SecretString::from(text.trim_end_matches('\n'))))
@@ -134,13 +134,13 @@ impl People {
     pub fn open_shares(&self, sets: &[&CustodyFile]) -> Result<Brought, DealError> {
         let mut brought = Brought(BTreeMap::new());
         for (person, path, text) in &self.shares {
-            let from_file = self.from_file(person)?;
+            let from_file = self.passphrase_file(person)?;
             let name = path.display();
             let scalar = share_file::scalar(text, self.key_files.get(person), || match from_file {
                 Some(passphrase) => Ok(passphrase),
                 None => ask(&format!("{person}, the passphrase of {name}: ")),
             });
-            let scalar = scalar.map_err(|source| DealError::Share { path: path.clone(), source })?;
+            let scalar = scalar.map_err(|source| DealError::Share { path: path.clone(), source: Box::new(source) })?;
             let mut fits = None;
             for set in sets {
                 let commitments = set.commitments()?;

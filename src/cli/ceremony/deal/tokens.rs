@@ -97,7 +97,7 @@ impl<'a> Change<'a> {
             changing.begun.push(found.token.clone());
             changing.write(&self.state, file).map_err(DealError::from)?;
         }
-        let unfinished = |source| DealError::Unfinished { token: found.token.clone(), source };
+        let unfinished = |source| DealError::Unfinished { token: found.token.clone(), source: Box::new(source) };
         token.set_pin(&old, new.clone()).map_err(unfinished)?;
         token.shutdown();
         match self.start(&found, &new) {

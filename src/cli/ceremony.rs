@@ -14,10 +14,18 @@
 
 mod begin;
 mod certificate;
+mod conduct;
 mod copy;
 mod deal;
+mod desk;
+mod destroy;
+mod journal;
 mod keys;
+mod minutes;
 mod opened;
+mod papers;
+mod plan;
+mod rehearsal;
 mod room;
 
 use std::path::PathBuf;
@@ -32,13 +40,15 @@ use crate::domain::certificates::pem::PemError;
 use crate::domain::determination::document::DocumentFault;
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::note::NoteError;
-use crate::domain::names::{Digest, KeyLabel, Purpose, TokenName};
+use crate::domain::names::{Digest, KeyId, KeyLabel, Purpose, TokenName};
 use crate::domain::policy::PolicyError;
 use crate::hsm::HsmError;
 use crate::recorder::CannotRecord;
 use crate::service::configuration::{self, ConfigurationError};
 use crate::service::start::StartFault;
 use crate::store::StoreError;
+
+use plan::PlanFault;
 
 pub use keys::{KeysFile, MadeKey};
 
@@ -57,6 +67,29 @@ and, for each token to which the maker's means cloned a key:
 and, where Key Custodians open the key, when all its tokens are there:
   smkictl ceremony deal     --key recovery-1 --out shares/")]
 pub enum Ceremony {
+    /// Write a plan to review, from a policy and a configuration
+    #[command(after_help = "\
+Example:
+  smkictl ceremony plan --policy keys-policy/ --conductor operator-1 --witness 'A. Guest' --witness auditor-1 --out plan.toml")]
+    Plan(papers::Draft),
+    /// Hold a plan against its policy and its configuration
+    #[command(after_help = "Example:\n  smkictl ceremony check plan.toml")]
+    Check(papers::Check),
+    /// Hold the ceremony that a plan describes, step by step; go on with it after an interruption
+    #[command(after_help = "\
+Examples:
+  smkictl ceremony run --dry-run plan.toml      (the same, on scratch tokens)
+  smkictl ceremony run plan.toml
+
+Status: 0 it is over, 6 it was adjourned in good order; anything else: a step failed. After an interruption or a failure, the same
+command goes on at the step it was at.")]
+    Run(conduct::Run),
+    /// Print the minutes of a ceremony, and make the page that is signed by hand
+    #[command(after_help = "Example:\n  smkictl ceremony transcript ceremony/ --html minutes.html")]
+    Transcript(papers::Transcript),
+    /// Destroy a key on all its tokens, by a document that the policy's quorum signed
+    #[command(subcommand)]
+    Destroy(destroy::Destroy),
     /// Make the policy's keys on their tokens
     #[command(after_help = "Example:\n  smkictl ceremony keys --policy keys-policy/ --out keys/")]
     Keys(Keys),
@@ -294,6 +327,80 @@ pub enum CeremonyError {
         /// What is wrong with it.
         why: String,
     },
+    /// The plan.
+    #[error("the plan {}:\n{}", path.display(), lines(faults))]
+    Plan {
+        /// Which.
+        path: PathBuf,
+        /// All that is wrong, by line.
+        faults: Vec<PlanFault>,
+    },
+    /// The folder has the journal of another plan.
+    #[error(
+        "{}: a ceremony was begun here by another plan (SHA-256 {found}; this one has {expected}). A plan is not changed once its ceremony has \
+         begun. Go on with that one, or name another `out` and begin anew with tokens that carry no genesis",
+        out.display()
+    )]
+    OtherPlan {
+        /// The folder.
+        out: PathBuf,
+        /// By the journal.
+        found: Digest,
+        /// Of the plan given.
+        expected: Digest,
+    },
+    /// Nobody to ask.
+    #[error("the ceremony asks before each step, and there is no terminal; run this at the console")]
+    NobodyThere,
+    /// A file of answers in earnest.
+    #[error("--unattended is for exercises; plan, policy and answers must all say purpose = \"exercise\"")]
+    Unattended,
+    /// A file of answers that is none.
+    #[error("{}: {why}", path.display())]
+    Answers {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An answer that is none.
+    #[error("the question {question}: {why}, found {found:?}")]
+    Answer {
+        /// As files of answers call it.
+        question: String,
+        /// What was expected.
+        why: String,
+        /// What was answered.
+        found: String,
+    },
+    /// What was heard is not what is there.
+    #[error(
+        "{what}: the words that were heard are not those that stand here. Nothing further is done: find out what each of you has in hand"
+    )]
+    WordsDiffer {
+        /// Of what.
+        what: String,
+    },
+    /// Half a key pair, or one that is not as ours are, under a planned name.
+    #[error(
+        "token {token}: there is something labelled {label}, and it is not the whole pair with the CKA_ID {id} that the plan names: {why}. It is \
+         what an interruption in the middle of the making left, or not of this ceremony. No key of it is used. Before the witnesses, remove \
+         what has this label (pkcs11-tool --login --delete-object --type privkey --id {id}, then --type pubkey), or initialise the token anew; \
+         then start the same command again"
+    )]
+    HalfMade {
+        /// On which token.
+        token: TokenName,
+        /// Its label.
+        label: KeyLabel,
+        /// The `CKA_ID` of the plan.
+        id: KeyId,
+        /// What was found.
+        why: String,
+    },
+    /// No scratch tokens.
+    #[error("the rehearsal: {0}")]
+    Rehearsal(String),
     /// A token that belongs to a ledger.
     #[error(
         "token {token} carries the genesis {found} of a ledger, so it is not used for another. Use another token, or initialise \
@@ -392,14 +499,23 @@ impl CeremonyError {
             Self::Deal(error) => error.exit(),
             Self::Refused(_)
             | Self::PinFile(_)
+            | Self::Unattended
             | Self::Start(StartFault::PinStored { .. } | StartFault::ClockSet { .. }) => Exit::Refused,
             Self::Start(StartFault::Hsm { source, .. }) => hsm_exit(source),
             Self::Record(CannotRecord::Token(_)) | Self::NotSigned { .. } => Exit::Unreachable,
             Self::TokenTaken { .. }
+            | Self::WordsDiffer { .. }
+            | Self::HalfMade { .. }
             | Self::Start(StartFault::RolledBack { .. } | StartFault::HeadOrigin { .. } | StartFault::State(_)) => {
                 Exit::Unverified
             }
             Self::Configuration(_)
+            | Self::Plan { .. }
+            | Self::OtherPlan { .. }
+            | Self::NobodyThere
+            | Self::Answers { .. }
+            | Self::Answer { .. }
+            | Self::Rehearsal(_)
             | Self::Policy { .. }
             | Self::Document { .. }
             | Self::Start(
@@ -470,6 +586,16 @@ impl Ceremony {
     /// Does the step. Waits for tokens, so not within an async runtime.
     pub fn run(self, print: Printer) -> Exit {
         let result = match self {
+            Self::Plan(draft) => draft.run(print),
+            Self::Check(check) => check.run(print),
+            Self::Run(run) => {
+                return run.run(print).unwrap_or_else(|error| {
+                    print.error(&error.to_string());
+                    error.exit()
+                });
+            }
+            Self::Transcript(transcript) => transcript.run(print),
+            Self::Destroy(destroy) => destroy.run(print),
             Self::Keys(keys) => keys.run(print),
             Self::Adoption(adoption) => adoption.run(print),
             Self::Begin(begin) => begin.run(print),

@@ -555,6 +555,15 @@ impl Token {
         })
     }
 
+    /// Destroys the key pair with this CKA_ID and this public key, and looks whether it is gone. A pair with another public key is
+    /// left as it is; that there is none is no error, so what was cut off can be done again.
+    pub fn destroy_key(&self, label: KeyLabel, id: KeyId, spki: Digest) -> Reply<()> {
+        self.manage(Manage::DestroyKey { label, id, spki }, |managed| match managed {
+            Managed::Done => Some(()),
+            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
+        })
+    }
+
     /// Looks every key up and checks it anew.
     pub fn list_keys(&self) -> Reply<Vec<KeyReport>> {
         self.manage(Manage::ListKeys, |managed| match managed {

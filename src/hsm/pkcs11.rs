@@ -331,6 +331,35 @@ impl LoggedIn {
         made
     }
 
+    /// Destroys the key pair with this label, CKA_ID and public key, the private half first; then looks whether it is gone.
+    ///
+    /// What the public half shows is the only proof of which key it is, so without it, or with another one, nothing is destroyed.
+    /// That the pair is gone already is no error, nor that only its public half is left: a destruction that was cut off is done again.
+    pub fn destroy_key(&self, label: &KeyLabel, id: KeyId, spki: Digest) -> Result<(), HsmError> {
+        let of = |class| self.find(&[Attribute::Class(class), Attribute::Id(id.octets().to_vec())]);
+        let (private, public) = (of(ObjectClass::PRIVATE_KEY)?, of(ObjectClass::PUBLIC_KEY)?);
+        let class = "public key".to_owned();
+        match (private.as_slice(), public.as_slice()) {
+            ([], []) => return Ok(()),
+            ([_] | [], [one]) => {
+                let found = Digest::of(&self.public_point(label, *one)?.to_spki());
+                if found != spki {
+                    return Err(HsmError::KeyDiffers { label: label.clone(), expected: spki, found });
+                }
+            }
+            (_, []) => return Err(HsmError::KeyAbsent { label: label.clone(), id, class }),
+            (all, more) => {
+                let count = all.len() + more.len();
+                return Err(HsmError::KeyDuplicate { label: label.clone(), id, class, count });
+            }
+        }
+        for object in private.into_iter().chain(public) {
+            self.call("C_DestroyObject", |life| life.destroy_object(object))?;
+        }
+        let left = of(ObjectClass::PRIVATE_KEY)?.len() + of(ObjectClass::PUBLIC_KEY)?.len();
+        if left == 0 { Ok(()) } else { Err(HsmError::KeyExists { label: label.clone(), id }) }
+    }
+
     /// The value of the data object with this label, if there is one.
     ///
     /// Two of one value are one: a write that was cut off between making the new and destroying the old.

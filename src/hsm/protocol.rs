@@ -152,6 +152,15 @@ pub enum Manage<'a> {
         #[serde(borrow, with = "serde_bytes")]
         sealed: Cow<'a, [u8]>,
     },
+    /// Destroys a key pair: the one with this CKA_ID and this public key, and no other.
+    DestroyKey {
+        /// Its label.
+        label: KeyLabel,
+        /// Its CKA_ID.
+        id: KeyId,
+        /// SHA-256 of its DER SubjectPublicKeyInfo.
+        spki: Digest,
+    },
     /// Checks the keys anew and lists them.
     ListKeys,
     /// What the token says of itself.

@@ -29,7 +29,7 @@ use super::pin;
 use super::pkcs11::{KeyHandle, LoggedIn, Login, Signer};
 use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
 use super::{ExpectedKey, KeyReport, TokenReport};
-use crate::domain::names::{KeyLabel, KeyUse, Origin};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, Origin};
 
 /// How long an answer may wait for others before it is sent. A fast token (60 µs) fills a group in that time; a slow one sends
 /// each answer as it comes. Behind a call that hangs, `watch` sends it with the next sign of life; what a crash meets in a group was
@@ -263,6 +263,11 @@ impl Shared {
     fn learn(&self, report: &KeyReport, handle: KeyHandle) {
         let KeyReport { label, id: _, use_, spki } = report.clone();
         lock(&self.keys).insert(label.clone(), Arc::new(Key { label, use_, handle, spki }));
+    }
+
+    /// A key that is destroyed is not signed with any more.
+    fn forget(&self, spki: Digest) {
+        lock(&self.keys).retain(|_, key| Digest::of(&key.spki) != spki);
     }
 
     /// Does `call`, so that `watch` can say how long it has been running.
@@ -576,6 +581,11 @@ impl Shared {
                     Ok(Managed::SealTo(key.seal_to().clone()))
                 }
                 OwnedManage::SetPin { sealed } => change_pin(&token, pin_key.take(), setup, &sealed),
+                OwnedManage::DestroyKey { label, id, spki } => token.destroy_key(&label, id, spki).map(|()| {
+                    expected.retain(|key| key.id != id);
+                    self.forget(spki);
+                    Managed::Done
+                }),
                 OwnedManage::ListKeys => expected
                     .iter()
                     .map(|key| token.check_key(key).map(|(report, _)| report))
@@ -604,6 +614,7 @@ enum OwnedManage {
     GenerateKey { label: KeyLabel, id: crate::domain::names::KeyId, use_: KeyUse },
     PinKey,
     SetPin { sealed: Vec<u8> },
+    DestroyKey { label: KeyLabel, id: crate::domain::names::KeyId, spki: Digest },
     ListKeys,
     TokenInfo,
 }
@@ -627,6 +638,7 @@ impl OwnedManage {
             Self::GenerateKey { .. } => "C_GenerateKeyPair",
             Self::PinKey => "making a key",
             Self::SetPin { .. } => "C_SetPIN",
+            Self::DestroyKey { .. } => "C_DestroyObject",
             Self::ListKeys => "checking the keys",
             Self::TokenInfo => "describing the token",
         }
@@ -643,6 +655,7 @@ impl From<Manage<'_>> for OwnedManage {
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
             Manage::PinKey => Self::PinKey,
             Manage::SetPin { sealed } => Self::SetPin { sealed: sealed.into_owned() },
+            Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
         }

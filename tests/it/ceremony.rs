@@ -31,8 +31,8 @@ use smkid::store::{Reader, StagingLimits, Store as _};
 use crate::lab::{Lab, Scratch, VALIDITY};
 use crate::support::token::{MODULE, PIN, TestToken};
 
-const ORIGINATOR: &str = "90B3D51F30000002";
-const MEMBERS: [&str; 5] = ["member-1", "member-2", "member-3", "member-4", "member-5"];
+pub const ORIGINATOR: &str = "90B3D51F30000002";
+pub const MEMBERS: [&str; 5] = ["member-1", "member-2", "member-3", "member-4", "member-5"];
 
 const KEYS: &str = r#"
 version = 1
@@ -60,22 +60,22 @@ activation = "custodians"
 "#;
 
 /// Two empty tokens, a policy with five members of openssl's making, and a lab SMKI PKI.
-struct Stage {
-    scratch: Scratch,
-    ledger: TestToken,
-    smki: TestToken,
-    lab: Lab,
+pub struct Stage {
+    pub scratch: Scratch,
+    pub ledger: TestToken,
+    pub smki: TestToken,
+    pub lab: Lab,
 }
 
 /// The example's `purpose` in its place.
-fn set_purpose(policy: &Path, purpose: &str) {
+pub fn set_purpose(policy: &Path, purpose: &str) {
     let path = policy.join("policy.toml");
     let text = fs::read_to_string(&path).unwrap();
     let line = text.lines().find(|line| line.starts_with("purpose = ")).unwrap().to_owned();
     fs::write(&path, text.replace(&line, &format!("purpose = \"{purpose}\""))).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -89,7 +89,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Every file below a folder, with its octets.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     if !folder.exists() {
         return files;
@@ -106,7 +106,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let stage = Self {
             scratch: Scratch::new(),
             ledger: TestToken::new("ledger token"),
@@ -158,12 +158,12 @@ impl Stage {
     }
 
     /// `smki_pin` is the line of the configuration with the Recovery token's PIN.
-    fn configure(&self, smki_pin: &str) {
+    pub fn configure(&self, smki_pin: &str) {
         self.configure_with(smki_pin, None);
     }
 
     /// `fault` is what goes wrong with the ledger token's module.
-    fn configure_with(&self, smki_pin: &str, fault: Option<&str>) {
+    pub fn configure_with(&self, smki_pin: &str, fault: Option<&str>) {
         let (module, more) = match fault {
             None => (MODULE.to_owned(), String::new()),
             Some(script) => {
@@ -196,12 +196,12 @@ impl Stage {
         );
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path(name)
     }
 
     /// `smkictl ceremony` with arguments separated by spaces, in the scratch folder.
-    fn ceremony(&self, arguments: &str) -> Output {
+    pub fn ceremony(&self, arguments: &str) -> Output {
         Command::new(env!("CARGO_BIN_EXE_smkictl"))
             .arg("ceremony")
             .args(arguments.split_whitespace())
@@ -212,7 +212,7 @@ impl Stage {
 
     /// It ends with that status; what it said on stdout and stderr.
     #[track_caller]
-    fn expect(&self, status: i32, said: &str, arguments: &str) -> String {
+    pub fn expect(&self, status: i32, said: &str, arguments: &str) -> String {
         let output = self.ceremony(arguments);
         let all = [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap()).concat();
         assert_eq!(output.status.code(), Some(status), "{arguments}: {all}");
@@ -238,7 +238,7 @@ impl Stage {
         }
     }
 
-    fn sign(&self, document: &str, member: &str, out: &str) {
+    pub fn sign(&self, document: &str, member: &str, out: &str) {
         self.scratch.openssl(&format!(
             "cms -sign -binary -cades -md sha256 -nosmimecap -outform DER -in {document} -signer {member}.pem -inkey \
              {member}.key -out {out}"
@@ -264,7 +264,7 @@ impl Stage {
         stage
     }
 
-    fn events(&self) -> Vec<Event> {
+    pub fn events(&self) -> Vec<Event> {
         let limits = StagingLimits { account_len_max: 0, total_len_max: 0 };
         let mut store = SqliteStore::open(&self.path("state"), limits).unwrap();
         state::catch_up(&mut store).unwrap();
@@ -272,7 +272,7 @@ impl Stage {
         (0..size).map(|index| Entry::from_leaf(&store.leaf(index).unwrap()).unwrap().event).collect()
     }
 
-    fn pkcs11_tool(token: &TestToken, arguments: &str) -> String {
+    pub fn pkcs11_tool(token: &TestToken, arguments: &str) -> String {
         let all: Vec<&str> = ["--module", MODULE, "--token-label", &token.label, "--login", "--pin", PIN]
             .into_iter()
             .chain(arguments.split_whitespace())
@@ -280,7 +280,7 @@ impl Stage {
         token.run("pkcs11-tool", &all)
     }
 
-    fn object(&self, token: &TestToken, label: &str) -> Vec<u8> {
+    pub fn object(&self, token: &TestToken, label: &str) -> Vec<u8> {
         let path = self.path("object");
         Self::pkcs11_tool(token, &format!("--read-object --type data --label {label} -o {}", path.display()));
         fs::read(path).unwrap()
@@ -367,9 +367,9 @@ fn a_whole_ceremony_is_recorded_and_its_request_verifies_with_openssl() {
     import(&stage);
 }
 
-/// The lab issues for the request; a certificate for another key is refused, the right one recorded.
-fn import(stage: &Stage) {
-    let csr = pem::blocks(&stage.scratch.text("keys/recovery.csr")).unwrap()[0].decode().unwrap();
+/// What the lab issues for a request, and the same for a key that was not asked for.
+pub fn certify(stage: &Stage, request: &str) -> [Vec<u8>; 2] {
+    let csr = pem::blocks(&stage.scratch.text(request)).unwrap()[0].decode().unwrap();
     let (subject, public) = read_request(&csr).unwrap();
     let party: PartyId = ORIGINATOR.parse().unwrap();
     assert_eq!(subject, OrganisationSubject { common_name: None, role: 1, party });
@@ -385,8 +385,15 @@ fn import(stage: &Stage) {
         let body = tbs(&template, &particulars, Some(&stage.lab.issuing.certificate)).unwrap();
         assemble(&body, &stage.lab.issuing.key.sign(&body)).unwrap()
     };
-    stage.scratch.write_certificate("recovery.pem", &issue(&public));
-    stage.scratch.write_certificate("other.pem", &issue(&stage.lab.device_ca.key.public));
+    [issue(&public), issue(&stage.lab.device_ca.key.public)]
+}
+
+/// The lab issues for the request; a certificate for another key is refused, the right one recorded.
+fn import(stage: &Stage) {
+    let party: PartyId = ORIGINATOR.parse().unwrap();
+    let [ours, other] = certify(stage, "keys/recovery.csr");
+    stage.scratch.write_certificate("recovery.pem", &ours);
+    stage.scratch.write_certificate("other.pem", &other);
     let import = |certificate: &str| {
         format!(
             "import {TOKENS} --key recovery-1 --certificate {certificate} --chain policy/anchors/issuing-oca.pem --chain \

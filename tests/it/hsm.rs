@@ -488,3 +488,47 @@ fn a_public_point_is_found_in_what_openssl_calls_a_public_key() {
         text.lines().filter(|line| line.starts_with("    ")).map(|line| line.trim().replace(':', "")).collect();
     assert_eq!(shown, hex::encode(point.octets()));
 }
+
+#[test]
+fn a_key_is_destroyed_by_its_name_and_public_key_and_no_other_is() {
+    let made = made();
+    let token = made.start(made.hsm.config(1));
+    let destroy = |key: &KeyReport, spki: &[u8]| token.destroy_key(key.label.clone(), key.id, Digest::of(spki)).wait();
+    let left = |kind: &str| made.hsm.pkcs11_tool_logged_in(&["--list-objects", "--type", kind]);
+    // The name of the one with the public key of the other.
+    let refused = destroy(&made.recovery, &made.ledger.spki).unwrap_err();
+    assert!(matches!(refused, HsmError::KeyDiffers { .. }), "{refused}");
+    assert!(left("privkey").contains("recovery") && left("privkey").contains("ledger"));
+
+    destroy(&made.recovery, &made.recovery.spki).unwrap();
+    for kind in ["privkey", "pubkey"] {
+        assert!(!left(kind).contains("recovery") && left(kind).contains("ledger"), "{}", left(kind));
+    }
+    // Done again after it was cut off, it is as done; and nothing is signed with it any more.
+    destroy(&made.recovery, &made.recovery.spki).unwrap();
+    let item = ToSign::new(1, Kind::Command, vec![1]);
+    let refused = token.sign(&made.recovery.label, vec![item], Timestamp::from_unix_ms(i64::MAX / 1_000_000).unwrap());
+    assert!(
+        refused
+            .map(|results| results.wait_all().pop().unwrap().outcome)
+            .is_ok_and(|outcome| !matches!(outcome, Outcome::Signed(_))),
+        "a destroyed key signed"
+    );
+
+    // Cut off between the halves: the private half went first.
+    made.hsm.pkcs11_tool_logged_in(&["--delete-object", "--type", "privkey", "--label", "ledger"]);
+    destroy(&made.ledger, &made.ledger.spki).unwrap();
+    assert!(!left("pubkey").contains("ledger"), "{}", left("pubkey"));
+}
+
+#[test]
+fn a_private_key_whose_public_half_is_missing_is_destroyed_by_nobody() {
+    let made = made();
+    let token = made.start(made.hsm.config(1));
+    made.hsm.pkcs11_tool_logged_in(&["--delete-object", "--type", "pubkey", "--label", "recovery"]);
+    let spki = Digest::of(&made.recovery.spki);
+    let refused = token.destroy_key(made.recovery.label.clone(), made.recovery.id, spki).wait().unwrap_err();
+    assert!(matches!(refused, HsmError::KeyAbsent { .. }), "{refused}");
+    let left = made.hsm.pkcs11_tool_logged_in(&["--list-objects", "--type", "privkey"]);
+    assert!(left.contains("recovery"), "{left}");
+}

@@ -10,6 +10,7 @@ mod api;
 mod architecture;
 mod audit;
 mod ceremony;
+mod ceremony_run;
 mod certificates;
 mod certificates_vectors;
 mod chaos;

@@ -24,7 +24,7 @@ use crate::domain::fold::{Blobs, BookError, Fold};
 use crate::domain::intake::{self, Context, Head, Heads, Submission};
 use crate::domain::ledger::entry::{Entry, Event, Genesis, PolicyAdopted, Reason, VERSION};
 use crate::domain::ledger::note::Verifier;
-use crate::domain::names::{Digest, RequestId, TokenName};
+use crate::domain::names::{Digest, KeyUse, RequestId, TokenName};
 use crate::domain::policy::adoption::Adoption as Document;
 use crate::domain::policy::{Files, Policy};
 use crate::hsm::{Expectations, Token, TokenReport};
@@ -40,7 +40,8 @@ use crate::store::{Lock, Reader as _, StoreError};
 const WORKSHOP: &str = "ceremony-unfinished";
 
 impl Adoption {
-    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+    /// The document, written.
+    pub(super) fn write(&self) -> Result<Written<Document>, CeremonyError> {
         let (policy, _) = room::read_policy(&self.policy)?;
         let form = Document {
             r#type: Type::default(),
@@ -57,13 +58,19 @@ impl Adoption {
         if !self.change.dry_run {
             write_new(&self.out, written.octets())?;
         }
-        print.answer(&form, |text| {
+        Ok(written)
+    }
+
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+        let written = self.write()?;
+        let form = written.form();
+        print.answer(form, |text| {
             text.row("document", self.out.display())
                 .row("SHA-256", written.digest())
                 .line(&Words(written.digest()).to_string())
-                .row("policy", policy.digest())
-                .row("purpose", policy.purpose())
-                .row("ledger", policy.origin());
+                .row("policy", form.policy)
+                .row("purpose", form.purpose)
+                .row("ledger", &form.origin);
         })?;
         if self.change.dry_run {
             print.note("Nothing was written.");
@@ -85,72 +92,27 @@ struct Beginning {
 
 /// What `begin` answers.
 #[derive(Serialize)]
-struct Answer {
-    genesis: Digest,
+pub(super) struct Begun {
+    /// The leaf hash of genesis.
+    pub genesis: Digest,
     words: String,
     policy: Digest,
-    size: u64,
+    /// Entries.
+    pub size: u64,
     root: Digest,
     vkey: String,
-    /// What this run did, in order.
-    done: Vec<String>,
+    /// What this run did, in order; nothing if nothing was missing.
+    pub done: Vec<String>,
 }
 
 impl Begin {
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
-        let (policy, files) = room::read_policy(&self.policy)?;
-        let configuration = Configuration::read(&self.tokens.config)?;
-        start::check_ledger_token(&configuration, &policy.ledger_key().token)?;
-        let room = Room::enter(&self.tokens, configuration, policy.purpose())?;
-        let holdings = holdings(&policy);
-        room.check_tokens(holdings.iter().map(|(token, uses)| (token, uses.as_slice())))?;
-        let keys = KeysFile::read(&self.out, &policy, &room.configuration)?;
-        keys.complete(&self.out, &policy)?;
-        let octets = input::file(&self.adoption, input::DOCUMENT_LEN_MAX)?;
-        let document = Written::<Document>::read(octets)
-            .map_err(|faults| CeremonyError::Document { path: self.adoption.clone(), faults })?;
-        let signatures = self.signatures.iter().map(|path| input::file(path, input::DOCUMENT_LEN_MAX));
-        let signatures = signatures.collect::<Result<_, _>>()?;
-        let beginning = Beginning { policy, files, keys, document, signatures };
-
-        let state = room.configuration.state.clone();
-        let stands = SqliteStore::exists(&state);
-        if stands {
-            let (store, fold) = start::open_ledger(&room.configuration)?;
-            beginning.check_same(&state, &store, &fold)?;
-            print.note("The ledger stands already, with this policy and these keys; what is missing is completed.");
-        } else {
-            beginning.decide_beforehand(&room)?;
+        let Some(answer) = self.perform(print)? else { return Ok(()) };
+        if answer.done.is_empty() {
+            let state = Configuration::read(&self.tokens.config)?.state;
+            let why = "nothing is missing, and nothing was done".to_owned();
+            return Err(CeremonyError::Begun { state, genesis: answer.genesis, why });
         }
-        if self.change.dry_run {
-            let genesis = &beginning.genesis()?;
-            print.answer(genesis, |text| {
-                text.row("ledger", &genesis.origin).row("purpose", genesis.purpose).row("policy", genesis.policy);
-                for key in &genesis.keys {
-                    text.row("key", format!("{} ({}) on token {}", key.label, key.use_, key.token));
-                }
-            })?;
-            print.note("Policy and signatures are as they must be. Nothing was recorded; no token was asked.");
-            return Ok(());
-        }
-
-        let mut tokens = BTreeMap::new();
-        for (name, uses) in &holdings {
-            let (token, report) = room.start(name, uses, beginning.expectations(name))?;
-            if let (false, Some(found)) = (stands, report.genesis) {
-                return Err(CeremonyError::TokenTaken { token: name.clone(), found });
-            }
-            tokens.insert(name.clone(), (token, report));
-        }
-        let mut done = Vec::new();
-        if !stands {
-            beginning.make(&room, &tokens)?;
-            done.push("the ledger: genesis, the first policy, a checkpoint".to_owned());
-            print.note("The ledger stands.");
-        }
-        let (store, fold) = start::open_ledger(&room.configuration)?;
-        beginning.check_same(&state, &store, &fold)?;
-        let answer = self.complete(&beginning, &state, &store, &fold, &tokens, done)?;
         print.answer(&answer, |text| {
             text.row("genesis", answer.genesis)
                 .line(&answer.words)
@@ -169,17 +131,82 @@ impl Begin {
         Ok(())
     }
 
+    /// Whether policy, keys and signatures are as they must be. No token is asked, nothing is written.
+    pub(super) fn check(&self) -> Result<(), CeremonyError> {
+        let (room, _, beginning) = self.gather()?;
+        beginning.decide_beforehand(&room)
+    }
+
+    fn gather(&self) -> Result<(Room, BTreeMap<TokenName, Vec<KeyUse>>, Beginning), CeremonyError> {
+        let (policy, files) = room::read_policy(&self.policy)?;
+        let configuration = Configuration::read(&self.tokens.config)?;
+        start::check_ledger_token(&configuration, &policy.ledger_key().token)?;
+        let room = Room::enter(&self.tokens, configuration, policy.purpose())?;
+        let holdings = holdings(&policy);
+        room.check_tokens(holdings.iter().map(|(token, uses)| (token, uses.as_slice())))?;
+        let keys = KeysFile::read(&self.out, &policy, &room.configuration)?;
+        keys.complete(&self.out, &policy)?;
+        let octets = input::file(&self.adoption, input::DOCUMENT_LEN_MAX)?;
+        let document = Written::<Document>::read(octets)
+            .map_err(|faults| CeremonyError::Document { path: self.adoption.clone(), faults })?;
+        let signatures = self.signatures.iter().map(|path| input::file(path, input::DOCUMENT_LEN_MAX));
+        let signatures = signatures.collect::<Result<_, _>>()?;
+        Ok((room, holdings, Beginning { policy, files, keys, document, signatures }))
+    }
+
+    /// Begins the ledger, or completes one that was begun so. Nothing in a dry run, which tells what would begin.
+    pub(super) fn perform(&self, print: Printer) -> Result<Option<Begun>, CeremonyError> {
+        let (room, holdings, beginning) = self.gather()?;
+        let state = room.configuration.state.clone();
+        let stands = SqliteStore::exists(&state);
+        if stands {
+            let (store, fold) = start::open_ledger(&room.configuration)?;
+            beginning.check_same(&state, &store, &fold)?;
+            print.note("The ledger stands already, with this policy and these keys; what is missing is completed.");
+        } else {
+            beginning.decide_beforehand(&room)?;
+        }
+        if self.change.dry_run {
+            let genesis = &beginning.genesis()?;
+            print.answer(genesis, |text| {
+                text.row("ledger", &genesis.origin).row("purpose", genesis.purpose).row("policy", genesis.policy);
+                for key in &genesis.keys {
+                    text.row("key", format!("{} ({}) on token {}", key.label, key.use_, key.token));
+                }
+            })?;
+            print.note("Policy and signatures are as they must be. Nothing was recorded; no token was asked.");
+            return Ok(None);
+        }
+
+        let mut tokens = BTreeMap::new();
+        for (name, uses) in &holdings {
+            let (token, report) = room.start(name, uses, beginning.expectations(name))?;
+            if let (false, Some(found)) = (stands, report.genesis) {
+                return Err(CeremonyError::TokenTaken { token: name.clone(), found });
+            }
+            tokens.insert(name.clone(), (token, report));
+        }
+        let mut done = Vec::new();
+        if !stands {
+            beginning.make(&room, &tokens)?;
+            done.push("the ledger: genesis, the first policy, a checkpoint".to_owned());
+            print.note("The ledger stands.");
+        }
+        let (store, fold) = start::open_ledger(&room.configuration)?;
+        beginning.check_same(&state, &store, &fold)?;
+        Ok(Some(self.complete(&beginning, &store, &fold, &tokens, done)?))
+    }
+
     /// Does what is still missing once the ledger stands. Each step is done or not; the head on the ledger token comes last of
     /// what tokens are told, so the daemon starts on nothing half done.
     fn complete(
         &self,
         beginning: &Beginning,
-        state: &Path,
         store: &SqliteStore,
         fold: &Fold,
         tokens: &BTreeMap<TokenName, (Token, TokenReport)>,
         mut done: Vec<String>,
-    ) -> Result<Answer, CeremonyError> {
+    ) -> Result<Begun, CeremonyError> {
         let head = store.head()?;
         let (_, genesis) = fold.genesis().ok_or(StartFault::NoLedgerKey)?;
         let ledger_token = &beginning.policy.ledger_key().token;
@@ -228,13 +255,9 @@ impl Begin {
             write_new(&path, text.as_bytes())?;
         }
         room::sync_folder(&self.out)?;
-        if done.is_empty() {
-            let why = "nothing is missing, and nothing was done".to_owned();
-            return Err(CeremonyError::Begun { state: state.to_owned(), genesis, why });
-        }
         let words = Words(genesis).to_string();
         let policy = beginning.policy.digest();
-        Ok(Answer { genesis, words, policy, size: head.size, root: head.root, vkey, done })
+        Ok(Begun { genesis, words, policy, size: head.size, root: head.root, vkey, done })
     }
 }
 

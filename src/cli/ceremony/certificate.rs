@@ -1,6 +1,6 @@
 //! `ceremony request` and `ceremony import`: the Recovery key gets its SMKI certificate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -50,26 +50,40 @@ fn originator(opened: &Opened) -> Result<PartyId, CeremonyError> {
 
 /// What `request` answers.
 #[derive(Serialize)]
-struct Requested {
+pub(super) struct Requested {
     key: KeyLabel,
-    subject: String,
-    spki_sha256: Digest,
+    /// Of the certificate that is asked for.
+    pub subject: String,
+    /// Of the key.
+    pub spki_sha256: Digest,
     request_info_sha256: Digest,
     /// The index of the intent; none in a dry run.
-    intent: Option<u64>,
-    file: String,
+    pub intent: Option<u64>,
+    /// Where the request is.
+    pub file: String,
 }
 
 impl Request {
-    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+    /// Where the request goes.
+    pub(super) fn path(&self) -> Result<PathBuf, CeremonyError> {
+        let opened = open(&self.tokens, &self.key)?;
+        Ok(self.path_of(&opened))
+    }
+
+    fn path_of(&self, opened: &Opened) -> PathBuf {
+        let uses: Vec<KeyUse> = opened.recorder.fold().keys().values().map(|key| key.record.use_).collect();
+        self.out.join(format!("{}.csr", stem(&self.key, opened.key.use_, &uses)))
+    }
+
+    /// Makes the request, unless this is a dry run.
+    pub(super) fn perform(&self) -> Result<Requested, CeremonyError> {
         let mut opened = open(&self.tokens, &self.key)?;
         let public = PublicKey::from_spki(&opened.key.spki_octets())
             .map_err(|error| CeremonyError::Key { key: self.key.clone(), why: error.to_string() })?;
         let party = originator(&opened)?;
         let subject = OrganisationSubject { common_name: self.common_name.clone(), role: RECOVERY_ROLE, party };
         let info = certification_request_info(&subject, &public)?;
-        let uses: Vec<KeyUse> = opened.recorder.fold().keys().values().map(|key| key.record.use_).collect();
-        let path = self.out.join(format!("{}.csr", stem(&self.key, opened.key.use_, &uses)));
+        let path = self.path_of(&opened);
         // Each request has a signature of its own, so a second one would differ; asked before anything is signed.
         if path.exists() {
             return Err(InputError::Exists { path }.into());
@@ -86,6 +100,11 @@ impl Request {
         if !self.change.dry_run {
             answer.intent = Some(sign_request(&mut opened, &info, &path)?);
         }
+        Ok(answer)
+    }
+
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+        let answer = self.perform()?;
         print.answer(&answer, |text| {
             text.row("key", &answer.key)
                 .row("subject", &answer.subject)
@@ -159,7 +178,8 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
 }
 
 impl Import {
-    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+    /// Records the certificate, unless this is a dry run. What it is, and the index of the entry.
+    pub(super) fn perform(&self) -> Result<(CertificateImported, Option<u64>), CeremonyError> {
         let mut opened = open(&self.tokens, &self.key)?;
         let certificate = read_certificate(&self.certificate)?;
         let above: Vec<Vec<u8>> = self.chain.iter().map(|path| read_certificate(path)).collect::<Result<_, _>>()?;
@@ -183,6 +203,11 @@ impl Import {
             entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
             opened.keep_head(&ledger_token)?;
         }
+        Ok((judged, entry))
+    }
+
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+        let (judged, entry) = self.perform()?;
         print.answer(&judged, |text| {
             text.row("key", &judged.key)
                 .row("Party", judged.party)
@@ -210,7 +235,7 @@ fn judge(
 }
 
 /// One certificate, PEM or DER.
-fn read_certificate(path: &Path) -> Result<Vec<u8>, CeremonyError> {
+pub(super) fn read_certificate(path: &Path) -> Result<Vec<u8>, CeremonyError> {
     let octets = input::file(path, input::DOCUMENT_LEN_MAX)?;
     if !pem::is_pem(&octets) {
         return Ok(octets);

@@ -18,20 +18,24 @@ use crate::service::start::{self, StartFault};
 
 /// What `copy` answers.
 #[derive(Serialize)]
-struct Answer {
+pub(super) struct Found {
     key: KeyLabel,
     token: TokenName,
-    serial: Box<str>,
-    spki_sha256: Digest,
-    by: Box<str>,
+    /// Of the token.
+    pub serial: Box<str>,
+    /// Of the key, as the original's.
+    pub spki_sha256: Digest,
+    /// The maker's means.
+    pub by: Box<str>,
     /// The index of the entry that says so; none in a dry run, or if it was recorded before.
-    entry: Option<u64>,
+    pub entry: Option<u64>,
     /// Whether this run wrote genesis to the token.
-    genesis_written: bool,
+    pub genesis_written: bool,
 }
 
 impl Copy {
-    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+    /// Looks for the key and records it, unless this is a dry run.
+    pub(super) fn perform(&self) -> Result<Found, CeremonyError> {
         let mut opened = Opened::open(&self.tokens, &self.key)?;
         let settings = start::configured(&opened.room.configuration, &self.token)?;
         let mut copied = KeyCopied {
@@ -50,7 +54,11 @@ impl Copy {
             (entry, genesis_written) = self.bring(&mut opened, &uses, &mut copied)?;
         }
         let KeyCopied { key, token, serial, spki_sha256, by } = copied;
-        let answer = Answer { key, token, serial, spki_sha256, by, entry, genesis_written };
+        Ok(Found { key, token, serial, spki_sha256, by, entry, genesis_written })
+    }
+
+    pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
+        let answer = self.perform()?;
         print.answer(&answer, |text| {
             text.row("key", format!("{} on token {}, too", answer.key, answer.token))
                 .row("serial number", &answer.serial)

@@ -20,7 +20,7 @@ use crate::domain::determination::words::Words;
 use crate::domain::ledger::entry::KeyRecord;
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin, Purpose, TokenName};
 use crate::domain::policy::{Key, Policy};
-use crate::hsm::{Expectations, ExpectedKey, HsmError};
+use crate::hsm::{Expectations, ExpectedKey, HsmError, Token};
 use crate::service::configuration::Configuration;
 use crate::service::start::{self, StartFault};
 use crate::store::sqlite::SqliteStore;
@@ -181,10 +181,28 @@ impl KeysFile {
         policy.keys().filter(|key| !self.keys.iter().any(|made| made.label == key.label))
     }
 
+    /// One more key, written down.
+    fn add(&mut self, key: &Key, serial: &str, id: KeyId, spki: &[u8], folder: &Path) -> Result<(), CeremonyError> {
+        self.keys.push(MadeKey::new(key, serial, id, spki));
+        self.keys.sort_by(|a, b| a.label.cmp(&b.label));
+        self.write(folder)
+    }
+
     fn write(&self, folder: &Path) -> Result<(), CeremonyError> {
         let mut octets = serde_json::to_vec_pretty(self).map_err(std::io::Error::from)?;
         octets.push(b'\n');
         Ok(room::replace(&folder.join(KEYS_FILE), &octets)?)
+    }
+
+    /// Each public key as a file of its own.
+    pub fn write_public_keys(&self, folder: &Path, policy: &Policy) -> Result<(), CeremonyError> {
+        let uses: Vec<KeyUse> = policy.keys().map(|key| key.key_use).collect();
+        for key in &self.keys {
+            let public = key.public_key().map_err(|why| CeremonyError::Key { key: key.label.clone(), why })?;
+            let name = format!("{}.pem", stem(&key.label, key.use_, &uses));
+            write_new(&folder.join(name), pem::public_key_to_pem(&public).as_bytes())?;
+        }
+        Ok(())
     }
 
     /// The keys on a token.
@@ -237,12 +255,7 @@ impl Keys {
         for (token, uses) in &holdings {
             make_on(&room, token, uses, &missing, &mut file, &self.out, print)?;
         }
-        let uses: Vec<KeyUse> = policy.keys().map(|key| key.key_use).collect();
-        for key in &file.keys {
-            let public = key.public_key().map_err(|why| CeremonyError::Key { key: key.label.clone(), why })?;
-            let name = format!("{}.pem", stem(&key.label, key.use_, &uses));
-            write_new(&self.out.join(name), pem::public_key_to_pem(&public).as_bytes())?;
-        }
+        file.write_public_keys(&self.out, &policy)?;
         print.answer(&file, |text| {
             for key in &file.keys {
                 text.row("key", format!("{} ({}) on token {}", key.label, key.use_, key.token))
@@ -270,7 +283,8 @@ impl Keys {
     }
 }
 
-fn make_folder(path: &Path) -> Result<(), InputError> {
+/// Makes a folder unless it is there.
+pub fn make_folder(path: &Path) -> Result<(), InputError> {
     fs::create_dir_all(path).map_err(|source| InputError::Unreadable { path: path.to_owned(), source })
 }
 
@@ -290,21 +304,108 @@ fn make_on(
         return Err(CeremonyError::TokenTaken { token: name.clone(), found });
     }
     for key in missing.iter().filter(|key| key.token == *name) {
-        let mut id = [0; KeyId::LEN];
-        SystemRandom::new().fill(&mut id).map_err(|_| InputError::NoRandom)?;
-        let id = KeyId(id);
-        let made = token.generate_key(key.label.clone(), id, key.key_use).wait();
-        let made = made.map_err(|source| match source {
-            HsmError::KeyExists { label, id: _ } => {
-                CeremonyError::Orphan { token: name.clone(), label, path: folder.join(KEYS_FILE) }
-            }
-            source => StartFault::Hsm { token: name.clone(), source }.into(),
-        })?;
-        file.keys.push(MadeKey::new(key, &report.serial, id, &made.spki));
-        file.keys.sort_by(|a, b| a.label.cmp(&b.label));
-        file.write(folder)?;
+        make(&token, &report.serial, key, draw_id()?, file, folder)?;
         print.note(&format!("made key {} on token {name}", key.label));
     }
     token.shutdown();
     Ok(())
+}
+
+/// A `CKA_ID` that no key has.
+pub fn draw_id() -> Result<KeyId, InputError> {
+    let mut id = [0; KeyId::LEN];
+    SystemRandom::new().fill(&mut id).map_err(|_| InputError::NoRandom)?;
+    Ok(KeyId(id))
+}
+
+/// Makes one key pair, and writes it down.
+fn make(
+    token: &Token,
+    serial: &str,
+    key: &Key,
+    id: KeyId,
+    file: &mut KeysFile,
+    folder: &Path,
+) -> Result<(), CeremonyError> {
+    let made = token.generate_key(key.label.clone(), id, key.key_use).wait();
+    let made = made.map_err(|source| match source {
+        HsmError::KeyExists { label, id: _ } => {
+            CeremonyError::Orphan { token: key.token.clone(), label, path: folder.join(KEYS_FILE) }
+        }
+        source => StartFault::Hsm { token: key.token.clone(), source }.into(),
+    })?;
+    file.add(key, serial, id, &made.spki, folder)
+}
+
+/// A key that a plan names before it is made.
+pub struct Planned<'a> {
+    /// As the policy has it.
+    pub key: &'a Key,
+    /// Its `CKA_ID`, by the plan.
+    pub id: KeyId,
+    /// The genesis that its token may carry: of the ledger that stands, if one does.
+    pub genesis: Option<Digest>,
+}
+
+impl Planned<'_> {
+    /// Makes the key unless it stands. A pair with the label and the `CKA_ID` of the plan, whole and as fit as one that is made now, is
+    /// the plan's key: an interruption came between making it and writing it down. Whether it was found, and the key.
+    pub fn stand(&self, room: &Room, folder: &Path, policy: &Policy) -> Result<(MadeKey, bool), CeremonyError> {
+        let Self { key, id, genesis } = *self;
+        let mut file = KeysFile::read(folder, policy, &room.configuration)?;
+        let written = file.keys.iter().any(|made| made.label == key.label);
+        if let Some(other) = file.keys.iter().find(|made| made.label == key.label && made.id != id) {
+            let why =
+                format!("keys.json has it with the CKA_ID {}, the plan with {id}: it is of another ceremony", other.id);
+            return Err(CeremonyError::Key { key: key.label.clone(), why });
+        }
+        let uses: Vec<KeyUse> =
+            policy.keys().filter(|other| other.token == key.token).map(|other| other.key_use).collect();
+        // Asked for once: what is found may need a second login.
+        let pin = room.pin(&key.token, &uses)?;
+        let expected: Vec<ExpectedKey> = file.on(&key.token).map(MadeKey::expected).collect();
+        let login = |keys: Vec<ExpectedKey>| {
+            let expectations = Expectations { keys, genesis: None, origin: None };
+            start::start_token(room.token_config(&key.token)?, pin.clone(), expectations).map_err(CeremonyError::from)
+        };
+        let (token, report) = login(expected.clone())?;
+        if let Some(found) = report.genesis.filter(|found| Some(*found) != genesis) {
+            return Err(CeremonyError::TokenTaken { token: key.token.clone(), found });
+        }
+        let mut found = written;
+        if !written {
+            match make(&token, &report.serial, key, id, &mut file, folder) {
+                Err(CeremonyError::Orphan { .. }) => {
+                    token.shutdown();
+                    let ours =
+                        ExpectedKey { label: key.label.clone(), id, use_: key.key_use, spki: None, cloned: false };
+                    let (token, report) = login(expected.into_iter().chain([ours]).collect())
+                        .map_err(|error| half_made(error, key, id))?;
+                    let pair = report.keys.iter().find(|pair| pair.id == id).ok_or(StartFault::NoLedgerKey)?;
+                    file.add(key, &report.serial, id, &pair.spki, folder)?;
+                    token.shutdown();
+                    found = true;
+                }
+                other => {
+                    other?;
+                    token.shutdown();
+                }
+            }
+        }
+        let made = file.keys.iter().find(|made| made.label == key.label).ok_or(StartFault::NoLedgerKey)?;
+        Ok((made.clone(), found))
+    }
+}
+
+/// What has our label is not our pair, or half of it.
+fn half_made(error: CeremonyError, key: &Key, id: KeyId) -> CeremonyError {
+    match error {
+        CeremonyError::Start(StartFault::Hsm {
+            source: source @ (HsmError::KeyAbsent { .. } | HsmError::KeyDuplicate { .. } | HsmError::KeyUnfit { .. }),
+            ..
+        }) => {
+            CeremonyError::HalfMade { token: key.token.clone(), label: key.label.clone(), id, why: source.to_string() }
+        }
+        other => other,
+    }
 }

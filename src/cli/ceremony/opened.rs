@@ -41,6 +41,14 @@ impl Opened {
         Ok(Self { room, recorder, key })
     }
 
+    /// Opens it for what is about no key, or several: its own stands for it.
+    pub fn ledger(tokens: &Tokens) -> Result<Self, CeremonyError> {
+        let configuration = Configuration::read(&tokens.config)?;
+        let (_, fold) = start::open_ledger(&configuration)?;
+        let label = start::ledger_key(&fold)?.label.clone();
+        Self::open(tokens, &label)
+    }
+
     /// What the keys on a token are for, clones among them.
     pub fn uses(&self, token: &TokenName) -> Vec<KeyUse> {
         let keys = self.recorder.fold().keys().values();

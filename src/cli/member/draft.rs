@@ -684,7 +684,8 @@ fn determination_of(path: &Path, paper: Paper) -> Result<Box<Written<Determinati
         | Paper::Withdrawal(_)
         | Paper::Suspension(_)
         | Paper::Adoption(_)
-        | Paper::Direction(_)) => {
+        | Paper::Direction(_)
+        | Paper::Destruction(_)) => {
             let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
             Err(MemberError::Unfit { path: path.to_owned(), fault })
         }

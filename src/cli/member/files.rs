@@ -19,6 +19,7 @@ use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{DeviceId, Digest, TemplateName};
 use crate::domain::policy::Policy;
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::policy::destruction::Destruction;
 use crate::domain::procedure::direction::Direction;
 
 /// The longest file with certificates or a key: a chain in PEM has 4 kB; text around it is allowed.
@@ -116,6 +117,8 @@ pub enum Paper {
     Adoption(Box<Written<Adoption>>),
     /// A direction about the procedure.
     Direction(Box<Written<Direction>>),
+    /// The end of a key.
+    Destruction(Box<Written<Destruction>>),
 }
 
 impl Paper {
@@ -131,6 +134,9 @@ impl Paper {
             }
             Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Direction::TYPE) => {
                 Ok(Self::Direction(Box::new(Written::read(octets)?)))
+            }
+            Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Destruction::TYPE) => {
+                Ok(Self::Destruction(Box::new(Written::read(octets)?)))
             }
             Err(faults) => Err(faults),
         }
@@ -151,6 +157,7 @@ impl Paper {
             Self::Suspension(_) => Suspension::TYPE,
             Self::Adoption(_) => Adoption::TYPE,
             Self::Direction(_) => Direction::TYPE,
+            Self::Destruction(_) => Destruction::TYPE,
         }
     }
 
@@ -163,6 +170,7 @@ impl Paper {
             Self::Suspension(document) => document.octets(),
             Self::Adoption(document) => document.octets(),
             Self::Direction(document) => document.octets(),
+            Self::Destruction(document) => document.octets(),
         }
     }
 
@@ -175,6 +183,7 @@ impl Paper {
             Self::Suspension(document) => document.digest(),
             Self::Adoption(document) => document.digest(),
             Self::Direction(document) => document.digest(),
+            Self::Destruction(document) => document.digest(),
         }
     }
 
@@ -187,6 +196,7 @@ impl Paper {
             Self::Suspension(document) => document.form().policy,
             Self::Adoption(document) => document.form().policy,
             Self::Direction(document) => document.form().policy,
+            Self::Destruction(document) => document.form().policy,
         }
     }
 
@@ -201,6 +211,7 @@ impl Paper {
             }
             Self::Adoption(document) => format!("policy-{}", document.form().sequence),
             Self::Direction(document) => format!("{}-direction", document.form().id),
+            Self::Destruction(document) => format!("{}-destruction", document.form().key.label),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::domain::gbcs::Template;
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{Purpose, TemplateName};
 use crate::domain::policy::adoption::Adoption;
+use crate::domain::policy::destruction::Destruction;
 use crate::domain::policy::{Policy, admission};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
@@ -142,7 +143,8 @@ impl Shown {
             | Paper::Withdrawal(_)
             | Paper::Suspension(_)
             | Paper::Adoption(_)
-            | Paper::Direction(_) => None,
+            | Paper::Direction(_)
+            | Paper::Destruction(_) => None,
         };
         let compromised_certificate = match (named, compromised) {
             (Some(named), Some(given)) if named.certificate_sha256 != given.sha256() => {
@@ -169,7 +171,8 @@ impl Shown {
             | Paper::Withdrawal(_)
             | Paper::Suspension(_)
             | Paper::Adoption(_)
-            | Paper::Direction(_) => {}
+            | Paper::Direction(_)
+            | Paper::Destruction(_) => {}
         }
         if let Some(scope) = scope_of(&self.paper) {
             let looking = Looking {
@@ -246,6 +249,7 @@ impl Shown {
             Paper::Suspension(document) => suspension(&mut page, document.form()),
             Paper::Adoption(document) => adoption(&mut page, document),
             Paper::Direction(document) => direction(&mut page, document.form()),
+            Paper::Destruction(document) => destruction(&mut page, document.form()),
         }
         if let Some(scope) = scope_of(&self.paper) {
             self.scope(&mut page, &scope);
@@ -365,7 +369,11 @@ fn scope_of(paper: &Paper) -> Option<Scope<'_>> {
     match paper {
         Paper::Determination(document) => document.form().scope(),
         Paper::Schedule(document) => Some(document.form().scope()),
-        Paper::Withdrawal(_) | Paper::Suspension(_) | Paper::Adoption(_) | Paper::Direction(_) => None,
+        Paper::Withdrawal(_)
+        | Paper::Suspension(_)
+        | Paper::Adoption(_)
+        | Paper::Direction(_)
+        | Paper::Destruction(_) => None,
     }
 }
 
@@ -553,6 +561,24 @@ fn direction(page: &mut Page, form: &Direction) {
         page.row("proposed by", format!("{proposer}, who may not approve it"));
         head(page, ledger);
         page.row("policy", policy);
+    });
+}
+
+fn destruction(page: &mut Page, form: &Destruction) {
+    let Destruction { r#type: _, purpose, proposer, ledger, policy, key, cka_id, tokens, reason } = form;
+    title(page, &format!("DESTRUCTION of key {}", key.label), *purpose);
+    page.indented(|page| {
+        page.line("It destroys the key on every token below, for good: nothing brings it back. Needs the quorum.");
+        page.row("public key", format!("SHA-256 {}", key.spki_sha256));
+        page.row("CKA_ID", cka_id);
+        for on in tokens {
+            page.row("on token", format!("{}, serial number {}", on.token, on.serial));
+        }
+        page.row("proposed by", format!("{proposer}, who may not approve it"));
+        head(page, ledger);
+        page.row("policy", policy);
+        page.row("why", "");
+        page.prose(reason.as_str());
     });
 }
 

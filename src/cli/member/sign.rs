@@ -234,6 +234,7 @@ fn member(
         Paper::Withdrawal(document) => (Some(&document.form().proposer), None),
         Paper::Suspension(document) => (None, Some(&document.form().member)),
         Paper::Direction(document) => (Some(&document.form().proposer), None),
+        Paper::Destruction(document) => (Some(&document.form().proposer), None),
         Paper::Adoption(_) => (None, None),
     };
     if proposer == Some(&person.id) {

@@ -99,6 +99,7 @@ pub fn standing(
         Paper::Schedule(document) => Some(&document.form().proposer),
         Paper::Withdrawal(document) => Some(&document.form().proposer),
         Paper::Direction(document) => Some(&document.form().proposer),
+        Paper::Destruction(document) => Some(&document.form().proposer),
         Paper::Suspension(_) | Paper::Adoption(_) => None,
     };
     let electorates = Electorates { named: electorate, in_force: electorate };

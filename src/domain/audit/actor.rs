@@ -29,7 +29,11 @@ impl Again<'_> {
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
             | Event::KeyCopied(_)
-            | Event::SharesDealt(_) => &[Role::Ceremony],
+            | Event::SharesDealt(_)
+            | Event::KeyMade(_)
+            | Event::KeyDestruction(_)
+            | Event::KeyDestroyed(_)
+            | Event::CeremonyRecorded(_) => &[Role::Ceremony],
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
             Event::IncidentOpened(_)
             | Event::StepTaken(_)
@@ -108,6 +112,10 @@ impl Again<'_> {
             Event::FileAccepted(_)
             | Event::KeyCopied(_)
             | Event::SharesDealt(_)
+            | Event::KeyMade(_)
+            | Event::KeyDestruction(_)
+            | Event::KeyDestroyed(_)
+            | Event::CeremonyRecorded(_)
             | Event::KeyActivated(_)
             | Event::Batch(_)
             | Event::Genesis(_)

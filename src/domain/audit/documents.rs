@@ -16,13 +16,14 @@ use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
-    KeyCopied, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled, SignatureRecord, TokenFound,
-    TokenHealth,
+    KeyCopied, KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled,
+    SignatureRecord, TokenFound, TokenHealth,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
-use crate::domain::policy::facts::IntentState;
+use crate::domain::policy::destruction::Destruction;
+use crate::domain::policy::facts::{Ending, IntentState};
 use crate::domain::procedure::direction::Direction;
 use crate::domain::time::Timestamp;
 
@@ -94,6 +95,10 @@ impl Again<'_> {
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, entry),
             Event::KeyCopied(copied) => self.check_copy(copied),
             Event::SharesDealt(dealt) => self.check_deal(dealt, entry),
+            Event::KeyMade(made) => permitted(intake::may_make(self.fold, &made.key)),
+            Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
+            Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
+            Event::CeremonyRecorded(recorded) => permitted(intake::may_record(recorded, at)),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -236,6 +241,23 @@ impl Again<'_> {
         let signatures = self.signatures(&recorded.signatures)?;
         let submission = Submission { signatures: &signatures, devices: None };
         compare(intake::direction(&self.context(entry), &document, recorded.text, &submission), recorded)
+    }
+
+    fn check_destruction(&self, recorded: &KeyDestruction, entry: &Entry) -> Permitted {
+        let document: Written<Destruction> = fold::read(recorded.document, self.evidence).map_err(text)?;
+        let signatures = self.signatures(&recorded.signatures)?;
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::destruction(&self.context(entry), &document, &submission), recorded)
+    }
+
+    /// It was found absent on every token that the document names.
+    fn check_destroyed(&self, destroyed: &KeyDestroyed) -> Permitted {
+        let facts = self.fold.keys().get(&destroyed.key);
+        let Some(Ending::Begun { document, .. }) = facts.and_then(|facts| facts.ending) else {
+            return Err(format!("no destruction of key {} was begun", destroyed.key));
+        };
+        let document: Written<Destruction> = fold::read(document, self.evidence).map_err(text)?;
+        permitted(intake::may_end(self.fold, document.form(), destroyed))
     }
 
     /// The policy names the clone, and it is of that key.

@@ -25,13 +25,14 @@ use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, DeterminationSuspended, Entry,
-    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally,
-    ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
+    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied, KeyMade, KeyRecord, PolicyAdopted,
+    ResponseTally, ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
 use crate::domain::policy::Policy;
+use crate::domain::policy::facts::Ending;
 use crate::domain::policy::facts::{
     AcceptedFile, DeterminationFacts, DeviceFacts, IncidentFacts, IntentState, KeyFacts, Scope, Tally,
 };
@@ -398,6 +399,17 @@ impl Fold {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
             }
             Event::SharesDealt(dealt) => self.key_mut(&dealt.key)?.shares = Some(dealt.clone()),
+            Event::KeyMade(KeyMade { key }) => self.know(key),
+            Event::KeyDestruction(destruction) => {
+                let facts = self.key_mut(&destruction.key)?;
+                facts.lock();
+                facts.ending = Some(Ending::Begun { entry: index, document: destruction.document });
+                self.keys_locked(Some(&destruction.key), *at);
+            }
+            Event::KeyDestroyed(destroyed) => {
+                self.key_mut(&destroyed.key)?.ending = Some(Ending::Destroyed { entry: index });
+            }
+            Event::CeremonyRecorded(_) => self.ceremony_at = Some(*at),
             Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
@@ -443,13 +455,22 @@ impl Fold {
         Ok(())
     }
 
+    fn know(&mut self, record: &KeyRecord) {
+        let (copies, certificate) = (BTreeMap::new(), None);
+        let facts = KeyFacts {
+            record: record.clone(),
+            copies,
+            shares: None,
+            certificate,
+            active: None,
+            active_for: None,
+            ending: None,
+        };
+        self.keys.insert(record.label.clone(), facts);
+    }
+
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
-        for record in &genesis.keys {
-            let (copies, certificate) = (BTreeMap::new(), None);
-            let facts =
-                KeyFacts { record: record.clone(), copies, shares: None, certificate, active: None, active_for: None };
-            self.keys.insert(record.label.clone(), facts);
-        }
+        genesis.keys.iter().for_each(|record| self.know(record));
         self.genesis = Some((genesis.clone(), leaf_hash));
     }
 
@@ -568,6 +589,10 @@ impl Fold {
             | Event::Stopped(_)
             | Event::KeyCopied(_)
             | Event::SharesDealt(_)
+            | Event::KeyMade(_)
+            | Event::KeyDestruction(_)
+            | Event::KeyDestroyed(_)
+            | Event::CeremonyRecorded(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)

@@ -61,6 +61,9 @@ pub fn may_activate(
         reasons.add("key-unknown", format!("the ledger has no key {key}"));
         return Err(reasons.0);
     };
+    if facts.ending.is_some() {
+        reasons.add("key-ends", format!("key {key} is destroyed, or about to be: it is not activated any more"));
+    }
     match (facts.record.use_, policy.key(key).map(|key| key.activation)) {
         (KeyUse::Ledger, _) => {
             reasons.add("key-use", format!("key {key} signs checkpoints; it is active while smkid runs"));

@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 use super::custody::SharesDealt;
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
@@ -153,6 +154,14 @@ pub enum Event {
     KeyCopied(KeyCopied),
     /// Key Custodians were given shares of what opens a key's tokens.
     SharesDealt(SharesDealt),
+    /// A key was made after genesis.
+    KeyMade(KeyMade),
+    /// A key is about to be destroyed.
+    KeyDestruction(KeyDestruction),
+    /// A key is on no token any more.
+    KeyDestroyed(KeyDestroyed),
+    /// A ceremony came to its end.
+    CeremonyRecorded(CeremonyRecorded),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -733,6 +742,10 @@ impl Event {
             Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyCopied(_) => "key-copied",
             Self::SharesDealt(_) => "shares-dealt",
+            Self::KeyMade(_) => "key-made",
+            Self::KeyDestruction(_) => "key-destruction",
+            Self::KeyDestroyed(_) => "key-destroyed",
+            Self::CeremonyRecorded(_) => "ceremony-recorded",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -777,6 +790,8 @@ impl Event {
             Self::DeterminationSuspended(entry) => with(&[entry.document]),
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::FileAccepted(entry) => with(&[entry.file]),
+            Self::KeyDestruction(entry) => with(&[entry.document]),
+            Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::DirectionRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&[entry.document]);
@@ -789,6 +804,8 @@ impl Event {
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
             | Self::SharesDealt(_)
+            | Self::KeyMade(_)
+            | Self::KeyDestroyed(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -816,6 +833,7 @@ impl Event {
             Self::DeterminationSuspended(entry) => &entry.signatures,
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
             Self::FileAccepted(entry) => entry.signature.as_slice(),
+            Self::KeyDestruction(entry) => &entry.signatures,
             Self::DirectionRecorded(entry) => &entry.signatures,
             Self::Genesis(_)
             | Self::CertificationIntent(_)
@@ -827,6 +845,9 @@ impl Event {
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
             | Self::SharesDealt(_)
+            | Self::KeyMade(_)
+            | Self::KeyDestroyed(_)
+            | Self::CeremonyRecorded(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)

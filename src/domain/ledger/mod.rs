@@ -3,6 +3,7 @@
 //! `merkle ← tiles`, `merkle, note ← checkpoint ← proof`. A leaf is opaque in these files: octets and their hash. What the
 //! octets say is in [`entry`].
 
+pub mod ceremonies;
 pub mod checkpoint;
 pub mod custody;
 pub mod entry;

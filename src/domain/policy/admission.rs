@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::destruction::Destruction;
 use super::{Consider, Policy};
 use crate::domain::determination::document::{
     Decision, Determination, Form, Method, Proposed, Schedule, Scope, Suspension, Weight, Withdrawal, Written,
@@ -279,6 +280,11 @@ fn bound(of: &Written<Determination>, id: DeterminationId, expected: Digest) -> 
 
 /// A direction, as far as every document that is proposed goes. What it may do the procedure says.
 pub fn direction(policy: &Policy, document: &Written<Direction>, head: Timestamp, at: Timestamp) -> Vec<Refusal> {
+    common(policy, document, head, at)
+}
+
+/// The destruction of a key, as far as every document that is proposed goes.
+pub fn destruction(policy: &Policy, document: &Written<Destruction>, head: Timestamp, at: Timestamp) -> Vec<Refusal> {
     common(policy, document, head, at)
 }
 

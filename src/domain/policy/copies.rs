@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Policy;
-use super::facts::KeyFacts;
+use super::facts::{Ending, KeyFacts};
 use crate::domain::ledger::entry::KeyCopied;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
 
@@ -118,6 +118,9 @@ pub enum CopyFault {
 impl KeyFacts {
     /// The serial number under which a token is known to hold this key; `None` if it is not known to.
     pub fn serial_on(&self, token: &TokenName) -> Option<&str> {
+        if let Some(Ending::Destroyed { .. }) = self.ending {
+            return None;
+        }
         if self.record.token == *token {
             return Some(&self.record.serial);
         }

@@ -79,6 +79,25 @@ pub struct KeyFacts {
     pub active: Option<Option<Timestamp>>,
     /// For which incident alone it is active; none where it is locked, and in ledgers of before an activation was for one.
     pub active_for: Option<IncidentId>,
+    /// How it ends, if it does.
+    pub ending: Option<Ending>,
+}
+
+/// How a key ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The entry said that it is about to be destroyed, by this document. It may be on some of its tokens still.
+    Begun {
+        /// The entry.
+        entry: u64,
+        /// The document.
+        document: Digest,
+    },
+    /// It is on no token any more.
+    Destroyed {
+        /// The entry that says so.
+        entry: u64,
+    },
 }
 
 impl KeyFacts {

@@ -127,6 +127,7 @@ impl World {
             incident: Some(incident),
             key: Some(KeyFacts {
                 shares: None,
+                ending: None,
                 record,
                 copies: BTreeMap::new(),
                 certificate: Some((Digest([8; 32]), RECOVERY)),

@@ -1,0 +1,478 @@
+//! `ceremony run`: the plan, step by step. Each step says what it will do, asks, does it, and has what came of it read aloud.
+//!
+//! The journal is written before and after each step, and each step looks first whether it was done: so a run that was cut off
+//! at any point is started again with the same command, and goes on at the step it was at.
+
+mod record;
+mod steps;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::desk::Desk;
+use super::journal::{Journal, What};
+use super::keys::make_folder;
+use super::plan::{Against, Capacity, Person, Plan, check};
+use super::rehearsal::Rehearsal;
+use super::{CeremonyError, Tokens, pin_file, room};
+use crate::cli::Exit;
+use crate::cli::input;
+use crate::cli::print::Printer;
+use crate::domain::determination::words::Words;
+use crate::domain::names::{Digest, TokenName};
+use crate::domain::policy::Policy;
+use crate::domain::time::Timestamp;
+use crate::service::configuration::Configuration;
+use crate::store::Lock;
+use crate::wall_clock::wall_clock;
+
+use steps::Step;
+
+/// How many others must bear witness throughout, besides the conductor. No official reference.
+const WITNESSES_MIN: usize = 2;
+/// How often a word may be mistyped before the step is broken off.
+const TRIES: usize = 3;
+/// Words on a line, as [`Words`] shows them.
+const LINE_WORDS: usize = 4;
+/// What ends a session in good order.
+const STOP: &str = "stop";
+/// What puts a remark on record.
+const NOTE: &str = "note ";
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The plan
+    #[arg(value_name = "PLAN.toml")]
+    plan: PathBuf,
+    /// Rehearse: the same, on scratch tokens in SoftHSM that are destroyed at the end
+    #[arg(long)]
+    dry_run: bool,
+    /// In an exercise only: answer from this file instead of the terminal
+    #[arg(long, value_name = "ANSWERS.toml")]
+    unattended: Option<PathBuf>,
+    /// A file with the PIN of a token; in an exercise only. Else the configuration's, else it is asked for
+    #[arg(long = "pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
+    pin_files: Vec<(TokenName, PathBuf)>,
+}
+
+/// Why a step went no further.
+enum Halt {
+    /// People rise, in good order.
+    Adjourned(String),
+    /// Something is wrong.
+    Fault(CeremonyError),
+}
+
+impl<E: Into<CeremonyError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+/// Names and values of what came of a step.
+type Facts = Vec<(Box<str>, Box<str>)>;
+
+/// A ceremony that goes on.
+struct Conduct {
+    plan: Plan,
+    policy: Policy,
+    configuration: Configuration,
+    tokens: TokensOf,
+    out: PathBuf,
+    journal: Journal,
+    desk: Desk,
+    present: Vec<Person>,
+    rehearsal: Option<Rehearsal>,
+    print: Printer,
+}
+
+/// [`Tokens`], made anew for each step.
+struct TokensOf {
+    config: PathBuf,
+    pin_files: Vec<(TokenName, PathBuf)>,
+}
+
+impl TokensOf {
+    fn tokens(&self) -> Tokens {
+        Tokens { config: self.config.clone(), pin_files: self.pin_files.clone() }
+    }
+}
+
+/// What `run` answers.
+#[derive(Serialize)]
+struct Answer {
+    plan: Digest,
+    rehearsal: bool,
+    /// The step it stands at; none once it is over.
+    adjourned_at: Option<String>,
+    why: Option<String>,
+    /// SHA-256 of the transcript, once it is over.
+    transcript: Option<Digest>,
+    /// The entry that records it.
+    entry: Option<u64>,
+    journal: PathBuf,
+    minutes: Vec<PathBuf>,
+}
+
+impl Run {
+    pub(super) fn run(self, print: Printer) -> Result<Exit, CeremonyError> {
+        let plan = Plan::read(&self.plan)?;
+        let (policy, _) = room::read_policy(&plan.policy())?;
+        let configuration = Configuration::read(&plan.configuration())?;
+        let at = wall_clock().plus_ms(configuration.clock_offset_ms);
+        let faults = check(&plan, Against { policy: &policy, configuration: &configuration, at });
+        if !faults.is_empty() {
+            return Err(CeremonyError::Plan { path: self.plan.clone(), faults });
+        }
+        let desk = match &self.unattended {
+            None => Desk::terminal()?,
+            Some(path) => Desk::file(path, policy.purpose())?,
+        };
+        let mut tokens = TokensOf { config: plan.configuration(), pin_files: self.pin_files };
+        let (mut out, mut rehearsal, mut configuration) = (plan.out(), None, configuration);
+        if self.dry_run {
+            let scratch = Rehearsal::enter(&out, &policy, &configuration)?;
+            out = scratch.out();
+            tokens.config = scratch.configuration();
+            if self.unattended.is_some() {
+                tokens.pin_files = scratch.pin_files();
+            }
+            configuration = Configuration::read(&tokens.config)?;
+            rehearsal = Some(scratch);
+        }
+        make_folder(&out)?;
+        // Two of these at once would write one journal.
+        let _lock = Lock::take(&out)?;
+        let journal = Journal::open(&out)?;
+        let present = Vec::new();
+        let mut conduct =
+            Conduct { plan, policy, configuration, tokens, out, journal, desk, present, rehearsal, print };
+        conduct.run()
+    }
+}
+
+impl Conduct {
+    fn now(&self) -> Timestamp {
+        wall_clock().plus_ms(self.configuration.clock_offset_ms)
+    }
+
+    fn write(&mut self, what: What) -> Result<(), CeremonyError> {
+        let at = self.now();
+        self.journal.write(at, what)
+    }
+
+    fn run(&mut self) -> Result<Exit, CeremonyError> {
+        self.open()?;
+        if let Some(scratch) = &self.rehearsal {
+            if matches!(self.desk, Desk::Terminal) {
+                scratch.tell_pins()?;
+            }
+            self.print.warning(&format!(
+                "REHEARSAL: scratch tokens in {}; they are destroyed at the end, and nothing made on them is ever used",
+                scratch.folder().display()
+            ));
+        }
+        let steps = Step::of(&self.plan);
+        let mut adjourned = None;
+        if !self.journal.is_closed() {
+            adjourned = self.session(&steps)?;
+        }
+        if adjourned.is_none() {
+            if self.rehearsal.is_none() {
+                self.record()?;
+            }
+            if let Some(scratch) = self.rehearsal.take() {
+                scratch.destroy(&self.plan.out())?;
+                self.print.note("The scratch tokens are destroyed.");
+            }
+        }
+        for id in self.desk.unused() {
+            self.print.warning(&format!("no question is named {id:?}; that answer was not used"));
+        }
+        self.tell(adjourned)
+    }
+
+    /// The first line; or the journal that stands is of this plan.
+    fn open(&mut self) -> Result<(), CeremonyError> {
+        let rehearsal = self.rehearsal.is_some();
+        let Some(first) = self.journal.lines().first() else {
+            let opened = What::Opened {
+                plan: self.plan.digest(),
+                kind: self.plan.kind,
+                title: self.plan.title.as_str().into(),
+                place: self.plan.place.as_str().into(),
+                purpose: self.policy.purpose(),
+                origin: self.policy.origin().clone(),
+                policy: self.policy.digest(),
+                when_interrupted: self.plan.when_interrupted.as_str().into(),
+                rehearsal,
+            };
+            return self.write(opened);
+        };
+        match &first.what {
+            What::Opened { plan, .. } if *plan == self.plan.digest() => Ok(()),
+            What::Opened { plan, .. } => {
+                Err(CeremonyError::OtherPlan { out: self.out.clone(), found: *plan, expected: self.plan.digest() })
+            }
+            _ => Err(CeremonyError::OtherPlan {
+                out: self.out.clone(),
+                found: Digest::of(&[]),
+                expected: self.plan.digest(),
+            }),
+        }
+    }
+
+    /// One sitting. At which step it was adjourned, and why, if it was.
+    fn session(&mut self, steps: &[Step]) -> Result<Option<(String, String)>, CeremonyError> {
+        let interrupted = self.journal.interrupted().filter(|_| self.journal.sessions() > 0);
+        let number = self.journal.sessions() + 1;
+        if let Some(step) = &interrupted {
+            self.print.warning(&format!("the ceremony was interrupted at: {step}. It goes on there"));
+        }
+        let account = room::conductor().account;
+        let program = program()?.into();
+        self.write(What::Session { number, account, program, interrupted })?;
+        match self.roll_call() {
+            Ok(()) => {}
+            Err(Halt::Fault(fault)) => return Err(fault),
+            Err(Halt::Adjourned(why)) => return self.adjourn("roll-call", "The roll-call", why).map(Some),
+        }
+        let count = steps.len();
+        for (at, step) in steps.iter().enumerate() {
+            let id = step.id();
+            if self.journal.is_done(&id) {
+                continue;
+            }
+            match self.step(step, at + 1, count) {
+                Ok(()) => {}
+                Err(Halt::Adjourned(why)) => return self.adjourn(&id, &step.title(), why).map(Some),
+                Err(Halt::Fault(fault)) => {
+                    self.write(What::Failed { step: id.into(), why: fault.to_string().into() })?;
+                    self.print.note("That is in the journal. Once it is mended, start the same command again: it goes on at this step.");
+                    return Err(fault);
+                }
+            }
+        }
+        self.write(What::Closed {})?;
+        Ok(None)
+    }
+
+    fn adjourn(&mut self, step: &str, title: &str, why: String) -> Result<(String, String), CeremonyError> {
+        self.write(What::Adjourned { step: step.into(), why: why.as_str().into() })?;
+        Ok((title.to_owned(), why))
+    }
+
+    /// Who is there, and what time it is.
+    fn roll_call(&mut self) -> Result<(), Halt> {
+        self.print.note("Roll-call. Answer `present` or `absent` for each.");
+        let expected: Vec<Person> = self.plan.persons().cloned().collect();
+        for person in expected {
+            let id = format!("roll-call/{}", person.handle());
+            let question = format!("  {person}, {}?", person.capacity);
+            let (name, capacity) = (person.name.as_str().into(), person.capacity);
+            match self.choose("roll-call", &id, &question, "present", &["present", "absent"])?.as_str() {
+                "present" => {
+                    self.write(What::Present { person: person.id.clone(), name, capacity })?;
+                    self.present.push(person);
+                }
+                _ => self.write(What::Absent { name, capacity })?,
+            }
+        }
+        let conductor = self.present.iter().any(|person| person.capacity == Capacity::Conductor);
+        let witnesses = self.witnesses().count();
+        if !conductor || witnesses < WITNESSES_MIN {
+            return Err(Halt::Adjourned(format!(
+                "the conductor and at least {WITNESSES_MIN} who bear witness (witness, auditor, PMA member) must be there; found {}, and \
+                 {witnesses} of them",
+                if conductor { "the conductor" } else { "no conductor" }
+            )));
+        }
+        let now = self.now();
+        let question = format!("  This machine's clock says {now}. Does another clock say the same, to the minute?");
+        match self.choose("roll-call", "roll-call/clock", &question, "yes", &["yes", "no"])?.as_str() {
+            "yes" => {
+                let (asked, answer) =
+                    (format!("The machine's clock said {now}; does another clock agree?").into(), "yes".into());
+                Ok(self.write(What::Answered { step: "roll-call".into(), asked, answer })?)
+            }
+            _ => Err(Halt::Adjourned("the machine's clock is wrong: set it, then go on".to_owned())),
+        }
+    }
+
+    /// Those who bear witness.
+    fn witnesses(&self) -> impl Iterator<Item = &Person> {
+        self.present
+            .iter()
+            .filter(|person| matches!(person.capacity, Capacity::Witness | Capacity::Auditor | Capacity::PmaMember))
+    }
+
+    fn step(&mut self, step: &Step, number: usize, count: usize) -> Result<(), Halt> {
+        let (id, title, says) = (step.id(), step.title(), self.says(step));
+        self.print.note(&format!("\nStep {number} of {count}: {title}\n  {}", says.replace('\n', "\n  ")));
+        let again = self.journal.is_begun(&id);
+        self.write(What::Begun { step: id.as_str().into(), title: title.as_str().into(), says: says.as_str().into() })?;
+        let question = if again { "Go on with it?" } else { "Shall it be done?" };
+        self.go(&id, "go", question)?;
+        let facts = self.perform(step)?;
+        for (name, value) in &facts {
+            self.print.note(&format!("  {name}: {value}"));
+        }
+        self.write(What::Done { step: id.into(), facts })?;
+        self.print.note("Done.");
+        Ok(())
+    }
+
+    /// Asks whether to go on: `yes`, `stop`, or first `note TEXT`, as often as there is something to note.
+    fn go(&mut self, step: &str, name: &str, question: &str) -> Result<(), Halt> {
+        let id = format!("{step}/{name}");
+        self.choose(step, &id, question, "yes", &["yes"])?;
+        Ok(self.write(What::Answered { step: step.into(), asked: question.into(), answer: "yes".into() })?)
+    }
+
+    /// One of `choices`, asked until it is.
+    fn choose(
+        &mut self,
+        step: &str,
+        id: &str,
+        question: &str,
+        expected: &str,
+        choices: &[&str],
+    ) -> Result<String, Halt> {
+        let question = format!("{question} [{}, {STOP}, {NOTE}TEXT]", choices.join(", "));
+        self.until(step, id, &question, expected, |answer| {
+            if choices.contains(&answer) { Ok(()) } else { Err(format!("expected {}", choices.join(" or "))) }
+        })
+    }
+
+    /// Asks until `judge` takes the answer; `stop` adjourns, `note TEXT` goes on record. A file that answers wrongly is wrong.
+    fn until(
+        &mut self,
+        step: &str,
+        id: &str,
+        question: &str,
+        expected: &str,
+        judge: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<String, Halt> {
+        loop {
+            let answer = self.desk.ask(id, question, expected)?;
+            if answer == STOP {
+                return Err(Halt::Adjourned("the conductor stopped here".to_owned()));
+            }
+            if let Some(text) = answer.strip_prefix(NOTE) {
+                self.write(What::Remark { step: step.into(), text: text.trim().into() })?;
+                self.print.note("That is on record.");
+                if matches!(self.desk, Desk::Terminal) {
+                    continue;
+                }
+                return Ok(expected.to_owned());
+            }
+            match judge(&answer) {
+                Ok(()) => return Ok(answer),
+                Err(why) if matches!(self.desk, Desk::Terminal) => {
+                    self.print.note(&format!("  {why}; found {answer:?}"))
+                }
+                Err(why) => {
+                    return Err(CeremonyError::Answer { question: id.to_owned(), why, found: answer }.into());
+                }
+            }
+        }
+    }
+
+    /// Has a digest read aloud as words and compared; by whom goes on record.
+    fn read_aloud(&mut self, step: &str, what: &str, sha256: Digest) -> Result<(), Halt> {
+        let words = Words(sha256).to_string();
+        self.print
+            .note(&format!("  {what}: SHA-256 {sha256}\n  To be read aloud:\n    {}", words.replace('\n', "\n    ")));
+        let line = 1 + usize::from(sha256.octets()[0]) % (Digest::LEN / LINE_WORDS);
+        let word = Words(sha256).iter().nth(line * LINE_WORDS - 1).unwrap_or_default();
+        let others: Vec<String> = self
+            .present
+            .iter()
+            .filter(|person| person.capacity != Capacity::Conductor)
+            .map(|person| person.handle().to_owned())
+            .collect();
+        let first = self.witnesses().next().map(|person| person.handle().to_owned()).unwrap_or_default();
+        let question = format!("  Who compared it, besides the conductor? [{}]", others.join(", "));
+        let compared = self.until(step, &format!("{step}/compared"), &question, &first, |answer| {
+            let unknown = answer.split(',').map(str::trim).find(|name| !others.iter().any(|other| other == name));
+            unknown.map_or(Ok(()), |name| {
+                Err(format!("{name:?} is nobody who is here; ids or names, separated by commas"))
+            })
+        })?;
+        let question =
+            format!("  The last word of line {line}? [`differs` if what was heard is not what stands there]");
+        let mut tries = 0;
+        loop {
+            let heard = self.until(step, &format!("{step}/word"), &question, word, |_| Ok(()))?;
+            if heard == word {
+                break;
+            }
+            tries += 1;
+            if heard == "differs" || tries >= TRIES || !matches!(self.desk, Desk::Terminal) {
+                return Err(CeremonyError::WordsDiffer { what: what.to_owned() }.into());
+            }
+            self.print.note(&format!("  {heard:?} is not the last word of line {line}"));
+        }
+        let compared = compared.split(',').map(|name| name.trim().into()).collect();
+        Ok(self.write(What::Read { step: step.into(), what: what.into(), sha256, compared })?)
+    }
+
+    /// Something of an attempt before was there.
+    fn found(&mut self, step: &str, what: String) -> Result<(), CeremonyError> {
+        self.print.note(&format!("  Found: {what}"));
+        self.write(What::Found { step: step.into(), what: what.into() })
+    }
+
+    /// Says how it stands, and writes the minutes.
+    fn tell(&self, adjourned: Option<(String, String)>) -> Result<Exit, CeremonyError> {
+        let minutes = self.journal.minutes();
+        let folder = if self.out.is_dir() { self.out.clone() } else { self.plan.out() };
+        let stem = if minutes.is_rehearsal() { "minutes-of-rehearsal" } else { "minutes" };
+        let files = [(format!("{stem}.txt"), minutes.text()), (format!("{stem}.html"), minutes.html())];
+        let mut written = Vec::new();
+        for (name, text) in files {
+            let path = folder.join(name);
+            room::replace(&path, text.as_bytes())?;
+            written.push(path);
+        }
+        let over = adjourned.is_none();
+        let (adjourned_at, why) = adjourned.unzip();
+        let answer = Answer {
+            plan: self.plan.digest(),
+            rehearsal: minutes.is_rehearsal(),
+            adjourned_at,
+            why,
+            transcript: over.then(|| Digest::of(self.journal.transcript())),
+            entry: self.journal.recorded(),
+            journal: folder.join(super::journal::JOURNAL),
+            minutes: written,
+        };
+        self.print.answer(&answer, |text| {
+            match (&answer.adjourned_at, &answer.why) {
+                (Some(step), Some(why)) => text.row("adjourned at", step).row("because", why),
+                _ => text.row("ceremony", "over"),
+            };
+            text.some("transcript SHA-256", answer.transcript)
+                .some("recorded", answer.entry.map(|entry| format!("entry {entry}")));
+            for path in &answer.minutes {
+                text.row("minutes", path.display());
+            }
+        })?;
+        if over {
+            self.print.note("Next: print the minutes, and have everyone sign them.");
+            Ok(Exit::Done)
+        } else {
+            self.print.note("Next: start the same command again; it goes on at this step.");
+            Ok(Exit::Partly)
+        }
+    }
+}
+
+/// Version and digest of this program.
+fn program() -> Result<String, CeremonyError> {
+    let octets = input::file(&std::env::current_exe()?, u64::MAX - 1)?;
+    Ok(format!("smkictl {}, SHA-256 {}", env!("CARGO_PKG_VERSION"), Digest::of(&octets)))
+}

@@ -1,0 +1,424 @@
+//! The steps of a ceremony: what each says beforehand, and how it is done with the functions of the single commands.
+
+use std::path::{Path, PathBuf};
+
+use super::{Conduct, Facts, Halt};
+use crate::cli::Change;
+use crate::cli::ceremony::desk::Desk;
+use crate::cli::ceremony::keys::{KeysFile, Planned};
+use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
+use crate::cli::ceremony::room::Room;
+use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
+use crate::cli::input;
+use crate::cli::input::InputError;
+use crate::domain::fold::Fold;
+use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
+use crate::service::start::{self, StartFault};
+use crate::store::sqlite::SqliteStore;
+
+/// The document that adopts the policy, in the plan's `out`.
+const ADOPTION: &str = "adoption.json";
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The plan is read out and agreed upon.
+    Opening,
+    /// A key pair is made.
+    Key(KeyLabel),
+    /// A key that was made after genesis goes into the ledger.
+    Recorded(KeyLabel),
+    /// The document that adopts the policy is written.
+    Adoption,
+    /// Everyone on the roster signs it.
+    Signatures,
+    /// The ledger begins.
+    Ledger,
+    /// A clone is found on a further token.
+    Copy(KeyLabel, TokenName),
+    /// A certification request is signed.
+    Request(KeyLabel),
+    /// The SMKI certifies the key.
+    Certificate(KeyLabel),
+    /// Last words.
+    Closing,
+}
+
+impl Step {
+    /// The steps of a plan, in order.
+    pub fn of(plan: &Plan) -> Vec<Self> {
+        let recovery = || plan.keys().filter(|key| key.r#use == KeyUse::Recovery).map(|key| key.label.clone());
+        let copies =
+            || plan.keys().flat_map(|key| key.copies.iter().map(|copy| Self::Copy(key.label.clone(), copy.clone())));
+        let mut steps = vec![Self::Opening];
+        match plan.kind {
+            Kind::First => {
+                steps.extend(plan.keys().map(|key| Self::Key(key.label.clone())));
+                steps.extend([Self::Adoption, Self::Signatures, Self::Ledger]);
+                steps.extend(copies());
+                steps.extend(recovery().map(Self::Request));
+                steps.extend(recovery().map(Self::Certificate));
+            }
+            Kind::Renewal => {
+                steps.extend(recovery().map(Self::Request));
+                steps.extend(recovery().map(Self::Certificate));
+            }
+            Kind::NewKey => {
+                steps.extend(plan.keys().map(|key| Self::Key(key.label.clone())));
+                steps.extend(plan.keys().map(|key| Self::Recorded(key.label.clone())));
+                steps.extend(copies());
+                steps.extend(recovery().map(Self::Request));
+                steps.extend(recovery().map(Self::Certificate));
+            }
+            Kind::Copy => steps.extend(copies()),
+            Kind::ReShare => {}
+        }
+        steps.push(Self::Closing);
+        steps
+    }
+
+    /// How the journal and questions call it.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Opening => "opening".to_owned(),
+            Self::Key(key) => format!("key-{key}"),
+            Self::Recorded(key) => format!("recorded-{key}"),
+            Self::Adoption => "adoption".to_owned(),
+            Self::Signatures => "signatures".to_owned(),
+            Self::Ledger => "ledger".to_owned(),
+            Self::Copy(key, token) => format!("copy-{key}-{token}"),
+            Self::Request(key) => format!("request-{key}"),
+            Self::Certificate(key) => format!("certificate-{key}"),
+            Self::Closing => "closing".to_owned(),
+        }
+    }
+
+    /// Its heading.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Opening => "The plan is read out".to_owned(),
+            Self::Key(key) => format!("Key {key} is made"),
+            Self::Recorded(key) => format!("Key {key} goes into the ledger"),
+            Self::Adoption => "The adoption of the policy is written".to_owned(),
+            Self::Signatures => "The adoption is signed".to_owned(),
+            Self::Ledger => "The ledger begins".to_owned(),
+            Self::Copy(key, token) => format!("Key {key} is cloned to token {token}"),
+            Self::Request(key) => format!("The certification request of key {key} is signed"),
+            Self::Certificate(key) => format!("The certificate of key {key} is recorded"),
+            Self::Closing => "Last words".to_owned(),
+        }
+    }
+}
+
+fn fact(name: &str, value: impl ToString) -> (Box<str>, Box<str>) {
+    (name.into(), value.to_string().into())
+}
+
+impl Conduct {
+    /// What the step will do.
+    pub(super) fn says(&self, step: &Step) -> String {
+        let out = self.out.display();
+        match step {
+            Step::Opening => {
+                let mut text = format!("{}\nat {}.\n", self.plan.title, self.plan.place);
+                for key in self.plan.keys() {
+                    text.push_str(&format!(
+                        "Key {} ({}) on token {}, CKA_ID {}.\n",
+                        key.label, key.r#use, key.token, key.cka_id
+                    ));
+                }
+                text.push_str(&format!("Policy {}.\nIf it is interrupted: {}", self.policy.digest(), self.plan.when_interrupted));
+                text
+            }
+            Step::Key(label) => self.plan.key(label).map_or_else(String::new, |key| {
+                format!(
+                    "A key pair labelled {label} with the CKA_ID {} is made on token {}: {}. It is looked for first: one that an \
+                     interruption left is taken. Its public half is written to {out}; the private half never leaves the token.",
+                    key.cka_id,
+                    key.token,
+                    ATTRIBUTES.join(", ")
+                )
+            }),
+            Step::Recorded(key) => format!(
+                "The ledger records the new key {key} by label, CKA_ID and public key; the policy in force names it. Its token is marked as this \
+                 ledger's."
+            ),
+            Step::Adoption => format!("{out}/{ADOPTION} is written, by which the policy comes into force. No token is asked."),
+            Step::Signatures => format!(
+                "Everyone on the policy's roster signs {out}/{ADOPTION} with their own key, here or elsewhere\n(smkictl determination sign \
+                 {out}/{ADOPTION} …), and the signatures are laid beside it as adoption.PERSON.p7s. The ceremony may rise until they are \
+                 there."
+            ),
+            Step::Ledger => format!(
+                "The ledger {} begins in {}, with the keys and the policy; its first entry is written to every token, its head to the \
+                 ledger token. From then on these tokens belong to this ledger.",
+                self.policy.origin(),
+                self.configuration.state.display()
+            ),
+            Step::Copy(key, token) => {
+                let means = self.policy.key(key).and_then(|found| found.copies.get(token));
+                format!(
+                    "Before this is answered, key {key} is cloned to token {token} by the HSM maker's means{}. Then the token is searched: the \
+                     clone must have the same public key and be as fit as the first. It is recorded, and the token marked as this ledger's.",
+                    means.map(|means| format!(": {means}")).unwrap_or_default()
+                )
+            }
+            Step::Request(key) => format!(
+                "The intent is recorded; then key {key} signs one certification request for the SMKI; then the outcome is recorded and the \
+                 request written to {out}."
+            ),
+            Step::Certificate(key) => {
+                let places = self.plan.key(key).map(|key| self.certificates(key)).unwrap_or_default();
+                let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+                format!(
+                    "The request goes to the SMKI. What it issues is laid at\n  {}\nand is checked against the key, the subject, the path and the \
+                     policy's anchors, and recorded. The ceremony may rise until it is there.",
+                    places.join("\n  ")
+                )
+            }
+            Step::Closing => "Whoever wants something on record says so now. Then the transcript is closed and goes into the ledger.".to_owned(),
+        }
+    }
+
+    fn certificates(&self, key: &Key) -> Vec<PathBuf> {
+        key.certificate.iter().chain(&key.chain).map(|path| self.plan.path(path)).collect()
+    }
+
+    /// Does it. What came of it.
+    pub(super) fn perform(&mut self, step: &Step) -> Result<Facts, Halt> {
+        let id = step.id();
+        match step {
+            Step::Opening => {
+                self.read_aloud(&id, "the plan", self.plan.digest())?;
+                self.read_aloud(&id, "the policy", self.policy.digest())?;
+                Ok(Vec::new())
+            }
+            Step::Key(label) => self.make_key(&id, label),
+            Step::Recorded(key) => self.record_key(&id, key),
+            Step::Adoption => self.adoption(&id),
+            Step::Signatures => self.signatures(&id),
+            Step::Ledger => self.ledger(&id),
+            Step::Copy(key, token) => self.copy(&id, key, token),
+            Step::Request(key) => self.request(&id, key),
+            Step::Certificate(key) => self.certificate(&id, key),
+            Step::Closing => {
+                self.go(&id, "last", "Is everything said?")?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn make_key(&mut self, id: &str, label: &KeyLabel) -> Result<Facts, Halt> {
+        let unknown = || CeremonyError::Key { key: label.clone(), why: "the policy has no such key".to_owned() };
+        let key = self.policy.key(label).ok_or_else(unknown)?;
+        let genesis = if self.plan.kind == Kind::First { None } else { self.fold()?.genesis().map(|(_, hash)| hash) };
+        let planned = Planned { key, id: self.plan.key(label).ok_or_else(unknown)?.cka_id, genesis };
+        let room = Room::enter(&self.tokens.tokens(), self.configuration.clone(), self.policy.purpose())?;
+        let (made, found) = planned.stand(&room, &self.out, &self.policy)?;
+        if found {
+            self.found(
+                id,
+                format!(
+                    "the key pair {label}, CKA_ID {}, on token {}: made before an interruption",
+                    made.id, made.token
+                ),
+            )?;
+        }
+        self.read_aloud(id, &format!("the public key of {label}"), made.spki_sha256)?;
+        KeysFile::read(&self.out, &self.policy, &self.configuration)?.write_public_keys(&self.out, &self.policy)?;
+        Ok(vec![
+            fact("key", format!("{label} ({})", made.use_)),
+            fact("token", format!("{}, serial number {}", made.token, made.serial)),
+            fact("CKA_ID", made.id),
+            fact("attributes, as the token says", ATTRIBUTES.join(", ")),
+            fact("public key, SHA-256", made.spki_sha256),
+        ])
+    }
+
+    fn document(&self) -> Adoption {
+        let change = Change { dry_run: false };
+        Adoption { policy: self.plan.policy(), out: self.out.join(ADOPTION), change }
+    }
+
+    fn adoption(&mut self, id: &str) -> Result<Facts, Halt> {
+        if self.out.join(ADOPTION).exists() {
+            self.found(id, format!("{ADOPTION}, written before an interruption; it must be the same"))?;
+        }
+        let written = self.document().write()?;
+        self.read_aloud(id, "the adoption", written.digest())?;
+        Ok(vec![fact("document", self.out.join(ADOPTION).display()), fact("SHA-256", written.digest())])
+    }
+
+    fn begin(&self, dry_run: bool) -> Result<Begin, CeremonyError> {
+        let signatures = signatures(&self.out)?;
+        let (tokens, change) = (self.tokens.tokens(), Change { dry_run });
+        let (policy, out) = (self.plan.policy(), self.out.clone());
+        Ok(Begin { tokens, policy, adoption: out.join(ADOPTION), out, signatures, change })
+    }
+
+    fn stands(&self) -> bool {
+        SqliteStore::exists(&self.configuration.state)
+    }
+
+    /// Asks to look again, until `look` finds what is waited for.
+    fn wait<T>(
+        &mut self,
+        id: &str,
+        may_pass: bool,
+        look: impl Fn(&Self) -> Result<Result<T, String>, CeremonyError>,
+    ) -> Result<Option<T>, Halt> {
+        loop {
+            let missing = match look(self)? {
+                Ok(found) => return Ok(Some(found)),
+                Err(missing) => missing,
+            };
+            self.print.note(&format!("  {}", missing.replace('\n', "\n  ")));
+            if !matches!(self.desk, Desk::Terminal) && !may_pass {
+                return Err(Halt::Adjourned(missing));
+            }
+            let choices: &[&str] = if may_pass { &["look", "pass"] } else { &["look"] };
+            let expected = if may_pass { "pass" } else { "stop" };
+            let answer = self.choose(id, &format!("{id}/wait"), "Look again?", expected, choices);
+            match answer {
+                Ok(answer) if answer == "pass" => return Ok(None),
+                Ok(_) => {}
+                Err(Halt::Adjourned(_)) => return Err(Halt::Adjourned(missing)),
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    fn signatures(&mut self, id: &str) -> Result<Facts, Halt> {
+        let files = self.wait(id, false, |conduct| {
+            let files = signatures(&conduct.out)?;
+            if conduct.stands() {
+                return Ok(Ok(files));
+            }
+            match conduct.begin(true)?.check() {
+                Ok(()) => Ok(Ok(files)),
+                Err(CeremonyError::Refused(reasons)) => {
+                    let texts: Vec<&str> = reasons.iter().map(|reason| &*reason.text).collect();
+                    Ok(Err(format!("{} signatures lie there; not enough:\n{}", files.len(), texts.join("\n"))))
+                }
+                Err(other) => Err(other),
+            }
+        })?;
+        let named =
+            |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let facts = files.iter().flatten().map(|path| fact("signature", named(path)));
+        Ok(facts.collect())
+    }
+
+    fn ledger(&mut self, id: &str) -> Result<Facts, Halt> {
+        if self.stands() {
+            self.found(id, "the ledger, begun before an interruption; what is missing is completed".to_owned())?;
+        }
+        let begun = self.begin(false)?.perform(self.print)?.ok_or(StartFault::NoLedgerKey)?;
+        self.read_aloud(id, "genesis, the first entry of the ledger", begun.genesis)?;
+        let mut facts = vec![fact("genesis", begun.genesis), fact("entries", begun.size)];
+        facts.extend(begun.done.iter().map(|done| fact("done", done)));
+        Ok(facts)
+    }
+
+    fn copy(&mut self, id: &str, key: &KeyLabel, token: &TokenName) -> Result<Facts, Halt> {
+        if self.rehearsal.is_some() {
+            // Nothing clones a key of SoftHSM, so nothing can be found.
+            let said = format!("passed over: no maker's means clone a scratch key to {token}");
+            self.found(id, said.clone())?;
+            return Ok(vec![fact("rehearsal", said)]);
+        }
+        let (tokens, change) = (self.tokens.tokens(), Change { dry_run: false });
+        let copy = Copy { tokens, key: key.clone(), token: token.clone(), change };
+        let found = copy.perform()?;
+        if found.entry.is_none() {
+            self.found(id, format!("the clone on {token}, recorded before an interruption"))?;
+        }
+        self.read_aloud(
+            id,
+            &format!("the public key of {key} on token {token}, equal to that on its first token"),
+            found.spki_sha256,
+        )?;
+        Ok(vec![
+            fact("token", format!("{token}, serial number {}", found.serial)),
+            fact("public key, SHA-256", found.spki_sha256),
+            fact("brought by", &found.by),
+            fact("recorded", found.entry.map_or_else(|| "before".to_owned(), |entry| format!("entry {entry}"))),
+        ])
+    }
+
+    fn request(&mut self, id: &str, key: &KeyLabel) -> Result<Facts, Halt> {
+        let (tokens, change) = (self.tokens.tokens(), Change { dry_run: false });
+        let request = Request { tokens, key: key.clone(), common_name: None, out: self.out.clone(), change };
+        let path = request.path()?;
+        if path.exists() {
+            self.found(id, format!("{}, signed before an interruption", path.display()))?;
+        } else {
+            let requested = request.perform()?;
+            self.print.note(&format!("  subject: {}", requested.subject));
+        }
+        let digest = Digest::of(&input::file(&path, input::DOCUMENT_LEN_MAX)?);
+        self.read_aloud(id, &format!("the request {}", path.display()), digest)?;
+        Ok(vec![fact("request", path.display()), fact("SHA-256", digest)])
+    }
+
+    fn certificate(&mut self, id: &str, key: &KeyLabel) -> Result<Facts, Halt> {
+        let planned = self.plan.key(key).cloned();
+        let planned = planned
+            .ok_or_else(|| CeremonyError::Key { key: key.clone(), why: "the plan has no such key".to_owned() })?;
+        let places = self.certificates(&planned);
+        let may_pass = self.rehearsal.is_some();
+        let label = key.clone();
+        let imported = self.wait(id, may_pass, |conduct| {
+            if let Some(missing) = places.iter().find(|path| !path.is_file()) {
+                return Ok(Err(format!("{}: nothing lies there yet", missing.display())));
+            }
+            let ([first, above @ ..], tokens) = (places.as_slice(), conduct.tokens.tokens()) else {
+                return Ok(Err("the plan says no places for certificates".to_owned()));
+            };
+            let (certificate, chain) = (first.clone(), above.to_vec());
+            if conduct.certified(&label)? == Some(Digest::of(&certificate::read_certificate(first)?)) {
+                return Ok(Ok((Digest::of(&certificate::read_certificate(first)?), None)));
+            }
+            let import = Import { tokens, key: label.clone(), certificate, chain, change: Change { dry_run: false } };
+            match import.perform() {
+                Ok((imported, entry)) => Ok(Ok((imported.certificate, entry))),
+                Err(CeremonyError::Refused(reasons)) => {
+                    let texts: Vec<&str> = reasons.iter().map(|reason| &*reason.text).collect();
+                    Ok(Err(format!("the certificate is refused:\n{}", texts.join("\n"))))
+                }
+                Err(other) => Err(other),
+            }
+        })?;
+        let Some((digest, entry)) = imported else {
+            return Ok(vec![fact("rehearsal", "passed over: the SMKI certifies no scratch key")]);
+        };
+        if entry.is_none() {
+            self.found(id, "the certificate, recorded before an interruption".to_owned())?;
+        }
+        self.read_aloud(id, &format!("the certificate of {key}"), digest)?;
+        Ok(vec![
+            fact("certificate, SHA-256", digest),
+            fact("recorded", entry.map_or_else(|| "before".to_owned(), |entry| format!("entry {entry}"))),
+        ])
+    }
+
+    /// What the ledger amounts to.
+    fn fold(&self) -> Result<Fold, CeremonyError> {
+        Ok(start::open_ledger(&self.configuration)?.1)
+    }
+
+    /// The certificate that the ledger has for a key.
+    fn certified(&self, key: &KeyLabel) -> Result<Option<Digest>, CeremonyError> {
+        Ok(self.fold()?.keys().get(key).and_then(|facts| facts.certificate.as_ref()).map(|(digest, _)| *digest))
+    }
+}
+
+/// The signatures that lie beside the adoption.
+fn signatures(out: &Path) -> Result<Vec<PathBuf>, InputError> {
+    let files = input::directory(out, u64::MAX - 1)?;
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with("adoption.") && name.ends_with(".p7s")
+    };
+    Ok(files.into_iter().map(|(path, _)| path).filter(is_one).collect())
+}

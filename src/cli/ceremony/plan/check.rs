@@ -1,0 +1,328 @@
+//! Whether a plan fits its policy and its configuration. Every fault is told, with its line; no token is touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::Spanned;
+
+use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
+use crate::cli::ceremony::keys::holdings;
+use crate::domain::determination::people::Role;
+use crate::domain::names::{KeyUse, TokenName};
+use crate::domain::policy::files::Activation;
+use crate::domain::policy::{Key as PolicyKey, Policy};
+use crate::domain::time::Timestamp;
+use crate::service::configuration::Configuration;
+use crate::service::start;
+
+/// Beside the conductor there are at least two others: who makes a key does not bear witness to it. No official reference.
+const OTHERS_MIN: usize = 2;
+
+/// What a plan is held against.
+#[derive(Clone, Copy)]
+pub struct Against<'a> {
+    /// The policy in the plan's folder.
+    pub policy: &'a Policy,
+    /// The configuration that it names.
+    pub configuration: &'a Configuration,
+    /// When the ceremony is.
+    pub at: Timestamp,
+}
+
+struct Checker<'a> {
+    plan: &'a Plan,
+    against: Against<'a>,
+    faults: Vec<PlanFault>,
+}
+
+/// Every fault of a plan, by line.
+pub fn check(plan: &Plan, against: Against<'_>) -> Vec<PlanFault> {
+    let mut checker = Checker { plan, against, faults: Vec::new() };
+    checker.policy();
+    checker.tokens();
+    checker.people();
+    checker.keys();
+    checker.shares();
+    let mut faults = checker.faults;
+    faults.sort_by_key(|fault| fault.line);
+    faults
+}
+
+impl Checker<'_> {
+    fn fault<T>(&mut self, place: &Spanned<T>, text: String) {
+        let line = Some(self.plan.line(place.span().start));
+        self.faults.push(PlanFault { line, text });
+    }
+
+    fn missing(&mut self, text: String) {
+        self.faults.push(PlanFault { line: None, text });
+    }
+
+    fn policy(&mut self) {
+        let (plan, policy) = (self.plan, self.against.policy);
+        if plan.policy_digest() != policy.digest() {
+            let text = format!(
+                "policy_digest: the policy in {} has digest {}, the plan was written for {}; review the policy again, then put its \
+                 digest here",
+                plan.policy().display(),
+                policy.digest(),
+                plan.policy_digest()
+            );
+            self.fault(&plan.policy_digest, text);
+        }
+        if *plan.purpose.get_ref() != policy.purpose() {
+            let text = format!("purpose: the policy is {}, the plan {}", policy.purpose(), plan.purpose.get_ref());
+            self.fault(&plan.purpose, text);
+        }
+        if plan.origin.get_ref() != policy.origin() {
+            let text = format!("origin: the policy is for {}, the plan for {}", policy.origin(), plan.origin.get_ref());
+            self.fault(&plan.origin, text);
+        }
+    }
+
+    fn tokens(&mut self) {
+        let (plan, Against { policy, configuration, .. }) = (self.plan, self.against);
+        if let Err(fault) = start::check_ledger_token(configuration, &policy.ledger_key().token) {
+            self.fault(&plan.configuration, fault.to_string());
+        }
+        if let Err(fault) = start::check_clock(policy.purpose(), configuration) {
+            self.fault(&plan.configuration, fault.to_string());
+        }
+        for (token, uses) in holdings(policy) {
+            let settings = start::configured(configuration, &token);
+            let fit = settings.and_then(|found| start::check_pin_source(policy.purpose(), found, uses));
+            if let Err(fault) = fit {
+                self.fault(&plan.configuration, fault.to_string());
+            }
+        }
+    }
+
+    fn people(&mut self) {
+        let plan = self.plan;
+        let mut seen = BTreeSet::new();
+        for entry in &plan.person {
+            let person = entry.get_ref();
+            if !seen.insert(person.handle().to_owned()) {
+                self.fault(entry, format!("person {} stands here twice; name everyone once", person.handle()));
+            }
+            self.person(entry, person);
+        }
+        let of = |capacity| plan.persons().filter(|person| person.capacity == capacity).count();
+        let conductors = of(Capacity::Conductor);
+        if conductors != 1 {
+            self.missing(format!("person: expected one with the capacity \"conductor\", found {conductors}"));
+        }
+        let others = of(Capacity::Witness) + of(Capacity::Auditor) + of(Capacity::PmaMember);
+        if others < OTHERS_MIN {
+            self.missing(format!(
+                "person: expected at least {OTHERS_MIN} who bear witness (witness, auditor or pma-member), found {others}"
+            ));
+        }
+    }
+
+    fn person(&mut self, entry: &Spanned<Person>, person: &Person) {
+        let Against { policy, at, .. } = self.against;
+        let known = person.id.as_ref().map(|id| (id, policy.people().person(id)));
+        match (role(person.capacity), known) {
+            (_, Some((id, None))) => {
+                let text = format!("person {id}: the policy knows nobody of that id; leave `id` out for a guest");
+                self.fault(entry, text);
+            }
+            (Some(role), None) => {
+                let text = format!(
+                    "person {}: a {} is one by the policy; give the `id` that persons.toml has (role {role})",
+                    person.name, person.capacity
+                );
+                self.fault(entry, text);
+            }
+            (role, Some((id, Some(found)))) => {
+                if found.name != person.name {
+                    let text = format!("person {id}: the policy calls them {}, the plan {}", found.name, person.name);
+                    self.fault(entry, text);
+                }
+                if let Some(role) = role.filter(|role| !found.roles.contains(role)) {
+                    let text = format!("person {id}: the policy does not have them as {role}");
+                    self.fault(entry, text);
+                }
+                if !found.window.contains(at) {
+                    let text = format!("person {id}: their appointment is {}, which {at} is not in", found.window);
+                    self.fault(entry, text);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn keys(&mut self) {
+        let (plan, policy) = (self.plan, self.against.policy);
+        let mut ids = BTreeMap::new();
+        for entry in &plan.key {
+            let key = entry.get_ref();
+            if plan.keys().filter(|other| other.label == key.label).count() > 1 {
+                self.fault(entry, format!("key {}: it stands here twice", key.label));
+            }
+            if let Some(other) = ids.insert(key.cka_id, key.label.clone()) {
+                let text =
+                    format!("key {}: its cka_id is that of {other}; draw another (openssl rand -hex 16)", key.label);
+                self.fault(entry, text);
+            }
+            if key.attributes != ATTRIBUTES {
+                let text = format!(
+                    "key {}: attributes: expected {ATTRIBUTES:?}, found {:?}; no key is made with others",
+                    key.label, key.attributes
+                );
+                self.fault(entry, text);
+            }
+            match policy.key(&key.label) {
+                None => self.fault(entry, format!("key {}: the policy has no such key", key.label)),
+                Some(found) => self.key(entry, key, found),
+            }
+        }
+        match plan.kind {
+            Kind::First => {
+                for key in policy.keys().filter(|key| plan.key(&key.label).is_none()) {
+                    let text = format!(
+                        "key {}: the policy has it and the plan does not; the first ceremony makes all",
+                        key.label
+                    );
+                    self.missing(text);
+                }
+            }
+            Kind::Renewal | Kind::NewKey | Kind::Copy | Kind::ReShare => {
+                if plan.key.is_empty() {
+                    self.missing(format!("key: a {} ceremony is about at least one key; found none", plan.kind));
+                }
+            }
+        }
+    }
+
+    fn key(&mut self, entry: &Spanned<Key>, key: &Key, found: &PolicyKey) {
+        let (plan, label) = (self.plan, &key.label);
+        if key.r#use != found.key_use || key.token != found.token {
+            let text = format!(
+                "key {label}: the policy has it as a {} key on token {}, the plan as a {} key on {}",
+                found.key_use, found.token, key.r#use, key.token
+            );
+            self.fault(entry, text);
+        }
+        for copy in &key.copies {
+            if !found.copies.contains_key(copy) {
+                let text = format!("key {label}: the policy does not have it cloned to token {copy}");
+                self.fault(entry, text);
+            }
+            self.configured(entry, copy);
+        }
+        if let Some(left_out) = found.copies.keys().find(|copy| plan.kind == Kind::First && !key.copies.contains(copy))
+        {
+            let text = format!("key {label}: the policy has it cloned to token {left_out}; add it to `copies`");
+            self.fault(entry, text);
+        }
+        let certified = key.certificate.is_some() && !key.chain.is_empty();
+        if plan.kind == Kind::Renewal && key.r#use != KeyUse::Recovery {
+            self.fault(
+                entry,
+                format!("key {label}: the SMKI certifies a recovery key here, and this is a {} key", key.r#use),
+            );
+        } else if matches!(plan.kind, Kind::First | Kind::NewKey | Kind::Renewal)
+            && key.r#use == KeyUse::Recovery
+            && !certified
+        {
+            let text =
+                format!("key {label}: expected `certificate` and `chain`, where the SMKI's certificates will be laid");
+            self.fault(entry, text);
+        }
+    }
+
+    fn configured(&mut self, entry: &Spanned<Key>, token: &TokenName) {
+        if let Err(fault) = start::configured(self.against.configuration, token) {
+            self.fault(entry, fault.to_string());
+        }
+    }
+
+    fn shares(&mut self) {
+        let (plan, policy) = (self.plan, self.against.policy);
+        for entry in &plan.shares {
+            let shares = entry.get_ref();
+            if plan.shares().filter(|other| other.key == shares.key).count() > 1 {
+                self.fault(entry, format!("shares of key {}: they stand here twice", shares.key));
+            }
+            match policy.key(&shares.key) {
+                None => self.fault(entry, format!("shares of key {}: the policy has no such key", shares.key)),
+                Some(key) if key.activation != Activation::Custodians => {
+                    let text =
+                        format!("shares of key {}: the policy does not have it activated by custodians", key.label);
+                    self.fault(entry, text);
+                }
+                Some(_) => self.share_set(entry, shares),
+            }
+        }
+        for key in policy.keys().filter(|key| key.activation == Activation::Custodians) {
+            let wanted = match plan.kind {
+                Kind::First => true,
+                Kind::NewKey | Kind::ReShare => plan.key(&key.label).is_some(),
+                Kind::Renewal | Kind::Copy => false,
+            };
+            if wanted && !plan.shares().any(|shares| shares.key == key.label) {
+                let text = format!("shares: key {} is activated by custodians; add [[shares]] for it", key.label);
+                self.missing(text);
+            }
+        }
+    }
+
+    fn share_set(&mut self, entry: &Spanned<Shares>, shares: &Shares) {
+        let (plan, Against { policy, at, .. }) = (self.plan, self.against);
+        let (k, label) = (policy.custodians().threshold, &shares.key);
+        if shares.threshold != k {
+            self.fault(
+                entry,
+                format!("shares of key {label}: threshold: the policy says {k}, the plan {}", shares.threshold),
+            );
+        }
+        let mut parties = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for Holder { share, person, certificate } in &shares.holders {
+            if !seen.insert(share.clone()) {
+                self.fault(entry, format!("shares of key {label}: {share} stands there twice"));
+            }
+            let found = policy.people().person(person);
+            match found.filter(|found| found.roles.contains(&Role::KeyCustodian) && found.window.contains(at)) {
+                Some(found) if found.shares.contains(share) => {
+                    parties.insert(found.party.clone());
+                }
+                Some(_) => {
+                    let text = format!(
+                        "shares of key {label}: {share} is not among the shares that the policy gives to {person}"
+                    );
+                    self.fault(entry, text);
+                }
+                None => {
+                    let text = format!("shares of key {label}: {person} is no Key Custodian in force at {at}");
+                    self.fault(entry, text);
+                }
+            }
+            let comes = |known: &Person| known.id.as_ref() == Some(person) && known.capacity == Capacity::KeyCustodian;
+            if !plan.persons().any(comes) {
+                let text = format!(
+                    "shares of key {label}: {person} takes {share} and does not come; add [[person]] with the capacity \"key-custodian\""
+                );
+                self.fault(entry, text);
+            }
+            if let Some(path) = certificate.as_ref().map(|path| plan.path(path)).filter(|path| !path.is_file()) {
+                let text = format!("shares of key {label}: {}: no such certificate of {person}", path.display());
+                self.fault(entry, text);
+            }
+        }
+        for custodian in policy.roster(Role::KeyCustodian, at) {
+            for share in custodian.shares.iter().filter(|share| !seen.contains(share)) {
+                let text =
+                    format!("shares of key {label}: the policy gives {share} to {}, the plan to nobody", custodian.id);
+                self.fault(entry, text);
+            }
+        }
+        let least = policy.custodians().parties_min as usize;
+        if parties.len() < least {
+            let text =
+                format!("shares of key {label}: expected holders of at least {least} Parties, found {}", parties.len());
+            self.fault(entry, text);
+        }
+    }
+}

@@ -196,6 +196,22 @@ impl Stage {
         );
     }
 
+    /// `fault` is what goes wrong with the Recovery token's module.
+    pub fn configure_smki(&self, fault: Option<&str>) {
+        self.configure("");
+        let Some(script) = fault else { return };
+        let config = self.smki.failing(1, script);
+        let text = self.scratch.text("smkid.toml");
+        let (before, block) = text.split_at(text.find("name = \"smki-a\"").unwrap());
+        let more =
+            config.environment.iter().map(|(name, value)| format!("{} = \"{}\"\n", name.display(), value.display()));
+        let more: String = more.filter(|line| !line.starts_with("SOFTHSM")).collect();
+        let block = block
+            .replacen(&format!("module = \"{MODULE}\""), &format!("module = \"{}\"", config.module.display()), 1)
+            .replacen("[ledger]", &format!("{more}[ledger]"), 1);
+        self.scratch.write("smkid.toml", format!("{before}{block}"));
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path(name)
     }

@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use smkid::cli::ceremony::KeysFile;
 use smkid::domain::ledger::entry::Event;
+use smkid::domain::names::Digest;
 
 use crate::ceremony::{MEMBERS, Stage, certify, contents, set_purpose};
 use crate::support::console::Console;
@@ -104,8 +105,15 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
     for key in &keys.keys {
         assert!(plan.contains(&format!("cka_id = \"{}\"", key.id)), "{key:?}");
     }
-    let kinds: Vec<Event> = stage.events();
-    assert!(kinds.iter().any(|event| matches!(event, Event::CertificateImported(_))), "{kinds:?}");
+    // The ledger ends with it; plan and transcript are documents of it, and the transcript is the journal but for its last line.
+    let events: Vec<Event> = stage.events();
+    let Some(Event::CeremonyRecorded(recorded)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(recorded.plan, Digest::of(&stage.scratch.read("plan.toml")));
+    let journal = stage.scratch.text("ceremony/ceremony.journal");
+    let (transcript, last) = journal.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(recorded.transcript, Digest::of(format!("{transcript}\n").as_bytes()));
+    assert!(last.contains(&format!("{{\"recorded\":{{\"entry\":{}}}}}", events.len() - 1)), "{last}");
+    assert_eq!(recorded.people.len(), 6, "{recorded:?}");
 
     let minutes = stage.minutes();
     for said in [
@@ -152,15 +160,11 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
         console.answer("Does another clock say the same", "yes");
     };
     let word = |console: &mut Console| {
-        console.answer("Who compared it", "Guest");
+        console.expect("To be read aloud:");
+        let words = console.expect("Who compared it");
+        console.say("Guest");
         console.expect("The last word of line ");
-        let heard = console.said().to_owned();
-        let line: usize = {
-            console.expect("?");
-            let said = console.said();
-            said[heard.len()..].split('?').next().unwrap().trim().parse().unwrap()
-        };
-        let words = heard.rsplit("To be read aloud:").next().unwrap();
+        let line = console.expect("?");
         let read = words.lines().find(|text| text.trim().starts_with(&format!("{line} "))).unwrap();
         console.say(read.split_whitespace().last().unwrap());
     };
@@ -391,4 +395,147 @@ impl Stage {
         );
         self.scratch.text("drafted.toml")
     }
+}
+
+impl Stage {
+    /// As far as a ceremony that is over.
+    fn held() -> Self {
+        let stage = Self::planned();
+        stage.unattended(6, "adjourned at", "");
+        stage.sign_adoption("ceremony");
+        stage.unattended(6, "nothing lies there yet", "");
+        stage.lay_certificates();
+        stage.unattended(0, "Next: print", "");
+        stage
+    }
+
+    fn draft_destruction(&self, key: &str) {
+        self.expect(
+            0,
+            "No token was asked",
+            &format!(
+                "destroy draft {TOKENS} --key {key} --proposer member-1 --reason Superseded --out destruction.json"
+            ),
+        );
+    }
+
+    fn sign_destruction(&self, members: &[&str]) -> String {
+        for member in members {
+            self.sign("destruction.json", member, &format!("destruction.{member}.p7s"));
+        }
+        let signatures = members.iter().map(|member| format!("--signature destruction.{member}.p7s"));
+        format!(
+            "destroy run {TOKENS} destruction.json --unattended answers.toml {}",
+            signatures.collect::<Vec<_>>().join(" ")
+        )
+    }
+
+    fn private_keys(&self) -> String {
+        Self::pkcs11_tool(&self.smki, "--list-objects --type privkey")
+    }
+}
+
+const TOKENS: &str = "--config smkid.toml --pin-file smki-a=smki.pin";
+
+#[test]
+fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
+    let stage = Stage::held();
+    let before = stage.events().len();
+    stage.expect(1, "the SMKI certifies no other here", &format!("request {TOKENS} --key ledger-1 --out ceremony"));
+    stage.draft_destruction("recovery-1");
+    // Two of the three that the policy demands; and the proposer does not count.
+    stage.expect(4, "quorum", &stage.sign_destruction(&["member-2", "member-3"]));
+    stage.expect(4, "quorum", &stage.sign_destruction(&["member-1", "member-2", "member-3"]));
+    // Another key than the ledger's record of that label.
+    let document = stage.scratch.text("destruction.json");
+    let keys: KeysFile = serde_json::from_slice(&stage.scratch.read("ceremony/keys.json")).unwrap();
+    let [ledger, recovery] = keys.keys.as_slice() else { panic!("{keys:?}") };
+    for (from, to, rule) in [
+        (recovery.spki_sha256.to_string(), ledger.spki_sha256.to_string(), "key-spki"),
+        (recovery.id.to_string(), ledger.id.to_string(), "key-id"),
+        (stage.smki.serial.clone(), stage.ledger.serial.clone(), "key-tokens"),
+    ] {
+        stage.scratch.write("destruction.json", document.replace(&from, &to));
+        stage.expect(4, rule, &stage.sign_destruction(&["member-2", "member-3", "member-4"]));
+    }
+    stage.scratch.write("destruction.json", &document);
+    let run = stage.sign_destruction(&["member-2", "member-3", "member-4"]);
+    // Whoever does not type its name destroys nothing; nor does a dry run.
+    stage.scratch.write("wrong.toml", format!("{ANSWERS}[answers]\n\"destroy/label\" = \"recovery-2\"\n"));
+    stage.expect(1, "nothing was destroyed", &run.replace("answers.toml", "wrong.toml"));
+    stage.expect(0, "Nothing was recorded", &format!("{run} --dry-run"));
+    assert_eq!(stage.events().len(), before);
+    assert!(stage.private_keys().contains("recovery-1"));
+
+    stage.expect(0, "on none of its tokens any more", &run);
+    assert!(!stage.private_keys().contains("recovery-1"), "{}", stage.private_keys());
+    let events = stage.events();
+    let [Event::KeyDestruction(intent), Event::KeyDestroyed(destroyed)] = &events[before..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((intent.signatures.len(), destroyed.destruction), (3, before as u64));
+    stage.expect(1, "nothing is left to do", &run);
+    // From then on nothing is asked of it, and the ledger still opens.
+    stage.expect(
+        0,
+        "No token was asked",
+        &format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Again --out again.json"),
+    );
+}
+
+#[test]
+fn a_destruction_that_was_cut_off_goes_on_and_no_other_document_ends_the_key_meanwhile() {
+    let stage = Stage::held();
+    stage.draft_destruction("recovery-1");
+    let run = stage.sign_destruction(&["member-2", "member-3", "member-4"]);
+    let before = stage.events().len();
+    // The module dies when the private half goes: whether it did, nobody knows.
+    stage.configure_smki(Some("C_DestroyObject 1 kill"));
+    stage.expect(3, "C_DestroyObject", &run);
+    let events = stage.events();
+    assert!(matches!(&events[before..], [Event::KeyDestruction(_)]), "{events:?}");
+    stage.configure_smki(None);
+    fs::copy(stage.path("destruction.json"), stage.path("first.json")).unwrap();
+    stage.expect(
+        0,
+        "No token was asked",
+        &format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Other --out other.json"),
+    );
+    fs::copy(stage.path("other.json"), stage.path("destruction.json")).unwrap();
+    stage.expect(1, "was begun by another document", &stage.sign_destruction(&["member-2", "member-3", "member-4"]));
+    fs::copy(stage.path("first.json"), stage.path("destruction.json")).unwrap();
+    let said = stage.expect(0, "on none of its tokens any more", &run);
+    assert!(said.contains("is gone on with"), "{said}");
+    assert!(!stage.private_keys().contains("recovery-1"));
+    let events = stage.events();
+    assert!(matches!(&events[before..], [Event::KeyDestruction(_), Event::KeyDestroyed(_)]), "{events:?}");
+}
+
+#[test]
+fn a_renewal_gives_the_same_key_a_new_certificate() {
+    let stage = Stage::held();
+    let plan = "plan --kind renewal --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out renewal.toml";
+    stage.expect(0, "Next: review it", plan);
+    let text = stage.scratch.text("renewal.toml");
+    let keys: KeysFile = serde_json::from_slice(&stage.scratch.read("ceremony/keys.json")).unwrap();
+    assert!(text.contains(&format!("cka_id = \"{}\"", keys.keys[1].id)), "a key that stands keeps its CKA_ID: {text}");
+    let text = text.replace("out = \"ceremony\"", "out = \"renewal\"").replace("certificates/", "renewed/");
+    stage.scratch.write("renewal.toml", text);
+    let run = format!("run renewal.toml --unattended answers.toml {PINS}");
+    stage.expect(6, "renewed/recovery-1.pem: nothing lies there yet", &run);
+    fs::create_dir_all(stage.path("renewed")).unwrap();
+    for name in ["issuing-oca", "root-oca"] {
+        fs::copy(stage.path(&format!("certificates/{name}.pem")), stage.path(&format!("renewed/{name}.pem"))).unwrap();
+    }
+    let [ours, other] = certify(&stage, "renewal/recovery.csr");
+    // What is not of this key is refused, and looked for again.
+    stage.scratch.write_certificate("renewed/recovery-1.pem", &other);
+    stage.expect(6, "the certificate is refused", &run);
+    stage.scratch.write_certificate("renewed/recovery-1.pem", &ours);
+    stage.expect(0, "Next: print", &run);
+    let events = stage.events();
+    let imported = events.iter().filter(|event| matches!(event, Event::CertificateImported(_))).count();
+    assert_eq!(imported, 2);
+    assert!(matches!(events.last(), Some(Event::CeremonyRecorded(_))), "{events:?}");
+    stage.expect(1, "only a first ceremony is rehearsed", &format!("{run} --dry-run"));
 }

@@ -48,13 +48,14 @@ impl Console {
         Self { child, keyboard: File::from(master), screen: receive, said: String::new(), heard: 0 }
     }
 
-    /// Waits until it has said this, after what was waited for before.
+    /// Waits until it has said this, after what was waited for before. What it said in between.
     #[track_caller]
-    pub fn expect(&mut self, text: &str) {
+    pub fn expect(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.said[self.heard..].find(text) {
+                let between = self.said[self.heard..self.heard + at].to_owned();
                 self.heard += at + text.len();
-                return;
+                return between;
             }
             match self.screen.recv_timeout(PATIENCE) {
                 Ok(octets) => self.said.push_str(&String::from_utf8_lossy(&octets)),
@@ -75,11 +76,6 @@ impl Console {
     pub fn answer(&mut self, question: &str, line: &str) {
         self.expect(question);
         self.say(line);
-    }
-
-    /// Everything that was said so far.
-    pub fn said(&self) -> &str {
-        &self.said
     }
 
     /// Kills it, at once, and waits for its end.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::ledger::custody::{Holder, Sealed};
+use crate::domain::ledger::ceremonies::{Attendance, Capacity, CeremonyKind};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Step};
 use crate::domain::names::{DirectionId, FileKind};
 
@@ -49,7 +50,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 origin: "smkid.example/ledger".parse().unwrap(),
                 purpose: Purpose::Exercise,
                 nonce: REQUEST,
-                keys: vec![record],
+                keys: vec![record.clone()],
                 policy: digest(2),
             }),
             concat!(
@@ -275,6 +276,52 @@ fn golden() -> Vec<(Event, &'static str)> {
                 r#"{"share":"share-1","person":"anna","index":1,"sealed":"passphrase"},"#,
                 r#"{"share":"share-2","person":"bert","index":2,"sealed":{"certificate":"{02}"}}],"#,
                 r#""tokens":[{"token":"smki-a","serial":"0001"}],"sealed":"{01}"}}"#
+            Event::KeyMade(KeyMade { key: record.clone() }),
+            concat!(
+                r#"{"key-made":{"key":{"label":"recovery-1","use":"recovery","token":"smki-a","serial":"0001","#,
+                r#""id":"a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0","spki_sha256":"{01}","spki":"MFkw"}}}"#
+            ),
+        ),
+        (
+            Event::KeyDestruction(KeyDestruction {
+                key: key(),
+                document: digest(1),
+                signatures: vec![signature()],
+            }),
+            concat!(
+                r#"{"key-destruction":{"key":"recovery-1","document":"{01}","#,
+                r#""signatures":[{"person":"anna","spki":"{a1}","p7s":"{a2}"}]}}"#
+            ),
+        ),
+        (
+            Event::KeyDestroyed(KeyDestroyed {
+                key: key(),
+                destruction: 7,
+                tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
+            }),
+            r#"{"key-destroyed":{"key":"recovery-1","destruction":7,"tokens":[{"token":"smki-a","serial":"0001"}]}}"#,
+        ),
+        (
+            Event::CeremonyRecorded(CeremonyRecorded {
+                kind: CeremonyKind::First,
+                plan: digest(1),
+                transcript: digest(2),
+                from: at("2017-07-21T08:00:00Z"),
+                until: at("2017-07-21T09:00:00Z"),
+                people: vec![
+                    Attendance { person: None, name: "Guest".into(), capacity: Capacity::Witness },
+                    Attendance {
+                        person: Some("operator-1".parse().unwrap()),
+                        name: "Operator One".into(),
+                        capacity: Capacity::Conductor,
+                    },
+                ],
+            }),
+            concat!(
+                r#"{"ceremony-recorded":{"kind":"first","plan":"{01}","transcript":"{02}","#,
+                r#""from":"2017-07-21T08:00:00.000Z","until":"2017-07-21T09:00:00.000Z","people":["#,
+                r#"{"name":"Guest","capacity":"witness"},"#,
+                r#"{"person":"operator-1","name":"Operator One","capacity":"conductor"}]}}"#
             ),
         ),
         (

@@ -127,12 +127,12 @@ impl World {
             incident: Some(incident),
             key: Some(KeyFacts {
                 shares: None,
-                ending: None,
                 record,
                 copies: BTreeMap::new(),
                 certificate: Some((Digest([8; 32]), RECOVERY)),
                 active,
                 active_for: None,
+                ending: None,
             }),
             stopped_by: None,
             form: WantedForm::Device,

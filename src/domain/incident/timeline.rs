@@ -138,6 +138,9 @@ pub fn tell(event: &Event) -> Option<String> {
             Some(until) => format!("Key {key} activated for this incident until {}", shown(*until)),
             None => format!("Key {key} activated for this incident"),
         },
+        Event::CustodianPresented(presented) => {
+            format!("Key Custodian {} presented for key {}", presented.signature.person, presented.key)
+        }
         Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
             format!("Key {key} locked, nothing is signed until it is activated again: {reason}")
         }

@@ -21,7 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
-use super::custody::SharesDealt;
+pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
@@ -162,6 +162,8 @@ pub enum Event {
     KeyDestroyed(KeyDestroyed),
     /// A ceremony came to its end.
     CeremonyRecorded(CeremonyRecorded),
+    /// A Key Custodian presented a share, or stated that a key is to be opened.
+    CustodianPresented(CustodianPresented),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -485,6 +487,9 @@ pub struct KeyActivated {
     /// The further tokens on which it can be used, in the order of the policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<TokenFound>,
+    /// The entries of the Key Custodians who opened it, in their order; none where the PIN is stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custodians: Vec<u64>,
 }
 
 impl KeyActivated {
@@ -746,6 +751,7 @@ impl Event {
             Self::KeyDestruction(_) => "key-destruction",
             Self::KeyDestroyed(_) => "key-destroyed",
             Self::CeremonyRecorded(_) => "ceremony-recorded",
+            Self::CustodianPresented(_) => "custodian-presented",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -791,6 +797,7 @@ impl Event {
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::FileAccepted(entry) => with(&[entry.file]),
             Self::KeyDestruction(entry) => with(&[entry.document]),
+            Self::CustodianPresented(entry) => with(&[entry.statement]),
             Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::DirectionRecorded(entry) => {
@@ -834,6 +841,7 @@ impl Event {
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
             Self::FileAccepted(entry) => entry.signature.as_slice(),
             Self::KeyDestruction(entry) => &entry.signatures,
+            Self::CustodianPresented(entry) => std::slice::from_ref(&entry.signature),
             Self::DirectionRecorded(entry) => &entry.signatures,
             Self::Genesis(_)
             | Self::CertificationIntent(_)

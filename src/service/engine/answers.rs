@@ -397,6 +397,7 @@ pub(super) fn request(
             | Event::DeterminationWithdrawn(_)
             | Event::KeyCopied(_)
             | Event::SharesDealt(_)
+            | Event::CustodianPresented(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
@@ -534,6 +535,7 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::CustodianPresented(entry) => Self::of_incident(&entry.incident),
             Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
             | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),

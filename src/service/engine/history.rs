@@ -235,6 +235,7 @@ impl History {
             | Event::DirectionRecorded(_)
             | Event::KeyCopied(_)
             | Event::SharesDealt(_)
+            | Event::CustodianPresented(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)

@@ -198,6 +198,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: None,
                 profile: None,
                 also: Vec::new(),
+                custodians: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
@@ -213,6 +214,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: None,
                 profile: None,
                 also: vec![TokenFound { token: "smki-b".parse().unwrap(), serial: "0002".into() }],
+                custodians: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","until":null,"#,
@@ -228,6 +230,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: Some(incident()),
                 profile: Some(profile()),
                 also: Vec::new(),
+                custodians: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,

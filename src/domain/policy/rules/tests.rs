@@ -133,6 +133,7 @@ impl World {
                 active,
                 active_for: None,
                 ending: None,
+                presented: BTreeMap::new(),
             }),
             stopped_by: None,
             form: WantedForm::Device,

@@ -106,9 +106,10 @@ impl Count {
                 count.not_counted.push(NotCounted::Other { person, incident, determination });
                 continue;
             }
-            let in_force = policy.people().person(id).filter(|person| {
-                person.roles.contains(&Role::KeyCustodian) && person.window.contains(at)
-            });
+            let in_force = policy
+                .people()
+                .person(id)
+                .filter(|person| person.roles.contains(&Role::KeyCustodian) && person.window.contains(at));
             let Some(of_policy) = in_force else {
                 count.not_counted.push(NotCounted::Ceased { person, at });
                 continue;

@@ -25,9 +25,10 @@ use crate::domain::determination::document::{
 use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockAccepted, ClockState, CustodianPresented, DeterminationRecorded, DeterminationSuspended, Entry,
-    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied, KeyMade, KeyRecord, PolicyAdopted,
-    ResponseTally, ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockAccepted, ClockState, CustodianPresented, DeterminationRecorded,
+    DeterminationSuspended, Entry, Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied,
+    KeyMade, KeyRecord, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult,
+    SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
@@ -427,7 +428,16 @@ impl Fold {
                 self.key_mut(&destroyed.key)?.ending = Some(Ending::Destroyed { entry: index });
             }
             Event::CeremonyRecorded(_) => self.ceremony_at = Some(*at),
-            Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _, custodians: _ }) => {
+            Event::KeyActivated(KeyActivated {
+                key,
+                until,
+                incident,
+                token: _,
+                serial: _,
+                profile,
+                also: _,
+                custodians: _,
+            }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
                 self.activations_bound |= incident.is_some();
@@ -473,13 +483,13 @@ impl Fold {
     }
 
     fn present(&mut self, presented: &CustodianPresented, index: u64) -> Result<(), FoldError> {
-        let CustodianPresented { key, incident, determination, share, id, statement, signature, until, expires } = presented;
+        let CustodianPresented { key, incident, determination, share, id, statement, signature, until, expires } =
+            presented;
         self.statements.insert(*id);
         self.statement_digests.insert(*statement);
         let share = share.as_ref().map(|share| (share.name.clone(), share.generation));
         let (incident, determination) = (incident.clone(), *determination);
-        let presented =
-            Presented { entry: index, incident, determination, share, until: *until, expires: *expires };
+        let presented = Presented { entry: index, incident, determination, share, until: *until, expires: *expires };
         self.key_mut(key)?.presented.insert(signature.person.clone(), presented);
         Ok(())
     }

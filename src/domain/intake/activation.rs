@@ -5,8 +5,8 @@ use crate::domain::custody::Count;
 use crate::domain::ledger::entry::{Actor, KeyActivated, Reason, TokenFound};
 use crate::domain::names::{DeterminationId, IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::facts::KeyFacts;
-use crate::domain::policy::{Activation, Policy};
 use crate::domain::policy::rules::{self, Refusal};
+use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
 
 /// The activation of a key for one incident (rule 39), on the tokens on which it was found, in the order of the policy: prepared or
@@ -78,10 +78,9 @@ pub fn may_activate(
     let until = at.plus_ms(i64::from(policy.limits().activation_seconds) * 1_000);
     let opened = match policy.key(key).map(|key| key.activation) {
         Some(Activation::Stored) => Some(Opened { until, custodians: Vec::new() }),
-        Some(Activation::Custodians | Activation::ProtectedPath) => {
-            determination.and_then(|determination| by_custodians(policy, facts, (incident, determination), at, &mut reasons))
-                .map(|(custodians, expires)| Opened { until: until.min(expires), custodians })
-        }
+        Some(Activation::Custodians | Activation::ProtectedPath) => determination
+            .and_then(|determination| by_custodians(policy, facts, (incident, determination), at, &mut reasons))
+            .map(|(custodians, expires)| Opened { until: until.min(expires), custodians }),
         None => None,
     };
     reasons.end(opened)

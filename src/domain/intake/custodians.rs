@@ -1,6 +1,6 @@
 //! Pure. May a Key Custodian's presentation be taken? Asked before the share is sealed to the vault, and again before it is recorded.
 
-use super::activation::{standing_for, StandsFor};
+use super::activation::{StandsFor, standing_for};
 use super::{Context, Reasons, head_of, policy_in_force, record, verified};
 use crate::domain::custody::Statement;
 use crate::domain::determination::document::Written;
@@ -40,13 +40,23 @@ pub fn presentation(
     };
     // Nothing is opened by the date while nobody vouches for the clock: both the window and the statement's expiry are read off it.
     reasons.demand("clock", context.clock != ClockState::Untrusted, || Refusal::Clock.to_string());
-    reasons.demand("statement-ledger", form.purpose == policy.purpose() && form.ledger.origin == *policy.origin(), || {
-        let (purpose, origin) = (policy.purpose(), policy.origin());
-        format!("the statement is {} and of ledger {}; ours is {purpose} and {origin}", form.purpose, form.ledger.origin)
-    });
+    reasons.demand(
+        "statement-ledger",
+        form.purpose == policy.purpose() && form.ledger.origin == *policy.origin(),
+        || {
+            let (purpose, origin) = (policy.purpose(), policy.origin());
+            format!(
+                "the statement is {} and of ledger {}; ours is {purpose} and {origin}",
+                form.purpose, form.ledger.origin
+            )
+        },
+    );
     check_times(context, document, policy, &mut reasons);
     reasons.demand("statement-replayed", !fold.is_statement_used(form.id, document.digest()), || {
-        format!("statement {} was presented before, and counts once; make a new one (smkictl custodian statement)", form.id)
+        format!(
+            "statement {} was presented before, and counts once; make a new one (smkictl custodian statement)",
+            form.id
+        )
     });
     reasons.demand("statement-key", form.key.spki_sha256 == facts.record.spki_sha256, || {
         let (ours, theirs) = (facts.record.spki_sha256, form.key.spki_sha256);
@@ -88,7 +98,9 @@ fn check_times(context: &Context<'_>, document: &Written<Statement>, policy: &Po
         format!("the statement expired at {expires}; it is {at}: make a new one (smkictl custodian statement)")
     });
     reasons.demand("statement-too-long", expires <= at.plus_ms(i64::from(hours) * HOUR_MS), || {
-        format!("the statement expires at {expires}; the policy allows {hours} h from {at}: make one that expires sooner")
+        format!(
+            "the statement expires at {expires}; the policy allows {hours} h from {at}: make one that expires sooner"
+        )
     });
 }
 
@@ -116,7 +128,8 @@ fn signer<'p>(
     let Some((person, signature)) = theirs else {
         reasons.0.extend(faults.0);
         for signature in verified {
-            let whose = by(signature).map_or_else(|| "nobody the policy knows".into(), |(person, _)| person.id.to_string());
+            let whose =
+                by(signature).map_or_else(|| "nobody the policy knows".into(), |(person, _)| person.id.to_string());
             let spki = signature.spki;
             reasons.add(
                 "custodian-unknown",
@@ -132,7 +145,10 @@ fn signer<'p>(
         format!("{} is no key-custodian of the policy in force", person.id)
     });
     reasons.demand("custodian-ceased", person.window.contains(at), || {
-        format!("{} is appointed {}; it is {at}. Ask a custodian in force (smkictl custodian status)", person.id, person.window)
+        format!(
+            "{} is appointed {}; it is {at}. Ask a custodian in force (smkictl custodian status)",
+            person.id, person.window
+        )
     });
     Some((person, signature))
 }
@@ -150,7 +166,10 @@ fn check_person(
     }) {
         reasons.add(
             "custodian-twice",
-            format!("{} presented already, by entry {}; a person counts once, however many shares they bring", person.id, before.entry),
+            format!(
+                "{} presented already, by entry {}; a person counts once, however many shares they bring",
+                person.id, before.entry
+            ),
         );
     }
     if let Some(incident) = fold.incidents().get(&form.incident) {
@@ -170,7 +189,8 @@ fn check_share(
     match (activation, &form.share, form.generation) {
         (Some(Activation::Custodians), Some(name), Some(generation)) => {
             let Some(dealt) = &facts.shares else {
-                reasons.add("share-generation", format!("no shares of key {key} were dealt yet (smkictl ceremony deal)"));
+                reasons
+                    .add("share-generation", format!("no shares of key {key} were dealt yet (smkictl ceremony deal)"));
                 return None;
             };
             reasons.demand("share-generation", dealt.generation == generation, || {
@@ -180,8 +200,7 @@ fn check_share(
                 )
             });
             let of_policy = policy.people().person(&form.person).is_some_and(|person| person.shares.contains(name));
-            let of_deal =
-                dealt.holders.iter().any(|holder| holder.share == *name && holder.person == form.person);
+            let of_deal = dealt.holders.iter().any(|holder| holder.share == *name && holder.person == form.person);
             reasons.demand("share-of-another", of_policy && of_deal, || {
                 let holder = dealt.holders.iter().find(|holder| holder.share == *name);
                 let whose = holder.map_or_else(|| "nobody".to_owned(), |holder| holder.person.to_string());
@@ -199,7 +218,8 @@ fn check_share(
         }
         (Some(Activation::ProtectedPath), None, _) => None,
         (Some(Activation::ProtectedPath), Some(_), _) => {
-            reasons.add("share-missing", format!("the HSM asks for key {key} itself: the statement must name no share"));
+            reasons
+                .add("share-missing", format!("the HSM asks for key {key} itself: the statement must name no share"));
             None
         }
         (Some(Activation::Stored) | None, _, _) => {

@@ -23,7 +23,9 @@ use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
 use crate::domain::files::Layout;
-use crate::domain::names::{Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, ShareName, StepId, TokenName};
+use crate::domain::names::{
+    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, ShareName, StepId, TokenName,
+};
 use crate::domain::time::Timestamp;
 
 use parties::Parties;

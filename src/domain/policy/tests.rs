@@ -58,7 +58,10 @@ fn the_example_says_what_its_comments_say() {
     assert_eq!(recovery.tokens().map(TokenName::as_str).collect::<Vec<_>>(), ["smki-a", "smki-b"]);
     assert_eq!((recovery.activation, &recovery.modes), (Activation::Custodians, &BTreeSet::from([8])));
     assert_eq!(policy.mode_8().root_cell, RootCell::Refuse);
-    assert_eq!(policy.custodians(), Custodians { threshold: 2, parties_min: 2 });
+    assert_eq!(
+        policy.custodians(),
+        Custodians { threshold: 2, parties_min: 2, gather_minutes: 60, statement_hours_max: 12 }
+    );
     assert_eq!(policy.anchors().people.len(), 2);
     let procedure = policy.procedure().unwrap();
     assert_eq!((procedure.base().steps.len(), procedure.variations().len()), (22, 1));

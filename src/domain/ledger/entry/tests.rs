@@ -1,6 +1,6 @@
 use super::*;
-use crate::domain::ledger::custody::{Holder, Sealed};
 use crate::domain::ledger::ceremonies::{Attendance, Capacity, CeremonyKind};
+use crate::domain::ledger::custody::{Holder, Sealed, SharePresented};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Step};
 use crate::domain::names::{DirectionId, FileKind};
 
@@ -279,6 +279,29 @@ fn golden() -> Vec<(Event, &'static str)> {
                 r#"{"share":"share-1","person":"anna","index":1,"sealed":"passphrase"},"#,
                 r#"{"share":"share-2","person":"bert","index":2,"sealed":{"certificate":"{02}"}}],"#,
                 r#""tokens":[{"token":"smki-a","serial":"0001"}],"sealed":"{01}"}}"#
+            ),
+        ),
+        (
+            Event::CustodianPresented(CustodianPresented {
+                key: key(),
+                incident: "INC-1".parse().unwrap(),
+                determination: "d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0".parse().unwrap(),
+                share: Some(SharePresented { name: "share-1".parse().unwrap(), generation: 1 }),
+                id: "e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0".parse().unwrap(),
+                statement: digest(1),
+                signature: signature(),
+                until: at("2017-07-21T10:00:00Z"),
+                expires: at("2017-07-21T20:00:00Z"),
+            }),
+            concat!(
+                r#"{"custodian-presented":{"key":"recovery-1","incident":"INC-1","#,
+                r#""determination":"d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0","share":{"name":"share-1","generation":1},"#,
+                r#""id":"e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0","statement":"{01}","#,
+                r#""signature":{"person":"anna","spki":"{a1}","p7s":"{a2}"},"#,
+                r#""until":"2017-07-21T10:00:00.000Z","expires":"2017-07-21T20:00:00.000Z"}}"#
+            ),
+        ),
+        (
             Event::KeyMade(KeyMade { key: record.clone() }),
             concat!(
                 r#"{"key-made":{"key":{"label":"recovery-1","use":"recovery","token":"smki-a","serial":"0001","#,

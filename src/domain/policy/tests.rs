@@ -250,3 +250,15 @@ proptest::proptest! {
         proptest::prop_assert!(Policy::parse(&files).is_err());
     }
 }
+
+#[test]
+fn a_custodian_of_a_live_policy_who_could_sign_no_statement_is_unfit_for_new_use_and_stays_readable() {
+    let mut files = example();
+    let persons = String::from_utf8(files["persons.toml"].clone()).unwrap();
+    let at = persons.find("shares = [\"share-2\"]").unwrap();
+    let keys = persons[..at].rfind("keys = ").unwrap();
+    let without = format!("{}{}", &persons[..keys], &persons[at..]);
+    files.insert("persons.toml".into(), without.into_bytes());
+    let fault = policy(&files).fit_for_new_use().unwrap_err().to_string();
+    assert!(fault.starts_with("persons.toml: custodian-2 is a key-custodian without a key"), "{fault}");
+}

@@ -13,7 +13,9 @@ use tokio::time::Duration;
 use super::failure::Failure;
 use super::wire;
 use crate::domain::ledger::entry::{Actor, Channel, Reason, Role};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PersonId, RequestId, TokenName};
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PersonId, PresentationId, RequestId, TokenName,
+};
 
 /// Who is at the other end of a connection: facts from the kernel and the system's account data base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,6 +307,22 @@ pub trait Engine: Send + Sync + 'static {
         key: KeyLabel,
         activate: wire::KeyActivate,
     ) -> impl Future<Output = Result<wire::KeyChanged, Failure>> + Send;
+
+    /// `POST /v1/keys/{key}/presentations`.
+    fn custodian_present(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        present: wire::Present,
+    ) -> impl Future<Output = Result<wire::PresentationBegun, Failure>> + Send;
+
+    /// `POST /v1/keys/{key}/presentations/{presentation}`.
+    fn custodian_share(
+        &self,
+        caller: &Caller,
+        of: (KeyLabel, PresentationId),
+        share: wire::SealedShare,
+    ) -> impl Future<Output = Result<wire::Presented, Failure>> + Send;
 
     /// `POST /v1/keys/{key}/lock`.
     fn key_lock(

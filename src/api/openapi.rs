@@ -112,7 +112,7 @@ fn operation<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
 fn path_schema(name: &str) -> Value {
     let pattern = match name {
         "incident" => "^[A-Z0-9-]{1,40}$",
-        "determination" | "request" => "^[0-9a-f]{32}$",
+        "determination" | "presentation" | "request" => "^[0-9a-f]{32}$",
         "key" | "person" | "token" => "^[a-z0-9-]{1,32}$",
         "device" => "^[0-9A-F]{16}$",
         "sha256" => "^[0-9a-f]{64}$",

@@ -323,6 +323,10 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
 
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/activate", "key-activate", "Opens a key for use in one incident.", takes::<wire::KeyActivate>(BODY_LEN_MAX), gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let key = ask.name("key")?; json(&engine.key_activate(caller, key, ask.json()?).await?) }),
+        row::<Anyone, E, _, _>(Post, "/v1/keys/{key}/presentations", "custodian-present", "Begins a Key Custodian's presentation of a share.", takes::<wire::Present>(BODY_LEN_MAX), gives::<wire::PresentationBegun>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let key = ask.name("key")?; json(&engine.custodian_present(caller, key, ask.json()?).await?) }),
+        row::<Anyone, E, _, _>(Post, "/v1/keys/{key}/presentations/{presentation}", "custodian-share", "Gives the share, sealed to the vault of its key.", takes::<wire::SealedShare>(BODY_LEN_MAX), gives::<wire::Presented>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let of = (ask.name("key")?, ask.name("presentation")?); json(&engine.custodian_share(caller, of, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/lock", "key-lock", "Locks a key.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_lock(caller, ask.name("key")?).await?) }),
 

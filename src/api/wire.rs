@@ -25,8 +25,8 @@ pub use incident::{DeviceEvent, DeviceHistory, Done, Duty, Happened, Next, Progr
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
 use crate::domain::ledger::steps::Notification;
 use crate::domain::names::{
-    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, Origin, PersonId, Purpose, RequestId,
-    TemplateName, TokenName,
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, Origin, PersonId, PresentationId, Purpose,
+    RequestId, ShareName, TemplateName, TokenName,
 };
 use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
@@ -235,6 +235,9 @@ pub struct KeyState {
     pub trouble: Option<Trouble>,
     /// The tokens that the policy gives it, its own first.
     pub tokens: Vec<KeyToken>,
+    /// Who presented, where Key Custodians open it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custody: Option<Custody>,
 }
 
 /// A token of a key.
@@ -274,6 +277,100 @@ pub struct KeyActivate {
     /// For which incident alone.
     #[schema(value_type = String, pattern = "^[A-Z0-9-]{1,40}$")]
     pub incident: IncidentId,
+}
+
+/// A Key Custodian presents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Present {
+    /// The statement, octet for octet as it was signed.
+    pub statement: Base64,
+    /// The custodian's detached CMS signature, DER.
+    pub signature: Base64,
+}
+
+/// What came of a statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PresentationBegun {
+    /// The share that is wanted now; none where the HSM itself asks.
+    pub share: Option<ShareWanted>,
+    /// Where the HSM itself asks: the statement was recorded.
+    pub recorded: Option<Presented>,
+}
+
+/// The share that a presentation is to bring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShareWanted {
+    /// By what it is named when the share comes.
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
+    pub presentation: PresentationId,
+    /// To which the share is sealed (HPKE, RFC 9180): a point of P-256, 65 octets, of the vault and for this alone.
+    pub seal_to: Base64,
+    /// Which.
+    #[schema(value_type = String)]
+    pub share: ShareName,
+    /// Its index in its share set.
+    pub index: u16,
+    /// The generation of its share set.
+    pub generation: u32,
+}
+
+/// A share, sealed to the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SealedShare {
+    /// The sender's point of 65 octets, the ciphertext, a tag of 16.
+    pub sealed: Base64,
+}
+
+/// A Key Custodian presented.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Presented {
+    /// The index of the ledger entry.
+    pub entry: u64,
+    /// Who presented by now.
+    pub standing: Custody,
+}
+
+/// Who presented for a key that Key Custodians open, and who still can.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Custody {
+    /// The generation of the shares that were dealt last; none where the HSM itself asks, and before the first deal.
+    pub generation: Option<u32>,
+    /// How many of those who presented count.
+    pub have: u32,
+    /// How many are needed.
+    pub need: u32,
+    /// Of how many Parties those are who count.
+    pub parties: u32,
+    /// Of how many they must be.
+    pub parties_need: u32,
+    /// Whether the key can be activated with them.
+    pub enough: bool,
+    /// Those who count.
+    pub presented: Vec<CustodianStanding>,
+    /// Those in force who can still present.
+    pub can_present: Vec<CustodianStanding>,
+    /// What counts no more, and why.
+    pub not_counted: Vec<String>,
+}
+
+/// A Key Custodian, and how they stand to a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CustodianStanding {
+    /// Who.
+    #[schema(value_type = String)]
+    pub person: PersonId,
+    /// Of which Party.
+    pub party: String,
+    /// Their share of that generation.
+    #[schema(value_type = Option<String>)]
+    pub share: Option<ShareName>,
+    /// The entry by which they presented.
+    pub entry: Option<u64>,
+    /// The first moment at which that counts no longer.
+    #[schema(value_type = Option<String>)]
+    pub until: Option<Timestamp>,
 }
 
 /// Activated or locked.

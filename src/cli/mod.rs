@@ -5,6 +5,7 @@
 
 pub mod ceremony;
 pub mod clock;
+pub mod custodian;
 pub mod determination;
 pub mod document;
 pub mod exercise;
@@ -106,6 +107,9 @@ enum Command {
     /// Activate and lock keys
     #[command(subcommand)]
     Key(key::Key),
+    /// Open a key with other Key Custodians: state what for, present your share
+    #[command(subcommand)]
+    Custodian(custodian::Custodian),
     /// Show how the tokens stand, and let a PIN be offered again
     #[command(subcommand)]
     Hsm(hsm::Hsm),
@@ -159,6 +163,9 @@ pub enum CliError {
     /// A file or an argument is wrong.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// What was given, or what is there, does not fit.
+    #[error("{0}")]
+    Unfit(String),
     /// An answer cannot be printed or kept.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
@@ -169,7 +176,7 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Client(error) => error.exit(),
-            Self::Input(_) | Self::Write(_) => Exit::Local,
+            Self::Input(_) | Self::Unfit(_) | Self::Write(_) => Exit::Local,
         }
     }
 }
@@ -252,6 +259,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Determination(determination) => determination.run(context).await,
         Command::Recovery(recovery) => recovery.run(context).await,
         Command::Key(key) => key.run(context).await,
+        Command::Custodian(custodian) => custodian.run(context).await,
         Command::Hsm(hsm) => hsm.run(context).await,
         Command::Policy(policy) => policy.run(context).await,
         Command::Procedure(procedure) => procedure.run(context).await,

@@ -5,6 +5,7 @@
 mod activation;
 mod asker;
 mod ceremonies;
+mod custodians;
 mod files;
 mod replacements;
 pub mod responses;
@@ -49,6 +50,7 @@ use replacements::Replacing;
 pub use activation::{activation, may_activate};
 pub use asker::{operator, person};
 pub use ceremonies::{destruction, may_end, may_make, may_record};
+pub use custodians::presentation;
 pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
 pub use replacements::is_of_dcc;
 

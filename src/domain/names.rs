@@ -158,6 +158,10 @@ octets!(
     PresentationId, 16, "presentation id", "32 lower-case hexadecimal digits", lower
 );
 octets!(
+    /// A statement of a Key Custodian: 128 random bits, single use. 32 lower-case hexadecimal digits.
+    StatementId, 16, "statement id", "32 lower-case hexadecimal digits", lower
+);
+octets!(
     /// `CKA_ID` of our keys: 16 random octets, so that two tokens never meet on one by chance.
     KeyId, 16, "key id", "32 lower-case hexadecimal digits", lower
 );

@@ -144,6 +144,14 @@ pub enum Manage<'a> {
         /// What it is for.
         use_: KeyUse,
     },
+    /// A key of one use to which the next [`Manage::SetPin`] is sealed.
+    PinKey,
+    /// Changes the PIN.
+    SetPin {
+        /// The old PIN and the new ([`changed`](super::pin::changed)), sealed to the key of [`Manage::PinKey`].
+        #[serde(borrow, with = "serde_bytes")]
+        sealed: Cow<'a, [u8]>,
+    },
     /// Destroys a key pair: the one with this CKA_ID and this public key, and no other.
     DestroyKey {
         /// Its label.
@@ -152,14 +160,6 @@ pub enum Manage<'a> {
         id: KeyId,
         /// SHA-256 of its DER SubjectPublicKeyInfo.
         spki: Digest,
-    },
-    /// A key of one use to which the next [`Manage::SetPin`] is sealed.
-    PinKey,
-    /// Changes the PIN.
-    SetPin {
-        /// The old PIN and the new ([`changed`](super::pin::changed)), sealed to the key of [`Manage::PinKey`].
-        #[serde(borrow, with = "serde_bytes")]
-        sealed: Cow<'a, [u8]>,
     },
     /// Checks the keys anew and lists them.
     ListKeys,

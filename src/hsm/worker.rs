@@ -576,16 +576,16 @@ impl Shared {
                         Managed::Key(key)
                     })
                 }
-                OwnedManage::DestroyKey { label, id, spki } => token.destroy_key(&label, id, spki).map(|()| {
-                    expected.retain(|key| key.id != id);
-                    self.forget(spki);
-                    Managed::Done
-                }),
                 OwnedManage::PinKey => {
                     let key = pin_key.insert(OneTimeKey::make());
                     Ok(Managed::SealTo(key.seal_to().clone()))
                 }
                 OwnedManage::SetPin { sealed } => change_pin(&token, pin_key.take(), setup, &sealed),
+                OwnedManage::DestroyKey { label, id, spki } => token.destroy_key(&label, id, spki).map(|()| {
+                    expected.retain(|key| key.id != id);
+                    self.forget(spki);
+                    Managed::Done
+                }),
                 OwnedManage::ListKeys => expected
                     .iter()
                     .map(|key| token.check_key(key).map(|(report, _)| report))
@@ -612,9 +612,9 @@ enum OwnedManage {
     ReadData { label: String },
     WriteData { label: String, octets: Vec<u8>, once: bool },
     GenerateKey { label: KeyLabel, id: crate::domain::names::KeyId, use_: KeyUse },
-    DestroyKey { label: KeyLabel, id: crate::domain::names::KeyId, spki: Digest },
     PinKey,
     SetPin { sealed: Vec<u8> },
+    DestroyKey { label: KeyLabel, id: crate::domain::names::KeyId, spki: Digest },
     ListKeys,
     TokenInfo,
 }
@@ -636,9 +636,9 @@ impl OwnedManage {
             Self::ReadData { .. } => "reading a data object",
             Self::WriteData { .. } => "writing a data object",
             Self::GenerateKey { .. } => "C_GenerateKeyPair",
-            Self::DestroyKey { .. } => "C_DestroyObject",
             Self::PinKey => "making a key",
             Self::SetPin { .. } => "C_SetPIN",
+            Self::DestroyKey { .. } => "C_DestroyObject",
             Self::ListKeys => "checking the keys",
             Self::TokenInfo => "describing the token",
         }
@@ -653,9 +653,9 @@ impl From<Manage<'_>> for OwnedManage {
                 Self::WriteData { label: label.into_owned(), octets: octets.into_owned(), once }
             }
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
-            Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
             Manage::PinKey => Self::PinKey,
             Manage::SetPin { sealed } => Self::SetPin { sealed: sealed.into_owned() },
+            Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
         }

@@ -1,6 +1,7 @@
 //! Shell: what answers the calls of the API: the recorder, the pipeline and the keys, put together.
 
 mod answers;
+mod custodians;
 mod documents;
 mod files;
 mod heartbeat;
@@ -13,7 +14,7 @@ mod responses;
 mod story;
 mod tokens;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +33,7 @@ use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
 use crate::domain::names::{
-    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId, TokenName,
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, PresentationId, RequestId, TokenName,
 };
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
@@ -89,6 +90,8 @@ pub struct Daemon {
     stopping: watch::Sender<bool>,
     jobs: Mutex<JoinSet<()>>,
     running: Arc<Mutex<BTreeSet<RequestId>>>,
+    /// Presentations of Key Custodians whose shares are still to come.
+    presentations: Mutex<BTreeMap<PresentationId, (KeyLabel, custodians::Waiting)>>,
     /// How many runs have come to their end.
     runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
@@ -639,6 +642,24 @@ impl Engine for Daemon {
         activate: wire::KeyActivate,
     ) -> Result<wire::KeyChanged, Failure> {
         self.activate(caller, key, activate.incident).await
+    }
+
+    async fn custodian_present(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        present: wire::Present,
+    ) -> Result<wire::PresentationBegun, Failure> {
+        self.begin_presentation(caller, key, present).await
+    }
+
+    async fn custodian_share(
+        &self,
+        caller: &Caller,
+        (key, presentation): (KeyLabel, PresentationId),
+        share: wire::SealedShare,
+    ) -> Result<wire::Presented, Failure> {
+        self.end_presentation(caller, (key, presentation), share.sealed.0).await
     }
 
     async fn key_lock(&self, caller: &Caller, key: KeyLabel) -> Result<wire::KeyChanged, Failure> {

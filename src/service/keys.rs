@@ -6,13 +6,14 @@ use std::thread;
 
 use super::configuration::{self, Configuration};
 use super::start::{self, StartFault};
+use crate::custody::vault::{Vault, VaultConfig};
 use crate::domain::fold::Fold;
 use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::time::Timestamp;
 use crate::hsm::offers::{Asked, Offers};
-use crate::hsm::{Condition, Several, Token};
+use crate::hsm::{Condition, PinSource, Several, Token};
 
 /// Why a key cannot be activated on a token.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,9 @@ pub struct Keys {
     /// Tokens that were let go with changes that the ledger was not told yet.
     let_go: Mutex<Vec<Token>>,
     head_trouble: Mutex<Option<String>>,
+    /// Of each key for which Key Custodians present, or which they opened.
+    vaults: Mutex<BTreeMap<KeyLabel, Vault>>,
+    vault_config: VaultConfig,
 }
 
 /// A key that is active.
@@ -63,6 +67,16 @@ struct Active {
     tokens: Several,
     /// The tokens on which it is not, although the policy has it there, and why.
     left_out: BTreeMap<TokenName, String>,
+}
+
+/// Where the PINs of a key's tokens come from.
+pub enum OpenedBy {
+    /// Stored, as the configuration names them: in an exercise.
+    Stored,
+    /// From the vault in which the shares of Key Custodians were put together.
+    Vault(Vault),
+    /// Each token asks by itself.
+    ProtectedPath,
 }
 
 /// What came of activating a key on its tokens.
@@ -83,6 +97,8 @@ impl Keys {
             ledger: Mutex::default(),
             let_go: Mutex::default(),
             head_trouble: Mutex::default(),
+            vaults: Mutex::default(),
+            vault_config: VaultConfig::default(),
         }
     }
 
@@ -205,8 +221,51 @@ impl Keys {
         started.into_iter().filter_map(|token| active.tokens.add(token)).collect()
     }
 
-    /// From here on it cannot. The tokens are the caller's to shut down.
+    /// How a vault is run.
+    pub fn vault_config(&self) -> &VaultConfig {
+        &self.vault_config
+    }
+
+    /// The vault of a key.
+    pub fn vault(&self, key: &KeyLabel) -> Option<Vault> {
+        self.vaults().get(key).cloned()
+    }
+
+    /// Keeps a vault that was started; answers the one that is kept, which is another where somebody else was quicker.
+    pub fn keep_vault(&self, key: &KeyLabel, vault: Vault) -> Vault {
+        let mut all = self.vaults();
+        match all.get(key).filter(|kept| kept.is_alive()) {
+            Some(kept) => {
+                vault.shutdown();
+                kept.clone()
+            }
+            None => {
+                all.insert(key.clone(), vault.clone());
+                vault
+            }
+        }
+    }
+
+    /// Ends the vault of a key: what it held is gone when this returns.
+    pub fn end_vault(&self, key: &KeyLabel) {
+        let vault = self.vaults().remove(key);
+        if let Some(vault) = vault {
+            vault.shutdown();
+        }
+    }
+
+    /// The keys that have a vault.
+    pub fn gathering(&self) -> Vec<KeyLabel> {
+        self.vaults().keys().cloned().collect()
+    }
+
+    fn vaults(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Vault>> {
+        self.vaults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on it cannot, and what Key Custodians presented for it is gone. The tokens are the caller's to shut down.
     pub fn remove(&self, key: &KeyLabel) -> Option<Several> {
+        self.end_vault(key);
         let tokens = self.lock().remove(key)?.tokens;
         self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens.tokens());
         Some(tokens)
@@ -226,10 +285,10 @@ impl Keys {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the worker of each token that the policy in force gives a key, all at once, and logs in with the stored PIN, once
+    /// Starts the worker of each token that the policy in force gives a key, all at once, and logs in with the PIN, once
     /// each; from then on they are kept up. Where the key is active already the worker stays, unless its token is locked. Waits: call
     /// it where one may.
-    pub fn start(&self, key: &KeyFacts, fold: &Fold) -> Started {
+    pub fn start(&self, key: &KeyFacts, fold: &Fold, opened: &OpenedBy) -> Started {
         let label = &key.record.label;
         let active = self.active(label);
         if let Some(active) = &active {
@@ -241,7 +300,7 @@ impl Keys {
             let starting: Vec<_> = wanted
                 .map(|token| {
                     let name = token.clone();
-                    (token, scope.spawn(move || self.start_on(key, &name, fold)))
+                    (token, scope.spawn(move || self.start_on(key, &name, fold, opened)))
                 })
                 .collect();
             let mut started = Started::default();
@@ -255,14 +314,26 @@ impl Keys {
         })
     }
 
-    fn start_on(&self, key: &KeyFacts, name: &TokenName, fold: &Fold) -> Result<Token, ActivationError> {
+    fn start_on(
+        &self,
+        key: &KeyFacts,
+        name: &TokenName,
+        fold: &Fold,
+        opened: &OpenedBy,
+    ) -> Result<Token, ActivationError> {
         let (label, token) = (key.record.label.clone(), name.clone());
         let Some(serial) = key.serial_on(name) else {
             return Err(ActivationError::NotBrought { key: label, token });
         };
         let settings = start::configured(&self.configuration, name)?;
-        let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
-        let pin = start::stored_pin(pin)?;
+        let pin = match opened {
+            OpenedBy::Stored => {
+                let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
+                PinSource::Held(start::stored_pin(pin)?)
+            }
+            OpenedBy::Vault(vault) => vault.pin_source(token.clone(), serial.to_owned()),
+            OpenedBy::ProtectedPath => PinSource::ProtectedPath,
+        };
         let config = start::daemon_token_config(&self.configuration, name)?;
         let (up, report) = start::start_token(config, pin, start::expectations(fold, name))?;
         if report.serial != serial {

@@ -23,7 +23,7 @@ use crate::domain::ledger::note::NoteError;
 use crate::domain::names::{Digest, KeyUse, Origin, Purpose, TokenName};
 use crate::domain::policy::facts::KeyFacts;
 use crate::hsm::handle::PIN_LEN_MAX;
-use crate::hsm::{Expectations, ExpectedKey, HsmError, Token, TokenConfig, TokenReport};
+use crate::hsm::{Expectations, ExpectedKey, HsmError, PinSource, Token, TokenConfig, TokenReport};
 use crate::state::{self, StateError};
 use crate::store::sqlite::{SqliteReader, SqliteStore};
 use crate::store::{Reader, StagingLimits, StoreError};
@@ -343,7 +343,7 @@ pub fn pin_file(path: &Path) -> Result<SecretString, StartFault> {
 /// Starts a token's worker, which checks genesis and every key before it answers. [`expectations`] says what is demanded.
 pub fn start_token(
     config: TokenConfig,
-    pin: SecretString,
+    pin: impl Into<PinSource>,
     expectations: Expectations,
 ) -> Result<(Token, TokenReport), StartFault> {
     let token = config.name.clone();

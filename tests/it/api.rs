@@ -59,6 +59,10 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "policy-show" => ("/v1/policy".to_owned(), Value::Null),
         "procedure-explain" => ("/v1/procedure?at=2017-07-21&incident=INC-1".to_owned(), Value::Null),
         "key-activate" => ("/v1/keys/recovery/activate".to_owned(), json!({ "incident": "INC-1" })),
+        "custodian-present" => {
+            ("/v1/keys/recovery/presentations".to_owned(), json!({ "statement": "e30=", "signature": "MAA=" }))
+        }
+        "custodian-share" => (format!("/v1/keys/recovery/presentations/{ID}"), json!({ "sealed": "AAAA" })),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))

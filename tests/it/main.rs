@@ -19,6 +19,7 @@ mod cms;
 mod containment;
 mod copies;
 mod crash;
+mod custodians;
 mod custody;
 mod directions;
 mod exercise;

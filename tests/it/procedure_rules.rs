@@ -235,21 +235,24 @@ const TABLE: &[Row] = &[
         Refused("any time of execution; commands are executed at once"),
         &["src/domain/intake.rs::check_template"],
         &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
-    (36, Stated, "Several Key Custodians of several Parties activate a key",
-        Refused("activation by Key Custodians; threshold and Parties are read and checked in the policy"),
-        &["src/domain/intake/activation.rs::activation", "src/domain/policy/files.rs::custodians"],
-        &["a_key_that_custodians_activate_stays_locked_until_they_are_built",
+    (36, Stated, "Several Key Custodians of several Parties activate a key", Whole,
+        &["src/domain/custody/count.rs::is_enough", "src/domain/intake/custodians.rs::presentation",
+          "src/domain/intake/activation.rs::by_custodians", "src/domain/policy/files.rs::custodians"],
+        &["a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else",
+          "k_persons_of_enough_parties_are_enough_and_one_fewer_of_either_is_not",
+          "a_key_that_custodians_open_stays_locked_until_they_present",
           "each_file_in_refused_is_refused_for_the_reason_that_it_names"]),
-    (37, Stated, "Custodians have records of appointment and end; a ceased one has no effect at once",
-        Partly("the records are read and checked; there is no act of a custodian yet"),
-        &["src/domain/policy/files.rs::people"],
-        &["each_file_in_refused_is_refused_for_the_reason_that_it_names", "a_person_stands_from_the_first_moment_until_the_last"]),
-    (38, Derived, "Custodians act for a named recovery, ceremony or test alone", Refused("activation by Key Custodians"),
-        &["src/domain/intake/activation.rs::activation"],
-        &["a_key_that_custodians_activate_stays_locked_until_they_are_built"]),
+    (37, Stated, "Custodians have records of appointment and end; a ceased one has no effect at once", Whole,
+        &["src/domain/policy/files.rs::people", "src/domain/intake/custodians.rs::signer", "src/domain/custody/count.rs::of"],
+        &["a_custodian_counts_until_the_last_moment_of_their_appointment_and_of_what_they_presented",
+          "each_file_in_refused_is_refused_for_the_reason_that_it_names", "a_person_stands_from_the_first_moment_until_the_last"]),
+    (38, Derived, "Custodians act for a named recovery, ceremony or test alone", Whole,
+        &["src/domain/intake/custodians.rs::presentation", "src/domain/intake/activation.rs::standing_for"],
+        &["a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else",
+          "what_was_presented_counts_for_its_incident_determination_and_share_set_alone"]),
     (39, OurPolicy, "Private keys never leave the HSM; sessions are bound to an incident, end with time, and on any error",
-        Partly("keys do not leave; an activation is for one incident and for 12 hours at most, by a stored PIN, which an exercise may \
-            have; a pause, a lock, the end of its time and of its incident close the session; a worker that died is replaced meanwhile"),
+        Partly("keys do not leave; an activation is for one incident and for 12 hours at most, by Key Custodians or, in an exercise, by \
+            a stored PIN; a pause, a lock, the end of its time and of its incident close the session; a worker that died is replaced meanwhile"),
         &["src/domain/intake/activation.rs::activation", "src/domain/policy/rules/key_active.rs::check_incident",
           "src/domain/policy/rules/procedure.rs::check_state", "src/service/engine/make.rs::look_after_key",
           "src/service/keys.rs::remove"],
@@ -623,7 +626,7 @@ async fn adopt_custodians(site: &Site, client: &Client) {
 }
 
 #[tokio::test]
-async fn a_key_that_custodians_activate_stays_locked_until_they_are_built() {
+async fn a_key_that_custodians_open_stays_locked_until_they_present() {
     let site = Site::determined().await;
     let daemon = site.start().await;
     let client = &daemon.client;
@@ -632,7 +635,7 @@ async fn a_key_that_custodians_activate_stays_locked_until_they_are_built() {
     let problem = problem(site.activate(client).await);
     assert_eq!(
         (problem.error, rules(&problem), problem.entry),
-        (ProblemKind::Refused, vec!["activation"], Some(before))
+        (ProblemKind::Refused, vec!["custodians"], Some(before))
     );
     assert!(problem.reasons[0].text.contains("Key Custodians"), "{problem:?}");
     let status: wire::Status = client.get("/v1/status").await.unwrap();

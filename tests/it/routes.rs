@@ -664,6 +664,7 @@ async fn roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt
                 .replace("{key}", RECOVERY_KEY)
                 .replace("{token}", RECOVERY_TOKEN)
                 .replace("{request}", &request().to_string())
+                .replace("{presentation}", &request().to_string())
                 .replace("{device}", &device(0).to_string())
                 .replace("{index}", "0")
                 .replace("{sha256}", &site.base.main.digest().to_string());

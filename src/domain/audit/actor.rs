@@ -51,6 +51,7 @@ impl Again<'_> {
             // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
             // releases themselves; and the rest says what the daemon saw.
             Event::PolicyAdopted(_)
+            | Event::CustodianPresented(_)
             | Event::DeterminationRecorded(_)
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
@@ -111,11 +112,12 @@ impl Again<'_> {
             Event::Settled(entry) => self.fold.determinations().get(&entry.determination).map(|facts| &facts.incident),
             Event::FileAccepted(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
+            | Event::CustodianPresented(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
-            | Event::SharesDealt(_)
             | Event::KeyActivated(_)
             | Event::Batch(_)
             | Event::Genesis(_)

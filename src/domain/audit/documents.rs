@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Audit, Evidence, Permitted, demand, text, whole};
 use crate::domain::certificates::bodies::is_certification_request_info;
+use crate::domain::custody::Statement;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{
     Determination, DeviceList, Schedule, Suspension, Template, Withdrawal, Written,
@@ -12,7 +13,7 @@ use crate::domain::determination::document::{
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
-use crate::domain::ledger::custody::SharesDealt;
+use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
@@ -94,11 +95,12 @@ impl Again<'_> {
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, entry),
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, entry),
             Event::KeyCopied(copied) => self.check_copy(copied),
+            Event::SharesDealt(dealt) => self.check_deal(dealt, entry),
+            Event::CustodianPresented(presented) => self.check_presentation(presented, entry),
             Event::KeyMade(made) => permitted(intake::may_make(self.fold, &made.key)),
             Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
             Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
             Event::CeremonyRecorded(recorded) => permitted(intake::may_record(recorded, at)),
-            Event::SharesDealt(dealt) => self.check_deal(dealt, entry),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -268,6 +270,13 @@ impl Again<'_> {
         facts.may_copy(policy, copied).map_err(text)
     }
 
+    fn check_presentation(&self, recorded: &CustodianPresented, entry: &Entry) -> Permitted {
+        let document: Written<Statement> = fold::read(recorded.statement, self.evidence).map_err(text)?;
+        let signatures = vec![self.blob(recorded.signature.p7s)?];
+        let submission = Submission { signatures: &signatures, devices: None };
+        compare(intake::presentation(&self.context(entry), &document, &submission), recorded)
+    }
+
     /// The policy's custodians in force have the shares, and nobody else.
     fn check_deal(&self, dealt: &SharesDealt, entry: &Entry) -> Permitted {
         let key = &dealt.key;
@@ -280,7 +289,7 @@ impl Again<'_> {
     /// any was before.
     fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
         let at = entry.at;
-        let KeyActivated { key, token: _, serial: _, until, incident, profile, also: _ } = activated;
+        let KeyActivated { key, token: _, serial: _, until, incident, profile, also: _, custodians } = activated;
         if let Some(incident) = incident {
             let on =
                 activated.tokens().map(|(token, serial)| TokenFound { token: token.clone(), serial: serial.into() });
@@ -290,6 +299,7 @@ impl Again<'_> {
                 decided.map(|decided| if names_none { KeyActivated { profile: None, ..decided } } else { decided });
             return compare(decided, activated);
         }
+        demand(custodians.is_empty(), || "Key Custodians open a key for one incident, and it names none".into())?;
         demand(!self.fold.activations_bound(), || {
             "it names no incident, and an activation before it did: from then on a key is active for one alone".into()
         })?;

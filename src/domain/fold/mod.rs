@@ -11,26 +11,30 @@ pub mod book;
 mod directions;
 mod procedure;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
 
 use directions::Directions;
 
+use crate::domain::custody::Presented;
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, DeterminationSuspended, Entry,
-    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied, KeyMade, KeyRecord, PolicyAdopted,
-    ResponseTally, ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
+    Actor, Batch, CertificateImported, ClockAccepted, ClockState, CustodianPresented, DeterminationRecorded,
+    DeterminationSuspended, Entry, Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied,
+    KeyMade, KeyRecord, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult,
+    SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId};
+use crate::domain::names::{
+    DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId, StatementId,
+};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::Ending;
 use crate::domain::policy::facts::{
@@ -120,6 +124,10 @@ pub struct Fold {
     ceremony_at: Option<Timestamp>,
     /// The last exercise that was recorded.
     exercise_at: Option<Timestamp>,
+    /// The statements of Key Custodians that were presented: each counts once, in every life of the daemon.
+    statements: BTreeSet<StatementId>,
+    /// The SHA-256 of each.
+    statement_digests: BTreeSet<Digest>,
     /// What was directed about the procedure.
     directions: Directions,
 }
@@ -218,6 +226,11 @@ impl Fold {
     /// The keys.
     pub fn keys(&self) -> &BTreeMap<KeyLabel, KeyFacts> {
         &self.keys
+    }
+
+    /// Whether a statement of a Key Custodian was presented before, by its id or its SHA-256.
+    pub fn is_statement_used(&self, id: StatementId, document: Digest) -> bool {
+        self.statements.contains(&id) || self.statement_digests.contains(&document)
     }
 
     /// Whether an activation of this ledger was for one incident: an older daemon's were for every one.
@@ -398,6 +411,12 @@ impl Fold {
             Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
             }
+            Event::SharesDealt(dealt) => {
+                let facts = self.key_mut(&dealt.key)?;
+                facts.shares = Some(dealt.clone());
+                facts.presented.clear();
+            }
+            Event::CustodianPresented(presented) => self.present(presented, index)?,
             Event::KeyMade(KeyMade { key }) => self.know(key),
             Event::KeyDestruction(destruction) => {
                 let facts = self.key_mut(&destruction.key)?;
@@ -409,8 +428,16 @@ impl Fold {
                 self.key_mut(&destroyed.key)?.ending = Some(Ending::Destroyed { entry: index });
             }
             Event::CeremonyRecorded(_) => self.ceremony_at = Some(*at),
-            Event::SharesDealt(dealt) => self.key_mut(&dealt.key)?.shares = Some(dealt.clone()),
-            Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _ }) => {
+            Event::KeyActivated(KeyActivated {
+                key,
+                until,
+                incident,
+                token: _,
+                serial: _,
+                profile,
+                also: _,
+                custodians: _,
+            }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
                 self.activations_bound |= incident.is_some();
@@ -455,6 +482,18 @@ impl Fold {
         Ok(())
     }
 
+    fn present(&mut self, presented: &CustodianPresented, index: u64) -> Result<(), FoldError> {
+        let CustodianPresented { key, incident, determination, share, id, statement, signature, until, expires } =
+            presented;
+        self.statements.insert(*id);
+        self.statement_digests.insert(*statement);
+        let share = share.as_ref().map(|share| (share.name.clone(), share.generation));
+        let (incident, determination) = (incident.clone(), *determination);
+        let presented = Presented { entry: index, incident, determination, share, until: *until, expires: *expires };
+        self.key_mut(key)?.presented.insert(signature.person.clone(), presented);
+        Ok(())
+    }
+
     fn know(&mut self, record: &KeyRecord) {
         let (copies, certificate) = (BTreeMap::new(), None);
         let facts = KeyFacts {
@@ -465,6 +504,7 @@ impl Fold {
             active: None,
             active_for: None,
             ending: None,
+            presented: BTreeMap::new(),
         };
         self.keys.insert(record.label.clone(), facts);
     }
@@ -577,6 +617,7 @@ impl Fold {
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
             Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
+            Event::CustodianPresented(entry) => (Some(entry.incident.clone()), Some(Part::Custodian), false),
             Event::DirectionRecorded(entry) => {
                 (self.directions.departed_in(entry.direction), Some(Part::Approver), false)
             }
@@ -588,11 +629,11 @@ impl Fold {
             | Event::Started(_)
             | Event::Stopped(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
-            | Event::SharesDealt(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)

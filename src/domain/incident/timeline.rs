@@ -138,6 +138,9 @@ pub fn tell(event: &Event) -> Option<String> {
             Some(until) => format!("Key {key} activated for this incident until {}", shown(*until)),
             None => format!("Key {key} activated for this incident"),
         },
+        Event::CustodianPresented(presented) => {
+            format!("Key Custodian {} presented for key {}", presented.signature.person, presented.key)
+        }
         Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
             format!("Key {key} locked, nothing is signed until it is activated again: {reason}")
         }
@@ -149,11 +152,11 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::Started(_)
         | Event::Stopped(_)
         | Event::KeyCopied(_)
+        | Event::SharesDealt(_)
         | Event::KeyMade(_)
         | Event::KeyDestruction(_)
         | Event::KeyDestroyed(_)
         | Event::CeremonyRecorded(_)
-        | Event::SharesDealt(_)
         | Event::KeyActivated(_)
         | Event::KeyLocked(_)
         | Event::Intent(_)

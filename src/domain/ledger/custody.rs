@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::TokenFound;
-use crate::domain::names::{Digest, KeyLabel, PersonId, ShareName};
+use super::entry::{SignatureRecord, TokenFound};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId, ShareName, StatementId};
+use crate::domain::time::Timestamp;
 
 /// Key Custodians were given shares of a random secret that seals the PINs of a key's tokens: one *generation* of its shares. Those of the
 /// generation before open nothing any more.
@@ -49,4 +50,40 @@ pub enum Sealed {
     Passphrase,
     /// The key of a certificate: SHA-256 of its SubjectPublicKeyInfo.
     Certificate(Digest),
+}
+
+/// A Key Custodian presented a share for one incident, or stated that the HSM is to be opened for it (rules 36 and 38). An activation
+/// names the entries on which it rests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustodianPresented {
+    /// The key.
+    pub key: KeyLabel,
+    /// For which incident alone.
+    pub incident: IncidentId,
+    /// The determination that the incident followed.
+    pub determination: DeterminationId,
+    /// Which share of which generation; none where the HSM itself asks (`activation = "protected-path"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<SharePresented>,
+    /// The id of the statement, which is used up by this.
+    pub id: StatementId,
+    /// The statement, a blob.
+    pub statement: Digest,
+    /// Who signed it.
+    pub signature: SignatureRecord,
+    /// The first moment at which it no longer counts towards an activation.
+    pub until: Timestamp,
+    /// The first moment at which the statement holds no more: an activation that rests on it is over by then.
+    pub expires: Timestamp,
+}
+
+/// A share that was presented.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharePresented {
+    /// As persons.toml names it.
+    pub name: ShareName,
+    /// Of which share set.
+    pub generation: u32,
 }

@@ -21,7 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
-use super::custody::SharesDealt;
+pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
@@ -152,6 +152,8 @@ pub enum Event {
     DirectionRecorded(DirectionRecorded),
     /// The maker's cloning brought a key to a further token.
     KeyCopied(KeyCopied),
+    /// Key Custodians were given shares of what opens a key's tokens.
+    SharesDealt(SharesDealt),
     /// A key was made after genesis.
     KeyMade(KeyMade),
     /// A key is about to be destroyed.
@@ -160,8 +162,8 @@ pub enum Event {
     KeyDestroyed(KeyDestroyed),
     /// A ceremony came to its end.
     CeremonyRecorded(CeremonyRecorded),
-    /// Key Custodians were given shares of what opens a key's tokens.
-    SharesDealt(SharesDealt),
+    /// A Key Custodian presented a share, or stated that a key is to be opened.
+    CustodianPresented(CustodianPresented),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -485,6 +487,9 @@ pub struct KeyActivated {
     /// The further tokens on which it can be used, in the order of the policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<TokenFound>,
+    /// The entries of the Key Custodians who opened it, in their order; none where the PIN is stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custodians: Vec<u64>,
 }
 
 impl KeyActivated {
@@ -741,11 +746,12 @@ impl Event {
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
             Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyCopied(_) => "key-copied",
+            Self::SharesDealt(_) => "shares-dealt",
             Self::KeyMade(_) => "key-made",
             Self::KeyDestruction(_) => "key-destruction",
             Self::KeyDestroyed(_) => "key-destroyed",
             Self::CeremonyRecorded(_) => "ceremony-recorded",
-            Self::SharesDealt(_) => "shares-dealt",
+            Self::CustodianPresented(_) => "custodian-presented",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -791,6 +797,7 @@ impl Event {
             Self::DeterminationWithdrawn(entry) => with(&[entry.document]),
             Self::FileAccepted(entry) => with(&[entry.file]),
             Self::KeyDestruction(entry) => with(&[entry.document]),
+            Self::CustodianPresented(entry) => with(&[entry.statement]),
             Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::DirectionRecorded(entry) => {
@@ -803,9 +810,9 @@ impl Event {
             | Self::Stopped(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::SharesDealt(_)
             | Self::KeyMade(_)
             | Self::KeyDestroyed(_)
-            | Self::SharesDealt(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -834,6 +841,7 @@ impl Event {
             Self::DeterminationWithdrawn(entry) => &entry.signatures,
             Self::FileAccepted(entry) => entry.signature.as_slice(),
             Self::KeyDestruction(entry) => &entry.signatures,
+            Self::CustodianPresented(entry) => std::slice::from_ref(&entry.signature),
             Self::DirectionRecorded(entry) => &entry.signatures,
             Self::Genesis(_)
             | Self::CertificationIntent(_)
@@ -844,10 +852,10 @@ impl Event {
             | Self::StepTaken(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::SharesDealt(_)
             | Self::KeyMade(_)
             | Self::KeyDestroyed(_)
             | Self::CeremonyRecorded(_)
-            | Self::SharesDealt(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::rules::Refusal;
 use super::separation::PartsTaken;
+use crate::domain::custody::Presented;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
 use crate::domain::ledger::custody::SharesDealt;
@@ -81,6 +82,8 @@ pub struct KeyFacts {
     pub active_for: Option<IncidentId>,
     /// How it ends, if it does.
     pub ending: Option<Ending>,
+    /// What Key Custodians presented since it was last locked and the daemon last started.
+    pub presented: BTreeMap<PersonId, Presented>,
 }
 
 /// How a key ends.
@@ -110,9 +113,10 @@ impl KeyFacts {
         }
     }
 
-    /// It can be used no longer.
+    /// It can be used no longer, and whoever opened it presents anew.
     pub fn lock(&mut self) {
         (self.active, self.active_for) = (None, None);
+        self.presented.clear();
     }
 }
 

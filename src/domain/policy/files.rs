@@ -63,6 +63,15 @@ const ACTIVATION_SECONDS_DEFAULT: u32 = 12 * 3_600;
 pub const CHUNK_MAX: u32 = 2_000;
 /// Of two Parties at least: no Party activates a key by itself (rule of the Key Custodians, SEC Appendix L).
 pub const PARTIES_MIN_DEFAULT: u32 = 2;
+/// For how long a share counts towards an activation while the others come: long enough for a second custodian to arrive. No official
+/// reference.
+pub const GATHER_MINUTES_DEFAULT: u32 = 60;
+/// A day: a share is brought when it is wanted, not in store.
+const GATHER_MINUTES_MAX: u64 = 24 * 60;
+/// For how long a statement of a Key Custodian holds, and how old the ledger head in it may be: a night and a shift. No official reference.
+pub const STATEMENT_HOURS_MAX_DEFAULT: u32 = 12;
+/// Two days: a statement for an incident is not made in advance.
+const STATEMENT_HOURS_MAX: u64 = 48;
 /// Policy OID of Organisation and Issuing OCA Certificates as observed in the public test PKI. Those of the live
 /// environment are not known here, so a live policy must name them.
 pub const ORGANISATION_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.8641679.1.2.1.4";
@@ -76,8 +85,10 @@ const RANK_MAX: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
-    /// By Key Custodians, for one incident and a limited time.
+    /// By shares of Key Custodians, for one incident and a limited time.
     Custodians,
+    /// By the HSM itself, which asks at its own PIN pad or for its card set, once enough Key Custodians have stated that it is to be opened.
+    ProtectedPath,
     /// By a credential that the daemon's configuration names: for a ledger key, and in an exercise.
     Stored,
 }
@@ -253,6 +264,8 @@ struct CustodiansForm {
     version: Spanned<u32>,
     threshold: Spanned<u32>,
     parties_min: Option<Spanned<u32>>,
+    gather_minutes: Option<Spanned<u32>>,
+    statement_hours_max: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -490,6 +503,15 @@ pub enum PolicyFault {
          one role in an incident, or to their own certificates"
     )]
     NoParties,
+    /// A custodian who could sign no statement.
+    #[error(
+        "{person} is a key-custodian without a key; a custodian signs a statement with each share: name the SHA-256 of the SPKI of the key \
+         they sign with, or its PEM"
+    )]
+    CustodianWithoutKey {
+        /// Who.
+        person: PersonId,
+    },
     /// A criterion that names a step nobody knows.
     #[error("criterion {criterion}: expected a step of procedure/base.toml, found {found}")]
     CriterionStep {
@@ -991,7 +1013,19 @@ impl Reading<'_> {
         if let Some(found) = parties.filter(|&found| found < u64::from(parties_min)) {
             self.fault(PERSONS, None, PolicyFault::Parties { parties_min, found });
         }
-        Custodians { threshold, parties_min }
+        let gather_minutes = self.number(
+            (CUSTODIANS, "gather_minutes"),
+            form.gather_minutes.as_ref(),
+            GATHER_MINUTES_DEFAULT,
+            (1, GATHER_MINUTES_MAX),
+        );
+        let statement_hours_max = self.number(
+            (CUSTODIANS, "statement_hours_max"),
+            form.statement_hours_max.as_ref(),
+            STATEMENT_HOURS_MAX_DEFAULT,
+            (1, STATEMENT_HOURS_MAX),
+        );
+        Custodians { threshold, parties_min, gather_minutes, statement_hours_max }
     }
 
     fn guidance(&mut self, form: GuidanceForm) -> Guidance {

@@ -23,7 +23,9 @@ use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
 use crate::domain::files::Layout;
-use crate::domain::names::{Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, Purpose, StepId, TokenName};
+use crate::domain::names::{
+    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, ShareName, StepId, TokenName,
+};
 use crate::domain::time::Timestamp;
 
 use parties::Parties;
@@ -153,6 +155,10 @@ pub struct Custodians {
     pub threshold: u32,
     /// Of how many Parties they must be, at least 2.
     pub parties_min: u32,
+    /// For how many minutes a share counts towards an activation.
+    pub gather_minutes: u32,
+    /// For how many hours a statement holds at most, and how old the ledger head in it may be.
+    pub statement_hours_max: u32,
 }
 
 /// Trust anchors, each as the DER of its certificates.
@@ -322,14 +328,29 @@ impl Policy {
     /// Whether the policy may be used for something new: a ceremony, an adoption. One that is in a ledger already stays readable.
     ///
     /// # Errors
-    /// If it has no procedure, or names no Parties.
+    /// If it has no procedure, or names no Parties; or, where it is live, has a Key Custodian who cannot sign.
     pub fn fit_for_new_use(&self) -> Result<(), PolicyError> {
         let unfit = |file: &str, fault| Err(PolicyError { file: file.into(), line: None, fault });
         match self.procedure {
             None => unfit(files::BASE, PolicyFault::NoProcedure),
             Some(_) if self.parties().is_empty() => unfit(files::PERSONS, PolicyFault::NoParties),
-            Some(_) => Ok(()),
+            Some(_) => match self.custodian_without_key() {
+                Some(person) => unfit(files::PERSONS, PolicyFault::CustodianWithoutKey { person: person.id.clone() }),
+                None => Ok(()),
+            },
         }
+    }
+
+    /// A custodian of a live policy who could sign no statement.
+    fn custodian_without_key(&self) -> Option<&Person> {
+        let is_asked = self.purpose == Purpose::Live;
+        let mut persons = self.people().persons().filter(|_| is_asked);
+        persons.find(|person| person.roles.contains(&Role::KeyCustodian) && person.keys.is_empty())
+    }
+
+    /// Who keeps a share.
+    pub fn share_holder(&self, share: &ShareName) -> Option<&PersonId> {
+        self.people().persons().find(|person| person.shares.contains(share)).map(|person| &person.id)
     }
 
     /// The procedure; none in a policy of the first kind, whose profiles had nothing but a header. Under such a policy nothing of the

@@ -58,7 +58,10 @@ fn the_example_says_what_its_comments_say() {
     assert_eq!(recovery.tokens().map(TokenName::as_str).collect::<Vec<_>>(), ["smki-a", "smki-b"]);
     assert_eq!((recovery.activation, &recovery.modes), (Activation::Custodians, &BTreeSet::from([8])));
     assert_eq!(policy.mode_8().root_cell, RootCell::Refuse);
-    assert_eq!(policy.custodians(), Custodians { threshold: 2, parties_min: 2 });
+    assert_eq!(
+        policy.custodians(),
+        Custodians { threshold: 2, parties_min: 2, gather_minutes: 60, statement_hours_max: 12 }
+    );
     assert_eq!(policy.anchors().people.len(), 2);
     let procedure = policy.procedure().unwrap();
     assert_eq!((procedure.base().steps.len(), procedure.variations().len()), (22, 1));
@@ -246,4 +249,16 @@ proptest::proptest! {
         files.insert(files::NAMES[file].into(), octets);
         proptest::prop_assert!(Policy::parse(&files).is_err());
     }
+}
+
+#[test]
+fn a_custodian_of_a_live_policy_who_could_sign_no_statement_is_unfit_for_new_use_and_stays_readable() {
+    let mut files = example();
+    let persons = String::from_utf8(files["persons.toml"].clone()).unwrap();
+    let at = persons.find("shares = [\"share-2\"]").unwrap();
+    let keys = persons[..at].rfind("keys = ").unwrap();
+    let without = format!("{}{}", &persons[..keys], &persons[at..]);
+    files.insert("persons.toml".into(), without.into_bytes());
+    let fault = policy(&files).fit_for_new_use().unwrap_err().to_string();
+    assert!(fault.starts_with("persons.toml: custodian-2 is a key-custodian without a key"), "{fault}");
 }

@@ -12,13 +12,16 @@ use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::custody::Count;
 use crate::domain::determination::document::{Determination, Written};
+use crate::domain::determination::people::{Person, Role};
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{
     DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
+use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
@@ -170,6 +173,52 @@ pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Opt
     Some(state_of(facts, recorder.fold(), keys, recorder.moment().at))
 }
 
+/// Who presented for a key, and who still can, for the incident whose key it is to be; none for a key that is not opened by Key
+/// Custodians.
+pub(super) fn custody(facts: &KeyFacts, fold: &Fold, at: Timestamp) -> Option<wire::Custody> {
+    let policy = &fold.policy()?.policy;
+    let activation = policy.key(&facts.record.label)?.activation;
+    if activation == Activation::Stored {
+        return None;
+    }
+    // All of them are for one incident, unless the last is for another than the first was.
+    let last = facts.presented.values().max_by_key(|presented| presented.entry);
+    let count = last.map(|last| Count::of(policy, facts, (&last.incident, last.determination), at));
+    let dealt = facts.shares.as_ref().filter(|_| activation == Activation::Custodians);
+    let share_of = |person: &Person| {
+        let holders = dealt.map_or(&[][..], |dealt| &dealt.holders).iter();
+        holders
+            .filter(|holder| holder.person == person.id)
+            .map(|holder| holder.share.clone())
+            .find(|share| person.shares.contains(share))
+    };
+    let standing = |person: &Person| {
+        let presented = count.as_ref().and_then(|count| count.by.get(&person.id));
+        wire::CustodianStanding {
+            person: person.id.clone(),
+            party: person.party.to_string(),
+            share: share_of(person),
+            entry: presented.map(|presented| presented.entry),
+            until: presented.map(|presented| presented.until),
+        }
+    };
+    let in_force = policy.roster(Role::KeyCustodian, at).map(standing);
+    let (presented, others): (Vec<_>, Vec<_>) = in_force.partition(|standing| standing.entry.is_some());
+    let can_present =
+        others.into_iter().filter(|other| activation == Activation::ProtectedPath || other.share.is_some());
+    Some(wire::Custody {
+        generation: dealt.map(|dealt| dealt.generation),
+        have: count.as_ref().map_or(0, Count::have),
+        need: policy.custodians().threshold,
+        parties: count.as_ref().map_or(0, Count::parties_have),
+        parties_need: policy.custodians().parties_min,
+        enough: count.as_ref().is_some_and(Count::is_enough),
+        presented,
+        can_present: can_present.collect(),
+        not_counted: count.iter().flat_map(|count| &count.not_counted).map(ToString::to_string).collect(),
+    })
+}
+
 /// The ledger key is active while its token is there, without an entry and without an end; the others by their entry, as long as one
 /// of their tokens is up.
 fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::KeyState {
@@ -215,6 +264,7 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
         incident: facts.active_for.clone(),
         trouble,
         tokens,
+        custody: custody(facts, fold, at),
     }
 }
 
@@ -396,11 +446,12 @@ pub(super) fn request(
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
+            | Event::CustodianPresented(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
-            | Event::SharesDealt(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
@@ -534,6 +585,7 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::CustodianPresented(entry) => Self::of_incident(&entry.incident),
             Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
             | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
@@ -552,11 +604,11 @@ impl<'a> About<'a> {
             | Event::Started(_)
             | Event::Stopped(_)
             | Event::KeyCopied(_)
+            | Event::SharesDealt(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
-            | Event::SharesDealt(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)

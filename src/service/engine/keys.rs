@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use super::super::keys::{self, ActivationError, Keys, Started};
-use super::{Answer, Daemon, answers, incident, make, reason, refused};
+use super::super::keys::{self, ActivationError, Keys, OpenedBy, Started};
+use super::{Answer, Daemon, answers, custodians, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
+use crate::domain::custody::Count;
 use crate::domain::fold::Fold;
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Refused, TokenFound};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, TokenName};
+use crate::domain::policy::Activation;
 use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several};
@@ -36,13 +38,14 @@ impl Daemon {
                 return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
             };
             match intake::may_activate(&incident::context(recorder), &by, &label, &of) {
-                Ok(_) => Ok(Ok((by, facts, recorder.fold().clone()))),
+                Ok(_) => Ok(Ok((by, facts, recorder.fold().clone(), recorder.moment().at))),
                 Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
             }
         });
-        let (by, facts, fold): (Actor, KeyFacts, Fold) = checked.await?;
+        let (by, facts, fold, at): (Actor, KeyFacts, Fold, Timestamp) = checked.await?;
+        let opened = self.open_vault(&facts, &fold, &incident, at).await?;
         let (keys, of_key) = (Arc::clone(&self.keys), facts.clone());
-        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold)).await;
+        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold, &opened)).await;
         let Started { tokens, left_out } = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
         let why = left_out.iter().map(|(token, why)| (token.clone(), why.to_string())).collect();
         for second in self.keys.insert(key.clone(), tokens, why) {
@@ -92,6 +95,38 @@ impl Daemon {
         let changed = changed?;
         make::keep_head(&self.desk, &self.keys).await;
         Ok(changed)
+    }
+
+    /// Where the PINs come from: where Key Custodians open the key, the vault puts their shares together first.
+    async fn open_vault(
+        &self,
+        facts: &KeyFacts,
+        fold: &Fold,
+        incident: &IncidentId,
+        at: Timestamp,
+    ) -> Answer<OpenedBy> {
+        let label = facts.record.label.clone();
+        let policy = fold.policy().map(|adopted| Arc::clone(&adopted.policy));
+        let activation = policy.as_ref().and_then(|policy| policy.key(&label)).map(|key| key.activation);
+        let (Some(policy), Some(of)) = (policy, fold.followed_by(incident)) else { return Ok(OpenedBy::Stored) };
+        match activation {
+            Some(Activation::Stored) | None => Ok(OpenedBy::Stored),
+            Some(Activation::ProtectedPath) => Ok(OpenedBy::ProtectedPath),
+            Some(Activation::Custodians) => {
+                let count = Count::of(&policy, facts, (incident, of), at);
+                let indices = custodians::indices(facts.shares.as_ref(), &count);
+                let remedy = || format!("Let enough Key Custodians present anew (smkictl custodian status {label})");
+                let Some(vault) = self.keys.vault(&label) else {
+                    let why = format!("the shares of key {label} are gone: their vault has ended");
+                    return Err(Failure::Unavailable { why, remedy: remedy() });
+                };
+                let of_vault = vault.clone();
+                let opened = tokio::task::spawn_blocking(move || of_vault.open(&indices)).await;
+                let opened = opened.map_err(|error| Failure::Internal { what: error.to_string() })?;
+                opened.map_err(|fault| Failure::Unavailable { why: fault.to_string(), remedy: remedy() })?;
+                Ok(OpenedBy::Vault(vault))
+            }
+        }
     }
 
     /// Tokens that were unlocked for an activation which then was not recorded are locked again.

@@ -17,9 +17,9 @@ use super::super::clock::{Before, Clock};
 use super::super::configuration::Configuration;
 use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
-use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
 use super::keys::{active_for, has_ended, lock};
+use super::{Daemon, custodians};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
@@ -97,6 +97,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         stopping: stopping.clone(),
         jobs: Mutex::new(JoinSet::new()),
         running: Arc::new(Mutex::new(BTreeSet::new())),
+        presentations: Mutex::default(),
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
         waiting,
@@ -347,6 +348,9 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         }
         for (key, tokens) in daemon.keys.all_active() {
             look_after_key(&daemon, key, tokens).await;
+        }
+        for key in daemon.keys.gathering() {
+            custodians::look_after_vault(&daemon, key).await;
         }
         let at = daemon.clock.now().at;
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));

@@ -13,8 +13,8 @@ use smkid::domain::incident::next::ToDo;
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
-    DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
-    TokenName,
+    DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, PresentationId,
+    Purpose, RequestId, TokenName,
 };
 use smkid::domain::procedure::Actor as Who;
 use smkid::domain::time::Timestamp;
@@ -213,6 +213,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
             state: if active { wire::KeyTokenState::Up } else { wire::KeyTokenState::Off },
             trouble: None,
         }],
+        custody: None,
     }
 }
 
@@ -511,6 +512,44 @@ impl Engine for FakeEngine {
     ) -> Result<wire::KeyChanged, Failure> {
         self.called("key-activate", caller, format!("{label} {}", activate.incident))?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, true) })
+    }
+
+    async fn custodian_present(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        _: wire::Present,
+    ) -> Result<wire::PresentationBegun, Failure> {
+        self.called("custodian-present", caller, label.as_str())?;
+        let share = wire::ShareWanted {
+            presentation: "0102030405060708090a0b0c0d0e0f10".parse().unwrap(),
+            seal_to: wire::Base64(vec![4; 65]),
+            share: "share-1".parse().unwrap(),
+            index: 1,
+            generation: 1,
+        };
+        Ok(wire::PresentationBegun { share: Some(share), recorded: None })
+    }
+
+    async fn custodian_share(
+        &self,
+        caller: &Caller,
+        (label, presentation): (KeyLabel, PresentationId),
+        _: wire::SealedShare,
+    ) -> Result<wire::Presented, Failure> {
+        self.called("custodian-share", caller, format!("{label} {presentation}"))?;
+        let standing = wire::Custody {
+            generation: Some(1),
+            have: 1,
+            need: 2,
+            parties: 1,
+            parties_need: 2,
+            enough: false,
+            presented: Vec::new(),
+            can_present: Vec::new(),
+            not_counted: Vec::new(),
+        };
+        Ok(wire::Presented { entry: 5, standing })
     }
 
     async fn key_lock(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {

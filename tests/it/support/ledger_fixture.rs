@@ -428,7 +428,8 @@ impl Fixture {
         let until = Some(self.at().plus_ms(12 * HOUR_MS));
         let (key, token) = ("recovery-1".parse().unwrap(), "smki-a".parse().unwrap());
         let (serial, also) = ("smki-a-serial".into(), Vec::new());
-        let activated = KeyActivated { key, token, serial, until, incident: None, profile: None, also };
+        let activated =
+            KeyActivated { key, token, serial, until, incident: None, profile: None, also, custodians: Vec::new() };
         self.record(|recorder| {
             let by = recorder.known(operator());
             recorder.queue(&by, Event::KeyActivated(activated)).unwrap();

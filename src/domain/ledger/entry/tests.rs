@@ -1,6 +1,6 @@
 use super::*;
 use crate::domain::ledger::ceremonies::{Attendance, Capacity, CeremonyKind};
-use crate::domain::ledger::custody::{Holder, Sealed};
+use crate::domain::ledger::custody::{Holder, Sealed, SharePresented};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Step};
 use crate::domain::names::{DirectionId, FileKind};
 
@@ -198,6 +198,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: None,
                 profile: None,
                 also: Vec::new(),
+                custodians: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
@@ -213,6 +214,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: None,
                 profile: None,
                 also: vec![TokenFound { token: "smki-b".parse().unwrap(), serial: "0002".into() }],
+                custodians: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","until":null,"#,
@@ -228,6 +230,7 @@ fn golden() -> Vec<(Event, &'static str)> {
                 incident: Some(incident()),
                 profile: Some(profile()),
                 also: Vec::new(),
+                custodians: Vec::new(),
             }),
             concat!(
                 r#"{"key-activated":{"key":"recovery-1","token":"smki-a","serial":"0001","#,
@@ -246,6 +249,56 @@ fn golden() -> Vec<(Event, &'static str)> {
             concat!(
                 r#"{"key-copied":{"key":"recovery-1","token":"smki-b","serial":"0002","spki_sha256":"{01}","#,
                 r#""by":"cloning"}}"#
+            ),
+        ),
+        (
+            Event::SharesDealt(SharesDealt {
+                key: key(),
+                generation: 1,
+                threshold: 2,
+                commitments: vec!["02aa".into(), "03bb".into()],
+                holders: vec![
+                    Holder {
+                        share: "share-1".parse().unwrap(),
+                        person: "anna".parse().unwrap(),
+                        index: 1,
+                        sealed: Sealed::Passphrase,
+                    },
+                    Holder {
+                        share: "share-2".parse().unwrap(),
+                        person: "bert".parse().unwrap(),
+                        index: 2,
+                        sealed: Sealed::Certificate(digest(2)),
+                    },
+                ],
+                tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
+                sealed: digest(1),
+            }),
+            concat!(
+                r#"{"shares-dealt":{"key":"recovery-1","generation":1,"threshold":2,"commitments":["02aa","03bb"],"holders":["#,
+                r#"{"share":"share-1","person":"anna","index":1,"sealed":"passphrase"},"#,
+                r#"{"share":"share-2","person":"bert","index":2,"sealed":{"certificate":"{02}"}}],"#,
+                r#""tokens":[{"token":"smki-a","serial":"0001"}],"sealed":"{01}"}}"#
+            ),
+        ),
+        (
+            Event::CustodianPresented(CustodianPresented {
+                key: key(),
+                incident: "INC-1".parse().unwrap(),
+                determination: "d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0".parse().unwrap(),
+                share: Some(SharePresented { name: "share-1".parse().unwrap(), generation: 1 }),
+                id: "e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0".parse().unwrap(),
+                statement: digest(1),
+                signature: signature(),
+                until: at("2017-07-21T10:00:00Z"),
+                expires: at("2017-07-21T20:00:00Z"),
+            }),
+            concat!(
+                r#"{"custodian-presented":{"key":"recovery-1","incident":"INC-1","#,
+                r#""determination":"d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0","share":{"name":"share-1","generation":1},"#,
+                r#""id":"e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0","statement":"{01}","#,
+                r#""signature":{"person":"anna","spki":"{a1}","p7s":"{a2}"},"#,
+                r#""until":"2017-07-21T10:00:00.000Z","expires":"2017-07-21T20:00:00.000Z"}}"#
             ),
         ),
         (
@@ -295,36 +348,6 @@ fn golden() -> Vec<(Event, &'static str)> {
                 r#""from":"2017-07-21T08:00:00.000Z","until":"2017-07-21T09:00:00.000Z","people":["#,
                 r#"{"name":"Guest","capacity":"witness"},"#,
                 r#"{"person":"operator-1","name":"Operator One","capacity":"conductor"}]}}"#
-            ),
-        ),
-        (
-            Event::SharesDealt(SharesDealt {
-                key: key(),
-                generation: 1,
-                threshold: 2,
-                commitments: vec!["02aa".into(), "03bb".into()],
-                holders: vec![
-                    Holder {
-                        share: "share-1".parse().unwrap(),
-                        person: "anna".parse().unwrap(),
-                        index: 1,
-                        sealed: Sealed::Passphrase,
-                    },
-                    Holder {
-                        share: "share-2".parse().unwrap(),
-                        person: "bert".parse().unwrap(),
-                        index: 2,
-                        sealed: Sealed::Certificate(digest(2)),
-                    },
-                ],
-                tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
-                sealed: digest(1),
-            }),
-            concat!(
-                r#"{"shares-dealt":{"key":"recovery-1","generation":1,"threshold":2,"commitments":["02aa","03bb"],"holders":["#,
-                r#"{"share":"share-1","person":"anna","index":1,"sealed":"passphrase"},"#,
-                r#"{"share":"share-2","person":"bert","index":2,"sealed":{"certificate":"{02}"}}],"#,
-                r#""tokens":[{"token":"smki-a","serial":"0001"}],"sealed":"{01}"}}"#
             ),
         ),
         (

@@ -22,7 +22,16 @@ fn facts(use_: KeyUse, copies: &[(&str, &str)]) -> KeyFacts {
     };
     let copies: BTreeMap<_, _> =
         copies.iter().map(|(token, serial)| (token.parse().unwrap(), Box::from(*serial))).collect();
-    KeyFacts { record, copies, shares: None, certificate: None, active: None, active_for: None, ending: None }
+    KeyFacts {
+        record,
+        copies,
+        shares: None,
+        certificate: None,
+        active: None,
+        active_for: None,
+        ending: None,
+        presented: BTreeMap::new(),
+    }
 }
 
 fn copied(change: impl FnOnce(&mut KeyCopied)) -> KeyCopied {

@@ -385,9 +385,10 @@ pub fn decide_release_to(facts: &BatchFacts<'_>, device: DeviceId) -> Result<(),
     procedure::check_target(facts, device)
 }
 
-/// May the key of a determination be activated for its incident?
-pub fn decide_activation(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
-    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(ACTIVATION_RULES), facts)?;
+/// May the key of a determination be opened for its incident? Whoever asks for that is asked about by [`decide_asker`]; a Key Custodian
+/// who presents a share for it asks for nothing.
+pub fn decide_opening(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    silent(RELEASE_RULES.iter().chain(ACTIVATION_RULES), facts)?;
     silent(ACTIVATION_STATE_RULES.iter(), facts)
 }
 

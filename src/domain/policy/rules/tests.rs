@@ -133,6 +133,8 @@ impl World {
                 active,
                 ending: None,
                 active_for: None,
+                ending: None,
+                presented: BTreeMap::new(),
             }),
             stopped_by: None,
             form: WantedForm::Device,
@@ -554,7 +556,7 @@ fn a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_f
         let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
         in_procedure(&mut world, State::Prepared, &ours);
         change(&mut world);
-        let refusals = decide_activation(&world.batch()).err().unwrap_or_default();
+        let refusals = decide_opening(&world.batch()).err().unwrap_or_default();
         assert_eq!(refusals.iter().map(Refusal::rule).collect::<Vec<_>>(), refused);
     };
     for state in State::ALL {

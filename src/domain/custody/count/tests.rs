@@ -1,0 +1,142 @@
+use super::*;
+use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
+use crate::domain::ledger::entry::KeyRecord;
+use crate::domain::names::{Digest, KeyUse};
+use crate::domain::policy::tests::{example, policy};
+
+const INCIDENT: &str = "INC-1";
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("2026-06-01T12:00:00Z")
+}
+
+fn determination() -> DeterminationId {
+    DeterminationId([1; 16])
+}
+
+/// Custodians of the example are of a Party each: 1 of supplier-a, 2 of network-a, 3 of dcc.
+fn example_policy(change: impl Fn(&str) -> String) -> Policy {
+    let mut files = example();
+    let persons = String::from_utf8(files["persons.toml"].clone()).unwrap();
+    files.insert("persons.toml".into(), change(&persons).into_bytes());
+    policy(&files)
+}
+
+fn key(persons: &[usize]) -> KeyFacts {
+    let label = "recovery-1".parse().unwrap();
+    let holder = |n: u16| Holder {
+        share: format!("share-{n}").parse().unwrap(),
+        person: format!("custodian-{n}").parse().unwrap(),
+        index: n,
+        sealed: Sealed::Passphrase,
+    };
+    let shares = SharesDealt {
+        key: "recovery-1".parse().unwrap(),
+        generation: 2,
+        threshold: 2,
+        commitments: Vec::new(),
+        holders: (1..=3).map(holder).collect(),
+        tokens: Vec::new(),
+        sealed: Digest([0; 32]),
+    };
+    let record = KeyRecord {
+        label,
+        use_: KeyUse::Recovery,
+        token: "smki-a".parse().unwrap(),
+        serial: "0001".into(),
+        id: "a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0".parse().unwrap(),
+        spki_sha256: Digest([1; 32]),
+        spki: "".into(),
+    };
+    let presented = |n: &usize| {
+        let presented = Presented {
+            entry: 100 + *n as u64,
+            incident: INCIDENT.parse().unwrap(),
+            determination: determination(),
+            share: Some((format!("share-{n}").parse().unwrap(), 2)),
+            until: now().plus_ms(1),
+            expires: now().plus_ms(1_000),
+        };
+        (format!("custodian-{n}").parse().unwrap(), presented)
+    };
+    KeyFacts {
+        record,
+        copies: BTreeMap::new(),
+        shares: Some(shares),
+        certificate: None,
+        active: None,
+        active_for: None,
+        ending: None,
+        presented: persons.iter().map(presented).collect(),
+    }
+}
+
+fn count(policy: &Policy, key: &KeyFacts, at: Timestamp) -> Count {
+    Count::of(policy, key, (&INCIDENT.parse().unwrap(), determination()), at)
+}
+
+#[test]
+fn k_persons_of_enough_parties_are_enough_and_one_fewer_of_either_is_not() {
+    let of_several = example_policy(str::to_owned);
+    assert!(!count(&of_several, &key(&[]), now()).is_enough());
+    assert!(!count(&of_several, &key(&[1]), now()).is_enough());
+    let enough = count(&of_several, &key(&[2, 1]), now());
+    assert!(enough.is_enough());
+    assert_eq!(enough.entries(), [101, 102]);
+    assert_eq!(enough.expires(), Some(now().plus_ms(1_000)));
+    // The second is of the first one's Party now; the third still is not.
+    let of_one = example_policy(|text| {
+        text.replace(
+            "name = \"Custodian Two\"\nparty = \"network-a\"",
+            "name = \"Custodian Two\"\nparty = \"supplier-a\"",
+        )
+    });
+    let one_party = count(&of_one, &key(&[1, 2]), now());
+    assert_eq!((one_party.have(), one_party.parties_have(), one_party.is_enough()), (2, 1, false));
+    assert!(count(&of_one, &key(&[1, 2, 3]), now()).is_enough());
+}
+
+#[test]
+fn a_custodian_counts_until_the_last_moment_of_their_appointment_and_of_what_they_presented() {
+    let policy = example_policy(str::to_owned);
+    assert_eq!(count(&policy, &key(&[1, 2]), now()).have(), 2);
+    let over = count(&policy, &key(&[1, 2]), now().plus_ms(1));
+    assert!(matches!(over.not_counted[..], [NotCounted::Over { .. }, NotCounted::Over { .. }]));
+    // Once it is open, until the statements expire.
+    let mut open = key(&[1, 2]);
+    (open.active, open.active_for) = (Some(None), Some(INCIDENT.parse().unwrap()));
+    assert!(count(&policy, &open, now().plus_ms(999)).is_enough());
+    assert!(!count(&policy, &open, now().plus_ms(1_000)).is_enough());
+    let ends = example_policy(|text| {
+        let ceases =
+            "appointed = \"Nomination form 2 of 2025-11-20\"\nuntil = \"2026-06-01T12:00:00Z\"\nceased = \"letter\"";
+        text.replace("appointed = \"Nomination form 2 of 2025-11-20\"", ceases)
+    });
+    assert_eq!(count(&ends, &key(&[1, 2]), now().plus_ms(-1)).have(), 2);
+    let ceased = count(&ends, &key(&[1, 2]), now());
+    assert_eq!(ceased.have(), 1);
+    assert!(matches!(&ceased.not_counted[..], [NotCounted::Ceased { person, .. }] if person.as_str() == "custodian-2"));
+}
+
+#[test]
+fn what_was_presented_counts_for_its_incident_determination_and_share_set_alone() {
+    let policy = example_policy(str::to_owned);
+    let other = |change: &dyn Fn(&mut Presented)| {
+        let mut key = key(&[1, 2]);
+        key.presented.values_mut().for_each(change);
+        count(&policy, &key, now()).not_counted
+    };
+    let differs = other(&|presented| presented.incident = "INC-2".parse().unwrap());
+    assert!(matches!(differs[..], [NotCounted::Other { .. }, NotCounted::Other { .. }]));
+    let differs = other(&|presented| presented.determination = DeterminationId([2; 16]));
+    assert!(matches!(differs[..], [NotCounted::Other { .. }, NotCounted::Other { .. }]));
+    let older = other(&|presented| presented.share.as_mut().unwrap().1 = 1);
+    assert!(matches!(older[..], [NotCounted::Share { .. }, NotCounted::Share { .. }]));
+    let third = other(&|presented| presented.share.as_mut().unwrap().0 = "share-3".parse().unwrap());
+    assert!(matches!(third[..], [NotCounted::Share { .. }, NotCounted::Share { .. }]));
+    assert!(other(&|_| {}).is_empty());
+}

@@ -694,7 +694,8 @@ impl Inner {
         if let Some(known) = &*offers {
             return Ok(known.clone());
         }
-        let found = Arc::new(Offers::open(self.config.pin_marks.as_deref(), &self.config.serial)?);
+        let TokenConfig { pin_marks, serial, label, .. } = &self.config;
+        let found = Offers::open(pin_marks.as_deref(), (serial, label))?;
         *offers = Some(found.clone());
         Ok(found)
     }

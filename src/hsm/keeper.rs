@@ -246,7 +246,7 @@ impl Keeper {
         };
         let mut to_write = Some(to_write);
         let mut pin = Some(pin);
-        let mut is_offered = false;
+        let mut offer = None;
         let activated_by = Instant::now() + deadline * ACTIVATION_DEADLINES;
         let mut ending = None;
         let mut buffer = Vec::new();
@@ -274,24 +274,25 @@ impl Keeper {
                     let Some(pin) = pin.take() else {
                         return HsmError::Protocol { found: "asked for the PIN twice".to_owned() };
                     };
-                    if let Err(withheld) = self.offers.offer(count_low) {
-                        return withheld;
+                    match self.offers.offer(count_low) {
+                        Ok(begun) => offer = Some(begun),
+                        Err(withheld) => return withheld,
                     }
-                    is_offered = true;
                     if let Err(error) = protocol::write_raw(socket, pin.expose_secret().as_bytes()) {
                         return HsmError::Protocol { found: error.to_string() };
                     }
                     Ok(())
                 }
-                Ok(FromWorker::LoggedIn) if is_offered => {
-                    is_offered = false;
-                    self.offers.answered(&Ok(()));
-                    Ok(())
-                }
-                Ok(FromWorker::LoggedIn) => Err("logged in without a PIN"),
+                Ok(FromWorker::LoggedIn) => match offer.take() {
+                    Some(offer) => {
+                        offer.answered(&Ok(()));
+                        Ok(())
+                    }
+                    None => Err("logged in without a PIN"),
+                },
                 Ok(FromWorker::Refused(error)) => {
-                    if is_offered {
-                        self.offers.answered(&Err(error.clone()));
+                    if let Some(offer) = offer.take() {
+                        offer.answered(&Err(error.clone()));
                     }
                     return error;
                 }

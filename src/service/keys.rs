@@ -1,7 +1,7 @@
 //! Shell: the keys that are active, and the tokens they are on.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::configuration::{self, Configuration};
@@ -108,9 +108,9 @@ impl Keys {
     }
 
     /// What is known of the PIN of a token that has no handle.
-    pub fn offers(&self, token: &configuration::Token) -> Result<Offers, ActivationError> {
+    pub fn offers(&self, token: &configuration::Token) -> Result<Arc<Offers>, ActivationError> {
         let config = start::daemon_token_config(&self.configuration, &token.name)?;
-        Offers::open(config.pin_marks.as_deref(), &config.serial)
+        Offers::open(config.pin_marks.as_deref(), (&config.serial, &config.label))
             .map_err(|source| StartFault::Hsm { token: token.name.clone(), source }.into())
     }
 

@@ -254,7 +254,8 @@ pub enum HsmError {
     },
     /// The module's signature does not verify under the key's public key. It is withheld.
     #[error(
-        "key {0}: the token's signature does not verify under its public key. It is withheld; take the token out of use"
+        "key {0}: the token's signature does not verify under its public key. It is withheld, and nothing more is signed there: take \
+         the token out of use until its maker has said why; only then activate the key again"
     )]
     WrongSignature(KeyLabel),
     /// A call ran for longer than its deadline, or the worker gave no sign of life for as long.
@@ -401,6 +402,7 @@ impl HsmError {
             | Self::KeyUnfit { .. }
             | Self::KeyDiffers { .. }
             | Self::GenesisDiffers { .. }
+            | Self::WrongSignature(_)
             | Self::Locked => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             Self::ModuleLoad { .. }
@@ -416,7 +418,6 @@ impl HsmError {
             | Self::KeyUnknown(_)
             | Self::Kind { .. }
             | Self::SignatureLength { .. }
-            | Self::WrongSignature(_)
             | Self::Overrun { .. }
             | Self::WorkerEnded { .. }
             | Self::Spawn { .. }

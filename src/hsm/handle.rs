@@ -613,6 +613,11 @@ impl Token {
         &self.0.config.name
     }
 
+    /// Whether both are handles to one and the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Locks the token: what is in flight is finished, the rest is not signed, the worker ends and the PIN is forgotten. Waits, at
     /// most for the call deadline.
     pub fn shutdown(&self) {

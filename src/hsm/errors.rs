@@ -28,7 +28,7 @@ pub enum Class {
     LogInAgain,
     /// The module or its connection is spoilt; only a new process heals it.
     ReplaceWorker,
-    /// Nothing we do by ourselves helps, and trying again may do harm.
+    /// Only a person can mend it. After C_Login nothing is tried again by itself; else it is, after a pause.
     OperatorMustAct,
     /// We asked for something that cannot be: a defect of ours, or a token that is not what it was checked to be.
     OurFault,
@@ -267,7 +267,7 @@ pub enum HsmError {
         deadline_ms: u64,
     },
     /// The worker ended by itself.
-    #[error("the worker ended ({status}); start it anew")]
+    #[error("the worker ended ({status}); it is replaced by itself, and the journal says more")]
     WorkerEnded {
         /// Its exit status or signal.
         status: String,

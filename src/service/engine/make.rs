@@ -52,7 +52,9 @@ impl From<StartFault> for StartError {
 fn cannot_record(why: &CannotRecord) -> Fatal {
     let remedy = match why {
         CannotRecord::Store(_) => "Free space or mend the disk, then start smkid again: the start checks the ledger",
-        CannotRecord::Token(_) => "Bring the ledger token back, then start smkid again",
+        CannotRecord::Token(_) => {
+            "Take the ledger token out of use until its maker has said why, or put back the one of this ledger, then start smkid again"
+        }
         CannotRecord::Checkpoint(_) => "Check that the ledger token is the one of this ledger, then start smkid again",
         CannotRecord::Fold(_) | CannotRecord::Entry(_) | CannotRecord::Fill(_) => {
             "This is a fault in smkid: keep the state directory, and report it with the journal"

@@ -28,7 +28,7 @@ pub enum Class {
     LogInAgain,
     /// The module or its connection is spoilt; only a new process heals it.
     ReplaceWorker,
-    /// Nothing we do by ourselves helps, and trying again may do harm.
+    /// Only a person can mend it. After C_Login nothing is tried again by itself; else it is, after a pause.
     OperatorMustAct,
     /// We asked for something that cannot be: a defect of ours, or a token that is not what it was checked to be.
     OurFault,
@@ -254,7 +254,8 @@ pub enum HsmError {
     },
     /// The module's signature does not verify under the key's public key. It is withheld.
     #[error(
-        "key {0}: the token's signature does not verify under its public key. It is withheld; take the token out of use"
+        "key {0}: the token's signature does not verify under its public key. It is withheld, and nothing more is signed there: take \
+         the token out of use until its maker has said why; only then activate the key again"
     )]
     WrongSignature(KeyLabel),
     /// A call ran for longer than its deadline, or the worker gave no sign of life for as long.
@@ -266,7 +267,7 @@ pub enum HsmError {
         deadline_ms: u64,
     },
     /// The worker ended by itself.
-    #[error("the worker ended ({status}); start it anew")]
+    #[error("the worker ended ({status}); it is replaced by itself, and the journal says more")]
     WorkerEnded {
         /// Its exit status or signal.
         status: String,
@@ -401,6 +402,7 @@ impl HsmError {
             | Self::KeyUnfit { .. }
             | Self::KeyDiffers { .. }
             | Self::GenesisDiffers { .. }
+            | Self::WrongSignature(_)
             | Self::Locked => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             Self::ModuleLoad { .. }
@@ -416,7 +418,6 @@ impl HsmError {
             | Self::KeyUnknown(_)
             | Self::Kind { .. }
             | Self::SignatureLength { .. }
-            | Self::WrongSignature(_)
             | Self::Overrun { .. }
             | Self::WorkerEnded { .. }
             | Self::Spawn { .. }

@@ -113,11 +113,11 @@ pub enum NotSigned {
 pub enum Outcome {
     /// Signed, and verified with the second implementation: r, s.
     Signed([u8; 64]),
-    /// The attempt failed. No signature exists, but for [`HsmError::WrongSignature`], which is withheld.
+    /// The attempt failed. No signature exists.
     Failed(HsmError),
     /// Provably never submitted to the token.
     NotSigned(NotSigned),
-    /// It was, or may have been, submitted, and no answer came: a signature may exist.
+    /// It was, or may have been, submitted, and no signature came that holds: one may exist.
     Unknown(HsmError),
 }
 
@@ -131,6 +131,14 @@ impl Outcome {
                     && matches!(error.class(), Class::RetryOnNewSession | Class::LogInAgain | Class::ReplaceWorker)
             }
             Self::Signed(_) | Self::NotSigned(NotSigned::Fenced | NotSigned::Expired) | Self::Unknown(_) => false,
+        }
+    }
+
+    /// What failed at the token; `None` of what was signed, was stopped, or is not fit to be signed by any token.
+    pub fn fault_of_token(&self) -> Option<&HsmError> {
+        match self {
+            Self::Failed(HsmError::Kind { .. }) | Self::Signed(_) | Self::NotSigned(_) => None,
+            Self::Failed(error) | Self::Unknown(error) => Some(error),
         }
     }
 }
@@ -605,6 +613,11 @@ impl Token {
         &self.0.config.name
     }
 
+    /// Whether both are handles to one and the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Locks the token: what is in flight is finished, the rest is not signed, the worker ends and the PIN is forgotten. Waits, at
     /// most for the call deadline.
     pub fn shutdown(&self) {
@@ -768,6 +781,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         offers,
         ready: Some(tell),
         last_words: Vec::new(),
+        wrong: Arc::default(),
     };
     // The parent-death signal goes by the *thread* that made the worker, so that must be one that lives as long as it.
     let keeper = thread::Builder::new()

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -133,7 +133,7 @@ impl Batch {
         if self.point.verifies(self.items[n].octets(), &signature) {
             Outcome::Signed(signature)
         } else {
-            Outcome::Failed(HsmError::WrongSignature(self.key.clone()))
+            Outcome::Unknown(HsmError::WrongSignature(self.key.clone()))
         }
     }
 }
@@ -166,6 +166,8 @@ pub(super) struct Keeper {
     /// Outcomes that a worker gave because it is about to end. They are told once the handle knows that it has: whoever hears that
     /// something was not submitted may submit it again, and not to this worker.
     pub(super) last_words: Vec<(Arc<Batch>, usize, Outcome)>,
+    /// Set by who verifies, once a signature is none: then the worker ends, and that is why.
+    pub(super) wrong: Arc<OnceLock<HsmError>>,
 }
 
 impl Keeper {
@@ -296,12 +298,15 @@ impl Keeper {
                     }
                     return error;
                 }
-                Ok(FromWorker::Answers(answers)) => self.answers(answers),
+                Ok(FromWorker::Answers(answers)) => self.answers(socket, answers),
                 Ok(FromWorker::Fenced { generation, in_flight }) => {
                     self.fenced(generation, &in_flight);
                     Ok(())
                 }
                 Ok(FromWorker::Managed { call, result }) => self.managed(call, result),
+                Ok(FromWorker::Alive { .. }) if self.wrong.get().is_some() => {
+                    return self.wrong.get().cloned().expect("it was just there");
+                }
                 Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > deadline => {
                     return overrun(&call, deadline);
                 }
@@ -313,6 +318,7 @@ impl Keeper {
                     ending = Some(error);
                     Ok(())
                 }
+                Err(_) if self.wrong.get().is_some() => return self.wrong.get().cloned().expect("it was just there"),
                 Err(FrameError::Closed) => return ending.unwrap_or_else(|| ended("closed its pipe")),
                 Err(FrameError::Silent) => return overrun("the worker, which gave no sign of life,", deadline),
                 Err(error @ (FrameError::TooLong { .. } | FrameError::Malformed(_) | FrameError::Io(_))) => {
@@ -337,8 +343,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes answers; an answer to what was not asked, or a second one, is a defect.
-    fn answers(&mut self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
+    /// Takes answers; an answer to what was not asked, or a second one, is a defect. A signature that does not verify cuts the worker
+    /// off: whatever made it is not what signs for this key.
+    fn answers(&mut self, socket: &UnixStream, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
         let mut signed: Vec<(Arc<Batch>, usize, [u8; 64])> = Vec::with_capacity(answers.len());
         {
             let mut open = lock(&self.open);
@@ -372,12 +379,18 @@ impl Keeper {
             }
         }
         if !signed.is_empty() {
+            let (wrong, socket) = (self.wrong.clone(), socket.try_clone());
             Pool::shared().submit(move || {
                 // Given together, after the last is verified: giving wakes whoever waits, and a wake for each costs as much
                 // as a tenth of a signature.
                 let verified: Vec<_> =
                     signed.into_iter().map(|(batch, n, signature)| (batch.verify(n, signature), batch, n)).collect();
                 for (outcome, batch, n) in verified {
+                    if let Outcome::Unknown(error) = &outcome {
+                        let _ = wrong.set(error.clone());
+                        // Without a handle to it the worker is cut off at its next sign of life.
+                        let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
+                    }
                     batch.give(n, outcome);
                 }
             });

@@ -640,7 +640,9 @@ impl Shared {
                     .map(Managed::Keys),
                 OwnedManage::TokenInfo => Ok(Managed::Info(report.clone())),
             });
-            let broken = result.as_ref().err().filter(|error| !error.class().worker_goes_on()).cloned();
+            // What an operator must mend, a token that is full say, is an error of this call alone: the signers are well.
+            let is_broken = |error: &&HsmError| matches!(error.class(), Class::LogInAgain | Class::ReplaceWorker);
+            let broken = result.as_ref().err().filter(is_broken).cloned();
             let is_call = |error: &HsmError| matches!(error, HsmError::Call(_));
             if self.send(&FromWorker::Managed { call, result }).is_err() {
                 break;

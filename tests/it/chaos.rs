@@ -90,7 +90,7 @@ const fn done(act: Act) -> Fault {
 }
 
 /// At any token: answers by their class, delays, hangs, ends, a token that is gone, sessions that are exhausted, noise.
-const AT_ANY: &[Fault] = &[
+const FAULTS_DRAWN: &[Fault] = &[
     met("C_SignInit +1 return CKR_SESSION_HANDLE_INVALID", "C_SignInit", 1),
     met("C_SignInit +1 return CKR_OPERATION_ACTIVE", "C_SignInit", 1),
     met("C_SignInit +1 return CKR_USER_NOT_LOGGED_IN", "C_SignInit", 1),
@@ -152,10 +152,6 @@ const AT_ANY: &[Fault] = &[
     done(Act::Stop),
     done(Act::TakeAway),
 ];
-
-/// At the token of the Recovery key alone: a signature that is wrong is withheld there, and the next one asked for. A wrong
-/// signature of the ledger's token takes that token out of use.
-const AT_RECOVERY: &[Fault] = &[met("C_Sign +1 corrupt", "C_Sign", 1), met("C_Sign +1-3 corrupt", "C_Sign", 3)];
 
 /// The load: requests one after the other for Devices that have no command yet.
 struct Load {
@@ -482,9 +478,7 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let mut at_once = false;
     for n in 0..faults {
         let which = if seeded.below(4) == 0 { Which::Ledger } else { Which::Recovery };
-        let all = AT_ANY.len() + if matches!(which, Which::Recovery) { AT_RECOVERY.len() } else { 0 };
-        let drawn = usize::try_from(seeded.below(all as u64)).unwrap();
-        let fault = AT_ANY.get(drawn).unwrap_or_else(|| &AT_RECOVERY[drawn - AT_ANY.len()]);
+        let fault = &FAULTS_DRAWN[usize::try_from(seeded.below(FAULTS_DRAWN.len() as u64)).unwrap()];
         let begun = Instant::now();
         let kind = chaos.make(which, fault, at_once).await;
         // Now and then the next one comes while this one is not over.

@@ -33,11 +33,12 @@ What is called a *class* is what is done by itself:
 | retry on a new session | the session is closed and another opened; the same command once more if it provably was not signed | signed, as if nothing had been; `unknown` if it may have been signed |
 | log in again | the worker ends, and its successor logs in with the PIN held since the activation | tried again by its job, since it provably was not signed |
 | replace the worker | the process that holds the module is ended, and another started after a pause of 0.1 to 5 s | `unknown` if it may have been signed, else tried again by its job |
-| an operator must act | the worker ends. After C_Login no PIN is offered again, across restarts too, until `smkictl hsm retry-login`; else it is tried again after a pause | as above |
+| an operator must act | the worker ends. After C_Login no PIN is offered again, across restarts too, until `smkictl hsm retry-login`; else it is tried again after a pause | `failed`; `unknown` if it may have been signed; those behind it are tried again by their job |
 | our fault | nothing: the worker goes on with the next command. It is to be reported | `failed`; `unknown` if it may have been signed |
 
 A command *may have been signed* after any answer of C_Sign but those marked †, by which PKCS#11 says that it never began. No other
-function signs. What may have been signed is recorded as `unknown` and never signed anew by itself under another counter.
+function signs. A token that fails one command after the other and yet goes on is given up by the job before the list is used up. One
+whose signature does not verify is locked: what signs there is not this key. What may have been signed is recorded as `unknown` and never signed anew by itself under another counter.
 
 ";
 
@@ -219,7 +220,8 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
         let (token, _) = Token::start(failing(&hsm, "C_CreateObject", 1, code), pin(), expectations.clone()).unwrap();
         let error = token.write_data("smkid-head", b"one").wait().unwrap_err();
         check_fault(&error, "C_CreateObject", code);
-        if error.class().worker_goes_on() {
+        // What an operator must mend, such as a token that is full, hinders nobody who signs.
+        if error.class().worker_goes_on() || error.class() == Class::OperatorMustAct {
             assert_eq!(token.condition(), Condition::Up);
         } else {
             gone(&token);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::configuration;
 use super::super::keys::{ActivationError, Keys};
 use super::super::start::StartFault;
-use super::keys::locked;
+use super::keys::{closed, locked, shut_down};
 use super::{Answer, Daemon};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -124,14 +124,14 @@ impl Daemon {
         tokens: Several,
         trouble: wire::Trouble,
     ) -> Answer<R> {
-        let keys = Arc::clone(&self.keys);
-        let label = key.clone();
+        let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let stopped = tokio::task::spawn_blocking(move || {
             keys.fence();
             keys.remove(&label);
-            tokens.shutdown();
+            shut_down(tokens)
         });
-        stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        let closing = stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        closed([closing]).await;
         tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");
         let (desk, label) = (self.desk.clone(), key.clone());
         tokio::spawn(async move {

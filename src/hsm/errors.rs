@@ -111,13 +111,11 @@ pub enum HsmError {
     },
     /// The PIN was refused. It is not offered again.
     #[error(
-        "the token refused its PIN ({rv}). It was offered once and is not offered again by itself: put the PIN right, then \
-         `smkictl hsm retry-login` with the token's name"
+        "{} of token {} answered {}: {}; {}. The PIN was offered once and is not offered again by itself: mend that, then \
+         `smkictl hsm retry-login {}`",
+        .0.function, .0.token, .0.rv, .0.cause, .0.advice, .0.token
     )]
-    PinRefused {
-        /// What C_Login answered.
-        rv: String,
-    },
+    PinRefused(Box<Fault>),
     /// No PIN was offered, because of what came of earlier offers.
     #[error(
         "no PIN was offered: {why}. Put the PIN right, then `smkictl hsm retry-login` with the token's name: until then no \
@@ -325,7 +323,7 @@ impl HsmError {
             | Self::TokenAbsent { .. }
             | Self::TokenDuplicate { .. }
             | Self::PinAtRisk { .. }
-            | Self::PinRefused { .. }
+            | Self::PinRefused(_)
             | Self::PinWithheld { .. }
             | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
@@ -360,7 +358,7 @@ impl HsmError {
             | Self::TokenAbsent { .. }
             | Self::TokenDuplicate { .. }
             | Self::PinAtRisk { .. }
-            | Self::PinRefused { .. }
+            | Self::PinRefused(_)
             | Self::PinWithheld { .. }
             | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
@@ -385,7 +383,7 @@ impl HsmError {
     /// Whether it is about the PIN: an operator puts that right, and the token is the one meant.
     pub fn is_about_the_pin(&self) -> bool {
         match self {
-            Self::PinAtRisk { .. } | Self::PinRefused { .. } | Self::PinWithheld { .. } => true,
+            Self::PinAtRisk { .. } | Self::PinRefused(_) | Self::PinWithheld { .. } => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             _ => false,
         }
@@ -396,7 +394,7 @@ impl HsmError {
     pub fn locks(&self) -> bool {
         match self {
             Self::PinAtRisk { .. }
-            | Self::PinRefused { .. }
+            | Self::PinRefused(_)
             | Self::PinWithheld { .. }
             | Self::KeyDuplicate { .. }
             | Self::KeyUnfit { .. }

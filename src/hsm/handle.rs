@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::breaker::{Breaker, Standing};
 use super::errors::{Certainty, Class, HsmError};
 use super::healer::{self, Healing};
-use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, ended, lock, spawn_failed};
+use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, SessionsHeld, ended, lock, spawn_failed};
 use super::kinds::Kind;
 use super::offers::{Asked, Mark, Offers};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
@@ -332,6 +332,7 @@ impl Token {
         }
         lock(&self.0.breaker).trying();
         self.0.counts.signed.store(0, Ordering::SeqCst);
+        *lock(&self.0.counts.sessions) = SessionsHeld::default();
         let result = launch(&self.0);
         let mut state = lock(&self.0.state);
         match result {
@@ -595,6 +596,14 @@ impl Token {
         }
     }
 
+    /// The sessions that sign, of those that are wanted; `None` without a worker.
+    pub fn sessions(&self) -> Option<SessionsHeld> {
+        match &*lock(&self.0.state) {
+            State::Up { .. } => Some(lock(&self.0.counts.sessions).clone()),
+            State::Down(_) | State::Locked(_) => None,
+        }
+    }
+
     /// The worker's process id, for status; `None` without one.
     pub fn worker_pid(&self) -> Option<u32> {
         match &*lock(&self.0.state) {
@@ -744,7 +753,7 @@ impl Inner {
 fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
     let pin = lock(&inner.pin).clone().ok_or(HsmError::Locked)?;
     if pin.expose_secret().len() > PIN_LEN_MAX {
-        return Err(HsmError::PinRefused { rv: format!("longer than {PIN_LEN_MAX} octets") });
+        return Err(HsmError::PinWithheld { why: format!("it is longer than {PIN_LEN_MAX} octets") });
     }
     let offers = inner.offers()?;
     // No worker is needed to know that no PIN may be offered.
@@ -778,6 +787,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         gone: tell_gone(Arc::downgrade(inner), open.clone()),
         open: open.clone(),
         generation: inner.generation.clone(),
+        counts: inner.counts.clone(),
         offers,
         ready: Some(tell),
         last_words: Vec::new(),

@@ -87,6 +87,17 @@ pub(super) struct Counts {
     pub(super) signed: AtomicU32,
     /// Signatures of all workers, as they came.
     pub(super) signed_by_all: AtomicU64,
+    /// The sessions that the present worker's signers have.
+    pub(super) sessions: Mutex<SessionsHeld>,
+}
+
+/// How many sessions sign, of those that the configuration wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionsHeld {
+    /// Those that are open.
+    pub open: u16,
+    /// Why a further one could not be opened, if so: another is tried every second.
+    pub lacking: Option<String>,
 }
 
 /// The items of one call, until each has its outcome.
@@ -159,6 +170,8 @@ pub(super) struct Keeper {
     pub(super) gone: Box<dyn Fn(&HsmError) + Send>,
     pub(super) open: Arc<Mutex<Option<Open>>>,
     pub(super) generation: Arc<AtomicU64>,
+    /// Where it is told how many sessions sign.
+    pub(super) counts: Arc<Counts>,
     /// Where it is kept that the PIN was offered, and what came of it.
     pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
@@ -307,13 +320,16 @@ impl Keeper {
                 Ok(FromWorker::Alive { .. }) if self.wrong.get().is_some() => {
                     return self.wrong.get().cloned().expect("it was just there");
                 }
-                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > deadline => {
+                Ok(FromWorker::Alive { oldest: Some((call, ms)), .. }) if Duration::from_millis(ms) > deadline => {
                     return overrun(&call, deadline);
                 }
-                Ok(FromWorker::Alive { oldest: _ }) if to_write.is_some() && Instant::now() > activated_by => {
+                Ok(FromWorker::Alive { .. }) if to_write.is_some() && Instant::now() > activated_by => {
                     return overrun("the whole activation", deadline * ACTIVATION_DEADLINES);
                 }
-                Ok(FromWorker::Alive { oldest: _ }) => Ok(()),
+                Ok(FromWorker::Alive { oldest: _, sessions, lacking }) => {
+                    self.note_sessions(pid, SessionsHeld { open: sessions, lacking });
+                    Ok(())
+                }
                 Ok(FromWorker::Ending(error)) => {
                     ending = Some(error);
                     Ok(())
@@ -329,6 +345,25 @@ impl Keeper {
                 return HsmError::Protocol { found: found.to_owned() };
             }
         }
+    }
+
+    /// Notes how many sessions sign; the journal is told of each change once, but for the first.
+    fn note_sessions(&self, worker: u32, held: SessionsHeld) {
+        let mut before = lock(&self.counts.sessions);
+        if *before == held {
+            return;
+        }
+        let SessionsHeld { open, lacking } = &held;
+        match lacking {
+            Some(why) => {
+                tracing::warn!(token = %self.config.name, worker, sessions = open, "fewer sessions sign than are wanted: {why}");
+            }
+            None if before.lacking.is_some() => {
+                tracing::info!(token = %self.config.name, worker, sessions = open, "all sessions sign again");
+            }
+            None => {}
+        }
+        *before = held;
     }
 
     fn start_writer(&self, socket: &UnixStream, to_write: mpsc::Receiver<Outgoing>) -> io::Result<()> {

@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use breaker::{Circuit, Standing};
 pub use errors::{Certainty, Class, Fault, HsmError};
+pub use keeper::SessionsHeld;
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
 };

@@ -95,7 +95,7 @@ impl Mark {
     fn answered(&self, answer: &Result<(), HsmError>, at: Timestamp) -> Option<Self> {
         match answer {
             Ok(()) => Some(self.now(0, None)),
-            Err(HsmError::PinRefused { rv }) => Some(self.now(0, Some(Refusal { rv: rv.clone(), at }))),
+            Err(HsmError::PinRefused(fault)) => Some(self.now(0, Some(Refusal { rv: fault.rv.clone(), at }))),
             Err(HsmError::Call(fault)) if fault.class == Class::OperatorMustAct => {
                 Some(self.now(0, Some(Refusal { rv: fault.rv.clone(), at })))
             }

@@ -146,7 +146,9 @@ fn gone(token: &Token) {
 /// The error names what it must.
 #[track_caller]
 fn check_fault(error: &HsmError, function: &str, code: u64) {
-    let HsmError::Call(fault) = error else { panic!("{function} {code:#x}: {error:?}") };
+    let (HsmError::Call(fault) | HsmError::PinRefused(fault)) = error else {
+        panic!("{function} {code:#x}: {error:?}")
+    };
     let expected = judge(function, code);
     assert_eq!((fault.class, fault.certainty), (expected.meaning.class, expected.certainty), "{function} {code:#x}");
     let text = error.to_string();
@@ -160,9 +162,12 @@ fn whatever_an_activation_meets_nothing_is_signed_no_pin_is_offered_twice_and_it
  {
     let (hsm, expectations) = made();
     let functions =
-        ["C_Initialize", "C_GetSlotList", "C_GetMechanismList", "C_OpenSession", "C_Login", "C_FindObjectsInit"];
-    for function in functions.into_iter().chain(["C_GetAttributeValue"]) {
-        for (code, _) in OF_EACH_CLASS {
+        ["C_Initialize", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismList", "C_OpenSession", "C_FindObjectsInit"];
+    let functions = functions.into_iter().chain(["C_FindObjects", "C_FindObjectsFinal", "C_GetAttributeValue", "C_Login"]);
+    for function in functions {
+        // What C_Login alone answers: a PIN that is locked, and one that was never set.
+        let of_login: &[u64] = if function == "C_Login" { &[0x0a4, 0x102] } else { &[] };
+        for code in OF_EACH_CLASS.iter().map(|(code, _)| *code).chain(of_login.iter().copied()) {
             let token = Token::new(failing(&hsm, function, 1, code), pin(), expectations.clone());
             let error = token.restart().unwrap_err();
             check_fault(&error, function, code);
@@ -232,6 +237,35 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
     }
 }
 
+/// Waits until something holds.
+#[track_caller]
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(10), "not yet: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn whatever_the_making_of_a_key_meets_is_told_and_leaves_none() {
+    let (hsm, expectations) = made();
+    for (code, _) in OF_EACH_CLASS {
+        let (token, _) =
+            Token::start(failing(&hsm, "C_GenerateKeyPair", 1, code), pin(), expectations.clone()).unwrap();
+        let make = |token: &Token| {
+            token.generate_key("recovery".parse().unwrap(), KeyId([3; 16]), KeyUse::Recovery).wait()
+        };
+        let error = make(&token).unwrap_err();
+        check_fault(&error, "C_GenerateKeyPair", code);
+        assert_eq!(error.certainty(), Certainty::NothingSigned);
+        if !(error.class().worker_goes_on() || error.class() == Class::OperatorMustAct) {
+            gone(&token);
+        }
+        token.shutdown();
+    }
+}
+
 #[test]
 fn a_token_with_too_few_sessions_is_used_with_those_there_are_and_without_any_the_worker_is_replaced() {
     let (hsm, expectations) = made();
@@ -241,6 +275,18 @@ fn a_token_with_too_few_sessions_is_used_with_those_there_are_and_without_any_th
     let (token, _) = Token::start(config, pin(), expectations.clone()).unwrap();
     assert_eq!(sign(&token), [5, 0, 0, 0]);
     assert_eq!(token.condition(), Condition::Up);
+    eventually("it is told that one of four sessions signs, and why", || {
+        let held = token.sessions().unwrap();
+        held.open == 1 && held.lacking.is_some_and(|why| why.contains("CKR_SESSION_COUNT"))
+    });
+    drop(token);
+    // Another client let go of its own: all are there again, and nothing is lacking.
+    let config = hsm.failing(4, "C_OpenSession 3-5 return CKR_SESSION_COUNT\n");
+    let (token, _) = Token::start(config, pin(), expectations.clone()).unwrap();
+    eventually("all four sessions sign", || {
+        let held = token.sessions().unwrap();
+        held.open == 4 && held.lacking.is_none()
+    });
     drop(token);
     let config = hsm.failing(2, "C_OpenSession 2-30 return CKR_SESSION_COUNT\n");
     let (token, _) = Token::start(config, pin(), expectations).unwrap();

@@ -131,7 +131,8 @@ fn a_token_that_comes_and_goes_does_not_fill_the_ledger() {
 #[test]
 fn a_token_that_takes_an_operator_is_told_with_the_reason() {
     let mut breaker = up();
-    let refused = HsmError::PinRefused { rv: "CKR_PIN_INCORRECT".to_owned() };
+    let HsmError::Call(refused) = fault() else { panic!("a call's fault") };
+    let refused = HsmError::PinRefused(refused);
     breaker.failed(at(0), &fault(), 0, 0);
     breaker.locked(at(100), &refused);
     breaker.locked(at(200), &refused);

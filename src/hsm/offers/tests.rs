@@ -14,7 +14,10 @@ fn call(rv: &str, class: Class) -> HsmError {
 }
 
 fn incorrect() -> HsmError {
-    HsmError::PinRefused { rv: "CKR_PIN_INCORRECT".to_owned() }
+    match call("CKR_PIN_INCORRECT", Class::OperatorMustAct) {
+        HsmError::Call(fault) => HsmError::PinRefused(fault),
+        other => other,
+    }
 }
 
 fn is_withheld(result: &Result<Offer, HsmError>) -> bool {

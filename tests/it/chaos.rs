@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use smkid::api::client::Client;
-use smkid::api::wire::{Item, ItemOutcome};
+use smkid::api::wire::{self, Item, ItemOutcome};
 use smkid::domain::ledger::entry::SignResult;
 use smkid::domain::names::{DeterminationId, Digest};
 use smkid::exercise::programs::{Daemon, signal};
@@ -257,15 +257,19 @@ impl Chaos<'_> {
         format!("# {}\nlog {}.calls\n{slow}\n{fault}\n", self.round, name(which))
     }
 
-    /// The worker of a token, by what its environment names.
-    fn worker(&self, which: Which) -> Option<rustix::process::Pid> {
-        let script = self.script(which);
-        let names = |pid: &rustix::process::Pid| {
-            let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-            let mut names = environment.split(|octet| *octet == 0);
-            names.any(|name| name == format!("FAULT_TOKEN_SCRIPT={}", script.display()).as_bytes())
-        };
-        self.daemon.workers().into_iter().find(names)
+    /// The worker of a token, as the daemon tells anybody: only root may look into the process itself.
+    async fn worker(&self, which: Which) -> Option<rustix::process::Pid> {
+        let begun = Instant::now();
+        loop {
+            let found: wire::Tokens = self.daemon.client.get("/v1/hsm").await.unwrap();
+            let of = found.tokens.into_iter().find(|token| token.standing.token.as_str() == which.name());
+            let worker = of.and_then(|token| rustix::process::Pid::from_raw(token.worker?.try_into().unwrap()));
+            // One that is just being replaced comes soon.
+            if worker.is_some() || begun.elapsed() > BACK_WITHIN {
+                return worker;
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// One fault, from its beginning until it was met; what it is called. Where the one before is not over, that may end the worker just
@@ -283,7 +287,7 @@ impl Chaos<'_> {
                 let how =
                     if fault.act == Act::Kill { rustix::process::Signal::KILL } else { rustix::process::Signal::STOP };
                 // One that is gone already, or is just being replaced, needs no end.
-                if let Some(worker) = self.worker(which) {
+                if let Some(worker) = self.worker(which).await {
                     let _ = signal(worker, how);
                 }
             }

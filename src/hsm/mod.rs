@@ -39,10 +39,10 @@ use serde::{Deserialize, Serialize};
 
 pub use breaker::{Circuit, Standing};
 pub use errors::{Certainty, Class, Fault, HsmError};
-pub use keeper::SessionsHeld;
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
 };
+pub use keeper::SessionsHeld;
 pub use kinds::{Kind, KindError};
 pub use pkcs11::person;
 pub use protocol::OCTETS_LEN_MAX;

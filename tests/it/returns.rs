@@ -163,7 +163,8 @@ fn whatever_an_activation_meets_nothing_is_signed_no_pin_is_offered_twice_and_it
     let (hsm, expectations) = made();
     let functions =
         ["C_Initialize", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismList", "C_OpenSession", "C_FindObjectsInit"];
-    let functions = functions.into_iter().chain(["C_FindObjects", "C_FindObjectsFinal", "C_GetAttributeValue", "C_Login"]);
+    let functions =
+        functions.into_iter().chain(["C_FindObjects", "C_FindObjectsFinal", "C_GetAttributeValue", "C_Login"]);
     for function in functions {
         // What C_Login alone answers: a PIN that is locked, and one that was never set.
         let of_login: &[u64] = if function == "C_Login" { &[0x0a4, 0x102] } else { &[] };
@@ -253,9 +254,8 @@ fn whatever_the_making_of_a_key_meets_is_told_and_leaves_none() {
     for (code, _) in OF_EACH_CLASS {
         let (token, _) =
             Token::start(failing(&hsm, "C_GenerateKeyPair", 1, code), pin(), expectations.clone()).unwrap();
-        let make = |token: &Token| {
-            token.generate_key("recovery".parse().unwrap(), KeyId([3; 16]), KeyUse::Recovery).wait()
-        };
+        let make =
+            |token: &Token| token.generate_key("recovery".parse().unwrap(), KeyId([3; 16]), KeyUse::Recovery).wait();
         let error = make(&token).unwrap_err();
         check_fault(&error, "C_GenerateKeyPair", code);
         assert_eq!(error.certainty(), Certainty::NothingSigned);

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Key, Policy};
 use super::facts::KeyFacts;
+use super::{Key, Policy};
 use crate::domain::ledger::entry::KeyCopied;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
 

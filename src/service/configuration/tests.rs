@@ -122,7 +122,8 @@ fn a_deadline_is_short_enough_for_the_watchdog_and_that_of_the_ledger_token_for_
             "[[token]]\nname = \"smki-a\"\nmodule = \"/m.so\"\nlabel = \"B\"\nserial = \"2\"\ndeadline_ms = {other}\n\
              pin.file = \"/pin\"\n"
         );
-        let text = whole(&more).replacen("name = \"ledger\"\n", &format!("name = \"ledger\"\ndeadline_ms = {ledger}\n"), 1);
+        let text =
+            whole(&more).replacen("name = \"ledger\"\n", &format!("name = \"ledger\"\ndeadline_ms = {ledger}\n"), 1);
         Configuration::parse(&text)
     };
     let (ledger_max, max) = (LEDGER_DEADLINE_MS_MAX, DEADLINE_MS_MAX);

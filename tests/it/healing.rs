@@ -403,11 +403,11 @@ async fn a_key_is_locked_although_nobody_has_noticed_yet_that_the_ledger_token_i
     away.put_back();
     lock.await.unwrap().unwrap();
     assert!(is_lock_recorded(&site, "on demand"));
+    site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
     // Whatever became of a token up to the stop stands before it, the last of it too.
     let told = told(&site, LEDGER_TOKEN);
     assert_eq!(told.last().map(|told| told.to), Some(Health::Up), "{told:?}");
-    site.verify_export("export");
 }
 
 #[tokio::test]

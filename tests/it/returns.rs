@@ -163,8 +163,7 @@ fn whatever_an_activation_meets_nothing_is_signed_no_pin_is_offered_twice_and_it
     let (hsm, expectations) = made();
     let functions =
         ["C_Initialize", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismList", "C_OpenSession", "C_FindObjectsInit"];
-    let functions =
-        functions.into_iter().chain(["C_FindObjects", "C_FindObjectsFinal", "C_GetAttributeValue", "C_Login"]);
+    let functions = functions.into_iter().chain(["C_FindObjects", "C_GetAttributeValue", "C_Login"]);
     for function in functions {
         // What C_Login alone answers: a PIN that is locked, and one that was never set.
         let of_login: &[u64] = if function == "C_Login" { &[0x0a4, 0x102] } else { &[] };
@@ -235,6 +234,18 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
         }
         token.write_data("smkid-head", b"two").wait().unwrap();
         assert_eq!(token.read_data("smkid-head").wait().unwrap().as_deref(), Some(&b"two"[..]));
+    }
+}
+
+#[test]
+fn a_search_that_could_not_be_ended_is_told_by_the_next_one_and_the_worker_is_replaced() {
+    let (hsm, expectations) = made();
+    for (code, _) in OF_EACH_CLASS {
+        let token = Token::new(failing(&hsm, "C_FindObjectsFinal", 1, code), pin(), expectations.clone());
+        // Nobody hears what ends a search, and so the session stays in it: CKR_OPERATION_ACTIVE.
+        check_fault(&token.restart().unwrap_err(), "C_FindObjectsInit", 0x090);
+        token.restart().unwrap_or_else(|error| panic!("{code:#x}: {error}"));
+        assert_eq!(sign(&token), [5, 0, 0, 0]);
     }
 }
 

@@ -494,12 +494,6 @@ impl From<InputError> for CeremonyError {
     }
 }
 
-impl From<deal::DealError> for CeremonyError {
-    fn from(error: deal::DealError) -> Self {
-        Self::Deal(Box::new(error))
-    }
-}
-
 impl From<std::io::Error> for CeremonyError {
     fn from(error: std::io::Error) -> Self {
         Self::Cli(error.into())
@@ -590,7 +584,7 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TokenAbsent { .. }
         | HsmError::TokenDuplicate { .. }
         | HsmError::PinAtRisk { .. }
-        | HsmError::PinRefused { .. }
+        | HsmError::PinRefused(_)
         | HsmError::PinWithheld { .. }
         | HsmError::PinNotHad { .. }
         | HsmError::NoProtectedPath

@@ -46,6 +46,7 @@ pub use errors::{Certainty, Class, Fault, HsmError};
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
 };
+pub use keeper::SessionsHeld;
 pub use kinds::{Kind, KindError};
 pub use pin::{PinKeeper, PinSource};
 pub use pkcs11::person;

@@ -47,7 +47,7 @@ impl PinSource {
     pub(super) fn check(&self) -> Result<(), HsmError> {
         match self {
             Self::Held(pin) if pin.expose_secret().len() > PIN_LEN_MAX => {
-                Err(HsmError::PinRefused { rv: format!("longer than {PIN_LEN_MAX} octets") })
+                Err(HsmError::PinWithheld { why: format!("it is longer than {PIN_LEN_MAX} octets") })
             }
             Self::Held(_) | Self::Apart(_) | Self::ProtectedPath => Ok(()),
         }
@@ -75,7 +75,7 @@ pub(super) fn secret(octets: &Zeroizing<Vec<u8>>) -> Option<SecretString> {
 pub(super) fn changed(old: &SecretString, new: &SecretString) -> Result<Zeroizing<Vec<u8>>, HsmError> {
     let (old, new) = (old.expose_secret().as_bytes(), new.expose_secret().as_bytes());
     if old.len() > PIN_LEN_MAX || new.len() > PIN_LEN_MAX {
-        return Err(HsmError::PinRefused { rv: format!("longer than {PIN_LEN_MAX} octets") });
+        return Err(HsmError::PinWithheld { why: format!("it is longer than {PIN_LEN_MAX} octets") });
     }
     let len = u16::try_from(old.len()).expect("PIN_LEN_MAX fits a u16").to_be_bytes();
     let mut both = Zeroizing::new(Vec::with_capacity(len.len() + old.len() + new.len()));

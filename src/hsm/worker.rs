@@ -1,7 +1,7 @@
 //! Shell: the worker process, `smkid hsm-worker`. One for each token; it alone loads the vendor's module.
 //!
-//! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `manage` does
-//! everything but signing, one call after the other; each `sign-n` owns one session.
+//! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `post` sends answers
+//! together that come together; `manage` does everything but signing, one call after the other; each `sign-n` owns one session.
 //!
 //! Before an item is begun the *mark* is raised above its number (memory shared with the daemon that outlives this
 //! process). So whatever kills this process, items not below the mark were provably never submitted. What was signed is noted behind it
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,12 +31,12 @@ use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manag
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{Digest, KeyLabel, KeyUse, Origin};
 
-/// How long an answer may wait for others before it is sent. A fast token (60 µs) fills a group in that time; a slow one sends
-/// each answer as it comes. Behind a call that hangs, `watch` sends it with the next sign of life; what a crash meets in a group was
-/// noted behind the mark.
-const GROUP_AGE_MAX: Duration = Duration::from_millis(1);
-/// A C_Sign slower than this is worth a frame of its own.
-const SIGN_SLOW: Duration = Duration::from_micros(500);
+/// How long an answer may wait for those of other signers while there is more to sign. Each frame wakes the daemon four times over, and
+/// on a machine with few cores each of those takes the core from a signer: at 16 sessions of 5 ms, a frame for each answer cost
+/// 3 % of all signatures. What a crash meets in a group was noted behind the mark.
+const GROUP_AGE_MAX: Duration = Duration::from_millis(2);
+/// Answers in a frame: some 80 octets each, far below the greatest frame.
+const FRAME_ANSWERS_MAX: usize = 1_024;
 /// How often a signer without a session tries to open one, while others sign.
 const SESSION_EVERY: Duration = Duration::from_secs(1);
 /// How long all signers may be without a session before the worker gives up: another process may leave some.
@@ -98,6 +98,7 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
 
     let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?));
     shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));
+    shared.clone().post()?;
 
     let opened = shared.calling(MANAGE_SLOT, "activation", || {
         let watching = shared.clone();
@@ -149,6 +150,7 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     for signer in signers {
         let _ = signer.join();
     }
+    shared.send_held();
     shared.give_up();
     if let Some(error) = lock(&shared.broken).take() {
         let _ = shared.send(&FromWorker::Ending(error));
@@ -212,8 +214,8 @@ struct Slot {
     seq: AtomicU64,
     /// Whether the signer has a session.
     has_session: AtomicBool,
-    /// What the signer has not sent yet.
-    group: Mutex<Group>,
+    /// What the signer has not sent yet, at most [`GROUP_LEN_MAX`] answers.
+    group: Mutex<Vec<(u64, Answer)>>,
     what: Mutex<&'static str>,
 }
 
@@ -228,12 +230,18 @@ struct Shared {
     closing: AtomicBool,
     /// Why the worker gives up, once it does.
     broken: Mutex<Option<HsmError>>,
+    /// Why the last signer that wanted a session got none; none once one got its.
+    lacking: Mutex<Option<String>>,
     queue: Mutex<VecDeque<Job>>,
     come: Condvar,
     mark: OwnedFd,
     keys: Mutex<BTreeMap<KeyLabel, Arc<Key>>>,
     origin: Option<Origin>,
     to_daemon: Mutex<(UnixStream, Vec<u8>)>,
+    /// Whether some signer holds back an answer that `post` does not know of yet.
+    held: AtomicBool,
+    /// The thread of `post`, to be woken.
+    post: OnceLock<thread::Thread>,
 }
 
 impl Shared {
@@ -245,12 +253,15 @@ impl Shared {
             generation: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             broken: Mutex::new(None),
+            lacking: Mutex::new(None),
             queue: Mutex::default(),
             come: Condvar::new(),
             mark,
             keys: Mutex::default(),
             origin: setup.origin.clone(),
             to_daemon: Mutex::new((to_daemon, Vec::new())),
+            held: AtomicBool::new(false),
+            post: OnceLock::new(),
         }
     }
 
@@ -258,6 +269,60 @@ impl Shared {
         let mut to_daemon = lock(&self.to_daemon);
         let (socket, buffer) = &mut *to_daemon;
         protocol::write_message(socket, message, buffer)
+    }
+
+    /// Sends what signers hold back. The pipe is locked first: whatever is sent after this returned comes behind all that was held
+    /// before it was called.
+    fn send_held(&self) {
+        let mut to_daemon = lock(&self.to_daemon);
+        let (socket, buffer) = &mut *to_daemon;
+        let mut held: Vec<(u64, Answer)> = Vec::new();
+        for slot in &self.slots {
+            held.append(&mut lock(&slot.group));
+        }
+        while !held.is_empty() {
+            let rest = held.split_off(held.len().min(FRAME_ANSWERS_MAX));
+            // A daemon that is gone needs no answer; the reader ends this process.
+            let _ = protocol::write_message(socket, &FromWorker::Answers(held), buffer);
+            held = rest;
+        }
+    }
+
+    /// Holds an answer back for `post`, or sends what this signer holds once that is as much as can be noted.
+    fn hold(&self, n: usize, seq: u64, answer: Answer) {
+        let mut group = lock(&self.slots[n + 1].group);
+        if let Answer::Signed(r, s) = &answer {
+            protocol::note_signature(&self.mark, n, group.len(), seq, (r, s));
+        }
+        group.push((seq, answer));
+        if group.len() < GROUP_LEN_MAX {
+            drop(group);
+            if !self.held.swap(true, Ordering::SeqCst)
+                && let Some(post) = self.post.get()
+            {
+                post.unpark();
+            }
+        } else {
+            drop(group);
+            self.send_held();
+        }
+    }
+
+    /// A thread of its own sends what signers hold back, whatever the module is doing.
+    fn post(self: Arc<Self>) -> io::Result<()> {
+        let shared = self.clone();
+        let post = thread::Builder::new().name("post".to_owned()).spawn(move || {
+            loop {
+                while !shared.held.swap(false, Ordering::SeqCst) {
+                    thread::park();
+                }
+                thread::sleep(GROUP_AGE_MAX);
+                shared.send_held();
+            }
+        })?;
+        // Nobody signs yet.
+        let _ = self.post.set(post.thread().clone());
+        Ok(())
     }
 
     fn learn(&self, report: &KeyReport, handle: KeyHandle) {
@@ -289,12 +354,10 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
 
-    /// A thread of its own says that the worker lives, and which call of the module is the oldest; the daemon judges. What signers
-    /// have not sent yet goes first.
+    /// A thread of its own says that the worker lives, and which call of the module is the oldest; the daemon judges.
     fn watch(self: Arc<Self>, every: Duration) {
         thread::spawn(move || {
             loop {
-                self.slots.iter().for_each(|slot| lock(&slot.group).flush(&self));
                 let now = self.now_ms();
                 let oldest = self
                     .slots
@@ -305,7 +368,10 @@ impl Shared {
                     })
                     .max();
                 let oldest = oldest.map(|(ms, what)| (what.to_owned(), ms));
-                if self.send(&FromWorker::Alive { oldest }).is_err() {
+                let with_session = self.slots.iter().filter(|slot| slot.has_session.load(Ordering::SeqCst)).count();
+                let sessions = u16::try_from(with_session).unwrap_or(u16::MAX);
+                let lacking = lock(&self.lacking).clone();
+                if self.send(&FromWorker::Alive { oldest, sessions, lacking }).is_err() {
                     return;
                 }
                 thread::sleep(every);
@@ -436,6 +502,10 @@ impl Shared {
             match self.calling(n + 1, "C_OpenSession", || signer.ready()) {
                 Ok(()) => {
                     self.slots[n + 1].has_session.store(true, Ordering::SeqCst);
+                    let all = self.slots[1..].iter().all(|slot| slot.has_session.load(Ordering::SeqCst));
+                    if all {
+                        *lock(&self.lacking) = None;
+                    }
                     return true;
                 }
                 Err(error) => {
@@ -445,6 +515,7 @@ impl Shared {
                         self.break_off(error);
                         return false;
                     }
+                    *lock(&self.lacking) = Some(error.to_string());
                     let pause = if others_sign { SESSION_EVERY } else { SESSION_PATIENCE / 8 };
                     let queue = lock(&self.queue);
                     if !self.closing.load(Ordering::SeqCst) {
@@ -461,30 +532,23 @@ impl Shared {
         loop {
             if !signer.has_session() {
                 slot.has_session.store(false, Ordering::SeqCst);
-                lock(&slot.group).flush(self);
                 if !self.equip(n, &mut signer) {
                     return;
                 }
             }
             let claimed = self.claim(false).or_else(|| {
-                lock(&slot.group).flush(self);
+                self.send_held();
                 self.claim(true)
             });
             let Some(item) = claimed else { return };
-            let began = Instant::now();
             let answer = self.sign_one(n, &mut signer, &item);
             let broken = match &answer {
                 Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
                 Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,
             };
-            let at_once = began.elapsed() >= SIGN_SLOW || broken.is_some();
-            let mut group = lock(&slot.group);
-            if let Answer::Signed(r, s) = &answer {
-                protocol::note_signature(&self.mark, n, group.answers.len(), item.seq, (r, s));
-            }
-            group.take((item.seq, answer), began, at_once, self);
-            drop(group);
+            self.hold(n, item.seq, answer);
             if let Some(error) = broken {
+                self.send_held();
                 self.break_off(error);
                 return;
             }
@@ -593,7 +657,9 @@ impl Shared {
                     .map(Managed::Keys),
                 OwnedManage::TokenInfo => Ok(Managed::Info(report.clone())),
             });
-            let broken = result.as_ref().err().filter(|error| !error.class().worker_goes_on()).cloned();
+            // What an operator must mend, a token that is full say, is an error of this call alone: the signers are well.
+            let is_broken = |error: &&HsmError| matches!(error.class(), Class::LogInAgain | Class::ReplaceWorker);
+            let broken = result.as_ref().err().filter(is_broken).cloned();
             let is_call = |error: &HsmError| matches!(error, HsmError::Call(_));
             if self.send(&FromWorker::Managed { call, result }).is_err() {
                 break;
@@ -658,33 +724,6 @@ impl From<Manage<'_>> for OwnedManage {
             Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
-        }
-    }
-}
-
-/// Answers that go out together.
-#[derive(Default)]
-struct Group {
-    answers: Vec<(u64, Answer)>,
-    /// When the call that gave the first of them began.
-    since: Option<Instant>,
-}
-
-impl Group {
-    fn take(&mut self, answer: (u64, Answer), began: Instant, at_once: bool, shared: &Shared) {
-        let since = *self.since.get_or_insert(began);
-        self.answers.push(answer);
-        if at_once || self.answers.len() >= GROUP_LEN_MAX || since.elapsed() >= GROUP_AGE_MAX {
-            self.flush(shared);
-        }
-    }
-
-    fn flush(&mut self, shared: &Shared) {
-        self.since = None;
-        if !self.answers.is_empty() {
-            let answers = std::mem::replace(&mut self.answers, Vec::with_capacity(GROUP_LEN_MAX));
-            // A daemon that is gone needs no answer; the reader ends this process.
-            let _ = shared.send(&FromWorker::Answers(answers));
         }
     }
 }

@@ -133,7 +133,6 @@ impl World {
                 active,
                 ending: None,
                 active_for: None,
-                ending: None,
                 presented: BTreeMap::new(),
             }),
             stopped_by: None,

@@ -17,12 +17,15 @@
 //! - Limits count intents, never outcomes.
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
+//! - A token that is away is waited for, for a while: what was recorded and provably never submitted is submitted once it is back,
+//!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
@@ -37,18 +40,29 @@ use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
 use crate::hsm::QUEUE_ITEMS_MAX;
-use crate::hsm::{Condition, FencesSeen, Kind, Outcome, ToSign, Token};
+use crate::hsm::{Class, Condition, FencesSeen, Kind, Outcome, Several, ToSign};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{DerivedState, StoreError};
 
-/// Chunks of one job that are recorded and not yet concluded: one that the token signs, one that waits behind it.
-const IN_FLIGHT_MAX: usize = 2;
+/// Chunks of one job that are recorded and not yet concluded: one that is signed, one that waits behind it; and one more for
+/// each further token of the key, so that a chunk that a slow token has a part of does not hold up the others.
+const fn in_flight_max(tokens: usize) -> usize {
+    if tokens < 2 { 2 } else { tokens + 1 }
+}
 
-const _: () =
-    assert!(IN_FLIGHT_MAX * CHUNK_MAX as usize <= QUEUE_ITEMS_MAX, "the chunks in flight fit a token's queue");
+const _: () = assert!(
+    in_flight_max(1) * CHUNK_MAX as usize <= QUEUE_ITEMS_MAX
+        && in_flight_max(2) * CHUNK_MAX as usize <= 2 * QUEUE_ITEMS_MAX,
+    "the chunks in flight fit the queue of a key's tokens"
+);
 
-/// How long a job waits for a worker that died to be replaced: that takes a second or two, and who asked waits with it.
+/// How long a job waits for a token that is away. A worker that died is replaced in a second or two, and a token that comes back
+/// is found within ten; who asked waits with it. Beyond, nothing is lost by asking again.
 const TOKEN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often commands are given to the token again that provably were not submitted to it, without its signing anything
+/// meanwhile. A token that comes back and fails at once is not worth more: each time may leave an unknown.
+const SUBMISSIONS_MAX: u32 = 3;
 
 /// How often it is looked.
 const TOKEN_POLL: Duration = Duration::from_millis(50);
@@ -151,7 +165,7 @@ pub enum ToldOutcome {
 /// What a running job says.
 #[derive(Debug)]
 pub enum News {
-    /// Some Devices have come to their ends, in the order of the request.
+    /// Some Devices have come to their ends: in the order of the request within a chunk, and chunks as they are done.
     Devices(Vec<Told>),
     /// Nothing more of it is signed: the batch is refused from here on, with every reason.
     Stopped(Vec<Reason>),
@@ -220,14 +234,14 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
 /// The channel is bounded, so that whoever reads slowly slows the job down.
 pub async fn run(
     desk: &Desk,
-    token: Token,
+    tokens: Several,
     job: Job,
     news: mpsc::Sender<News>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Closed> {
     let mut batch = job.batch;
     let mut job = Some(job);
-    let mut in_flight: VecDeque<tokio::task::JoinHandle<Signed>> = VecDeque::new();
+    let mut in_flight: JoinSet<Signed> = JoinSet::new();
     let mut signed: Option<Signed> = None;
     let (mut more, mut why_stopped): (bool, Option<Vec<Reason>>) = (true, None);
     while more || signed.is_some() || !in_flight.is_empty() {
@@ -238,18 +252,12 @@ pub async fn run(
             why_stopped.get_or_insert_with(|| vec![reason("stopping", text)]);
         }
         let wants_more = more && !news.is_closed() && !is_stopping;
-        let mut is_up = matches!(token.condition(), Condition::Up);
+        let mut is_up = matches!(tokens.condition(), Condition::Up);
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
-            is_up = wait_until_up(&token, &stopping).await;
+            is_up = wait_until_up(&tokens, &stopping).await;
             if !is_up {
-                // A key that was locked because its determination ended has no token either: that is what must be told.
-                let mut mine = job.take().expect("the job comes back from every step");
-                let refused = desk.record(move |recorder| {
-                    mine.follow_account(recorder);
-                    may_go_on(recorder, &mine)
-                });
-                let text = "its token does not come back; ask again with the same request id once it is there";
-                why_stopped = Some(refused.await?.into_inner().err().unwrap_or_else(|| vec![reason("token", text)]));
+                let mine = job.take().expect("the job comes back from every step");
+                why_stopped = Some(why_away(desk, &tokens, mine, None).await?.1);
                 break;
             }
         }
@@ -258,7 +266,7 @@ pub async fn run(
         let begins = wants_more && is_up;
         let mine = job.take().expect("the job comes back from every step");
         let done = signed.take();
-        let asked = token.clone();
+        let asked = tokens.clone();
         let step = desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?;
         let (next, (mine, told, stopped, ended)) =
             step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
@@ -268,18 +276,25 @@ pub async fn run(
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
-            in_flight.push_back(tokio::spawn(sign(token.clone(), next)));
+            in_flight.spawn(sign(tokens.clone(), next, stopping.clone()));
         }
         // Release. Whoever asked may have gone away; the ledger says what was released all the same.
         if !told.is_empty() {
             let _ = news.send(News::Devices(told)).await;
         }
         why_stopped = why_stopped.or(stopped);
-        if in_flight.len() >= IN_FLIGHT_MAX || !more || !is_up {
-            signed = match in_flight.pop_front() {
-                Some(chunk) => Some(chunk.await.map_err(|_| Closed)?),
-                None => None,
-            };
+        // Whichever chunk comes to its end first is concluded first.
+        if in_flight.len() >= in_flight_max(tokens.count()) || !more || !is_up {
+            signed = in_flight.join_next().await.transpose().map_err(|_| Closed)?;
+        }
+        // A token that signs nothing would take one chunk after the other, and count each against the limits.
+        if let Some(given_up) = signed.as_ref().and_then(|signed| signed.given_up.as_deref()) {
+            if why_stopped.is_none() {
+                let mine = job.take().expect("the job comes back from every step");
+                let (mine, why) = why_away(desk, &tokens, mine, Some(given_up)).await?;
+                (job, why_stopped) = (Some(mine), Some(why));
+            }
+            more = false;
         }
     }
     // Last: what was with the token has been told by now.
@@ -293,17 +308,45 @@ pub async fn run(
     forgotten.await.map(Recorded::into_inner)
 }
 
-/// Waits for a token whose worker died to be replaced, up to [`TOKEN_WAIT`]; answers whether it is there.
-async fn wait_until_up(token: &Token, stopping: &watch::Receiver<bool>) -> bool {
+/// Waits for the worker of one of the key's tokens to be replaced, if all have died, up to [`TOKEN_WAIT`]; answers whether it is there.
+async fn wait_until_up(tokens: &Several, stopping: &watch::Receiver<bool>) -> bool {
     let begun = tokio::time::Instant::now();
     loop {
-        match token.condition() {
+        match tokens.condition() {
             Condition::Up => return true,
             Condition::Locked(_) => return false,
             Condition::Down(_) if begun.elapsed() > TOKEN_WAIT || *stopping.borrow() => return false,
             Condition::Down(_) => tokio::time::sleep(TOKEN_POLL).await,
         }
     }
+}
+
+/// Why a job ends whose tokens do not sign: that it may not go on, or else how they stand. A key that was locked because its
+/// determination ended has no token either, and that end is what must be told.
+async fn why_away(
+    desk: &Desk,
+    tokens: &Several,
+    mut job: Job,
+    last: Option<&str>,
+) -> Result<(Job, Vec<Reason>), Closed> {
+    let asked = desk.record(move |recorder| {
+        job.follow_account(recorder);
+        may_go_on(recorder, &job).map(|may| (job, may))
+    });
+    let (job, may_go_on) = asked.await?.into_inner();
+    Ok((job, may_go_on.err().unwrap_or_else(|| away(tokens, last))))
+}
+
+/// Why nothing more is signed now: how the tokens stand, what failed last, and what to do.
+fn away(tokens: &Several, last: Option<&str>) -> Vec<Reason> {
+    let standings: Vec<String> = tokens.tokens().iter().map(|token| token.standing().told_of(token.name())).collect();
+    let standings = standings.join("; ");
+    // A token that is down says so itself.
+    let last = last.filter(|last| !standings.contains(last));
+    let last = last.map_or_else(String::new, |last| format!(". What failed last: {last}"));
+    let why = shortened(&format!("{standings}{last}"));
+    let text = format!("{why}. Ask again with the same request id once it signs; `smkictl hsm status` says when");
+    vec![reason("token", &text)]
 }
 
 /// What one turn of a job recorded.
@@ -318,7 +361,6 @@ struct Step {
 /// Intents that are recorded together.
 #[derive(Debug)]
 struct Chunk {
-    key: Option<KeyLabel>,
     /// The fences that stood when it was decided.
     fences: FencesSeen,
     /// The last moment at which one of them may be submitted to the token.
@@ -328,7 +370,7 @@ struct Chunk {
 
 impl Chunk {
     fn empty() -> Self {
-        Self { key: None, fences: FencesSeen::default(), not_after: Timestamp::MIN, intents: Vec::new() }
+        Self { fences: FencesSeen::default(), not_after: Timestamp::MIN, intents: Vec::new() }
     }
 }
 
@@ -342,19 +384,21 @@ struct Intended {
     octets: Arc<Vec<u8>>,
 }
 
-/// What became of a chunk at the token.
+/// What became of a chunk at the key's tokens.
 struct Signed {
     intents: Vec<Intended>,
     /// For each of them, by its leaf.
     outcomes: HashMap<u64, Outcome>,
-    /// Why the token took none of them.
+    /// Why no token took any of them.
     refused: Option<String>,
+    /// Set if the token was given up, for it is away or signed nothing in the last tries: what failed last.
+    given_up: Option<String>,
 }
 
 /// One turn on the recorder's thread.
 fn step(
     recorder: &mut Recorder,
-    token: &Token,
+    tokens: &Several,
     mut job: Job,
     done: Option<Signed>,
     wants_more: bool,
@@ -369,7 +413,7 @@ fn step(
         match may_go_on(recorder, &job)? {
             Ok(()) => {
                 (next, ended) = intend(recorder, &mut job, &mut told)?;
-                next.fences = token.fences_seen();
+                next.fences = tokens.fences_seen();
             }
             Err(reasons) => stopped = Some(reasons),
         }
@@ -427,7 +471,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     let until = facts.map_or(Timestamp::MIN, |facts| facts.window.until);
     let active = recorder.fold().keys().get(&job.key).and_then(|key| key.active).flatten();
     let not_after = active.map_or(until, |active| active.min(until)).plus_ms(-1);
-    Ok((Chunk { key: Some(job.key.clone()), fences: FencesSeen::default(), not_after, intents }, ended))
+    Ok((Chunk { fences: FencesSeen::default(), not_after, intents }, ended))
 }
 
 /// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself.
@@ -518,37 +562,64 @@ fn record_intent(
     Ok(Ok(Intended { intent, device, template: template_name, counter, octets: Arc::new(octets) }))
 }
 
-/// Has the token sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
+/// Has the key's tokens sign what is recorded: the one way to a Recovery Private Key. Every signature that comes back was verified
 /// with a second implementation.
-async fn sign(token: Token, chunk: Recorded<Chunk>) -> Signed {
-    let Chunk { key, fences, not_after, intents } = chunk.into_inner();
-    let items = intents.iter().filter_map(|intended| {
-        let octets = Arc::clone(&intended.octets);
-        let range = 1..octets.len();
-        ToSign::part(intended.intent, Kind::Command, octets, range)
-    });
-    let items: Vec<ToSign> = items.collect();
-    let mut outcomes = HashMap::with_capacity(intents.len());
-    let asked = match &key {
-        Some(key) if !items.is_empty() => {
-            token.sign_decided(fences, key, items, not_after).map_err(|error| error.to_string())
+///
+/// What tokens that went away provably were not asked for is submitted again once one of them is back.
+async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver<bool>) -> Signed {
+    let Chunk { fences, not_after, intents } = chunk.into_inner();
+    let mut outcomes: HashMap<u64, Outcome> = HashMap::with_capacity(intents.len());
+    let (mut refused, mut in_vain) = (None, 0);
+    loop {
+        let left = intents.iter().filter(|intended| {
+            let outcome = outcomes.get(&intended.intent);
+            outcome.is_none_or(Outcome::is_not_submitted)
+        });
+        let items: Vec<ToSign> = left
+            .filter_map(|Intended { intent, octets, .. }| {
+                ToSign::part(*intent, Kind::Command, Arc::clone(octets), 1..octets.len())
+            })
+            .collect();
+        if items.is_empty() {
+            break;
         }
-        Some(_) | None => Err("nothing to sign".into()),
-    };
-    match asked {
-        Ok(mut results) => {
-            while let Some(result) = results.next().await {
-                outcomes.insert(result.tag, result.outcome);
+        if in_vain >= SUBMISSIONS_MAX || (in_vain > 0 && !wait_until_up(&tokens, &stopping).await) {
+            let of_token = |outcome: &Outcome| match outcome {
+                Outcome::Failed(error) | Outcome::Unknown(error) => Some(error.to_string()),
+                Outcome::Signed(_) | Outcome::NotSigned(_) => None,
+            };
+            // Another chunk, before this one in the token's queue, may have met what failed.
+            let last =
+                outcomes.values().find_map(of_token).or_else(|| tokens.last_failure().map(|why| why.to_string()));
+            let given_up = last.or_else(|| refused.clone()).unwrap_or_else(|| "its worker ended".to_owned());
+            return Signed { intents, outcomes, refused, given_up: Some(given_up) };
+        }
+        let signatures = tokens.signatures();
+        in_vain += 1;
+        match tokens.sign_decided(fences, items, not_after).await {
+            Ok(results) => {
+                refused = None;
+                outcomes.extend(results.into_iter().map(|result| (result.tag, result.outcome)));
+                // Another chunk may have been before this one in a token's queue.
+                if tokens.signatures() > signatures {
+                    in_vain = 1;
+                }
             }
-            Signed { intents, outcomes, refused: None }
+            Err(error) => {
+                let is_lasting = error.class() == Class::OurFault;
+                refused = Some(error.to_string());
+                if is_lasting {
+                    break;
+                }
+            }
         }
-        Err(refused) => Signed { intents, outcomes, refused: Some(refused) },
     }
+    Signed { intents, outcomes, refused, given_up: None }
 }
 
 /// Records the outcomes of a chunk, and its release while the determination is in force.
 fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Vec<Told>, CannotRecord> {
-    let Signed { intents, mut outcomes, refused } = signed;
+    let Signed { intents, mut outcomes, refused, given_up: _ } = signed;
     let by = Actor::daemon();
     let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
         _ if job.disowned => Err(vec![job.disowned_reason()]),
@@ -596,8 +667,8 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
                 (SignResult::Unknown(why.as_str().into()), ToldOutcome::Unknown(why))
             }
             None => {
-                // The token took the chunk as a whole or not at all; an item without an answer was never submitted.
-                let why = refused.as_deref().map_or_else(|| "the token was not asked".into(), shortened);
+                // Each item has an outcome unless no token took any; one without was never submitted.
+                let why = refused.as_deref().map_or_else(|| "no token was asked".into(), shortened);
                 (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
             }
         };

@@ -5,10 +5,15 @@
 //! only after everything queued is durable and under a signed checkpoint; what several askers queued meanwhile shares one
 //! transaction and one signature. If that fails, nobody gets an answer but that nothing more can be recorded, and the
 //! daemon stops: the state in memory would be ahead of what is on the disk.
+//!
+//! A ledger token that is away or fails is no such failure: what was queued is durable, its answers wait until the token signs
+//! again, nothing more is decided meanwhile, and whoever only looks ([`Desk::look`]) is answered as before.
 
-use std::collections::HashMap;
-use std::sync::mpsc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -25,7 +30,7 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestI
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{Responded, ResultLine};
 use crate::domain::time::Timestamp;
-use crate::hsm::HsmError;
+use crate::hsm::{Class, HsmError};
 use crate::state;
 use crate::store::{Batch, Derived, Store, StoreError};
 
@@ -34,6 +39,15 @@ const GROUP_MAX: usize = 64;
 
 /// How many asks may wait. Each is a request of somebody who waits for its answer, or the chunk of a running job.
 const DESK_LEN_MAX: usize = 256;
+
+/// How soon a ledger token that did not sign is asked again; doubled each time up to [`SIGNER_PAUSE_MAX`].
+const SIGNER_PAUSE_FIRST: Duration = Duration::from_millis(20);
+
+/// The longest pause before a ledger token that can be asked is asked again.
+const SIGNER_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether it can be asked, or whether the daemon stops.
+const SIGNER_POLL: Duration = Duration::from_millis(20);
 
 /// Refusals of one account that are told one by one in [`REFUSAL_SPAN_MS`]; more are counted.
 pub const REFUSALS_TOLD_MAX: u64 = 60;
@@ -99,6 +113,21 @@ pub trait CheckpointSigner: Send {
     fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError>;
     /// The key's public half, by the ledger's origin.
     fn verifier(&self) -> &Verifier;
+    /// Whether it can be asked: its token is there.
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+impl CannotRecord {
+    /// Whether it passes once the ledger token is there again. What the token made wrongly, or should not have been asked, does
+    /// not.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Token(error) => !matches!(error, HsmError::WrongSignature(_)) && error.class() != Class::OurFault,
+            Self::Store(_) | Self::Checkpoint(_) | Self::Fold(_) | Self::Entry(_) | Self::Fill(_) => false,
+        }
+    }
 }
 
 /// A moment by the daemon's clock.
@@ -249,16 +278,9 @@ impl Recorder {
         self.fold.end_batch(index);
     }
 
-    /// Reads the clock for the next ask. Entries never go back, whatever the clock does.
+    /// Reads the clock for the next ask, and queues that it jumped.
     fn tick(&mut self) -> Result<(), CannotRecord> {
-        let (read, jumped) = (self.clock)();
-        self.moment.at = self.fold.last_at().map_or(read.at, |last| last.max(read.at));
-        self.untold_ms = match (self.untold_ms, jumped) {
-            (None, jumped) => jumped,
-            (Some(untold_ms), jumped) => Some(untold_ms + jumped.unwrap_or(0)),
-        };
-        let untrusted = self.fold.clock_untrusted() || self.untold_ms.is_some();
-        self.moment.clock = if untrusted { ClockState::Untrusted } else { read.clock };
+        self.read_clock();
         if self.signer.is_some() { self.tell_jump() } else { Ok(()) }
     }
 
@@ -270,6 +292,18 @@ impl Recorder {
             self.queue(&Actor::daemon(), Event::ClockJumped(ClockJumped { by_ms }))?;
         }
         Ok(())
+    }
+
+    /// Entries never go back, whatever the clock does.
+    fn read_clock(&mut self) {
+        let (read, jumped) = (self.clock)();
+        self.moment.at = self.fold.last_at().map_or(read.at, |last| last.max(read.at));
+        self.untold_ms = match (self.untold_ms, jumped) {
+            (None, jumped) => jumped,
+            (Some(untold_ms), jumped) => Some(untold_ms + jumped.unwrap_or(0)),
+        };
+        let untrusted = self.fold.clock_untrusted() || self.untold_ms.is_some();
+        self.moment.clock = if untrusted { ClockState::Untrusted } else { read.clock };
     }
 
     /// Queues an entry and folds it in. Answers its index.
@@ -562,38 +596,63 @@ impl Heads for Recorder {
     }
 }
 
-/// An ask: decides, queues, and says what to do once all of it is durable.
-type Ask = Box<dyn FnOnce(&mut Recorder) -> Result<Done, CannotRecord> + Send>;
+/// What is asked at a desk. Each says what to do once all that was queued is durable and under a checkpoint: to answer.
+enum Ask {
+    /// Alters nothing.
+    Look(Look),
+    /// Decides, and queues.
+    Record(Record),
+}
+
+type Look = Box<dyn FnOnce(&Recorder) -> Result<Done, CannotRecord> + Send>;
+type Record = Box<dyn FnOnce(&mut Recorder) -> Result<Done, CannotRecord> + Send>;
+
 type Done = Box<dyn FnOnce() + Send>;
+
+/// Told why the ledger token does not sign, and none once it signs again.
+pub type TellWait = Box<dyn FnMut(Option<&HsmError>) + Send>;
 
 /// Where one asks the recorder. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     asks: mpsc::SyncSender<Ask>,
+    /// Whether the ledger token is waited for no longer.
+    given_up: Arc<AtomicBool>,
 }
 
-/// The recorder cannot record any more, and the daemon is stopping.
+/// The recorder cannot record any more, and the daemon is stopping; or the ledger token is waited for, and the desk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nothing can be recorded any more; smkid is stopping, and its journal says why")]
+#[error(
+    "this cannot be recorded: smkid is stopping, or as much as may wait for its ledger token waits already; `smkictl status` and \
+     the journal say which"
+)]
 pub struct Closed;
 
 impl Desk {
-    /// Opens the desk on a thread of its own. `stopped` hears why, should nothing more be recordable; it hears nothing when
-    /// the last desk is dropped.
+    /// Opens the desk on a thread of its own. `waits` hears of a ledger token that does not sign; `stopped` hears why, should
+    /// nothing more be recordable; it hears nothing when the last desk is dropped.
     pub fn open(
         mut recorder: Recorder,
+        waits: TellWait,
         stopped: impl FnOnce(CannotRecord) + Send + 'static,
     ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (asks, waiting) = mpsc::sync_channel::<Ask>(DESK_LEN_MAX);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let mut asked = Asked { waiting, held: VecDeque::new(), given_up: Arc::clone(&given_up), waits };
         let thread = thread::Builder::new().name("recorder".into()).spawn(move || {
-            while let Ok(first) = waiting.recv() {
-                if let Err(why) = serve(&mut recorder, first, &waiting) {
+            while let Some(first) = asked.next() {
+                if let Err(why) = serve(&mut recorder, first, &mut asked) {
                     stopped(why);
                     return;
                 }
             }
         })?;
-        Ok((Self { asks }, thread))
+        Ok((Self { asks, given_up }, thread))
+    }
+
+    /// The ledger token is waited for no longer: what waits for it comes to nothing, and the next start concludes it.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
     }
 
     /// Runs `ask` on the recorder's thread. Its answer comes back once everything it queued is durable and under a signed
@@ -603,43 +662,130 @@ impl Desk {
         ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
     ) -> Result<Recorded<R>, Closed> {
         let (answer, answered) = oneshot::channel();
-        let ask: Ask = Box::new(move |recorder| {
+        self.ask(Ask::Record(Box::new(move |recorder| {
             let reply = ask(recorder)?;
             Ok(Box::new(move || {
                 // Whoever asked may have gone away; what was recorded stands all the same.
                 let _ = answer.send(Recorded(reply));
             }))
-        });
+        })))
+        .await?;
+        answered.await.map_err(|_| Closed)
+    }
+
+    /// Runs what alters nothing on the recorder's thread. It is answered while the ledger token is waited for, too.
+    pub async fn look<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Recorder) -> Result<R, CannotRecord> + Send + 'static,
+    ) -> Result<R, Closed> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Ask::Look(Box::new(move |recorder| {
+            let reply = look(recorder)?;
+            Ok(Box::new(move || drop(answer.send(reply))))
+        })))
+        .await?;
+        answered.await.map_err(|_| Closed)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), Closed> {
         // A full desk is waited for on a thread that may wait.
         let asks = self.asks.clone();
         match asks.try_send(ask) {
-            Ok(()) => {}
+            Ok(()) => Ok(()),
             Err(mpsc::TrySendError::Full(ask)) => {
                 let sent = tokio::task::spawn_blocking(move || asks.send(ask).is_ok()).await;
-                if !sent.unwrap_or(false) {
-                    return Err(Closed);
+                if sent.unwrap_or(false) { Ok(()) } else { Err(Closed) }
+            }
+            Err(mpsc::TrySendError::Disconnected(_)) => Err(Closed),
+        }
+    }
+}
+
+/// The recorder's side of the desk.
+struct Asked {
+    waiting: mpsc::Receiver<Ask>,
+    /// What came while the ledger token was waited for, and is to be recorded.
+    held: VecDeque<Ask>,
+    given_up: Arc<AtomicBool>,
+    waits: TellWait,
+}
+
+impl Asked {
+    /// The next ask, waited for; none when the last desk is dropped.
+    fn next(&mut self) -> Option<Ask> {
+        self.held.pop_front().or_else(|| self.waiting.recv().ok())
+    }
+
+    /// The next ask, if there is one.
+    fn next_at_once(&mut self) -> Option<Ask> {
+        self.held.pop_front().or_else(|| self.waiting.try_recv().ok())
+    }
+
+    /// Makes durable what is queued, and waits until the ledger token has signed a checkpoint over it. `looks` are the answers to
+    /// those who only looked: they do not wait with the others.
+    fn settle(&mut self, recorder: &mut Recorder, looks: &mut Vec<Done>) -> Result<(), CannotRecord> {
+        let mut pause = SIGNER_PAUSE_FIRST;
+        let mut waited = false;
+        loop {
+            let why = match recorder.settle() {
+                Ok(()) => break,
+                Err(why) if why.passes() => why,
+                Err(why) => return Err(why),
+            };
+            if let CannotRecord::Token(error) = &why {
+                if !waited {
+                    tracing::warn!(
+                        "the ledger token does not sign: {error}. Reads are answered; what is to be recorded waits"
+                    );
+                }
+                (self.waits)(Some(error));
+            }
+            waited = true;
+            looks.drain(..).for_each(|answer| answer());
+            let next = Instant::now() + pause;
+            pause = (pause * 2).min(SIGNER_PAUSE_MAX);
+            loop {
+                match self.waiting.recv_timeout(SIGNER_POLL) {
+                    Ok(Ask::Look(look)) => {
+                        recorder.read_clock();
+                        look(recorder)?();
+                    }
+                    // Each is somebody who waits for its answer. More than that many are told that they wait in vain.
+                    Ok(ask @ Ask::Record(_)) if self.held.len() < DESK_LEN_MAX => self.held.push_back(ask),
+                    Ok(Ask::Record(_)) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return Err(why),
+                }
+                if self.given_up.load(Ordering::SeqCst) {
+                    return Err(why);
+                }
+                if Instant::now() >= next && recorder.signer.as_ref().is_some_and(|signer| signer.is_ready()) {
+                    break;
                 }
             }
-            Err(mpsc::TrySendError::Disconnected(_)) => return Err(Closed),
         }
-        answered.await.map_err(|_| Closed)
+        if waited {
+            tracing::info!("the ledger token signs again");
+            (self.waits)(None);
+        }
+        Ok(())
     }
 }
 
 /// Serves one ask and those that wait behind it, makes all of it durable, then answers all of them.
-fn serve(recorder: &mut Recorder, first: Ask, waiting: &mpsc::Receiver<Ask>) -> Result<(), CannotRecord> {
-    let mut done: Vec<Done> = Vec::new();
+fn serve(recorder: &mut Recorder, first: Ask, asked: &mut Asked) -> Result<(), CannotRecord> {
+    let (mut looks, mut done): (Vec<Done>, Vec<Done>) = (Vec::new(), Vec::new());
     let mut next = Some(first);
     recorder.store.hold()?;
     while let Some(ask) = next {
         recorder.tick()?;
-        done.push(ask(recorder)?);
-        next = if done.len() < GROUP_MAX { waiting.try_recv().ok() } else { None };
+        match ask {
+            Ask::Look(look) => looks.push(look(recorder)?),
+            Ask::Record(record) => done.push(record(recorder)?),
+        }
+        next = if looks.len() + done.len() < GROUP_MAX { asked.next_at_once() } else { None };
     }
-    recorder.settle()?;
-    for answer in done {
-        answer();
-    }
+    asked.settle(recorder, &mut looks)?;
+    looks.into_iter().chain(done).for_each(|answer| answer());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Duration;
 use super::failure::Failure;
 use super::wire;
 use crate::domain::ledger::entry::{Actor, Channel, Reason, Role};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PersonId, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PersonId, RequestId, TokenName};
 
 /// Who is at the other end of a connection: facts from the kernel and the system's account data base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,6 +364,17 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         resume: wire::RecoveryResume,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
+    /// `GET /v1/hsm`.
+    fn hsm_status(&self, caller: &Caller) -> impl Future<Output = Result<wire::Tokens, Failure>> + Send;
+
+    /// `POST /v1/hsm/{token}/retry-login`: an operator put the PIN right. That of the ledger token is recorded once the token is
+    /// up, for before it cannot be.
+    fn hsm_retry_login(
+        &self,
+        caller: &Caller,
+        token: TokenName,
+    ) -> impl Future<Output = Result<wire::LoginRetried, Failure>> + Send;
 
     /// `POST /v1/clock/accept`.
     fn clock_accept(

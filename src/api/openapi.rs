@@ -113,7 +113,7 @@ fn path_schema(name: &str) -> Value {
     let pattern = match name {
         "incident" => "^[A-Z0-9-]{1,40}$",
         "determination" | "request" => "^[0-9a-f]{32}$",
-        "key" | "person" => "^[a-z0-9-]{1,32}$",
+        "key" | "person" | "token" => "^[a-z0-9-]{1,32}$",
         "device" => "^[0-9A-F]{16}$",
         "sha256" => "^[0-9a-f]{64}$",
         "index" => return json!({ "type": "integer", "format": "int64", "minimum": 0 }),

@@ -326,6 +326,11 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/lock", "key-lock", "Locks a key.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_lock(caller, ask.name("key")?).await?) }),
 
+        row::<Reading, E, _, _>(Get, "/v1/hsm", "hsm-status", "How the tokens stand.", Nothing, gives::<wire::Tokens>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.hsm_status(caller).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/hsm/{token}/retry-login", "hsm-retry-login", "Lets the PIN of a token be offered again, once it was put right.", Nothing, gives::<wire::LoginRetried>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.hsm_retry_login(caller, ask.name("token")?).await?) }),
+
         row::<Operating, E, _, _>(Post, "/v1/recovery/sign", "recovery-sign", "Signs recovery commands under a determination.", takes::<wire::RecoverySign>(SIGN_LEN_MAX), Gives::Lines,
             |p, ask| async move { let (engine, caller) = p.pass(); let sign = one_scope(ask.json()?)?; Ok(stream(engine.recovery_sign(caller, sign).await?, Gives::Lines)) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/requests/{request}", "recovery-request", "How far a request has come.", Nothing, gives::<wire::RequestState>(),

@@ -6,6 +6,7 @@ mod files;
 mod incident;
 mod procedure;
 mod responses;
+mod tokens;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,6 +33,8 @@ use crate::domain::time::Timestamp;
 
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use procedure::{Explanation, Instant, ProcedureOf};
+pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
+
 pub use responses::{
     DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
     ResponsesSummary, ResponsesSummaryLine, StateWanted,
@@ -136,6 +139,9 @@ pub struct Status {
     pub policy: Option<PolicyHead>,
     /// Every key of ours.
     pub keys: Vec<KeyState>,
+    /// Every token of the configuration and how it stands.
+    #[serde(default)]
+    pub tokens: Vec<TokenStanding>,
     /// The number of incidents that are open.
     pub incidents_open: u64,
     /// The number of determinations in force.
@@ -225,8 +231,40 @@ pub struct KeyState {
     /// For which incident alone it can be used.
     #[schema(value_type = Option<String>)]
     pub incident: Option<IncidentId>,
-    /// What is wrong with its token, if anything is.
+    /// Why it cannot be used although it is active, if so: no token of its is up.
     pub trouble: Option<Trouble>,
+    /// The tokens that the policy gives it, its own first.
+    pub tokens: Vec<KeyToken>,
+}
+
+/// A token of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyToken {
+    /// As policy and configuration call it.
+    #[schema(value_type = String)]
+    pub token: TokenName,
+    /// The serial number under which the ceremony found the key there; none if it has not.
+    pub serial: Option<String>,
+    /// How it stands.
+    pub state: KeyTokenState,
+    /// What is wrong with it, if anything is.
+    pub trouble: Option<Trouble>,
+}
+
+/// How a token of a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyTokenState {
+    /// The key is not active.
+    Off,
+    /// Logged in, and signs.
+    Up,
+    /// Its worker is gone, and is brought back.
+    Down,
+    /// It takes an operator.
+    Locked,
+    /// The key is active, but was not activated here.
+    LeftOut,
 }
 
 /// Opens a key for use.

@@ -7,12 +7,15 @@
 //! | `begin` | the ledger, genesis on every token, the head on the ledger token | run again: completes what is missing |
 //! | `request` | an intent, a certification request for the SMKI | run again: the intent is closed as unknown, a new one made |
 //! | `import` | an entry with the issued certificate and its path | run again |
+//! | `copy` | an entry that a key is on a further token, genesis on that token | run again: completes what is missing |
 //!
 //! No daemon runs meanwhile: the state directory is locked for as long as a step takes.
 
 mod begin;
 mod certificate;
+mod copy;
 mod keys;
+mod opened;
 mod room;
 
 use std::path::PathBuf;
@@ -46,7 +49,9 @@ In this order, with no daemon running:
   smkictl determination sign adoption.json …             (everyone on the roster)
   smkictl ceremony begin    --policy keys-policy/ --out keys/ --adoption adoption.json --signature a.p7s --signature b.p7s
   smkictl ceremony request  --key recovery-1 --out keys/
-  smkictl ceremony import   --key recovery-1 --certificate recovery.pem --chain issuing-oca.pem --chain root-oca.pem")]
+  smkictl ceremony import   --key recovery-1 --certificate recovery.pem --chain issuing-oca.pem --chain root-oca.pem
+and, for each token to which the maker's means cloned a key:
+  smkictl ceremony copy     --key recovery-1 --token smki-b")]
 pub enum Ceremony {
     /// Make the policy's keys on their tokens
     #[command(after_help = "Example:\n  smkictl ceremony keys --policy keys-policy/ --out keys/")]
@@ -67,6 +72,15 @@ Example:
 Example:
   smkictl ceremony import --key recovery-1 --certificate recovery.pem --chain issuing-oca.pem --chain root-oca.pem")]
     Import(Import),
+    /// Record that a key was cloned to a further token, once it is found there
+    #[command(
+        long_about = "Record that a key was cloned to a further token, once it is found there.\n\nThe clone is made before, by the means of \
+                      the HSM's maker: no other way brings a key of ours to a token. This looks whether the token holds the same \
+                      public key, with a private key that is as fit as the first; records it; and writes genesis to the token. The \
+                      policy must name the token among the key's `copies`.",
+        after_help = "Example:\n  smkictl ceremony copy --key recovery-1 --token smki-b"
+    )]
+    Copy(Copy),
 }
 
 /// Where the tokens are described and how to log in to them.
@@ -167,6 +181,21 @@ pub struct Import {
     /// A certificate above it; once for each, the issuer first and the root last
     #[arg(long = "chain", value_name = "FILE", required = true, num_args = 1..)]
     chain: Vec<PathBuf>,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// Arguments of `copy`.
+#[derive(Args, Debug)]
+pub struct Copy {
+    #[command(flatten)]
+    tokens: Tokens,
+    /// The label of the key
+    #[arg(long, value_name = "LABEL")]
+    key: KeyLabel,
+    /// The token to which it was cloned, as the policy calls it
+    #[arg(long, value_name = "TOKEN")]
+    token: TokenName,
     #[command(flatten)]
     change: Change,
 }
@@ -397,6 +426,8 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TokenDuplicate { .. }
         | HsmError::PinAtRisk { .. }
         | HsmError::PinRefused { .. }
+        | HsmError::PinWithheld { .. }
+        | HsmError::PinMark { .. }
         | HsmError::MechanismAbsent { .. }
         | HsmError::DataDuplicate { .. }
         | HsmError::KeyExists { .. }
@@ -422,6 +453,7 @@ impl Ceremony {
             Self::Begin(begin) => begin.run(print),
             Self::Request(request) => request.run(print),
             Self::Import(import) => import.run(print),
+            Self::Copy(copy) => copy.run(print),
         };
         match result {
             Ok(()) => Exit::Done,

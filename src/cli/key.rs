@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{Change, CliError, Context, Exit};
 use crate::api::routes::Verb;
-use crate::api::wire;
+use crate::api::wire::{self, KeyTokenState};
 use crate::domain::names::{IncidentId, KeyLabel};
 
 /// Activate and lock keys.
@@ -59,7 +59,18 @@ impl Key {
                 .some("for incident", changed.key.incident.as_ref())
                 .some("until", changed.key.until)
                 .row("recorded", format!("entry {}", changed.entry));
+            let up = changed.key.tokens.iter().filter(|token| token.state == KeyTokenState::Up);
+            let up: Vec<&str> = up.map(|token| token.token.as_str()).collect();
+            if !up.is_empty() {
+                text.row("on", up.join(", "));
+            }
         })?;
+        if changed.key.active {
+            for token in changed.key.tokens.iter().filter(|token| token.state != KeyTokenState::Up) {
+                let why = token.trouble.as_ref().map_or("", |trouble| trouble.what.as_str());
+                context.print.warning(&format!("not on token {}: {why}", token.token));
+            }
+        }
         Ok(Exit::Done)
     }
 }

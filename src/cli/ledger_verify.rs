@@ -308,6 +308,8 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("  to a foreign command", summary.responses.foreign),
         ("refusals", summary.refusals),
         ("jumps of the clock", summary.clock_jumps),
+        ("changes of tokens", summary.token_changes),
+        ("PINs let be offered again", summary.logins_retried),
         ("by a clock that was set", summary.clock_set),
     ] {
         line(name, &count);

@@ -10,6 +10,7 @@ pub mod document;
 pub mod exercise;
 pub mod file;
 pub mod gbcs;
+pub mod hsm;
 pub mod incident;
 pub mod input;
 pub mod key;
@@ -105,6 +106,9 @@ enum Command {
     /// Activate and lock keys
     #[command(subcommand)]
     Key(key::Key),
+    /// Show how the tokens stand, and let a PIN be offered again
+    #[command(subcommand)]
+    Hsm(hsm::Hsm),
     /// Show the policy in force, deliver another one
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -248,6 +252,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Determination(determination) => determination.run(context).await,
         Command::Recovery(recovery) => recovery.run(context).await,
         Command::Key(key) => key.run(context).await,
+        Command::Hsm(hsm) => hsm.run(context).await,
         Command::Policy(policy) => policy.run(context).await,
         Command::Procedure(procedure) => procedure.run(context).await,
         Command::Ledger(ledger) => ledger.run(context).await,

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::print::Tone;
-use super::{CliError, Context, Exit};
-use crate::api::wire::{self, ServiceState};
+use super::print::{Text, Tone};
+use super::{CliError, Context, Exit, hsm};
+use crate::api::wire::{self, KeyToken, KeyTokenState, ServiceState};
 use crate::domain::ledger::entry::ClockState;
 
 /// Milliseconds of a day.
@@ -14,6 +14,24 @@ const DAY_MS: u64 = 24 * 3_600_000;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  smkictl status\n  smkictl status --output json")]
 pub struct Status {}
+
+/// The tokens of a key that has several, and why it is not active on some. What is wrong with a token itself is told with that token.
+fn tokens(text: &mut Text, tokens: &[KeyToken]) {
+    for token in tokens {
+        let name = &token.token;
+        match token.state {
+            KeyTokenState::Off => text.row("", format!("on {name}: not logged in")),
+            KeyTokenState::Up => text.row("", format!("on {name}: up")),
+            KeyTokenState::Down => text.toned("", format!("on {name}: down, left out until it is back"), Tone::Warning),
+            KeyTokenState::Locked => text.toned("", format!("on {name}: waits for an operator, left out"), Tone::Bad),
+            KeyTokenState::LeftOut => {
+                let why =
+                    token.trouble.as_ref().map_or_else(String::new, |why| format!(": {}. {}", why.what, why.remedy));
+                text.toned("", format!("on {name}: left out, the key was not activated on it{why}"), Tone::Warning)
+            }
+        };
+    }
+}
 
 impl Status {
     /// Asks and shows.
@@ -58,12 +76,21 @@ impl Status {
                         format!("active{} until {until}", of.unwrap_or_default())
                     }
                     (true, None) => "active".to_owned(),
+                    // Not locked by anybody: no token of it is up.
+                    (false, _) if key.trouble.is_some() => "cannot be used now".to_owned(),
                     (false, _) => "locked".to_owned(),
                 };
                 text.row(&format!("key {}", key.key), format!("{} on token {}, {state}", key.use_, key.token));
-                if let Some(trouble) = &key.trouble {
-                    text.toned("", format!("{}. {}", trouble.what, trouble.remedy), Tone::Bad);
+                if let [_] | [] = key.tokens.as_slice() {
+                    if let Some(trouble) = &key.trouble {
+                        text.toned("", format!("{}. {}", trouble.what, trouble.remedy), Tone::Bad);
+                    }
+                } else {
+                    tokens(text, &key.tokens);
                 }
+            }
+            for token in &status.tokens {
+                hsm::say(token, text);
             }
             let open = match status.incidents_open {
                 0 => "0".to_owned(),

@@ -45,7 +45,7 @@ use crate::domain::time::Timestamp;
 
 use replacements::Replacing;
 
-pub use activation::activation;
+pub use activation::{activation, may_activate};
 pub use asker::{operator, person};
 pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
 pub use replacements::is_of_dcc;

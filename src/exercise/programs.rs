@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use crate::api::client::SOCKET_VARIABLE;
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{ServiceState, Status};
+use crate::hsm::family::children_of;
 
 /// How long a start may take: the fold is rebuilt, and two tokens are logged in to.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -248,20 +249,6 @@ pub fn signal(pid: Pid, signal: Signal) -> Result<(), ProgramError> {
         .map_err(|error| ProgramError::Signal { pid: pid.as_raw_nonzero().get(), error: error.into() })
 }
 
-/// The processes whose parent that one is, as proc(5) tells: the field after the state, behind the name in parentheses.
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let parent_of = |pid: i32| -> Option<i32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-    };
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| parent_of(*pid) == Some(parent.as_raw_nonzero().get()))
-        .filter_map(Pid::from_raw)
-        .collect()
-}
-
 /// A call that the daemon must refuse: with the reasons, if it did.
 pub fn refusal<T>(answer: Result<T, ClientError>) -> Result<Result<T, Vec<String>>, ClientError> {
     match answer {
@@ -273,6 +260,3 @@ pub fn refusal<T>(answer: Result<T, ClientError>) -> Result<Result<T, Vec<String
         Err(error) => Err(error),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -42,26 +42,13 @@ impl Class {
             Self::LogInAgain | Self::ReplaceWorker | Self::OperatorMustAct => false,
         }
     }
-
-    /// What an operator is told to do.
-    pub const fn advice(self) -> &'static str {
-        match self {
-            Self::RetryOnNewSession => {
-                "another session is tried by itself; if it persists, look at the token's session limit"
-            }
-            Self::LogInAgain => "the worker is replaced and logs in again while the activation lasts",
-            Self::ReplaceWorker => {
-                "the worker is replaced; if it persists, check the token, its connection and its vendor's log"
-            }
-            Self::OperatorMustAct => "put the token right, then activate it again; nothing is tried by itself",
-            Self::OurFault => "report this with the daemon's log: the call should not have been made",
-        }
-    }
 }
 
-/// A call of the module that did not answer `CKR_OK`.
+/// A call of the module that did not answer `CKR_OK`. What each answer means stands in `returns.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
+    /// The token, as configuration calls it.
+    pub token: String,
     /// The function, as PKCS#11 calls it: `C_Sign`.
     pub function: String,
     /// The return value, as PKCS#11 calls it: `CKR_DEVICE_ERROR`; `0x80000001` for a vendor's own.
@@ -72,14 +59,16 @@ pub struct Fault {
     pub certainty: Certainty,
     /// The likely cause, for a person.
     pub cause: String,
+    /// What to do, for a person; or what is done without them.
+    pub advice: String,
 }
 
 /// Why something asked of a token did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum HsmError {
     /// A function of the module failed.
-    #[error("{} answered {}: {}; {}", .0.function, .0.rv, .0.cause, .0.class.advice())]
-    Call(Fault),
+    #[error("{} of token {} answered {}: {}; {}", .0.function, .0.token, .0.rv, .0.cause, .0.advice)]
+    Call(Box<Fault>),
     /// The module could not be loaded.
     #[error("the PKCS#11 module {path} cannot be loaded: {found}. Check `module` of this token in the configuration")]
     ModuleLoad {
@@ -113,8 +102,8 @@ pub enum HsmError {
     },
     /// `CKF_USER_PIN_FINAL_TRY` or `CKF_USER_PIN_LOCKED` is set: no PIN was offered.
     #[error(
-        "the token says {flag}: no PIN was offered, since a wrong one would lock it. Log in once with the vendor's tool to \
-         reset the count, then activate again"
+        "the token says {flag}: no PIN was offered, since a wrong one would lock it. Log in once with the vendor's tool, which \
+         resets the count; then `smkictl hsm retry-login` with the token's name"
     )]
     PinAtRisk {
         /// The flag.
@@ -122,11 +111,32 @@ pub enum HsmError {
     },
     /// The PIN was refused. It is not offered again.
     #[error(
-        "the token refused its PIN ({rv}). It was offered once and is not offered again until an operator activates anew"
+        "the token refused its PIN ({rv}). It was offered once and is not offered again by itself: put the PIN right, then \
+         `smkictl hsm retry-login` with the token's name"
     )]
     PinRefused {
         /// What C_Login answered.
         rv: String,
+    },
+    /// No PIN was offered, because of what came of earlier offers.
+    #[error(
+        "no PIN was offered: {why}. Put the PIN right, then `smkictl hsm retry-login` with the token's name: until then no \
+         restart offers it again"
+    )]
+    PinWithheld {
+        /// What came of them.
+        why: String,
+    },
+    /// Whether a PIN may be offered cannot be read, or an offer not be noted.
+    #[error(
+        "no PIN was offered: {path} keeps whether one may be, and {found}. Mend the disk, or remove that file once you know that \
+         the PIN is right"
+    )]
+    PinMark {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        found: String,
     },
     /// The token lacks a mechanism.
     #[error("the token does not offer {mechanism}; it cannot hold our keys")]
@@ -315,6 +325,8 @@ impl HsmError {
             | Self::TokenDuplicate { .. }
             | Self::PinAtRisk { .. }
             | Self::PinRefused { .. }
+            | Self::PinWithheld { .. }
+            | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
             | Self::KeyDuplicate { .. }
@@ -348,6 +360,8 @@ impl HsmError {
             | Self::TokenDuplicate { .. }
             | Self::PinAtRisk { .. }
             | Self::PinRefused { .. }
+            | Self::PinWithheld { .. }
+            | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
             | Self::KeyDuplicate { .. }
@@ -367,24 +381,35 @@ impl HsmError {
         }
     }
 
+    /// Whether it is about the PIN: an operator puts that right, and the token is the one meant.
+    pub fn is_about_the_pin(&self) -> bool {
+        match self {
+            Self::PinAtRisk { .. } | Self::PinRefused { .. } | Self::PinWithheld { .. } => true,
+            Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
+            _ => false,
+        }
+    }
+
     /// Whether it locks the token, so that no PIN is offered again by itself: the PIN was refused or is at risk, or the token
     /// is not what it was, and only a person can say why. An absence locks nothing: what is away may come back.
     pub fn locks(&self) -> bool {
         match self {
             Self::PinAtRisk { .. }
             | Self::PinRefused { .. }
+            | Self::PinWithheld { .. }
             | Self::KeyDuplicate { .. }
             | Self::KeyUnfit { .. }
             | Self::KeyDiffers { .. }
-            | Self::GenesisAbsent { .. }
             | Self::GenesisDiffers { .. }
             | Self::Locked => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             Self::ModuleLoad { .. }
+            | Self::PinMark { .. }
             | Self::TokenAbsent { .. }
             | Self::TokenDuplicate { .. }
             | Self::MechanismAbsent { .. }
             | Self::KeyAbsent { .. }
+            | Self::GenesisAbsent { .. }
             | Self::GenesisExists { .. }
             | Self::DataDuplicate { .. }
             | Self::KeyExists { .. }

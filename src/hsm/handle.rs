@@ -7,23 +7,28 @@
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::errors::{Certainty, HsmError};
-use super::keeper::{Batch, Keeper, Open, Outgoing, ended, lock, spawn_failed};
+use super::breaker::{Breaker, Standing};
+use super::errors::{Certainty, Class, HsmError};
+use super::healer::{self, Healing};
+use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, ended, lock, spawn_failed};
 use super::kinds::Kind;
+use super::offers::{Asked, Mark, Offers};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
 use super::verify::PublicPoint;
-use super::{Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
+use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
+use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, TokenName};
 use crate::domain::time::Timestamp;
+use crate::wall_clock::wall_clock;
 
 /// The longest time between two signs of life; a quarter of a shorter deadline. A hung call is seen this late at most.
 const HEARTBEAT_MAX: Duration = Duration::from_millis(250);
@@ -49,6 +54,8 @@ pub struct TokenConfig {
     pub environment: Vec<(OsString, OsString)>,
     /// The `smkid` that is run as worker. `None`: this very program, even if its file was replaced since.
     pub program: Option<PathBuf>,
+    /// Where it is kept, across restarts, that a PIN was offered and what came of it. `None`: nowhere, as at a ceremony.
+    pub pin_marks: Option<PathBuf>,
     /// By how many milliseconds the caller's clock is set against this machine's, which the worker reads: behind it if
     /// negative. 0 but in an exercise.
     pub clock_offset_ms: i64,
@@ -85,7 +92,7 @@ impl ToSign {
 /// How many fences a token had seen when something was decided: what is signed on that decision stands behind them all, and
 /// every later one stops it. The default is before all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FencesSeen(u64);
+pub struct FencesSeen(pub(super) u64);
 
 /// Why something was not signed, provably.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +119,20 @@ pub enum Outcome {
     NotSigned(NotSigned),
     /// It was, or may have been, submitted, and no answer came: a signature may exist.
     Unknown(HsmError),
+}
+
+impl Outcome {
+    /// Whether the token provably was not asked, and another worker, or another token of the key, may well sign it.
+    pub fn is_not_submitted(&self) -> bool {
+        match self {
+            Self::NotSigned(NotSigned::NotReached) => true,
+            Self::Failed(error) => {
+                error.certainty() == Certainty::NothingSigned
+                    && matches!(error.class(), Class::RetryOnNewSession | Class::LogInAgain | Class::ReplaceWorker)
+            }
+            Self::Signed(_) | Self::NotSigned(NotSigned::Fenced | NotSigned::Expired) | Self::Unknown(_) => false,
+        }
+    }
 }
 
 /// An outcome and whose it is.
@@ -188,9 +209,9 @@ pub struct FenceAck {
 pub enum Condition {
     /// Logged in; its keys were checked.
     Up,
-    /// Its worker is gone. [`Token::restart`] brings another.
+    /// Its worker is gone. [`Token::restart`] brings another; by itself, where it is kept up ([`Token::keep_up`]).
     Down(HsmError),
-    /// It takes an operator: [`Token::start`] anew, with a PIN.
+    /// It takes an operator: [`Token::unlock`], or [`Token::start`] anew, with a PIN.
     Locked(HsmError),
 }
 
@@ -206,8 +227,13 @@ struct Inner {
     state: Mutex<State>,
     /// Held while a worker is started or ended, so that there is one at a time.
     changing: Mutex<()>,
+    breaker: Mutex<Breaker>,
+    healing: Arc<Healing>,
+    kept_up: AtomicBool,
+    /// Once they could be read.
+    offers: Mutex<Option<Arc<Offers>>>,
     generation: Arc<AtomicU64>,
-    waiting: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     calls: AtomicU64,
 }
 
@@ -225,39 +251,79 @@ struct Link {
     keeper: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
+impl Link {
+    /// Whether the worker is gone, although it is not said yet how it went.
+    fn is_gone(&self) -> bool {
+        lock(&self.open).is_none()
+    }
+}
+
 impl Token {
-    /// Starts a worker, logs in once and checks genesis and keys. Waits for it: call it on a plain thread, or within
-    /// `spawn_blocking`.
-    ///
-    /// The PIN goes over the pipe only, and is offered once: when the token refuses it, nothing offers it again until this is
-    /// called anew.
-    pub fn start(
-        config: TokenConfig,
-        pin: SecretString,
-        expectations: Expectations,
-    ) -> Result<(Self, TokenReport), HsmError> {
-        let token = Self(Arc::new(Inner {
+    /// A token that was not tried yet: [`Token::restart`] does, or the healer once it is kept up and fails.
+    pub fn new(config: TokenConfig, pin: SecretString, expectations: Expectations) -> Self {
+        let now = wall_clock().plus_ms(config.clock_offset_ms);
+        Self(Arc::new(Inner {
             config,
             pin: Mutex::new(Some(pin)),
             expectations: Mutex::new(expectations),
             state: Mutex::new(State::Down(ended("it was not started yet"))),
             changing: Mutex::new(()),
+            breaker: Mutex::new(Breaker::new(now)),
+            healing: Arc::new(Healing::new()),
+            kept_up: AtomicBool::new(false),
+            offers: Mutex::default(),
             generation: Arc::default(),
-            waiting: Arc::default(),
+            counts: Arc::default(),
             calls: AtomicU64::new(0),
-        }));
+        }))
+    }
+
+    /// Starts a worker, logs in once and checks genesis and keys. Waits for it: call it on a plain thread, or within
+    /// `spawn_blocking`.
+    ///
+    /// The PIN goes over the pipe only, and is offered once: when the token refuses it, nothing offers it again until an operator
+    /// says so ([`Token::unlock`]; without [`TokenConfig::pin_marks`], until this is called anew).
+    pub fn start(
+        config: TokenConfig,
+        pin: SecretString,
+        expectations: Expectations,
+    ) -> Result<(Self, TokenReport), HsmError> {
+        let token = Self::new(config, pin, expectations);
         let report = token.restart()?;
         Ok((token, report))
     }
 
-    /// Brings a worker up if there is none: logs in with the PIN held since activation, which has been good once. Waits.
+    /// From here on its worker is brought back by itself whenever it is gone, with the pauses of the circuit breaker, until the
+    /// token is locked or the last handle dropped.
+    ///
+    /// # Errors
+    /// [`HsmError::Spawn`].
+    pub fn keep_up(&self) -> Result<(), HsmError> {
+        let inner = Arc::downgrade(&self.0);
+        let token = move || inner.upgrade().map(Token);
+        self.0.kept_up.store(true, Ordering::SeqCst);
+        if matches!(&*lock(&self.0.state), State::Down(_)) {
+            self.0.healing.after(Duration::ZERO);
+        }
+        healer::keep_up(&self.0.config.name, self.0.healing.clone(), token).map_err(spawn_failed)
+    }
+
+    /// Whether its worker is brought back by itself.
+    pub fn is_kept_up(&self) -> bool {
+        self.0.kept_up.load(Ordering::SeqCst)
+    }
+
+    /// Brings a worker up if there is none: logs in with the PIN held since activation. Waits.
     pub fn restart(&self) -> Result<TokenReport, HsmError> {
         let _changing = lock(&self.0.changing);
+        self.settle();
         match &*lock(&self.0.state) {
             State::Up { report, .. } => return Ok(report.clone()),
             State::Locked(why) => return Err(why.clone()),
             State::Down(_) => {}
         }
+        lock(&self.0.breaker).trying();
+        self.0.counts.signed.store(0, Ordering::SeqCst);
         let result = launch(&self.0);
         let mut state = lock(&self.0.state);
         match result {
@@ -268,24 +334,97 @@ impl Token {
                         key.spki = Some(found.spki.clone());
                     }
                 }
+                lock(&self.0.breaker).up(self.0.now());
                 let gone = lock(&link.open).is_none();
-                *state = if gone {
-                    State::Down(ended("it ended as soon as it was ready"))
+                if gone {
+                    self.0.fall(&mut state, ended("it ended as soon as it was ready"));
                 } else {
-                    State::Up { link, report: report.clone() }
-                };
+                    *state = State::Up { link, report: report.clone() };
+                    self.0.healing.rest();
+                }
                 Ok(report)
             }
             Err(error) => {
-                if error.locks() {
-                    lock(&self.0.pin).take();
-                    *state = State::Locked(error.clone());
-                } else {
-                    *state = State::Down(error.clone());
-                }
+                self.0.fall(&mut state, error.clone());
                 Err(error)
             }
         }
+    }
+
+    /// Waits until it is said how a worker went that is gone.
+    fn settle(&self) {
+        let gone = match &*lock(&self.0.state) {
+            State::Up { link, .. } if link.is_gone() => link.clone(),
+            State::Up { .. } | State::Down(_) | State::Locked(_) => return,
+        };
+        if let Some(keeper) = lock(&gone.keeper).take() {
+            let _ = keeper.join();
+        }
+    }
+
+    /// An operator put the PIN right: it is offered again, once. Where the token is kept up, at once. `asked` is kept with the mark
+    /// until [`Token::told`].
+    ///
+    /// # Errors
+    /// [`HsmError::PinMark`]; [`HsmError::Locked`] if it was shut down.
+    pub fn unlock(&self, pin: SecretString, asked: Option<Asked>) -> Result<(), HsmError> {
+        let _changing = lock(&self.0.changing);
+        let mut state = lock(&self.0.state);
+        match &*state {
+            State::Locked(HsmError::Locked) => return Err(HsmError::Locked),
+            State::Up { .. } => {}
+            State::Down(_) | State::Locked(_) => {
+                *lock(&self.0.pin) = Some(pin);
+                *state = State::Down(ended("an operator has its login tried again"));
+                lock(&self.0.breaker).again(self.0.now());
+                self.0.healing.after(Duration::ZERO);
+            }
+        }
+        self.0.offers()?.allow_again(asked)
+    }
+
+    /// The ledger was told of the first so many of those who let the PIN be offered again.
+    ///
+    /// # Errors
+    /// [`HsmError::PinMark`].
+    pub fn told(&self, count: usize) -> Result<(), HsmError> {
+        self.0.offers()?.told(count)
+    }
+
+    /// How many signatures it has made, whoever asked: whether it makes progress.
+    pub fn signatures(&self) -> u64 {
+        self.0.counts.signed_by_all.load(Ordering::SeqCst)
+    }
+
+    /// What failed last, and when, although it may be up again.
+    pub fn last_failure(&self) -> Option<(Timestamp, HsmError)> {
+        lock(&self.0.breaker).last_failure()
+    }
+
+    /// How the circuit breaker has it.
+    pub fn standing(&self) -> Standing {
+        lock(&self.0.breaker).standing()
+    }
+
+    /// The changes that the ledger has not been told yet, if it is time to tell it; `now` is the moment of the entry. Whoever asks
+    /// records them.
+    pub fn to_tell(&self, now: Timestamp) -> Vec<TokenHealth> {
+        lock(&self.0.breaker).to_tell(&self.0.config.name, now)
+    }
+
+    /// The same, however soon after the last, of a token that is used no longer.
+    pub fn last_to_tell(&self) -> Vec<TokenHealth> {
+        lock(&self.0.breaker).last_to_tell(&self.0.config.name)
+    }
+
+    /// What is known of the offers of its PIN; none if that cannot be read.
+    pub fn mark(&self) -> Option<Mark> {
+        self.0.offers().ok().map(|offers| offers.mark())
+    }
+
+    /// Where the token is and how its worker is run.
+    pub fn config(&self) -> &TokenConfig {
+        &self.0.config
     }
 
     /// Signs items with a key: one outcome for each, as they come.
@@ -313,17 +452,35 @@ impl Token {
     /// Those of [`Token::sign`].
     pub fn sign_decided(
         &self,
-        FencesSeen(generation): FencesSeen,
+        fences: FencesSeen,
         key: &KeyLabel,
         items: Vec<ToSign>,
         not_after: Timestamp,
     ) -> Result<Results, HsmError> {
+        let (results, outcomes) = unbounded_channel();
+        self.sign_into(fences, key, items, not_after, results)?;
+        Ok(Results { outcomes })
+    }
+
+    /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`.
+    ///
+    /// # Errors
+    /// Those of [`Token::sign`]; then nothing is given.
+    pub(super) fn sign_into(
+        &self,
+        FencesSeen(generation): FencesSeen,
+        key: &KeyLabel,
+        items: Vec<ToSign>,
+        not_after: Timestamp,
+        results: UnboundedSender<SignResult>,
+    ) -> Result<(), HsmError> {
         if let Some(long) = items.iter().find(|item| item.octets().len() > OCTETS_LEN_MAX) {
             return Err(HsmError::TooLong { tag: long.tag, len: long.octets().len(), limit: OCTETS_LEN_MAX });
         }
         let (outgoing, point) = {
             let state = lock(&self.0.state);
             match &*state {
+                State::Up { link, .. } if link.is_gone() => return Err(nothing_signed(&gone())),
                 State::Up { link, report } => {
                     let report = report.keys.iter().find(|found| found.label == *key);
                     let point = report.and_then(|found| PublicPoint::from_spki(&found.spki));
@@ -334,18 +491,17 @@ impl Token {
             }
         };
         let more = items.len();
-        let admitted = self.0.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |waiting| {
+        let admitted = self.0.counts.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |waiting| {
             waiting.checked_add(more).filter(|all| *all <= QUEUE_ITEMS_MAX)
         });
         if let Err(waiting) = admitted {
             return Err(HsmError::QueueFull { waiting, more, limit: QUEUE_ITEMS_MAX });
         }
-        let (results, outcomes) = unbounded_channel();
         let not_after = not_after.plus_ms(-self.0.config.clock_offset_ms);
-        let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.waiting.clone());
+        let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.counts.clone());
         // A writer that is gone drops the batch, which says of each item that it was not reached.
         let _ = outgoing.send(Outgoing::Batch(Arc::new(batch)));
-        Ok(Results { outcomes })
+        Ok(())
     }
 
     /// Raises the fence: of all that was submitted or decided ([`Token::fences_seen`]) before, nothing that is not yet begun will be. Answered at once, whatever the
@@ -416,6 +572,7 @@ impl Token {
     /// How the token stands.
     pub fn condition(&self) -> Condition {
         match &*lock(&self.0.state) {
+            State::Up { link, .. } if link.is_gone() => Condition::Down(gone()),
             State::Up { .. } => Condition::Up,
             State::Down(why) => Condition::Down(why.clone()),
             State::Locked(why) => Condition::Locked(why.clone()),
@@ -451,6 +608,7 @@ impl Token {
     /// Locks the token: what is in flight is finished, the rest is not signed, the worker ends and the PIN is forgotten. Waits, at
     /// most for the call deadline.
     pub fn shutdown(&self) {
+        self.0.healing.end();
         let _changing = lock(&self.0.changing);
         lock(&self.0.pin).take();
         let state = std::mem::replace(&mut *lock(&self.0.state), State::Locked(HsmError::Locked));
@@ -495,6 +653,10 @@ impl Token {
         {
             let mut open = lock(&link.open);
             let Some(open) = open.as_mut() else { return Reply::now(Err(ended("it had ended before this call"))) };
+            if open.calls.len() >= CALLS_MAX {
+                let waiting = open.calls.len();
+                return Reply::now(Err(HsmError::QueueFull { waiting, more: 1, limit: CALLS_MAX }));
+            }
             let finish = move |result: Result<Managed, HsmError>| {
                 let result = result.and_then(|managed| {
                     read(managed).ok_or_else(|| HsmError::Protocol { found: "an answer to another call".to_owned() })
@@ -514,14 +676,53 @@ impl std::fmt::Debug for Token {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.healing.end();
+    }
+}
+
 impl Inner {
+    /// Now, by the clock that entries go by.
+    fn now(&self) -> Timestamp {
+        wall_clock().plus_ms(self.config.clock_offset_ms)
+    }
+
+    /// The offers of this token's PIN.
+    fn offers(&self) -> Result<Arc<Offers>, HsmError> {
+        let mut offers = lock(&self.offers);
+        if let Some(known) = &*offers {
+            return Ok(known.clone());
+        }
+        let found = Arc::new(Offers::open(self.config.pin_marks.as_deref(), &self.config.serial)?);
+        *offers = Some(found.clone());
+        Ok(found)
+    }
+
+    /// There is no worker, and this is why: it takes an operator, or is tried again after a pause.
+    fn fall(&self, state: &mut State, why: HsmError) {
+        let mut breaker = lock(&self.breaker);
+        if why.locks() {
+            lock(&self.pin).take();
+            breaker.locked(self.now(), &why);
+            self.healing.rest();
+            *state = State::Locked(why);
+        } else {
+            let name = Digest::of(self.config.name.as_str().as_bytes());
+            let salt = u64::from(name.octets()[0]) + u64::from(breaker.standing().failures) * 37;
+            let pause = breaker.failed(self.now(), &why, self.counts.signed.load(Ordering::SeqCst), salt);
+            self.healing.after(pause);
+            *state = State::Down(why);
+        }
+    }
+
     /// A key made since activation is one to be found again by the next worker.
     fn learn(&self, key: &KeyReport) {
         if let State::Up { report, .. } = &mut *lock(&self.state) {
             report.keys.push(key.clone());
         }
         let KeyReport { label, id, use_, spki } = key.clone();
-        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki) });
+        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki), cloned: false });
     }
 }
 
@@ -530,6 +731,11 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
     let pin = lock(&inner.pin).clone().ok_or(HsmError::Locked)?;
     if pin.expose_secret().len() > PIN_LEN_MAX {
         return Err(HsmError::PinRefused { rv: format!("longer than {PIN_LEN_MAX} octets") });
+    }
+    let offers = inner.offers()?;
+    // No worker is needed to know that no PIN may be offered.
+    if let Some(why) = offers.mark().withheld() {
+        return Err(HsmError::PinWithheld { why });
     }
     let config = &inner.config;
     let heartbeat = HEARTBEAT_MAX.min(config.call_deadline / 4);
@@ -558,7 +764,9 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         gone: tell_gone(Arc::downgrade(inner), open.clone()),
         open: open.clone(),
         generation: inner.generation.clone(),
+        offers,
         ready: Some(tell),
+        last_words: Vec::new(),
     };
     // The parent-death signal goes by the *thread* that made the worker, so that must be one that lives as long as it.
     let keeper = thread::Builder::new()
@@ -575,14 +783,19 @@ fn tell_gone(inner: Weak<Inner>, open: Arc<Mutex<Option<Open>>>) -> Box<dyn Fn(&
         if let Some(inner) = inner.upgrade() {
             let mut state = lock(&inner.state);
             if matches!(&*state, State::Up { link, .. } if Arc::ptr_eq(&link.open, &open)) {
-                *state = State::Down(why.clone());
+                inner.fall(&mut state, why.clone());
             }
         }
     })
 }
 
+/// Of a worker that is gone, until it is said how it went.
+fn gone() -> HsmError {
+    ended("just now")
+}
+
 /// Why there is no worker to sign, when nothing was submitted: not to be taken for what became of earlier items.
-fn nothing_signed(why: &HsmError) -> HsmError {
+pub(super) fn nothing_signed(why: &HsmError) -> HsmError {
     match why.certainty() {
         Certainty::NothingSigned => why.clone(),
         Certainty::SignatureMayExist => HsmError::Spawn { found: format!("none runs: {why}") },

@@ -8,9 +8,10 @@ use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +23,9 @@ use tokio::sync::oneshot;
 
 use super::TokenReport;
 use super::errors::{Certainty, HsmError};
+use super::family::Family;
 use super::handle::{FenceAck, NotSigned, Outcome, SignResult, ToSign, TokenConfig};
+use super::offers::Offers;
 use super::protocol::{
     self, Answer, BATCH_ITEMS_MAX, BATCH_OCTETS_MAX, FrameError, FromWorker, Item, Manage, Managed, Setup, ToWorker,
 };
@@ -36,6 +39,10 @@ const ACTIVATION_DEADLINES: u32 = 6;
 const BURIAL: Duration = Duration::from_secs(2);
 /// What is forwarded of one line of the worker's standard error.
 const LOG_LINE_LEN_MAX: u64 = 1024;
+/// Lines of a worker that are forwarded in [`LOG_SPAN`]; more are counted. A module that chatters must not fill the journal.
+const LOG_LINES_MAX: u32 = 200;
+/// The span over which they are counted.
+const LOG_SPAN: Duration = Duration::from_secs(60);
 
 /// What the writer is told to send.
 pub(super) enum Outgoing {
@@ -51,6 +58,8 @@ pub(super) struct Open {
     frames: BTreeMap<u64, Frame>,
     pub(super) calls: HashMap<u64, Finish>,
     pub(super) fences: VecDeque<(u64, oneshot::Sender<Result<FenceAck, HsmError>>)>,
+    /// Batches that came when the pipe was broken already.
+    unwritten: Vec<Arc<Batch>>,
 }
 
 /// Takes the answer to a call.
@@ -69,6 +78,17 @@ const WAITING: u8 = 0;
 const WRITTEN: u8 = 1;
 const GIVEN: u8 = 2;
 
+/// What is counted of a token over all calls.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Items that have no outcome yet.
+    pub(super) waiting: AtomicUsize,
+    /// Verified signatures of the present worker.
+    pub(super) signed: AtomicU32,
+    /// Signatures of all workers, as they came.
+    pub(super) signed_by_all: AtomicU64,
+}
+
 /// The items of one call, until each has its outcome.
 pub(super) struct Batch {
     key: KeyLabel,
@@ -78,28 +98,31 @@ pub(super) struct Batch {
     items: Vec<ToSign>,
     stages: Vec<AtomicU8>,
     results: UnboundedSender<SignResult>,
-    waiting: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
 }
 
 impl Batch {
-    /// Items that wait to be written; `waiting` counts them down as they get their outcomes.
+    /// Items that wait to be written; `counts` follows them as they get their outcomes.
     pub(super) fn new(
         key: (KeyLabel, PublicPoint),
         items: Vec<ToSign>,
         generation: u64,
         not_after: Timestamp,
         results: UnboundedSender<SignResult>,
-        waiting: Arc<AtomicUsize>,
+        counts: Arc<Counts>,
     ) -> Self {
         let stages = items.iter().map(|_| AtomicU8::new(WAITING)).collect();
         let (key, point) = key;
-        Self { key, point, generation, not_after, items, stages, results, waiting }
+        Self { key, point, generation, not_after, items, stages, results, counts }
     }
 
     /// Gives an item its outcome; the first one counts.
     fn give(&self, n: usize, outcome: Outcome) {
         if self.stages[n].swap(GIVEN, Ordering::SeqCst) != GIVEN {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
+            if matches!(outcome, Outcome::Signed(_)) {
+                self.counts.signed.fetch_add(1, Ordering::Relaxed);
+            }
             // A caller that no longer listens has lost interest, not its records: those were written before.
             let _ = self.results.send(SignResult { tag: self.items[n].tag, outcome });
         }
@@ -136,14 +159,19 @@ pub(super) struct Keeper {
     pub(super) gone: Box<dyn Fn(&HsmError) + Send>,
     pub(super) open: Arc<Mutex<Option<Open>>>,
     pub(super) generation: Arc<AtomicU64>,
+    /// Where it is kept that the PIN was offered, and what came of it.
+    pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
     pub(super) ready: Option<mpsc::Sender<Ready>>,
+    /// Outcomes that a worker gave because it is about to end. They are told once the handle knows that it has: whoever hears that
+    /// something was not submitted may submit it again, and not to this worker.
+    pub(super) last_words: Vec<(Arc<Batch>, usize, Outcome)>,
 }
 
 impl Keeper {
     /// From the worker's first breath to its burial.
     pub(super) fn keep(mut self, setup: &Setup, pin: SecretString, to_write: mpsc::Receiver<Outgoing>) {
-        let (child, mut socket, mark) = match self.spawn() {
+        let (child, family, mut socket, mark) = match self.spawn() {
             Ok(made) => made,
             Err(error) => {
                 lock(&self.open).take();
@@ -152,11 +180,11 @@ impl Keeper {
             }
         };
         let pid = child.id();
-        let why = match greet(&mut socket, &mark, setup, pin) {
-            Ok(()) => self.read(&mut socket, pid, to_write),
+        let why = match greet(&mut socket, &mark, setup) {
+            Ok(()) => self.read(&mut socket, pid, pin, to_write),
             Err(error) => HsmError::Protocol { found: error.to_string() },
         };
-        let why = self.bury(child, &socket, &mark, why);
+        let why = self.bury((child, family), &socket, &mark, why);
         match &why {
             HsmError::WorkerEnded { status } if status == "exit status: 0" => {
                 tracing::info!(token = %self.config.name, worker = pid, "the worker ended");
@@ -172,38 +200,54 @@ impl Keeper {
         }
     }
 
-    fn spawn(&self) -> io::Result<(Child, UnixStream, OwnedFd)> {
+    fn spawn(&self) -> io::Result<(Child, Family, UnixStream, OwnedFd)> {
         let (socket, workers) = UnixStream::pair()?;
         // A worker that reads nothing must not hold us up either.
         socket.set_write_timeout(Some(self.config.call_deadline))?;
         let (log, to_log) = io::pipe()?;
         let program = self.config.program.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         // Standard output joins standard error, so that what a module prints there ends in the log and not in our protocol.
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("hsm-worker")
             .env_clear()
             .envs(self.config.environment.iter().map(|(name, value)| (name, value)))
+            // A group of its own: a signal of the terminal does not end it, and what a module starts ends with it.
+            .process_group(0)
             .stdin(OwnedFd::from(workers))
             .stdout(to_log.try_clone()?)
-            .stderr(to_log)
-            .spawn()?;
+            .stderr(to_log);
+        let (child, family) = Family::start(|| command.spawn())?;
+        // A process that the module made may hold the worker's end of the socket, so that its end alone shows nothing.
+        let reading = socket.try_clone()?;
+        family.at_death(move || drop(reading.shutdown(Shutdown::Read)))?;
+        // Our copies of its ends of the pipes go with the command: then only it holds them.
+        drop(command);
         let name = self.config.name.clone();
         thread::Builder::new().name(format!("log-{name}")).spawn(move || forward_log(&name, log))?;
         // Hardened kernels want to be told that nothing in it is run; older ones (before 6.3) do not know the flag.
         let mark = rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
             .or_else(|_| rustix::fs::memfd_create("smkid-mark", MemfdFlags::CLOEXEC))?;
-        Ok((child, socket, mark))
+        Ok((child, family, socket, mark))
     }
 
     /// Reads until the worker is gone or must go; says why.
-    fn read(&mut self, socket: &mut UnixStream, pid: u32, to_write: mpsc::Receiver<Outgoing>) -> HsmError {
+    fn read(
+        &mut self,
+        socket: &mut UnixStream,
+        pid: u32,
+        pin: SecretString,
+        to_write: mpsc::Receiver<Outgoing>,
+    ) -> HsmError {
         let deadline = self.config.call_deadline;
         let overrun = |call: &str, limit: Duration| HsmError::Overrun {
             call: call.to_owned(),
             deadline_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
         let mut to_write = Some(to_write);
-        let mut limit = deadline * ACTIVATION_DEADLINES;
+        let mut pin = Some(pin);
+        let mut is_offered = false;
+        let activated_by = Instant::now() + deadline * ACTIVATION_DEADLINES;
         let mut ending = None;
         let mut buffer = Vec::new();
         // Any frame is a sign of life, and `watch` in the worker sends one each heartbeat.
@@ -217,7 +261,6 @@ impl Keeper {
                     let Some(to_write) = to_write.take() else {
                         return HsmError::Protocol { found: "ready twice".to_owned() };
                     };
-                    limit = deadline;
                     for warning in &report.warnings {
                         tracing::warn!(token = %self.config.name, worker = pid, "{warning}");
                     }
@@ -227,15 +270,42 @@ impl Keeper {
                     }
                     Ok(())
                 }
-                Ok(FromWorker::Refused(error)) => return error,
+                Ok(FromWorker::PinWanted { count_low }) => {
+                    let Some(pin) = pin.take() else {
+                        return HsmError::Protocol { found: "asked for the PIN twice".to_owned() };
+                    };
+                    if let Err(withheld) = self.offers.offer(count_low) {
+                        return withheld;
+                    }
+                    is_offered = true;
+                    if let Err(error) = protocol::write_raw(socket, pin.expose_secret().as_bytes()) {
+                        return HsmError::Protocol { found: error.to_string() };
+                    }
+                    Ok(())
+                }
+                Ok(FromWorker::LoggedIn) if is_offered => {
+                    is_offered = false;
+                    self.offers.answered(&Ok(()));
+                    Ok(())
+                }
+                Ok(FromWorker::LoggedIn) => Err("logged in without a PIN"),
+                Ok(FromWorker::Refused(error)) => {
+                    if is_offered {
+                        self.offers.answered(&Err(error.clone()));
+                    }
+                    return error;
+                }
                 Ok(FromWorker::Answers(answers)) => self.answers(answers),
                 Ok(FromWorker::Fenced { generation, in_flight }) => {
                     self.fenced(generation, &in_flight);
                     Ok(())
                 }
                 Ok(FromWorker::Managed { call, result }) => self.managed(call, result),
-                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > limit => {
-                    return overrun(&call, limit);
+                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > deadline => {
+                    return overrun(&call, deadline);
+                }
+                Ok(FromWorker::Alive { oldest: _ }) if to_write.is_some() && Instant::now() > activated_by => {
+                    return overrun("the whole activation", deadline * ACTIVATION_DEADLINES);
                 }
                 Ok(FromWorker::Alive { oldest: _ }) => Ok(()),
                 Ok(FromWorker::Ending(error)) => {
@@ -267,7 +337,7 @@ impl Keeper {
     }
 
     /// Takes answers; an answer to what was not asked, or a second one, is a defect.
-    fn answers(&self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
+    fn answers(&mut self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
         let mut signed: Vec<(Arc<Batch>, usize, [u8; 64])> = Vec::with_capacity(answers.len());
         {
             let mut open = lock(&self.open);
@@ -279,18 +349,24 @@ impl Keeper {
                         let mut signature = [0; 64];
                         signature[..32].copy_from_slice(&r);
                         signature[32..].copy_from_slice(&s);
+                        batch.counts.signed_by_all.fetch_add(1, Ordering::SeqCst);
                         signed.push((batch, n, signature));
                     }
-                    Answer::Failed(error) => batch.give(
-                        n,
-                        match error.certainty() {
+                    Answer::Failed(error) => {
+                        let goes_on = error.class().worker_goes_on();
+                        let outcome = match error.certainty() {
                             Certainty::NothingSigned => Outcome::Failed(error),
                             Certainty::SignatureMayExist => Outcome::Unknown(error),
-                        },
-                    ),
+                        };
+                        if goes_on {
+                            batch.give(n, outcome);
+                        } else {
+                            self.last_words.push((batch, n, outcome));
+                        }
+                    }
                     Answer::Fenced => batch.give(n, Outcome::NotSigned(NotSigned::Fenced)),
                     Answer::Expired => batch.give(n, Outcome::NotSigned(NotSigned::Expired)),
-                    Answer::GivenUp => batch.give(n, Outcome::NotSigned(NotSigned::NotReached)),
+                    Answer::GivenUp => self.last_words.push((batch, n, Outcome::NotSigned(NotSigned::NotReached))),
                 }
             }
         }
@@ -326,41 +402,54 @@ impl Keeper {
     }
 
     /// Kills what is left of the worker, then says of all that is open what became of it: the mark, which outlives the
-    /// worker, tells what it had begun.
-    fn bury(&self, mut child: Child, socket: &UnixStream, mark: &OwnedFd, why: HsmError) -> HsmError {
+    /// worker, tells what it had begun, and what it had signed without sending it any more.
+    fn bury(
+        &mut self,
+        (mut child, family): (Child, Family),
+        socket: &UnixStream,
+        mark: &OwnedFd,
+        why: HsmError,
+    ) -> HsmError {
         let _ = socket.shutdown(Shutdown::Both);
+        family.end_descendants();
         let ended_by_itself = matches!(why, HsmError::WorkerEnded { .. });
         // One that closed its pipe may be on its way out: its exit status says more than our signal would.
-        let gone = (ended_by_itself && wait(&mut child, BURIAL).is_some()) || {
+        let gone = (ended_by_itself && family.is_dead_within(BURIAL)) || {
             let _ = child.kill();
-            wait(&mut child, BURIAL).is_some()
+            family.is_dead_within(BURIAL)
         };
+        family.end_group();
         let status =
             child.try_wait().ok().flatten().map_or_else(|| "not gone yet".to_owned(), |status| status.to_string());
+        family.end();
         let why = match why {
             HsmError::WorkerEnded { .. } => HsmError::WorkerEnded { status },
             other => other,
         };
-        let mut octets = [0; 8];
-        let begun = match rustix::io::pread(mark, &mut octets, 0) {
-            Ok(8) if gone => u64::from_le_bytes(octets),
-            Ok(0) if gone => 0,
-            // Not gone, or a mark that cannot be read: anything may have been begun.
-            Ok(_) | Err(_) => u64::MAX,
-        };
+        // Not gone, or a mark that cannot be read: anything may have been begun.
+        let begun = protocol::read_mark(mark).filter(|_| gone).unwrap_or(u64::MAX);
+        let noted = protocol::noted_signatures(mark, self.config.sessions.max(1).into());
         // First the open things, then the word: whoever calls the token up looks at the former with its state locked.
         let open = lock(&self.open).take();
         (self.gone)(&why);
+        for (batch, n, outcome) in self.last_words.drain(..) {
+            batch.give(n, outcome);
+        }
         let Some(open) = open else { return why };
-        let Open { frames, calls, fences } = open;
+        // What was not written says by itself that it was not reached, once it is let go.
+        let Open { frames, calls, fences, unwritten: _ } = open;
         let mut unknown = Vec::new();
         for (first_seq, frame) in frames {
             for (offset, answered) in frame.answered.iter().enumerate() {
                 if *answered {
                     continue;
                 }
-                let n = frame.first + offset;
-                let outcome = if first_seq + (offset as u64) < begun {
+                let (n, seq) = (frame.first + offset, first_seq + offset as u64);
+                let signed = noted.get(&seq).map(|signature| frame.batch.verify(n, *signature));
+                let outcome = if let Some(signed @ Outcome::Signed(_)) = signed {
+                    frame.batch.counts.signed_by_all.fetch_add(1, Ordering::SeqCst);
+                    signed
+                } else if seq < begun {
                     unknown.push(frame.batch.items[n].tag);
                     Outcome::Unknown(why.clone())
                 } else {
@@ -428,6 +517,11 @@ impl Writer {
         }
         // The worker's reader sees the end of the pipe and ends; if it hears nothing any more, the keeper sees its silence.
         let _ = self.socket.shutdown(Shutdown::Write);
+        for outgoing in to_write {
+            if let (Outgoing::Batch(batch), Some(open)) = (outgoing, lock(&self.open).as_mut()) {
+                open.unwritten.push(batch);
+            }
+        }
     }
 
     fn message(&mut self, message: &ToWorker<'_>) -> Result<(), FrameError> {
@@ -479,37 +573,32 @@ impl Writer {
 }
 
 /// The start of the protocol.
-fn greet(socket: &mut UnixStream, mark: &OwnedFd, setup: &Setup, pin: SecretString) -> Result<(), FrameError> {
+fn greet(socket: &mut UnixStream, mark: &OwnedFd, setup: &Setup) -> Result<(), FrameError> {
     protocol::send_mark(socket, mark)?;
-    protocol::write_message(socket, setup, &mut Vec::new())?;
-    protocol::write_raw(socket, pin.expose_secret().as_bytes())?;
-    drop(pin);
-    Ok(())
-}
-
-/// Waits for a child to be gone, for so long at most.
-fn wait(child: &mut Child, at_most: Duration) -> Option<()> {
-    let until = Instant::now() + at_most;
-    loop {
-        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-            return Some(());
-        }
-        if Instant::now() >= until {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
+    protocol::write_message(socket, setup, &mut Vec::new())
 }
 
 /// Each line of the worker's output becomes a line of our log, cut and with control characters shown.
 fn forward_log(name: &TokenName, log: PipeReader) {
     let mut log = BufReader::new(log);
     let mut line = Vec::new();
+    let (mut since, mut lines, mut dropped) = (Instant::now(), 0_u32, 0_u64);
     loop {
         line.clear();
         match log.by_ref().take(LOG_LINE_LEN_MAX).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
+        }
+        if since.elapsed() >= LOG_SPAN {
+            if dropped > 0 {
+                tracing::warn!(token = %name, dropped, "the worker said more than is kept of it");
+            }
+            (since, lines, dropped) = (Instant::now(), 0, 0);
+        }
+        lines = lines.saturating_add(1);
+        if lines > LOG_LINES_MAX {
+            dropped += 1;
+            continue;
         }
         let text = String::from_utf8_lossy(&line);
         tracing::info!(token = %name, "worker: {}", text.trim_end().escape_debug());

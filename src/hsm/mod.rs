@@ -6,8 +6,12 @@
 //!   Token (handle.rs, keeper.rs) ──protocol.rs──▶ worker.rs ─▶ kinds.rs: may this key sign these octets?
 //!     │  ▲                                        │          ring: SHA-256 of the whole octets
 //!     │  └── verify.rs: ring, before it leaves    └─────────▶ pkcs11.rs ─▶ the vendor's module
-//!     └── kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
+//!     │    kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
+//!     ├── breaker.rs, healer.rs: when a worker that is gone is replaced; offers.rs: whether a PIN may be offered
+//!     └── returns.rs: what each return value means
 //! ```
+//!
+//! A key may be on several tokens; [`Several`] answers for them as one.
 //!
 //! The keys of people, with which they sign documents, are reached here too ([`signer`], [`person`]).
 //!
@@ -15,18 +19,25 @@
 //! nothing *else* is signed: whole octets of a kind that suits the key, under a fence and a last moment that are read again
 //! before each C_Sign.
 
+pub mod breaker;
 pub mod errors;
+pub mod family;
 pub mod handle;
+mod healer;
 mod keeper;
 pub mod kinds;
+pub mod offers;
 mod pkcs11;
 pub mod protocol;
+pub mod returns;
+mod several;
 pub mod signer;
 pub mod verify;
 pub mod worker;
 
 use serde::{Deserialize, Serialize};
 
+pub use breaker::{Circuit, Standing};
 pub use errors::{Certainty, Class, Fault, HsmError};
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
@@ -34,6 +45,7 @@ pub use handle::{
 pub use kinds::{Kind, KindError};
 pub use pkcs11::person;
 pub use protocol::OCTETS_LEN_MAX;
+pub use several::Several;
 pub use verify::PublicPoint;
 
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
@@ -41,6 +53,9 @@ use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
 /// How many items may wait for one token, over all callers: four chunks of a thousand commands, 16 MB. More is refused, for
 /// whoever submits faster than the token signs learns nothing by waiting in memory.
 pub const QUEUE_ITEMS_MAX: usize = 4096;
+
+/// How many calls other than signing may wait for one token: whoever asks for more waits with them in hand.
+pub const CALLS_MAX: usize = 64;
 
 /// The label of the data object with the leaf hash of the genesis entry: 32 octets. It is written once.
 pub const GENESIS_LABEL: &str = "smkid-genesis";
@@ -58,6 +73,9 @@ pub struct ExpectedKey {
     pub use_: KeyUse,
     /// Its SubjectPublicKeyInfo in DER, once known.
     pub spki: Option<Vec<u8>>,
+    /// Whether the maker's cloning brought it to this token: then it need not have been generated there. All else holds for it too,
+    /// so nothing that was ever outside of a token passes for a clone.
+    pub cloned: bool,
 }
 
 /// What must hold of a token before one of its keys is used.

@@ -10,7 +10,7 @@ pub mod person;
 use std::collections::BTreeMap;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
-use cryptoki::error::{Error, RvError};
+use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
@@ -20,6 +20,7 @@ use secrecy::SecretString;
 
 use super::errors::{Certainty, Class, Fault, HsmError};
 use super::protocol::Setup;
+use super::returns::{self, Judgement};
 use super::verify::PublicPoint;
 use super::{APPLICATION, ExpectedKey, GENESIS_LABEL, KeyReport, TokenReport};
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse};
@@ -28,8 +29,14 @@ use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse};
 #[derive(Clone, Copy, Debug)]
 pub struct KeyHandle(ObjectHandle);
 
+/// Told of each call of the module before it is made, by its name: so that whoever watches knows which one hangs.
+pub type Watch = Box<dyn Fn(&'static str) + Send>;
+
 /// A token, logged in.
 pub struct LoggedIn {
+    /// What configuration calls it.
+    name: String,
+    watch: Watch,
     module: Pkcs11,
     slot: Slot,
     /// Read-write; open as long as the worker lives (trap: closing the last session logs everyone out), and used for all
@@ -39,15 +46,26 @@ pub struct LoggedIn {
 }
 
 impl LoggedIn {
-    /// Loads the module, finds the token by label and serial number and logs in, once.
-    pub fn open(setup: &Setup, pin: SecretString) -> Result<Self, HsmError> {
+    /// Loads the module, finds the token by label and serial number and logs in, once, with what `pin` answers. It is asked once
+    /// all else is well, and told whether the token says that a wrong PIN was entered since the last good one
+    /// (`CKF_USER_PIN_COUNT_LOW`).
+    pub fn open(
+        setup: &Setup,
+        watch: Watch,
+        pin: impl FnOnce(bool) -> Result<SecretString, HsmError>,
+    ) -> Result<Self, HsmError> {
+        let name = setup.name.as_str().to_owned();
+        let failed = |error| fault(&name, error);
+        watch("loading the module");
         let module = Pkcs11::new(&setup.module)
             .map_err(|error| HsmError::ModuleLoad { path: setup.module.clone(), found: error.to_string() })?;
         // Trap: without OS_LOCKING_OK modules assume one thread, and crash with more.
-        module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(fault)?;
-        let (slot, info) = find_token(&module, &setup.label, &setup.serial)?;
+        watch("C_Initialize");
+        module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(failed)?;
+        let (slot, info) = find_token(&module, &watch, setup)?;
         // SoftHSM 2.6.1 has no CKM_ECDSA_SHA256; CKM_ECDSA over a digest that we take is what every token has.
-        if !module.get_mechanism_list(slot).map_err(fault)?.contains(&MechanismType::ECDSA) {
+        watch("C_GetMechanismList");
+        if !module.get_mechanism_list(slot).map_err(failed)?.contains(&MechanismType::ECDSA) {
             return Err(HsmError::MechanismAbsent { mechanism: "CKM_ECDSA".to_owned() });
         }
         for (set, flag) in
@@ -57,16 +75,29 @@ impl LoggedIn {
                 return Err(HsmError::PinAtRisk { flag: flag.to_owned() });
             }
         }
-        let life = module.open_rw_session(slot).map_err(fault)?;
-        let pin: AuthPin = pin;
+        watch("C_OpenSession");
+        let life = module.open_rw_session(slot).map_err(failed)?;
+        watch("the wait for the PIN");
+        let pin: AuthPin = pin(info.user_pin_count_low())?;
+        watch("C_Login");
         match life.login(UserType::User, Some(&pin)) {
             Ok(()) => {}
-            Err(Error::Pkcs11(rv, Function::Login)) if is_about_the_pin(rv) => {
-                return Err(HsmError::PinRefused { rv: describe(rv).0 });
+            Err(Error::Pkcs11(rv, Function::Login)) if returns::is_about_the_pin(code(rv)) => {
+                return Err(HsmError::PinRefused { rv: returns::judge("C_Login", code(rv)).name.into_owned() });
             }
-            Err(error) => return Err(fault(error)),
+            Err(error) => return Err(failed(error)),
         }
-        Ok(Self { module, slot, life, info })
+        Ok(Self { name, watch, module, slot, life, info })
+    }
+
+    /// Makes one call on the session that is kept for life.
+    fn call<T>(
+        &self,
+        name: &'static str,
+        call: impl FnOnce(&Session) -> cryptoki::error::Result<T>,
+    ) -> Result<T, HsmError> {
+        (self.watch)(name);
+        call(&self.life).map_err(|error| fault(&self.name, error))
     }
 
     /// Checks genesis and keys against what is expected of this token.
@@ -104,15 +135,15 @@ impl LoggedIn {
 
     /// A signer with no session yet; it opens one at its first use.
     pub fn signer(&self) -> Signer {
-        Signer { module: self.module.clone(), slot: self.slot, session: None }
+        Signer { token: self.name.clone(), module: self.module.clone(), slot: self.slot, session: None }
     }
 
     /// Finds a key and checks that it can do nothing but sign, was born on the token and cannot leave it.
     pub fn check_key(&self, expected: &ExpectedKey) -> Result<(KeyReport, KeyHandle), HsmError> {
-        let ExpectedKey { label, id, use_, spki } = expected;
+        let ExpectedKey { label, id, use_, spki, cloned } = expected;
         let private = self.find_one(label, *id, ObjectClass::PRIVATE_KEY)?;
         let public = self.find_one(label, *id, ObjectClass::PUBLIC_KEY)?;
-        self.check_attributes(label, private)?;
+        self.check_attributes(label, private, *cloned)?;
         let point = self.public_point(label, public)?;
         let found = point.to_spki();
         match spki {
@@ -144,7 +175,7 @@ impl LoggedIn {
         }
     }
 
-    fn check_attributes(&self, label: &KeyLabel, key: ObjectHandle) -> Result<(), HsmError> {
+    fn check_attributes(&self, label: &KeyLabel, key: ObjectHandle, cloned: bool) -> Result<(), HsmError> {
         let wanted = [
             AttributeType::KeyType,
             AttributeType::EcParams,
@@ -162,7 +193,7 @@ impl LoggedIn {
             AttributeType::SignRecover,
             AttributeType::AlwaysAuthenticate,
         ];
-        let attributes = self.life.get_attributes(key, &wanted).map_err(fault)?;
+        let attributes = self.call("C_GetAttributeValue", |life| life.get_attributes(key, &wanted))?;
         let is = |name: &str, found: Option<bool>, expected: bool| {
             if found == Some(expected) {
                 return Ok(());
@@ -200,7 +231,10 @@ impl LoggedIn {
         is("CKA_ALWAYS_SENSITIVE", flag!(AlwaysSensitive), true)?;
         is("CKA_EXTRACTABLE", flag!(Extractable), false)?;
         is("CKA_NEVER_EXTRACTABLE", flag!(NeverExtractable), true)?;
-        is("CKA_LOCAL", flag!(Local), true)?;
+        // By the letter of PKCS#11 3.1 (common key attributes) a clone is not local. What was unwrapped or put in in clear fails above.
+        if !cloned {
+            is("CKA_LOCAL", flag!(Local), true)?;
+        }
         is("CKA_SIGN", flag!(Sign), true)?;
         is("CKA_DECRYPT", flag!(Decrypt), false)?;
         is("CKA_UNWRAP", flag!(Unwrap), false)?;
@@ -212,7 +246,8 @@ impl LoggedIn {
     }
 
     fn public_point(&self, label: &KeyLabel, key: ObjectHandle) -> Result<PublicPoint, HsmError> {
-        let attributes = self.life.get_attributes(key, &[AttributeType::EcPoint]).map_err(fault)?;
+        let attributes =
+            self.call("C_GetAttributeValue", |life| life.get_attributes(key, &[AttributeType::EcPoint]))?;
         let octets =
             attributes.iter().find_map(|a| if let Attribute::EcPoint(octets) = a { Some(octets) } else { None });
         // CKA_EC_POINT is a DER OCTET STRING around the point (PKCS#11 3.1, 6.3.3); some modules leave the wrapping away.
@@ -262,17 +297,14 @@ impl LoggedIn {
             Attribute::Modifiable(false),
         ];
         let made = self
-            .life
-            .generate_key_pair(
-                &Mechanism::EccKeyPairGen,
-                &[&public[..], &name].concat(),
-                &[&private[..], &name].concat(),
-            )
-            .map_err(fault)
-            .and_then(|_| self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None }));
+            .call("C_GenerateKeyPair", |life| {
+                let (public, private) = ([&public[..], &name].concat(), [&private[..], &name].concat());
+                life.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+            })
+            .and_then(|_| self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None, cloned: false }));
         if made.is_err() {
             for orphan in self.find(&[Attribute::Id(id.octets().to_vec())])? {
-                self.life.destroy_object(orphan).map_err(fault)?;
+                self.call("C_DestroyObject", |life| life.destroy_object(orphan))?;
             }
         }
         made
@@ -284,7 +316,8 @@ impl LoggedIn {
     pub fn read_data(&self, label: &str) -> Result<Option<Vec<u8>>, HsmError> {
         let mut values = Vec::new();
         for handle in self.find(&data_template(label))? {
-            let attributes = self.life.get_attributes(handle, &[AttributeType::Value]).map_err(fault)?;
+            let attributes =
+                self.call("C_GetAttributeValue", |life| life.get_attributes(handle, &[AttributeType::Value]))?;
             values.extend(
                 attributes.into_iter().filter_map(|a| if let Attribute::Value(v) = a { Some(v) } else { None }),
             );
@@ -307,9 +340,9 @@ impl LoggedIn {
         }
         let mut template = data_template(label).to_vec();
         template.extend([Attribute::Private(false), Attribute::Value(octets.to_vec())]);
-        self.life.create_object(&template).map_err(fault)?;
+        self.call("C_CreateObject", |life| life.create_object(&template))?;
         for handle in old {
-            self.life.destroy_object(handle).map_err(fault)?;
+            self.call("C_DestroyObject", |life| life.destroy_object(handle))?;
         }
         Ok(())
     }
@@ -317,18 +350,20 @@ impl LoggedIn {
     /// Ends the module. Every signer must be gone: C_Finalize beside a running C_Sign crashes most modules (trap), and a session
     /// dropped after it would close another's of the same number (trap).
     pub fn close(self) -> Result<(), HsmError> {
-        let Self { module, slot: _, life, info: _ } = self;
+        let Self { name, watch, module, slot: _, life, info: _ } = self;
         drop(life);
-        module.finalize().map_err(fault)
+        watch("C_Finalize");
+        module.finalize().map_err(|error| fault(&name, error))
     }
 
     fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, HsmError> {
-        self.life.find_objects(template).map_err(fault)
+        self.call("C_FindObjects", |life| life.find_objects(template))
     }
 }
 
 /// One signing session, of one thread (trap: two threads on one session crash the module).
 pub struct Signer {
+    token: String,
     module: Pkcs11,
     slot: Slot,
     session: Option<Session>,
@@ -338,9 +373,15 @@ impl Signer {
     /// Opens a session unless there is one.
     pub fn ready(&mut self) -> Result<(), HsmError> {
         if self.session.is_none() {
-            self.session = Some(self.module.open_ro_session(self.slot).map_err(fault)?);
+            let opened = self.module.open_ro_session(self.slot);
+            self.session = Some(opened.map_err(|error| fault(&self.token, error))?);
         }
         Ok(())
+    }
+
+    /// Whether it has one.
+    pub const fn has_session(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Signs a digest that the worker took of octets it has checked: r and s.
@@ -349,7 +390,8 @@ impl Signer {
     pub fn sign(&mut self, key: KeyHandle, digest: &[u8; 32]) -> Result<[u8; 64], HsmError> {
         self.ready()?;
         let session = self.session.as_ref().expect("`ready` has just opened it");
-        let signed = session.sign(&Mechanism::Ecdsa, key.0, digest).map_err(fault).and_then(|octets| {
+        let signed = session.sign(&Mechanism::Ecdsa, key.0, digest);
+        let signed = signed.map_err(|error| fault(&self.token, error)).and_then(|octets| {
             <[u8; 64]>::try_from(octets.as_slice()).map_err(|_| HsmError::SignatureLength { found: octets.len() })
         });
         if signed.is_err() {
@@ -360,10 +402,13 @@ impl Signer {
 }
 
 /// The one slot whose token has this label and serial number: slot numbers change, and one label may be given twice.
-fn find_token(module: &Pkcs11, label: &str, serial: &str) -> Result<(Slot, TokenInfo), HsmError> {
+fn find_token(module: &Pkcs11, watch: &Watch, setup: &Setup) -> Result<(Slot, TokenInfo), HsmError> {
+    let Setup { name, label, serial, .. } = setup;
     let mut matching = Vec::new();
     let mut seen = Vec::new();
-    for slot in module.get_slots_with_token().map_err(fault)? {
+    watch("C_GetSlotList");
+    for slot in module.get_slots_with_token().map_err(|error| fault(name.as_str(), error))? {
+        watch("C_GetTokenInfo");
         match module.get_token_info(slot) {
             Ok(info) if trimmed(info.label()) == label && trimmed(info.serial_number()) == serial => {
                 matching.push((slot, info));
@@ -383,10 +428,10 @@ fn find_token(module: &Pkcs11, label: &str, serial: &str) -> Result<(Slot, Token
     let count = matching.len();
     match matching.pop() {
         Some(one) if count == 1 => Ok(one),
-        Some(_) => Err(HsmError::TokenDuplicate { label: label.to_owned(), serial: serial.to_owned(), count }),
+        Some(_) => Err(HsmError::TokenDuplicate { label: label.clone(), serial: serial.clone(), count }),
         None => Err(HsmError::TokenAbsent {
-            label: label.to_owned(),
-            serial: serial.to_owned(),
+            label: label.clone(),
+            serial: serial.clone(),
             found: if seen.is_empty() { "none".to_owned() } else { seen.join(", ") },
         }),
     }
@@ -417,191 +462,45 @@ fn data_template(label: &str) -> [Attribute; 4] {
 /// The OID 1.2.840.10045.3.1.7 in DER: `CKA_EC_PARAMS` of P-256 as named curve.
 const PRIME256V1: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-fn is_about_the_pin(rv: RvError) -> bool {
-    matches!(
-        rv,
-        RvError::PinIncorrect
-            | RvError::PinInvalid
-            | RvError::PinLenRange
-            | RvError::PinExpired
-            | RvError::PinLocked
-            | RvError::UserPinNotInitialized
-    )
+/// The number behind what cryptoki calls a return value. The numbers are the standard's; cryptoki's names change with its
+/// versions, and what it does not know yet it gives as a number anyhow.
+fn code(rv: RvError) -> u64 {
+    match rv {
+        RvError::VendorDefined(code) | RvError::UnknownErrorCode(code) => code,
+        known => returns::VALUES
+            .iter()
+            .map(|value| value.code)
+            .find(|code| matches!(Rv::from(*code), Rv::Error(rv) if rv == known))
+            .unwrap_or(returns::VENDOR_DEFINED),
+    }
 }
 
-/// What a failed call means.
+/// What a failed call of this token's module means.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` is given")]
-fn fault(error: Error) -> HsmError {
+fn fault(token: &str, error: Error) -> HsmError {
     let Error::Pkcs11(rv, function) = error else {
         // No call was answered: cryptoki could not make it, or not read the answer.
-        return HsmError::Call(Fault {
+        return HsmError::Call(Box::new(Fault {
+            token: token.to_owned(),
             function: "the module".to_owned(),
             rv: "no return value".to_owned(),
             class: Class::ReplaceWorker,
             certainty: Certainty::SignatureMayExist,
             cause: error.to_string(),
-        });
+            advice: "check that it is the module of this token's vendor; the worker is replaced by itself".to_owned(),
+        }));
     };
-    let (name, class, cause) = describe(rv);
-    let certainty = if matches!(function, Function::Sign) && !never_began(rv) {
-        Certainty::SignatureMayExist
-    } else {
-        Certainty::NothingSigned
-    };
-    HsmError::Call(Fault { function: format!("C_{function:?}"), rv: name, class, certainty, cause: cause.to_owned() })
-}
-
-/// Answers of C_Sign by which PKCS#11 says that the operation never began. Of all others, a lost answer is as likely as a lost
-/// question: CKR_DEVICE_ERROR was seen after the signature was made.
-fn never_began(rv: RvError) -> bool {
-    matches!(
-        rv,
-        RvError::ArgumentsBad
-            | RvError::CryptokiNotInitialized
-            | RvError::DataInvalid
-            | RvError::DataLenRange
-            | RvError::OperationNotInitialized
-            | RvError::SessionHandleInvalid
-            | RvError::UserNotLoggedIn
-    )
-}
-
-/// Every return value of PKCS#11 3.1 (section 5.1): its name, its class, and the likely cause when one of ours meets it.
-#[expect(clippy::too_many_lines, reason = "a table, one line for each value")]
-fn describe(rv: RvError) -> (String, Class, &'static str) {
-    use Class::{LogInAgain, OperatorMustAct, OurFault, ReplaceWorker, RetryOnNewSession};
-    const MODULE: &str = "the module or its connection to the token failed";
-    const OURS: &str = "the call did not suit the token";
-    const SESSION: &str = "the session is gone or in use";
-    const PIN: &str = "the PIN is not, or no longer, accepted";
-    const GONE: &str = "the token is not there, or was taken away and put back";
-    let (name, class, cause) = match rv {
-        RvError::Cancel => ("CKR_CANCEL", RetryOnNewSession, SESSION),
-        RvError::HostMemory => ("CKR_HOST_MEMORY", ReplaceWorker, "this machine is short of memory"),
-        RvError::SlotIdInvalid => ("CKR_SLOT_ID_INVALID", ReplaceWorker, GONE),
-        RvError::GeneralError => ("CKR_GENERAL_ERROR", ReplaceWorker, MODULE),
-        RvError::FunctionFailed => ("CKR_FUNCTION_FAILED", ReplaceWorker, MODULE),
-        RvError::ArgumentsBad => ("CKR_ARGUMENTS_BAD", OurFault, OURS),
-        RvError::NoEvent => ("CKR_NO_EVENT", OurFault, OURS),
-        RvError::NeedToCreateThreads => ("CKR_NEED_TO_CREATE_THREADS", OurFault, OURS),
-        RvError::CantLock => ("CKR_CANT_LOCK", OperatorMustAct, "the module cannot be used by several threads"),
-        RvError::AttributeReadOnly => ("CKR_ATTRIBUTE_READ_ONLY", OurFault, OURS),
-        RvError::AttributeSensitive => ("CKR_ATTRIBUTE_SENSITIVE", OurFault, OURS),
-        RvError::AttributeTypeInvalid => ("CKR_ATTRIBUTE_TYPE_INVALID", OurFault, OURS),
-        RvError::AttributeValueInvalid => ("CKR_ATTRIBUTE_VALUE_INVALID", OurFault, OURS),
-        RvError::ActionProhibited => ("CKR_ACTION_PROHIBITED", OurFault, OURS),
-        RvError::DataInvalid => ("CKR_DATA_INVALID", OurFault, OURS),
-        RvError::DataLenRange => ("CKR_DATA_LEN_RANGE", OurFault, OURS),
-        RvError::DeviceError => ("CKR_DEVICE_ERROR", ReplaceWorker, "the token, or the connection to it, failed"),
-        RvError::DeviceMemory => ("CKR_DEVICE_MEMORY", OperatorMustAct, "the token is full"),
-        RvError::DeviceRemoved => ("CKR_DEVICE_REMOVED", ReplaceWorker, GONE),
-        RvError::EncryptedDataInvalid => ("CKR_ENCRYPTED_DATA_INVALID", OurFault, OURS),
-        RvError::EncryptedDataLenRange => ("CKR_ENCRYPTED_DATA_LEN_RANGE", OurFault, OURS),
-        RvError::FunctionCanceled => ("CKR_FUNCTION_CANCELED", RetryOnNewSession, SESSION),
-        RvError::FunctionNotParallel => ("CKR_FUNCTION_NOT_PARALLEL", OurFault, OURS),
-        RvError::FunctionNotSupported => {
-            ("CKR_FUNCTION_NOT_SUPPORTED", OperatorMustAct, "the module lacks this function")
-        }
-        RvError::CurveNotSupported => ("CKR_CURVE_NOT_SUPPORTED", OperatorMustAct, "the token does not know P-256"),
-        RvError::KeyHandleInvalid => ("CKR_KEY_HANDLE_INVALID", ReplaceWorker, GONE),
-        RvError::KeySizeRange => ("CKR_KEY_SIZE_RANGE", OurFault, OURS),
-        RvError::KeyTypeInconsistent => ("CKR_KEY_TYPE_INCONSISTENT", OurFault, OURS),
-        RvError::KeyNotNeeded => ("CKR_KEY_NOT_NEEDED", OurFault, OURS),
-        RvError::KeyChanged => ("CKR_KEY_CHANGED", OurFault, OURS),
-        RvError::KeyNeeded => ("CKR_KEY_NEEDED", OurFault, OURS),
-        RvError::KeyIndigestible => ("CKR_KEY_INDIGESTIBLE", OurFault, OURS),
-        RvError::KeyFunctionNotPermitted => (
-            "CKR_KEY_FUNCTION_NOT_PERMITTED",
-            OperatorMustAct,
-            "the key's attributes are not those checked at activation",
-        ),
-        RvError::KeyNotWrappable => ("CKR_KEY_NOT_WRAPPABLE", OurFault, OURS),
-        RvError::KeyUnextractable => ("CKR_KEY_UNEXTRACTABLE", OurFault, OURS),
-        RvError::MechanismInvalid => ("CKR_MECHANISM_INVALID", OperatorMustAct, "the token does not offer CKM_ECDSA"),
-        RvError::MechanismParamInvalid => ("CKR_MECHANISM_PARAM_INVALID", OurFault, OURS),
-        // SoftHSM answers this when its token's directory is gone (trap): never "the key does not exist".
-        RvError::ObjectHandleInvalid => ("CKR_OBJECT_HANDLE_INVALID", ReplaceWorker, GONE),
-        RvError::OperationActive => ("CKR_OPERATION_ACTIVE", RetryOnNewSession, SESSION),
-        RvError::OperationNotInitialized => ("CKR_OPERATION_NOT_INITIALIZED", RetryOnNewSession, SESSION),
-        RvError::PinIncorrect => ("CKR_PIN_INCORRECT", OperatorMustAct, PIN),
-        RvError::PinInvalid => ("CKR_PIN_INVALID", OperatorMustAct, PIN),
-        RvError::PinLenRange => ("CKR_PIN_LEN_RANGE", OperatorMustAct, PIN),
-        RvError::PinExpired => ("CKR_PIN_EXPIRED", OperatorMustAct, PIN),
-        RvError::PinLocked => ("CKR_PIN_LOCKED", OperatorMustAct, "the token has locked its PIN"),
-        RvError::SessionClosed => ("CKR_SESSION_CLOSED", RetryOnNewSession, SESSION),
-        RvError::SessionCount => ("CKR_SESSION_COUNT", RetryOnNewSession, "the token has no more sessions"),
-        RvError::SessionHandleInvalid => ("CKR_SESSION_HANDLE_INVALID", RetryOnNewSession, SESSION),
-        RvError::SessionParallelNotSupported => ("CKR_SESSION_PARALLEL_NOT_SUPPORTED", OurFault, OURS),
-        RvError::SessionReadOnly => ("CKR_SESSION_READ_ONLY", OurFault, OURS),
-        RvError::SessionExists => ("CKR_SESSION_EXISTS", OurFault, OURS),
-        RvError::SessionReadOnlyExists => ("CKR_SESSION_READ_ONLY_EXISTS", OurFault, OURS),
-        RvError::SessionReadWriteSoExists => {
-            ("CKR_SESSION_READ_WRITE_SO_EXISTS", OperatorMustAct, "a security officer is logged in")
-        }
-        RvError::SignatureInvalid => ("CKR_SIGNATURE_INVALID", OurFault, OURS),
-        RvError::SignatureLenRange => ("CKR_SIGNATURE_LEN_RANGE", OurFault, OURS),
-        RvError::TemplateIncomplete => ("CKR_TEMPLATE_INCOMPLETE", OurFault, OURS),
-        RvError::TemplateInconsistent => ("CKR_TEMPLATE_INCONSISTENT", OurFault, OURS),
-        RvError::TokenNotPresent => ("CKR_TOKEN_NOT_PRESENT", ReplaceWorker, GONE),
-        RvError::TokenNotRecognized => ("CKR_TOKEN_NOT_RECOGNIZED", ReplaceWorker, GONE),
-        RvError::TokenWriteProtected => ("CKR_TOKEN_WRITE_PROTECTED", OperatorMustAct, "the token is write-protected"),
-        RvError::UnwrappingKeyHandleInvalid => ("CKR_UNWRAPPING_KEY_HANDLE_INVALID", OurFault, OURS),
-        RvError::UnwrappingKeySizeRange => ("CKR_UNWRAPPING_KEY_SIZE_RANGE", OurFault, OURS),
-        RvError::UnwrappingKeyTypeInconsistent => ("CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT", OurFault, OURS),
-        RvError::UserAlreadyLoggedIn => {
-            ("CKR_USER_ALREADY_LOGGED_IN", ReplaceWorker, "the module was logged in before we did")
-        }
-        RvError::UserNotLoggedIn => ("CKR_USER_NOT_LOGGED_IN", LogInAgain, "the token has ended the login"),
-        RvError::UserPinNotInitialized => {
-            ("CKR_USER_PIN_NOT_INITIALIZED", OperatorMustAct, "the token has no user PIN")
-        }
-        RvError::UserTypeInvalid => ("CKR_USER_TYPE_INVALID", OurFault, OURS),
-        RvError::UserAnotherAlreadyLoggedIn => {
-            ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", OperatorMustAct, "a security officer is logged in")
-        }
-        RvError::UserTooManyTypes => ("CKR_USER_TOO_MANY_TYPES", OperatorMustAct, "the token is in use by another"),
-        RvError::WrappedKeyInvalid => ("CKR_WRAPPED_KEY_INVALID", OurFault, OURS),
-        RvError::WrappedKeyLenRange => ("CKR_WRAPPED_KEY_LEN_RANGE", OurFault, OURS),
-        RvError::WrappingKeyHandleInvalid => ("CKR_WRAPPING_KEY_HANDLE_INVALID", OurFault, OURS),
-        RvError::WrappingKeySizeRange => ("CKR_WRAPPING_KEY_SIZE_RANGE", OurFault, OURS),
-        RvError::WrappingKeyTypeInconsistent => ("CKR_WRAPPING_KEY_TYPE_INCONSISTENT", OurFault, OURS),
-        RvError::RandomSeedNotSupported => ("CKR_RANDOM_SEED_NOT_SUPPORTED", OurFault, OURS),
-        RvError::RandomNoRng => ("CKR_RANDOM_NO_RNG", OperatorMustAct, "the token has no random source"),
-        RvError::DomainParamsInvalid => ("CKR_DOMAIN_PARAMS_INVALID", OperatorMustAct, "the token does not know P-256"),
-        RvError::BufferTooSmall => ("CKR_BUFFER_TOO_SMALL", OurFault, OURS),
-        RvError::SavedStateInvalid => ("CKR_SAVED_STATE_INVALID", OurFault, OURS),
-        RvError::InformationSensitive => ("CKR_INFORMATION_SENSITIVE", OurFault, OURS),
-        RvError::StateUnsaveable => ("CKR_STATE_UNSAVEABLE", OurFault, OURS),
-        RvError::CryptokiNotInitialized => ("CKR_CRYPTOKI_NOT_INITIALIZED", ReplaceWorker, "the module was restarted"),
-        RvError::CryptokiAlreadyInitialized => {
-            ("CKR_CRYPTOKI_ALREADY_INITIALIZED", ReplaceWorker, "the module was started before we did")
-        }
-        RvError::MutexBad => ("CKR_MUTEX_BAD", ReplaceWorker, MODULE),
-        RvError::MutexNotLocked => ("CKR_MUTEX_NOT_LOCKED", ReplaceWorker, MODULE),
-        RvError::NewPinMode => ("CKR_NEW_PIN_MODE", OperatorMustAct, PIN),
-        RvError::NextOtp => ("CKR_NEXT_OTP", OperatorMustAct, PIN),
-        RvError::ExceededMaxIterations => ("CKR_EXCEEDED_MAX_ITERATIONS", ReplaceWorker, MODULE),
-        RvError::FipsSelfTestFailed => {
-            ("CKR_FIPS_SELF_TEST_FAILED", OperatorMustAct, "the token failed its own self-test: take it out of use")
-        }
-        RvError::LibraryLoadFailed => {
-            ("CKR_LIBRARY_LOAD_FAILED", OperatorMustAct, "the module cannot load a library that it needs")
-        }
-        RvError::PinTooWeak => ("CKR_PIN_TOO_WEAK", OperatorMustAct, PIN),
-        RvError::PublicKeyInvalid => ("CKR_PUBLIC_KEY_INVALID", OurFault, OURS),
-        RvError::FunctionRejected => {
-            ("CKR_FUNCTION_REJECTED", OperatorMustAct, "the token asks for an approval of its own and did not get it")
-        }
-        // Nobody but the vendor knows these: nothing is assumed, and a new process is the only cure there may be.
-        RvError::VendorDefined(code) | RvError::UnknownErrorCode(code) => {
-            return (
-                format!("0x{code:08x}"),
-                ReplaceWorker,
-                "a code of the vendor's own: see the vendor's documentation",
-            );
-        }
-    };
-    (name.to_owned(), class, cause)
+    let function = format!("C_{function:?}");
+    let Judgement { name, meaning, certainty } = returns::judge(&function, code(rv));
+    HsmError::Call(Box::new(Fault {
+        token: token.to_owned(),
+        function,
+        rv: name.into_owned(),
+        class: meaning.class,
+        certainty,
+        cause: meaning.cause.to_owned(),
+        advice: meaning.advice.to_owned(),
+    }))
 }
 
 #[cfg(test)]

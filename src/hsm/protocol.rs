@@ -3,10 +3,13 @@
 //! It is a socketpair: the daemon's end stays with it, the worker's is the worker's standard input. Both ends are the same
 //! program, so a frame that cannot be read is a defect or an attack, and ends the worker.
 //!
-//! Order at the start: the daemon sends the *mark* (a descriptor, [`send_mark`]), [`Setup`], then the PIN as a frame of its
-//! own that no encoder touches. The worker answers [`FromWorker::Ready`] or [`FromWorker::Refused`].
+//! Order at the start: the daemon sends the *mark* (a descriptor, [`send_mark`]) and [`Setup`]. Once the worker has found its
+//! token and all else is well, it asks for the PIN ([`FromWorker::PinWanted`]), which comes as a frame of its own that no encoder
+//! touches, if it comes. It says whether the token took it ([`FromWorker::LoggedIn`]), then [`FromWorker::Ready`]; or
+//! [`FromWorker::Refused`] at any point.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,7 +38,7 @@ pub const BATCH_ITEMS_MAX: usize = 256;
 pub const OCTETS_LEN_MAX: usize = 64 * 1024;
 const _: () = assert!(BATCH_OCTETS_MAX + OCTETS_LEN_MAX + BATCH_ITEMS_MAX * 16 + 1024 < FRAME_LEN_MAX);
 
-/// What the worker is told first. The PIN follows in a frame of its own.
+/// What the worker is told first.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// The program's version: both sides must be the same build.
@@ -174,6 +177,13 @@ pub enum Managed {
 /// From the worker to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// The token is there; now for the PIN.
+    PinWanted {
+        /// Whether the token says `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was entered since the last good one.
+        count_low: bool,
+    },
+    /// The token took the PIN.
+    LoggedIn,
     /// Logged in, keys checked, sessions open.
     Ready(TokenReport),
     /// Not ready, and ending.
@@ -285,8 +295,53 @@ pub fn write_raw(to: &mut impl Write, octets: &[u8]) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Hands the worker the mark: 8 octets of shared memory in which it counts what it has begun, before it begins. They outlive it,
-/// so that after its death we know which items it never came to.
+/// The most answers that are sent in one frame: so many each signer may hold back.
+pub const GROUP_LEN_MAX: usize = 16;
+/// A signature as it is noted behind the mark: the number of its item plus one, r, s.
+const NOTE_LEN: usize = 8 + 64;
+
+/// Raises the mark above an item.
+pub fn raise_mark(mark: &OwnedFd, seq: u64) -> io::Result<()> {
+    rustix::io::pwrite(mark, &(seq + 1).to_le_bytes(), 0)?;
+    Ok(())
+}
+
+/// What the mark was raised to: items from there on were not begun. `None` if it cannot be read.
+pub fn read_mark(mark: &OwnedFd) -> Option<u64> {
+    let mut octets = [0; 8];
+    match rustix::io::pread(mark, &mut octets, 0) {
+        Ok(8) => Some(u64::from_le_bytes(octets)),
+        Ok(0) => Some(0),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Notes a signature behind the mark, until it was sent: at the place of one of the answers that a signer holds back.
+pub fn note_signature(mark: &OwnedFd, signer: usize, place: usize, seq: u64, (r, s): (&[u8; 32], &[u8; 32])) {
+    let mut note = [0; NOTE_LEN];
+    note[..8].copy_from_slice(&(seq + 1).to_le_bytes());
+    note[8..40].copy_from_slice(r);
+    note[40..].copy_from_slice(s);
+    let at = 8 + (signer * GROUP_LEN_MAX + place) * NOTE_LEN;
+    // Without it the item is unknown, should the worker die just now; no more than that.
+    let _ = rustix::io::pwrite(mark, &note, at as u64);
+}
+
+/// The signatures that were noted last at each place, by item. Some were sent since; one may be half written.
+pub fn noted_signatures(mark: &OwnedFd, signers: usize) -> BTreeMap<u64, [u8; 64]> {
+    let mut octets = vec![0; signers * GROUP_LEN_MAX * NOTE_LEN];
+    let len = rustix::io::pread(mark, &mut octets[..], 8).unwrap_or(0);
+    let notes = octets[..len].chunks_exact(NOTE_LEN);
+    let read = |note: &[u8]| {
+        let (seq, signature) = note.split_at(8);
+        let seq = u64::from_le_bytes(seq.try_into().ok()?).checked_sub(1)?;
+        Some((seq, signature.try_into().ok()?))
+    };
+    notes.filter_map(read).collect()
+}
+
+/// Hands the worker the mark: shared memory in which it counts what it has begun, before it begins, and behind that notes what it
+/// has signed and not sent yet. It outlives the worker, so that after its death we know which items it never came to.
 pub fn send_mark(to: &UnixStream, mark: &OwnedFd) -> io::Result<()> {
     let fds = [mark.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -1,10 +1,11 @@
 //! Shell: the worker process, `smkid hsm-worker`. One for each token; it alone loads the vendor's module.
 //!
-//! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `manage` does
-//! everything but signing, one call after the other; each `sign-n` owns one session.
+//! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `post` sends answers
+//! together that come together; `manage` does everything but signing, one call after the other; each `sign-n` owns one session.
 //!
-//! Before an item is begun the *mark* is raised above its number (8 octets shared with the daemon that outlive this
-//! process). So whatever kills this process, items not below the mark were provably never submitted.
+//! Before an item is begun the *mark* is raised above its number (memory shared with the daemon that outlives this
+//! process). So whatever kills this process, items not below the mark were provably never submitted. What was signed is noted behind it
+//! until it was sent, so that only what the module had in hand is unknown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,17 +28,20 @@ use super::errors::{Certainty, Class, HsmError};
 use super::handle::PIN_LEN_MAX;
 use super::kinds::{self, Facts, Kind};
 use super::pkcs11::{KeyHandle, LoggedIn, Signer};
-use super::protocol::{self, Answer, FrameError, FromWorker, Manage, Managed, Setup, ToWorker};
+use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{KeyLabel, KeyUse, Origin};
 
-/// The most answers that are sent in one frame.
-const GROUP_LEN_MAX: usize = 16;
-/// How long an answer may wait for others before it is sent. A fast token (60 µs) fills a group in that time; a slow one sends
-/// each answer as it comes.
-const GROUP_AGE_MAX: Duration = Duration::from_millis(1);
-/// A C_Sign slower than this is worth a frame of its own.
-const SIGN_SLOW: Duration = Duration::from_micros(500);
+/// How long an answer may wait for those of other signers while there is more to sign. Each frame wakes the daemon four times over, and
+/// on a machine with few cores each of those takes the core from a signer: at 16 sessions of 5 ms, a frame for each answer cost
+/// 3 % of all signatures. What a crash meets in a group was noted behind the mark.
+const GROUP_AGE_MAX: Duration = Duration::from_millis(2);
+/// Answers in a frame: some 80 octets each, far below the greatest frame.
+const FRAME_ANSWERS_MAX: usize = 1_024;
+/// How often a signer without a session tries to open one, while others sign.
+const SESSION_EVERY: Duration = Duration::from_secs(1);
+/// How long all signers may be without a session before the worker gives up: another process may leave some.
+const SESSION_PATIENCE: Duration = Duration::from_secs(2);
 /// The hidden subcommand. Its standard input is the pipe to the daemon; it takes no arguments and reads no environment.
 pub fn main() -> ExitCode {
     let warnings = harden();
@@ -60,6 +64,8 @@ fn harden() -> Vec<String> {
         }
     };
     note("no parent-death signal", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
+    // Whatever the module starts, and lets go, is found beneath this process when it is ended.
+    note("no subreaper", rustix::process::set_child_subreaper(Some(rustix::process::getpid())));
     note("dumpable", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
     note("core dumps", rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
     // Under a finite limit, locking future pages too would make later allocations fail, and the worker with them.
@@ -104,13 +110,20 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     if parent != setup.parent_pid {
         return Err(WorkerError::Orphan { expected: setup.parent_pid, found: parent });
     }
-    let pin = read_pin(&mut from_daemon)?;
 
     let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?));
     shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));
+    shared.clone().post()?;
 
     let opened = shared.calling(MANAGE_SLOT, "activation", || {
-        let token = LoggedIn::open(&setup, pin)?;
+        let watching = shared.clone();
+        let watch = Box::new(move |call| watching.begin(MANAGE_SLOT, call));
+        let lost = |error: WorkerError| HsmError::Protocol { found: error.to_string() };
+        let token = LoggedIn::open(&setup, watch, |count_low| {
+            shared.send(&FromWorker::PinWanted { count_low }).map_err(|error| lost(error.into()))?;
+            read_pin(&mut from_daemon).map_err(lost)
+        })?;
+        shared.send(&FromWorker::LoggedIn).map_err(|error| lost(error.into()))?;
         let checked = token.check(&setup)?;
         Ok::<_, HsmError>((token, checked))
     });
@@ -150,6 +163,7 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     for signer in signers {
         let _ = signer.join();
     }
+    shared.send_held();
     shared.give_up();
     if let Some(error) = lock(&shared.broken).take() {
         let _ = shared.send(&FromWorker::Ending(error));
@@ -208,6 +222,10 @@ struct Slot {
     since: AtomicU64,
     /// The number of the item being signed plus one; 0 for none.
     seq: AtomicU64,
+    /// Whether the signer has a session.
+    has_session: AtomicBool,
+    /// What the signer has not sent yet, at most [`GROUP_LEN_MAX`] answers.
+    group: Mutex<Vec<(u64, Answer)>>,
     what: Mutex<&'static str>,
 }
 
@@ -228,6 +246,10 @@ struct Shared {
     keys: Mutex<BTreeMap<KeyLabel, Arc<Key>>>,
     origin: Option<Origin>,
     to_daemon: Mutex<(UnixStream, Vec<u8>)>,
+    /// Whether some signer holds back an answer that `post` does not know of yet.
+    held: AtomicBool,
+    /// The thread of `post`, to be woken.
+    post: OnceLock<thread::Thread>,
 }
 
 impl Shared {
@@ -245,6 +267,8 @@ impl Shared {
             keys: Mutex::default(),
             origin: setup.origin.clone(),
             to_daemon: Mutex::new((to_daemon, Vec::new())),
+            held: AtomicBool::new(false),
+            post: OnceLock::new(),
         }
     }
 
@@ -254,6 +278,60 @@ impl Shared {
         protocol::write_message(socket, message, buffer)
     }
 
+    /// Sends what signers hold back. The pipe is locked first: whatever is sent after this returned comes behind all that was held
+    /// before it was called.
+    fn send_held(&self) {
+        let mut to_daemon = lock(&self.to_daemon);
+        let (socket, buffer) = &mut *to_daemon;
+        let mut held: Vec<(u64, Answer)> = Vec::new();
+        for slot in &self.slots {
+            held.append(&mut lock(&slot.group));
+        }
+        while !held.is_empty() {
+            let rest = held.split_off(held.len().min(FRAME_ANSWERS_MAX));
+            // A daemon that is gone needs no answer; the reader ends this process.
+            let _ = protocol::write_message(socket, &FromWorker::Answers(held), buffer);
+            held = rest;
+        }
+    }
+
+    /// Holds an answer back for `post`, or sends what this signer holds once that is as much as can be noted.
+    fn hold(&self, n: usize, seq: u64, answer: Answer) {
+        let mut group = lock(&self.slots[n + 1].group);
+        if let Answer::Signed(r, s) = &answer {
+            protocol::note_signature(&self.mark, n, group.len(), seq, (r, s));
+        }
+        group.push((seq, answer));
+        if group.len() < GROUP_LEN_MAX {
+            drop(group);
+            if !self.held.swap(true, Ordering::SeqCst)
+                && let Some(post) = self.post.get()
+            {
+                post.unpark();
+            }
+        } else {
+            drop(group);
+            self.send_held();
+        }
+    }
+
+    /// A thread of its own sends what signers hold back, whatever the module is doing.
+    fn post(self: Arc<Self>) -> io::Result<()> {
+        let shared = self.clone();
+        let post = thread::Builder::new().name("post".to_owned()).spawn(move || {
+            loop {
+                while !shared.held.swap(false, Ordering::SeqCst) {
+                    thread::park();
+                }
+                thread::sleep(GROUP_AGE_MAX);
+                shared.send_held();
+            }
+        })?;
+        // Nobody signs yet.
+        let _ = self.post.set(post.thread().clone());
+        Ok(())
+    }
+
     fn learn(&self, report: &KeyReport, handle: KeyHandle) {
         let KeyReport { label, id: _, use_, spki } = report.clone();
         lock(&self.keys).insert(label.clone(), Arc::new(Key { label, use_, handle, spki }));
@@ -261,12 +339,17 @@ impl Shared {
 
     /// Does `call`, so that `watch` can say how long it has been running.
     fn calling<T>(&self, slot: usize, what: &'static str, call: impl FnOnce() -> T) -> T {
+        self.begin(slot, what);
+        let result = call();
+        self.slots[slot].since.store(0, Ordering::SeqCst);
+        result
+    }
+
+    /// From here on it is this call that runs, and for no time yet.
+    fn begin(&self, slot: usize, what: &'static str) {
         let slot = &self.slots[slot];
         *lock(&slot.what) = what;
         slot.since.store(self.now_ms() + 1, Ordering::SeqCst);
-        let result = call();
-        slot.since.store(0, Ordering::SeqCst);
-        result
     }
 
     fn now_ms(&self) -> u64 {
@@ -382,7 +465,7 @@ impl Shared {
                 let seq = job.next_seq;
                 job.next_seq += 1;
                 // A mark that cannot be raised would make this item look untouched: then it must stay untouched.
-                if let Err(error) = rustix::io::pwrite(&self.mark, &(seq + 1).to_le_bytes(), 0) {
+                if let Err(error) = protocol::raise_mark(&self.mark, seq) {
                     drop(queue);
                     let found = format!("the mark cannot be written: {error}");
                     let _ = self.send(&FromWorker::Answers(vec![(seq, Answer::GivenUp)]));
@@ -405,30 +488,61 @@ impl Shared {
         }
     }
 
+    /// Has a signer open a session before it claims anything: what has none would only fail what others can sign. False when
+    /// the worker is to end.
+    ///
+    /// A token without room for one more session lets the others go on, and is asked again from time to time.
+    fn equip(&self, n: usize, signer: &mut Signer) -> bool {
+        let began = Instant::now();
+        loop {
+            if self.closing.load(Ordering::SeqCst) {
+                return false;
+            }
+            match self.calling(n + 1, "C_OpenSession", || signer.ready()) {
+                Ok(()) => {
+                    self.slots[n + 1].has_session.store(true, Ordering::SeqCst);
+                    return true;
+                }
+                Err(error) => {
+                    let others_sign = self.slots.iter().any(|slot| slot.has_session.load(Ordering::SeqCst));
+                    let may_pass = error.class() == Class::RetryOnNewSession;
+                    if !may_pass || (!others_sign && began.elapsed() >= SESSION_PATIENCE) {
+                        self.break_off(error);
+                        return false;
+                    }
+                    let pause = if others_sign { SESSION_EVERY } else { SESSION_PATIENCE / 8 };
+                    let queue = lock(&self.queue);
+                    if !self.closing.load(Ordering::SeqCst) {
+                        drop(self.come.wait_timeout(queue, pause));
+                    }
+                }
+            }
+        }
+    }
+
     /// One signer: owns one session and nothing else of the module.
     fn sign(&self, n: usize, mut signer: Signer) {
-        let mut group = Group { answers: Vec::with_capacity(GROUP_LEN_MAX), since: Instant::now() };
+        let slot = &self.slots[n + 1];
         loop {
+            if !signer.has_session() {
+                slot.has_session.store(false, Ordering::SeqCst);
+                if !self.equip(n, &mut signer) {
+                    return;
+                }
+            }
             let claimed = self.claim(false).or_else(|| {
-                group.flush(self);
+                self.send_held();
                 self.claim(true)
             });
             let Some(item) = claimed else { return };
-            let began = Instant::now();
             let answer = self.sign_one(n, &mut signer, &item);
-            if group.answers.is_empty() {
-                group.since = began;
-            }
             let broken = match &answer {
                 Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
                 Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,
             };
-            group.answers.push((item.seq, answer));
-            let full = group.answers.len() >= GROUP_LEN_MAX;
-            if full || began.elapsed() >= SIGN_SLOW || group.since.elapsed() >= GROUP_AGE_MAX || broken.is_some() {
-                group.flush(self);
-            }
+            self.hold(n, item.seq, answer);
             if let Some(error) = broken {
+                self.send_held();
                 self.break_off(error);
                 return;
             }
@@ -458,12 +572,12 @@ impl Shared {
                 } else {
                     None
                 };
-                let result = match stop {
-                    Some(answer) => Ok(answer),
-                    None => self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest)).map(|signature| {
-                        let (r, s) = signature.split_at(32);
-                        Answer::Signed(r.try_into().expect("half of 64"), s.try_into().expect("half of 64"))
-                    }),
+                let result = if let Some(answer) = stop {
+                    Ok(answer)
+                } else {
+                    let began = Instant::now();
+                    let made = self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest));
+                    made.and_then(|signature| self.in_time(began, &signature))
                 };
                 slot.seq.store(0, Ordering::SeqCst);
                 result
@@ -481,6 +595,17 @@ impl Shared {
                 Err(error) => return Answer::Failed(error),
             }
         }
+    }
+
+    /// A signature that came after the deadline of its call is as good as none: whoever watches has given it up, or is about
+    /// to, and says unknown.
+    fn in_time(&self, began: Instant, signature: &[u8; 64]) -> Result<Answer, HsmError> {
+        if began.elapsed() > self.call_deadline {
+            let deadline_ms = u64::try_from(self.call_deadline.as_millis()).unwrap_or(u64::MAX);
+            return Err(HsmError::Overrun { call: "C_Sign".to_owned(), deadline_ms });
+        }
+        let (r, s) = signature.split_at(32);
+        Ok(Answer::Signed(r.try_into().expect("half of 64"), s.try_into().expect("half of 64")))
     }
 
     /// Everything but signing. Look-ups beside creation and destruction fail at random on some tokens, and leave orphans (trap);
@@ -504,7 +629,7 @@ impl Shared {
                 OwnedManage::GenerateKey { label, id, use_ } => {
                     token.generate_key(&label, id, use_).map(|(key, handle)| {
                         self.learn(&key, handle);
-                        expected.push(ExpectedKey { label, id, use_, spki: Some(key.spki.clone()) });
+                        expected.push(ExpectedKey { label, id, use_, spki: Some(key.spki.clone()), cloned: false });
                         Managed::Key(key)
                     })
                 }
@@ -560,22 +685,6 @@ impl From<Manage<'_>> for OwnedManage {
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
-        }
-    }
-}
-
-/// Answers that go out together.
-struct Group {
-    answers: Vec<(u64, Answer)>,
-    since: Instant,
-}
-
-impl Group {
-    fn flush(&mut self, shared: &Shared) {
-        if !self.answers.is_empty() {
-            let answers = std::mem::replace(&mut self.answers, Vec::with_capacity(GROUP_LEN_MAX));
-            // A daemon that is gone needs no answer; the reader ends this process.
-            let _ = shared.send(&FromWorker::Answers(answers));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::clock::Clock;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::KeyLabel;
-use crate::hsm::{HsmError, Kind, NotSigned, Outcome, ToSign, Token};
+use crate::hsm::{Condition, HsmError, Kind, NotSigned, Outcome, ToSign, Token};
 use crate::recorder::CheckpointSigner;
 
 /// Signs checkpoints with the ledger key. Waits for the token, so it belongs on a plain thread: the recorder's.
@@ -59,20 +59,23 @@ impl TokenSigner {
 }
 
 impl CheckpointSigner for TokenSigner {
-    /// A second signature over the same head tells nobody anything new, so a worker that died is replaced and asked once more:
-    /// otherwise one crash of a vendor's module would stop the daemon.
+    /// A second signature over the same head tells nobody anything new, so whoever gets an error may ask again. The daemon's
+    /// recorder does, once its token was brought back; at a ceremony, where nobody brings it back, it is tried once more here.
     fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError> {
         match self.once(text) {
-            Ok(signature) => Ok(signature),
-            Err(HsmError::WrongSignature(key)) => Err(HsmError::WrongSignature(key)),
-            Err(error) => {
+            Err(error) if !self.token.is_kept_up() && !matches!(error, HsmError::WrongSignature(_)) => {
                 tracing::warn!(token = %self.token.name(), "a checkpoint was not signed: {error}; tried once more");
                 // The worker's end may not have been seen yet: a call that it does not answer shows it.
                 let _ = self.token.token_info().wait();
                 self.token.restart()?;
                 self.once(text)
             }
+            result => result,
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.token.condition() == Condition::Up
     }
 
     fn verifier(&self) -> &Verifier {

@@ -296,6 +296,16 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
                     &format!("there are two tokens by the name {}", token.name),
                 );
             }
+            let is_same = |other: &&Token| other.label == token.label && other.serial == token.serial;
+            if let Some(other) = tokens[..at].iter().find(is_same).filter(|other| other.name != token.name) {
+                // Else a ledger key would share a token with another, or a clone be none.
+                let text = format!(
+                    "{} and {} have one label and one serial number: that is one token under two names. Each key of the policy \
+                     that wants a token of its own must have one",
+                    other.name, token.name
+                );
+                reader.fault(top.line_of("token"), "token", &text);
+            }
         }
         if !tokens.iter().any(|token| token.name == *wanted) {
             let text =

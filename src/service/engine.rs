@@ -11,6 +11,7 @@ mod make;
 mod procedure;
 mod responses;
 mod story;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -30,7 +31,9 @@ use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, Reason, Refused, Stopped};
 use crate::domain::ledger::proof::Proof;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId};
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, RequestId, TokenName,
+};
 use crate::domain::policy::facts::{Wanted, WantedForm};
 use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
 use crate::recorder::{CannotRecord, Closed, Desk, Moment, Recorder};
@@ -90,6 +93,8 @@ pub struct Daemon {
     runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
     not_ready: watch::Receiver<Option<wire::Trouble>>,
+    /// Why the ledger token does not sign, while it does not.
+    waiting: watch::Receiver<Option<wire::Trouble>>,
 }
 
 impl From<Closed> for Failure {
@@ -144,12 +149,17 @@ impl Drop for Running {
 type Answer<R> = Result<R, Failure>;
 
 impl Daemon {
-    /// Asks the recorder something that changes nothing.
+    /// Asks the recorder something that changes nothing: answered whatever the ledger token does.
     async fn read<R: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
+        ask: impl FnOnce(&Recorder) -> Result<R, CannotRecord> + Send + 'static,
     ) -> Answer<R> {
-        Ok(self.desk.record(ask).await?.into_inner())
+        Ok(self.desk.look(ask).await?)
+    }
+
+    /// What stands in the way of recording.
+    fn in_the_way(&self) -> Option<wire::Trouble> {
+        self.not_ready.borrow().clone().or_else(|| self.waiting.borrow().clone())
     }
 
     /// Asks the recorder something that is recorded, once there is a ledger token to sign checkpoints.
@@ -163,9 +173,9 @@ impl Daemon {
                 remedy: "Ask again once it runs".into(),
             });
         }
-        if let Some(wire::Trouble { what, remedy }) = &*self.not_ready.borrow() {
+        if let Some(wire::Trouble { what, remedy }) = self.in_the_way() {
             let remedy = format!("{remedy}. Reads are answered; `smkictl status` says when it can record again");
-            return Err(Failure::Unavailable { why: what.clone(), remedy });
+            return Err(Failure::Unavailable { why: what, remedy });
         }
         self.desk.record(ask).await?.into_inner()
     }
@@ -210,7 +220,7 @@ impl Daemon {
 
     /// Begins a job that was accepted, and turns its news into lines.
     fn begin(&self, running: Running, job: Job, key: &KeyLabel) -> Answer<Octets> {
-        let token = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
+        let tokens = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
             why: format!("key {key} is locked"),
             remedy: "Activate it, then ask again with the same request id".into(),
         })?;
@@ -220,7 +230,7 @@ impl Daemon {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
-            let run = pipeline::run(&desk, token, job, news, stopping);
+            let run = pipeline::run(&desk, tokens, job, news, stopping);
             let (summary, ran) = tokio::join!(answers::lines(heard, &pieces), run);
             drop(running);
             runs_ended.fetch_add(1, Ordering::Relaxed);
@@ -366,17 +376,22 @@ impl Engine for Daemon {
     }
 
     async fn stop(&self, reason: &str) -> Result<(), Failure> {
-        // No new intents; what is with a token comes to its outcome.
+        // No new intents; what is with a token comes to its outcome. What waits for the ledger token waits in vain: the next
+        // start concludes it.
         self.stopping.send_replace(true);
+        let is_cut_short = self.in_the_way().is_some();
+        if is_cut_short {
+            self.desk.give_up();
+        }
         let mut jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
         while jobs.join_next().await.is_some() {}
         let locked = self.keys.all_active();
-        for (key, token) in &locked {
+        for (key, tokens) in &locked {
             self.keys.remove(key);
-            let token = token.clone();
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+            let tokens = tokens.clone();
+            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
         }
-        if self.not_ready.borrow().is_some() {
+        if is_cut_short {
             return Ok(());
         }
         let reason = reason.to_owned();
@@ -422,7 +437,7 @@ impl Engine for Daemon {
         let offset_ms = self.clock.offset_ms();
         let clock = wire::Clock { now: now.at, wall: now.wall, state: now.state, offset_ms };
         let keys = Arc::clone(&self.keys);
-        let (not_ready, stopping) = (self.not_ready.borrow().clone(), *self.stopping.borrow());
+        let (not_ready, stopping) = (self.in_the_way(), *self.stopping.borrow());
         let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
         status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })
     }
@@ -592,7 +607,7 @@ impl Engine for Daemon {
     }
 
     async fn determination_list(&self, _caller: &Caller) -> Result<wire::Determinations, Failure> {
-        self.read(|recorder| answers::determinations(recorder)).await
+        self.read(answers::determinations).await
     }
 
     async fn determination_show(
@@ -608,7 +623,7 @@ impl Engine for Daemon {
     }
 
     async fn policy_show(&self, _caller: &Caller) -> Result<wire::Policy, Failure> {
-        let found = self.read(|recorder| answers::policy(recorder)).await?;
+        let found = self.read(answers::policy).await?;
         found.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
     }
 
@@ -630,20 +645,23 @@ impl Engine for Daemon {
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         let label = key.clone();
+        if let (Some(trouble), Some(tokens)) = (self.in_the_way(), self.keys.active(&key)) {
+            return self.lock_unrecorded(actor, key, tokens, trouble).await;
+        }
         let changed = self.change(move |recorder| {
             let by = recorder.known(actor);
             if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
                 return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
             }
-            let (entry, token) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
+            let (entry, tokens) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
             Ok(match answers::key_state(recorder, &keys, &label) {
-                Some(key) => Ok((wire::KeyChanged { entry, key }, token)),
+                Some(key) => Ok((wire::KeyChanged { entry, key }, tokens)),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
             })
         });
-        let (changed, token) = changed.await?;
-        if let Some(token) = token {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        let (changed, tokens) = changed.await?;
+        if let Some(tokens) = tokens {
+            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
         }
         make::keep_head(&self.desk, &self.keys).await;
         Ok(changed)
@@ -743,6 +761,14 @@ impl Engine for Daemon {
 
     async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
         self.resume(caller, ask).await
+    }
+
+    async fn hsm_status(&self, _caller: &Caller) -> Result<wire::Tokens, Failure> {
+        self.tokens().await
+    }
+
+    async fn hsm_retry_login(&self, caller: &Caller, token: TokenName) -> Result<wire::LoginRetried, Failure> {
+        self.retry_login(caller, token).await
     }
 
     async fn clock_accept(&self, caller: &Caller, ask: wire::ClockAccept) -> Result<wire::Recorded, Failure> {

@@ -1,35 +1,166 @@
 //! Shell: the keys that are active, and the tokens they are on.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use super::configuration::Configuration;
+use super::configuration::{self, Configuration};
 use super::start::{self, StartFault};
-use crate::domain::names::KeyLabel;
+use crate::domain::fold::Fold;
+use crate::domain::ledger::tokens::TokenHealth;
+use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::policy::facts::KeyFacts;
-use crate::hsm::{Expectations, Token, TokenReport};
+use crate::domain::time::Timestamp;
+use crate::hsm::offers::{Asked, Offers};
+use crate::hsm::{Condition, Several, Token};
+
+/// Why a key cannot be activated on a token.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivationError {
+    /// The policy names a clone that no ceremony has found.
+    #[error(
+        "no ceremony found key {key} on token {token} yet: have the maker's means clone it there, then `smkictl ceremony copy \
+         --key {key} --token {token}`, with smkid stopped"
+    )]
+    NotBrought {
+        /// The key.
+        key: KeyLabel,
+        /// The token.
+        token: TokenName,
+    },
+    /// The configuration describes another token under that name.
+    #[error(
+        "token {token}: expected serial number {expected}, on which the ceremony found key {key}, found {found}. Correct `serial` \
+         of this token in the configuration"
+    )]
+    Serial {
+        /// The key.
+        key: KeyLabel,
+        /// The token.
+        token: TokenName,
+        /// As recorded.
+        expected: String,
+        /// As it answered.
+        found: String,
+    },
+    /// The token, or the way to it.
+    #[error(transparent)]
+    Token(#[from] StartFault),
+}
 
 /// The tokens by the names that policy and configuration give them, and the keys that are active.
 pub struct Keys {
     configuration: Configuration,
-    active: Mutex<BTreeMap<KeyLabel, Token>>,
+    active: Mutex<BTreeMap<KeyLabel, Active>>,
     ledger: Mutex<Option<Token>>,
+    /// Tokens that were let go with changes that the ledger was not told yet.
+    let_go: Mutex<Vec<Token>>,
     head_trouble: Mutex<Option<String>>,
+}
+
+/// A key that is active.
+struct Active {
+    tokens: Several,
+    /// The tokens on which it is not, although the policy has it there, and why.
+    left_out: BTreeMap<TokenName, String>,
+}
+
+/// What came of activating a key on its tokens.
+#[derive(Default)]
+pub struct Started {
+    /// Logged in and checked.
+    pub tokens: Vec<Token>,
+    /// And the others.
+    pub left_out: Vec<(TokenName, ActivationError)>,
 }
 
 impl Keys {
     /// Nothing is active yet.
     pub fn new(configuration: Configuration) -> Self {
-        Self { configuration, active: Mutex::default(), ledger: Mutex::default(), head_trouble: Mutex::default() }
+        Self {
+            configuration,
+            active: Mutex::default(),
+            ledger: Mutex::default(),
+            let_go: Mutex::default(),
+            head_trouble: Mutex::default(),
+        }
     }
 
-    /// The ledger token, once it is there.
+    /// The ledger token, whether it is up or not.
     pub fn ledger(&self) -> Option<Token> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The ledger token is there.
+    /// The tokens of the configuration, in its order, each with its handle while it is the ledger's or a key on it is active.
+    pub fn tokens(&self) -> Vec<(&configuration::Token, Option<Token>)> {
+        let active = self.all_active().into_iter().flat_map(|(_, tokens)| tokens.tokens());
+        let known: Vec<Token> = self.ledger().into_iter().chain(active).collect();
+        let handle = |name| known.iter().find(|token| token.name() == name).cloned();
+        self.configuration.tokens.iter().map(|token| (token, handle(&token.name))).collect()
+    }
+
+    /// What the ledger is to be told of how the tokens stand; `now` is the moment of the entries.
+    pub fn to_tell(&self, now: Timestamp) -> Vec<TokenHealth> {
+        let mut let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.tokens().into_iter().filter_map(|(_, token)| token);
+        let last = std::mem::take(&mut *let_go).into_iter().flat_map(|token| token.last_to_tell());
+        present.flat_map(|token| token.to_tell(now)).chain(last).collect()
+    }
+
+    /// What is known of the PIN of a token that has no handle.
+    pub fn offers(&self, token: &configuration::Token) -> Result<Offers, ActivationError> {
+        let config = start::daemon_token_config(&self.configuration, &token.name)?;
+        Offers::open(config.pin_marks.as_deref(), &config.serial)
+            .map_err(|source| StartFault::Hsm { token: token.name.clone(), source }.into())
+    }
+
+    /// How the configuration describes a token.
+    pub fn settings(&self, name: &TokenName) -> Result<&configuration::Token, ActivationError> {
+        Ok(self.configured(name)?.0)
+    }
+
+    /// Why no PIN of a token is offered any more; none if nothing stands in the way.
+    pub fn withheld(&self, name: &TokenName) -> Result<Option<String>, ActivationError> {
+        let (settings, token) = self.configured(name)?;
+        match token.map(|token| (token.condition(), token.mark())) {
+            Some((Condition::Locked(why), _)) => Ok(Some(why.to_string())),
+            Some((Condition::Up | Condition::Down(_), Some(mark))) => Ok(mark.withheld()),
+            Some((Condition::Up | Condition::Down(_), None)) | None => Ok(self.offers(settings)?.mark().withheld()),
+        }
+    }
+
+    /// An operator put the PIN of a token right: it may be offered again, and is at once where the token is in use. What the ledger
+    /// was not told yet is kept: [`Keys::asked`]. Waits.
+    pub fn retry_login(&self, name: &TokenName, asked: Option<Asked>) -> Result<(), ActivationError> {
+        let (settings, token) = self.configured(name)?;
+        let failed = |source| StartFault::Hsm { token: name.clone(), source };
+        match (token, &settings.pin) {
+            (Some(token), Some(pin)) => token.unlock(start::stored_pin(pin)?, asked),
+            (Some(_) | None, _) => self.offers(settings)?.allow_again(asked),
+        }
+        .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Who let the PIN of the ledger token be offered again, as far as the ledger was not told.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.ledger().and_then(|token| token.mark()).map_or_else(Vec::new, |mark| mark.asked)
+    }
+
+    /// The ledger was told of the first so many of them. One that cannot be forgotten is told again after the next start: better twice
+    /// than never. Waits for the disk.
+    pub fn told(&self, count: usize) {
+        if let Some(Err(error)) = self.ledger().map(|token| token.told(count)) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn configured(&self, name: &TokenName) -> Result<(&configuration::Token, Option<Token>), StartFault> {
+        let found = self.tokens().into_iter().find(|(settings, _)| settings.name == *name);
+        found.ok_or_else(|| StartFault::NotConfigured { token: name.clone() })
+    }
+
+    /// The ledger token, which is kept whether it is up or not.
     pub fn set_ledger(&self, token: Token) {
         *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
     }
@@ -44,54 +175,115 @@ impl Keys {
         *self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
-    /// The token of an active key.
-    pub fn active(&self, key: &KeyLabel) -> Option<Token> {
-        self.lock().get(key).cloned()
+    /// The tokens of an active key.
+    pub fn active(&self, key: &KeyLabel) -> Option<Several> {
+        self.lock().get(key).map(|active| active.tokens.clone())
     }
 
-    /// Every active key and its token.
-    pub fn all_active(&self) -> Vec<(KeyLabel, Token)> {
-        self.lock().iter().map(|(key, token)| (key.clone(), token.clone())).collect()
+    /// Why an active key is not active on a token of its.
+    pub fn left_out(&self, key: &KeyLabel, token: &TokenName) -> Option<String> {
+        self.lock().get(key)?.left_out.get(token).cloned()
     }
 
-    /// From here on the key can be used. If it can be already, the token stays that one, because jobs hold it and the fence must
-    /// reach them: the second comes back, and is the caller's to shut down.
-    pub fn insert(&self, key: KeyLabel, token: Token) -> Option<Token> {
-        match self.lock().entry(key) {
-            Entry::Vacant(place) => {
-                place.insert(token);
-                None
-            }
-            Entry::Occupied(_) => Some(token),
+    /// Every active key and its tokens.
+    pub fn all_active(&self) -> Vec<(KeyLabel, Several)> {
+        self.lock().iter().map(|(key, active)| (key.clone(), active.tokens.clone())).collect()
+    }
+
+    /// From here on the key can be used on what was started, besides the tokens on which it is active already: jobs hold those, and
+    /// fences reach them. What comes back is the caller's to shut down: tokens that somebody else started meanwhile.
+    ///
+    /// Nothing happens where nothing was started and nothing is active.
+    pub fn insert(&self, key: KeyLabel, started: Vec<Token>, left_out: BTreeMap<TokenName, String>) -> Vec<Token> {
+        let mut all = self.lock();
+        if started.is_empty() && !all.contains_key(&key) {
+            return Vec::new();
         }
+        let active =
+            all.entry(key.clone()).or_insert_with(|| Active { tokens: Several::new(key), left_out: BTreeMap::new() });
+        active.left_out = left_out;
+        started.into_iter().filter_map(|token| active.tokens.add(token)).collect()
     }
 
-    /// From here on it cannot. The token is the caller's to shut down.
-    pub fn remove(&self, key: &KeyLabel) -> Option<Token> {
-        self.lock().remove(key)
+    /// From here on it cannot. The tokens are the caller's to shut down.
+    pub fn remove(&self, key: &KeyLabel) -> Option<Several> {
+        let tokens = self.lock().remove(key)?.tokens;
+        self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens.tokens());
+        Some(tokens)
     }
 
     /// Stops everything at every token that is not yet begun. Whoever calls this on the recorder's thread knows, once it
     /// returns, that no further C_Sign begins for what was submitted before.
     pub fn fence(&self) {
-        let replies: Vec<_> = self.all_active().into_iter().map(|(_, token)| token.fence()).collect();
+        let replies: Vec<_> = self.all_active().into_iter().flat_map(|(_, tokens)| tokens.fence()).collect();
         for reply in replies {
             // A worker that does not answer is killed by its keeper, which stops it all the more.
             let _ = reply.wait();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Token>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Active>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the worker of a key's token, of which [`start::expectations`] are had, and logs in with the stored PIN, once. Waits: call
+    /// Starts the worker of each token that the policy in force gives a key, all at once, and logs in with the stored PIN, once
+    /// each; from then on they are kept up. Where the key is active already the worker stays, unless its token is locked. Waits: call
     /// it where one may.
-    pub fn start(&self, key: &KeyFacts, expected: Expectations) -> Result<(Token, TokenReport), StartFault> {
-        let name = &key.record.token;
+    pub fn start(&self, key: &KeyFacts, fold: &Fold) -> Started {
+        let label = &key.record.label;
+        let active = self.active(label);
+        if let Some(active) = &active {
+            self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(active.let_go_of_locked());
+        }
+        let is_active = |token: &TokenName| active.as_ref().is_some_and(|tokens| tokens.token(token).is_some());
+        let wanted = tokens_of(key, fold).into_iter().filter(|token| !is_active(token));
+        thread::scope(|scope| {
+            let starting: Vec<_> = wanted
+                .map(|token| {
+                    let name = token.clone();
+                    (token, scope.spawn(move || self.start_on(key, &name, fold)))
+                })
+                .collect();
+            let mut started = Started::default();
+            for (token, thread) in starting {
+                match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                    Ok(up) => started.tokens.push(up),
+                    Err(why) => started.left_out.push((token, why)),
+                }
+            }
+            started
+        })
+    }
+
+    fn start_on(&self, key: &KeyFacts, name: &TokenName, fold: &Fold) -> Result<Token, ActivationError> {
+        let (label, token) = (key.record.label.clone(), name.clone());
+        let Some(serial) = key.serial_on(name) else {
+            return Err(ActivationError::NotBrought { key: label, token });
+        };
         let settings = start::configured(&self.configuration, name)?;
         let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
         let pin = start::stored_pin(pin)?;
-        start::start_token(start::token_config(&self.configuration, name, None)?, pin, expected)
+        let config = start::daemon_token_config(&self.configuration, name)?;
+        let (up, report) = start::start_token(config, pin, start::expectations(fold, name))?;
+        if report.serial != serial {
+            up.shutdown();
+            return Err(ActivationError::Serial {
+                key: label,
+                token,
+                expected: serial.to_owned(),
+                found: report.serial,
+            });
+        }
+        for warning in report.warnings {
+            tracing::warn!(key = %label, token = %token, "{warning}");
+        }
+        up.keep_up().map_err(|source| StartFault::Hsm { token, source })?;
+        Ok(up)
     }
+}
+
+/// The tokens that the policy in force gives a key, its own first; that of its record if there is no policy or no such key in it.
+pub fn tokens_of(key: &KeyFacts, fold: &Fold) -> Vec<TokenName> {
+    let of_policy = fold.policy().and_then(|adopted| adopted.policy.key(&key.record.label));
+    of_policy.map_or_else(|| vec![key.record.token.clone()], |key| key.tokens().cloned().collect())
 }

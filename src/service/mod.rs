@@ -246,6 +246,10 @@ where
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be forbidden");
     }
+    // The workers are its only children: what a module started and a crash left over ends here.
+    if let Err(error) = crate::hsm::family::adopt_orphans() {
+        tracing::warn!(%error, "processes that a vendor's module leaves behind may outlive it");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -16,16 +16,20 @@ use super::checkpoint::TokenSigner;
 use super::configuration::{self, Configuration, Pin};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Entry, Event};
+use crate::domain::ledger::entry::{Entry, Event, KeyRecord};
 use crate::domain::ledger::head_object::{HEAD_LABELS, HeadObject, HeadObjectError};
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::NoteError;
 use crate::domain::names::{Digest, KeyUse, Origin, Purpose, TokenName};
+use crate::domain::policy::facts::KeyFacts;
 use crate::hsm::handle::PIN_LEN_MAX;
 use crate::hsm::{Expectations, ExpectedKey, HsmError, Token, TokenConfig, TokenReport};
 use crate::state::{self, StateError};
 use crate::store::sqlite::{SqliteReader, SqliteStore};
 use crate::store::{Reader, StagingLimits, StoreError};
+
+/// Where in the state it is kept that a token refused its PIN, or that one was offered.
+const PIN_MARKS: &str = "pin-marks";
 
 /// Where systemd puts the credentials of a unit (systemd.exec, "Credentials").
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -148,8 +152,8 @@ pub enum StartFault {
     },
 }
 
-/// A PIN was refused, or the token is not what it was: a PIN is offered once.
-pub const MEND_AND_RESTART: &str = "Mend it, then `systemctl restart smkid`: by itself a PIN is not offered again";
+/// The token is not what it was, and only a person can say why.
+pub const MEND_AND_RESTART: &str = "Mend it, then `systemctl restart smkid`";
 
 impl StartFault {
     /// How the daemon ends by it, and what to do.
@@ -222,8 +226,15 @@ pub fn token_config(
         call_deadline: Duration::from_millis(token.deadline_ms),
         environment: token.environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         program,
+        pin_marks: None,
         clock_offset_ms: configuration.clock_offset_ms,
     })
+}
+
+/// The same for the daemon, which remembers across restarts what became of each PIN that it offered.
+pub fn daemon_token_config(configuration: &Configuration, token: &TokenName) -> Result<TokenConfig, StartFault> {
+    let config = token_config(configuration, token, None)?;
+    Ok(TokenConfig { pin_marks: Some(configuration.state.join(PIN_MARKS)), ..config })
 }
 
 /// What the ledger of a configuration is for, by its genesis entry; `None` if there is no ledger there. It is read and not locked.
@@ -247,20 +258,32 @@ pub fn check_clock(purpose: Purpose, configuration: &Configuration) -> Result<()
     }
 }
 
-/// What a ledger demands of a token: its keys by id and public key, genesis, and the origin where the ledger key is.
+/// What a ledger demands of a token: its keys by id and public key, those that were cloned to it too, genesis, and the origin where
+/// the ledger key is.
 pub fn expectations(fold: &Fold, token: &TokenName) -> Expectations {
-    let records = || fold.keys().values().map(|key| &key.record).filter(|record| record.token == *token);
+    let mut keys: Vec<ExpectedKey> = Vec::new();
+    for key in fold.keys().values() {
+        if key.serial_on(token).is_some() {
+            keys.push(expected(key, token));
+        }
+    }
+    let is_ledgers = |key: &KeyFacts| key.record.use_ == KeyUse::Ledger && key.record.token == *token;
     Expectations {
-        keys: records()
-            .map(|record| ExpectedKey {
-                label: record.label.clone(),
-                id: record.id,
-                use_: record.use_,
-                spki: Some(record.spki_octets()),
-            })
-            .collect(),
+        keys,
         genesis: fold.genesis().map(|(_, leaf_hash)| leaf_hash),
-        origin: records().any(|record| record.use_ == KeyUse::Ledger).then(|| fold.origin().cloned()).flatten(),
+        origin: fold.keys().values().any(is_ledgers).then(|| fold.origin().cloned()).flatten(),
+    }
+}
+
+/// What must be found of a key on one of its tokens.
+pub fn expected(key: &KeyFacts, token: &TokenName) -> ExpectedKey {
+    let record = &key.record;
+    ExpectedKey {
+        label: record.label.clone(),
+        id: record.id,
+        use_: record.use_,
+        spki: Some(record.spki_octets()),
+        cloned: record.token != *token,
     }
 }
 
@@ -334,16 +357,26 @@ pub fn ledger_signer(
     program: Option<PathBuf>,
     pin: SecretString,
 ) -> Result<TokenSigner, StartFault> {
-    let record = fold.keys().values().map(|key| &key.record).find(|record| record.use_ == KeyUse::Ledger);
-    let record = record.ok_or(StartFault::NoLedgerKey)?;
+    let record = ledger_key(fold)?;
     check_ledger_token(configuration, &record.token)?;
-    let verifier = state::ledger_verifier(fold)?.ok_or(StartFault::NoLedgerKey)?;
     let config = token_config(configuration, &record.token, program)?;
-    let deadline = config.call_deadline;
-    let (token, _) = start_token(config, pin, expectations(fold, &record.token))?;
+    ledger_signer_on(Token::new(config, pin, expectations(fold, &record.token)), fold, reader)
+}
+
+/// The same on a token that may be up already.
+pub fn ledger_signer_on(token: Token, fold: &Fold, reader: &dyn Reader) -> Result<TokenSigner, StartFault> {
+    let verifier = state::ledger_verifier(fold)?.ok_or(StartFault::NoLedgerKey)?;
+    token.restart().map_err(|source| StartFault::Hsm { token: token.name().clone(), source })?;
     let origin = fold.origin().ok_or(StartFault::NoLedgerKey)?;
     check_head_object(&token, reader, origin)?;
-    Ok(TokenSigner::new(token, record.label.clone(), verifier, deadline))
+    let deadline = token.config().call_deadline;
+    Ok(TokenSigner::new(token, ledger_key(fold)?.label.clone(), verifier, deadline))
+}
+
+/// The ledger key, as genesis has it.
+pub fn ledger_key(fold: &Fold) -> Result<&KeyRecord, StartFault> {
+    let record = fold.keys().values().map(|key| &key.record).find(|record| record.use_ == KeyUse::Ledger);
+    record.ok_or(StartFault::NoLedgerKey)
 }
 
 /// Configuration and ledger, or policy, must mean the same token.

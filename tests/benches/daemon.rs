@@ -1,6 +1,10 @@
 //! Shell: the daemon under measurement: a real one, as its own process, with the exercise's tokens, ceremony and policy, and one
 //! determination over as many Devices as the benchmark is going to ask for. Whoever asks is `smkictl`'s own client.
+//!
+//! Its Recovery token may be a slow one ([`Hsm::Slow`]): SoftHSM behind the fault-injecting module, which makes each signature take
+//! as long as one of an HSM does; and there may be several.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +24,7 @@ use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
 use smkid::exercise::{lab, template};
-use smkid::service::configuration::{Configuration, Pin};
+use smkid::service::configuration::{self, Configuration, Pin};
 use tokio::runtime::Runtime;
 
 use crate::Fault;
@@ -30,8 +34,27 @@ use crate::limit::Task;
 const WINDOW_MS: i64 = 24 * 3_600_000;
 /// What every Device has accepted before.
 const COUNTER: u64 = 7_000;
-/// The variable by which SoftHSM finds its configuration.
-const SOFTHSM_VARIABLE: &str = "SOFTHSM2_CONF";
+/// The variable by which the fault-injecting module finds its script.
+const SCRIPT_VARIABLE: &str = "FAULT_TOKEN_SCRIPT";
+
+/// What the Recovery key lies on.
+#[derive(Clone, Copy)]
+pub enum Hsm {
+    /// SoftHSM as it is, with the sessions of the default.
+    Fast,
+    /// Tokens whose signatures take longer.
+    Slow {
+        /// How many tokens: 1, or 2 with the key cloned to the second.
+        tokens: usize,
+        /// Sessions of each.
+        sessions: usize,
+        /// Milliseconds that each signature takes longer.
+        delay_ms: u64,
+    },
+}
+
+/// What the policy calls the second token.
+const SECOND_TOKEN: &str = "smki-b";
 
 /// A daemon with a determination, ready to sign.
 pub struct Daemon {
@@ -47,14 +70,23 @@ pub struct Daemon {
 
 impl Daemon {
     /// Everything from the tokens to the activated key. `folder` must be new; there may be so many Devices.
-    pub fn start(folder: &Path, devices: usize) -> Result<Self, Fault> {
+    pub fn start(folder: &Path, devices: usize, hsm: Hsm) -> Result<Self, Fault> {
         let programs = Programs::new(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut nowhere = io::sink();
         let mut teller = Teller::new(&mut nowhere, &io::stdout());
-        let stage = Stage::set(folder, programs, Clock::default(), &mut teller)?;
+        let mut stage = Stage::set(folder, programs, Clock::default(), &mut teller)?;
+        if let Hsm::Slow { tokens, sessions, delay_ms } = hsm {
+            slow_down(&stage, sessions, delay_ms)?;
+            if tokens > 1 {
+                name_second_token(&mut stage)?;
+            }
+        }
         let (process, determination, template) = runtime.block_on(async {
             let (recovery, _) = stage.ceremony(&mut teller).await?;
+            if let Hsm::Slow { tokens: 2.., .. } = hsm {
+                bring_second_token(&stage).await?;
+            }
             let process = Process::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await?;
             let template = template::template(&stage.lab, &recovery, stage.lab.broker())?;
             let key = KeyChosen { label: stage.names.recovery_key.clone(), spki_sha256: recovery.spki_sha256() };
@@ -104,13 +136,17 @@ impl Daemon {
         })
     }
 
-    /// The limit program's task: the same token, key, template and disk.
-    pub fn task(&self, sessions: usize) -> Result<(Task, PathBuf), Fault> {
-        let configuration = Configuration::read(&self.stage.configuration)?;
-        let token = configuration.tokens.iter().find(|token| token.name == self.stage.names.recovery_token);
-        let token = token.ok_or("the configuration has a Recovery token")?;
+    /// The limit program's task: the same token, key, template and disk; and the environment of its module.
+    pub fn task(&self, sessions: usize) -> Result<(Task, BTreeMap<String, String>), Fault> {
+        let token = recovery_token(&self.stage)?;
         let Some(Pin::File(pin)) = &token.pin else { return Err("an exercise's PIN lies in a file".into()) };
-        let conf = token.environment.get(SOFTHSM_VARIABLE).ok_or("the token's module is SoftHSM")?;
+        let mut environment = token.environment.clone();
+        if let Some(script) = environment.get_mut(SCRIPT_VARIABLE) {
+            // Calls are counted beside the script, by each process in its own.
+            let own = format!("{script}.limit");
+            std::fs::copy(&*script, &own)?;
+            *script = own;
+        }
         let task = Task {
             module: token.module.clone(),
             token: token.label.clone(),
@@ -120,7 +156,7 @@ impl Daemon {
             database: self.stage.scratch.path().join("limit.db"),
             sessions,
         };
-        Ok((task, conf.into()))
+        Ok((task, environment))
     }
 
     /// The processes whose work a command takes: the daemon, its workers, and this one, which is the client.
@@ -136,6 +172,108 @@ impl Daemon {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("proc(5) has a line VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
+}
+
+/// Has every signature of the Recovery token take so much longer, on so many sessions.
+fn slow_down(stage: &Stage, sessions: usize, delay_ms: u64) -> Result<(), Fault> {
+    let script = stage.scratch.path().join("slow.script");
+    std::fs::write(&script, format!("C_Sign * delay {delay_ms}ms\n"))?;
+    let (module, real) = (fault_token()?, recovery_token(stage)?.module);
+    change_block(stage, stage.names.recovery_token.as_str(), |line| {
+        if line.starts_with("module = ") {
+            format!("module = \"{}\"\nsessions = {sessions}", module.display())
+        } else if let Some(own) = line.strip_prefix("environment = {") {
+            let (real, script) = (real.display(), script.display());
+            format!("environment = {{ FAULT_TOKEN_MODULE = \"{real}\", FAULT_TOKEN_SCRIPT = \"{script}\",{own}")
+        } else {
+            line.to_owned()
+        }
+    })
+}
+
+/// The policy, which nobody has adopted yet, has the Recovery key cloned to a second token.
+fn name_second_token(stage: &mut Stage) -> Result<(), Fault> {
+    let first = stage.names.recovery_token.as_str();
+    let path = stage.layout.path("policy/keys.toml");
+    let (name, of_key) = (format!("name = \"{first}\"\n"), format!("token = \"{first}\"\n"));
+    let copies = format!("{of_key}copies = [{{ token = \"{SECOND_TOKEN}\", by = \"files of the token, copied\" }}]\n");
+    let text = std::fs::read_to_string(&path)?.replace(&of_key, &copies);
+    std::fs::write(&path, text.replace(&name, &format!("{name}\n[[token]]\nname = \"{SECOND_TOKEN}\"\n")))?;
+    stage.policy = smkid::domain::policy::Policy::parse(&smkid::cli::input::policy(&stage.layout.path("policy"))?)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    Ok(())
+}
+
+/// Copies the files of the Recovery token under another serial number, and has the ceremony find the key there. No maker's cloning
+/// is as simple, or as careless.
+async fn bring_second_token(stage: &Stage) -> Result<(), Fault> {
+    let first = recovery_token(stage)?;
+    let other: String = first.serial.chars().rev().collect();
+    let tokens = stage.scratch.path().join("tokens");
+    let is_first = |folder: &Path| {
+        let octets = std::fs::read(folder.join("token.object")).unwrap_or_default();
+        octets.windows(first.serial.len()).any(|window| window == first.serial.as_bytes())
+    };
+    let mut folders = std::fs::read_dir(&tokens)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let from = folders.find(|folder| is_first(folder)).ok_or("the Recovery token has its folder")?;
+    let to = tokens.join("second");
+    std::fs::create_dir(&to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    let object = to.join("token.object");
+    let mut octets = std::fs::read(&object)?;
+    let at = octets.windows(other.len()).position(|window| window == first.serial.as_bytes());
+    let at = at.ok_or("a token's file has its serial number")?;
+    octets[at..at + other.len()].copy_from_slice(other.as_bytes());
+    std::fs::write(&object, octets)?;
+    // Each worker counts calls in a file of its own.
+    let script = stage.scratch.path().join("slow.script");
+    std::fs::copy(&script, script.with_extension("second"))?;
+
+    let text = std::fs::read_to_string(&stage.configuration)?;
+    let mut block = block_of(&text, first.name.as_str())?.to_owned();
+    for (from, to) in [
+        (format!("name = \"{}\"", first.name), format!("name = \"{SECOND_TOKEN}\"")),
+        (first.serial.clone(), other),
+        ("slow.script".to_owned(), "slow.second".to_owned()),
+    ] {
+        block = block.replace(&from, &to);
+    }
+    std::fs::write(&stage.configuration, text.replacen("\n[ledger]", &format!("\n[[token]]{block}\n[ledger]"), 1))?;
+    let (key, config) = (stage.names.recovery_key.as_str(), stage.configuration.display().to_string());
+    let arguments = ["ceremony", "copy", "--key", key, "--token", SECOND_TOKEN, "--config", &config];
+    stage.programs.smkictl(&stage.socket, &arguments).await?;
+    Ok(())
+}
+
+/// The lines of one token in the configuration, behind `[[token]]`.
+fn block_of<'t>(text: &'t str, token: &str) -> Result<&'t str, Fault> {
+    let name = format!("name = \"{token}\"");
+    let block = text.split("[[token]]").skip(1).find(|block| block.contains(&name));
+    let block = block.ok_or("the configuration has the token")?;
+    Ok(block.split("\n[").next().unwrap_or(block))
+}
+
+fn change_block(stage: &Stage, token: &str, change: impl Fn(&str) -> String) -> Result<(), Fault> {
+    let text = std::fs::read_to_string(&stage.configuration)?;
+    let block = block_of(&text, token)?;
+    let changed = block.lines().map(change).collect::<Vec<_>>().join("\n");
+    std::fs::write(&stage.configuration, text.replacen(block, &changed, 1))?;
+    Ok(())
+}
+
+fn recovery_token(stage: &Stage) -> Result<configuration::Token, Fault> {
+    let configuration = Configuration::read(&stage.configuration)?;
+    let token = configuration.tokens.into_iter().find(|token| token.name == stage.names.recovery_token);
+    Ok(token.ok_or("the configuration has a Recovery token")?)
+}
+
+/// The module lands beside the benchmarks.
+fn fault_token() -> Result<PathBuf, Fault> {
+    let module = std::env::current_exe()?.with_file_name("libfault_token.so");
+    if module.exists() { Ok(module) } else { Err(format!("{} was not built", module.display()).into()) }
 }
 
 /// The n-th Device: locally administered, so that it is nobody's.

@@ -11,6 +11,7 @@
 //! It runs as a process of its own, because SoftHSM takes its configuration from the environment. The task comes as one line
 //! of JSON on standard input, the PIN in it; then each line asks for a measurement, and each is answered by the nanoseconds.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -81,11 +82,11 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Starts it, with a SoftHSM configuration of its own, and waits until it is ready.
-    pub fn start(task: &Task, softhsm_conf: &Path) -> Result<Self, Fault> {
+    /// Starts it, with the environment that the module reads, and waits until it is ready.
+    pub fn start(task: &Task, environment: &BTreeMap<String, String>) -> Result<Self, Fault> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(ARGUMENT)
-            .env("SOFTHSM2_CONF", softhsm_conf)
+            .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -76,6 +76,8 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         ),
         "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
         "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
+        "hsm-status" => ("/v1/hsm".to_owned(), Value::Null),
+        "hsm-retry-login" => ("/v1/hsm/ledger/retry-login".to_owned(), Value::Null),
         "clock-accept" => ("/v1/clock/accept".to_owned(), json!({ "time": TIME, "reason": "r" })),
         "ledger-checkpoint" => ("/v1/ledger/checkpoint".to_owned(), Value::Null),
         "ledger-checkpoints" => ("/v1/ledger/checkpoints".to_owned(), Value::Null),

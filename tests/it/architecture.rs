@@ -9,7 +9,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     // Beside the rooms, since daemon, CLI and exercise all read it and none of them may know the other two.
     ("wall_clock", &["domain"]),
-    ("hsm", &["domain"]),
+    ("hsm", &["domain", "wall_clock"]),
     ("store", &["domain"]),
     ("state", &["domain", "store"]),
     ("recorder", &["domain", "store", "state", "hsm"]),

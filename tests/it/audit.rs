@@ -11,12 +11,13 @@ use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
     Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, IncidentClosed, KeyActivated, KeyLocked, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken,
-    Role, Settled, SigningResumed, Started,
+    Genesis, Health, IncidentClosed, KeyActivated, KeyCopied, KeyLocked, LoginRetried, ProfileInForce, Reason, Refused,
+    ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
 use smkid::domain::names::{DeterminationId, Digest, FileKind, Purpose, RequestId};
+use smkid::domain::time::Timestamp;
 
 use crate::lab::Key;
 use crate::support::ledger_fixture::{COUNTER_START, DEVICES, Fixture, Forge, HOUR_MS, PER_HOUR, device};
@@ -421,6 +422,51 @@ fn start(forge: &mut Forge<'_>) {
     forge.push(activated);
 }
 
+/// The Recovery key is found on a further token, as the policy has it; or not quite.
+fn copy(forge: &mut Forge<'_>, change: impl FnOnce(&mut KeyCopied)) -> u64 {
+    let Event::Genesis(genesis) = forge.entry(0).event else { panic!("no genesis") };
+    let key = genesis.keys.into_iter().find(|key| key.label.as_str() == "recovery-1").unwrap();
+    let mut copied = KeyCopied {
+        key: key.label,
+        token: "smki-b".parse().unwrap(),
+        serial: "0002".into(),
+        spki_sha256: key.spki_sha256,
+        by: "The maker's domain cloning, at the ceremony".into(),
+    };
+    change(&mut copied);
+    forge.push_by(Actor { person: None, role: Role::Ceremony, ..Actor::daemon() }, Event::KeyCopied(copied))
+}
+
+/// It is activated on its own token and on these.
+fn activate_on(forge: &mut Forge<'_>, also: &[(&str, &str)]) -> u64 {
+    let Event::KeyActivated(mut activated) = forge.entry(forge.last("key-activated")).event else {
+        panic!("no activation")
+    };
+    let found =
+        also.iter().map(|(token, serial)| TokenFound { token: token.parse().unwrap(), serial: (*serial).into() });
+    activated.also = found.collect();
+    forge.push(Event::KeyActivated(activated))
+}
+
+#[test]
+fn a_key_that_a_ceremony_found_on_a_further_token_is_activated_there_too() {
+    let fixture = Fixture::new();
+    let mut forge = fixture.forge("first job");
+    copy(&mut forge, |_| {});
+    activate_on(&mut forge, &[("smki-b", "0002")]);
+    assert_eq!(Export::of(&fixture, &forge).verify().0, 0);
+}
+
+fn health(since: Timestamp) -> TokenHealth {
+    let (token, cause) = ("recovery-a".parse().unwrap(), Some("gone".into()));
+    let (from, to) = (Health::Up, Health::Down);
+    TokenHealth { token, from, to, since, function: None, code: None, cause, folded: 0 }
+}
+
+fn login_retried(asked: Timestamp) -> LoginRetried {
+    LoginRetried { token: "ledger-a".parse().unwrap(), serial: "1".into(), asked, was: "refused".into() }
+}
+
 #[test]
 fn what_goes_on_honestly_verifies() {
     let fixture = Fixture::new();
@@ -443,6 +489,10 @@ fn what_goes_on_honestly_verifies() {
     forge.push(Event::ClockAccepted(ClockAccepted { reason: "A watch".into(), from: None }));
     forge.clock = ClockState::Trusted;
     forge.batch(52);
+    let at = forge.at;
+    forge.push_by(Actor::daemon(), Event::TokenHealth(health(at)));
+    forge.push_by(Actor::daemon(), Event::TokenHealth(TokenHealth { to: Health::Up, folded: 1, ..health(at) }));
+    forge.push(Event::LoginRetried(login_retried(at)));
     let (status, _, err) = Export::of(&fixture, &forge).verify();
     assert_eq!((status, err.as_str()), (0, ""));
 }
@@ -701,6 +751,22 @@ fn who_asked_when_and_in_which_role_is_found() {
     check("asked for by operator, found daemon", |forge| {
         forge.push_by(Actor::daemon(), Event::ClockAccepted(ClockAccepted { reason: "itself".into(), from: None }))
     });
+    check("asked for by operator, found daemon", |forge| {
+        let asked = forge.at;
+        forge.push_by(Actor::daemon(), Event::LoginRetried(login_retried(asked)))
+    });
+    check("after the entry", |forge| {
+        let asked = forge.at.plus_ms(3_600_000);
+        forge.push(Event::LoginRetried(login_retried(asked)))
+    });
+    check("asked for by daemon, found operator", |forge| {
+        let since = forge.at;
+        forge.push(Event::TokenHealth(health(since)))
+    });
+    check("expected a change of how token recovery-a stands", |forge| {
+        let since = forge.at;
+        forge.push_by(Actor::daemon(), Event::TokenHealth(TokenHealth { to: Health::Up, ..health(since) }))
+    });
     check("asked for by ceremony, found operator", |forge| {
         let imported = forge.entry(forge.last("certificate-imported")).event;
         forge.push(imported)
@@ -720,6 +786,28 @@ fn who_asked_when_and_in_which_role_is_found() {
             let Event::KeyActivated(activated) = event else { panic!("no activation") };
             activated.serial = "another".into();
         })
+    });
+    check("no ceremony found key recovery-1 brought to token smki-b", |forge| {
+        activate_on(forge, &[("smki-b", "0002")])
+    });
+    check("gives key recovery-1 no token smki-c", |forge| activate_on(forge, &[("smki-c", "0003")]));
+    check("expected serial number 0002", |forge| {
+        copy(forge, |_| {});
+        activate_on(forge, &[("smki-b", "0003")])
+    });
+    check("names token smki-b twice", |forge| {
+        copy(forge, |_| {});
+        activate_on(forge, &[("smki-b", "0002"), ("smki-b", "0002")])
+    });
+    check("cloned to no token smki-c", |forge| copy(forge, |copied| copied.token = "smki-c".parse().unwrap()));
+    check("holds another key", |forge| copy(forge, |copied| copied.spki_sha256 = Digest([0; 32])));
+    check("serial number smki-a-serial of token smki-a", |forge| {
+        copy(forge, |copied| copied.serial = "smki-a-serial".into())
+    });
+    check("asked for by ceremony, found operator", |forge| {
+        let at = copy(forge, |_| {});
+        let copied = forge.entry(at).event;
+        forge.push(copied)
     });
     check("genesis", |forge| {
         let genesis = forge.entry(0).event;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rustix::process::{Pid, Signal};
 use secrecy::SecretString;
 use smkid::cli::ceremony::KeysFile;
 use smkid::domain::certificates::bodies::{Particulars, Template, assemble, read_request, tbs};
@@ -18,6 +19,7 @@ use smkid::domain::ledger::entry::{Entry, Event, SignResult};
 use smkid::domain::ledger::head_object::{HEAD_LABELS, HeadObject};
 use smkid::domain::ledger::merkle::{Head, leaf_hash};
 use smkid::domain::names::PartyId;
+use smkid::exercise::programs::signal;
 use smkid::recorder::CheckpointSigner as _;
 use smkid::service::checkpoint::TokenSigner;
 use smkid::service::configuration::Configuration;
@@ -27,7 +29,7 @@ use smkid::store::sqlite::SqliteStore;
 use smkid::store::{Reader, StagingLimits, Store as _};
 
 use crate::lab::{Lab, Scratch, VALIDITY};
-use crate::support::softhsm::{MODULE, PIN, SoftHsm};
+use crate::support::token::{MODULE, PIN, TestToken};
 
 const ORIGINATOR: &str = "90B3D51F30000002";
 const MEMBERS: [&str; 5] = ["member-1", "member-2", "member-3", "member-4", "member-5"];
@@ -60,8 +62,8 @@ activation = "custodians"
 /// Two empty tokens, a policy with five members of openssl's making, and a lab SMKI PKI.
 struct Stage {
     scratch: Scratch,
-    ledger: SoftHsm,
-    smki: SoftHsm,
+    ledger: TestToken,
+    smki: TestToken,
     lab: Lab,
 }
 
@@ -107,8 +109,8 @@ impl Stage {
     fn new() -> Self {
         let stage = Self {
             scratch: Scratch::new(),
-            ledger: SoftHsm::new("ledger token"),
-            smki: SoftHsm::new("smki token"),
+            ledger: TestToken::new("ledger token"),
+            smki: TestToken::new("smki token"),
             lab: Lab::new(),
         };
         stage.make_policy();
@@ -173,7 +175,7 @@ impl Stage {
                 (config.module.display().to_string(), more.filter(|line| !line.starts_with("SOFTHSM")).collect())
             }
         };
-        let token = |name: &str, token: &SoftHsm, pin: &str, module: &str, more: &str| {
+        let token = |name: &str, token: &TestToken, pin: &str, module: &str, more: &str| {
             format!(
                 "[[token]]\nname = \"{name}\"\nmodule = \"{module}\"\nlabel = \"{}\"\nserial = \"{}\"\n\
                  deadline_ms = 20000\n{pin}\n[token.environment]\nSOFTHSM2_CONF = \"{}\"\n{more}",
@@ -270,7 +272,7 @@ impl Stage {
         (0..size).map(|index| Entry::from_leaf(&store.leaf(index).unwrap()).unwrap().event).collect()
     }
 
-    fn pkcs11_tool(token: &SoftHsm, arguments: &str) -> String {
+    fn pkcs11_tool(token: &TestToken, arguments: &str) -> String {
         let all: Vec<&str> = ["--module", MODULE, "--token-label", &token.label, "--login", "--pin", PIN]
             .into_iter()
             .chain(arguments.split_whitespace())
@@ -278,13 +280,13 @@ impl Stage {
         token.run("pkcs11-tool", &all)
     }
 
-    fn object(&self, token: &SoftHsm, label: &str) -> Vec<u8> {
+    fn object(&self, token: &TestToken, label: &str) -> Vec<u8> {
         let path = self.path("object");
         Self::pkcs11_tool(token, &format!("--read-object --type data --label {label} -o {}", path.display()));
         fs::read(path).unwrap()
     }
 
-    fn write_object(&self, token: &SoftHsm, label: &str, octets: &[u8]) {
+    fn write_object(&self, token: &TestToken, label: &str, octets: &[u8]) {
         self.scratch.write("object", octets);
         let path = self.path("object");
         Self::pkcs11_tool(
@@ -293,7 +295,7 @@ impl Stage {
         );
     }
 
-    fn delete(token: &SoftHsm, kind: &str, label: &str) {
+    fn delete(token: &TestToken, kind: &str, label: &str) {
         Self::pkcs11_tool(token, &format!("--delete-object --type {kind} --label {label}"));
     }
 }
@@ -616,7 +618,7 @@ fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_on
     };
     verified(signer.sign(&text).unwrap(), &signer);
     let pid = token.worker_pid().unwrap();
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    signal(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
     verified(signer.sign(&text).unwrap(), &signer);
     assert_ne!(token.worker_pid(), Some(pid));
     assert!(signer.sign("another text").is_err());

@@ -11,7 +11,10 @@ use smkid::domain::ledger::entry::SignResult;
 use smkid::exercise::programs::{Daemon, ProgramError};
 use tokio::task::JoinHandle;
 
-use crate::support::site::{DEVICES, Handed, Ledger, Site, Which, ask_for_all, lines, settle_all, whole};
+use crate::support::seeded::Seeded;
+use crate::support::site::{
+    DEVICES, Ended, Handed, Ledger, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole,
+};
 
 const SIGN: &str = "/v1/recovery/sign";
 const SETTLE: &str = "/v1/recovery/settle";
@@ -19,7 +22,7 @@ const SETTLE: &str = "/v1/recovery/settle";
 /// Checkpoints that the ledger token signs before a request to sign: over the start, and over the activation.
 const BEFORE_REQUEST: u64 = 2;
 
-type Answer = JoinHandle<Result<(Vec<Item>, bool), ClientError>>;
+type Answer = JoinHandle<Result<(Vec<Item>, Ended), ClientError>>;
 
 /// Sends a request, and reads what comes until it is cut.
 fn send(daemon: &Daemon, ask: &wire::RecoverySign) -> Answer {
@@ -90,7 +93,7 @@ async fn killed_at(site: &Site, which: Which, n: u64) -> (wire::RecoverySign, Le
     let script = format!("C_Sign {n} stop");
     let (ledger, recovery) = match which {
         Which::Ledger => (script.as_str(), "C_Sign 0 stop"),
-        Which::Recovery => ("C_Sign 0 stop", script.as_str()),
+        Which::Recovery | Which::Copy => ("C_Sign 0 stop", script.as_str()),
     };
     site.fault(Which::Ledger, Some(ledger));
     site.fault(Which::Recovery, Some(recovery));
@@ -191,19 +194,6 @@ async fn killed_after_the_release_the_same_request_gets_what_was_recorded_and_no
     assert!(daemon.stop().await.unwrap().success());
 }
 
-/// A sequence that looks like chance and is the same each time (SplitMix64).
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// Kills in one run.
 const KILLS: usize = 10;
 
@@ -214,7 +204,7 @@ async fn killed_ten_times_at_moments_of_no_choice_the_same_request_still_comes_t
     site.configure(|text| text + "\n[signing]\nchunk = 8\n");
     site.fault(Which::Recovery, Some("C_Sign * delay 5ms"));
     let ask = ask_for_all(site.main());
-    let (mut handed, mut seeded) = (Handed::default(), Seeded(1));
+    let (mut handed, mut seeded) = (Handed::default(), Seeded::new(1));
     let mut before = site.ledger();
     let (mut cut, mut signing) = (0, 0);
     for round in 0..KILLS {
@@ -231,7 +221,7 @@ async fn killed_ten_times_at_moments_of_no_choice_the_same_request_still_comes_t
         daemon.kill().await.unwrap();
         match answer.await.unwrap() {
             Ok((items, ended)) => {
-                cut += usize::from(!ended);
+                cut += usize::from(ended.is_err());
                 handed.take(&site, &items);
             }
             Err(_) => cut += 1,
@@ -289,7 +279,9 @@ async fn a_further_attempt_that_comes_to_nothing_leaves_the_device_unknown() {
     site.fault(Which::Recovery, Some("C_Sign * return CKR_FUNCTION_FAILED"));
     let daemon = site.start_active().await;
     let (unknown, _) = check_resumed(&before, &site.ledger());
-    let settled = whole(lines(&daemon.client, SETTLE, &settle_all(site.main())).await);
+    // It is given up after a few tries, with what came of each.
+    let (settled, stopped) = lines_and_stop(&daemon.client, SETTLE, &settle_all(site.main())).await.unwrap();
+    assert_eq!(stopped.unwrap().iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["token"]);
     assert_eq!(settled.len(), unknown);
     assert!(settled.iter().all(|item| item.outcome != ItemOutcome::Signed), "{:?}", settled[0]);
     let of: wire::Unknowns =
@@ -331,21 +323,47 @@ async fn a_ledger_worker_that_dies_is_replaced_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn a_ledger_token_that_signs_no_more_stops_the_daemon_and_the_next_start_goes_on() {
+async fn a_ledger_token_that_signs_wrongly_stops_the_daemon_and_the_next_start_goes_on() {
     // In the middle of the run: intents without a checkpoint over them, then outcomes.
     for n in [BEFORE_REQUEST + 2, BEFORE_REQUEST + 4] {
         let site = Site::determined().await;
-        site.fault(Which::Ledger, Some(&format!("C_Sign {n}-9999 return CKR_DEVICE_ERROR")));
+        site.fault(Which::Ledger, Some(&format!("C_Sign {n} corrupt")));
         let daemon = site.start_active().await;
         let ask = ask_for_all(site.main());
         let answer = lines(&daemon.client, SIGN, &ask).await;
         let mut handed = Handed::default();
         // It is cut, or never began; it does not look whole.
         if let Ok((items, ended)) = answer {
-            assert!(!ended, "checkpoint {n}: {} lines and an end, {:?}", items.len(), items.last());
+            assert!(ended.is_err(), "checkpoint {n}: {} lines and an end, {:?}", items.len(), items.last());
             handed.take(&site, &items);
         }
         assert_eq!(wait_for_end(daemon).await, Some(74));
+        let before = site.ledger();
+        go_on(&site, &ask, &before, &mut handed, "export").await;
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_token_that_signs_no_more_is_waited_for_and_the_next_start_goes_on() {
+    // In the middle of the run likewise.
+    for n in [BEFORE_REQUEST + 2, BEFORE_REQUEST + 4] {
+        let site = Site::determined().await;
+        site.fault(Which::Ledger, Some(&format!("C_Sign {n}-9999 return CKR_DEVICE_ERROR")));
+        let daemon = site.start_active().await;
+        let ask = ask_for_all(site.main());
+        let answer = send(&daemon, &ask);
+        let begun = Instant::now();
+        loop {
+            let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
+            if status.state == wire::ServiceState::ReadOnly {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{status:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(daemon.stop().await.unwrap().success(), "it stops when asked");
+        let mut handed = Handed::default();
+        handed.take(&site, &came(answer).await);
         let before = site.ledger();
         go_on(&site, &ask, &before, &mut handed, "export").await;
     }

@@ -7,7 +7,7 @@ use smkid::domain::gbcs::Template;
 use smkid::domain::names::Digest;
 
 use crate::support::desk::{MEMBERS, Office, copy};
-use crate::support::softhsm::{MODULE, PIN, SoftHsm};
+use crate::support::token::{MODULE, PIN, TestToken};
 
 mod refused;
 mod warned;
@@ -236,7 +236,7 @@ fn a_policy_is_checked_and_its_adoption_drafted_and_signed_by_everyone() {
 #[test]
 fn a_smart_card_signs_with_its_own_certificate_and_with_one_from_a_file() {
     let office = Office::new();
-    let token = SoftHsm::new("card of anna");
+    let token = TestToken::new("card of anna");
     let key = office.scratch.path("anna.key");
     let certificate = office.scratch.path("anna.pem");
     let der = |name: &str| office.scratch.path(name).display().to_string();
@@ -301,7 +301,7 @@ fn a_smart_card_signs_with_its_own_certificate_and_with_one_from_a_file() {
 #[test]
 fn a_card_driven_by_openssl_counts_too() {
     let office = Office::new();
-    let token = SoftHsm::new("bert");
+    let token = TestToken::new("bert");
     office.scratch.openssl("pkcs8 -topk8 -nocrypt -in bert.key -out bert.p8");
     let p8 = office.scratch.path("bert.p8").display().to_string();
     token.run("softhsm2-util", &["--import", &p8, "--token", "bert", "--label", "sign", "--id", "02", "--pin", PIN]);

@@ -352,13 +352,20 @@ fn function(line: &str) -> Option<&str> {
     plain.then(|| after.split(['(', '<']).next())?
 }
 
-/// The tests of the sources, and the files that have one of that name.
+/// The tests of the sources, and the files that have one of that name. A test that runs with each module counts once.
 fn tests(sources: &BTreeMap<String, String>) -> BTreeMap<&str, Vec<&str>> {
     let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (file, text) in sources {
-        let mut is_test = false;
+        let (mut is_test, mut is_listed) = (false, false);
         for line in text.lines().map(str::trim_start) {
-            if line == "#[test]" || line.starts_with("#[tokio::test") {
+            if line == "with_every_module! {" {
+                is_listed = true;
+            } else if is_listed {
+                match line.strip_suffix(';') {
+                    Some(name) => found.entry(name).or_default().push(file),
+                    None => is_listed = false,
+                }
+            } else if line == "#[test]" || line.starts_with("#[tokio::test") {
                 is_test = true;
             } else if let Some(name) = function(line).filter(|_| std::mem::take(&mut is_test)) {
                 found.entry(name).or_default().push(file);

@@ -366,7 +366,7 @@ async fn a_ledger_token_that_comes_and_refuses_its_pin_is_shown_with_what_to_do(
     let begun = Instant::now();
     loop {
         let status = wait_for(&client, ServiceState::ReadOnly).await;
-        if status.problems[0].remedy.contains("`systemctl restart smkid`") {
+        if status.problems[0].what.contains("`smkictl hsm retry-login`") {
             assert!(status.problems[0].what.contains("PIN"), "{status:?}");
             break;
         }
@@ -374,7 +374,7 @@ async fn a_ledger_token_that_comes_and_refuses_its_pin_is_shown_with_what_to_do(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let problem = problem(site.activate(&client).await);
-    assert!(problem.message.contains("`systemctl restart smkid`"), "{problem:?}");
+    assert!(problem.message.contains("`smkictl hsm retry-login`"), "{problem:?}");
 }
 
 #[tokio::test]
@@ -409,5 +409,7 @@ async fn every_end_in_order_is_recorded_and_a_start_after_it_resumes_nothing() {
     assert!(daemon.stop().await.unwrap().success());
     // A token that does not open is told as that, and not as a rollback.
     site.fault(Which::Ledger, Some("C_Login * return CKR_PIN_LOCKED"));
-    check_refused(site.try_start().await, &["PIN"]);
+    let _daemon = spawn(&site.configuration);
+    let status = wait_for(&Client::new(&site.socket), ServiceState::ReadOnly).await;
+    assert!(status.problems[0].what.contains("CKR_PIN_LOCKED"), "{status:?}");
 }

@@ -281,6 +281,7 @@ fn a_dry_run_shows_what_would_be_sent_and_sends_nothing() {
     check(&["policy", "adopt", text_of(&document), "--policy", text_of(&policy)], "POST /v1/documents");
     check(&["key", "activate", "recovery", "--incident", "INC-1"], "POST /v1/keys/recovery/activate");
     check(&["key", "lock", "recovery"], "POST /v1/keys/recovery/lock");
+    check(&["hsm", "retry-login", "ledger"], "POST /v1/hsm/ledger/retry-login");
     check(&["clock", "accept", "--time", "2026-11-28T03:12:00Z", "--reason", "r"], "POST /v1/clock/accept");
     check(&["recovery", "sign", "--determination", ID, "--devices", "all"], "\"devices\": \"all\"");
     let settle =
@@ -378,10 +379,24 @@ fn help_tells_the_statuses_and_what_each_command_is_for() {
         (vec!["recovery", "sign"], "Sign recovery commands under a determination"),
         (vec!["determination", "record"], "Deliver a signed determination"),
         (vec!["key", "lock"], "Lock a key"),
+        (vec!["hsm", "retry-login"], "Let the PIN of a token be offered again"),
     ] {
         let help = run(None, &[&command[..], &["--help"]].concat()).stdout;
         assert!(help.starts_with(about), "{help}");
     }
+}
+
+#[test]
+fn how_tokens_stand_is_told_and_a_pin_is_let_be_offered_again() {
+    let daemon = operator();
+    let ran = daemon.ctl(0, &["hsm", "status"]);
+    for part in ["token ledger", "up since", "smki-ledger", "keys: ledger", "worker 7, 2 sessions"] {
+        assert!(ran.stdout.contains(part), "no {part}: {}", ran.stdout);
+    }
+    assert!(daemon.ctl(0, &["status"]).stdout.contains("token ledger"), "in the status too");
+    let ran = daemon.ctl(0, &["hsm", "retry-login", "ledger"]);
+    assert_eq!(daemon.about(), "ledger");
+    assert!(ran.stdout.contains("entry 6") && ran.stdout.contains("refused its PIN"), "{}", ran.stdout);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::keys::stem;
-use super::room::{self, Room};
+use super::opened::Opened;
+use super::room;
 use super::{CeremonyError, Import, Request, Tokens};
 use crate::cli::input::{self, InputError};
 use crate::cli::print::Printer;
@@ -14,116 +15,37 @@ use crate::domain::certificates::bodies::{assemble_request, certification_reques
 use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::certificates::subject::OrganisationSubject;
-use crate::domain::fold::Fold;
 use crate::domain::intake::{self, Context};
-use crate::domain::ledger::entry::{
-    CertificateImported, CertificationIntent, ClockState, Event, KeyRecord, Outcome, Reason, SignResult,
-};
-use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId, TokenName};
-use crate::hsm::{Kind, Outcome as Signing, ToSign, Token};
-use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
-use crate::service::clock::{Before, Now};
-use crate::service::configuration::Configuration;
-use crate::service::start::{self, StartFault};
-use crate::store::Reader as _;
+use crate::domain::ledger::entry::{CertificateImported, CertificationIntent, Event, Outcome, Reason, SignResult};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId};
+use crate::hsm::{Kind, Outcome as Signing, ToSign};
+use crate::recorder::{Moment, Recorder, record_alone};
+use crate::service::start;
 use crate::wall_clock::wall_clock;
 
 /// RemotePartyRole recovery, which an Organisation Certificate shows as OU=01 (GBCS 12).
 const RECOVERY_ROLE: u8 = 1;
 
-/// A ledger that stands, opened for one step of the ceremony. Locked meanwhile.
-struct Opened {
-    room: Room,
-    recorder: Recorder,
-    key: KeyRecord,
+/// The ledger, opened for a step about a key that the SMKI certifies.
+fn open(tokens: &Tokens, key: &KeyLabel) -> Result<Opened, CeremonyError> {
+    let opened = Opened::open(tokens, key)?;
+    let use_ = opened.key.use_;
+    if use_ != KeyUse::Recovery {
+        let why = format!("expected a recovery key, found a {use_} key; the SMKI certifies no other here");
+        return Err(CeremonyError::Key { key: key.clone(), why });
+    }
+    Ok(opened)
 }
 
-impl Opened {
-    fn open(tokens: &Tokens, key: &KeyLabel) -> Result<Self, CeremonyError> {
-        let configuration = Configuration::read(&tokens.config)?;
-        let (store, fold) = start::open_ledger(&configuration)?;
-        let purpose = fold.purpose().ok_or(StartFault::NoLedgerKey)?;
-        let room = Room::enter(tokens, configuration, purpose)?;
-        let Some(facts) = fold.keys().get(key) else {
-            let known: Vec<&str> = fold.keys().keys().map(KeyLabel::as_str).collect();
-            let why = format!("the ledger has no key of that label; it has {}", known.join(", "));
-            return Err(CeremonyError::Key { key: key.clone(), why });
-        };
-        let key = facts.record.clone();
-        if key.use_ != KeyUse::Recovery {
-            let why = format!("expected a recovery key, found a {} key; the SMKI certifies no other here", key.use_);
-            return Err(CeremonyError::Key { key: key.label, why });
-        }
-        let covered = store.latest_checkpoint()?.map_or(0, |checkpoint| checkpoint.head.size);
-        let clock = room.clock(Before::of(&fold, covered));
-        check_clock(clock.now())?;
-        let recorder = Recorder::new(Box::new(store), fold, clock.read_by()).map_err(CannotRecord::from)?;
-        Ok(Self { room, recorder, key })
-    }
-
-    fn uses(&self, token: &TokenName) -> Vec<KeyUse> {
-        records(self.recorder.fold()).filter(|record| record.token == *token).map(|record| record.use_).collect()
-    }
-
-    /// Starts the ledger token, whose head must be a prefix of this ledger, and closes what a run before left open.
-    fn log_in(&mut self) -> Result<Token, CeremonyError> {
-        let name = self.room.configuration.ledger.token.clone();
-        let pin = self.room.pin(&name, &self.uses(&name))?;
-        let worker = Some(self.room.worker());
-        let signer = start::ledger_signer(
-            &self.room.configuration,
-            self.recorder.fold(),
-            &*self.recorder.store().reader().map_err(StartFault::from)?,
-            worker,
-            pin,
-        )?;
-        let token = signer.token().clone();
-        self.recorder.set_signer(Box::new(signer));
-        let open: Vec<u64> = self.recorder.fold().open_certifications().keys().copied().collect();
-        if !open.is_empty() {
-            record_alone(&mut self.recorder, |recorder| {
-                let by = recorder.known(room::conductor());
-                let result = SignResult::Unknown("the ceremony was cut off; no request came of it".into());
-                for intent in open {
-                    recorder.queue(&by, Event::Outcome(Outcome { intent, result: result.clone() }))?;
-                }
-                Ok(())
-            })?
-            .into_inner();
-        }
-        Ok(token)
-    }
-
-    /// Keeps the head on the ledger token, once all is recorded.
-    fn keep_head(&self, ledger_token: &Token) -> Result<(), CeremonyError> {
-        let origin = self.recorder.fold().origin().ok_or(StartFault::NoLedgerKey)?;
-        Ok(start::write_head_object(ledger_token, origin, self.recorder.durable())?)
-    }
-
-    /// The EUI-64 of the key by the policy in force.
-    fn originator(&self) -> Result<PartyId, CeremonyError> {
-        let policy = self.recorder.fold().policy();
-        let originator = policy.and_then(|adopted| adopted.policy.key(&self.key.label)?.originator);
-        originator.ok_or_else(|| CeremonyError::Key {
-            key: self.key.label.clone(),
-            why: "the policy in force gives it no originator".to_owned(),
-        })
-    }
-}
-
-/// What a clock that nobody vouches for says is not to get into the ledger, which never goes back in time.
-fn check_clock(now: Now) -> Result<(), CeremonyError> {
-    let Now { at, wall, state: ClockState::Untrusted, .. } = now else { return Ok(()) };
-    let text = format!(
-        "this machine's clock says {wall}, and the ledger's last entry is of {at}: it stands before it, or more than a day after it, \
-         or nobody has accepted it since it jumped. Start smkid, compare the clock with another one, `smkictl clock accept`, stop smkid, \
-         and run this again within a day"
-    );
-    Err(CeremonyError::Refused(vec![Reason { rule: "clock".into(), text: text.into() }]))
-}
-
-fn records(fold: &Fold) -> impl Iterator<Item = &KeyRecord> {
-    fold.keys().values().map(|key| &key.record)
+/// The EUI-64 of the key by the policy in force.
+fn originator(opened: &Opened) -> Result<PartyId, CeremonyError> {
+    let label = &opened.key.label;
+    let policy = opened.recorder.fold().policy();
+    let originator = policy.and_then(|adopted| adopted.policy.key(label)?.originator);
+    originator.ok_or_else(|| CeremonyError::Key {
+        key: label.clone(),
+        why: "the policy in force gives it no originator".to_owned(),
+    })
 }
 
 /// What `request` answers.
@@ -140,13 +62,13 @@ struct Requested {
 
 impl Request {
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
-        let mut opened = Opened::open(&self.tokens, &self.key)?;
+        let mut opened = open(&self.tokens, &self.key)?;
         let public = PublicKey::from_spki(&opened.key.spki_octets())
             .map_err(|error| CeremonyError::Key { key: self.key.clone(), why: error.to_string() })?;
-        let party = opened.originator()?;
+        let party = originator(&opened)?;
         let subject = OrganisationSubject { common_name: self.common_name.clone(), role: RECOVERY_ROLE, party };
         let info = certification_request_info(&subject, &public)?;
-        let uses: Vec<KeyUse> = records(opened.recorder.fold()).map(|record| record.use_).collect();
+        let uses: Vec<KeyUse> = opened.recorder.fold().keys().values().map(|key| key.record.use_).collect();
         let path = self.out.join(format!("{}.csr", stem(&self.key, opened.key.use_, &uses)));
         // Each request has a signature of its own, so a second one would differ; asked before anything is signed.
         if path.exists() {
@@ -238,7 +160,7 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
 
 impl Import {
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
-        let mut opened = Opened::open(&self.tokens, &self.key)?;
+        let mut opened = open(&self.tokens, &self.key)?;
         let certificate = read_certificate(&self.certificate)?;
         let above: Vec<Vec<u8>> = self.chain.iter().map(|path| read_certificate(path)).collect::<Result<_, _>>()?;
         let judged = judge(&opened.recorder, &self.key, &certificate, &above).map_err(CeremonyError::Refused)?;

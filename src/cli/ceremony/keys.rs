@@ -98,7 +98,7 @@ impl MadeKey {
     /// What must be found on its token.
     pub fn expected(&self) -> ExpectedKey {
         let spki = Some(self.record().spki_octets());
-        ExpectedKey { label: self.label.clone(), id: self.id, use_: self.use_, spki }
+        ExpectedKey { label: self.label.clone(), id: self.id, use_: self.use_, spki, cloned: false }
     }
 
     fn fault(&self, policy: &Policy, configuration: &Configuration) -> Option<String> {
@@ -253,7 +253,11 @@ impl Keys {
         })?;
         for key in policy.keys() {
             for copy in key.copies.keys() {
-                print.warning(&format!("key {}: its clone on token {copy} is not made by this ceremony", key.label));
+                print.warning(&format!(
+                    "key {}: it is for the maker's means to clone it to token {copy}; once it is there, after `ceremony begin`: \
+                     `smkictl ceremony copy --key {} --token {copy}`",
+                    key.label, key.label
+                ));
             }
         }
         if missing.is_empty() {

@@ -25,7 +25,9 @@ impl Again<'_> {
         let Entry { v: _, at: _, clock: _, by, event } = entry;
         let first_policy = self.fold.policy().is_none();
         let roles: &[Role] = match event {
-            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) => &[Role::Ceremony],
+            Event::Genesis(_) | Event::CertificationIntent(_) | Event::CertificateImported(_) | Event::KeyCopied(_) => {
+                &[Role::Ceremony]
+            }
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
             Event::IncidentOpened(_)
             | Event::StepTaken(_)
@@ -34,7 +36,9 @@ impl Again<'_> {
             | Event::ClockAccepted(_)
             | Event::ResponsesTaken(_)
             | Event::SigningResumed(_)
+            | Event::LoginRetried(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
+            Event::TokenHealth(_) => &[Role::Daemon],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
@@ -100,6 +104,7 @@ impl Again<'_> {
             Event::FileAccepted(entry) if entry.signature.is_none() => Some(&entry.incident),
             Event::Settled(entry) => self.fold.determinations().get(&entry.determination).map(|facts| &facts.incident),
             Event::FileAccepted(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::Batch(_)
             | Event::Genesis(_)
@@ -120,6 +125,8 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => None,
         }

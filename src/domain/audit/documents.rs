@@ -15,13 +15,15 @@ use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
-    KeyLocked, PolicyAdopted, Reason, ScheduleRecorded, Settled, SignatureRecord,
+    KeyCopied, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled, SignatureRecord, TokenFound,
+    TokenHealth,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::facts::IntentState;
 use crate::domain::procedure::direction::Direction;
+use crate::domain::time::Timestamp;
 
 pub(super) fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String> {
     decided.map_err(|reasons| {
@@ -37,6 +39,16 @@ fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: 
         let say = |event: &T| serde_json::to_string(event).unwrap_or_else(|error| error.to_string());
         format!("expected {}, found {}", say(&decided), say(recorded))
     })
+}
+
+fn check_health(health: &TokenHealth) -> Permitted {
+    demand(health.from != health.to || health.folded > 0, || {
+        format!("expected a change of how token {} stands", health.token)
+    })
+}
+
+fn check_retried(retried: &LoginRetried, at: Timestamp) -> Permitted {
+    demand(retried.asked <= at, || format!("it was asked for at {}, after the entry", retried.asked))
 }
 
 /// What was taken in, taken in again with the state, the documents and the signed heads of then. The audit asks it of every
@@ -79,6 +91,7 @@ impl Again<'_> {
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, entry),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, entry),
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, entry),
+            Event::KeyCopied(copied) => self.check_copy(copied),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -87,6 +100,8 @@ impl Again<'_> {
             Event::RefusalsFolded(folded) => demand(folded.count > 0 && folded.since <= at, || {
                 "expected a count of at least 1 since a moment before".into()
             }),
+            Event::TokenHealth(health) => check_health(health),
+            Event::LoginRetried(retried) => check_retried(retried, at),
             Event::FileAccepted(accepted) => self.check_file(accepted, entry),
             Event::ExerciseRecorded(recorded) => {
                 let ExerciseRecorded { at: of, report, note } = recorded;
@@ -221,12 +236,23 @@ impl Again<'_> {
         compare(intake::direction(&self.context(entry), &document, recorded.text, &submission), recorded)
     }
 
-    /// The key is there, and on a token that the policy gives it; and activated for one incident, where any was before.
+    /// The policy names the clone, and it is of that key.
+    fn check_copy(&self, copied: &KeyCopied) -> Permitted {
+        let key = &copied.key;
+        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
+        facts.may_copy(policy, copied).map_err(text)
+    }
+
+    /// The key is there, and on tokens that the policy gives it and a ceremony found it on; and activated for one incident, where
+    /// any was before.
     fn check_activation(&self, activated: &KeyActivated, entry: &Entry) -> Permitted {
         let at = entry.at;
-        let KeyActivated { key, token, serial, until, incident, profile } = activated;
+        let KeyActivated { key, token: _, serial: _, until, incident, profile, also: _ } = activated;
         if let Some(incident) = incident {
-            let decided = intake::activation(&self.context(entry), &entry.by, key, incident);
+            let on =
+                activated.tokens().map(|(token, serial)| TokenFound { token: token.clone(), serial: serial.into() });
+            let decided = intake::activation(&self.context(entry), &entry.by, (key, incident), on.collect());
             let names_none = profile.is_none() && !self.fold.profiles_named();
             let decided =
                 decided.map(|decided| if names_none { KeyActivated { profile: None, ..decided } } else { decided });
@@ -236,14 +262,8 @@ impl Again<'_> {
             "it names no incident, and an activation before it did: from then on a key is active for one alone".into()
         })?;
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
-        let of_policy = self.fold.policy().and_then(|adopted| adopted.policy.key(key));
-        demand(of_policy.is_some_and(|key| key.tokens().any(|known| known == token)), || {
-            format!("the policy in force gives key {key} no token {token}")
-        })?;
-        let record = &facts.record;
-        demand(record.token != *token || record.serial == *serial, || {
-            format!("token {token}: expected serial number {}, as in the genesis entry, found {serial}", record.serial)
-        })?;
+        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
+        facts.may_be_on(policy, activated.tokens()).map_err(text)?;
         demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())
     }
 }

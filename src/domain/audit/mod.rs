@@ -187,6 +187,10 @@ pub struct Summary {
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
     pub resumptions: u64,
+    /// Times that a token came to stand otherwise, told or counted.
+    pub token_changes: u64,
+    /// Times that an operator let a PIN be offered again.
+    pub logins_retried: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -314,6 +318,7 @@ impl<'a> Audit<'a> {
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
             | Event::DirectionRecorded(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::FileAccepted(_)
@@ -326,6 +331,8 @@ impl<'a> Audit<'a> {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_) => Ok(()),
         }
     }
@@ -403,12 +410,15 @@ impl<'a> Audit<'a> {
             Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
             Event::SigningResumed(_) => summary.resumptions += 1,
+            Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
+            Event::LoginRetried(_) => summary.logins_retried += 1,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
             | Event::Stopped(_)
             | Event::StepTaken(_)
             | Event::IncidentClosed(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Released(_)

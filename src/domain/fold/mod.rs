@@ -25,8 +25,8 @@ use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
     Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, DeterminationSuspended, Entry,
-    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, PolicyAdopted, ResponseTally, ResponsesTaken,
-    Role, ScheduleRecorded, SignResult, SignatureRecord,
+    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied, PolicyAdopted, ResponseTally,
+    ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
@@ -303,6 +303,14 @@ impl Fold {
         of_key.filter_map(|facts| Some((facts.id, facts.foreign?))).min_by_key(|(_, entry)| *entry)
     }
 
+    fn leave(&mut self, settled: &Settled, changes: &mut Vec<Change>) -> Result<(), FoldError> {
+        let tally = &mut self.determination_mut(settled.determination)?.tally;
+        tally.unknown = tally.unknown.saturating_sub(1);
+        tally.left += 1;
+        changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
+        Ok(())
+    }
+
     /// Folds in the next entry.
     ///
     /// `leaf` is the entry as it lies; `blobs` gives the documents it names; what it alters in the book is pushed on
@@ -386,7 +394,10 @@ impl Fold {
                 }
             }
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
-            Event::KeyActivated(KeyActivated { key, token: _, serial: _, until, incident, profile }) => {
+            Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
+                self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
+            }
+            Event::KeyActivated(KeyActivated { key, until, incident, token: _, serial: _, profile, also: _ }) => {
                 let facts = self.key_mut(key)?;
                 (facts.active, facts.active_for) = (Some(*until), incident.clone());
                 self.activations_bound |= incident.is_some();
@@ -413,13 +424,8 @@ impl Fold {
                     released.intents.iter().map(|(from, until)| Change::Release { from: *from, until: *until }),
                 );
             }
-            Event::Settled(settled) => {
-                let tally = &mut self.determination_mut(settled.determination)?.tally;
-                tally.unknown = tally.unknown.saturating_sub(1);
-                tally.left += 1;
-                changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
-            }
-            Event::Refused(_) | Event::RefusalsFolded(_) => {}
+            Event::Settled(settled) => self.leave(settled, changes)?,
+            Event::Refused(_) | Event::RefusalsFolded(_) | Event::TokenHealth(_) | Event::LoginRetried(_) => {}
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(accepted) => self.accept_clock(accepted, index),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
@@ -438,7 +444,8 @@ impl Fold {
 
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {
         for record in &genesis.keys {
-            let facts = KeyFacts { record: record.clone(), certificate: None, active: None, active_for: None };
+            let (copies, certificate) = (BTreeMap::new(), None);
+            let facts = KeyFacts { record: record.clone(), copies, certificate, active: None, active_for: None };
             self.keys.insert(record.label.clone(), facts);
         }
         self.genesis = Some((genesis.clone(), leaf_hash));
@@ -557,6 +564,7 @@ impl Fold {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
+            | Event::KeyCopied(_)
             | Event::KeyLocked(_)
             | Event::Intent(_)
             | Event::Outcome(_)
@@ -564,6 +572,8 @@ impl Fold {
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => return,
         };

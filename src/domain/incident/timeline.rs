@@ -148,6 +148,7 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::CertificateImported(_)
         | Event::Started(_)
         | Event::Stopped(_)
+        | Event::KeyCopied(_)
         | Event::KeyActivated(_)
         | Event::KeyLocked(_)
         | Event::Intent(_)
@@ -155,6 +156,8 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::Released(_)
         | Event::RefusalsFolded(_)
         | Event::ClockJumped(_)
+        | Event::TokenHealth(_)
+        | Event::LoginRetried(_)
         | Event::ClockAccepted(_) => return None,
     })
 }

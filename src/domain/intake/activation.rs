@@ -1,21 +1,59 @@
 //! Pure. May this key be activated, and for which incident alone?
 
 use super::{Context, Reasons, policy_in_force, profile_in_force};
-use crate::domain::ledger::entry::{Actor, KeyActivated, Reason};
+use crate::domain::ledger::entry::{Actor, KeyActivated, Reason, TokenFound};
 use crate::domain::names::{IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::Activation;
 use crate::domain::policy::rules::{self, Refusal};
+use crate::domain::time::Timestamp;
 
-/// The activation of a key for one incident (rule 39): prepared or paused, and its determination in force and about this key.
+/// The activation of a key for one incident (rule 39), on the tokens on which it was found, in the order of the policy: prepared or
+/// paused, and its determination in force and about this key.
 ///
 /// # Errors
 /// Every reason against it.
 pub fn activation(
     context: &Context<'_>,
     by: &Actor,
+    (key, incident): (&KeyLabel, &IncidentId),
+    on: Vec<TokenFound>,
+) -> Result<KeyActivated, Vec<Reason>> {
+    let until = may_activate(context, by, key, incident)?;
+    let mut reasons = Reasons::default();
+    let policy = &policy_in_force(context.fold, &mut reasons)?.policy;
+    let found = on.iter().map(|found| (&found.token, &*found.serial));
+    match context.fold.keys().get(key).map(|facts| facts.may_be_on(policy, found)) {
+        Some(Ok(())) => {}
+        Some(Err(fault)) => reasons.add("token", fault.to_string()),
+        None => reasons.add("key-unknown", format!("the ledger has no key {key}")),
+    }
+    let mut on = on.into_iter();
+    let first = on.next();
+    if first.is_none() {
+        reasons.add("token", format!("key {key} was found on no token that is up"));
+    }
+    reasons.end(first.map(|TokenFound { token, serial }| KeyActivated {
+        key: key.clone(),
+        token,
+        serial,
+        until: Some(until),
+        incident: Some(incident.clone()),
+        profile: profile_in_force(context.fold, context.at),
+        also: on.collect(),
+    }))
+}
+
+/// Whether a key may be activated for an incident, before a token is touched; answers the first moment at which it would be locked
+/// again.
+///
+/// # Errors
+/// Every reason against it.
+pub fn may_activate(
+    context: &Context<'_>,
+    by: &Actor,
     key: &KeyLabel,
     incident: &IncidentId,
-) -> Result<KeyActivated, Vec<Reason>> {
+) -> Result<Timestamp, Vec<Reason>> {
     let mut reasons = Reasons::default();
     let (fold, at, clock) = (context.fold, context.at, context.clock);
     let policy = &policy_in_force(fold, &mut reasons)?.policy;
@@ -63,12 +101,5 @@ pub fn activation(
             reasons.add("key-differs", format!("determination {determination} requires key {required}, not {key}"));
         }
     }
-    reasons.end(Some(KeyActivated {
-        key: key.clone(),
-        token: facts.record.token.clone(),
-        serial: facts.record.serial.clone(),
-        until: Some(at.plus_ms(i64::from(policy.limits().activation_seconds) * 1_000)),
-        incident: Some(incident.clone()),
-        profile: profile_in_force(fold, at),
-    }))
+    reasons.end(Some(at.plus_ms(i64::from(policy.limits().activation_seconds) * 1_000)))
 }

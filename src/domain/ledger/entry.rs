@@ -24,6 +24,7 @@ pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
 };
+pub use super::tokens::{Health, LoginRetried, TokenHealth};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, DirectionId, IncidentId, KeyId, KeyLabel, KeyUse, Origin, PartyId, PersonId,
     Purpose, RequestId, TemplateName, TokenName,
@@ -147,6 +148,8 @@ pub enum Event {
     DeterminationWithdrawn(DeterminationWithdrawn),
     /// A direction extends a variation of the procedure, or departs from a step of it.
     DirectionRecorded(DirectionRecorded),
+    /// The maker's cloning brought a key to a further token.
+    KeyCopied(KeyCopied),
     /// A key can be used from here on.
     KeyActivated(KeyActivated),
     /// A key can be used no longer.
@@ -177,6 +180,10 @@ pub enum Event {
     ResponsesTaken(ResponsesTaken),
     /// An operator lets signing under a determination go on that a Response to a foreign command had stopped.
     SigningResumed(SigningResumed),
+    /// A token failed, came back, or takes an operator.
+    TokenHealth(TokenHealth),
+    /// An operator lets the PIN of a token be offered again.
+    LoginRetried(LoginRetried),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -419,6 +426,32 @@ pub struct DeterminationWithdrawn {
     pub signatures: Vec<SignatureRecord>,
 }
 
+/// The maker's cloning brought a key to a further token, where a ceremony found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCopied {
+    /// Which.
+    pub key: KeyLabel,
+    /// The token that holds it too, as policy and configuration call it.
+    pub token: TokenName,
+    /// That token's serial number, as it answered.
+    pub serial: Box<str>,
+    /// SHA-256 of the DER SubjectPublicKeyInfo found there.
+    pub spki_sha256: Digest,
+    /// The means by which the policy has it cloned.
+    pub by: Box<str>,
+}
+
+/// A token by its name and its serial number, as it answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenFound {
+    /// As policy and configuration call it.
+    pub token: TokenName,
+    /// Its serial number.
+    pub serial: Box<str>,
+}
+
 /// A key can be used from here on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -437,6 +470,17 @@ pub struct KeyActivated {
     /// The procedure profile in force; none where the policy has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileInForce>,
+    /// The further tokens on which it can be used, in the order of the policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<TokenFound>,
+}
+
+impl KeyActivated {
+    /// Every token on which it can be used, with its serial number.
+    pub fn tokens(&self) -> impl Iterator<Item = (&TokenName, &str)> {
+        let also = self.also.iter().map(|found| (&found.token, &*found.serial));
+        std::iter::once((&self.token, &*self.serial)).chain(also)
+    }
 }
 
 /// A key can be used no longer.
@@ -684,6 +728,7 @@ impl Event {
             Self::DeterminationSuspended(_) => "determination-suspended",
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
             Self::DirectionRecorded(_) => "direction-recorded",
+            Self::KeyCopied(_) => "key-copied",
             Self::KeyActivated(_) => "key-activated",
             Self::KeyLocked(_) => "key-locked",
             Self::Batch(_) => "batch",
@@ -699,6 +744,8 @@ impl Event {
             Self::ExerciseRecorded(_) => "exercise-recorded",
             Self::ResponsesTaken(_) => "responses-taken",
             Self::SigningResumed(_) => "signing-resumed",
+            Self::TokenHealth(_) => "token-health",
+            Self::LoginRetried(_) => "login-retried",
         }
     }
 }
@@ -736,6 +783,7 @@ impl Event {
             | Self::Started(_)
             | Self::Stopped(_)
             | Self::IncidentClosed(_)
+            | Self::KeyCopied(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -748,6 +796,8 @@ impl Event {
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
             | Self::SigningResumed(_)
+            | Self::TokenHealth(_)
+            | Self::LoginRetried(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -770,6 +820,7 @@ impl Event {
             | Self::IncidentOpened(_)
             | Self::StepTaken(_)
             | Self::IncidentClosed(_)
+            | Self::KeyCopied(_)
             | Self::KeyActivated(_)
             | Self::KeyLocked(_)
             | Self::Batch(_)
@@ -783,6 +834,8 @@ impl Event {
             | Self::ClockAccepted(_)
             | Self::ResponsesTaken(_)
             | Self::SigningResumed(_)
+            | Self::TokenHealth(_)
+            | Self::LoginRetried(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

@@ -12,4 +12,5 @@ pub mod note;
 pub mod proof;
 pub mod steps;
 pub mod tiles;
+pub mod tokens;
 pub mod words;

@@ -13,7 +13,7 @@ use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
 use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
-    TemplateName,
+    TemplateName, TokenName,
 };
 use crate::domain::time::{Timestamp, Window};
 
@@ -68,6 +68,8 @@ pub struct AcceptedFile {
 pub struct KeyFacts {
     /// As genesis names it.
     pub record: KeyRecord,
+    /// The further tokens to which the maker's cloning brought it, with their serial numbers as a ceremony found them.
+    pub copies: BTreeMap<TokenName, Box<str>>,
     /// The certificate imported for it, and whose it is.
     pub certificate: Option<(Digest, PartyId)>,
     /// Until when it is active, if it is: `Some(None)` has no end.

@@ -1,10 +1,11 @@
 //! Pure. The policy, and what it permits.
 //!
 //! One directory is one policy. [`files`] is how it is written, [`Policy`] is what runs, [`adoption`] is how one takes
-//! another's place, [`admission`] is which documents may be recorded under it.
+//! another's place, [`admission`] is which documents may be recorded under it, [`copies`] is on which tokens a key may be.
 
 pub mod admission;
 pub mod adoption;
+pub mod copies;
 pub mod facts;
 pub mod files;
 pub mod parties;

@@ -70,6 +70,18 @@ fn the_example_says_what_its_comments_say() {
 }
 
 #[test]
+fn the_ledger_key_shares_its_token_with_no_other_key_and_with_no_clone() {
+    for (from, to) in [
+        ("token = \"smki-a\"\nmodes = []", "token = \"ledger-a\"\nmodes = []"),
+        ("copies = [{ token = \"smki-b\"", "copies = [{ token = \"smki-b\", by = \"a\" }, { token = \"ledger-a\""),
+        ("token = \"ledger-a\"\nmodes", "token = \"ledger-a\"\ncopies = [{ token = \"smki-b\", by = \"a\" }]\nmodes"),
+    ] {
+        let faults = errors(&changed("keys.toml", from, to));
+        assert!(faults.iter().all(|fault| fault.contains("the ledger key needs a token of its own")), "{faults:#?}");
+    }
+}
+
+#[test]
 fn what_the_example_sets_to_its_default_is_the_default() {
     let explicit = policy(&example());
     let mut files = example();

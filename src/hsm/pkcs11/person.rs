@@ -15,10 +15,11 @@ use cryptoki::slot::{Slot, TokenInfo};
 use ring::digest;
 use secrecy::SecretString;
 
-use super::{PRIME256V1, describe, is_about_the_pin, trimmed};
+use super::{PRIME256V1, code, trimmed};
 use crate::domain::certificates::Certificate;
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKeyError};
 use crate::domain::certificates::x509::X509Error;
+use crate::hsm::returns;
 use crate::hsm::signer::{PersonSigner, SignerError};
 
 /// Which key on the token: by label, by CKA_ID, by both, or the only one there is.
@@ -161,8 +162,9 @@ impl PersonToken {
         let pin = pin().map_err(PersonTokenError::Pin)?;
         match session.login(UserType::User, Some(&pin)) {
             Ok(()) => {}
-            Err(Error::Pkcs11(rv, Function::Login)) if is_about_the_pin(rv) => {
-                return Err(PersonTokenError::PinRefused { rv: describe(rv).0 });
+            Err(Error::Pkcs11(rv, Function::Login)) if returns::is_about_the_pin(code(rv)) => {
+                let rv = returns::judge("C_Login", code(rv)).name.into_owned();
+                return Err(PersonTokenError::PinRefused { rv });
             }
             Err(error) => return Err(fault(error)),
         }
@@ -204,8 +206,10 @@ impl PersonToken {
 fn fault(error: Error) -> PersonTokenError {
     match error {
         Error::Pkcs11(rv, function) => {
-            let (rv, _, cause) = describe(rv);
-            PersonTokenError::Call { rv: format!("{function:?} {rv}"), cause: cause.to_owned() }
+            let function = format!("C_{function:?}");
+            let judgement = returns::judge(&function, code(rv));
+            let rv = format!("{function} answered {}", judgement.name);
+            PersonTokenError::Call { rv, cause: judgement.meaning.cause.to_owned() }
         }
         other => PersonTokenError::Call { rv: "cryptoki".to_owned(), cause: other.to_string() },
     }

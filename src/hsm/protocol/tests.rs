@@ -65,10 +65,19 @@ fn the_mark_is_shared_by_both_sides() {
     let mark = rustix::fs::memfd_create("mark", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     send_mark(&ours, &mark).unwrap();
     let received = receive_mark(&theirs).unwrap();
-    rustix::io::pwrite(&received, &7_u64.to_le_bytes(), 0).unwrap();
-    let mut octets = [0; 8];
-    assert_eq!(rustix::io::pread(&mark, &mut octets, 0).unwrap(), 8);
-    assert_eq!(u64::from_le_bytes(octets), 7);
+    assert_eq!(read_mark(&mark), Some(0), "nothing was begun");
+    raise_mark(&received, 6).unwrap();
+    assert_eq!(read_mark(&mark), Some(7));
+
+    assert!(noted_signatures(&mark, 2).is_empty());
+    note_signature(&received, 1, 0, 5, (&[5; 32], &[6; 32]));
+    note_signature(&received, 0, GROUP_LEN_MAX - 1, 0, (&[1; 32], &[1; 32]));
+    note_signature(&received, 1, 0, 6, (&[7; 32], &[8; 32]));
+    let noted: Vec<(u64, u8, u8)> =
+        noted_signatures(&mark, 2).into_iter().map(|(seq, signature)| (seq, signature[31], signature[32])).collect();
+    assert_eq!(noted, [(0, 1, 1), (6, 7, 8)], "the last at each place");
+    assert_eq!(noted_signatures(&mark, 1).len(), 1, "one signer");
+    assert_eq!(read_mark(&mark), Some(7), "the mark lies before them");
 
     (&ours).write_all(b"M").unwrap();
     assert!(receive_mark(&theirs).is_err(), "an octet without a descriptor");

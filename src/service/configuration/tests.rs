@@ -190,6 +190,25 @@ fn two_tokens_do_not_share_a_name() {
 }
 
 #[test]
+fn one_token_does_not_stand_there_under_two_names() {
+    let other = |label: &str, serial: &str| {
+        let token = TOKEN.replace("name = \"ledger\"", "name = \"smki-a\"");
+        let token = token.replace("smki-ledger", label).replace("0123456789abcdef", serial);
+        Configuration::parse(&whole(&token))
+    };
+    let faults = other("smki-ledger", "0123456789abcdef").unwrap_err();
+    assert_eq!(faults.len(), 1);
+    assert!(
+        faults[0].text.contains("smki-a and ledger") && faults[0].text.contains("one token under two names"),
+        "{faults:?}"
+    );
+    // Clones of a maker's may have one label, and two makers may count alike.
+    for (label, serial) in [("smki-ledger", "0123456789abcdee"), ("smki-recovery", "0123456789abcdef")] {
+        assert_eq!(other(label, serial).unwrap().tokens.len(), 2);
+    }
+}
+
+#[test]
 fn a_pin_is_somewhere_and_never_here() {
     let pin = |pin: &str| whole("").replace("serial =", &format!("pin = {pin}\nserial ="));
     let check = |text: &str, expected: &str| {

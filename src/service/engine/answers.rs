@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::super::keys::Keys;
+use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
@@ -18,11 +18,11 @@ use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{
     DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
 };
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
-use crate::hsm::Condition;
+use crate::hsm::{Condition, Several, Token};
 use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
 use crate::recorder::{CannotRecord, Recorder};
 use crate::store::{Reader, StoreError};
@@ -135,7 +135,8 @@ pub(super) fn status(
         policy: fold
             .policy()
             .map(|adopted| wire::PolicyHead { sequence: adopted.sequence.into(), sha256: adopted.digest }),
-        keys: fold.keys().values().map(|facts| state_of(facts, keys, now)).collect(),
+        keys: fold.keys().values().map(|facts| state_of(facts, fold, keys, now)).collect(),
+        tokens: super::tokens::standings(keys),
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
@@ -166,38 +167,70 @@ fn reminders(fold: &Fold, at: Timestamp) -> Vec<wire::Trouble> {
 
 pub(super) fn key_state(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<wire::KeyState> {
     let facts = recorder.fold().keys().get(key)?;
-    Some(state_of(facts, keys, recorder.moment().at))
+    Some(state_of(facts, recorder.fold(), keys, recorder.moment().at))
 }
 
-/// The ledger key is active while its token is there, without an entry and without an end; the others by their entry.
-fn state_of(facts: &KeyFacts, keys: &Keys, at: Timestamp) -> wire::KeyState {
-    let (token, is_active, back, again) = match facts.record.use_ {
+/// The ledger key is active while its token is there, without an entry and without an end; the others by their entry, as long as one
+/// of their tokens is up.
+fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::KeyState {
+    const AGAIN: &str =
+        "Once that is mended, lock the key and activate it again: what is asked for with the same request id goes on";
+    let label = &facts.record.label;
+    let (condition, is_active, tokens) = match facts.record.use_ {
         KeyUse::Ledger => {
-            let token = keys.ledger();
-            let is_there = token.is_some();
-            (token, is_there, "The next checkpoint brings its worker back", "Mend it, then `systemctl restart smkid`")
+            let (back, again) = ("It is tried again by itself", "Nothing is tried by itself until then");
+            let ledger = keys.ledger();
+            let is_there = ledger.is_some();
+            let condition = ledger.as_ref().map(Token::condition);
+            (condition, is_there, vec![token_of(facts, &facts.record.token, ledger, (back, again))])
         }
-        KeyUse::Recovery | KeyUse::Contingency => (
-            keys.active(&facts.record.label),
-            facts.is_active(at),
-            "Its worker is brought back by itself",
-            "Activate the key again, once that is mended",
-        ),
+        KeyUse::Recovery | KeyUse::Contingency => {
+            let active = keys.active(label);
+            let of_key = |name: TokenName| {
+                let token = active.as_ref().and_then(|active| active.token(&name));
+                let mut of_key = token_of(facts, &name, token, ("It is tried again by itself", AGAIN));
+                if active.is_some() && of_key.state == wire::KeyTokenState::Off {
+                    let what = keys.left_out(label, &name);
+                    let what =
+                        what.unwrap_or_else(|| "the policy did not have the key there when it was activated".into());
+                    of_key.state = wire::KeyTokenState::LeftOut;
+                    of_key.trouble = Some(Trouble { what, remedy: AGAIN.into() });
+                }
+                of_key
+            };
+            let tokens = tokens_of(facts, fold).into_iter().map(of_key).collect();
+            (active.as_ref().map(Several::condition), facts.is_active(at), tokens)
+        }
     };
-    let trouble = token.and_then(|token| match token.condition() {
-        Condition::Up => None,
-        Condition::Down(error) => Some(Trouble { what: error.to_string(), remedy: back.into() }),
-        Condition::Locked(error) => Some(Trouble { what: error.to_string(), remedy: again.into() }),
-    });
+    let is_up = matches!(condition, None | Some(Condition::Up));
+    // What is wrong with one token of several is told with that token.
+    let worst = tokens.iter().find(|token| token.state != wire::KeyTokenState::Up && token.trouble.is_some());
+    let trouble = worst.filter(|_| !is_up).and_then(|token| token.trouble.clone());
     wire::KeyState {
-        key: facts.record.label.clone(),
+        key: label.clone(),
         use_: facts.record.use_,
         token: facts.record.token.clone(),
-        active: is_active && trouble.is_none(),
+        active: is_active && is_up,
         until: facts.active.flatten(),
         incident: facts.active_for.clone(),
         trouble,
+        tokens,
     }
+}
+
+/// A token of a key, with what brings it back if it is down, and if it is locked.
+fn token_of(facts: &KeyFacts, name: &TokenName, token: Option<Token>, (back, again): (&str, &str)) -> wire::KeyToken {
+    let (state, trouble) = match token.map(|token| token.condition()) {
+        None => (wire::KeyTokenState::Off, None),
+        Some(Condition::Up) => (wire::KeyTokenState::Up, None),
+        Some(Condition::Down(error)) => {
+            (wire::KeyTokenState::Down, Some(Trouble { what: error.to_string(), remedy: back.into() }))
+        }
+        Some(Condition::Locked(error)) => {
+            (wire::KeyTokenState::Locked, Some(Trouble { what: error.to_string(), remedy: again.into() }))
+        }
+    };
+    wire::KeyToken { token: name.clone(), serial: facts.serial_on(name).map(ToOwned::to_owned), state, trouble }
 }
 
 fn progress(progress: &Progress) -> wire::Progress {
@@ -362,11 +395,14 @@ pub(super) fn request(
             | Event::ScheduleRecorded(_)
             | Event::DeterminationSuspended(_)
             | Event::DeterminationWithdrawn(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -510,10 +546,13 @@ impl<'a> About<'a> {
             | Event::CertificateImported(_)
             | Event::Started(_)
             | Event::Stopped(_)
+            | Event::KeyCopied(_)
             | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
+            | Event::TokenHealth(_)
+            | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => return false,
         };

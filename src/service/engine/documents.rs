@@ -19,7 +19,7 @@ use crate::domain::names::{Digest, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
 use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
-use crate::hsm::Token;
+use crate::hsm::Several;
 use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::store::Staging;
 
@@ -132,7 +132,7 @@ pub(super) fn record_document(
     keys: &Keys,
     sent: wire::Document,
     listed: Option<Result<DeviceList, String>>,
-) -> Result<Answer<(wire::DocumentRecorded, Vec<Token>)>, CannotRecord> {
+) -> Result<Answer<(wire::DocumentRecorded, Vec<Several>)>, CannotRecord> {
     let wire::Document { document, signatures, devices, policy_files, text } = sent;
     let text = text.map(|text| text.0);
     let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());

@@ -47,7 +47,7 @@ pub(super) async fn beat(heartbeat: Arc<Heartbeat>, desk: Desk) {
 }
 
 async fn beat_every(pause: Duration, heartbeat: Arc<Heartbeat>, desk: Desk) {
-    while desk.record(|_| Ok(())).await.is_ok() {
+    while desk.look(|_| Ok(())).await.is_ok() {
         heartbeat.stamp();
         tokio::time::sleep(pause).await;
     }

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use super::super::keys::Keys;
-use super::super::start::{self, StartFault};
+use super::super::keys::{self, ActivationError, Keys, Started};
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::fold::Fold;
 use crate::domain::intake;
-use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, Reason, Refused};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse};
-use crate::domain::policy::facts::Standing;
+use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Refused, TokenFound};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, TokenName};
+use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
-use crate::hsm::Token;
+use crate::hsm::{Condition, Several};
 use crate::recorder::{CannotRecord, Recorder};
 
 /// The route, as refusals name it.
@@ -36,43 +35,44 @@ impl Daemon {
             let Some(facts) = recorder.fold().keys().get(&label).cloned() else {
                 return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
             };
-            match activation(recorder, &by, &label, &of) {
-                Ok(_) => {
-                    let expected = start::expectations(recorder.fold(), &facts.record.token);
-                    Ok(Ok((by, facts, expected)))
-                }
+            match intake::may_activate(&incident::context(recorder), &by, &label, &of) {
+                Ok(_) => Ok(Ok((by, facts, recorder.fold().clone()))),
                 Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
             }
         });
-        let (by, facts, expected): (Actor, _, _) = checked.await?;
-        if self.keys.active(&key).is_none() {
-            let keys = Arc::clone(&self.keys);
-            let started = tokio::task::spawn_blocking(move || keys.start(&facts, expected)).await;
-            let started = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
-            let (token, report) = match started {
-                Ok(started) => started,
-                Err(error) => return self.not_activated(by, asked, incident, &error).await,
-            };
-            if let Some(second) = self.keys.insert(key.clone(), token) {
-                // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
-                let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
-            }
-            for warning in report.warnings {
-                tracing::warn!(key = %key, "{warning}");
-            }
+        let (by, facts, fold): (Actor, KeyFacts, Fold) = checked.await?;
+        let (keys, of_key) = (Arc::clone(&self.keys), facts.clone());
+        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold)).await;
+        let Started { tokens, left_out } = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        let why = left_out.iter().map(|(token, why)| (token.clone(), why.to_string())).collect();
+        for second in self.keys.insert(key.clone(), tokens, why) {
+            // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
+            let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
+        }
+        let told = self.tell_left_out(&by, asked, &incident, &left_out).await;
+        if let (None, Some((_, first))) = (self.keys.active(&key), left_out.first()) {
+            told?;
+            let remedy = "The key stays locked: mend that, then activate it again".into();
+            return Err(Failure::Unavailable { why: first.to_string(), remedy });
         }
         let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let changed = self.change(move |recorder| {
             // A policy may have given the account to somebody else while the PIN was asked for.
             let by = recorder.known(by);
-            if keys.active(&label).is_none() {
+            let Some(active) = keys.active(&label) else {
                 let why = format!("key {label} was locked while it was being activated");
                 return Ok(Err(Failure::Unavailable {
                     why,
                     remedy: "Activate it again if that is still wanted".into(),
                 }));
+            };
+            let on = found_on(&facts, recorder.fold(), &active);
+            if on.is_empty() {
+                let why = format!("the token of key {label} went away while it was being activated");
+                let remedy = "Activate it again, once that is mended".into();
+                return Ok(Err(Failure::Unavailable { why, remedy }));
             }
-            let event = match activation(recorder, &by, &label, &incident) {
+            let event = match intake::activation(&incident::context(recorder), &by, (&label, &incident), on) {
                 Ok(event) => event,
                 Err(reasons) => return refused(recorder, &by, OPERATION, asked, (Some(incident), None), reasons),
             };
@@ -82,7 +82,10 @@ impl Daemon {
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
             })
         });
-        let changed = changed.await;
+        let changed = match told {
+            Ok(()) => changed.await,
+            Err(failure) => Err(failure),
+        };
         if changed.is_err() {
             self.shut_unless_recorded(key).await;
         }
@@ -91,52 +94,53 @@ impl Daemon {
         Ok(changed)
     }
 
-    /// A token that was unlocked for an activation which then was not recorded is locked again.
+    /// Tokens that were unlocked for an activation which then was not recorded are locked again.
     async fn shut_unless_recorded(&self, key: KeyLabel) {
         let keys = Arc::clone(&self.keys);
-        let token = self.read(move |recorder| {
+        let tokens = self.read(move |recorder| {
             let is_recorded = recorder.fold().keys().get(&key).is_some_and(|facts| facts.active.is_some());
             Ok(if is_recorded { None } else { keys.remove(&key) })
         });
-        if let Ok(Some(token)) = token.await {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        if let Ok(Some(tokens)) = tokens.await {
+            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
         }
     }
 
-    /// Records that a key was not activated, and why: a wrong PIN or another token is worth knowing afterwards too.
-    async fn not_activated<R: Send + 'static>(
+    /// Records that a key was not activated, or not on all of its tokens, and why: a wrong PIN or another token is worth knowing
+    /// afterwards too.
+    async fn tell_left_out(
         &self,
-        by: Actor,
+        by: &Actor,
         asked: Digest,
-        incident: IncidentId,
-        error: &StartFault,
-    ) -> Answer<R> {
-        let why = error.to_string();
+        incident: &IncidentId,
+        left_out: &[(TokenName, ActivationError)],
+    ) -> Answer<()> {
+        if left_out.is_empty() {
+            return Ok(());
+        }
         let refused = Refused {
             operation: OPERATION.into(),
-            incident: Some(incident),
+            incident: Some(incident.clone()),
             determination: None,
             request: None,
             device: None,
             asked,
-            reasons: vec![reason("token", why.clone())],
+            reasons: left_out.iter().map(|(_, why)| reason("token", why.to_string())).collect(),
         };
+        let by = by.clone();
         self.change(move |recorder| {
             let by = recorder.known(by);
-            recorder.refuse(&by, refused).map(Ok)
+            recorder.refuse(&by, refused).map(|_| Ok(()))
         })
-        .await?;
-        Err(Failure::Unavailable { why, remedy: "The key stays locked: mend that, then activate it again".into() })
+        .await
     }
 }
 
-fn activation(
-    recorder: &Recorder,
-    by: &Actor,
-    key: &KeyLabel,
-    incident: &IncidentId,
-) -> Result<KeyActivated, Vec<Reason>> {
-    intake::activation(&incident::context(recorder), by, key, incident)
+/// Those tokens of a key that are up, in the order of the policy.
+fn found_on(key: &KeyFacts, fold: &Fold, active: &Several) -> Vec<TokenFound> {
+    let is_up = |token: &TokenName| active.token(token).is_some_and(|token| matches!(token.condition(), Condition::Up));
+    let found = |token: TokenName| key.serial_on(&token).map(Into::into).map(|serial| TokenFound { token, serial });
+    keys::tokens_of(key, fold).into_iter().filter(is_up).filter_map(found).collect()
 }
 
 /// That a key is locked, with the incident that stands still by it.
@@ -146,18 +150,18 @@ pub(super) fn locked(fold: &Fold, key: &KeyLabel, reason: &str) -> Event {
 }
 
 /// Locks a key and records it, with the incident that stands still by it: the fence stands before the next `C_Sign`. Answers the
-/// entry, and its token where it had one, which is the caller's to shut down.
+/// entry, and its tokens where it had any, which are the caller's to shut down.
 pub(super) fn lock(
     recorder: &mut Recorder,
     by: &Actor,
     keys: &Keys,
     key: &KeyLabel,
     reason: &str,
-) -> Result<(u64, Option<Token>), CannotRecord> {
+) -> Result<(u64, Option<Several>), CannotRecord> {
     keys.fence();
-    let token = keys.remove(key);
+    let tokens = keys.remove(key);
     let event = locked(recorder.fold(), key, reason);
-    Ok((recorder.queue(by, event)?, token))
+    Ok((recorder.queue(by, event)?, tokens))
 }
 
 /// The keys that are active, each with its incident and the determination for which it is.

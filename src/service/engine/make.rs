@@ -15,7 +15,7 @@ use super::super::StartError;
 use super::super::checkpoint::TokenSigner;
 use super::super::clock::{Before, Clock};
 use super::super::configuration::Configuration;
-use super::super::keys::Keys;
+use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
@@ -23,18 +23,19 @@ use super::keys::{active_for, has_ended, lock};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, Started};
+use crate::domain::ledger::entry::{Actor, Event, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
-use crate::hsm::{Condition, HsmError, Token};
+use crate::hsm::offers::Asked;
+use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
-use crate::recorder::{CannotRecord, Desk, Recorded, Recorder};
+use crate::recorder::{CannotRecord, Desk, Recorder, shortened};
 use crate::store::{Reader, Store as _};
 
-/// How often the engine looks after its keys: locks what is over, brings back a worker that died.
+/// How often the engine looks after its keys: locks what is over, tells how tokens stand.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long an absent ledger token is waited for between two looks.
-const RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether an absent ledger token was brought up.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Uploads that nobody recorded are dropped after a day.
 const UPLOAD_MS_MAX: i64 = 24 * 3_600_000;
@@ -62,14 +63,18 @@ fn cannot_record(why: &CannotRecord) -> Fatal {
 pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartError> {
     let opened = tokio::task::spawn_blocking(move || open(configuration)).await;
     let opened = opened.map_err(|error| refused(&error.to_string(), "See the journal above"))??;
-    let Opened { configuration, recorder, clock, fold, staging, reader } = opened;
+    let Opened { configuration, recorder, clock, fold, staging, reader, token } = opened;
     let state = configuration.state.clone();
     let head_interval = Duration::from_secs(configuration.ledger.head_interval_s);
     let (configuration_digest, chunk) = (configuration.digest, configuration.signing_chunk);
 
     let (failure, failed) = watch::channel(None);
     let hears = failure.clone();
-    let (desk, _) = Desk::open(recorder, move |why: CannotRecord| {
+    let (waits, waiting) = watch::channel(None);
+    let tell_wait = Box::new(move |why: Option<&HsmError>| {
+        waits.send_replace(why.map(not_signing));
+    });
+    let (desk, _) = Desk::open(recorder, tell_wait, move |why: CannotRecord| {
         hears.send_replace(Some(cannot_record(&why)));
     })
     .map_err(|error| refused(&format!("a thread could not be started: {error}"), "Check TasksMax="))?;
@@ -94,21 +99,29 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         running: Arc::new(Mutex::new(BTreeSet::new())),
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
+        waiting,
     });
 
     // The ledger token once now, so that a ledger that was rolled back is refused before anybody is answered; if it is merely
-    // absent, reads are answered and it is waited for.
-    let (configuration, fold) = (Arc::new(configuration), Arc::new(fold));
-    match signer(Arc::clone(&configuration), Arc::clone(&fold), state.clone()).await {
+    // absent, or waits for an operator, reads are answered and it is waited for.
+    keys.set_ledger(token.clone());
+    let fold = Arc::new(fold);
+    let first = signer(token.clone(), Arc::clone(&fold), state.clone()).await;
+    token.keep_up().map_err(|error| refused(&error.to_string(), "Check TasksMax="))?;
+    match first {
         Ok(signer) => begin(&desk, &keys, signer.on_clock(clock), configuration_digest, &ready).await?,
         Err(SignerFault::Absent(why)) => {
             tracing::warn!("{why}. Reads are answered; nothing is recorded until the ledger token is there");
-            ready.send_replace(Some(absent(why)));
+            ready.send_replace(Some(not_there(&token, why)));
             let (desk, ready, keys) = (desk.clone(), ready.clone(), Arc::clone(&keys));
             tokio::spawn(async move {
                 loop {
-                    tokio::time::sleep(RETRY).await;
-                    match signer(Arc::clone(&configuration), Arc::clone(&fold), state.clone()).await {
+                    tokio::time::sleep(LOOK).await;
+                    if !matches!(token.condition(), Condition::Up) {
+                        ready.send_replace(Some(not_there(&token, token.standing().told_of(token.name()))));
+                        continue;
+                    }
+                    match signer(token.clone(), Arc::clone(&fold), state.clone()).await {
                         Ok(signer) => {
                             let signer = signer.on_clock(clock);
                             if let Err(why) = begin(&desk, &keys, signer, configuration_digest, &ready).await {
@@ -118,23 +131,17 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
                             return;
                         }
                         Err(SignerFault::Absent(why)) => {
-                            ready.send_replace(Some(absent(why)));
+                            ready.send_replace(Some(not_there(&token, why)));
                         }
                         Err(SignerFault::Wrong(why)) => {
                             failure.send_replace(Some(why));
-                            return;
-                        }
-                        // A PIN is offered once; an operator has to look.
-                        Err(SignerFault::Locked(Fatal { kind: _, why: what, remedy })) => {
-                            tracing::error!("{what}. {remedy}");
-                            ready.send_replace(Some(Trouble { what, remedy }));
                             return;
                         }
                     }
                 }
             });
         }
-        Err(SignerFault::Wrong(why) | SignerFault::Locked(why)) => return Err(why.into()),
+        Err(SignerFault::Wrong(why)) => return Err(why.into()),
     }
     tokio::spawn(heartbeat::beat(Arc::clone(&daemon.heartbeat), desk));
     tokio::spawn(look_after(Arc::clone(&daemon), head_interval, stopping.subscribe()));
@@ -148,6 +155,8 @@ struct Opened {
     fold: Fold,
     staging: Arc<crate::store::Staging>,
     reader: Box<dyn Reader + Send>,
+    /// The ledger token, not tried yet.
+    token: Token,
 }
 
 fn open(configuration: Configuration) -> Result<Opened, StartError> {
@@ -161,9 +170,15 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
         );
     }
     for key in fold.keys().values() {
-        let settings = start::configured(&configuration, &key.record.token)?;
-        start::check_pin_source(purpose, settings, [key.record.use_])?;
+        start::configured(&configuration, &key.record.token)?;
+        // A copy that is not described is told at activation: the key can be used without it.
+        let described =
+            tokens_of(key, &fold).into_iter().filter_map(|token| start::configured(&configuration, &token).ok());
+        for settings in described {
+            start::check_pin_source(purpose, settings, [key.record.use_])?;
+        }
     }
+    let token = ledger_token(&configuration, &fold)?;
     store.reserve_space(configuration.limits.reserve_octets).map_err(StartFault::from)?;
     let covered = store.latest_checkpoint().map_err(StartFault::from)?.map_or(0, |checkpoint| checkpoint.head.size);
     let clock = Arc::new(Clock::start(Before::of(&fold, covered), configuration.clock_offset_ms));
@@ -172,17 +187,25 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let mut recorder =
         Recorder::new(Box::new(store), fold.clone(), Arc::clone(&clock).read_by()).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
-    Ok(Opened { configuration, recorder, clock, fold, staging, reader })
+    Ok(Opened { configuration, recorder, clock, fold, staging, reader, token })
+}
+
+/// The ledger token with its stored PIN, not tried yet.
+fn ledger_token(configuration: &Configuration, fold: &Fold) -> Result<Token, StartFault> {
+    let name = &start::ledger_key(fold)?.token;
+    start::check_ledger_token(configuration, name)?;
+    let settings = start::configured(configuration, name)?;
+    let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
+    let pin = start::stored_pin(pin)?;
+    Ok(Token::new(start::daemon_token_config(configuration, name)?, pin, start::expectations(fold, name)))
 }
 
 /// Why there is no ledger token.
 enum SignerFault {
-    /// It may come.
+    /// It may come, by itself or with an operator's help.
     Absent(String),
     /// It is not the token of this ledger, this is not the ledger of the token, or the configuration is wrong.
     Wrong(Fatal),
-    /// It takes an operator.
-    Locked(Fatal),
 }
 
 /// While the ledger token is merely not there.
@@ -190,39 +213,47 @@ fn absent(what: String) -> Trouble {
     Trouble { what, remedy: "Insert the ledger token, or check [ledger] and its [[token]]".into() }
 }
 
-async fn signer(
-    configuration: Arc<Configuration>,
-    fold: Arc<Fold>,
-    state: PathBuf,
-) -> Result<TokenSigner, SignerFault> {
+/// The same, by how it stands: a PIN is not offered again by itself, and the text says what to do.
+fn not_there(token: &Token, what: String) -> Trouble {
+    match token.condition() {
+        Condition::Locked(_) => Trouble { what, remedy: "Nothing is tried by itself until then".into() },
+        Condition::Up | Condition::Down(_) => absent(what),
+    }
+}
+
+/// While the ledger token does not sign, in the middle of everything.
+fn not_signing(why: &HsmError) -> Trouble {
+    Trouble {
+        what: format!("the ledger token does not sign: {why}"),
+        remedy: "What was asked for is recorded once it does; `smkictl hsm status` says how the token stands".into(),
+    }
+}
+
+async fn signer(token: Token, fold: Arc<Fold>, state: PathBuf) -> Result<TokenSigner, SignerFault> {
     let started = tokio::task::spawn_blocking(move || {
         let reader = crate::store::sqlite::SqliteReader::open(&state)?;
-        let settings = start::configured(&configuration, &configuration.ledger.token)?;
-        let absent = || StartFault::PinAbsent { token: settings.name.clone() };
-        let pin = start::stored_pin(settings.pin.as_ref().ok_or_else(absent)?)?;
-        start::ledger_signer(&configuration, &fold, &reader, None, pin)
+        start::ledger_signer_on(token, &fold, &reader)
     });
     let started = started.await.map_err(|error| SignerFault::Absent(error.to_string()))?;
-    started.map_err(|fault| {
-        let fatal = fault.fatal();
-        match fault {
-            StartFault::Hsm { source, .. } if source.locks() => SignerFault::Locked(fatal),
-            StartFault::Hsm { .. } => SignerFault::Absent(fatal.why),
-            StartFault::Store(_)
-            | StartFault::State(_)
-            | StartFault::LedgerKey(_)
-            | StartFault::NoLedgerKey
-            | StartFault::NotConfigured { .. }
-            | StartFault::LedgerToken { .. }
-            | StartFault::ClockSet { .. }
-            | StartFault::PinStored { .. }
-            | StartFault::PinAbsent { .. }
-            | StartFault::PinFile { .. }
-            | StartFault::HeadAbsent { .. }
-            | StartFault::HeadUnreadable { .. }
-            | StartFault::HeadOrigin { .. }
-            | StartFault::RolledBack { .. } => SignerFault::Wrong(fatal),
+    started.map_err(|fault| match &fault {
+        StartFault::Hsm { source, .. } if source.is_about_the_pin() || !source.locks() => {
+            SignerFault::Absent(fault.to_string())
         }
+        StartFault::Hsm { .. }
+        | StartFault::Store(_)
+        | StartFault::State(_)
+        | StartFault::LedgerKey(_)
+        | StartFault::NoLedgerKey
+        | StartFault::NotConfigured { .. }
+        | StartFault::LedgerToken { .. }
+        | StartFault::ClockSet { .. }
+        | StartFault::PinStored { .. }
+        | StartFault::PinAbsent { .. }
+        | StartFault::PinFile { .. }
+        | StartFault::HeadAbsent { .. }
+        | StartFault::HeadUnreadable { .. }
+        | StartFault::HeadOrigin { .. }
+        | StartFault::RolledBack { .. } => SignerFault::Wrong(fault.fatal()),
     })
 }
 
@@ -240,7 +271,6 @@ async fn begin(
         remedy: "Reinstall it".into(),
     };
     let program = program_digest().map_err(unreadable)?;
-    keys.set_ledger(signer.token().clone());
     let begun = desk.record(move |recorder| {
         recorder.set_signer(Box::new(signer));
         let version = env!("CARGO_PKG_VERSION").into();
@@ -281,11 +311,11 @@ fn program_digest() -> std::io::Result<Digest> {
 /// Keeps the newest head under a checkpoint on the ledger token; says whether it could. Why not, `smkictl status` shows.
 pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
     let Some(token) = keys.ledger() else { return false };
-    let head = desk.record(|recorder| {
+    let head = desk.look(|recorder| {
         let signed = recorder.checkpointed() == recorder.durable().size;
         Ok(recorder.fold().origin().cloned().filter(|_| signed).map(|origin| (origin, recorder.durable())))
     });
-    let Ok(Some((origin, head))) = head.await.map(Recorded::into_inner) else { return false };
+    let Ok(Some((origin, head))) = head.await else { return false };
     let kept = tokio::task::spawn_blocking(move || start::write_head_object(&token, &origin, head)).await;
     let trouble = match kept {
         Ok(Ok(())) => None,
@@ -300,8 +330,8 @@ pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
     is_kept
 }
 
-/// What the engine does by itself: locks keys whose time is over or whose token is locked, replaces workers that died, tells how
-/// many refusals were counted, keeps the head, drops old uploads.
+/// What the engine does by itself: locks keys whose time is over or whose token is locked, tells how tokens stand and how many
+/// refusals were counted, keeps the head, drops old uploads.
 async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -315,17 +345,28 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         if daemon.not_ready.borrow().is_some() {
             continue;
         }
-        for (key, token) in daemon.keys.all_active() {
-            look_after_key(&daemon, key, token).await;
+        for (key, tokens) in daemon.keys.all_active() {
+            look_after_key(&daemon, key, tokens).await;
         }
         let at = daemon.clock.now().at;
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
         let runs_ended = daemon.runs_ended.load(Ordering::Relaxed);
         let at_rest = daemon.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let keys = Arc::clone(&daemon.keys);
+        let asked = keys.asked();
+        let told = asked.len();
         let Ok(size) = daemon
             .desk
-            .record(|recorder| {
+            .record(move |recorder| {
                 recorder.fold_refusals(None)?;
+                for Asked { by, retried } in asked {
+                    let by = recorder.known(by);
+                    recorder.queue(&by, Event::LoginRetried(retried))?;
+                }
+                for health in keys.to_tell(recorder.moment().at) {
+                    let cause = health.cause.as_deref().map(|cause| shortened(cause).into());
+                    recorder.queue(&Actor::daemon(), Event::TokenHealth(TokenHealth { cause, ..health }))?;
+                }
                 Ok(recorder.durable().size)
             })
             .await
@@ -333,9 +374,16 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
             return;
         };
         let size = size.into_inner();
+        if told > 0 {
+            let keys = Arc::clone(&daemon.keys);
+            let _ = tokio::task::spawn_blocking(move || keys.told(told)).await;
+        }
         // At the interval, and soon after the last job came to its end: what was signed is not to be undone by an older copy.
         let interval_is_over = tokio::time::Instant::now() >= head_at && size > kept;
-        if interval_is_over || (at_rest && runs_ended > runs_kept) {
+        // And once the token that could not keep it is back.
+        let is_owed = daemon.keys.head_trouble().is_some()
+            && daemon.keys.ledger().is_some_and(|token| matches!(token.condition(), Condition::Up));
+        if interval_is_over || is_owed || (at_rest && runs_ended > runs_kept) {
             if keep_head(&daemon.desk, &daemon.keys).await {
                 kept = size;
             }
@@ -345,26 +393,11 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
     }
 }
 
-async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
-    let why = match token.condition() {
-        Condition::Up => None,
-        Condition::Down(_) => {
-            let brought = token.clone();
-            let restarted = tokio::task::spawn_blocking(move || brought.restart()).await;
-            match restarted {
-                Ok(Ok(_)) => {
-                    tracing::info!(key = %key, "its worker was replaced");
-                    None
-                }
-                Ok(Err(error)) if error.locks() => Some(locked_by(&error)),
-                Ok(Err(error)) => {
-                    tracing::warn!(key = %key, %error, "its token is away");
-                    None
-                }
-                Err(_) => None,
-            }
-        }
-        Condition::Locked(error) => Some(locked_by(&error)),
+async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
+    // As long as one token is not locked, the key stays active on it.
+    let why = match tokens.condition() {
+        Condition::Up | Condition::Down(_) => None,
+        Condition::Locked(error) => Some(format!("its token is locked: {error}")),
     };
     let keys = Arc::clone(&daemon.keys);
     let checked = daemon.desk.record(move |recorder| {
@@ -376,17 +409,13 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, token: Token) {
         };
         let reason = why.or_else(|| over.then(|| "its time limit".to_owned())).or_else(ended);
         let Some(reason) = reason else { return Ok(None) };
-        lock(recorder, &Actor::daemon(), &keys, &key, &reason).map(|(_, token)| token)
+        lock(recorder, &Actor::daemon(), &keys, &key, &shortened(&reason)).map(|(_, tokens)| tokens)
     });
-    if let Ok(token) = checked.await
-        && let Some(token) = token.into_inner()
+    if let Ok(tokens) = checked.await
+        && let Some(tokens) = tokens.into_inner()
     {
-        let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
+        let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
     }
-}
-
-fn locked_by(error: &HsmError) -> String {
-    format!("its token is locked: {error}")
 }
 
 fn refused(why: &str, remedy: &str) -> StartError {

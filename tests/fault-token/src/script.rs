@@ -1,223 +1,283 @@
-//! What fails when: the script, and the counts that outlive the process.
+//! The script: which fault meets which call. Text in, lines out; nothing is done here.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::fs;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use cryptoki_sys as ck;
-use cryptoki_sys::CK_RV;
+use cryptoki_sys::{CK_FLAGS, CK_RV};
 
-/// What is done before the real module is called.
-pub enum Before {
-    /// It is called.
-    Go,
-    /// It is not called; this is the answer.
-    Answer(CK_RV),
+use crate::names::{CODES, FLAGS, value};
+use crate::{FUNCTIONS, flagged, spoilable};
+
+/// One script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Its faults, in order.
+    pub lines: Vec<Line>,
+    /// Where each call is written down, if anywhere: relative to the script's folder.
+    pub log: Option<PathBuf>,
+    /// Whether every process counts its own calls, instead of all of them together in a file beside the script.
+    pub counts_of_process: bool,
 }
 
-/// What is done after it has answered.
-pub enum After {
-    /// Its answer stands.
-    Leave,
+/// A fault, and which calls it meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The place of the function in [`FUNCTIONS`]; `None` for any.
+    pub function: Option<usize>,
+    /// Which of its calls.
+    pub calls: Calls,
+    /// What happens.
+    pub action: Action,
+    /// Whether the real module is asked first.
+    pub after: bool,
+}
+
+/// Calls by their number, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// Each so-manieth, beginning with the first.
+    pub step: u64,
+    /// Whether they are counted since the script has this text.
+    pub since: bool,
+}
+
+/// What happens to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It takes so much longer.
+    Delay(Duration),
+    /// It never returns.
+    Hang,
+    /// It never returns, and takes a processor with it.
+    Spin,
+    /// The process stops (SIGSTOP).
+    Stop,
+    /// The process is killed (SIGKILL).
+    Kill,
+    /// The process aborts (SIGABRT).
+    Abort,
+    /// The process touches memory that is not there (SIGSEGV).
+    Segfault,
+    /// The process exits with this status.
+    Exit(i32),
     /// This is the answer.
     Answer(CK_RV),
-    /// The process is killed.
-    Kill,
-    /// What it wrote is spoilt.
+    /// One bit of what it writes is wrong.
     Corrupt,
+    /// What it writes is so many octets longer, or shorter.
+    Resize(i64),
+    /// These flags are set in what it writes.
+    Set(CK_FLAGS),
+    /// These flags are missing in what it writes.
+    Clear(CK_FLAGS),
+    /// The token is gone: for so long, or while the script has this text.
+    Gone(Option<Duration>),
+    /// The slots have other numbers from here on, by so many.
+    ShiftSlots(u64),
+    /// No session is opened beyond so many of this process.
+    Limit(usize),
+    /// So many octets on standard output.
+    Print(usize),
+    /// So many octets on standard error.
+    Complain(usize),
+    /// A child process that lives for so long.
+    Fork(Duration),
+    /// A handler for every signal that can be caught.
+    Handle,
+    /// Every signal that can be is ignored.
+    Deaf,
+    /// So many descriptors are opened, inherited by whatever is executed, and never closed.
+    Leak(usize),
 }
 
-/// What happens to one call.
-pub struct Fault {
-    /// Before it.
-    pub before: Before,
-    /// After it.
-    pub after: After,
+/// What is wrong with a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What should be there.
+    pub expected: String,
+    /// What is.
+    pub found: String,
 }
 
-#[derive(Clone, Copy)]
-enum Action {
-    Delay(Duration),
-    Stop,
-    Hang,
-    Kill,
-    KillAfter,
-    Abort,
-    Return(CK_RV),
-    Lose(CK_RV),
-    Corrupt,
-    Print,
-}
-
-struct Line {
-    function: String,
-    from: u64,
-    to: u64,
-    action: Action,
-}
-
-struct Script {
-    lines: Vec<Line>,
-    counts_path: PathBuf,
-    counts: Mutex<BTreeMap<String, u64>>,
-}
-
-static SCRIPT: OnceLock<Script> = OnceLock::new();
-
-/// Reads the script, and the counts of whoever ran it before.
-pub fn load() -> Result<(), String> {
-    let Some(path) = std::env::var_os("FAULT_TOKEN_SCRIPT") else { return Ok(()) };
-    let path = PathBuf::from(path);
-    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut lines = Vec::new();
-    for (n, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if !line.is_empty() {
-            lines.push(parse(line).ok_or_else(|| format!("{} line {}: {line:?} is no fault", path.display(), n + 1))?);
-        }
-    }
-    let mut counts_path = path.into_os_string();
-    counts_path.push(".counts");
-    let counts_path = PathBuf::from(counts_path);
-    let counts = fs::read_to_string(&counts_path)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .filter_map(|(function, count)| Some((function.to_owned(), count.parse().ok()?)))
-        .collect();
-    let _ = SCRIPT.set(Script { lines, counts_path, counts: Mutex::new(counts) });
-    Ok(())
-}
-
-fn parse(line: &str) -> Option<Line> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let (function, calls, action, argument) = match words[..] {
-        [function, calls, action] => (function, calls, action, None),
-        [function, calls, action, argument] => (function, calls, action, Some(argument)),
-        _ => return None,
-    };
-    let (from, to) = match calls.split_once('-') {
-        _ if calls == "*" => (1, u64::MAX),
-        Some((from, to)) => (from.parse().ok()?, to.parse().ok()?),
-        None => (calls.parse().ok()?, calls.parse().ok()?),
-    };
-    let action = match (action, argument) {
-        ("delay", Some(ms)) => Action::Delay(Duration::from_millis(ms.strip_suffix("ms")?.parse().ok()?)),
-        ("stop", None) => Action::Stop,
-        ("hang", None) => Action::Hang,
-        ("kill", None) => Action::Kill,
-        ("kill-after", None) => Action::KillAfter,
-        ("abort", None) => Action::Abort,
-        ("return", Some(rv)) => Action::Return(code(rv)?),
-        ("lose", Some(rv)) => Action::Lose(code(rv)?),
-        ("corrupt" | "final-try", None) => Action::Corrupt,
-        ("print", None) => Action::Print,
-        _ => return None,
-    };
-    Some(Line { function: function.to_owned(), from, to, action })
-}
-
-/// Return values by name, the ones that tokens in trouble give; any other by number.
-fn code(text: &str) -> Option<CK_RV> {
-    let known = [
-        ("CKR_OK", ck::CKR_OK),
-        ("CKR_HOST_MEMORY", ck::CKR_HOST_MEMORY),
-        ("CKR_GENERAL_ERROR", ck::CKR_GENERAL_ERROR),
-        ("CKR_FUNCTION_FAILED", ck::CKR_FUNCTION_FAILED),
-        ("CKR_DEVICE_ERROR", ck::CKR_DEVICE_ERROR),
-        ("CKR_DEVICE_MEMORY", ck::CKR_DEVICE_MEMORY),
-        ("CKR_DEVICE_REMOVED", ck::CKR_DEVICE_REMOVED),
-        ("CKR_FUNCTION_CANCELED", ck::CKR_FUNCTION_CANCELED),
-        ("CKR_KEY_HANDLE_INVALID", ck::CKR_KEY_HANDLE_INVALID),
-        ("CKR_OBJECT_HANDLE_INVALID", ck::CKR_OBJECT_HANDLE_INVALID),
-        ("CKR_OPERATION_ACTIVE", ck::CKR_OPERATION_ACTIVE),
-        ("CKR_OPERATION_NOT_INITIALIZED", ck::CKR_OPERATION_NOT_INITIALIZED),
-        ("CKR_PIN_INCORRECT", ck::CKR_PIN_INCORRECT),
-        ("CKR_PIN_LOCKED", ck::CKR_PIN_LOCKED),
-        ("CKR_SESSION_CLOSED", ck::CKR_SESSION_CLOSED),
-        ("CKR_SESSION_COUNT", ck::CKR_SESSION_COUNT),
-        ("CKR_SESSION_HANDLE_INVALID", ck::CKR_SESSION_HANDLE_INVALID),
-        ("CKR_TOKEN_NOT_PRESENT", ck::CKR_TOKEN_NOT_PRESENT),
-        ("CKR_USER_NOT_LOGGED_IN", ck::CKR_USER_NOT_LOGGED_IN),
-        ("CKR_CRYPTOKI_NOT_INITIALIZED", ck::CKR_CRYPTOKI_NOT_INITIALIZED),
-    ];
-    match text.strip_prefix("0x") {
-        Some(hex) => CK_RV::from_str_radix(hex, 16).ok(),
-        None => known.iter().find(|(name, _)| *name == text).map(|(_, code)| *code),
+impl fmt::Display for ScriptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: expected {}, found {:?}", self.line, self.expected, self.found)
     }
 }
 
-/// Counts a call and says what happens to it; delays, stops and ends are done here, before the call.
-pub fn next(function: &'static str) -> Fault {
-    let mut fault = Fault { before: Before::Go, after: After::Leave };
-    let Some(script) = SCRIPT.get() else { return fault };
-    if script.lines.iter().all(|line| line.function != function) {
-        return fault;
-    }
-    let count = script.count(function);
-    for line in &script.lines {
-        if line.function != function || !(line.from..=line.to).contains(&count) {
-            continue;
-        }
-        match line.action {
-            Action::Delay(so_long) => thread::sleep(so_long),
-            Action::Stop => signal_self(SIGSTOP),
-            Action::Hang => loop {
-                thread::sleep(Duration::from_secs(3600));
-            },
-            Action::Kill => kill_self(),
-            Action::Abort => std::process::abort(),
-            Action::Return(rv) => fault.before = Before::Answer(rv),
-            Action::KillAfter => fault.after = After::Kill,
-            Action::Lose(rv) => fault.after = After::Answer(rv),
-            Action::Corrupt => fault.after = After::Corrupt,
-            Action::Print => println!("fault-token: chatter at call {count} of {function}"),
-        }
-    }
-    fault
-}
+/// What a line may say, for whoever wrote another.
+const ACTIONS: &str = "one of: return CODE, lose CODE, delay TIME, hang, spin, stop, kill, abort, segfault, exit STATUS, corrupt, \
+                       short [OCTETS], long [OCTETS], set FLAG, clear FLAG, final-try, gone [TIME], shift-slots N, limit N, \
+                       print [OCTETS], complain [OCTETS], fork [TIME], handle, deaf, leak [N]; or with -after, as kill-after";
 
 impl Script {
-    /// One more; kept in the file before anything happens, so that a killed process has counted.
-    fn count(&self, function: &str) -> u64 {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(function.to_owned()).or_default();
-        *count += 1;
-        let count = *count;
-        let mut text = String::new();
-        for (function, count) in &*counts {
-            writeln!(text, "{function} {count}").expect("writing to a string does not fail");
+    /// Reads a script.
+    ///
+    /// # Errors
+    /// The first line that is none: where it is, what was expected and what was found.
+    pub fn parse(text: &str) -> Result<Self, ScriptError> {
+        let mut script = Self::default();
+        for (n, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            let wrong = |(expected, found): Wrong| ScriptError { line: n + 1, expected, found };
+            match line.split_once(char::is_whitespace) {
+                None if line.is_empty() => {}
+                Some(("log", path)) => script.log = Some(PathBuf::from(path.trim())),
+                Some(("counts", of)) => {
+                    script.counts_of_process = match of.trim() {
+                        "file" => false,
+                        "process" => true,
+                        other => return Err(wrong(expected("`counts file` or `counts process`", other))),
+                    }
+                }
+                _ => script.lines.push(self::line(line).map_err(wrong)?),
+            }
         }
-        // In one step: a process that is stopped or killed just now leaves the counts of before or after, never none.
-        let new = self.counts_path.with_extension("new");
-        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.counts_path)) {
-            eprintln!("fault-token: {}: {error}", self.counts_path.display());
-        }
-        count
+        Ok(script)
     }
 }
 
-const SIGKILL: i32 = 9;
-const SIGSTOP: i32 = 19;
+/// What was expected, and what was found.
+type Wrong = (String, String);
 
-unsafe extern "C" {
-    fn raise(signal: i32) -> i32;
+fn expected(what: &str, found: &str) -> Wrong {
+    (what.to_owned(), found.to_owned())
 }
 
-/// To the calling thread, so that it does not go on while another takes the signal in.
-fn signal_self(signal: i32) {
-    // SAFETY: raise(3) touches no memory of ours, and both signals stop or end the process as a whole.
-    unsafe { raise(signal) };
-}
-
-/// Ends the process as nothing can prevent.
-pub fn kill_self() -> ! {
-    signal_self(SIGKILL);
-    loop {
-        thread::sleep(Duration::from_secs(3600));
+fn line(text: &str) -> Result<Line, Wrong> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let [function, calls, action, rest @ ..] = &words[..] else {
+        return Err(expected("FUNCTION CALLS ACTION [ARGUMENT], `log PATH` or `counts file|process`", text));
+    };
+    if rest.len() > 1 {
+        return Err(expected("one argument at most after the action", &rest.join(" ")));
     }
+    let name = *function;
+    let function = match name {
+        "*" => None,
+        _ => Some(
+            FUNCTIONS
+                .iter()
+                .position(|known| *known == name)
+                .ok_or_else(|| expected("a function of PKCS#11 2.40, such as C_Sign, or * for any", name))?,
+        ),
+    };
+    let calls = self::calls(calls)?;
+    let (action, after) = self::action(action, rest.first().copied())?;
+    let fits = match action {
+        Action::Corrupt | Action::Resize(_) if !spoilable(name) => Err("a function that writes octets, such as C_Sign"),
+        Action::Set(_) | Action::Clear(_) if !flagged(name) => {
+            Err("a function that writes flags: C_GetTokenInfo, C_GetSlotInfo, C_GetMechanismInfo or C_GetSessionInfo")
+        }
+        Action::Limit(_) if name != "C_OpenSession" => Err("C_OpenSession, whose sessions are limited"),
+        _ => Ok(()),
+    };
+    fits.map_err(|what| expected(what, name))?;
+    Ok(Line { function, calls, action, after })
+}
+
+/// `3`, `3-5`, `3-`, `*`; each of them with `/2` for every second; with `+` before it counted since the script has this text.
+fn calls(text: &str) -> Result<Calls, Wrong> {
+    let wrong = || expected("calls as 3, 3-5, 3-, *, */2 or 3-/2, or with a + before them: +1", text);
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    let (since, rest) = text.strip_prefix('+').map_or((false, text), |rest| (true, rest));
+    let (range, step) = match rest.split_once('/') {
+        Some((range, step)) => (range, Some(number(step)?)),
+        None => (rest, None),
+    };
+    let (from, to) = match range.split_once('-') {
+        // Every second of all is the second, the fourth and so on.
+        _ if range == "*" => (step.unwrap_or(1), u64::MAX),
+        Some((from, "")) => (number(from)?, u64::MAX),
+        Some((from, to)) => (number(from)?, number(to)?),
+        None if step.is_none() => (number(range)?, number(range)?),
+        None => return Err(wrong()),
+    };
+    if step == Some(0) || from > to {
+        return Err(wrong());
+    }
+    Ok(Calls { from, to, step: step.unwrap_or(1), since })
+}
+
+impl Calls {
+    /// Whether the n-th call is one of them; `base` calls were made before the script had this text.
+    pub const fn contain(&self, n: u64, base: u64) -> bool {
+        let n = if self.since { n.saturating_sub(base) } else { n };
+        self.from <= n && n <= self.to && (n - self.from).is_multiple_of(self.step)
+    }
+}
+
+fn action(text: &str, argument: Option<&str>) -> Result<(Action, bool), Wrong> {
+    let (name, after) = text.strip_suffix("-after").map_or((text, false), |name| (name, true));
+    let wanted = |what: &str| expected(what, argument.unwrap_or_default());
+    let none = |action| match argument {
+        None => Ok(action),
+        Some(_) => Err(wanted(&format!("nothing after {name}"))),
+    };
+    let number = |default: Option<u64>| match argument {
+        None => default.ok_or_else(|| wanted(&format!("a number after {name}"))),
+        Some(text) => text.parse().map_err(|_| wanted(&format!("a number after {name}"))),
+    };
+    let count = |default| number(default).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let code = || {
+        let code = argument.and_then(|text| value(CODES, text));
+        code.ok_or_else(|| wanted("a return value by name, such as CKR_DEVICE_ERROR, or by number, such as 0x80000001"))
+    };
+    let flag = || {
+        let flag = argument.and_then(|text| value(FLAGS, text));
+        flag.ok_or_else(|| wanted("a flag by name, such as CKF_USER_PIN_LOCKED, or by number"))
+    };
+    let time =
+        || argument.map(|text| duration(text).ok_or_else(|| wanted("a time such as 50us, 5ms or 2s"))).transpose();
+    let octets = |sign: i64| number(Some(1)).map(|n| sign * i64::try_from(n).unwrap_or(i64::from(i32::MAX)));
+    let action = match name {
+        "return" => Action::Answer(code()?),
+        // The token is asked, and its answer lost.
+        "lose" => return Ok((Action::Answer(code()?), true)),
+        "delay" => Action::Delay(time()?.ok_or_else(|| wanted("a time such as 50us, 5ms or 2s"))?),
+        "hang" => none(Action::Hang)?,
+        "spin" => none(Action::Spin)?,
+        "stop" => none(Action::Stop)?,
+        "kill" => none(Action::Kill)?,
+        "abort" => none(Action::Abort)?,
+        "segfault" => none(Action::Segfault)?,
+        "exit" => Action::Exit(i32::try_from(number(None)?).unwrap_or(i32::MAX)),
+        "corrupt" => none(Action::Corrupt)?,
+        "short" => Action::Resize(octets(-1)?),
+        "long" => Action::Resize(octets(1)?),
+        "set" => Action::Set(flag()?),
+        "clear" => Action::Clear(flag()?),
+        "final-try" => none(Action::Set(cryptoki_sys::CKF_USER_PIN_FINAL_TRY))?,
+        "gone" => Action::Gone(time()?),
+        "shift-slots" => Action::ShiftSlots(number(None)?),
+        "limit" => Action::Limit(count(None)?),
+        "print" => Action::Print(count(Some(0))?),
+        "complain" => Action::Complain(count(Some(0))?),
+        "fork" => Action::Fork(time()?.unwrap_or(CHILD_LIVES)),
+        "handle" => none(Action::Handle)?,
+        "deaf" => none(Action::Deaf)?,
+        "leak" => Action::Leak(count(Some(1))?),
+        _ => return Err(expected(ACTIONS, text)),
+    };
+    // These change what was written, so that the token was asked.
+    let spoils = matches!(action, Action::Corrupt | Action::Resize(_) | Action::Set(_) | Action::Clear(_));
+    Ok((action, after || spoils))
+}
+
+/// How long a child lives whose script does not say: it must not outlive the test by hours.
+const CHILD_LIVES: Duration = Duration::from_secs(60);
+
+fn duration(text: &str) -> Option<Duration> {
+    let number = |unit| text.strip_suffix(unit).and_then(|number: &str| number.parse().ok());
+    number("us")
+        .map(Duration::from_micros)
+        .or_else(|| number("ms").map(Duration::from_millis))
+        .or_else(|| number("s").map(Duration::from_secs))
 }

@@ -14,6 +14,7 @@ use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTall
 use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, Purpose, RequestId,
+    TokenName,
 };
 use smkid::domain::procedure::Actor as Who;
 use smkid::domain::time::Timestamp;
@@ -206,6 +207,12 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
         until: active.then(at),
         incident: None,
         trouble: None,
+        tokens: vec![wire::KeyToken {
+            token: "smki-a".parse().unwrap(),
+            serial: Some("0001".to_owned()),
+            state: if active { wire::KeyTokenState::Up } else { wire::KeyTokenState::Off },
+            trouble: None,
+        }],
     }
 }
 
@@ -289,6 +296,7 @@ impl Engine for FakeEngine {
             ledger: wire::Head { size: 3, root: digest(b"r") },
             policy: Some(wire::PolicyHead { sequence: 1, sha256: digest(b"p") }),
             keys: vec![key(&"recovery".parse().unwrap(), true)],
+            tokens: vec![token(&"ledger".parse().unwrap())],
             incidents_open: 1,
             determinations_in_force: 1,
             unknowns: 0,
@@ -510,6 +518,26 @@ impl Engine for FakeEngine {
         Ok(wire::KeyChanged { entry: 4, key: key(&label, false) })
     }
 
+    async fn hsm_status(&self, caller: &Caller) -> Result<wire::Tokens, Failure> {
+        self.called("hsm-status", caller, "")?;
+        let state = wire::TokenState {
+            standing: token(&"ledger".parse().unwrap()),
+            label: "smki-ledger".to_owned(),
+            serial: "0123".to_owned(),
+            module: "/usr/lib/module.so".to_owned(),
+            keys: vec!["ledger".parse().unwrap()],
+            worker: Some(7),
+            sessions: Some(2),
+            is_a: Some("Maker Model, firmware 1.0".to_owned()),
+        };
+        Ok(wire::Tokens { tokens: vec![state] })
+    }
+
+    async fn hsm_retry_login(&self, caller: &Caller, name: TokenName) -> Result<wire::LoginRetried, Failure> {
+        self.called("hsm-retry-login", caller, name.as_str())?;
+        Ok(wire::LoginRetried { entry: Some(6), was: "the token refused its PIN".to_owned(), token: token(&name) })
+    }
+
     async fn recovery_sign(&self, caller: &Caller, ask: wire::RecoverySign) -> Result<Octets, Failure> {
         self.called("recovery-sign", caller, ask.request.to_string())?;
         Ok(match ask.into_scope().expect("the route has checked it") {
@@ -615,6 +643,12 @@ impl Engine for FakeEngine {
         }
         Ok(pieces(b"document"))
     }
+}
+
+/// A token that is up.
+fn token(name: &TokenName) -> wire::TokenStanding {
+    let (token, circuit) = (name.clone(), wire::TokenCircuit::Up);
+    wire::TokenStanding { token, circuit, since: Some(at()), until: None, failures: 0, trouble: None }
 }
 
 /// The socket of a daemon with a fake engine, served by a thread of its own until dropped.

@@ -427,8 +427,8 @@ impl Fixture {
     fn activate(&mut self) {
         let until = Some(self.at().plus_ms(12 * HOUR_MS));
         let (key, token) = ("recovery-1".parse().unwrap(), "smki-a".parse().unwrap());
-        let activated =
-            KeyActivated { key, token, serial: "smki-a-serial".into(), until, incident: None, profile: None };
+        let (serial, also) = ("smki-a-serial".into(), Vec::new());
+        let activated = KeyActivated { key, token, serial, until, incident: None, profile: None, also };
         self.record(|recorder| {
             let by = recorder.known(operator());
             recorder.queue(&by, Event::KeyActivated(activated)).unwrap();

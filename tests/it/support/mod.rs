@@ -1,10 +1,12 @@
 //! What several tests need.
 
+pub mod copies;
 pub mod desk;
 pub mod fake_engine;
 pub mod lab;
 pub mod ledger_fixture;
 pub mod meter;
+pub mod seeded;
 pub mod site;
-pub mod softhsm;
+pub mod token;
 pub mod vectors;

@@ -41,8 +41,9 @@ use smkid::wall_clock::wall_clock;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::copies::COPY_TOKEN;
 use super::desk::Done;
-use super::softhsm::{MODULE, fault_token};
+use super::token::{self, MODULE, fault_token};
 
 /// Devices of the determination that stands: two whole chunks, and some of a third.
 pub const DEVICES: u32 = 2 * 256 + 8;
@@ -56,7 +57,7 @@ const REACH_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 
 /// The files of a site, held in memory so that nothing of it is left on the disk.
-struct Snapshot {
+pub(super) struct Snapshot {
     home: PathBuf,
     files: Vec<(PathBuf, u32, Vec<u8>)>,
     folders: Vec<(PathBuf, u32)>,
@@ -85,7 +86,7 @@ fn programs() -> Programs {
 }
 
 impl Snapshot {
-    fn take(home: &Path) -> Self {
+    pub(super) fn take(home: &Path) -> Self {
         let mut snapshot = Self { home: home.to_owned(), files: Vec::new(), folders: Vec::new() };
         snapshot.walk(home);
         snapshot
@@ -382,14 +383,22 @@ pub fn ask_pre_command(determination: DeterminationId, octets: Vec<u8>) -> Recov
     RecoverySign { request: request(), determination, devices: None, pre_commands }
 }
 
-/// The lines of an answer, and whether it came to its end: neither cut nor stopped.
+/// Whether an answer came to its end; why not, if it was cut or stopped.
+pub type Ended = Result<(), String>;
+
+/// The lines of an answer, and whether it came to its end.
 pub async fn lines<T: serde::Serialize>(
     client: &Client,
     path: &str,
     ask: &T,
-) -> Result<(Vec<Item>, bool), ClientError> {
+) -> Result<(Vec<Item>, Ended), ClientError> {
     let (items, stopped) = lines_and_stop(client, path, ask).await?;
-    Ok((items, stopped.is_some_and(|reasons| reasons.is_empty())))
+    let ended = match stopped {
+        Some(reasons) if reasons.is_empty() => Ok(()),
+        Some(reasons) => Err(format!("it was stopped: {reasons:?}")),
+        None => Err("it was cut".to_owned()),
+    };
+    Ok((items, ended))
 }
 
 /// The lines of an answer, and why it was stopped; none if it was cut.
@@ -412,9 +421,9 @@ pub async fn lines_and_stop<T: serde::Serialize>(
 
 /// The whole answer to a request to sign.
 #[track_caller]
-pub fn whole(answer: Result<(Vec<Item>, bool), ClientError>) -> Vec<Item> {
+pub fn whole(answer: Result<(Vec<Item>, Ended), ClientError>) -> Vec<Item> {
     let (items, ended) = answer.unwrap();
-    assert!(ended, "the answer was cut");
+    assert_eq!(ended, Ok(()), "after {} lines", items.len());
     items
 }
 
@@ -427,11 +436,13 @@ pub fn problem<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> Problem {
     }
 }
 
-/// One of the two tokens.
+/// One of the tokens.
 #[derive(Clone, Copy)]
 pub enum Which {
     Ledger,
     Recovery,
+    /// The clone of the Recovery key, where a site has one.
+    Copy,
 }
 
 impl Which {
@@ -439,6 +450,7 @@ impl Which {
         match self {
             Self::Ledger => LEDGER_TOKEN,
             Self::Recovery => RECOVERY_TOKEN,
+            Self::Copy => COPY_TOKEN,
         }
     }
 }
@@ -454,7 +466,7 @@ pub struct Site {
 }
 
 impl Site {
-    fn copy(base: &'static Base, of: &Snapshot) -> Self {
+    pub(super) fn copy(base: &'static Base, of: &Snapshot) -> Self {
         let folder = tempfile::Builder::new().prefix("smkid-site-").tempdir().unwrap();
         of.put(folder.path());
         let (configuration, socket) = (folder.path().join("smkid.toml"), folder.path().join("smkid.sock"));
@@ -651,9 +663,26 @@ impl Site {
         fs::write(&self.configuration, change(text)).unwrap();
     }
 
+    /// The script by which a token fails.
+    pub fn script(&self, which: Which) -> PathBuf {
+        self.path(&format!("{}.script", which.name()))
+    }
+
+    /// Where SoftHSM keeps a token.
+    pub fn token_folder(&self, which: Which) -> PathBuf {
+        let configuration: toml::Table = fs::read_to_string(&self.configuration).unwrap().parse().unwrap();
+        let tokens = configuration["token"].as_array().unwrap();
+        let token = tokens.iter().find(|token| token["name"].as_str() == Some(which.name())).unwrap();
+        let serial = token["serial"].as_str().unwrap();
+        // A folder is named by a UUID whose end is the token's serial number.
+        let folders = fs::read_dir(self.path("tokens")).unwrap().map(|entry| entry.unwrap().path());
+        let is_its = |folder: &PathBuf| folder.to_str().unwrap().replace('-', "").ends_with(serial);
+        folders.into_iter().find(is_its).unwrap()
+    }
+
     /// From the next start on a token fails as `script` says; without one it is healthy.
     pub fn fault(&self, which: Which, script: Option<&str>) {
-        let path = self.path(&format!("{}.script", which.name()));
+        let path = self.script(which);
         let _ = fs::remove_file(self.path(&format!("{}.script.counts", which.name())));
         fs::write(&path, script.unwrap_or_default()).unwrap();
         let (module, more) = match script {
@@ -682,11 +711,9 @@ impl Site {
         });
     }
 
-    /// How often a function was called at a token, of those that its script names.
+    /// How often a function was called at a token.
     pub fn calls(&self, which: Which, function: &str) -> u64 {
-        let counts = fs::read_to_string(self.path(&format!("{}.script.counts", which.name()))).unwrap_or_default();
-        let count = counts.lines().find_map(|line| line.strip_prefix(function)).unwrap_or(" 0");
-        count.trim().parse().unwrap_or(0)
+        token::calls(&self.script(which), function)
     }
 
     /// Waits until a token has come to its n-th call.

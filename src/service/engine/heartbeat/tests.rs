@@ -21,7 +21,7 @@ async fn a_recorder_that_is_stuck_is_not_alive_and_one_that_answers_again_is() {
     let store = MemoryStore::new(limits).unwrap();
     let clock = || (Moment { at: Timestamp::MIN, clock: ClockState::Trusted }, None);
     let recorder = Recorder::new(Box::new(store), Fold::default(), Box::new(clock)).unwrap();
-    let (desk, _) = Desk::open(recorder, |_| {}).unwrap();
+    let (desk, _) = Desk::open(recorder, Box::new(|_| {}), |_| {}).unwrap();
     let heartbeat = Arc::new(Heartbeat::new(Duration::from_millis(300)));
     assert!(heartbeat.is_recent());
     tokio::spawn(beat_every(Duration::from_millis(5), Arc::clone(&heartbeat), desk.clone()));

@@ -40,7 +40,7 @@ use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
 use crate::domain::policy::rules::{self, Allowance, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
 use crate::hsm::QUEUE_ITEMS_MAX;
-use crate::hsm::{Class, Condition, FencesSeen, Kind, Outcome, Several, ToSign};
+use crate::hsm::{Class, Condition, FencesSeen, HsmError, Kind, Outcome, Several, ToSign};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{DerivedState, StoreError};
 
@@ -243,6 +243,7 @@ pub async fn run(
     let mut job = Some(job);
     let mut in_flight: JoinSet<Signed> = JoinSet::new();
     let mut signed: Option<Signed> = None;
+    let mut failing = Failing::default();
     let (mut more, mut why_stopped): (bool, Option<Vec<Reason>>) = (true, None);
     while more || signed.is_some() || !in_flight.is_empty() {
         let is_stopping = *stopping.borrow();
@@ -286,6 +287,9 @@ pub async fn run(
         // Whichever chunk comes to its end first is concluded first.
         if in_flight.len() >= in_flight_max(tokens.count()) || !more || !is_up {
             signed = in_flight.join_next().await.transpose().map_err(|_| Closed)?;
+        }
+        if let Some(signed) = &mut signed {
+            failing.follow(signed);
         }
         // A token that signs nothing would take one chunk after the other, and count each against the limits.
         if let Some(given_up) = signed.as_ref().and_then(|signed| signed.given_up.as_deref()) {
@@ -393,6 +397,30 @@ struct Signed {
     refused: Option<String>,
     /// Set if the token was given up, for it is away or signed nothing in the last tries: what failed last.
     given_up: Option<String>,
+}
+
+/// Commands in a row at which workers failed that went on all the same.
+#[derive(Default)]
+struct Failing(usize);
+
+impl Failing {
+    /// Gives the token up once a chunk has no signature, and more than one command failed since the last: a token that answers each
+    /// call with a failure is up, and would be handed all there is. Where the worker ended instead, it is waited for.
+    fn follow(&mut self, signed: &mut Signed) {
+        if signed.outcomes.values().any(|outcome| matches!(outcome, Outcome::Signed(_))) {
+            self.0 = 0;
+            return;
+        }
+        let faults = signed.outcomes.values().filter_map(Outcome::fault_of_token);
+        let went_on: Vec<&HsmError> = faults.filter(|fault| fault.class().worker_goes_on()).collect();
+        self.0 += went_on.len();
+        if self.0 > 1
+            && let Some(last) = went_on.first()
+        {
+            let last = last.to_string();
+            signed.given_up.get_or_insert(last);
+        }
+    }
 }
 
 /// One turn on the recorder's thread.
@@ -584,13 +612,9 @@ async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver
             break;
         }
         if in_vain >= SUBMISSIONS_MAX || (in_vain > 0 && !wait_until_up(&tokens, &stopping).await) {
-            let of_token = |outcome: &Outcome| match outcome {
-                Outcome::Failed(error) | Outcome::Unknown(error) => Some(error.to_string()),
-                Outcome::Signed(_) | Outcome::NotSigned(_) => None,
-            };
             // Another chunk, before this one in the token's queue, may have met what failed.
-            let last =
-                outcomes.values().find_map(of_token).or_else(|| tokens.last_failure().map(|why| why.to_string()));
+            let last = outcomes.values().find_map(Outcome::fault_of_token).map(ToString::to_string);
+            let last = last.or_else(|| tokens.last_failure().map(|why| why.to_string()));
             let given_up = last.or_else(|| refused.clone()).unwrap_or_else(|| "its worker ended".to_owned());
             return Signed { intents, outcomes, refused, given_up: Some(given_up) };
         }

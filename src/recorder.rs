@@ -601,7 +601,16 @@ enum Ask {
     /// Alters nothing.
     Look(Look),
     /// Decides, and queues.
-    Record(Record),
+    Record(Record, Waits),
+}
+
+/// Whether an ask is held while the ledger token is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// Whatever else waits.
+    Always,
+    /// Where there is room.
+    WithRoom,
 }
 
 type Look = Box<dyn FnOnce(&Recorder) -> Result<Done, CannotRecord> + Send>;
@@ -656,20 +665,37 @@ impl Desk {
     }
 
     /// Runs `ask` on the recorder's thread. Its answer comes back once everything it queued is durable and under a signed
-    /// checkpoint.
+    /// checkpoint. While the ledger token is waited for, so is this, whatever else waits: for what the daemon itself must record.
     pub async fn record<R: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
     ) -> Result<Recorded<R>, Closed> {
+        self.recorded(ask, Waits::Always).await
+    }
+
+    /// The same for a caller, of whom no more than a full desk may wait for the ledger token.
+    pub async fn record_for_caller<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
+    ) -> Result<Recorded<R>, Closed> {
+        self.recorded(ask, Waits::WithRoom).await
+    }
+
+    async fn recorded<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Recorder) -> Result<R, CannotRecord> + Send + 'static,
+        waits: Waits,
+    ) -> Result<Recorded<R>, Closed> {
         let (answer, answered) = oneshot::channel();
-        self.ask(Ask::Record(Box::new(move |recorder| {
+        let ask = Box::new(move |recorder: &mut Recorder| {
             let reply = ask(recorder)?;
-            Ok(Box::new(move || {
+            let tell: Done = Box::new(move || {
                 // Whoever asked may have gone away; what was recorded stands all the same.
                 let _ = answer.send(Recorded(reply));
-            }))
-        })))
-        .await?;
+            });
+            Ok(tell)
+        });
+        self.ask(Ask::Record(ask, waits)).await?;
         answered.await.map_err(|_| Closed)
     }
 
@@ -751,8 +777,9 @@ impl Asked {
                         look(recorder)?();
                     }
                     // Each is somebody who waits for its answer. More than that many are told that they wait in vain.
-                    Ok(ask @ Ask::Record(_)) if self.held.len() < DESK_LEN_MAX => self.held.push_back(ask),
-                    Ok(Ask::Record(_)) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Ok(Ask::Record(_, Waits::WithRoom)) if self.held.len() >= DESK_LEN_MAX => {}
+                    Ok(ask @ Ask::Record(..)) => self.held.push_back(ask),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
                     Err(mpsc::RecvTimeoutError::Disconnected) => return Err(why),
                 }
                 if self.given_up.load(Ordering::SeqCst) {
@@ -780,7 +807,7 @@ fn serve(recorder: &mut Recorder, first: Ask, asked: &mut Asked) -> Result<(), C
         recorder.tick()?;
         match ask {
             Ask::Look(look) => looks.push(look(recorder)?),
-            Ask::Record(record) => done.push(record(recorder)?),
+            Ask::Record(record, _) => done.push(record(recorder)?),
         }
         next = if looks.len() + done.len() < GROUP_MAX { asked.next_at_once() } else { None };
     }

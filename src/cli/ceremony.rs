@@ -425,7 +425,7 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TokenAbsent { .. }
         | HsmError::TokenDuplicate { .. }
         | HsmError::PinAtRisk { .. }
-        | HsmError::PinRefused { .. }
+        | HsmError::PinRefused(_)
         | HsmError::PinWithheld { .. }
         | HsmError::PinMark { .. }
         | HsmError::MechanismAbsent { .. }

@@ -107,6 +107,11 @@ fn rows(token: &wire::TokenState, text: &mut Text) {
         text.row("", is_a);
     }
     if let (Some(worker), Some(sessions)) = (token.worker, token.sessions) {
-        text.row("", format!("worker {worker}, {sessions} sessions, {}", token.module));
+        let wanted = token.sessions_wanted.filter(|wanted| *wanted != sessions);
+        let of = wanted.map_or_else(String::new, |wanted| format!(" of {wanted}"));
+        text.row("", format!("worker {worker}, {sessions}{of} sessions, {}", token.module));
+        if let Some(why) = &token.sessions_lacking {
+            text.toned("", format!("fewer sessions sign than are wanted: {why}"), Tone::Warning);
+        }
     }
 }

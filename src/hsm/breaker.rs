@@ -211,7 +211,9 @@ impl Change {
     fn tell(self, token: &TokenName) -> TokenHealth {
         let Self { from, to, since, why, folded } = self;
         let fault = match &why {
-            Some(HsmError::Call(fault)) => Some((fault.function.as_str().into(), fault.rv.as_str().into())),
+            Some(HsmError::Call(fault) | HsmError::PinRefused(fault)) => {
+                Some((fault.function.as_str().into(), fault.rv.as_str().into()))
+            }
             Some(_) | None => None,
         };
         let (function, code) = fault.unzip();

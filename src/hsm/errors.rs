@@ -28,7 +28,7 @@ pub enum Class {
     LogInAgain,
     /// The module or its connection is spoilt; only a new process heals it.
     ReplaceWorker,
-    /// Nothing we do by ourselves helps, and trying again may do harm.
+    /// Only a person can mend it. After C_Login nothing is tried again by itself; else it is, after a pause.
     OperatorMustAct,
     /// We asked for something that cannot be: a defect of ours, or a token that is not what it was checked to be.
     OurFault,
@@ -111,13 +111,11 @@ pub enum HsmError {
     },
     /// The PIN was refused. It is not offered again.
     #[error(
-        "the token refused its PIN ({rv}). It was offered once and is not offered again by itself: put the PIN right, then \
-         `smkictl hsm retry-login` with the token's name"
+        "{} of token {} answered {}: {}; {}. The PIN was offered once and is not offered again by itself: mend that, then \
+         `smkictl hsm retry-login {}`",
+        .0.function, .0.token, .0.rv, .0.cause, .0.advice, .0.token
     )]
-    PinRefused {
-        /// What C_Login answered.
-        rv: String,
-    },
+    PinRefused(Box<Fault>),
     /// No PIN was offered, because of what came of earlier offers.
     #[error(
         "no PIN was offered: {why}. Put the PIN right, then `smkictl hsm retry-login` with the token's name: until then no \
@@ -254,7 +252,8 @@ pub enum HsmError {
     },
     /// The module's signature does not verify under the key's public key. It is withheld.
     #[error(
-        "key {0}: the token's signature does not verify under its public key. It is withheld; take the token out of use"
+        "key {0}: the token's signature does not verify under its public key. It is withheld, and nothing more is signed there: take \
+         the token out of use until its maker has said why; only then activate the key again"
     )]
     WrongSignature(KeyLabel),
     /// A call ran for longer than its deadline, or the worker gave no sign of life for as long.
@@ -266,7 +265,7 @@ pub enum HsmError {
         deadline_ms: u64,
     },
     /// The worker ended by itself.
-    #[error("the worker ended ({status}); start it anew")]
+    #[error("the worker ended ({status}); it is replaced by itself, and the journal says more")]
     WorkerEnded {
         /// Its exit status or signal.
         status: String,
@@ -324,7 +323,7 @@ impl HsmError {
             | Self::TokenAbsent { .. }
             | Self::TokenDuplicate { .. }
             | Self::PinAtRisk { .. }
-            | Self::PinRefused { .. }
+            | Self::PinRefused(_)
             | Self::PinWithheld { .. }
             | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
@@ -359,7 +358,7 @@ impl HsmError {
             | Self::TokenAbsent { .. }
             | Self::TokenDuplicate { .. }
             | Self::PinAtRisk { .. }
-            | Self::PinRefused { .. }
+            | Self::PinRefused(_)
             | Self::PinWithheld { .. }
             | Self::PinMark { .. }
             | Self::MechanismAbsent { .. }
@@ -384,7 +383,7 @@ impl HsmError {
     /// Whether it is about the PIN: an operator puts that right, and the token is the one meant.
     pub fn is_about_the_pin(&self) -> bool {
         match self {
-            Self::PinAtRisk { .. } | Self::PinRefused { .. } | Self::PinWithheld { .. } => true,
+            Self::PinAtRisk { .. } | Self::PinRefused(_) | Self::PinWithheld { .. } => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             _ => false,
         }
@@ -395,12 +394,13 @@ impl HsmError {
     pub fn locks(&self) -> bool {
         match self {
             Self::PinAtRisk { .. }
-            | Self::PinRefused { .. }
+            | Self::PinRefused(_)
             | Self::PinWithheld { .. }
             | Self::KeyDuplicate { .. }
             | Self::KeyUnfit { .. }
             | Self::KeyDiffers { .. }
             | Self::GenesisDiffers { .. }
+            | Self::WrongSignature(_)
             | Self::Locked => true,
             Self::Call(fault) => fault.function == "C_Login" && fault.class == Class::OperatorMustAct,
             Self::ModuleLoad { .. }
@@ -416,7 +416,6 @@ impl HsmError {
             | Self::KeyUnknown(_)
             | Self::Kind { .. }
             | Self::SignatureLength { .. }
-            | Self::WrongSignature(_)
             | Self::Overrun { .. }
             | Self::WorkerEnded { .. }
             | Self::Spawn { .. }

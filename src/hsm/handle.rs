@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::breaker::{Breaker, Standing};
 use super::errors::{Certainty, Class, HsmError};
 use super::healer::{self, Healing};
-use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, ended, lock, spawn_failed};
+use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, SessionsHeld, ended, lock, spawn_failed};
 use super::kinds::Kind;
 use super::offers::{Asked, Mark, Offers};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
@@ -113,11 +113,11 @@ pub enum NotSigned {
 pub enum Outcome {
     /// Signed, and verified with the second implementation: r, s.
     Signed([u8; 64]),
-    /// The attempt failed. No signature exists, but for [`HsmError::WrongSignature`], which is withheld.
+    /// The attempt failed. No signature exists.
     Failed(HsmError),
     /// Provably never submitted to the token.
     NotSigned(NotSigned),
-    /// It was, or may have been, submitted, and no answer came: a signature may exist.
+    /// It was, or may have been, submitted, and no signature came that holds: one may exist.
     Unknown(HsmError),
 }
 
@@ -131,6 +131,14 @@ impl Outcome {
                     && matches!(error.class(), Class::RetryOnNewSession | Class::LogInAgain | Class::ReplaceWorker)
             }
             Self::Signed(_) | Self::NotSigned(NotSigned::Fenced | NotSigned::Expired) | Self::Unknown(_) => false,
+        }
+    }
+
+    /// What failed at the token; `None` of what was signed, was stopped, or is not fit to be signed by any token.
+    pub fn fault_of_token(&self) -> Option<&HsmError> {
+        match self {
+            Self::Failed(HsmError::Kind { .. }) | Self::Signed(_) | Self::NotSigned(_) => None,
+            Self::Failed(error) | Self::Unknown(error) => Some(error),
         }
     }
 }
@@ -324,6 +332,7 @@ impl Token {
         }
         lock(&self.0.breaker).trying();
         self.0.counts.signed.store(0, Ordering::SeqCst);
+        *lock(&self.0.counts.sessions) = SessionsHeld::default();
         let result = launch(&self.0);
         let mut state = lock(&self.0.state);
         match result {
@@ -587,6 +596,14 @@ impl Token {
         }
     }
 
+    /// The sessions that sign, of those that are wanted; `None` without a worker.
+    pub fn sessions(&self) -> Option<SessionsHeld> {
+        match &*lock(&self.0.state) {
+            State::Up { .. } => Some(lock(&self.0.counts.sessions).clone()),
+            State::Down(_) | State::Locked(_) => None,
+        }
+    }
+
     /// The worker's process id, for status; `None` without one.
     pub fn worker_pid(&self) -> Option<u32> {
         match &*lock(&self.0.state) {
@@ -603,6 +620,11 @@ impl Token {
     /// What configuration calls it.
     pub fn name(&self) -> &TokenName {
         &self.0.config.name
+    }
+
+    /// Whether both are handles to one and the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Locks the token: what is in flight is finished, the rest is not signed, the worker ends and the PIN is forgotten. Waits, at
@@ -694,7 +716,8 @@ impl Inner {
         if let Some(known) = &*offers {
             return Ok(known.clone());
         }
-        let found = Arc::new(Offers::open(self.config.pin_marks.as_deref(), &self.config.serial)?);
+        let TokenConfig { pin_marks, serial, label, .. } = &self.config;
+        let found = Offers::open(pin_marks.as_deref(), (serial, label))?;
         *offers = Some(found.clone());
         Ok(found)
     }
@@ -730,7 +753,7 @@ impl Inner {
 fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
     let pin = lock(&inner.pin).clone().ok_or(HsmError::Locked)?;
     if pin.expose_secret().len() > PIN_LEN_MAX {
-        return Err(HsmError::PinRefused { rv: format!("longer than {PIN_LEN_MAX} octets") });
+        return Err(HsmError::PinWithheld { why: format!("it is longer than {PIN_LEN_MAX} octets") });
     }
     let offers = inner.offers()?;
     // No worker is needed to know that no PIN may be offered.
@@ -764,9 +787,11 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         gone: tell_gone(Arc::downgrade(inner), open.clone()),
         open: open.clone(),
         generation: inner.generation.clone(),
+        counts: inner.counts.clone(),
         offers,
         ready: Some(tell),
         last_words: Vec::new(),
+        wrong: Arc::default(),
     };
     // The parent-death signal goes by the *thread* that made the worker, so that must be one that lives as long as it.
     let keeper = thread::Builder::new()

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,17 @@ pub(super) struct Counts {
     pub(super) signed: AtomicU32,
     /// Signatures of all workers, as they came.
     pub(super) signed_by_all: AtomicU64,
+    /// The sessions that the present worker's signers have.
+    pub(super) sessions: Mutex<SessionsHeld>,
+}
+
+/// How many sessions sign, of those that the configuration wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionsHeld {
+    /// Those that are open.
+    pub open: u16,
+    /// Why a further one could not be opened, if so: another is tried every second.
+    pub lacking: Option<String>,
 }
 
 /// The items of one call, until each has its outcome.
@@ -133,7 +144,7 @@ impl Batch {
         if self.point.verifies(self.items[n].octets(), &signature) {
             Outcome::Signed(signature)
         } else {
-            Outcome::Failed(HsmError::WrongSignature(self.key.clone()))
+            Outcome::Unknown(HsmError::WrongSignature(self.key.clone()))
         }
     }
 }
@@ -159,6 +170,8 @@ pub(super) struct Keeper {
     pub(super) gone: Box<dyn Fn(&HsmError) + Send>,
     pub(super) open: Arc<Mutex<Option<Open>>>,
     pub(super) generation: Arc<AtomicU64>,
+    /// Where it is told how many sessions sign.
+    pub(super) counts: Arc<Counts>,
     /// Where it is kept that the PIN was offered, and what came of it.
     pub(super) offers: Arc<Offers>,
     /// Where to say that the worker is ready, until it was said.
@@ -166,6 +179,8 @@ pub(super) struct Keeper {
     /// Outcomes that a worker gave because it is about to end. They are told once the handle knows that it has: whoever hears that
     /// something was not submitted may submit it again, and not to this worker.
     pub(super) last_words: Vec<(Arc<Batch>, usize, Outcome)>,
+    /// Set by who verifies, once a signature is none: then the worker ends, and that is why.
+    pub(super) wrong: Arc<OnceLock<HsmError>>,
 }
 
 impl Keeper {
@@ -246,7 +261,7 @@ impl Keeper {
         };
         let mut to_write = Some(to_write);
         let mut pin = Some(pin);
-        let mut is_offered = false;
+        let mut offer = None;
         let activated_by = Instant::now() + deadline * ACTIVATION_DEADLINES;
         let mut ending = None;
         let mut buffer = Vec::new();
@@ -274,44 +289,52 @@ impl Keeper {
                     let Some(pin) = pin.take() else {
                         return HsmError::Protocol { found: "asked for the PIN twice".to_owned() };
                     };
-                    if let Err(withheld) = self.offers.offer(count_low) {
-                        return withheld;
+                    match self.offers.offer(count_low) {
+                        Ok(begun) => offer = Some(begun),
+                        Err(withheld) => return withheld,
                     }
-                    is_offered = true;
                     if let Err(error) = protocol::write_raw(socket, pin.expose_secret().as_bytes()) {
                         return HsmError::Protocol { found: error.to_string() };
                     }
                     Ok(())
                 }
-                Ok(FromWorker::LoggedIn) if is_offered => {
-                    is_offered = false;
-                    self.offers.answered(&Ok(()));
-                    Ok(())
-                }
-                Ok(FromWorker::LoggedIn) => Err("logged in without a PIN"),
+                Ok(FromWorker::LoggedIn) => match offer.take() {
+                    Some(offer) => {
+                        offer.answered(&Ok(()));
+                        Ok(())
+                    }
+                    None => Err("logged in without a PIN"),
+                },
                 Ok(FromWorker::Refused(error)) => {
-                    if is_offered {
-                        self.offers.answered(&Err(error.clone()));
+                    if let Some(offer) = offer.take() {
+                        offer.answered(&Err(error.clone()));
                     }
                     return error;
                 }
-                Ok(FromWorker::Answers(answers)) => self.answers(answers),
+                Ok(FromWorker::Answers(answers)) => self.answers(socket, answers),
                 Ok(FromWorker::Fenced { generation, in_flight }) => {
                     self.fenced(generation, &in_flight);
                     Ok(())
                 }
                 Ok(FromWorker::Managed { call, result }) => self.managed(call, result),
-                Ok(FromWorker::Alive { oldest: Some((call, ms)) }) if Duration::from_millis(ms) > deadline => {
+                Ok(FromWorker::Alive { .. }) if self.wrong.get().is_some() => {
+                    return self.wrong.get().cloned().expect("it was just there");
+                }
+                Ok(FromWorker::Alive { oldest: Some((call, ms)), .. }) if Duration::from_millis(ms) > deadline => {
                     return overrun(&call, deadline);
                 }
-                Ok(FromWorker::Alive { oldest: _ }) if to_write.is_some() && Instant::now() > activated_by => {
+                Ok(FromWorker::Alive { .. }) if to_write.is_some() && Instant::now() > activated_by => {
                     return overrun("the whole activation", deadline * ACTIVATION_DEADLINES);
                 }
-                Ok(FromWorker::Alive { oldest: _ }) => Ok(()),
+                Ok(FromWorker::Alive { oldest: _, sessions, lacking }) => {
+                    self.note_sessions(pid, SessionsHeld { open: sessions, lacking });
+                    Ok(())
+                }
                 Ok(FromWorker::Ending(error)) => {
                     ending = Some(error);
                     Ok(())
                 }
+                Err(_) if self.wrong.get().is_some() => return self.wrong.get().cloned().expect("it was just there"),
                 Err(FrameError::Closed) => return ending.unwrap_or_else(|| ended("closed its pipe")),
                 Err(FrameError::Silent) => return overrun("the worker, which gave no sign of life,", deadline),
                 Err(error @ (FrameError::TooLong { .. } | FrameError::Malformed(_) | FrameError::Io(_))) => {
@@ -322,6 +345,25 @@ impl Keeper {
                 return HsmError::Protocol { found: found.to_owned() };
             }
         }
+    }
+
+    /// Notes how many sessions sign; the journal is told of each change once, but for the first.
+    fn note_sessions(&self, worker: u32, held: SessionsHeld) {
+        let mut before = lock(&self.counts.sessions);
+        if *before == held {
+            return;
+        }
+        let SessionsHeld { open, lacking } = &held;
+        match lacking {
+            Some(why) => {
+                tracing::warn!(token = %self.config.name, worker, sessions = open, "fewer sessions sign than are wanted: {why}");
+            }
+            None if before.lacking.is_some() => {
+                tracing::info!(token = %self.config.name, worker, sessions = open, "all sessions sign again");
+            }
+            None => {}
+        }
+        *before = held;
     }
 
     fn start_writer(&self, socket: &UnixStream, to_write: mpsc::Receiver<Outgoing>) -> io::Result<()> {
@@ -336,8 +378,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes answers; an answer to what was not asked, or a second one, is a defect.
-    fn answers(&mut self, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
+    /// Takes answers; an answer to what was not asked, or a second one, is a defect. A signature that does not verify cuts the worker
+    /// off: whatever made it is not what signs for this key.
+    fn answers(&mut self, socket: &UnixStream, answers: Vec<(u64, Answer)>) -> Result<(), &'static str> {
         let mut signed: Vec<(Arc<Batch>, usize, [u8; 64])> = Vec::with_capacity(answers.len());
         {
             let mut open = lock(&self.open);
@@ -371,12 +414,18 @@ impl Keeper {
             }
         }
         if !signed.is_empty() {
+            let (wrong, socket) = (self.wrong.clone(), socket.try_clone());
             Pool::shared().submit(move || {
                 // Given together, after the last is verified: giving wakes whoever waits, and a wake for each costs as much
                 // as a tenth of a signature.
                 let verified: Vec<_> =
                     signed.into_iter().map(|(batch, n, signature)| (batch.verify(n, signature), batch, n)).collect();
                 for (outcome, batch, n) in verified {
+                    if let Outcome::Unknown(error) = &outcome {
+                        let _ = wrong.set(error.clone());
+                        // Without a handle to it the worker is cut off at its next sign of life.
+                        let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
+                    }
                     batch.give(n, outcome);
                 }
             });

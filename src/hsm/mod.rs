@@ -42,6 +42,7 @@ pub use errors::{Certainty, Class, Fault, HsmError};
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
 };
+pub use keeper::SessionsHeld;
 pub use kinds::{Kind, KindError};
 pub use pkcs11::person;
 pub use protocol::OCTETS_LEN_MAX;

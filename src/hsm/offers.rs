@@ -6,14 +6,16 @@
 //!
 //! Who let the PIN of the ledger token be offered again stands there too, until the ledger, which needs that token, was told.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
 use super::errors::{Class, HsmError};
+use super::keeper::lock;
 use crate::domain::ledger::entry::{Actor, LoginRetried};
 use crate::domain::time::Timestamp;
 use crate::wall_clock::wall_clock;
@@ -93,12 +95,12 @@ impl Mark {
     fn answered(&self, answer: &Result<(), HsmError>, at: Timestamp) -> Option<Self> {
         match answer {
             Ok(()) => Some(self.now(0, None)),
-            Err(HsmError::PinRefused { rv }) => Some(self.now(0, Some(Refusal { rv: rv.clone(), at }))),
+            Err(HsmError::PinRefused(fault)) => Some(self.now(0, Some(Refusal { rv: fault.rv.clone(), at }))),
             Err(HsmError::Call(fault)) if fault.class == Class::OperatorMustAct => {
                 Some(self.now(0, Some(Refusal { rv: fault.rv.clone(), at })))
             }
-            // The token says what else it was.
-            Err(HsmError::Call(fault)) if is_about_something_else(&fault.rv) => {
+            // It was not offered after all.
+            Err(HsmError::Call(fault)) if is_before_the_token(&fault.rv) => {
                 Some(self.now(self.unanswered.saturating_sub(1), None))
             }
             Err(_) => None,
@@ -111,59 +113,99 @@ impl Mark {
     }
 }
 
-/// Answers of C_Login by which the token or its module says that the PIN was not looked at. A general error, a failed function
-/// and a vendor's own code say nothing.
-fn is_about_something_else(rv: &str) -> bool {
-    let something_else = ["CKR_DEVICE_", "CKR_TOKEN_", "CKR_SESSION_", "CKR_CRYPTOKI_", "CKR_HOST_", "CKR_SLOT_"];
-    something_else.iter().any(|prefix| rv.starts_with(prefix))
+/// Answers of C_Login that come before a token is asked: there is none, no session to it, or the module itself cannot. A device's error
+/// may come after it counted the PIN as wrong, as may a session that is gone when the answer comes; so may whatever else is not known.
+fn is_before_the_token(rv: &str) -> bool {
+    matches!(
+        rv,
+        "CKR_TOKEN_NOT_PRESENT"
+            | "CKR_SLOT_ID_INVALID"
+            | "CKR_CRYPTOKI_NOT_INITIALIZED"
+            | "CKR_SESSION_HANDLE_INVALID"
+            | "CKR_HOST_MEMORY"
+    )
 }
 
-/// The offers to one token.
+/// The offers to one token, whoever in this process has to do with it.
 #[derive(Debug)]
 pub struct Offers {
     path: Option<PathBuf>,
     mark: Mutex<Mark>,
+    /// Whether somebody offers the PIN just now. Two keys may lie on one token, and two operators activate one at a time: whoever
+    /// comes second waits for the answer, and offers nothing after a refusal.
+    is_offering: Mutex<bool>,
+    answered: Condvar,
 }
 
-impl Offers {
-    /// Those to the token with this serial number, as the folder has them; without a folder they are forgotten at the end of
-    /// the process, as suits a ceremony, which has people in the room.
-    ///
-    /// # Errors
-    /// [`HsmError::PinMark`]: there is a file, and nobody can tell what it says.
-    pub fn open(folder: Option<&Path>, serial: &str) -> Result<Self, HsmError> {
-        let path = folder.map(|folder| folder.join(format!("{}.json", hex::encode(serial))));
-        let mark = match &path {
-            Some(path) => read(path)?,
-            None => Mark::default(),
-        };
-        Ok(Self { path, mark: Mutex::new(mark) })
-    }
+/// The offers that somebody in this process has to do with, by their files.
+static KNOWN: Mutex<BTreeMap<PathBuf, Weak<Offers>>> = Mutex::new(BTreeMap::new());
 
-    /// What is known.
-    pub fn mark(&self) -> Mark {
-        self.lock().clone()
-    }
+/// An offer that is under way. Let go without an answer it stays one that got none.
+#[derive(Debug)]
+pub(super) struct Offer(Arc<Offers>);
 
-    /// Notes that the PIN is about to be offered: it may be, once this has returned.
-    ///
-    /// # Errors
-    /// [`HsmError::PinWithheld`], or [`HsmError::PinMark`] if it cannot be noted: then it may not be offered.
-    pub(super) fn offer(&self, count_low: bool) -> Result<(), HsmError> {
-        let mut mark = self.lock();
-        let next = mark.offer(count_low)?;
-        self.keep(&mut mark, next)
-    }
-
-    /// Notes what the token answered to the offer.
-    pub(super) fn answered(&self, answer: &Result<(), HsmError>) {
-        let mut mark = self.lock();
+impl Offer {
+    /// Notes what the token answered.
+    pub(super) fn answered(self, answer: &Result<(), HsmError>) {
+        let mut mark = lock(&self.0.mark);
         let Some(next) = mark.answered(answer, wall_clock()) else { return };
-        if let Err(error) = self.keep(&mut mark, next.clone()) {
+        if let Err(error) = self.0.keep(&mut mark, next.clone()) {
             // On the disk stands an offer without an answer, which is no less careful.
             tracing::warn!("{error}");
             *mark = next;
         }
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        *lock(&self.0.is_offering) = false;
+        self.0.answered.notify_one();
+    }
+}
+
+impl Offers {
+    /// Those to the token with this serial number and label, as the folder has them: a card may show two tokens under one serial number,
+    /// each with a PIN of its own. Without a folder they are forgotten at the end of the process, as suits a ceremony, which has people
+    /// in the room.
+    ///
+    /// # Errors
+    /// [`HsmError::PinMark`]: there is a file, and nobody can tell what it says.
+    pub fn open(folder: Option<&Path>, (serial, label): (&str, &str)) -> Result<Arc<Self>, HsmError> {
+        let new = |path, mark| {
+            let (mark, is_offering) = (Mutex::new(mark), Mutex::new(false));
+            Arc::new(Self { path, mark, is_offering, answered: Condvar::new() })
+        };
+        let Some(folder) = folder else { return Ok(new(None, Mark::default())) };
+        let path = folder.join(format!("{}-{}.json", hex::encode(serial), hex::encode(label)));
+        let mut known = lock(&KNOWN);
+        if let Some(offers) = known.get(&path).and_then(Weak::upgrade) {
+            return Ok(offers);
+        }
+        let offers = new(Some(path.clone()), read(&path)?);
+        known.insert(path, Arc::downgrade(&offers));
+        Ok(offers)
+    }
+
+    /// What is known.
+    pub fn mark(&self) -> Mark {
+        lock(&self.mark).clone()
+    }
+
+    /// Notes that the PIN is about to be offered: it may be, once this has returned. Waits while somebody else offers it.
+    ///
+    /// # Errors
+    /// [`HsmError::PinWithheld`], or [`HsmError::PinMark`] if it cannot be noted: then it may not be offered.
+    pub(super) fn offer(self: &Arc<Self>, count_low: bool) -> Result<Offer, HsmError> {
+        let mut is_offering = lock(&self.is_offering);
+        while *is_offering {
+            is_offering = self.answered.wait(is_offering).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut mark = lock(&self.mark);
+        let next = mark.offer(count_low)?;
+        self.keep(&mut mark, next)?;
+        *is_offering = true;
+        Ok(Offer(Arc::clone(self)))
     }
 
     /// An operator put the PIN right: it may be offered again. `asked` is kept until the ledger was told ([`Offers::told`]); none if
@@ -172,7 +214,7 @@ impl Offers {
     /// # Errors
     /// [`HsmError::PinMark`], also if it has no room for one more asking.
     pub fn allow_again(&self, asked: Option<Asked>) -> Result<(), HsmError> {
-        let mut mark = self.lock();
+        let mut mark = lock(&self.mark);
         if asked.is_some() && mark.asked.len() >= ASKED_MAX {
             let path = self.path.clone().unwrap_or_default();
             return Err(unusable(
@@ -190,7 +232,7 @@ impl Offers {
     /// # Errors
     /// [`HsmError::PinMark`]: it is told again after the next start.
     pub fn told(&self, count: usize) -> Result<(), HsmError> {
-        let mut mark = self.lock();
+        let mut mark = lock(&self.mark);
         let mut next = mark.clone();
         next.asked.drain(..count.min(next.asked.len()));
         let kept = self.keep(&mut mark, next.clone());
@@ -204,10 +246,6 @@ impl Offers {
         }
         *mark = next;
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mark> {
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -82,10 +82,14 @@ impl LoggedIn {
         watch("C_Login");
         match life.login(UserType::User, Some(&pin)) {
             Ok(()) => {}
-            Err(Error::Pkcs11(rv, Function::Login)) if returns::is_about_the_pin(code(rv)) => {
-                return Err(HsmError::PinRefused { rv: returns::judge("C_Login", code(rv)).name.into_owned() });
+            Err(error) => {
+                let is_about_the_pin =
+                    matches!(error, Error::Pkcs11(rv, Function::Login) if returns::is_about_the_pin(code(rv)));
+                return Err(match failed(error) {
+                    HsmError::Call(fault) if is_about_the_pin => HsmError::PinRefused(fault),
+                    other => other,
+                });
             }
-            Err(error) => return Err(failed(error)),
         }
         Ok(Self { name, watch, module, slot, life, info })
     }
@@ -406,6 +410,7 @@ fn find_token(module: &Pkcs11, watch: &Watch, setup: &Setup) -> Result<(Slot, To
     let Setup { name, label, serial, .. } = setup;
     let mut matching = Vec::new();
     let mut seen = Vec::new();
+    let mut unreadable = None;
     watch("C_GetSlotList");
     for slot in module.get_slots_with_token().map_err(|error| fault(name.as_str(), error))? {
         watch("C_GetTokenInfo");
@@ -422,18 +427,22 @@ fn find_token(module: &Pkcs11, watch: &Watch, setup: &Setup) -> Result<(Slot, To
             }
             Ok(_) => {}
             // A slot that cannot be read, by cryptoki's strictness or the module's, does not hide the others (trap).
-            Err(error) => seen.push(format!("slot {} that cannot be read ({error})", slot.id())),
+            Err(error) => {
+                seen.push(format!("slot {} that cannot be read ({error})", slot.id()));
+                unreadable.get_or_insert(fault(name.as_str(), error));
+            }
         }
     }
     let count = matching.len();
     match matching.pop() {
         Some(one) if count == 1 => Ok(one),
         Some(_) => Err(HsmError::TokenDuplicate { label: label.clone(), serial: serial.clone(), count }),
-        None => Err(HsmError::TokenAbsent {
+        // It may be the one that could not be read: then what its slot answered says more than that it was not seen.
+        None => Err(unreadable.unwrap_or_else(|| HsmError::TokenAbsent {
             label: label.clone(),
             serial: serial.clone(),
             found: if seen.is_empty() { "none".to_owned() } else { seen.join(", ") },
-        }),
+        })),
     }
 }
 

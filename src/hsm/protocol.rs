@@ -208,6 +208,10 @@ pub enum FromWorker {
     Alive {
         /// The oldest call of the module that has not returned: what, and for how many milliseconds.
         oldest: Option<(String, u64)>,
+        /// Signers that have a session.
+        sessions: u16,
+        /// Why one that has none could not open it, if that was tried.
+        lacking: Option<String>,
     },
     /// The worker ends because of this.
     Ending(HsmError),

@@ -309,13 +309,13 @@ pub const EXCEPTIONS: &[(Group, &[&str], Meaning)] = &[
 ];
 
 /// Answers of C_Sign by which PKCS#11 says that the operation never began. Of all others, a lost answer is as likely as a lost
-/// question: CKR_DEVICE_ERROR was seen after the signature was made.
+/// question: CKR_DEVICE_ERROR was seen after the signature was made, and CKR_OPERATION_NOT_INITIALIZED, after C_SignInit went well, is what
+/// a library answers that asks twice when an answer was lost, or that signs when it is asked for the length.
 pub const NEVER_BEGAN: &[&str] = &[
     "CKR_ARGUMENTS_BAD",
     "CKR_CRYPTOKI_NOT_INITIALIZED",
     "CKR_DATA_INVALID",
     "CKR_DATA_LEN_RANGE",
-    "CKR_OPERATION_NOT_INITIALIZED",
     "CKR_SESSION_HANDLE_INVALID",
     "CKR_USER_NOT_LOGGED_IN",
 ];

@@ -30,9 +30,12 @@ use share::Standing;
 
 /// How often it is looked whether a token is back or rested, while something waits.
 const LOOK: Duration = Duration::from_millis(20);
-/// For how long a token at which a signature failed is left out, if another is up: one that fails at once would else be the first
-/// to be ready for the next item, and fail them all. No official reference.
+/// For how long a token at which a signature failed, or became unknown, is left out, if another is up: one that fails at once would
+/// else be the first to be ready for the next item, and fail them all. Twice as long after each rest that did not help. No official
+/// reference.
 const REST: Duration = Duration::from_secs(1);
+/// How often a rest is doubled at most: about a minute.
+const RESTS_DOUBLED_MAX: u32 = 6;
 /// Over how long a token's pace is measured.
 const MEASURE: Duration = Duration::from_millis(20);
 /// After so long without a signature a token's pace is forgotten, so that one that was slow once is tried again.
@@ -77,11 +80,13 @@ struct Pace {
     /// How long a session takes for an item, and when that was measured.
     item: Option<(Duration, Instant)>,
     rests_until: Option<Instant>,
+    /// Rests since its last signature.
+    rests: u32,
 }
 
 impl Pace {
     fn new(now: Instant) -> Self {
-        Self { given: 0, since: now, busy: Duration::ZERO, answered: 0, item: None, rests_until: None }
+        Self { given: 0, since: now, busy: Duration::ZERO, answered: 0, item: None, rests_until: None, rests: 0 }
     }
 
     fn give(&mut self, count: usize, now: Instant) {
@@ -102,6 +107,14 @@ impl Pace {
             let item = self.item(now).map_or(found, |before| (before + found) / 2);
             self.item = Some((item, now));
             (self.busy, self.answered) = (Duration::ZERO, 0);
+        }
+    }
+
+    /// One of its signatures failed.
+    fn rest(&mut self, now: Instant) {
+        if self.rests_until.is_none_or(|until| until <= now) {
+            self.rests_until = Some(now + REST * 2_u32.pow(self.rests.min(RESTS_DOUBLED_MAX)));
+            self.rests += 1;
         }
     }
 
@@ -428,8 +441,10 @@ impl<'g> Call<'g> {
                 self.came_back.insert(place, result.outcome);
                 continue;
             }
-            if matches!(&result.outcome, Outcome::Failed(why) if !matches!(why, HsmError::Kind { .. })) {
-                lock(&self.members[n].pace).rests_until = Some(Instant::now() + REST);
+            match &result.outcome {
+                Outcome::Signed(_) => lock(&self.members[n].pace).rests = 0,
+                outcome if outcome.fault_of_token().is_some() => lock(&self.members[n].pace).rest(Instant::now()),
+                Outcome::Failed(_) | Outcome::Unknown(_) | Outcome::NotSigned(_) => {}
             }
             self.outcomes.push(result);
         }

@@ -240,6 +240,8 @@ struct Shared {
     closing: AtomicBool,
     /// Why the worker gives up, once it does.
     broken: Mutex<Option<HsmError>>,
+    /// Why the last signer that wanted a session got none; none once one got its.
+    lacking: Mutex<Option<String>>,
     queue: Mutex<VecDeque<Job>>,
     come: Condvar,
     mark: OwnedFd,
@@ -261,6 +263,7 @@ impl Shared {
             generation: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             broken: Mutex::new(None),
+            lacking: Mutex::new(None),
             queue: Mutex::default(),
             come: Condvar::new(),
             mark,
@@ -370,7 +373,10 @@ impl Shared {
                     })
                     .max();
                 let oldest = oldest.map(|(ms, what)| (what.to_owned(), ms));
-                if self.send(&FromWorker::Alive { oldest }).is_err() {
+                let with_session = self.slots.iter().filter(|slot| slot.has_session.load(Ordering::SeqCst)).count();
+                let sessions = u16::try_from(with_session).unwrap_or(u16::MAX);
+                let lacking = lock(&self.lacking).clone();
+                if self.send(&FromWorker::Alive { oldest, sessions, lacking }).is_err() {
                     return;
                 }
                 thread::sleep(every);
@@ -501,6 +507,10 @@ impl Shared {
             match self.calling(n + 1, "C_OpenSession", || signer.ready()) {
                 Ok(()) => {
                     self.slots[n + 1].has_session.store(true, Ordering::SeqCst);
+                    let all = self.slots[1..].iter().all(|slot| slot.has_session.load(Ordering::SeqCst));
+                    if all {
+                        *lock(&self.lacking) = None;
+                    }
                     return true;
                 }
                 Err(error) => {
@@ -510,6 +520,7 @@ impl Shared {
                         self.break_off(error);
                         return false;
                     }
+                    *lock(&self.lacking) = Some(error.to_string());
                     let pause = if others_sign { SESSION_EVERY } else { SESSION_PATIENCE / 8 };
                     let queue = lock(&self.queue);
                     if !self.closing.load(Ordering::SeqCst) {
@@ -640,7 +651,9 @@ impl Shared {
                     .map(Managed::Keys),
                 OwnedManage::TokenInfo => Ok(Managed::Info(report.clone())),
             });
-            let broken = result.as_ref().err().filter(|error| !error.class().worker_goes_on()).cloned();
+            // What an operator must mend, a token that is full say, is an error of this call alone: the signers are well.
+            let is_broken = |error: &&HsmError| matches!(error.class(), Class::LogInAgain | Class::ReplaceWorker);
+            let broken = result.as_ref().err().filter(is_broken).cloned();
             let is_call = |error: &HsmError| matches!(error, HsmError::Call(_));
             if self.send(&FromWorker::Managed { call, result }).is_err() {
                 break;

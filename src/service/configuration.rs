@@ -37,6 +37,11 @@ pub const SESSIONS: u64 = 2;
 pub const SESSIONS_MAX: u64 = 64;
 /// How long one call to a token may take, in milliseconds. The slowest P-256 signature of a smart card takes a second.
 pub const DEADLINE_MS: u64 = 10_000;
+/// The longest that may be given: a fence waits for a worker that is stopped as long as for its calls, and the watchdog ends the daemon, and
+/// every activation with it, when nothing was recorded for 25 s.
+pub const DEADLINE_MS_MAX: u64 = 20_000;
+/// The longest for the ledger token: a checkpoint at a token that is dying may take two calls, and a new worker between them.
+pub const LEDGER_DEADLINE_MS_MAX: u64 = 10_000;
 /// How often, in seconds, the ledger's head is written to its token while a job runs. What a rolled-back disk can hide is bounded by it.
 pub const HEAD_INTERVAL_S: u64 = 60;
 /// Refusals of one account that are recorded one by one in a minute; more are counted in one entry.
@@ -307,6 +312,15 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
                 reader.fault(top.line_of("token"), "token", &text);
             }
         }
+        let slow = tokens.iter().find(|token| token.name == *wanted && token.deadline_ms > LEDGER_DEADLINE_MS_MAX);
+        if let Some(slow) = slow {
+            let text = format!(
+                "expected at most {LEDGER_DEADLINE_MS_MAX} for the ledger token, {wanted}, found {}: everything waits for its checkpoints, \
+                 and the watchdog ends smkid when nothing is recorded for long",
+                slow.deadline_ms
+            );
+            reader.fault(top.line_of("token"), "token.deadline_ms", &text);
+        }
         if !tokens.iter().any(|token| token.name == *wanted) {
             let text =
                 format!("expected the name of a [[token]], found {:?}. Describe that token too", wanted.as_str());
@@ -360,7 +374,7 @@ fn token(section: &Section<'_, '_>) -> Option<Token> {
     let label = section.text("label");
     let serial = section.text("serial");
     let sessions = section.integer("sessions", Some(SESSIONS), 1..=SESSIONS_MAX);
-    let deadline_ms = section.integer("deadline_ms", Some(DEADLINE_MS), 100..=600_000);
+    let deadline_ms = section.integer("deadline_ms", Some(DEADLINE_MS), 100..=DEADLINE_MS_MAX);
     let environment = section.section("environment");
     let pairs = environment.all_texts();
     environment.close();

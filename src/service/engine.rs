@@ -177,7 +177,7 @@ impl Daemon {
             let remedy = format!("{remedy}. Reads are answered; `smkictl status` says when it can record again");
             return Err(Failure::Unavailable { why: what, remedy });
         }
-        self.desk.record(ask).await?.into_inner()
+        self.desk.record_for_caller(ask).await?.into_inner()
     }
 
     /// A short read, where one may wait.
@@ -386,20 +386,22 @@ impl Engine for Daemon {
         let mut jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
         while jobs.join_next().await.is_some() {}
         let locked = self.keys.all_active();
+        let mut closing = Vec::new();
         for (key, tokens) in &locked {
             self.keys.remove(key);
-            let tokens = tokens.clone();
-            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
+            closing.push(keys::shut_down(tokens.clone()));
         }
+        keys::closed(closing).await;
         if is_cut_short {
             return Ok(());
         }
-        let reason = reason.to_owned();
+        let (reason, keys) = (reason.to_owned(), Arc::clone(&self.keys));
         let stopped = self.desk.record(move |recorder| {
             for (key, _) in locked {
                 let event = keys::locked(recorder.fold(), &key, "smkid stops");
                 recorder.queue(&Actor::daemon(), event)?;
             }
+            make::tell_health(recorder, keys.last_to_tell())?;
             recorder.queue(&Actor::daemon(), Event::Stopped(Stopped { reason: reason.into() }))?;
             Ok(())
         });
@@ -597,10 +599,8 @@ impl Engine for Daemon {
             let by = recorder.known(actor);
             documents::record_document(recorder, &by, &keys, document, counted)
         });
-        let (recorded, tokens) = recorded.await?;
-        for token in tokens {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
-        }
+        let (recorded, closing) = recorded.await?;
+        keys::closed(closing).await;
         // What the people decided is not to be undone by putting an older copy of the state in the place of this one.
         make::keep_head(&self.desk, &self.keys).await;
         Ok(recorded)
@@ -653,16 +653,14 @@ impl Engine for Daemon {
             if recorder.fold().keys().get(&label).is_none_or(|facts| facts.record.use_ == KeyUse::Ledger) {
                 return Ok(Err(Failure::NotFound { what: format!("key {label} that can be locked") }));
             }
-            let (entry, tokens) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
+            let (entry, closing) = keys::lock(recorder, &by, &keys, &label, "on demand")?;
             Ok(match answers::key_state(recorder, &keys, &label) {
-                Some(key) => Ok((wire::KeyChanged { entry, key }, tokens)),
+                Some(key) => Ok((wire::KeyChanged { entry, key }, closing)),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
             })
         });
-        let (changed, tokens) = changed.await?;
-        if let Some(tokens) = tokens {
-            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
-        }
+        let (changed, closing) = changed.await?;
+        keys::closed(closing).await;
         make::keep_head(&self.desk, &self.keys).await;
         Ok(changed)
     }

@@ -1,7 +1,7 @@
 //! Shell: the keys that are active, and the tokens they are on.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::configuration::{self, Configuration};
@@ -55,7 +55,9 @@ pub struct Keys {
     ledger: Mutex<Option<Token>>,
     /// Tokens that were let go with changes that the ledger was not told yet.
     let_go: Mutex<Vec<Token>>,
-    head_trouble: Mutex<Option<String>>,
+    head_trouble: Mutex<Option<(String, Option<u32>)>>,
+    /// How often each key was locked.
+    locks: Mutex<BTreeMap<KeyLabel, u64>>,
 }
 
 /// A key that is active.
@@ -83,6 +85,7 @@ impl Keys {
             ledger: Mutex::default(),
             let_go: Mutex::default(),
             head_trouble: Mutex::default(),
+            locks: Mutex::default(),
         }
     }
 
@@ -107,10 +110,17 @@ impl Keys {
         present.flat_map(|token| token.to_tell(now)).chain(last).collect()
     }
 
+    /// All of it, however soon after the last: nothing more is told after a stop.
+    pub fn last_to_tell(&self) -> Vec<TokenHealth> {
+        let mut let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.tokens().into_iter().filter_map(|(_, token)| token);
+        present.chain(std::mem::take(&mut *let_go)).flat_map(|token| token.last_to_tell()).collect()
+    }
+
     /// What is known of the PIN of a token that has no handle.
-    pub fn offers(&self, token: &configuration::Token) -> Result<Offers, ActivationError> {
+    pub fn offers(&self, token: &configuration::Token) -> Result<Arc<Offers>, ActivationError> {
         let config = start::daemon_token_config(&self.configuration, &token.name)?;
-        Offers::open(config.pin_marks.as_deref(), &config.serial)
+        Offers::open(config.pin_marks.as_deref(), (&config.serial, &config.label))
             .map_err(|source| StartFault::Hsm { token: token.name.clone(), source }.into())
     }
 
@@ -167,11 +177,20 @@ impl Keys {
 
     /// Why the ledger's newest head could not be kept on the ledger token, until it can again.
     pub fn head_trouble(&self) -> Option<String> {
-        self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().map(|(why, _)| why)
     }
 
-    /// The newest head was kept on the ledger token, or why not.
-    pub fn set_head_trouble(&self, why: Option<String>) {
+    /// Whether another worker than the one that could not keep the head serves the ledger token now: what the token itself refuses, it
+    /// would refuse again.
+    pub fn owes_head(&self) -> bool {
+        let trouble = self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble
+            .zip(self.ledger())
+            .is_some_and(|((_, by), token)| matches!(token.condition(), Condition::Up) && token.worker_pid() != by)
+    }
+
+    /// The newest head was kept on the ledger token, or why not, and by which worker.
+    pub fn set_head_trouble(&self, why: Option<(String, Option<u32>)>) {
         *self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
@@ -205,8 +224,14 @@ impl Keys {
         started.into_iter().filter_map(|token| active.tokens.add(token)).collect()
     }
 
+    /// How often the key was locked: whoever activates it meanwhile asks before and after.
+    pub fn locks(&self, key: &KeyLabel) -> u64 {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or_default()
+    }
+
     /// From here on it cannot. The tokens are the caller's to shut down.
     pub fn remove(&self, key: &KeyLabel) -> Option<Several> {
+        *self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
         let tokens = self.lock().remove(key)?.tokens;
         self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens.tokens());
         Some(tokens)

@@ -263,7 +263,7 @@ pub fn check_clock(purpose: Purpose, configuration: &Configuration) -> Result<()
 pub fn expectations(fold: &Fold, token: &TokenName) -> Expectations {
     let mut keys: Vec<ExpectedKey> = Vec::new();
     for key in fold.keys().values() {
-        if key.serial_on(token).is_some() {
+        if is_wanted(fold, key, token) {
             keys.push(expected(key, token));
         }
     }
@@ -273,6 +273,14 @@ pub fn expectations(fold: &Fold, token: &TokenName) -> Expectations {
         genesis: fold.genesis().map(|(_, leaf_hash)| leaf_hash),
         origin: fold.keys().values().any(is_ledgers).then(|| fold.origin().cloned()).flatten(),
     }
+}
+
+/// Whether a ledger demands a key on a token: it is known there, and the policy in force gives it that token. A clone that the policy names
+/// no more may have been taken off.
+fn is_wanted(fold: &Fold, key: &KeyFacts, token: &TokenName) -> bool {
+    let of_policy = fold.policy().and_then(|adopted| adopted.policy.key(&key.record.label));
+    let is_given = of_policy.is_none_or(|key| key.tokens().any(|given| given == token));
+    key.serial_on(token).is_some() && (is_given || key.record.token == *token)
 }
 
 /// What must be found of a key on one of its tokens.

@@ -178,7 +178,7 @@ impl Stage {
         let token = |name: &str, token: &TestToken, pin: &str, module: &str, more: &str| {
             format!(
                 "[[token]]\nname = \"{name}\"\nmodule = \"{module}\"\nlabel = \"{}\"\nserial = \"{}\"\n\
-                 deadline_ms = 20000\n{pin}\n[token.environment]\nSOFTHSM2_CONF = \"{}\"\n{more}",
+                 deadline_ms = 10000\n{pin}\n[token.environment]\nSOFTHSM2_CONF = \"{}\"\n{more}",
                 token.label,
                 token.serial,
                 token.dir().join("softhsm2.conf").display()

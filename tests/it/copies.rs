@@ -164,6 +164,60 @@ async fn a_token_that_fails_at_each_signature_is_given_a_rest_and_few_commands()
 }
 
 #[tokio::test]
+async fn a_token_whose_signatures_are_lost_one_by_one_is_given_a_rest_and_few_commands() {
+    let site = Site::on_two_tokens().await;
+    let daemon = counted(&site, "C_Sign * delay 2ms", "C_Sign * return CKR_FUNCTION_CANCELED").await;
+    let items = whole(lines(&daemon.client, SIGN, &ask_for_all(site.main())).await);
+    let unknown = items.iter().filter(|item| item.outcome == ItemOutcome::Unknown).count();
+    assert!(unknown <= 48, "{unknown} of {} unknown", items.len());
+    assert_eq!(items.iter().filter(|item| item.outcome == ItemOutcome::Signed).count(), items.len() - unknown);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_token_that_fails_at_each_signature_is_given_up_before_the_list_is_used_up() {
+    for (script, outcome) in [
+        ("C_Sign * return CKR_FUNCTION_CANCELED", ItemOutcome::Unknown),
+        ("C_SignInit * return CKR_ACTION_PROHIBITED", ItemOutcome::Failed),
+    ] {
+        let site = Site::determined().await;
+        site.configure(|text| format!("{text}\n[signing]\nchunk = 20\n"));
+        site.fault(Which::Recovery, Some(script));
+        let daemon = site.start_active().await;
+        let (items, stopped) = lines_and_stop(&daemon.client, SIGN, &ask_for_all(site.main())).await.unwrap();
+        assert!(items.iter().all(|item| item.outcome == outcome), "{script}: {items:?}");
+        assert!((20..=40).contains(&items.len()), "{script}: {} of {DEVICES}", items.len());
+        let reasons = stopped.expect("it says why it stopped");
+        let function = script.split(' ').next().unwrap();
+        assert!(&*reasons[0].rule == "token" && reasons[0].text.contains(function), "{script}: {reasons:?}");
+        // It is mended, and the rest is signed under the same request.
+        site.fault(Which::Recovery, Some("# healthy"));
+        site.lock(&daemon.client).await.unwrap();
+        site.activate(&daemon.client).await.unwrap();
+        finish(&site, daemon, &ask_for_all(site.main()), Handed::default()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_signs_wrongly_is_locked_and_says_why_until_somebody_activates_its_key_again() {
+    let site = Site::on_two_tokens().await;
+    let daemon = counted(&site, "C_Sign * delay 2ms", "C_Sign 5 corrupt").await;
+    let ask = ask_for_all(site.main());
+    let items = whole(lines(&daemon.client, SIGN, &ask).await);
+    let unknown = items.iter().filter(|item| item.outcome == ItemOutcome::Unknown).count();
+    assert!((1..=3).contains(&unknown), "{unknown}");
+    let shown = key(&daemon.client).await;
+    let trouble = shown.tokens[1].trouble.as_ref().unwrap();
+    assert!(shown.active && trouble.what.contains("take the token out of use"), "{shown:?}");
+    // Its maker has said why.
+    site.lock(&daemon.client).await.unwrap();
+    site.activate(&daemon.client).await.unwrap();
+    let mut handed = Handed::default();
+    handed.take(&site, &items);
+    finish(&site, daemon, &ask, handed).await;
+}
+
+#[tokio::test]
 async fn a_token_that_is_taken_out_in_a_batch_is_left_out_and_is_back_once_it_is_put_back() {
     let site = Site::on_two_tokens().await;
     let daemon = counted(&site, "C_Sign * delay 5ms", "C_Sign * delay 5ms").await;

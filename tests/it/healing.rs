@@ -383,6 +383,34 @@ async fn without_its_ledger_token_the_daemon_starts_answers_and_comes_up_when_it
 }
 
 #[tokio::test]
+async fn a_key_is_locked_although_nobody_has_noticed_yet_that_the_ledger_token_is_away() {
+    let site = Site::determined().await;
+    site.fault(Which::Ledger, Some("C_Sign 0 stop"));
+    let daemon = site.start_active().await;
+    let client = daemon.client.clone();
+    let away = take_away(&site, Which::Ledger);
+    let lock = tokio::spawn({
+        let client = client.clone();
+        async move { client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{RECOVERY_KEY}/lock")).await }
+    });
+    until(&client, "logged out", |status| of(status, RECOVERY_TOKEN).circuit == TokenCircuit::Idle).await;
+    let begun = Instant::now();
+    while daemon.workers().len() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "its worker is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!lock.is_finished(), "it is answered once it is under a checkpoint");
+    away.put_back();
+    lock.await.unwrap().unwrap();
+    assert!(is_lock_recorded(&site, "on demand"));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    // Whatever became of a token up to the stop stands before it, the last of it too.
+    let told = told(&site, LEDGER_TOKEN);
+    assert_eq!(told.last().map(|told| told.to), Some(Health::Up), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_refused_pin_of_the_ledger_token_is_offered_once_across_restarts_until_an_operator_says_so() {
     let site = Site::founded().await;
     change_pin(&site, LEDGER_TOKEN, "another-pin-2718");
@@ -403,6 +431,16 @@ async fn a_refused_pin_of_the_ledger_token_is_offered_once_across_restarts_until
     until(&client, "offered again", |_| site.calls(Which::Ledger, "C_Login") == 2).await;
     until(&client, "locked again", |status| of(status, LEDGER_TOKEN).circuit == TokenCircuit::Locked).await;
     assert_eq!(daemon.stop(), Some(0));
+    // A clock that was ahead then and is set since; and somebody who can write there makes up an operator's act.
+    let file = site.state().join("pin-marks").read_dir().unwrap().next().unwrap().unwrap().path();
+    let mut mark: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let asked = mark["asked"].as_array_mut().unwrap();
+    asked[0]["retried"]["asked"] = "2099-01-01T00:00:00Z".into();
+    let [mut of_nobody, mut of_another] = [asked[0].clone(), asked[0].clone()];
+    of_nobody["by"]["role"] = "daemon".into();
+    of_another["retried"]["token"] = RECOVERY_TOKEN.into();
+    asked.extend([of_nobody, of_another]);
+    fs::write(&file, serde_json::to_vec(&mark).unwrap()).unwrap();
     // Who asked is not forgotten by a restart, although the ledger cannot be told yet.
     let (daemon, client) = Spawned::new(&site).await;
     until(&client, "locked still", |status| of(status, LEDGER_TOKEN).circuit == TokenCircuit::Locked).await;
@@ -424,6 +462,11 @@ async fn a_refused_pin_of_the_ledger_token_is_offered_once_across_restarts_until
     let has_marks = || site.state().join("pin-marks").read_dir().is_ok_and(|mut marks| marks.next().is_some());
     until(&client, "a good PIN leaves no mark", |_| !has_marks()).await;
     site.verify_export("export");
+    assert_eq!(daemon.stop(), Some(0));
+    // And none of it stands in the way of the next start.
+    let (daemon, client) = Spawned::new(&site).await;
+    until(&client, "ready again", |status| status.state == ServiceState::Ready).await;
+    assert_eq!(retried(&site).len(), 2);
     assert_eq!(daemon.stop(), Some(0));
 }
 

@@ -33,11 +33,12 @@ What is called a *class* is what is done by itself:
 | retry on a new session | the session is closed and another opened; the same command once more if it provably was not signed | signed, as if nothing had been; `unknown` if it may have been signed |
 | log in again | the worker ends, and its successor logs in with the PIN held since the activation | tried again by its job, since it provably was not signed |
 | replace the worker | the process that holds the module is ended, and another started after a pause of 0.1 to 5 s | `unknown` if it may have been signed, else tried again by its job |
-| an operator must act | the worker ends. After C_Login no PIN is offered again, across restarts too, until `smkictl hsm retry-login`; else it is tried again after a pause | as above |
+| an operator must act | the worker ends. After C_Login no PIN is offered again, across restarts too, until `smkictl hsm retry-login`; else it is tried again after a pause | `failed`; `unknown` if it may have been signed; those behind it are tried again by their job |
 | our fault | nothing: the worker goes on with the next command. It is to be reported | `failed`; `unknown` if it may have been signed |
 
 A command *may have been signed* after any answer of C_Sign but those marked †, by which PKCS#11 says that it never began. No other
-function signs. What may have been signed is recorded as `unknown` and never signed anew by itself under another counter.
+function signs. A token that fails one command after the other and yet goes on is given up by the job before the list is used up. One
+whose signature does not verify is locked: what signs there is not this key. What may have been signed is recorded as `unknown` and never signed anew by itself under another counter.
 
 ";
 
@@ -145,7 +146,9 @@ fn gone(token: &Token) {
 /// The error names what it must.
 #[track_caller]
 fn check_fault(error: &HsmError, function: &str, code: u64) {
-    let HsmError::Call(fault) = error else { panic!("{function} {code:#x}: {error:?}") };
+    let (HsmError::Call(fault) | HsmError::PinRefused(fault)) = error else {
+        panic!("{function} {code:#x}: {error:?}")
+    };
     let expected = judge(function, code);
     assert_eq!((fault.class, fault.certainty), (expected.meaning.class, expected.certainty), "{function} {code:#x}");
     let text = error.to_string();
@@ -159,9 +162,12 @@ fn whatever_an_activation_meets_nothing_is_signed_no_pin_is_offered_twice_and_it
  {
     let (hsm, expectations) = made();
     let functions =
-        ["C_Initialize", "C_GetSlotList", "C_GetMechanismList", "C_OpenSession", "C_Login", "C_FindObjectsInit"];
-    for function in functions.into_iter().chain(["C_GetAttributeValue"]) {
-        for (code, _) in OF_EACH_CLASS {
+        ["C_Initialize", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismList", "C_OpenSession", "C_FindObjectsInit"];
+    let functions = functions.into_iter().chain(["C_FindObjects", "C_GetAttributeValue", "C_Login"]);
+    for function in functions {
+        // What C_Login alone answers: a PIN that is locked, and one that was never set.
+        let of_login: &[u64] = if function == "C_Login" { &[0x0a4, 0x102] } else { &[] };
+        for code in OF_EACH_CLASS.iter().map(|(code, _)| *code).chain(of_login.iter().copied()) {
             let token = Token::new(failing(&hsm, function, 1, code), pin(), expectations.clone());
             let error = token.restart().unwrap_err();
             check_fault(&error, function, code);
@@ -219,7 +225,8 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
         let (token, _) = Token::start(failing(&hsm, "C_CreateObject", 1, code), pin(), expectations.clone()).unwrap();
         let error = token.write_data("smkid-head", b"one").wait().unwrap_err();
         check_fault(&error, "C_CreateObject", code);
-        if error.class().worker_goes_on() {
+        // What an operator must mend, such as a token that is full, hinders nobody who signs.
+        if error.class().worker_goes_on() || error.class() == Class::OperatorMustAct {
             assert_eq!(token.condition(), Condition::Up);
         } else {
             gone(&token);
@@ -227,6 +234,46 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
         }
         token.write_data("smkid-head", b"two").wait().unwrap();
         assert_eq!(token.read_data("smkid-head").wait().unwrap().as_deref(), Some(&b"two"[..]));
+    }
+}
+
+#[test]
+fn a_search_that_could_not_be_ended_is_told_by_the_next_one_and_the_worker_is_replaced() {
+    let (hsm, expectations) = made();
+    for (code, _) in OF_EACH_CLASS {
+        let token = Token::new(failing(&hsm, "C_FindObjectsFinal", 1, code), pin(), expectations.clone());
+        // Nobody hears what ends a search, and so the session stays in it: CKR_OPERATION_ACTIVE.
+        check_fault(&token.restart().unwrap_err(), "C_FindObjectsInit", 0x090);
+        token.restart().unwrap_or_else(|error| panic!("{code:#x}: {error}"));
+        assert_eq!(sign(&token), [5, 0, 0, 0]);
+    }
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(10), "not yet: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn whatever_the_making_of_a_key_meets_is_told_and_leaves_none() {
+    let (hsm, expectations) = made();
+    for (code, _) in OF_EACH_CLASS {
+        let (token, _) =
+            Token::start(failing(&hsm, "C_GenerateKeyPair", 1, code), pin(), expectations.clone()).unwrap();
+        let make =
+            |token: &Token| token.generate_key("recovery".parse().unwrap(), KeyId([3; 16]), KeyUse::Recovery).wait();
+        let error = make(&token).unwrap_err();
+        check_fault(&error, "C_GenerateKeyPair", code);
+        assert_eq!(error.certainty(), Certainty::NothingSigned);
+        if !(error.class().worker_goes_on() || error.class() == Class::OperatorMustAct) {
+            gone(&token);
+        }
+        token.shutdown();
     }
 }
 
@@ -239,6 +286,18 @@ fn a_token_with_too_few_sessions_is_used_with_those_there_are_and_without_any_th
     let (token, _) = Token::start(config, pin(), expectations.clone()).unwrap();
     assert_eq!(sign(&token), [5, 0, 0, 0]);
     assert_eq!(token.condition(), Condition::Up);
+    eventually("it is told that one of four sessions signs, and why", || {
+        let held = token.sessions().unwrap();
+        held.open == 1 && held.lacking.is_some_and(|why| why.contains("CKR_SESSION_COUNT"))
+    });
+    drop(token);
+    // Another client let go of its own: all are there again, and nothing is lacking.
+    let config = hsm.failing(4, "C_OpenSession 3-5 return CKR_SESSION_COUNT\n");
+    let (token, _) = Token::start(config, pin(), expectations.clone()).unwrap();
+    eventually("all four sessions sign", || {
+        let held = token.sessions().unwrap();
+        held.open == 4 && held.lacking.is_none()
+    });
     drop(token);
     let config = hsm.failing(2, "C_OpenSession 2-30 return CKR_SESSION_COUNT\n");
     let (token, _) = Token::start(config, pin(), expectations).unwrap();

@@ -380,19 +380,36 @@ async fn an_activation_that_fails_is_recorded_with_its_reason() {
 #[tokio::test]
 async fn a_head_that_cannot_be_kept_is_shown_until_it_can() {
     let site = Site::determined().await;
-    site.fault(Which::Ledger, Some("C_CreateObject 1 return CKR_DEVICE_MEMORY"));
+    site.fault(Which::Ledger, Some("C_CreateObject 1 return CKR_DEVICE_MEMORY\nC_Login 0 stop"));
     let daemon = site.start().await;
     let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
     assert!(status.problems.iter().any(|problem| problem.what.contains("head is not kept")), "{:?}", status.problems);
-    // The token is brought back within a moment, in which nothing can be recorded.
-    let begun = std::time::Instant::now();
-    while let Err(error) = site.activate(&daemon.client).await {
-        assert!(begun.elapsed().as_secs() < 30, "{error:?}");
-        assert_eq!(problem(Err::<(), _>(error)).error, ProblemKind::Unavailable);
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    // It is an error of that one call: the token signs on, and the next occasion is taken.
+    let logins = site.calls(Which::Ledger, "C_Login");
+    site.activate(&daemon.client).await.unwrap();
+    assert_eq!(site.calls(Which::Ledger, "C_Login"), logins);
     let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
     assert_eq!(status.problems, []);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_ledger_token_that_is_full_signs_on_and_is_asked_no_more_often_than_there_is_reason() {
+    let site = Site::determined().await;
+    site.fault(Which::Ledger, Some("C_CreateObject * return CKR_DEVICE_MEMORY\nC_Login 0 stop"));
+    let daemon = site.start_active().await;
+    let workers = daemon.workers();
+    let before = site.calls(Which::Ledger, "C_CreateObject");
+    for _ in 0..3 {
+        let asked = ask_for(site.main(), [0]);
+        assert!(!whole(lines(&daemon.client, SIGN, &asked).await).is_empty());
+    }
+    let status: wire::Status = daemon.client.get("/v1/status").await.unwrap();
+    let full = status.problems.iter().find(|problem| problem.what.contains("head is not kept")).unwrap();
+    assert!(full.what.contains("CKR_DEVICE_MEMORY") && full.remedy.contains("Make room"), "{full:?}");
+    assert_eq!(daemon.workers(), workers, "its worker is the same");
+    assert!(site.calls(Which::Ledger, "C_CreateObject") <= before + 3, "once after each job at most");
+    assert_eq!(site.calls(Which::Ledger, "C_Login"), 1);
     assert!(daemon.stop().await.unwrap().success());
 }
 

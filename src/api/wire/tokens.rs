@@ -32,6 +32,12 @@ pub struct TokenState {
     pub worker: Option<u32>,
     /// Sessions that sign.
     pub sessions: Option<u16>,
+    /// Sessions that are wanted: by the configuration, within what the token says that it has.
+    #[serde(default)]
+    pub sessions_wanted: Option<u16>,
+    /// Why fewer sign than are wanted, if so. Another is tried every second.
+    #[serde(default)]
+    pub sessions_lacking: Option<String>,
     /// Manufacturer, model and firmware, as it answered.
     pub is_a: Option<String>,
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Policy;
 use super::facts::KeyFacts;
+use super::{Key, Policy};
 use crate::domain::ledger::entry::KeyCopied;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
 
@@ -134,7 +134,12 @@ impl KeyFacts {
         let key = &self.record.label;
         let mut named = BTreeSet::new();
         for (token, found) in tokens {
-            if !policy.key(key).is_some_and(|of_policy| of_policy.tokens().any(|known| known == token)) {
+            // A policy without clones may call the one token of a key otherwise than its ledger does: nobody asked before there were clones.
+            let is_given = |of_policy: &Key| {
+                of_policy.tokens().any(|known| known == token)
+                    || (of_policy.copies.is_empty() && self.record.token == *token)
+            };
+            if !policy.key(key).is_some_and(is_given) {
                 return Err(PlaceFault::NotGiven { key: key.clone(), token: token.clone() });
             }
             let Some(expected) = self.serial_on(token) else {

@@ -131,7 +131,9 @@ fn a_token_that_comes_and_goes_does_not_fill_the_ledger() {
 #[test]
 fn a_token_that_takes_an_operator_is_told_with_the_reason() {
     let mut breaker = up();
-    let refused = HsmError::PinRefused { rv: "CKR_PIN_INCORRECT".to_owned() };
+    let HsmError::Call(mut refused) = fault() else { panic!("a call's fault") };
+    "CKR_PIN_INCORRECT".clone_into(&mut refused.rv);
+    let refused = HsmError::PinRefused(refused);
     breaker.failed(at(0), &fault(), 0, 0);
     breaker.locked(at(100), &refused);
     breaker.locked(at(200), &refused);
@@ -139,5 +141,6 @@ fn a_token_that_takes_an_operator_is_told_with_the_reason() {
     assert_eq!((standing.circuit, standing.since), (Circuit::Locked, at(100)));
     let told = breaker.to_tell(&token(), at(300));
     assert_eq!(told.iter().map(|told| told.to).collect::<Vec<_>>(), [Health::Down, Health::Locked]);
+    assert_eq!(told[1].code.as_deref(), Some("CKR_PIN_INCORRECT"));
     assert!(told[1].cause.as_ref().unwrap().contains("CKR_PIN_INCORRECT"));
 }

@@ -116,6 +116,26 @@ fn an_offset_of_the_clock_has_a_sign_and_a_limit() {
 }
 
 #[test]
+fn a_deadline_is_short_enough_for_the_watchdog_and_that_of_the_ledger_token_for_two_calls() {
+    let with = |ledger: u64, other: u64| {
+        let more = format!(
+            "[[token]]\nname = \"smki-a\"\nmodule = \"/m.so\"\nlabel = \"B\"\nserial = \"2\"\ndeadline_ms = {other}\n\
+             pin.file = \"/pin\"\n"
+        );
+        let text =
+            whole(&more).replacen("name = \"ledger\"\n", &format!("name = \"ledger\"\ndeadline_ms = {ledger}\n"), 1);
+        Configuration::parse(&text)
+    };
+    let (ledger_max, max) = (LEDGER_DEADLINE_MS_MAX, DEADLINE_MS_MAX);
+    let found = with(ledger_max, max);
+    assert!(found.is_ok(), "{found:?}");
+    for (ledger, other) in [(ledger_max + 1, max), (ledger_max, max + 1)] {
+        let faults = with(ledger, other).unwrap_err();
+        assert!(faults[0].text.contains("at most") || faults[0].text.contains("20000"), "{faults:?}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line_and_what_is_known() {
     check_refused(
         &whole("stat = \"/srv\""),

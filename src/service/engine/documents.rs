@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::super::keys::Keys;
-use super::keys::{active_for, has_ended, lock};
+use super::keys::{Closing, active_for, has_ended, lock};
 use super::{Answer, Daemon, PIECE_LEN, reason, refused};
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -19,7 +19,6 @@ use crate::domain::names::{Digest, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
 use crate::domain::procedure::direction::{Direction, Directs, TEXT_LEN_MAX};
-use crate::hsm::Several;
 use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::store::Staging;
 
@@ -132,7 +131,7 @@ pub(super) fn record_document(
     keys: &Keys,
     sent: wire::Document,
     listed: Option<Result<DeviceList, String>>,
-) -> Result<Answer<(wire::DocumentRecorded, Vec<Several>)>, CannotRecord> {
+) -> Result<Answer<(wire::DocumentRecorded, Vec<Closing>)>, CannotRecord> {
     let wire::Document { document, signatures, devices, policy_files, text } = sent;
     let text = text.map(|text| text.0);
     let (octets, p7s): (Vec<u8>, Vec<Vec<u8>>) = (document.0, signatures.into_iter().map(|p7s| p7s.0).collect());
@@ -236,11 +235,11 @@ pub(super) fn record_document(
     let kind = event.kind().to_owned();
     let active = active_for(recorder.fold());
     let entry = recorder.queue(by, event)?;
-    let mut tokens = Vec::new();
+    let mut closing = Vec::new();
     for (key, incident, determination) in active {
         if let Some(why) = has_ended(recorder.fold(), &incident, determination, at) {
             // Whoever brings what people signed need be no operator: it is the daemon that locks.
-            tokens.extend(lock(recorder, &Actor::daemon(), keys, &key, &why)?.1);
+            closing.extend(lock(recorder, &Actor::daemon(), keys, &key, &why)?.1);
         }
     }
     let answer = wire::DocumentRecorded {
@@ -250,7 +249,7 @@ pub(super) fn record_document(
         signers: signers.into_iter().map(|signer| signer.person).collect(),
         determination: about.1,
     };
-    Ok(Ok((answer, tokens)))
+    Ok(Ok((answer, closing)))
 }
 
 /// Whether recording this ends or pauses what may be under way.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::keys::{lock, needed_no_longer};
+use super::keys::{closed, lock, needed_no_longer};
 use super::{Answer, Daemon, answers, check_reason, history, make, pieces, reason, refused, story};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
@@ -84,17 +84,15 @@ impl Daemon {
                 (pauses || finishes) && is_ours
             });
             let entry = recorder.queue(&by, Event::StepTaken(taken))?;
-            let mut tokens = Vec::new();
+            let mut closing = Vec::new();
             if let Some(key) = key {
                 let what = if pauses { "paused" } else { "executed" };
-                tokens.extend(lock(recorder, &by, &keys, &key, &format!("incident {incident} was {what}"))?.1);
+                closing.extend(lock(recorder, &by, &keys, &key, &format!("incident {incident} was {what}"))?.1);
             }
-            Ok(Ok((wire::Recorded { entry }, tokens)))
+            Ok(Ok((wire::Recorded { entry }, closing)))
         });
-        let (recorded, tokens) = taken.await?;
-        for token in tokens {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
-        }
+        let (recorded, closing) = taken.await?;
+        closed(closing).await;
         Ok(recorded)
     }
 
@@ -106,7 +104,7 @@ impl Daemon {
     ) -> Answer<wire::Recorded> {
         check_reason(&why.reason)?;
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
-        let closed = self.change(move |recorder| {
+        let ended = self.change(move |recorder| {
             let by = recorder.known(actor);
             if !recorder.fold().incidents().contains_key(&incident) {
                 return Ok(Err(Failure::NotFound { what: format!("incident {incident}") }));
@@ -124,16 +122,14 @@ impl Daemon {
             keys.fence();
             let needless = needed_no_longer(recorder.fold(), &incident, &keys);
             let entry = recorder.queue(&by, Event::IncidentClosed(closed))?;
-            let mut tokens = Vec::new();
+            let mut closing = Vec::new();
             for key in needless {
-                tokens.extend(lock(recorder, &by, &keys, &key, "its incident was closed")?.1);
+                closing.extend(lock(recorder, &by, &keys, &key, "its incident was closed")?.1);
             }
-            Ok(Ok((wire::Recorded { entry }, tokens)))
+            Ok(Ok((wire::Recorded { entry }, closing)))
         });
-        let (recorded, tokens) = closed.await?;
-        for token in tokens {
-            let _ = tokio::task::spawn_blocking(move || token.shutdown()).await;
-        }
+        let (recorded, closing) = ended.await?;
+        closed(closing).await;
         make::keep_head(&self.desk, &self.keys).await;
         Ok(recorded)
     }

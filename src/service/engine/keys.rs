@@ -1,6 +1,8 @@
 //! Shell: keys, opened for one incident and locked again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
 
 use super::super::keys::{self, ActivationError, Keys, Started};
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
@@ -13,7 +15,7 @@ use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Refused, TokenFound}
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, TokenName};
 use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Condition, Several};
+use crate::hsm::{Condition, Several, Token};
 use crate::recorder::{CannotRecord, Recorder};
 
 /// The route, as refusals name it.
@@ -42,31 +44,30 @@ impl Daemon {
         });
         let (by, facts, fold): (Actor, KeyFacts, Fold) = checked.await?;
         let (keys, of_key) = (Arc::clone(&self.keys), facts.clone());
+        let locks_before = self.keys.locks(&key);
         let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold)).await;
         let Started { tokens, left_out } = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
         let why = left_out.iter().map(|(token, why)| (token.clone(), why.to_string())).collect();
-        for second in self.keys.insert(key.clone(), tokens, why) {
-            // Somebody activated it meanwhile. A worker that no fence reaches may not go on.
-            let _ = tokio::task::spawn_blocking(move || second.shutdown()).await;
-        }
         let told = self.tell_left_out(&by, asked, &incident, &left_out).await;
-        if let (None, Some((_, first))) = (self.keys.active(&key), left_out.first()) {
+        if let (None, true, Some((_, first))) = (self.keys.active(&key), tokens.is_empty(), left_out.first()) {
             told?;
             let remedy = "The key stays locked: mend that, then activate it again".into();
             return Err(Failure::Unavailable { why: first.to_string(), remedy });
         }
+        let started = tokens.clone();
         let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let changed = self.change(move |recorder| {
             // A policy may have given the account to somebody else while the PIN was asked for.
             let by = recorder.known(by);
-            let Some(active) = keys.active(&label) else {
+            if keys.locks(&label) != locks_before {
                 let why = format!("key {label} was locked while it was being activated");
                 return Ok(Err(Failure::Unavailable {
                     why,
                     remedy: "Activate it again if that is still wanted".into(),
                 }));
-            };
-            let on = found_on(&facts, recorder.fold(), &active);
+            }
+            let active = keys.active(&label).map_or_else(Vec::new, |active| active.tokens());
+            let on = found_on(&facts, recorder.fold(), &[active, tokens.clone()].concat());
             if on.is_empty() {
                 let why = format!("the token of key {label} went away while it was being activated");
                 let remedy = "Activate it again, once that is mended".into();
@@ -77,6 +78,8 @@ impl Daemon {
                 Err(reasons) => return refused(recorder, &by, OPERATION, asked, (Some(incident), None), reasons),
             };
             let entry = recorder.queue(&by, Event::KeyActivated(event))?;
+            // Not before: what is running uses them at once. Those that somebody else started meanwhile come back.
+            keys.insert(label.clone(), tokens, why);
             Ok(match answers::key_state(recorder, &keys, &label) {
                 Some(key) => Ok(wire::KeyChanged { entry, key }),
                 None => Err(Failure::NotFound { what: format!("key {label}") }),
@@ -86,24 +89,13 @@ impl Daemon {
             Ok(()) => changed.await,
             Err(failure) => Err(failure),
         };
-        if changed.is_err() {
-            self.shut_unless_recorded(key).await;
-        }
+        // What signs for no key has nothing to be logged in for, and no fence reaches it.
+        let used = self.keys.active(&key).map_or_else(Vec::new, |active| active.tokens());
+        let needless = started.into_iter().filter(|token| !used.iter().any(|used| used.is(token)));
+        closed(needless.map(shut_down_one).collect::<Vec<_>>()).await;
         let changed = changed?;
         make::keep_head(&self.desk, &self.keys).await;
         Ok(changed)
-    }
-
-    /// Tokens that were unlocked for an activation which then was not recorded are locked again.
-    async fn shut_unless_recorded(&self, key: KeyLabel) {
-        let keys = Arc::clone(&self.keys);
-        let tokens = self.read(move |recorder| {
-            let is_recorded = recorder.fold().keys().get(&key).is_some_and(|facts| facts.active.is_some());
-            Ok(if is_recorded { None } else { keys.remove(&key) })
-        });
-        if let Ok(Some(tokens)) = tokens.await {
-            let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
-        }
     }
 
     /// Records that a key was not activated, or not on all of its tokens, and why: a wrong PIN or another token is worth knowing
@@ -137,8 +129,9 @@ impl Daemon {
 }
 
 /// Those tokens of a key that are up, in the order of the policy.
-fn found_on(key: &KeyFacts, fold: &Fold, active: &Several) -> Vec<TokenFound> {
-    let is_up = |token: &TokenName| active.token(token).is_some_and(|token| matches!(token.condition(), Condition::Up));
+fn found_on(key: &KeyFacts, fold: &Fold, active: &[Token]) -> Vec<TokenFound> {
+    let is_up =
+        |name: &TokenName| active.iter().any(|token| token.name() == name && token.condition() == Condition::Up);
     let found = |token: TokenName| key.serial_on(&token).map(Into::into).map(|serial| TokenFound { token, serial });
     keys::tokens_of(key, fold).into_iter().filter(is_up).filter_map(found).collect()
 }
@@ -149,19 +142,60 @@ pub(super) fn locked(fold: &Fold, key: &KeyLabel, reason: &str) -> Event {
     Event::KeyLocked(KeyLocked { key: key.clone(), reason: reason.into(), incident })
 }
 
-/// Locks a key and records it, with the incident that stands still by it: the fence stands before the next `C_Sign`. Answers the
-/// entry, and its tokens where it had any, which are the caller's to shut down.
+/// Tokens that are being shut down, whether anybody waits for it or not.
+pub(super) struct Closing(oneshot::Receiver<()>);
+
+/// Begins to shut down the tokens of a key, all at once: they are gone soon, also where what is to be recorded waits for the ledger token.
+pub(super) fn shut_down(tokens: Several) -> Closing {
+    closing(move || tokens.shutdown())
+}
+
+fn shut_down_one(token: Token) -> Closing {
+    closing(move || token.shutdown())
+}
+
+fn closing(shut_down: impl FnOnce() + Send + 'static) -> Closing {
+    let (done, closed) = oneshot::channel();
+    let shut_down = Arc::new(Mutex::new(Some((shut_down, done))));
+    let again = Arc::clone(&shut_down);
+    let work = move || {
+        if let Some((shut_down, done)) = shut_down.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            shut_down();
+            let _ = done.send(());
+        }
+    };
+    if std::thread::Builder::new().name("closing".into()).spawn(work).is_err()
+        && let Some((shut_down, done)) = again.lock().unwrap_or_else(PoisonError::into_inner).take()
+    {
+        // No thread can be made: then it is done here.
+        shut_down();
+        let _ = done.send(());
+    }
+    Closing(closed)
+}
+
+/// Waits until they are shut down.
+pub(super) async fn closed(closing: impl IntoIterator<Item = Closing>) {
+    for Closing(closed) in closing {
+        if closed.await.is_err() {
+            tracing::error!("a token could not be shut down; the journal above says more");
+        }
+    }
+}
+
+/// Locks a key and records it, with the incident that stands still by it: the fence stands before the next `C_Sign`, and its tokens are
+/// being shut down. Answers the entry, and them where it had any.
 pub(super) fn lock(
     recorder: &mut Recorder,
     by: &Actor,
     keys: &Keys,
     key: &KeyLabel,
     reason: &str,
-) -> Result<(u64, Option<Several>), CannotRecord> {
+) -> Result<(u64, Option<Closing>), CannotRecord> {
     keys.fence();
-    let tokens = keys.remove(key);
+    let closing = keys.remove(key).map(shut_down);
     let event = locked(recorder.fold(), key, reason);
-    Ok((recorder.queue(by, event)?, tokens))
+    Ok((recorder.queue(by, event)?, closing))
 }
 
 /// The keys that are active, each with its incident and the determination for which it is.

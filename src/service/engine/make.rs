@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::super::StartError;
@@ -19,16 +19,18 @@ use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
 use super::Daemon;
 use super::heartbeat::{self, Heartbeat};
-use super::keys::{active_for, has_ended, lock};
+use super::keys::{active_for, closed, has_ended, lock, shut_down};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
-use crate::domain::ledger::entry::{Actor, Event, Started, TokenHealth};
+use crate::domain::ledger::entry::{Actor, Event, LoginRetried, Role, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
+use crate::domain::policy::facts::KeyFacts;
+use crate::domain::time::Timestamp;
 use crate::hsm::offers::Asked;
 use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
-use crate::recorder::{CannotRecord, Desk, Recorder, shortened};
+use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{Reader, Store as _};
 
 /// How often the engine looks after its keys: locks what is over, tells how tokens stand.
@@ -50,7 +52,9 @@ impl From<StartFault> for StartError {
 fn cannot_record(why: &CannotRecord) -> Fatal {
     let remedy = match why {
         CannotRecord::Store(_) => "Free space or mend the disk, then start smkid again: the start checks the ledger",
-        CannotRecord::Token(_) => "Bring the ledger token back, then start smkid again",
+        CannotRecord::Token(_) => {
+            "Take the ledger token out of use until its maker has said why, or put back the one of this ledger, then start smkid again"
+        }
         CannotRecord::Checkpoint(_) => "Check that the ledger token is the one of this ledger, then start smkid again",
         CannotRecord::Fold(_) | CannotRecord::Entry(_) | CannotRecord::Fill(_) => {
             "This is a fault in smkid: keep the state directory, and report it with the journal"
@@ -316,6 +320,7 @@ pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
         Ok(recorder.fold().origin().cloned().filter(|_| signed).map(|origin| (origin, recorder.durable())))
     });
     let Ok(Some((origin, head))) = head.await else { return false };
+    let worker = token.worker_pid();
     let kept = tokio::task::spawn_blocking(move || start::write_head_object(&token, &origin, head)).await;
     let trouble = match kept {
         Ok(Ok(())) => None,
@@ -326,7 +331,7 @@ pub(super) async fn keep_head(desk: &Desk, keys: &Keys) -> bool {
         tracing::warn!(%error, "the ledger's head could not be kept on its token");
     }
     let is_kept = trouble.is_none();
-    keys.set_head_trouble(trouble);
+    keys.set_head_trouble(trouble.map(|why| (why, worker)));
     is_kept
 }
 
@@ -337,6 +342,7 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut head_at = tokio::time::Instant::now() + head_interval;
     let (mut kept, mut runs_kept) = (0, 0);
+    let mut recording: Option<JoinHandle<Result<u64, Closed>>> = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -352,38 +358,19 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
         let runs_ended = daemon.runs_ended.load(Ordering::Relaxed);
         let at_rest = daemon.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        let keys = Arc::clone(&daemon.keys);
-        let asked = keys.asked();
-        let told = asked.len();
-        let Ok(size) = daemon
-            .desk
-            .record(move |recorder| {
-                recorder.fold_refusals(None)?;
-                for Asked { by, retried } in asked {
-                    let by = recorder.known(by);
-                    recorder.queue(&by, Event::LoginRetried(retried))?;
-                }
-                for health in keys.to_tell(recorder.moment().at) {
-                    let cause = health.cause.as_deref().map(|cause| shortened(cause).into());
-                    recorder.queue(&Actor::daemon(), Event::TokenHealth(TokenHealth { cause, ..health }))?;
-                }
-                Ok(recorder.durable().size)
-            })
-            .await
-        else {
-            return;
+        // It may have to wait for the ledger token; the keys are looked after meanwhile.
+        let task = recording.get_or_insert_with(|| tokio::spawn(record_standings(Arc::clone(&daemon))));
+        let recorded = tokio::select! {
+            recorded = task => recorded,
+            () = tokio::time::sleep(TICK) => continue,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
         };
-        let size = size.into_inner();
-        if told > 0 {
-            let keys = Arc::clone(&daemon.keys);
-            let _ = tokio::task::spawn_blocking(move || keys.told(told)).await;
-        }
+        recording = None;
+        let Ok(Ok(size)) = recorded else { continue };
         // At the interval, and soon after the last job came to its end: what was signed is not to be undone by an older copy.
         let interval_is_over = tokio::time::Instant::now() >= head_at && size > kept;
         // And once the token that could not keep it is back.
-        let is_owed = daemon.keys.head_trouble().is_some()
-            && daemon.keys.ledger().is_some_and(|token| matches!(token.condition(), Condition::Up));
-        if interval_is_over || is_owed || (at_rest && runs_ended > runs_kept) {
+        if interval_is_over || daemon.keys.owes_head() || (at_rest && runs_ended > runs_kept) {
             if keep_head(&daemon.desk, &daemon.keys).await {
                 kept = size;
             }
@@ -393,29 +380,98 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
     }
 }
 
+/// Records how tokens stand, who let the PIN of the ledger token be offered again, and how many refusals were counted; answers the
+/// ledger's size.
+async fn record_standings(daemon: Arc<Daemon>) -> Result<u64, Closed> {
+    let keys = Arc::clone(&daemon.keys);
+    let asked = keys.asked();
+    let told = asked.len();
+    let size = daemon.desk.record(move |recorder| {
+        recorder.fold_refusals(None)?;
+        let at = recorder.moment().at;
+        for asked in asked {
+            let Some(Asked { by, retried }) = credible(asked, &keys, at) else {
+                tracing::warn!("a file of pin-marks says of an operator what cannot be; it is not recorded");
+                continue;
+            };
+            let by = recorder.known(by);
+            recorder.queue(&by, Event::LoginRetried(retried))?;
+        }
+        tell_health(recorder, keys.to_tell(at))?;
+        Ok(recorder.durable().size)
+    });
+    let size = size.await?.into_inner();
+    if told > 0 {
+        let keys = Arc::clone(&daemon.keys);
+        let _ = tokio::task::spawn_blocking(move || keys.told(told)).await;
+    }
+    Ok(size)
+}
+
+/// What a file says of who let the ledger token's PIN be offered again, as it can be recorded: whoever can write to the disk could have
+/// put it there, and a clock that was ahead then may have been set since. An entry that the ledger's own rules refuse would keep every
+/// later start from loading it.
+fn credible(Asked { by, retried }: Asked, keys: &Keys, at: Timestamp) -> Option<Asked> {
+    let is_ledgers =
+        keys.ledger().is_some_and(|token| *token.name() == retried.token && token.config().serial == *retried.serial);
+    let retried = LoginRetried { asked: retried.asked.min(at), was: shortened(&retried.was).into(), ..retried };
+    (by.role == Role::Operator && is_ledgers).then_some(Asked { by, retried })
+}
+
+/// Records changes of how tokens stand. A worker's words are cut to what an entry has room for.
+pub(super) fn tell_health(recorder: &mut Recorder, changes: Vec<TokenHealth>) -> Result<(), CannotRecord> {
+    let cut = |text: Option<Box<str>>| text.map(|text| shortened(&text).into());
+    for health in changes {
+        let health =
+            TokenHealth { function: cut(health.function), code: cut(health.code), cause: cut(health.cause), ..health };
+        recorder.queue(&Actor::daemon(), Event::TokenHealth(health))?;
+    }
+    Ok(())
+}
+
+/// Locks a key whose time is over, or all of whose tokens are locked. It is decided where it is answered while the ledger token is away,
+/// and done then, too: what is recorded comes later.
 async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
     // As long as one token is not locked, the key stays active on it.
     let why = match tokens.condition() {
         Condition::Up | Condition::Down(_) => None,
         Condition::Locked(error) => Some(format!("its token is locked: {error}")),
     };
-    let keys = Arc::clone(&daemon.keys);
-    let checked = daemon.desk.record(move |recorder| {
-        let now = recorder.moment().at;
-        let over = recorder.fold().keys().get(&key).is_none_or(|facts| facts.active.is_some() && !facts.is_active(now));
-        let ended = || {
-            let (_, incident, of) = active_for(recorder.fold()).into_iter().find(|(active, ..)| *active == key)?;
-            has_ended(recorder.fold(), &incident, of, now)
-        };
-        let reason = why.or_else(|| over.then(|| "its time limit".to_owned())).or_else(ended);
-        let Some(reason) = reason else { return Ok(None) };
-        lock(recorder, &Actor::daemon(), &keys, &key, &shortened(&reason)).map(|(_, tokens)| tokens)
+    let (label, also) = (key.clone(), why.clone());
+    let over = daemon.desk.look(move |recorder| Ok(also.or_else(|| why_over(recorder, &label))));
+    let Ok(Some(reason)) = over.await else { return };
+    let (keys, label) = (Arc::clone(&daemon.keys), key.clone());
+    let recorded = daemon.desk.record(move |recorder| {
+        let Some(reason) = why.or_else(|| why_over(recorder, &label)) else { return Ok(None) };
+        lock(recorder, &Actor::daemon(), &keys, &label, &shortened(&reason)).map(|(_, closing)| closing)
     });
-    if let Ok(tokens) = checked.await
-        && let Some(tokens) = tokens.into_inner()
-    {
-        let _ = tokio::task::spawn_blocking(move || tokens.shutdown()).await;
+    let mut waiting = daemon.waiting.clone();
+    let waits = async move { waiting.wait_for(Option::is_some).await.map(drop) };
+    tokio::select! {
+        biased;
+        recorded = recorded => closed(recorded.ok().and_then(Recorded::into_inner)).await,
+        // It is asked already, and recorded once it can be.
+        _ = waits => {
+            tracing::warn!(key = %key, "locked while nothing can be recorded: {reason}");
+            let keys = Arc::clone(&daemon.keys);
+            let stopped = tokio::task::spawn_blocking(move || {
+                keys.fence();
+                keys.remove(&key).map(shut_down)
+            });
+            closed(stopped.await.ok().flatten()).await;
+        }
     }
+}
+
+/// Why a key that is active is to be locked, by what is recorded.
+fn why_over(recorder: &Recorder, key: &KeyLabel) -> Option<String> {
+    let now = recorder.moment().at;
+    let is_over = |facts: &KeyFacts| facts.active.is_some() && !facts.is_active(now);
+    if recorder.fold().keys().get(key).is_none_or(is_over) {
+        return Some("its time limit".to_owned());
+    }
+    let (_, incident, of) = active_for(recorder.fold()).into_iter().find(|(active, ..)| active == key)?;
+    has_ended(recorder.fold(), &incident, of, now)
 }
 
 fn refused(why: &str, remedy: &str) -> StartError {

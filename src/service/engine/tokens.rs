@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::configuration;
 use super::super::keys::{ActivationError, Keys};
 use super::super::start::StartFault;
-use super::keys::locked;
+use super::keys::{closed, locked, shut_down};
 use super::{Answer, Daemon};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -53,6 +53,7 @@ fn standing(keys: &Keys, settings: &configuration::Token, token: Option<&Token>)
 fn states(keys: &Keys, fold: &Fold) -> Vec<TokenState> {
     let state = |(settings, token): (&configuration::Token, Option<Token>)| {
         let report = token.as_ref().and_then(Token::report);
+        let held = token.as_ref().and_then(Token::sessions);
         let on_it = fold.keys().values().filter(|key| key.serial_on(&settings.name).is_some());
         TokenState {
             standing: standing(keys, settings, token.as_ref()),
@@ -61,7 +62,9 @@ fn states(keys: &Keys, fold: &Fold) -> Vec<TokenState> {
             module: settings.module.display().to_string(),
             keys: on_it.map(|key| key.record.label.clone()).collect(),
             worker: token.as_ref().and_then(Token::worker_pid),
-            sessions: report.as_ref().map(|report| report.sessions),
+            sessions: held.as_ref().map(|held| held.open),
+            sessions_wanted: report.as_ref().map(|report| report.sessions),
+            sessions_lacking: held.and_then(|held| held.lacking),
             is_a: report
                 .map(|report| format!("{} {}, firmware {}", report.manufacturer, report.model, report.firmware)),
         }
@@ -124,14 +127,14 @@ impl Daemon {
         tokens: Several,
         trouble: wire::Trouble,
     ) -> Answer<R> {
-        let keys = Arc::clone(&self.keys);
-        let label = key.clone();
+        let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let stopped = tokio::task::spawn_blocking(move || {
             keys.fence();
             keys.remove(&label);
-            tokens.shutdown();
+            shut_down(tokens)
         });
-        stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        let closing = stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        closed([closing]).await;
         tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");
         let (desk, label) = (self.desk.clone(), key.clone());
         tokio::spawn(async move {

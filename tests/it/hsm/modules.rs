@@ -103,12 +103,20 @@ fn signs_what_openssl_verifies_each_key_its_own_kinds_and_nothing_else(brand: Ma
     assert_eq!(tally(&sign(&token, "recovery", commands(4096)), 4096), [4096, 0, 0, 0], "the limit itself fits");
 }
 
+/// The answer is named, with function, token, cause and what to do.
+fn is_wrong_pin(error: &HsmError) -> bool {
+    let text = error.to_string();
+    let HsmError::PinRefused(fault) = error else { return false };
+    let said = ["C_Login of token ", "CKR_PIN_INCORRECT", &fault.cause, &fault.advice, "retry-login"];
+    fault.rv == "CKR_PIN_INCORRECT" && said.iter().all(|part| text.contains(part))
+}
+
 fn a_wrong_pin_is_offered_once_and_the_token_stays_locked(brand: Make) {
     let made = made(brand);
     let config = made.hsm.failing(1, "C_Login 0 stop");
     let error =
         Token::start(config.clone(), SecretString::from("a-wrong-pin"), made.expectations()).map(|_| ()).unwrap_err();
-    assert_eq!(error, HsmError::PinRefused { rv: "CKR_PIN_INCORRECT".to_owned() });
+    assert!(is_wrong_pin(&error), "{error}");
     assert!(error.locks());
     assert_eq!(made.hsm.calls("C_Login"), 1);
 
@@ -117,9 +125,9 @@ fn a_wrong_pin_is_offered_once_and_the_token_stays_locked(brand: Make) {
     assert_eq!(tally(&sign(&token, "recovery", commands(1)), 1), [0, 0, 0, 1]);
     eventually("the worker's death is noticed", || matches!(token.condition(), Condition::Down(_)));
     for _ in 0..3 {
-        assert!(matches!(token.restart(), Err(HsmError::PinRefused { .. })));
+        assert!(matches!(token.restart(), Err(HsmError::PinRefused(_))));
     }
-    assert!(matches!(token.condition(), Condition::Locked(HsmError::PinRefused { .. })));
+    assert!(matches!(token.condition(), Condition::Locked(HsmError::PinRefused(_))));
     assert_eq!(made.hsm.calls("C_Login"), 2);
 }
 
@@ -234,9 +242,13 @@ fn a_wrong_signature_never_leaves(brand: Make) {
     let made = made(brand);
     let token = made.start(made.hsm.failing(1, "C_Sign 4 corrupt"));
     let results = sign(&token, "recovery", commands(10));
-    assert_eq!(tally(&results, 10), [9, 1, 0, 0]);
     let wrong = results.iter().find(|result| result.tag == 3).unwrap();
-    assert_eq!(wrong.outcome, Outcome::Failed(HsmError::WrongSignature(label("recovery"))));
+    assert_eq!(wrong.outcome, Outcome::Unknown(HsmError::WrongSignature(label("recovery"))));
+    assert!(results.iter().all(|result| result.tag >= 3 || matches!(result.outcome, Outcome::Signed(_))));
+    // What made it is not what signs for this key: nobody is logged in there again by itself.
+    eventually("locked", || matches!(token.condition(), Condition::Locked(_)));
+    assert_eq!(token.condition(), Condition::Locked(HsmError::WrongSignature(label("recovery"))));
+    token.restart().unwrap_err();
 }
 
 fn a_fence_stops_the_rest_and_is_answered_at_once(brand: Make) {
@@ -420,7 +432,8 @@ fn a_token_that_locks_its_pin_is_never_offered_the_last_try() {
         let config = made.hsm.failing(1, script);
         Token::start(config, SecretString::from(pin), made.expectations()).map(|_| ()).unwrap_err()
     };
-    assert_eq!(start("a-wrong-pin"), HsmError::PinRefused { rv: "CKR_PIN_INCORRECT".to_owned() });
+    let refused = start("a-wrong-pin");
+    assert!(is_wrong_pin(&refused), "{refused}");
     assert_eq!(made.hsm.calls("C_Login"), 1);
     for _ in 0..3 {
         assert_eq!(start(PIN), risk("CKF_USER_PIN_FINAL_TRY"));

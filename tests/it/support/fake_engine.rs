@@ -528,6 +528,8 @@ impl Engine for FakeEngine {
             keys: vec!["ledger".parse().unwrap()],
             worker: Some(7),
             sessions: Some(2),
+            sessions_wanted: Some(2),
+            sessions_lacking: None,
             is_a: Some("Maker Model, firmware 1.0".to_owned()),
         };
         Ok(wire::Tokens { tokens: vec![state] })

@@ -446,7 +446,7 @@ pub enum Which {
 }
 
 impl Which {
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Ledger => LEDGER_TOKEN,
             Self::Recovery => RECOVERY_TOKEN,

@@ -88,6 +88,28 @@ fn the_ledger_key_has_one_token() {
 }
 
 #[test]
+fn a_policy_without_clones_may_call_the_token_of_a_key_otherwise_and_one_with_clones_may_not() {
+    let recovery = facts(KeyUse::Recovery, &[]);
+    let own = "smki-a".parse().unwrap();
+    let text = String::from_utf8(example()["keys.toml"].clone()).unwrap();
+    let (before, after) = text.split_once("label = \"recovery-1\"").unwrap();
+    let (_, rest) = after.split_once("modes = [8]").unwrap();
+    let with = |copies: &str, token: &str| {
+        let mut files = example();
+        let key = format!("label = \"recovery-1\"\nuse = \"recovery\"\ntoken = \"smki-b\"\n{copies}modes = [8]");
+        files.insert("keys.toml".to_owned(), format!("{before}{key}{rest}{token}").into_bytes());
+        policy(&files)
+    };
+    let without = with("", "");
+    assert_eq!(recovery.may_be_on(&without, [(&own, "0001")].into_iter()), Ok(()));
+    let other_serial = recovery.may_be_on(&without, [(&own, "0009")].into_iter());
+    assert!(matches!(other_serial, Err(PlaceFault::Serial { .. })), "{other_serial:?}");
+    let cloned = "copies = [{ token = \"smki-c\", by = \"The maker's means\" }]\n";
+    let cloned = recovery.may_be_on(&with(cloned, "\n[[token]]\nname = \"smki-c\"\n"), [(&own, "0001")].into_iter());
+    assert!(matches!(cloned, Err(PlaceFault::NotGiven { .. })), "{cloned:?}");
+}
+
+#[test]
 fn a_key_is_known_to_be_on_its_own_token_and_where_a_ceremony_found_it() {
     let recovery = facts(KeyUse::Recovery, &[("smki-b", "0002")]);
     let serial = |token: &str| recovery.serial_on(&token.parse().unwrap()).map(ToOwned::to_owned);

@@ -238,6 +238,27 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
 }
 
 #[test]
+fn what_could_not_be_destroyed_is_told_and_two_versions_of_an_object_are_never_taken_for_one() {
+    let (hsm, expectations) = made();
+    for (n, (code, _)) in OF_EACH_CLASS.iter().enumerate() {
+        let label = format!("smkid-head-{n}");
+        let (token, _) = Token::start(failing(&hsm, "C_DestroyObject", 1, *code), pin(), expectations.clone()).unwrap();
+        token.write_data(&label, b"one").wait().unwrap();
+        // The new one stands before the old one goes.
+        let error = token.write_data(&label, b"two").wait().unwrap_err();
+        check_fault(&error, "C_DestroyObject", *code);
+        if !(error.class().worker_goes_on() || error.class() == Class::OperatorMustAct) {
+            gone(&token);
+            token.restart().unwrap();
+        }
+        let read = token.read_data(&label).wait();
+        assert!(matches!(read, Err(HsmError::DataDuplicate { .. })), "{code:#x}: {read:?}");
+        token.write_data(&label, b"three").wait().unwrap();
+        assert_eq!(token.read_data(&label).wait().unwrap().as_deref(), Some(&b"three"[..]), "{code:#x}");
+    }
+}
+
+#[test]
 fn a_search_that_could_not_be_ended_is_told_by_the_next_one_and_the_worker_is_replaced() {
     let (hsm, expectations) = made();
     for (code, _) in OF_EACH_CLASS {

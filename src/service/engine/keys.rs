@@ -1,10 +1,10 @@
 //! Shell: keys, opened for one incident and locked again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::super::keys::{self, ActivationError, Keys, Started};
+use super::super::keys::{self, ActivationError, Keys, Started, Wanted};
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -38,14 +38,18 @@ impl Daemon {
                 return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
             };
             match intake::may_activate(&incident::context(recorder), &by, &label, &of) {
-                Ok(_) => Ok(Ok((by, facts, recorder.fold().clone()))),
+                Ok(_) => {
+                    // Not the whole state: that has every target of every incident.
+                    let wanted = keys::wanted(&facts, recorder.fold());
+                    Ok(Ok((by, facts, wanted)))
+                }
                 Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
             }
         });
-        let (by, facts, fold): (Actor, KeyFacts, Fold) = checked.await?;
-        let (keys, of_key) = (Arc::clone(&self.keys), facts.clone());
+        let (by, facts, wanted): (Actor, KeyFacts, Vec<Wanted>) = checked.await?;
+        let (keys, of_key) = (Arc::clone(&self.keys), key.clone());
         let locks_before = self.keys.locks(&key);
-        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold)).await;
+        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, wanted)).await;
         let Started { tokens, left_out } = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
         let why = left_out.iter().map(|(token, why)| (token.clone(), why.to_string())).collect();
         let told = self.tell_left_out(&by, asked, &incident, &left_out).await;
@@ -154,23 +158,20 @@ fn shut_down_one(token: Token) -> Closing {
     closing(move || token.shutdown())
 }
 
-fn closing(shut_down: impl FnOnce() + Send + 'static) -> Closing {
+fn closing(shut_down: impl Fn() + Clone + Send + 'static) -> Closing {
     let (done, closed) = oneshot::channel();
-    let shut_down = Arc::new(Mutex::new(Some((shut_down, done))));
-    let again = Arc::clone(&shut_down);
+    let here = shut_down.clone();
     let work = move || {
-        if let Some((shut_down, done)) = shut_down.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            shut_down();
-            let _ = done.send(());
-        }
-    };
-    if std::thread::Builder::new().name("closing".into()).spawn(work).is_err()
-        && let Some((shut_down, done)) = again.lock().unwrap_or_else(PoisonError::into_inner).take()
-    {
-        // No thread can be made: then it is done here.
         shut_down();
         let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("closing".into()).spawn(work).is_ok() {
+        return Closing(closed);
     }
+    // No thread can be made: then it is done here.
+    here();
+    let (done, closed) = oneshot::channel();
+    let _ = done.send(());
     Closing(closed)
 }
 

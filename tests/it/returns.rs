@@ -13,7 +13,7 @@ use smkid::domain::time::Timestamp;
 use smkid::hsm::returns::{EXCEPTIONS, Group, Meaning, NEVER_BEGAN, VALUES, VENDOR_DEFINED, judge};
 use smkid::hsm::{Certainty, Class, Condition, Expectations, HsmError, Kind, Outcome, ToSign, Token, TokenConfig};
 
-use crate::support::token::{PIN, TestToken};
+use crate::support::token::{PIN, TestToken, eventually};
 
 const PAGE: &str = "src/docs/hsm-errors.md";
 
@@ -267,16 +267,6 @@ fn a_search_that_could_not_be_ended_is_told_by_the_next_one_and_the_worker_is_re
         check_fault(&token.restart().unwrap_err(), "C_FindObjectsInit", 0x090);
         token.restart().unwrap_or_else(|error| panic!("{code:#x}: {error}"));
         assert_eq!(sign(&token), [5, 0, 0, 0]);
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "not yet: {what}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

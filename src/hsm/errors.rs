@@ -111,9 +111,8 @@ pub enum HsmError {
     },
     /// The PIN was refused. It is not offered again.
     #[error(
-        "{} of token {} answered {}: {}; {}. The PIN was offered once and is not offered again by itself: mend that, then \
-         `smkictl hsm retry-login {}`",
-        .0.function, .0.token, .0.rv, .0.cause, .0.advice, .0.token
+        "{} of token {} answered {}, and the PIN was offered once: {}; {}",
+        .0.function, .0.token, .0.rv, .0.cause, .0.advice
     )]
     PinRefused(Box<Fault>),
     /// No PIN was offered, because of what came of earlier offers.

@@ -13,7 +13,7 @@ use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::time::Timestamp;
 use crate::hsm::offers::{Asked, Offers};
-use crate::hsm::{Condition, PinSource, Several, Token};
+use crate::hsm::{Condition, Expectations, PinSource, Several, Token};
 
 /// Why a key cannot be activated on a token.
 #[derive(Debug, thiserror::Error)]
@@ -313,20 +313,16 @@ impl Keys {
     /// Starts the worker of each token that the policy in force gives a key, all at once, and logs in with the PIN, once
     /// each; from then on they are kept up. Where the key is active already the worker stays, unless its token is locked. Waits: call
     /// it where one may.
-    pub fn start(&self, key: &KeyFacts, fold: &Fold, opened: &OpenedBy) -> Started {
-        let label = &key.record.label;
+    pub fn start(&self, label: &KeyLabel, wanted: Vec<Wanted>, opened: &OpenedBy) -> Started {
         let active = self.active(label);
         if let Some(active) = &active {
             self.let_go.lock().unwrap_or_else(PoisonError::into_inner).extend(active.let_go_of_locked());
         }
         let is_active = |token: &TokenName| active.as_ref().is_some_and(|tokens| tokens.token(token).is_some());
-        let wanted = tokens_of(key, fold).into_iter().filter(|token| !is_active(token));
+        let wanted = wanted.into_iter().filter(|wanted| !is_active(&wanted.token));
         thread::scope(|scope| {
             let starting: Vec<_> = wanted
-                .map(|token| {
-                    let name = token.clone();
-                    (token, scope.spawn(move || self.start_on(key, &name, fold, opened)))
-                })
+                .map(|wanted| (wanted.token.clone(), scope.spawn(move || self.start_on(label, wanted, opened))))
                 .collect();
             let mut started = Started::default();
             for (token, thread) in starting {
@@ -339,16 +335,11 @@ impl Keys {
         })
     }
 
-    fn start_on(
-        &self,
-        key: &KeyFacts,
-        name: &TokenName,
-        fold: &Fold,
-        opened: &OpenedBy,
-    ) -> Result<Token, ActivationError> {
-        let (label, token) = (key.record.label.clone(), name.clone());
-        let Some(serial) = key.serial_on(name) else {
-            return Err(ActivationError::NotBrought { key: label, token });
+    fn start_on(&self, label: &KeyLabel, wanted: Wanted, opened: &OpenedBy) -> Result<Token, ActivationError> {
+        let Wanted { token, serial, expectations } = wanted;
+        let (name, key) = (&token.clone(), label.clone());
+        let Some(serial) = serial else {
+            return Err(ActivationError::NotBrought { key, token });
         };
         let settings = start::configured(&self.configuration, name)?;
         let pin = match opened {
@@ -356,19 +347,14 @@ impl Keys {
                 let pin = settings.pin.as_ref().ok_or_else(|| StartFault::PinAbsent { token: name.clone() })?;
                 PinSource::Held(start::stored_pin(pin)?)
             }
-            OpenedBy::Vault(vault) => vault.pin_source(token.clone(), serial.to_owned()),
+            OpenedBy::Vault(vault) => vault.pin_source(token.clone(), serial.clone()),
             OpenedBy::ProtectedPath => PinSource::ProtectedPath,
         };
         let config = start::daemon_token_config(&self.configuration, name)?;
-        let (up, report) = start::start_token(config, pin, start::expectations(fold, name))?;
+        let (up, report) = start::start_token(config, pin, expectations)?;
         if report.serial != serial {
             up.shutdown();
-            return Err(ActivationError::Serial {
-                key: label,
-                token,
-                expected: serial.to_owned(),
-                found: report.serial,
-            });
+            return Err(ActivationError::Serial { key, token, expected: serial, found: report.serial });
         }
         for warning in report.warnings {
             tracing::warn!(key = %label, token = %token, "{warning}");
@@ -376,6 +362,26 @@ impl Keys {
         up.keep_up().map_err(|source| StartFault::Hsm { token, source })?;
         Ok(up)
     }
+}
+
+/// A token that the policy gives a key, and what must be found there.
+pub struct Wanted {
+    /// Which.
+    pub token: TokenName,
+    /// The serial number under which a ceremony found the key there; none if it has not.
+    pub serial: Option<String>,
+    /// What else the ledger demands of it.
+    pub expectations: Expectations,
+}
+
+/// Every token that the policy in force gives a key, its own first.
+pub fn wanted(key: &KeyFacts, fold: &Fold) -> Vec<Wanted> {
+    let wanted = |token: TokenName| Wanted {
+        serial: key.serial_on(&token).map(ToOwned::to_owned),
+        expectations: start::expectations(fold, &token),
+        token,
+    };
+    tokens_of(key, fold).into_iter().map(wanted).collect()
 }
 
 /// The tokens that the policy in force gives a key, its own first; that of its record if there is no policy or no such key in it.

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
@@ -16,7 +15,7 @@ use smkid::hsm::family::children_of;
 use smkid::hsm::{Condition, Expectations, ExpectedKey, HsmError, Kind, Outcome, ToSign, Token, TokenConfig};
 
 use crate::support::site::{Site, Which, ask_for, lines_and_stop};
-use crate::support::token::{PIN, TestToken};
+use crate::support::token::{PIN, TestToken, eventually};
 
 const TEXT: &[u8] = b"smki.example/ledger\n42\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 /// The deadline of a call in these tests.
@@ -47,15 +46,6 @@ fn sign(token: &Token, count: u64) -> Vec<Outcome> {
     let mut results = token.sign(&"ledger".parse().unwrap(), items, Timestamp::MAX).unwrap().wait_all();
     results.sort_by_key(|result| result.tag);
     results.into_iter().map(|result| result.outcome).collect()
-}
-
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Whether a process runs: a dead one that nobody has buried has no memory.

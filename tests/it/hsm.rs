@@ -24,7 +24,7 @@ use smkid::hsm::{
     SignResult, ToSign, Token, TokenConfig,
 };
 
-use crate::support::token::{MODULE, Make, PIN, TestToken};
+use crate::support::token::{MODULE, Make, PIN, TestToken, eventually};
 
 const GENESIS: Digest = Digest([0x47; 32]);
 
@@ -156,16 +156,6 @@ fn tally(results: &[SignResult], count: u64) -> [usize; 4] {
         }] += 1;
     }
     tally
-}
-
-/// Waits until `condition` holds; fails after ten seconds.
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// r, s as the DER that openssl reads.

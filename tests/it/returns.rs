@@ -13,7 +13,7 @@ use smkid::domain::time::Timestamp;
 use smkid::hsm::returns::{EXCEPTIONS, Group, Meaning, NEVER_BEGAN, VALUES, VENDOR_DEFINED, judge};
 use smkid::hsm::{Certainty, Class, Condition, Expectations, HsmError, Kind, Outcome, ToSign, Token, TokenConfig};
 
-use crate::support::token::{PIN, TestToken};
+use crate::support::token::{PIN, TestToken, eventually};
 
 const PAGE: &str = "src/docs/hsm-errors.md";
 
@@ -238,6 +238,27 @@ fn whatever_altering_the_token_meets_is_told_and_the_next_time_it_works() {
 }
 
 #[test]
+fn what_could_not_be_destroyed_is_told_and_two_versions_of_an_object_are_never_taken_for_one() {
+    let (hsm, expectations) = made();
+    for (n, (code, _)) in OF_EACH_CLASS.iter().enumerate() {
+        let label = format!("smkid-head-{n}");
+        let (token, _) = Token::start(failing(&hsm, "C_DestroyObject", 1, *code), pin(), expectations.clone()).unwrap();
+        token.write_data(&label, b"one").wait().unwrap();
+        // The new one stands before the old one goes.
+        let error = token.write_data(&label, b"two").wait().unwrap_err();
+        check_fault(&error, "C_DestroyObject", *code);
+        if !(error.class().worker_goes_on() || error.class() == Class::OperatorMustAct) {
+            gone(&token);
+            token.restart().unwrap();
+        }
+        let read = token.read_data(&label).wait();
+        assert!(matches!(read, Err(HsmError::DataDuplicate { .. })), "{code:#x}: {read:?}");
+        token.write_data(&label, b"three").wait().unwrap();
+        assert_eq!(token.read_data(&label).wait().unwrap().as_deref(), Some(&b"three"[..]), "{code:#x}");
+    }
+}
+
+#[test]
 fn a_search_that_could_not_be_ended_is_told_by_the_next_one_and_the_worker_is_replaced() {
     let (hsm, expectations) = made();
     for (code, _) in OF_EACH_CLASS {
@@ -246,16 +267,6 @@ fn a_search_that_could_not_be_ended_is_told_by_the_next_one_and_the_worker_is_re
         check_fault(&token.restart().unwrap_err(), "C_FindObjectsInit", 0x090);
         token.restart().unwrap_or_else(|error| panic!("{code:#x}: {error}"));
         assert_eq!(sign(&token), [5, 0, 0, 0]);
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "not yet: {what}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -1,10 +1,10 @@
 //! Shell: keys, opened for one incident and locked again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::super::keys::{self, ActivationError, Keys, OpenedBy, Started};
+use super::super::keys::{self, ActivationError, Keys, OpenedBy, Started, Wanted};
 use super::{Answer, Daemon, answers, custodians, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -40,15 +40,20 @@ impl Daemon {
                 return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
             };
             match intake::may_activate(&incident::context(recorder), &by, &label, &of) {
-                Ok(_) => Ok(Ok((by, facts, recorder.fold().clone(), recorder.moment().at))),
+                Ok(_) => {
+                    // Not the whole state: that has every target of every incident.
+                    let fold = recorder.fold();
+                    let opening = Opening::of(&facts, fold, &of, recorder.moment().at);
+                    Ok(Ok((by, keys::wanted(&facts, fold), opening, facts)))
+                }
                 Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
             }
         });
-        let (by, facts, fold, at): (Actor, KeyFacts, Fold, Timestamp) = checked.await?;
-        let opened = self.open_vault(&facts, &fold, &incident, at).await?;
-        let (keys, of_key) = (Arc::clone(&self.keys), facts.clone());
+        let (by, wanted, opening, facts): (Actor, Vec<Wanted>, Opening, KeyFacts) = checked.await?;
+        let opened = self.open(&key, opening).await?;
+        let (keys, of_key) = (Arc::clone(&self.keys), key.clone());
         let locks_before = self.keys.locks(&key);
-        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, &fold, &opened)).await;
+        let started = tokio::task::spawn_blocking(move || keys.start(&of_key, wanted, &opened)).await;
         let Started { tokens, left_out } = started.map_err(|error| Failure::Internal { what: error.to_string() })?;
         let why = left_out.iter().map(|(token, why)| (token.clone(), why.to_string())).collect();
         let told = self.tell_left_out(&by, asked, &incident, &left_out).await;
@@ -102,35 +107,22 @@ impl Daemon {
     }
 
     /// Where the PINs come from: where Key Custodians open the key, the vault puts their shares together first.
-    async fn open_vault(
-        &self,
-        facts: &KeyFacts,
-        fold: &Fold,
-        incident: &IncidentId,
-        at: Timestamp,
-    ) -> Answer<OpenedBy> {
-        let label = facts.record.label.clone();
-        let policy = fold.policy().map(|adopted| Arc::clone(&adopted.policy));
-        let activation = policy.as_ref().and_then(|policy| policy.key(&label)).map(|key| key.activation);
-        let (Some(policy), Some(of)) = (policy, fold.followed_by(incident)) else { return Ok(OpenedBy::Stored) };
-        match activation {
-            Some(Activation::Stored) | None => Ok(OpenedBy::Stored),
-            Some(Activation::ProtectedPath) => Ok(OpenedBy::ProtectedPath),
-            Some(Activation::Custodians) => {
-                let count = Count::of(&policy, facts, (incident, of), at);
-                let indices = custodians::indices(facts.shares.as_ref(), &count);
-                let remedy = || format!("Let enough Key Custodians present anew (smkictl custodian status {label})");
-                let Some(vault) = self.keys.vault(&label) else {
-                    let why = format!("the shares of key {label} are gone: their vault has ended");
-                    return Err(Failure::Unavailable { why, remedy: remedy() });
-                };
-                let of_vault = vault.clone();
-                let opened = tokio::task::spawn_blocking(move || of_vault.open(&indices)).await;
-                let opened = opened.map_err(|error| Failure::Internal { what: error.to_string() })?;
-                opened.map_err(|fault| Failure::Unavailable { why: fault.to_string(), remedy: remedy() })?;
-                Ok(OpenedBy::Vault(vault))
-            }
-        }
+    async fn open(&self, label: &KeyLabel, opening: Opening) -> Answer<OpenedBy> {
+        let indices = match opening {
+            Opening::Stored => return Ok(OpenedBy::Stored),
+            Opening::ProtectedPath => return Ok(OpenedBy::ProtectedPath),
+            Opening::Shares(indices) => indices,
+        };
+        let remedy = || format!("Let enough Key Custodians present anew (smkictl custodian status {label})");
+        let Some(vault) = self.keys.vault(label) else {
+            let why = format!("the shares of key {label} are gone: their vault has ended");
+            return Err(Failure::Unavailable { why, remedy: remedy() });
+        };
+        let of_vault = vault.clone();
+        let opened = tokio::task::spawn_blocking(move || of_vault.open(&indices)).await;
+        let opened = opened.map_err(|error| Failure::Internal { what: error.to_string() })?;
+        opened.map_err(|fault| Failure::Unavailable { why: fault.to_string(), remedy: remedy() })?;
+        Ok(OpenedBy::Vault(vault))
     }
 
     /// Records that a key was not activated, or not on all of its tokens, and why: a wrong PIN or another token is worth knowing
@@ -163,6 +155,32 @@ impl Daemon {
     }
 }
 
+/// What opens a key under the policy in force.
+enum Opening {
+    /// PINs of the configuration.
+    Stored,
+    /// The HSM asks for them itself.
+    ProtectedPath,
+    /// The shares of these indices, which those presented who count.
+    Shares(Vec<u16>),
+}
+
+impl Opening {
+    fn of(facts: &KeyFacts, fold: &Fold, incident: &IncidentId, at: Timestamp) -> Opening {
+        let policy = fold.policy().map(|adopted| &adopted.policy);
+        let activation = policy.and_then(|policy| policy.key(&facts.record.label)).map(|key| key.activation);
+        let (Some(policy), Some(of)) = (policy, fold.followed_by(incident)) else { return Opening::Stored };
+        match activation {
+            Some(Activation::Stored) | None => Opening::Stored,
+            Some(Activation::ProtectedPath) => Opening::ProtectedPath,
+            Some(Activation::Custodians) => {
+                let count = Count::of(policy, facts, (incident, of), at);
+                Opening::Shares(custodians::indices(facts.shares.as_ref(), &count))
+            }
+        }
+    }
+}
+
 /// Those tokens of a key that are up, in the order of the policy.
 fn found_on(key: &KeyFacts, fold: &Fold, active: &[Token]) -> Vec<TokenFound> {
     let is_up =
@@ -189,23 +207,20 @@ fn shut_down_one(token: Token) -> Closing {
     closing(move || token.shutdown())
 }
 
-fn closing(shut_down: impl FnOnce() + Send + 'static) -> Closing {
+fn closing(shut_down: impl Fn() + Clone + Send + 'static) -> Closing {
     let (done, closed) = oneshot::channel();
-    let shut_down = Arc::new(Mutex::new(Some((shut_down, done))));
-    let again = Arc::clone(&shut_down);
+    let here = shut_down.clone();
     let work = move || {
-        if let Some((shut_down, done)) = shut_down.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            shut_down();
-            let _ = done.send(());
-        }
-    };
-    if std::thread::Builder::new().name("closing".into()).spawn(work).is_err()
-        && let Some((shut_down, done)) = again.lock().unwrap_or_else(PoisonError::into_inner).take()
-    {
-        // No thread can be made: then it is done here.
         shut_down();
         let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("closing".into()).spawn(work).is_ok() {
+        return Closing(closed);
     }
+    // No thread can be made: then it is done here.
+    here();
+    let (done, closed) = oneshot::channel();
+    let _ = done.send(());
     Closing(closed)
 }
 

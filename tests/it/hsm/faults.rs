@@ -54,7 +54,7 @@ fn a_token_that_was_pulled_out_is_served_by_another_worker_once_it_is_back() {
 #[test]
 fn slots_that_were_renumbered_are_no_matter_to_a_token_known_by_label_and_serial_number() {
     let made = made();
-    let token = made.start(made.hsm.failing(2, "C_Initialize 2- shift-slots 17\nC_Sign 4 kill"));
+    let token = made.start(made.hsm.failing(1, "C_Initialize 2- shift-slots 17\nC_Sign 4 kill"));
     let results = sign(&token, "recovery", commands(10));
     assert!(results.iter().any(|result| result.outcome == Outcome::NotSigned(NotSigned::NotReached)));
     eventually("down", || matches!(token.condition(), Condition::Down(_)));

@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use smkid::hsm::TokenConfig;
 use tempfile::TempDir;
@@ -340,4 +341,14 @@ fn build_kryoptic() -> Result<PathBuf, String> {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
     Ok(target.join("debug/libkryoptic_module.so"))
+}
+
+/// Waits until `condition` holds; fails after ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

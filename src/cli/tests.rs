@@ -70,6 +70,11 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "ceremony request",
         "ceremony import",
         "ceremony copy",
+        "ceremony plan",
+        "ceremony run",
+        "ceremony deal",
+        "ceremony destroy draft",
+        "ceremony destroy run",
         "hsm retry-login",
     ];
     for (path, command) in found {

@@ -555,8 +555,9 @@ fn a_key_is_activated_where_its_incident_awaits_it_and_its_determination_is_in_f
         let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
         in_procedure(&mut world, State::Prepared, &ours);
         change(&mut world);
-        let refusals = decide_opening(&world.batch()).err().unwrap_or_default();
-        assert_eq!(refusals.iter().map(Refusal::rule).collect::<Vec<_>>(), refused);
+        let facts = world.batch();
+        let refusals = [decide_asker(&facts), decide_opening(&facts)].into_iter().filter_map(Result::err).flatten();
+        assert_eq!(refusals.map(|refusal| refusal.rule()).collect::<Vec<_>>(), refused);
     };
     for state in State::ALL {
         let refused: &[&str] = if matches!(state, State::Prepared | State::Paused) { &[] } else { &["not-prepared"] };

@@ -17,7 +17,16 @@ fn facts(generation: Option<u32>) -> KeyFacts {
         spki: "".into(),
     };
     let shares = generation.map(|generation| SharesDealt { generation, ..dealt() });
-    KeyFacts { record, copies: BTreeMap::new(), shares, presented: BTreeMap::new(), certificate: None, active: None, active_for: None, ending: None }
+    KeyFacts {
+        record,
+        copies: BTreeMap::new(),
+        shares,
+        presented: BTreeMap::new(),
+        certificate: None,
+        active: None,
+        active_for: None,
+        ending: None,
+    }
 }
 
 fn dealt() -> SharesDealt {

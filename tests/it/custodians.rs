@@ -19,7 +19,7 @@ use smkid::domain::custody::Statement;
 use smkid::domain::determination::document::{KeyChosen, LedgerHead, Type, Written};
 use smkid::domain::ledger::custody::{Holder, Sealed};
 use smkid::domain::ledger::entry::{Actor, Channel, ClockState, Event, KeyRecord, Role, TokenFound};
-use smkid::domain::names::{KeyLabel, Purpose as LedgerPurpose};
+use smkid::domain::names::{Digest, KeyLabel, Purpose as LedgerPurpose};
 use smkid::exercise::documents;
 use smkid::exercise::people::Credential;
 use smkid::exercise::policy::{RECOVERY_KEY, RECOVERY_TOKEN};
@@ -41,6 +41,7 @@ struct Custody {
     key: KeyRecord,
     /// Of the policy in force.
     files: BTreeMap<String, Vec<u8>>,
+    policy: Digest,
 }
 
 /// Changes each person of a policy.
@@ -88,14 +89,14 @@ impl Custody {
                 own.retain(|key| keys.iter().all(|taken| key.as_str() != Some(taken)));
             }
         });
-        site.adopt(&daemon.client, &files, vec![site.main()]).await;
+        let policy = site.adopt(&daemon.client, &files, vec![site.main()]).await;
         assert!(daemon.stop().await.unwrap().success());
         let ledger = site.ledger();
         let Event::Genesis(genesis) = &ledger.entries[0].event else { panic!("no genesis") };
         let key = genesis.keys.iter().find(|record| record.label == key()).unwrap().clone();
         let secret = SealingSecret::make();
         let (shares, commitments) = split(&secret, 2, 3).unwrap();
-        Self { site, shares, secret, commitments, key, files }
+        Self { site, shares, secret, commitments, key, files, policy }
     }
 
     /// As `ceremony deal` does, but for the PIN, which stays the one of the exercise.
@@ -284,7 +285,7 @@ async fn a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else
     custody.present(&daemon.client, 1).await.unwrap();
     custody.present(&daemon.client, 2).await.unwrap();
     site.activate(&daemon.client).await.unwrap();
-    assert!(daemon.stop().await.unwrap().success());
     site.ledger().check();
     site.verify_export("custody");
+    assert!(daemon.stop().await.unwrap().success());
 }

@@ -158,9 +158,9 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
 
     // Typed at the terminal; what is wrong is asked for again, and nothing of it is shown.
     let mut console = custody.at_a_terminal(&present(1, "share-1.pem", ""));
-    console.answer("Passphrase of share-1.pem: ", "bicycle in the sun");
+    console.secret("Passphrase of share-1.pem: ", "bicycle in the sun");
     console.expect("Once more");
-    console.answer("Passphrase of share-1.pem: ", PASSPHRASE);
+    console.secret("Passphrase of share-1.pem: ", PASSPHRASE);
     let (status, said) = console.end();
     assert_eq!(status, Some(0), "{said}");
     for expected in ["1 of 2 presented, of 1 of 2 Parties", "1 more to present", "custodian-2 of supplier-b, share-2"] {
@@ -264,7 +264,7 @@ async fn a_custodian_checks_at_home_that_the_share_still_opens_and_is_the_one_th
     let sealed = sha256(&site.path("custody.json"));
 
     let mut console = custody.at_a_terminal("custodian check --share share-1.pem --custody custody.json");
-    console.answer("Passphrase of share-1.pem: ", PASSPHRASE);
+    console.secret("Passphrase of share-1.pem: ", PASSPHRASE);
     let (status, said) = console.end();
     assert_eq!(status, Some(0), "{said}");
     for expected in ["share-1, of custodian-1: it opens", "generation 1", "2 of 3 shares", &sealed] {
@@ -273,7 +273,7 @@ async fn a_custodian_checks_at_home_that_the_share_still_opens_and_is_the_one_th
     assert!(!said.contains(PASSPHRASE) && !said.contains(&hex::encode(custody.shares[0].octets())));
     let mut console = custody.at_a_terminal("custodian check --share share-1.pem --custody custody.json");
     for _ in 0..3 {
-        console.answer("Passphrase of share-1.pem: ", "not the one");
+        console.secret("Passphrase of share-1.pem: ", "not the one");
     }
     let (status, said) = console.end();
     assert!(status == Some(1) && said.contains("the passphrase is wrong"), "{said}");

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use smkid::domain::ledger::entry::KeyLocked;
+use smkid::exercise::people::APPROVALS;
 
 use super::*;
 use crate::support::site::device_list;
@@ -61,10 +62,12 @@ async fn who_ceased_presents_nothing_and_what_they_presented_before_counts_no_mo
     assert!(standing.not_counted[0].contains("custodian-2 is no key-custodian in force"), "{standing:?}");
     assert!(standing.can_present.iter().all(|one| one.person.as_str() != "custodian-2"), "{standing:?}");
     assert_eq!(custody.activation(client).await, ["custodians"]);
-    assert_eq!(custody.refused(client, 2, |_| {}).await, ["custodian-ceased"]);
     // Who is left is of the first one's Party.
     custody.present(client, 3).await.unwrap();
     assert_eq!(custody.activation(client).await, ["custodians-of-one-party"]);
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = custody.site.start().await;
+    assert_eq!(custody.refused(&daemon.client, 2, |_| {}).await, ["custodian-ceased"]);
     custody.site.verify_export("ceased");
     assert!(daemon.stop().await.unwrap().success());
 }
@@ -75,7 +78,7 @@ async fn what_was_presented_for_one_incident_opens_nothing_in_another() {
     let site = &custody.site;
     let daemon = site.start().await;
     let client = &daemon.client;
-    let second = site.determine(client, 2, &device_list(600..602), |_| {}).await;
+    let second = site.determine(client, 2, &device_list(600..602), |form| form.policy = custody.policy).await;
     let (incident, determination, document) = (second.form().incident.clone(), second.form().id, second.digest());
     // Half of one and half of the other is neither.
     let mixed = custody.refused(client, 1, |form| form.incident = incident.clone()).await;
@@ -143,7 +146,9 @@ async fn what_was_gathered_for_a_determination_is_gone_once_that_is_withdrawn() 
     let before = daemon.workers();
     custody.present(client, 1).await.unwrap();
     custody.present(client, 2).await.unwrap();
-    site.withdraw(client, &site.base.main).await;
+    let mut withdrawal = site.drafter().withdrawal(&site.base.main, head(client).await).unwrap().form().clone();
+    withdrawal.policy = custody.policy;
+    site.deliver(client, &Written::write(&withdrawal).unwrap(), APPROVALS, None).await.unwrap();
     let ledger = site.ledger();
     let Event::KeyLocked(locked) = &ledger.entries.last().unwrap().event else { panic!("{:?}", ledger.entries.last()) };
     assert!(locked.reason.contains("was withdrawn"), "{locked:?}");

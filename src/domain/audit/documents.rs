@@ -304,6 +304,7 @@ impl Again<'_> {
             "it names no incident, and an activation before it did: from then on a key is active for one alone".into()
         })?;
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        demand(facts.shares.is_none(), || "shares of it were dealt, and no Key Custodians opened it".into())?;
         let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
         facts.may_be_on(policy, activated.tokens()).map_err(text)?;
         demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())

@@ -105,7 +105,6 @@ fn by_custodians(
 ) -> Option<(Vec<u64>, Timestamp)> {
     let count = Count::of(policy, facts, of, at);
     let key = &facts.record.label;
-    let why: Vec<String> = count.not_counted.iter().map(|fault| format!("; {fault}")).collect();
     reasons.demand("custodians", count.have() >= count.need, || {
         format!(
             "{} of {} Key Custodians who are needed presented for key {key} and incident {}{}. Who still can: `smkictl custodian \
@@ -113,7 +112,7 @@ fn by_custodians(
             count.have(),
             count.need,
             of.0,
-            why.concat()
+            count.why()
         )
     });
     reasons.demand("custodians-of-one-party", count.have() < count.need || count.parties_have() >= count.parties_need, || {

@@ -1,6 +1,7 @@
 //! Key Custodians open a key, over the real daemon, a real vault and a real token: what is refused, and what comes of enough of them.
 
 mod broken;
+mod changes;
 mod console;
 mod protected;
 mod refused;
@@ -143,7 +144,9 @@ impl Custody {
         match n {
             1 => &people.officers[2].first,
             2 => &people.officers[3].first,
-            _ => people.members[0].second.as_ref().unwrap(),
+            3 => people.members[0].second.as_ref().unwrap(),
+            // Who takes another's place.
+            _ => &people.officers[1].first,
         }
     }
 

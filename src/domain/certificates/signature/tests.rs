@@ -84,5 +84,5 @@ fn a_compressed_point_is_read_in_one_form_and_only_on_the_curve() {
     for other in [format!("04{x}{y}"), format!("05{x}"), format!("03{x}00"), format!("03{}", &x[2..]), String::new()] {
         assert!(matches!(read(other).unwrap_err(), PublicKeyError::Compressed { .. }));
     }
-    assert!(read(format!("02{:064x}", 5)).is_err(), "no point has this x");
+    assert!(read(format!("02{:064x}", 1)).is_err(), "no point has this x");
 }

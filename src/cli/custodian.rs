@@ -1,25 +1,17 @@
-//! Shell: `smkictl custodian`: who presented for a key and who still can; and the statement that a Key Custodian signs.
+//! Shell: `smkictl custodian`: what a Key Custodian does, and who presented for a key and who still can.
 
-use std::path::PathBuf;
+mod check;
+mod present;
+mod share;
+mod statement;
 
 use clap::{Args, Subcommand};
 
-use super::input;
-use super::member::files;
 use super::{CliError, Context, Exit};
 use crate::api::wire;
-use crate::domain::custody::Statement;
-use crate::domain::determination::document::{
-    DOCUMENT_LEN_MAX, Determination, DocumentFault, LedgerHead, Type, Written,
-};
-use crate::domain::ledger::checkpoint::Checkpoint;
-use crate::domain::ledger::note::Note;
-use crate::domain::names::{KeyLabel, PersonId, StatementId};
-use crate::domain::time::Timestamp;
-use crate::wall_clock::wall_clock;
-
-/// Milliseconds of an hour.
-const HOUR_MS: i64 = 3_600_000;
+use crate::cli::print::Text;
+use crate::domain::determination::document::DocumentFault;
+use crate::domain::names::KeyLabel;
 
 /// Open a key with other Key Custodians: state what for, present your share.
 #[derive(Subcommand, Debug)]
@@ -29,10 +21,34 @@ pub enum Custodian {
     Status(Status),
     /// Write the statement that you sign when you present your share
     #[command(after_help = "\
-Example:
+The whole way, for one custodian:
   smkictl custodian statement --person custodian-1 --determination 5f2c….json --hours 4 --out statement.json
+  smkictl determination sign statement.json --key me.key --certificate me.pem
+  smkictl custodian present recovery-1 --share share.pem --statement statement.json --signature statement.custodian-1.p7s
+
+OpenSSL signs it too:
   openssl cms -sign -binary -cades -in statement.json -signer me.pem -inkey me.key -outform DER -out statement.p7s")]
-    Statement(Draft),
+    Statement(statement::Draft),
+    /// Present your share of a key, for the incident that your signed statement names
+    #[command(after_help = "\
+Examples:
+  smkictl custodian present recovery-1 --share share.pem --statement statement.json --signature statement.custodian-1.p7s
+  openssl cms -decrypt -inform PEM -in share.pem -inkey me.key | smkictl custodian present recovery-1 --share - \\
+    --statement statement.json --signature statement.custodian-1.p7s
+
+The passphrase is typed at the terminal. The share leaves this program sealed to the process that puts the shares together, and
+nobody else can open it. Where the HSM itself asks (a PIN pad, a card set), the statement names no share and --share is left out.
+Status 5: the signature is none over the statement, or the share is not the one that was dealt.")]
+    Present(present::Present),
+    /// Check without a daemon that your share still opens, and is the one that was dealt
+    #[command(after_help = "\
+Examples:
+  smkictl custodian check --share share.pem --custody recovery-1.1.json
+  openssl cms -decrypt -inform PEM -in share.pem -inkey me.key | smkictl custodian check --share - --custody recovery-1.1.json
+
+Needs no daemon. The custody file is your copy of the one in the daemon's state directory. Nothing secret is shown.
+Status 5: the share opens, and is none of that custody file.")]
+    Check(check::Check),
 }
 
 /// Arguments of `status`.
@@ -42,29 +58,14 @@ pub struct Status {
     key: Option<KeyLabel>,
 }
 
-/// Arguments of `statement`.
-#[derive(Args, Debug)]
-pub struct Draft {
-    /// Who you are, as the policy calls you
-    #[arg(long, value_name = "ID")]
-    person: PersonId,
-    /// The determination for which the key is to be opened; its SHA-256 goes into the statement
-    #[arg(long, value_name = "ID.json")]
-    determination: PathBuf,
-    /// For how many hours the statement holds: the key is locked by then. The policy has a limit (custodians.toml)
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=48))]
-    hours: u32,
-    /// Where it goes
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-}
-
 impl Custodian {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         match self {
             Self::Status(Status { key }) => status(context, key.as_ref()).await,
-            Self::Statement(draft) => statement(context, &draft).await,
+            Self::Statement(draft) => statement::write(context, &draft).await,
+            Self::Present(present) => present::run(context, &present).await,
+            Self::Check(check) => check::run(context, &check),
         }
     }
 }
@@ -78,75 +79,30 @@ async fn status(context: &Context, only: Option<&KeyLabel>) -> Result<Exit, CliE
     }
     context.print.answer(&keys, |text| {
         for (key, custody) in &keys {
-            let (have, need) = (custody.have, custody.need);
-            let (parties, parties_need) = (custody.parties, custody.parties_need);
-            let stands = format!("{have} of {need} presented, of {parties} of {parties_need} Parties");
-            text.row("key", key).row("stands", stands).some("generation", custody.generation);
-            for one in &custody.presented {
-                let until = one.until.map_or_else(String::new, |until| format!(", counts until {until}"));
-                text.row("presented", format!("{} of {}{until}", one.person, one.party));
-            }
-            for one in &custody.can_present {
-                let share = one.share.as_ref().map_or_else(String::new, |share| format!(", {share}"));
-                text.row("can present", format!("{} of {}{share}", one.person, one.party));
-            }
-            for why in &custody.not_counted {
-                text.row("counts no more", why);
-            }
+            text.row("key", key);
+            standing(custody, text);
         }
     })?;
     Ok(Exit::Done)
 }
 
-async fn statement(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
-    let octets = input::file(&draft.determination, DOCUMENT_LEN_MAX as u64)?;
-    let document: Written<Determination> = Written::read(octets).map_err(|faults| faulty(&faults))?;
-    let form = document.form();
-    let Some(key) = &form.key else {
-        return Err(unfit("the determination is not to execute: it opens no key"));
-    };
-    let checkpoint = context.client.text("/v1/ledger/checkpoint").await?;
-    let note = Note::parse(checkpoint.as_bytes()).map_err(|error| unfit(&error.to_string()))?;
-    let Checkpoint { origin, size, root } =
-        Checkpoint::parse(note.text()).map_err(|error| unfit(&error.to_string()))?;
-    let status: wire::Status = context.client.get("/v1/status").await?;
-    let custody = status.keys.into_iter().find(|found| found.key == key.label).and_then(|found| found.custody);
-    let Some(custody) = custody else {
-        return Err(unfit(&format!("key {} is not opened by Key Custodians under the policy in force", key.label)));
-    };
-    let mut standing = custody.presented.iter().chain(&custody.can_present);
-    let Some(standing) = standing.find(|standing| standing.person == draft.person) else {
-        return Err(unfit(&format!("{} is no Key Custodian in force with a share of key {}", draft.person, key.label)));
-    };
-    let id: StatementId = input::request_id()?.to_string().parse().map_err(|error| unfit(&format!("{error}")))?;
-    let expires: Timestamp = wall_clock().plus_ms(i64::from(draft.hours) * HOUR_MS);
-    let written = Written::write(&Statement {
-        r#type: Type::new(),
-        purpose: form.purpose,
-        id,
-        ledger: LedgerHead { origin, size, root },
-        person: draft.person.clone(),
-        key: key.clone(),
-        incident: form.incident.clone(),
-        determination: form.id,
-        document: document.digest(),
-        share: standing.share.clone(),
-        generation: standing.share.as_ref().and(custody.generation),
-        expires,
-    })
-    .map_err(|faults| faulty(&faults))?;
-    files::write_new(&draft.out, written.octets()).map_err(|error| unfit(&error.to_string()))?;
-    context.print.answer(written.form(), |text| {
-        text.row("statement", draft.out.display())
-            .row("SHA-256", written.digest())
-            .row("you", &draft.person)
-            .row("opens key", &key.label)
-            .row("for incident", &form.incident)
-            .row("under determination", format!("{} (SHA-256 {})", form.id, document.digest()))
-            .some("with share", standing.share.as_ref())
-            .row("until", expires);
-    })?;
-    Ok(Exit::Done)
+/// Who presented for a key, and who still can.
+pub(super) fn standing(custody: &wire::Custody, text: &mut Text) {
+    let (have, need) = (custody.have, custody.need);
+    let (parties, parties_need) = (custody.parties, custody.parties_need);
+    let stands = format!("{have} of {need} presented, of {parties} of {parties_need} Parties");
+    text.row("stands", stands).some("generation", custody.generation);
+    for one in &custody.presented {
+        let until = one.until.map_or_else(String::new, |until| format!(", counts until {until}"));
+        text.row("presented", format!("{} of {}{until}", one.person, one.party));
+    }
+    for one in &custody.can_present {
+        let share = one.share.as_ref().map_or_else(String::new, |share| format!(", {share}"));
+        text.row("can present", format!("{} of {}{share}", one.person, one.party));
+    }
+    for why in &custody.not_counted {
+        text.row("counts no more", why);
+    }
 }
 
 fn faulty(faults: &[DocumentFault]) -> CliError {

@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Change, CliError, Context, Exit};
+use super::print::Text;
+use super::{Change, CliError, Context, Exit, custodian};
+use crate::api::client::ClientError;
 use crate::api::routes::Verb;
 use crate::api::wire::{self, KeyTokenState};
 use crate::domain::names::{IncidentId, KeyLabel};
@@ -50,7 +52,13 @@ impl Key {
             return context.would_send(Verb::Post, &path, ask.as_ref());
         }
         let changed: wire::KeyChanged = match &ask {
-            Some(ask) => context.client.post(&path, ask).await?,
+            Some(ask) => match context.client.post(&path, ask).await {
+                Ok(changed) => changed,
+                Err(error) => {
+                    tell_who_is_missing(context, &which.key, &error).await;
+                    return Err(error.into());
+                }
+            },
             None => context.client.post_nothing(&path).await?,
         };
         context.print.answer(&changed, |text| {
@@ -72,5 +80,23 @@ impl Key {
             }
         }
         Ok(Exit::Done)
+    }
+}
+
+/// Where a key stays locked because too few Key Custodians presented: who is there, and who can still come.
+async fn tell_who_is_missing(context: &Context, key: &KeyLabel, error: &ClientError) {
+    let ClientError::Problem(problem) = error else { return };
+    let is_short =
+        problem.reasons.iter().any(|reason| matches!(&*reason.rule, "custodians" | "custodians-of-one-party"));
+    if !is_short {
+        return;
+    }
+    // What was refused is told in any case; this is beside it.
+    let Ok(status) = context.client.get::<wire::Status>("/v1/status").await else { return };
+    let custody = status.keys.into_iter().find(|found| found.key == *key).and_then(|found| found.custody);
+    if let Some(custody) = custody {
+        let mut text = Text::default();
+        custodian::standing(&custody, &mut text);
+        context.print.rows(&text);
     }
 }

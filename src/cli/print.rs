@@ -179,6 +179,11 @@ impl Printer {
         self.say(&clean(text), None);
     }
 
+    /// Rows to know, on stderr.
+    pub fn rows(&self, text: &Text) {
+        self.say(text.render(false).trim_end(), None);
+    }
+
     /// Something to look at, on stderr.
     pub fn warning(&self, text: &str) {
         self.say(&format!("warning: {}", clean(text)), Some(Tone::Warning));

@@ -62,6 +62,7 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "recovery settle",
         "key activate",
         "key lock",
+        "custodian present",
         "policy adopt",
         "clock accept",
         "ceremony keys",

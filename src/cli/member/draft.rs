@@ -685,7 +685,8 @@ fn determination_of(path: &Path, paper: Paper) -> Result<Box<Written<Determinati
         | Paper::Suspension(_)
         | Paper::Adoption(_)
         | Paper::Direction(_)
-        | Paper::Destruction(_)) => {
+        | Paper::Destruction(_)
+        | Paper::Statement(_)) => {
             let fault = format!("expected the determination ({}), found {}", Determination::TYPE, other.kind());
             Err(MemberError::Unfit { path: path.to_owned(), fault })
         }

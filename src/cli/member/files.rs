@@ -9,14 +9,16 @@ use zeroize::Zeroizing;
 use super::MemberError;
 use crate::cli::input;
 use crate::domain::certificates::{Certificate, pem};
+use crate::domain::custody::Statement;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{
     DOCUMENT_LEN_MAX, Determination, DeviceList, Document, DocumentFault, Form as _, Schedule, Suspension, Withdrawal,
     Written,
 };
+use crate::domain::determination::people::Role;
 use crate::domain::gbcs::MESSAGE_LEN_MAX;
 use crate::domain::ledger::merkle::Frontier;
-use crate::domain::names::{DeviceId, Digest, TemplateName};
+use crate::domain::names::{DeviceId, Digest, PersonId, TemplateName};
 use crate::domain::policy::Policy;
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::destruction::Destruction;
@@ -119,6 +121,8 @@ pub enum Paper {
     Direction(Box<Written<Direction>>),
     /// The end of a key.
     Destruction(Box<Written<Destruction>>),
+    /// For what a Key Custodian presents a share.
+    Statement(Box<Written<Statement>>),
 }
 
 impl Paper {
@@ -137,6 +141,9 @@ impl Paper {
             }
             Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Destruction::TYPE) => {
                 Ok(Self::Destruction(Box::new(Written::read(octets)?)))
+            }
+            Err(faults) if matches!(faults.as_slice(), [DocumentFault::Type { found, .. }] if found == Statement::TYPE) => {
+                Ok(Self::Statement(Box::new(Written::read(octets)?)))
             }
             Err(faults) => Err(faults),
         }
@@ -158,6 +165,7 @@ impl Paper {
             Self::Adoption(_) => Adoption::TYPE,
             Self::Direction(_) => Direction::TYPE,
             Self::Destruction(_) => Destruction::TYPE,
+            Self::Statement(_) => Statement::TYPE,
         }
     }
 
@@ -171,6 +179,7 @@ impl Paper {
             Self::Adoption(document) => document.octets(),
             Self::Direction(document) => document.octets(),
             Self::Destruction(document) => document.octets(),
+            Self::Statement(document) => document.octets(),
         }
     }
 
@@ -184,19 +193,62 @@ impl Paper {
             Self::Adoption(document) => document.digest(),
             Self::Direction(document) => document.digest(),
             Self::Destruction(document) => document.digest(),
+            Self::Statement(document) => document.digest(),
         }
     }
 
-    /// The digest of the policy under which it is approved; of an adoption, the policy that is adopted.
-    pub fn policy(&self) -> Digest {
+    /// The digest of the policy under which it is approved; of an adoption, the policy that is adopted. None of a statement: it holds or
+    /// not by the policy that is in force when the share comes.
+    pub fn policy(&self) -> Option<Digest> {
         match self {
-            Self::Determination(document) => document.form().policy,
-            Self::Schedule(document) => document.form().policy,
-            Self::Withdrawal(document) => document.form().policy,
-            Self::Suspension(document) => document.form().policy,
-            Self::Adoption(document) => document.form().policy,
-            Self::Direction(document) => document.form().policy,
-            Self::Destruction(document) => document.form().policy,
+            Self::Determination(document) => Some(document.form().policy),
+            Self::Schedule(document) => Some(document.form().policy),
+            Self::Withdrawal(document) => Some(document.form().policy),
+            Self::Suspension(document) => Some(document.form().policy),
+            Self::Adoption(document) => Some(document.form().policy),
+            Self::Direction(document) => Some(document.form().policy),
+            Self::Destruction(document) => Some(document.form().policy),
+            Self::Statement(_) => None,
+        }
+    }
+
+    /// Who proposed it, and may therefore not approve it.
+    pub fn proposer(&self) -> Option<&PersonId> {
+        match self {
+            Self::Determination(document) => Some(&document.form().proposer),
+            Self::Schedule(document) => Some(&document.form().proposer),
+            Self::Withdrawal(document) => Some(&document.form().proposer),
+            Self::Direction(document) => Some(&document.form().proposer),
+            Self::Destruction(document) => Some(&document.form().proposer),
+            Self::Suspension(_) | Self::Adoption(_) | Self::Statement(_) => None,
+        }
+    }
+
+    /// Whose signature alone it needs.
+    pub fn signed_alone_by(&self) -> Option<&PersonId> {
+        match self {
+            Self::Suspension(document) => Some(&document.form().member),
+            Self::Statement(document) => Some(&document.form().person),
+            Self::Determination(_)
+            | Self::Schedule(_)
+            | Self::Withdrawal(_)
+            | Self::Adoption(_)
+            | Self::Direction(_)
+            | Self::Destruction(_) => None,
+        }
+    }
+
+    /// In which role it is signed.
+    pub const fn signed_as(&self) -> Role {
+        match self {
+            Self::Statement(_) => Role::KeyCustodian,
+            Self::Determination(_)
+            | Self::Schedule(_)
+            | Self::Withdrawal(_)
+            | Self::Suspension(_)
+            | Self::Adoption(_)
+            | Self::Direction(_)
+            | Self::Destruction(_) => Role::PmaMember,
         }
     }
 
@@ -212,6 +264,7 @@ impl Paper {
             Self::Adoption(document) => format!("policy-{}", document.form().sequence),
             Self::Direction(document) => format!("{}-direction", document.form().id),
             Self::Destruction(document) => format!("{}-destruction", document.form().key.label),
+            Self::Statement(_) => "statement".to_owned(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::warnings::{self, Looking, Warning};
 use super::{MemberError, Seat, template};
 use crate::api::failure::Exit;
 use crate::domain::certificates::Certificate;
+use crate::domain::custody::Statement;
 use crate::domain::determination::cms::P7S_LEN_MAX;
 use crate::domain::determination::document::{
     Decision, Determination, DeviceList, KeyChosen, LedgerHead, Limits, Method, Schedule, Scope, Suspension, Weight,
@@ -111,9 +112,9 @@ impl Shown {
         &self.paper
     }
 
-    /// The policy given, if it is the one that the document names.
+    /// The policy given, if it is the one that the document names, or the document names none.
     pub fn policy(&self) -> Option<&Policy> {
-        self.policy.as_ref().filter(|policy| policy.digest() == self.paper.policy())
+        self.policy.as_ref().filter(|policy| self.paper.policy().is_none_or(|named| policy.digest() == named))
     }
 
     fn predecessor(&self) -> Option<&Policy> {
@@ -123,12 +124,15 @@ impl Shown {
 
     fn look(&mut self, compromised: Option<&Certificate>, now: Timestamp) {
         let mut found = Vec::new();
-        match &self.policy {
-            None => self.unseen.push("the policy's ceilings, paths to its roots, who may sign (--policy)"),
-            Some(policy) if policy.digest() != self.paper.policy() => {
-                found.push(Warning::OtherPolicy { document: self.paper.policy(), given: policy.digest() });
+        match (&self.policy, self.paper.policy()) {
+            (None, Some(_)) => self.unseen.push("the policy's ceilings, paths to its roots, who may sign (--policy)"),
+            (None, None) => {
+                self.unseen.push("whether you are a Key Custodian in force and the share is yours (--policy)")
             }
-            Some(_) => {}
+            (Some(given), Some(named)) if given.digest() != named => {
+                found.push(Warning::OtherPolicy { document: named, given: given.digest() });
+            }
+            (Some(_), _) => {}
         }
         if let (Some(given), Paper::Adoption(document)) = (&self.predecessor, &self.paper)
             && let Some(expected) = document.form().predecessor
@@ -144,7 +148,8 @@ impl Shown {
             | Paper::Suspension(_)
             | Paper::Adoption(_)
             | Paper::Direction(_)
-            | Paper::Destruction(_) => None,
+            | Paper::Destruction(_)
+            | Paper::Statement(_) => None,
         };
         let compromised_certificate = match (named, compromised) {
             (Some(named), Some(given)) if named.certificate_sha256 != given.sha256() => {
@@ -167,6 +172,7 @@ impl Shown {
                     );
                 }
             }
+            Paper::Statement(document) => found.extend(warnings::of_statement(document.form(), policy, now)),
             Paper::Schedule(_)
             | Paper::Withdrawal(_)
             | Paper::Suspension(_)
@@ -250,6 +256,7 @@ impl Shown {
             Paper::Adoption(document) => adoption(&mut page, document),
             Paper::Direction(document) => direction(&mut page, document.form()),
             Paper::Destruction(document) => destruction(&mut page, document.form()),
+            Paper::Statement(document) => statement(&mut page, document.form(), self.policy()),
         }
         if let Some(scope) = scope_of(&self.paper) {
             self.scope(&mut page, &scope);
@@ -373,7 +380,8 @@ fn scope_of(paper: &Paper) -> Option<Scope<'_>> {
         | Paper::Suspension(_)
         | Paper::Adoption(_)
         | Paper::Direction(_)
-        | Paper::Destruction(_) => None,
+        | Paper::Destruction(_)
+        | Paper::Statement(_) => None,
     }
 }
 
@@ -579,6 +587,49 @@ fn destruction(page: &mut Page, form: &Destruction) {
         page.row("policy", policy);
         page.row("why", "");
         page.prose(reason.as_str());
+    });
+}
+
+fn statement(page: &mut Page, form: &Statement, policy: Option<&Policy>) {
+    let Statement {
+        r#type: _,
+        purpose,
+        id,
+        ledger,
+        person,
+        key,
+        incident,
+        determination,
+        document,
+        share,
+        generation,
+        expires,
+    } = form;
+    title(page, &format!("STATEMENT of Key Custodian {person}"), *purpose);
+    page.indented(|page| {
+        page.line(format!(
+            "Whoever signs it lets key {} be opened, with other Key Custodians, for incident {incident} and nothing else.",
+            key.label
+        ));
+        page.row("statement", format!("{id}, which counts once"));
+        let known = policy.and_then(|policy| policy.people().person(person));
+        match known {
+            Some(known) => page.row("by", format!("{person}: {}, of Party {}", known.name, known.party)),
+            None => page.row("by", person),
+        }
+        page.row("opens key", &key.label);
+        page.row("public key", format!("SHA-256 {}", key.spki_sha256));
+        page.row("for incident", incident);
+        page.row("determination", determination);
+        page.row("", format!("SHA-256 {document}: show it by itself, and compare"));
+        match (share, generation) {
+            (Some(share), Some(generation)) => page.row("with share", format!("{share}, of generation {generation}")),
+            (Some(share), None) => page.row("with share", share),
+            (None, _) => page.row("with share", "none: the HSM itself asks the Key Custodians"),
+        }
+        page.row("until", moment(*expires));
+        page.line("The key is locked by then at the latest. You are called again before it is opened again.");
+        head(page, ledger);
     });
 }
 

@@ -15,7 +15,6 @@ use super::{Ask, MemberError, Seat};
 use crate::api::failure::Exit;
 use crate::domain::certificates::Certificate;
 use crate::domain::determination::cms::{self, Ess};
-use crate::domain::determination::people::Role;
 use crate::domain::determination::words::Words;
 use crate::domain::names::{Digest, PersonId};
 use crate::hsm::person::{KeyOnToken, PersonToken};
@@ -64,7 +63,8 @@ pub struct Sign {
     /// A file with the token's PIN. Else it is asked for
     #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
     pub pin_file: Option<PathBuf>,
-    /// What the policy calls you: the MEMBER in ID.MEMBER.p7s. With --policy it is found by your key
+    /// What the policy calls you: the MEMBER in ID.MEMBER.p7s. With --policy it is found by your key; a suspension and a custodian's
+    /// statement name you
     #[arg(long, value_name = "ID")]
     pub member: Option<PersonId>,
     /// Where the signature goes. [beside the document, as ID.MEMBER.p7s]
@@ -206,8 +206,17 @@ fn member(
     certificate: &Certificate,
     seat: &Seat<'_>,
 ) -> Result<Option<PersonId>, MemberError> {
-    let Some(policy) = shown.policy() else { return Ok(args.member.clone()) };
     let refused = |why: String| Err(MemberError::NotCounted(why));
+    let Some(policy) = shown.policy() else {
+        // Whom it names is known without a policy; whether the key is theirs is not.
+        let (named, said) = (shown.paper().signed_alone_by(), args.member.as_ref());
+        return match (named, said) {
+            (Some(named), Some(said)) if named != said => {
+                refused(format!("the document is by {named} alone, not by {said}"))
+            }
+            (named, said) => Ok(said.or(named).cloned()),
+        };
+    };
     let Some(person) = policy.person_by_spki(&certificate.spki_sha256()) else {
         // Who joins or leaves with a policy may be known by the other one only.
         if matches!(shown.paper(), Paper::Adoption(_)) {
@@ -222,26 +231,18 @@ fn member(
     if let Some(said) = args.member.as_ref().filter(|said| **said != person.id) {
         return refused(format!("the policy says that this key is of {}, not of {said}", person.id));
     }
-    if !person.roles.contains(&Role::PmaMember) {
-        return refused(format!("{} is no pma-member under the policy", person.id));
+    let role = shown.paper().signed_as();
+    if !person.roles.contains(&role) {
+        return refused(format!("{} is no {role} under the policy", person.id));
     }
     if !person.window.contains(seat.now) {
         return refused(format!("{} is appointed {}; it is {}", person.id, person.window, seat.now));
     }
-    let (proposer, named) = match shown.paper() {
-        Paper::Determination(document) => (Some(&document.form().proposer), None),
-        Paper::Schedule(document) => (Some(&document.form().proposer), None),
-        Paper::Withdrawal(document) => (Some(&document.form().proposer), None),
-        Paper::Suspension(document) => (None, Some(&document.form().member)),
-        Paper::Direction(document) => (Some(&document.form().proposer), None),
-        Paper::Destruction(document) => (Some(&document.form().proposer), None),
-        Paper::Adoption(_) => (None, None),
-    };
-    if proposer == Some(&person.id) {
+    if shown.paper().proposer() == Some(&person.id) {
         return refused(format!("{} proposed this document, and may not approve it", person.id));
     }
-    if let Some(named) = named.filter(|named| **named != person.id) {
-        return refused(format!("the suspension is by {named}, not by {}", person.id));
+    if let Some(named) = shown.paper().signed_alone_by().filter(|named| **named != person.id) {
+        return refused(format!("the document is by {named} alone, and this key is of {}", person.id));
     }
     Ok(Some(person.id.clone()))
 }

@@ -94,14 +94,10 @@ pub fn standing(
     now: Timestamp,
 ) -> Standing {
     let electorate = policy.electorate();
-    let proposer = match paper {
-        Paper::Determination(document) => Some(&document.form().proposer),
-        Paper::Schedule(document) => Some(&document.form().proposer),
-        Paper::Withdrawal(document) => Some(&document.form().proposer),
-        Paper::Direction(document) => Some(&document.form().proposer),
-        Paper::Destruction(document) => Some(&document.form().proposer),
-        Paper::Suspension(_) | Paper::Adoption(_) => None,
-    };
+    if let Paper::Statement(document) = paper {
+        return of_custodian(&document.form().person, policy, under, signatures, now);
+    }
+    let proposer = paper.proposer();
     let electorates = Electorates { named: electorate, in_force: electorate };
     let count = Count { document: paper.digest(), electorates, proposer, at: now };
     let members: Vec<&PersonId> =
@@ -133,6 +129,36 @@ pub fn standing(
     };
     let not_counted = tally.not_counted().iter().map(ToString::to_string).collect();
     Standing { under, needed, approved, not_counted, may_sign, missing: need.saturating_sub(have) }
+}
+
+/// Whether a custodian's statement is signed by the one whom it names, by a key that the policy knows.
+fn of_custodian(
+    person: &PersonId,
+    policy: &Policy,
+    under: &'static str,
+    signatures: &[Signature],
+    now: Timestamp,
+) -> Standing {
+    let by = |signature: &Signature| match policy.person_by_spki(&signature.spki) {
+        None => Err(format!("signed by a key that the policy does not know, SHA-256 {}", signature.spki)),
+        Some(found) if found.id != *person => Err(format!("signed by {}; the statement is by {person}", found.id)),
+        Some(found) if !found.roles.contains(&Role::KeyCustodian) => {
+            Err(format!("{person} is no key-custodian under the policy"))
+        }
+        Some(found) if !found.window.contains(now) => {
+            Err(format!("{person} is appointed {}; it is {now}", found.window))
+        }
+        Some(_) => Ok(()),
+    };
+    let done = signatures.iter().any(|signature| by(signature).is_ok());
+    Standing {
+        under,
+        needed: format!("the signature of {person}, alone"),
+        approved: done.then(|| person.clone()).into_iter().collect(),
+        not_counted: signatures.iter().filter_map(|signature| by(signature).err()).collect(),
+        may_sign: if done { Vec::new() } else { vec![person.clone()] },
+        missing: u32::from(!done),
+    }
 }
 
 fn in_words(quorum: Quorum, proposer: Option<&PersonId>) -> String {

@@ -10,7 +10,9 @@ use super::files::{ListSeen, OfTemplate};
 use crate::domain::certificates::Certificate;
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage};
+use crate::domain::custody::Statement;
 use crate::domain::determination::document::{Limits, Method, Scope, Template as DocumentTemplate};
+use crate::domain::determination::people::Role;
 use crate::domain::determination::times::HOUR_MS;
 use crate::domain::gbcs::{
     CellUsage, CpvChecks, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, SeqNumber, Template,
@@ -18,9 +20,9 @@ use crate::domain::gbcs::{
 };
 use crate::domain::intake::is_of_dcc;
 use crate::domain::ledger::entry::Compromised;
-use crate::domain::names::{DeviceId, Digest, TemplateName};
-use crate::domain::policy::Policy;
+use crate::domain::names::{DeviceId, Digest, KeyLabel, PersonId, ShareName, TemplateName};
 use crate::domain::policy::admission::Refusal;
+use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::{Timestamp, Window};
 
 /// A window of more than so many days is warned of where no policy says better. No official reference: a week is what a
@@ -97,6 +99,16 @@ pub enum Warning {
     OtherPolicy { document: Digest, given: Digest },
     /// The certificate given is not the one that the document names.
     OtherCompromised { document: Digest, given: Digest },
+    /// A statement that holds no more.
+    StatementOver { expires: Timestamp },
+    /// A statement that would hold longer than the policy has it.
+    StatementLong { expires: Timestamp, hours_max: u32 },
+    /// The policy has nobody of that name as a Key Custodian at this moment.
+    NotCustodian { person: PersonId },
+    /// The policy gives the share to somebody else, or to nobody.
+    ShareOfAnother { share: ShareName, person: PersonId, holder: Option<PersonId> },
+    /// The policy has the key opened otherwise than the statement says.
+    OpenedOtherwise { key: KeyLabel, with_share: bool },
 }
 
 impl Warning {
@@ -134,6 +146,11 @@ impl Warning {
             Self::WindowAhead { .. } => "window-ahead",
             Self::OtherPolicy { .. } => "other-policy",
             Self::OtherCompromised { .. } => "other-compromised",
+            Self::StatementOver { .. } => "statement-over",
+            Self::StatementLong { .. } => "statement-long",
+            Self::NotCustodian { .. } => "not-custodian",
+            Self::ShareOfAnother { .. } => "share-of-another",
+            Self::OpenedOtherwise { .. } => "opened-otherwise",
         }
     }
 }
@@ -263,6 +280,25 @@ impl fmt::Display for Warning {
                 f,
                 "the document names the compromised certificate {document}; the one given is {given}, and was not looked at"
             ),
+            Self::StatementOver { expires } => write!(f, "the statement held until {expires}: nothing opens by it"),
+            Self::StatementLong { expires, hours_max } => write!(
+                f,
+                "the statement holds until {expires}; the policy allows {hours_max} h from when it is presented: the daemon will refuse it \
+                 until then"
+            ),
+            Self::NotCustodian { person } => {
+                write!(f, "{person} is no Key Custodian in force by the policy given: the daemon will refuse it")
+            }
+            Self::ShareOfAnother { share, person, holder } => {
+                let holder = holder.as_ref().map_or("nobody", PersonId::as_str);
+                write!(f, "the policy given gives {share} to {holder}, not to {person}: the daemon will refuse it")
+            }
+            Self::OpenedOtherwise { key, with_share: true } => {
+                write!(f, "key {key} is not opened by shares by the policy given: the daemon will refuse it")
+            }
+            Self::OpenedOtherwise { key, with_share: false } => {
+                write!(f, "key {key} is not asked for by the HSM itself by the policy given: the daemon will refuse it")
+            }
         }
     }
 }
@@ -307,6 +343,39 @@ pub fn of_scope(scope: &Scope<'_>, looking: &Looking<'_>) -> Vec<Warning> {
     }
     if retry_by_itself {
         found.push(Warning::RetriesByItself { retries: retries_of_unknown });
+    }
+    found
+}
+
+/// Everything to look at in a Key Custodian's statement.
+pub fn of_statement(form: &Statement, policy: Option<&Policy>, now: Timestamp) -> Vec<Warning> {
+    let mut found = Vec::new();
+    if form.expires <= now {
+        found.push(Warning::StatementOver { expires: form.expires });
+    }
+    let Some(policy) = policy else { return found };
+    let hours_max = policy.custodians().statement_hours_max;
+    if form.expires > now.plus_ms(i64::from(hours_max) * HOUR_MS) {
+        found.push(Warning::StatementLong { expires: form.expires, hours_max });
+    }
+    let person = &form.person;
+    if !policy.roster(Role::KeyCustodian, now).any(|custodian| custodian.id == *person) {
+        found.push(Warning::NotCustodian { person: person.clone() });
+    }
+    if let Some(share) = &form.share {
+        let holder = policy.share_holder(share);
+        if holder != Some(person) {
+            found.push(Warning::ShareOfAnother {
+                share: share.clone(),
+                person: person.clone(),
+                holder: holder.cloned(),
+            });
+        }
+    }
+    let with_share = form.share.is_some();
+    let expected = if with_share { Activation::Custodians } else { Activation::ProtectedPath };
+    if policy.key(&form.key.label).is_none_or(|key| key.activation != expected) {
+        found.push(Warning::OpenedOtherwise { key: form.key.label.clone(), with_share });
     }
     found
 }

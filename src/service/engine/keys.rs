@@ -248,6 +248,14 @@ pub(super) fn lock(
     Ok((recorder.queue(by, event)?, closing))
 }
 
+/// The keys for which Key Custodians presented and which are not active yet, each with the incident and the determination for which they
+/// did.
+pub(super) fn gathered_for(fold: &Fold) -> Vec<(KeyLabel, IncidentId, DeterminationId)> {
+    let gathering = fold.keys().values().filter(|facts| facts.active.is_none());
+    let last = gathering.filter_map(|facts| Some((facts, facts.presented.values().max_by_key(|one| one.entry)?)));
+    last.map(|(facts, one)| (facts.record.label.clone(), one.incident.clone(), one.determination)).collect()
+}
+
 /// The keys that are active, each with its incident and the determination for which it is.
 pub(super) fn active_for(fold: &Fold) -> Vec<(KeyLabel, IncidentId, DeterminationId)> {
     let active = fold.keys().values().filter(|facts| facts.active.is_some());

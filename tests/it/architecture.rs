@@ -30,6 +30,8 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
+    // What a Key Custodian signs is a document as others are.
+    ("custody", &["names", "time", "determination"]),
     // The layouts of files are part of a policy, which maps another's columns to them.
     ("files", &["names", "time", "ledger", "determination"]),
     // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
@@ -52,6 +54,7 @@ const DOMAIN: &[(&str, &[&str])] = &[
             "certificates",
             "ledger",
             "determination",
+            "custody",
             "procedure",
             "incident",
             "files",
@@ -69,6 +72,7 @@ const DOMAIN: &[(&str, &[&str])] = &[
             "certificates",
             "ledger",
             "determination",
+            "custody",
             "procedure",
             "incident",
             "files",

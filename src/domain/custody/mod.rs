@@ -1,8 +1,6 @@
-//! Pure. Key Custodians and what they open: the statement that each signs ([`statement`]), and whether those who presented are enough
-//! ([`count`]).
+//! Pure. Key Custodians: the statement that each signs. Whether those who presented are enough says the policy
+//! ([`super::policy::custody`]).
 
-pub mod count;
 pub mod statement;
 
-pub use count::{Count, NotCounted, Presented};
 pub use statement::Statement;

@@ -30,8 +30,6 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
-    // What a Key Custodian signs is a document as others are.
-    ("custody", &["names", "time", "determination"]),
     // The layouts of files are part of a policy, which maps another's columns to them.
     ("files", &["names", "time", "ledger", "determination"]),
     // The procedure is data with dates: what a policy's files say. It knows documents, and neither policy nor state.
@@ -39,6 +37,8 @@ const DOMAIN: &[(&str, &[&str])] = &[
     // Dates are civil dates of London; an extract of SMI Statuses is a file; a direction is told in the story.
     ("incident", &["names", "time", "ledger", "determination", "procedure", "files"]),
     ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files"]),
+    // What a Key Custodian signs. Whether enough of them presented is the policy's.
+    ("custody", &["names", "time", "determination"]),
     // Below the fold, which keeps what Devices have answered.
     ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
     (
@@ -54,13 +54,13 @@ const DOMAIN: &[(&str, &[&str])] = &[
             "certificates",
             "ledger",
             "determination",
-            "custody",
             "procedure",
             "incident",
             "files",
             "policy",
             "responses",
             "fold",
+            "custody",
         ],
     ),
     (
@@ -72,13 +72,13 @@ const DOMAIN: &[(&str, &[&str])] = &[
             "certificates",
             "ledger",
             "determination",
-            "custody",
             "procedure",
             "incident",
             "files",
             "policy",
             "responses",
             "fold",
+            "custody",
             "intake",
         ],
     ),

@@ -16,7 +16,7 @@ use crate::domain::names::{
     DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
     TemplateName, TokenName,
 };
-use crate::domain::policy::custody::Presented;
+use crate::domain::policy::custodians::Presented;
 use crate::domain::time::{Timestamp, Window};
 
 /// An incident, as far as a determination needs one.

@@ -6,7 +6,7 @@
 pub mod admission;
 pub mod adoption;
 pub mod copies;
-pub mod custody;
+pub mod custodians;
 pub mod destruction;
 pub mod facts;
 pub mod files;

@@ -21,7 +21,7 @@ use crate::domain::ledger::entry::{
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::Activation;
-use crate::domain::policy::custody::Count;
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;

@@ -18,7 +18,7 @@ use crate::domain::intake::{self, Submission};
 use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{Actor, Event};
 use crate::domain::names::{Digest, KeyLabel, PresentationId};
-use crate::domain::policy::custody::Count;
+use crate::domain::policy::custodians::Count;
 use crate::domain::time::Timestamp;
 use crate::recorder::{CannotRecord, Recorder};
 

@@ -14,7 +14,7 @@ use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Refused, TokenFound};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, TokenName};
 use crate::domain::policy::Activation;
-use crate::domain::policy::custody::Count;
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};

@@ -25,7 +25,7 @@ use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, LoginRetried, Role, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
-use crate::domain::policy::custody::Count;
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::time::Timestamp;
 use crate::hsm::offers::Asked;

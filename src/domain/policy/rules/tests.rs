@@ -10,7 +10,7 @@ use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
 use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, Notification, ResponseTally};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method};
 use crate::domain::names::{Eui64, KeyId, KeyUse};
-use crate::domain::policy::custody::Presented;
+use crate::domain::policy::custodians::Presented;
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
 use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::policy::tests::{changed, example, policy};

@@ -136,8 +136,11 @@ fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_
     for route in routes::<FakeEngine>() {
         let expected = match (route.verb, route.name) {
             // What is the same for all, whether the daemon is there, and what only a signature makes count.
-            (_, "openapi" | "status" | "file-submit" | "upload-devices" | "document-record") => Permission::Anyone,
-            (_, "custodian-present" | "custodian-share") => Permission::Anyone,
+            (
+                _,
+                "openapi" | "status" | "file-submit" | "upload-devices" | "document-record" | "custodian-present"
+                | "custodian-share",
+            ) => Permission::Anyone,
             // What could be done with the daemon stopped, by the same accounts.
             (_, "ceremony-record") => Permission::Conducting,
             (Verb::Get, _) => Permission::Reading,

@@ -22,7 +22,7 @@ use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
 use smkid::domain::ledger::steps::{Certainty, CompromiseClass, Notification, Step};
 use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, IncidentId, Purpose, RequestId, TemplateName};
-use smkid::domain::policy::Policy;
+use smkid::domain::policy::{Activation, Policy};
 use smkid::domain::policy::adoption::{Adoption, Head};
 use smkid::domain::time::{Timestamp, Window};
 use smkid::exercise::clock::Clock;
@@ -134,7 +134,7 @@ impl Base {
         let mut said = Vec::new();
         let (stage, recovery, genesis) = {
             let mut teller = Teller::new(&mut said, &std::io::stderr());
-            let stage = Stage::set(out.path(), programs(), clock, &mut teller).unwrap();
+            let stage = Stage::set(out.path(), programs(), clock, Activation::Stored, &mut teller).unwrap();
             let (recovery, genesis) = stage.ceremony(&mut teller).await.unwrap();
             (stage, recovery, genesis)
         };

@@ -56,7 +56,8 @@ impl Stage {
         let recovery = self.certify("ceremony/recovery.csr")?;
         self.take_shares(teller).await?;
         self.run(&plan, Exit::Done).await?;
-        teller.good("The Recovery key's request was recorded before it was signed; the lab's Issuing OCA certified it.");
+        teller
+            .good("The Recovery key's request was recorded before it was signed; the lab's Issuing OCA certified it.");
         teller.fact("Recovery", &recovery.kind().to_string());
         teller.good("The ledger has plan and transcript of the ceremony, whose minutes are ready to be signed.");
         for name in KEYS {

@@ -105,7 +105,9 @@ pub enum ExerciseError {
     #[error("keys/recovery.csr: expected a block of PEM, found none")]
     NoRequest,
     /// The plan's draft is another than is expected here.
-    #[error("the plan of the ceremony: expected {expected} in what `smkictl ceremony plan` writes, once; is smkictl of this version?")]
+    #[error(
+        "the plan of the ceremony: expected {expected} in what `smkictl ceremony plan` writes, once; is smkictl of this version?"
+    )]
     Plan {
         /// What was looked for.
         expected: String,
@@ -128,7 +130,9 @@ pub enum ExerciseError {
     #[error(transparent)]
     Share(#[from] SchemeError),
     /// The daemon asks for no share.
-    #[error("expected that the daemon asks for the Key Custodian's share, and says to what it is sealed; found neither")]
+    #[error(
+        "expected that the daemon asks for the Key Custodian's share, and says to what it is sealed; found neither"
+    )]
     NoShareWanted,
     /// The answer ended too early.
     #[error("the daemon's answer ended without its summary")]

@@ -77,13 +77,7 @@ impl Default for Names {
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// Makes the files. `operator` is the account that runs the exercise; `activation` is what opens the Recovery key.
-pub fn files(
-    lab: &Lab,
-    people: &People,
-    operator: &AccountName,
-    activation: Activation,
-    now: Timestamp,
-) -> Files {
+pub fn files(lab: &Lab, people: &People, operator: &AccountName, activation: Activation, now: Timestamp) -> Files {
     let settings = [
         ("name = \"Example policy: replace the people, the anchors and this name\"", "name = \"Exercise\"".to_owned()),
         ("purpose = \"live\"", "purpose = \"exercise\"".to_owned()),

@@ -150,12 +150,7 @@ async fn run(command: &mut Command) -> Result<Output, ProgramError> {
         .map_err(|error| ProgramError::NotStarted { program, error })
 }
 
-fn ended<A: AsRef<OsStr>>(
-    program: &str,
-    arguments: &[A],
-    output: Output,
-    status: i32,
-) -> Result<String, ProgramError> {
+fn ended<A: AsRef<OsStr>>(program: &str, arguments: &[A], output: Output, status: i32) -> Result<String, ProgramError> {
     if output.status.code() == Some(status) {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -778,9 +778,7 @@ impl Play<'_, '_> {
             // On a machine that is busy with something else it may be over before it is recorded, and is refused.
             Err(
                 ExerciseError::Client(ClientError::Problem(_)) | ExerciseError::Program(ProgramError::Failed { .. }),
-            ) => {
-                self.determine_for_bystanders(client, "INC-EXERCISE-4", longer).await
-            }
+            ) => self.determine_for_bystanders(client, "INC-EXERCISE-4", longer).await,
             determined => determined,
         };
         let (document, _) = document?;

@@ -253,16 +253,12 @@ impl Keys {
     /// Keeps a vault that was started; answers the one that is kept, which is another where somebody else was quicker.
     pub fn keep_vault(&self, key: &KeyLabel, vault: Vault) -> Vault {
         let mut all = self.vaults();
-        match all.get(key).filter(|kept| kept.is_alive()) {
-            Some(kept) => {
-                vault.shutdown();
-                kept.clone()
-            }
-            None => {
-                all.insert(key.clone(), vault.clone());
-                vault
-            }
+        if let Some(kept) = all.get(key).filter(|kept| kept.is_alive()) {
+            vault.shutdown();
+            return kept.clone();
         }
+        all.insert(key.clone(), vault.clone());
+        vault
     }
 
     /// Ends the vault of a key: what it held is gone when this returns.

@@ -364,6 +364,15 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
     );
     check(&|text| text.replace("\"sensitive\", ", ""), &[("", "")]);
     check(&|text| text.replace("token = \"smki-a\"", "token = \"ledger-a\""), &[("", "")]);
+    let key = stage.scratch.text("policy/keys.toml");
+    let second = "\n[[key]]\nlabel = \"contingency-1\"\nuse = \"contingency\"\ntoken = \"smki-a\"\nmodes = []\noriginator = \
+                  \"90B3D51F30000003\"\nactivation = \"custodians\"\n";
+    stage.scratch.write("policy/keys.toml", format!("{key}{second}"));
+    check(
+        &|text| text.replace("Room 4", "Room 5"),
+        &[("[[shares]]", "shares of key recovery-1: the policy has key contingency-1 on token smki-a too")],
+    );
+    stage.scratch.write("policy/keys.toml", key);
     // What TOML itself does not take has its line, too.
     check(&|text| text.replace("place = ", "plaice = "), &[("plaice", "unknown field")]);
 }

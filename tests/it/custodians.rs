@@ -1,5 +1,11 @@
 //! Key Custodians open a key, over the real daemon, a real vault and a real token: what is refused, and what comes of enough of them.
 
+mod broken;
+mod console;
+mod protected;
+mod refused;
+
+use std::collections::BTreeMap;
 use std::fs;
 
 use secrecy::SecretString;
@@ -8,15 +14,15 @@ use smkid::api::failure::Problem;
 use smkid::api::wire::{self, Base64};
 use smkid::custody::file::{CustodyFile, Set};
 use smkid::custody::present::{self, Purpose};
-use smkid::custody::scheme::{SealingSecret, Share, split};
+use smkid::custody::scheme::{Commitments, SealingSecret, Share, split};
 use smkid::domain::custody::Statement;
 use smkid::domain::determination::document::{KeyChosen, LedgerHead, Type, Written};
 use smkid::domain::ledger::custody::{Holder, Sealed};
 use smkid::domain::ledger::entry::{Actor, Channel, ClockState, Event, KeyRecord, Role, TokenFound};
-use smkid::domain::names::{KeyLabel, Purpose as LedgerPurpose};
+use smkid::domain::names::{Digest, KeyLabel, Purpose as LedgerPurpose};
 use smkid::exercise::documents;
 use smkid::exercise::people::Credential;
-use smkid::exercise::policy::RECOVERY_KEY;
+use smkid::exercise::policy::{RECOVERY_KEY, RECOVERY_TOKEN};
 use smkid::hsm::one_time::SealTo;
 use smkid::recorder::{Moment, Recorder, record_alone};
 use smkid::store::StagingLimits;
@@ -30,7 +36,20 @@ const HOUR_MS: i64 = 3_600_000;
 struct Custody {
     site: Site,
     shares: Vec<Share>,
+    secret: SealingSecret,
+    commitments: Commitments,
     key: KeyRecord,
+    /// Of the policy in force.
+    files: BTreeMap<String, Vec<u8>>,
+    policy: Digest,
+}
+
+/// Changes each person of a policy.
+fn change_persons(files: &mut BTreeMap<String, Vec<u8>>, change: impl FnMut(&mut toml::Table)) {
+    let mut persons: toml::Table = std::str::from_utf8(&files["persons.toml"]).unwrap().parse().unwrap();
+    let all = persons["person"].as_array_mut().unwrap();
+    all.iter_mut().filter_map(toml::Value::as_table_mut).for_each(change);
+    files.insert("persons.toml".to_owned(), persons.to_string().into_bytes());
 }
 
 fn key() -> KeyLabel {
@@ -42,85 +61,85 @@ fn conductor() -> Actor {
 }
 
 impl Custody {
+    /// Opened by shares, which are dealt.
     async fn dealt() -> Self {
+        let custody = Self::adopted("custodians").await;
+        custody.deal();
+        custody
+    }
+
+    /// Under a policy by which custodians open the key, in that way.
+    async fn adopted(activation: &str) -> Self {
         let site = Site::determined().await;
         let daemon = site.start().await;
         let mut files = site.changed_policy("keys.toml", |text| {
             let at = text.rfind("activation = \"stored\"").unwrap();
-            format!("{}activation = \"custodians\"\n", &text[..at])
+            format!("{}activation = \"{activation}\"\n", &text[..at])
         });
-        let persons = String::from_utf8(files["persons.toml"].clone()).unwrap();
-        let mut persons = persons.replacen(
-            "id = \"custodian-3\"\nname = \"custodian-3 of the exercise\"\nparty = \"network-a\"",
-            "id = \"custodian-3\"\nname = \"custodian-3 of the exercise\"\nparty = \"supplier-a\"",
-            1,
-        );
-        for n in 1..=3 {
-            // Keys of others become theirs: each key is one person's.
-            let spki = Self::credential_of(&site, n).spki;
-            persons =
-                persons.replace(&format!("keys = [\"{spki}\"]"), "keys = []").replace(&format!(", \"{spki}\""), "");
-            persons = persons.replace(
-                &format!("shares = [\"share-{n}\"]"),
-                &format!("keys = [\"{spki}\"]\nshares = [\"share-{n}\"]"),
-            );
-        }
-        files.insert("persons.toml".to_owned(), persons.into_bytes());
-        site.adopt(&daemon.client, &files, vec![site.main()]).await;
+        change_persons(&mut files, |person| {
+            let id = person["id"].as_str().unwrap().to_owned();
+            let mut keys: Vec<String> = (1..=3).map(|n| Self::credential_of(&site, n).spki.to_string()).collect();
+            let n = id.strip_prefix("custodian-").and_then(|n| n.parse::<usize>().ok());
+            if let Some(n) = n {
+                // Keys of others become theirs: each key is one person's.
+                person.insert("keys".to_owned(), vec![keys.swap_remove(n - 1)].into());
+                let party = if n == 2 { "supplier-b" } else { "supplier-a" };
+                person.insert("party".to_owned(), party.into());
+            } else if let Some(own) = person.get_mut("keys").and_then(toml::Value::as_array_mut) {
+                own.retain(|key| keys.iter().all(|taken| key.as_str() != Some(taken)));
+            }
+        });
+        let policy = site.adopt(&daemon.client, &files, vec![site.main()]).await;
         assert!(daemon.stop().await.unwrap().success());
         let ledger = site.ledger();
         let Event::Genesis(genesis) = &ledger.entries[0].event else { panic!("no genesis") };
         let key = genesis.keys.iter().find(|record| record.label == key()).unwrap().clone();
-        let (shares, dealt) = {
-            let secret = SealingSecret::make();
-            let (shares, commitments) = split(&secret, 2, 3).unwrap();
-            let holders = (1..=3).map(|index| Holder {
-                share: format!("share-{index}").parse().unwrap(),
-                person: format!("custodian-{index}").parse().unwrap(),
-                index,
-                sealed: Sealed::Passphrase,
-            });
-            let set = Set {
-                origin: genesis.origin.clone(),
-                key: key.label.clone(),
-                generation: 1,
-                commitments: &commitments,
-                holders: holders.collect(),
-            };
-            let found = TokenFound { token: key.token.clone(), serial: key.serial.clone() };
-            let file = CustodyFile::seal(set, &secret, &[(found, Self::pin(&site))]).unwrap();
-            file.write(&site.state()).unwrap();
-            (shares, file.dealt())
+        let secret = SealingSecret::make();
+        let (shares, commitments) = split(&secret, 2, 3).unwrap();
+        Self { site, shares, secret, commitments, key, files, policy }
+    }
+
+    /// As `ceremony deal` does, but for the PIN, which stays the one of the exercise.
+    fn deal(&self) {
+        let Self { site, key, secret, commitments, .. } = self;
+        let holders = (1..=3).map(|index| Holder {
+            share: format!("share-{index}").parse().unwrap(),
+            person: format!("custodian-{index}").parse().unwrap(),
+            index,
+            sealed: Sealed::Passphrase,
+        });
+        let set = Set {
+            origin: site.ledger().origin(),
+            key: key.label.clone(),
+            generation: 1,
+            commitments,
+            holders: holders.collect(),
         };
+        let found = TokenFound { token: key.token.clone(), serial: key.serial.clone() };
+        let file = CustodyFile::seal(set, secret, &[(found, Self::pin(site))]).unwrap();
+        file.write(&site.state()).unwrap();
         let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
         let mut store = SqliteStore::open(&site.state(), limits).unwrap();
         let fold = smkid::state::catch_up(&mut store).unwrap();
         let at = fold.last_at().unwrap();
         let read = move || (Moment { at, clock: ClockState::Trusted }, None);
         let mut recorder = Recorder::new(Box::new(store), fold, Box::new(read)).unwrap();
-        record_alone(&mut recorder, |recorder| recorder.queue(&conductor(), Event::SharesDealt(dealt)))
+        record_alone(&mut recorder, |recorder| recorder.queue(&conductor(), Event::SharesDealt(file.dealt())))
             .unwrap()
             .into_inner();
-        drop(recorder);
-        Self { site, shares, key }
     }
 
     /// The PIN that the exercise stored.
     fn pin(site: &Site) -> SecretString {
-        let text = fs::read_to_string(&site.configuration).unwrap();
-        let files = text.lines().filter_map(|line| line.strip_prefix("pin = { file = \"")?.split('"').next());
-        let files: Vec<&str> = files.collect();
-        let of_recovery = files.iter().find(|path| path.contains("smki")).unwrap_or_else(|| panic!("{text}"));
-        SecretString::from(fs::read_to_string(of_recovery).unwrap().trim().to_owned())
+        let configuration: toml::Table = fs::read_to_string(&site.configuration).unwrap().parse().unwrap();
+        let tokens = configuration["token"].as_array().unwrap();
+        let token = tokens.iter().find(|token| token["name"].as_str() == Some(RECOVERY_TOKEN)).unwrap();
+        let file = token["pin"]["file"].as_str().unwrap();
+        SecretString::from(fs::read_to_string(file).unwrap().trim().to_owned())
     }
 
     fn credential_of(site: &Site, n: usize) -> &'static Credential {
-        let people = &site.base.people;
-        match n {
-            1 => &people.officers[2].first,
-            2 => &people.officers[3].first,
-            _ => people.members[0].second.as_ref().unwrap(),
-        }
+        &site.base.people.custodians[n - 1].first
     }
 
     async fn statement(&self, client: &Client, n: usize, change: impl FnOnce(&mut Statement)) -> Written<Statement> {
@@ -261,7 +280,7 @@ async fn a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else
     custody.present(&daemon.client, 1).await.unwrap();
     custody.present(&daemon.client, 2).await.unwrap();
     site.activate(&daemon.client).await.unwrap();
-    assert!(daemon.stop().await.unwrap().success());
     site.ledger().check();
     site.verify_export("custody");
+    assert!(daemon.stop().await.unwrap().success());
 }

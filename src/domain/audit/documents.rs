@@ -15,10 +15,10 @@ use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
 use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{
-    CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
-    KeyCopied, KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled,
-    SignatureRecord, TokenFound, TokenHealth,
+    CeremonyRecorded, CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended,
+    DeterminationWithdrawn, DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed,
+    IncidentOpened, KeyActivated, KeyCopied, KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted,
+    Reason, ScheduleRecorded, Settled, SignatureRecord, TokenFound, TokenHealth,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, KeyUse};
@@ -100,7 +100,7 @@ impl Again<'_> {
             Event::KeyMade(made) => permitted(intake::may_make(self.fold, &made.key)),
             Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
             Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
-            Event::CeremonyRecorded(recorded) => permitted(intake::may_record(recorded, at)),
+            Event::CeremonyRecorded(recorded) => self.check_ceremony(recorded, at),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -262,6 +262,14 @@ impl Again<'_> {
         permitted(intake::may_end(self.fold, document.form(), destroyed))
     }
 
+    /// Its plan and its transcript are there: what they say is for people.
+    fn check_ceremony(&self, recorded: &CeremonyRecorded, at: Timestamp) -> Permitted {
+        for document in [recorded.plan, recorded.transcript] {
+            self.evidence.stream(document, &mut |_| {}).map_err(text)?;
+        }
+        permitted(intake::may_record(recorded, at))
+    }
+
     /// The policy names the clone, and it is of that key.
     fn check_copy(&self, copied: &KeyCopied) -> Permitted {
         let key = &copied.key;
@@ -304,6 +312,7 @@ impl Again<'_> {
             "it names no incident, and an activation before it did: from then on a key is active for one alone".into()
         })?;
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
+        demand(facts.shares.is_none(), || "shares of it were dealt, and no Key Custodians opened it".into())?;
         let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
         facts.may_be_on(policy, activated.tokens()).map_err(text)?;
         demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())

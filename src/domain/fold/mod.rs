@@ -9,6 +9,7 @@
 
 pub mod book;
 mod directions;
+mod keys;
 mod procedure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,17 +19,15 @@ pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_
 
 use directions::Directions;
 
-use crate::domain::custody::Presented;
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
 };
 use crate::domain::gbcs::Template;
 use crate::domain::incident::{Determined, Progress, State};
 use crate::domain::ledger::entry::{
-    Actor, Batch, CertificateImported, ClockAccepted, ClockState, CustodianPresented, DeterminationRecorded,
-    DeterminationSuspended, Entry, Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyActivated, KeyCopied,
-    KeyMade, KeyRecord, PolicyAdopted, ResponseTally, ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult,
-    SignatureRecord,
+    Actor, Batch, CertificateImported, ClockAccepted, ClockState, DeterminationRecorded, DeterminationSuspended, Entry,
+    Event, FileAccepted, Genesis, IncidentOpened, Intent, KeyCopied, KeyMade, PolicyAdopted, ResponseTally,
+    ResponsesTaken, Role, ScheduleRecorded, Settled, SignResult, SignatureRecord,
 };
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
@@ -363,50 +362,20 @@ impl Fold {
             Event::CertificateImported(CertificateImported { key, party, certificate, path: _ }) => {
                 self.key_mut(key)?.certificate = Some((*certificate, *party));
             }
-            Event::Started(started) => {
-                if let Some(from) = started.unconfirmed {
-                    self.take_back(from);
-                }
-                // The daemon's own death locks every key, and its batches get no further intents: a request that goes on
-                // after a start begins another. A clock that nobody accepted stays untrusted.
-                self.keys.values_mut().for_each(KeyFacts::lock);
-                self.keys_locked(None, *at);
-                let open = &self.open;
-                self.batches.retain(|index, _| open.values().any(|intent| intent.intent.batch == *index));
-                let batches = &self.batches;
-                self.last_batches.retain(|_, index| batches.contains_key(index));
-            }
+            Event::Started(started) => self.start(started, *at),
             Event::Stopped(_) => {
                 self.keys.values_mut().for_each(KeyFacts::lock);
                 self.keys_locked(None, *at);
             }
             Event::IncidentOpened(opened) => self.open_incident(opened, index, *at)?,
             Event::StepTaken(taken) => self.take_step(taken, index, *at, blobs)?,
-            Event::IncidentClosed(closed) => {
-                let incident = self.incident_mut(&closed.incident)?;
-                if let Some(progress) = &mut incident.progress {
-                    progress.enter(State::Closed, *at);
-                }
-                incident.closed = Some(closed.reason.clone());
-                incident.closed_at = Some(*at);
-                self.settle(&closed.incident, Meaning::Close, index, *at);
-            }
+            Event::IncidentClosed(closed) => self.close_incident(closed, index, *at)?,
             Event::DeterminationRecorded(recorded) => self.record(recorded, index, *at, blobs, changes)?,
             Event::ScheduleRecorded(recorded) => self.schedule(recorded, blobs, changes)?,
             Event::DeterminationSuspended(suspended) => {
                 self.suspend(suspended, *at, *clock)?;
             }
-            Event::DeterminationWithdrawn(withdrawn) => {
-                let facts = self.determination_mut(withdrawn.determination)?;
-                facts.withdrawn = true;
-                let (id, incident) = (facts.id, facts.incident.clone());
-                if let Some(progress) = self.progress_mut(&incident)
-                    && progress.determined.is_some_and(|determined| determined.id == id)
-                    && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
-                {
-                    progress.withdraw(*at);
-                }
-            }
+            Event::DeterminationWithdrawn(withdrawn) => self.withdraw(withdrawn, *at)?,
             Event::DirectionRecorded(recorded) => self.directions.take_in(recorded, *at, blobs)?,
             Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
@@ -428,22 +397,7 @@ impl Fold {
                 self.key_mut(&destroyed.key)?.ending = Some(Ending::Destroyed { entry: index });
             }
             Event::CeremonyRecorded(_) => self.ceremony_at = Some(*at),
-            Event::KeyActivated(KeyActivated {
-                key,
-                until,
-                incident,
-                token: _,
-                serial: _,
-                profile,
-                also: _,
-                custodians: _,
-            }) => {
-                let facts = self.key_mut(key)?;
-                (facts.active, facts.active_for) = (Some(*until), incident.clone());
-                self.activations_bound |= incident.is_some();
-                self.profiles_named |= profile.is_some();
-                self.key_activated(key, incident.as_ref(), index, *at);
-            }
+            Event::KeyActivated(activated) => self.activate(activated, index, *at)?,
             Event::KeyLocked(locked) => {
                 self.key_mut(&locked.key)?.lock();
                 self.keys_locked(Some(&locked.key), *at);
@@ -480,33 +434,6 @@ impl Fold {
         self.last_at = Some(*at);
         self.size += 1;
         Ok(())
-    }
-
-    fn present(&mut self, presented: &CustodianPresented, index: u64) -> Result<(), FoldError> {
-        let CustodianPresented { key, incident, determination, share, id, statement, signature, until, expires } =
-            presented;
-        self.statements.insert(*id);
-        self.statement_digests.insert(*statement);
-        let share = share.as_ref().map(|share| (share.name.clone(), share.generation));
-        let (incident, determination) = (incident.clone(), *determination);
-        let presented = Presented { entry: index, incident, determination, share, until: *until, expires: *expires };
-        self.key_mut(key)?.presented.insert(signature.person.clone(), presented);
-        Ok(())
-    }
-
-    fn know(&mut self, record: &KeyRecord) {
-        let (copies, certificate) = (BTreeMap::new(), None);
-        let facts = KeyFacts {
-            record: record.clone(),
-            copies,
-            shares: None,
-            certificate,
-            active: None,
-            active_for: None,
-            ending: None,
-            presented: BTreeMap::new(),
-        };
-        self.keys.insert(record.label.clone(), facts);
     }
 
     fn begin(&mut self, genesis: &Genesis, leaf_hash: Digest) {

@@ -6,6 +6,7 @@ use super::{Blobs, Fold, FoldError, not_known};
 use crate::domain::incident::statuses::{CompareError, Found, compare_all};
 use crate::domain::incident::targets::Proof;
 use crate::domain::incident::{Determined as Followed, DutyArising, Progress, State, TakeError, Targets};
+use crate::domain::ledger::entry::{DeterminationWithdrawn, IncidentClosed};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, ResponsesTaken, SmiStatus, Step, StepTaken};
 use crate::domain::names::{DeterminationId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, StepId};
@@ -50,6 +51,35 @@ impl Fold {
 
     pub(super) fn progress_mut(&mut self, incident: &IncidentId) -> Option<&mut Progress> {
         self.incidents.get_mut(incident).and_then(|facts| facts.progress.as_mut())
+    }
+
+    pub(super) fn close_incident(
+        &mut self,
+        closed: &IncidentClosed,
+        index: u64,
+        at: Timestamp,
+    ) -> Result<(), FoldError> {
+        let incident = self.incident_mut(&closed.incident)?;
+        if let Some(progress) = &mut incident.progress {
+            progress.enter(State::Closed, at);
+        }
+        incident.closed = Some(closed.reason.clone());
+        incident.closed_at = Some(at);
+        self.settle(&closed.incident, Meaning::Close, index, at);
+        Ok(())
+    }
+
+    pub(super) fn withdraw(&mut self, withdrawn: &DeterminationWithdrawn, at: Timestamp) -> Result<(), FoldError> {
+        let facts = self.determination_mut(withdrawn.determination)?;
+        facts.withdrawn = true;
+        let (id, incident) = (facts.id, facts.incident.clone());
+        if let Some(progress) = self.progress_mut(&incident)
+            && progress.determined.is_some_and(|determined| determined.id == id)
+            && !matches!(progress.state, State::Executed | State::PostRecovery | State::Closed)
+        {
+            progress.withdraw(at);
+        }
+        Ok(())
     }
 
     pub(super) fn take_step(

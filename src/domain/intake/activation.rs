@@ -1,9 +1,9 @@
 //! Pure. May this key be activated, and for which incident alone?
 
 use super::{Context, Reasons, policy_in_force, profile_in_force};
-use crate::domain::custody::Count;
 use crate::domain::ledger::entry::{Actor, KeyActivated, Reason, TokenFound};
 use crate::domain::names::{DeterminationId, IncidentId, KeyLabel, KeyUse};
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::policy::rules::{self, Refusal};
 use crate::domain::policy::{Activation, Policy};
@@ -105,7 +105,6 @@ fn by_custodians(
 ) -> Option<(Vec<u64>, Timestamp)> {
     let count = Count::of(policy, facts, of, at);
     let key = &facts.record.label;
-    let why: Vec<String> = count.not_counted.iter().map(|fault| format!("; {fault}")).collect();
     reasons.demand("custodians", count.have() >= count.need, || {
         format!(
             "{} of {} Key Custodians who are needed presented for key {key} and incident {}{}. Who still can: `smkictl custodian \
@@ -113,7 +112,7 @@ fn by_custodians(
             count.have(),
             count.need,
             of.0,
-            why.concat()
+            count.why()
         )
     });
     reasons.demand("custodians-of-one-party", count.have() < count.need || count.parties_have() >= count.parties_need, || {

@@ -75,7 +75,10 @@ fn the_example_says_what_its_comments_say() {
 #[test]
 fn the_ledger_key_shares_its_token_with_no_other_key_and_with_no_clone() {
     for (from, to) in [
-        ("token = \"smki-a\"\nmodes = []", "token = \"ledger-a\"\nmodes = []"),
+        (
+            "token = \"smki-c\"\nmodes = []",
+            "token = \"ledger-a\"\ncopies = [{ token = \"smki-c\", by = \"a\" }]\nmodes = []",
+        ),
         ("copies = [{ token = \"smki-b\"", "copies = [{ token = \"smki-b\", by = \"a\" }, { token = \"ledger-a\""),
         ("token = \"ledger-a\"\nmodes", "token = \"ledger-a\"\ncopies = [{ token = \"smki-b\", by = \"a\" }]\nmodes"),
     ] {
@@ -132,7 +135,7 @@ fn an_exercise_may_store_credentials_and_name_no_oids_and_still_needs_two_approv
 fn a_live_policy_with_a_stored_credential_is_refused_for_each_such_key() {
     let errors = errors(&changed("keys.toml", "activation = \"custodians\"", "activation = \"stored\""));
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].contains("keys.toml line 25: key recovery-1: a live recovery key"), "{errors:?}");
+    assert!(errors[0].contains("keys.toml line 28: key recovery-1: a live recovery key"), "{errors:?}");
     assert!(errors[1].contains("key contingency-1: a live contingency key"), "{errors:?}");
 }
 
@@ -147,7 +150,7 @@ fn every_fault_of_every_file_is_reported_with_its_line() {
     let found = errors(&files);
     for expected in [
         "policy.toml line 19: determinations.approvals: expected at least 2",
-        "keys.toml line 25: key recovery-1: a recovery key may have modes [8] or [], found 9",
+        "keys.toml line 28: key recovery-1: a recovery key may have modes [8] or [], found 9",
         "guidance.toml line 1: expected version = 1, found 3",
         "custodians.toml line 2: threshold: expected 2 to 3, found 9",
         "notes.txt: expected no such file",

@@ -11,7 +11,8 @@ use crate::exercise::template::tests::recovery;
 #[test]
 fn a_determination_is_drafted_within_the_policy() {
     let (lab, people) = (lab(), People::new(now()).unwrap());
-    let policy = policy::read(&policy::files(&lab, &people, &"somebody".parse().unwrap(), Activation::Stored, now())).unwrap();
+    let policy =
+        policy::read(&policy::files(&lab, &people, &"somebody".parse().unwrap(), Activation::Stored, now())).unwrap();
     let (certificate, _) = recovery(&lab);
     let names = policy::Names::new();
     let drafter = Drafter {

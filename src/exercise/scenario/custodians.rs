@@ -74,7 +74,8 @@ impl Play<'_, '_> {
         let key = &self.stage.names.recovery_key;
         let changed = self.carrier(client, incident.clone()).activate(key).await?;
         let until = changed.key.until.map(|until| until.to_string()).unwrap_or_default();
-        self.teller.good(&format!("Key {key} can be used for {incident} alone, until {until}, entry {}.", changed.entry));
+        self.teller
+            .good(&format!("Key {key} can be used for {incident} alone, until {until}, entry {}.", changed.entry));
         let people = &self.stage.people.custodians;
         let custodians = custodians.iter().map(|n| people[*n].id.clone()).collect();
         self.summary.openings.push(Opening { incident: incident.clone(), entry: changed.entry, custodians });
@@ -133,7 +134,8 @@ impl Play<'_, '_> {
         let stage = self.stage;
         let (determination, out) = (text(determination), text(&stage.scratch.path().join("no-statement.json")));
         let person = stage.people.custodians[0].id.as_str();
-        let arguments = ["custodian", "statement", "--person", person, "--determination", &determination, "--out", &out];
+        let arguments =
+            ["custodian", "statement", "--person", person, "--determination", &determination, "--out", &out];
         let output = stage.programs.try_smkictl(&stage.socket, &arguments).await?;
         self.attempted(what, said_no(&output, Exit::Local));
         Ok(())
@@ -156,7 +158,8 @@ impl Play<'_, '_> {
         self.statements += 1;
         let (stem, written) = (format!("documents/custody/{:02}", self.statements), stage.kept("statement.json"));
         let (determination, out) = (text(determination), text(&written));
-        let arguments = ["custodian", "statement", "--person", custodian.id.as_str(), "--determination", &determination];
+        let arguments =
+            ["custodian", "statement", "--person", custodian.id.as_str(), "--determination", &determination];
         let arguments = [&arguments[..], &["--hours", HOURS, "--out", &out]].concat();
         stage.programs.smkictl(&stage.socket, &arguments).await?;
         let octets = read(&written)?;
@@ -206,8 +209,7 @@ impl Play<'_, '_> {
         let path = self.presentations();
         let begun: wire::PresentationBegun = client.post(&path, &stated.ask()?).await?;
         let wanted = begun.share.ok_or(ExerciseError::NoShareWanted)?;
-        let statement: Written<Statement> =
-            Written::read(read(&stated.statement)?).map_err(DocumentError::Faults)?;
+        let statement: Written<Statement> = Written::read(read(&stated.statement)?).map_err(DocumentError::Faults)?;
         let form = statement.form();
         let (_, key_file) = self.stage.opens_share(stated.by);
         let [share, key_file] = [self.stage.share(stated.by), key_file].map(|path| secret(&path));

@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::super::keys::Keys;
-use super::keys::lock;
+use super::keys::{gathered_for, has_ended, lock};
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -12,12 +12,13 @@ use crate::api::wire;
 use crate::custody::file::CustodyFile;
 use crate::custody::present::Purpose;
 use crate::custody::vault::{Vault, VaultFault};
-use crate::domain::custody::{Count, Statement};
+use crate::domain::custody::Statement;
 use crate::domain::determination::document::Written;
 use crate::domain::intake::{self, Submission};
 use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{Actor, Event};
 use crate::domain::names::{Digest, KeyLabel, PresentationId};
+use crate::domain::policy::custodians::Count;
 use crate::domain::time::Timestamp;
 use crate::recorder::{CannotRecord, Recorder};
 
@@ -56,9 +57,13 @@ impl Daemon {
     ) -> Answer<wire::PresentationBegun> {
         let actor = caller.actor();
         let sent = Sent { statement: sent.statement.0, signature: sent.signature.0 };
-        let of = key.clone();
+        let (of, keys) = (key.clone(), Arc::clone(&self.keys));
         let judged = self.change(move |recorder| {
             let by = recorder.known(actor);
+            // Before somebody is told that they presented already, or brings a share to those that are gone.
+            if let Some(why) = why_gone(recorder, &keys, &of) {
+                lock(recorder, &Actor::daemon(), &keys, &of, &why)?;
+            }
             let event = match judge(recorder, &by, &of, &sent)? {
                 Ok(event) => event,
                 Err(failure) => return Ok(Err(failure)),
@@ -266,16 +271,30 @@ pub(super) async fn look_after_vault(daemon: &Daemon, key: KeyLabel) {
                 }
                 return Ok(());
             }
-            let is_over = facts.presented.values().any(|presented| now >= presented.until);
-            let is_gone = keys.vault(&key).is_none_or(|vault| !vault.is_alive());
-            let reason = match (is_over, is_gone) {
-                (true, _) => "the time to gather Key Custodians is over: those who presented present anew",
-                (false, true) => "the vault of its shares has ended: those who presented present anew",
-                (false, false) => return Ok(()),
-            };
-            lock(recorder, &Actor::daemon(), &keys, &key, reason).map(drop)
+            match why_gone(recorder, &keys, &key) {
+                Some(why) => lock(recorder, &Actor::daemon(), &keys, &key, &why).map(drop),
+                None => Ok(()),
+            }
         })
         .await;
+}
+
+/// Why what was presented for a key that is not active opens it no more, and everybody who did presents anew.
+fn why_gone(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<String> {
+    let (fold, now) = (recorder.fold(), recorder.moment().at);
+    let facts = fold.keys().get(key).filter(|facts| !facts.is_active(now))?;
+    let anew = "those who presented present anew";
+    let in_vault = facts.presented.values().any(|presented| presented.share.is_some());
+    if facts.presented.values().any(|presented| now >= presented.until) {
+        return Some(format!("the time to gather Key Custodians is over: {anew}"));
+    }
+    if in_vault && keys.vault(key).is_none_or(|vault| !vault.is_alive()) {
+        return Some(format!("the vault of its shares has ended: {anew}"));
+    }
+    let gathered = gathered_for(fold);
+    let (_, incident, of) = gathered.into_iter().find(|(gathered, ..)| gathered == key)?;
+    let is_closed = fold.incidents().get(&incident).is_some_and(|incident| incident.closed.is_some());
+    if is_closed { Some(format!("incident {incident} is closed")) } else { has_ended(fold, &incident, of, now) }
 }
 
 /// The indices of the shares of those who count, for the vault to put together.

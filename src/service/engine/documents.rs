@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::super::keys::Keys;
-use super::keys::{Closing, active_for, has_ended, lock};
+use super::keys::{Closing, active_for, gathered_for, has_ended, lock};
 use super::{Answer, Daemon, PIECE_LEN, reason, refused};
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -233,10 +233,10 @@ pub(super) fn record_document(
         }
     }
     let kind = event.kind().to_owned();
-    let active = active_for(recorder.fold());
+    let opened = [active_for(recorder.fold()), gathered_for(recorder.fold())].concat();
     let entry = recorder.queue(by, event)?;
     let mut closing = Vec::new();
-    for (key, incident, determination) in active {
+    for (key, incident, determination) in opened {
         if let Some(why) = has_ended(recorder.fold(), &incident, determination, at) {
             // Whoever brings what people signed need be no operator: it is the daemon that locks.
             closing.extend(lock(recorder, &Actor::daemon(), keys, &key, &why)?.1);

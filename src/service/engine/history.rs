@@ -171,15 +171,7 @@ impl History {
                     tell(self, None, what);
                 }
             }
-            Event::DeterminationWithdrawn(withdrawn) => {
-                let progress = self.progress.as_mut();
-                let of = |progress: &&mut Progress| {
-                    progress.determined.is_some_and(|determined| determined.id == withdrawn.determination)
-                };
-                if let Some(progress) = progress.filter(of) {
-                    progress.withdraw(*at);
-                }
-            }
+            Event::DeterminationWithdrawn(withdrawn) => self.withdraw(withdrawn.determination, *at),
             Event::ScheduleRecorded(recorded) => {
                 if let Some(what) = self.list(recorded.determination, Some(recorded.devices), blobs)? {
                     tell(self, None, what);
@@ -253,6 +245,13 @@ impl History {
             | Event::SigningResumed(_) => {}
         }
         Ok(())
+    }
+
+    fn withdraw(&mut self, id: DeterminationId, at: Timestamp) {
+        let of = |progress: &&mut Progress| progress.determined.is_some_and(|determined| determined.id == id);
+        if let Some(progress) = self.progress.as_mut().filter(of) {
+            progress.withdraw(at);
+        }
     }
 
     fn target(&self) -> Option<Target> {

@@ -9,12 +9,12 @@ use super::{Answer, Daemon, answers, custodians, incident, make, reason, refused
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::custody::Count;
 use crate::domain::fold::Fold;
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Refused, TokenFound};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, TokenName};
 use crate::domain::policy::Activation;
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};
@@ -246,6 +246,14 @@ pub(super) fn lock(
     let closing = keys.remove(key).map(shut_down);
     let event = locked(recorder.fold(), key, reason);
     Ok((recorder.queue(by, event)?, closing))
+}
+
+/// The keys for which Key Custodians presented and which are not active yet, each with the incident and the determination for which they
+/// did.
+pub(super) fn gathered_for(fold: &Fold) -> Vec<(KeyLabel, IncidentId, DeterminationId)> {
+    let gathering = fold.keys().values().filter(|facts| facts.active.is_none());
+    let last = gathering.filter_map(|facts| Some((facts, facts.presented.values().max_by_key(|one| one.entry)?)));
+    last.map(|(facts, one)| (facts.record.label.clone(), one.incident.clone(), one.determination)).collect()
 }
 
 /// The keys that are active, each with its incident and the determination for which it is.

@@ -25,6 +25,7 @@ use crate::api::wire::Trouble;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, LoginRetried, Role, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::time::Timestamp;
 use crate::hsm::offers::Asked;
@@ -474,8 +475,12 @@ fn why_over(recorder: &Recorder, key: &KeyLabel) -> Option<String> {
     if recorder.fold().keys().get(key).is_none_or(is_over) {
         return Some("its time limit".to_owned());
     }
-    let (_, incident, of) = active_for(recorder.fold()).into_iter().find(|(active, ..)| active == key)?;
-    has_ended(recorder.fold(), &incident, of, now)
+    let fold = recorder.fold();
+    let (_, incident, of) = active_for(fold).into_iter().find(|(active, ..)| active == key)?;
+    has_ended(fold, &incident, of, now).or_else(|| {
+        let count = Count::of_active(&fold.policy()?.policy, fold.keys().get(key)?, (&incident, of), now)?;
+        (!count.is_enough()).then(|| count.shortfall())
+    })
 }
 
 fn refused(why: &str, remedy: &str) -> StartError {

@@ -216,7 +216,7 @@ functions! {
     flags C_GetSessionInfo();
     octets C_GetOperationState(session; out, len);
     session C_SetOperationState(session, b: *mut CK_BYTE, c: CK_ULONG, d: CK_OBJECT_HANDLE, e: CK_OBJECT_HANDLE);
-    session C_Login(session, b: CK_USER_TYPE, c: *mut CK_UTF8CHAR, d: CK_ULONG);
+    own C_Login();
     session C_Logout(session);
     session C_CreateObject(session, b: *mut CK_ATTRIBUTE, c: CK_ULONG, d: *mut CK_OBJECT_HANDLE);
     session C_CopyObject(session, b: CK_OBJECT_HANDLE, c: *mut CK_ATTRIBUTE, d: CK_ULONG, e: *mut CK_OBJECT_HANDLE);
@@ -321,6 +321,25 @@ unsafe fn writes(
         }
     };
     around(place, Need::Session(session), call, spoil, seen)
+}
+
+/// A client that gives no PIN leaves it to the token to ask: then what the variable names is typed at its PIN pad.
+unsafe extern "C" fn C_Login(
+    session: CK_SESSION_HANDLE,
+    user: CK_USER_TYPE,
+    pin: *mut CK_UTF8CHAR,
+    pin_len: CK_ULONG,
+) -> CK_RV {
+    let real = real!(C_Login);
+    let mut typed =
+        if pin.is_null() { std::env::var("FAULT_TOKEN_PIN_PAD").ok().map(String::into_bytes) } else { None };
+    let (pin, pin_len) = match &mut typed {
+        Some(typed) => (typed.as_mut_ptr(), CK_ULONG::try_from(typed.len()).unwrap_or(0)),
+        None => (pin, pin_len),
+    };
+    // SAFETY: the arguments are those that the client gave, but for a PIN in its place, of that length.
+    let call = || unsafe { real(session, user, pin, pin_len) };
+    around(Place::C_Login as usize, Need::Session(session), call, ignore, nothing)
 }
 
 /// What is signed is kept in the log, and the signature that the real module made.

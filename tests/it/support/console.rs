@@ -5,10 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 /// Longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -75,6 +76,18 @@ impl Console {
     #[track_caller]
     pub fn answer(&mut self, question: &str, line: &str) {
         self.expect(question);
+        self.say(line);
+    }
+
+    /// The same for what is not shown: typed once the terminal shows nothing any more.
+    #[track_caller]
+    pub fn secret(&mut self, question: &str, line: &str) {
+        self.expect(question);
+        let begun = Instant::now();
+        while tcgetattr(&self.keyboard).unwrap().local_modes.contains(LocalModes::ECHO) {
+            assert!(begun.elapsed() < PATIENCE, "what is typed after {question:?} would be shown");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.say(line);
     }
 

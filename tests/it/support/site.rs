@@ -21,9 +21,11 @@ use smkid::domain::determination::document::{
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use smkid::domain::ledger::entry::{Entry, Event, Intent, Reason, Refused, SignResult};
 use smkid::domain::ledger::steps::{Certainty, CompromiseClass, Notification, Step};
-use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, IncidentId, Purpose, RequestId, TemplateName};
-use smkid::domain::policy::{Activation, Policy};
+use smkid::domain::names::{
+    DeterminationId, DeviceId, Digest, Eui64, IncidentId, Origin, Purpose, RequestId, TemplateName,
+};
 use smkid::domain::policy::adoption::{Adoption, Head};
+use smkid::domain::policy::{Activation, Policy};
 use smkid::domain::time::{Timestamp, Window};
 use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
@@ -959,6 +961,12 @@ pub struct Ledger {
 impl Ledger {
     pub fn size(&self) -> u64 {
         self.entries.len() as u64
+    }
+
+    /// Of the genesis.
+    pub fn origin(&self) -> Origin {
+        let Event::Genesis(genesis) = &self.entries[0].event else { panic!("no genesis: {:?}", self.entries[0]) };
+        genesis.origin.clone()
     }
 
     fn each(&self) -> impl Iterator<Item = (u64, &Event)> {

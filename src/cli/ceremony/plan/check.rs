@@ -252,7 +252,10 @@ impl Checker<'_> {
                         format!("shares of key {}: the policy does not have it activated by custodians", key.label);
                     self.fault(entry, text);
                 }
-                Some(_) => self.share_set(entry, shares),
+                Some(key) => {
+                    self.own_tokens(entry, key);
+                    self.share_set(entry, shares);
+                }
             }
         }
         for key in policy.keys().filter(|key| key.activation == Activation::Custodians) {
@@ -264,6 +267,20 @@ impl Checker<'_> {
             if wanted && !plan.shares().any(|shares| shares.key == key.label) {
                 let text = format!("shares: key {} is activated by custodians; add [[shares]] for it", key.label);
                 self.missing(text);
+            }
+        }
+    }
+
+    /// A token has one PIN, which the shares of one key open.
+    fn own_tokens(&mut self, entry: &Spanned<Shares>, key: &PolicyKey) {
+        for other in self.against.policy.keys().filter(|other| other.label != key.label) {
+            if let Some(token) = other.tokens().find(|token| key.tokens().any(|own| own == *token)) {
+                let text = format!(
+                    "shares of key {}: the policy has key {} on token {token} too, and a token has one PIN: give each key that custodians \
+                     open tokens of its own",
+                    key.label, other.label
+                );
+                self.fault(entry, text);
             }
         }
     }

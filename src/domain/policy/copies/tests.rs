@@ -67,7 +67,8 @@ fn a_clone_is_recorded_where_the_policy_has_it_and_as_it_has_it() {
     let mut files = changed("keys.toml", "copies = [{ token", "copies = [] # [{ token");
     let text = String::from_utf8(files["keys.toml"].clone()).unwrap();
     let (before, contingency) = text.split_once("label = \"contingency-1\"").unwrap();
-    let moved = format!("{before}label = \"contingency-1\"{}", contingency.replacen("smki-a", "smki-b", 1));
+    let before = before.replace("[[token]]\nname = \"smki-c\"\n\n", "");
+    let moved = format!("{before}label = \"contingency-1\"{}", contingency.replacen("smki-c", "smki-b", 1));
     files.insert("keys.toml".to_owned(), moved.into_bytes());
     let without = policy(&files);
     assert_eq!(
@@ -103,6 +104,7 @@ fn a_policy_without_clones_may_call_the_token_of_a_key_otherwise_and_one_with_cl
     let text = String::from_utf8(example()["keys.toml"].clone()).unwrap();
     let (before, after) = text.split_once("label = \"recovery-1\"").unwrap();
     let (_, rest) = after.split_once("modes = [8]").unwrap();
+    let before = before.replace("[[token]]\nname = \"smki-a\"\n\n", "");
     let with = |copies: &str, token: &str| {
         let mut files = example();
         let key = format!("label = \"recovery-1\"\nuse = \"recovery\"\ntoken = \"smki-b\"\n{copies}modes = [8]");
@@ -113,8 +115,8 @@ fn a_policy_without_clones_may_call_the_token_of_a_key_otherwise_and_one_with_cl
     assert_eq!(recovery.may_be_on(&without, [(&own, "0001")].into_iter()), Ok(()));
     let other_serial = recovery.may_be_on(&without, [(&own, "0009")].into_iter());
     assert!(matches!(other_serial, Err(PlaceFault::Serial { .. })), "{other_serial:?}");
-    let cloned = "copies = [{ token = \"smki-c\", by = \"The maker's means\" }]\n";
-    let cloned = recovery.may_be_on(&with(cloned, "\n[[token]]\nname = \"smki-c\"\n"), [(&own, "0001")].into_iter());
+    let cloned = "copies = [{ token = \"smki-d\", by = \"The maker's means\" }]\n";
+    let cloned = recovery.may_be_on(&with(cloned, "\n[[token]]\nname = \"smki-d\"\n"), [(&own, "0001")].into_iter());
     assert!(matches!(cloned, Err(PlaceFault::NotGiven { .. })), "{cloned:?}");
 }
 

@@ -8,6 +8,7 @@ mod already_signed;
 mod asker;
 mod clock;
 mod counter;
+mod custodians;
 mod determination_execute;
 mod determination_followed;
 mod determination_in_force;
@@ -192,6 +193,8 @@ pub enum Refusal {
         "key {key} is active for incident {active_for} alone; lock it, then `smkictl key activate {key} --incident {incident}`"
     )]
     KeyOfAnotherIncident { key: KeyLabel, active_for: IncidentId, incident: IncidentId },
+    #[error("key {key}: {shortfall}; let enough present anew (smkictl custodian status {key}), then activate it")]
+    TooFewCustodians { key: KeyLabel, shortfall: String },
     #[error("key {key} may not be used for mode {mode}; the policy permits {permitted:?}")]
     ModeNotPermitted { key: KeyLabel, mode: u8, permitted: Vec<u8> },
     #[error("template {template} replaces the root, which the Recovery Private Key may not do under this policy")]
@@ -266,6 +269,7 @@ impl Refusal {
             Self::KeyWithoutCertificate { .. } => "key-without-certificate",
             Self::KeyLocked { .. } => "key-locked",
             Self::KeyOfAnotherIncident { .. } => "key-of-another-incident",
+            Self::TooFewCustodians { .. } => "custodians",
             Self::ModeNotPermitted { .. } => "mode-not-permitted",
             Self::RootCell { .. } => "root-cell",
             Self::DeviceOutOfScope { .. } => "device-out-of-scope",
@@ -318,6 +322,7 @@ const KEY_RULES: &[BatchRule] = &[
     key_of_determination::check_certificate,
     key_active::check,
     key_active::check_incident,
+    custodians::check,
     mode_permitted::check,
     root_cell::check,
 ];

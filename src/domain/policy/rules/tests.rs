@@ -6,9 +6,11 @@ use super::*;
 use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::incident::{Determined, Progress, State, Targets};
+use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
 use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, Notification, ResponseTally};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method};
 use crate::domain::names::{Eui64, KeyId, KeyUse};
+use crate::domain::policy::custodians::Presented;
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
 use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::policy::tests::{changed, example, policy};
@@ -155,6 +157,40 @@ impl World {
         self.key.as_mut().unwrap()
     }
 
+    /// Key Custodians opened the key for this incident and no other.
+    fn opened_by(&mut self, custodians: &[&str]) {
+        let shares = ["custodian-1", "custodian-2"].into_iter().zip(1..).map(|(person, index)| Holder {
+            share: format!("share-{index}").parse().unwrap(),
+            person: person.parse().unwrap(),
+            index,
+            sealed: Sealed::Passphrase,
+        });
+        let dealt = SharesDealt {
+            key: self.key().record.label.clone(),
+            generation: 1,
+            threshold: 2,
+            commitments: Vec::new(),
+            holders: shares.collect(),
+            tokens: Vec::new(),
+            sealed: Digest([0; 32]),
+        };
+        let presented = |(person, entry): (&&str, u64)| {
+            let presented = Presented {
+                entry,
+                incident: "INC-1".parse().unwrap(),
+                determination: ID,
+                share: Some((format!("share-{entry}").parse().unwrap(), 1)),
+                until: now(),
+                expires: now().plus_ms(1),
+            };
+            (person.parse().unwrap(), presented)
+        };
+        let key = self.key();
+        key.active_for = Some("INC-1".parse().unwrap());
+        key.presented = custodians.iter().zip(1..).map(presented).collect();
+        key.shares = Some(dealt);
+    }
+
     fn pre_command(&mut self, originator: PartyId, counter: u64) {
         self.form = WantedForm::PreCommand(Vec::new());
         self.pre_command = Some(Ok((originator, counter)));
@@ -275,7 +311,14 @@ fn key(edges: &mut Edges) {
     edges.check(|world| world.key().active = Some(Some(now())), &["key-locked"]);
     edges.check(|world| world.key().active = Some(None), &[]);
     // Active for this incident alone, or for another.
-    edges.check(|world| world.key().active_for = Some("INC-1".parse().unwrap()), &[]);
+    edges.check(|world| world.opened_by(&["custodian-1", "custodian-2"]), &[]);
+    edges.check(|world| world.opened_by(&["custodian-1"]), &["custodians"]);
+    edges.check(|world| world.opened_by(&["custodian-1", "member-1"]), &["custodians"]);
+    let closed = |world: &mut World| {
+        world.opened_by(&["custodian-1"]);
+        world.key().active = None;
+    };
+    edges.check(closed, &["key-locked"]);
     edges.check(|world| world.key().active_for = Some("INC-2".parse().unwrap()), &["key-of-another-incident"]);
 
     let templates = |template: Arc<Template>| BTreeMap::from([("esme".parse().unwrap(), template)]);

@@ -138,5 +138,40 @@ fn what_was_presented_counts_for_its_incident_determination_and_share_set_alone(
     assert!(matches!(older[..], [NotCounted::Share { .. }, NotCounted::Share { .. }]));
     let third = other(&|presented| presented.share.as_mut().unwrap().0 = "share-3".parse().unwrap());
     assert!(matches!(third[..], [NotCounted::Share { .. }, NotCounted::Share { .. }]));
+    let none = other(&|presented| presented.share = None);
+    assert!(matches!(none[..], [NotCounted::Share { .. }, NotCounted::Share { .. }]));
     assert!(other(&|_| {}).is_empty());
+}
+
+#[test]
+fn as_many_are_needed_as_the_policy_says_and_as_were_dealt_for() {
+    let policy = example_policy(str::to_owned);
+    let mut dealt_for_three = key(&[1, 2]);
+    dealt_for_three.shares.as_mut().unwrap().threshold = 3;
+    assert_eq!(count(&policy, &dealt_for_three, now()).need, 3);
+    assert!(!count(&policy, &dealt_for_three, now()).is_enough());
+    let mut dealt_for_one = key(&[1]);
+    dealt_for_one.shares.as_mut().unwrap().threshold = 1;
+    assert_eq!(count(&policy, &dealt_for_one, now()).need, 2);
+    assert!(!count(&policy, &dealt_for_one, now()).is_enough());
+}
+
+#[test]
+fn who_opened_an_active_key_is_counted_where_custodians_open_it_for_the_incident_in_question() {
+    let policy = example_policy(str::to_owned);
+    let of_active = |key: &KeyFacts, incident: &str, at| {
+        Count::of_active(&policy, key, (&incident.parse().unwrap(), determination()), at)
+    };
+    let mut open = key(&[1, 2]);
+    assert_eq!(of_active(&open, INCIDENT, now()), None, "it is locked");
+    (open.active, open.active_for) = (Some(Some(now().plus_ms(500))), Some(INCIDENT.parse().unwrap()));
+    assert!(of_active(&open, INCIDENT, now().plus_ms(499)).unwrap().is_enough());
+    assert_eq!(of_active(&open, INCIDENT, now().plus_ms(500)), None, "its time is over");
+    assert_eq!(of_active(&open, "INC-2", now()), None, "it is active for another");
+    open.presented.pop_first();
+    let short = of_active(&open, INCIDENT, now()).unwrap();
+    assert!(!short.is_enough());
+    assert_eq!(short.shortfall(), "1 of 2 Key Custodians count, of 1 of 2 Parties");
+    open.active_for = None;
+    assert_eq!(of_active(&open, INCIDENT, now()), None, "an older daemon activated it for every incident");
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::determination::people::Role;
 use crate::domain::names::{DeterminationId, IncidentId, PersonId, SecParty, ShareName};
-use crate::domain::policy::Policy;
 use crate::domain::policy::facts::KeyFacts;
+use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
 
 /// A presentation as it stands since the key was last locked and the daemon last started.
@@ -71,7 +71,7 @@ pub struct Count {
     pub by: BTreeMap<PersonId, Presented>,
     /// Of which Parties they are.
     pub parties: BTreeSet<SecParty>,
-    /// k.
+    /// k, of the policy in force or of the shares that were dealt last, whichever is more.
     pub need: u32,
     /// Of how many Parties.
     pub parties_need: u32,
@@ -91,10 +91,13 @@ impl Count {
         at: Timestamp,
     ) -> Self {
         let is_open = key.is_active(at) && key.active_for.as_ref() == Some(incident);
+        // Fewer than were dealt for open nothing, whatever a later policy says; more than that it may well demand.
+        let by_shares = policy.key(&key.record.label).is_some_and(|key| key.activation == Activation::Custodians);
+        let dealt = key.shares.as_ref().filter(|_| by_shares).map_or(0, |dealt| dealt.threshold);
         let mut count = Self {
             by: BTreeMap::new(),
             parties: BTreeSet::new(),
-            need: policy.custodians().threshold,
+            need: policy.custodians().threshold.max(dealt),
             parties_need: policy.custodians().parties_min,
             not_counted: Vec::new(),
         };
@@ -114,12 +117,12 @@ impl Count {
                 count.not_counted.push(NotCounted::Ceased { person, at });
                 continue;
             };
-            let is_theirs = presented.share.as_ref().is_none_or(|(name, generation)| {
+            let is_theirs = presented.share.as_ref().map_or(!by_shares, |(name, generation)| {
                 let is_dealt = key.shares.as_ref().is_some_and(|dealt| {
                     dealt.generation == *generation
                         && dealt.holders.iter().any(|holder| holder.share == *name && holder.person == *id)
                 });
-                is_dealt && of_policy.shares.contains(name)
+                by_shares && is_dealt && of_policy.shares.contains(name)
             });
             if !is_theirs {
                 count.not_counted.push(NotCounted::Share { person });
@@ -131,6 +134,23 @@ impl Count {
             }
         }
         count
+    }
+
+    /// Those who opened a key that is active, where Key Custodians open it and it is active for this incident; `None` where nobody has to
+    /// count: the key is locked, its credential is stored, or an older daemon activated it for every incident.
+    pub fn of_active(
+        policy: &Policy,
+        key: &KeyFacts,
+        (incident, determination): (&IncidentId, DeterminationId),
+        at: Timestamp,
+    ) -> Option<Self> {
+        let is_open = key.is_active(at) && key.active_for.as_ref() == Some(incident);
+        match policy.key(&key.record.label)?.activation {
+            Activation::Custodians | Activation::ProtectedPath if is_open => {
+                Some(Self::of(policy, key, (incident, determination), at))
+            }
+            Activation::Custodians | Activation::ProtectedPath | Activation::Stored => None,
+        }
     }
 
     /// How many persons count.
@@ -146,6 +166,18 @@ impl Count {
     /// Whether they are enough.
     pub fn is_enough(&self) -> bool {
         self.have() >= self.need && self.parties_have() >= self.parties_need
+    }
+
+    /// How they fall short, in words; whoever counts no more is named with why.
+    pub fn shortfall(&self) -> String {
+        let (have, need, parties, parties_need) = (self.have(), self.need, self.parties_have(), self.parties_need);
+        let why = self.why();
+        format!("{have} of {need} Key Custodians count, of {parties} of {parties_need} Parties{why}")
+    }
+
+    /// Who counts no more, and why; each behind a semicolon.
+    pub fn why(&self) -> String {
+        self.not_counted.iter().map(|fault| format!("; {fault}")).collect::<Vec<_>>().concat()
     }
 
     /// The entries of those who count, in their order.

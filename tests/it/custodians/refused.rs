@@ -1,0 +1,161 @@
+//! What opens nothing, told and recorded with the reason: who ceased, what was gathered for something else, and what was gathered too long ago.
+
+use std::time::{Duration, Instant};
+
+use smkid::domain::ledger::entry::KeyLocked;
+use smkid::exercise::people::APPROVALS;
+
+use super::*;
+use crate::support::site::device_list;
+
+/// How long something that comes by itself is waited for.
+const COME_MAX: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+impl Custody {
+    /// The policy in force, but that this custodian has ceased.
+    async fn cease(&mut self, client: &Client, n: usize) {
+        let ceased = format!("custodian-{n}");
+        let until = self.now().plus_ms(-1_000).to_string();
+        change_persons(&mut self.files, |person| {
+            if person["id"].as_str() == Some(&ceased) {
+                person.insert("ceased".to_owned(), "letter of the exercise".into());
+                person.insert("until".to_owned(), until.clone().into());
+            }
+        });
+        self.site.adopt(client, &self.files, vec![self.site.main()]).await;
+    }
+
+    /// Waits until the key is locked by itself, for a reason that says this.
+    pub(super) async fn locked_by_itself(&self, says: &str) {
+        let begun = Instant::now();
+        loop {
+            let ledger = self.site.ledger();
+            let reasons = ledger.entries.iter().filter_map(|entry| match &entry.event {
+                Event::KeyLocked(KeyLocked { reason, .. }) => Some(reason),
+                _ => None,
+            });
+            if reasons.last().is_some_and(|reason| reason.contains(says)) {
+                return;
+            }
+            assert!(begun.elapsed() < COME_MAX, "the key was not locked because {says}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    pub(super) async fn standing(&self, client: &Client) -> wire::Custody {
+        let status: wire::Status = client.get("/v1/status").await.unwrap();
+        status.keys.into_iter().find(|found| found.key == key()).unwrap().custody.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn who_ceased_presents_nothing_and_what_they_presented_before_counts_no_more() {
+    let mut custody = Custody::dealt().await;
+    let daemon = custody.site.start().await;
+    let client = &daemon.client;
+    custody.present(client, 1).await.unwrap();
+    assert!(custody.present(client, 2).await.unwrap().standing.enough);
+    custody.cease(client, 2).await;
+    let standing = custody.standing(client).await;
+    assert_eq!((standing.have, standing.enough), (1, false));
+    assert!(standing.not_counted[0].contains("custodian-2 is no key-custodian in force"), "{standing:?}");
+    assert!(standing.can_present.iter().all(|one| one.person.as_str() != "custodian-2"), "{standing:?}");
+    assert_eq!(custody.activation(client).await, ["custodians"]);
+    // Who is left is of the first one's Party.
+    custody.present(client, 3).await.unwrap();
+    assert_eq!(custody.activation(client).await, ["custodians-of-one-party"]);
+    assert!(daemon.stop().await.unwrap().success());
+    let daemon = custody.site.start().await;
+    assert_eq!(custody.refused(&daemon.client, 2, |_| {}).await, ["custodian-ceased"]);
+    custody.site.verify_export("ceased");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_was_presented_for_one_incident_opens_nothing_in_another() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let second = site.determine(client, 2, &device_list(600..602), |form| form.policy = custody.policy).await;
+    let (incident, determination, document) = (second.form().incident.clone(), second.form().id, second.digest());
+    // Half of one and half of the other is neither.
+    let mixed = custody.refused(client, 1, |form| form.incident = incident.clone()).await;
+    assert_eq!(mixed, ["statement-determination"]);
+    let for_second = |form: &mut Statement| {
+        (form.incident, form.determination, form.document) = (incident.clone(), determination, document);
+    };
+    let statement = custody.statement(client, 1, for_second).await;
+    custody.present_for(client, (1, &custody.shares[0]), &statement).await.unwrap();
+    let standing = custody.present(client, 2).await.unwrap().standing;
+    assert_eq!((standing.have, standing.enough), (1, false), "{standing:?}");
+    assert!(standing.not_counted[0].contains("presented for incident INC-2"), "{standing:?}");
+    assert_eq!(custody.activation(client).await, ["custodians"]);
+    let other = problem(site.activate_for(client, "INC-2").await);
+    assert_eq!(custody.rules(other), ["custodians"]);
+    // Whoever has presented for the other comes for this one with a statement of its own.
+    assert!(custody.present(client, 1).await.unwrap().standing.enough);
+    site.activate(client).await.unwrap();
+    assert_eq!(
+        custody.refused(client, 3, for_second).await[0],
+        "key-of-another-incident",
+        "as long as it is open for this one"
+    );
+    site.verify_export("incidents");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn once_the_time_to_gather_is_over_everybody_presents_anew() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let before = daemon.workers();
+    let soon = custody.now().plus_ms(6_000);
+    let statement = custody.statement(client, 1, |form| form.expires = soon).await;
+    let first = custody.present_for(client, (1, &custody.shares[0]), &statement).await.unwrap();
+    assert_eq!(first.standing.presented[0].until, Some(soon), "no longer than the statement holds");
+    assert_ne!(daemon.workers(), before, "its share is in a vault");
+    let second = custody.present(client, 2).await.unwrap();
+    let at = site.ledger().entries[usize::try_from(second.entry).unwrap()].at;
+    let until = second.standing.presented.iter().find(|one| one.entry == Some(second.entry)).unwrap().until.unwrap();
+    assert!((at.plus_ms(-1_000)..=at.plus_ms(HOUR_MS)).contains(&until), "by the policy, {until}");
+
+    custody.locked_by_itself("the time to gather Key Custodians is over").await;
+    assert!(site.ledger().entries.last().unwrap().at >= soon);
+    assert_eq!(custody.standing(client).await.have, 0, "of the second too, whose time is not over");
+    assert_eq!(daemon.workers(), before, "the vault has ended, and the shares with it");
+    assert_eq!(custody.activation(client).await, ["custodians"]);
+    let replayed = custody.present_for(client, (1, &custody.shares[0]), &statement).await;
+    assert!(custody.rules(problem(replayed)).contains(&"statement-replayed".to_owned()));
+    custody.present(client, 1).await.unwrap();
+    custody.present(client, 2).await.unwrap();
+    site.activate(client).await.unwrap();
+    site.verify_export("gathered");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_was_gathered_for_a_determination_is_gone_once_that_is_withdrawn() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let before = daemon.workers();
+    custody.present(client, 1).await.unwrap();
+    custody.present(client, 2).await.unwrap();
+    let mut withdrawal = site.drafter().withdrawal(&site.base.main, head(client).await).unwrap().form().clone();
+    withdrawal.policy = custody.policy;
+    site.deliver(client, &Written::write(&withdrawal).unwrap(), APPROVALS, None).await.unwrap();
+    let ledger = site.ledger();
+    let Event::KeyLocked(locked) = &ledger.entries.last().unwrap().event else { panic!("{:?}", ledger.entries.last()) };
+    assert!(locked.reason.contains("was withdrawn"), "{locked:?}");
+    assert_eq!(daemon.workers(), before, "the vault has ended at once");
+    let refused = custody.activation(client).await;
+    assert!(refused.contains(&"withdrawn".to_owned()) && refused.contains(&"custodians".to_owned()), "{refused:?}");
+    assert!(custody.refused(client, 3, |_| {}).await.contains(&"withdrawn".to_owned()));
+    site.verify_export("withdrawn");
+    assert!(daemon.stop().await.unwrap().success());
+}

@@ -81,7 +81,7 @@ impl Stage {
         let quoted = |path: &Path| toml::Value::String(text(path)).to_string();
         let mut completed = vec![
             ("\"to be written: room, building, town\"".to_owned(), "\"a folder of this machine\"".to_owned()),
-            ("out = \"ceremony\"".to_owned(), "out = \".\"".to_owned()),
+            ("out = \"ceremony\"".to_owned(), format!("out = {}", quoted(&self.layout.path("ceremony")))),
         ];
         for (planned, name) in
             [(self.names.recovery_key.as_str(), "recovery"), ("issuing-oca", "issuing-oca"), ("root-oca", "root-oca")]

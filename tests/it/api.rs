@@ -133,7 +133,11 @@ fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_
     for route in routes::<FakeEngine>() {
         let expected = match (route.verb, route.name) {
             // What is the same for all, whether the daemon is there, and what only a signature makes count.
-            (_, "openapi" | "status" | "file-submit" | "upload-devices" | "document-record") => Permission::Anyone,
+            (
+                _,
+                "openapi" | "status" | "file-submit" | "upload-devices" | "document-record" | "custodian-present"
+                | "custodian-share",
+            ) => Permission::Anyone,
             (Verb::Get, _) => Permission::Reading,
             (Verb::Post | Verb::Put, _) => Permission::Operating,
         };

@@ -126,7 +126,7 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     ] {
         assert!(shown.contains(expected), "expected {expected:?} in {shown}");
     }
-    custody.signs("s1.json", "me-2", &digest).is(4).says("by custodian-1 alone, and this key is of custodian-2");
+    custody.signs("s1.json", "me-2", &digest).is(4).says("the statement is by custodian-1, not by custodian-2");
     let member = &site.base.people.members[1].first;
     fs::write(site.path("member.key"), member.key_pem.expose_secret()).unwrap();
     fs::write(site.path("member.pem"), &member.certificate_pem).unwrap();

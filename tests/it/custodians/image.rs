@@ -13,6 +13,9 @@ use smkid::exercise::programs::Daemon;
 
 use super::*;
 
+/// What is found where there is nothing.
+const NOTHING: [String; 0] = [];
+
 /// All that can be read of a process's memory, each mapping in pieces that overlap.
 pub fn image_has(pid: u32, needles: &[(&str, Vec<u8>)]) -> Vec<String> {
     const PIECE: usize = 1 << 20;
@@ -125,7 +128,6 @@ async fn images_find_the_pin_in_the_vault_of_an_open_key_never_in_the_daemon_and
     ]
     .concat();
     let has = |pid: u32| image_has(pid, &needles);
-    const NOTHING: [String; 0] = [];
 
     let daemon = site.start().await;
     let client = &daemon.client;

@@ -21,11 +21,7 @@ const OPERATION: &str = "ceremony-record";
 
 impl Daemon {
     /// Judges what a ceremony did with the state of now, and records it; or refuses it, and records that.
-    pub(super) async fn record_ceremony(
-        &self,
-        caller: &Caller,
-        sent: wire::CeremonyRecord,
-    ) -> Answer<wire::Recorded> {
+    pub(super) async fn record_ceremony(&self, caller: &Caller, sent: wire::CeremonyRecord) -> Answer<wire::Recorded> {
         let actor = Actor { role: Role::Ceremony, ..caller.actor() };
         let octets = serde_json::to_vec(&sent).map_err(|error| Failure::Internal { what: error.to_string() })?;
         let (asked, record) = (Digest::of(&octets), read(sent)?);

@@ -9,7 +9,7 @@ use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, Reque
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
-use crate::domain::ledger::merkle::Head;
+use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
@@ -330,6 +330,48 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
     rebuild.compare_and_finish()?;
     check_checkpoint(&*ledger, &fold, head)?;
     Ok(fold)
+}
+
+/// The state of a ledger that a daemon is writing to, as far as a checkpoint covers it: every entry is hashed, and the root must be the one
+/// that the ledger key of genesis signed. What the entries say was judged by the daemon, and is not judged again.
+///
+/// Linear in the ledger.
+pub fn read_beside(ledger: &dyn Reader) -> Result<Fold, StateError> {
+    let Some(newest) = ledger.latest_checkpoint()? else {
+        return Err(StateError::NoCheckpoint { entries: ledger.head()?.size });
+    };
+    let Head { size, root: expected } = newest.head;
+    let documents = StoredDocuments(ledger);
+    let (mut fold, mut frontier) = (Fold::default(), Frontier::new());
+    let mut fault = None;
+    ledger.leaves(0..size, &mut |leaf| {
+        frontier.push(leaf_hash(leaf.octets));
+        let folded = Entry::from_leaf(leaf.octets)
+            .map_err(|source| StateError::Entry { index: leaf.index, source })
+            .and_then(|entry| {
+                let folded = fold.apply(&entry, leaf.octets, &documents, &mut Vec::new());
+                folded.map_err(|source| StateError::Fold { index: leaf.index, source })
+            });
+        match folded {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    let verifier = ledger_verifier(&fold)?.ok_or(StateError::NoCheckpoint { entries: size })?;
+    let signed =
+        SignedCheckpoint::verify(&newest.note, &verifier).map_err(|source| StateError::Checkpoint { size, source })?;
+    let found = frontier.root();
+    if signed.head() == newest.head && found == expected {
+        Ok(fold)
+    } else {
+        Err(StoreError::CheckpointMismatch { size, expected: signed.head().root, found }.into())
+    }
 }
 
 /// The ledger's own key, by its origin.

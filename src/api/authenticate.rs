@@ -22,26 +22,28 @@ pub enum Permission {
     Reading,
     /// Those who run the procedure: operators.
     Operating,
+    /// Who holds a ceremony: root, or the account of the daemon itself, whatever its role. The same could do it with the daemon stopped.
+    Conducting,
 }
 
 impl Permission {
-    /// Whether `role` has it.
+    /// Whether `role` has it, where it is a matter of roles.
     pub const fn covers(self, role: Role) -> bool {
         match (self, role) {
-            (Self::Anyone, Role::Operator | Role::Auditor | Role::Account)
+            (Self::Anyone | Self::Conducting, Role::Operator | Role::Auditor | Role::Account)
             | (Self::Reading, Role::Operator | Role::Auditor)
             | (Self::Operating, Role::Operator) => true,
             (Self::Reading, Role::Account)
             | (Self::Operating, Role::Auditor | Role::Account)
             // Neither comes by a socket: the ceremony acts at the console, the daemon by itself.
-            | (Self::Anyone | Self::Reading | Self::Operating, Role::Ceremony | Role::Daemon) => false,
+            | (Self::Anyone | Self::Reading | Self::Operating | Self::Conducting, Role::Ceremony | Role::Daemon) => false,
         }
     }
 
     /// The roles that have it, in words.
     pub const fn roles(self) -> &'static str {
         match self {
-            Self::Anyone => "operator, auditor or account",
+            Self::Anyone | Self::Conducting => "operator, auditor or account",
             Self::Reading => "operator or auditor",
             Self::Operating => "operator",
         }
@@ -60,6 +62,8 @@ pub struct Anyone;
 pub struct Reading;
 /// [`Permission::Operating`].
 pub struct Operating;
+/// [`Permission::Conducting`].
+pub struct Conducting;
 
 impl Level for Anyone {
     const PERMISSION: Permission = Permission::Anyone;
@@ -70,6 +74,9 @@ impl Level for Reading {
 impl Level for Operating {
     const PERMISSION: Permission = Permission::Operating;
 }
+impl Level for Conducting {
+    const PERMISSION: Permission = Permission::Conducting;
+}
 
 /// A caller who was found to have the permission `P`, and the engine that is there for it.
 pub struct Permitted<P, E> {
@@ -79,8 +86,12 @@ pub struct Permitted<P, E> {
 }
 
 impl<P: Level, E: Engine> Permitted<P, E> {
-    /// Lets the caller through if its role has the permission.
+    /// Lets the caller through if its role, or its user id, has the permission.
     pub fn admit(engine: Arc<E>, caller: Caller) -> Result<Self, Failure> {
+        let may_conduct = || caller.uid == 0 || caller.uid == Uid::effective().as_raw();
+        if P::PERMISSION == Permission::Conducting && !may_conduct() {
+            return Err(Failure::NotConductor { account: caller.account });
+        }
         if P::PERMISSION.covers(caller.role) {
             Ok(Self { caller, engine, level: PhantomData })
         } else {

@@ -324,6 +324,13 @@ pub trait Engine: Send + Sync + 'static {
         share: wire::SealedShare,
     ) -> impl Future<Output = Result<wire::Presented, Failure>> + Send;
 
+    /// `POST /v1/ceremony/records`.
+    fn ceremony_record(
+        &self,
+        caller: &Caller,
+        record: wire::CeremonyRecord,
+    ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
     /// `POST /v1/keys/{key}/lock`.
     fn key_lock(
         &self,

@@ -30,6 +30,15 @@ pub enum Failure {
         /// The role that the caller has.
         found: Role,
     },
+    /// The account may not hold a ceremony.
+    #[error(
+        "what a ceremony did is recorded for root and for the account that smkid runs under; yours is {account}. Run the ceremony as one of \
+         these (sudo -u smkid smkictl ceremony ...)"
+    )]
+    NotConductor {
+        /// Who asked.
+        account: Box<str>,
+    },
     /// There is nothing by that name.
     #[error("{what} is not known here")]
     NotFound {
@@ -180,7 +189,7 @@ impl Failure {
     pub const fn kind(&self) -> ProblemKind {
         match self {
             Self::Malformed { .. } => ProblemKind::Malformed,
-            Self::Forbidden { .. } => ProblemKind::Forbidden,
+            Self::Forbidden { .. } | Self::NotConductor { .. } => ProblemKind::Forbidden,
             Self::NotFound { .. } => ProblemKind::NotFound,
             Self::MethodNotAllowed { .. } => ProblemKind::MethodNotAllowed,
             Self::Refused { .. } => ProblemKind::Refused,
@@ -199,6 +208,7 @@ impl Failure {
             Self::Refused { reasons, entry } => (reasons.clone(), *entry),
             Self::Malformed { .. }
             | Self::Forbidden { .. }
+            | Self::NotConductor { .. }
             | Self::NotFound { .. }
             | Self::MethodNotAllowed { .. }
             | Self::TooLarge { .. }

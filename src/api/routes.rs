@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::authenticate::{Anyone, Level, Operating, Permission, Permitted, Reading};
+use super::authenticate::{Anyone, Conducting, Level, Operating, Permission, Permitted, Reading};
 use super::engine::{Caller, Engine, Octets, Upload};
 use super::failure::Failure;
 use super::{openapi, wire};
@@ -327,6 +327,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); let key = ask.name("key")?; json(&engine.custodian_present(caller, key, ask.json()?).await?) }),
         row::<Anyone, E, _, _>(Post, "/v1/keys/{key}/presentations/{presentation}", "custodian-share", "Gives the share, sealed to the vault of its key.", takes::<wire::SealedShare>(BODY_LEN_MAX), gives::<wire::Presented>(),
             |p, ask| async move { let (engine, caller) = p.pass(); let of = (ask.name("key")?, ask.name("presentation")?); json(&engine.custodian_share(caller, of, ask.json()?).await?) }),
+        row::<Conducting, E, _, _>(Post, "/v1/ceremony/records", "ceremony-record", "Records what a ceremony did beside the running daemon: a key found on a further token, shares dealt anew, or the ceremony itself. For root and the daemon's own account.", takes::<wire::CeremonyRecord>(DOCUMENT_LEN_MAX), gives::<wire::Recorded>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.ceremony_record(caller, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/lock", "key-lock", "Locks a key.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_lock(caller, ask.name("key")?).await?) }),
 
@@ -459,7 +461,7 @@ async fn serve<E: Engine>(
     };
     let rule = match &failure {
         Failure::Malformed { .. } | Failure::TooLarge { .. } => "form",
-        Failure::Forbidden { .. } => "role",
+        Failure::Forbidden { .. } | Failure::NotConductor { .. } => "role",
         // The engine said so and recorded it if it is to be recorded; or nothing came of it for anybody.
         Failure::NotFound { .. }
         | Failure::MethodNotAllowed { .. }

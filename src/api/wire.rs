@@ -2,6 +2,7 @@
 //!
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
+mod ceremony;
 mod files;
 mod incident;
 mod procedure;
@@ -31,6 +32,7 @@ use crate::domain::names::{
 use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
+pub use ceremony::CeremonyRecord;
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};

@@ -10,7 +10,8 @@
 //! | `copy` | an entry that a key is on a further token, genesis on that token | run again: completes what is missing |
 //! | `deal` | share files, the custody file, new PINs, an entry | run again: see there |
 //!
-//! No daemon runs meanwhile: the state directory is locked for as long as a step takes.
+//! No daemon runs meanwhile: the state directory is locked for as long as a step takes. `copy` and `deal` go beside a running daemon as well,
+//! and so does `run` for plans of these kinds: the daemon then judges and records what was done.
 
 mod begin;
 mod certificate;
@@ -55,7 +56,7 @@ pub use keys::{KeysFile, MadeKey};
 /// Make the keys, begin the ledger, have the Recovery key certified.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
-In this order, with no daemon running:
+In this order, with no daemon running (copy and deal may go beside a running one):
   smkictl ceremony keys     --policy keys-policy/ --out keys/
   smkictl ceremony adoption --policy keys-policy/ --out adoption.json
   smkictl determination sign adoption.json …             (everyone on the roster)

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -96,7 +96,7 @@ pub enum FileError {
     /// A token that was not there when it was dealt.
     #[error(
         "the shares of key {key}, generation {generation}, were dealt without token {token} with serial number {serial}: deal anew \
-         (`smkictl ceremony deal --key {key}`), with smkid stopped"
+         (`smkictl ceremony deal --key {key}`), with the key locked"
     )]
     Token {
         /// The key.
@@ -207,7 +207,22 @@ impl CustodyFile {
             holders: self.holders.clone(),
             tokens: self.tokens.iter().map(token).collect(),
             sealed: self.digest(),
+            former: None,
         }
+    }
+
+    /// The same of a generation after the first, with the signature by the secret of the one before.
+    pub fn dealt_after(&self, former: Option<Box<str>>) -> SharesDealt {
+        SharesDealt { former, ..self.dealt() }
+    }
+
+    /// The signature by the secret of the generation before, as the ledger has it.
+    ///
+    /// # Errors
+    /// [`SchemeError::Scalar`] for what is no secret.
+    pub fn sign_by_former(&self, former: &SealingSecret) -> Result<Box<str>, SchemeError> {
+        let signature = former.sign(&self.dealt().signed_by_the_former(&self.origin))?;
+        Ok(hex::encode(signature).into())
     }
 
     /// As it lies in the file.
@@ -278,6 +293,22 @@ impl CustodyFile {
         Ok(file)
     }
 
+    /// Writes it where there is none yet, or the same.
+    ///
+    /// # Errors
+    /// [`FileError::Digest`] if another lies there.
+    pub fn write_once(&self, state: &Path) -> Result<(), FileError> {
+        match Self::find(state, &self.key, self.generation)? {
+            Some(found) if found == *self => Ok(()),
+            Some(found) => Err(FileError::Digest {
+                path: Self::path(state, &self.key, self.generation),
+                expected: self.digest(),
+                found: found.digest(),
+            }),
+            None => self.write(state).map(drop),
+        }
+    }
+
     /// Writes it, in one step and for good. One that lies there in its place must have been found void.
     pub fn write(&self, state: &Path) -> Result<PathBuf, FileError> {
         let path = Self::path(state, &self.key, self.generation);
@@ -295,9 +326,21 @@ pub struct Changing {
     pub begun: Vec<TokenName>,
     /// Those of them that were, and logged in with the new PIN.
     pub done: Vec<TokenName>,
+    /// The signature by the secret of the generation before ([`SharesDealt::former`]): without it here, a deal that was cut off before its
+    /// entry would need the former custodians again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Box<str>>,
 }
 
 impl Changing {
+    /// The generation of a key's shares that was begun and that the ledger does not have: what its tokens are opened by may be either.
+    /// `last` is the one that it has, 0 for none.
+    pub fn unfinished(state: &Path, key: &KeyLabel, last: u32) -> Result<Option<u32>, FileError> {
+        let next = last.saturating_add(1);
+        let Some(file) = CustodyFile::find(state, key, next)? else { return Ok(None) };
+        Ok((!Self::read(state, &file)?.begun.is_empty()).then_some(next))
+    }
+
     /// What lies beside a custody file; nothing was begun where nothing does.
     pub fn read(state: &Path, file: &CustodyFile) -> Result<Self, FileError> {
         let path = Self::path(state, file);
@@ -332,21 +375,33 @@ impl Changing {
     }
 }
 
-/// Writes a file of the custody folder, which only its owner reads; makes the folder where there is none.
+/// Writes a file of the custody folder, which only its owner reads; makes the folder where there is none. Both belong to whom the state
+/// directory belongs, also where root writes them: the daemon reads them.
 fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
+    let state = folder.parent().unwrap_or(Path::new("."));
     if !folder.is_dir() {
         DirBuilder::new().mode(0o700).create(folder)?;
-        File::open(folder.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        give_to_owner_of(state, &File::open(folder)?)?;
+        File::open(state)?.sync_all()?;
     }
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    give_to_owner_of(state, &file)?;
     file.write_all(octets)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(folder)?.sync_all()
+}
+
+fn give_to_owner_of(state: &Path, file: &File) -> io::Result<()> {
+    let (owner, found) = (fs::metadata(state)?, file.metadata()?);
+    if (owner.uid(), owner.gid()) == (found.uid(), found.gid()) || !nix::unistd::Uid::effective().is_root() {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 #[cfg(test)]

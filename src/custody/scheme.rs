@@ -12,6 +12,8 @@ use getrandom::rand_core::UnwrapErr;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::elliptic_curve::{Field as _, PrimeField as _};
 use p256::{ProjectivePoint, PublicKey, Scalar};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use vsss_rs::{DefaultShare, FeldmanVerifierSet, IdentifierPrimeField, ReadableShareSet as _, ValueGroup, feldman};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -80,6 +82,22 @@ impl SealingSecret {
     /// Its octets, big-endian.
     pub fn octets(&self) -> &[u8; SCALAR_LEN] {
         &self.0
+    }
+
+    /// Its signature over octets: ECDSA with SHA-256, `r ‖ s`. It verifies under the first commitment of its generation.
+    ///
+    /// # Errors
+    /// [`SchemeError::Scalar`] for what is no secret.
+    pub fn sign(&self, octets: &[u8]) -> Result<[u8; 64], SchemeError> {
+        let mut scalar = read_scalar(&self.0).ok_or(SchemeError::Scalar)?;
+        let point = (ProjectivePoint::GENERATOR * scalar).to_affine().to_sec1_point(false);
+        scalar.zeroize();
+        let random = SystemRandom::new();
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &*self.0, point.as_bytes(), &random);
+        let pair = pair.map_err(|_| SchemeError::Scalar)?;
+        let signature = pair.sign(&random, octets).map_err(|_| SchemeError::Scalar)?;
+        signature.as_ref().try_into().map_err(|_| SchemeError::Scalar)
     }
 }
 

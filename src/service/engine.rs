@@ -1,6 +1,7 @@
 //! Shell: what answers the calls of the API: the recorder, the pipeline and the keys, put together.
 
 mod answers;
+mod ceremonies;
 mod custodians;
 mod documents;
 mod files;
@@ -651,6 +652,10 @@ impl Engine for Daemon {
         present: wire::Present,
     ) -> Result<wire::PresentationBegun, Failure> {
         self.begin_presentation(caller, key, present).await
+    }
+
+    async fn ceremony_record(&self, caller: &Caller, record: wire::CeremonyRecord) -> Result<wire::Recorded, Failure> {
+        self.record_ceremony(caller, record).await
     }
 
     async fn custodian_share(

@@ -1,5 +1,6 @@
 //! Shell: `smkid`, from its arguments to its end. [`run`] is the order in which it starts and stops.
 
+pub mod ceremony;
 pub mod checkpoint;
 pub mod clock;
 pub mod configuration;

@@ -1,6 +1,7 @@
 //! Key Custodians open a key, over the real daemon, a real vault and a real token: what is refused, and what comes of enough of them.
 
 mod broken;
+mod changes;
 mod console;
 mod forged;
 mod image;
@@ -146,7 +147,9 @@ impl Custody {
     }
 
     fn credential_of(site: &Site, n: usize) -> &'static Credential {
-        &site.base.people.custodians[n - 1].first
+        let people = &site.base.people;
+        // Who takes another's place is none of the exercise's three.
+        people.custodians.get(n - 1).map_or(&people.officers[1].first, |custodian| &custodian.first)
     }
 
     async fn statement(&self, client: &Client, n: usize, change: impl FnOnce(&mut Statement)) -> Written<Statement> {

@@ -40,7 +40,7 @@ fn open(tokens: &Tokens, key: &KeyLabel) -> Result<Opened, CeremonyError> {
 /// The EUI-64 of the key by the policy in force.
 fn originator(opened: &Opened) -> Result<PartyId, CeremonyError> {
     let label = &opened.key.label;
-    let policy = opened.recorder.fold().policy();
+    let policy = opened.fold().policy();
     let originator = policy.and_then(|adopted| adopted.policy.key(label)?.originator);
     originator.ok_or_else(|| CeremonyError::Key {
         key: label.clone(),
@@ -71,7 +71,7 @@ impl Request {
     }
 
     fn path_of(&self, opened: &Opened) -> PathBuf {
-        let uses: Vec<KeyUse> = opened.recorder.fold().keys().values().map(|key| key.record.use_).collect();
+        let uses: Vec<KeyUse> = opened.fold().keys().values().map(|key| key.record.use_).collect();
         self.out.join(format!("{}.csr", stem(&self.key, opened.key.use_, &uses)))
     }
 
@@ -127,10 +127,10 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
     let name = opened.key.token.clone();
     let ledger_token = opened.log_in()?;
     // Logged in before the intent, so that a wrong PIN leaves none.
-    let expectations = start::expectations(opened.recorder.fold(), &name);
+    let expectations = start::expectations(opened.fold(), &name);
     let (token, _) = opened.start(&name, &opened.uses(&name), expectations)?;
     let deadline = opened.room.token_config(&name)?.call_deadline;
-    let intent = record_alone(&mut opened.recorder, |recorder| {
+    let intent = record_alone(&mut opened.ledger, |recorder| {
         let by = recorder.known(room::conductor());
         let request_info = recorder.queue_blob(info.to_vec());
         recorder.queue(&by, Event::CertificationIntent(CertificationIntent { key: label.clone(), request_info }))
@@ -152,7 +152,7 @@ fn sign_request(opened: &mut Opened, info: &[u8], path: &Path) -> Result<u64, Ce
         Some(Signing::Unknown(error)) => (SignResult::Unknown(error.to_string().into()), None),
         None => (SignResult::Unknown("the worker gave no outcome".into()), None),
     };
-    record_alone(&mut opened.recorder, |recorder| {
+    record_alone(&mut opened.ledger, |recorder| {
         let by = recorder.known(room::conductor());
         recorder.queue(&by, Event::Outcome(Outcome { intent, result: result.clone() }))?;
         if let Some(signature) = signature {
@@ -183,13 +183,13 @@ impl Import {
         let mut opened = open(&self.tokens, &self.key)?;
         let certificate = read_certificate(&self.certificate)?;
         let above: Vec<Vec<u8>> = self.chain.iter().map(|path| read_certificate(path)).collect::<Result<_, _>>()?;
-        let judged = judge(&opened.recorder, &self.key, &certificate, &above).map_err(CeremonyError::Refused)?;
+        let judged = judge(&opened.ledger, &self.key, &certificate, &above).map_err(CeremonyError::Refused)?;
         let mut entry = None;
         if !self.change.dry_run {
             let ledger_token = opened.log_in()?;
             // Judged again at the moment of the entry, as the audit will.
-            let outcome = record_alone(&mut opened.recorder, |recorder| {
-                match judge(recorder, &self.key, &certificate, &above) {
+            let outcome =
+                record_alone(&mut opened.ledger, |recorder| match judge(recorder, &self.key, &certificate, &above) {
                     Ok(imported) => {
                         let by = recorder.known(room::conductor());
                         for octets in std::iter::once(&certificate).chain(&above) {
@@ -198,8 +198,7 @@ impl Import {
                         recorder.queue(&by, Event::CertificateImported(imported)).map(Ok)
                     }
                     Err(reasons) => Ok(Err(reasons)),
-                }
-            })?;
+                })?;
             entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
             opened.keep_head(&ledger_token)?;
         }

@@ -2,18 +2,19 @@
 //!
 //! Nothing here clones: no key of ours can leave a token, so only the maker's own means bring it to another. What is done is to
 //! look whether the key is there, the same and as fit as the first; to record it; and to write genesis to the token, without which
-//! it is not used.
+//! it is not used. Beside a running daemon, which then records it.
 
 use serde::Serialize;
 
-use super::opened::Opened;
-use super::room;
+use super::opened::{Ledger, Opened};
 use super::{CeremonyError, Copy};
 use crate::cli::print::Printer;
 use crate::domain::determination::words::Words;
-use crate::domain::ledger::entry::{Event, KeyCopied, Reason};
+use crate::domain::fold::Fold;
+use crate::domain::intake;
+use crate::domain::ledger::entry::KeyCopied;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, TokenName};
-use crate::recorder::{Recorder, record_alone};
+use crate::service::ceremony::Record;
 use crate::service::start::{self, StartFault};
 
 /// What `copy` answers.
@@ -31,21 +32,23 @@ pub(super) struct Found {
     pub entry: Option<u64>,
     /// Whether this run wrote genesis to the token.
     pub genesis_written: bool,
+    /// Whether a daemon runs, which has recorded it.
+    beside_daemon: bool,
 }
 
 impl Copy {
     /// Looks for the key and records it, unless this is a dry run.
     pub(super) fn perform(&self) -> Result<Found, CeremonyError> {
-        let mut opened = Opened::open(&self.tokens, &self.key)?;
+        let mut opened = Opened::beside(&self.tokens, &self.key)?;
         let settings = start::configured(&opened.room.configuration, &self.token)?;
         let mut copied = KeyCopied {
             key: self.key.clone(),
             token: self.token.clone(),
             serial: settings.serial.as_str().into(),
             spki_sha256: opened.key.spki_sha256,
-            by: self.means(&opened.recorder),
+            by: self.means(opened.fold()),
         };
-        judge(&opened.recorder, &copied).map_err(CeremonyError::Refused)?;
+        intake::may_copy(opened.fold(), &copied).map_err(CeremonyError::Refused)?;
         let mut uses = opened.uses(&self.token);
         uses.push(opened.key.use_);
         opened.room.check_tokens([(&self.token, uses.as_slice())])?;
@@ -54,7 +57,8 @@ impl Copy {
             (entry, genesis_written) = self.bring(&mut opened, &uses, &mut copied)?;
         }
         let KeyCopied { key, token, serial, spki_sha256, by } = copied;
-        Ok(Found { key, token, serial, spki_sha256, by, entry, genesis_written })
+        let beside_daemon = opened.ledger.is_daemons();
+        Ok(Found { key, token, serial, spki_sha256, by, entry, genesis_written, beside_daemon })
     }
 
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
@@ -73,14 +77,18 @@ impl Copy {
         match (self.change.dry_run, answer.entry, answer.genesis_written) {
             (true, ..) => print.note("The policy has it cloned there. Nothing was recorded; no token was asked."),
             (false, None, false) => print.note("It was recorded before, and is as it was; nothing was done."),
+            (false, ..) if answer.beside_daemon => print.note(
+                "Next: the running daemon opens the key on this token too when it is activated the next time: `smkictl key lock`, then \
+                 `smkictl key activate`.",
+            ),
             (false, ..) => print.note("Next: start smkid; `smkictl key activate` opens the key on this token too."),
         }
         Ok(())
     }
 
     /// How the policy in force has it cloned; empty if it has not, which is refused.
-    fn means(&self, recorder: &Recorder) -> Box<str> {
-        let of_policy = recorder.fold().policy().and_then(|adopted| adopted.policy.key(&self.key));
+    fn means(&self, fold: &Fold) -> Box<str> {
+        let of_policy = fold.policy().and_then(|adopted| adopted.policy.key(&self.key));
         let means = of_policy.and_then(|key| key.copies.get(&self.token));
         means.map_or_else(Box::default, |means| means.as_str().into())
     }
@@ -88,12 +96,12 @@ impl Copy {
     /// Looks for the key on the token; records it, and writes genesis. Each is done or not, so it can be run again.
     fn bring(
         &self,
-        opened: &mut Opened,
+        opened: &mut Opened<Ledger>,
         uses: &[KeyUse],
         copied: &mut KeyCopied,
     ) -> Result<(Option<u64>, bool), CeremonyError> {
         let ledger_token = opened.log_in()?;
-        let fold = opened.recorder.fold();
+        let fold = opened.fold();
         let facts = fold.keys().get(&self.key).ok_or(StartFault::NoLedgerKey)?;
         let (_, ours) = fold.genesis().ok_or(StartFault::NoLedgerKey)?;
         let is_recorded = facts.copies.contains_key(&self.token);
@@ -110,15 +118,7 @@ impl Copy {
         copied.serial = report.serial.into();
         let mut entry = None;
         if !is_recorded {
-            // Judged at the moment of the entry, as the audit will.
-            let outcome = record_alone(&mut opened.recorder, |recorder| match judge(recorder, copied) {
-                Ok(()) => {
-                    let by = recorder.known(room::conductor());
-                    recorder.queue(&by, Event::KeyCopied(copied.clone())).map(Ok)
-                }
-                Err(reasons) => Ok(Err(reasons)),
-            })?;
-            entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
+            entry = Some(opened.ledger.record(Record::Copied(copied.clone()))?);
         }
         let is_missing = report.genesis.is_none();
         if is_missing {
@@ -126,18 +126,7 @@ impl Copy {
             written.map_err(|source| StartFault::Hsm { token: self.token.clone(), source })?;
         }
         token.shutdown();
-        opened.keep_head(&ledger_token)?;
+        opened.keep_head(ledger_token.as_ref())?;
         Ok((entry, is_missing))
     }
-}
-
-/// Whether the clone may be recorded.
-fn judge(recorder: &Recorder, copied: &KeyCopied) -> Result<(), Vec<Reason>> {
-    let fold = recorder.fold();
-    let (Some(facts), Some(adopted)) = (fold.keys().get(&copied.key), fold.policy()) else {
-        let text = format!("the ledger has no key {}, or no policy yet", copied.key);
-        return Err(vec![Reason { rule: "copy".into(), text: text.into() }]);
-    };
-    let judged = facts.may_copy(&adopted.policy, copied);
-    judged.map_err(|fault| vec![Reason { rule: "copy".into(), text: fault.to_string().into() }])
 }

@@ -13,6 +13,9 @@
 //!
 //! What was begun is written beside the custody file before it is done ([`Changing`]), so a token whose PIN may be either is known: the new one is tried
 //! first, and the old one if that is refused, which costs the token one wrong PIN that the right one makes good.
+//!
+//! A running daemon need not be stopped, but the key must be locked there. From the first token that is begun until the entry it refuses to
+//! activate the key.
 
 mod people;
 mod tokens;
@@ -22,7 +25,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::opened::Opened;
+use super::opened::{Ledger, Opened};
 use super::room;
 use super::{CeremonyError, Tokens};
 use crate::cli::member::MemberError;
@@ -34,12 +37,12 @@ use crate::custody::share_file::ShareFileError;
 use crate::domain::certificates::Certificate;
 use crate::domain::determination::people::Role;
 use crate::domain::ledger::custody::{Holder, SharesDealt};
-use crate::domain::ledger::entry::{Event, Reason, TokenFound};
+use crate::domain::ledger::entry::TokenFound;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId, Purpose, ShareName, TokenName};
 use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
 use crate::hsm::{HsmError, hardening};
-use crate::recorder::{Recorder, record_alone};
+use crate::service::ceremony::Record;
 use crate::service::start::StartFault;
 use crate::wall_clock::wall_clock;
 pub use people::{People, of_person};
@@ -143,6 +146,15 @@ pub enum DealError {
         /// k.
         need: usize,
     },
+    /// Somebody is logged in with the old PIN.
+    #[error(
+        "key {key} is active at the running daemon: its tokens are logged in to with the PINs that would be changed. Lock it first (smkictl \
+         key lock {key}); what is being signed goes on under the same request id once it is active again"
+    )]
+    Active {
+        /// Which.
+        key: KeyLabel,
+    },
     /// Two passphrases that differ, again and again.
     #[error("{person}: the passphrase was typed differently each time")]
     Differ {
@@ -207,9 +219,11 @@ impl DealError {
     /// The exit status.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Activation { .. } | Self::Custodians { .. } | Self::Shared { .. } | Self::PassphraseFile(_) => {
-                Exit::Refused
-            }
+            Self::Activation { .. }
+            | Self::Custodians { .. }
+            | Self::Shared { .. }
+            | Self::PassphraseFile(_)
+            | Self::Active { .. } => Exit::Refused,
             Self::Unfinished { .. } => Exit::Unreachable,
             Self::File(error) => match **error {
                 FileError::Digest { .. } | FileError::Pin { .. } => Exit::Unverified,
@@ -270,18 +284,21 @@ impl Deal {
         for warning in hardening::keep_memory() {
             print.warning(&warning);
         }
-        let mut opened = Opened::open(&self.tokens, &self.key)?;
-        let people = People::gather(&self.tokens.custodians, &self.certificates, opened.recorder.fold().purpose())?;
-        let before = opened.recorder.fold().keys().get(&self.key).and_then(|facts| facts.shares.clone());
+        let mut opened = Opened::beside(&self.tokens, &self.key)?;
+        let people = People::gather(&self.tokens.custodians, &self.certificates, opened.fold().purpose())?;
+        let before = opened.fold().keys().get(&self.key).and_then(|facts| facts.shares.clone());
         let plan = self.plan(&opened, &people, before.as_ref())?;
         self.check_tokens(&opened, &plan)?;
         people.check(&plan.holders)?;
+        if opened.ledger.is_active(&self.key)? {
+            return Err(DealError::Active { key: self.key.clone() }.into());
+        }
         let mut answer = self.answer(&plan, &people);
         if !self.change.dry_run {
             let ledger_token = opened.log_in()?;
-            let file = self.deal(&mut opened, &people, &plan, before.as_ref(), print)?;
-            let entry = record(&mut opened.recorder, &file)?;
-            opened.keep_head(&ledger_token)?;
+            let (file, former) = self.deal(&opened, &people, &plan, before.as_ref(), print)?;
+            let entry = opened.ledger.record(Record::Dealt { file: file.clone(), former })?;
+            opened.keep_head(ledger_token.as_ref())?;
             let state = &opened.room.configuration.state;
             Changing::remove(state, &file).map_err(DealError::from)?;
             (answer.custody_file, answer.custody_sha256, answer.entry) =
@@ -324,8 +341,13 @@ impl Deal {
     }
 
     /// Who gets a share, and which tokens it opens.
-    fn plan(&self, opened: &Opened, people: &People, before: Option<&SharesDealt>) -> Result<Plan, CeremonyError> {
-        let fold = opened.recorder.fold();
+    fn plan(
+        &self,
+        opened: &Opened<Ledger>,
+        people: &People,
+        before: Option<&SharesDealt>,
+    ) -> Result<Plan, CeremonyError> {
+        let fold = opened.fold();
         let adopted = fold.policy().ok_or(StartFault::NoLedgerKey)?;
         let policy: &Policy = &adopted.policy;
         let of_policy = policy.key(&self.key).filter(|key| key.activation == Activation::Custodians);
@@ -347,9 +369,9 @@ impl Deal {
     }
 
     /// A token has one PIN, so it may hold no key that something else opens.
-    fn check_tokens(&self, opened: &Opened, plan: &Plan) -> Result<(), CeremonyError> {
+    fn check_tokens(&self, opened: &Opened<Ledger>, plan: &Plan) -> Result<(), CeremonyError> {
         for TokenFound { token, .. } in &plan.tokens {
-            let keys = opened.recorder.fold().keys().values();
+            let keys = opened.fold().keys().values();
             let other = keys.filter(|key| key.record.label != self.key).find(|key| key.serial_on(token).is_some());
             if let Some(other) = other {
                 let other = other.record.label.clone();
@@ -385,15 +407,15 @@ impl Deal {
         }
     }
 
-    /// Deals, or goes on with what was cut off; answers the custody file that every token follows.
+    /// Deals, or goes on with what was cut off; answers the custody file that every token follows, and the former secret's signature.
     fn deal(
         &self,
-        opened: &mut Opened,
+        opened: &Opened<Ledger>,
         people: &People,
         plan: &Plan,
         before: Option<&SharesDealt>,
         print: Printer,
-    ) -> Result<CustodyFile, CeremonyError> {
+    ) -> Result<(CustodyFile, Option<Box<str>>), CeremonyError> {
         let state = opened.room.configuration.state.clone();
         let before = before.map(|dealt| CustodyFile::read(&state, dealt)).transpose().map_err(DealError::from)?;
         let pending = CustodyFile::find(&state, &self.key, plan.generation).map_err(DealError::from)?;
@@ -412,7 +434,7 @@ impl Deal {
                 file.dealt().tokens.into_iter().filter(|found| !changing.done.contains(&found.token)).collect();
             if left.is_empty() {
                 print.note("Every token had its new PIN; what was left is to record it.");
-                return Ok(file);
+                return Ok((file, changing.former));
             }
             print.note("A deal of this generation was cut off; this goes on with the tokens that are left.");
             let secret = brought.secret(&file)?;
@@ -421,7 +443,7 @@ impl Deal {
                 let new = file.pin(&secret, file.token(&found.token, &found.serial).map_err(DealError::from)?);
                 change.finish(found, new.map_err(DealError::from)?, &file, &mut changing)?;
             }
-            return Ok(file);
+            return Ok((file, changing.former));
         }
         let mut change = PinChange::new(opened, before.as_ref(), &brought);
         // Each token is up under its old PIN before anything is dealt, so that what could have been known beforehand stops nothing half-way.
@@ -445,12 +467,14 @@ impl Deal {
             people.write_share(share, holder, (&self.key, plan.generation), &path)?;
         }
         room::sync_folder(&self.out)?;
+        // Before any PIN is changed, and kept with what is begun: a deal that is cut off before its entry needs nobody for it again.
+        let former = change.sign_by_former(&file)?;
         file.write(&state).map_err(DealError::from)?;
-        let mut changing = Changing::default();
+        let mut changing = Changing { former, ..Changing::default() };
         for ready in ready {
             change.change(ready, &file, &mut changing)?;
         }
-        Ok(file)
+        Ok((file, changing.former))
     }
 }
 
@@ -468,27 +492,4 @@ fn holders(policy: &Policy, at: Timestamp, people: &People) -> Vec<Holder> {
         sealed: people.sealed_to(person),
     };
     shares.into_iter().zip(1..).map(holder).collect()
-}
-
-/// Records that the shares were dealt, judged at the moment of the entry as the audit will.
-fn record(recorder: &mut Recorder, file: &CustodyFile) -> Result<u64, CeremonyError> {
-    let outcome = record_alone(recorder, |recorder| {
-        let by = recorder.known(room::conductor());
-        match judge(recorder, file) {
-            Ok(()) => recorder.queue(&by, Event::SharesDealt(file.dealt())).map(Ok),
-            Err(reasons) => Ok(Err(reasons)),
-        }
-    })?;
-    outcome.into_inner().map_err(CeremonyError::Refused)
-}
-
-/// Whether they may be recorded.
-fn judge(recorder: &Recorder, file: &CustodyFile) -> Result<(), Vec<Reason>> {
-    let fold = recorder.fold();
-    let reason = |text: String| vec![Reason { rule: "deal".into(), text: text.into() }];
-    let (Some(facts), Some(adopted)) = (fold.keys().get(&file.key), fold.policy()) else {
-        return Err(reason(format!("the ledger has no key {}, or no policy yet", file.key)));
-    };
-    let judged = facts.may_deal(&adopted.policy, &file.dealt(), recorder.moment().at);
-    judged.map_err(|fault| reason(fault.to_string()))
 }

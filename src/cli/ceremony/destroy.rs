@@ -98,9 +98,9 @@ impl Destroy {
 impl Draft {
     fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let opened = Opened::open(&self.tokens, &self.key)?;
-        let fold = opened.recorder.fold();
+        let fold = opened.fold();
         let (facts, adopted) = fold.keys().get(&self.key).zip(fold.policy()).ok_or(StartFault::NoLedgerKey)?;
-        let head = opened.recorder.store().latest_checkpoint()?.ok_or(StartFault::NoLedgerKey)?.head;
+        let head = opened.ledger.store().latest_checkpoint()?.ok_or(StartFault::NoLedgerKey)?.head;
         let record = &facts.record;
         let first = OnToken { token: record.token.clone(), serial: record.serial.clone() };
         let copies =
@@ -161,9 +161,9 @@ impl Run {
         let form = document.form();
         let label = &form.key.label;
         let mut opened = Opened::open(&self.tokens, label)?;
-        let begun = begun(&opened.recorder, &document)?;
+        let begun = begun(&opened.ledger, &document)?;
         if begun.is_none() {
-            judge(&opened.recorder, &document, &signatures).map_err(CeremonyError::Refused)?;
+            judge(&opened.ledger, &document, &signatures).map_err(CeremonyError::Refused)?;
         }
         let tokens = form.tokens.iter().map(|on| TokenFound { token: on.token.clone(), serial: on.serial.clone() });
         let mut answer = Answer {
@@ -262,7 +262,7 @@ fn destroy(
     let mut tokens = Vec::new();
     for on in &form.tokens {
         let uses = opened.uses(&on.token);
-        let mut expectations = crate::service::start::expectations(opened.recorder.fold(), &on.token);
+        let mut expectations = crate::service::start::expectations(opened.fold(), &on.token);
         // It may be gone from this token already.
         expectations.keys.retain(|key| key.label != *label);
         let expectations = Expectations { origin: None, ..expectations };
@@ -275,7 +275,7 @@ fn destroy(
     }
     let destruction = match begun {
         Some(entry) => entry,
-        None => record_alone(&mut opened.recorder, |recorder| match judge(recorder, document, signatures) {
+        None => record_alone(&mut opened.ledger, |recorder| match judge(recorder, document, signatures) {
             Ok(decided) => {
                 let by = recorder.known(room::conductor());
                 recorder.queue_blob(document.octets().to_vec());
@@ -302,7 +302,7 @@ fn destroy(
     let tokens = form.tokens.iter().map(|on| TokenFound { token: on.token.clone(), serial: on.serial.clone() });
     let destroyed = KeyDestroyed { key: label.clone(), destruction, tokens: tokens.collect() };
     let outcome =
-        record_alone(&mut opened.recorder, |recorder| match intake::may_end(recorder.fold(), form, &destroyed) {
+        record_alone(&mut opened.ledger, |recorder| match intake::may_end(recorder.fold(), form, &destroyed) {
             Ok(()) => {
                 let by = recorder.known(room::conductor());
                 recorder.queue(&by, Event::KeyDestroyed(destroyed)).map(Ok)

@@ -13,12 +13,13 @@ use crate::domain::determination::document::{
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
-use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
+use crate::domain::ledger::ceremonies::CeremonyRecorded;
+use crate::domain::ledger::custody::CustodianPresented;
 use crate::domain::ledger::entry::{
-    CeremonyRecorded, CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended,
-    DeterminationWithdrawn, DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed,
-    IncidentOpened, KeyActivated, KeyCopied, KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted,
-    Reason, ScheduleRecorded, Settled, SignatureRecord, TokenFound, TokenHealth,
+    CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
+    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
+    KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled,
+    SignatureRecord, TokenFound, TokenHealth,
 };
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, KeyUse};
@@ -94,13 +95,13 @@ impl Again<'_> {
             Event::DeterminationSuspended(suspended) => self.check_suspension(suspended, entry),
             Event::DeterminationWithdrawn(withdrawn) => self.check_withdrawal(withdrawn, entry),
             Event::DirectionRecorded(recorded) => self.check_direction(recorded, entry),
-            Event::KeyCopied(copied) => self.check_copy(copied),
-            Event::SharesDealt(dealt) => self.check_deal(dealt, entry),
+            Event::KeyCopied(copied) => permitted(intake::may_copy(self.fold, copied)),
+            Event::SharesDealt(dealt) => permitted(intake::may_deal(self.fold, dealt, at)),
             Event::CustodianPresented(presented) => self.check_presentation(presented, entry),
             Event::KeyMade(made) => permitted(intake::may_make(self.fold, &made.key)),
             Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
             Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
-            Event::CeremonyRecorded(recorded) => self.check_ceremony(recorded, at),
+            Event::CeremonyRecorded(recorded) => self.check_ceremony(recorded, entry),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -262,20 +263,12 @@ impl Again<'_> {
         permitted(intake::may_end(self.fold, document.form(), destroyed))
     }
 
-    /// Its plan and its transcript are there: what they say is for people.
-    fn check_ceremony(&self, recorded: &CeremonyRecorded, at: Timestamp) -> Permitted {
+    /// Its plan and its transcript are there.
+    fn check_ceremony(&self, recorded: &CeremonyRecorded, entry: &Entry) -> Permitted {
         for document in [recorded.plan, recorded.transcript] {
-            self.evidence.stream(document, &mut |_| {}).map_err(text)?;
+            self.evidence.stream(document, &mut |_| ()).map_err(text)?;
         }
-        permitted(intake::may_record(recorded, at))
-    }
-
-    /// The policy names the clone, and it is of that key.
-    fn check_copy(&self, copied: &KeyCopied) -> Permitted {
-        let key = &copied.key;
-        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
-        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
-        facts.may_copy(policy, copied).map_err(text)
+        permitted(intake::may_record(recorded, entry.at))
     }
 
     fn check_presentation(&self, recorded: &CustodianPresented, entry: &Entry) -> Permitted {
@@ -283,14 +276,6 @@ impl Again<'_> {
         let signatures = vec![self.blob(recorded.signature.p7s)?];
         let submission = Submission { signatures: &signatures, devices: None };
         compare(intake::presentation(&self.context(entry), &document, &submission), recorded)
-    }
-
-    /// The policy's custodians in force have the shares, and nobody else.
-    fn check_deal(&self, dealt: &SharesDealt, entry: &Entry) -> Permitted {
-        let key = &dealt.key;
-        let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
-        let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
-        facts.may_deal(policy, dealt, entry.at).map_err(text)
     }
 
     /// The key is there, and on tokens that the policy gives it and a ceremony found it on; and activated for one incident, where

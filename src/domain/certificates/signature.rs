@@ -4,6 +4,7 @@
 
 use der::asn1::UintRef;
 use der::{Decode, Encode, Sequence};
+use p256::elliptic_curve::sec1::ToSec1Point as _;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use super::DerFault;
@@ -14,6 +15,9 @@ pub const FIXED_LEN: usize = 64;
 
 /// Octets of an uncompressed point of P-256: `04 ‖ x ‖ y` (RFC 5480 2.2).
 pub const POINT_LEN: usize = 65;
+
+/// Octets of a compressed point of P-256: `02 ‖ x` or `03 ‖ x`.
+const COMPRESSED_LEN: usize = 33;
 
 /// The DER SubjectPublicKeyInfo of a P-256 key up to its point: id-ecPublicKey, prime256v1, BIT STRING (RFC 5480 2.1.1).
 const SPKI_PREFIX: [u8; 26] = [
@@ -52,6 +56,17 @@ pub enum PublicKeyError {
         /// The first of them.
         first: Option<u8>,
     },
+    /// The point is not compressed, or not on the curve.
+    #[error(
+        "public key: expected a compressed point of P-256, 33 octets beginning with 02 or 03, found {found_len} octets beginning with \
+         {first:02X?}, or no point of that curve"
+    )]
+    Compressed {
+        /// How many octets there were.
+        found_len: usize,
+        /// The first of them.
+        first: Option<u8>,
+    },
 }
 
 impl PublicKey {
@@ -61,6 +76,15 @@ impl PublicKey {
             Ok(octets) if octets[0] == 0x04 => Ok(Self(octets)),
             Ok(_) | Err(_) => Err(PublicKeyError::Point { found_len: point.len(), first: point.first().copied() }),
         }
+    }
+
+    /// From a compressed point of 33 octets, `02 ‖ x` or `03 ‖ x` (SEC1, 2.3.3), which must lie on the curve.
+    pub fn from_compressed(point: &[u8]) -> Result<Self, PublicKeyError> {
+        let wrong = || PublicKeyError::Compressed { found_len: point.len(), first: point.first().copied() };
+        // The one form: the compact one, with an octet of 5 before it, would be a second.
+        let is_compressed = point.len() == COMPRESSED_LEN && matches!(point[0], 0x02 | 0x03);
+        let found = is_compressed.then(|| p256::PublicKey::from_sec1_bytes(point).ok()).flatten().ok_or_else(wrong)?;
+        Self::from_point(found.to_sec1_point(false).as_bytes())
     }
 
     /// From a DER SubjectPublicKeyInfo: exactly one encoding is accepted, so that one key has one digest.

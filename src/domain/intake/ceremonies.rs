@@ -1,14 +1,15 @@
-//! Pure. What ceremonies after the first may record: a key made, a key destroyed, the ceremony itself.
+//! Pure. What ceremonies after the first may record: a key made, cloned or destroyed, shares dealt, the ceremony itself.
 
 use super::{Context, Reasons, Submission, check_clock, head_of, policy_in_force, quorate};
 use crate::domain::determination::document::{Written, twice};
 use crate::domain::fold::Fold;
 use crate::domain::ledger::ceremonies::CeremonyRecorded;
-use crate::domain::ledger::entry::{KeyDestroyed, KeyDestruction, KeyRecord, Reason};
-use crate::domain::names::{Digest, KeyUse, PersonId};
+use crate::domain::ledger::custody::SharesDealt;
+use crate::domain::ledger::entry::{KeyCopied, KeyDestroyed, KeyDestruction, KeyRecord, Reason};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId};
 use crate::domain::policy::admission;
 use crate::domain::policy::destruction::Destruction;
-use crate::domain::policy::facts::Ending;
+use crate::domain::policy::facts::{Ending, KeyFacts};
 use crate::domain::time::Timestamp;
 
 /// A key that was made after genesis: the policy in force names it, and nothing of it is known yet.
@@ -127,6 +128,34 @@ pub fn may_end(fold: &Fold, document: &Destruction, destroyed: &KeyDestroyed) ->
         format!("key {key} was not looked for on every token that the document names")
     });
     reasons.end(Some(()))
+}
+
+/// A clone of a key on a further token: the policy in force names it, and it is of that key.
+///
+/// # Errors
+/// The reason against it.
+pub fn may_copy(fold: &Fold, copied: &KeyCopied) -> Result<(), Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let policy = &policy_in_force(fold, &mut reasons)?.policy;
+    let facts = known(fold, "copy", &copied.key, &mut reasons);
+    facts.and_then(|facts| reasons.take("copy", facts.may_copy(policy, copied)));
+    reasons.end(Some(()))
+}
+
+/// Shares of a key, dealt at that moment: the policy's custodians in force have them, and nobody else; and the former custodians took part.
+///
+/// # Errors
+/// The reason against it.
+pub fn may_deal(fold: &Fold, dealt: &SharesDealt, at: Timestamp) -> Result<(), Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    let policy = &policy_in_force(fold, &mut reasons)?.policy;
+    let facts = known(fold, "deal", &dealt.key, &mut reasons);
+    facts.and_then(|facts| reasons.take("deal", facts.may_deal(policy, dealt, at)));
+    reasons.end(Some(()))
+}
+
+fn known<'a>(fold: &'a Fold, rule: &str, key: &KeyLabel, reasons: &mut Reasons) -> Option<&'a KeyFacts> {
+    reasons.take(rule, fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}")))
 }
 
 /// A ceremony that came to its end before `at`.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::{SignatureRecord, TokenFound};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, PersonId, ShareName, StatementId};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, ShareName, StatementId};
 use crate::domain::time::Timestamp;
 
 /// Key Custodians were given shares of a random secret that seals the PINs of a key's tokens: one *generation* of its shares. Those of the
@@ -26,6 +26,24 @@ pub struct SharesDealt {
     pub tokens: Vec<TokenFound>,
     /// SHA-256 of the custody file, in which the sealed PINs are. It lies in the state directory and in no export.
     pub sealed: Digest,
+    /// That as many former custodians took part as their generation needs: a signature by the secret of the generation before over
+    /// [`SharesDealt::signed_by_the_former`], 64 octets of `r ‖ s` in hexadecimal. The first generation has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Box<str>>,
+}
+
+/// What the former secret signs begins with this, so that nothing else is taken for it.
+const SIGNED_BY_THE_FORMER: &str = "smkid shares-dealt, signed by the former secret\n";
+
+impl SharesDealt {
+    /// The octets that the secret of the generation before signs: the ledger, and everything else that the entry says. One line each, in
+    /// which nothing is a line feed.
+    pub fn signed_by_the_former(&self, origin: &Origin) -> Vec<u8> {
+        let unsigned = Self { former: None, ..self.clone() };
+        let mut octets = format!("{SIGNED_BY_THE_FORMER}{origin}\n").into_bytes();
+        octets.extend(serde_json::to_vec(&unsigned).expect("names, numbers and texts"));
+        octets
+    }
 }
 
 /// Who holds a share.

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::copies::PlaceFault;
 use super::facts::KeyFacts;
 use super::{Activation, Policy};
+use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
 use crate::domain::determination::people::Role;
 use crate::domain::ledger::custody::{Holder, SharesDealt};
 use crate::domain::names::{KeyLabel, PersonId, ShareName};
 use crate::domain::time::Timestamp;
-
-/// Hexadecimal digits of a compressed point of P-256.
-const COMMITMENT_LEN: usize = 66;
 
 /// Why shares are not taken for dealt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +69,27 @@ pub enum DealFault {
     /// The tokens.
     #[error(transparent)]
     Place(#[from] PlaceFault),
+    /// A first generation that names a former one.
+    #[error(
+        "generation 1 of the shares of key {key} has no generation before it, and carries a signature by the secret of one"
+    )]
+    Former {
+        /// The key.
+        key: KeyLabel,
+    },
+    /// The former custodians did not take part.
+    #[error(
+        "expected that the secret of generation {former} of the shares of key {key} signed who has the next, which takes as many of its \
+         custodians as opened the key; found {found}"
+    )]
+    NotByFormer {
+        /// The key.
+        key: KeyLabel,
+        /// The generation before.
+        former: u32,
+        /// What stands there.
+        found: &'static str,
+    },
     /// No token at all.
     #[error("expected the tokens of key {key} whose PINs were sealed, found none")]
     NoToken {
@@ -94,8 +113,7 @@ impl KeyFacts {
         if dealt.threshold != expected {
             return Err(DealFault::Threshold { key, expected, found: dealt.threshold });
         }
-        let is_point =
-            |text: &str| text.len() == COMMITMENT_LEN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_point = |text: &str| !text.bytes().any(|b| b.is_ascii_uppercase()) && point(text).is_some();
         let count = u32::try_from(dealt.commitments.len()).unwrap_or(u32::MAX);
         if count != expected || !dealt.commitments.iter().all(|text| is_point(text)) {
             return Err(DealFault::Commitments { expected, found: dealt.commitments.join(", ") });
@@ -118,8 +136,37 @@ impl KeyFacts {
         if dealt.tokens.is_empty() {
             return Err(DealFault::NoToken { key });
         }
-        Ok(self.may_be_on(policy, dealt.tokens.iter().map(|found| (&found.token, &*found.serial)))?)
+        self.may_be_on(policy, dealt.tokens.iter().map(|found| (&found.token, &*found.serial)))?;
+        self.is_signed_by_the_former(policy, dealt)
     }
+
+    /// Whoever can write to the disk makes shares useless by dealing others, so the former custodians must have taken part: their secret
+    /// is a scalar of P-256, and the first commitment of their generation its public key.
+    fn is_signed_by_the_former(&self, policy: &Policy, dealt: &SharesDealt) -> Result<(), DealFault> {
+        let key = self.record.label.clone();
+        let Some(last) = &self.shares else {
+            return if dealt.former.is_none() { Ok(()) } else { Err(DealFault::Former { key }) };
+        };
+        let fault = |found| DealFault::NotByFormer { key: key.clone(), former: last.generation, found };
+        let signature = dealt.former.as_ref().ok_or_else(|| fault("no signature"))?;
+        let mut octets = [0; FIXED_LEN];
+        if signature.bytes().any(|b| b.is_ascii_uppercase()) || hex::decode_to_slice(&**signature, &mut octets).is_err()
+        {
+            return Err(fault("no signature: 64 octets in hexadecimal, in lower case"));
+        }
+        let secret = last.commitments.first().and_then(|text| point(text));
+        let signed = dealt.signed_by_the_former(policy.origin());
+        if secret.is_some_and(|secret| secret.verifies_fixed(&signed, &octets)) {
+            Ok(())
+        } else {
+            Err(fault("a signature by something else, or over something else"))
+        }
+    }
+}
+
+/// A commitment: a compressed point in hexadecimal.
+fn point(text: &str) -> Option<PublicKey> {
+    PublicKey::from_compressed(&hex::decode(text).ok()?).ok()
 }
 
 fn listed(holders: &BTreeMap<&ShareName, &PersonId>) -> String {

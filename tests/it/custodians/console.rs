@@ -17,7 +17,7 @@ const PASSPHRASE: &str = "bicycle under snow";
 impl Custody {
     /// What each custodian has at the console: key and certificate, the determination, and a share: the first under a passphrase, the others
     /// sealed to their certificates. And the policy in force.
-    fn bring(&self) {
+    pub(super) fn bring(&self) {
         let site = &self.site;
         fs::write(site.path("determination.json"), site.base.main.octets()).unwrap();
         for (name, octets) in &self.files {

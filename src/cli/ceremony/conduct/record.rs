@@ -8,13 +8,15 @@ use crate::cli::ceremony::{CeremonyError, room};
 use crate::domain::intake;
 use crate::domain::ledger::ceremonies::{Attendance, CeremonyRecorded, KeyMade};
 use crate::domain::ledger::custody::SharesDealt;
-use crate::domain::ledger::entry::{Entry, Event, Reason};
+use crate::domain::ledger::entry::{Entry, Event};
 use crate::domain::names::{Digest, KeyLabel, KeyUse};
 use crate::domain::time::Timestamp;
 use crate::hsm::Expectations;
-use crate::recorder::{CannotRecord, Recorder, record_alone};
-use crate::service::start::{self, StartFault};
+use crate::recorder::{CannotRecord, record_alone};
+use crate::service::ceremony::Record;
+use crate::service::start::StartFault;
 use crate::store::Reader as _;
+use crate::store::sqlite::SqliteReader;
 
 impl Conduct {
     /// The new key goes into the ledger, and genesis to its token. Each is done or not, so it can be done again.
@@ -24,15 +26,15 @@ impl Conduct {
         let not_made = || CeremonyError::Key { key: label.clone(), why: "it stands in no keys.json".to_owned() };
         let record = made.ok_or_else(not_made)?.record();
         let mut opened = Opened::ledger(&self.tokens.tokens())?;
-        let known = opened.recorder.fold().keys().get(label).is_some_and(|facts| facts.record == record);
-        let (_, genesis) = opened.recorder.fold().genesis().ok_or(StartFault::NoLedgerKey)?;
+        let known = opened.fold().keys().get(label).is_some_and(|facts| facts.record == record);
+        let (_, genesis) = opened.fold().genesis().ok_or(StartFault::NoLedgerKey)?;
         let ledger_token = opened.log_in()?;
         let mut entry = None;
         if known {
             self.found(id, format!("key {label}, recorded before an interruption"))?;
         } else {
             let outcome =
-                record_alone(&mut opened.recorder, |recorder| match intake::may_make(recorder.fold(), &record) {
+                record_alone(&mut opened.ledger, |recorder| match intake::may_make(recorder.fold(), &record) {
                     Ok(()) => {
                         let by = recorder.known(room::conductor());
                         recorder.queue(&by, Event::KeyMade(KeyMade { key: record.clone() })).map(Ok)
@@ -78,25 +80,14 @@ impl Conduct {
             until,
             people,
         };
-        let mut opened = Opened::ledger(&self.tokens.tokens())?;
-        let entry = if let Some(entry) = self::recorded(&opened.recorder, digest)? {
+        let mut opened = Opened::any(&self.tokens.tokens())?;
+        let entry = if let Some(entry) = self::recorded(&opened.reader()?, digest)? {
             // Cut off between the ledger and the journal.
             entry
         } else {
             let ledger_token = opened.log_in()?;
-            let outcome = record_alone(&mut opened.recorder, |recorder| {
-                match intake::may_record(&recorded, recorder.moment().at) {
-                    Ok(()) => {
-                        let by = recorder.known(room::conductor());
-                        recorder.queue_blob(plan);
-                        recorder.queue_blob(transcript);
-                        recorder.queue(&by, Event::CeremonyRecorded(recorded)).map(Ok)
-                    }
-                    Err(reasons) => Ok::<_, CannotRecord>(Err::<u64, Vec<Reason>>(reasons)),
-                }
-            })?;
-            let entry = outcome.into_inner().map_err(CeremonyError::Refused)?;
-            opened.keep_head(&ledger_token)?;
+            let entry = opened.ledger.record(Record::Held { recorded, plan, transcript })?;
+            opened.keep_head(ledger_token.as_ref())?;
             entry
         };
         self.write(What::Recorded { entry })
@@ -105,7 +96,7 @@ impl Conduct {
     /// The shares of a key that were dealt since this ceremony was opened, and the entry that says so.
     pub(super) fn dealt(&self, key: &KeyLabel) -> Result<Option<(u64, SharesDealt)>, CeremonyError> {
         let (from, _) = self.span();
-        let (store, _) = start::open_ledger(&self.configuration)?;
+        let store = SqliteReader::open(&self.configuration.state)?;
         let size = store.head()?.size;
         for index in (0..size).rev() {
             let entry = Entry::from_leaf(&store.leaf(index)?).map_err(CannotRecord::from)?;
@@ -141,9 +132,8 @@ fn attendances(lines: &[Line]) -> Vec<Attendance> {
 }
 
 /// The entry that records a ceremony with this transcript, looked for from the end.
-fn recorded(recorder: &Recorder, transcript: Digest) -> Result<Option<u64>, CeremonyError> {
-    let reader = recorder.store().reader().map_err(StartFault::from)?;
-    for index in (0..recorder.durable().size).rev() {
+fn recorded(reader: &SqliteReader, transcript: Digest) -> Result<Option<u64>, CeremonyError> {
+    for index in (0..reader.head()?.size).rev() {
         let entry = Entry::from_leaf(&reader.leaf(index)?).map_err(CannotRecord::from)?;
         if matches!(&entry.event, Event::CeremonyRecorded(found) if found.transcript == transcript) {
             return Ok(Some(index));

@@ -9,6 +9,7 @@ use crate::cli::Change;
 use crate::cli::ceremony::deal::Deal;
 use crate::cli::ceremony::desk::Desk;
 use crate::cli::ceremony::keys::{KeysFile, Planned};
+use crate::cli::ceremony::opened;
 use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
 use crate::cli::ceremony::room::Room;
 use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
@@ -16,7 +17,7 @@ use crate::cli::input;
 use crate::cli::input::InputError;
 use crate::domain::fold::Fold;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId, TokenName};
-use crate::service::start::{self, StartFault};
+use crate::service::start::StartFault;
 use crate::store::sqlite::SqliteStore;
 
 /// The document that adopts the policy, in the plan's `out`.
@@ -478,7 +479,7 @@ impl Conduct {
 
     /// What the ledger amounts to.
     fn fold(&self) -> Result<Fold, CeremonyError> {
-        Ok(start::open_ledger(&self.configuration)?.1)
+        Ok(opened::read(&self.configuration)?.ok_or(StartFault::NoLedgerKey)?)
     }
 
     /// The certificate that the ledger has for a key.

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::super::CeremonyError;
-use super::super::opened::Opened;
+use super::super::opened::{Ledger, Opened};
 use super::DealError;
 use super::people::Brought;
 use crate::cli::input::InputError;
@@ -29,7 +29,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// The change of the PINs, with what the old ones are had by.
 pub struct Change<'a> {
-    opened: &'a Opened,
+    opened: &'a Opened<Ledger>,
     state: PathBuf,
     before: Option<&'a CustodyFile>,
     brought: &'a Brought,
@@ -49,14 +49,14 @@ pub struct Ready {
 
 impl<'a> Change<'a> {
     /// Nothing is asked of anybody yet.
-    pub fn new(opened: &'a Opened, before: Option<&'a CustodyFile>, brought: &'a Brought) -> Self {
+    pub fn new(opened: &'a Opened<Ledger>, before: Option<&'a CustodyFile>, brought: &'a Brought) -> Self {
         let state = opened.room.configuration.state.clone();
         Self { opened, state, before, brought, secret: None }
     }
 
     /// The ledger.
     pub fn origin(&self) -> Result<Origin, CeremonyError> {
-        Ok(self.opened.recorder.fold().origin().cloned().ok_or(StartFault::NoLedgerKey)?)
+        Ok(self.opened.fold().origin().cloned().ok_or(StartFault::NoLedgerKey)?)
     }
 
     /// Logs in to a token with its old PIN, and makes the new one.
@@ -72,21 +72,31 @@ impl<'a> Change<'a> {
         if let Some(before) = self.before
             && let Ok(sealed) = before.token(&found.token, &found.serial)
         {
-            let secret = match self.secret.take() {
-                Some(secret) => secret,
-                None => self.brought.secret(before)?,
-            };
-            let pin = before.pin(&secret, sealed).map_err(DealError::from);
-            self.secret = Some(secret);
-            return Ok(pin?);
+            let secret = self.former(before)?;
+            return Ok(before.pin(secret, sealed).map_err(DealError::from)?);
         }
         self.opened.room.pin(&found.token, &[self.opened.key.use_])
+    }
+
+    /// The secret of the generation before, put together once.
+    fn former(&mut self, before: &CustodyFile) -> Result<&SealingSecret, DealError> {
+        let secret = match self.secret.take() {
+            Some(secret) => secret,
+            None => self.brought.secret(before)?,
+        };
+        Ok(self.secret.insert(secret))
+    }
+
+    /// The signature of the generation before over the new one; none for the first.
+    pub fn sign_by_former(&mut self, file: &CustodyFile) -> Result<Option<Box<str>>, DealError> {
+        let Some(before) = self.before else { return Ok(None) };
+        Ok(Some(file.sign_by_former(self.former(before)?)?))
     }
 
     fn start(&self, found: &TokenFound, pin: &SecretString) -> Result<(Token, TokenReport), StartFault> {
         let config =
             start::token_config(&self.opened.room.configuration, &found.token, Some(self.opened.room.worker()))?;
-        let expectations = start::expectations(self.opened.recorder.fold(), &found.token);
+        let expectations = start::expectations(self.opened.fold(), &found.token);
         start::start_token(config, pin.clone(), expectations)
     }
 
@@ -96,6 +106,11 @@ impl<'a> Change<'a> {
         if !changing.begun.contains(&found.token) {
             changing.begun.push(found.token.clone());
             changing.write(&self.state, file).map_err(DealError::from)?;
+            // From here on a daemon activates the key no more. One that did so meanwhile is logged in with the old PINs.
+            if changing.begun.len() == 1 && self.opened.ledger.is_active(&self.opened.key.label)? {
+                Changing::remove(&self.state, file).map_err(DealError::from)?;
+                return Err(DealError::Active { key: self.opened.key.label.clone() }.into());
+            }
         }
         let unfinished = |source| DealError::Unfinished { token: found.token.clone(), source: Box::new(source) };
         token.set_pin(&old, new.clone()).map_err(unfinished)?;

@@ -173,6 +173,7 @@ impl World {
             holders: shares.collect(),
             tokens: Vec::new(),
             sealed: Digest([0; 32]),
+            former: None,
         };
         let presented = |(person, entry): (&&str, u64)| {
             let presented = Presented {

@@ -1,0 +1,114 @@
+//! Shell: what a ceremony does beside the running daemon: recorded here, by the daemon that has the ledger, for whoever could do it with the
+//! daemon stopped.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use super::super::ceremony::Record;
+use super::super::keys::Keys;
+use super::{Answer, Daemon, make, reason, refused};
+use crate::api::engine::Caller;
+use crate::api::failure::Failure;
+use crate::api::wire;
+use crate::custody::file::{Changing, CustodyFile};
+use crate::domain::ledger::entry::{Actor, Reason, Role};
+use crate::domain::names::{Digest, KeyLabel};
+use crate::domain::policy::facts::KeyFacts;
+use crate::recorder::Recorder;
+
+/// The route, as refusals name it.
+const OPERATION: &str = "ceremony-record";
+
+impl Daemon {
+    /// Judges what a ceremony did with the state of now, and records it; or refuses it, and records that.
+    pub(super) async fn record_ceremony(&self, caller: &Caller, sent: wire::CeremonyRecord) -> Answer<wire::Recorded> {
+        let actor = Actor { role: Role::Ceremony, ..caller.actor() };
+        let octets = serde_json::to_vec(&sent).map_err(|error| Failure::Internal { what: error.to_string() })?;
+        let (asked, record) = (Digest::of(&octets), read(sent)?);
+        let dealt_for = if let Record::Dealt { file, .. } = &record { Some(file.key.clone()) } else { None };
+        let (keys, state, key) = (Arc::clone(&self.keys), self.state.clone(), dealt_for.clone());
+        let recorded = self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let judged = record.judge(recorder).and_then(|()| match &record {
+                Record::Dealt { file, .. } => may_end_generation(recorder, &keys, &file.key),
+                Record::Copied(_) | Record::Held { .. } => Ok(()),
+            });
+            if let Err(reasons) = judged {
+                return refused(recorder, &by, OPERATION, asked, (None, None), reasons);
+            }
+            // It is there before the ledger names it.
+            if let Record::Dealt { file, .. } = &record
+                && let Err(fault) = file.write_once(&state)
+            {
+                let remedy = "Mend that, then run the same command again: it goes on where it was".into();
+                return Ok(Err(Failure::Unavailable { why: fault.to_string(), remedy }));
+            }
+            let entry = record.queue(recorder, &by)?;
+            if let Some(key) = &key {
+                // It is locked; this ends the vault of the generation before, and what is being activated meanwhile comes to nothing.
+                let _ = keys.remove(key);
+            }
+            Ok(Ok(wire::Recorded { entry }))
+        });
+        let recorded = recorded.await?;
+        if let Some(key) = dealt_for {
+            let mut all = self.presentations.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, (of, _)| *of != key);
+        }
+        make::keep_head(&self.desk, &self.keys).await;
+        Ok(recorded)
+    }
+}
+
+fn read(sent: wire::CeremonyRecord) -> Answer<Record> {
+    Ok(match sent {
+        wire::CeremonyRecord::KeyCopied { copied } => Record::Copied(copied),
+        wire::CeremonyRecord::SharesDealt { custody_file, former } => {
+            let file = CustodyFile::from_octets(&custody_file.0).map_err(|found| {
+                let remedy = "Check that smkictl and smkid have the same version.";
+                Failure::malformed("body: custody_file", "a custody file", &found, remedy)
+            })?;
+            Record::Dealt { file, former }
+        }
+        wire::CeremonyRecord::CeremonyRecorded { recorded, plan, transcript } => {
+            let (plan, transcript) = (plan.0, transcript.0);
+            let (of_plan, of_transcript) = (Digest::of(&plan), Digest::of(&transcript));
+            if (of_plan, of_transcript) != (recorded.plan, recorded.transcript) {
+                return Err(Failure::malformed(
+                    "body: recorded",
+                    &format!("the SHA-256 of plan and transcript, {of_plan} and {of_transcript}"),
+                    &format!("{} and {}", recorded.plan, recorded.transcript),
+                    "Send the octets that it names.",
+                ));
+            }
+            Record::Held { recorded, plan, transcript }
+        }
+    })
+}
+
+/// The PINs of a key's tokens were changed, so nobody may be logged in with the old ones: their workers would not come back.
+fn may_end_generation(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Result<(), Vec<Reason>> {
+    let at = recorder.moment().at;
+    let is_active = recorder.fold().keys().get(key).is_some_and(|facts| facts.is_active(at));
+    if is_active || keys.active(key).is_some() {
+        let text = format!("key {key} is active with the PINs of before; lock it first: smkictl key lock {key}");
+        return Err(vec![reason("deal-active", text)]);
+    }
+    Ok(())
+}
+
+/// While shares of a key are dealt anew the PINs of its tokens may be either, so none is offered: a wrong one costs the token an attempt.
+/// Asked before a token is touched, and again before the entry.
+pub(super) fn pins_are_known(state: &Path, facts: &KeyFacts) -> Result<(), Vec<Reason>> {
+    let key = &facts.record.label;
+    let last = facts.shares.as_ref().map_or(0, |dealt| dealt.generation);
+    let text = match Changing::unfinished(state, key, last) {
+        Ok(None) => return Ok(()),
+        Ok(Some(generation)) => format!(
+            "shares of key {key} are being dealt anew: the PINs of its tokens change to those of generation {generation}, which the ledger does \
+             not have yet. Let that come to its end (smkictl ceremony deal --key {key} goes on where it was), then ask again"
+        ),
+        Err(fault) => fault.to_string(),
+    };
+    Err(vec![reason("deal-unfinished", text)])
+}

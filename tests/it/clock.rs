@@ -276,8 +276,8 @@ async fn who_has_not_rehearsed_for_a_year_is_reminded_until_an_exercise_is_recor
     let record = wire::ExerciseRecord { at, report: Digest::of(b"summary"), note: "yearly".to_owned() };
     let _: wire::Recorded = daemon.client.post("/v1/exercises", &record).await.unwrap();
     assert_eq!(reminders(&daemon.client).await, [] as [String; 0]);
-    assert!(daemon.stop().await.unwrap().success());
     site.verify_export("ledger");
+    assert!(daemon.stop().await.unwrap().success());
 }
 
 async fn reminders(client: &Client) -> Vec<String> {

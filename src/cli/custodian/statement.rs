@@ -10,12 +10,8 @@ use crate::api::wire;
 use crate::cli::member::files;
 use crate::domain::custody::Statement;
 use crate::domain::determination::document::{DOCUMENT_LEN_MAX, Determination, LedgerHead, Type, Written};
+use crate::domain::determination::times::HOUR_MS;
 use crate::domain::names::{PersonId, StatementId};
-use crate::domain::time::Timestamp;
-use crate::wall_clock::wall_clock;
-
-/// Milliseconds of an hour.
-const HOUR_MS: i64 = 3_600_000;
 
 /// Arguments of `statement`.
 #[derive(Args, Debug)]
@@ -27,7 +23,7 @@ pub struct Draft {
     #[arg(long, value_name = "ID.json")]
     determination: PathBuf,
     /// For how many hours the statement holds: the key is locked by then. The policy has a limit (custodians.toml)
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=48))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     hours: u32,
     /// Where it goes
     #[arg(long, value_name = "FILE")]
@@ -53,7 +49,8 @@ pub async fn write(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
         return Err(unfit(&format!("{} is no Key Custodian in force with a share of key {}", draft.person, key.label)));
     };
     let id: StatementId = input::request_id()?.to_string().parse().map_err(|error| unfit(&format!("{error}")))?;
-    let expires: Timestamp = wall_clock().plus_ms(i64::from(draft.hours) * HOUR_MS);
+    // By the daemon's clock, for it judges by that.
+    let expires = status.clock.now.plus_ms(i64::from(draft.hours) * HOUR_MS);
     let written = Written::write(&Statement {
         r#type: Type::new(),
         purpose: form.purpose,
@@ -78,7 +75,8 @@ pub async fn write(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
             .row("for incident", &form.incident)
             .row("under determination", format!("{} (SHA-256 {})", form.id, document.digest()))
             .some("with share", standing.share.as_ref())
-            .row("until", expires);
+            .row("until", expires)
+            .row("next", format!("smkictl determination sign {} --key … --certificate …", draft.out.display()));
     })?;
     Ok(Exit::Done)
 }

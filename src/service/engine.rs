@@ -654,11 +654,7 @@ impl Engine for Daemon {
         self.begin_presentation(caller, key, present).await
     }
 
-    async fn ceremony_record(
-        &self,
-        caller: &Caller,
-        record: wire::CeremonyRecord,
-    ) -> Result<wire::Recorded, Failure> {
+    async fn ceremony_record(&self, caller: &Caller, record: wire::CeremonyRecord) -> Result<wire::Recorded, Failure> {
         self.record_ceremony(caller, record).await
     }
 

@@ -63,9 +63,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             ("/v1/keys/recovery/presentations".to_owned(), json!({ "statement": "e30=", "signature": "MAA=" }))
         }
         "custodian-share" => (format!("/v1/keys/recovery/presentations/{ID}"), json!({ "sealed": "AAAA" })),
-        "ceremony-record" => {
-            ("/v1/ceremony/records".to_owned(), json!({ "shares-dealt": { "custody_file": "e30=", "former": null } }))
-        }
+        "ceremony-record" => ("/v1/ceremony/records".to_owned(), json!({ "shares-dealt": { "key": "recovery" } })),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))
@@ -160,9 +158,12 @@ fn what_a_ceremony_did_is_taken_from_root_and_the_daemons_own_account_whatever_t
     use smkid::api::authenticate::{Conducting, Permitted};
     use smkid::api::engine::Caller;
     let own = rustix::process::geteuid().as_raw();
-    for (uid, role, may) in
-        [(0, Role::Account, true), (own, Role::Account, true), (own + 7, Role::Operator, false), (own + 7, Role::Ceremony, false)]
-    {
+    for (uid, role, may) in [
+        (0, Role::Account, true),
+        (own, Role::Account, true),
+        (own + 7, Role::Operator, false),
+        (own + 7, Role::Ceremony, false),
+    ] {
         let caller = Caller { account: "somebody".into(), uid, role };
         let admitted = Permitted::<Conducting, FakeEngine>::admit(FakeEngine::new(), caller);
         match admitted {

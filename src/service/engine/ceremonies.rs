@@ -1,7 +1,7 @@
 //! Shell: what a ceremony does beside the running daemon: recorded here, by the daemon that has the ledger, for whoever could do it with the
 //! daemon stopped.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::super::ceremony::Record;
 use super::super::keys::Keys;
@@ -28,7 +28,7 @@ impl Daemon {
             Record::Dealt(key) => Some(key.clone()),
             Record::Copied(_) | Record::Held { .. } => None,
         };
-        let (keys, state, key) = (Arc::clone(&self.keys), self.state.clone(), dealt_for.clone());
+        let (keys, state) = (Arc::clone(&self.keys), self.state.clone());
         let recorded = self.change(move |recorder| {
             let by = recorder.known(actor);
             let judged = record.judge(recorder).and_then(|()| match &record {
@@ -46,7 +46,7 @@ impl Daemon {
                 return Ok(Err(Failure::Unavailable { why: fault.to_string(), remedy }));
             }
             let entry = record.queue(recorder, &by)?;
-            if let Some(key) = &key {
+            if let Some(key) = &dealt_for {
                 // It is locked, and activated no more until all is dealt; this ends the vault of the generation before, and what is being
                 // activated meanwhile comes to nothing.
                 let _ = keys.remove(key);
@@ -54,10 +54,6 @@ impl Daemon {
             Ok(Ok(wire::Recorded { entry }))
         });
         let recorded = recorded.await?;
-        if let Some(key) = dealt_for {
-            let mut all = self.presentations.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, (of, _)| *of != key);
-        }
         make::keep_head(&self.desk, &self.keys).await;
         Ok(recorded)
     }

@@ -40,7 +40,7 @@ impl Record {
         match self {
             Self::Copied(copied) => intake::may_copy(fold, copied),
             Self::Dealt { file, former } => intake::may_deal(fold, &file.dealt_after(former.clone()), at),
-            Self::Held { recorded, .. } => intake::may_record(recorded, at),
+            Self::Held { recorded, plan: _, transcript } => intake::may_record(fold, recorded, transcript, at),
         }
     }
 

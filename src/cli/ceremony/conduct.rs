@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::desk::Desk;
-use super::journal::{Journal, What};
+use super::desk::{Desk, STOP};
+use super::journal::Journal;
 use super::keys::make_folder;
+use super::minutes::Minutes;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
 use super::rehearsal::Rehearsal;
 use super::{CeremonyError, Custodians, Tokens, pin_file, room};
@@ -21,6 +22,8 @@ use crate::cli::Exit;
 use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::domain::determination::words::Words;
+use crate::domain::ledger::ceremonies::WITNESSES_MIN;
+use crate::domain::ledger::transcript::What;
 use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
@@ -30,14 +33,10 @@ use crate::wall_clock::wall_clock;
 
 use steps::Step;
 
-/// How many others must bear witness throughout, besides the conductor. No official reference.
-const WITNESSES_MIN: usize = 2;
 /// How often a word may be mistyped before the step is broken off.
 const TRIES: usize = 3;
 /// Words on a line, as [`Words`] shows them.
 const LINE_WORDS: usize = 4;
-/// What ends a session in good order.
-const STOP: &str = "stop";
 /// What puts a remark on record.
 const NOTE: &str = "note ";
 
@@ -188,13 +187,10 @@ impl Conduct {
         }
         let steps = Step::of(&self.plan);
         let mut adjourned = None;
-        if !self.journal.is_closed() {
+        if self.journal.recorded().is_none() {
             adjourned = self.session(&steps)?;
         }
         if adjourned.is_none() {
-            if self.rehearsal.is_none() {
-                self.record()?;
-            }
             if let Some(scratch) = self.rehearsal.take() {
                 scratch.destroy(&self.plan.out())?;
                 self.print.note("The scratch tokens are destroyed.");
@@ -223,15 +219,20 @@ impl Conduct {
             };
             return self.write(opened);
         };
+        let (out, expected) = (self.out.clone(), self.plan.digest());
         match &first.what {
-            What::Opened { plan, .. } if *plan == self.plan.digest() => Ok(()),
+            What::Opened { plan, rehearsal: theirs, .. } if *plan == expected && *theirs == rehearsal => Ok(()),
+            What::Opened { plan, rehearsal: theirs, .. } if *plan == expected => {
+                Err(CeremonyError::OtherTokens { out, rehearsal: *theirs })
+            }
             What::Opened { plan, .. } => {
-                Err(CeremonyError::OtherPlan { out: self.out.clone(), found: *plan, expected: self.plan.digest() })
+                Err(CeremonyError::OtherPlan { out, found: *plan, expected, first: self.plan.kind == Kind::First })
             }
             _ => Err(CeremonyError::OtherPlan {
-                out: self.out.clone(),
+                out,
                 found: Digest::of(&[]),
-                expected: self.plan.digest(),
+                expected,
+                first: self.plan.kind == Kind::First,
             }),
         }
     }
@@ -246,7 +247,7 @@ impl Conduct {
         let account = room::conductor().account;
         let program = program()?.into();
         self.write(What::Session { number, account, program, interrupted })?;
-        match self.roll_call() {
+        match self.roll_call().and_then(|()| self.compare_rested()) {
             Ok(()) => {}
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Adjourned(why)) => return self.adjourn("roll-call", "The roll-call", why).map(Some),
@@ -263,16 +264,52 @@ impl Conduct {
                 Err(Halt::Fault(fault)) => {
                     self.write(What::Failed { step: id.into(), why: fault.to_string().into() })?;
                     self.print.note("That is in the journal. Once it is mended, start the same command again: it goes on at this step.");
+                    self.have_noted();
                     return Err(fault);
                 }
             }
         }
-        self.write(What::Closed {})?;
-        Ok(None)
+        if !self.journal.is_closed() {
+            self.write(What::Closed {})?;
+        }
+        match self.seal() {
+            Ok(()) => Ok(None),
+            Err(Halt::Fault(fault)) => Err(fault),
+            Err(Halt::Adjourned(why)) => self.adjourn("closing", "The transcript is compared", why).map(Some),
+        }
+    }
+
+    /// The ledger has the transcript that those who were there have compared, and no other.
+    fn seal(&mut self) -> Result<(), Halt> {
+        self.print.note("\nThe transcript is closed. It is what the ledger keeps, and its words stand at the foot of the minutes.");
+        self.read_aloud("closing", "the transcript", Digest::of(self.journal.transcript()))?;
+        if self.rehearsal.is_none() {
+            self.record()?;
+        }
+        Ok(())
+    }
+
+    /// Whoever can write the journal could have written it anew since people rose: so what they noted then is compared.
+    fn compare_rested(&mut self) -> Result<(), Halt> {
+        let Some((at, octets)) = self.journal.rested().filter(|_| !self.journal.is_closed()) else { return Ok(()) };
+        let digest = Digest::of(octets);
+        self.print.note("Compare the journal with what you noted when you rose.");
+        self.read_aloud("roll-call", &format!("the journal, as it was when the ceremony rose at {at}"), digest)
+    }
+
+    /// Says what everyone takes along.
+    fn have_noted(&self) {
+        let digest = Digest::of(self.journal.octets());
+        self.print.note(&format!(
+            "Before you rise, everyone notes these words: they are the journal's as it is now, and are compared before it is gone on with.\n  \
+             SHA-256 {digest}\n    {}",
+            Words(digest).to_string().replace('\n', "\n    ")
+        ));
     }
 
     fn adjourn(&mut self, step: &str, title: &str, why: String) -> Result<(String, String), CeremonyError> {
         self.write(What::Adjourned { step: step.into(), why: why.as_str().into() })?;
+        self.have_noted();
         Ok((title.to_owned(), why))
     }
 
@@ -315,9 +352,7 @@ impl Conduct {
 
     /// Those who bear witness.
     fn witnesses(&self) -> impl Iterator<Item = &Person> {
-        self.present
-            .iter()
-            .filter(|person| matches!(person.capacity, Capacity::Witness | Capacity::Auditor | Capacity::PmaMember))
+        self.present.iter().filter(|person| person.capacity.bears_witness())
     }
 
     fn step(&mut self, step: &Step, number: usize, count: usize) -> Result<(), Halt> {
@@ -405,13 +440,18 @@ impl Conduct {
             .filter(|person| person.capacity != Capacity::Conductor)
             .map(|person| person.handle().to_owned())
             .collect();
-        let first = self.witnesses().next().map(|person| person.handle().to_owned()).unwrap_or_default();
+        let witnesses: Vec<String> = self.witnesses().map(|person| person.handle().to_owned()).collect();
+        let first = witnesses.first().cloned().unwrap_or_default();
         let question = format!("  Who compared it, besides the conductor? [{}]", others.join(", "));
         let compared = self.until(step, &format!("{step}/compared"), &question, &first, |answer| {
-            let unknown = answer.split(',').map(str::trim).find(|name| !others.iter().any(|other| other == name));
-            unknown.map_or(Ok(()), |name| {
-                Err(format!("{name:?} is nobody who is here; ids or names, separated by commas"))
-            })
+            let mut named = answer.split(',').map(str::trim);
+            if let Some(name) = named.clone().find(|name| !others.iter().any(|other| other == name)) {
+                return Err(format!("{name:?} is nobody who is here; ids or names, separated by commas"));
+            }
+            if named.any(|name| witnesses.iter().any(|witness| witness == name)) {
+                return Ok(());
+            }
+            Err(format!("expected at least one who bears witness among them ({})", witnesses.join(", ")))
         })?;
         let question =
             format!("  The last word of line {line}? [`differs` if what was heard is not what stands there]");
@@ -439,7 +479,7 @@ impl Conduct {
 
     /// Says how it stands, and writes the minutes.
     fn tell(&self, adjourned: Option<(String, String)>) -> Result<Exit, CeremonyError> {
-        let minutes = self.journal.minutes();
+        let minutes = Minutes::of(self.journal.lines(), self.journal.octets());
         let folder = if self.out.is_dir() { self.out.clone() } else { self.plan.out() };
         let stem = if minutes.is_rehearsal() { "minutes-of-rehearsal" } else { "minutes" };
         let files = [(format!("{stem}.txt"), minutes.text()), (format!("{stem}.html"), minutes.html())];

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::journal::{self, JOURNAL};
@@ -15,6 +16,7 @@ use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::cli::release::write_new;
 use crate::domain::determination::words::Words;
+use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::Digest;
 use crate::service::configuration::{self, Configuration};
 use crate::service::start;
@@ -25,7 +27,7 @@ use crate::wall_clock::wall_clock;
 #[derive(Args, Debug)]
 pub struct Draft {
     /// What the ceremony is for
-    #[arg(long, value_enum, default_value = "first")]
+    #[arg(long, value_parser = kind(), default_value = "first")]
     kind: Kind,
     /// The directory with the policy's files
     #[arg(long, value_name = "DIR")]
@@ -63,6 +65,12 @@ pub struct Transcript {
     /// Write the printable page here, too
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
+}
+
+/// A kind by its name, of which the help lists all.
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    let named = |text: String| Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or("no such ceremony");
+    PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).try_map(named)
 }
 
 impl Draft {
@@ -159,7 +167,6 @@ impl Transcript {
 
 /// The minutes of a journal or a transcript.
 fn read(path: &Path) -> Result<Minutes, CeremonyError> {
-    let octets = input::file(path, journal::JOURNAL_LEN_MAX)?;
-    let lines = journal::read(path, &octets)?;
-    Ok(journal::minutes(&lines, &octets))
+    let octets = input::file(path, TRANSCRIPT_LEN_MAX)?;
+    Ok(Minutes::of(&journal::read(path, &octets)?, &octets))
 }

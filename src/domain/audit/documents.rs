@@ -21,6 +21,7 @@ use crate::domain::ledger::entry::{
     SignatureRecord, TokenFound, TokenHealth,
 };
 use crate::domain::ledger::merkle::Frontier;
+use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::destruction::Destruction;
@@ -100,7 +101,11 @@ impl Again<'_> {
             Event::KeyMade(made) => permitted(intake::may_make(self.fold, &made.key)),
             Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
             Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
-            Event::CeremonyRecorded(recorded) => permitted(intake::may_record(recorded, at)),
+            Event::CeremonyRecorded(recorded) => {
+                self.blob(recorded.plan)?;
+                let transcript = whole(self.evidence, recorded.transcript, TRANSCRIPT_LEN_MAX)?;
+                permitted(intake::may_record(self.fold, recorded, &transcript, at))
+            }
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),

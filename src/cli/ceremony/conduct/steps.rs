@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Conduct, Facts, Halt};
 use crate::cli::Change;
 use crate::cli::ceremony::deal::Deal;
-use crate::cli::ceremony::desk::Desk;
+use crate::cli::ceremony::desk::{Desk, STOP};
 use crate::cli::ceremony::keys::{KeysFile, Planned};
 use crate::cli::ceremony::opened::{Ledger, LedgerFound};
 use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
@@ -239,7 +239,9 @@ impl Conduct {
         let genesis = if self.plan.kind == Kind::First { None } else { self.fold()?.genesis().map(|(_, hash)| hash) };
         let planned = Planned { key, id: self.plan.key(label).ok_or_else(unknown)?.cka_id, genesis };
         let room = Room::enter(&self.tokens.tokens(), self.configuration.clone(), self.policy.purpose())?;
-        let (made, found) = planned.stand(&room, &self.out, &self.policy)?;
+        // That of this attempt, and one before: a pair that nobody here began to make is somebody else's, whatever it is called.
+        let ours = self.journal.agreed(id) > 1;
+        let (made, found) = planned.stand(&room, &self.out, &self.policy, ours)?;
         if found {
             self.found(
                 id,
@@ -302,7 +304,7 @@ impl Conduct {
                 return Err(Halt::Adjourned(missing));
             }
             let choices: &[&str] = if may_pass { &["look", "pass"] } else { &["look"] };
-            let expected = if may_pass { "pass" } else { "stop" };
+            let expected = if may_pass { "pass" } else { STOP };
             let answer = self.choose(id, &format!("{id}/wait"), "Look again?", expected, choices);
             match answer {
                 Ok(answer) if answer == "pass" => return Ok(None),
@@ -375,7 +377,7 @@ impl Conduct {
         let (tokens, change) = (self.tokens.tokens(), Change { dry_run: false });
         let request = Request { tokens, key: key.clone(), common_name: None, out: self.out.clone(), change };
         let path = request.path()?;
-        if path.exists() {
+        if request.was_made(self.opened())? {
             self.found(id, format!("{}, signed before an interruption", path.display()))?;
         } else {
             let requested = request.perform()?;

@@ -7,15 +7,13 @@ use toml::Spanned;
 use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
 use crate::domain::determination::people::Role;
+use crate::domain::ledger::ceremonies::WITNESSES_MIN;
 use crate::domain::names::{KeyUse, TokenName};
 use crate::domain::policy::files::Activation;
 use crate::domain::policy::{Key as PolicyKey, Policy};
 use crate::domain::time::Timestamp;
 use crate::service::configuration::Configuration;
 use crate::service::start;
-
-/// Beside the conductor there are at least two others: who makes a key does not bear witness to it. No official reference.
-const OTHERS_MIN: usize = 2;
 
 /// What a plan is held against.
 #[derive(Clone, Copy)]
@@ -104,17 +102,23 @@ impl Checker<'_> {
             if !seen.insert(person.handle().to_owned()) {
                 self.fault(entry, format!("person {} stands here twice; name everyone once", person.handle()));
             }
+            if person.handle().contains(',') {
+                let text = format!(
+                    "person {}: a name without a comma is expected: at the ceremony names are typed one after another, with commas between",
+                    person.handle()
+                );
+                self.fault(entry, text);
+            }
             self.person(entry, person);
         }
-        let of = |capacity| plan.persons().filter(|person| person.capacity == capacity).count();
-        let conductors = of(Capacity::Conductor);
+        let conductors = plan.persons().filter(|person| person.capacity == Capacity::Conductor).count();
         if conductors != 1 {
             self.missing(format!("person: expected one with the capacity \"conductor\", found {conductors}"));
         }
-        let others = of(Capacity::Witness) + of(Capacity::Auditor) + of(Capacity::PmaMember);
-        if others < OTHERS_MIN {
+        let witnesses = plan.persons().filter(|person| person.capacity.bears_witness()).count();
+        if witnesses < WITNESSES_MIN {
             self.missing(format!(
-                "person: expected at least {OTHERS_MIN} who bear witness (witness, auditor or pma-member), found {others}"
+                "person: expected at least {WITNESSES_MIN} who bear witness (witness, auditor or pma-member), found {witnesses}"
             ));
         }
     }

@@ -59,8 +59,8 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
          # As `smkictl policy check` prints it. Whoever changes the policy reviews the plan again.\n\
          policy_digest = \"{digest}\"\n\
          configuration = {configuration}\n\
-         # Journal, minutes, public keys, requests and adoption go here. Nothing secret does.\n\
-         out = \"ceremony\"\n\
+         # Journal, minutes, public keys, requests and adoption go here. Nothing secret does. Each ceremony has its own.\n\
+         out = {out}\n\
          # Read aloud at the opening.\n\
          when_interrupted = {interrupted}\n",
         kind = with.kind,
@@ -70,6 +70,7 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
         policy_path = path(with.policy),
         digest = policy.digest(),
         configuration = path(with.configuration),
+        out = quoted(out(with)),
         interrupted = quoted(INTERRUPTED),
     );
     people(&mut text, policy, with);
@@ -81,6 +82,14 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
 const INTERRUPTED: &str = "Nobody leaves the room with a token. The conductor says the time and the cause aloud, and starts the same \
                            command again: it goes on at the step it was at, and names what it finds. If that cannot be done within \
                            the hour, the tokens are sealed in bags before the witnesses and the ceremony is adjourned.";
+
+/// Of the first ceremony there is one; the others have a folder each, or they would meet its journal.
+fn out(with: &Beginnings<'_>) -> String {
+    match with.kind {
+        Kind::First => "ceremony".to_owned(),
+        kind => format!("ceremony-{kind}-{}", with.at.to_string().get(..10).unwrap_or_default()),
+    }
+}
 
 fn capital(kind: Kind) -> &'static str {
     match kind {

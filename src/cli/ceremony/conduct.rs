@@ -12,9 +12,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::desk::{Desk, STOP};
-use super::journal::Journal;
+use super::journal::{Journal, What};
 use super::keys::make_folder;
-use super::minutes::Minutes;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
 use super::rehearsal::Rehearsal;
 use super::{CeremonyError, Custodians, Tokens, pin_file, room};
@@ -23,7 +22,6 @@ use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::domain::determination::words::Words;
 use crate::domain::ledger::ceremonies::WITNESSES_MIN;
-use crate::domain::ledger::transcript::What;
 use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
@@ -479,7 +477,7 @@ impl Conduct {
 
     /// Says how it stands, and writes the minutes.
     fn tell(&self, adjourned: Option<(String, String)>) -> Result<Exit, CeremonyError> {
-        let minutes = Minutes::of(self.journal.lines(), self.journal.octets());
+        let minutes = self.journal.minutes();
         let folder = if self.out.is_dir() { self.out.clone() } else { self.plan.out() };
         let stem = if minutes.is_rehearsal() { "minutes-of-rehearsal" } else { "minutes" };
         let files = [(format!("{stem}.txt"), minutes.text()), (format!("{stem}.html"), minutes.html())];

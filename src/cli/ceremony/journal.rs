@@ -8,9 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::minutes::Minutes;
 use super::{CeremonyError, room};
 use crate::cli::input::{self, InputError};
-use crate::domain::ledger::transcript::{self, Line, TRANSCRIPT_LEN_MAX, What};
+pub use crate::domain::ledger::transcript::{Line, What};
+use crate::domain::ledger::transcript::{self, TRANSCRIPT_LEN_MAX};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
@@ -89,6 +91,11 @@ impl Journal {
         &self.octets
     }
 
+    /// The minutes so far.
+    pub fn minutes(&self) -> Minutes {
+        minutes(&self.lines, &self.octets)
+    }
+
     /// Whether all steps are done.
     pub fn is_closed(&self) -> bool {
         self.lines.iter().any(|line| matches!(line.what, What::Closed {}))
@@ -128,6 +135,12 @@ impl Journal {
     pub fn transcript(&self) -> &[u8] {
         transcript::of(&self.lines, &self.octets)
     }
+}
+
+/// The minutes of lines that lie in `octets`.
+pub fn minutes(lines: &[Line], octets: &[u8]) -> Minutes {
+    let closed = lines.iter().any(|line| matches!(line.what, What::Closed {}));
+    Minutes::of(lines, Digest::of(transcript::of(lines, octets)), closed)
 }
 
 /// SHA-256 of the last line, without its line feed.

@@ -1,13 +1,12 @@
 //! The minutes of a ceremony, made from its journal or from the transcript in the ledger: as text, and as one page that is printed and
-//! signed by hand. Nothing is in them that the journal does not say; and no character of it hides or moves what is shown.
+//! signed by hand. Nothing is in them that the journal does not say.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::domain::determination::prose::Prose;
+use super::journal::{Line, What};
+use super::plan::Capacity;
 use crate::domain::determination::words::Words;
-use crate::domain::ledger::ceremonies::Capacity;
-use crate::domain::ledger::transcript::{self, Line, What};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
@@ -47,16 +46,15 @@ pub struct Minutes {
 }
 
 impl Minutes {
-    /// From the lines of a journal, and the octets that they lie in.
-    pub fn of(lines: &[Line], octets: &[u8]) -> Self {
-        let closed = lines.iter().any(|line| matches!(line.what, What::Closed {}));
+    /// From the lines of a journal. `transcript` is the SHA-256 of the octets that they lie in.
+    pub fn of(lines: &[Line], transcript: Digest, closed: bool) -> Self {
         let mut minutes = Self {
             title: String::new(),
             rehearsal: false,
             head: Vec::new(),
             items: Vec::new(),
             people: Vec::new(),
-            transcript: Digest::of(transcript::of(lines, octets)),
+            transcript,
             closed,
         };
         let mut number = 0;
@@ -65,10 +63,10 @@ impl Minutes {
             if let What::Begun { step, title, says } = &line.what {
                 if seen.insert(step.clone()) {
                     number += 1;
-                    minutes.heading(line.at, &format!("{number}. {title}"));
-                    minutes.say(line.at, says);
+                    minutes.items.push(Item::Heading(Some(line.at), format!("{number}. {title}")));
+                    minutes.say(line.at, says.to_string());
                 } else {
-                    minutes.heading(line.at, &format!("{title}, gone on with"));
+                    minutes.items.push(Item::Heading(Some(line.at), format!("{title}, gone on with")));
                 }
                 continue;
             }
@@ -86,23 +84,19 @@ impl Minutes {
         self.rehearsal
     }
 
-    fn heading(&mut self, at: Timestamp, text: &str) {
-        self.items.push(Item::Heading(Some(at), on_one_line(text)));
+    fn say(&mut self, at: Timestamp, text: String) {
+        self.items.push(Item::Said(at, text, Tone::Plain));
     }
 
-    fn say(&mut self, at: Timestamp, text: &str) {
-        self.items.push(Item::Said(at, shown(text), Tone::Plain));
-    }
-
-    fn mark(&mut self, at: Timestamp, text: &str) {
-        self.items.push(Item::Said(at, shown(text), Tone::Marked));
+    fn mark(&mut self, at: Timestamp, text: String) {
+        self.items.push(Item::Said(at, text, Tone::Marked));
     }
 
     fn take(&mut self, line: &Line) {
         let at = line.at;
         match &line.what {
             What::Opened { plan, kind, title, place, purpose, origin, policy, when_interrupted: _, rehearsal } => {
-                self.title = on_one_line(title);
+                self.title = title.to_string();
                 self.rehearsal = *rehearsal;
                 for (name, value) in [
                     ("Ceremony", kind.to_string()),
@@ -112,57 +106,56 @@ impl Minutes {
                     ("Policy", policy.to_string()),
                     ("Plan, SHA-256", plan.to_string()),
                 ] {
-                    self.head.push((name.to_owned(), on_one_line(&value)));
+                    self.head.push((name.to_owned(), value));
                 }
             }
             What::Session { number, account, program, interrupted } => {
-                self.heading(at, &format!("Session {number}: roll-call"));
+                self.items.push(Item::Heading(Some(at), format!("Session {number}: roll-call")));
                 if let Some(step) = interrupted {
-                    self.mark(at, &format!("The session before was interrupted at \u{201c}{step}\u{201d} without having been adjourned. The ceremony is resumed there."));
+                    self.mark(at, format!("The session before was interrupted at \u{201c}{step}\u{201d} without having been adjourned. The ceremony is resumed there."));
                 }
-                self.say(at, &format!("The program is {program}, run by the account {account}."));
+                self.say(at, format!("The program is {program}, run by the account {account}."));
             }
             What::Present { person, name, capacity } => {
-                let name = on_one_line(name);
-                let shown = person.as_ref().map_or_else(|| name.clone(), |id| format!("{name} ({id})"));
-                self.say(at, &format!("Present: {shown}, {capacity}."));
+                let shown = person.as_ref().map_or_else(|| name.to_string(), |id| format!("{name} ({id})"));
+                self.say(at, format!("Present: {shown}, {capacity}."));
                 if !self.people.iter().any(|(other, as_what)| *other == shown && as_what == capacity) {
                     self.people.push((shown, *capacity));
                 }
             }
-            What::Absent { name, capacity } => self.mark(at, &format!("Absent: {name}, {capacity}.")),
+            What::Absent { name, capacity } => self.mark(at, format!("Absent: {name}, {capacity}.")),
             What::Begun { .. } => {}
             What::Answered { step: _, asked, answer } => {
                 self.say(
                     at,
-                    &format!("The conductor was asked: \u{201c}{asked}\u{201d} and answered: \u{201c}{answer}\u{201d}."),
+                    format!("The conductor was asked: \u{201c}{asked}\u{201d} and answered: \u{201c}{answer}\u{201d}."),
                 );
             }
             What::Read { step: _, what, sha256, compared } => {
                 self.say(
                     at,
-                    &format!(
+                    format!(
                         "The SHA-256 of {what} was read aloud in words. {} compared and confirmed it:",
                         listed(compared)
                     ),
                 );
                 self.items.push(Item::Aloud(*sha256));
             }
-            What::Found { step: _, what } => self.mark(at, &format!("Found: {what}.")),
+            What::Found { step: _, what } => self.mark(at, format!("Found: {what}.")),
             What::Done { step: _, facts } => {
                 for (name, value) in facts {
-                    self.items.push(Item::Fact(on_one_line(name), on_one_line(value)));
+                    self.items.push(Item::Fact(name.to_string(), value.to_string()));
                 }
-                self.say(at, "The step is done.");
+                self.say(at, "The step is done.".to_owned());
             }
-            What::Failed { step: _, why } => self.mark(at, &format!("The step failed: {why}")),
-            What::Adjourned { step: _, why } => self.mark(at, &format!("The ceremony was adjourned: {why}.")),
-            What::Remark { step: _, text } => self.mark(at, &format!("Put on record: \u{201c}{text}\u{201d}.")),
+            What::Failed { step: _, why } => self.mark(at, format!("The step failed: {why}")),
+            What::Adjourned { step: _, why } => self.mark(at, format!("The ceremony was adjourned: {why}.")),
+            What::Remark { step: _, text } => self.mark(at, format!("Put on record: \u{201c}{text}\u{201d}.")),
             What::Closed {} => {
-                self.heading(at, "Close");
-                self.say(at, "All steps were done, and the transcript was closed.");
+                self.items.push(Item::Heading(Some(at), "Close".to_owned()));
+                self.say(at, "All steps were done, and the transcript was closed.".to_owned());
             }
-            What::Recorded { entry } => self.say(at, &format!("The ledger has it as entry {entry}.")),
+            What::Recorded { entry } => self.say(at, format!("The ledger has it as entry {entry}.")),
         }
     }
 
@@ -336,24 +329,6 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// What a terminal or a page shows as it stands: what would hide or reorder it is named instead.
-fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if Prose::hides(c) {
-            let _ = write!(shown, "<U+{:04X}>", u32::from(c));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// The same, without a line of its own making.
-fn on_one_line(text: &str) -> String {
-    shown(text).replace('\n', " ")
-}
-
 fn listed(names: &[Box<str>]) -> String {
     match names {
         [] => "Nobody".to_owned(),
@@ -391,6 +366,3 @@ fn folded(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
-
-#[cfg(test)]
-mod tests;

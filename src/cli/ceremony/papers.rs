@@ -168,5 +168,6 @@ impl Transcript {
 /// The minutes of a journal or a transcript.
 fn read(path: &Path) -> Result<Minutes, CeremonyError> {
     let octets = input::file(path, TRANSCRIPT_LEN_MAX)?;
-    Ok(Minutes::of(&journal::read(path, &octets)?, &octets))
+    let lines = journal::read(path, &octets)?;
+    Ok(journal::minutes(&lines, &octets))
 }

@@ -33,12 +33,6 @@ impl Prose {
     /// A page of text. No official reference.
     pub const LEN_MAX: usize = 4_000;
 
-    /// Whether a character would hide or reorder what is shown: of a text that is none of these, too.
-    pub fn hides(c: char) -> bool {
-        (c.is_control() && c != '\n')
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    }
-
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -51,7 +45,11 @@ impl FromStr for Prose {
         if !(1..=Self::LEN_MAX).contains(&text.len()) {
             return Err(ProseError::Length { len: text.len() });
         }
-        match text.char_indices().find(|&(_, c)| Self::hides(c)) {
+        let hides = |c: char| {
+            (c.is_control() && c != '\n')
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        };
+        match text.char_indices().find(|&(_, c)| hides(c)) {
             Some((at, found)) => Err(ProseError::Character { found, at }),
             None => Ok(Self(text.into())),
         }

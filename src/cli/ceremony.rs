@@ -14,8 +14,8 @@
 //! | `deal` | share files, the custody file, new PINs, an entry | run again: see there |
 //! | `destroy` | a document for the quorum; then an intent, a key that is on no token any more, an outcome | run again: see there |
 //!
-//! `copy`, `deal`, `destroy draft` and what records a ceremony go beside a running daemon, too, which records for them. For the others none
-//! runs: the state directory is locked for as long as a step takes.
+//! No daemon runs meanwhile: the state directory is locked for as long as a step takes. `copy` and `deal` go beside a running daemon as well,
+//! and so does `run` for plans of these kinds: the daemon then judges and records what was done. `plan`, `check` and `destroy draft` only read.
 
 mod begin;
 mod certificate;
@@ -61,7 +61,7 @@ pub use keys::{KeysFile, MadeKey};
 /// Make the keys, begin the ledger, have the Recovery key certified.
 #[derive(Subcommand, Debug)]
 #[command(after_help = "\
-In this order, with no daemon running:
+In this order, with no daemon running (copy and deal may go beside a running one):
   smkictl ceremony keys     --policy keys-policy/ --out keys/
   smkictl ceremony adoption --policy keys-policy/ --out adoption.json
   smkictl determination sign adoption.json …             (everyone on the roster)

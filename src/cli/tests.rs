@@ -79,7 +79,7 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "hsm retry-login",
     ];
     for (path, command) in found {
-        let takes = command.get_arguments().any(|argument| argument.get_id() == "dry_run");
+        let takes = command.get_arguments().any(|argument| argument.get_long() == Some("dry-run"));
         assert_eq!(takes, changing.contains(&path.as_str()), "{path}");
     }
 }

@@ -96,7 +96,7 @@ pub enum FileError {
     /// A token that was not there when it was dealt.
     #[error(
         "the shares of key {key}, generation {generation}, were dealt without token {token} with serial number {serial}: deal anew \
-         (`smkictl ceremony deal --key {key}`), with smkid stopped"
+         (`smkictl ceremony deal --key {key}`), with the key locked"
     )]
     Token {
         /// The key.

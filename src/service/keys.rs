@@ -21,7 +21,7 @@ pub enum ActivationError {
     /// The policy names a clone that no ceremony has found.
     #[error(
         "no ceremony found key {key} on token {token} yet: have the maker's means clone it there, then `smkictl ceremony copy \
-         --key {key} --token {token}`, with smkid stopped"
+         --key {key} --token {token}`, then lock the key and activate it again"
     )]
     NotBrought {
         /// The key.

@@ -63,6 +63,9 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             ("/v1/keys/recovery/presentations".to_owned(), json!({ "statement": "e30=", "signature": "MAA=" }))
         }
         "custodian-share" => (format!("/v1/keys/recovery/presentations/{ID}"), json!({ "sealed": "AAAA" })),
+        "ceremony-record" => {
+            ("/v1/ceremony/records".to_owned(), json!({ "shares-dealt": { "custody_file": "e30=", "former": null } }))
+        }
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))
@@ -133,7 +136,13 @@ fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_
     for route in routes::<FakeEngine>() {
         let expected = match (route.verb, route.name) {
             // What is the same for all, whether the daemon is there, and what only a signature makes count.
-            (_, "openapi" | "status" | "file-submit" | "upload-devices" | "document-record") => Permission::Anyone,
+            (
+                _,
+                "openapi" | "status" | "file-submit" | "upload-devices" | "document-record" | "custodian-present"
+                | "custodian-share",
+            ) => Permission::Anyone,
+            // What could be done with the daemon stopped, by the same accounts.
+            (_, "ceremony-record") => Permission::Conducting,
             (Verb::Get, _) => Permission::Reading,
             (Verb::Post | Verb::Put, _) => Permission::Operating,
         };
@@ -144,6 +153,26 @@ fn each_route_asks_for_its_permission_deliveries_for_none_reads_for_reading_and_
     assert_eq!(covered(Permission::Anyone), [true, true, true]);
     assert_eq!(covered(Permission::Reading), [true, true, false]);
     assert_eq!(covered(Permission::Operating), [true, false, false]);
+}
+
+#[test]
+fn what_a_ceremony_did_is_taken_from_root_and_the_daemons_own_account_whatever_their_role() {
+    use smkid::api::authenticate::{Conducting, Permitted};
+    use smkid::api::engine::Caller;
+    let own = rustix::process::geteuid().as_raw();
+    for (uid, role, may) in
+        [(0, Role::Account, true), (own, Role::Account, true), (own + 7, Role::Operator, false), (own + 7, Role::Ceremony, false)]
+    {
+        let caller = Caller { account: "somebody".into(), uid, role };
+        let admitted = Permitted::<Conducting, FakeEngine>::admit(FakeEngine::new(), caller);
+        match admitted {
+            Ok(_) => assert!(may, "{uid} {role}"),
+            Err(failure) => {
+                assert!(!may && failure.kind() == ProblemKind::Forbidden, "{uid} {role}: {failure}");
+                assert!(failure.to_string().contains("sudo -u smkid"), "{failure}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -37,6 +37,8 @@ const DOMAIN: &[(&str, &[&str])] = &[
     // Dates are civil dates of London; an extract of SMI Statuses is a file; a direction is told in the story.
     ("incident", &["names", "time", "ledger", "determination", "procedure", "files"]),
     ("policy", &["names", "time", "gbcs", "certificates", "ledger", "determination", "procedure", "incident", "files"]),
+    // What a Key Custodian signs. Whether enough of them presented is the policy's.
+    ("custody", &["names", "time", "determination"]),
     // Below the fold, which keeps what Devices have answered.
     ("responses", &["names", "time", "gbcs", "certificates", "ledger", "policy"]),
     (
@@ -58,6 +60,7 @@ const DOMAIN: &[(&str, &[&str])] = &[
             "policy",
             "responses",
             "fold",
+            "custody",
         ],
     ),
     (
@@ -75,6 +78,7 @@ const DOMAIN: &[(&str, &[&str])] = &[
             "policy",
             "responses",
             "fold",
+            "custody",
             "intake",
         ],
     ),

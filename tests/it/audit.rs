@@ -1177,8 +1177,8 @@ fn an_activation_for_every_incident_verifies_as_an_older_daemon_wrote_it() {
     let (status, out, err) = Export::of(&fixture, &forge).verify();
     assert_eq!((status, err.as_str()), (0, ""), "as an older daemon wrote it: {out}");
     let incident = Some("INC-1".parse().unwrap());
-    // The policy of this ledger has Custodians activate the key, which none can do yet.
-    forged(&fixture, "determination", "activation: ", |forge| {
+    // Custodians activate the key under the policy of this ledger, and none presented.
+    forged(&fixture, "determination", "custodians: 0 of 2", |forge| {
         forge.push(Event::KeyActivated(KeyActivated { incident: incident.clone(), ..old.clone() }))
     });
 }

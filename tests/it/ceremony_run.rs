@@ -1,5 +1,7 @@
 //! A ceremony from one plan by the real smkictl on SoftHSM tokens: whole, adjourned, killed at each question, rehearsed.
 
+mod standing;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -570,4 +572,31 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     assert_eq!(imported, 2);
     assert!(matches!(events.last(), Some(Event::CeremonyRecorded(_))), "{events:?}");
     stage.expect(1, "only a first ceremony is rehearsed", &format!("{run} --dry-run"));
+}
+
+#[test]
+fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
+    let stage = Stage::held();
+    let plan = "plan --kind re-share --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out re-share.toml";
+    stage.expect(0, "Next: review it", plan);
+    let text = stage.scratch.text("re-share.toml").replace("out = \"ceremony\"", "out = \"re-share\"");
+    stage.scratch.write("re-share.toml", text);
+    stage.expect(0, "fits its policy, its configuration and the ledger", "check re-share.toml");
+    let run = format!("run re-share.toml --unattended answers.toml {PINS}");
+    let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";
+    stage.expect(1, "1 were brought, 2 are needed", &format!("{run} {one}"));
+    let before = stage.events().len();
+    stage.expect(0, "Next: print", &format!("{run} {SHARES}"));
+    let events = stage.events();
+    let [Event::SharesDealt(dealt), Event::CeremonyRecorded(_)] = &events[before..] else { panic!("{events:?}") };
+    assert_eq!((dealt.generation, dealt.former.is_some()), (2, true));
+    // Its shares are those that open the token from then on; the former are shares of nothing.
+    let new = "--share custodian-1=re-share/shares-2/recovery-1.2.share-1.pem --share \
+               custodian-3=re-share/shares-2/recovery-1.2.share-3.pem";
+    let deal = format!("deal {TOKENS} --key recovery-1 --out third --dry-run");
+    stage.expect(0, "generation 3", &deal);
+    let third = format!("deal {TOKENS} --key recovery-1 --out third {PINS}").replace("--pin-file smki-a=smki.pin ", "");
+    let third = third.replace("--pin-file ledger-a=ledger.pin ", "");
+    stage.expect(5, "it is no share of custodian-1 of generation 2", &format!("{third} {SHARES}"));
+    stage.expect(0, "generation 3", &format!("{third} {new}"));
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use smkid::api::client::Client;
 use smkid::api::wire::{self, ItemOutcome, KeyTokenState};
-use smkid::domain::ledger::entry::{Event, KeyActivated, KeyCopied};
+use smkid::domain::ledger::entry::{Channel, Event, KeyActivated, KeyCopied, Role};
 use smkid::domain::names::KeyUse;
 use smkid::exercise::policy::{RECOVERY_KEY, RECOVERY_TOKEN};
 use smkid::exercise::programs::Daemon;
 use smkid::hsm::{Expectations, Token};
 
-use crate::support::copies::{COPY_TOKEN, MEANS, folder_of, rename_token};
+use crate::support::copies::{COPY_TOKEN, MEANS, THIRD_TOKEN, folder_of, rename_token};
 use crate::support::desk;
 use crate::support::site::{DEVICES, Handed, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole};
 use crate::support::token::{PIN, TestToken};
@@ -68,7 +68,7 @@ async fn counted(site: &Site, recovery: &str, copy: &str) -> Daemon {
 }
 
 /// Has everything signed that is not signed yet, unknowns among it, and holds the ledger against what was handed over.
-async fn finish(site: &Site, daemon: Daemon, ask: &wire::RecoverySign, mut handed: Handed) {
+pub async fn finish(site: &Site, daemon: Daemon, ask: &wire::RecoverySign, mut handed: Handed) {
     handed.take(site, &whole(lines(&daemon.client, SETTLE, &settle_all(site.main())).await));
     handed.take(site, &whole(lines(&daemon.client, SIGN, ask).await));
     assert_eq!(handed.len(), DEVICES as usize);
@@ -322,10 +322,11 @@ async fn a_clone_that_no_ceremony_found_is_not_used_and_the_ceremony_finds_it_on
     assert_eq!((left_out.state, &left_out.serial), (KeyTokenState::LeftOut, &None));
     assert!(left_out.trouble.as_ref().unwrap().what.contains("smkictl ceremony copy"), "{left_out:?}");
     assert_eq!(activations(&site), [[RECOVERY_TOKEN]]);
-    // The ceremony wants the ledger for itself.
-    assert_eq!(site.ceremony_copy(&[]).status.code(), Some(1));
+    let before = site.ledger().size();
+    let dry = site.ceremony_copy(&["--dry-run"]);
+    assert!(dry.status.success() && String::from_utf8_lossy(&dry.stderr).contains("no token was asked"));
+    assert_eq!(site.ledger().size(), before);
     assert!(daemon.stop().await.unwrap().success());
-
     let before = site.ledger().size();
     let dry = site.ceremony_copy(&["--dry-run"]);
     assert!(dry.status.success() && String::from_utf8_lossy(&dry.stderr).contains("no token was asked"));
@@ -344,6 +345,65 @@ async fn a_clone_that_no_ceremony_found_is_not_used_and_the_ceremony_finds_it_on
     assert_eq!(states(&daemon.client).await, [KeyTokenState::Up, KeyTokenState::Up]);
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_replaced_while_smkid_runs_and_signs_and_no_command_is_lost() {
+    let site = Site::on_two_tokens().await;
+    // The token that is to come is described already; nothing of it is in the policy yet.
+    site.put_third_token();
+    let daemon = counted(&site, "C_Sign * delay 200ms", "C_Sign * delay 200ms").await;
+    let client = daemon.client.clone();
+    let refused = site.ceremony_copy_to(THIRD_TOKEN, &[]);
+    assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
+
+    let ask = ask_for_all(site.main());
+    let running = tokio::spawn({
+        let (client, ask) = (client.clone(), ask.clone());
+        async move { lines_and_stop(&client, SIGN, &ask).await }
+    });
+    site.reach(Which::Recovery, "C_Sign", 10).await;
+    // A policy without the first token, and with a third.
+    let files = site.changed_policy("keys.toml", |text| {
+        let copies = format!("token = \"{COPY_TOKEN}\"\ncopies = [{{ token = \"{THIRD_TOKEN}\", by = \"{MEANS}\" }}]\n");
+        let tokens = format!("name = \"{COPY_TOKEN}\"\n\n[[token]]\nname = \"{THIRD_TOKEN}\"\n");
+        text.replace(&format!("token = \"{RECOVERY_TOKEN}\"\n"), &copies)
+            .replace(&format!("name = \"{RECOVERY_TOKEN}\"\n"), &tokens)
+    });
+    site.adopt(&client, &files, vec![site.main()]).await;
+    let copied = site.ceremony_copy_to(THIRD_TOKEN, &[]);
+    let said = String::from_utf8_lossy(&copied.stderr).into_owned();
+    assert!(copied.status.success() && said.contains("the running daemon opens the key on this token too"), "{said}");
+    let ledger = site.ledger();
+    let (at, entry) = ledger
+        .entries
+        .iter()
+        .enumerate()
+        .find(|(_, entry)| matches!(&entry.event, Event::KeyCopied(copied) if copied.token.as_str() == THIRD_TOKEN))
+        .expect("the daemon recorded it");
+    assert_eq!((entry.by.role, entry.by.channel), (Role::Ceremony, Channel::Socket));
+    assert!((at as u64) < ledger.checkpointed, "and under a checkpoint");
+    let again = site.ceremony_copy_to(THIRD_TOKEN, &[]);
+    assert!(again.status.success() && String::from_utf8_lossy(&again.stderr).contains("nothing was done"));
+
+    // Locked and activated: from then on the old one is let go, and the new one signs.
+    site.lock(&client).await.unwrap();
+    let (items, _) = running.await.unwrap().unwrap();
+    let mut handed = Handed::default();
+    handed.take(&site, &items);
+    assert!(handed.len() < DEVICES as usize, "what is left is signed by the new ones");
+    let changed = site.activate(&client).await.unwrap();
+    let names: Vec<&str> = changed.key.tokens.iter().map(|token| token.token.as_str()).collect();
+    assert_eq!(names, [COPY_TOKEN, THIRD_TOKEN]);
+    assert_eq!(states(&client).await, [KeyTokenState::Up, KeyTokenState::Up]);
+    assert_eq!(activations(&site)[1], [COPY_TOKEN, THIRD_TOKEN]);
+    let (before, copys) = (site.calls(Which::Recovery, "C_Sign"), site.calls(Which::Copy, "C_Sign"));
+    let left = DEVICES as usize - handed.len();
+    let _put_back = site.take_out(RECOVERY_TOKEN);
+    finish(&site, daemon, &ask, handed).await;
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), before, "the old token signs no more");
+    let by_copy = site.calls(Which::Copy, "C_Sign") - copys;
+    assert!(by_copy < left as u64, "the third token signed {} of {left}", left as u64 - by_copy);
 }
 
 /// A token of this ledger, by its genesis, with another key under the Recovery key's names, in the place and under the serial number

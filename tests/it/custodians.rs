@@ -1,7 +1,10 @@
 //! Key Custodians open a key, over the real daemon, a real vault and a real token: what is refused, and what comes of enough of them.
 
 mod broken;
+mod changes;
 mod console;
+mod forged;
+mod image;
 mod protected;
 mod refused;
 
@@ -101,6 +104,11 @@ impl Custody {
 
     /// As `ceremony deal` does, but for the PIN, which stays the one of the exercise.
     fn deal(&self) {
+        self.deal_under(Self::pin(&self.site));
+    }
+
+    /// The same of a token whose PIN is this.
+    fn deal_under(&self, pin: SecretString) {
         let Self { site, key, secret, commitments, .. } = self;
         let holders = (1..=3).map(|index| Holder {
             share: format!("share-{index}").parse().unwrap(),
@@ -116,7 +124,7 @@ impl Custody {
             holders: holders.collect(),
         };
         let found = TokenFound { token: key.token.clone(), serial: key.serial.clone() };
-        let file = CustodyFile::seal(set, secret, &[(found, Self::pin(site))]).unwrap();
+        let file = CustodyFile::seal(set, secret, &[(found, pin)]).unwrap();
         file.write(&site.state()).unwrap();
         let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
         let mut store = SqliteStore::open(&site.state(), limits).unwrap();
@@ -143,7 +151,9 @@ impl Custody {
         match n {
             1 => &people.officers[2].first,
             2 => &people.officers[3].first,
-            _ => people.members[0].second.as_ref().unwrap(),
+            3 => people.members[0].second.as_ref().unwrap(),
+            // Who takes another's place.
+            _ => &people.officers[1].first,
         }
     }
 

@@ -30,7 +30,6 @@ mod gbcs_vectors;
 mod healing;
 mod hsm;
 mod incident;
-mod memory;
 mod people;
 mod policy;
 mod procedure_rules;

@@ -12,6 +12,8 @@ fn each_permission_covers_its_roles_and_no_other() {
     check(Permission::Anyone, &[Role::Operator, Role::Auditor, Role::Account]);
     check(Permission::Reading, &[Role::Operator, Role::Auditor]);
     check(Permission::Operating, &[Role::Operator]);
+    // Whose user id it is says the rest.
+    check(Permission::Conducting, &[Role::Operator, Role::Auditor, Role::Account]);
 }
 
 fn own_group() -> String {

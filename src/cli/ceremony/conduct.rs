@@ -16,7 +16,7 @@ use super::journal::{Journal, What};
 use super::keys::make_folder;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
 use super::rehearsal::Rehearsal;
-use super::{CeremonyError, Custodians, Tokens, pin_file, room};
+use super::{CeremonyError, Custodians, Tokens, opened, pin_file, room};
 use crate::cli::Exit;
 use crate::cli::input;
 use crate::cli::print::Printer;
@@ -130,9 +130,16 @@ impl Run {
             )));
         }
         let at = wall_clock().plus_ms(configuration.clock_offset_ms);
-        let faults = check(&plan, Against { policy: &policy, configuration: &configuration, at });
+        let ledger = opened::read(&configuration)?;
+        let against = Against { policy: &policy, configuration: &configuration, ledger: ledger.as_ref(), at };
+        let faults = check(&plan, against);
+        drop(ledger);
         if !faults.is_empty() {
             return Err(CeremonyError::Plan { path: self.plan.clone(), faults });
+        }
+        if matches!(plan.kind, Kind::Renewal | Kind::NewKey) {
+            // These want the ledger for themselves, and say so before anything is done.
+            drop(Lock::take(&configuration.state)?);
         }
         let desk = match &self.unattended {
             None => Desk::terminal()?,

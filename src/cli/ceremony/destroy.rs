@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::desk::Desk;
-use super::opened::{Ledger, Opened, Stands as _};
+use super::opened::{self, Opened};
 use super::{CeremonyError, Tokens, room};
 use crate::cli::Change;
 use crate::cli::input;
@@ -103,8 +103,7 @@ impl Draft {
     fn run(self, print: Printer) -> Result<(), CeremonyError> {
         let configuration = Configuration::read(&self.config)?;
         // A paper is written from what stands; a daemon that runs is not disturbed.
-        let found = Ledger::of(&configuration)?;
-        let fold = found.fold();
+        let fold = opened::read(&configuration)?.ok_or(StartFault::NoLedgerKey)?;
         let unknown = || CeremonyError::Key { key: self.key.clone(), why: "the ledger has no key of that label".into() };
         let facts = fold.keys().get(&self.key).ok_or_else(unknown)?;
         if let Some(ending) = facts.ending {

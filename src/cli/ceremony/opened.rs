@@ -96,11 +96,6 @@ impl Beside {
         Ok(Some(Self { client, runtime, fold }))
     }
 
-    /// What its ledger amounted to.
-    pub fn into_fold(self) -> Fold {
-        self.fold
-    }
-
     fn is_active(&self, key: &KeyLabel) -> Result<bool, CeremonyError> {
         let status = self.runtime.block_on(self.client.get::<wire::Status>("/v1/status")).map_err(CliError::from)?;
         Ok(status.keys.iter().any(|state| state.key == *key && state.active))
@@ -131,7 +126,7 @@ impl Beside {
 
 impl Ledger {
     /// The ledger of a configuration: locked, or had by the daemon that runs on it.
-    pub fn of(configuration: &Configuration) -> Result<LedgerFound, CeremonyError> {
+    fn find(configuration: &Configuration) -> Result<LedgerFound, CeremonyError> {
         match start::open_ledger(configuration) {
             Ok((store, fold)) => Ok(LedgerFound::Locked(Box::new((store, fold)))),
             Err(StartFault::Store(locked @ StoreError::Locked { .. })) => match Beside::find(configuration)? {
@@ -173,7 +168,7 @@ impl Ledger {
 }
 
 /// A ledger that was found, before it is gone on with.
-pub enum LedgerFound {
+enum LedgerFound {
     /// Nobody else has it.
     Locked(Box<(SqliteStore, Fold)>),
     /// A daemon has.
@@ -223,14 +218,14 @@ impl Opened<Ledger> {
     /// Opens it, or stands beside the daemon that runs on it. The ledger must have the key.
     pub fn beside(tokens: &Tokens, key: &KeyLabel) -> Result<Self, CeremonyError> {
         let configuration = Configuration::read(&tokens.config)?;
-        let found = Ledger::of(&configuration)?;
+        let found = Ledger::find(&configuration)?;
         Self::of(tokens, configuration, found, key)
     }
 
     /// The same for what is about no key: the ledger's own stands for it.
     pub fn any(tokens: &Tokens) -> Result<Self, CeremonyError> {
         let configuration = Configuration::read(&tokens.config)?;
-        let found = Ledger::of(&configuration)?;
+        let found = Ledger::find(&configuration)?;
         let label = start::ledger_key(found.fold())?.label.clone();
         Self::of(tokens, configuration, found, &label)
     }
@@ -308,6 +303,15 @@ impl<L: Stands> Opened<L> {
         let sealed = file.token(token, serial).map_err(DealError::from)?;
         Ok(Some(file.pin(&brought.secret(&file)?, sealed).map_err(DealError::from)?))
     }
+}
+
+/// What the ledger of a configuration amounts to, whether a daemon runs on it or not; none if there is none.
+pub fn read(configuration: &Configuration) -> Result<Option<Fold>, CeremonyError> {
+    if !SqliteStore::exists(&configuration.state) {
+        return Ok(None);
+    }
+    let reader = SqliteReader::open(&configuration.state)?;
+    Ok(Some(state::read_beside(&reader).map_err(StartFault::from)?))
 }
 
 /// The room, and the key that the ledger must have.

@@ -1,5 +1,6 @@
 //! `ceremony plan`, `check` and `transcript`: what needs no token.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,7 +11,7 @@ use super::journal::{self, JOURNAL};
 use super::keys::draw_id;
 use super::minutes::Minutes;
 use super::plan::{self, Against, Beginnings, Kind, Plan};
-use super::{CeremonyError, room};
+use super::{CeremonyError, opened, room};
 use crate::cli::Change;
 use crate::cli::input;
 use crate::cli::print::Printer;
@@ -19,8 +20,6 @@ use crate::domain::determination::words::Words;
 use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::Digest;
 use crate::service::configuration::{self, Configuration};
-use crate::service::start;
-use crate::store::sqlite::SqliteStore;
 use crate::wall_clock::wall_clock;
 
 /// Arguments of `plan`.
@@ -79,12 +78,9 @@ impl Draft {
         let configuration = Configuration::read(&self.config)?;
         let at = wall_clock().plus_ms(configuration.clock_offset_ms);
         // Keys that stand keep their CKA_ID.
-        let standing = if SqliteStore::exists(&configuration.state) {
-            let (_, fold) = start::open_ledger(&configuration)?;
-            fold.keys().values().map(|key| (key.record.label.clone(), key.record.id)).collect()
-        } else {
-            std::collections::BTreeMap::new()
-        };
+        let ledger = opened::read(&configuration)?;
+        let standing = ledger.iter().flat_map(|fold| fold.keys().values());
+        let standing: BTreeMap<_, _> = standing.map(|key| (key.record.label.clone(), key.record.id)).collect();
         // The plan is read from where it lies.
         let (policy_path, config_path) = (std::path::absolute(&self.policy)?, std::path::absolute(&self.config)?);
         let mut drawn = Vec::new();
@@ -131,7 +127,9 @@ impl Check {
         let (policy, _) = room::read_policy(&plan.policy())?;
         let configuration = Configuration::read(&plan.configuration())?;
         let at = wall_clock().plus_ms(configuration.clock_offset_ms);
-        let faults = plan::check(&plan, Against { policy: &policy, configuration: &configuration, at });
+        let ledger = opened::read(&configuration)?;
+        let against = Against { policy: &policy, configuration: &configuration, ledger: ledger.as_ref(), at };
+        let faults = plan::check(&plan, against);
         if !faults.is_empty() {
             return Err(CeremonyError::Plan { path: self.plan, faults });
         }
@@ -148,7 +146,13 @@ impl Check {
                 text.row("comes", format!("{person}, {}", person.capacity));
             }
         })?;
-        print.note("The plan fits its policy and its configuration. No token was asked.");
+        match (plan.kind, ledger) {
+            (Kind::First, _) => print.note("The plan fits its policy and its configuration. No token was asked."),
+            (_, Some(_)) => print.note("The plan fits its policy, its configuration and the ledger. No token was asked."),
+            (_, None) => print.note(
+                "The plan fits its policy and its configuration. The ledger is not on this machine: check it again where it is. No token was asked.",
+            ),
+        }
         Ok(())
     }
 }

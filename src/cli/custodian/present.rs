@@ -7,7 +7,8 @@ use clap::Args;
 use super::super::{Change, CliError, Context, Exit, input};
 use super::share::{Closed, Key, keep_memory};
 use super::{faulty, standing, unfit};
-use crate::api::client::with_query;
+use crate::api::client::{ClientError, with_query};
+use crate::api::failure::ProblemKind;
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Base64};
 use crate::custody::present::{self, Purpose};
@@ -145,7 +146,12 @@ async fn dealt(context: &Context, key: &KeyLabel, generation: u32) -> Result<Opt
     let mut from = None;
     loop {
         let query = [("kind", Some("shares-dealt".to_owned())), ("from", from.map(|from: u64| from.to_string()))];
-        let some: wire::Entries = context.client.get(&with_query("/v1/ledger/entries", &query)).await?;
+        let some: wire::Entries = match context.client.get(&with_query("/v1/ledger/entries", &query)).await {
+            Ok(some) => some,
+            // An account that may not read the ledger may present all the same.
+            Err(ClientError::Problem(problem)) if problem.error == ProblemKind::Forbidden => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         for entry in &some.entries {
             if let Ok(Entry { event: Event::SharesDealt(dealt), .. }) = Entry::from_leaf(entry.entry.get().as_bytes())
                 && dealt.key == *key

@@ -238,6 +238,20 @@ impl Paper {
         }
     }
 
+    /// What it is called in a sentence.
+    pub const fn noun(&self) -> &'static str {
+        match self {
+            Self::Determination(_) => "determination",
+            Self::Schedule(_) => "schedule",
+            Self::Withdrawal(_) => "withdrawal",
+            Self::Suspension(_) => "suspension",
+            Self::Adoption(_) => "adoption",
+            Self::Direction(_) => "direction",
+            Self::Destruction(_) => "destruction",
+            Self::Statement(_) => "statement",
+        }
+    }
+
     /// In which role it is signed.
     pub const fn signed_as(&self) -> Role {
         match self {

@@ -17,7 +17,7 @@ use crate::domain::determination::people::Role;
 use crate::domain::determination::words::Words;
 use crate::domain::names::{DeterminationId, Digest};
 use crate::domain::policy::adoption::{Adoption, Head};
-use crate::domain::policy::{Policy, RootCell, SigningCertificate};
+use crate::domain::policy::{Activation, Policy, RootCell, SigningCertificate};
 use crate::domain::time::Timestamp;
 
 /// A CA that is over within so many days is warned of. No official reference.
@@ -115,7 +115,12 @@ pub fn check(args: &Check, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
             let modes =
                 if modes.is_empty() { "signs no command".to_owned() } else { format!("mode {}", modes.join(", ")) };
             let tokens: Vec<String> = key.tokens().map(ToString::to_string).collect();
-            page.row(key.label.as_str(), format!("{}, {modes}, on {}", key.key_use, tokens.join(", ")));
+            let opened = match key.activation {
+                Activation::Custodians => "opened by Key Custodians' shares",
+                Activation::ProtectedPath => "opened by Key Custodians at the HSM itself",
+                Activation::Stored => "opened by a stored credential",
+            };
+            page.row(key.label.as_str(), format!("{}, {modes}, {opened}, on {}", key.key_use, tokens.join(", ")));
         }
     });
     page.heading("PEOPLE");

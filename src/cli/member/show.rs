@@ -127,7 +127,7 @@ impl Shown {
         match (&self.policy, self.paper.policy()) {
             (None, Some(_)) => self.unseen.push("the policy's ceilings, paths to its roots, who may sign (--policy)"),
             (None, None) => {
-                self.unseen.push("whether you are a Key Custodian in force and the share is yours (--policy)")
+                self.unseen.push("whether you are a Key Custodian in force and the share is yours (--policy)");
             }
             (Some(given), Some(named)) if given.digest() != named => {
                 found.push(Warning::OtherPolicy { document: named, given: given.digest() });

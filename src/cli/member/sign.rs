@@ -212,7 +212,7 @@ fn member(
         let (named, said) = (shown.paper().signed_alone_by(), args.member.as_ref());
         return match (named, said) {
             (Some(named), Some(said)) if named != said => {
-                refused(format!("the document is by {named} alone, not by {said}"))
+                refused(format!("the {} is by {named}, not by {said}", shown.paper().noun()))
             }
             (named, said) => Ok(said.or(named).cloned()),
         };
@@ -242,7 +242,7 @@ fn member(
         return refused(format!("{} proposed this document, and may not approve it", person.id));
     }
     if let Some(named) = shown.paper().signed_alone_by().filter(|named| **named != person.id) {
-        return refused(format!("the document is by {named} alone, and this key is of {}", person.id));
+        return refused(format!("the {} is by {named}, not by {}", shown.paper().noun(), person.id));
     }
     Ok(Some(person.id.clone()))
 }

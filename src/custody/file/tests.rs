@@ -85,3 +85,43 @@ fn a_token_that_was_dealt_without_is_named_with_what_to_do() {
         assert!(fault.contains(token) && fault.contains("ceremony deal --key recovery-1"), "{fault}");
     }
 }
+
+#[test]
+fn a_deal_is_unfinished_from_its_first_token_until_the_ledger_has_it() {
+    let state = tempfile::tempdir().unwrap();
+    let (_, key) = names();
+    let unfinished = |last| Changing::unfinished(state.path(), &key, last).unwrap();
+    assert_eq!(unfinished(0), None);
+    let (_, file) = sealed(1);
+    file.write(state.path()).unwrap();
+    assert_eq!(unfinished(0), None, "no token was begun");
+    let former = Some("aabb".into());
+    let changing = Changing { begun: vec!["smki-a".parse().unwrap()], former, ..Changing::default() };
+    changing.write(state.path(), &file).unwrap();
+    assert_eq!(Changing::read(state.path(), &file).unwrap(), changing);
+    assert_eq!(unfinished(0), Some(1));
+    assert_eq!(unfinished(1), None, "the ledger has it");
+    Changing::remove(state.path(), &file).unwrap();
+    assert_eq!(unfinished(0), None);
+}
+
+#[test]
+fn a_custody_file_is_put_where_none_is_and_never_over_another() {
+    let state = tempfile::tempdir().unwrap();
+    let ((_, file), (_, other)) = (sealed(1), sealed(1));
+    file.write_once(state.path()).unwrap();
+    file.write_once(state.path()).unwrap();
+    let fault = other.write_once(state.path()).unwrap_err();
+    assert!(matches!(fault, FileError::Digest { found, .. } if found == file.digest()), "{fault}");
+    assert_eq!(CustodyFile::find(state.path(), &names().1, 1).unwrap(), Some(file));
+}
+
+#[test]
+fn the_former_secret_signs_what_the_ledger_says_of_the_next_generation() {
+    use crate::domain::certificates::signature::PublicKey;
+    let ((former, before), (_, next)) = (sealed(1), sealed(2));
+    let dealt = next.dealt_after(Some(next.sign_by_former(&former).unwrap()));
+    let signature: [u8; 64] = hex::decode(&*dealt.former.clone().unwrap()).unwrap().try_into().unwrap();
+    let secret = PublicKey::from_compressed(&hex::decode(&*before.commitments[0]).unwrap()).unwrap();
+    assert!(secret.verifies_fixed(&dealt.signed_by_the_former(&next.origin), &signature));
+}

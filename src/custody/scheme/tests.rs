@@ -147,3 +147,15 @@ fn what_is_no_share_set_is_refused() {
     assert_eq!(Commitments::read(&octets).unwrap_err(), SchemeError::Commitment { at: 1 });
     assert!(Commitments::read(&octets[..1]).is_err());
 }
+
+#[test]
+fn the_secret_signs_and_the_first_commitment_verifies_it() {
+    use crate::domain::certificates::signature::PublicKey;
+    let (secret, other) = (SealingSecret::make(), SealingSecret::make());
+    let (shares, commitments) = split(&secret, 3, 5).unwrap();
+    let first = PublicKey::from_compressed(&commitments.octets()[0]).unwrap();
+    let again = commitments.combine(&shares[1..4]).unwrap();
+    assert!(first.verifies_fixed(b"who has the next", &again.sign(b"who has the next").unwrap()));
+    assert!(!first.verifies_fixed(b"who has the next", &again.sign(b"who had the last").unwrap()));
+    assert!(!first.verifies_fixed(b"who has the next", &other.sign(b"who has the next").unwrap()));
+}

@@ -13,6 +13,7 @@ use crate::domain::determination::document::{
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
 use crate::domain::intake::{self, Context, Heads, Submission, steps};
+use crate::domain::ledger::ceremonies::CeremonyRecorded;
 use crate::domain::ledger::custody::CustodianPresented;
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
@@ -101,11 +102,7 @@ impl Again<'_> {
             Event::KeyMade(made) => permitted(intake::may_make(self.fold, &made.key)),
             Event::KeyDestruction(destruction) => self.check_destruction(destruction, entry),
             Event::KeyDestroyed(destroyed) => self.check_destroyed(destroyed),
-            Event::CeremonyRecorded(recorded) => {
-                self.blob(recorded.plan)?;
-                let transcript = whole(self.evidence, recorded.transcript, TRANSCRIPT_LEN_MAX)?;
-                permitted(intake::may_record(self.fold, recorded, &transcript, at))
-            }
+            Event::CeremonyRecorded(recorded) => self.check_ceremony(recorded, entry),
             Event::KeyActivated(activated) => self.check_activation(activated, entry),
             Event::KeyLocked(locked) => self.check_lock(locked),
             Event::Batch(batch) => self.check_batch(batch, entry),
@@ -265,6 +262,13 @@ impl Again<'_> {
         };
         let document: Written<Destruction> = fold::read(document, self.evidence).map_err(text)?;
         permitted(intake::may_end(self.fold, document.form(), destroyed))
+    }
+
+    /// Its plan and its transcript are there.
+    fn check_ceremony(&self, recorded: &CeremonyRecorded, entry: &Entry) -> Permitted {
+        self.evidence.stream(recorded.plan, &mut |_| ()).map_err(text)?;
+        let transcript = whole(self.evidence, recorded.transcript, TRANSCRIPT_LEN_MAX)?;
+        permitted(intake::may_record(self.fold, recorded, &transcript, entry.at))
     }
 
     fn check_presentation(&self, recorded: &CustodianPresented, entry: &Entry) -> Permitted {

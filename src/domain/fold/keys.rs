@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Fold, FoldError};
-use crate::domain::custody::Presented;
 use crate::domain::ledger::entry::{CustodianPresented, KeyActivated, KeyRecord, Started};
+use crate::domain::policy::custodians::Presented;
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::time::Timestamp;
 

@@ -1,9 +1,9 @@
 //! Pure. May this key be activated, and for which incident alone?
 
 use super::{Context, Reasons, policy_in_force, profile_in_force};
-use crate::domain::custody::Count;
 use crate::domain::ledger::entry::{Actor, KeyActivated, Reason, TokenFound};
 use crate::domain::names::{DeterminationId, IncidentId, KeyLabel, KeyUse};
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::KeyFacts;
 use crate::domain::policy::rules::{self, Refusal};
 use crate::domain::policy::{Activation, Policy};

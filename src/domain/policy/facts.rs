@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::rules::Refusal;
 use super::separation::PartsTaken;
-use crate::domain::custody::Presented;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
 use crate::domain::ledger::custody::SharesDealt;
@@ -17,6 +16,7 @@ use crate::domain::names::{
     DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
     TemplateName, TokenName,
 };
+use crate::domain::policy::custodians::Presented;
 use crate::domain::time::{Timestamp, Window};
 
 /// An incident, as far as a determination needs one.

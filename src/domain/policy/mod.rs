@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod adoption;
 pub mod copies;
+pub mod custodians;
 pub mod destruction;
 pub mod facts;
 pub mod files;

@@ -75,7 +75,10 @@ fn the_example_says_what_its_comments_say() {
 #[test]
 fn the_ledger_key_shares_its_token_with_no_other_key_and_with_no_clone() {
     for (from, to) in [
-        ("token = \"smki-c\"\nmodes = []", "token = \"ledger-a\"\nmodes = []"),
+        (
+            "token = \"smki-c\"\nmodes = []",
+            "token = \"ledger-a\"\ncopies = [{ token = \"smki-c\", by = \"a\" }]\nmodes = []",
+        ),
         ("copies = [{ token = \"smki-b\"", "copies = [{ token = \"smki-b\", by = \"a\" }, { token = \"ledger-a\""),
         ("token = \"ledger-a\"\nmodes", "token = \"ledger-a\"\ncopies = [{ token = \"smki-b\", by = \"a\" }]\nmodes"),
     ] {

@@ -12,7 +12,6 @@ use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
-use crate::domain::custody::Count;
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::fold::{Blobs as _, Fold, book};
@@ -22,6 +21,7 @@ use crate::domain::ledger::entry::{
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::Activation;
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;

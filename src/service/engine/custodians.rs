@@ -12,12 +12,13 @@ use crate::api::wire;
 use crate::custody::file::CustodyFile;
 use crate::custody::present::Purpose;
 use crate::custody::vault::{Vault, VaultFault};
-use crate::domain::custody::{Count, Statement};
+use crate::domain::custody::Statement;
 use crate::domain::determination::document::Written;
 use crate::domain::intake::{self, Submission};
 use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{Actor, Event};
 use crate::domain::names::{Digest, KeyLabel, PresentationId};
+use crate::domain::policy::custodians::Count;
 use crate::domain::time::Timestamp;
 use crate::recorder::{CannotRecord, Recorder};
 

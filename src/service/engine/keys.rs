@@ -10,12 +10,12 @@ use super::{Answer, Daemon, answers, custodians, incident, make, reason, refused
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::custody::Count;
 use crate::domain::fold::Fold;
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, KeyLocked, Refused, TokenFound};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, TokenName};
 use crate::domain::policy::Activation;
+use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};

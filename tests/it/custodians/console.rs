@@ -17,7 +17,7 @@ const PASSPHRASE: &str = "bicycle under snow";
 impl Custody {
     /// What each custodian has at the console: key and certificate, the determination, and a share: the first under a passphrase, the others
     /// sealed to their certificates. And the policy in force.
-    fn bring(&self) {
+    pub(super) fn bring(&self) {
         let site = &self.site;
         fs::write(site.path("determination.json"), site.base.main.octets()).unwrap();
         for (name, octets) in &self.files {
@@ -126,7 +126,7 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     ] {
         assert!(shown.contains(expected), "expected {expected:?} in {shown}");
     }
-    custody.signs("s1.json", "me-2", &digest).is(4).says("by custodian-1 alone, and this key is of custodian-2");
+    custody.signs("s1.json", "me-2", &digest).is(4).says("the statement is by custodian-1, not by custodian-2");
     let member = &site.base.people.members[1].first;
     fs::write(site.path("member.key"), member.key_pem.expose_secret()).unwrap();
     fs::write(site.path("member.pem"), &member.certificate_pem).unwrap();
@@ -145,7 +145,7 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     of_base.is(4).says("is no pma-member under the policy");
 
     // Nothing is sent by a dry run, nor with a signature over something else.
-    let size = site.ledger().size();
+    let entries = site.ledger().size();
     let dry = site.smkictl(&present(1, "share-1.pem", " --dry-run")).ok();
     assert!(dry.err.contains("Nothing was sent"), "{}", dry.err);
     fs::write(site.path("other.json"), "{}").unwrap();
@@ -154,7 +154,7 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     site.smkictl(&other).is(5).says("no signature over s1.json");
     // Without a terminal there is nobody to type, and in a file it lies in an exercise only.
     site.smkictl(&present(1, "-", "")).is(1).says("--share -: expected a share, found nothing");
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(site.ledger().size(), entries);
 
     // Typed at the terminal; what is wrong is asked for again, and nothing of it is shown.
     let mut console = custody.at_a_terminal(&present(1, "share-1.pem", ""));
@@ -196,13 +196,13 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     custody.signs_with_openssl(2, "s2.json", "s2.custodian-2.p7s");
     site.smkictl(&present(2, "share-2.pem", "")).is(1).says("sealed to a certificate");
     // An altered share is found here, and is not sent.
-    let size = site.ledger().size();
+    let entries = site.ledger().size();
     let mut octets = *custody.shares[1].octets();
     octets[31] ^= 1;
     let altered = Share::new(2, zeroize::Zeroizing::new(octets)).unwrap();
     fs::write(site.path("altered.pem"), Custody::share_file(site, 2, &altered)).unwrap();
     site.smkictl(&present(2, "altered.pem", " --key-file me-2.key")).is(5).says("Nothing of it was sent");
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(site.ledger().size(), entries);
     let second = site.smkictl(&present(2, "share-2.pem", " --key-file me-2.key")).ok();
     assert!(second.out.contains(&format!("smkictl {activate}")), "{}", second.out);
 
@@ -232,7 +232,7 @@ async fn a_passphrase_from_a_file_is_for_exercises_and_a_share_goes_with_the_sta
     let site = &custody.site;
     let daemon = site.start().await;
     custody.bring();
-    let size = site.ledger().size();
+    let entries = site.ledger().size();
     for (change, more, says) in [
         (
             (|form| form.purpose = LedgerPurpose::Live) as fn(&mut Statement),
@@ -251,7 +251,7 @@ async fn a_passphrase_from_a_file_is_for_exercises_and_a_share_goes_with_the_sta
     fs::write(site.path("s1.json"), statement.octets()).unwrap();
     let without = present(1, "share-1.pem", "").replace("--share share-1.pem ", "");
     site.smkictl(&without).is(1).says("names share-1: give its file with --share");
-    assert_eq!(site.ledger().size(), size, "nothing was sent");
+    assert_eq!(site.ledger().size(), entries, "nothing was sent");
     assert!(daemon.stop().await.unwrap().success());
 }
 

@@ -23,7 +23,18 @@ impl Custody {
                 person.insert("until".to_owned(), until.clone().into());
             }
         });
-        self.site.adopt(client, &self.files, vec![self.site.main()]).await;
+        self.policy = self.site.adopt(client, &self.files, vec![self.site.main()]).await;
+    }
+
+    /// The policy in force, but that so many custodians are needed.
+    async fn need(&mut self, client: &Client, threshold: u32) {
+        let text = String::from_utf8(self.files["custodians.toml"].clone()).unwrap();
+        let lines = text.lines().map(|line| match line.strip_prefix("threshold = ") {
+            Some(_) => format!("threshold = {threshold}\n"),
+            None => format!("{line}\n"),
+        });
+        self.files.insert("custodians.toml".to_owned(), lines.collect::<String>().into_bytes());
+        self.policy = self.site.adopt(client, &self.files, vec![self.site.main()]).await;
     }
 
     /// Waits until the key is locked by itself, for a reason that says this.
@@ -69,6 +80,42 @@ async fn who_ceased_presents_nothing_and_what_they_presented_before_counts_no_mo
     let daemon = custody.site.start().await;
     assert_eq!(custody.refused(&daemon.client, 2, |_| {}).await, ["custodian-ceased"]);
     custody.site.verify_export("ceased");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_key_that_is_open_is_locked_once_those_who_opened_it_are_too_few_by_a_new_policy() {
+    let mut custody = Custody::dealt().await;
+    let daemon = custody.site.start().await;
+    let client = &daemon.client;
+    let before = daemon.workers();
+    let main = custody.site.main();
+    // Three are needed instead of two.
+    custody.present(client, 1).await.unwrap();
+    custody.present(client, 2).await.unwrap();
+    custody.site.activate(client).await.unwrap();
+    assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(main, 0..2)).await).len(), 2);
+    custody.need(client, 3).await;
+    custody.locked_by_itself("2 of 3 Key Custodians count").await;
+    custody.present(client, 1).await.unwrap();
+    assert!(!custody.present(client, 2).await.unwrap().standing.enough);
+    assert_eq!(custody.activation(client).await, ["custodians"]);
+    assert!(custody.present(client, 3).await.unwrap().standing.enough);
+    custody.site.activate(client).await.unwrap();
+    assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(main, 2..4)).await).len(), 2);
+    // And one of them ceases.
+    custody.need(client, 2).await;
+    custody.site.lock(client).await.unwrap();
+    custody.present(client, 1).await.unwrap();
+    custody.present(client, 2).await.unwrap();
+    custody.site.activate(client).await.unwrap();
+    custody.cease(client, 2).await;
+    custody.locked_by_itself("custodian-2 is no key-custodian in force").await;
+    let refused = problem(lines(client, "/v1/recovery/sign", &ask_for(main, 4..6)).await);
+    assert_eq!(&*refused.reasons[0].rule, "key-locked");
+    assert_eq!(daemon.workers(), before, "neither vault nor worker is left");
+    custody.site.ledger().check();
+    custody.site.verify_export("too-few");
     assert!(daemon.stop().await.unwrap().success());
 }
 

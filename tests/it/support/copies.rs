@@ -1,5 +1,6 @@
 //! A site whose Recovery key is on two tokens: the policy names the second, and a ceremony found the clone there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,6 +13,8 @@ use super::site::{Site, Snapshot};
 
 /// What the policy calls the second token.
 pub const COPY_TOKEN: &str = "smki-b";
+/// What a policy after it calls the third.
+pub const THIRD_TOKEN: &str = "smki-c";
 /// How the policy has the key cloned to it.
 pub const MEANS: &str = "files of the token, copied";
 
@@ -24,31 +27,23 @@ impl Site {
         let snapshot = CLONED.get_or_init(|| async {
             let site = Self::determined().await;
             let daemon = site.start().await;
-            let files = site.changed_policy("keys.toml", |text| {
-                let token = format!("name = \"{RECOVERY_TOKEN}\"\n");
-                let of_key = format!("token = \"{RECOVERY_TOKEN}\"\n");
-                let copies = format!("{of_key}copies = [{{ token = \"{COPY_TOKEN}\", by = \"{MEANS}\" }}]\n");
-                text.replace(&of_key, &copies)
-                    .replace(&token, &format!("{token}\n[[token]]\nname = \"{COPY_TOKEN}\"\n"))
-            });
-            site.adopt(&daemon.client, &files, vec![site.main()]).await;
+            site.adopt(&daemon.client, &site.cloned_policy(), vec![site.main()]).await;
             assert!(daemon.stop().await.unwrap().success());
-            let serial = clone_token(&site.path("tokens"), &site.serial(RECOVERY_TOKEN));
-            site.configure(|text| {
-                // The same as the first, but for name and serial number.
-                let first = text.split("[[token]]").find(|block| block.contains(RECOVERY_TOKEN)).unwrap();
-                let first = first.split("\n[").next().unwrap();
-                let lines = first.lines().map(|line| match line.split_once(" = ") {
-                    Some(("name", _)) => format!("name = \"{COPY_TOKEN}\""),
-                    Some(("serial", _)) => format!("serial = \"{serial}\""),
-                    Some(_) | None => line.to_owned(),
-                });
-                let second = lines.collect::<Vec<_>>().join("\n");
-                text.replacen("\n[ledger]", &format!("\n[[token]]{second}\n\n[ledger]"), 1)
-            });
+            site.put_clone(COPY_TOKEN, site.serial(RECOVERY_TOKEN).chars().rev().collect());
             Snapshot::take(site.configuration.parent().unwrap())
         });
         Self::copy(determined.base, snapshot.await)
+    }
+
+    /// That policy.
+    pub fn cloned_policy(&self) -> BTreeMap<String, Vec<u8>> {
+        self.changed_policy("keys.toml", |text| {
+            let token = format!("name = \"{RECOVERY_TOKEN}\"\n");
+            let of_key = format!("token = \"{RECOVERY_TOKEN}\"\n");
+            let copies = format!("{of_key}copies = [{{ token = \"{COPY_TOKEN}\", by = \"{MEANS}\" }}]\n");
+            text.replace(&of_key, &copies)
+                .replace(&token, &format!("{token}\n[[token]]\nname = \"{COPY_TOKEN}\"\n"))
+        })
     }
 
     /// The same, after the ceremony.
@@ -64,10 +59,38 @@ impl Site {
         Self::copy(cloned.base, snapshot.await)
     }
 
+    /// A clone of the Recovery token, under that serial number, described in the configuration.
+    fn put_clone(&self, name: &str, serial: String) {
+        clone_token(&self.path("tokens"), &self.serial(RECOVERY_TOKEN), &serial);
+        self.configure(|text| {
+            // The same as the first, but for name and serial number.
+            let first = text.split("[[token]]").find(|block| block.contains(RECOVERY_TOKEN)).unwrap();
+            let first = first.split("\n[").next().unwrap();
+            let lines = first.lines().map(|line| match line.split_once(" = ") {
+                Some(("name", _)) => format!("name = \"{name}\""),
+                Some(("serial", _)) => format!("serial = \"{serial}\""),
+                Some(_) | None => line.to_owned(),
+            });
+            let block = lines.collect::<Vec<_>>().join("\n");
+            text.replacen("\n[ledger]", &format!("\n[[token]]{block}\n\n[ledger]"), 1)
+        });
+    }
+
+    /// The same a third time: the key is there, and neither policy nor ledger knows.
+    pub fn put_third_token(&self) {
+        let serial = self.serial(COPY_TOKEN);
+        self.put_clone(THIRD_TOKEN, format!("{}{}", &serial[3..], &serial[..3]));
+    }
+
     /// `smkictl ceremony copy` of the Recovery key on the second token.
     pub fn ceremony_copy(&self, more: &[&str]) -> Output {
+        self.ceremony_copy_to(COPY_TOKEN, more)
+    }
+
+    /// The same on any.
+    pub fn ceremony_copy_to(&self, token: &str, more: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_smkictl"))
-            .args(["ceremony", "copy", "--key", RECOVERY_KEY, "--token", COPY_TOKEN, "--config"])
+            .args(["ceremony", "copy", "--key", RECOVERY_KEY, "--token", token, "--config"])
             .arg(&self.configuration)
             .args(more)
             .output()
@@ -90,17 +113,14 @@ impl Site {
     }
 }
 
-/// Makes a second token of one in a folder of tokens: the same label, PIN, keys and objects under another serial number, which is
-/// answered. This is what a maker's cloning comes to; SoftHSM has none, and a key brought in from outside is not what we accept.
-pub fn clone_token(tokens: &Path, serial: &str) -> String {
+/// Makes a second token of one in a folder of tokens: the same label, PIN, keys and objects under another serial number. This is what a maker's cloning comes to; SoftHSM has none, and a key brought in from outside is not what we accept.
+fn clone_token(tokens: &Path, serial: &str, other: &str) {
     let folder = folder_of(tokens, serial);
     // The slot's number is made of the last eight digits, so those must differ.
-    let other: String = serial.chars().rev().collect();
-    assert_ne!(other, serial);
+    assert_ne!(other[other.len() - 8..], serial[serial.len() - 8..]);
     let copy = tokens.join(format!("copy-{other}"));
     super::desk::copy(&folder, &copy);
-    rename_token(&copy, serial, &other);
-    other
+    rename_token(&copy, serial, other);
 }
 
 /// Gives the token in that folder another serial number of as many digits.

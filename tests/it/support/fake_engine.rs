@@ -531,6 +531,20 @@ impl Engine for FakeEngine {
         Ok(wire::PresentationBegun { share: Some(share), recorded: None })
     }
 
+    async fn ceremony_record(
+        &self,
+        caller: &Caller,
+        record: wire::CeremonyRecord,
+    ) -> Result<wire::Recorded, Failure> {
+        let what = match record {
+            wire::CeremonyRecord::KeyCopied { .. } => "key-copied",
+            wire::CeremonyRecord::SharesDealt { .. } => "shares-dealt",
+            wire::CeremonyRecord::CeremonyRecorded { .. } => "ceremony-recorded",
+        };
+        self.called("ceremony-record", caller, what)?;
+        Ok(wire::Recorded { entry: 4 })
+    }
+
     async fn custodian_share(
         &self,
         caller: &Caller,

@@ -9,7 +9,7 @@ use crate::cli::Change;
 use crate::cli::ceremony::deal::Deal;
 use crate::cli::ceremony::desk::{Desk, STOP};
 use crate::cli::ceremony::keys::{KeysFile, Planned};
-use crate::cli::ceremony::opened::{Ledger, LedgerFound};
+use crate::cli::ceremony::opened;
 use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
 use crate::cli::ceremony::room::Room;
 use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
@@ -481,10 +481,7 @@ impl Conduct {
 
     /// What the ledger amounts to.
     fn fold(&self) -> Result<Fold, CeremonyError> {
-        Ok(match Ledger::of(&self.configuration)? {
-            LedgerFound::Locked(found) => found.1,
-            LedgerFound::Daemons(beside) => beside.into_fold(),
-        })
+        Ok(opened::read(&self.configuration)?.ok_or(StartFault::NoLedgerKey)?)
     }
 
     /// The certificate that the ledger has for a key.

@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
 use crate::domain::determination::people::Role;
+use crate::domain::fold::Fold;
 use crate::domain::ledger::ceremonies::WITNESSES_MIN;
 use crate::domain::names::{KeyUse, TokenName};
 use crate::domain::policy::files::Activation;
@@ -22,6 +23,8 @@ pub struct Against<'a> {
     pub policy: &'a Policy,
     /// The configuration that it names.
     pub configuration: &'a Configuration,
+    /// What the ledger of that configuration amounts to, where there is one.
+    pub ledger: Option<&'a Fold>,
     /// When the ceremony is.
     pub at: Timestamp,
 }
@@ -40,6 +43,7 @@ pub fn check(plan: &Plan, against: Against<'_>) -> Vec<PlanFault> {
     checker.people();
     checker.keys();
     checker.shares();
+    checker.ledger();
     let mut faults = checker.faults;
     faults.sort_by_key(|fault| fault.line);
     faults
@@ -74,6 +78,49 @@ impl Checker<'_> {
         if plan.origin.get_ref() != policy.origin() {
             let text = format!("origin: the policy is for {}, the plan for {}", policy.origin(), plan.origin.get_ref());
             self.fault(&plan.origin, text);
+        }
+    }
+
+    /// A later ceremony is about a ledger that stands.
+    fn ledger(&mut self) {
+        let plan = self.plan;
+        let Some(fold) = self.against.ledger.filter(|_| plan.kind != Kind::First) else { return };
+        if let Some(origin) = fold.origin().filter(|origin| *origin != plan.origin.get_ref()) {
+            let text = format!("origin: the ledger of this configuration is {origin}, the plan for {}", plan.origin.get_ref());
+            self.fault(&plan.origin, text);
+        }
+        let in_force = fold.policy().map(|adopted| adopted.policy.digest());
+        if in_force != Some(plan.policy_digest()) {
+            let found = in_force.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+            let text = format!(
+                "policy_digest: the policy in force is {found}, the plan was written for {}; adopt that one first, or write the plan for the one \
+                 in force",
+                plan.policy_digest()
+            );
+            self.fault(&plan.policy_digest, text);
+        }
+        for entry in &plan.key {
+            let key = entry.get_ref();
+            let known = fold.keys().get(&key.label);
+            let text = match (plan.kind, known) {
+                // One that this very ceremony made before an interruption has its CKA_ID.
+                (Kind::NewKey, Some(known)) if known.record.id != key.cka_id => format!(
+                    "the ledger has a key of that label already, with the CKA_ID {}; a new key has a label of its own",
+                    known.record.id
+                ),
+                (Kind::Renewal | Kind::Copy | Kind::ReShare, None) => {
+                    "the ledger has no such key; a ceremony of the kind \"new-key\" makes it".to_owned()
+                }
+                (Kind::Renewal | Kind::Copy | Kind::ReShare, Some(known)) if known.record.id != key.cka_id => {
+                    format!("cka_id: the ledger has it under {}, the plan under {}", known.record.id, key.cka_id)
+                }
+                (_, Some(known)) if known.ending.is_some() => "it was destroyed, or its destruction was begun".to_owned(),
+                (Kind::Copy, Some(_)) if key.copies.is_empty() => {
+                    "expected `copies`, the tokens to which it is cloned, found none".to_owned()
+                }
+                (Kind::First | Kind::Renewal | Kind::NewKey | Kind::Copy | Kind::ReShare, Some(_) | None) => continue,
+            };
+            self.fault(entry, format!("key {}: {text}", key.label));
         }
     }
 

@@ -72,3 +72,17 @@ fn a_key_has_one_encoding() {
     assert!(matches!(PublicKey::from_point(&point), Err(PublicKeyError::Point { first: Some(2), .. })));
     assert!(matches!(PublicKey::from_point(&[]), Err(PublicKeyError::Point { first: None, .. })));
 }
+
+#[test]
+fn a_compressed_point_is_read_in_one_form_and_only_on_the_curve() {
+    // The generator, SP 800-186 3.2.1.3.
+    let x = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
+    let y = "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+    let read = |text: String| PublicKey::from_compressed(&hex::decode(text).unwrap());
+    assert_eq!(hex::encode(read(format!("03{x}")).unwrap().point()), format!("04{x}{y}"));
+    assert_ne!(read(format!("02{x}")).unwrap(), read(format!("03{x}")).unwrap());
+    for other in [format!("04{x}{y}"), format!("05{x}"), format!("03{x}00"), format!("03{}", &x[2..]), String::new()] {
+        assert!(matches!(read(other).unwrap_err(), PublicKeyError::Compressed { .. }));
+    }
+    assert!(read(format!("02{:064x}", 1)).is_err(), "no point has this x");
+}

@@ -273,12 +273,29 @@ fn golden() -> Vec<(Event, &'static str)> {
                 ],
                 tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
                 sealed: digest(1),
+                former: None,
             }),
             concat!(
                 r#"{"shares-dealt":{"key":"recovery-1","generation":1,"threshold":2,"commitments":["02aa","03bb"],"holders":["#,
                 r#"{"share":"share-1","person":"anna","index":1,"sealed":"passphrase"},"#,
                 r#"{"share":"share-2","person":"bert","index":2,"sealed":{"certificate":"{02}"}}],"#,
                 r#""tokens":[{"token":"smki-a","serial":"0001"}],"sealed":"{01}"}}"#
+            ),
+        ),
+        (
+            Event::SharesDealt(SharesDealt {
+                key: key(),
+                generation: 2,
+                threshold: 2,
+                commitments: Vec::new(),
+                holders: Vec::new(),
+                tokens: Vec::new(),
+                sealed: digest(1),
+                former: Some("aabb".into()),
+            }),
+            concat!(
+                r#"{"shares-dealt":{"key":"recovery-1","generation":2,"threshold":2,"commitments":[],"holders":[],"tokens":[],"#,
+                r#""sealed":"{01}","former":"aabb"}}"#
             ),
         ),
         (

@@ -2,7 +2,7 @@
 //! Rules 36 and 37.
 
 use super::{BatchFacts, Refusal};
-use crate::domain::custody::Count;
+use crate::domain::policy::custodians::Count;
 
 pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let (Some(key), Some(determination)) = (facts.key, facts.determination) else { return Ok(()) };

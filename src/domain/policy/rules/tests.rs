@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
-use crate::domain::custody::Presented;
 use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::incident::{Determined, Progress, State, Targets};
@@ -11,6 +10,7 @@ use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
 use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, Notification, ResponseTally};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method};
 use crate::domain::names::{Eui64, KeyId, KeyUse};
+use crate::domain::policy::custodians::Presented;
 use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
 use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::policy::tests::{changed, example, policy};
@@ -173,6 +173,7 @@ impl World {
             holders: shares.collect(),
             tokens: Vec::new(),
             sealed: Digest([0; 32]),
+            former: None,
         };
         let presented = |(person, entry): (&&str, u64)| {
             let presented = Presented {

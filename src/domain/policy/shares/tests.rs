@@ -1,10 +1,37 @@
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use super::*;
+use crate::custody::scheme::{SealingSecret, split};
 use crate::domain::ledger::custody::Sealed;
 use crate::domain::ledger::entry::{KeyRecord, TokenFound};
 use crate::domain::names::{Digest, KeyId, KeyUse};
 use crate::domain::policy::tests::{changed, example, policy};
+
+/// The secret of a generation, and what is public of its split.
+struct Dealt(SealingSecret, Vec<Box<str>>);
+
+impl Dealt {
+    fn make() -> Self {
+        let secret = SealingSecret::make();
+        let (_, commitments) = split(&secret, 2, 3).unwrap();
+        let commitments = commitments.octets().iter().map(|octets| hex::encode(octets).into()).collect();
+        Self(secret, commitments)
+    }
+
+    /// Its signature over a deal of the next generation, for the ledger of the example.
+    fn sign(&self, dealt: &SharesDealt) -> Option<Box<str>> {
+        self.sign_for(policy(&example()).origin().as_str(), dealt)
+    }
+
+    fn sign_for(&self, origin: &str, dealt: &SharesDealt) -> Option<Box<str>> {
+        let signed = dealt.signed_by_the_former(&origin.parse().unwrap());
+        Some(hex::encode(self.0.sign(&signed).unwrap()).into())
+    }
+}
+
+static FORMER: LazyLock<Dealt> = LazyLock::new(Dealt::make);
+static NEXT: LazyLock<Dealt> = LazyLock::new(Dealt::make);
 
 fn facts(generation: Option<u32>) -> KeyFacts {
     let record = KeyRecord {
@@ -16,7 +43,7 @@ fn facts(generation: Option<u32>) -> KeyFacts {
         spki_sha256: Digest([1; 32]),
         spki: "".into(),
     };
-    let shares = generation.map(|generation| SharesDealt { generation, ..dealt() });
+    let shares = generation.map(|generation| SharesDealt { generation, commitments: FORMER.1.clone(), ..dealt() });
     KeyFacts {
         record,
         copies: BTreeMap::new(),
@@ -40,10 +67,11 @@ fn dealt() -> SharesDealt {
         key: "recovery-1".parse().unwrap(),
         generation: 1,
         threshold: 2,
-        commitments: vec!["02".repeat(33).into(), "03".repeat(33).into()],
+        commitments: NEXT.1.clone(),
         holders: holders.collect(),
         tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
         sealed: Digest([9; 32]),
+        former: None,
     }
 }
 
@@ -87,12 +115,19 @@ fn shares_are_dealt_with_the_policys_threshold_and_as_many_commitments() {
     check(&first, |dealt| drop(dealt.commitments.pop()), Some("expected 2 commitments"));
     check(&first, |dealt| dealt.commitments[1] = "03".into(), Some("expected 2 commitments"));
     check(&first, |dealt| dealt.commitments[1] = "0G".repeat(33).into(), Some("expected 2 commitments"));
+    check(&first, |dealt| dealt.commitments[0] = dealt.commitments[0].to_uppercase().into(), Some("expected 2 commitments"));
+    // x = 1 is that of no point of the curve: nobody could ever deal again.
+    check(&first, |dealt| dealt.commitments[0] = format!("02{:064x}", 1).into(), Some("expected 2 commitments"));
 }
 
 #[test]
 fn a_generation_follows_the_one_before_and_its_tokens_hold_the_key() {
     check(&facts(Some(1)), |_| {}, Some("expected generation 2"));
-    check(&facts(Some(1)), |dealt| dealt.generation = 2, None);
+    let second = |dealt: &mut SharesDealt| {
+        dealt.generation = 2;
+        dealt.former = FORMER.sign(dealt);
+    };
+    check(&facts(Some(1)), second, None);
     check(&facts(Some(1)), |dealt| dealt.generation = 3, Some("expected generation 2"));
     check(&facts(None), |dealt| dealt.tokens.clear(), Some("found none"));
     let token = |name: &'static str, serial: &'static str| {
@@ -113,4 +148,44 @@ fn no_shares_are_dealt_of_a_key_that_is_opened_otherwise() {
     files.insert("keys.toml".to_owned(), keys.replace("\"custodians\"", "\"stored\"").into_bytes());
     let refused = facts(None).may_deal(&policy(&files), &dealt(), now()).unwrap_err();
     assert!(matches!(refused, DealFault::Activation { .. }), "{refused}");
+}
+
+#[test]
+fn shares_are_dealt_anew_by_nobody_but_those_who_put_the_former_secret_together() {
+    let one = facts(Some(1));
+    let by_former = Some("expected that the secret of generation 1 of the shares of key recovery-1 signed");
+    let second = |sign: fn(&SharesDealt) -> Option<Box<str>>| {
+        move |dealt: &mut SharesDealt| {
+            dealt.generation = 2;
+            dealt.former = sign(dealt);
+        }
+    };
+    check(&one, second(|dealt| FORMER.sign(dealt)), None);
+    check(&one, second(|_| None), by_former);
+    check(&one, second(|dealt| NEXT.sign(dealt)), by_former);
+    check(&one, second(|dealt| FORMER.sign_for("smki.example/other", dealt)), by_former);
+    check(&one, second(|dealt| FORMER.sign(dealt).map(|hex| hex.to_uppercase().into())), by_former);
+    check(&one, second(|_| Some("00".repeat(64).into())), by_former);
+    check(&one, second(|_| Some("00".repeat(63).into())), by_former);
+    check(&facts(None), |dealt| dealt.former = FORMER.sign(dealt), Some("generation 1 of the shares of key recovery-1 has no"));
+    // Everything that the entry says is signed.
+    let altered: [fn(&mut SharesDealt); 5] = [
+        |dealt| dealt.holders[0].sealed = Sealed::Certificate(Digest([1; 32])),
+        |dealt| dealt.holders[0].index = 7,
+        |dealt| dealt.holders.swap(0, 1),
+        |dealt| dealt.sealed = Digest([8; 32]),
+        |dealt| dealt.commitments = FORMER.1.clone(),
+    ];
+    for alter in altered {
+        let signed_before = |dealt: &mut SharesDealt| {
+            second(|dealt| FORMER.sign(dealt))(dealt);
+            alter(dealt);
+        };
+        check(&one, signed_before, by_former);
+        let signed_after = |dealt: &mut SharesDealt| {
+            alter(dealt);
+            second(|dealt| FORMER.sign(dealt))(dealt);
+        };
+        check(&one, signed_after, None);
+    }
 }

@@ -42,6 +42,7 @@ fn key(persons: &[usize]) -> KeyFacts {
         holders: (1..=3).map(holder).collect(),
         tokens: Vec::new(),
         sealed: Digest([0; 32]),
+        former: None,
     };
     let record = KeyRecord {
         label,

@@ -43,6 +43,7 @@ use super::{Change, CliError, Exit};
 use crate::domain::certificates::bodies::BodyError;
 use crate::domain::certificates::pem::PemError;
 use crate::domain::determination::document::DocumentFault;
+use crate::domain::determination::words::Words;
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::note::NoteError;
 use crate::domain::ledger::transcript::LineFault;
@@ -393,6 +394,25 @@ pub enum CeremonyError {
         /// What is wrong.
         fault: LineFault,
     },
+    /// A step failed, and the journal says so.
+    #[error(
+        "{source}\nThat is in the journal. Once it is mended, start the same command again: it goes on at this step. Before you rise, everyone \
+         notes the words of the journal as it is now; they are compared before it is gone on with:\n{journal}"
+    )]
+    Failed {
+        /// Why.
+        source: Box<CeremonyError>,
+        /// The SHA-256 of the journal.
+        journal: Words,
+    },
+    /// Another run of the same ceremony.
+    #[error("{}: the ceremony is being held by process {pid} already; end that one first", out.display())]
+    Busy {
+        /// The folder.
+        out: PathBuf,
+        /// Its process.
+        pid: String,
+    },
     /// A request that the ledger does not know.
     #[error(
         "{}: this is no certification request that key {key} signed at this ceremony by the ledger, so it is not sent to the SMKI. Find out \
@@ -574,6 +594,7 @@ impl CeremonyError {
         match self {
             Self::Cli(error) => error.exit(),
             Self::Deal(error) => error.exit(),
+            Self::Failed { source, .. } => source.exit(),
             Self::Refused(_)
             | Self::PinFile(_)
             | Self::Unattended
@@ -592,6 +613,7 @@ impl CeremonyError {
             | Self::Plan { .. }
             | Self::OtherPlan { .. }
             | Self::OtherTokens { .. }
+            | Self::Busy { .. }
             | Self::Transcript { .. }
             | Self::NobodyThere
             | Self::Answers { .. }

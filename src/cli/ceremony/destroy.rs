@@ -24,7 +24,8 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::determination::words::Words;
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{Event, KeyDestroyed, KeyDestruction, Reason, TokenFound};
-use crate::domain::names::{Digest, KeyLabel, PersonId};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId};
+use crate::domain::policy::admission;
 use crate::domain::policy::destruction::Destruction;
 use crate::domain::policy::facts::Ending;
 use crate::hsm::Expectations;
@@ -33,6 +34,7 @@ use crate::service::configuration::{self, Configuration};
 use crate::service::start::StartFault;
 use crate::store::Reader as _;
 use crate::store::sqlite::SqliteReader;
+use crate::wall_clock::wall_clock;
 
 /// Destroy a key under the policy's quorum.
 #[derive(Subcommand, Debug)]
@@ -109,6 +111,10 @@ impl Draft {
         if let Some(ending) = facts.ending {
             return Err(ended(&self.key, ending));
         }
+        if facts.record.use_ == KeyUse::Ledger {
+            let why = "it signs this ledger's checkpoints: without it its destruction could not be recorded";
+            return Err(CeremonyError::Key { key: self.key.clone(), why: why.into() });
+        }
         let adopted = fold.policy().ok_or(StartFault::NoLedgerKey)?;
         let checkpoint = SqliteReader::open(&configuration.state)?.latest_checkpoint()?;
         let head = checkpoint.ok_or(StartFault::NoLedgerKey)?.head;
@@ -129,6 +135,12 @@ impl Draft {
         };
         let written =
             Written::write(&form).map_err(|faults| CeremonyError::Document { path: self.out.clone(), faults })?;
+        let now = wall_clock().plus_ms(configuration.clock_offset_ms);
+        let refusals = admission::destruction(&adopted.policy, &written, now, now);
+        if !refusals.is_empty() {
+            let reason = |refusal: &admission::Refusal| Reason { rule: "admission".into(), text: refusal.to_string().into() };
+            return Err(CeremonyError::Refused(refusals.iter().map(reason).collect()));
+        }
         if !self.change.dry_run {
             write_new(&self.out, written.octets())?;
         }

@@ -26,6 +26,8 @@ pub use template::{Beginnings, template};
 const VERSION: u32 = 1;
 /// A plan with a hundred people takes a tenth of it.
 const PLAN_LEN_MAX: u64 = 256 * 1024;
+/// How a plan says that its place is still to be written.
+const PLACE_OPEN: &str = "to be written";
 /// What each private key must be on its token, as `generate_key` makes it and each start checks it.
 pub const ATTRIBUTES: [&str; 6] =
     ["P-256", "generated on the token", "sensitive", "never extractable", "sign only", "not modifiable"];
@@ -50,7 +52,7 @@ pub struct Plan {
     /// What the minutes are headed with.
     pub title: Prose,
     /// The room.
-    pub place: Prose,
+    pub place: Spanned<Prose>,
     /// Live or exercise.
     pub purpose: Spanned<Purpose>,
     /// The ledger.

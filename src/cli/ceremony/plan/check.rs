@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
+use super::{ATTRIBUTES, PLACE_OPEN, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
 use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
@@ -38,6 +38,7 @@ struct Checker<'a> {
 /// Every fault of a plan, by line.
 pub fn check(plan: &Plan, against: Against<'_>) -> Vec<PlanFault> {
     let mut checker = Checker { plan, against, faults: Vec::new() };
+    checker.place();
     checker.policy();
     checker.tokens();
     checker.people();
@@ -57,6 +58,13 @@ impl Checker<'_> {
 
     fn missing(&mut self, text: String) {
         self.faults.push(PlanFault { line: None, text });
+    }
+
+    fn place(&mut self) {
+        let place = &self.plan.place;
+        if place.get_ref().as_str().starts_with(PLACE_OPEN) {
+            self.fault(place, "place: expected the room, building and town where the ceremony is held".to_owned());
+        }
     }
 
     fn policy(&mut self) {

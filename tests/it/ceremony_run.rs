@@ -4,7 +4,6 @@ mod standing;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -25,6 +24,11 @@ const PINS: &str = "--pin-file smki-a=smki.pin --pin-file ledger-a=ledger.pin --
 const SHARES: &str = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem --share \
                       custodian-3=ceremony/shares/recovery-1.1.share-3.pem";
 
+/// With a room in it.
+pub fn placed(plan: String) -> String {
+    plan.replace("to be written: room, building, town", "Room 4, Hut 6, Newport")
+}
+
 impl Stage {
     /// With a plan that was reviewed.
     fn planned() -> Self {
@@ -34,7 +38,8 @@ impl Stage {
             "Next: review it",
             "plan --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out plan.toml",
         );
-        stage.edit_plan(|text| text.replace("to be written: room, building, town", "Room 4, Hut 6, Newport"));
+        stage.expect(1, "place: expected the room", "check plan.toml");
+        stage.edit_plan(placed);
         stage.scratch.write("answers.toml", ANSWERS);
         for custodian in ["custodian-1", "custodian-2", "custodian-3"] {
             stage.scratch.write(&format!("{custodian}.pass"), format!("what only {custodian} knows\n"));
@@ -121,8 +126,12 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
     let Some(Event::CeremonyRecorded(recorded)) = events.last() else { panic!("{events:?}") };
     assert_eq!(recorded.plan, Digest::of(&stage.scratch.read("plan.toml")));
     let journal = stage.scratch.text("ceremony/ceremony.journal");
-    let (transcript, last) = journal.trim_end().rsplit_once('\n').unwrap();
-    assert_eq!(recorded.transcript, Digest::of(format!("{transcript}\n").as_bytes()));
+    let closed = journal.lines().position(|line| line.contains("{\"closed\":{}}")).unwrap();
+    let transcript: String = journal.split_inclusive('\n').take(closed + 1).collect();
+    assert_eq!(recorded.transcript, Digest::of(transcript.as_bytes()));
+    // Those who were there compared it before the ledger had it.
+    let [compared, last] = journal.lines().skip(closed + 1).collect::<Vec<_>>()[..] else { panic!("{journal}") };
+    assert!(compared.contains("\"what\":\"the transcript\"") && compared.contains(&recorded.transcript.to_string()));
     assert!(last.contains(&format!("{{\"recorded\":{{\"entry\":{}}}}}", events.len() - 1)), "{last}");
     assert_eq!(recorded.people.len(), 6, "{recorded:?}");
 
@@ -132,6 +141,7 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
         "Present: Operator One (operator-1), conductor.",
         "Present: Guest, witness.",
         "Guest compared and confirmed it:",
+        "The SHA-256 of the journal, as it was when the ceremony rose at",
         "The ceremony was adjourned: 0 signatures lie there",
         "Session 3: roll-call",
         "Key recovery-1 is made",
@@ -169,12 +179,6 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
 #[test]
 fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     let stage = Stage::planned();
-    let roll_call = |console: &mut Console| {
-        for _ in 0..stage.scratch.text("plan.toml").matches("\n[[person]]").count() {
-            console.answer("? [present, absent", "present");
-        }
-        console.answer("Does another clock say the same", "yes");
-    };
     let word = |console: &mut Console| {
         console.expect("To be read aloud:");
         let words = console.expect("Who compared it");
@@ -184,6 +188,19 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
         let read = words.lines().find(|text| text.trim().starts_with(&format!("{line} "))).unwrap();
         console.say(read.split_whitespace().last().unwrap());
     };
+    // Who is there; what interrupted it, if it was; and, once people have risen, what they noted.
+    let roll_call = |console: &mut Console, interrupted: bool| {
+        for _ in 0..stage.scratch.text("plan.toml").matches("\n[[person]]").count() {
+            console.answer("? [present, absent", "present");
+        }
+        console.answer("Does another clock say the same", "yes");
+        if interrupted {
+            console.answer("What interrupted the session before?", "a fire alarm");
+        }
+        if stage.scratch.text("ceremony/ceremony.journal").contains("{\"adjourned\":") {
+            word(console);
+        }
+    };
     // In the roll-call.
     let mut console = stage.console();
     console.expect("? [present, absent");
@@ -191,21 +208,21 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     let interrupt = |number: usize, words: usize, found: bool| {
         // Before it is done.
         let mut console = stage.console();
-        roll_call(&mut console);
+        roll_call(&mut console, number == 1);
         console.expect(&format!("Step {number} of"));
         console.expect("[yes, stop");
         console.kill();
         // Once it is done, and before that is written down.
         let mut console = stage.console();
         console.expect("the ceremony was interrupted at");
-        roll_call(&mut console);
+        roll_call(&mut console, true);
         console.answer("Go on with it?", "yes");
         console.answer("Who compared it", "Guest");
         console.expect("The last word of line ");
         console.kill();
         // To its end, then adjourned at the next.
         let mut console = stage.console();
-        roll_call(&mut console);
+        roll_call(&mut console, true);
         console.answer("Go on with it?", "note The lights went out twice");
         console.expect("That is on record.");
         console.answer("Go on with it?", "yes");
@@ -239,10 +256,10 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     stage.scratch.write("stop.toml", format!("{ANSWERS}[answers]\n\"certificate-recovery-1/word\" = \"differs\"\n"));
     stage.expect(5, "not those that stand here", &format!("run plan.toml --unattended stop.toml {PINS}"));
     let said = stage.unattended(0, "Next: print the minutes", "");
-    assert!(said.contains("Found: the certificate, recorded before an interruption"), "{said}");
+    assert!(said.contains("Found: the certificate, recorded at an attempt before this one"), "{said}");
     let minutes = stage.minutes();
     for said in
-        ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "The lights went out twice", "The step failed:"]
+        ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "a fire alarm", "The lights went out twice", "The step failed:"]
     {
         assert!(minutes.replace("\n           ", " ").contains(said), "expected {said:?} in\n{minutes}");
     }
@@ -257,7 +274,7 @@ fn a_key_that_was_made_and_not_written_down_is_found_by_the_name_that_the_plan_g
     let mut keys: KeysFile = serde_json::from_str(&made).unwrap();
     keys.keys.retain(|key| key.label.as_str() == "ledger-1");
     stage.scratch.write("ceremony/keys.json", serde_json::to_vec(&keys).unwrap());
-    stage.cut_journal_before("key-recovery-1");
+    stage.cut_journal_in("key-recovery-1");
     let said = stage.unattended(6, "adjourned at", "");
     assert!(said.contains("Found: the key pair recovery-1"), "{said}");
     let found: KeysFile = serde_json::from_slice(&stage.scratch.read("ceremony/keys.json")).unwrap();
@@ -269,18 +286,18 @@ fn a_key_that_was_made_and_not_written_down_is_found_by_the_name_that_the_plan_g
     }
     Stage::pkcs11_tool(&stage.smki, "--keypairgen --key-type EC:prime256v1 --label recovery-1 --id 01");
     stage.scratch.write("ceremony/keys.json", serde_json::to_vec(&keys).unwrap());
-    stage.cut_journal_before("key-recovery-1");
+    stage.cut_journal_in("key-recovery-1");
     let said = stage.unattended(5, "is not the whole pair with the CKA_ID", "");
     let planned = found.keys.iter().find(|key| key.label.as_str() == "recovery-1").unwrap().id;
     assert!(said.contains(&planned.to_string()) && said.contains("smki-a"), "{said}");
 }
 
 impl Stage {
-    /// The journal as it would be if it had been cut off when that step had begun.
-    fn cut_journal_before(&self, step: &str) {
+    /// The journal as it would be if it had been cut off when it had been agreed to do that step.
+    fn cut_journal_in(&self, step: &str) {
         let text = self.scratch.text("ceremony/ceremony.journal");
-        let begun = format!("{{\"begun\":{{\"step\":\"{step}\"");
-        let count = text.lines().position(|line| line.contains(&begun)).unwrap() + 1;
+        let agreed = format!("{{\"answered\":{{\"step\":\"{step}\"");
+        let count = text.lines().position(|line| line.contains(&agreed)).unwrap() + 1;
         let kept: String = text.split_inclusive('\n').take(count).collect();
         // Half a line, too.
         self.scratch.write("ceremony/ceremony.journal", format!("{kept}{{\"at\":\"20"));
@@ -410,8 +427,6 @@ fn in_earnest_nobody_answers_from_a_file_and_too_few_witnesses_begin_nothing() {
     let live = Stage::plan_text_live(&stage);
     stage.scratch.write("live.toml", live);
     stage.expect(4, "--unattended is for exercises", "run live.toml --unattended answers.toml");
-    let path: PathBuf = stage.path("ledger.pin");
-    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 impl Stage {
@@ -422,7 +437,7 @@ impl Stage {
             "Next: review it",
             "plan --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out drafted.toml",
         );
-        self.scratch.text("drafted.toml")
+        placed(self.scratch.text("drafted.toml"))
     }
 }
 
@@ -472,6 +487,11 @@ fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
     let stage = Stage::held();
     let before = stage.events().len();
     stage.expect(1, "the SMKI certifies no other here", &format!("request {TOKENS} --key ledger-1 --out ceremony"));
+    let draft = |key: &str, proposer: &str| {
+        format!("destroy draft {TOKENS} --key {key} --proposer {proposer} --reason Superseded --out never.json")
+    };
+    stage.expect(1, "without it its destruction could not be recorded", &draft("ledger-1", "member-1"));
+    stage.expect(4, "nobody-1", &draft("recovery-1", "nobody-1"));
     stage.draft_destruction("recovery-1");
     // Two of the three that the policy demands; and the proposer does not count.
     stage.expect(4, "quorum", &stage.sign_destruction(&["member-2", "member-3"]));
@@ -505,10 +525,10 @@ fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
     };
     assert_eq!((intent.signatures.len(), destroyed.destruction), (3, before as u64));
     stage.expect(1, "nothing is left to do", &run);
-    // From then on nothing is asked of it, and the ledger still opens.
+    // From then on nothing is asked of it, and nothing is signed about it.
     stage.expect(
-        0,
-        "No token was asked",
+        1,
+        "it was destroyed, by entry",
         &format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Again --out again.json"),
     );
 }
@@ -525,15 +545,13 @@ fn a_destruction_that_was_cut_off_goes_on_and_no_other_document_ends_the_key_mea
     let events = stage.events();
     assert!(matches!(&events[before..], [Event::KeyDestruction(_)]), "{events:?}");
     stage.configure_smki(None);
-    fs::copy(stage.path("destruction.json"), stage.path("first.json")).unwrap();
-    stage.expect(
-        0,
-        "No token was asked",
-        &format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Other --out other.json"),
-    );
-    fs::copy(stage.path("other.json"), stage.path("destruction.json")).unwrap();
+    let other = format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Other --out other.json");
+    stage.expect(1, "was begun by another document", &other);
+    // Nor is one taken that was drafted before.
+    let first = stage.scratch.text("destruction.json");
+    stage.scratch.write("destruction.json", first.replace("Superseded", "Other"));
     stage.expect(1, "was begun by another document", &stage.sign_destruction(&["member-2", "member-3", "member-4"]));
-    fs::copy(stage.path("first.json"), stage.path("destruction.json")).unwrap();
+    stage.scratch.write("destruction.json", first);
     let said = stage.expect(0, "on none of its tokens any more", &run);
     assert!(said.contains("is gone on with"), "{said}");
     assert!(!stage.keys_on_the_token().contains("recovery-1"));
@@ -549,8 +567,16 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     let text = stage.scratch.text("renewal.toml");
     let keys: KeysFile = serde_json::from_slice(&stage.scratch.read("ceremony/keys.json")).unwrap();
     assert!(text.contains(&format!("cka_id = \"{}\"", keys.keys[1].id)), "a key that stands keeps its CKA_ID: {text}");
-    let text = text.replace("out = \"ceremony\"", "out = \"renewal\"").replace("certificates/", "renewed/");
-    stage.scratch.write("renewal.toml", text);
+    // A plan of a later kind has a folder of its own, and says where a new certificate is laid.
+    assert!(text.contains("out = \"ceremony-renewal-20") && text.contains("certificates/recovery-1-20"), "{text}");
+    let out = text.lines().find(|line| line.starts_with("out = ")).unwrap().to_owned();
+    stage.scratch.write("used.toml", placed(text.replace(&out, "out = \"ceremony\"")));
+    let said = stage.expect(1, "was begun here by another plan", "check used.toml");
+    assert!(said.contains("name another `out` in this plan") && !said.contains("genesis"), "{said}");
+    let certificate = text.lines().find(|line| line.starts_with("certificate = ")).unwrap().to_owned();
+    let text = text.replace(&certificate, "certificate = \"certificates/recovery-1.pem\"");
+    let text = text.replace(&out, "out = \"renewal\"").replace("certificates/", "renewed/");
+    stage.scratch.write("renewal.toml", placed(text));
     // One share of the two that are needed opens nothing.
     let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";
     let run = format!("run renewal.toml --unattended answers.toml {PINS}");
@@ -561,6 +587,9 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     for name in ["issuing-oca", "root-oca"] {
         fs::copy(stage.path(&format!("certificates/{name}.pem")), stage.path(&format!("renewed/{name}.pem"))).unwrap();
     }
+    // The certificate that the key has already is not what is waited for.
+    fs::copy(stage.path("certificates/recovery-1.pem"), stage.path("renewed/recovery-1.pem")).unwrap();
+    stage.expect(6, "is the certificate that the key has already", &run);
     let [ours, other] = certify(&stage, "renewal/recovery.csr");
     // What is not of this key is refused, and looked for again.
     stage.scratch.write_certificate("renewed/recovery-1.pem", &other);
@@ -579,8 +608,9 @@ fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
     let stage = Stage::held();
     let plan = "plan --kind re-share --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out re-share.toml";
     stage.expect(0, "Next: review it", plan);
-    let text = stage.scratch.text("re-share.toml").replace("out = \"ceremony\"", "out = \"re-share\"");
-    stage.scratch.write("re-share.toml", text);
+    let text = stage.scratch.text("re-share.toml");
+    let out = text.lines().find(|line| line.starts_with("out = ")).unwrap();
+    stage.scratch.write("re-share.toml", placed(text.replace(out, "out = \"re-share\"")));
     stage.expect(0, "fits its policy, its configuration and the ledger", "check re-share.toml");
     let run = format!("run re-share.toml --unattended answers.toml {PINS}");
     let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";

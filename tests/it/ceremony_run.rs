@@ -258,9 +258,12 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     let said = stage.unattended(0, "Next: print the minutes", "");
     assert!(said.contains("Found: the certificate, recorded at an attempt before this one"), "{said}");
     let minutes = stage.minutes();
-    for said in
-        ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "a fire alarm", "The lights went out twice", "The step failed:"]
-    {
+    for said in [
+        "was interrupted at \u{201c}Key recovery-1 is made\u{201d}",
+        "a fire alarm",
+        "The lights went out twice",
+        "The step failed:",
+    ] {
         assert!(minutes.replace("\n           ", " ").contains(said), "expected {said:?} in\n{minutes}");
     }
 }
@@ -374,53 +377,193 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
     stage.scratch.write("fewer.toml", configuration.replace("name = \"smki-a\"", "name = \"smki-z\""));
     let person = "[[person]]";
     let faults: &[Fault<'_>] = &[
-        (&|plan| plan.replace("purpose = \"exercise\"", "purpose = \"live\""), ("purpose = ", 1), "purpose: the policy is exercise"),
-        (&|plan| plan.replace(line(plan, "policy_digest"), &format!("policy_digest = \"{}\"", "0".repeat(64))), ("policy_digest = ", 1), "policy_digest: the policy in"),
-        (&|plan| plan.replace(line(plan, "origin = "), "origin = \"other.example/ledger\""), ("origin = ", 1), "origin: the policy is for"),
-        (&|plan| plan.replace(line(plan, "configuration = "), "configuration = \"ledger-b.toml\""), ("configuration = ", 1), ""),
-        (&|plan| plan.replace(line(plan, "configuration = "), "configuration = \"fewer.toml\""), ("configuration = ", 1), ""),
-        (&|plan| plan.replace("Room 4, Hut 6, Newport", "to be written: where"), ("place = ", 1), "place: expected the room"),
+        (
+            &|plan| plan.replace("purpose = \"exercise\"", "purpose = \"live\""),
+            ("purpose = ", 1),
+            "purpose: the policy is exercise",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "policy_digest"), &format!("policy_digest = \"{}\"", "0".repeat(64))),
+            ("policy_digest = ", 1),
+            "policy_digest: the policy in",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "origin = "), "origin = \"other.example/ledger\""),
+            ("origin = ", 1),
+            "origin: the policy is for",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "configuration = "), "configuration = \"ledger-b.toml\""),
+            ("configuration = ", 1),
+            "",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "configuration = "), "configuration = \"fewer.toml\""),
+            ("configuration = ", 1),
+            "",
+        ),
+        (
+            &|plan| plan.replace("Room 4, Hut 6, Newport", "to be written: where"),
+            ("place = ", 1),
+            "place: expected the room",
+        ),
         // People.
         (&|plan| format!("{plan}{}", block(plan, person, "\"Guest\"")), (person, 7), "person Guest stands here twice"),
-        (&|plan| plan.replace("\"Guest\"", "\"Guest, Ada\""), (person, 2), "person Guest, Ada: a name without a comma is expected"),
-        (&|plan| plan.replace("id = \"auditor-1\"", "id = \"auditor-9\""), (person, 3), "person auditor-9: the policy knows nobody of that id"),
-        (&|plan| plan.replace("id = \"auditor-1\"\n", ""), (person, 3), "person Auditor One: a auditor is one by the policy"),
-        (&|plan| plan.replace("\"Operator One\"", "\"Operator Two\""), (person, 1), "person operator-1: the policy calls them Operator One"),
-        (&|plan| plan.replace("\"conductor\"", "\"auditor\""), (person, 1), "person operator-1: the policy does not have them as auditor"),
-        (&|plan| plan.replace("\"conductor\"", "\"auditor\""), ("", 0), "person: expected one with the capacity \"conductor\", found 0"),
+        (
+            &|plan| plan.replace("\"Guest\"", "\"Guest, Ada\""),
+            (person, 2),
+            "person Guest, Ada: a name without a comma is expected",
+        ),
+        (
+            &|plan| plan.replace("id = \"auditor-1\"", "id = \"auditor-9\""),
+            (person, 3),
+            "person auditor-9: the policy knows nobody of that id",
+        ),
+        (
+            &|plan| plan.replace("id = \"auditor-1\"\n", ""),
+            (person, 3),
+            "person Auditor One: a auditor is one by the policy",
+        ),
+        (
+            &|plan| plan.replace("\"Operator One\"", "\"Operator Two\""),
+            (person, 1),
+            "person operator-1: the policy calls them Operator One",
+        ),
+        (
+            &|plan| plan.replace("\"conductor\"", "\"auditor\""),
+            (person, 1),
+            "person operator-1: the policy does not have them as auditor",
+        ),
+        (
+            &|plan| plan.replace("\"conductor\"", "\"auditor\""),
+            ("", 0),
+            "person: expected one with the capacity \"conductor\", found 0",
+        ),
         (&|plan| plan.replace("\"witness\"", "\"engineer\""), ("", 0), "person: expected at least 2 who bear witness"),
         // Keys.
-        (&|plan| format!("{plan}{}", block(plan, "[[key]]", "\"ledger-1\"")), ("[[key]]", 1), "key ledger-1: it stands here twice"),
-        (&|plan| plan.replace(line(block(plan, "[[key]]", "\"recovery-1\""), "cka_id"), line(plan, "cka_id")), ("[[key]]", 2), "key recovery-1: its cka_id is that of ledger-1"),
+        (
+            &|plan| format!("{plan}{}", block(plan, "[[key]]", "\"ledger-1\"")),
+            ("[[key]]", 1),
+            "key ledger-1: it stands here twice",
+        ),
+        (
+            &|plan| plan.replace(line(block(plan, "[[key]]", "\"recovery-1\""), "cka_id"), line(plan, "cka_id")),
+            ("[[key]]", 2),
+            "key recovery-1: its cka_id is that of ledger-1",
+        ),
         (&|plan| plan.replacen("\"sensitive\", ", "", 1), ("[[key]]", 1), "key ledger-1: attributes: expected"),
-        (&|plan| plan.replace("label = \"recovery-1\"", "label = \"recovery-9\""), ("[[key]]", 2), "key recovery-9: the policy has no such key"),
-        (&|plan| plan.replace(block(plan, "[[key]]", "\"recovery-1\""), ""), ("", 0), "key recovery-1: the policy has it and the plan does not"),
-        (&|plan| plan.replace("token = \"smki-a\"", "token = \"ledger-a\""), ("[[key]]", 2), "key recovery-1: the policy has it as a recovery key on token smki-a"),
-        (&|plan| plan.replace("use = \"recovery\"", "use = \"contingency\""), ("[[key]]", 2), "key recovery-1: the policy has it as a recovery key"),
-        (&|plan| plan.replace("token = \"smki-a\"", "token = \"smki-a\"\ncopies = [\"ledger-a\"]"), ("[[key]]", 2), "key recovery-1: the policy does not have it cloned to token ledger-a"),
-        (&|plan| plan.replace("token = \"smki-a\"", "token = \"smki-a\"\ncopies = [\"smki-z\"]"), ("[[key]]", 2), "token smki-z"),
-        (&|plan| plan.replace(line(plan, "chain = "), ""), ("[[key]]", 2), "key recovery-1: expected `certificate` and `chain`"),
-        (&|plan| plan.replace("kind = \"first\"", "kind = \"renewal\""), ("[[key]]", 1), "key ledger-1: the SMKI certifies a recovery key here"),
-        (&|plan| {
-            let none = plan.replace(block(plan, "[[key]]", "\"recovery-1\""), "");
-            none.replace(block(&none, "[[key]]", "\"ledger-1\""), "").replace("kind = \"first\"", "kind = \"copy\"")
-        }, ("", 0), "key: a copy ceremony is about at least one key; found none"),
+        (
+            &|plan| plan.replace("label = \"recovery-1\"", "label = \"recovery-9\""),
+            ("[[key]]", 2),
+            "key recovery-9: the policy has no such key",
+        ),
+        (
+            &|plan| plan.replace(block(plan, "[[key]]", "\"recovery-1\""), ""),
+            ("", 0),
+            "key recovery-1: the policy has it and the plan does not",
+        ),
+        (
+            &|plan| plan.replace("token = \"smki-a\"", "token = \"ledger-a\""),
+            ("[[key]]", 2),
+            "key recovery-1: the policy has it as a recovery key on token smki-a",
+        ),
+        (
+            &|plan| plan.replace("use = \"recovery\"", "use = \"contingency\""),
+            ("[[key]]", 2),
+            "key recovery-1: the policy has it as a recovery key",
+        ),
+        (
+            &|plan| plan.replace("token = \"smki-a\"", "token = \"smki-a\"\ncopies = [\"ledger-a\"]"),
+            ("[[key]]", 2),
+            "key recovery-1: the policy does not have it cloned to token ledger-a",
+        ),
+        (
+            &|plan| plan.replace("token = \"smki-a\"", "token = \"smki-a\"\ncopies = [\"smki-z\"]"),
+            ("[[key]]", 2),
+            "token smki-z",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "chain = "), ""),
+            ("[[key]]", 2),
+            "key recovery-1: expected `certificate` and `chain`",
+        ),
+        (
+            &|plan| plan.replace("kind = \"first\"", "kind = \"renewal\""),
+            ("[[key]]", 1),
+            "key ledger-1: the SMKI certifies a recovery key here",
+        ),
+        (
+            &|plan| {
+                let none = plan.replace(block(plan, "[[key]]", "\"recovery-1\""), "");
+                none.replace(block(&none, "[[key]]", "\"ledger-1\""), "").replace("kind = \"first\"", "kind = \"copy\"")
+            },
+            ("", 0),
+            "key: a copy ceremony is about at least one key; found none",
+        ),
         // Shares.
-        (&|plan| format!("{plan}{}", block(plan, "[[shares]]", "recovery-1")), ("[[shares]]", 2), "shares of key recovery-1: they stand here twice"),
-        (&|plan| plan.replace("key = \"recovery-1\"", "key = \"recovery-9\""), ("[[shares]]", 1), "shares of key recovery-9: the policy has no such key"),
-        (&|plan| plan.replace("key = \"recovery-1\"", "key = \"ledger-1\""), ("[[shares]]", 1), "shares of key ledger-1: the policy does not have it activated by custodians"),
-        (&|plan| plan.replace(block(plan, "[[shares]]", "recovery-1"), ""), ("", 0), "shares: key recovery-1 is activated by custodians"),
-        (&|plan| plan.replace("threshold = 2", "threshold = 3"), ("[[shares]]", 1), "shares of key recovery-1: threshold: the policy says 2"),
-        (&|plan| plan.replace("share = \"share-1\"", "share = \"share-2\""), ("[[shares]]", 1), "shares of key recovery-1: share-2 stands there twice"),
-        (&|plan| plan.replace("share = \"share-1\"", "share = \"share-2\""), ("[[shares]]", 1), "shares of key recovery-1: the policy gives share-1 to custodian-1"),
-        (&|plan| plan.replace("person = \"custodian-1\"", "person = \"custodian-2\""), ("[[shares]]", 1), "shares of key recovery-1: share-1 is not among the shares"),
-        (&|plan| plan.replace("person = \"custodian-1\"", "person = \"member-1\""), ("[[shares]]", 1), "shares of key recovery-1: member-1 is no Key Custodian in force"),
-        (&|plan| plan.replace(block(plan, person, "\"custodian-2\""), ""), ("[[shares]]", 1), "shares of key recovery-1: custodian-2 takes share-2 and does not come"),
-        (&|plan| plan.replace("person = \"custodian-3\"", "person = \"custodian-3\", certificate = \"no.pem\""), ("[[shares]]", 1), "shares of key recovery-1: ./no.pem"),
-        (&|plan| {
-            let lines = plan.lines().filter(|line| !line.contains("\"share-2\"") && !line.contains("\"share-3\""));
-            lines.collect::<Vec<_>>().join("\n")
-        }, ("[[shares]]", 1), "shares of key recovery-1: expected holders of at least 2 Parties, found 1"),
+        (
+            &|plan| format!("{plan}{}", block(plan, "[[shares]]", "recovery-1")),
+            ("[[shares]]", 2),
+            "shares of key recovery-1: they stand here twice",
+        ),
+        (
+            &|plan| plan.replace("key = \"recovery-1\"", "key = \"recovery-9\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-9: the policy has no such key",
+        ),
+        (
+            &|plan| plan.replace("key = \"recovery-1\"", "key = \"ledger-1\""),
+            ("[[shares]]", 1),
+            "shares of key ledger-1: the policy does not have it activated by custodians",
+        ),
+        (
+            &|plan| plan.replace(block(plan, "[[shares]]", "recovery-1"), ""),
+            ("", 0),
+            "shares: key recovery-1 is activated by custodians",
+        ),
+        (
+            &|plan| plan.replace("threshold = 2", "threshold = 3"),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: threshold: the policy says 2",
+        ),
+        (
+            &|plan| plan.replace("share = \"share-1\"", "share = \"share-2\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: share-2 stands there twice",
+        ),
+        (
+            &|plan| plan.replace("share = \"share-1\"", "share = \"share-2\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: the policy gives share-1 to custodian-1",
+        ),
+        (
+            &|plan| plan.replace("person = \"custodian-1\"", "person = \"custodian-2\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: share-1 is not among the shares",
+        ),
+        (
+            &|plan| plan.replace("person = \"custodian-1\"", "person = \"member-1\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: member-1 is no Key Custodian in force",
+        ),
+        (
+            &|plan| plan.replace(block(plan, person, "\"custodian-2\""), ""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: custodian-2 takes share-2 and does not come",
+        ),
+        (
+            &|plan| plan.replace("person = \"custodian-3\"", "person = \"custodian-3\", certificate = \"no.pem\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: ./no.pem",
+        ),
+        (
+            &|plan| {
+                let lines = plan.lines().filter(|line| !line.contains("\"share-2\"") && !line.contains("\"share-3\""));
+                lines.collect::<Vec<_>>().join("\n")
+            },
+            ("[[shares]]", 1),
+            "shares of key recovery-1: expected holders of at least 2 Parties, found 1",
+        ),
         // What TOML itself does not take has its line, too.
         (&|plan| plan.replace("place = ", "plaice = "), ("plaice", 1), "unknown field"),
         (&|plan| plan.replace("version = 1", "version = 2"), ("version = ", 1), "expected version = 1, found 2"),
@@ -442,7 +585,11 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
         "keys.toml",
         "modes = [8]\noriginator = \"90B3D51F30000002\"\nactivation = \"custodians\"\n",
         second,
-        (&as_it_is, ("[[shares]]", 1), "shares of key recovery-1: the policy has key contingency-1 on token smki-a too"),
+        (
+            &as_it_is,
+            ("[[shares]]", 1),
+            "shares of key recovery-1: the policy has key contingency-1 on token smki-a too",
+        ),
     );
     changed(
         "keys.toml",
@@ -478,7 +625,10 @@ fn a_key_that_stands_before_the_ceremony_began_to_make_it_is_not_taken() {
     // Whoever read the plan knows label and CKA_ID.
     let plan = stage.scratch.text("plan.toml");
     let id = line(block(&plan, "[[key]]", "\"recovery-1\""), "cka_id").split('"').nth(1).unwrap().to_owned();
-    Stage::pkcs11_tool(&stage.smki, &format!("--keypairgen --key-type EC:prime256v1 --label recovery-1 --id {id} --sensitive"));
+    Stage::pkcs11_tool(
+        &stage.smki,
+        &format!("--keypairgen --key-type EC:prime256v1 --label recovery-1 --id {id} --sensitive"),
+    );
     let said = stage.unattended(5, "", "");
     assert!(said.contains("recovery-1") && said.contains(&id), "{said}");
     assert!(!stage.scratch.text("ceremony/keys.json").contains("recovery-1"), "nothing is made of it");
@@ -543,7 +693,12 @@ fn what_people_noted_when_they_rose_is_what_is_compared_when_they_go_on() {
     let both = "\"roll-call/compared\" = \"custodian one, AUDITOR-1\"\n";
     stage.scratch.write("both.toml", format!("{ANSWERS}[answers]\n{both}"));
     stage.expect(6, "adjourned at", &format!("run plan.toml --unattended both.toml {PINS}"));
-    assert!(stage.minutes().replace("\n           ", " ").contains("Custodian One (custodian-1) and Auditor One (auditor-1) compared"));
+    assert!(
+        stage
+            .minutes()
+            .replace("\n           ", " ")
+            .contains("Custodian One (custodian-1) and Auditor One (auditor-1) compared")
+    );
 }
 
 #[test]
@@ -551,11 +706,7 @@ fn the_journal_of_a_rehearsal_is_not_gone_on_with_in_earnest() {
     let stage = Stage::planned();
     stage.unattended(6, "REHEARSAL", "--dry-run");
     fs::create_dir_all(stage.path("ceremony")).unwrap();
-    fs::copy(
-        stage.path("ceremony.rehearsal/out/ceremony.journal"),
-        stage.path("ceremony/ceremony.journal"),
-    )
-    .unwrap();
+    fs::copy(stage.path("ceremony.rehearsal/out/ceremony.journal"), stage.path("ceremony/ceremony.journal")).unwrap();
     stage.unattended(1, "the journal here is of a rehearsal, and this is in earnest", "");
 }
 

@@ -22,9 +22,9 @@ use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, Entry, Event, Outcome, Reason, SignResult,
 };
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId};
+use crate::domain::time::Timestamp;
 use crate::hsm::{Kind, Outcome as Signing, ToSign};
 use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
-use crate::domain::time::Timestamp;
 use crate::service::start;
 use crate::wall_clock::wall_clock;
 
@@ -228,8 +228,8 @@ impl Import {
         if !self.change.dry_run {
             let ledger_token = opened.log_in()?;
             // Judged again at the moment of the entry, as the audit will.
-            let outcome = record_alone(&mut opened.ledger, |recorder| {
-                match judge(recorder, &self.key, &certificate, &above) {
+            let outcome =
+                record_alone(&mut opened.ledger, |recorder| match judge(recorder, &self.key, &certificate, &above) {
                     Ok(imported) => {
                         let by = recorder.known(room::conductor());
                         for octets in std::iter::once(&certificate).chain(&above) {
@@ -238,8 +238,7 @@ impl Import {
                         recorder.queue(&by, Event::CertificateImported(imported)).map(Ok)
                     }
                     Err(reasons) => Ok(Err(reasons)),
-                }
-            })?;
+                })?;
             entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
             opened.keep_head(&ledger_token)?;
         }

@@ -276,7 +276,9 @@ impl Conduct {
 
     /// The ledger has the transcript that those who were there have compared, and no other.
     fn seal(&mut self) -> Result<(), Halt> {
-        self.print.note("\nThe transcript is closed. It is what the ledger keeps, and its words stand at the foot of the minutes.");
+        self.print.note(
+            "\nThe transcript is closed. It is what the ledger keeps, and its words stand at the foot of the minutes.",
+        );
         self.read_aloud("closing", "the transcript", Digest::of(self.journal.transcript()))?;
         if self.rehearsal.is_none() {
             self.record()?;

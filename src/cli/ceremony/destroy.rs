@@ -106,7 +106,8 @@ impl Draft {
         let configuration = Configuration::read(&self.config)?;
         // A paper is written from what stands; a daemon that runs is not disturbed.
         let fold = opened::read(&configuration)?.ok_or(StartFault::NoLedgerKey)?;
-        let unknown = || CeremonyError::Key { key: self.key.clone(), why: "the ledger has no key of that label".into() };
+        let unknown =
+            || CeremonyError::Key { key: self.key.clone(), why: "the ledger has no key of that label".into() };
         let facts = fold.keys().get(&self.key).ok_or_else(unknown)?;
         if let Some(ending) = facts.ending {
             return Err(ended(&self.key, ending));
@@ -138,7 +139,8 @@ impl Draft {
         let now = wall_clock().plus_ms(configuration.clock_offset_ms);
         let refusals = admission::destruction(&adopted.policy, &written, now, now);
         if !refusals.is_empty() {
-            let reason = |refusal: &admission::Refusal| Reason { rule: "admission".into(), text: refusal.to_string().into() };
+            let reason =
+                |refusal: &admission::Refusal| Reason { rule: "admission".into(), text: refusal.to_string().into() };
             return Err(CeremonyError::Refused(refusals.iter().map(reason).collect()));
         }
         if !self.change.dry_run {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::minutes::Minutes;
 use super::{CeremonyError, room};
 use crate::cli::input::{self, InputError};
-pub use crate::domain::ledger::transcript::{Line, What};
 use crate::domain::ledger::transcript::{self, TRANSCRIPT_LEN_MAX};
+pub use crate::domain::ledger::transcript::{Line, What};
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
@@ -73,9 +73,7 @@ impl Journal {
 
     /// How often it was agreed to do the step, whatever became of it.
     pub fn agreed(&self, id: &str) -> usize {
-        let yes = |line: &&Line| {
-            matches!(&line.what, What::Answered { step, answer, .. } if **step == *id && **answer == *"yes")
-        };
+        let yes = |line: &&Line| matches!(&line.what, What::Answered { step, answer, .. } if **step == *id && **answer == *"yes");
         self.lines.iter().filter(yes).count()
     }
 
@@ -151,10 +149,7 @@ fn last(octets: &[u8]) -> Digest {
 
 /// Reads the lines of a journal or transcript.
 pub fn read(path: &Path, octets: &[u8]) -> Result<Vec<Line>, CeremonyError> {
-    let wrong = |fault: transcript::LineFault| InputError::Line {
-        path: path.to_owned(),
-        line: fault.line,
-        error: fault.text,
-    };
+    let wrong =
+        |fault: transcript::LineFault| InputError::Line { path: path.to_owned(), line: fault.line, error: fault.text };
     Ok(transcript::read(octets).map_err(wrong)?)
 }

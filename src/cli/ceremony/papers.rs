@@ -159,7 +159,10 @@ impl Check {
                 text.row("comes", format!("{person}, {}", person.capacity));
             }
             for shares in plan.shares() {
-                text.row("shares", format!("of key {}, {} of {} needed", shares.key, shares.threshold, shares.holders.len()));
+                text.row(
+                    "shares",
+                    format!("of key {}, {} of {} needed", shares.key, shares.threshold, shares.holders.len()),
+                );
                 for Holder { share, person, certificate, .. } in &shares.holders {
                     let sealed = match certificate {
                         Some(path) => format!("sealed to the certificate {}", plan.path(path).display()),

@@ -177,7 +177,9 @@ pub fn may_record(
     let conductors = people.iter().filter(|found| found.capacity == Capacity::Conductor).count();
     let witnesses = people.iter().filter(|found| found.capacity.bears_witness()).count();
     reasons.demand("ceremony-people", conductors == 1 && witnesses >= WITNESSES_MIN, || {
-        format!("expected one conductor and at least {WITNESSES_MIN} who bear witness, found {conductors} and {witnesses}")
+        format!(
+            "expected one conductor and at least {WITNESSES_MIN} who bear witness, found {conductors} and {witnesses}"
+        )
     });
     for fault in
         twice("people", people.iter().map(|found| found.person.as_ref().map_or(&*found.name, PersonId::as_str)))

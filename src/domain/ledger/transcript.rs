@@ -232,7 +232,9 @@ pub fn told(octets: &[u8]) -> Result<Told, LineFault> {
     for (at, line) in lines.iter().enumerate() {
         match &line.what {
             What::Opened { .. } if at > 0 => return Err(wrong(at + 1, "the ceremony is opened twice")),
-            What::Closed {} if at + 1 < lines.len() => return Err(wrong(at + 1, "the ceremony is closed before its end")),
+            What::Closed {} if at + 1 < lines.len() => {
+                return Err(wrong(at + 1, "the ceremony is closed before its end"));
+            }
             What::Recorded { .. } => return Err(wrong(at + 1, "a transcript ends before the ledger has it")),
             What::Begun { step, .. } => {
                 open.insert(step);

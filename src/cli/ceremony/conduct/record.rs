@@ -92,7 +92,10 @@ impl Conduct {
     }
 
     /// The last entry since this ceremony was opened of which `wanted` makes something.
-    pub(super) fn since<T>(&self, mut wanted: impl FnMut(Event) -> Option<T>) -> Result<Option<(u64, T)>, CeremonyError> {
+    pub(super) fn since<T>(
+        &self,
+        mut wanted: impl FnMut(Event) -> Option<T>,
+    ) -> Result<Option<(u64, T)>, CeremonyError> {
         let from = self.opened();
         let reader = SqliteReader::open(&self.configuration.state)?;
         for index in (0..reader.head()?.size).rev() {

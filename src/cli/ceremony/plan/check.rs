@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use super::{ATTRIBUTES, PLACE_OPEN, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
+use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, PLACE_OPEN, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
 use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
@@ -94,7 +94,8 @@ impl Checker<'_> {
         let plan = self.plan;
         let Some(fold) = self.against.ledger.filter(|_| plan.kind != Kind::First) else { return };
         if let Some(origin) = fold.origin().filter(|origin| *origin != plan.origin.get_ref()) {
-            let text = format!("origin: the ledger of this configuration is {origin}, the plan for {}", plan.origin.get_ref());
+            let text =
+                format!("origin: the ledger of this configuration is {origin}, the plan for {}", plan.origin.get_ref());
             self.fault(&plan.origin, text);
         }
         let in_force = fold.policy().map(|adopted| adopted.policy.digest());
@@ -122,7 +123,9 @@ impl Checker<'_> {
                 (Kind::Renewal | Kind::Copy | Kind::ReShare, Some(known)) if known.record.id != key.cka_id => {
                     format!("cka_id: the ledger has it under {}, the plan under {}", known.record.id, key.cka_id)
                 }
-                (_, Some(known)) if known.ending.is_some() => "it was destroyed, or its destruction was begun".to_owned(),
+                (_, Some(known)) if known.ending.is_some() => {
+                    "it was destroyed, or its destruction was begun".to_owned()
+                }
                 (Kind::Copy, Some(_)) if key.copies.is_empty() => {
                     "expected `copies`, the tokens to which it is cloned, found none".to_owned()
                 }

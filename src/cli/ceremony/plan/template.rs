@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{ATTRIBUTES, Kind, PLACE_OPEN};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::names::{KeyId, KeyLabel, KeyUse};
-use crate::domain::policy::{Key, Policy};
 use crate::domain::policy::files::Activation;
+use crate::domain::policy::{Key, Policy};
 use crate::domain::time::Timestamp;
 
 /// What the policy does not say.

@@ -120,8 +120,7 @@ fn against(change: impl FnOnce(&mut KeyFacts), document: impl FnOnce(&mut Destru
     };
     document(&mut form);
     let signed = Signed(head);
-    let context =
-        Context { fold: &fold, blobs: &signed, heads: &signed, at: at(AT), clock: ClockState::Trusted };
+    let context = Context { fold: &fold, blobs: &signed, heads: &signed, at: at(AT), clock: ClockState::Trusted };
     let written = Written::write(&form).unwrap();
     let submission = Submission { signatures: &[], devices: None };
     rules(destruction(&context, &written, &submission))
@@ -150,8 +149,9 @@ fn a_key_is_destroyed_while_it_is_locked_and_only_once() {
     assert_eq!(more(against(as_it_stands, |form| form.key.spki_sha256 = Digest([9; 32]))), ["key-spki"]);
     let cloned = |key: &mut KeyFacts| drop(key.copies.insert("smki-b".parse().unwrap(), "0009".into()));
     assert_eq!(more(against(cloned, as_drafted)), ["key-tokens"]);
-    let with_clone =
-        |form: &mut Destruction| form.tokens.push(TokenFound { token: "smki-b".parse().unwrap(), serial: "0009".into() });
+    let with_clone = |form: &mut Destruction| {
+        form.tokens.push(TokenFound { token: "smki-b".parse().unwrap(), serial: "0009".into() })
+    };
     assert!(more(against(cloned, with_clone)).is_empty());
     assert_eq!(more(against(as_it_stands, with_clone)), ["key-tokens"]);
 }
@@ -281,7 +281,11 @@ fn one_conducts_a_ceremony_and_two_bear_witness() {
     assert_eq!(with(2, present(Some("custodian-1"), "Custodian One", Capacity::KeyCustodian)), ["ceremony-people"]);
     assert_eq!(with(1, present(Some("operator-1"), "Operator One", Capacity::Witness)), ["ceremony-people"]);
     assert_eq!(with(2, present(None, "Guest", Capacity::Conductor)), ["ceremony-people"], "two conductors");
-    assert_eq!(with(2, present(Some("auditor-1"), "Auditor One", Capacity::Witness)), ["ceremony-people"], "one person");
+    assert_eq!(
+        with(2, present(Some("auditor-1"), "Auditor One", Capacity::Witness)),
+        ["ceremony-people"],
+        "one person"
+    );
     // Whoever was there in two sessions was there once.
     let mut again = held();
     again.insert(4, present(None, "Guest", Capacity::Witness));

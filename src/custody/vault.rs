@@ -181,6 +181,11 @@ impl Vault {
         self.done(&ToVault::Take { presentation, index, sealed: ByteBuf::from(sealed) })
     }
 
+    /// Nothing will come for that presentation: its key is wiped.
+    pub fn abandon(&self, presentation: PresentationId) -> Result<(), VaultFault> {
+        self.done(&ToVault::Abandon { presentation })
+    }
+
     /// The share with that index counts no more, and is wiped. Once the vault is open, shutting it down is what takes a PIN back.
     pub fn forget(&self, index: u16) -> Result<(), VaultFault> {
         self.done(&ToVault::Forget { index })
@@ -199,6 +204,11 @@ impl Vault {
     /// Where the worker of a token gets its PIN from, as long as the vault lives.
     pub fn pin_source(&self, token: TokenName, serial: String) -> PinSource {
         PinSource::Apart(Arc::new(PinOf { vault: self.clone(), token, serial }))
+    }
+
+    /// Whether the other handle is of this very vault.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether it lives and its PINs are open.

@@ -15,7 +15,7 @@ mod responses;
 mod story;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,8 +91,6 @@ pub struct Daemon {
     stopping: watch::Sender<bool>,
     jobs: Mutex<JoinSet<()>>,
     running: Arc<Mutex<BTreeSet<RequestId>>>,
-    /// Presentations of Key Custodians whose shares are still to come.
-    presentations: Mutex<BTreeMap<PresentationId, (KeyLabel, custodians::Waiting)>>,
     /// How many runs have come to their end.
     runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
@@ -654,11 +652,7 @@ impl Engine for Daemon {
         self.begin_presentation(caller, key, present).await
     }
 
-    async fn ceremony_record(
-        &self,
-        caller: &Caller,
-        record: wire::CeremonyRecord,
-    ) -> Result<wire::Recorded, Failure> {
+    async fn ceremony_record(&self, caller: &Caller, record: wire::CeremonyRecord) -> Result<wire::Recorded, Failure> {
         self.record_ceremony(caller, record).await
     }
 
@@ -675,8 +669,9 @@ impl Engine for Daemon {
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         let label = key.clone();
-        if let (Some(trouble), Some(tokens)) = (self.in_the_way(), self.keys.active(&key)) {
-            return self.lock_unrecorded(actor, key, tokens, trouble).await;
+        let is_open = self.keys.active(&key).is_some() || self.keys.vault(&key).is_some();
+        if let (Some(trouble), true) = (self.in_the_way(), is_open) {
+            return self.lock_unrecorded(actor, key, trouble).await;
         }
         let changed = self.change(move |recorder| {
             let by = recorder.known(actor);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::configuration::{self, Configuration};
+use super::presentations::Presentations;
 use super::start::{self, StartFault};
 use crate::custody::vault::{Vault, VaultConfig};
 use crate::domain::fold::Fold;
@@ -62,6 +63,8 @@ pub struct Keys {
     /// Of each key for which Key Custodians present, or which they opened.
     vaults: Mutex<BTreeMap<KeyLabel, Vault>>,
     vault_config: VaultConfig,
+    /// Of Key Custodians whose shares are still to come.
+    pub presentations: Presentations,
 }
 
 /// A key that is active.
@@ -102,6 +105,7 @@ impl Keys {
             locks: Mutex::default(),
             vaults: Mutex::default(),
             vault_config: VaultConfig::default(),
+            presentations: Presentations::default(),
         }
     }
 
@@ -261,8 +265,22 @@ impl Keys {
         vault
     }
 
-    /// Ends the vault of a key: what it held is gone when this returns.
+    /// Ends the vault of a key: what it held is gone when this returns, and nobody's share is awaited any more.
     pub fn end_vault(&self, key: &KeyLabel) {
+        self.shut_down_vault(key);
+        self.presentations.clear(key);
+    }
+
+    /// The same, unless somebody has begun to present.
+    pub fn end_idle_vault(&self, key: &KeyLabel) {
+        self.presentations.held(key, |_, waits| {
+            if !waits {
+                self.shut_down_vault(key);
+            }
+        });
+    }
+
+    fn shut_down_vault(&self, key: &KeyLabel) {
         let vault = self.vaults().remove(key);
         if let Some(vault) = vault {
             vault.shutdown();

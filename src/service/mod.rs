@@ -7,6 +7,7 @@ pub mod configuration;
 pub mod engine;
 pub mod keys;
 pub mod notify;
+pub mod presentations;
 pub mod responses;
 pub mod start;
 

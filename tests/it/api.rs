@@ -160,9 +160,12 @@ fn what_a_ceremony_did_is_taken_from_root_and_the_daemons_own_account_whatever_t
     use smkid::api::authenticate::{Conducting, Permitted};
     use smkid::api::engine::Caller;
     let own = rustix::process::geteuid().as_raw();
-    for (uid, role, may) in
-        [(0, Role::Account, true), (own, Role::Account, true), (own + 7, Role::Operator, false), (own + 7, Role::Ceremony, false)]
-    {
+    for (uid, role, may) in [
+        (0, Role::Account, true),
+        (own, Role::Account, true),
+        (own + 7, Role::Operator, false),
+        (own + 7, Role::Ceremony, false),
+    ] {
         let caller = Caller { account: "somebody".into(), uid, role };
         let admitted = Permitted::<Conducting, FakeEngine>::admit(FakeEngine::new(), caller);
         match admitted {

@@ -365,7 +365,8 @@ async fn a_token_is_replaced_while_smkid_runs_and_signs_and_no_command_is_lost()
     site.reach(Which::Recovery, "C_Sign", 10).await;
     // A policy without the first token, and with a third.
     let files = site.changed_policy("keys.toml", |text| {
-        let copies = format!("token = \"{COPY_TOKEN}\"\ncopies = [{{ token = \"{THIRD_TOKEN}\", by = \"{MEANS}\" }}]\n");
+        let copies =
+            format!("token = \"{COPY_TOKEN}\"\ncopies = [{{ token = \"{THIRD_TOKEN}\", by = \"{MEANS}\" }}]\n");
         let tokens = format!("name = \"{COPY_TOKEN}\"\n\n[[token]]\nname = \"{THIRD_TOKEN}\"\n");
         text.replace(&format!("token = \"{RECOVERY_TOKEN}\"\n"), &copies)
             .replace(&format!("name = \"{RECOVERY_TOKEN}\"\n"), &tokens)

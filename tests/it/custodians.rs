@@ -148,13 +148,8 @@ impl Custody {
 
     fn credential_of(site: &Site, n: usize) -> &'static Credential {
         let people = &site.base.people;
-        match n {
-            1 => &people.officers[2].first,
-            2 => &people.officers[3].first,
-            3 => people.members[0].second.as_ref().unwrap(),
-            // Who takes another's place.
-            _ => &people.officers[1].first,
-        }
+        // Who takes another's place is none of the exercise's three.
+        people.custodians.get(n - 1).map_or(&people.officers[1].first, |custodian| &custodian.first)
     }
 
     async fn statement(&self, client: &Client, n: usize, change: impl FnOnce(&mut Statement)) -> Written<Statement> {
@@ -171,18 +166,18 @@ impl Custody {
             document: self.site.base.main.digest(),
             share: Some(format!("share-{n}").parse().unwrap()),
             generation: Some(1),
-            expires: self.now().plus_ms(HOUR_MS),
+            expires: Self::now().plus_ms(HOUR_MS),
         };
         change(&mut form);
         Written::write(&form).unwrap()
     }
 
-    fn now(&self) -> smkid::domain::time::Timestamp {
+    fn now() -> smkid::domain::time::Timestamp {
         smkid::wall_clock::wall_clock()
     }
 
     fn sent(&self, n: usize, statement: &Written<Statement>) -> wire::Present {
-        let p7s = documents::sign(statement.octets(), Self::credential_of(&self.site, n), self.now()).unwrap();
+        let p7s = documents::sign(statement.octets(), Self::credential_of(&self.site, n), Self::now()).unwrap();
         wire::Present { statement: Base64(statement.octets().to_vec()), signature: Base64(p7s) }
     }
 
@@ -216,11 +211,11 @@ impl Custody {
     async fn refused(&self, client: &Client, n: usize, change: impl FnOnce(&mut Statement)) -> Vec<String> {
         let statement = self.statement(client, n, change).await;
         let answer = self.present_for(client, (n, &self.shares[n - 1]), &statement).await;
-        self.rules(problem(answer))
+        self.rules(&problem(answer))
     }
 
     /// The rules of a refusal, which lies in the ledger with the same reasons.
-    fn rules(&self, problem: Problem) -> Vec<String> {
+    fn rules(&self, problem: &Problem) -> Vec<String> {
         let ledger = self.site.ledger();
         let last = ledger.refusals().pop().cloned().unwrap();
         let told: Vec<String> = problem.reasons.iter().map(|reason| reason.rule.to_string()).collect();
@@ -230,7 +225,7 @@ impl Custody {
     }
 
     async fn activation(&self, client: &Client) -> Vec<String> {
-        self.rules(problem(self.site.activate(client).await))
+        self.rules(&problem(self.site.activate(client).await))
     }
 }
 
@@ -264,14 +259,14 @@ async fn a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else
     // Another's share does not fit the commitment of this one.
     let statement = custody.statement(client, 1, |_| {}).await;
     let altered = custody.present_for(client, (1, &custody.shares[1]), &statement).await;
-    assert_eq!(custody.rules(problem(altered)), ["share-altered"]);
+    assert_eq!(custody.rules(&problem(altered)), ["share-altered"]);
 
     let first = custody.statement(client, 1, |_| {}).await;
     let standing = custody.present_for(client, (1, &custody.shares[0]), &first).await.unwrap().standing;
     assert_eq!((standing.have, standing.need, standing.enough), (1, 2, false));
     assert_eq!(standing.can_present.len(), 2);
     let replayed = custody.present_for(client, (1, &custody.shares[0]), &first).await;
-    assert!(custody.rules(problem(replayed)).contains(&"statement-replayed".to_owned()));
+    assert!(custody.rules(&problem(replayed)).contains(&"statement-replayed".to_owned()));
     assert_eq!(custody.refused(client, 1, |_| {}).await, ["custodian-twice"]);
     assert_eq!(custody.activation(client).await, ["custodians"], "one too few");
 

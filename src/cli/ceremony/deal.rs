@@ -341,7 +341,12 @@ impl Deal {
     }
 
     /// Who gets a share, and which tokens it opens.
-    fn plan(&self, opened: &Opened<Ledger>, people: &People, before: Option<&SharesDealt>) -> Result<Plan, CeremonyError> {
+    fn plan(
+        &self,
+        opened: &Opened<Ledger>,
+        people: &People,
+        before: Option<&SharesDealt>,
+    ) -> Result<Plan, CeremonyError> {
         let fold = opened.fold();
         let adopted = fold.policy().ok_or(StartFault::NoLedgerKey)?;
         let policy: &Policy = &adopted.policy;

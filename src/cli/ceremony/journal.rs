@@ -8,7 +8,6 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::minutes::Minutes;
 use super::{CeremonyError, room};
 use crate::cli::input::{self, InputError};
 use crate::domain::ledger::transcript::{self, TRANSCRIPT_LEN_MAX};
@@ -18,6 +17,10 @@ use crate::domain::time::Timestamp;
 
 /// The name of the file in the plan's `out`.
 pub const JOURNAL: &str = "ceremony.journal";
+/// Asked before a step.
+pub const SHALL_IT: &str = "Shall it be done?";
+/// Asked before a step that was begun before.
+pub const GO_ON: &str = "Go on with it?";
 
 /// The journal of a ceremony that goes on.
 pub struct Journal {
@@ -84,14 +87,9 @@ impl Journal {
         Some((self.lines[at].at, transcript::up_to(&self.octets, at + 1)))
     }
 
-    /// Its octets.
+    /// The octets that they lie in.
     pub fn octets(&self) -> &[u8] {
         &self.octets
-    }
-
-    /// The minutes so far.
-    pub fn minutes(&self) -> Minutes {
-        minutes(&self.lines, &self.octets)
     }
 
     /// Whether all steps are done.
@@ -133,12 +131,6 @@ impl Journal {
     pub fn transcript(&self) -> &[u8] {
         transcript::of(&self.lines, &self.octets)
     }
-}
-
-/// The minutes of lines that lie in `octets`.
-pub fn minutes(lines: &[Line], octets: &[u8]) -> Minutes {
-    let closed = lines.iter().any(|line| matches!(line.what, What::Closed {}));
-    Minutes::of(lines, Digest::of(transcript::of(lines, octets)), closed)
 }
 
 /// SHA-256 of the last line, without its line feed.

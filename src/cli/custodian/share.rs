@@ -62,7 +62,8 @@ impl Closed {
                     return first_line(path);
                 }
                 typed += 1;
-                ask(&format!("Passphrase of {}: ", if self.key.is_some() { "the key file" } else { &self.name }))
+                let of_key = share_file::is_to_certificate(&self.text);
+                ask(&format!("Passphrase of {}: ", if of_key { "the key file" } else { &self.name }))
             });
             match opened {
                 Ok(scalar) => return Ok(scalar),

@@ -106,6 +106,10 @@ impl Holding {
         match asked {
             ToVault::Present { info } => self.begin(info.into_vec()),
             ToVault::Take { presentation, index, sealed } => self.take(presentation, index, &sealed),
+            ToVault::Abandon { presentation } => {
+                self.begun.retain(|(begun, ..)| *begun != presentation);
+                Ok(FromVault::Done)
+            }
             ToVault::Forget { index } => {
                 self.shares.remove(&index);
                 Ok(FromVault::Done)
@@ -158,7 +162,6 @@ impl Holding {
             let pins: Result<Vec<_>, crate::custody::file::FileError> = self.file.tokens.iter().map(open).collect();
             self.pins = Some(pins.map_err(|error| VaultFault::Unsealable { why: error.to_string() })?);
             self.shares.clear();
-            self.begun.clear();
         }
         Ok(FromVault::Done)
     }

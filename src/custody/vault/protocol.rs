@@ -35,6 +35,11 @@ pub enum ToVault {
         /// The sealed share.
         sealed: ByteBuf,
     },
+    /// Nothing comes for a presentation any more.
+    Abandon {
+        /// Which.
+        presentation: PresentationId,
+    },
     /// A share that counts no more.
     Forget {
         /// Its index.

@@ -80,7 +80,11 @@ pub fn may_activate(
         Some(Activation::Stored) => Some(Opened { until, custodians: Vec::new() }),
         Some(Activation::Custodians | Activation::ProtectedPath) => determination
             .and_then(|determination| by_custodians(policy, facts, (incident, determination), at, &mut reasons))
-            .map(|(custodians, expires)| Opened { until: until.min(expires), custodians }),
+            .map(|(custodians, expires)| {
+                // Activating it again is for a token that was away; longer it stays open by presenting anew alone.
+                let open = facts.active.flatten().filter(|_| facts.is_active(at));
+                Opened { until: open.map_or(until, |open| until.min(open)).min(expires), custodians }
+            }),
         None => None,
     };
     reasons.end(opened)

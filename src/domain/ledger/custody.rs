@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::{SignatureRecord, TokenFound};
-use crate::domain::names::{
-    DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, ShareName, StatementId,
-};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, ShareName, StatementId};
 use crate::domain::time::Timestamp;
 
 /// Key Custodians were given shares of a random secret that seals the PINs of a key's tokens: one *generation* of its shares. Those of the

@@ -69,8 +69,8 @@ pub enum NotCounted {
 pub struct Count {
     /// The entries of those who count, by person.
     pub by: BTreeMap<PersonId, Presented>,
-    /// Of which Parties they are.
-    pub parties: BTreeSet<SecParty>,
+    /// Of which Party each of them is.
+    pub parties: BTreeMap<PersonId, SecParty>,
     /// k, of the policy in force or of the shares that were dealt last, whichever is more.
     pub need: u32,
     /// Of how many Parties.
@@ -91,16 +91,10 @@ impl Count {
         at: Timestamp,
     ) -> Self {
         let is_open = key.is_active(at) && key.active_for.as_ref() == Some(incident);
-        // Fewer than were dealt for open nothing, whatever a later policy says; more than that it may well demand.
         let by_shares = policy.key(&key.record.label).is_some_and(|key| key.activation == Activation::Custodians);
-        let dealt = key.shares.as_ref().filter(|_| by_shares).map_or(0, |dealt| dealt.threshold);
-        let mut count = Self {
-            by: BTreeMap::new(),
-            parties: BTreeSet::new(),
-            need: policy.custodians().threshold.max(dealt),
-            parties_need: policy.custodians().parties_min,
-            not_counted: Vec::new(),
-        };
+        let (need, parties_need) = needed(policy, key);
+        let mut count =
+            Self { by: BTreeMap::new(), parties: BTreeMap::new(), need, parties_need, not_counted: Vec::new() };
         for (id, presented) in &key.presented {
             let person = id.clone();
             let until = if is_open { presented.expires } else { presented.until };
@@ -129,7 +123,7 @@ impl Count {
             } else if at >= until {
                 count.not_counted.push(NotCounted::Over { person, until, at });
             } else {
-                count.parties.insert(of_policy.party.clone());
+                count.parties.insert(person.clone(), of_policy.party.clone());
                 count.by.insert(person, presented.clone());
             }
         }
@@ -155,12 +149,12 @@ impl Count {
 
     /// How many persons count.
     pub fn have(&self) -> u32 {
-        u32::try_from(self.by.len()).unwrap_or(u32::MAX)
+        number(self.by.len())
     }
 
     /// Of how many Parties they are.
     pub fn parties_have(&self) -> u32 {
-        u32::try_from(self.parties.len()).unwrap_or(u32::MAX)
+        number(self.parties.values().collect::<BTreeSet<_>>().len())
     }
 
     /// Whether they are enough.
@@ -187,10 +181,29 @@ impl Count {
         entries
     }
 
-    /// The first moment at which one of them holds no more.
+    /// The first moment at which the statements that still hold are too few, of persons or of Parties.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.by.values().map(|presented| presented.expires).min()
+        let mut moments: Vec<Timestamp> = self.by.values().map(|presented| presented.expires).collect();
+        moments.sort_unstable();
+        moments.into_iter().find(|at| {
+            let hold = self.by.iter().filter(|(_, presented)| presented.expires > *at).map(|(person, _)| person);
+            let persons: Vec<&PersonId> = hold.collect();
+            let parties: BTreeSet<_> = persons.iter().filter_map(|person| self.parties.get(*person)).collect();
+            number(persons.len()) < self.need || number(parties.len()) < self.parties_need
+        })
     }
+}
+
+/// How many persons and how many Parties a key needs: k of the policy in force or of the shares that were dealt last, whichever is more. Fewer
+/// than were dealt for open nothing, whatever a later policy says; more than that it may well demand.
+pub fn needed(policy: &Policy, key: &KeyFacts) -> (u32, u32) {
+    let by_shares = policy.key(&key.record.label).is_some_and(|key| key.activation == Activation::Custodians);
+    let dealt = key.shares.as_ref().filter(|_| by_shares).map_or(0, |dealt| dealt.threshold);
+    (policy.custodians().threshold.max(dealt), policy.custodians().parties_min)
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

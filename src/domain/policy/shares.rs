@@ -70,7 +70,9 @@ pub enum DealFault {
     #[error(transparent)]
     Place(#[from] PlaceFault),
     /// A first generation that names a former one.
-    #[error("generation 1 of the shares of key {key} has no generation before it, and carries a signature by the secret of one")]
+    #[error(
+        "generation 1 of the shares of key {key} has no generation before it, and carries a signature by the secret of one"
+    )]
     Former {
         /// The key.
         key: KeyLabel,
@@ -148,7 +150,8 @@ impl KeyFacts {
         let fault = |found| DealFault::NotByFormer { key: key.clone(), former: last.generation, found };
         let signature = dealt.former.as_ref().ok_or_else(|| fault("no signature"))?;
         let mut octets = [0; FIXED_LEN];
-        if signature.bytes().any(|b| b.is_ascii_uppercase()) || hex::decode_to_slice(&**signature, &mut octets).is_err() {
+        if signature.bytes().any(|b| b.is_ascii_uppercase()) || hex::decode_to_slice(&**signature, &mut octets).is_err()
+        {
             return Err(fault("no signature: 64 octets in hexadecimal, in lower case"));
         }
         let secret = last.commitments.first().and_then(|text| point(text));

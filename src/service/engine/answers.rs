@@ -21,7 +21,7 @@ use crate::domain::ledger::entry::{
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::Activation;
-use crate::domain::policy::custodians::Count;
+use crate::domain::policy::custodians::{self, Count};
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts, Standing};
 use crate::domain::procedure::direction::{Direction, Directs};
 use crate::domain::time::Timestamp;
@@ -202,6 +202,7 @@ pub(super) fn custody(facts: &KeyFacts, fold: &Fold, at: Timestamp) -> Option<wi
             until: presented.map(|presented| presented.until),
         }
     };
+    let (need, parties_need) = custodians::needed(policy, facts);
     let in_force = policy.roster(Role::KeyCustodian, at).map(standing);
     let (presented, others): (Vec<_>, Vec<_>) = in_force.partition(|standing| standing.entry.is_some());
     let can_present =
@@ -209,9 +210,9 @@ pub(super) fn custody(facts: &KeyFacts, fold: &Fold, at: Timestamp) -> Option<wi
     Some(wire::Custody {
         generation: dealt.map(|dealt| dealt.generation),
         have: count.as_ref().map_or(0, Count::have),
-        need: policy.custodians().threshold,
+        need,
         parties: count.as_ref().map_or(0, Count::parties_have),
-        parties_need: policy.custodians().parties_min,
+        parties_need,
         enough: count.as_ref().is_some_and(Count::is_enough),
         presented,
         can_present: can_present.collect(),

@@ -2,7 +2,7 @@
 //! daemon stopped.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::super::ceremony::Record;
 use super::super::keys::Keys;
@@ -21,16 +21,12 @@ const OPERATION: &str = "ceremony-record";
 
 impl Daemon {
     /// Judges what a ceremony did with the state of now, and records it; or refuses it, and records that.
-    pub(super) async fn record_ceremony(
-        &self,
-        caller: &Caller,
-        sent: wire::CeremonyRecord,
-    ) -> Answer<wire::Recorded> {
+    pub(super) async fn record_ceremony(&self, caller: &Caller, sent: wire::CeremonyRecord) -> Answer<wire::Recorded> {
         let actor = Actor { role: Role::Ceremony, ..caller.actor() };
         let octets = serde_json::to_vec(&sent).map_err(|error| Failure::Internal { what: error.to_string() })?;
         let (asked, record) = (Digest::of(&octets), read(sent)?);
         let dealt_for = if let Record::Dealt { file, .. } = &record { Some(file.key.clone()) } else { None };
-        let (keys, state, key) = (Arc::clone(&self.keys), self.state.clone(), dealt_for.clone());
+        let (keys, state) = (Arc::clone(&self.keys), self.state.clone());
         let recorded = self.change(move |recorder| {
             let by = recorder.known(actor);
             let judged = record.judge(recorder).and_then(|()| match &record {
@@ -48,17 +44,13 @@ impl Daemon {
                 return Ok(Err(Failure::Unavailable { why: fault.to_string(), remedy }));
             }
             let entry = record.queue(recorder, &by)?;
-            if let Some(key) = &key {
+            if let Some(key) = &dealt_for {
                 // It is locked; this ends the vault of the generation before, and what is being activated meanwhile comes to nothing.
                 let _ = keys.remove(key);
             }
             Ok(Ok(wire::Recorded { entry }))
         });
         let recorded = recorded.await?;
-        if let Some(key) = dealt_for {
-            let mut all = self.presentations.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, (of, _)| *of != key);
-        }
         make::keep_head(&self.desk, &self.keys).await;
         Ok(recorded)
     }

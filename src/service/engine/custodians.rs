@@ -1,9 +1,10 @@
 //! Shell: Key Custodians present their shares. What they state is judged and recorded here; the shares go through sealed, to the vault of
 //! their key, and nothing of them is kept.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::super::keys::Keys;
+use super::super::presentations::Waiting;
 use super::keys::{gathered_for, has_ended, lock};
 use super::{Answer, Daemon, answers, incident, make, reason, refused};
 use crate::api::engine::Caller;
@@ -17,28 +18,12 @@ use crate::domain::determination::document::Written;
 use crate::domain::intake::{self, Submission};
 use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{Actor, Event};
-use crate::domain::names::{Digest, KeyLabel, PresentationId};
+use crate::domain::names::{Digest, KeyLabel, PersonId, PresentationId};
 use crate::domain::policy::custodians::Count;
-use crate::domain::time::Timestamp;
 use crate::recorder::{CannotRecord, Recorder};
 
 /// The route, as refusals name it.
 const OPERATION: &str = "custodian-present";
-
-/// Presentations of one key that may wait for their share: some for each custodian, and no more, for anybody may begin one who has a
-/// custodian's signature.
-const WAITING_MAX: usize = 64;
-
-/// A presentation whose share is still to come.
-#[derive(Clone)]
-pub struct Waiting {
-    account: Box<str>,
-    statement: Vec<u8>,
-    signature: Vec<u8>,
-    index: u16,
-    /// When it is given up.
-    until: Timestamp,
-}
 
 /// A statement and its signature, as they came.
 struct Sent {
@@ -76,6 +61,7 @@ impl Daemon {
         });
         let (by, event, dealt, recorded, origin, sent) = judged.await?;
         if let Some(entry) = recorded {
+            make::keep_head(&self.desk, &self.keys).await;
             let standing = self.custody_standing(key).await?;
             return Ok(wire::PresentationBegun { share: None, recorded: Some(wire::Presented { entry, standing }) });
         }
@@ -90,12 +76,6 @@ impl Daemon {
             incident: event.incident.clone(),
             statement: event.statement,
         };
-        let (keys, state, of) = (Arc::clone(&self.keys), self.state.clone(), key.clone());
-        let begun = tokio::task::spawn_blocking(move || {
-            let vault = vault_for(&keys, &state, &of, &dealt)?;
-            vault.presentation(&purpose).map_err(|fault| vault_failure(&fault))
-        });
-        let (presentation, seal_to) = begun.await.map_err(|error| Failure::Internal { what: error.to_string() })??;
         let waiting = Waiting {
             account: by.account,
             statement: sent.statement,
@@ -103,16 +83,29 @@ impl Daemon {
             index,
             until: event.until,
         };
-        {
-            let mut all = self.presentations.lock().unwrap_or_else(PoisonError::into_inner);
-            if all.len() >= WAITING_MAX {
-                return Err(Failure::TooMany {
-                    what: format!("{WAITING_MAX} presentations wait for their shares"),
-                    retry_after_s: 60,
-                });
+        let of = (key, event.signature.person);
+        let (attempt, before) = self.keys.presentations.begin(of.clone(), waiting);
+        let (keys, state) = (Arc::clone(&self.keys), self.state.clone());
+        let begun = tokio::task::spawn_blocking(move || {
+            let made = vault_for(&keys, &state, &of.0, &dealt).and_then(|vault| {
+                if let Some(before) = before {
+                    vault.abandon(before).map_err(|fault| vault_failure(&fault))?;
+                }
+                Ok((vault.presentation(&purpose).map_err(|fault| vault_failure(&fault))?, vault))
+            });
+            let ((presentation, seal_to), vault) = made.inspect_err(|_| keys.presentations.give_up(&of, attempt))?;
+            if keys.presentations.made(&of, attempt, presentation) {
+                return Ok((presentation, seal_to));
             }
-            all.insert(presentation, (key, waiting));
-        }
+            // Where the vault is gone, so is what it would forget.
+            let _ = vault.abandon(presentation);
+            let (key, person) = of;
+            Err(Failure::Unavailable {
+                why: format!("key {key} was locked meanwhile, or {person} began another presentation"),
+                remedy: "Present the share anew".into(),
+            })
+        });
+        let (presentation, seal_to) = begun.await.map_err(|error| Failure::Internal { what: error.to_string() })??;
         let share = wire::ShareWanted {
             presentation,
             seal_to: wire::Base64(seal_to.octets().to_vec()),
@@ -131,12 +124,8 @@ impl Daemon {
         sealed: Vec<u8>,
     ) -> Answer<wire::Presented> {
         let actor = caller.actor();
-        let found = {
-            let mut all = self.presentations.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_theirs = |found: &(KeyLabel, Waiting)| found.0 == key && found.1.account == actor.account;
-            if all.get(&presentation).is_some_and(is_theirs) { all.remove(&presentation) } else { None }
-        };
-        let (Some((_, waiting)), Some(vault)) = (found, self.keys.vault(&key)) else {
+        let found = self.keys.presentations.find(&key, presentation, &actor.account);
+        let (Some(waiting), Some(vault)) = (found, self.keys.vault(&key)) else {
             return Err(Failure::NotFound {
                 what: format!(
                     "presentation {presentation} of key {key}: it is over, or was another's. Present the share anew"
@@ -151,6 +140,9 @@ impl Daemon {
         let (keys, of) = (Arc::clone(&self.keys), key.clone());
         let recorded = self.change(move |recorder| {
             let by = recorder.known(actor);
+            if let Some(why) = why_needless(recorder, &keys, &of, &vault) {
+                return Ok(Err(why));
+            }
             if let Err(fault) = taken {
                 let rule = match fault {
                     VaultFault::Altered { .. } => "share-altered",
@@ -168,20 +160,20 @@ impl Daemon {
                 let reasons = vec![reason(rule, fault.to_string())];
                 return refused(recorder, &by, OPERATION, asked, (incident, determination), reasons);
             }
-            // It was locked, or its shares dealt anew, while the share was on its way: the vault is another, or none.
-            if keys.vault(&of).and_then(|vault| vault.pid()) != vault.pid() || !vault.is_alive() {
-                let why = format!("key {of} was locked while the share was on its way");
-                return Ok(Err(Failure::Unavailable { why, remedy: "Present it anew".into() }));
-            }
             match judge(recorder, &by, &of, &sent)? {
                 Ok(event) => record(recorder, &by, event, &sent).map(Ok),
                 Err(failure) => {
-                    let _ = vault.forget(index);
+                    // The very share may count already, by a presentation before.
+                    if !is_held(recorder, &of, index) {
+                        let _ = vault.forget(index);
+                    }
                     Ok(Err(failure))
                 }
             }
         });
-        let entry = recorded.await?;
+        let recorded = recorded.await;
+        self.keys.presentations.end(presentation);
+        let entry = recorded?;
         make::keep_head(&self.desk, &self.keys).await;
         Ok(wire::Presented { entry, standing: self.custody_standing(key).await? })
     }
@@ -246,37 +238,95 @@ fn vault_failure(fault: &VaultFault) -> Failure {
     Failure::Unavailable { why: fault.to_string(), remedy: "Present the share anew".into() }
 }
 
-/// What is done on each tick for a key whose vault is there and which is not active: its shares are let go once the first of them counts no
-/// longer, for then its custodian has to come again in any case; and a vault in which nobody presented is ended.
-pub(super) async fn look_after_vault(daemon: &Daemon, key: KeyLabel) {
-    let now = daemon.clock.now().at;
-    let waits = {
-        let mut all = daemon.presentations.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, (_, waiting)| now < waiting.until);
-        all.values().any(|(of, _)| *of == key)
+/// Why a share that was on its way is needed no more, which says nothing against who brought it.
+fn why_needless(recorder: &Recorder, keys: &Keys, key: &KeyLabel, vault: &Vault) -> Option<Failure> {
+    let (why, remedy) = if !keys.vault(key).is_some_and(|kept| kept.is(vault)) {
+        ("was locked", "Present it anew")
+    } else if !vault.is_alive() {
+        ("lost its vault, and with it the shares that were there,", "Present it anew, as everybody does who presented")
+    } else if recorder.fold().keys().get(key).is_some_and(|facts| facts.is_active(recorder.moment().at)) {
+        ("was activated", "Nothing: enough others are there")
+    } else {
+        return None;
     };
-    let keys = Arc::clone(&daemon.keys);
-    let _ = daemon
-        .desk
-        .record(move |recorder| {
-            let now = recorder.moment().at;
-            let Some(facts) = recorder.fold().keys().get(&key) else { return Ok(()) };
-            if facts.is_active(now) {
-                return Ok(());
-            }
-            if facts.presented.is_empty() {
-                // Nothing was recorded, so nothing is told.
-                if !waits {
-                    keys.end_vault(&key);
-                }
-                return Ok(());
-            }
-            match why_gone(recorder, &keys, &key) {
-                Some(why) => lock(recorder, &Actor::daemon(), &keys, &key, &why).map(drop),
-                None => Ok(()),
-            }
+    Some(Failure::Unavailable { why: format!("key {key} {why} while the share was on its way"), remedy: remedy.into() })
+}
+
+/// Whether a recorded presentation brought the share with that index.
+fn is_held(recorder: &Recorder, key: &KeyLabel, index: u16) -> bool {
+    let Some(facts) = recorder.fold().keys().get(key) else { return false };
+    let mut presented = facts.presented.values().filter_map(|presented| presented.share.as_ref());
+    presented.any(|(name, generation)| {
+        facts.shares.as_ref().is_some_and(|dealt| {
+            let mut holders = dealt.holders.iter();
+            dealt.generation == *generation && holders.any(|holder| holder.share == *name && holder.index == index)
         })
-        .await;
+    })
+}
+
+/// What there is to do for a key whose vault is there and which is not active.
+enum Due {
+    Nothing,
+    /// Nobody presented: the vault is ended, unless somebody is about to.
+    Idle,
+    /// The time of these is over: their shares are let go.
+    Over(Vec<(PersonId, u16)>),
+    /// Nothing of it opens the key any more: it is locked.
+    Gone(String),
+}
+
+impl Due {
+    fn of(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Self {
+        let now = recorder.moment().at;
+        let Some(facts) = recorder.fold().keys().get(key).filter(|facts| facts.active.is_none()) else {
+            return Self::Nothing;
+        };
+        if facts.presented.is_empty() {
+            return Self::Idle;
+        }
+        if let Some(why) = why_gone(recorder, keys, key) {
+            return Self::Gone(why);
+        }
+        let over = facts.presented.iter().filter(|(_, presented)| now >= presented.until);
+        let index = |person: &PersonId| {
+            let holders = facts.shares.as_ref().map_or(&[][..], |dealt| &dealt.holders);
+            holders.iter().find(|holder| holder.person == *person).map(|holder| holder.index)
+        };
+        let over: Vec<_> = over.filter_map(|(person, _)| Some((person.clone(), index(person)?))).collect();
+        if over.is_empty() { Self::Nothing } else { Self::Over(over) }
+    }
+}
+
+/// What is done on each tick for a key whose vault is there and which is not active: the share of each whose time is over is let go; once all are, or
+/// what they presented for has ended, everybody presents anew; a vault in which nobody presented is ended. It is decided, and done, also while
+/// nothing can be recorded.
+pub(super) async fn look_after_vault(daemon: &Daemon, key: KeyLabel) {
+    daemon.keys.presentations.expire(daemon.clock.now().at);
+    let (keys, label) = (Arc::clone(&daemon.keys), key.clone());
+    let due = daemon.desk.look(move |recorder| Ok(Due::of(recorder, &keys, &label))).await;
+    let keys = Arc::clone(&daemon.keys);
+    match due {
+        Ok(Due::Nothing) | Err(_) => {}
+        Ok(Due::Idle) => {
+            let _ = tokio::task::spawn_blocking(move || keys.end_idle_vault(&key)).await;
+        }
+        Ok(Due::Over(over)) => {
+            let forget = move || {
+                let Some(vault) = keys.vault(&key) else { return };
+                keys.presentations.held(&key, |waits, _| {
+                    // Who comes again may have brought the share already.
+                    for (_, index) in over.iter().filter(|(person, _)| !waits(person)) {
+                        let _ = vault.forget(*index);
+                    }
+                });
+            };
+            let _ = tokio::task::spawn_blocking(forget).await;
+        }
+        Ok(Due::Gone(reason)) => {
+            let label = key.clone();
+            make::lock_by_itself(daemon, key, &reason, move |recorder| why_gone(recorder, &keys, &label)).await;
+        }
+    }
 }
 
 /// Why what was presented for a key that is not active opens it no more, and everybody who did presents anew.
@@ -285,7 +335,7 @@ fn why_gone(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<String> 
     let facts = fold.keys().get(key).filter(|facts| !facts.is_active(now))?;
     let anew = "those who presented present anew";
     let in_vault = facts.presented.values().any(|presented| presented.share.is_some());
-    if facts.presented.values().any(|presented| now >= presented.until) {
+    if !facts.presented.is_empty() && facts.presented.values().all(|presented| now >= presented.until) {
         return Some(format!("the time to gather Key Custodians is over: {anew}"));
     }
     if in_vault && keys.vault(key).is_none_or(|vault| !vault.is_alive()) {

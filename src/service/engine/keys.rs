@@ -19,7 +19,7 @@ use crate::domain::policy::custodians::Count;
 use crate::domain::policy::facts::{KeyFacts, Standing};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};
-use crate::recorder::{CannotRecord, Recorder};
+use crate::recorder::{CannotRecord, Recorder, shortened};
 
 /// The route, as refusals name it.
 const OPERATION: &str = "key-activate";
@@ -46,7 +46,7 @@ impl Daemon {
                     // Not the whole state: that has every target of every incident.
                     let fold = recorder.fold();
                     let opening = Opening::of(&facts, fold, &of, recorder.moment().at);
-                    Ok(Ok((by, keys::wanted(&facts, fold), opening, facts)))
+                    Ok(opening.map(|opening| (by, keys::wanted(&facts, fold), opening, facts)))
                 }
                 Err(reasons) => refused(recorder, &by, OPERATION, asked, (Some(of), None), reasons),
             }
@@ -117,15 +117,30 @@ impl Daemon {
             Opening::Shares(indices) => indices,
         };
         let remedy = || format!("Let enough Key Custodians present anew (smkictl custodian status {label})");
-        let Some(vault) = self.keys.vault(label) else {
-            let why = format!("the shares of key {label} are gone: their vault has ended");
-            return Err(Failure::Unavailable { why, remedy: remedy() });
+        let opened = match self.keys.vault(label) {
+            None => Err(format!("the shares of key {label} are gone: their vault has ended")),
+            Some(vault) => {
+                let of_vault = vault.clone();
+                let opened = tokio::task::spawn_blocking(move || of_vault.open(&indices)).await;
+                let opened = opened.map_err(|error| Failure::Internal { what: error.to_string() })?;
+                opened.map(|()| OpenedBy::Vault(vault)).map_err(|fault| fault.to_string())
+            }
         };
-        let of_vault = vault.clone();
-        let opened = tokio::task::spawn_blocking(move || of_vault.open(&indices)).await;
-        let opened = opened.map_err(|error| Failure::Internal { what: error.to_string() })?;
-        opened.map_err(|fault| Failure::Unavailable { why: fault.to_string(), remedy: remedy() })?;
-        Ok(OpenedBy::Vault(vault))
+        match opened {
+            Ok(opened) => Ok(opened),
+            // Where it is active it stays so, on the tokens that are up.
+            Err(why) if self.keys.active(label).is_some() => Err(Failure::Unavailable {
+                why,
+                remedy: format!("For another token, lock the key first (smkictl key lock {label}). {}", remedy()),
+            }),
+            Err(why) => {
+                // What is recorded is not in the vault: those who presented could not do it again.
+                let (keys, of, reason) = (Arc::clone(&self.keys), label.clone(), shortened(&why).to_string());
+                self.change(move |recorder| lock(recorder, &Actor::daemon(), &keys, &of, &reason).map(|_| Ok(())))
+                    .await?;
+                Err(Failure::Unavailable { why, remedy: remedy() })
+            }
+        }
     }
 
     /// Records that a key was not activated, or not on all of its tokens, and why: a wrong PIN or another token is worth knowing
@@ -169,18 +184,22 @@ enum Opening {
 }
 
 impl Opening {
-    fn of(facts: &KeyFacts, fold: &Fold, incident: &IncidentId, at: Timestamp) -> Opening {
+    /// It was permitted before, so that policy, key and determination are there.
+    fn of(facts: &KeyFacts, fold: &Fold, incident: &IncidentId, at: Timestamp) -> Answer<Self> {
+        let label = &facts.record.label;
         let policy = fold.policy().map(|adopted| &adopted.policy);
-        let activation = policy.and_then(|policy| policy.key(&facts.record.label)).map(|key| key.activation);
-        let (Some(policy), Some(of)) = (policy, fold.followed_by(incident)) else { return Opening::Stored };
-        match activation {
-            Some(Activation::Stored) | None => Opening::Stored,
-            Some(Activation::ProtectedPath) => Opening::ProtectedPath,
-            Some(Activation::Custodians) => {
+        let key = policy.and_then(|policy| policy.key(label));
+        let (Some(policy), Some(key), Some(of)) = (policy, key, fold.followed_by(incident)) else {
+            return Err(Failure::Internal { what: format!("nothing says how key {label} is opened for {incident}") });
+        };
+        Ok(match key.activation {
+            Activation::Stored => Self::Stored,
+            Activation::ProtectedPath => Self::ProtectedPath,
+            Activation::Custodians => {
                 let count = Count::of(policy, facts, (incident, of), at);
-                Opening::Shares(custodians::indices(facts.shares.as_ref(), &count))
+                Self::Shares(custodians::indices(facts.shares.as_ref(), &count))
             }
-        }
+        })
     }
 }
 

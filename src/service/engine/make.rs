@@ -102,7 +102,6 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         stopping: stopping.clone(),
         jobs: Mutex::new(JoinSet::new()),
         running: Arc::new(Mutex::new(BTreeSet::new())),
-        presentations: Mutex::default(),
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
         waiting,
@@ -445,9 +444,20 @@ async fn look_after_key(daemon: &Daemon, key: KeyLabel, tokens: Several) {
     let (label, also) = (key.clone(), why.clone());
     let over = daemon.desk.look(move |recorder| Ok(also.or_else(|| why_over(recorder, &label))));
     let Ok(Some(reason)) = over.await else { return };
+    let label = key.clone();
+    lock_by_itself(daemon, key, &reason, move |recorder| why.or_else(|| why_over(recorder, &label))).await;
+}
+
+/// Locks a key for a reason that is decided again where it is recorded; at once, also where that has to wait.
+pub(super) async fn lock_by_itself(
+    daemon: &Daemon,
+    key: KeyLabel,
+    reason: &str,
+    why: impl FnOnce(&Recorder) -> Option<String> + Send + 'static,
+) {
     let (keys, label) = (Arc::clone(&daemon.keys), key.clone());
     let recorded = daemon.desk.record(move |recorder| {
-        let Some(reason) = why.or_else(|| why_over(recorder, &label)) else { return Ok(None) };
+        let Some(reason) = why(recorder) else { return Ok(None) };
         lock(recorder, &Actor::daemon(), &keys, &label, &shortened(&reason)).map(|(_, closing)| closing)
     });
     let mut waiting = daemon.waiting.clone();

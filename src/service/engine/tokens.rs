@@ -14,7 +14,7 @@ use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Actor, Event, LoginRetried};
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::hsm::offers::Asked;
-use crate::hsm::{Circuit, Several, Standing, Token};
+use crate::hsm::{Circuit, Standing, Token};
 use crate::recorder::shortened;
 
 /// Every token of the configuration and how it stands.
@@ -120,21 +120,14 @@ impl Daemon {
 
     /// Locks a key while nothing can be recorded: to stop is never put off. It is recorded once it can be; until then whoever
     /// asked is told that it is not.
-    pub(super) async fn lock_unrecorded<R>(
-        &self,
-        actor: Actor,
-        key: KeyLabel,
-        tokens: Several,
-        trouble: wire::Trouble,
-    ) -> Answer<R> {
+    pub(super) async fn lock_unrecorded<R>(&self, actor: Actor, key: KeyLabel, trouble: wire::Trouble) -> Answer<R> {
         let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let stopped = tokio::task::spawn_blocking(move || {
             keys.fence();
-            keys.remove(&label);
-            shut_down(tokens)
+            keys.remove(&label).map(shut_down)
         });
         let closing = stopped.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
-        closed([closing]).await;
+        closed(closing).await;
         tracing::warn!(key = %key, account = %actor.account, "locked on demand while nothing can be recorded");
         let (desk, label) = (self.desk.clone(), key.clone());
         tokio::spawn(async move {

@@ -38,7 +38,7 @@ async fn a_daemon_that_is_killed_between_two_presentations_forgets_the_first() {
     assert_eq!(custody.activation(client).await, ["custodians"]);
     let replayed = custody.present_for(client, share, &statement).await;
     assert!(
-        custody.rules(problem(replayed)).contains(&"statement-replayed".to_owned()),
+        custody.rules(&problem(replayed)).contains(&"statement-replayed".to_owned()),
         "in the daemon's next life too"
     );
     assert!(custody.present(client, 1).await.unwrap().standing.enough);

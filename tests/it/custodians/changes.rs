@@ -81,7 +81,7 @@ impl Custody {
 
     /// The second custodian ceases, and a fourth takes the share in their place.
     fn replace_second(&mut self) {
-        let until = self.now().plus_ms(-1_000).to_string();
+        let until = Self::now().plus_ms(-1_000).to_string();
         let theirs = Self::credential_of(&self.site, 4).spki.to_string();
         let mut fourth = None;
         change_persons(&mut self.files, |person| {
@@ -144,7 +144,7 @@ async fn a_custodian_is_replaced_while_smkid_runs_and_signs_and_no_command_is_lo
     let theirs = |form: &mut Statement| form.share = Some("share-2".parse().unwrap());
     let statement = custody.statement(&client, 4, theirs).await;
     let early = custody.present_for(&client, (4, &custody.shares[1]), &statement).await;
-    assert_eq!(custody.rules(problem(early)), ["share-of-another"], "theirs by the policy, and not dealt to them yet");
+    assert_eq!(custody.rules(&problem(early)), ["share-of-another"], "theirs by the policy, and not dealt to them yet");
 
     // What the ledger would refuse is refused from whoever has the account of smkid, too: nobody of before took part.
     let (_, of_another) = split(&SealingSecret::make(), 2, 3).unwrap();

@@ -11,6 +11,9 @@ use super::*;
 use crate::support::console::Console;
 use crate::support::desk::Done;
 
+/// What is other in a statement than it should be.
+type Change = fn(&mut Statement);
+
 /// Of the first custodian's share.
 const PASSPHRASE: &str = "bicycle under snow";
 
@@ -46,7 +49,7 @@ impl Custody {
     }
 
     /// A statement of custodian `n`, in this file; its SHA-256.
-    fn states(&self, n: usize, file: &str) -> String {
+    pub(super) fn states(&self, n: usize, file: &str) -> String {
         let written = self.site.smkictl(&format!(
             "custodian statement --person custodian-{n} --determination determination.json --hours 2 --out {file}"
         ));
@@ -56,7 +59,7 @@ impl Custody {
     }
 
     /// Signed by that key, as a script would.
-    fn signs(&self, file: &str, key: &str, sha256: &str) -> Done {
+    pub(super) fn signs(&self, file: &str, key: &str, sha256: &str) -> Done {
         self.site.smkictl(&format!(
             "determination sign {file} --key {key}.key --certificate {key}.pem --policy policy-in-force --confirm {sha256}"
         ))
@@ -145,7 +148,7 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     of_base.is(4).says("is no pma-member under the policy");
 
     // Nothing is sent by a dry run, nor with a signature over something else.
-    let entries = site.ledger().size();
+    let recorded = site.ledger().size();
     let dry = site.smkictl(&present(1, "share-1.pem", " --dry-run")).ok();
     assert!(dry.err.contains("Nothing was sent"), "{}", dry.err);
     fs::write(site.path("other.json"), "{}").unwrap();
@@ -154,7 +157,7 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     site.smkictl(&other).is(5).says("no signature over s1.json");
     // Without a terminal there is nobody to type, and in a file it lies in an exercise only.
     site.smkictl(&present(1, "-", "")).is(1).says("--share -: expected a share, found nothing");
-    assert_eq!(site.ledger().size(), entries);
+    assert_eq!(site.ledger().size(), recorded);
 
     // Typed at the terminal; what is wrong is asked for again, and nothing of it is shown.
     let mut console = custody.at_a_terminal(&present(1, "share-1.pem", ""));
@@ -196,13 +199,13 @@ async fn custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked()
     custody.signs_with_openssl(2, "s2.json", "s2.custodian-2.p7s");
     site.smkictl(&present(2, "share-2.pem", "")).is(1).says("sealed to a certificate");
     // An altered share is found here, and is not sent.
-    let entries = site.ledger().size();
+    let recorded = site.ledger().size();
     let mut octets = *custody.shares[1].octets();
     octets[31] ^= 1;
     let altered = Share::new(2, zeroize::Zeroizing::new(octets)).unwrap();
     fs::write(site.path("altered.pem"), Custody::share_file(site, 2, &altered)).unwrap();
     site.smkictl(&present(2, "altered.pem", " --key-file me-2.key")).is(5).says("Nothing of it was sent");
-    assert_eq!(site.ledger().size(), entries);
+    assert_eq!(site.ledger().size(), recorded);
     let second = site.smkictl(&present(2, "share-2.pem", " --key-file me-2.key")).ok();
     assert!(second.out.contains(&format!("smkictl {activate}")), "{}", second.out);
 
@@ -232,10 +235,10 @@ async fn a_passphrase_from_a_file_is_for_exercises_and_a_share_goes_with_the_sta
     let site = &custody.site;
     let daemon = site.start().await;
     custody.bring();
-    let entries = site.ledger().size();
+    let recorded = site.ledger().size();
     for (change, more, says) in [
         (
-            (|form| form.purpose = LedgerPurpose::Live) as fn(&mut Statement),
+            (|form| form.purpose = LedgerPurpose::Live) as Change,
             " --passphrase-file passphrase",
             "--passphrase-file is for exercises; the statement is live",
         ),
@@ -251,7 +254,37 @@ async fn a_passphrase_from_a_file_is_for_exercises_and_a_share_goes_with_the_sta
     fs::write(site.path("s1.json"), statement.octets()).unwrap();
     let without = present(1, "share-1.pem", "").replace("--share share-1.pem ", "");
     site.smkictl(&without).is(1).says("names share-1: give its file with --share");
-    assert_eq!(site.ledger().size(), entries, "nothing was sent");
+    assert_eq!(site.ledger().size(), recorded, "nothing was sent");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_custodian_is_warned_of_what_would_be_refused_before_signing_it() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    custody.bring();
+    let cases: [(Change, &[&str]); 6] = [
+        (|_| {}, &[]),
+        (|form| form.expires = form.expires.plus_ms(-2 * HOUR_MS), &["statement-over"]),
+        (|form| form.expires = form.expires.plus_ms(24 * HOUR_MS), &["statement-long"]),
+        (|form| form.person = "member-1".parse().unwrap(), &["not-custodian", "share-of-another"]),
+        (|form| form.share = Some("share-2".parse().unwrap()), &["share-of-another"]),
+        (|form| (form.share, form.generation) = (None, None), &["opened-otherwise"]),
+    ];
+    for (n, (change, expected)) in (0..).zip(cases) {
+        let statement = custody.statement(&daemon.client, 1, change).await;
+        let file = format!("w{n}.json");
+        fs::write(site.path(&file), statement.octets()).unwrap();
+        let shown = site.smkictl(&format!("determination show {file} --policy policy-in-force --output json")).ok();
+        let shown = shown.json();
+        let found: Vec<&str> =
+            shown["warnings"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!(found, expected, "{shown}");
+        assert_eq!(shown["type"].as_str(), Some("smkid-custodian-statement/v1"));
+    }
+    let without = site.smkictl("determination show w0.json").ok();
+    assert!(without.out.contains("Not looked at: whether you are a Key Custodian in force"), "{}", without.out);
     assert!(daemon.stop().await.unwrap().success());
 }
 

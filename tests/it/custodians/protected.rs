@@ -41,7 +41,16 @@ async fn a_token_that_asks_by_itself_is_opened_by_statements_of_enough_custodian
     custody.state(client, 3).await;
     assert_eq!(custody.activation(client).await, ["custodians-of-one-party"]);
     assert_eq!(site.calls(Which::Recovery, "C_Login"), 0, "nobody was asked yet");
-    assert!(custody.state(client, 2).await.standing.enough);
+    // At the console as well: the statement names no share, and none is brought.
+    custody.bring();
+    let digest = custody.states(2, "s2.json");
+    custody.signs("s2.json", "me-2", &digest).ok();
+    let present = format!(
+        "custodian present {RECOVERY_KEY} --statement s2.json --signature s2.custodian-2.p7s --share share-2.pem"
+    );
+    site.smkictl(&present).is(1).says("leave --share out");
+    let presented = site.smkictl(present.strip_suffix(" --share share-2.pem").unwrap()).ok();
+    assert!(presented.out.contains("3 of 2 presented, of 2 of 2 Parties"), "{}", presented.out);
     site.activate(client).await.unwrap();
     assert_eq!(site.calls(Which::Recovery, "C_Login"), 1);
     assert_eq!(whole(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 0..2)).await).len(), 2);

@@ -16,7 +16,7 @@ impl Custody {
     /// The policy in force, but that this custodian has ceased.
     async fn cease(&mut self, client: &Client, n: usize) {
         let ceased = format!("custodian-{n}");
-        let until = self.now().plus_ms(-1_000).to_string();
+        let until = Self::now().plus_ms(-1_000).to_string();
         change_persons(&mut self.files, |person| {
             if person["id"].as_str() == Some(&ceased) {
                 person.insert("ceased".to_owned(), "letter of the exercise".into());
@@ -42,11 +42,11 @@ impl Custody {
         let begun = Instant::now();
         loop {
             let ledger = self.site.ledger();
-            let reasons = ledger.entries.iter().filter_map(|entry| match &entry.event {
+            let mut reasons = ledger.entries.iter().rev().filter_map(|entry| match &entry.event {
                 Event::KeyLocked(KeyLocked { reason, .. }) => Some(reason),
                 _ => None,
             });
-            if reasons.last().is_some_and(|reason| reason.contains(says)) {
+            if reasons.next().is_some_and(|reason| reason.contains(says)) {
                 return;
             }
             assert!(begun.elapsed() < COME_MAX, "the key was not locked because {says}");
@@ -140,7 +140,7 @@ async fn what_was_presented_for_one_incident_opens_nothing_in_another() {
     assert!(standing.not_counted[0].contains("presented for incident INC-2"), "{standing:?}");
     assert_eq!(custody.activation(client).await, ["custodians"]);
     let other = problem(site.activate_for(client, "INC-2").await);
-    assert_eq!(custody.rules(other), ["custodians"]);
+    assert_eq!(custody.rules(&other), ["custodians"]);
     // Whoever has presented for the other comes for this one with a statement of its own.
     assert!(custody.present(client, 1).await.unwrap().standing.enough);
     site.activate(client).await.unwrap();
@@ -160,7 +160,7 @@ async fn once_the_time_to_gather_is_over_everybody_presents_anew() {
     let daemon = site.start().await;
     let client = &daemon.client;
     let before = daemon.workers();
-    let soon = custody.now().plus_ms(6_000);
+    let soon = Custody::now().plus_ms(6_000);
     let statement = custody.statement(client, 1, |form| form.expires = soon).await;
     let first = custody.present_for(client, (1, &custody.shares[0]), &statement).await.unwrap();
     assert_eq!(first.standing.presented[0].until, Some(soon), "no longer than the statement holds");
@@ -176,7 +176,7 @@ async fn once_the_time_to_gather_is_over_everybody_presents_anew() {
     assert_eq!(daemon.workers(), before, "the vault has ended, and the shares with it");
     assert_eq!(custody.activation(client).await, ["custodians"]);
     let replayed = custody.present_for(client, (1, &custody.shares[0]), &statement).await;
-    assert!(custody.rules(problem(replayed)).contains(&"statement-replayed".to_owned()));
+    assert!(custody.rules(&problem(replayed)).contains(&"statement-replayed".to_owned()));
     custody.present(client, 1).await.unwrap();
     custody.present(client, 2).await.unwrap();
     site.activate(client).await.unwrap();

@@ -41,8 +41,7 @@ impl Site {
             let token = format!("name = \"{RECOVERY_TOKEN}\"\n");
             let of_key = format!("token = \"{RECOVERY_TOKEN}\"\n");
             let copies = format!("{of_key}copies = [{{ token = \"{COPY_TOKEN}\", by = \"{MEANS}\" }}]\n");
-            text.replace(&of_key, &copies)
-                .replace(&token, &format!("{token}\n[[token]]\nname = \"{COPY_TOKEN}\"\n"))
+            text.replace(&of_key, &copies).replace(&token, &format!("{token}\n[[token]]\nname = \"{COPY_TOKEN}\"\n"))
         })
     }
 

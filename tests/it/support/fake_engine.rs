@@ -531,11 +531,7 @@ impl Engine for FakeEngine {
         Ok(wire::PresentationBegun { share: Some(share), recorded: None })
     }
 
-    async fn ceremony_record(
-        &self,
-        caller: &Caller,
-        record: wire::CeremonyRecord,
-    ) -> Result<wire::Recorded, Failure> {
+    async fn ceremony_record(&self, caller: &Caller, record: wire::CeremonyRecord) -> Result<wire::Recorded, Failure> {
         let what = match record {
             wire::CeremonyRecord::KeyCopied { .. } => "key-copied",
             wire::CeremonyRecord::SharesDealt { .. } => "shares-dealt",

@@ -115,7 +115,11 @@ fn shares_are_dealt_with_the_policys_threshold_and_as_many_commitments() {
     check(&first, |dealt| drop(dealt.commitments.pop()), Some("expected 2 commitments"));
     check(&first, |dealt| dealt.commitments[1] = "03".into(), Some("expected 2 commitments"));
     check(&first, |dealt| dealt.commitments[1] = "0G".repeat(33).into(), Some("expected 2 commitments"));
-    check(&first, |dealt| dealt.commitments[0] = dealt.commitments[0].to_uppercase().into(), Some("expected 2 commitments"));
+    check(
+        &first,
+        |dealt| dealt.commitments[0] = dealt.commitments[0].to_uppercase().into(),
+        Some("expected 2 commitments"),
+    );
     // x = 1 is that of no point of the curve: nobody could ever deal again.
     check(&first, |dealt| dealt.commitments[0] = format!("02{:064x}", 1).into(), Some("expected 2 commitments"));
 }
@@ -167,7 +171,11 @@ fn shares_are_dealt_anew_by_nobody_but_those_who_put_the_former_secret_together(
     check(&one, second(|dealt| FORMER.sign(dealt).map(|hex| hex.to_uppercase().into())), by_former);
     check(&one, second(|_| Some("00".repeat(64).into())), by_former);
     check(&one, second(|_| Some("00".repeat(63).into())), by_former);
-    check(&facts(None), |dealt| dealt.former = FORMER.sign(dealt), Some("generation 1 of the shares of key recovery-1 has no"));
+    check(
+        &facts(None),
+        |dealt| dealt.former = FORMER.sign(dealt),
+        Some("generation 1 of the shares of key recovery-1 has no"),
+    );
     // Everything that the entry says is signed.
     let altered: [fn(&mut SharesDealt); 5] = [
         |dealt| dealt.holders[0].sealed = Sealed::Certificate(Digest([1; 32])),

@@ -221,14 +221,14 @@ impl Daemon {
         self.pid
     }
 
-    /// The processes that it started for tokens: one worker for each that it is logged in to.
+    /// The processes that it started: one worker for each token it is logged in to, and one vault for each key of which it has shares.
     pub fn workers(&self) -> Vec<Pid> {
-        children_of(self.pid).into_iter().filter(|child| !is_vault(*child)).collect()
+        children_of(self.pid)
     }
 
-    /// Those that it started for Key Custodians: one for each key of which it has shares.
+    /// The vaults among them.
     pub fn vaults(&self) -> Vec<Pid> {
-        children_of(self.pid).into_iter().filter(|child| is_vault(*child)).collect()
+        self.workers().into_iter().filter(|child| is_vault(*child)).collect()
     }
 
     /// Ends it as power that fails would: SIGKILL.

@@ -21,7 +21,7 @@ use super::layout::LayoutError;
 use super::oracle::{self, Check};
 use super::people::APPROVALS;
 use super::procedure::{self, Carrier, Order};
-use super::programs::{Daemon, ProgramError, refusal, signal};
+use super::programs::{Daemon, ProgramError, is_vault, refusal, signal};
 use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
 use super::tell::{Teller, number, seconds};
@@ -612,7 +612,8 @@ impl Play<'_, '_> {
         workers: &[Pid],
         ask: &RecoverySign,
     ) -> Result<u64, ExerciseError> {
-        let hanging: Vec<Pid> = daemon.workers().into_iter().filter(|worker| !workers.contains(worker)).collect();
+        let is_new = |worker: &Pid| !workers.contains(worker) && !is_vault(*worker);
+        let hanging: Vec<Pid> = daemon.workers().into_iter().filter(is_new).collect();
         for worker in &hanging {
             signal(*worker, Signal::STOP)?;
         }

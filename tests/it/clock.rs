@@ -261,6 +261,9 @@ async fn who_has_not_rehearsed_for_a_year_is_reminded_until_an_exercise_is_recor
 
     site.set_clock(&due.plus_ms(-MARGIN_MS).to_string(), Order::AfterDetermination);
     let daemon = site.start().await;
+    accept_clock(&daemon.client).await;
+    let clock = daemon.client.get::<wire::Status>("/v1/status").await.unwrap().clock;
+    assert!(clock.now >= due.plus_ms(-MARGIN_MS) && clock.now < due, "{clock:?}");
     assert_eq!(reminders(&daemon.client).await, [] as [String; 0], "{due}");
     assert!(daemon.stop().await.unwrap().success());
 
@@ -270,12 +273,11 @@ async fn who_has_not_rehearsed_for_a_year_is_reminded_until_an_exercise_is_recor
     assert_eq!(reminded.len(), 1, "{reminded:?}");
     assert!(reminded[0].contains(&format!("another was due by {due}")), "{reminded:?}");
     let at = daemon.client.get::<wire::Status>("/v1/status").await.unwrap().clock.now;
-    accept_clock(&daemon.client).await;
     let record = wire::ExerciseRecord { at, report: Digest::of(b"summary"), note: "yearly".to_owned() };
     let _: wire::Recorded = daemon.client.post("/v1/exercises", &record).await.unwrap();
     assert_eq!(reminders(&daemon.client).await, [] as [String; 0]);
-    assert!(daemon.stop().await.unwrap().success());
     site.verify_export("ledger");
+    assert!(daemon.stop().await.unwrap().success());
 }
 
 async fn reminders(client: &Client) -> Vec<String> {

@@ -45,6 +45,21 @@ struct Custody {
     /// Of the policy in force.
     files: BTreeMap<String, Vec<u8>>,
     policy: Digest,
+    /// By share, which custodian has it.
+    holders: &'static [usize],
+}
+
+/// By whom and how a key is opened.
+struct Terms {
+    activation: &'static str,
+    threshold: usize,
+    holders: &'static [usize],
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { activation: "custodians", threshold: 2, holders: &[1, 2, 3] }
+    }
 }
 
 /// Changes each person of a policy.
@@ -66,19 +81,31 @@ fn conductor() -> Actor {
 impl Custody {
     /// Opened by shares, which are dealt.
     async fn dealt() -> Self {
-        let custody = Self::adopted("custodians").await;
+        Self::dealt_with(Terms::default()).await
+    }
+
+    async fn dealt_with(terms: Terms) -> Self {
+        let custody = Self::adopted_with(terms).await;
         custody.deal();
         custody
     }
 
     /// Under a policy by which custodians open the key, in that way.
-    async fn adopted(activation: &str) -> Self {
+    async fn adopted(activation: &'static str) -> Self {
+        Self::adopted_with(Terms { activation, ..Terms::default() }).await
+    }
+
+    async fn adopted_with(terms: Terms) -> Self {
+        let Terms { activation, threshold, holders } = terms;
         let site = Site::determined().await;
         let daemon = site.start().await;
         let mut files = site.changed_policy("keys.toml", |text| {
             let at = text.rfind("activation = \"stored\"").unwrap();
             format!("{}activation = \"{activation}\"\n", &text[..at])
         });
+        let custodians = String::from_utf8(files["custodians.toml"].clone()).unwrap();
+        let custodians = custodians.replace("threshold = 2", &format!("threshold = {threshold}"));
+        files.insert("custodians.toml".to_owned(), custodians.into_bytes());
         change_persons(&mut files, |person| {
             let id = person["id"].as_str().unwrap().to_owned();
             let mut keys: Vec<String> = (1..=3).map(|n| Self::credential_of(&site, n).spki.to_string()).collect();
@@ -88,6 +115,9 @@ impl Custody {
                 person.insert("keys".to_owned(), vec![keys.swap_remove(n - 1)].into());
                 let party = if n == 2 { "supplier-b" } else { "supplier-a" };
                 person.insert("party".to_owned(), party.into());
+                let theirs = (1..).zip(holders).filter(|(_, holder)| **holder == n);
+                let theirs: Vec<String> = theirs.map(|(share, _)| format!("share-{share}")).collect();
+                person.insert("shares".to_owned(), theirs.into());
             } else if let Some(own) = person.get_mut("keys").and_then(toml::Value::as_array_mut) {
                 own.retain(|key| keys.iter().all(|taken| key.as_str() != Some(taken)));
             }
@@ -98,8 +128,8 @@ impl Custody {
         let Event::Genesis(genesis) = &ledger.entries[0].event else { panic!("no genesis") };
         let key = genesis.keys.iter().find(|record| record.label == key()).unwrap().clone();
         let secret = SealingSecret::make();
-        let (shares, commitments) = split(&secret, 2, 3).unwrap();
-        Self { site, shares, secret, commitments, key, files, policy }
+        let (shares, commitments) = split(&secret, threshold, holders.len()).unwrap();
+        Self { site, shares, secret, commitments, key, files, policy, holders }
     }
 
     /// As `ceremony deal` does, but for the PIN, which stays the one of the exercise.
@@ -110,9 +140,9 @@ impl Custody {
     /// The same of a token whose PIN is this.
     fn deal_under(&self, pin: SecretString) {
         let Self { site, key, secret, commitments, .. } = self;
-        let holders = (1..=3).map(|index| Holder {
+        let holders = (1..).zip(self.holders).map(|(index, n)| Holder {
             share: format!("share-{index}").parse().unwrap(),
-            person: format!("custodian-{index}").parse().unwrap(),
+            person: format!("custodian-{n}").parse().unwrap(),
             index,
             sealed: Sealed::Passphrase,
         });
@@ -188,9 +218,29 @@ impl Custody {
         (n, share): (usize, &Share),
         statement: &Written<Statement>,
     ) -> Result<wire::Presented, ClientError> {
+        let begun = self.begin(client, n, statement).await?;
+        self.bring_share(client, share, statement, &begun).await
+    }
+
+    /// Custodian `n` states this; what share is asked for, and to what it is sealed.
+    async fn begin(
+        &self,
+        client: &Client,
+        n: usize,
+        statement: &Written<Statement>,
+    ) -> Result<wire::ShareWanted, ClientError> {
         let path = format!("/v1/keys/{RECOVERY_KEY}/presentations");
         let begun: wire::PresentationBegun = client.post(&path, &self.sent(n, statement)).await?;
-        let wanted = begun.share.unwrap();
+        Ok(begun.share.unwrap())
+    }
+
+    async fn bring_share(
+        &self,
+        client: &Client,
+        share: &Share,
+        statement: &Written<Statement>,
+        wanted: &wire::ShareWanted,
+    ) -> Result<wire::Presented, ClientError> {
         let form = statement.form();
         let purpose = Purpose {
             origin: form.ledger.origin.clone(),
@@ -200,7 +250,8 @@ impl Custody {
             statement: statement.digest(),
         };
         let sealed = present::seal(share, &purpose, &SealTo::from_octets(&wanted.seal_to.0).unwrap()).unwrap();
-        client.post(&format!("{path}/{}", wanted.presentation), &wire::SealedShare { sealed: Base64(sealed) }).await
+        let path = format!("/v1/keys/{RECOVERY_KEY}/presentations/{}", wanted.presentation);
+        client.post(&path, &wire::SealedShare { sealed: Base64(sealed) }).await
     }
 
     async fn present(&self, client: &Client, n: usize) -> Result<wire::Presented, ClientError> {

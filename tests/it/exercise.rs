@@ -230,7 +230,12 @@ fn check_openings(out: &Path, summary: &serde_json::Value) {
     for statement in ending(&folder, ".json") {
         let digest = Digest::of(&fs::read(&statement).unwrap());
         let stem = statement.file_stem().unwrap().to_str().unwrap();
-        let p7s = names(&folder).into_iter().find(|name| name.starts_with(stem) && name.ends_with(".p7s")).unwrap();
+        let p7s = ending(&folder, ".p7s").into_iter().find(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.split('.').next() == Some(stem)
+        });
+        let p7s = p7s.unwrap();
+        let p7s = p7s.to_str().unwrap();
         // Where the clock is set, so are the certificates.
         if summary["scenario"] == "base" {
             openssl(

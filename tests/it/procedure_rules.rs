@@ -241,6 +241,7 @@ const TABLE: &[Row] = &[
         &["a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else",
           "k_persons_of_enough_parties_are_enough_and_one_fewer_of_either_is_not",
           "custodians_at_their_consoles_open_a_key_that_signs_until_it_is_locked",
+          "a_person_counts_once_however_many_shares_they_hold",
           "a_token_that_asks_by_itself_is_opened_by_statements_of_enough_custodians_and_by_no_pin_of_ours",
           "a_key_that_custodians_open_stays_locked_until_they_present",
           "each_file_in_refused_is_refused_for_the_reason_that_it_names"]),
@@ -254,7 +255,7 @@ const TABLE: &[Row] = &[
         &["a_key_opens_for_enough_custodians_of_enough_parties_and_for_nobody_else",
           "what_was_presented_counts_for_its_incident_determination_and_share_set_alone",
           "what_was_presented_for_one_incident_opens_nothing_in_another",
-          "once_the_time_to_gather_is_over_everybody_presents_anew",
+          "whose_time_is_over_presents_anew_and_once_all_are_everybody_does",
           "what_was_gathered_for_a_determination_is_gone_once_that_is_withdrawn"]),
     (39, OurPolicy, "Private keys never leave the HSM; sessions are bound to an incident, end with time, and on any error",
         Partly("keys do not leave; an activation is for one incident and for 12 hours at most, by Key Custodians or, in an exercise, by \

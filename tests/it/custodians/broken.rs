@@ -1,9 +1,35 @@
 //! What dies while Key Custodians present, and while what they opened is open.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use rustix::process::{Pid, Signal};
+use smkid::api::wire::ServiceState;
 use smkid::exercise::programs::{Daemon, signal};
 
 use super::*;
+use crate::support::site::Which;
+
+/// How long something that comes by itself is waited for.
+const COME_MAX: Duration = Duration::from_secs(60);
+
+/// Waits until a process is gone.
+async fn gone(pid: Pid) {
+    let proc = format!("/proc/{}", pid.as_raw_nonzero());
+    let begun = Instant::now();
+    while Path::new(&proc).exists() {
+        assert!(begun.elapsed() < COME_MAX, "process {pid:?} is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn comes_to(client: &Client, state: ServiceState) {
+    let begun = Instant::now();
+    while client.get::<wire::Status>("/v1/status").await.unwrap().state != state {
+        assert!(begun.elapsed() < COME_MAX, "{state:?} does not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 /// The vault of the daemon: the process that it has more than before.
 fn vault(daemon: &Daemon, before: &[Pid]) -> Pid {
@@ -25,12 +51,7 @@ async fn a_daemon_that_is_killed_between_two_presentations_forgets_the_first() {
     custody.present_for(&daemon.client, share, &statement).await.unwrap();
     let vault = vault(&daemon, &[]);
     daemon.kill().await.unwrap();
-    let proc = format!("/proc/{}", vault.as_raw_nonzero());
-    let begun = std::time::Instant::now();
-    while std::path::Path::new(&proc).exists() {
-        assert!(begun.elapsed().as_secs() < 60, "the vault outlives its daemon");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    gone(vault).await;
     let daemon = site.start().await;
     let client = &daemon.client;
     assert_eq!(custody.standing(client).await.have, 0);
@@ -99,5 +120,46 @@ async fn a_vault_that_dies_while_the_key_is_open_is_missed_only_once_a_worker_di
     assert_eq!(whole(sign(4..6).await).len(), 2);
     site.ledger().check();
     site.verify_export("open");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// What ends what was gathered must not wait for the ledger token: neither the end of its time, nor a lock.
+#[tokio::test]
+async fn what_was_gathered_ends_also_while_nothing_can_be_recorded() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let before = daemon.workers();
+    for by_time in [true, false] {
+        let hold_ms = if by_time { 6_000 } else { HOUR_MS };
+        let statement = custody.statement(client, 1, |form| form.expires = Custody::now().plus_ms(hold_ms)).await;
+        custody.present_for(client, (1, &custody.shares[0]), &statement).await.unwrap();
+        let vault = vault(&daemon, &before);
+        let (place, away) = (site.token_folder(Which::Ledger), site.path("away"));
+        fs::rename(&place, &away).unwrap();
+        // Something to record: a refusal.
+        let waits = {
+            let client = client.clone();
+            let path = format!("/v1/keys/{RECOVERY_KEY}/activate");
+            let ask = wire::KeyActivate { incident: INCIDENT.parse().unwrap() };
+            tokio::spawn(async move { client.post::<_, wire::KeyChanged>(&path, &ask).await.map(drop) })
+        };
+        comes_to(client, ServiceState::ReadOnly).await;
+        if !by_time {
+            let locked = problem(site.lock(client).await);
+            assert!(locked.message.contains("is locked") && locked.message.contains("not recorded yet"), "{locked:?}");
+        }
+        gone(vault).await;
+        assert!(!waits.is_finished() || waits.await.unwrap().is_err());
+        fs::rename(&away, &place).unwrap();
+        comes_to(client, ServiceState::Ready).await;
+        custody.locked_by_itself(if by_time { "Key Custodians" } else { "on demand" }).await;
+        assert_eq!(custody.standing(client).await.have, 0);
+    }
+    custody.present(client, 1).await.unwrap();
+    custody.present(client, 2).await.unwrap();
+    site.activate(client).await.unwrap();
+    site.verify_export("unrecorded");
     assert!(daemon.stop().await.unwrap().success());
 }

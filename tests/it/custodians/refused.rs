@@ -54,6 +54,15 @@ impl Custody {
         }
     }
 
+    /// Waits until so many count.
+    async fn counts(&self, client: &Client, have: u32) {
+        let begun = Instant::now();
+        while self.standing(client).await.have != have {
+            assert!(begun.elapsed() < COME_MAX, "{:?}", self.standing(client).await);
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     pub(super) async fn standing(&self, client: &Client) -> wire::Custody {
         let status: wire::Status = client.get("/v1/status").await.unwrap();
         status.keys.into_iter().find(|found| found.key == key()).unwrap().custody.unwrap()
@@ -154,13 +163,13 @@ async fn what_was_presented_for_one_incident_opens_nothing_in_another() {
 }
 
 #[tokio::test]
-async fn once_the_time_to_gather_is_over_everybody_presents_anew() {
+async fn whose_time_is_over_presents_anew_and_once_all_are_everybody_does() {
     let custody = Custody::dealt().await;
     let site = &custody.site;
     let daemon = site.start().await;
     let client = &daemon.client;
     let before = daemon.workers();
-    let soon = Custody::now().plus_ms(6_000);
+    let soon = Custody::now().plus_ms(4_000);
     let statement = custody.statement(client, 1, |form| form.expires = soon).await;
     let first = custody.present_for(client, (1, &custody.shares[0]), &statement).await.unwrap();
     assert_eq!(first.standing.presented[0].until, Some(soon), "no longer than the statement holds");
@@ -170,17 +179,114 @@ async fn once_the_time_to_gather_is_over_everybody_presents_anew() {
     let until = second.standing.presented.iter().find(|one| one.entry == Some(second.entry)).unwrap().until.unwrap();
     assert!((at.plus_ms(-1_000)..=at.plus_ms(HOUR_MS)).contains(&until), "by the policy, {until}");
 
-    custody.locked_by_itself("the time to gather Key Custodians is over").await;
-    assert!(site.ledger().entries.last().unwrap().at >= soon);
-    assert_eq!(custody.standing(client).await.have, 0, "of the second too, whose time is not over");
-    assert_eq!(daemon.workers(), before, "the vault has ended, and the shares with it");
+    // Of the first alone: the second's share stays.
+    custody.counts(client, 1).await;
+    assert!(Custody::now() >= soon);
     assert_eq!(custody.activation(client).await, ["custodians"]);
     let replayed = custody.present_for(client, (1, &custody.shares[0]), &statement).await;
     assert!(custody.rules(&problem(replayed)).contains(&"statement-replayed".to_owned()));
-    custody.present(client, 1).await.unwrap();
+    assert!(custody.present(client, 1).await.unwrap().standing.enough, "with the share of the second");
+    site.activate(client).await.unwrap();
+    site.lock(client).await.unwrap();
+
+    let soon = Custody::now().plus_ms(4_000);
+    for n in [1, 2] {
+        let statement = custody.statement(client, n, |form| form.expires = soon).await;
+        custody.present_for(client, (n, &custody.shares[n - 1]), &statement).await.unwrap();
+    }
+    custody.locked_by_itself("the time to gather Key Custodians is over").await;
+    assert!(site.ledger().entries.last().unwrap().at >= soon);
+    assert_eq!(daemon.workers(), before, "the vault has ended, and the shares with it");
+    assert_eq!(custody.activation(client).await, ["custodians"]);
+    site.verify_export("gathered");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_key_stays_open_as_long_as_enough_statements_hold_and_no_surplus_one_cuts_that_short() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let hold = [HOUR_MS, 2 * HOUR_MS, HOUR_MS / 2].map(|ms| Custody::now().plus_ms(ms));
+    for (n, expires) in (1..).zip(hold) {
+        let statement = custody.statement(client, n, |form| form.expires = expires).await;
+        custody.present_for(client, (n, &custody.shares[n - 1]), &statement).await.unwrap();
+    }
+    // The first and the second are of two Parties: the third is more than is needed.
+    let opened = site.activate(client).await.unwrap();
+    assert_eq!(opened.key.until, Some(hold[0]));
+    site.verify_export("surplus");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn who_begins_again_and_again_keeps_one_place_and_takes_nobody_elses() {
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let of_second = custody.statement(client, 2, |_| {}).await;
+    let second = custody.begin(client, 2, &of_second).await.unwrap();
+    let of_first = custody.statement(client, 1, |_| {}).await;
+    let first = custody.begin(client, 1, &of_first).await.unwrap();
+    let mut last = custody.begin(client, 1, &of_first).await.unwrap();
+    for _ in 0..70 {
+        last = custody.begin(client, 1, &of_first).await.unwrap();
+    }
+    let given_up = problem(custody.bring_share(client, &custody.shares[0], &of_first, &first).await);
+    assert!(given_up.message.contains("it is over"), "{given_up:?}");
+    custody.bring_share(client, &custody.shares[1], &of_second, &second).await.unwrap();
+    assert!(custody.bring_share(client, &custody.shares[0], &of_first, &last).await.unwrap().standing.enough);
+    site.activate(client).await.unwrap();
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_person_counts_once_however_many_shares_they_hold() {
+    let custody = Custody::dealt_with(Terms { holders: &[1, 2, 3, 1], ..Terms::default() }).await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    let with_fourth = |form: &mut Statement| form.share = Some("share-4".parse().unwrap());
+    let statement = custody.statement(client, 1, with_fourth).await;
+    let first = custody.present_for(client, (1, &custody.shares[3]), &statement).await.unwrap().standing;
+    assert_eq!((first.have, first.parties), (1, 1));
+    assert_eq!(custody.refused(client, 1, |_| {}).await, ["custodian-twice"], "with the other share");
+    assert_eq!(custody.activation(client).await, ["custodians"]);
     custody.present(client, 2).await.unwrap();
     site.activate(client).await.unwrap();
-    site.verify_export("gathered");
+    site.verify_export("two-shares");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn as_many_are_called_as_the_shares_were_dealt_for_also_where_a_later_policy_needs_fewer() {
+    let mut custody = Custody::dealt_with(Terms { threshold: 3, ..Terms::default() }).await;
+    let daemon = custody.site.start().await;
+    let client = &daemon.client;
+    custody.need(client, 2).await;
+    assert_eq!(custody.standing(client).await.need, 3, "before anybody presents");
+    custody.present(client, 1).await.unwrap();
+    let standing = custody.present(client, 2).await.unwrap().standing;
+    assert_eq!((standing.have, standing.need, standing.enough), (2, 3, false));
+    assert_eq!(custody.activation(client).await, ["custodians"]);
+    assert!(custody.present(client, 3).await.unwrap().standing.enough);
+    custody.site.activate(client).await.unwrap();
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_share_that_was_sealed_for_another_statement_is_refused_and_recorded() {
+    let custody = Custody::dealt().await;
+    let daemon = custody.site.start().await;
+    let client = &daemon.client;
+    let (statement, other) = (custody.statement(client, 1, |_| {}).await, custody.statement(client, 1, |_| {}).await);
+    let begun = custody.begin(client, 1, &statement).await.unwrap();
+    let sealed_for_other = custody.bring_share(client, &custody.shares[0], &other, &begun).await;
+    assert_eq!(custody.rules(&problem(sealed_for_other)), ["share-not-sealed-to-us"]);
+    assert_eq!(custody.standing(client).await.have, 0);
+    custody.present_for(client, (1, &custody.shares[0]), &statement).await.unwrap();
     assert!(daemon.stop().await.unwrap().success());
 }
 

@@ -2,6 +2,9 @@
 //!
 //! | step | makes | and if it is cut off |
 //! |---|---|---|
+//! | `plan`, `check` | a plan to review; nothing | run again |
+//! | `run` | all that the plan says, by the steps below, with a journal | run again: goes on at the step it was at |
+//! | `transcript` | the minutes, of a journal or of what the ledger keeps | run again |
 //! | `keys` | key pairs on the tokens, `keys.json`, public keys | run again: goes on with those still missing |
 //! | `adoption` | the document that adopts the first policy, for everyone to sign | run again |
 //! | `begin` | the ledger, genesis on every token, the head on the ledger token | run again: completes what is missing |
@@ -9,9 +12,10 @@
 //! | `import` | an entry with the issued certificate and its path | run again |
 //! | `copy` | an entry that a key is on a further token, genesis on that token | run again: completes what is missing |
 //! | `deal` | share files, the custody file, new PINs, an entry | run again: see there |
+//! | `destroy` | a document for the quorum; then an intent, a key that is on no token any more, an outcome | run again: see there |
 //!
 //! No daemon runs meanwhile: the state directory is locked for as long as a step takes. `copy` and `deal` go beside a running daemon as well,
-//! and so does `run` for plans of these kinds: the daemon then judges and records what was done.
+//! and so does `run` for plans of these kinds: the daemon then judges and records what was done. `plan`, `check` and `destroy draft` only read.
 
 mod begin;
 mod certificate;
@@ -39,8 +43,10 @@ use super::{Change, CliError, Exit};
 use crate::domain::certificates::bodies::BodyError;
 use crate::domain::certificates::pem::PemError;
 use crate::domain::determination::document::DocumentFault;
+use crate::domain::determination::words::Words;
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::note::NoteError;
+use crate::domain::ledger::transcript::LineFault;
 use crate::domain::names::{Digest, KeyId, KeyLabel, PersonId, Purpose, TokenName};
 use crate::domain::policy::PolicyError;
 use crate::hsm::HsmError;
@@ -356,8 +362,8 @@ pub enum CeremonyError {
     /// The folder has the journal of another plan.
     #[error(
         "{}: a ceremony was begun here by another plan (SHA-256 {found}; this one has {expected}). A plan is not changed once its ceremony has \
-         begun. Go on with that one, or name another `out` and begin anew with tokens that carry no genesis",
-        out.display()
+         begun. Go on with that one, or name another `out`{}",
+        out.display(), if *first { " and begin anew with tokens that carry no genesis" } else { " in this plan: each ceremony has its own" }
     )]
     OtherPlan {
         /// The folder.
@@ -366,6 +372,71 @@ pub enum CeremonyError {
         found: Digest,
         /// Of the plan given.
         expected: Digest,
+        /// Whether the plan given is of a first ceremony.
+        first: bool,
+    },
+    /// The folder has the journal of a rehearsal, or of what was done in earnest, and the other is wanted.
+    #[error(
+        "{}: the journal here is of {}. Neither becomes the other: move it away if it was copied here",
+        out.display(), if *rehearsal { "a rehearsal, and this is in earnest" } else { "a ceremony in earnest, and this is a rehearsal" }
+    )]
+    OtherTokens {
+        /// The folder.
+        out: PathBuf,
+        /// By the journal.
+        rehearsal: bool,
+    },
+    /// The journal is not that of a ceremony that is over.
+    #[error("{}: the transcript, {fault}", out.display())]
+    Transcript {
+        /// The folder.
+        out: PathBuf,
+        /// What is wrong.
+        fault: LineFault,
+    },
+    /// A step failed, and the journal says so.
+    #[error(
+        "{source}\nThat is in the journal. Once it is mended, start the same command again: it goes on at this step. Before you rise, everyone \
+         notes the words of the journal as it is now; they are compared before it is gone on with:\n{journal}"
+    )]
+    Failed {
+        /// Why.
+        source: Box<CeremonyError>,
+        /// The SHA-256 of the journal.
+        journal: Words,
+    },
+    /// Another run of the same ceremony.
+    #[error("{}: the ceremony is being held by process {pid} already; end that one first", out.display())]
+    Busy {
+        /// The folder.
+        out: PathBuf,
+        /// Its process.
+        pid: String,
+    },
+    /// A request that the ledger does not know.
+    #[error(
+        "{}: this is no certification request that key {key} signed at this ceremony by the ledger, so it is not sent to the SMKI. Find out \
+         who laid it there; then move it away, and start the same command again: the key signs one",
+        path.display()
+    )]
+    ForeignRequest {
+        /// Which.
+        path: PathBuf,
+        /// Whose it should be.
+        key: KeyLabel,
+    },
+    /// A planned key stands before anybody made it.
+    #[error(
+        "{place} has a key {key} with the CKA_ID {id} of the plan, and nobody began to make it at this ceremony: whoever read the plan could \
+         have made it. It is not used. Before the witnesses, initialise the token anew (or move keys.json away), then start the same command again"
+    )]
+    Early {
+        /// Where.
+        place: String,
+        /// Its label.
+        key: KeyLabel,
+        /// Its `CKA_ID`.
+        id: KeyId,
     },
     /// Nobody to ask.
     #[error("the ceremony asks before each step, and there is no terminal; run this at the console")]
@@ -402,9 +473,8 @@ pub enum CeremonyError {
     /// Half a key pair, or one that is not as ours are, under a planned name.
     #[error(
         "token {token}: there is something labelled {label}, and it is not the whole pair with the CKA_ID {id} that the plan names: {why}. It is \
-         what an interruption in the middle of the making left, or not of this ceremony. No key of it is used. Before the witnesses, remove \
-         what has this label (pkcs11-tool --login --delete-object --type privkey --id {id}, then --type pubkey), or initialise the token anew; \
-         then start the same command again"
+         what an interruption in the middle of the making left, or not of this ceremony. No key of it is used. Before the witnesses, initialise \
+         the token anew, or remove what has this label:\n  {remove}\nThen start the same command again"
     )]
     HalfMade {
         /// On which token.
@@ -415,6 +485,8 @@ pub enum CeremonyError {
         id: KeyId,
         /// What was found.
         why: String,
+        /// The commands that take it off the token.
+        remove: String,
     },
     /// No scratch tokens.
     #[error("the rehearsal: {0}")]
@@ -433,9 +505,8 @@ pub enum CeremonyError {
     /// A key pair that no keys.json knows.
     #[error(
         "token {token} holds a key pair labelled {label} that {} does not name: an orphan, of a run that was cut off between \
-         making it and writing it down, or of another ceremony. It is not used. If it is of no other ceremony, remove it (pkcs11-tool \
-         --login --delete-object --type privkey --label {label}, then --type pubkey) or initialise the token anew, then run \
-         this again: keys made before it stay",
+         making it and writing it down, or of another ceremony. It is not used. If it is of no other ceremony, initialise the token anew, or \
+         remove it:\n  {remove}\nThen run this again: keys made before it stay",
         path.display()
     )]
     Orphan {
@@ -445,6 +516,8 @@ pub enum CeremonyError {
         label: KeyLabel,
         /// The file.
         path: PathBuf,
+        /// The commands that take it off the token.
+        remove: String,
     },
     /// There is a ledger already, and it is another one or needs nothing.
     #[error("{}: there is a ledger already, of genesis {genesis}: {why}", state.display())]
@@ -521,6 +594,7 @@ impl CeremonyError {
         match self {
             Self::Cli(error) => error.exit(),
             Self::Deal(error) => error.exit(),
+            Self::Failed { source, .. } => source.exit(),
             Self::Refused(_)
             | Self::PinFile(_)
             | Self::Unattended
@@ -530,12 +604,17 @@ impl CeremonyError {
             Self::TokenTaken { .. }
             | Self::WordsDiffer { .. }
             | Self::HalfMade { .. }
+            | Self::Early { .. }
+            | Self::ForeignRequest { .. }
             | Self::Start(StartFault::RolledBack { .. } | StartFault::HeadOrigin { .. } | StartFault::State(_)) => {
                 Exit::Unverified
             }
             Self::Configuration(_)
             | Self::Plan { .. }
             | Self::OtherPlan { .. }
+            | Self::OtherTokens { .. }
+            | Self::Busy { .. }
+            | Self::Transcript { .. }
             | Self::NobodyThere
             | Self::Answers { .. }
             | Self::Answer { .. }

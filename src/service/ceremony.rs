@@ -45,7 +45,7 @@ impl Record {
             Self::Copied(copied) => intake::may_copy(fold, copied),
             Self::Begun { begun, .. } => intake::may_begin_deal(fold, begun, at),
             Self::Dealt(key) => begun(recorder, key).and_then(|begun| intake::may_deal(fold, begun)),
-            Self::Held { recorded, .. } => intake::may_record(recorded, at),
+            Self::Held { recorded, plan: _, transcript } => intake::may_record(fold, recorded, transcript, at),
         }
     }
 

@@ -4,7 +4,6 @@ mod standing;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -25,6 +24,11 @@ const PINS: &str = "--pin-file smki-a=smki.pin --pin-file ledger-a=ledger.pin --
 const SHARES: &str = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem --share \
                       custodian-3=ceremony/shares/recovery-1.1.share-3.pem";
 
+/// With a room in it.
+pub fn placed(plan: String) -> String {
+    plan.replace("to be written: room, building, town", "Room 4, Hut 6, Newport")
+}
+
 impl Stage {
     /// With a plan that was reviewed.
     fn planned() -> Self {
@@ -34,7 +38,8 @@ impl Stage {
             "Next: review it",
             "plan --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out plan.toml",
         );
-        stage.edit_plan(|text| text.replace("to be written: room, building, town", "Room 4, Hut 6, Newport"));
+        stage.expect(1, "place: expected the room", "check plan.toml");
+        stage.edit_plan(placed);
         stage.scratch.write("answers.toml", ANSWERS);
         for custodian in ["custodian-1", "custodian-2", "custodian-3"] {
             stage.scratch.write(&format!("{custodian}.pass"), format!("what only {custodian} knows\n"));
@@ -121,8 +126,12 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
     let Some(Event::CeremonyRecorded(recorded)) = events.last() else { panic!("{events:?}") };
     assert_eq!(recorded.plan, Digest::of(&stage.scratch.read("plan.toml")));
     let journal = stage.scratch.text("ceremony/ceremony.journal");
-    let (transcript, last) = journal.trim_end().rsplit_once('\n').unwrap();
-    assert_eq!(recorded.transcript, Digest::of(format!("{transcript}\n").as_bytes()));
+    let closed = journal.lines().position(|line| line.contains("{\"closed\":{}}")).unwrap();
+    let transcript: String = journal.split_inclusive('\n').take(closed + 1).collect();
+    assert_eq!(recorded.transcript, Digest::of(transcript.as_bytes()));
+    // Those who were there compared it before the ledger had it.
+    let [compared, last] = journal.lines().skip(closed + 1).collect::<Vec<_>>()[..] else { panic!("{journal}") };
+    assert!(compared.contains("\"what\":\"the transcript\"") && compared.contains(&recorded.transcript.to_string()));
     assert!(last.contains(&format!("{{\"recorded\":{{\"entry\":{}}}}}", events.len() - 1)), "{last}");
     assert_eq!(recorded.people.len(), 6, "{recorded:?}");
 
@@ -132,6 +141,7 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
         "Present: Operator One (operator-1), conductor.",
         "Present: Guest, witness.",
         "Guest compared and confirmed it:",
+        "The SHA-256 of the journal, as it was when the ceremony rose at",
         "The ceremony was adjourned: 0 signatures lie there",
         "Session 3: roll-call",
         "Key recovery-1 is made",
@@ -169,12 +179,6 @@ fn a_ceremony_is_adjourned_for_signatures_and_certificate_and_its_minutes_tell_a
 #[test]
 fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     let stage = Stage::planned();
-    let roll_call = |console: &mut Console| {
-        for _ in 0..stage.scratch.text("plan.toml").matches("\n[[person]]").count() {
-            console.answer("? [present, absent", "present");
-        }
-        console.answer("Does another clock say the same", "yes");
-    };
     let word = |console: &mut Console| {
         console.expect("To be read aloud:");
         let words = console.expect("Who compared it");
@@ -184,6 +188,19 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
         let read = words.lines().find(|text| text.trim().starts_with(&format!("{line} "))).unwrap();
         console.say(read.split_whitespace().last().unwrap());
     };
+    // Who is there; what interrupted it, if it was; and, once people have risen, what they noted.
+    let roll_call = |console: &mut Console, interrupted: bool| {
+        for _ in 0..stage.scratch.text("plan.toml").matches("\n[[person]]").count() {
+            console.answer("? [present, absent", "present");
+        }
+        console.answer("Does another clock say the same", "yes");
+        if interrupted {
+            console.answer("What interrupted the session before?", "a fire alarm");
+        }
+        if stage.scratch.text("ceremony/ceremony.journal").contains("{\"adjourned\":") {
+            word(console);
+        }
+    };
     // In the roll-call.
     let mut console = stage.console();
     console.expect("? [present, absent");
@@ -191,21 +208,21 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     let interrupt = |number: usize, words: usize, found: bool| {
         // Before it is done.
         let mut console = stage.console();
-        roll_call(&mut console);
+        roll_call(&mut console, number == 1);
         console.expect(&format!("Step {number} of"));
         console.expect("[yes, stop");
         console.kill();
         // Once it is done, and before that is written down.
         let mut console = stage.console();
         console.expect("the ceremony was interrupted at");
-        roll_call(&mut console);
+        roll_call(&mut console, true);
         console.answer("Go on with it?", "yes");
         console.answer("Who compared it", "Guest");
         console.expect("The last word of line ");
         console.kill();
         // To its end, then adjourned at the next.
         let mut console = stage.console();
-        roll_call(&mut console);
+        roll_call(&mut console, true);
         console.answer("Go on with it?", "note The lights went out twice");
         console.expect("That is on record.");
         console.answer("Go on with it?", "yes");
@@ -239,11 +256,14 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
     stage.scratch.write("stop.toml", format!("{ANSWERS}[answers]\n\"certificate-recovery-1/word\" = \"differs\"\n"));
     stage.expect(5, "not those that stand here", &format!("run plan.toml --unattended stop.toml {PINS}"));
     let said = stage.unattended(0, "Next: print the minutes", "");
-    assert!(said.contains("Found: the certificate, recorded before an interruption"), "{said}");
+    assert!(said.contains("Found: the certificate, recorded at an attempt before this one"), "{said}");
     let minutes = stage.minutes();
-    for said in
-        ["was interrupted at \u{201c}Key recovery-1 is made\u{201d}", "The lights went out twice", "The step failed:"]
-    {
+    for said in [
+        "was interrupted at \u{201c}Key recovery-1 is made\u{201d}",
+        "a fire alarm",
+        "The lights went out twice",
+        "The step failed:",
+    ] {
         assert!(minutes.replace("\n           ", " ").contains(said), "expected {said:?} in\n{minutes}");
     }
 }
@@ -257,7 +277,7 @@ fn a_key_that_was_made_and_not_written_down_is_found_by_the_name_that_the_plan_g
     let mut keys: KeysFile = serde_json::from_str(&made).unwrap();
     keys.keys.retain(|key| key.label.as_str() == "ledger-1");
     stage.scratch.write("ceremony/keys.json", serde_json::to_vec(&keys).unwrap());
-    stage.cut_journal_before("key-recovery-1");
+    stage.cut_journal_in("key-recovery-1");
     let said = stage.unattended(6, "adjourned at", "");
     assert!(said.contains("Found: the key pair recovery-1"), "{said}");
     let found: KeysFile = serde_json::from_slice(&stage.scratch.read("ceremony/keys.json")).unwrap();
@@ -269,18 +289,18 @@ fn a_key_that_was_made_and_not_written_down_is_found_by_the_name_that_the_plan_g
     }
     Stage::pkcs11_tool(&stage.smki, "--keypairgen --key-type EC:prime256v1 --label recovery-1 --id 01");
     stage.scratch.write("ceremony/keys.json", serde_json::to_vec(&keys).unwrap());
-    stage.cut_journal_before("key-recovery-1");
+    stage.cut_journal_in("key-recovery-1");
     let said = stage.unattended(5, "is not the whole pair with the CKA_ID", "");
     let planned = found.keys.iter().find(|key| key.label.as_str() == "recovery-1").unwrap().id;
     assert!(said.contains(&planned.to_string()) && said.contains("smki-a"), "{said}");
 }
 
 impl Stage {
-    /// The journal as it would be if it had been cut off when that step had begun.
-    fn cut_journal_before(&self, step: &str) {
+    /// The journal as it would be if it had been cut off when it had been agreed to do that step.
+    fn cut_journal_in(&self, step: &str) {
         let text = self.scratch.text("ceremony/ceremony.journal");
-        let begun = format!("{{\"begun\":{{\"step\":\"{step}\"");
-        let count = text.lines().position(|line| line.contains(&begun)).unwrap() + 1;
+        let agreed = format!("{{\"answered\":{{\"step\":\"{step}\"");
+        let count = text.lines().position(|line| line.contains(&agreed)).unwrap() + 1;
         let kept: String = text.split_inclusive('\n').take(count).collect();
         // Half a line, too.
         self.scratch.write("ceremony/ceremony.journal", format!("{kept}{{\"at\":\"20"));
@@ -301,9 +321,7 @@ fn a_rehearsal_differs_from_the_ceremony_in_nothing_but_the_token() {
     let minutes = stage.scratch.text("ceremony/minutes-of-rehearsal.txt");
     assert!(minutes.starts_with("REHEARSAL on scratch tokens"), "{minutes}");
 
-    // The same plan in earnest.
-    stage.unattended(6, "adjourned at", "");
-    stage.sign_adoption("ceremony");
+    // The same plan in earnest: the signatures of the rehearsal are good for it.
     stage.unattended(6, "nothing lies there yet", "");
     stage.lay_certificates();
     stage.unattended(0, "Next: print", "");
@@ -320,63 +338,270 @@ fn a_rehearsal_differs_from_the_ceremony_in_nothing_but_the_token() {
     assert_eq!(of("ceremony/rehearsal.ceremony.journal"), of("ceremony/ceremony.journal"));
 }
 
+/// A plan that was edited; where its fault is told, as the n-th line with that in it (0: in no line); and the fault.
+type Fault<'a> = (&'a dyn Fn(&str) -> String, (&'a str, usize), &'a str);
+
+/// The block of a plan that begins with that header and has that line in it.
+fn block<'a>(plan: &'a str, header: &str, line: &str) -> &'a str {
+    let starts = plan.match_indices(header).map(|(at, _)| at);
+    let blocks = starts.map(|at| {
+        let rest = &plan[at + header.len()..];
+        &plan[at..at + header.len() + rest.find("\n[[").map_or(rest.len(), |end| end + 1)]
+    });
+    blocks.into_iter().find(|block| block.contains(line)).unwrap()
+}
+
+fn line<'a>(plan: &'a str, start: &str) -> &'a str {
+    plan.lines().find(|line| line.starts_with(start)).unwrap()
+}
+
 #[test]
 fn every_fault_of_a_plan_is_told_with_its_line() {
     let stage = Stage::planned();
-    let plan = stage.scratch.text("plan.toml");
-    let line_of = |text: &str, what: &str| text.lines().position(|line| line.contains(what)).unwrap() + 1;
-    let check = |edit: &dyn Fn(&str) -> String, expected: &[(&str, &str)]| {
+    let check = |(edit, (at, nth), fault): Fault<'_>| {
+        let plan = stage.scratch.text("plan.toml");
         let text = edit(&plan);
-        assert_ne!(text, plan, "the edit met nothing");
+        assert_ne!(text, plan, "the edit met nothing: {fault}");
         stage.scratch.write("edited.toml", &text);
         let said = stage.expect(1, "the plan edited.toml", "check edited.toml");
-        for (at, fault) in expected {
-            let place = if at.is_empty() { String::new() } else { format!("line {}: ", line_of(&text, at)) };
-            assert!(said.contains(&format!("  {place}{fault}")), "expected {place}{fault} in\n{said}");
-        }
+        let mut lines = text.lines().enumerate().filter(|(_, line)| line.contains(at));
+        let place = match nth {
+            0 => String::new(),
+            nth => format!("line {}: ", lines.nth(nth - 1).unwrap().0 + 1),
+        };
+        assert!(said.contains(&format!("  {place}{fault}")), "expected {place}{fault} in\n{said}");
     };
-    check(
-        &|text| text.replace("purpose = \"exercise\"", "purpose = \"live\""),
-        &[("purpose = ", "purpose: the policy is exercise")],
+    // Another configuration: the ledger's key elsewhere, and a token less.
+    let configuration = stage.scratch.text("smkid.toml");
+    stage.scratch.write("ledger-b.toml", configuration.replace("token = \"ledger-a\"", "token = \"smki-a\""));
+    stage.scratch.write("fewer.toml", configuration.replace("name = \"smki-a\"", "name = \"smki-z\""));
+    let person = "[[person]]";
+    let faults: &[Fault<'_>] = &[
+        (
+            &|plan| plan.replace("purpose = \"exercise\"", "purpose = \"live\""),
+            ("purpose = ", 1),
+            "purpose: the policy is exercise",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "policy_digest"), &format!("policy_digest = \"{}\"", "0".repeat(64))),
+            ("policy_digest = ", 1),
+            "policy_digest: the policy in",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "origin = "), "origin = \"other.example/ledger\""),
+            ("origin = ", 1),
+            "origin: the policy is for",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "configuration = "), "configuration = \"ledger-b.toml\""),
+            ("configuration = ", 1),
+            "",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "configuration = "), "configuration = \"fewer.toml\""),
+            ("configuration = ", 1),
+            "",
+        ),
+        (
+            &|plan| plan.replace("Room 4, Hut 6, Newport", "to be written: where"),
+            ("place = ", 1),
+            "place: expected the room",
+        ),
+        // People.
+        (&|plan| format!("{plan}{}", block(plan, person, "\"Guest\"")), (person, 7), "person Guest stands here twice"),
+        (
+            &|plan| plan.replace("\"Guest\"", "\"Guest, Ada\""),
+            (person, 2),
+            "person Guest, Ada: a name without a comma is expected",
+        ),
+        (
+            &|plan| plan.replace("id = \"auditor-1\"", "id = \"auditor-9\""),
+            (person, 3),
+            "person auditor-9: the policy knows nobody of that id",
+        ),
+        (
+            &|plan| plan.replace("id = \"auditor-1\"\n", ""),
+            (person, 3),
+            "person Auditor One: a auditor is one by the policy",
+        ),
+        (
+            &|plan| plan.replace("\"Operator One\"", "\"Operator Two\""),
+            (person, 1),
+            "person operator-1: the policy calls them Operator One",
+        ),
+        (
+            &|plan| plan.replace("\"conductor\"", "\"auditor\""),
+            (person, 1),
+            "person operator-1: the policy does not have them as auditor",
+        ),
+        (
+            &|plan| plan.replace("\"conductor\"", "\"auditor\""),
+            ("", 0),
+            "person: expected one with the capacity \"conductor\", found 0",
+        ),
+        (&|plan| plan.replace("\"witness\"", "\"engineer\""), ("", 0), "person: expected at least 2 who bear witness"),
+        // Keys.
+        (
+            &|plan| format!("{plan}{}", block(plan, "[[key]]", "\"ledger-1\"")),
+            ("[[key]]", 1),
+            "key ledger-1: it stands here twice",
+        ),
+        (
+            &|plan| plan.replace(line(block(plan, "[[key]]", "\"recovery-1\""), "cka_id"), line(plan, "cka_id")),
+            ("[[key]]", 2),
+            "key recovery-1: its cka_id is that of ledger-1",
+        ),
+        (&|plan| plan.replacen("\"sensitive\", ", "", 1), ("[[key]]", 1), "key ledger-1: attributes: expected"),
+        (
+            &|plan| plan.replace("label = \"recovery-1\"", "label = \"recovery-9\""),
+            ("[[key]]", 2),
+            "key recovery-9: the policy has no such key",
+        ),
+        (
+            &|plan| plan.replace(block(plan, "[[key]]", "\"recovery-1\""), ""),
+            ("", 0),
+            "key recovery-1: the policy has it and the plan does not",
+        ),
+        (
+            &|plan| plan.replace("token = \"smki-a\"", "token = \"ledger-a\""),
+            ("[[key]]", 2),
+            "key recovery-1: the policy has it as a recovery key on token smki-a",
+        ),
+        (
+            &|plan| plan.replace("use = \"recovery\"", "use = \"contingency\""),
+            ("[[key]]", 2),
+            "key recovery-1: the policy has it as a recovery key",
+        ),
+        (
+            &|plan| plan.replace("token = \"smki-a\"", "token = \"smki-a\"\ncopies = [\"ledger-a\"]"),
+            ("[[key]]", 2),
+            "key recovery-1: the policy does not have it cloned to token ledger-a",
+        ),
+        (
+            &|plan| plan.replace("token = \"smki-a\"", "token = \"smki-a\"\ncopies = [\"smki-z\"]"),
+            ("[[key]]", 2),
+            "token smki-z",
+        ),
+        (
+            &|plan| plan.replace(line(plan, "chain = "), ""),
+            ("[[key]]", 2),
+            "key recovery-1: expected `certificate` and `chain`",
+        ),
+        (
+            &|plan| plan.replace("kind = \"first\"", "kind = \"renewal\""),
+            ("[[key]]", 1),
+            "key ledger-1: the SMKI certifies a recovery key here",
+        ),
+        (
+            &|plan| {
+                let none = plan.replace(block(plan, "[[key]]", "\"recovery-1\""), "");
+                none.replace(block(&none, "[[key]]", "\"ledger-1\""), "").replace("kind = \"first\"", "kind = \"copy\"")
+            },
+            ("", 0),
+            "key: a copy ceremony is about at least one key; found none",
+        ),
+        // Shares.
+        (
+            &|plan| format!("{plan}{}", block(plan, "[[shares]]", "recovery-1")),
+            ("[[shares]]", 2),
+            "shares of key recovery-1: they stand here twice",
+        ),
+        (
+            &|plan| plan.replace("key = \"recovery-1\"", "key = \"recovery-9\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-9: the policy has no such key",
+        ),
+        (
+            &|plan| plan.replace("key = \"recovery-1\"", "key = \"ledger-1\""),
+            ("[[shares]]", 1),
+            "shares of key ledger-1: the policy does not have it activated by custodians",
+        ),
+        (
+            &|plan| plan.replace(block(plan, "[[shares]]", "recovery-1"), ""),
+            ("", 0),
+            "shares: key recovery-1 is activated by custodians",
+        ),
+        (
+            &|plan| plan.replace("threshold = 2", "threshold = 3"),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: threshold: the policy says 2",
+        ),
+        (
+            &|plan| plan.replace("share = \"share-1\"", "share = \"share-2\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: share-2 stands there twice",
+        ),
+        (
+            &|plan| plan.replace("share = \"share-1\"", "share = \"share-2\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: the policy gives share-1 to custodian-1",
+        ),
+        (
+            &|plan| plan.replace("person = \"custodian-1\"", "person = \"custodian-2\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: share-1 is not among the shares",
+        ),
+        (
+            &|plan| plan.replace("person = \"custodian-1\"", "person = \"member-1\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: member-1 is no Key Custodian in force",
+        ),
+        (
+            &|plan| plan.replace(block(plan, person, "\"custodian-2\""), ""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: custodian-2 takes share-2 and does not come",
+        ),
+        (
+            &|plan| plan.replace("person = \"custodian-3\"", "person = \"custodian-3\", certificate = \"no.pem\""),
+            ("[[shares]]", 1),
+            "shares of key recovery-1: ./no.pem",
+        ),
+        (
+            &|plan| {
+                let lines = plan.lines().filter(|line| !line.contains("\"share-2\"") && !line.contains("\"share-3\""));
+                lines.collect::<Vec<_>>().join("\n")
+            },
+            ("[[shares]]", 1),
+            "shares of key recovery-1: expected holders of at least 2 Parties, found 1",
+        ),
+        // What TOML itself does not take has its line, too.
+        (&|plan| plan.replace("place = ", "plaice = "), ("plaice", 1), "unknown field"),
+        (&|plan| plan.replace("version = 1", "version = 2"), ("version = ", 1), "expected version = 1, found 2"),
+    ];
+    faults.iter().for_each(|fault| check(*fault));
+    // What the policy brings about.
+    let changed = |file: &str, from: &str, to: &str, fault: Fault<'_>| {
+        let file = format!("policy/{file}");
+        let before = stage.scratch.text(&file);
+        assert!(before.contains(from), "{before}");
+        stage.scratch.write(&file, before.replacen(from, to, 1));
+        check(fault);
+        stage.scratch.write(&file, before);
+    };
+    let as_it_is = |plan: &str| plan.replace("Room 4", "Room 5");
+    let second = "modes = [8]\noriginator = \"90B3D51F30000002\"\nactivation = \"custodians\"\n\n[[key]]\nlabel = \"contingency-1\"\nuse = \
+                  \"contingency\"\ntoken = \"smki-a\"\nmodes = []\noriginator = \"90B3D51F30000003\"\nactivation = \"custodians\"\n";
+    changed(
+        "keys.toml",
+        "modes = [8]\noriginator = \"90B3D51F30000002\"\nactivation = \"custodians\"\n",
+        second,
+        (
+            &as_it_is,
+            ("[[shares]]", 1),
+            "shares of key recovery-1: the policy has key contingency-1 on token smki-a too",
+        ),
     );
-    check(
-        &|text| {
-            let digest = text.lines().find(|line| line.starts_with("policy_digest")).unwrap();
-            text.replace(digest, &format!("policy_digest = \"{}\"", "0".repeat(64)))
-        },
-        &[("policy_digest = ", "policy_digest: the policy in")],
+    changed(
+        "keys.toml",
+        "token = \"smki-a\"\nmodes = [8]",
+        "token = \"smki-a\"\ncopies = [{ token = \"ledger-a\", by = \"cloning\" }]\nmodes = [8]",
+        (&as_it_is, ("[[key]]", 2), "key recovery-1: the policy has it cloned to token ledger-a; add it to `copies`"),
     );
-    check(
-        &|text| text.replace("capacity = \"conductor\"", "capacity = \"auditor\""),
-        &[
-            ("", "person: expected one with the capacity \"conductor\", found 0"),
-            ("[[person]]", "person operator-1: the policy does not have them as auditor"),
-        ],
-    );
-    check(
-        &|text| text.replace("threshold = 2", "threshold = 3"),
-        &[("[[shares]]", "shares of key recovery-1: threshold: the policy says 2")],
-    );
-    check(
-        &|text| text.replace("share = \"share-1\"", "share = \"share-2\""),
-        &[
-            ("[[shares]]", "shares of key recovery-1: share-2 stands there twice"),
-            ("[[shares]]", "shares of key recovery-1: the policy gives share-1 to custodian-1"),
-        ],
-    );
-    check(&|text| text.replace("\"sensitive\", ", ""), &[("", "")]);
-    check(&|text| text.replace("token = \"smki-a\"", "token = \"ledger-a\""), &[("", "")]);
-    let key = stage.scratch.text("policy/keys.toml");
-    let second = "\n[[key]]\nlabel = \"contingency-1\"\nuse = \"contingency\"\ntoken = \"smki-a\"\nmodes = []\noriginator = \
-                  \"90B3D51F30000003\"\nactivation = \"custodians\"\n";
-    stage.scratch.write("policy/keys.toml", format!("{key}{second}"));
-    check(
-        &|text| text.replace("Room 4", "Room 5"),
-        &[("[[shares]]", "shares of key recovery-1: the policy has key contingency-1 on token smki-a too")],
-    );
-    stage.scratch.write("policy/keys.toml", key);
-    // What TOML itself does not take has its line, too.
-    check(&|text| text.replace("place = ", "plaice = "), &[("plaice", "unknown field")]);
+    let persons = stage.scratch.text("policy/persons.toml");
+    let auditor = &persons[persons.find("id = \"auditor-1\"").unwrap()..];
+    let auditor = &auditor[..auditor.find("\n\n").unwrap_or(auditor.len())];
+    let later = auditor.replace("from = \"2026", "from = \"2036");
+    changed("persons.toml", auditor, &later, (&as_it_is, (person, 3), "person auditor-1: their appointment is"));
 }
 
 #[test]
@@ -395,6 +620,97 @@ fn a_plan_that_was_changed_after_the_beginning_is_refused() {
 }
 
 #[test]
+fn a_key_that_stands_before_the_ceremony_began_to_make_it_is_not_taken() {
+    let stage = Stage::planned();
+    // Whoever read the plan knows label and CKA_ID.
+    let plan = stage.scratch.text("plan.toml");
+    let id = line(block(&plan, "[[key]]", "\"recovery-1\""), "cka_id").split('"').nth(1).unwrap().to_owned();
+    Stage::pkcs11_tool(
+        &stage.smki,
+        &format!("--keypairgen --key-type EC:prime256v1 --label recovery-1 --id {id} --sensitive"),
+    );
+    let said = stage.unattended(5, "", "");
+    assert!(said.contains("recovery-1") && said.contains(&id), "{said}");
+    assert!(!stage.scratch.text("ceremony/keys.json").contains("recovery-1"), "nothing is made of it");
+}
+
+#[test]
+fn a_pair_as_fit_as_ours_is_taken_only_where_its_making_was_begun() {
+    let stage = Stage::planned();
+    stage.unattended(6, "adjourned at", "");
+    // The same tokens, and a ceremony that never began to make the keys that are on them.
+    fs::remove_dir_all(stage.path("ceremony")).unwrap();
+    let said = stage.unattended(5, "nobody began to make it at this ceremony", "");
+    assert!(said.contains("token ledger-a has a key ledger-1"), "{said}");
+    assert!(!stage.path("ceremony/keys.json").exists(), "{said}");
+    // Nor is what lies in keys.json.
+    let other = Stage::planned();
+    other.unattended(6, "adjourned at", "");
+    fs::remove_file(other.path("ceremony/ceremony.journal")).unwrap();
+    other.unattended(5, "nobody began to make it at this ceremony", "");
+}
+
+#[test]
+fn a_request_that_the_ledger_does_not_know_is_not_sent_to_the_smki() {
+    let stage = Stage::planned();
+    stage.unattended(6, "adjourned at", "");
+    stage.sign_adoption("ceremony");
+    // Somebody lays a request of a key of their own where that of the ceremony goes, with the same subject.
+    stage.scratch.openssl(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout thief.key -out ceremony/recovery.csr -subj /OU=01",
+    );
+    let said = stage.unattended(5, "this is no certification request that key recovery-1 signed", "");
+    assert!(!said.contains("Found: "), "{said}");
+    let signed = || stage.events().iter().filter(|event| matches!(event, Event::CertificationIntent(_))).count();
+    assert_eq!(signed(), 0);
+    fs::remove_file(stage.path("ceremony/recovery.csr")).unwrap();
+    stage.unattended(6, "nothing lies there yet", "");
+    assert_eq!(signed(), 1);
+    // Its own is taken once more, however often the step is done.
+    stage.cut_journal_in("request-recovery-1");
+    stage.unattended(6, "signed at an attempt before this one", "");
+    assert_eq!(signed(), 1);
+}
+
+#[test]
+fn what_people_noted_when_they_rose_is_what_is_compared_when_they_go_on() {
+    let stage = Stage::planned();
+    let said = stage.unattended(6, "everyone notes these words", "");
+    let noted = Digest::of(&stage.scratch.read("ceremony/ceremony.journal"));
+    assert!(said.contains(&noted.to_string()), "{said}");
+    // The journal is written anew, each line naming the one before, by who can.
+    let said = stage.unattended(6, "Compare the journal with what you noted", "");
+    assert!(said.contains(&format!("the journal, as it was when the ceremony rose at")), "{said}");
+    assert!(said.contains(&noted.to_string()), "{said}");
+    // What was heard is not what stands there: at the question who compared it, too.
+    stage.scratch.write("differs.toml", format!("{ANSWERS}[answers]\n\"roll-call/compared\" = \"differs\"\n"));
+    stage.expect(5, "not those that stand here", &format!("run plan.toml --unattended differs.toml {PINS}"));
+    // Whoever bears no witness compares nothing alone.
+    let alone = "\"roll-call/compared\" = \"custodian-1\"\n";
+    stage.scratch.write("alone.toml", format!("{ANSWERS}[answers]\n{alone}"));
+    stage.expect(1, "at least one who bears witness", &format!("run plan.toml --unattended alone.toml {PINS}"));
+    // Names will do, in any case.
+    let both = "\"roll-call/compared\" = \"custodian one, AUDITOR-1\"\n";
+    stage.scratch.write("both.toml", format!("{ANSWERS}[answers]\n{both}"));
+    stage.expect(6, "adjourned at", &format!("run plan.toml --unattended both.toml {PINS}"));
+    assert!(
+        stage
+            .minutes()
+            .replace("\n           ", " ")
+            .contains("Custodian One (custodian-1) and Auditor One (auditor-1) compared")
+    );
+}
+
+#[test]
+fn the_journal_of_a_rehearsal_is_not_gone_on_with_in_earnest() {
+    let stage = Stage::planned();
+    stage.unattended(6, "REHEARSAL", "--dry-run");
+    fs::create_dir_all(stage.path("ceremony")).unwrap();
+    fs::copy(stage.path("ceremony.rehearsal/out/ceremony.journal"), stage.path("ceremony/ceremony.journal")).unwrap();
+    stage.unattended(1, "the journal here is of a rehearsal, and this is in earnest", "");
+}
+
+#[test]
 fn in_earnest_nobody_answers_from_a_file_and_too_few_witnesses_begin_nothing() {
     let stage = Stage::planned();
     stage.scratch.write(
@@ -410,8 +726,6 @@ fn in_earnest_nobody_answers_from_a_file_and_too_few_witnesses_begin_nothing() {
     let live = Stage::plan_text_live(&stage);
     stage.scratch.write("live.toml", live);
     stage.expect(4, "--unattended is for exercises", "run live.toml --unattended answers.toml");
-    let path: PathBuf = stage.path("ledger.pin");
-    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 impl Stage {
@@ -422,7 +736,7 @@ impl Stage {
             "Next: review it",
             "plan --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out drafted.toml",
         );
-        self.scratch.text("drafted.toml")
+        placed(self.scratch.text("drafted.toml"))
     }
 }
 
@@ -472,6 +786,11 @@ fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
     let stage = Stage::held();
     let before = stage.events().len();
     stage.expect(1, "the SMKI certifies no other here", &format!("request {TOKENS} --key ledger-1 --out ceremony"));
+    let draft = |key: &str, proposer: &str| {
+        format!("destroy draft {TOKENS} --key {key} --proposer {proposer} --reason Superseded --out never.json")
+    };
+    stage.expect(1, "without it its destruction could not be recorded", &draft("ledger-1", "member-1"));
+    stage.expect(4, "nobody-1", &draft("recovery-1", "nobody-1"));
     stage.draft_destruction("recovery-1");
     // Two of the three that the policy demands; and the proposer does not count.
     stage.expect(4, "quorum", &stage.sign_destruction(&["member-2", "member-3"]));
@@ -505,10 +824,10 @@ fn a_key_is_destroyed_by_the_quorum_and_by_nobody_else() {
     };
     assert_eq!((intent.signatures.len(), destroyed.destruction), (3, before as u64));
     stage.expect(1, "nothing is left to do", &run);
-    // From then on nothing is asked of it, and the ledger still opens.
+    // From then on nothing is asked of it, and nothing is signed about it.
     stage.expect(
-        0,
-        "No token was asked",
+        1,
+        "it was destroyed, by entry",
         &format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Again --out again.json"),
     );
 }
@@ -525,15 +844,13 @@ fn a_destruction_that_was_cut_off_goes_on_and_no_other_document_ends_the_key_mea
     let events = stage.events();
     assert!(matches!(&events[before..], [Event::KeyDestruction(_)]), "{events:?}");
     stage.configure_smki(None);
-    fs::copy(stage.path("destruction.json"), stage.path("first.json")).unwrap();
-    stage.expect(
-        0,
-        "No token was asked",
-        &format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Other --out other.json"),
-    );
-    fs::copy(stage.path("other.json"), stage.path("destruction.json")).unwrap();
+    let other = format!("destroy draft {TOKENS} --key recovery-1 --proposer member-1 --reason Other --out other.json");
+    stage.expect(1, "was begun by another document", &other);
+    // Nor is one taken that was drafted before.
+    let first = stage.scratch.text("destruction.json");
+    stage.scratch.write("destruction.json", first.replace("Superseded", "Other"));
     stage.expect(1, "was begun by another document", &stage.sign_destruction(&["member-2", "member-3", "member-4"]));
-    fs::copy(stage.path("first.json"), stage.path("destruction.json")).unwrap();
+    stage.scratch.write("destruction.json", first);
     let said = stage.expect(0, "on none of its tokens any more", &run);
     assert!(said.contains("is gone on with"), "{said}");
     assert!(!stage.keys_on_the_token().contains("recovery-1"));
@@ -549,8 +866,16 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     let text = stage.scratch.text("renewal.toml");
     let keys: KeysFile = serde_json::from_slice(&stage.scratch.read("ceremony/keys.json")).unwrap();
     assert!(text.contains(&format!("cka_id = \"{}\"", keys.keys[1].id)), "a key that stands keeps its CKA_ID: {text}");
-    let text = text.replace("out = \"ceremony\"", "out = \"renewal\"").replace("certificates/", "renewed/");
-    stage.scratch.write("renewal.toml", text);
+    // A plan of a later kind has a folder of its own, and says where a new certificate is laid.
+    assert!(text.contains("out = \"ceremony-renewal-20") && text.contains("certificates/recovery-1-20"), "{text}");
+    let out = text.lines().find(|line| line.starts_with("out = ")).unwrap().to_owned();
+    stage.scratch.write("used.toml", placed(text.replace(&out, "out = \"ceremony\"")));
+    let said = stage.expect(1, "was begun here by another plan", "check used.toml");
+    assert!(said.contains("name another `out` in this plan") && !said.contains("genesis"), "{said}");
+    let certificate = text.lines().find(|line| line.starts_with("certificate = ")).unwrap().to_owned();
+    let text = text.replace(&certificate, "certificate = \"certificates/recovery-1.pem\"");
+    let text = text.replace(&out, "out = \"renewal\"").replace("certificates/", "renewed/");
+    stage.scratch.write("renewal.toml", placed(text));
     // One share of the two that are needed opens nothing.
     let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";
     let run = format!("run renewal.toml --unattended answers.toml {PINS}");
@@ -561,6 +886,9 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     for name in ["issuing-oca", "root-oca"] {
         fs::copy(stage.path(&format!("certificates/{name}.pem")), stage.path(&format!("renewed/{name}.pem"))).unwrap();
     }
+    // The certificate that the key has already is not what is waited for.
+    fs::copy(stage.path("certificates/recovery-1.pem"), stage.path("renewed/recovery-1.pem")).unwrap();
+    stage.expect(6, "is the certificate that the key has already", &run);
     let [ours, other] = certify(&stage, "renewal/recovery.csr");
     // What is not of this key is refused, and looked for again.
     stage.scratch.write_certificate("renewed/recovery-1.pem", &other);
@@ -579,8 +907,9 @@ fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
     let stage = Stage::held();
     let plan = "plan --kind re-share --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out re-share.toml";
     stage.expect(0, "Next: review it", plan);
-    let text = stage.scratch.text("re-share.toml").replace("out = \"ceremony\"", "out = \"re-share\"");
-    stage.scratch.write("re-share.toml", text);
+    let text = stage.scratch.text("re-share.toml");
+    let out = text.lines().find(|line| line.starts_with("out = ")).unwrap();
+    stage.scratch.write("re-share.toml", placed(text.replace(out, "out = \"re-share\"")));
     stage.expect(0, "fits its policy, its configuration and the ledger", "check re-share.toml");
     let run = format!("run re-share.toml --unattended answers.toml {PINS}");
     let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";

@@ -1,5 +1,7 @@
 //! `ceremony request` and `ceremony import`: the Recovery key gets its SMKI certificate.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -16,10 +18,13 @@ use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::certificates::subject::OrganisationSubject;
 use crate::domain::intake::{self, Context};
-use crate::domain::ledger::entry::{CertificateImported, CertificationIntent, Event, Outcome, Reason, SignResult};
+use crate::domain::ledger::entry::{
+    CertificateImported, CertificationIntent, Entry, Event, Outcome, Reason, SignResult,
+};
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PartyId};
+use crate::domain::time::Timestamp;
 use crate::hsm::{Kind, Outcome as Signing, ToSign};
-use crate::recorder::{Moment, Recorder, record_alone};
+use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
 use crate::service::start;
 use crate::wall_clock::wall_clock;
 
@@ -68,6 +73,41 @@ impl Request {
     pub(super) fn path(&self) -> Result<PathBuf, CeremonyError> {
         let opened = open(&self.tokens, &self.key)?;
         Ok(self.path_of(&opened))
+    }
+
+    /// Whether the request lies there that this key signed since then, by the ledger. What else lies there is refused: the SMKI would
+    /// certify its key.
+    pub(super) fn was_made(&self, since: Timestamp) -> Result<bool, CeremonyError> {
+        let opened = open(&self.tokens, &self.key)?;
+        let path = self.path_of(&opened);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let found = input::file(&path, input::DOCUMENT_LEN_MAX)?;
+        let reader = opened.ledger.store().reader()?;
+        let mut signed: BTreeMap<u64, Digest> = BTreeMap::new();
+        for index in (0..reader.head()?.size).rev() {
+            let entry = Entry::from_leaf(&reader.leaf(index)?).map_err(CannotRecord::from)?;
+            match entry.event {
+                _ if entry.at < since => break,
+                Event::Outcome(Outcome { intent, result: SignResult::Signed(signature) }) => {
+                    signed.insert(intent, signature);
+                }
+                Event::CertificationIntent(intent) if intent.key == self.key => {
+                    let Some(outcome) = signed.get(&index) else { continue };
+                    let signature = reader.signature(index)?.map(|row| row.octets);
+                    let signature = signature.filter(|signature| Digest::of(signature) == *outcome);
+                    let Some(signature) = signature else { continue };
+                    let mut info = Vec::new();
+                    reader.open_blob(intent.request_info)?.read_to_end(&mut info)?;
+                    if pem::request_to_pem(&assemble_request(&info, &signature)?).as_bytes() == found {
+                        return Ok(true);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(CeremonyError::ForeignRequest { path, key: self.key.clone() })
     }
 
     fn path_of(&self, opened: &Opened) -> PathBuf {

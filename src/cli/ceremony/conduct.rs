@@ -4,15 +4,15 @@
 //! at any point is started again with the same command, and goes on at the step it was at.
 
 mod record;
-mod steps;
+pub mod steps;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::desk::Desk;
-use super::journal::{GO_ON, Journal, SHALL_IT, What};
+use super::desk::{Desk, STOP};
+use super::journal::{GO_ON, Journal, Line, SHALL_IT, What};
 use super::keys::make_folder;
 use super::minutes::Minutes;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
@@ -22,23 +22,22 @@ use crate::cli::Exit;
 use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::domain::determination::words::Words;
+use crate::domain::ledger::ceremonies::WITNESSES_MIN;
 use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
 use crate::service::configuration::Configuration;
-use crate::store::Lock;
+use crate::store::{Lock, StoreError};
 use crate::wall_clock::wall_clock;
 
 use steps::Step;
 
-/// How many others must bear witness throughout, besides the conductor. No official reference.
-const WITNESSES_MIN: usize = 2;
 /// How often a word may be mistyped before the step is broken off.
 const TRIES: usize = 3;
 /// Words on a line, as [`Words`] shows them.
 const LINE_WORDS: usize = 4;
-/// What ends a session in good order.
-const STOP: &str = "stop";
+/// What was heard is not what stands there.
+const DIFFERS: &str = "differs";
 /// What puts a remark on record.
 const NOTE: &str = "note ";
 
@@ -164,7 +163,10 @@ impl Run {
         }
         make_folder(&out)?;
         // Two of these at once would write one journal.
-        let _lock = Lock::take(&out)?;
+        let _lock = Lock::take(&out).map_err(|fault| match fault {
+            StoreError::Locked { path: _, pid } => CeremonyError::Busy { out: out.clone(), pid },
+            other => other.into(),
+        })?;
         let journal = Journal::open(&out)?;
         let present = Vec::new();
         let mut conduct =
@@ -196,13 +198,10 @@ impl Conduct {
         }
         let steps = Step::of(&self.plan);
         let mut adjourned = None;
-        if !self.journal.is_closed() {
+        if self.journal.recorded().is_none() {
             adjourned = self.session(&steps)?;
         }
         if adjourned.is_none() {
-            if self.rehearsal.is_none() {
-                self.record()?;
-            }
             if let Some(scratch) = self.rehearsal.take() {
                 scratch.destroy(&self.plan.out())?;
                 self.print.note("The scratch tokens are destroyed.");
@@ -217,12 +216,12 @@ impl Conduct {
     /// The first line; or the journal that stands is of this plan.
     fn open(&mut self) -> Result<(), CeremonyError> {
         let rehearsal = self.rehearsal.is_some();
-        let Some(first) = self.journal.lines().first() else {
+        if self.journal.lines().is_empty() {
             let opened = What::Opened {
                 plan: self.plan.digest(),
                 kind: self.plan.kind,
                 title: self.plan.title.as_str().into(),
-                place: self.plan.place.as_str().into(),
+                place: self.plan.place.get_ref().as_str().into(),
                 purpose: self.policy.purpose(),
                 origin: self.policy.origin().clone(),
                 policy: self.policy.digest(),
@@ -230,18 +229,8 @@ impl Conduct {
                 rehearsal,
             };
             return self.write(opened);
-        };
-        match &first.what {
-            What::Opened { plan, .. } if *plan == self.plan.digest() => Ok(()),
-            What::Opened { plan, .. } => {
-                Err(CeremonyError::OtherPlan { out: self.out.clone(), found: *plan, expected: self.plan.digest() })
-            }
-            _ => Err(CeremonyError::OtherPlan {
-                out: self.out.clone(),
-                found: Digest::of(&[]),
-                expected: self.plan.digest(),
-            }),
         }
+        is_of(&self.plan, &self.out, self.journal.lines(), rehearsal)
     }
 
     /// One sitting. At which step it was adjourned, and why, if it was.
@@ -253,8 +242,9 @@ impl Conduct {
         }
         let account = room::conductor().account;
         let program = program()?.into();
-        self.write(What::Session { number, account, program, interrupted })?;
-        match self.roll_call() {
+        self.write(What::Session { number, account, program, interrupted: interrupted.clone() })?;
+        let cut_off = interrupted.is_some();
+        match self.roll_call().and_then(|()| self.ask_cause(cut_off)).and_then(|()| self.compare_rested()) {
             Ok(()) => {}
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Adjourned(why)) => return self.adjourn("roll-call", "The roll-call", why).map(Some),
@@ -270,23 +260,76 @@ impl Conduct {
                 Err(Halt::Adjourned(why)) => return self.adjourn(&id, &step.title(), why).map(Some),
                 Err(Halt::Fault(fault)) => {
                     self.write(What::Failed { step: id.into(), why: fault.to_string().into() })?;
-                    self.print.note("That is in the journal. Once it is mended, start the same command again: it goes on at this step.");
-                    return Err(fault);
+                    let (source, journal) = (Box::new(fault), Words(Digest::of(self.journal.octets())));
+                    return Err(CeremonyError::Failed { source, journal });
                 }
             }
         }
-        self.write(What::Closed {})?;
-        Ok(None)
+        if !self.journal.is_closed() {
+            self.write(What::Closed {})?;
+        }
+        match self.seal() {
+            Ok(()) => Ok(None),
+            Err(Halt::Fault(fault)) => Err(fault),
+            Err(Halt::Adjourned(why)) => self.adjourn("closing", "The transcript is compared", why).map(Some),
+        }
+    }
+
+    /// The ledger has the transcript that those who were there have compared, and no other.
+    fn seal(&mut self) -> Result<(), Halt> {
+        self.print.note(
+            "\nThe transcript is closed. It is what the ledger keeps, and its words stand at the foot of the minutes.",
+        );
+        self.read_aloud("closing", "the transcript", Digest::of(self.journal.transcript()))?;
+        if self.rehearsal.is_none() {
+            self.record()?;
+        }
+        Ok(())
+    }
+
+    /// The minutes say why the session before was cut off.
+    fn ask_cause(&mut self, cut_off: bool) -> Result<(), Halt> {
+        if !cut_off {
+            return Ok(());
+        }
+        let asked = "What interrupted the session before?";
+        let answer = self.until("roll-call", "roll-call/cause", &format!("  {asked}"), "not known", |_| Ok(()))?;
+        Ok(self.write(What::Answered { step: "roll-call".into(), asked: asked.into(), answer: answer.into() })?)
+    }
+
+    /// Whoever can write the journal could have written it anew since people rose: so what they noted then is compared.
+    fn compare_rested(&mut self) -> Result<(), Halt> {
+        let Some((at, octets)) = self.journal.rested().filter(|_| !self.journal.is_closed()) else { return Ok(()) };
+        let digest = Digest::of(octets);
+        self.print.note("Compare the journal with what you noted when you rose.");
+        self.read_aloud("roll-call", &format!("the journal, as it was when the ceremony rose at {at}"), digest)
+    }
+
+    /// Says what everyone takes along.
+    fn have_noted(&self) {
+        let digest = Digest::of(self.journal.octets());
+        self.print.note(&format!(
+            "Before you rise, everyone notes these words: they are the journal's as it is now, and are compared before it is gone on with.\n  \
+             SHA-256 {digest}\n    {}",
+            Words(digest).to_string().replace('\n', "\n    ")
+        ));
     }
 
     fn adjourn(&mut self, step: &str, title: &str, why: String) -> Result<(String, String), CeremonyError> {
         self.write(What::Adjourned { step: step.into(), why: why.as_str().into() })?;
+        self.have_noted();
         Ok((title.to_owned(), why))
     }
 
     /// Who is there, and what time it is.
     fn roll_call(&mut self) -> Result<(), Halt> {
-        self.print.note("Roll-call. Answer `present` or `absent` for each.");
+        let kind = if self.rehearsal.is_some() { "A REHEARSAL of this ceremony" } else { "The ceremony" };
+        self.print.note(&format!(
+            "{kind}: {}\n  {}, {}\nRoll-call. Answer `present` or `absent` for each.",
+            self.plan.title,
+            self.plan.place.get_ref(),
+            self.now()
+        ));
         let expected: Vec<Person> = self.plan.persons().cloned().collect();
         for person in expected {
             let id = format!("roll-call/{}", person.handle());
@@ -323,9 +366,7 @@ impl Conduct {
 
     /// Those who bear witness.
     fn witnesses(&self) -> impl Iterator<Item = &Person> {
-        self.present
-            .iter()
-            .filter(|person| matches!(person.capacity, Capacity::Witness | Capacity::Auditor | Capacity::PmaMember))
+        self.present.iter().filter(|person| person.capacity.bears_witness())
     }
 
     fn step(&mut self, step: &Step, number: usize, count: usize) -> Result<(), Halt> {
@@ -407,35 +448,52 @@ impl Conduct {
             .note(&format!("  {what}: SHA-256 {sha256}\n  To be read aloud:\n    {}", words.replace('\n', "\n    ")));
         let line = 1 + usize::from(sha256.octets()[0]) % (Digest::LEN / LINE_WORDS);
         let word = Words(sha256).iter().nth(line * LINE_WORDS - 1).unwrap_or_default();
-        let others: Vec<String> = self
-            .present
-            .iter()
-            .filter(|person| person.capacity != Capacity::Conductor)
-            .map(|person| person.handle().to_owned())
-            .collect();
+        let others: Vec<Person> =
+            self.present.iter().filter(|person| person.capacity != Capacity::Conductor).cloned().collect();
+        let named = |name: &str| {
+            let is = |person: &&Person| {
+                [person.handle(), person.name.as_str()].iter().any(|known| known.eq_ignore_ascii_case(name.trim()))
+            };
+            others.iter().find(is)
+        };
         let first = self.witnesses().next().map(|person| person.handle().to_owned()).unwrap_or_default();
-        let question = format!("  Who compared it, besides the conductor? [{}]", others.join(", "));
+        let shown: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let question = format!(
+            "  Who compared it, besides the conductor? Names or ids, with commas between; `{DIFFERS}` if what was heard is not what stands \
+             there. [{}]",
+            shown.join(", ")
+        );
         let compared = self.until(step, &format!("{step}/compared"), &question, &first, |answer| {
-            let unknown = answer.split(',').map(str::trim).find(|name| !others.iter().any(|other| other == name));
-            unknown.map_or(Ok(()), |name| {
-                Err(format!("{name:?} is nobody who is here; ids or names, separated by commas"))
-            })
+            if answer == DIFFERS {
+                return Ok(());
+            }
+            if let Some(name) = answer.split(',').find(|name| named(name).is_none()) {
+                return Err(format!("{:?} is nobody who is here; names or ids, with commas between", name.trim()));
+            }
+            if answer.split(',').filter_map(named).any(|person| person.capacity.bears_witness()) {
+                return Ok(());
+            }
+            Err("expected at least one who bears witness (witness, auditor, PMA member) among them".to_owned())
         })?;
+        let differs = || CeremonyError::WordsDiffer { what: what.to_owned() };
+        if compared == DIFFERS {
+            return Err(differs().into());
+        }
         let question =
-            format!("  The last word of line {line}? [`differs` if what was heard is not what stands there]");
+            format!("  The last word of line {line}? [`{DIFFERS}` if what was heard is not what stands there]");
         let mut tries = 0;
         loop {
             let heard = self.until(step, &format!("{step}/word"), &question, word, |_| Ok(()))?;
-            if heard == word {
+            if heard.eq_ignore_ascii_case(word) {
                 break;
             }
             tries += 1;
-            if heard == "differs" || tries >= TRIES || !matches!(self.desk, Desk::Terminal) {
-                return Err(CeremonyError::WordsDiffer { what: what.to_owned() }.into());
+            if heard == DIFFERS || tries >= TRIES || !matches!(self.desk, Desk::Terminal) {
+                return Err(differs().into());
             }
             self.print.note(&format!("  {heard:?} is not the last word of line {line}"));
         }
-        let compared = compared.split(',').map(|name| name.trim().into()).collect();
+        let compared = compared.split(',').filter_map(named).map(|person| person.handle().into()).collect();
         Ok(self.write(What::Read { step: step.into(), what: what.into(), sha256, compared })?)
     }
 
@@ -487,6 +545,19 @@ impl Conduct {
             self.print.note("Next: start the same command again; it goes on at this step.");
             Ok(Exit::Partly)
         }
+    }
+}
+
+/// Whether a journal that stands is that of the plan, on scratch tokens or not.
+pub fn is_of(plan: &Plan, out: &Path, lines: &[Line], rehearsal: bool) -> Result<(), CeremonyError> {
+    let (out, expected, first) = (out.to_owned(), plan.digest(), plan.kind == Kind::First);
+    match lines.first().map(|line| &line.what) {
+        Some(What::Opened { plan, rehearsal: theirs, .. }) if *plan == expected && *theirs == rehearsal => Ok(()),
+        Some(What::Opened { plan, rehearsal: theirs, .. }) if *plan == expected => {
+            Err(CeremonyError::OtherTokens { out, rehearsal: *theirs })
+        }
+        Some(What::Opened { plan, .. }) => Err(CeremonyError::OtherPlan { out, found: *plan, expected, first }),
+        _ => Err(CeremonyError::OtherPlan { out, found: Digest::of(&[]), expected, first }),
     }
 }
 

@@ -10,6 +10,8 @@ use super::CeremonyError;
 use crate::cli::input;
 use crate::domain::names::Purpose;
 
+/// What ends a session in good order.
+pub const STOP: &str = "stop";
 /// The version of a file of answers.
 const VERSION: u32 = 1;
 
@@ -70,7 +72,7 @@ impl Desk {
         }
         let otherwise = match otherwise {
             Otherwise::AsExpected => None,
-            Otherwise::Stop => Some("stop"),
+            Otherwise::Stop => Some(STOP),
         };
         Ok(Self::File { answers, used: BTreeSet::new(), otherwise })
     }
@@ -90,7 +92,7 @@ impl Desk {
                 let mut line = String::new();
                 if io::stdin().lock().read_line(&mut line)? == 0 {
                     say("\n")?;
-                    return Ok("stop".to_owned());
+                    return Ok(STOP.to_owned());
                 }
                 let answer = line.trim();
                 if !answer.is_empty() {

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::desk::Desk;
-use super::opened::Opened;
+use super::opened::{self, Opened};
 use super::{CeremonyError, Tokens, room};
 use crate::cli::Change;
 use crate::cli::input;
@@ -24,12 +24,17 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::determination::words::Words;
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{Event, KeyDestroyed, KeyDestruction, Reason, TokenFound};
-use crate::domain::names::{Digest, KeyLabel, PersonId};
-use crate::domain::policy::destruction::{Destruction, OnToken};
+use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId};
+use crate::domain::policy::admission;
+use crate::domain::policy::destruction::Destruction;
 use crate::domain::policy::facts::Ending;
 use crate::hsm::Expectations;
 use crate::recorder::{Moment, Recorder, record_alone};
+use crate::service::configuration::{self, Configuration};
 use crate::service::start::StartFault;
+use crate::store::Reader as _;
+use crate::store::sqlite::SqliteReader;
+use crate::wall_clock::wall_clock;
 
 /// Destroy a key under the policy's quorum.
 #[derive(Subcommand, Debug)]
@@ -50,8 +55,9 @@ Example:
 /// Arguments of `draft`.
 #[derive(Args, Debug)]
 pub struct Draft {
-    #[command(flatten)]
-    tokens: Tokens,
+    /// The configuration of smkid: its ledger is read, which a running smkid may have
+    #[arg(long, value_name = "FILE", default_value = configuration::PATH)]
+    config: PathBuf,
     /// The label of the key
     #[arg(long, value_name = "LABEL")]
     key: KeyLabel,
@@ -97,14 +103,26 @@ impl Destroy {
 
 impl Draft {
     fn run(self, print: Printer) -> Result<(), CeremonyError> {
-        let opened = Opened::open(&self.tokens, &self.key)?;
-        let fold = opened.fold();
-        let (facts, adopted) = fold.keys().get(&self.key).zip(fold.policy()).ok_or(StartFault::NoLedgerKey)?;
-        let head = opened.ledger.store().latest_checkpoint()?.ok_or(StartFault::NoLedgerKey)?.head;
+        let configuration = Configuration::read(&self.config)?;
+        // A paper is written from what stands; a daemon that runs is not disturbed.
+        let fold = opened::read(&configuration)?.ok_or(StartFault::NoLedgerKey)?;
+        let unknown =
+            || CeremonyError::Key { key: self.key.clone(), why: "the ledger has no key of that label".into() };
+        let facts = fold.keys().get(&self.key).ok_or_else(unknown)?;
+        if let Some(ending) = facts.ending {
+            return Err(ended(&self.key, ending));
+        }
+        if facts.record.use_ == KeyUse::Ledger {
+            let why = "it signs this ledger's checkpoints: without it its destruction could not be recorded";
+            return Err(CeremonyError::Key { key: self.key.clone(), why: why.into() });
+        }
+        let adopted = fold.policy().ok_or(StartFault::NoLedgerKey)?;
+        let checkpoint = SqliteReader::open(&configuration.state)?.latest_checkpoint()?;
+        let head = checkpoint.ok_or(StartFault::NoLedgerKey)?.head;
         let record = &facts.record;
-        let first = OnToken { token: record.token.clone(), serial: record.serial.clone() };
+        let first = TokenFound { token: record.token.clone(), serial: record.serial.clone() };
         let copies =
-            facts.copies.iter().map(|(token, serial)| OnToken { token: token.clone(), serial: serial.clone() });
+            facts.copies.iter().map(|(token, serial)| TokenFound { token: token.clone(), serial: serial.clone() });
         let form = Destruction {
             r#type: Type::default(),
             purpose: adopted.policy.purpose(),
@@ -118,6 +136,13 @@ impl Draft {
         };
         let written =
             Written::write(&form).map_err(|faults| CeremonyError::Document { path: self.out.clone(), faults })?;
+        let now = wall_clock().plus_ms(configuration.clock_offset_ms);
+        let refusals = admission::destruction(&adopted.policy, &written, now, now);
+        if !refusals.is_empty() {
+            let reason =
+                |refusal: &admission::Refusal| Reason { rule: "admission".into(), text: refusal.to_string().into() };
+            return Err(CeremonyError::Refused(refusals.iter().map(reason).collect()));
+        }
         if !self.change.dry_run {
             write_new(&self.out, written.octets())?;
         }
@@ -165,12 +190,11 @@ impl Run {
         if begun.is_none() {
             judge(&opened.ledger, &document, &signatures).map_err(CeremonyError::Refused)?;
         }
-        let tokens = form.tokens.iter().map(|on| TokenFound { token: on.token.clone(), serial: on.serial.clone() });
         let mut answer = Answer {
             key: label.clone(),
             spki_sha256: form.key.spki_sha256,
             document: document.digest(),
-            tokens: tokens.collect(),
+            tokens: form.tokens.clone(),
             entry: None,
         };
         if !self.change.dry_run {
@@ -191,7 +215,10 @@ impl Run {
         if self.change.dry_run {
             print.note("The quorum signed it. Nothing was recorded; no token was asked.");
         } else {
-            print.note("The key is on none of its tokens any more. Next: a policy that no longer names it.");
+            print.note(
+                "The key is on none of its tokens any more. Next: a policy that no longer names it. Where custodians opened a token, it keeps a \
+                 PIN that nobody has: initialise it anew before it serves for anything else.",
+            );
         }
         Ok(())
     }
@@ -202,16 +229,20 @@ fn begun(recorder: &Recorder, document: &Written<Destruction>) -> Result<Option<
     let key = &document.form().key.label;
     match recorder.fold().keys().get(key).and_then(|facts| facts.ending) {
         Some(Ending::Begun { entry, document: of }) if of == document.digest() => Ok(Some(entry)),
-        Some(Ending::Begun { entry, .. }) => {
-            let why = format!("its destruction was begun by another document, in entry {entry}; run that to its end");
-            Err(CeremonyError::Key { key: key.clone(), why })
-        }
-        Some(Ending::Destroyed { entry }) => {
-            let why = format!("it was destroyed, by entry {entry}; nothing is left to do");
-            Err(CeremonyError::Key { key: key.clone(), why })
-        }
+        Some(ending) => Err(ended(key, ending)),
         None => Ok(None),
     }
+}
+
+/// No other document ends a key whose end was begun.
+fn ended(key: &KeyLabel, ending: Ending) -> CeremonyError {
+    let why = match ending {
+        Ending::Begun { entry, document } => format!(
+            "its destruction was begun by another document, of SHA-256 {document}, in entry {entry}; run that to its end"
+        ),
+        Ending::Destroyed { entry } => format!("it was destroyed, by entry {entry}; nothing is left to do"),
+    };
+    CeremonyError::Key { key: key.clone(), why }
 }
 
 fn judge(
@@ -299,8 +330,7 @@ fn destroy(
         print.note(&format!("key {label} is not on token {} any more", on.token));
         token.shutdown();
     }
-    let tokens = form.tokens.iter().map(|on| TokenFound { token: on.token.clone(), serial: on.serial.clone() });
-    let destroyed = KeyDestroyed { key: label.clone(), destruction, tokens: tokens.collect() };
+    let destroyed = KeyDestroyed { key: label.clone(), destruction, tokens: form.tokens.clone() };
     let outcome =
         record_alone(&mut opened.ledger, |recorder| match intake::may_end(recorder.fold(), form, &destroyed) {
             Ok(()) => {

@@ -1,18 +1,18 @@
 //! The journal of a ceremony: what was begun, asked, answered, read aloud and done, one JSON object a line, durable before the
 //! next thing happens. An interruption at any point leaves it readable, and the ceremony goes on from it; the minutes are made from it.
 //!
-//! Each line names the SHA-256 of the one before, so that a line that was taken out or changed is noticed. Nothing secret is in it.
+//! Whoever can write the file can write it anew. So whenever people rise they note its SHA-256, and compare it before they go on; and
+//! that of the transcript before the ledger has it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::plan::{Capacity, Kind};
 use super::{CeremonyError, room};
 use crate::cli::input::{self, InputError};
-use crate::domain::names::{Digest, Origin, PersonId, Purpose};
+use crate::domain::ledger::transcript::{self, TRANSCRIPT_LEN_MAX};
+pub use crate::domain::ledger::transcript::{Line, What};
+use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
 /// The name of the file in the plan's `out`.
@@ -21,147 +21,6 @@ pub const JOURNAL: &str = "ceremony.journal";
 pub const SHALL_IT: &str = "Shall it be done?";
 /// Asked before a step that was begun before.
 pub const GO_ON: &str = "Go on with it?";
-/// A ceremony of a week writes a hundredth of it.
-pub const JOURNAL_LEN_MAX: u64 = 16 * 1024 * 1024;
-
-/// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Line {
-    /// When, by the machine's clock.
-    pub at: Timestamp,
-    /// SHA-256 of the line before, without its line feed; of nothing for the first.
-    pub prev: Digest,
-    /// What.
-    pub what: What,
-}
-
-/// What a line says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum What {
-    /// The ceremony begins. The first line, and only that.
-    Opened {
-        /// SHA-256 of the plan.
-        plan: Digest,
-        /// What for.
-        kind: Kind,
-        /// As the plan heads it.
-        title: Box<str>,
-        /// The room.
-        place: Box<str>,
-        /// Live or exercise.
-        purpose: Purpose,
-        /// The ledger.
-        origin: Origin,
-        /// The digest of the policy.
-        policy: Digest,
-        /// What was agreed upon for interruptions.
-        when_interrupted: Box<str>,
-        /// Whether the tokens were scratch.
-        rehearsal: bool,
-    },
-    /// People sit down: at the beginning, and after each interruption or adjournment.
-    Session {
-        /// From 1.
-        number: u32,
-        /// The account that runs the program.
-        account: Box<str>,
-        /// Version and SHA-256 of the program.
-        program: Box<str>,
-        /// At which step the session before was cut off, if it did not end in good order.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        interrupted: Option<Box<str>>,
-    },
-    /// Somebody is there.
-    Present {
-        /// By the policy.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        person: Option<PersonId>,
-        /// Their name.
-        name: Box<str>,
-        /// As what.
-        capacity: Capacity,
-    },
-    /// Somebody who was expected is not.
-    Absent {
-        /// Their name.
-        name: Box<str>,
-        /// As what they were expected.
-        capacity: Capacity,
-    },
-    /// A step begins: this stands before anything is done.
-    Begun {
-        /// Which.
-        step: Box<str>,
-        /// Its heading.
-        title: Box<str>,
-        /// What it will do, as it was said.
-        says: Box<str>,
-    },
-    /// A question was answered.
-    Answered {
-        /// The step.
-        step: Box<str>,
-        /// What was asked.
-        asked: Box<str>,
-        /// What was answered.
-        answer: Box<str>,
-    },
-    /// A digest was read aloud as words, and compared.
-    Read {
-        /// The step.
-        step: Box<str>,
-        /// What has this digest.
-        what: Box<str>,
-        /// The digest.
-        sha256: Digest,
-        /// Who compared it, besides the conductor.
-        compared: Vec<Box<str>>,
-    },
-    /// Something of an earlier attempt at this step was there already.
-    Found {
-        /// The step.
-        step: Box<str>,
-        /// What.
-        what: Box<str>,
-    },
-    /// The step was done.
-    Done {
-        /// Which.
-        step: Box<str>,
-        /// What came of it: names and values.
-        facts: Vec<(Box<str>, Box<str>)>,
-    },
-    /// The step failed; the ceremony goes on there.
-    Failed {
-        /// Which.
-        step: Box<str>,
-        /// Why.
-        why: Box<str>,
-    },
-    /// People rise in good order.
-    Adjourned {
-        /// Before or in which step.
-        step: Box<str>,
-        /// Why, or what is waited for.
-        why: Box<str>,
-    },
-    /// Somebody wanted it on record.
-    Remark {
-        /// During which step.
-        step: Box<str>,
-        /// What.
-        text: Box<str>,
-    },
-    /// All steps are done. The transcript in the ledger ends here.
-    Closed {},
-    /// The ledger has it.
-    Recorded {
-        /// The index of the entry.
-        entry: u64,
-    },
-}
 
 /// The journal of a ceremony that goes on.
 pub struct Journal {
@@ -176,7 +35,7 @@ impl Journal {
     /// to say was not done yet.
     pub fn open(folder: &Path) -> Result<Self, CeremonyError> {
         let path = folder.join(JOURNAL);
-        let mut octets = if path.exists() { input::file(&path, JOURNAL_LEN_MAX)? } else { Vec::new() };
+        let mut octets = if path.exists() { input::file(&path, TRANSCRIPT_LEN_MAX)? } else { Vec::new() };
         let whole = octets.iter().rposition(|&octet| octet == b'\n').map_or(0, |at| at + 1);
         octets.truncate(whole);
         let lines = read(&path, &octets)?;
@@ -215,6 +74,19 @@ impl Journal {
         self.lines.iter().filter(|line| matches!(&line.what, What::Begun { step, .. } if **step == *id)).count()
     }
 
+    /// How often it was agreed to do the step, whatever became of it.
+    pub fn agreed(&self, id: &str) -> usize {
+        let yes = |line: &&Line| matches!(&line.what, What::Answered { step, answer, .. } if **step == *id && **answer == *"yes");
+        self.lines.iter().filter(yes).count()
+    }
+
+    /// When people last rose, and the octets that they noted the digest of.
+    pub fn rested(&self) -> Option<(Timestamp, &[u8])> {
+        let rose = |line: &Line| matches!(line.what, What::Adjourned { .. } | What::Failed { .. });
+        let at = self.lines.iter().rposition(rose)?;
+        Some((self.lines[at].at, transcript::up_to(&self.octets, at + 1)))
+    }
+
     /// The octets that they lie in.
     pub fn octets(&self) -> &[u8] {
         &self.octets
@@ -242,6 +114,9 @@ impl Journal {
         match &last.what {
             What::Adjourned { .. } | What::Failed { .. } | What::Closed {} | What::Recorded { .. } => None,
             _ => {
+                if self.is_closed() {
+                    return Some("the close".into());
+                }
                 let begun = self.lines.iter().rev().find_map(|line| match &line.what {
                     What::Begun { title, .. } => Some(title.clone()),
                     What::Session { .. } => Some("the roll-call".into()),
@@ -254,15 +129,8 @@ impl Journal {
 
     /// The transcript: everything up to and with the line that closes it; all of it while it is open.
     pub fn transcript(&self) -> &[u8] {
-        transcript(&self.lines, &self.octets)
+        transcript::of(&self.lines, &self.octets)
     }
-}
-
-/// The octets up to and with the line that closes the ceremony.
-pub fn transcript<'a>(lines: &[Line], octets: &'a [u8]) -> &'a [u8] {
-    let Some(closed) = lines.iter().position(|line| matches!(line.what, What::Closed {})) else { return octets };
-    let len = octets.split_inclusive(|&octet| octet == b'\n').take(closed + 1).map(<[u8]>::len).sum();
-    &octets[..len]
 }
 
 /// SHA-256 of the last line, without its line feed.
@@ -271,20 +139,9 @@ fn last(octets: &[u8]) -> Digest {
     Digest::of(whole.rsplit(|&octet| octet == b'\n').next().unwrap_or_default())
 }
 
-/// Reads the lines of a journal or transcript, each of which must name the one before.
+/// Reads the lines of a journal or transcript.
 pub fn read(path: &Path, octets: &[u8]) -> Result<Vec<Line>, CeremonyError> {
-    let mut lines = Vec::new();
-    let mut prev = Digest::of(&[]);
-    for (at, octets) in octets.split(|&octet| octet == b'\n').enumerate().filter(|(_, octets)| !octets.is_empty()) {
-        let wrong = |error: String| InputError::Line { path: path.to_owned(), line: at + 1, error };
-        let line: Line = serde_json::from_slice(octets).map_err(|error| wrong(error.to_string()))?;
-        if line.prev != prev {
-            let error =
-                format!("it names the line before as {}, which is {prev}: a line was changed or taken out", line.prev);
-            return Err(wrong(error).into());
-        }
-        prev = Digest::of(octets);
-        lines.push(line);
-    }
-    Ok(lines)
+    let wrong =
+        |fault: transcript::LineFault| InputError::Line { path: path.to_owned(), line: fault.line, error: fault.text };
+    Ok(transcript::read(octets).map_err(wrong)?)
 }

@@ -304,7 +304,7 @@ fn make_on(
         return Err(CeremonyError::TokenTaken { token: name.clone(), found });
     }
     for key in missing.iter().filter(|key| key.token == *name) {
-        make(&token, &report.serial, key, draw_id()?, file, folder)?;
+        make(room, &token, &report.serial, key, draw_id()?, file, folder)?;
         print.note(&format!("made key {} on token {name}", key.label));
     }
     token.shutdown();
@@ -320,6 +320,7 @@ pub fn draw_id() -> Result<KeyId, InputError> {
 
 /// Makes one key pair, and writes it down.
 fn make(
+    room: &Room,
     token: &Token,
     serial: &str,
     key: &Key,
@@ -330,11 +331,26 @@ fn make(
     let made = token.generate_key(key.label.clone(), id, key.key_use).wait();
     let made = made.map_err(|source| match source {
         HsmError::KeyExists { label, id: _ } => {
-            CeremonyError::Orphan { token: key.token.clone(), label, path: folder.join(KEYS_FILE) }
+            let remove = removal(room, &key.token, &label);
+            CeremonyError::Orphan { token: key.token.clone(), label, path: folder.join(KEYS_FILE), remove }
         }
         source => StartFault::Hsm { token: key.token.clone(), source }.into(),
     })?;
     file.add(key, serial, id, &made.spki, folder)
+}
+
+/// How what has this label is taken off a token by hand: whatever its `CKA_ID` is.
+fn removal(room: &Room, token: &TokenName, label: &KeyLabel) -> String {
+    let configured = room.configuration.tokens.iter().find(|configured| configured.name == *token);
+    let (module, name) =
+        configured.map_or_else(Default::default, |found| (found.module.display().to_string(), found.label.to_string()));
+    ["privkey", "pubkey"]
+        .map(|kind| {
+            format!(
+                "pkcs11-tool --module {module} --token-label '{name}' --login --delete-object --type {kind} --label {label}"
+            )
+        })
+        .join("\n  ")
 }
 
 /// A key that a plan names before it is made.
@@ -349,8 +365,15 @@ pub struct Planned<'a> {
 
 impl Planned<'_> {
     /// Makes the key unless it stands. A pair with the label and the `CKA_ID` of the plan, whole and as fit as one that is made now, is
-    /// the plan's key: an interruption came between making it and writing it down. Whether it was found, and the key.
-    pub fn stand(&self, room: &Room, folder: &Path, policy: &Policy) -> Result<(MadeKey, bool), CeremonyError> {
+    /// the plan's key where its making was `begun` before: an interruption came between making it and writing it down. Whether it was found,
+    /// and the key.
+    pub fn stand(
+        &self,
+        room: &Room,
+        folder: &Path,
+        policy: &Policy,
+        begun: bool,
+    ) -> Result<(MadeKey, bool), CeremonyError> {
         let Self { key, id, genesis } = *self;
         let mut file = KeysFile::read(folder, policy, &room.configuration)?;
         let written = file.keys.iter().any(|made| made.label == key.label);
@@ -358,6 +381,10 @@ impl Planned<'_> {
             let why =
                 format!("keys.json has it with the CKA_ID {}, the plan with {id}: it is of another ceremony", other.id);
             return Err(CeremonyError::Key { key: key.label.clone(), why });
+        }
+        let early = |place: String| CeremonyError::Early { place, key: key.label.clone(), id };
+        if written && !begun {
+            return Err(early(folder.join(KEYS_FILE).display().to_string()));
         }
         let uses: Vec<KeyUse> =
             policy.keys().filter(|other| other.token == key.token).map(|other| other.key_use).collect();
@@ -374,13 +401,17 @@ impl Planned<'_> {
         }
         let mut found = written;
         if !written {
-            match make(&token, &report.serial, key, id, &mut file, folder) {
+            match make(room, &token, &report.serial, key, id, &mut file, folder) {
                 Err(CeremonyError::Orphan { .. }) => {
                     token.shutdown();
                     let ours =
                         ExpectedKey { label: key.label.clone(), id, use_: key.key_use, spki: None, cloned: false };
                     let (token, report) = login(expected.into_iter().chain([ours]).collect())
-                        .map_err(|error| half_made(error, key, id))?;
+                        .map_err(|error| half_made(error, room, key, id))?;
+                    if !begun {
+                        token.shutdown();
+                        return Err(early(format!("token {}", key.token)));
+                    }
                     let pair = report.keys.iter().find(|pair| pair.id == id).ok_or(StartFault::NoLedgerKey)?;
                     file.add(key, &report.serial, id, &pair.spki, folder)?;
                     token.shutdown();
@@ -398,13 +429,15 @@ impl Planned<'_> {
 }
 
 /// What has our label is not our pair, or half of it.
-fn half_made(error: CeremonyError, key: &Key, id: KeyId) -> CeremonyError {
+fn half_made(error: CeremonyError, room: &Room, key: &Key, id: KeyId) -> CeremonyError {
     match error {
         CeremonyError::Start(StartFault::Hsm {
             source: source @ (HsmError::KeyAbsent { .. } | HsmError::KeyDuplicate { .. } | HsmError::KeyUnfit { .. }),
             ..
         }) => {
-            CeremonyError::HalfMade { token: key.token.clone(), label: key.label.clone(), id, why: source.to_string() }
+            let (token, label) = (key.token.clone(), key.label.clone());
+            let remove = removal(room, &token, &label);
+            CeremonyError::HalfMade { token, label, id, why: source.to_string(), remove }
         }
         other => other,
     }

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::journal::{GO_ON, Line, SHALL_IT, What, transcript};
+use super::journal::{GO_ON, Line, SHALL_IT, What};
 use super::plan::Capacity;
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::words::Words;
+use crate::domain::ledger::transcript;
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
 
@@ -67,7 +68,7 @@ impl Minutes {
     /// From the lines of a journal, or of the transcript in a ledger, and the octets that they lie in.
     pub fn of(lines: &[Line], octets: &[u8]) -> Self {
         let closed = lines.iter().any(|line| matches!(line.what, What::Closed {}));
-        let transcript = Digest::of(transcript(lines, octets));
+        let transcript = Digest::of(transcript::of(lines, octets));
         let mut minutes = Self {
             title: String::new(),
             rehearsal: false,

@@ -248,11 +248,6 @@ impl Opened<Ledger> {
         Ok(Self { room, ledger, key, custodians: tokens.custodians.clone() })
     }
 
-    /// A connection of its own to read by.
-    pub fn reader(&self) -> Result<SqliteReader, CeremonyError> {
-        Ok(SqliteReader::open(&self.room.configuration.state)?)
-    }
-
     /// Starts the ledger token, where no daemon has it.
     pub fn log_in(&mut self) -> Result<Option<Token>, CeremonyError> {
         let uses = self.uses(&self.room.configuration.ledger.token);

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
+use super::conduct;
 use super::journal::{self, JOURNAL};
 use super::keys::draw_id;
 use super::minutes::Minutes;
-use super::plan::{self, Against, Beginnings, Kind, Plan};
+use super::plan::{self, Against, Beginnings, Holder, Kind, Plan};
 use super::{CeremonyError, opened, room};
 use crate::cli::Change;
 use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::cli::release::write_new;
 use crate::domain::determination::words::Words;
+use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::Digest;
 use crate::service::configuration::{self, Configuration};
 use crate::wall_clock::wall_clock;
@@ -24,7 +27,7 @@ use crate::wall_clock::wall_clock;
 #[derive(Args, Debug)]
 pub struct Draft {
     /// What the ceremony is for
-    #[arg(long, value_enum, default_value = "first")]
+    #[arg(long, value_parser = kind(), default_value = "first")]
     kind: Kind,
     /// The directory with the policy's files
     #[arg(long, value_name = "DIR")]
@@ -62,6 +65,12 @@ pub struct Transcript {
     /// Write the printable page here, too
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
+}
+
+/// A kind by its name, of which the help lists all.
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    let named = |text: String| Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or("no such ceremony");
+    PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).try_map(named)
 }
 
 impl Draft {
@@ -102,7 +111,12 @@ impl Draft {
         print.answer(&Written { plan: self.out.clone(), sha256: digest }, |text| {
             text.row("plan", self.out.display()).row("SHA-256", digest);
         })?;
-        print.note("Next: review it, everyone who will be there; then `smkictl ceremony check`, and `smkictl ceremony run --dry-run`.");
+        print.note(match self.kind {
+            Kind::First => "Next: review it, everyone who will be there; then `smkictl ceremony check`, and `smkictl ceremony run --dry-run`.",
+            Kind::Renewal | Kind::NewKey | Kind::Copy | Kind::ReShare => {
+                "Next: review it, everyone who will be there; then `smkictl ceremony check`. Only a first ceremony is rehearsed."
+            }
+        });
         Ok(())
     }
 }
@@ -125,17 +139,37 @@ impl Check {
         if !faults.is_empty() {
             return Err(CeremonyError::Plan { path: self.plan, faults });
         }
+        let (out, journal) = (plan.out(), plan.out().join(JOURNAL));
+        if journal.exists() {
+            let octets = input::file(&journal, TRANSCRIPT_LEN_MAX)?;
+            conduct::is_of(&plan, &out, &journal::read(&journal, &octets)?, false)?;
+        }
         print.answer(&Written { plan: self.plan.clone(), sha256: plan.digest() }, |text| {
             text.row("plan", self.plan.display())
                 .row("SHA-256", plan.digest())
                 .line(&Words(plan.digest()).to_string())
                 .row("ceremony", plan.kind)
-                .row("purpose", policy.purpose());
+                .row("purpose", policy.purpose())
+                .row("place", plan.place.get_ref().as_str())
+                .row("policy", policy.digest());
             for key in plan.keys() {
                 text.row("key", format!("{} ({}) on token {}, CKA_ID {}", key.label, key.r#use, key.token, key.cka_id));
             }
             for person in plan.persons() {
                 text.row("comes", format!("{person}, {}", person.capacity));
+            }
+            for shares in plan.shares() {
+                text.row(
+                    "shares",
+                    format!("of key {}, {} of {} needed", shares.key, shares.threshold, shares.holders.len()),
+                );
+                for Holder { share, person, certificate, .. } in &shares.holders {
+                    let sealed = match certificate {
+                        Some(path) => format!("sealed to the certificate {}", plan.path(path).display()),
+                        None => "under a passphrase".to_owned(),
+                    };
+                    text.row("takes", format!("{person}: {share}, {sealed}"));
+                }
             }
         })?;
         match (plan.kind, ledger) {
@@ -163,7 +197,7 @@ impl Transcript {
 
 /// The minutes of a journal or a transcript.
 fn read(path: &Path) -> Result<Minutes, CeremonyError> {
-    let octets = input::file(path, journal::JOURNAL_LEN_MAX)?;
+    let octets = input::file(path, TRANSCRIPT_LEN_MAX)?;
     let lines = journal::read(path, &octets)?;
     Ok(Minutes::of(&lines, &octets))
 }

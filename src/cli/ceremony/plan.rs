@@ -16,8 +16,7 @@ use super::CeremonyError;
 use crate::cli::input;
 use crate::domain::determination::people::Role;
 use crate::domain::determination::prose::Prose;
-pub use crate::domain::ledger::ceremonies::Capacity;
-use crate::domain::ledger::ceremonies::CeremonyKind;
+pub use crate::domain::ledger::ceremonies::{Capacity, CeremonyKind as Kind};
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin, PersonId, Purpose, ShareName, TokenName};
 
 pub use check::{Against, check};
@@ -27,49 +26,11 @@ pub use template::{Beginnings, template};
 const VERSION: u32 = 1;
 /// A plan with a hundred people takes a tenth of it.
 const PLAN_LEN_MAX: u64 = 256 * 1024;
+/// How a plan says that its place is still to be written.
+const PLACE_OPEN: &str = "to be written";
 /// What each private key must be on its token, as `generate_key` makes it and each start checks it.
 pub const ATTRIBUTES: [&str; 6] =
     ["P-256", "generated on the token", "sensitive", "never extractable", "sign only", "not modifiable"];
-
-/// What a ceremony that has a plan is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Keys, ledger and shares are made.
-    First,
-    /// A key gets a new certificate from the SMKI; the key is the same.
-    Renewal,
-    /// A key is made that a policy in force names and no ceremony made before.
-    NewKey,
-    /// A key is found on a further token, to which the maker's means cloned it.
-    Copy,
-    /// The sealing secret is split anew; the keys stay.
-    ReShare,
-}
-
-impl From<Kind> for CeremonyKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::First => Self::First,
-            Kind::Renewal => Self::Renewal,
-            Kind::NewKey => Self::NewKey,
-            Kind::Copy => Self::Copy,
-            Kind::ReShare => Self::ReShare,
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Renewal => "renewal",
-            Self::NewKey => "new-key",
-            Self::Copy => "copy",
-            Self::ReShare => "re-share",
-        })
-    }
-}
 
 /// The role that the policy must give whoever is there as this.
 pub const fn role(capacity: Capacity) -> Option<Role> {
@@ -91,7 +52,7 @@ pub struct Plan {
     /// What the minutes are headed with.
     pub title: Prose,
     /// The room.
-    pub place: Prose,
+    pub place: Spanned<Prose>,
     /// Live or exercise.
     pub purpose: Spanned<Purpose>,
     /// The ledger.

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::CeremonyError;
+use super::conduct::steps;
 use super::journal::JOURNAL;
 use super::keys::{holdings, make_folder};
 use super::room;
@@ -118,6 +119,10 @@ impl Rehearsal {
     /// Destroys tokens, PINs and scratch ledger. Journal and minutes were written elsewhere, or are moved there.
     pub fn destroy(self, out: &Path) -> Result<(), CeremonyError> {
         make_folder(out)?;
+        // The document is the same in earnest, and so are the signatures over it.
+        for signature in steps::signatures(&self.out())? {
+            fs::copy(&signature, out.join(signature.file_name().unwrap_or_default()))?;
+        }
         let journal = self.out().join(JOURNAL);
         if journal.is_file() {
             fs::copy(&journal, out.join(format!("rehearsal.{JOURNAL}")))?;

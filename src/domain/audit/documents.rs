@@ -22,6 +22,7 @@ use crate::domain::ledger::entry::{
     SignatureRecord, TokenFound, TokenHealth,
 };
 use crate::domain::ledger::merkle::Frontier;
+use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::Activation;
 use crate::domain::policy::adoption::Adoption;
@@ -267,10 +268,9 @@ impl Again<'_> {
 
     /// Its plan and its transcript are there.
     fn check_ceremony(&self, recorded: &CeremonyRecorded, entry: &Entry) -> Permitted {
-        for document in [recorded.plan, recorded.transcript] {
-            self.evidence.stream(document, &mut |_| ()).map_err(text)?;
-        }
-        permitted(intake::may_record(recorded, entry.at))
+        self.evidence.stream(recorded.plan, &mut |_| ()).map_err(text)?;
+        let transcript = whole(self.evidence, recorded.transcript, TRANSCRIPT_LEN_MAX)?;
+        permitted(intake::may_record(self.fold, recorded, &transcript, entry.at))
     }
 
     fn check_presentation(&self, recorded: &CustodianPresented, entry: &Entry) -> Permitted {

@@ -88,6 +88,22 @@ pub(in crate::domain) fn status(status: SmiStatus, devices: Option<DevicesNamed>
     Step::SetStatus { status, from, devices, reason: None, acknowledged: true, overridden: None }
 }
 
+/// A ledger that stands with the policy that is shipped, these keys and no incident.
+pub(in crate::domain) fn standing(keys: Vec<KeyFacts>) -> Fold {
+    let policy = Arc::clone(&SHIPPED);
+    let genesis = Genesis {
+        origin: policy.origin().clone(),
+        purpose: policy.purpose(),
+        nonce: RequestId([1; 16]),
+        keys: keys.iter().map(|facts| facts.record.clone()).collect(),
+        policy: policy.digest(),
+    };
+    let mut fold = Fold { genesis: Some((genesis, Digest([9; 32]))), ..Fold::default() };
+    fold.policies.push(Adopted { sequence: 1, digest: policy.digest(), entry: 1, policy });
+    fold.keys = keys.into_iter().map(|facts| (facts.record.label.clone(), facts)).collect();
+    fold
+}
+
 impl Bench {
     /// An incident that was just reported, at that moment.
     pub(in crate::domain) fn new(moment: &str) -> Self {

@@ -3,9 +3,10 @@
 use super::{Context, Reasons, Submission, check_clock, head_of, policy_in_force, quorate};
 use crate::domain::determination::document::{Written, twice};
 use crate::domain::fold::Fold;
-use crate::domain::ledger::ceremonies::CeremonyRecorded;
+use crate::domain::ledger::ceremonies::{Capacity, CeremonyRecorded, WITNESSES_MIN};
 use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{KeyCopied, KeyDestroyed, KeyDestruction, KeyRecord, Reason};
+use crate::domain::ledger::transcript;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId};
 use crate::domain::policy::admission;
 use crate::domain::policy::destruction::Destruction;
@@ -176,21 +177,48 @@ fn known<'a>(fold: &'a Fold, rule: &str, key: &KeyLabel, reasons: &mut Reasons) 
     reasons.take(rule, fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}")))
 }
 
-/// A ceremony that came to its end before `at`.
+/// A ceremony that came to its end before `at`: the entry says what its transcript says, which is of this ledger and no rehearsal.
 ///
 /// # Errors
 /// Every reason against it.
-pub fn may_record(recorded: &CeremonyRecorded, at: Timestamp) -> Result<(), Vec<Reason>> {
+pub fn may_record(
+    fold: &Fold,
+    recorded: &CeremonyRecorded,
+    transcript: &[u8],
+    at: Timestamp,
+) -> Result<(), Vec<Reason>> {
     let mut reasons = Reasons::default();
     let CeremonyRecorded { kind: _, plan: _, transcript: _, from, until, people } = recorded;
     reasons.demand("ceremony-time", from <= until && *until <= at, || {
         format!("from {from} until {until}: expected a ceremony that is over at {at}")
     });
-    reasons.demand("ceremony-people", !people.is_empty(), || "nobody was there".into());
+    let conductors = people.iter().filter(|found| found.capacity == Capacity::Conductor).count();
+    let witnesses = people.iter().filter(|found| found.capacity.bears_witness()).count();
+    reasons.demand("ceremony-people", conductors == 1 && witnesses >= WITNESSES_MIN, || {
+        format!(
+            "expected one conductor and at least {WITNESSES_MIN} who bear witness, found {conductors} and {witnesses}"
+        )
+    });
     for fault in
         twice("people", people.iter().map(|found| found.person.as_ref().map_or(&*found.name, PersonId::as_str)))
     {
         reasons.add("ceremony-people", fault);
     }
+    let told = reasons.take("ceremony-transcript", transcript::told(transcript));
+    if let Some(told) = told {
+        reasons.demand("ceremony-transcript", told.recorded == *recorded, || {
+            format!("the transcript tells of another ceremony: {:?}; the entry has {recorded:?}", told.recorded)
+        });
+        reasons.demand("ceremony-transcript", !told.rehearsal, || {
+            "it is of a rehearsal, on scratch tokens; only what was done in earnest is recorded".into()
+        });
+        let genesis = fold.genesis().map(|(genesis, _)| (genesis.purpose, &genesis.origin));
+        reasons.demand("ceremony-transcript", genesis == Some((told.purpose, &told.origin)), || {
+            format!("it is of a ceremony of the {} ledger {}, and this is another", told.purpose, told.origin)
+        });
+    }
     reasons.end(Some(()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,10 @@ use super::entry::{KeyRecord, SignatureRecord, TokenFound};
 use crate::domain::names::{Digest, KeyLabel, PersonId};
 use crate::domain::time::Timestamp;
 
-/// What a ceremony was for.
+/// How many must bear witness throughout, besides the conductor: who makes a key does not bear witness to it. No official reference.
+pub const WITNESSES_MIN: usize = 2;
+
+/// What a ceremony that has a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CeremonyKind {
@@ -22,8 +25,28 @@ pub enum CeremonyKind {
     Copy,
     /// The sealing secret was split anew.
     ReShare,
-    /// A key was destroyed.
-    Destruction,
+}
+
+impl CeremonyKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::First, Self::Renewal, Self::NewKey, Self::Copy, Self::ReShare];
+
+    /// As plans and entries write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Renewal => "renewal",
+            Self::NewKey => "new-key",
+            Self::Copy => "copy",
+            Self::ReShare => "re-share",
+        }
+    }
+}
+
+impl fmt::Display for CeremonyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// As what somebody was in the room.
@@ -42,6 +65,16 @@ pub enum Capacity {
     Auditor,
     /// Served the HSM, for its maker or its owner.
     Engineer,
+}
+
+impl Capacity {
+    /// Whether they look on for others, compare what is read aloud, and sign the minutes.
+    pub const fn bears_witness(self) -> bool {
+        match self {
+            Self::Witness | Self::PmaMember | Self::Auditor => true,
+            Self::Conductor | Self::KeyCustodian | Self::Engineer => false,
+        }
+    }
 }
 
 impl fmt::Display for Capacity {

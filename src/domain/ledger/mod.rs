@@ -15,4 +15,5 @@ pub mod proof;
 pub mod steps;
 pub mod tiles;
 pub mod tokens;
+pub mod transcript;
 pub mod words;

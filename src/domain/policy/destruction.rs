@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::determination::document::{DocumentFault, Form, KeyChosen, LedgerHead, Proposed, Type, twice};
 use crate::domain::determination::prose::Prose;
-use crate::domain::names::{Digest, KeyId, PersonId, Purpose, TokenName};
+use crate::domain::ledger::entry::TokenFound;
+use crate::domain::names::{Digest, KeyId, PersonId, Purpose};
 
 /// Tokens that hold one key. No official reference.
 pub const TOKENS_MAX: usize = 16;
@@ -28,19 +29,9 @@ pub struct Destruction {
     /// Its `CKA_ID`.
     pub cka_id: KeyId,
     /// Every token that holds it by the ledger.
-    pub tokens: Vec<OnToken>,
+    pub tokens: Vec<TokenFound>,
     /// Why.
     pub reason: Prose,
-}
-
-/// A token, and the serial number under which a ceremony found it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OnToken {
-    /// As the policy calls it.
-    pub token: TokenName,
-    /// Its serial number.
-    pub serial: Box<str>,
 }
 
 impl Form for Destruction {

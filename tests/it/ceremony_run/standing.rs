@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use smkid::domain::ledger::entry::{Channel, Event, Role};
 use smkid::exercise::policy::{PROPOSER, RECOVERY_KEY, RECOVERY_PARTY, RECOVERY_TOKEN};
 
-use super::ANSWERS;
+use super::{ANSWERS, placed};
 use crate::support::copies::COPY_TOKEN;
 use crate::support::site::Site;
 
@@ -30,7 +31,15 @@ impl Site {
             "ceremony plan --kind {kind} --policy {policy} --config smkid.toml {people} --out {out}"
         ))
         .ok();
-        fs::read_to_string(self.path(out)).unwrap()
+        let plan = placed(fs::read_to_string(self.path(out)).unwrap());
+        fs::write(self.path(out), &plan).unwrap();
+        plan
+    }
+
+    /// Where the journal of a plan goes.
+    fn out_of(&self, plan: &str) -> PathBuf {
+        let out = plan.lines().find_map(|line| line.strip_prefix("out = ")).unwrap();
+        self.path(out.trim_matches('"'))
     }
 }
 
@@ -63,7 +72,7 @@ async fn a_clone_is_found_by_a_plan_beside_the_running_daemon_which_records_the_
     site.smkictl(run).ok();
     assert_eq!(site.ledger().size(), ledger.size(), "once more does nothing");
     site.verify_export("copied");
-    let output = site.path("ceremony");
+    let output = site.out_of(&plan);
     let minutes = fs::read_to_string(output.join("minutes.txt")).unwrap();
     assert!(minutes.contains(&format!("Key {RECOVERY_KEY} is cloned to token {COPY_TOKEN}")), "{minutes}");
     // The daemon takes it in without a start.
@@ -91,7 +100,7 @@ async fn a_key_that_a_policy_in_force_names_is_made_by_a_plan_with_the_daemon_st
     site.smkictl("ceremony check new.toml").ok();
     let run = "ceremony run new.toml --unattended answers.toml";
     site.smkictl(run).is(1).says("is in use by process");
-    assert!(!site.path("ceremony/keys.json").exists(), "nothing was made");
+    assert!(!site.out_of(&plan).join("keys.json").exists(), "nothing was made");
     assert!(daemon.stop().await.unwrap().success());
 
     let before = site.ledger().size();

@@ -1,15 +1,15 @@
 //! What a ceremony of a plan records itself: a key made after genesis, and in the end the ceremony with plan and transcript.
 
 use super::{Conduct, Facts, Halt};
-use crate::cli::ceremony::journal::{Line, What};
 use crate::cli::ceremony::keys::{KeysFile, MadeKey};
 use crate::cli::ceremony::opened::Opened;
 use crate::cli::ceremony::{CeremonyError, room};
 use crate::domain::intake;
-use crate::domain::ledger::ceremonies::{Attendance, CeremonyRecorded, KeyMade};
+use crate::domain::ledger::ceremonies::KeyMade;
 use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Entry, Event};
-use crate::domain::names::{Digest, KeyLabel, KeyUse};
+use crate::domain::ledger::transcript::{self, What};
+use crate::domain::names::{KeyLabel, KeyUse};
 use crate::domain::time::Timestamp;
 use crate::hsm::Expectations;
 use crate::recorder::{CannotRecord, record_alone};
@@ -29,6 +29,13 @@ impl Conduct {
         let known = opened.fold().keys().get(label).is_some_and(|facts| facts.record == record);
         let (_, genesis) = opened.fold().genesis().ok_or(StartFault::NoLedgerKey)?;
         let ledger_token = opened.log_in()?;
+        // The token is looked at first: what the ledger says of it is what was found.
+        let uses: Vec<KeyUse> = opened.uses(&record.token).into_iter().chain([record.use_]).collect();
+        let keys = file.on(&record.token).map(MadeKey::expected).collect();
+        let (token, report) = opened.start(&record.token, &uses, Expectations { keys, genesis: None, origin: None })?;
+        if let Some(found) = report.genesis.filter(|found| *found != genesis) {
+            return Err(CeremonyError::TokenTaken { token: record.token.clone(), found }.into());
+        }
         let mut entry = None;
         if known {
             self.found(id, format!("key {label}, recorded before an interruption"))?;
@@ -44,18 +51,9 @@ impl Conduct {
                 .map_err(CeremonyError::from)?;
             entry = Some(outcome.into_inner().map_err(CeremonyError::Refused)?);
         }
-        let uses: Vec<KeyUse> = opened.uses(&record.token);
-        let keys = file.on(&record.token).map(MadeKey::expected).collect();
-        let (token, report) = opened.start(&record.token, &uses, Expectations { keys, genesis: None, origin: None })?;
-        match report.genesis {
-            Some(found) if found != genesis => {
-                return Err(CeremonyError::TokenTaken { token: record.token.clone(), found }.into());
-            }
-            Some(_) => {}
-            None => {
-                let written = token.write_genesis(genesis).wait();
-                written.map_err(|source| StartFault::Hsm { token: record.token.clone(), source })?;
-            }
+        if report.genesis.is_none() {
+            let written = token.write_genesis(genesis).wait();
+            written.map_err(|source| StartFault::Hsm { token: record.token.clone(), source })?;
         }
         token.shutdown();
         opened.keep_head(&ledger_token)?;
@@ -65,28 +63,20 @@ impl Conduct {
 
     /// The ceremony goes into the ledger, once.
     pub(super) fn record(&mut self) -> Result<(), CeremonyError> {
-        if self.journal.recorded().is_some() {
-            return Ok(());
-        }
-        let (plan, transcript) = (self.plan.octets().to_vec(), self.journal.transcript().to_vec());
-        let digest = Digest::of(&transcript);
-        let (from, until) = self.span();
-        let people = attendances(self.journal.lines());
-        let recorded = CeremonyRecorded {
-            kind: self.plan.kind.into(),
-            plan: Digest::of(&plan),
-            transcript: digest,
-            from,
-            until,
-            people,
-        };
-        let mut opened = Opened::any(&self.tokens.tokens())?;
-        let entry = if let Some(entry) = self::recorded(&opened.reader()?, digest)? {
-            // Cut off between the ledger and the journal.
+        let (plan, octets) = (self.plan.octets().to_vec(), self.journal.transcript().to_vec());
+        let told = transcript::told(&octets);
+        let recorded = told.map_err(|fault| CeremonyError::Transcript { out: self.out.clone(), fault })?.recorded;
+        // Cut off between the ledger and the journal, it is there.
+        let there = self.since(|event| match event {
+            Event::CeremonyRecorded(found) if found.transcript == recorded.transcript => Some(()),
+            _ => None,
+        })?;
+        let entry = if let Some((entry, ())) = there {
             entry
         } else {
+            let mut opened = Opened::any(&self.tokens.tokens())?;
             let ledger_token = opened.log_in()?;
-            let entry = opened.ledger.record(Record::Held { recorded, plan, transcript })?;
+            let entry = opened.ledger.record(Record::Held { recorded, plan, transcript: octets })?;
             opened.keep_head(ledger_token.as_ref())?;
             entry
         };
@@ -95,49 +85,33 @@ impl Conduct {
 
     /// The shares of a key that were dealt since this ceremony was opened, and the entry that says so.
     pub(super) fn dealt(&self, key: &KeyLabel) -> Result<Option<(u64, SharesDealt)>, CeremonyError> {
-        let (from, _) = self.span();
-        let store = SqliteReader::open(&self.configuration.state)?;
-        let size = store.head()?.size;
-        for index in (0..size).rev() {
-            let entry = Entry::from_leaf(&store.leaf(index)?).map_err(CannotRecord::from)?;
-            match entry.event {
-                _ if entry.at < from => break,
-                Event::SharesDealt(dealt) if dealt.key == *key => return Ok(Some((index, dealt))),
-                _ => {}
+        self.since(|event| match event {
+            Event::SharesDealt(dealt) if dealt.key == *key => Some(dealt),
+            _ => None,
+        })
+    }
+
+    /// The last entry since this ceremony was opened of which `wanted` makes something.
+    pub(super) fn since<T>(
+        &self,
+        mut wanted: impl FnMut(Event) -> Option<T>,
+    ) -> Result<Option<(u64, T)>, CeremonyError> {
+        let from = self.opened();
+        let reader = SqliteReader::open(&self.configuration.state)?;
+        for index in (0..reader.head()?.size).rev() {
+            let entry = Entry::from_leaf(&reader.leaf(index)?).map_err(CannotRecord::from)?;
+            if entry.at < from {
+                break;
+            }
+            if let Some(found) = wanted(entry.event) {
+                return Ok(Some((index, found)));
             }
         }
         Ok(None)
     }
 
-    /// From the line that opened the ceremony to the one that closed it.
-    fn span(&self) -> (Timestamp, Timestamp) {
-        let lines = self.journal.lines();
-        let from = lines.first().map_or_else(|| self.now(), |line| line.at);
-        let closed = lines.iter().find(|line| matches!(line.what, What::Closed {}));
-        (from, closed.map_or_else(|| self.now(), |line| line.at))
+    /// When the ceremony was opened.
+    pub(super) fn opened(&self) -> Timestamp {
+        self.journal.lines().first().map_or_else(|| self.now(), |line| line.at)
     }
-}
-
-/// Everyone who was there in any session, once.
-fn attendances(lines: &[Line]) -> Vec<Attendance> {
-    let mut people: Vec<Attendance> = Vec::new();
-    for line in lines {
-        let What::Present { person, name, capacity } = &line.what else { continue };
-        let found = Attendance { person: person.clone(), name: name.clone(), capacity: *capacity };
-        if !people.contains(&found) {
-            people.push(found);
-        }
-    }
-    people
-}
-
-/// The entry that records a ceremony with this transcript, looked for from the end.
-fn recorded(reader: &SqliteReader, transcript: Digest) -> Result<Option<u64>, CeremonyError> {
-    for index in (0..reader.head()?.size).rev() {
-        let entry = Entry::from_leaf(&reader.leaf(index)?).map_err(CannotRecord::from)?;
-        if matches!(&entry.event, Event::CeremonyRecorded(found) if found.transcript == transcript) {
-            return Ok(Some(index));
-        }
-    }
-    Ok(None)
 }

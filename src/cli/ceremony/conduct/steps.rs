@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Conduct, Facts, Halt};
 use crate::cli::Change;
 use crate::cli::ceremony::deal::Deal;
-use crate::cli::ceremony::desk::Desk;
+use crate::cli::ceremony::desk::{Desk, STOP};
 use crate::cli::ceremony::keys::{KeysFile, Planned};
 use crate::cli::ceremony::opened;
 use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
@@ -15,7 +15,11 @@ use crate::cli::ceremony::room::Room;
 use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
 use crate::cli::input;
 use crate::cli::input::InputError;
+use crate::domain::certificates::x509::Certificate;
+use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
+use crate::domain::ledger::entry::Event;
+use crate::domain::ledger::transcript::What;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId, TokenName};
 use crate::service::start::StartFault;
 use crate::store::sqlite::SqliteStore;
@@ -133,13 +137,18 @@ impl Conduct {
         let out = self.out.display();
         match step {
             Step::Opening => {
-                let mut text = format!("{}\nat {}.\n", self.plan.title, self.plan.place);
+                let mut text = format!("{}\nat {}.\n", self.plan.title, self.plan.place.get_ref());
                 for key in self.plan.keys() {
                     let _ = writeln!(
                         text,
                         "Key {} ({}) on token {}, CKA_ID {}.",
                         key.label, key.r#use, key.token, key.cka_id
                     );
+                }
+                for shares in self.plan.shares() {
+                    let holders = shares.holders.iter().map(|holder| format!("{} to {}", holder.share, holder.person));
+                    let holders = holders.collect::<Vec<_>>().join(", ");
+                    let _ = writeln!(text, "Shares of key {}, {} needed: {holders}.", shares.key, shares.threshold);
                 }
                 let _ = write!(text, "Policy {}.\nIf it is interrupted: {}", self.policy.digest(), self.plan.when_interrupted);
                 text
@@ -226,10 +235,7 @@ impl Conduct {
             Step::Request(key) => self.request(&id, key),
             Step::Shares(key) => self.deal(&id, key),
             Step::Certificate(key) => self.certificate(&id, key),
-            Step::Closing => {
-                self.go(&id, "last", "Is everything said?")?;
-                Ok(Vec::new())
-            }
+            Step::Closing => Ok(Vec::new()),
         }
     }
 
@@ -239,12 +245,14 @@ impl Conduct {
         let genesis = if self.plan.kind == Kind::First { None } else { self.fold()?.genesis().map(|(_, hash)| hash) };
         let planned = Planned { key, id: self.plan.key(label).ok_or_else(unknown)?.cka_id, genesis };
         let room = Room::enter(&self.tokens.tokens(), self.configuration.clone(), self.policy.purpose())?;
-        let (made, found) = planned.stand(&room, &self.out, &self.policy)?;
+        // That of this attempt, and one before: a pair that nobody here began to make is somebody else's, whatever it is called.
+        let ours = self.journal.agreed(id) > 1;
+        let (made, found) = planned.stand(&room, &self.out, &self.policy, ours)?;
         if found {
             self.found(
                 id,
                 format!(
-                    "the key pair {label}, CKA_ID {}, on token {}: made before an interruption",
+                    "the key pair {label}, CKA_ID {}, on token {}: made at an attempt before this one",
                     made.id, made.token
                 ),
             )?;
@@ -267,7 +275,7 @@ impl Conduct {
 
     fn adoption(&mut self, id: &str) -> Result<Facts, Halt> {
         if self.out.join(ADOPTION).exists() {
-            self.found(id, format!("{ADOPTION}, written before an interruption; it must be the same"))?;
+            self.found(id, format!("{ADOPTION}, written before; it must be the same"))?;
         }
         let written = self.document().write()?;
         self.read_aloud(id, "the adoption", written.digest())?;
@@ -302,11 +310,12 @@ impl Conduct {
                 return Err(Halt::Adjourned(missing));
             }
             let choices: &[&str] = if may_pass { &["look", "pass"] } else { &["look"] };
-            let expected = if may_pass { "pass" } else { "stop" };
+            let expected = if may_pass { "pass" } else { STOP };
             let answer = self.choose(id, &format!("{id}/wait"), "Look again?", expected, choices);
             match answer {
                 Ok(answer) if answer == "pass" => return Ok(None),
-                Ok(_) => {}
+                // What was there and not taken is on record, too.
+                Ok(_) => self.write(What::Found { step: id.into(), what: missing.into() })?,
                 Err(Halt::Adjourned(_)) => return Err(Halt::Adjourned(missing)),
                 Err(fault) => return Err(fault),
             }
@@ -322,8 +331,19 @@ impl Conduct {
             match conduct.begin(true)?.check() {
                 Ok(()) => Ok(Ok(files)),
                 Err(CeremonyError::Refused(reasons)) => {
-                    let texts: Vec<&str> = reasons.iter().map(|reason| &*reason.text).collect();
-                    Ok(Err(format!("{} signatures lie there; not enough:\n{}", files.len(), texts.join("\n"))))
+                    let mut texts = reasons.iter().map(|reason| &*reason.text).collect::<Vec<_>>().join("\n");
+                    for path in &files {
+                        let digest = Digest::of(&input::file(path, input::DOCUMENT_LEN_MAX)?).to_string();
+                        texts = texts.replace(&digest, &path.display().to_string());
+                    }
+                    let of = |member: &PersonId| conduct.out.join(format!("adoption.{member}.p7s"));
+                    let roster = conduct.policy.roster(Role::PmaMember, conduct.now()).map(|person| &person.id);
+                    let missing: Vec<_> = roster.filter(|member| !of(member).is_file()).map(PersonId::as_str).collect();
+                    Ok(Err(format!(
+                        "{} signatures lie there; everyone on the roster signs the first policy. No file yet of: {}\n{texts}",
+                        files.len(),
+                        if missing.is_empty() { "nobody".to_owned() } else { missing.join(", ") }
+                    )))
                 }
                 Err(other) => Err(other),
             }
@@ -375,8 +395,8 @@ impl Conduct {
         let (tokens, change) = (self.tokens.tokens(), Change { dry_run: false });
         let request = Request { tokens, key: key.clone(), common_name: None, out: self.out.clone(), change };
         let path = request.path()?;
-        if path.exists() {
-            self.found(id, format!("{}, signed before an interruption", path.display()))?;
+        if request.was_made(self.opened())? {
+            self.found(id, format!("{}, signed at an attempt before this one", path.display()))?;
         } else {
             let requested = request.perform()?;
             self.print.note(&format!("  subject: {}", requested.subject));
@@ -464,8 +484,15 @@ impl Conduct {
                 return Ok(Err("the plan says no places for certificates".to_owned()));
             };
             let (certificate, chain) = (first.clone(), above.to_vec());
-            if conduct.certified(&label)? == Some(Digest::of(&certificate::read_certificate(first)?)) {
-                return Ok(Ok((Digest::of(&certificate::read_certificate(first)?), None)));
+            let laid = Digest::of(&certificate::read_certificate(first)?);
+            if conduct.certified(&label)? == Some(laid) {
+                // Of this ceremony, or of one before it that this one is to follow.
+                let now = conduct.since(|event| match event {
+                    Event::CertificateImported(imported) if imported.certificate == laid => Some(()),
+                    _ => None,
+                })?;
+                let old = "is the certificate that the key has already; the new one is waited for";
+                return Ok(now.map(|_| (laid, None)).ok_or_else(|| format!("{}: this {old}", first.display())));
             }
             let import = Import { tokens, key: label.clone(), certificate, chain, change: Change { dry_run: false } };
             match import.perform() {
@@ -481,11 +508,18 @@ impl Conduct {
             return Ok(vec![fact("rehearsal", "passed over: the SMKI certifies no scratch key")]);
         };
         if entry.is_none() {
-            self.found(id, "the certificate, recorded before an interruption".to_owned())?;
+            self.found(id, "the certificate, recorded at an attempt before this one".to_owned())?;
         }
         self.read_aloud(id, &format!("the certificate of {key}"), digest)?;
+        let path = planned.certificate.as_ref().map(|path| self.plan.path(path)).unwrap_or_default();
+        let certificate = Certificate::from_der(&certificate::read_certificate(&path)?)
+            .map_err(|fault| CeremonyError::Key { key: key.clone(), why: format!("{}: {fault}", path.display()) })?;
         Ok(vec![
             fact("certificate, SHA-256", digest),
+            fact("serial number", hex::encode(certificate.serial())),
+            fact("issuer", certificate.issuer_text()),
+            fact("subject", certificate.subject_text()),
+            fact("valid", format!("from {} until {}", certificate.not_before(), certificate.not_after())),
             fact("recorded", entry.map_or_else(|| "before".to_owned(), |entry| format!("entry {entry}"))),
         ])
     }
@@ -502,7 +536,7 @@ impl Conduct {
 }
 
 /// The signatures that lie beside the adoption.
-fn signatures(out: &Path) -> Result<Vec<PathBuf>, InputError> {
+pub fn signatures(out: &Path) -> Result<Vec<PathBuf>, InputError> {
     let files = input::directory(out, u64::MAX - 1)?;
     let is_one = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -5,20 +5,18 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, Person, Plan, PlanFault, Shares, role};
+use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, PLACE_OPEN, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
 use crate::cli::member::files;
 use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
+use crate::domain::ledger::ceremonies::WITNESSES_MIN;
 use crate::domain::names::{Digest, KeyUse, PersonId, TokenName};
 use crate::domain::policy::files::Activation;
 use crate::domain::policy::{Key as PolicyKey, Policy};
 use crate::domain::time::Timestamp;
 use crate::service::configuration::Configuration;
 use crate::service::start;
-
-/// Beside the conductor there are at least two others: who makes a key does not bear witness to it. No official reference.
-const OTHERS_MIN: usize = 2;
 
 /// What a plan is held against.
 #[derive(Clone, Copy)]
@@ -42,6 +40,7 @@ struct Checker<'a> {
 /// Every fault of a plan, by line.
 pub fn check(plan: &Plan, against: Against<'_>) -> Vec<PlanFault> {
     let mut checker = Checker { plan, against, faults: Vec::new() };
+    checker.place();
     checker.policy();
     checker.tokens();
     checker.people();
@@ -61,6 +60,13 @@ impl Checker<'_> {
 
     fn missing(&mut self, text: String) {
         self.faults.push(PlanFault { line: None, text });
+    }
+
+    fn place(&mut self) {
+        let place = &self.plan.place;
+        if place.get_ref().as_str().starts_with(PLACE_OPEN) {
+            self.fault(place, "place: expected the room, building and town where the ceremony is held".to_owned());
+        }
     }
 
     fn policy(&mut self) {
@@ -156,17 +162,23 @@ impl Checker<'_> {
             if !seen.insert(person.handle().to_owned()) {
                 self.fault(entry, format!("person {} stands here twice; name everyone once", person.handle()));
             }
+            if person.handle().contains(',') {
+                let text = format!(
+                    "person {}: a name without a comma is expected: at the ceremony names are typed one after another, with commas between",
+                    person.handle()
+                );
+                self.fault(entry, text);
+            }
             self.person(entry, person);
         }
-        let of = |capacity| plan.persons().filter(|person| person.capacity == capacity).count();
-        let conductors = of(Capacity::Conductor);
+        let conductors = plan.persons().filter(|person| person.capacity == Capacity::Conductor).count();
         if conductors != 1 {
             self.missing(format!("person: expected one with the capacity \"conductor\", found {conductors}"));
         }
-        let others = of(Capacity::Witness) + of(Capacity::Auditor) + of(Capacity::PmaMember);
-        if others < OTHERS_MIN {
+        let witnesses = plan.persons().filter(|person| person.capacity.bears_witness()).count();
+        if witnesses < WITNESSES_MIN {
             self.missing(format!(
-                "person: expected at least {OTHERS_MIN} who bear witness (witness, auditor or pma-member), found {others}"
+                "person: expected at least {WITNESSES_MIN} who bear witness (witness, auditor or pma-member), found {witnesses}"
             ));
         }
     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{ATTRIBUTES, Kind};
+use super::{ATTRIBUTES, Kind, PLACE_OPEN};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::names::{KeyId, KeyLabel, KeyUse};
-use crate::domain::policy::Policy;
 use crate::domain::policy::files::Activation;
+use crate::domain::policy::{Key, Policy};
 use crate::domain::time::Timestamp;
 
 /// What the policy does not say.
@@ -51,7 +51,7 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
          kind = \"{kind}\"\n\
          title = {title}\n\
          # The room, as the minutes shall say.\n\
-         place = \"to be written: room, building, town\"\n\
+         place = \"{PLACE_OPEN}: room, building, town\"\n\
          # live or exercise, as the policy; the two never mix.\n\
          purpose = \"{purpose}\"\n\
          origin = {origin}\n\
@@ -59,8 +59,8 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
          # As `smkictl policy check` prints it. Whoever changes the policy reviews the plan again.\n\
          policy_digest = \"{digest}\"\n\
          configuration = {configuration}\n\
-         # Journal, minutes, public keys, requests and adoption go here. Nothing secret does.\n\
-         out = \"ceremony\"\n\
+         # Journal, minutes, public keys, requests and adoption go here. Nothing secret does. Each ceremony has its own.\n\
+         out = {out}\n\
          # Read aloud at the opening.\n\
          when_interrupted = {interrupted}\n",
         kind = with.kind,
@@ -70,6 +70,7 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
         policy_path = path(with.policy),
         digest = policy.digest(),
         configuration = path(with.configuration),
+        out = quoted(out(with)),
         interrupted = quoted(INTERRUPTED),
     );
     people(&mut text, policy, with);
@@ -81,6 +82,19 @@ pub fn template(policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel,
 const INTERRUPTED: &str = "Nobody leaves the room with a token. The conductor says the time and the cause aloud, and starts the same \
                            command again: it goes on at the step it was at, and names what it finds. If that cannot be done within \
                            the hour, the tokens are sealed in bags before the witnesses and the ceremony is adjourned.";
+
+/// Of the first ceremony there is one; the others have a folder each, or they would meet its journal.
+fn out(with: &Beginnings<'_>) -> String {
+    match with.kind {
+        Kind::First => "ceremony".to_owned(),
+        kind => format!("ceremony-{kind}-{}", day(with.at)),
+    }
+}
+
+/// `2026-11-28`.
+fn day(at: Timestamp) -> String {
+    at.to_string().chars().take(10).collect()
+}
 
 fn capital(kind: Kind) -> &'static str {
     match kind {
@@ -115,9 +129,10 @@ fn people(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
     for found in policy.roster(Role::Auditor, with.at).filter(named) {
         somebody(found.id.as_str(), "auditor");
     }
-    let deals = matches!(with.kind, Kind::First | Kind::NewKey | Kind::ReShare);
+    // They take shares, or open with theirs the tokens that the ceremony uses.
+    let opened = policy.keys().any(|key| key.activation == Activation::Custodians && concerns(with, key));
     for found in
-        policy.roster(Role::KeyCustodian, with.at).filter(named).filter(|found| deals && !found.shares.is_empty())
+        policy.roster(Role::KeyCustodian, with.at).filter(named).filter(|found| opened && !found.shares.is_empty())
     {
         somebody(found.id.as_str(), "key-custodian");
     }
@@ -127,19 +142,26 @@ fn people(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
     );
 }
 
+/// Whether the ceremony is about a key.
+fn concerns(with: &Beginnings<'_>, key: &Key) -> bool {
+    match with.kind {
+        Kind::First => true,
+        Kind::NewKey => !with.standing.contains(&key.label),
+        Kind::Renewal => key.key_use == KeyUse::Recovery,
+        Kind::Copy => !key.copies.is_empty(),
+        Kind::ReShare => key.activation == Activation::Custodians,
+    }
+}
+
 fn keys(text: &mut String, policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMap<KeyLabel, KeyId>) {
-    text.push_str(
-        "\n# The keys. `cka_id` was drawn when this plan was written: a pair with it on a token is this key, whatever happened in between.\n",
-    );
+    text.push_str(match with.kind {
+        Kind::First | Kind::NewKey => {
+            "\n# The keys. `cka_id` was drawn when this plan was written: a pair with it on a token is this key, whatever happened in between.\n"
+        }
+        Kind::Renewal | Kind::Copy | Kind::ReShare => "\n# The keys, which stand: `cka_id` is the ledger's.\n",
+    });
     for key in policy.keys() {
-        let concerned = match with.kind {
-            Kind::First => true,
-            Kind::NewKey => !with.standing.contains(&key.label),
-            Kind::Renewal => key.key_use == KeyUse::Recovery,
-            Kind::Copy => !key.copies.is_empty(),
-            Kind::ReShare => key.activation == Activation::Custodians,
-        };
-        if !concerned {
+        if !concerns(with, key) {
             continue;
         }
         let attributes: Vec<String> = ATTRIBUTES.iter().map(quoted).collect();
@@ -157,7 +179,9 @@ fn keys(text: &mut String, policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMa
             let _ = writeln!(text, "copies = [{}]", copies.join(", "));
         }
         if key.key_use == KeyUse::Recovery && matches!(with.kind, Kind::First | Kind::NewKey | Kind::Renewal) {
-            let certificate = PathBuf::from(format!("certificates/{}.pem", key.label));
+            // A later certificate does not lie where the one before does.
+            let dated = if with.kind == Kind::First { String::new() } else { format!("-{}", day(with.at)) };
+            let certificate = PathBuf::from(format!("certificates/{}{dated}.pem", key.label));
             let _ = write!(
                 text,
                 "# Where what the SMKI issues is laid: the certificate, and those above it, the issuer first and the root last.\n\

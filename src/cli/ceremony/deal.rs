@@ -160,7 +160,8 @@ pub enum DealError {
     },
     /// Too few shares of a generation.
     #[error(
-        "generation {generation} of the shares of key {key}: {have} were brought, {need} are needed: --share PERSON=FILE for each"
+        "generation {generation} of the shares of key {key}: {have} were brought, {need} are needed: --share PERSON=FILE for each. Where a deal was cut \
+         off it takes shares of both generations"
     )]
     TooFew {
         /// The key.
@@ -285,8 +286,10 @@ pub(super) struct Answer {
     pub custody_sha256: Option<Digest>,
     /// The index of the entry; none in a dry run.
     pub entry: Option<u64>,
-    /// Whether this went on with a deal that was cut off.
-    pub went_on: bool,
+    /// Who brought shares of the generation before.
+    pub by: Vec<PersonId>,
+    /// What of an attempt before was found.
+    pub found: Vec<String>,
 }
 
 /// A share and who has it.
@@ -296,8 +299,9 @@ pub(super) struct Given {
     pub person: PersonId,
     index: u16,
     /// Of the certificate's key; none under a passphrase.
-    certificate_spki_sha256: Option<Digest>,
-    pub file: PathBuf,
+    pub certificate_spki_sha256: Option<Digest>,
+    /// Where this run wrote it; none where an earlier one did.
+    pub file: Option<PathBuf>,
 }
 
 /// What is to be dealt.
@@ -316,6 +320,8 @@ struct Standing {
     before: Option<SharesDealt>,
     /// The one that was begun and has tokens that may follow it, with those.
     pending: Option<(SharesDealt, CustodyFile, Changing)>,
+    /// The same in words.
+    found: Vec<String>,
 }
 
 impl Deal {
@@ -340,7 +346,10 @@ impl Deal {
             standing.before.iter().chain(standing.pending.iter().map(|(begun, ..)| begun)).collect();
         let (begun, file, entry) = match &standing.pending {
             Some((begun, file, changing)) => {
-                print.note("A deal of this generation was cut off; this goes on with it, and logs in to each token with its new PIN.");
+                print.note(
+                    "A deal of this generation was cut off; this goes on with it, and logs in to each token with its new PIN. It takes enough of the \
+                     new shares, and of the former where there are any: --share PERSON=FILE for each.",
+                );
                 people.check(&begun.holders, &held)?;
                 if self.change.dry_run {
                     return Ok(self.answer(begun, None));
@@ -370,11 +379,12 @@ impl Deal {
             }
         };
         Changing::remove(&state, &begun).map_err(DealError::from)?;
-        Ok(Answer {
-            entry: Some(entry),
-            went_on: standing.pending.is_some(),
-            ..self.answer(&begun, Some((&state, &file)))
-        })
+        let mut answer = Answer { entry: Some(entry), ..self.answer(&begun, Some((&state, &file))) };
+        if standing.pending.is_none() {
+            answer.shares = given(&begun.holders, |share| Some(self.share_file(begun.generation, share)));
+        }
+        answer.found = standing.found;
+        Ok(answer)
     }
 
     /// What the ledger has, and what was begun. A custody file that the ledger does not name, or that no token may follow, is void.
@@ -382,14 +392,26 @@ impl Deal {
         let state = &opened.room.configuration.state;
         let facts = opened.fold().keys().get(&self.key).ok_or(StartFault::NoLedgerKey)?;
         let before = facts.shares.clone();
-        let Some(begun) = facts.dealing.clone() else { return Ok(Standing { before, pending: None }) };
+        let Some(begun) = facts.dealing.clone() else {
+            return Ok(Standing { before, pending: None, found: Vec::new() });
+        };
         let changing = Changing::read(state, &begun).map_err(DealError::from)?;
+        let generation = begun.generation;
         if changing.begun.is_empty() {
-            print.note("A deal of this generation was begun and changed no token: its share files are void, and this deals anew.");
-            return Ok(Standing { before, pending: None });
+            let found = format!(
+                "a deal of generation {generation} that was begun and changed no token: its share files are void and open nothing; it is dealt anew"
+            );
+            print.note(&found);
+            return Ok(Standing { before, pending: None, found: vec![found] });
         }
         let file = CustodyFile::read(state, &begun).map_err(DealError::from)?;
-        Ok(Standing { before, pending: Some((begun, file, changing)) })
+        let tokens: Vec<&str> = changing.begun.iter().map(TokenName::as_str).collect();
+        let found = vec![format!(
+            "a deal of generation {generation} that was cut off once tokens were begun ({}); it is gone on with, and its shares are those \
+             that were handed out then",
+            tokens.join(", ")
+        )];
+        Ok(Standing { before, pending: Some((begun, file, changing)), found })
     }
 
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
@@ -402,10 +424,11 @@ impl Deal {
                     || "opened by a passphrase".to_owned(),
                     |spki| format!("opened by the key with SPKI {spki}"),
                 );
-                text.row(
-                    "share",
-                    format!("{} of {}, {opened_by}: {}", given.share, given.person, given.file.display()),
+                let place = given.file.as_ref().map_or_else(
+                    || "its file is where an earlier run wrote it".to_owned(),
+                    |path| path.display().to_string(),
                 );
+                text.row("share", format!("{} of {}, {opened_by}: {place}", given.share, given.person));
             }
             for found in &answer.tokens {
                 text.row("token", format!("{}, serial number {}", found.token, found.serial));
@@ -413,6 +436,10 @@ impl Deal {
             for found in &answer.left {
                 let why = "holds the key too, and keeps its PIN: what was dealt before opens it. Initialise it anew, or destroy it";
                 text.row("left", format!("{}, serial number {}: {why}", found.token, found.serial));
+            }
+            if !answer.by.is_empty() {
+                let by: Vec<&str> = answer.by.iter().map(PersonId::as_str).collect();
+                text.row("brought by", format!("{} (the shares of before)", by.join(", ")));
             }
             text.some("custody file", answer.custody_file.as_ref().map(|path| path.display().to_string()))
                 .some("SHA-256", answer.custody_sha256)
@@ -422,8 +449,9 @@ impl Deal {
             print.note("Nothing was done; no token was asked.");
         } else {
             print.note(
-                "Next: each custodian takes their share file away, and one copy of the custody file; remove the share files from this \
-                 machine. Shares of an earlier generation open nothing any more.",
+                "Next: each custodian takes their share file away, and a copy of the custody file, which lies beside them; remove the share files \
+                 from this machine, and put the custody file into the backup: without it no share opens anything. Shares of an earlier \
+                 generation open nothing any more.",
             );
         }
         Ok(())
@@ -516,13 +544,14 @@ impl Deal {
             key: self.key.clone(),
             generation: dealt.generation,
             threshold: dealt.threshold,
-            shares: self.given(dealt.generation, &dealt.holders),
+            shares: given(&dealt.holders, |_| None),
             tokens: dealt.tokens.clone(),
             left: dealt.left.clone(),
             custody_file: kept.map(|(state, file)| CustodyFile::path(state, &self.key, file.generation)),
             custody_sha256: kept.map(|(_, file)| file.digest()),
             entry: None,
-            went_on: false,
+            by: dealt.by.clone(),
+            found: Vec::new(),
         }
     }
 
@@ -531,29 +560,15 @@ impl Deal {
             key: self.key.clone(),
             generation: to_deal.generation,
             threshold: to_deal.threshold,
-            shares: self.given(to_deal.generation, &to_deal.holders),
+            shares: given(&to_deal.holders, |share| Some(self.share_file(to_deal.generation, share))),
             tokens: to_deal.tokens.clone(),
             left: to_deal.left.clone(),
             custody_file: None,
             custody_sha256: None,
             entry: None,
-            went_on: false,
+            by: Vec::new(),
+            found: Vec::new(),
         }
-    }
-
-    /// Who has which share. One that an earlier run wrote into another folder has no path here.
-    fn given(&self, generation: u32, holders: &[Holder]) -> Vec<Given> {
-        let given = |holder: &Holder| Given {
-            share: holder.share.clone(),
-            person: holder.person.clone(),
-            index: holder.index,
-            certificate_spki_sha256: match holder.sealed {
-                Sealed::Certificate(spki) => Some(spki),
-                Sealed::Passphrase => None,
-            },
-            file: self.share_file(generation, &holder.share),
-        };
-        holders.iter().map(given).collect()
     }
 
     /// Goes on with what was cut off, as it was begun. Nothing that lies on the disk is believed: enough shares of the generation open its PINs,
@@ -619,6 +634,10 @@ impl Deal {
         let begun = change.begin(&file, to_deal.left.clone())?;
         Changing::remove(&state, &begun).map_err(DealError::from)?;
         file.write(&state).map_err(DealError::from)?;
+        // One to take away, beside the shares: without it they open nothing.
+        let copy = self.out.join(format!("{}.{}.json", self.key, to_deal.generation));
+        crate::cli::member::files::write_new(&copy, &file.octets()).map_err(DealError::from)?;
+        room::sync_folder(&self.out)?;
         // Judged now, before any PIN is changed: whatever is said of people meanwhile, this can be finished.
         opened.ledger.record(Record::Begun { file: file.clone(), begun: Box::new(begun.clone()) })?;
         let mut changing = Changing::read(&state, &begun).map_err(DealError::from)?;
@@ -627,6 +646,21 @@ impl Deal {
         }
         Ok((begun, file))
     }
+}
+
+/// Who has which share.
+fn given(holders: &[Holder], file: impl Fn(&ShareName) -> Option<PathBuf>) -> Vec<Given> {
+    let given = |holder: &Holder| Given {
+        share: holder.share.clone(),
+        person: holder.person.clone(),
+        index: holder.index,
+        certificate_spki_sha256: match holder.sealed {
+            Sealed::Certificate(spki) => Some(spki),
+            Sealed::Passphrase => None,
+        },
+        file: file(&holder.share),
+    };
+    holders.iter().map(given).collect()
 }
 
 /// The shares of the policy's custodians in force, in the order of their names: the first has index 1.

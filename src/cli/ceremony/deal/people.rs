@@ -10,13 +10,14 @@ use super::super::{CeremonyError, Custodians};
 use super::DealError;
 use crate::cli::member::{Ask as _, Terminal, files};
 use crate::custody::file::CustodyFile;
-use crate::custody::scheme::{SealingSecret, Share};
-use crate::custody::share_file::{self, Title, check_passphrase};
+use crate::custody::scheme::{SCALAR_LEN, SealingSecret, Share};
+use crate::custody::share_file::{self, PASSPHRASE_LEN_MIN, ShareFileError, Title, check_passphrase};
 use crate::domain::certificates::Certificate;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::names::{Digest, KeyLabel, PersonId, Purpose};
+use crate::hsm::signer::SignerError;
 use crate::service::start::StartFault;
 
 /// How often two passphrases may differ before it is given up.
@@ -143,7 +144,9 @@ impl People {
         for _ in 0..TYPED_MAX {
             let share = &holder.share;
             let typed =
-                ask(&format!("{person}, choose a passphrase for {share} (nobody else looks): ")).map_err(asking)?;
+                ask(&format!(
+                "{person}, choose a passphrase of at least {PASSPHRASE_LEN_MIN} characters for {share} (nobody else looks): "
+            )).map_err(asking)?;
             if let Err(error) = check_passphrase(&typed) {
                 eprintln!("{error}");
                 continue;
@@ -161,17 +164,38 @@ impl People {
         Ok(self.passphrase_files.get(person).map(|path| files::read_secret(path)).transpose()?)
     }
 
+    /// Opens a share that was brought. A passphrase that was typed wrongly is typed again.
+    fn open_share(
+        &self,
+        person: &PersonId,
+        path: &Path,
+        text: &Zeroizing<String>,
+    ) -> Result<Zeroizing<[u8; SCALAR_LEN]>, DealError> {
+        let mut typed = 0;
+        loop {
+            let from_file = self.passphrase_file(person)?;
+            let opened = share_file::scalar(text, self.key_files.get(person), || match from_file {
+                Some(passphrase) => Ok(passphrase),
+                None => {
+                    typed += 1;
+                    ask(&format!("{person}, the passphrase of {}: ", path.display()))
+                }
+            });
+            match opened {
+                Ok(scalar) => return Ok(scalar),
+                Err(ShareFileError::Key(SignerError::WrongPassphrase)) if (1..TYPED_MAX).contains(&typed) => {
+                    eprintln!("That passphrase does not open it. Once more.");
+                }
+                Err(source) => return Err(DealError::Share { path: path.to_owned(), source: Box::new(source) }),
+            }
+        }
+    }
+
     /// Opens the shares that were brought, each with the generation in which it fits.
     pub fn open_shares(&self, sets: &[&CustodyFile]) -> Result<Brought, DealError> {
         let mut brought = Brought(BTreeMap::new());
         for (person, path, text) in &self.shares {
-            let from_file = self.passphrase_file(person)?;
-            let name = path.display();
-            let scalar = share_file::scalar(text, self.key_files.get(person), || match from_file {
-                Some(passphrase) => Ok(passphrase),
-                None => ask(&format!("{person}, the passphrase of {name}: ")),
-            });
-            let scalar = scalar.map_err(|source| DealError::Share { path: path.clone(), source: Box::new(source) })?;
+            let scalar = self.open_share(person, path, text)?;
             let mut fits = None;
             for set in sets {
                 let commitments = set.commitments()?;

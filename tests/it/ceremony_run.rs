@@ -365,7 +365,7 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
         assert_ne!(text, plan, "the edit met nothing: {fault}");
         stage.scratch.write("edited.toml", &text);
         let said = stage.expect(1, "the plan edited.toml", "check edited.toml");
-        let mut lines = text.lines().enumerate().filter(|(_, line)| line.contains(at));
+        let mut lines = text.lines().enumerate().filter(|(_, line)| line.starts_with(at));
         let place = match nth {
             0 => String::new(),
             nth => format!("line {}: ", lines.nth(nth - 1).unwrap().0 + 1),

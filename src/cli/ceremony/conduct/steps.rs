@@ -409,8 +409,9 @@ impl Conduct {
             ]);
         }
         // What an attempt before left there may be void, and nothing is written over.
-        let attempt = self.journal.begun(id);
-        let folder = if attempt > 1 { format!("shares-{attempt}") } else { "shares".to_owned() };
+        let names = std::iter::once("shares".to_owned()).chain((2_u32..).map(|attempt| format!("shares-{attempt}")));
+        let folder = names.map(|name| self.out.join(name)).find(|folder| !folder.exists());
+        let folder = folder.unwrap_or_else(|| self.out.join("shares"));
         let certificates = planned
             .holders
             .iter()
@@ -418,11 +419,17 @@ impl Conduct {
         let deal = Deal {
             tokens: self.tokens.tokens(),
             key: key.clone(),
-            out: self.out.join(folder),
+            out: folder,
             certificates: certificates.collect(),
+            planned: Some(
+                planned.holders.iter().filter_map(|holder| Some((holder.person.clone(), holder.spki?))).collect(),
+            ),
             change: Change { dry_run: false },
         };
         let dealt = deal.perform(self.print)?;
+        if dealt.went_on {
+            self.found(id, format!("a deal of generation {} that was cut off; it was gone on with", dealt.generation))?;
+        }
         let mut facts =
             vec![fact("generation", format!("{}, {} of {}", dealt.generation, dealt.threshold, dealt.shares.len()))];
         for given in &dealt.shares {
@@ -432,6 +439,12 @@ impl Conduct {
             self.read_aloud(id, "the custody file", digest)?;
             facts.push(fact("custody file, SHA-256", digest));
         }
+        facts.extend(
+            dealt
+                .custody_file
+                .as_ref()
+                .map(|path| fact("custody file, of which everyone takes a copy", path.display())),
+        );
         facts.extend(dealt.entry.map(|entry| fact("recorded", format!("entry {entry}"))));
         Ok(facts)
     }

@@ -20,9 +20,10 @@ const DEVICES: u32 = 1_000;
 
 /// Rehearse a whole recovery: ceremony, determination, signing, a crash, Devices, verification
 ///
-/// Makes tokens in SoftHSM, a lab SMKI PKI, PMA members and simulated Devices; runs the ceremony; starts a daemon of its own;
-/// has the members determine; signs for all Devices; kills the daemon in the middle and carries on; lets each Device verify
-/// its command and answer; tries what must be refused; and verifies the ledger. Nothing of the machine's own smkid is touched.
+/// Makes tokens in SoftHSM, a lab SMKI PKI, PMA members, Key Custodians and simulated Devices; holds the ceremony; starts a daemon of
+/// its own; has the members determine and custodians open the key; signs for all Devices; kills the daemon in the middle and carries
+/// on; lets each Device verify its command and answer; tries what must be refused; and verifies the ledger. Nothing of the machine's
+/// own smkid is touched.
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -41,8 +42,10 @@ In DIR it leaves
   certificates/NAME.pem      root-oca, issuing-oca, device-ca, recovery, the replacements;
                              before/NAME.pem, what they replaced; devices/EUI64.pem
   keys/                      recovery.pem, ledger.pem, ledger.vkey, genesis: all public
+  ceremony/                  plan.toml, minutes.txt and .html, the adoption with its signatures
   determination/             ID.json, ID.MEMBER.p7s, ID.devices.txt
-  documents/                 adoption and withdrawal, with signatures
+  documents/                 withdrawal, with signatures
+  documents/custody/         NN.json, NN.PERSON.p7s: what each Key Custodian stated
   files/                     notification and thresholds files, each signed by an ARO
   pre-commands/              commands made elsewhere, one signed, the others refused
   stranded.csv               the Devices that stay in 'recovery', where any do

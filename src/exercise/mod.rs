@@ -3,14 +3,15 @@
 //! | file | what |
 //! |---|---|
 //! | `scenario` | ★ the story. Read this first |
-//! | `stage` | what stands before it begins: tokens, PKI, people, policy; and the ceremony |
+//! | `stage` | what stands before it begins: tokens, PKI, people, policy |
+//! | `ceremony` | the ceremony: keys, ledger, shares, certificate |
 //! | `programs` | the daemon and other programs, as processes |
 //! | `documents` | determinations and what is about them, drafted and signed |
 //! | `clock` | what the time is, where the story lies at another |
 //! | `deliveries` | commands to Devices, and what comes back |
 //! | `oracle` | what openssl says |
 //! | `lab` | the lab SMKI PKI, with keys in memory |
-//! | `people` | PMA members and their certificates |
+//! | `people` | PMA members, AROs and Key Custodians, and their certificates |
 //! | `policy` | the policy, made from the example in `keys-policy/` |
 //! | `template` | the Recovery command that is approved and sent |
 //! | `device`, `fleet` | simulated Devices, and the checks of what they answer |
@@ -19,8 +20,9 @@
 //! | `tell`, `summary` | what is said to whoever watches |
 //!
 //! It uses nothing that a live daemon would not, but for what `purpose = "exercise"` in genesis, policy and documents permits:
-//! PINs in files, and a clock that is set.
+//! answers and passphrases from files, and a clock that is set.
 
+pub mod ceremony;
 pub mod clock;
 pub mod deliveries;
 pub mod device;
@@ -44,10 +46,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::api::client::ClientError;
+use crate::custody::scheme::SchemeError;
+use crate::custody::share_file::ShareFileError;
 use crate::domain::certificates::pem::PemError;
 use crate::domain::gbcs::{FillError, TemplateError};
 use crate::domain::names::NameError;
-use crate::domain::policy::PolicyError;
+use crate::domain::policy::{Activation, PolicyError};
 use documents::DocumentError;
 use lab::LabError;
 use layout::LayoutError;
@@ -100,6 +104,14 @@ pub enum ExerciseError {
     /// The certification request.
     #[error("keys/recovery.csr: expected a block of PEM, found none")]
     NoRequest,
+    /// The plan's draft is another than is expected here.
+    #[error(
+        "the plan of the ceremony: expected {expected} in what `smkictl ceremony plan` writes, once; is smkictl of this version?"
+    )]
+    Plan {
+        /// What was looked for.
+        expected: String,
+    },
     /// The account has no name.
     #[error(
         "account {uid} or its group has no name on this machine; the exercise needs an account that can be an operator"
@@ -111,6 +123,17 @@ pub enum ExerciseError {
     /// The incident knows no procedure.
     #[error("the incident was opened under a policy without the steps of the procedure")]
     NoProcedure,
+    /// A share file.
+    #[error(transparent)]
+    ShareFile(#[from] ShareFileError),
+    /// A share.
+    #[error(transparent)]
+    Share(#[from] SchemeError),
+    /// The daemon asks for no share.
+    #[error(
+        "expected that the daemon asks for the Key Custodian's share, and says to what it is sealed; found neither"
+    )]
+    NoShareWanted,
     /// The answer ended too early.
     #[error("the daemon's answer ended without its summary")]
     NoSummary,
@@ -135,7 +158,7 @@ pub async fn run(
     scenario: Scenario,
     teller: &mut Teller<'_>,
 ) -> Result<Summary, ExerciseError> {
-    let stage = Stage::set(out, Programs::find()?, scenario.clock(), teller)?;
+    let stage = Stage::set(out, Programs::find()?, scenario.clock(), Activation::Custodians, teller)?;
     let summary = scenario::play(&stage, devices, scenario, teller).await?;
     let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");
     json.push(b'\n');

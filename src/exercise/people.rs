@@ -21,6 +21,9 @@ pub const APPROVALS: usize = 3;
 /// affected Supplier whose credential is revoked; and one of it who has ceased.
 pub const OFFICERS: usize = 4;
 
+/// How many Key Custodians there are, each with one share: as in the example policy.
+pub const CUSTODIANS: usize = 3;
+
 /// How long a person's certificate is valid: longer than any exercise, and one with a clock that is set may go through the whole
 /// of a variation.
 const VALID_DAYS: i64 = 366;
@@ -37,7 +40,7 @@ pub struct Credential {
     pub spki: Digest,
 }
 
-/// A PMA member, or an ARO.
+/// A PMA member, an ARO or a Key Custodian.
 pub struct Member {
     /// What documents and file names call the person.
     pub id: PersonId,
@@ -62,6 +65,8 @@ pub struct People {
     pub members: Vec<Member>,
     /// [`OFFICERS`] of them.
     pub officers: Vec<Member>,
+    /// [`CUSTODIANS`] of them.
+    pub custodians: Vec<Member>,
 }
 
 impl People {
@@ -79,19 +84,21 @@ impl People {
                 Ok(Member { id, first: credential(now, &name, &ca)?, second })
             })
             .collect::<Result<_, LabError>>()?;
-        let officers = (1..=OFFICERS)
-            .map(|n| {
-                let name = format!("aro-{n}");
-                let id = name.parse().expect("aro- and a digit are a person id");
+        let others = |stem: &str, count| {
+            let member = |n| {
+                let name = format!("{stem}-{n}");
+                let id = name.parse().expect("a word, a hyphen and a digit are a person id");
                 Ok(Member { id, first: credential(now, &name, &ca)?, second: None })
-            })
-            .collect::<Result<_, LabError>>()?;
-        Ok(Self { ca_pem: ca.pem(), members, officers })
+            };
+            (1..=count).map(member).collect::<Result<_, LabError>>()
+        };
+        let (officers, custodians) = (others("aro", OFFICERS)?, others("custodian", CUSTODIANS)?);
+        Ok(Self { ca_pem: ca.pem(), members, officers, custodians })
     }
 
     /// Every key of everyone.
     pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
-        self.members.iter().chain(&self.officers).flat_map(Member::credentials)
+        self.members.iter().chain(&self.officers).chain(&self.custodians).flat_map(Member::credentials)
     }
 }
 

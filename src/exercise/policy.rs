@@ -10,7 +10,7 @@ use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::certificates::profile::Kind;
 use crate::domain::gbcs::RemotePartyRole;
 use crate::domain::names::{AccountName, KeyLabel, PartyId, PersonId, TokenName};
-use crate::domain::policy::{Policy, PolicyError};
+use crate::domain::policy::{Activation, Policy, PolicyError};
 use crate::domain::time::Timestamp;
 
 /// The example's files that are taken over with changes, or as they are.
@@ -76,8 +76,8 @@ impl Default for Names {
 /// The policy's files by their paths within its directory.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// Makes the files. `operator` is the account that runs the exercise.
-pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -> Files {
+/// Makes the files. `operator` is the account that runs the exercise; `activation` is what opens the Recovery key.
+pub fn files(lab: &Lab, people: &People, operator: &AccountName, activation: Activation, now: Timestamp) -> Files {
     let settings = [
         ("name = \"Example policy: replace the people, the anchors and this name\"", "name = \"Exercise\"".to_owned()),
         ("purpose = \"live\"", "purpose = \"exercise\"".to_owned()),
@@ -96,7 +96,7 @@ pub fn files(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp)
         ("guidance.toml", GUIDANCE.into()),
         ("procedure/base.toml", PROCEDURE.into()),
         ("procedure/direction-2017-07-18.toml", DIRECTION_2017_07_18.into()),
-        ("keys.toml", keys().into_bytes()),
+        ("keys.toml", keys(activation).into_bytes()),
         ("persons.toml", persons(lab, people, operator, now).into_bytes()),
         ("anchors/root-oca.pem", anchor(lab.root_oca().octets())),
         ("anchors/issuing-oca.pem", anchor(lab.issuing_oca().octets())),
@@ -113,9 +113,14 @@ pub fn read(files: &Files) -> Result<Policy, Vec<PolicyError>> {
     Policy::parse(files)
 }
 
-fn keys() -> String {
+fn keys(activation: Activation) -> String {
+    let opened = match activation {
+        Activation::Custodians => "custodians",
+        Activation::ProtectedPath => "protected-path",
+        Activation::Stored => "stored",
+    };
     format!(
-        r#"# The keys of the exercise. "stored": their PINs lie in files, which purpose = "exercise" permits and "live" does not.
+        r#"# The keys of the exercise. "stored": the PIN lies in a file. That of a Recovery key may in an exercise alone.
 version = 1
 
 [[token]]
@@ -137,7 +142,7 @@ use = "recovery"
 token = "{RECOVERY_TOKEN}"
 modes = [8]
 originator = "{RECOVERY_PARTY}"
-activation = "stored"
+activation = "{opened}"
 "#
     )
 }
@@ -175,8 +180,7 @@ fn parties(lab: &Lab) -> String {
     .concat()
 }
 
-/// PMA members of several Parties, AROs, the operator, and the custodians of the example: the exercise keeps no shares yet, but a
-/// policy without custodians is none.
+/// PMA members, AROs and Key Custodians of several Parties, and the operator.
 fn persons(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -> String {
     const HOUR_MS: i64 = 60 * 60 * 1000;
     const PARTIES: [&str; 5] = [AFFECTED, "supplier-b", "network-a", "dcc", "supplier-c"];
@@ -213,9 +217,10 @@ fn persons(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -
         }
         person(officer.id.as_str(), party, "aro", &holds);
     }
-    for (n, party) in (1..=3).zip(PARTIES) {
-        let holds = format!("shares = [\"share-{n}\"]\nappointed = \"nomination form of the exercise\"");
-        person(&format!("custodian-{n}"), party, "key-custodian", &holds);
+    for ((custodian, party), n) in people.custodians.iter().zip(PARTIES).zip(1..) {
+        let keys = keys(custodian);
+        let holds = format!("{keys}\nshares = [\"share-{n}\"]\nappointed = \"nomination form of the exercise\"");
+        person(custodian.id.as_str(), party, "key-custodian", &holds);
     }
     person(PROPOSER, "dcc", "operator", &format!("accounts = [\"{operator}\"]"));
     text

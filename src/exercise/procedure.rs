@@ -176,13 +176,19 @@ impl Carrier<'_> {
         self.step(Step::Prepare { note: "Templates, list and certificates were compared.".into() }).await.map(drop)
     }
 
-    /// The key is activated for this incident; where it is active for another, it is locked first.
-    pub async fn activate(&self, key: &KeyLabel) -> Result<wire::KeyChanged, ExerciseError> {
+    /// Where the key is active for another incident, it is locked.
+    pub async fn lock_for_another(&self, key: &KeyLabel) -> Result<(), ExerciseError> {
         let status: wire::Status = self.client.get("/v1/status").await?;
         let state = status.keys.iter().find(|state| state.key == *key);
         if state.is_some_and(|state| state.active && state.incident.as_ref() != Some(&self.incident)) {
             self.client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{key}/lock")).await?;
         }
+        Ok(())
+    }
+
+    /// The key is activated for this incident; where it is active for another, it is locked first.
+    pub async fn activate(&self, key: &KeyLabel) -> Result<wire::KeyChanged, ExerciseError> {
+        self.lock_for_another(key).await?;
         let ask = wire::KeyActivate { incident: self.incident.clone() };
         Ok(self.client.post(&format!("/v1/keys/{key}/activate"), &ask).await?)
     }

@@ -116,15 +116,25 @@ impl Programs {
 
     /// The same, which must succeed. Answers what it printed.
     pub async fn smkictl<A: AsRef<OsStr>>(&self, socket: &Path, arguments: &[A]) -> Result<String, ProgramError> {
+        self.smkictl_ending(socket, arguments, 0).await
+    }
+
+    /// The same, which must end with that exit status.
+    pub async fn smkictl_ending<A: AsRef<OsStr>>(
+        &self,
+        socket: &Path,
+        arguments: &[A],
+        status: i32,
+    ) -> Result<String, ProgramError> {
         let output = self.try_smkictl(socket, arguments).await?;
-        succeeded("smkictl", arguments, output)
+        ended("smkictl", arguments, output, status)
     }
 }
 
 /// Runs openssl in a folder, which must succeed; `None` if there is none on this machine.
 pub async fn openssl(folder: &Path, arguments: &[&str]) -> Result<Option<String>, ProgramError> {
     match run(Command::new("openssl").args(arguments).current_dir(folder)).await {
-        Ok(output) => succeeded("openssl", arguments, output).map(Some),
+        Ok(output) => ended("openssl", arguments, output, 0).map(Some),
         Err(ProgramError::NotStarted { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -140,8 +150,8 @@ async fn run(command: &mut Command) -> Result<Output, ProgramError> {
         .map_err(|error| ProgramError::NotStarted { program, error })
 }
 
-fn succeeded<A: AsRef<OsStr>>(program: &str, arguments: &[A], output: Output) -> Result<String, ProgramError> {
-    if output.status.success() {
+fn ended<A: AsRef<OsStr>>(program: &str, arguments: &[A], output: Output, status: i32) -> Result<String, ProgramError> {
+    if output.status.code() == Some(status) {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
@@ -211,9 +221,14 @@ impl Daemon {
         self.pid
     }
 
-    /// The processes that it started: one worker for each token it is logged in to.
+    /// The processes that it started: one worker for each token it is logged in to, and one vault for each key of which it has shares.
     pub fn workers(&self) -> Vec<Pid> {
         children_of(self.pid)
+    }
+
+    /// The vaults among them.
+    pub fn vaults(&self) -> Vec<Pid> {
+        self.workers().into_iter().filter(|child| is_vault(*child)).collect()
     }
 
     /// Ends it as power that fails would: SIGKILL.
@@ -241,6 +256,12 @@ impl Daemon {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
+}
+
+/// Whether that process lives, and is one that puts shares together.
+pub fn is_vault(pid: Pid) -> bool {
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    arguments.split(|octet| *octet == 0).any(|argument| argument == b"vault-worker")
 }
 
 /// Signals a process that we, or a process of ours, started.

@@ -1,5 +1,6 @@
 //! Shell: the story itself, from the daemon's start to the last check of its ledger. Read [`play`] first.
 
+mod custodians;
 mod gates;
 mod not_to_execute;
 
@@ -20,7 +21,7 @@ use super::layout::LayoutError;
 use super::oracle::{self, Check};
 use super::people::APPROVALS;
 use super::procedure::{self, Carrier, Order};
-use super::programs::{Daemon, refusal, signal};
+use super::programs::{Daemon, ProgramError, is_vault, refusal, signal};
 use super::stage::{Stage, read, text};
 use super::summary::{Attempt, Summary, ms};
 use super::tell::{Teller, number, seconds};
@@ -102,6 +103,8 @@ struct Play<'a, 't> {
     notification: Option<Digest>,
     summary: Summary,
     deliveries: Deliveries,
+    /// Statements that Key Custodians have signed so far.
+    statements: u32,
 }
 
 /// Plays it with so many Devices. Whatever is not as it must be stands in the summary.
@@ -129,7 +132,19 @@ pub async fn play(
     let incident = "INC-EXERCISE-1".parse().expect("letters, digits and hyphens are an incident id");
     let deliveries = Deliveries::by_clock(stage.clock);
     let (order, notification) = (scenario.order(), None);
-    let mut play = Play { stage, teller, recovery, fleet, devices, incident, order, notification, summary, deliveries };
+    let mut play = Play {
+        stage,
+        teller,
+        recovery,
+        fleet,
+        devices,
+        incident,
+        order,
+        notification,
+        summary,
+        deliveries,
+        statements: 0,
+    };
 
     if scenario == Scenario::NotToExecute {
         return play.not_to_execute(begun, genesis).await;
@@ -138,7 +153,7 @@ pub async fn play(
     play.refer_the_incident(&daemon.client).await?;
     let main = play.determine(&daemon.client).await?;
     let before = daemon.workers();
-    play.activate(&daemon.client).await?;
+    play.open_first(&daemon.client, &main.document).await?;
     play.try_what_was_not_approved(&daemon.client, &main).await?;
     let daemon = play.sign_for_all(daemon, &before, &main).await?;
     play.ask_devices_again()?;
@@ -471,18 +486,6 @@ impl Play<'_, '_> {
         Ok((file, first.ok_or(ExerciseError::NoSummary)?))
     }
 
-    async fn activate(&mut self, client: &Client) -> Result<(), ExerciseError> {
-        self.teller.step("The Recovery key is activated");
-        let carrier = self.carrier(client, self.incident.clone());
-        let changed = carrier.activate(&self.stage.names.recovery_key).await?;
-        let until = changed.key.until.map(|until| until.to_string()).unwrap_or_default();
-        self.teller.good(&format!(
-            "Key {} can be used for {} alone, until {until}, entry {}.",
-            changed.key.key, self.incident, changed.entry
-        ));
-        Ok(())
-    }
-
     fn esme(&self) -> Result<Named, ExerciseError> {
         named("esme", template(&self.stage.lab, &self.recovery, self.stage.lab.after())?)
     }
@@ -544,10 +547,11 @@ impl Play<'_, '_> {
             );
         }
         self.teller.step("The rest is signed, and the daemon is killed in the middle");
+        let vaults = daemon.vaults();
         let intents = self.hang_and_kill(daemon, workers, &second).await?;
         let stage = self.stage;
         let daemon = Daemon::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await?;
-        self.settle(&daemon.client, id, intents).await?;
+        self.settle(&daemon.client, main, intents, &vaults).await?;
 
         let rest = u64::from(self.devices - first_wave);
         let (signed, took) = self.sign(&daemon.client, &second, rest).await?;
@@ -608,7 +612,8 @@ impl Play<'_, '_> {
         workers: &[Pid],
         ask: &RecoverySign,
     ) -> Result<u64, ExerciseError> {
-        let hanging: Vec<Pid> = daemon.workers().into_iter().filter(|worker| !workers.contains(worker)).collect();
+        let is_new = |worker: &Pid| !workers.contains(worker) && !is_vault(*worker);
+        let hanging: Vec<Pid> = daemon.workers().into_iter().filter(is_new).collect();
         for worker in &hanging {
             signal(*worker, Signal::STOP)?;
         }
@@ -624,7 +629,14 @@ impl Play<'_, '_> {
     }
 
     /// After the kill: what is unknown is signed again, as the same octets.
-    async fn settle(&mut self, client: &Client, id: DeterminationId, intents: u64) -> Result<(), ExerciseError> {
+    async fn settle(
+        &mut self,
+        client: &Client,
+        main: &Main,
+        intents: u64,
+        vaults: &[Pid],
+    ) -> Result<(), ExerciseError> {
+        let id = main.determination.form().id;
         let unknowns: wire::Unknowns = client.get(&format!("/v1/recovery/unknowns?determination={id}")).await?;
         self.summary.unknown = unknowns.unknowns.len() as u64;
         let (unknown, text) = (self.summary.unknown, number(self.summary.unknown));
@@ -634,10 +646,12 @@ impl Play<'_, '_> {
             &format!("after the kill, {intents} intents had no outcome and {unknown} are shown as unknown"),
         );
         self.teller.say(
-            "The kill has locked the key. It is activated again, and the unknowns are settled: the same octets, the same \
-             counters.",
+            "The kill has locked the key. The Key Custodians present anew, each with a new statement; then the unknowns are settled: the same \
+             octets, the same counters.",
         );
-        self.carrier(client, self.incident.clone()).activate(&self.stage.names.recovery_key).await?;
+        self.must_present_anew(client, vaults).await?;
+        let incident = self.incident.clone();
+        self.open_key(client, &incident, &main.document, &[0, 1]).await?;
 
         let settle = RecoverySettle {
             request: RequestId(lab::random()?),
@@ -763,9 +777,9 @@ impl Play<'_, '_> {
         let [short, longer] = SHORT_WINDOWS_MS;
         let document = match self.determine_for_bystanders(client, "INC-EXERCISE-3", short).await {
             // On a machine that is busy with something else it may be over before it is recorded, and is refused.
-            Err(ExerciseError::Client(ClientError::Problem(_))) => {
-                self.determine_for_bystanders(client, "INC-EXERCISE-4", longer).await
-            }
+            Err(
+                ExerciseError::Client(ClientError::Problem(_)) | ExerciseError::Program(ProgramError::Failed { .. }),
+            ) => self.determine_for_bystanders(client, "INC-EXERCISE-4", longer).await,
             determined => determined,
         };
         let (document, _) = document?;
@@ -803,10 +817,10 @@ impl Play<'_, '_> {
             retries_of_unknown: 0,
         };
         let document = self.drafter(&incident)?.determination(head(client).await?, &scope)?;
-        self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
-        let carrier = self.carrier(client, incident);
-        carrier.prepare().await?;
-        carrier.activate(&self.stage.names.recovery_key).await?;
+        let (file, _) = self.record(client, &document, Some((&devices, listed)), APPROVALS).await?;
+        self.carrier(client, incident.clone()).prepare().await?;
+        // Any two do: others than in the first incident.
+        self.open_key(client, &incident, &file, &[1, 2]).await?;
         Ok((document, esme))
     }
 

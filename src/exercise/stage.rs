@@ -1,5 +1,4 @@
-//! Shell: the stage on which the exercise plays: scratch folder, tokens, lab PKI, people, policy, configuration; and the
-//! ceremony that makes a ledger and a certified Recovery key of them.
+//! Shell: the stage on which the exercise plays: scratch folder, tokens, lab PKI, people, policy, configuration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +6,9 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret;
 
 use super::clock::Clock;
-use super::lab::Lab;
+use super::lab::{Lab, random};
 use super::layout::{Layout, LayoutError, create_private, write_secret};
-use super::people::{APPROVALS, Credential, MEMBERS, People};
+use super::people::{APPROVALS, CUSTODIANS, Credential, MEMBERS, People};
 use super::policy::{self, Names};
 use super::programs::Programs;
 use super::softhsm::{CONFIGURATION_VARIABLE, SoftHsm, Token};
@@ -18,10 +17,10 @@ use super::{ExerciseError, documents};
 use crate::domain::certificates::SmkiCertificate;
 use crate::domain::certificates::pem;
 use crate::domain::names::{AccountName, Digest};
-use crate::domain::policy::Policy;
+use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
 
-/// Where people's keys lie, within the scratch folder.
+/// Where people's keys lie, within the scratch folder, and what Key Custodians keep.
 const PEOPLE: &str = "people";
 
 /// Octets held in reserve on disk: an exercise writes little after its disk is full.
@@ -43,6 +42,10 @@ pub struct Stage {
     pub names: Names,
     /// The policy.
     pub policy: Policy,
+    /// What opens the Recovery key.
+    pub activation: Activation,
+    /// The PIN that the Recovery token was initialised with.
+    pub recovery_pin: PathBuf,
     /// The daemon's configuration file.
     pub configuration: PathBuf,
     /// Where the daemon listens.
@@ -54,8 +57,15 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets it. `out` is where the layout goes.
-    pub fn set(out: &Path, programs: Programs, clock: Clock, teller: &mut Teller<'_>) -> Result<Self, ExerciseError> {
+    /// Sets it. `out` is where the layout goes; `activation` is what opens the Recovery key: Key Custodians, or for tests and benches a
+    /// PIN that is stored.
+    pub fn set(
+        out: &Path,
+        programs: Programs,
+        clock: Clock,
+        activation: Activation,
+        teller: &mut Teller<'_>,
+    ) -> Result<Self, ExerciseError> {
         let layout = Layout::create(out)?;
         // Short, for a socket's path has 107 octets at most; private, for it holds PINs.
         let scratch = tempfile::Builder::new().prefix("smkid-exercise-").tempdir().map_err(ExerciseError::Scratch)?;
@@ -81,7 +91,8 @@ impl Stage {
         );
         let people = People::new(now)?;
         teller.good(&format!(
-            "{MEMBERS} members of the SMKI PMA, each with a key of their own; {APPROVALS} must approve."
+            "{MEMBERS} members of the SMKI PMA, each with a key of their own; {APPROVALS} must approve. {CUSTODIANS} Key Custodians of as many \
+             Parties, who sign with keys of their own too."
         ));
 
         create_private(&scratch.path().join(PEOPLE))?;
@@ -90,9 +101,11 @@ impl Stage {
             write_secret(&path("key.pem"), credential.key_pem.expose_secret().as_bytes())?;
             write_secret(&path("pem"), credential.certificate_pem.as_bytes())?;
         }
+        let passphrase = hex::encode(random::<16>()?);
+        write_secret(&scratch.path().join(format!("{PEOPLE}/passphrase")), passphrase.as_bytes())?;
 
         let (account, group) = whoever_runs_this()?;
-        let files = policy::files(&lab, &people, &account, now);
+        let files = policy::files(&lab, &people, &account, activation, now);
         for (name, octets) in &files {
             layout.write(&format!("policy/{name}"), octets)?;
         }
@@ -104,13 +117,29 @@ impl Stage {
 
         let (socket, names) = (scratch.path().join("smkid.sock"), Names::new());
         let configuration = scratch.path().join("smkid.toml");
-        let text = configuration_text(scratch.path(), &socket, &group, &softhsm, &tokens, &names, clock);
+        let pins = [true, activation == Activation::Stored];
+        let text = configuration_text(scratch.path(), &socket, &group, &softhsm, (&tokens, pins), &names, clock);
         if clock.is_set() {
             teller.good(&format!("The clock is set for this exercise: it is {now} here."));
         }
         write_secret(&configuration, text.as_bytes())?;
         let log = layout.path("smkid.log");
-        Ok(Self { scratch, layout, programs, lab, people, names, policy, configuration, socket, log, clock })
+        let [_, Token { pin_file: recovery_pin, .. }] = tokens;
+        Ok(Self {
+            scratch,
+            layout,
+            programs,
+            lab,
+            people,
+            names,
+            policy,
+            activation,
+            recovery_pin,
+            configuration,
+            socket,
+            log,
+            clock,
+        })
     }
 
     /// Now, by the exercise's clock.
@@ -118,7 +147,28 @@ impl Stage {
         self.clock.now()
     }
 
-    /// A member signs a document, with `smkictl determination sign`. Answers the detached CMS signature.
+    /// A file that a person keeps.
+    pub fn kept(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(PEOPLE).join(name)
+    }
+
+    /// What opens the share of the n-th Key Custodian, counted from 0: the argument of `smkictl`, and its file. The first has a
+    /// passphrase; to the certificates of the others their shares are sealed.
+    pub fn opens_share(&self, n: usize) -> (&'static str, PathBuf) {
+        let name = &self.people.custodians[n].first.name;
+        if n == 0 {
+            ("--passphrase-file", self.kept("passphrase"))
+        } else {
+            ("--key-file", self.kept(&format!("{name}.key.pem")))
+        }
+    }
+
+    /// Where the n-th Key Custodian keeps their share.
+    pub fn share(&self, n: usize) -> PathBuf {
+        self.kept(&format!("{}.share.pem", self.people.custodians[n].id))
+    }
+
+    /// A person signs a document, with `smkictl determination sign`. Answers the detached CMS signature.
     ///
     /// Whoever signs goes by a true clock, and so does that command. Where the exercise has set its own, the certificates are of
     /// another time, and what is signed is signed here.
@@ -141,57 +191,10 @@ impl Stage {
         }
         Ok(read(&p7s)?)
     }
-
-    /// The ceremony, by its subcommands: keys, adoption signed by everyone, the ledger, the Recovery certificate. Answers that,
-    /// and the genesis hash.
-    pub async fn ceremony(&self, teller: &mut Teller<'_>) -> Result<(SmkiCertificate, Digest), ExerciseError> {
-        teller.step("The ceremony: keys, a ledger, its first policy, a certified Recovery key");
-        let (config, policy) = (text(&self.configuration), text(&self.layout.path("policy")));
-        let (keys, adoption) = (text(&self.layout.path("keys")), text(&self.layout.path("documents/adoption.json")));
-        let smkictl = async |arguments: &[&str]| self.programs.smkictl(&self.socket, arguments).await;
-
-        smkictl(&["ceremony", "keys", "--config", &config, "--policy", &policy, "--out", &keys]).await?;
-        teller
-            .good("The key pairs are made on their tokens, where they stay: sensitive, never extractable, sign only.");
-
-        smkictl(&["ceremony", "adoption", "--policy", &policy, "--out", &adoption]).await?;
-        let document = read(Path::new(&adoption))?;
-        let mut begin = vec!["ceremony", "begin", "--config", &config, "--policy", &policy, "--out", &keys];
-        begin.extend(["--adoption", &adoption]);
-        let mut signatures = Vec::new();
-        for member in &self.people.members {
-            let p7s = self.sign(&document, &member.first).await?;
-            signatures.push(text(&self.layout.write(&format!("documents/adoption.{}.p7s", member.id), p7s)?));
-        }
-        for signature in &signatures {
-            begin.extend(["--signature", signature]);
-        }
-        smkictl(&begin).await?;
-        let genesis = fs::read_to_string(self.layout.path("keys/genesis"))
-            .map_err(LayoutError::at(&self.layout.path("keys/genesis")))?;
-        let genesis: Digest = genesis.trim().parse().map_err(ExerciseError::Name)?;
-        teller.good(&format!("All {MEMBERS} members signed the adoption of the policy; the ledger begins with it."));
-        teller.fact("genesis", &genesis.to_string());
-
-        let label = self.names.recovery_key.as_str();
-        smkictl(&["ceremony", "request", "--config", &config, "--key", label, "--out", &keys]).await?;
-        let request = fs::read_to_string(self.layout.path("keys/recovery.csr"))
-            .map_err(LayoutError::at(&self.layout.path("keys/recovery.csr")))?;
-        let block = pem::blocks(&request)?.into_iter().next().ok_or(ExerciseError::NoRequest)?;
-        let recovery = self.lab.certify_recovery(&block.decode()?, self.names.recovery_party)?;
-        let certificate = text(&write_certificate(&self.layout, "recovery", &recovery)?);
-        let [issuing, root] = ["issuing-oca", "root-oca"].map(|name| text(&certificate_path(&self.layout, name)));
-        let mut import = vec!["ceremony", "import", "--config", &config, "--key", label, "--certificate", &certificate];
-        import.extend(["--chain", &issuing, "--chain", &root]);
-        smkictl(&import).await?;
-        teller
-            .good("The Recovery key's request was recorded before it was signed; the lab's Issuing OCA certified it.");
-        teller.fact("Recovery", &recovery.kind().to_string());
-        Ok((recovery, genesis))
-    }
 }
 
-fn certificate_path(layout: &Layout, name: &str) -> PathBuf {
+/// Where a certificate lies.
+pub fn certificate_path(layout: &Layout, name: &str) -> PathBuf {
     layout.path(&format!("certificates/{name}.pem"))
 }
 
@@ -219,31 +222,31 @@ fn whoever_runs_this() -> Result<(AccountName, String), ExerciseError> {
     Ok((user.name.parse().map_err(ExerciseError::Name)?, group.name))
 }
 
-/// `smkid.toml`: as for a live daemon, but that PINs lie in files.
+/// `smkid.toml`: as for a live daemon. The PIN of a token that Key Custodians open is in no file: its place is `false` in `pins`.
 fn configuration_text(
     scratch: &Path,
     socket: &Path,
     group: &str,
     softhsm: &SoftHsm,
-    tokens: &[Token; 2],
+    (tokens, pins): (&[Token; 2], [bool; 2]),
     names: &Names,
     clock: Clock,
 ) -> String {
     let quoted = |path: &Path| toml::Value::String(text(path)).to_string();
-    let token = |name: &str, token: &Token| {
+    let token = |name: &str, token: &Token, has_pin: bool| {
+        let pin = if has_pin { format!("pin = {{ file = {} }}\n", quoted(&token.pin_file)) } else { String::new() };
         format!(
             "\n[[token]]\nname = \"{name}\"\nmodule = {}\nlabel = \"{}\"\nserial = \"{}\"\nenvironment = {{ \
-             {CONFIGURATION_VARIABLE} = {} }}\npin = {{ file = {} }}\n",
+             {CONFIGURATION_VARIABLE} = {} }}\n{pin}",
             quoted(softhsm.module()),
             token.label,
             token.serial,
             quoted(softhsm.configuration()),
-            quoted(&token.pin_file),
         )
     };
-    let [ledger, recovery] = tokens;
+    let ([ledger, recovery], [first, second]) = (tokens, pins);
     let [ledger, recovery] =
-        [token(names.ledger_token.as_str(), ledger), token(names.recovery_token.as_str(), recovery)];
+        [token(names.ledger_token.as_str(), ledger, first), token(names.recovery_token.as_str(), recovery, second)];
     let exercise = match clock.offset_ms() {
         0 => String::new(),
         set => format!("\n[exercise]\nclock_offset_ms = {set}\n"),

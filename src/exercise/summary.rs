@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::scenario::Scenario;
 use super::tell::{Teller, number, rate, seconds};
-use crate::domain::names::{DeterminationId, Digest};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, PersonId};
 
 /// What came of an exercise. Its JSON is `summary.json`.
 #[derive(Debug, Default, Serialize)]
@@ -31,6 +31,8 @@ pub struct Summary {
     pub refusals: Vec<Attempt>,
     /// The determinations that were recorded, in that order.
     pub determinations: Vec<DeterminationId>,
+    /// How often Key Custodians opened the key, in that order.
+    pub openings: Vec<Opening>,
     /// Octets of one signed command.
     pub command_octets: usize,
     /// Entries of the ledger.
@@ -50,6 +52,17 @@ pub struct Attempt {
     pub refused: bool,
     /// Every reason given.
     pub reasons: Vec<String>,
+}
+
+/// Key Custodians who opened the key.
+#[derive(Debug, Serialize)]
+pub struct Opening {
+    /// For which incident.
+    pub incident: IncidentId,
+    /// The entry by which it was activated.
+    pub entry: u64,
+    /// Who presented, in that order.
+    pub custodians: Vec<PersonId>,
 }
 
 /// Durations in milliseconds, and rates.
@@ -100,6 +113,8 @@ impl Summary {
         }
         teller.fact("refused, as it must be", &format!("{refused} of {} attempts", self.refusals.len()));
         if self.scenario != Scenario::NotToExecute {
+            let openings = number(self.openings.len() as u64);
+            teller.fact("key opened", &format!("{openings} times, by Key Custodians who presented anew each time"));
             self.tell_signing(teller);
         }
         let ledger = format!(

@@ -15,6 +15,7 @@ use smkid::api::wire::{Base64, DeviceAsk, Devices, Document, DocumentRecorded, R
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
+use smkid::domain::policy::Activation;
 use smkid::domain::time::Window;
 use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
@@ -75,7 +76,7 @@ impl Daemon {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut nowhere = io::sink();
         let mut teller = Teller::new(&mut nowhere, &io::stdout());
-        let mut stage = Stage::set(folder, programs, Clock::default(), &mut teller)?;
+        let mut stage = Stage::set(folder, programs, Clock::default(), Activation::Stored, &mut teller)?;
         if let Hsm::Slow { tokens, sessions, delay_ms } = hsm {
             slow_down(&stage, sessions, delay_ms)?;
             if tokens > 1 {

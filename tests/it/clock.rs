@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use smkid::api::client::Client;
 use smkid::api::wire;
 use smkid::domain::fold::Fold;
 use smkid::domain::ledger::entry::{Actor, Channel, ClockState, Event, Genesis, KeyRecord, Role};
 use smkid::domain::ledger::note::Verifier;
 use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::{Digest, KeyId, KeyUse, Purpose, RequestId};
+use smkid::domain::time::Timestamp;
 use smkid::exercise::procedure::{Order, plain};
 use smkid::recorder::{Moment, Recorder, record_alone};
 use smkid::store::StagingLimits;
@@ -247,4 +249,38 @@ fn a_clock_that_is_set_is_refused_with_a_live_ledger_by_check_config_and_at_the_
         let (status, said) = run(state, offset_ms, &[]);
         assert!(status != Some(0) && !said.contains("clock_offset_ms: expected"), "{state}: {said}");
     }
+}
+
+#[tokio::test]
+async fn who_has_not_rehearsed_for_a_year_is_reminded_until_an_exercise_is_recorded() {
+    const MARGIN_MS: i64 = 5 * 60 * 1000;
+    let mut site = Site::founded_of(Site::set_before_the_variation().await);
+    let ledger = site.ledger();
+    let adopted = ledger.entries.iter().find(|entry| matches!(entry.event, Event::PolicyAdopted(_))).unwrap();
+    let due: Timestamp = adopted.at.to_string().replacen("2017-", "2018-", 1).parse().unwrap();
+
+    site.set_clock(&due.plus_ms(-MARGIN_MS).to_string(), Order::AfterDetermination);
+    let daemon = site.start().await;
+    accept_clock(&daemon.client).await;
+    let clock = daemon.client.get::<wire::Status>("/v1/status").await.unwrap().clock;
+    assert!(clock.now >= due.plus_ms(-MARGIN_MS) && clock.now < due, "{clock:?}");
+    assert_eq!(reminders(&daemon.client).await, [] as [String; 0], "{due}");
+    assert!(daemon.stop().await.unwrap().success());
+
+    site.set_clock(&due.to_string(), Order::AfterDetermination);
+    let daemon = site.start().await;
+    let reminded = reminders(&daemon.client).await;
+    assert_eq!(reminded.len(), 1, "{reminded:?}");
+    assert!(reminded[0].contains(&format!("another was due by {due}")), "{reminded:?}");
+    let at = daemon.client.get::<wire::Status>("/v1/status").await.unwrap().clock.now;
+    let record = wire::ExerciseRecord { at, report: Digest::of(b"summary"), note: "yearly".to_owned() };
+    let _: wire::Recorded = daemon.client.post("/v1/exercises", &record).await.unwrap();
+    assert_eq!(reminders(&daemon.client).await, [] as [String; 0]);
+    site.verify_export("ledger");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+async fn reminders(client: &Client) -> Vec<String> {
+    let status: wire::Status = client.get("/v1/status").await.unwrap();
+    status.reminders.into_iter().map(|reminder| reminder.what).collect()
 }

@@ -178,13 +178,8 @@ impl Custody {
 
     fn credential_of(site: &Site, n: usize) -> &'static Credential {
         let people = &site.base.people;
-        match n {
-            1 => &people.officers[2].first,
-            2 => &people.officers[3].first,
-            3 => people.members[0].second.as_ref().unwrap(),
-            // Who takes another's place.
-            _ => &people.officers[1].first,
-        }
+        // Who takes another's place is none of the exercise's three.
+        people.custodians.get(n - 1).map_or(&people.officers[1].first, |custodian| &custodian.first)
     }
 
     async fn statement(&self, client: &Client, n: usize, change: impl FnOnce(&mut Statement)) -> Written<Statement> {

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use smkid::domain::certificates::signature::to_der;
 use smkid::domain::gbcs::Frame;
+use smkid::domain::ledger::custody::{CustodianPresented, Sealed};
+use smkid::domain::ledger::entry::{Entry, Event};
+use smkid::domain::names::Digest;
 
 /// Enough that every Device is one of a crowd, few enough for a test.
 const DEVICES: usize = 40;
@@ -58,6 +61,8 @@ fn a_small_exercise_passes_and_leaves_behind_what_its_documentation_says() {
     check_layout(&out);
     check_commands(&out);
     check_determinations(&out);
+    check_ceremony(&out);
+    check_openings(&out, &summary);
     check_ledger(&out);
 
     // What was written by one exercise is not written over by another.
@@ -87,7 +92,7 @@ fn the_exercise_of_a_determination_not_to_execute_signs_nothing_and_names_every_
     for kind in ["determination-recorded", "incident-closed"] {
         assert!(bundle.contains(&format!("\"event\":{{\"{kind}\"")), "{kind} is not in {bundle}");
     }
-    for kind in ["key-activated", "batch", "intent", "released"] {
+    for kind in ["custodian-presented", "key-activated", "batch", "intent", "released"] {
         assert!(!bundle.contains(&format!("\"event\":{{\"{kind}")), "{kind} is in {bundle}");
     }
 }
@@ -122,7 +127,134 @@ fn the_exercise_in_the_window_of_2017_has_its_clock_set_in_every_entry_and_leave
         assert!(told.contains(expected), "expected {expected:?} in {told}");
     }
     assert_eq!(fs::read_to_string(out.join("stranded.csv")).unwrap().lines().count(), 1 + 3);
+    check_openings(&out, &summary);
     check_ledger(&out);
+}
+
+/// The entries of the export, from the bundles of c2sp.org/tlog-tiles: the length of each in two octets, and the entry.
+fn events(out: &Path) -> Vec<Event> {
+    let folder = out.join("ledger/tile/entries");
+    let mut events = Vec::new();
+    for bundle in names(&folder) {
+        let path = folder.join(&bundle);
+        // The last one is partial, by its size in a folder of its own.
+        let path = if path.is_dir() { path.join(names(&path).first().unwrap()) } else { path };
+        let octets = fs::read(path).unwrap();
+        let mut rest = &octets[..];
+        while let Some((len, after)) = rest.split_first_chunk::<2>() {
+            let (entry, next) = after.split_at(u16::from_be_bytes(*len).into());
+            events.push(Entry::from_leaf(entry).unwrap().event);
+            rest = next;
+        }
+    }
+    events
+}
+
+/// The ceremony was held from a plan, and its shares are with those who hold them.
+fn check_ceremony(out: &Path) {
+    let events = events(out);
+    let dealt: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::SharesDealt(dealt) => Some(dealt),
+            _ => None,
+        })
+        .collect();
+    let [dealt] = dealt[..] else { panic!("{dealt:?}") };
+    let sealed: Vec<_> = dealt.holders.iter().map(|holder| matches!(holder.sealed, Sealed::Passphrase)).collect();
+    assert_eq!((dealt.threshold, &sealed[..]), (2, &[true, false, false][..]));
+    let folder = out.join("ceremony");
+    let recorded = events.iter().find_map(|event| match event {
+        Event::CeremonyRecorded(recorded) => Some(recorded),
+        _ => None,
+    });
+    let recorded = recorded.unwrap();
+    assert_eq!(recorded.plan, Digest::of(&fs::read(folder.join("plan.toml")).unwrap()));
+    let minutes = fs::read_to_string(folder.join("minutes.txt")).unwrap();
+    for said in ["custodian-3 of the exercise (custodian-3), Key Custodian", &dealt.sealed.to_string()] {
+        assert!(minutes.contains(said), "expected {said:?} in {minutes}");
+    }
+    assert!(!folder.join("shares").exists(), "a share file was left behind");
+}
+
+/// Each time that the key was opened, two custodians of two Parties had presented anew, for that incident, what they had signed.
+fn check_openings(out: &Path, summary: &serde_json::Value) {
+    let events = events(out);
+    let presented = |index: u64| match &events[usize::try_from(index).unwrap()] {
+        Event::CustodianPresented(presented) => presented,
+        other => panic!("entry {index}: {other:?}"),
+    };
+    let mut openings = Vec::new();
+    let mut closed_at = 0;
+    for (index, event) in events.iter().enumerate() {
+        match event {
+            Event::Started(_) | Event::KeyLocked(_) => closed_at = index as u64,
+            Event::KeyActivated(activated) => {
+                let custodians = &activated.custodians;
+                let [first, second] = custodians[..] else { panic!("entry {index}: {activated:?}") };
+                assert!(closed_at < first && first < second && second < index as u64, "entry {index}: {custodians:?}");
+                let [first, second] = [presented(first), presented(second)];
+                assert_ne!(first.signature.person, second.signature.person);
+                for CustodianPresented { key, incident, .. } in [first, second] {
+                    assert_eq!((key, Some(incident)), (&activated.key, activated.incident.as_ref()));
+                }
+                let people = [first.signature.person.as_str(), second.signature.person.as_str()];
+                openings.push(serde_json::json!({ "incident": first.incident, "entry": index, "custodians": people }));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(summary["openings"], serde_json::Value::Array(openings.clone()));
+    let first = openings.iter().filter(|opening| opening["incident"] == "INC-EXERCISE-1").count();
+    assert_eq!(first, 2, "the key is opened again after the kill: {openings:?}");
+    assert!(openings.iter().any(|opening| opening["custodians"][0] != "custodian-1"), "another pair does, too");
+
+    let rules: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Refused(refused) => Some(&refused.reasons),
+            _ => None,
+        })
+        .flatten()
+        .map(|reason| &*reason.rule)
+        .collect();
+    // With nobody there, with one too few, and after the kill.
+    assert_eq!(rules.iter().filter(|rule| **rule == "custodians").count(), 3, "{rules:?}");
+    for rule in ["statement-replayed", "share-altered"] {
+        assert!(rules.contains(&rule), "{rule} in {rules:?}");
+    }
+
+    // What was presented is what lies there, and openssl takes its signature.
+    let folder = out.join("documents/custody");
+    let mut stated = BTreeSet::new();
+    for statement in ending(&folder, ".json") {
+        let digest = Digest::of(&fs::read(&statement).unwrap());
+        let stem = statement.file_stem().unwrap().to_str().unwrap();
+        let p7s = ending(&folder, ".p7s").into_iter().find(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.split('.').next() == Some(stem)
+        });
+        let p7s = p7s.unwrap();
+        let p7s = p7s.to_str().unwrap();
+        // Where the clock is set, so are the certificates.
+        if summary["scenario"] == "base" {
+            openssl(
+                &folder,
+                &format!(
+                    "cms -verify -binary -inform DER -in {p7s} -content {stem}.json -CAfile ../../policy/anchors/people.pem \
+                     -out /dev/null"
+                ),
+            );
+        }
+        stated.insert(digest);
+    }
+    let presented = events.iter().filter_map(|event| match event {
+        Event::CustodianPresented(presented) => Some(presented),
+        _ => None,
+    });
+    for presented in presented {
+        assert!(stated.contains(&presented.statement), "{presented:?}");
+    }
 }
 
 fn entry_bundle(out: &Path) -> String {
@@ -140,7 +272,7 @@ fn check_layout(out: &Path) {
         assert!(out.join("keys").join(file).is_file(), "{file}");
     }
     let secrets = ["PRIVATE KEY", "softhsm"];
-    for folder in ["keys", "documents", "determination", "policy"] {
+    for folder in ["keys", "documents", "documents/custody", "determination", "policy", "ceremony"] {
         for name in names(&out.join(folder)) {
             let text = fs::read(out.join(folder).join(&name)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);

@@ -12,8 +12,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::desk::Desk;
-use super::journal::{Journal, What};
+use super::journal::{GO_ON, Journal, SHALL_IT, What};
 use super::keys::make_folder;
+use super::minutes::Minutes;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
 use super::rehearsal::Rehearsal;
 use super::{CeremonyError, Custodians, Tokens, opened, pin_file, room};
@@ -332,7 +333,7 @@ impl Conduct {
         self.print.note(&format!("\nStep {number} of {count}: {title}\n  {}", says.replace('\n', "\n  ")));
         let again = self.journal.begun(&id) > 0;
         self.write(What::Begun { step: id.as_str().into(), title: title.as_str().into(), says: says.as_str().into() })?;
-        let question = if again { "Go on with it?" } else { "Shall it be done?" };
+        let question = if again { GO_ON } else { SHALL_IT };
         self.go(&id, "go", question)?;
         let facts = self.perform(step)?;
         for (name, value) in &facts {
@@ -446,7 +447,7 @@ impl Conduct {
 
     /// Says how it stands, and writes the minutes.
     fn tell(&self, adjourned: Option<(String, String)>) -> Result<Exit, CeremonyError> {
-        let minutes = self.journal.minutes();
+        let minutes = Minutes::of(self.journal.lines(), self.journal.octets());
         let folder = if self.out.is_dir() { self.out.clone() } else { self.plan.out() };
         let stem = if minutes.is_rehearsal() { "minutes-of-rehearsal" } else { "minutes" };
         let files = [(format!("{stem}.txt"), minutes.text()), (format!("{stem}.html"), minutes.html())];

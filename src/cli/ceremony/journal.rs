@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::minutes::Minutes;
 use super::plan::{Capacity, Kind};
 use super::{CeremonyError, room};
 use crate::cli::input::{self, InputError};
@@ -18,6 +17,10 @@ use crate::domain::time::Timestamp;
 
 /// The name of the file in the plan's `out`.
 pub const JOURNAL: &str = "ceremony.journal";
+/// Asked before a step.
+pub const SHALL_IT: &str = "Shall it be done?";
+/// Asked before a step that was begun before.
+pub const GO_ON: &str = "Go on with it?";
 /// A ceremony of a week writes a hundredth of it.
 pub const JOURNAL_LEN_MAX: u64 = 16 * 1024 * 1024;
 
@@ -212,9 +215,9 @@ impl Journal {
         self.lines.iter().filter(|line| matches!(&line.what, What::Begun { step, .. } if **step == *id)).count()
     }
 
-    /// The minutes so far.
-    pub fn minutes(&self) -> Minutes {
-        minutes(&self.lines, &self.octets)
+    /// The octets that they lie in.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
     }
 
     /// Whether all steps are done.
@@ -256,16 +259,10 @@ impl Journal {
 }
 
 /// The octets up to and with the line that closes the ceremony.
-fn transcript<'a>(lines: &[Line], octets: &'a [u8]) -> &'a [u8] {
+pub fn transcript<'a>(lines: &[Line], octets: &'a [u8]) -> &'a [u8] {
     let Some(closed) = lines.iter().position(|line| matches!(line.what, What::Closed {})) else { return octets };
     let len = octets.split_inclusive(|&octet| octet == b'\n').take(closed + 1).map(<[u8]>::len).sum();
     &octets[..len]
-}
-
-/// The minutes of lines that lie in `octets`.
-pub fn minutes(lines: &[Line], octets: &[u8]) -> Minutes {
-    let closed = lines.iter().any(|line| matches!(line.what, What::Closed {}));
-    Minutes::of(lines, Digest::of(transcript(lines, octets)), closed)
 }
 
 /// SHA-256 of the last line, without its line feed.

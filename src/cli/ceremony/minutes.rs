@@ -1,11 +1,12 @@
 //! The minutes of a ceremony, made from its journal or from the transcript in the ledger: as text, and as one page that is printed and
 //! signed by hand. Nothing is in them that the journal does not say.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::journal::{Line, What};
+use super::journal::{GO_ON, Line, SHALL_IT, What, transcript};
 use super::plan::Capacity;
+use crate::domain::determination::prose::Prose;
 use crate::domain::determination::words::Words;
 use crate::domain::names::Digest;
 use crate::domain::time::Timestamp;
@@ -19,6 +20,8 @@ enum Item {
     Heading(Option<Timestamp>, String),
     /// A sentence, and when it was so.
     Said(Timestamp, String, Tone),
+    /// Who was there, or was not, at the moment when the last of them was called.
+    RollCall(Timestamp, Vec<(String, Capacity)>, Attendance),
     /// A name and a value.
     Fact(String, String),
     /// A digest in words.
@@ -33,6 +36,13 @@ enum Tone {
     Marked,
 }
 
+/// What a roll-call found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attendance {
+    Present,
+    Absent,
+}
+
 /// Minutes.
 pub struct Minutes {
     title: String,
@@ -43,11 +53,21 @@ pub struct Minutes {
     people: Vec<(String, Capacity)>,
     transcript: Digest,
     closed: bool,
+    /// Names by the ids that the policy gives.
+    names: BTreeMap<String, String>,
+    /// The number of each step.
+    numbers: BTreeMap<String, usize>,
+    /// What was read aloud in the step, and needs not stand there twice.
+    read: Vec<Digest>,
+    /// The program that the session before ran.
+    program: Option<String>,
 }
 
 impl Minutes {
-    /// From the lines of a journal. `transcript` is the SHA-256 of the octets that they lie in.
-    pub fn of(lines: &[Line], transcript: Digest, closed: bool) -> Self {
+    /// From the lines of a journal, or of the transcript in a ledger, and the octets that they lie in.
+    pub fn of(lines: &[Line], octets: &[u8]) -> Self {
+        let closed = lines.iter().any(|line| matches!(line.what, What::Closed {}));
+        let transcript = Digest::of(transcript(lines, octets));
         let mut minutes = Self {
             title: String::new(),
             rehearsal: false,
@@ -56,25 +76,18 @@ impl Minutes {
             people: Vec::new(),
             transcript,
             closed,
+            names: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            read: Vec::new(),
+            program: None,
         };
-        let mut number = 0;
-        let mut seen = BTreeSet::new();
         for line in lines {
-            if let What::Begun { step, title, says } = &line.what {
-                if seen.insert(step.clone()) {
-                    number += 1;
-                    minutes.items.push(Item::Heading(Some(line.at), format!("{number}. {title}")));
-                    minutes.say(line.at, says.to_string());
-                } else {
-                    minutes.items.push(Item::Heading(Some(line.at), format!("{title}, gone on with")));
-                }
-                continue;
-            }
             minutes.take(line);
         }
         if let (Some(first), Some(last)) = (lines.first(), lines.last()) {
-            minutes.head.push(("From".to_owned(), first.at.to_string()));
-            minutes.head.push((if closed { "Until" } else { "So far until" }.to_owned(), last.at.to_string()));
+            let moment = |at: Timestamp| format!("{} {}", day(at), hour(at));
+            minutes.head.push(("From".to_owned(), moment(first.at)));
+            minutes.head.push((if closed { "Until" } else { "So far until" }.to_owned(), moment(last.at)));
         }
         minutes
     }
@@ -96,67 +109,122 @@ impl Minutes {
         let at = line.at;
         match &line.what {
             What::Opened { plan, kind, title, place, purpose, origin, policy, when_interrupted: _, rehearsal } => {
-                self.title = title.to_string();
+                self.title = plain(title);
                 self.rehearsal = *rehearsal;
                 for (name, value) in [
-                    ("Ceremony", kind.to_string()),
-                    ("Place", place.to_string()),
-                    ("Purpose", purpose.to_string()),
+                    ("Ceremony", format!("{kind}, {purpose}")),
+                    ("Place", plain(place)),
                     ("Ledger", origin.to_string()),
                     ("Policy", policy.to_string()),
-                    ("Plan, SHA-256", plan.to_string()),
+                    ("Plan", plan.to_string()),
                 ] {
                     self.head.push((name.to_owned(), value));
                 }
             }
             What::Session { number, account, program, interrupted } => {
-                self.items.push(Item::Heading(Some(at), format!("Session {number}: roll-call")));
+                self.items.push(Item::Heading(Some(at), format!("Session {number}")));
                 if let Some(step) = interrupted {
-                    self.mark(at, format!("The session before was interrupted at \u{201c}{step}\u{201d} without having been adjourned. The ceremony is resumed there."));
+                    let step = plain(step);
+                    self.mark(
+                        at,
+                        format!(
+                            "The session before was cut off at \u{201c}{step}\u{201d}. The ceremony is resumed there."
+                        ),
+                    );
                 }
-                self.say(at, format!("The program is {program}, run by the account {account}."));
+                let program = plain(program);
+                if self.program.as_ref() != Some(&program) {
+                    self.say(at, format!("The program is {program}, run by the account {}.", plain(account)));
+                    self.program = Some(program);
+                }
             }
             What::Present { person, name, capacity } => {
-                let shown = person.as_ref().map_or_else(|| name.to_string(), |id| format!("{name} ({id})"));
-                self.say(at, format!("Present: {shown}, {capacity}."));
+                let name = plain(name);
+                let shown = person.as_ref().map_or_else(|| name.clone(), |id| format!("{name} ({id})"));
+                if let Some(id) = person {
+                    self.names.insert(id.to_string(), name);
+                }
                 if !self.people.iter().any(|(other, as_what)| *other == shown && as_what == capacity) {
-                    self.people.push((shown, *capacity));
+                    self.people.push((shown.clone(), *capacity));
                 }
+                self.call(at, (shown, *capacity), Attendance::Present);
             }
-            What::Absent { name, capacity } => self.mark(at, format!("Absent: {name}, {capacity}.")),
-            What::Begun { .. } => {}
-            What::Answered { step: _, asked, answer } => {
-                self.say(
-                    at,
-                    format!("The conductor was asked: \u{201c}{asked}\u{201d} and answered: \u{201c}{answer}\u{201d}."),
-                );
-            }
+            What::Absent { name, capacity } => self.call(at, (plain(name), *capacity), Attendance::Absent),
+            What::Begun { step, title, says } => self.begin(at, step, &plain(title), &plain(says)),
+            What::Answered { step: _, asked, answer } => self.answer(at, &plain(asked), &plain(answer)),
             What::Read { step: _, what, sha256, compared } => {
-                self.say(
-                    at,
-                    format!(
-                        "The SHA-256 of {what} was read aloud in words. {} compared and confirmed it:",
-                        listed(compared)
-                    ),
+                let compared: Vec<String> = compared.iter().map(|who| self.called(who)).collect();
+                let text = format!(
+                    "The SHA-256 of {} was read aloud in words; {} compared it and found the same:",
+                    plain(what),
+                    listed(&compared)
                 );
+                self.say(at, text);
                 self.items.push(Item::Aloud(*sha256));
+                self.read.push(*sha256);
             }
-            What::Found { step: _, what } => self.mark(at, format!("Found: {what}.")),
+            What::Found { step: _, what } => self.mark(at, format!("Found: {}.", plain(what))),
             What::Done { step: _, facts } => {
+                self.say(at, "Done.".to_owned());
                 for (name, value) in facts {
-                    self.items.push(Item::Fact(name.to_string(), value.to_string()));
+                    // It stands above, in words.
+                    if !self.read.iter().any(|digest| digest.to_string() == **value) {
+                        self.items.push(Item::Fact(plain(name), plain(value)));
+                    }
                 }
-                self.say(at, "The step is done.".to_owned());
             }
-            What::Failed { step: _, why } => self.mark(at, format!("The step failed: {why}")),
-            What::Adjourned { step: _, why } => self.mark(at, format!("The ceremony was adjourned: {why}.")),
-            What::Remark { step: _, text } => self.mark(at, format!("Put on record: \u{201c}{text}\u{201d}.")),
+            What::Failed { step: _, why } => {
+                self.mark(at, format!("The step was broken off: {}", sentence(&plain(why))))
+            }
+            What::Adjourned { step: _, why } => self.mark(at, format!("Adjourned: {}", sentence(&plain(why)))),
+            What::Remark { step: _, text } => self.mark(at, format!("On record: \u{201c}{}\u{201d}.", plain(text))),
             What::Closed {} => {
                 self.items.push(Item::Heading(Some(at), "Close".to_owned()));
-                self.say(at, "All steps were done, and the transcript was closed.".to_owned());
+                self.say(at, "Every step was done, and the transcript was closed.".to_owned());
             }
             What::Recorded { entry } => self.say(at, format!("The ledger has it as entry {entry}.")),
         }
+    }
+
+    fn begin(&mut self, at: Timestamp, step: &str, title: &str, says: &str) {
+        self.read.clear();
+        let next = self.numbers.len() + 1;
+        let number = *self.numbers.entry(step.to_owned()).or_insert(next);
+        if number == next {
+            self.items.push(Item::Heading(Some(at), format!("{number}. {title}")));
+            self.say(at, format!("To be done: {says}"));
+        } else {
+            self.items.push(Item::Heading(Some(at), format!("{number}. {title} (continued)")));
+        }
+    }
+
+    /// What is asked at each step and answered with yes needs no quotation.
+    fn answer(&mut self, at: Timestamp, asked: &str, answer: &str) {
+        let said = match (asked, answer) {
+            (SHALL_IT, "yes") => "The conductor had it done.".to_owned(),
+            (GO_ON, "yes") => "The conductor had it gone on with.".to_owned(),
+            (asked, answer) => {
+                format!("Asked: \u{201c}{asked}\u{201d} The conductor answered: \u{201c}{answer}\u{201d}.")
+            }
+        };
+        self.say(at, said);
+    }
+
+    /// Who is called one after the other stands in one paragraph.
+    fn call(&mut self, at: Timestamp, who: (String, Capacity), found: Attendance) {
+        if let Some(Item::RollCall(last, people, attendance)) = self.items.last_mut()
+            && *attendance == found
+        {
+            *last = at;
+            people.push(who);
+            return;
+        }
+        self.items.push(Item::RollCall(at, vec![who], found));
+    }
+
+    /// By name, where an id is meant.
+    fn called(&self, who: &str) -> String {
+        self.names.get(who).cloned().unwrap_or_else(|| plain(who))
     }
 
     /// What stands above everything of a rehearsal.
@@ -178,13 +246,13 @@ impl Minutes {
                     let at = at.map(|at| format!("  {}", day(at))).unwrap_or_default();
                     let _ = writeln!(text, "\n{heading}{at}\n");
                 }
-                Item::Said(at, said, tone) => {
-                    let mark = if *tone == Tone::Marked { "*" } else { " " };
-                    let folded = folded(said, WIDTH - 12);
-                    let _ = writeln!(text, "{} {mark} {}", hour(*at), folded.join(&format!("\n{:11}", "")));
+                Item::Said(at, said, tone) => write_said(&mut text, *at, said, *tone),
+                Item::RollCall(at, people, found) => {
+                    write_said(&mut text, *at, &roll_call(people, *found), found.tone())
                 }
                 Item::Fact(name, value) => {
-                    let _ = writeln!(text, "{:11}{name}: {value}", "");
+                    let folded = folded(&format!("{name}: {value}"), WIDTH - 15);
+                    let _ = writeln!(text, "{:13}{}", "", folded.join(&format!("\n{:15}", "")));
                 }
                 Item::Aloud(digest) => {
                     let _ = writeln!(text, "{:13}{digest}", "");
@@ -194,11 +262,21 @@ impl Minutes {
                 }
             }
         }
-        let _ = writeln!(text, "\nTranscript{}, SHA-256\n  {}", self.so_far(), self.transcript);
+        let _ = writeln!(
+            text,
+            "\nTranscript{}, SHA-256 of its octets{}\n  {}",
+            self.so_far(),
+            self.kept(),
+            self.transcript
+        );
         for line in Words(self.transcript).to_string().lines() {
             let _ = writeln!(text, "  {line}");
         }
-        text.push_str("\nSigned\n");
+        let _ = writeln!(
+            text,
+            "\nSigned, for the minutes of {:?}: we were there, and it was as it stands here",
+            self.title
+        );
         for (name, capacity) in &self.people {
             let _ = writeln!(text, "\n  {name}, {capacity}\n\n  {:_<44}  date {:_<16}", "", "");
         }
@@ -209,12 +287,18 @@ impl Minutes {
         if self.closed { "" } else { " so far" }
     }
 
+    /// Where the transcript lies.
+    const fn kept(&self) -> &'static str {
+        if self.closed && !self.rehearsal { ", as the ledger keeps them" } else { "" }
+    }
+
     /// As one page for a browser or a printer, with nothing outside it.
     pub fn html(&self) -> String {
         let mut page = format!(
             "<!DOCTYPE html>\n<html lang=\"en-GB\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
-             <title>Minutes: {}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
-            escaped(&self.title)
+             <title>Minutes: {}</title>\n<style>{STYLE}@page {{ @bottom-left {{ content: {}; font-size: 8pt; }} }}\n</style>\n</head>\n<body>\n",
+            escaped(&self.title),
+            css_string(&self.foot())
         );
         if self.rehearsal {
             let _ = writeln!(page, "<p class=\"rehearsal\">{}</p>", escaped(Self::REHEARSAL));
@@ -225,7 +309,9 @@ impl Minutes {
             escaped(&self.title)
         );
         for (name, value) in &self.head {
-            let _ = writeln!(page, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+            let class = if value.len() == 64 { " class=\"digest\"" } else { "" };
+            let _ =
+                writeln!(page, "<tr><th scope=\"row\">{}</th><td{class}>{}</td></tr>", escaped(name), escaped(value));
         }
         page.push_str("</table>\n");
         let mut open = false;
@@ -241,14 +327,9 @@ impl Minutes {
             }
             match item {
                 Item::Heading(..) => {}
-                Item::Said(at, said, tone) => {
-                    let class = if *tone == Tone::Marked { "said marked" } else { "said" };
-                    let _ = writeln!(
-                        page,
-                        "<div class=\"{class}\"><time datetime=\"{at}\">{}</time><p>{}</p></div>",
-                        hour(*at),
-                        escaped(said).replace('\n', "<br>")
-                    );
+                Item::Said(at, said, tone) => page.push_str(&said_html(*at, said, *tone)),
+                Item::RollCall(at, people, found) => {
+                    page.push_str(&said_html(*at, &roll_call(people, *found), found.tone()));
                 }
                 Item::Fact(name, value) => {
                     let _ =
@@ -262,17 +343,63 @@ impl Minutes {
         }
         let _ = writeln!(
             page,
-            "<section class=\"seal\">\n<h2>Transcript{}</h2>\n<p>SHA-256 of the octets from which this page was made, as the ledger keeps them:</p>\n{}</section>",
+            "<section class=\"seal\">\n<h2>Transcript{}</h2>\n<p>SHA-256 of the octets from which this page was made{}:</p>\n{}</section>",
             self.so_far(),
+            self.kept(),
             aloud(self.transcript)
         );
-        page.push_str("<section class=\"signatures\">\n<h2>Signatures</h2>\n<p>We were there, and it was as it stands here.</p>\n<table>\n<thead><tr><th>Name</th><th>Capacity</th><th>Signature</th><th>Date</th></tr></thead>\n<tbody>\n");
+        let rehearsal = if self.rehearsal { "REHEARSAL. " } else { "" };
+        let _ = write!(
+            page,
+            "<section class=\"signatures\">\n<h2>Signatures</h2>\n<p>{rehearsal}Minutes of \u{201c}{}\u{201d}, transcript <code>{}</code>.</p>\n",
+            escaped(&self.title),
+            self.transcript
+        );
+        page.push_str("<p>We were there, and it was as it stands here.</p>\n<table>\n<thead><tr><th>Name</th><th>Capacity</th><th>Signature</th><th>Date</th></tr></thead>\n<tbody>\n");
         for (name, capacity) in &self.people {
-            let _ = writeln!(page, "<tr><td>{}</td><td>{capacity}</td><td></td><td></td></tr>", escaped(name));
+            let _ = writeln!(page, "<tr><td>{}</td><td>{capacity}</td><td></td><td></td></tr>", unbroken(name));
         }
         page.push_str("</tbody>\n</table>\n</section>\n</body>\n</html>\n");
         page
     }
+
+    /// What stands at the foot of each page, so that no page is put under other minutes.
+    fn foot(&self) -> String {
+        let rehearsal = if self.rehearsal { "REHEARSAL \u{b7} " } else { "" };
+        let digest = self.transcript.to_string();
+        format!("{rehearsal}{} \u{b7} transcript{} {}\u{2026}", self.title, self.so_far(), &digest[..16])
+    }
+}
+
+impl Attendance {
+    const fn tone(self) -> Tone {
+        match self {
+            Self::Present => Tone::Plain,
+            Self::Absent => Tone::Marked,
+        }
+    }
+}
+
+/// `Present: Ada Guest, witness; …`.
+fn roll_call(people: &[(String, Capacity)], found: Attendance) -> String {
+    let each: Vec<String> = people.iter().map(|(who, capacity)| format!("{who}, {capacity}")).collect();
+    let what = match found {
+        Attendance::Present => "Present",
+        Attendance::Absent => "Absent",
+    };
+    format!("{what}: {}.", each.join("; "))
+}
+
+fn write_said(text: &mut String, at: Timestamp, said: &str, tone: Tone) {
+    let mark = if tone == Tone::Marked { "*" } else { " " };
+    let folded = folded(said, WIDTH - 13);
+    let _ = writeln!(text, "{} {mark} {}", hour(at), folded.join(&format!("\n{:12}", "")));
+}
+
+fn said_html(at: Timestamp, said: &str, tone: Tone) -> String {
+    let class = if tone == Tone::Marked { "said marked" } else { "said" };
+    let said = unbroken(said).replace('\n', "<br>");
+    format!("<div class=\"{class}\"><time datetime=\"{at}\">{}</time><p>{said}</p></div>\n", hour(at))
 }
 
 /// Black on white, for A4; lines of one step stay together where they can.
@@ -287,14 +414,16 @@ h2 small { float: right; font-weight: normal; font-size: 9pt; padding-top: .35em
 table { border-collapse: collapse; width: 100%; }
 .head th { text-align: left; font-weight: normal; width: 9em; color: #444; vertical-align: top; }
 .head td { overflow-wrap: anywhere; }
-.said { display: grid; grid-template-columns: 5em 1fr; margin: .25em 0; break-inside: avoid; }
+.head .digest, .signatures code { font: 8.5pt/1.6 monospace; white-space: nowrap; }
+.said { display: grid; grid-template-columns: 6.2em 1fr; margin: .25em 0; break-inside: avoid; }
 .said p { margin: 0; overflow-wrap: anywhere; }
 .said time { font-variant-numeric: tabular-nums; color: #444; }
 .marked p { border-left: 2.5pt solid #111; padding-left: .6em; font-style: italic; }
-.fact { margin: .1em 0 .1em 5em; overflow-wrap: anywhere; }
+.fact { margin: .1em 0 .1em 6.2em; overflow-wrap: anywhere; break-before: avoid; }
 .fact span { color: #444; }
 .fact span::after { content: ':'; }
-.aloud { margin: .4em 0 .8em 5em; break-inside: avoid; }
+.aloud { margin: .4em 0 .8em 6.2em; break-inside: avoid; break-before: avoid; }
+.unbroken { white-space: nowrap; }
 .aloud code { font-size: 8.5pt; overflow-wrap: anywhere; }
 .aloud ol { columns: 2; margin: .3em 0; padding-left: 1.6em; }
 .signatures { break-before: auto; break-inside: avoid; }
@@ -329,10 +458,56 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-fn listed(names: &[Box<str>]) -> String {
+/// The same, with ids in brackets that are not broken at their hyphens.
+fn unbroken(text: &str) -> String {
+    let mut page = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, within)) = rest.split_once('(') {
+        page.push_str(&escaped(before));
+        let (id, after) = within.split_once(')').unwrap_or((within, ""));
+        let is_id =
+            within.len() > id.len() && !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if !is_id {
+            page.push('(');
+            rest = within;
+            continue;
+        }
+        let _ = write!(page, "<span class=\"unbroken\">({id})</span>");
+        rest = after;
+    }
+    page.push_str(&escaped(rest));
+    page
+}
+
+/// As CSS has strings: whatever could end it is written by its number.
+fn css_string(text: &str) -> String {
+    let mut string = String::from("\"");
+    for character in text.chars() {
+        if character.is_alphanumeric() || matches!(character, ' ' | '.' | ',' | '/' | '-' | '\u{b7}' | '\u{2026}') {
+            string.push(character);
+        } else {
+            let _ = write!(string, "\\{:06x}", u32::from(character));
+        }
+    }
+    string.push('"');
+    string
+}
+
+/// Without what would hide or reorder what is shown: a transcript may come from anywhere, and is printed on a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|character| if Prose::may_have(character) { character } else { '\u{fffd}' }).collect()
+}
+
+/// With its full stop.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    if text.ends_with(['.', '?', '!']) { text.to_owned() } else { format!("{text}.") }
+}
+
+fn listed(names: &[String]) -> String {
     match names {
-        [] => "Nobody".to_owned(),
-        [one] => one.to_string(),
+        [] => "nobody".to_owned(),
+        [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }

@@ -165,5 +165,5 @@ impl Transcript {
 fn read(path: &Path) -> Result<Minutes, CeremonyError> {
     let octets = input::file(path, journal::JOURNAL_LEN_MAX)?;
     let lines = journal::read(path, &octets)?;
-    Ok(journal::minutes(&lines, &octets))
+    Ok(Minutes::of(&lines, &octets))
 }

@@ -40,6 +40,8 @@ pub async fn write(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
     // Whoever reaches the daemon may ask for this; a custodian need be nothing else there.
     let status: wire::Status = context.client.get("/v1/status").await?;
     let ledger = LedgerHead { origin: status.origin, size: status.ledger.size, root: status.ledger.root };
+    // By the clock that the statement is judged by.
+    let expires = status.clock.now.plus_ms(i64::from(draft.hours) * HOUR_MS);
     let custody = status.keys.into_iter().find(|found| found.key == key.label).and_then(|found| found.custody);
     let Some(custody) = custody else {
         return Err(unfit(&format!("key {} is not opened by Key Custodians under the policy in force", key.label)));
@@ -49,8 +51,6 @@ pub async fn write(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
         return Err(unfit(&format!("{} is no Key Custodian in force with a share of key {}", draft.person, key.label)));
     };
     let id: StatementId = input::request_id()?.to_string().parse().map_err(|error| unfit(&format!("{error}")))?;
-    // By the daemon's clock, for it judges by that.
-    let expires = status.clock.now.plus_ms(i64::from(draft.hours) * HOUR_MS);
     let written = Written::write(&Statement {
         r#type: Type::new(),
         purpose: form.purpose,

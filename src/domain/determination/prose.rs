@@ -33,6 +33,16 @@ impl Prose {
     /// A page of text. No official reference.
     pub const LEN_MAX: usize = 4_000;
 
+    /// Whether a character may stand in it: none that would hide or reorder what is shown.
+    pub fn may_have(character: char) -> bool {
+        let hides = (character.is_control() && character != '\n')
+            || matches!(
+                character,
+                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            );
+        !hides
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -45,11 +55,7 @@ impl FromStr for Prose {
         if !(1..=Self::LEN_MAX).contains(&text.len()) {
             return Err(ProseError::Length { len: text.len() });
         }
-        let hides = |c: char| {
-            (c.is_control() && c != '\n')
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-        };
-        match text.char_indices().find(|&(_, c)| hides(c)) {
+        match text.char_indices().find(|&(_, c)| !Self::may_have(c)) {
             Some((at, found)) => Err(ProseError::Character { found, at }),
             None => Ok(Self(text.into())),
         }

@@ -8,10 +8,11 @@ use crate::domain::gbcs::samples::{framed, recovery_update};
 use crate::domain::incident::targets::{Proof, TargetsError};
 use crate::domain::incident::{State, TakeError};
 use crate::domain::intake::{Context, Head, Heads, steps};
-use crate::domain::ledger::entry::{Compromised, Reason};
+use crate::domain::ledger::ceremonies::{CeremonyKind, CeremonyRecorded};
+use crate::domain::ledger::entry::{Actor, Channel, Compromised, Reason, Role, VERSION};
 use crate::domain::ledger::steps::{
-    Certainty, CompromiseClass, DevicesNamed, FileAccepted, Method, Notification, ProfileInForce, SmiStatus, Step,
-    StepTaken,
+    Certainty, CompromiseClass, DevicesNamed, ExerciseRecorded, FileAccepted, Method, Notification, ProfileInForce,
+    SmiStatus, Step, StepTaken,
 };
 use crate::domain::names::{DeviceId, DirectionId, FileKind, StepId};
 use crate::domain::policy::facts::{Scope, Standing};
@@ -583,4 +584,37 @@ fn a_list_that_cannot_be_read_is_no_step() {
     let lists = &bench.lists;
     let taken = progress.take(&step, 9, bench.at, |piece| lists.stream(list, piece));
     assert!(matches!(taken, Err(TakeError::Targets(TargetsError { .. }))), "{taken:?}");
+}
+
+#[test]
+fn the_reminder_counts_from_the_last_ceremony_or_exercise_whichever_is_later() {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let mut bench = Bench::new(BASE);
+    let first: Timestamp = BASE.parse().unwrap();
+    (bench.fold.size, bench.fold.ceremony_at) = (bench.index, Some(first));
+    let rehearsed = |bench: &mut Bench, days: i64, event: Event| {
+        let by = Actor { person: None, account: "root".into(), role: Role::Ceremony, channel: Channel::Console };
+        let entry = Entry { v: VERSION, at: first.plus_ms(days * DAY_MS), clock: ClockState::Trusted, by, event };
+        bench.fold.apply(&entry, &entry.to_leaf().unwrap(), &bench.lists, &mut Vec::new()).unwrap();
+        bench.fold.rehearsed_at().unwrap()
+    };
+    let exercise = |days: i64| {
+        let at = first.plus_ms(days * DAY_MS);
+        Event::ExerciseRecorded(ExerciseRecorded { at, report: Digest([7; 32]), note: note() })
+    };
+    let ceremony = |from: i64, until: i64| {
+        let [from, until] = [from, until].map(|days| first.plus_ms(days * DAY_MS));
+        let (plan, transcript, people) = (Digest([8; 32]), Digest([9; 32]), Vec::new());
+        Event::CeremonyRecorded(CeremonyRecorded { kind: CeremonyKind::ReShare, plan, transcript, from, until, people })
+    };
+    // When the exercise was counts, not when somebody wrote it down.
+    for (days, event, counts_from) in
+        [(20, exercise(10), 10), (21, exercise(5), 10), (40, ceremony(39, 40), 40), (41, exercise(30), 40)]
+    {
+        assert_eq!(rehearsed(&mut bench, days, event), first.plus_ms(counts_from * DAY_MS));
+    }
+    let (reminders, last) = (bench.fold.policy().unwrap().policy.reminders(), bench.fold.rehearsed_at().unwrap());
+    let due: Timestamp = "2018-08-10T12:00:00Z".parse().unwrap();
+    assert_eq!(reminders.overdue(last, due.plus_ms(-1)), None);
+    assert_eq!(reminders.overdue(last, due), Some(due));
 }

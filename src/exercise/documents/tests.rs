@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::determination::document::Document;
 use crate::domain::names::PartyId;
+use crate::domain::policy::Activation;
 use crate::exercise::lab::tests::{lab, now};
 use crate::exercise::people::People;
 use crate::exercise::policy;
@@ -10,7 +11,8 @@ use crate::exercise::template::tests::recovery;
 #[test]
 fn a_determination_is_drafted_within_the_policy() {
     let (lab, people) = (lab(), People::new(now()).unwrap());
-    let policy = policy::read(&policy::files(&lab, &people, &"somebody".parse().unwrap(), now())).unwrap();
+    let policy =
+        policy::read(&policy::files(&lab, &people, &"somebody".parse().unwrap(), Activation::Stored, now())).unwrap();
     let (certificate, _) = recovery(&lab);
     let names = policy::Names::new();
     let drafter = Drafter {

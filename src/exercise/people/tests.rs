@@ -8,7 +8,7 @@ fn everyone_is_vouched_for_and_known_by_a_key_of_their_own() {
     let people = People::new(now).unwrap();
     let anchors = pem::certificates(&people.ca_pem).unwrap();
     let credentials: Vec<&Credential> = people.credentials().collect();
-    assert_eq!(credentials.len(), MEMBERS + 1 + OFFICERS);
+    assert_eq!(credentials.len(), MEMBERS + 1 + OFFICERS + CUSTODIANS);
     for credential in &credentials {
         let certificate = pem::certificate(&credential.certificate_pem).unwrap();
         check_person_certificate(&certificate, &[], &anchors, now).unwrap();

@@ -6,8 +6,14 @@ use crate::domain::names::Purpose;
 fn the_policy_is_one_for_an_exercise_with_the_people_who_were_made() {
     let (now, lab) = (super::super::lab::tests::now(), super::super::lab::tests::lab());
     let people = People::new(now).unwrap();
-    let files = files(&lab, &people, &"somebody".parse().unwrap(), now);
-    let policy = read(&files).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let somebody = "somebody".parse().unwrap();
+    for activation in [Activation::Stored, Activation::Custodians] {
+        let files = files(&lab, &people, &somebody, activation, now);
+        let policy = read(&files).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        assert_eq!(policy.key(&Names::new().recovery_key).unwrap().activation, activation);
+        assert_eq!(policy.key(&Names::new().ledger_key).unwrap().activation, Activation::Stored);
+    }
+    let policy = read(&files(&lab, &people, &somebody, Activation::Custodians, now)).unwrap();
     assert_eq!(policy.purpose(), Purpose::Exercise);
     let quorum = policy.quorum(now).unwrap();
     assert_eq!((quorum.approvals() as usize, quorum.of() as usize), (APPROVALS, people.members.len()));
@@ -17,6 +23,13 @@ fn the_policy_is_one_for_an_exercise_with_the_people_who_were_made() {
     }
     assert_eq!(policy.person_by_account("somebody").unwrap().id, Names::new().proposer);
     assert_eq!(policy.roster(Role::Operator, now).count(), 1);
+    // Any two of the Key Custodians are of two Parties, and each can sign a statement.
+    let custodians: Vec<_> = people.custodians.iter().map(|one| policy.people().person(&one.id).unwrap()).collect();
+    let parties: std::collections::BTreeSet<_> = custodians.iter().map(|person| &person.party).collect();
+    assert_eq!((custodians.len(), parties.len()), (people.custodians.len(), people.custodians.len()));
+    for custodian in &people.custodians {
+        assert_eq!(policy.person_by_spki(&custodian.first.spki).unwrap().id, custodian.id);
+    }
     // The Supplier whose certificate is compromised has an ARO who may sign for it, and others who may not.
     let affected = super::super::lab::party_of(&lab.before()[0]);
     assert_eq!(policy.parties().of(affected).unwrap().id.as_str(), AFFECTED);

@@ -71,6 +71,7 @@ impl Play<'_, '_> {
         self.check_gates(client, incident, point).await?;
         let ask = listed_ask(document.form().id, &[device])?;
         self.must_not_sign(client, &ask, "Signing under a determination not to execute").await?;
+        self.must_not_state(&lie.0, "A Key Custodian's statement under a determination not to execute").await?;
         Ok(lie)
     }
 

@@ -24,8 +24,8 @@ use smkid::domain::ledger::steps::{Certainty, CompromiseClass, Notification, Ste
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, IncidentId, Origin, Purpose, RequestId, TemplateName,
 };
-use smkid::domain::policy::Policy;
 use smkid::domain::policy::adoption::{Adoption, Head};
+use smkid::domain::policy::{Activation, Policy};
 use smkid::domain::time::{Timestamp, Window};
 use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
@@ -136,7 +136,7 @@ impl Base {
         let mut said = Vec::new();
         let (stage, recovery, genesis) = {
             let mut teller = Teller::new(&mut said, &std::io::stderr());
-            let stage = Stage::set(out.path(), programs(), clock, &mut teller).unwrap();
+            let stage = Stage::set(out.path(), programs(), clock, Activation::Stored, &mut teller).unwrap();
             let (recovery, genesis) = stage.ceremony(&mut teller).await.unwrap();
             (stage, recovery, genesis)
         };

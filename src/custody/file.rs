@@ -72,6 +72,18 @@ pub enum FileError {
         /// What the system said.
         source: io::Error,
     },
+    /// It is not there.
+    #[error(
+        "{}: the custody file with SHA-256 {expected}, which the ledger names, is not there, and without it no share opens anything. Put back the \
+         copy of a backup, or of a custodian; it belongs to the account of smkid, mode 0600",
+        path.display()
+    )]
+    Absent {
+        /// Where.
+        path: PathBuf,
+        /// By the ledger.
+        expected: Digest,
+    },
     /// It is not of the form.
     #[error("{}: expected a custody file, found {found}. Put the copy of a custodian in its place", path.display())]
     Form {
@@ -196,7 +208,7 @@ impl CustodyFile {
         Ok(commitments)
     }
 
-    /// What the ledger says of it.
+    /// What the ledger says of it, but for what is not in it: tokens that were left, and what the generation before says.
     pub fn dealt(&self) -> SharesDealt {
         let token = |sealed: &SealedPin| TokenFound { token: sealed.token.clone(), serial: sealed.serial.clone() };
         SharesDealt {
@@ -207,22 +219,16 @@ impl CustodyFile {
             holders: self.holders.clone(),
             tokens: self.tokens.iter().map(token).collect(),
             sealed: self.digest(),
+            left: Vec::new(),
+            by: Vec::new(),
             former: None,
         }
     }
 
-    /// The same of a generation after the first, with the signature by the secret of the one before.
-    pub fn dealt_after(&self, former: Option<Box<str>>) -> SharesDealt {
-        SharesDealt { former, ..self.dealt() }
-    }
-
-    /// The signature by the secret of the generation before, as the ledger has it.
-    ///
-    /// # Errors
-    /// [`SchemeError::Scalar`] for what is no secret.
-    pub fn sign_by_former(&self, former: &SealingSecret) -> Result<Box<str>, SchemeError> {
-        let signature = former.sign(&self.dealt().signed_by_the_former(&self.origin))?;
-        Ok(hex::encode(signature).into())
+    /// Whether this is the custody file of what the ledger says, or is to say.
+    pub fn is_of(&self, dealt: &SharesDealt) -> bool {
+        let SharesDealt { left, by, former, .. } = dealt.clone();
+        SharesDealt { left, by, former, ..self.dealt() } == *dealt
     }
 
     /// As it lies in the file.
@@ -284,7 +290,7 @@ impl CustodyFile {
     pub fn read(state: &Path, dealt: &SharesDealt) -> Result<Self, FileError> {
         let path = Self::path(state, &dealt.key, dealt.generation);
         let Some(file) = Self::find(state, &dealt.key, dealt.generation)? else {
-            return Err(FileError::Io { path, what: "read", source: io::ErrorKind::NotFound.into() });
+            return Err(FileError::Absent { path, expected: dealt.sealed });
         };
         let found = file.digest();
         if found != dealt.sealed {
@@ -317,51 +323,49 @@ impl CustodyFile {
     }
 }
 
-/// How far the PINs of a generation's tokens were changed, beside its custody file until the ledger has it: `KEY.GENERATION.changing`. Each step
-/// is written before it is taken, so that after a crash it is known of each token which PIN it has, or that it may have either.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which tokens may have their PINs of a generation already, beside its custody file until the ledger has it: `KEY.GENERATION.changing`. Each
+/// is written down before it is changed, so that after a crash it is known of which tokens nobody can tell. It is no proof of anything: that a
+/// token has its new PIN is seen by logging in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Changing {
+    /// SHA-256 of the custody file.
+    sealed: Digest,
     /// Tokens that may have been changed.
     pub begun: Vec<TokenName>,
-    /// Those of them that were, and logged in with the new PIN.
-    pub done: Vec<TokenName>,
-    /// The signature by the secret of the generation before ([`SharesDealt::former`]): without it here, a deal that was cut off before its
-    /// entry would need the former custodians again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub former: Option<Box<str>>,
 }
 
 impl Changing {
-    /// The generation of a key's shares that was begun and that the ledger does not have: what its tokens are opened by may be either.
-    /// `last` is the one that it has, 0 for none.
-    pub fn unfinished(state: &Path, key: &KeyLabel, last: u32) -> Result<Option<u32>, FileError> {
-        let next = last.saturating_add(1);
-        let Some(file) = CustodyFile::find(state, key, next)? else { return Ok(None) };
-        Ok((!Self::read(state, &file)?.begun.is_empty()).then_some(next))
-    }
-
-    /// What lies beside a custody file; nothing was begun where nothing does.
-    pub fn read(state: &Path, file: &CustodyFile) -> Result<Self, FileError> {
-        let path = Self::path(state, file);
+    /// What lies beside the custody file that the ledger names; nothing was begun where nothing of it does.
+    pub fn read(state: &Path, dealt: &SharesDealt) -> Result<Self, FileError> {
+        let path = Self::path(state, dealt);
+        let nothing = Self { sealed: dealt.sealed, begun: Vec::new() };
         match fs::read(&path) {
-            Ok(octets) => serde_json::from_slice(&octets)
-                .map_err(|error| FileError::Form { path, found: format!("no marks of ours ({error})") }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Ok(octets) => match serde_json::from_slice::<Self>(&octets) {
+                Ok(found) if found.sealed == dealt.sealed => Ok(found),
+                Ok(_) => Ok(nothing),
+                Err(error) => Err(FileError::Form { path, found: format!("no marks of ours ({error})") }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(nothing),
             Err(source) => Err(FileError::Io { path, what: "read", source }),
         }
     }
 
+    /// Whether anything lies there.
+    pub fn exists(state: &Path, dealt: &SharesDealt) -> bool {
+        Self::path(state, dealt).exists()
+    }
+
     /// Keeps it, for good.
-    pub fn write(&self, state: &Path, file: &CustodyFile) -> Result<(), FileError> {
-        let path = Self::path(state, file);
+    pub fn write(&self, state: &Path, dealt: &SharesDealt) -> Result<(), FileError> {
+        let path = Self::path(state, dealt);
         let octets = serde_json::to_vec(self).expect("names");
         write(&path, &octets).map_err(|source| FileError::Io { path, what: "written", source })
     }
 
     /// The ledger has the generation: nothing is left to be told.
-    pub fn remove(state: &Path, file: &CustodyFile) -> Result<(), FileError> {
-        let path = Self::path(state, file);
+    pub fn remove(state: &Path, dealt: &SharesDealt) -> Result<(), FileError> {
+        let path = Self::path(state, dealt);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(FileError::Io { path, what: "removed", source: error })
@@ -370,8 +374,8 @@ impl Changing {
         }
     }
 
-    fn path(state: &Path, file: &CustodyFile) -> PathBuf {
-        CustodyFile::path(state, &file.key, file.generation).with_extension("changing")
+    fn path(state: &Path, dealt: &SharesDealt) -> PathBuf {
+        CustodyFile::path(state, &dealt.key, dealt.generation).with_extension("changing")
     }
 }
 

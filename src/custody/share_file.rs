@@ -79,8 +79,9 @@ pub enum ShareFileError {
     Envelope(#[from] EnvelopeError),
     /// It is sealed to a certificate, and no key was given.
     #[error(
-        "the share file is sealed to a certificate: give its private key (--key-file), or open it with the card and hand it on: openssl cms \
-         -decrypt -inform PEM -in FILE -inkey … | smkictl custodian present … --share -"
+        "the share file is sealed to a certificate: give its private key (--key-file), or open it with the card first: openssl cms -decrypt \
+         -inform PEM -in FILE -inkey … (to a present by a pipe and `--share -`; at a ceremony to a file in memory, -out /dev/shm/FILE, which is \
+         destroyed afterwards)"
     )]
     NoKey,
     /// It is no scalar.

@@ -49,7 +49,7 @@ use replacements::Replacing;
 
 pub use activation::{activation, may_activate};
 pub use asker::{operator, person};
-pub use ceremonies::{destruction, may_copy, may_deal, may_end, may_make, may_record};
+pub use ceremonies::{destruction, may_begin_deal, may_copy, may_deal, may_end, may_make, may_record};
 pub use custodians::presentation;
 pub use files::{FileSent, Look, NOTE_LEN_MAX, NotTaken, exercise, file, file_at_once, is_unsigned};
 pub use replacements::is_of_dcc;

@@ -4,7 +4,9 @@
 use crate::custody::file::CustodyFile;
 use crate::domain::intake;
 use crate::domain::ledger::ceremonies::CeremonyRecorded;
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Actor, Event, KeyCopied, Reason};
+use crate::domain::names::KeyLabel;
 use crate::recorder::{CannotRecord, Recorder};
 
 /// What was done.
@@ -12,13 +14,15 @@ use crate::recorder::{CannotRecord, Recorder};
 pub enum Record {
     /// A key was found on a further token.
     Copied(KeyCopied),
-    /// Key Custodians were given shares.
-    Dealt {
+    /// Key Custodians were given shares, and the tokens that these will open are about to be changed.
+    Begun {
         /// What the shares open.
         file: CustodyFile,
-        /// The signature by the secret of the generation before.
-        former: Option<Box<str>>,
+        /// What the ledger is to say of it.
+        begun: Box<SharesDealt>,
     },
+    /// Every token is opened by the shares whose dealing was begun.
+    Dealt(KeyLabel),
     /// A ceremony came to its end.
     Held {
         /// When, what for, and who was there.
@@ -39,7 +43,8 @@ impl Record {
         let (fold, at) = (recorder.fold(), recorder.moment().at);
         match self {
             Self::Copied(copied) => intake::may_copy(fold, copied),
-            Self::Dealt { file, former } => intake::may_deal(fold, &file.dealt_after(former.clone()), at),
+            Self::Begun { begun, .. } => intake::may_begin_deal(fold, begun, at),
+            Self::Dealt(key) => begun(recorder, key).and_then(|begun| intake::may_deal(fold, begun)),
             Self::Held { recorded, plan: _, transcript } => intake::may_record(fold, recorded, transcript, at),
         }
     }
@@ -48,7 +53,8 @@ impl Record {
     pub fn queue(self, recorder: &mut Recorder, by: &Actor) -> Result<u64, CannotRecord> {
         let event = match self {
             Self::Copied(copied) => Event::KeyCopied(copied),
-            Self::Dealt { file, former } => Event::SharesDealt(file.dealt_after(former)),
+            Self::Begun { begun, .. } => Event::SharesBegun(*begun),
+            Self::Dealt(key) => Event::SharesDealt(begun(recorder, &key).expect("it was judged").clone()),
             Self::Held { recorded, plan, transcript } => {
                 recorder.queue_blob(plan);
                 recorder.queue_blob(transcript);
@@ -57,4 +63,13 @@ impl Record {
         };
         recorder.queue(by, event)
     }
+}
+
+/// The generation of a key's shares whose dealing was begun.
+fn begun<'a>(recorder: &'a Recorder, key: &KeyLabel) -> Result<&'a SharesDealt, Vec<Reason>> {
+    let begun = recorder.fold().keys().get(key).and_then(|facts| facts.dealing.as_ref());
+    begun.ok_or_else(|| {
+        let text = format!("no dealing of shares of key {key} was begun");
+        vec![Reason { rule: "deal".into(), text: text.into() }]
+    })
 }

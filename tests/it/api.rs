@@ -63,9 +63,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             ("/v1/keys/recovery/presentations".to_owned(), json!({ "statement": "e30=", "signature": "MAA=" }))
         }
         "custodian-share" => (format!("/v1/keys/recovery/presentations/{ID}"), json!({ "sealed": "AAAA" })),
-        "ceremony-record" => {
-            ("/v1/ceremony/records".to_owned(), json!({ "shares-dealt": { "custody_file": "e30=", "former": null } }))
-        }
+        "ceremony-record" => ("/v1/ceremony/records".to_owned(), json!({ "shares-dealt": { "key": "recovery" } })),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))

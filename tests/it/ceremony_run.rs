@@ -422,7 +422,7 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
         (
             &|plan| plan.replace("id = \"auditor-1\"\n", ""),
             (person, 3),
-            "person Auditor One: a auditor is one by the policy",
+            "person Auditor One: who comes as auditor is named by the policy",
         ),
         (
             &|plan| plan.replace("\"Operator One\"", "\"Operator Two\""),
@@ -917,11 +917,14 @@ fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
     let before = stage.events().len();
     stage.expect(0, "Next: print", &format!("{run} {SHARES}"));
     let events = stage.events();
-    let [Event::SharesDealt(dealt), Event::CeremonyRecorded(_)] = &events[before..] else { panic!("{events:?}") };
+    let [Event::SharesBegun(begun), Event::SharesDealt(dealt), Event::CeremonyRecorded(_)] = &events[before..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(begun, dealt);
     assert_eq!((dealt.generation, dealt.former.is_some()), (2, true));
     // Its shares are those that open the token from then on; the former are shares of nothing.
-    let new = "--share custodian-1=re-share/shares-2/recovery-1.2.share-1.pem --share \
-               custodian-3=re-share/shares-2/recovery-1.2.share-3.pem";
+    let new = "--share custodian-1=re-share/shares/recovery-1.2.share-1.pem --share \
+               custodian-3=re-share/shares/recovery-1.2.share-3.pem";
     let deal = format!("deal {TOKENS} --key recovery-1 --out third --dry-run");
     stage.expect(0, "generation 3", &deal);
     let third = format!("deal {TOKENS} --key recovery-1 --out third {PINS}").replace("--pin-file smki-a=smki.pin ", "");

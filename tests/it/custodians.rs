@@ -162,9 +162,12 @@ impl Custody {
         let at = fold.last_at().unwrap();
         let read = move || (Moment { at, clock: ClockState::Trusted }, None);
         let mut recorder = Recorder::new(Box::new(store), fold, Box::new(read)).unwrap();
-        record_alone(&mut recorder, |recorder| recorder.queue(&conductor(), Event::SharesDealt(file.dealt())))
-            .unwrap()
-            .into_inner();
+        record_alone(&mut recorder, |recorder| {
+            recorder.queue(&conductor(), Event::SharesBegun(file.dealt()))?;
+            recorder.queue(&conductor(), Event::SharesDealt(file.dealt()))
+        })
+        .unwrap()
+        .into_inner();
     }
 
     /// The PIN that the exercise stored.

@@ -5,7 +5,9 @@ use utoipa::ToSchema;
 
 use super::Base64;
 use crate::domain::ledger::ceremonies::CeremonyRecorded;
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::KeyCopied;
+use crate::domain::names::KeyLabel;
 
 /// What a ceremony did, by the name of the entry that says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -17,12 +19,19 @@ pub enum CeremonyRecord {
         #[schema(value_type = Object)]
         copied: KeyCopied,
     },
-    /// Shares were dealt anew.
-    SharesDealt {
-        /// The custody file, octet for octet. The entry is made of it.
+    /// Shares were made, and the tokens that these will open are about to be changed.
+    SharesBegun {
+        /// As the entry has it.
+        #[schema(value_type = Object)]
+        begun: SharesDealt,
+        /// The custody file that it names, octet for octet.
         custody_file: Base64,
-        /// The signature by the secret of the generation before: 64 octets of `r ‖ s` in hexadecimal. None for the first.
-        former: Option<Box<str>>,
+    },
+    /// Every token is opened by the shares that were begun.
+    SharesDealt {
+        /// Of which key.
+        #[schema(value_type = String)]
+        key: KeyLabel,
     },
     /// A ceremony came to its end.
     CeremonyRecorded {

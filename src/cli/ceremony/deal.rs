@@ -6,25 +6,27 @@
 //!
 //! | it was cut off | what there is | and when it is run again |
 //! |---|---|---|
-//! | before the custody file | some share files | they are void; deals anew, into another folder |
-//! | before a token was begun | share files, a custody file that no token follows | the same |
-//! | between two tokens, or in the midst of one | tokens with the new PIN, tokens with the old one | asks for the shares of both generations, and goes on with the tokens that are left |
-//! | before the entry | every token has the new PIN | asks for no share; records it |
+//! | before `shares-begun` | some share files, a custody file that the ledger does not name | they are void; deals anew, into another folder |
+//! | before a token was begun | what `shares-begun` says, which no token follows | the same; another `shares-begun` takes its place |
+//! | between two tokens, in the midst of one, or before `shares-dealt` | tokens that may have the new PIN, tokens with the old one | asks for shares of both generations, and logs in to each token with its new PIN |
+//! | after `shares-dealt` | a mark that is left | removes it |
 //!
-//! What was begun is written beside the custody file before it is done ([`Changing`]), so a token whose PIN may be either is known: the new one is tried
-//! first, and the old one if that is refused, which costs the token one wrong PIN that the right one makes good.
+//! `shares-begun` says all that `shares-dealt` will, and is judged: so a deal that was begun can be finished whatever becomes of policy and people,
+//! and nothing but what was begun can. Which tokens were begun is written beside the custody file ([`Changing`]): at these the new PIN is
+//! tried first, and the old one if that is refused, which costs the token one wrong PIN that the right one makes good.
 //!
-//! A running daemon need not be stopped, but the key must be locked there. From the first token that is begun until the entry it refuses to
-//! activate the key.
+//! A running daemon need not be stopped, but the key must be locked there. From `shares-begun` until `shares-dealt` it does not activate the key.
 
 mod people;
 mod tokens;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
+use super::desk::Desk;
 use super::opened::{Ledger, Opened};
 use super::room;
 use super::{CeremonyError, Tokens};
@@ -34,14 +36,14 @@ use crate::cli::{Change, Exit};
 use crate::custody::file::{Changing, CustodyFile, FileError, Set};
 use crate::custody::scheme::{SchemeError, SealingSecret, split};
 use crate::custody::share_file::ShareFileError;
-use crate::domain::certificates::Certificate;
 use crate::domain::determination::people::Role;
-use crate::domain::ledger::custody::{Holder, SharesDealt};
+use crate::domain::determination::words::Words;
+use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
 use crate::domain::ledger::entry::TokenFound;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId, Purpose, ShareName, TokenName};
 use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
-use crate::hsm::{HsmError, hardening};
+use crate::hsm::HsmError;
 use crate::service::ceremony::Record;
 use crate::service::start::StartFault;
 use crate::wall_clock::wall_clock;
@@ -62,6 +64,9 @@ pub struct Deal {
     /// Seal a custodian's share to this certificate, of a key file or a card; the others choose a passphrase
     #[arg(long = "certificate", value_name = "PERSON=FILE", value_parser = people::of_person)]
     pub(super) certificates: Vec<(PersonId, PathBuf)>,
+    /// The keys of these certificates, by a plan that was reviewed; without one they are shown and asked about.
+    #[arg(skip)]
+    pub(super) planned: Option<BTreeMap<PersonId, Digest>>,
     #[command(flatten)]
     pub(super) change: Change,
 }
@@ -93,6 +98,27 @@ pub enum DealError {
     )]
     Stranger {
         /// Who.
+        person: PersonId,
+    },
+    /// Another certificate than the plan means.
+    #[error(
+        "{person}: expected a certificate of the key with SPKI SHA-256 {expected}, as the plan says, found one of {found}: whoever has that key would \
+         have the share"
+    )]
+    Certificate {
+        /// Whose.
+        person: PersonId,
+        /// By the plan.
+        expected: String,
+        /// Of the file.
+        found: Digest,
+    },
+    /// A share file that cannot be read back.
+    #[error("{}: what was written for {person} is not what is read: take another disk or folder, and run this again", path.display())]
+    ReadBack {
+        /// Which.
+        path: PathBuf,
+        /// Whose.
         person: PersonId,
     },
     /// The token holds another key.
@@ -134,7 +160,8 @@ pub enum DealError {
     },
     /// Too few shares of a generation.
     #[error(
-        "generation {generation} of the shares of key {key}: {have} were brought, {need} are needed: --share PERSON=FILE for each"
+        "generation {generation} of the shares of key {key}: {have} were brought, {need} are needed: --share PERSON=FILE for each. Where a deal was cut \
+         off it takes shares of both generations"
     )]
     TooFew {
         /// The key.
@@ -226,12 +253,12 @@ impl DealError {
             | Self::Active { .. } => Exit::Refused,
             Self::Unfinished { .. } => Exit::Unreachable,
             Self::File(error) => match **error {
-                FileError::Digest { .. } | FileError::Pin { .. } => Exit::Unverified,
+                FileError::Absent { .. } | FileError::Digest { .. } | FileError::Pin { .. } => Exit::Unverified,
                 FileError::Io { .. } | FileError::Form { .. } | FileError::Token { .. } | FileError::Scheme(_) => {
                     Exit::Local
                 }
             },
-            Self::Foreign { .. } => Exit::Unverified,
+            Self::Foreign { .. } | Self::Certificate { .. } | Self::ReadBack { .. } => Exit::Unverified,
             Self::Stranger { .. }
             | Self::Share { .. }
             | Self::TooFew { .. }
@@ -252,11 +279,17 @@ pub(super) struct Answer {
     pub threshold: u32,
     pub shares: Vec<Given>,
     tokens: Vec<TokenFound>,
+    /// Tokens that hold the key and keep their PINs.
+    left: Vec<TokenFound>,
     /// Of the custody file; none in a dry run.
     pub custody_file: Option<PathBuf>,
     pub custody_sha256: Option<Digest>,
     /// The index of the entry; none in a dry run.
     pub entry: Option<u64>,
+    /// Who brought shares of the generation before.
+    pub by: Vec<PersonId>,
+    /// What of an attempt before was found.
+    pub found: Vec<String>,
 }
 
 /// A share and who has it.
@@ -266,45 +299,119 @@ pub(super) struct Given {
     pub person: PersonId,
     index: u16,
     /// Of the certificate's key; none under a passphrase.
-    certificate_spki_sha256: Option<Digest>,
-    pub file: PathBuf,
+    pub certificate_spki_sha256: Option<Digest>,
+    /// Where this run wrote it; none where an earlier one did.
+    pub file: Option<PathBuf>,
 }
 
 /// What is to be dealt.
-struct Plan {
+struct ToDeal {
     generation: u32,
     threshold: u32,
     holders: Vec<Holder>,
     tokens: Vec<TokenFound>,
+    /// Those that hold the key, too, and are dealt for no more.
+    left: Vec<TokenFound>,
+}
+
+/// What stands of the shares of a key.
+struct Standing {
+    /// The generation that the ledger has.
+    before: Option<SharesDealt>,
+    /// The one that was begun and has tokens that may follow it, with those.
+    pending: Option<(SharesDealt, CustodyFile, Changing)>,
+    /// The same in words.
+    found: Vec<String>,
 }
 
 impl Deal {
     /// Deals, or goes on with what was cut off, unless this is a dry run.
     pub(super) fn perform(&self, print: Printer) -> Result<Answer, CeremonyError> {
-        for warning in hardening::keep_memory() {
-            print.warning(&warning);
-        }
         let mut opened = Opened::beside(&self.tokens, &self.key)?;
         let people = People::gather(&self.tokens.custodians, &self.certificates, opened.fold().purpose())?;
-        let before = opened.fold().keys().get(&self.key).and_then(|facts| facts.shares.clone());
-        let plan = self.plan(&opened, &people, before.as_ref())?;
-        self.check_tokens(&opened, &plan)?;
-        people.check(&plan.holders)?;
-        if opened.ledger.is_active(&self.key)? {
-            return Err(DealError::Active { key: self.key.clone() }.into());
+        let standing = self.standing(&opened, print)?;
+        let state = opened.room.configuration.state.clone();
+        if let Some(before) = standing.before.as_ref().filter(|before| Changing::exists(&state, before)) {
+            // Cut off between the entry and the end.
+            let file = CustodyFile::read(&state, before).map_err(DealError::from)?;
+            if !self.change.dry_run {
+                let ledger_token = opened.log_in()?;
+                opened.keep_head(ledger_token.as_ref())?;
+                Changing::remove(&state, before).map_err(DealError::from)?;
+            }
+            print.note("This generation was dealt and recorded; what was left after that is done. For new shares, run this again.");
+            return Ok(self.answer(before, Some((&state, &file))));
         }
-        let mut answer = self.answer(&plan, &people);
-        if !self.change.dry_run {
-            let ledger_token = opened.log_in()?;
-            let (file, former) = self.deal(&opened, &people, &plan, before.as_ref(), print)?;
-            let entry = opened.ledger.record(Record::Dealt { file: file.clone(), former })?;
-            opened.keep_head(ledger_token.as_ref())?;
-            let state = &opened.room.configuration.state;
-            Changing::remove(state, &file).map_err(DealError::from)?;
-            (answer.custody_file, answer.custody_sha256, answer.entry) =
-                (Some(CustodyFile::path(state, &self.key, file.generation)), Some(file.digest()), Some(entry));
+        let held: Vec<&SharesDealt> =
+            standing.before.iter().chain(standing.pending.iter().map(|(begun, ..)| begun)).collect();
+        let (begun, file, entry) = match &standing.pending {
+            Some((begun, file, changing)) => {
+                print.note(
+                    "A deal of this generation was cut off; this goes on with it, and logs in to each token with its new PIN. It takes enough of the \
+                     new shares, and of the former where there are any: --share PERSON=FILE for each.",
+                );
+                people.check(&begun.holders, &held)?;
+                if self.change.dry_run {
+                    return Ok(self.answer(begun, None));
+                }
+                let ledger_token = opened.log_in()?;
+                self.finish(&opened, &people, standing.before.as_ref(), (begun, file, changing.clone()))?;
+                let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
+                opened.keep_head(ledger_token.as_ref())?;
+                (begun.clone(), file.clone(), entry)
+            }
+            None => {
+                let to_deal = self.to_deal(&opened, &people, standing.before.as_ref())?;
+                self.check_tokens(&opened, &to_deal)?;
+                people.check(&to_deal.holders, &held)?;
+                if opened.ledger.is_active(&self.key)? {
+                    return Err(DealError::Active { key: self.key.clone() }.into());
+                }
+                if self.change.dry_run {
+                    return Ok(self.planned(&to_deal));
+                }
+                self.check_certificates(&people, opened.fold().purpose(), print)?;
+                let ledger_token = opened.log_in()?;
+                let (begun, file) = self.deal(&mut opened, &people, &to_deal, standing.before.as_ref())?;
+                let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
+                opened.keep_head(ledger_token.as_ref())?;
+                (begun, file, entry)
+            }
+        };
+        Changing::remove(&state, &begun).map_err(DealError::from)?;
+        let mut answer = Answer { entry: Some(entry), ..self.answer(&begun, Some((&state, &file))) };
+        if standing.pending.is_none() {
+            answer.shares = given(&begun.holders, |share| Some(self.share_file(begun.generation, share)));
         }
+        answer.found = standing.found;
         Ok(answer)
+    }
+
+    /// What the ledger has, and what was begun. A custody file that the ledger does not name, or that no token may follow, is void.
+    fn standing(&self, opened: &Opened<Ledger>, print: Printer) -> Result<Standing, CeremonyError> {
+        let state = &opened.room.configuration.state;
+        let facts = opened.fold().keys().get(&self.key).ok_or(StartFault::NoLedgerKey)?;
+        let before = facts.shares.clone();
+        let Some(begun) = facts.dealing.clone() else {
+            return Ok(Standing { before, pending: None, found: Vec::new() });
+        };
+        let changing = Changing::read(state, &begun).map_err(DealError::from)?;
+        let generation = begun.generation;
+        if changing.begun.is_empty() {
+            let found = format!(
+                "a deal of generation {generation} that was begun and changed no token: its share files are void and open nothing; it is dealt anew"
+            );
+            print.note(&found);
+            return Ok(Standing { before, pending: None, found: vec![found] });
+        }
+        let file = CustodyFile::read(state, &begun).map_err(DealError::from)?;
+        let tokens: Vec<&str> = changing.begun.iter().map(TokenName::as_str).collect();
+        let found = vec![format!(
+            "a deal of generation {generation} that was cut off once tokens were begun ({}); it is gone on with, and its shares are those \
+             that were handed out then",
+            tokens.join(", ")
+        )];
+        Ok(Standing { before, pending: Some((begun, file, changing)), found })
     }
 
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
@@ -317,13 +424,22 @@ impl Deal {
                     || "opened by a passphrase".to_owned(),
                     |spki| format!("opened by the key with SPKI {spki}"),
                 );
-                text.row(
-                    "share",
-                    format!("{} of {}, {opened_by}: {}", given.share, given.person, given.file.display()),
+                let place = given.file.as_ref().map_or_else(
+                    || "its file is where an earlier run wrote it".to_owned(),
+                    |path| path.display().to_string(),
                 );
+                text.row("share", format!("{} of {}, {opened_by}: {place}", given.share, given.person));
             }
             for found in &answer.tokens {
                 text.row("token", format!("{}, serial number {}", found.token, found.serial));
+            }
+            for found in &answer.left {
+                let why = "holds the key too, and keeps its PIN: what was dealt before opens it. Initialise it anew, or destroy it";
+                text.row("left", format!("{}, serial number {}: {why}", found.token, found.serial));
+            }
+            if !answer.by.is_empty() {
+                let by: Vec<&str> = answer.by.iter().map(PersonId::as_str).collect();
+                text.row("brought by", format!("{} (the shares of before)", by.join(", ")));
             }
             text.some("custody file", answer.custody_file.as_ref().map(|path| path.display().to_string()))
                 .some("SHA-256", answer.custody_sha256)
@@ -333,20 +449,21 @@ impl Deal {
             print.note("Nothing was done; no token was asked.");
         } else {
             print.note(
-                "Next: each custodian takes their share file away, and one copy of the custody file; remove the share files from this \
-                 machine. Shares of an earlier generation open nothing any more.",
+                "Next: each custodian takes their share file away, and a copy of the custody file, which lies beside them; remove the share files \
+                 from this machine, and put the custody file into the backup: without it no share opens anything. Shares of an earlier \
+                 generation open nothing any more.",
             );
         }
         Ok(())
     }
 
     /// Who gets a share, and which tokens it opens.
-    fn plan(
+    fn to_deal(
         &self,
         opened: &Opened<Ledger>,
         people: &People,
         before: Option<&SharesDealt>,
-    ) -> Result<Plan, CeremonyError> {
+    ) -> Result<ToDeal, CeremonyError> {
         let fold = opened.fold();
         let adopted = fold.policy().ok_or(StartFault::NoLedgerKey)?;
         let policy: &Policy = &adopted.policy;
@@ -363,13 +480,14 @@ impl Deal {
             let serial = facts.serial_on(token)?.into();
             Some(TokenFound { token: token.clone(), serial })
         };
-        let tokens = of_policy.tokens().filter_map(found).collect();
+        let tokens: Vec<TokenFound> = of_policy.tokens().filter_map(found).collect();
         let generation = before.map_or(0, |dealt| dealt.generation) + 1;
-        Ok(Plan { generation, threshold, holders, tokens })
+        let left = facts.left_by(&tokens);
+        Ok(ToDeal { generation, threshold, holders, tokens, left })
     }
 
     /// A token has one PIN, so it may hold no key that something else opens.
-    fn check_tokens(&self, opened: &Opened<Ledger>, plan: &Plan) -> Result<(), CeremonyError> {
+    fn check_tokens(&self, opened: &Opened<Ledger>, plan: &ToDeal) -> Result<(), CeremonyError> {
         for TokenFound { token, .. } in &plan.tokens {
             let keys = opened.fold().keys().values();
             let other = keys.filter(|key| key.record.label != self.key).find(|key| key.serial_on(token).is_some());
@@ -383,99 +501,166 @@ impl Deal {
         Ok(())
     }
 
+    /// A share is sealed to whatever certificate lies there, so it is known whose it is: by the plan, or by who has the same on paper.
+    fn check_certificates(
+        &self,
+        people: &People,
+        purpose: Option<Purpose>,
+        print: Printer,
+    ) -> Result<(), CeremonyError> {
+        for (person, found) in people.keys() {
+            if let Some(planned) = &self.planned {
+                let expected = planned.get(&person).copied();
+                if expected != Some(found) {
+                    let expected = expected.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+                    return Err(DealError::Certificate { person, expected, found }.into());
+                }
+                continue;
+            }
+            let words = Words(found).to_string().replace('\n', "\n  ");
+            print.note(&format!("{person}: the share is sealed to the key with SPKI SHA-256 {found}\n  {words}"));
+            let asks = Desk::terminal();
+            if purpose == Some(Purpose::Exercise) && asks.is_err() {
+                continue;
+            }
+            let question = format!("Does {person} find the same on their own paper? [yes; anything else stops]");
+            let id = format!("deal/{person}");
+            let answer = asks?.ask(&id, &question, "yes")?;
+            if answer != "yes" {
+                let why = "expected \"yes\"; nothing was dealt".to_owned();
+                return Err(CeremonyError::Answer { question: id, why, found: answer });
+            }
+        }
+        Ok(())
+    }
+
     fn share_file(&self, generation: u32, share: &ShareName) -> PathBuf {
         self.out.join(format!("{}.{generation}.{share}.pem", self.key))
     }
 
-    fn answer(&self, plan: &Plan, people: &People) -> Answer {
-        let given = |holder: &Holder| Given {
-            share: holder.share.clone(),
-            person: holder.person.clone(),
-            index: holder.index,
-            certificate_spki_sha256: people.certificate(&holder.person).map(Certificate::spki_sha256),
-            file: self.share_file(plan.generation, &holder.share),
-        };
+    /// What was dealt, by the ledger; with the custody file where it is kept.
+    fn answer(&self, dealt: &SharesDealt, kept: Option<(&Path, &CustodyFile)>) -> Answer {
         Answer {
             key: self.key.clone(),
-            generation: plan.generation,
-            threshold: plan.threshold,
-            shares: plan.holders.iter().map(given).collect(),
-            tokens: plan.tokens.clone(),
-            custody_file: None,
-            custody_sha256: None,
+            generation: dealt.generation,
+            threshold: dealt.threshold,
+            shares: given(&dealt.holders, |_| None),
+            tokens: dealt.tokens.clone(),
+            left: dealt.left.clone(),
+            custody_file: kept.map(|(state, file)| CustodyFile::path(state, &self.key, file.generation)),
+            custody_sha256: kept.map(|(_, file)| file.digest()),
             entry: None,
+            by: dealt.by.clone(),
+            found: Vec::new(),
         }
     }
 
-    /// Deals, or goes on with what was cut off; answers the custody file that every token follows, and the former secret's signature.
-    fn deal(
+    fn planned(&self, to_deal: &ToDeal) -> Answer {
+        Answer {
+            key: self.key.clone(),
+            generation: to_deal.generation,
+            threshold: to_deal.threshold,
+            shares: given(&to_deal.holders, |share| Some(self.share_file(to_deal.generation, share))),
+            tokens: to_deal.tokens.clone(),
+            left: to_deal.left.clone(),
+            custody_file: None,
+            custody_sha256: None,
+            entry: None,
+            by: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Goes on with what was cut off, as it was begun. Nothing that lies on the disk is believed: enough shares of the generation open its PINs,
+    /// and each token logs in with its own.
+    fn finish(
         &self,
         opened: &Opened<Ledger>,
         people: &People,
-        plan: &Plan,
         before: Option<&SharesDealt>,
-        print: Printer,
-    ) -> Result<(CustodyFile, Option<Box<str>>), CeremonyError> {
+        (begun, file, mut changing): (&SharesDealt, &CustodyFile, Changing),
+    ) -> Result<(), CeremonyError> {
         let state = opened.room.configuration.state.clone();
         let before = before.map(|dealt| CustodyFile::read(&state, dealt)).transpose().map_err(DealError::from)?;
-        let pending = CustodyFile::find(&state, &self.key, plan.generation).map_err(DealError::from)?;
-        let pending = match pending {
-            Some(file) => {
-                let changing = Changing::read(&state, &file).map_err(DealError::from)?;
-                // A custody file that no token follows is void.
-                (!changing.begun.is_empty()).then_some((file, changing))
-            }
-            None => None,
-        };
-        let sets: Vec<&CustodyFile> = pending.iter().map(|(file, _)| file).chain(&before).collect();
+        let sets: Vec<&CustodyFile> = std::iter::once(file).chain(&before).collect();
         let brought = people.open_shares(&sets)?;
-        if let Some((file, mut changing)) = pending {
-            let left: Vec<TokenFound> =
-                file.dealt().tokens.into_iter().filter(|found| !changing.done.contains(&found.token)).collect();
-            if left.is_empty() {
-                print.note("Every token had its new PIN; what was left is to record it.");
-                return Ok((file, changing.former));
-            }
-            print.note("A deal of this generation was cut off; this goes on with the tokens that are left.");
-            let secret = brought.secret(&file)?;
-            let mut change = PinChange::new(opened, before.as_ref(), &brought);
-            for found in &left {
-                let new = file.pin(&secret, file.token(&found.token, &found.serial).map_err(DealError::from)?);
-                change.finish(found, new.map_err(DealError::from)?, &file, &mut changing)?;
-            }
-            return Ok((file, changing.former));
+        let secret = brought.secret(file)?;
+        let mut change = PinChange::new(state, before.as_ref(), &brought);
+        for found in &begun.tokens {
+            let sealed = file.token(&found.token, &found.serial).map_err(DealError::from)?;
+            let new = file.pin(&secret, sealed).map_err(DealError::from)?;
+            change.finish(opened, found, new, begun, &mut changing)?;
         }
-        let mut change = PinChange::new(opened, before.as_ref(), &brought);
+        Ok(())
+    }
+
+    /// Deals. Answers what was begun, which every token follows, and its custody file.
+    fn deal(
+        &self,
+        opened: &mut Opened<Ledger>,
+        people: &People,
+        to_deal: &ToDeal,
+        before: Option<&SharesDealt>,
+    ) -> Result<(SharesDealt, CustodyFile), CeremonyError> {
+        let state = opened.room.configuration.state.clone();
+        let file_before = before.map(|dealt| CustodyFile::read(&state, dealt)).transpose().map_err(DealError::from)?;
+        let sets: Vec<&CustodyFile> = file_before.iter().collect();
+        let brought = people.open_shares(&sets)?;
+        if let Some(before) = before {
+            brought.check(opened.fold(), before)?;
+        }
+        let mut change = PinChange::new(state.clone(), file_before.as_ref(), &brought);
         // Each token is up under its old PIN before anything is dealt, so that what could have been known beforehand stops nothing half-way.
-        let ready = plan.tokens.iter().map(|found| change.log_in(found)).collect::<Result<Vec<_>, _>>()?;
+        let ready = to_deal.tokens.iter().map(|found| change.log_in(opened, found)).collect::<Result<Vec<_>, _>>()?;
         let secret = SealingSecret::make();
-        let count = plan.holders.len();
-        let threshold = usize::try_from(plan.threshold).unwrap_or(usize::MAX);
+        let count = to_deal.holders.len();
+        let threshold = usize::try_from(to_deal.threshold).unwrap_or(usize::MAX);
         let (shares, commitments) = split(&secret, threshold, count).map_err(DealError::from)?;
         let pins = ready.iter().map(|ready| (ready.found.clone(), ready.new.clone())).collect::<Vec<_>>();
         let set = Set {
-            origin: change.origin()?,
+            origin: opened.fold().origin().cloned().ok_or(StartFault::NoLedgerKey)?,
             key: self.key.clone(),
-            generation: plan.generation,
+            generation: to_deal.generation,
             commitments: &commitments,
-            holders: plan.holders.clone(),
+            holders: to_deal.holders.clone(),
         };
         let file = CustodyFile::seal(set, &secret, &pins).map_err(DealError::from)?;
         std::fs::create_dir_all(&self.out)?;
-        for (share, holder) in shares.iter().zip(&plan.holders) {
-            let path = self.share_file(plan.generation, &holder.share);
-            people.write_share(share, holder, (&self.key, plan.generation), &path)?;
+        for (share, holder) in shares.iter().zip(&to_deal.holders) {
+            let path = self.share_file(to_deal.generation, &holder.share);
+            people.write_share(share, holder, (&self.key, to_deal.generation), &path)?;
         }
         room::sync_folder(&self.out)?;
-        // Before any PIN is changed, and kept with what is begun: a deal that is cut off before its entry needs nobody for it again.
-        let former = change.sign_by_former(&file)?;
+        let begun = change.begin(&file, to_deal.left.clone())?;
+        Changing::remove(&state, &begun).map_err(DealError::from)?;
         file.write(&state).map_err(DealError::from)?;
-        let mut changing = Changing { former, ..Changing::default() };
+        // One to take away, beside the shares: without it they open nothing.
+        let copy = self.out.join(format!("{}.{}.json", self.key, to_deal.generation));
+        crate::cli::member::files::write_new(&copy, &file.octets()).map_err(DealError::from)?;
+        room::sync_folder(&self.out)?;
+        // Judged now, before any PIN is changed: whatever is said of people meanwhile, this can be finished.
+        opened.ledger.record(Record::Begun { file: file.clone(), begun: Box::new(begun.clone()) })?;
+        let mut changing = Changing::read(&state, &begun).map_err(DealError::from)?;
         for ready in ready {
-            change.change(ready, &file, &mut changing)?;
+            change.change(opened, ready, &begun, &mut changing)?;
         }
-        Ok((file, changing.former))
+        Ok((begun, file))
     }
+}
+
+/// Who has which share.
+fn given(holders: &[Holder], file: impl Fn(&ShareName) -> Option<PathBuf>) -> Vec<Given> {
+    let given = |holder: &Holder| Given {
+        share: holder.share.clone(),
+        person: holder.person.clone(),
+        index: holder.index,
+        certificate_spki_sha256: match holder.sealed {
+            Sealed::Certificate(spki) => Some(spki),
+            Sealed::Passphrase => None,
+        },
+        file: file(&holder.share),
+    };
+    holders.iter().map(given).collect()
 }
 
 /// The shares of the policy's custodians in force, in the order of their names: the first has index 1.

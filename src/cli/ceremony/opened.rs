@@ -104,9 +104,10 @@ impl Beside {
     fn record(&self, record: Record) -> Result<u64, CeremonyError> {
         let sent = match record {
             Record::Copied(copied) => wire::CeremonyRecord::KeyCopied { copied },
-            Record::Dealt { file, former } => {
-                wire::CeremonyRecord::SharesDealt { custody_file: wire::Base64(file.octets()), former }
+            Record::Begun { file, begun } => {
+                wire::CeremonyRecord::SharesBegun { begun: *begun, custody_file: wire::Base64(file.octets()) }
             }
+            Record::Dealt(key) => wire::CeremonyRecord::SharesDealt { key },
             Record::Held { recorded, plan, transcript } => wire::CeremonyRecord::CeremonyRecorded {
                 recorded,
                 plan: wire::Base64(plan),
@@ -300,6 +301,7 @@ impl<L: Stands> Opened<L> {
         let Some((serial, dealt)) = on_it.find(|(_, dealt)| dealt.tokens.iter().any(of_token)) else { return Ok(None) };
         let file = CustodyFile::read(&self.room.configuration.state, dealt).map_err(DealError::from)?;
         let brought = People::gather(&self.custodians, &[], fold.purpose())?.open_shares(&[&file])?;
+        brought.check(fold, dealt)?;
         let sealed = file.token(token, serial).map_err(DealError::from)?;
         Ok(Some(file.pin(&brought.secret(&file)?, sealed).map_err(DealError::from)?))
     }

@@ -156,6 +156,8 @@ pub struct Holder {
     pub person: PersonId,
     /// The custodian's certificate, to which the share is sealed; without one, a passphrase of the custodian's seals it.
     pub certificate: Option<PathBuf>,
+    /// SHA-256 of the certificate's SubjectPublicKeyInfo, which the custodian confirmed: another certificate in its place would have the share.
+    pub spki: Option<Digest>,
 }
 
 /// One thing that is wrong with a plan.

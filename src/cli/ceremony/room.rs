@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::domain::ledger::entry::{Actor, Channel, Role};
 use crate::domain::names::{KeyUse, Purpose, TokenName};
 use crate::domain::policy::{Files, Policy};
-use crate::hsm::{Expectations, Token, TokenConfig, TokenReport};
+use crate::hsm::{Expectations, Token, TokenConfig, TokenReport, hardening};
 use crate::service::clock::{Before, Clock};
 use crate::service::configuration::{self, Configuration};
 use crate::service::start::{self, StartFault};
@@ -37,6 +37,10 @@ impl Room {
             Purpose::Live | Purpose::Exercise => {}
         }
         start::check_clock(purpose, &configuration)?;
+        // PINs, and what opens them, come together in this process.
+        for warning in hardening::keep_memory() {
+            eprintln!("warning: {warning}");
+        }
         for (token, _) in &tokens.pin_files {
             if !configuration.tokens.iter().any(|configured| configured.name == *token) {
                 return Err(CeremonyError::PinFileUnused(token.clone()));

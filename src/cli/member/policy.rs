@@ -180,6 +180,8 @@ fn warnings(policy: &Policy, now: Timestamp) -> Vec<String> {
     {
         found.push("fewer Key Custodians are in force now than it takes to activate a key".to_owned());
     }
+    // A live one is refused.
+    found.extend(policy.shares_of_one_party().map(|fault| fault.to_string()));
     match policy.mode_8().root_cell {
         RootCell::Refuse => {}
         RootCell::Permit => found.push("mode_8.root_cell = \"permit\": the Recovery key may replace a root".to_owned()),

@@ -87,22 +87,33 @@ fn a_token_that_was_dealt_without_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_deal_is_unfinished_from_its_first_token_until_the_ledger_has_it() {
+fn which_tokens_were_begun_is_kept_beside_the_very_file_that_they_follow() {
     let state = tempfile::tempdir().unwrap();
-    let (_, key) = names();
-    let unfinished = |last| Changing::unfinished(state.path(), &key, last).unwrap();
-    assert_eq!(unfinished(0), None);
-    let (_, file) = sealed(1);
+    let ((_, file), (_, other)) = (sealed(1), sealed(1));
+    let (begun, another) = (file.dealt(), other.dealt());
+    let mut changing = Changing::read(state.path(), &begun).unwrap();
+    assert!(changing.begun.is_empty() && !Changing::exists(state.path(), &begun));
     file.write(state.path()).unwrap();
-    assert_eq!(unfinished(0), None, "no token was begun");
-    let former = Some("aabb".into());
-    let changing = Changing { begun: vec!["smki-a".parse().unwrap()], former, ..Changing::default() };
-    changing.write(state.path(), &file).unwrap();
-    assert_eq!(Changing::read(state.path(), &file).unwrap(), changing);
-    assert_eq!(unfinished(0), Some(1));
-    assert_eq!(unfinished(1), None, "the ledger has it");
-    Changing::remove(state.path(), &file).unwrap();
-    assert_eq!(unfinished(0), None);
+    changing.begun.push("smki-a".parse().unwrap());
+    changing.write(state.path(), &begun).unwrap();
+    assert_eq!(Changing::read(state.path(), &begun).unwrap(), changing);
+    assert!(Changing::read(state.path(), &another).unwrap().begun.is_empty(), "they follow another file");
+    fs::write(state.path().join("custody/recovery-1.1.changing"), r#"{"begun":["smki-a"],"done":["smki-a"]}"#).unwrap();
+    assert!(matches!(Changing::read(state.path(), &begun).unwrap_err(), FileError::Form { .. }));
+    Changing::remove(state.path(), &begun).unwrap();
+    Changing::remove(state.path(), &begun).unwrap();
+    assert!(!Changing::exists(state.path(), &begun));
+}
+
+#[test]
+fn a_custody_file_that_is_gone_is_told_with_what_to_put_back() {
+    let state = tempfile::tempdir().unwrap();
+    let (_, file) = sealed(1);
+    let told = CustodyFile::read(state.path(), &file.dealt()).unwrap_err().to_string();
+    for expected in ["custody/recovery-1.1.json", &file.digest().to_string(), "of a backup, or of a custodian", "0600"]
+    {
+        assert!(told.contains(expected), "expected {expected:?} in {told}");
+    }
 }
 
 #[test]
@@ -117,11 +128,17 @@ fn a_custody_file_is_put_where_none_is_and_never_over_another() {
 }
 
 #[test]
-fn the_former_secret_signs_what_the_ledger_says_of_the_next_generation() {
-    use crate::domain::certificates::signature::PublicKey;
-    let ((former, before), (_, next)) = (sealed(1), sealed(2));
-    let dealt = next.dealt_after(Some(next.sign_by_former(&former).unwrap()));
-    let signature: [u8; 64] = hex::decode(&*dealt.former.clone().unwrap()).unwrap().try_into().unwrap();
-    let secret = PublicKey::from_compressed(&hex::decode(&*before.commitments[0]).unwrap()).unwrap();
-    assert!(secret.verifies_fixed(&dealt.signed_by_the_former(&next.origin), &signature));
+fn a_custody_file_is_that_of_what_the_ledger_says_whatever_else_that_says() {
+    let (_, file) = sealed(1);
+    let plain = file.dealt();
+    let more = SharesDealt {
+        left: vec![TokenFound { token: "smki-c".parse().unwrap(), serial: "03".into() }],
+        by: vec!["anna".parse().unwrap()],
+        former: Some("aabb".into()),
+        ..plain.clone()
+    };
+    assert!(file.is_of(&plain) && file.is_of(&more));
+    assert!(!file.is_of(&SharesDealt { generation: 2, ..more.clone() }));
+    assert!(!file.is_of(&SharesDealt { tokens: Vec::new(), ..more.clone() }));
+    assert!(!file.is_of(&SharesDealt { sealed: Digest([0; 32]), ..more }));
 }

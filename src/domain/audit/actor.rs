@@ -29,6 +29,7 @@ impl Again<'_> {
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
             | Event::KeyCopied(_)
+            | Event::SharesBegun(_)
             | Event::SharesDealt(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
@@ -112,6 +113,7 @@ impl Again<'_> {
             Event::Settled(entry) => self.fold.determinations().get(&entry.determination).map(|facts| &facts.incident),
             Event::FileAccepted(_)
             | Event::KeyCopied(_)
+            | Event::SharesBegun(_)
             | Event::SharesDealt(_)
             | Event::CustodianPresented(_)
             | Event::KeyMade(_)

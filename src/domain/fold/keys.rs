@@ -51,6 +51,7 @@ impl Fold {
             record: record.clone(),
             copies,
             shares: None,
+            dealing: None,
             certificate,
             active: None,
             active_for: None,

@@ -380,9 +380,14 @@ impl Fold {
             Event::KeyCopied(KeyCopied { key, token, serial, spki_sha256: _, by: _ }) => {
                 self.key_mut(key)?.copies.insert(token.clone(), serial.clone());
             }
+            Event::SharesBegun(begun) => {
+                let facts = self.key_mut(&begun.key)?;
+                facts.dealing = Some(begun.clone());
+                facts.presented.clear();
+            }
             Event::SharesDealt(dealt) => {
                 let facts = self.key_mut(&dealt.key)?;
-                facts.shares = Some(dealt.clone());
+                (facts.shares, facts.dealing) = (Some(dealt.clone()), None);
                 facts.presented.clear();
             }
             Event::CustodianPresented(presented) => self.present(presented, index)?,
@@ -556,6 +561,7 @@ impl Fold {
             | Event::Started(_)
             | Event::Stopped(_)
             | Event::KeyCopied(_)
+            | Event::SharesBegun(_)
             | Event::SharesDealt(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)

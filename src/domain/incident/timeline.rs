@@ -152,6 +152,7 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::Started(_)
         | Event::Stopped(_)
         | Event::KeyCopied(_)
+        | Event::SharesBegun(_)
         | Event::SharesDealt(_)
         | Event::KeyMade(_)
         | Event::KeyDestruction(_)

@@ -140,7 +140,7 @@ pub(super) struct StandsFor<'a> {
     pub incident: &'a IncidentId,
 }
 
-/// What an activation and a presentation ask alike: the key is not ending and not active for another incident; the incident is prepared,
+/// What an activation and a presentation ask alike: the key is not ending, not being dealt and not active for another incident; the incident is prepared,
 /// and follows a determination that is in force and about this key. Answers that determination.
 pub(super) fn standing_for(
     context: &Context<'_>,
@@ -152,6 +152,16 @@ pub(super) fn standing_for(
     let (fold, at) = (context.fold, context.at);
     if facts.ending.is_some() {
         reasons.add("key-ends", format!("key {key} is destroyed, or about to be: it is not activated any more"));
+    }
+    if let Some(dealing) = &facts.dealing {
+        reasons.add(
+            "deal-unfinished",
+            format!(
+                "shares of key {key} are being dealt anew: the PINs of its tokens change to those of generation {}, so each may be either. Let that \
+                 come to its end (`smkictl ceremony deal --key {key}` goes on where it was), then ask again",
+                dealing.generation
+            ),
+        );
     }
     if let Some(other) = facts.active_for.as_ref().filter(|other| *other != incident && facts.is_active(at)) {
         let refusal =

@@ -143,15 +143,33 @@ pub fn may_copy(fold: &Fold, copied: &KeyCopied) -> Result<(), Vec<Reason>> {
     reasons.end(Some(()))
 }
 
-/// Shares of a key, dealt at that moment: the policy's custodians in force have them, and nobody else; and the former custodians took part.
+/// Shares of a key that are about to be dealt at that moment: the policy's custodians in force have them, and nobody else; and the former
+/// custodians took part. One that was begun before and comes to nothing is replaced.
 ///
 /// # Errors
 /// The reason against it.
-pub fn may_deal(fold: &Fold, dealt: &SharesDealt, at: Timestamp) -> Result<(), Vec<Reason>> {
+pub fn may_begin_deal(fold: &Fold, dealt: &SharesDealt, at: Timestamp) -> Result<(), Vec<Reason>> {
     let mut reasons = Reasons::default();
     let policy = &policy_in_force(fold, &mut reasons)?.policy;
     let facts = known(fold, "deal", &dealt.key, &mut reasons);
     facts.and_then(|facts| reasons.take("deal", facts.may_deal(policy, dealt, at)));
+    reasons.end(Some(()))
+}
+
+/// Shares of a key that were dealt: as it was begun, whatever the policy says meanwhile.
+///
+/// # Errors
+/// The reason against it.
+pub fn may_deal(fold: &Fold, dealt: &SharesDealt) -> Result<(), Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    if let Some(facts) = known(fold, "deal", &dealt.key, &mut reasons) {
+        reasons.demand("deal", facts.dealing.as_ref() == Some(dealt), || {
+            format!(
+                "generation {} of the shares of key {} was not begun so: expected what its last shares-begun says",
+                dealt.generation, dealt.key
+            )
+        });
+    }
     reasons.end(Some(()))
 }
 

@@ -7,7 +7,8 @@ use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, Origin
 use crate::domain::time::Timestamp;
 
 /// Key Custodians were given shares of a random secret that seals the PINs of a key's tokens: one *generation* of its shares. Those of the
-/// generation before open nothing any more.
+/// generation before open nothing any more. Recorded twice: before the first token is changed, when it is judged; and, word for word the
+/// same, once all are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SharesDealt {
@@ -26,6 +27,12 @@ pub struct SharesDealt {
     pub tokens: Vec<TokenFound>,
     /// SHA-256 of the custody file, in which the sealed PINs are. It lies in the state directory and in no export.
     pub sealed: Digest,
+    /// Tokens that hold the key and keep their PINs, for the policy gives it to them no more: what was dealt before still opens these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<TokenFound>,
+    /// Whose shares of the generation before were put together for it, as whoever conducted it says. The first generation has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<PersonId>,
     /// That as many former custodians took part as their generation needs: a signature by the secret of the generation before over
     /// [`SharesDealt::signed_by_the_former`], 64 octets of `r ‖ s` in hexadecimal. The first generation has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

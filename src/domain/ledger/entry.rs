@@ -152,6 +152,8 @@ pub enum Event {
     DirectionRecorded(DirectionRecorded),
     /// The maker's cloning brought a key to a further token.
     KeyCopied(KeyCopied),
+    /// Shares of what opens a key's tokens are about to be dealt: what the tokens will have, recorded before the first is changed.
+    SharesBegun(SharesDealt),
     /// Key Custodians were given shares of what opens a key's tokens.
     SharesDealt(SharesDealt),
     /// A key was made after genesis.
@@ -746,6 +748,7 @@ impl Event {
             Self::DeterminationWithdrawn(_) => "determination-withdrawn",
             Self::DirectionRecorded(_) => "direction-recorded",
             Self::KeyCopied(_) => "key-copied",
+            Self::SharesBegun(_) => "shares-begun",
             Self::SharesDealt(_) => "shares-dealt",
             Self::KeyMade(_) => "key-made",
             Self::KeyDestruction(_) => "key-destruction",
@@ -810,6 +813,7 @@ impl Event {
             | Self::Stopped(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::SharesBegun(_)
             | Self::SharesDealt(_)
             | Self::KeyMade(_)
             | Self::KeyDestroyed(_)
@@ -852,6 +856,7 @@ impl Event {
             | Self::StepTaken(_)
             | Self::IncidentClosed(_)
             | Self::KeyCopied(_)
+            | Self::SharesBegun(_)
             | Self::SharesDealt(_)
             | Self::KeyMade(_)
             | Self::KeyDestroyed(_)

@@ -74,6 +74,8 @@ pub struct KeyFacts {
     pub copies: BTreeMap<TokenName, Box<str>>,
     /// The last generation of shares that Key Custodians were given of what opens its tokens.
     pub shares: Option<SharesDealt>,
+    /// The next generation, whose dealing was begun: from then until it is dealt a token's PIN may be either.
+    pub dealing: Option<SharesDealt>,
     /// The certificate imported for it, and whose it is.
     pub certificate: Option<(Digest, PartyId)>,
     /// Until when it is active, if it is: `Some(None)` has no end.

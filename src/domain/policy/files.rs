@@ -503,6 +503,19 @@ pub enum PolicyFault {
          one role in an incident, or to their own certificates"
     )]
     NoParties,
+    /// One Party's shares open a key.
+    #[error(
+        "{party} holds {shares} shares, and {threshold} open a key: no Party opens one by itself. Give each Party fewer shares than that, or ask for more \
+         of them (custodians.toml: threshold)"
+    )]
+    SharesOfOneParty {
+        /// Whose.
+        party: SecParty,
+        /// How many its persons hold.
+        shares: usize,
+        /// How many open a key.
+        threshold: u32,
+    },
     /// A custodian who could sign no statement.
     #[error(
         "{person} is a key-custodian without a key; a custodian signs a statement with each share: name the SHA-256 of the SPKI of the key \

@@ -25,7 +25,8 @@ use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
 use crate::domain::files::Layout;
 use crate::domain::names::{
-    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, ShareName, StepId, TokenName,
+    Digest, FactorId, FileKind, KeyLabel, KeyUse, Origin, PartyId, PersonId, Purpose, SecParty, ShareName, StepId,
+    TokenName,
 };
 use crate::domain::time::Timestamp;
 
@@ -329,7 +330,7 @@ impl Policy {
     /// Whether the policy may be used for something new: a ceremony, an adoption. One that is in a ledger already stays readable.
     ///
     /// # Errors
-    /// If it has no procedure, or names no Parties; or, where it is live, has a Key Custodian who cannot sign.
+    /// If it has no procedure, or names no Parties; or, where it is live, has a Key Custodian who cannot sign, or a Party whose shares open a key.
     pub fn fit_for_new_use(&self) -> Result<(), PolicyError> {
         let unfit = |file: &str, fault| Err(PolicyError { file: file.into(), line: None, fault });
         match self.procedure {
@@ -337,7 +338,10 @@ impl Policy {
             Some(_) if self.parties().is_empty() => unfit(files::PERSONS, PolicyFault::NoParties),
             Some(_) => match self.custodian_without_key() {
                 Some(person) => unfit(files::PERSONS, PolicyFault::CustodianWithoutKey { person: person.id.clone() }),
-                None => Ok(()),
+                None => match self.shares_of_one_party().filter(|_| self.purpose == Purpose::Live) {
+                    Some(fault) => unfit(files::PERSONS, fault),
+                    None => Ok(()),
+                },
             },
         }
     }
@@ -347,6 +351,18 @@ impl Policy {
         let is_asked = self.purpose == Purpose::Live;
         let mut persons = self.people().persons().filter(|_| is_asked);
         persons.find(|person| person.roles.contains(&Role::KeyCustodian) && person.keys.is_empty())
+    }
+
+    /// A Party whose persons together hold as many shares as open a key: whatever our programs ask of them, the shares themselves ask no more.
+    pub fn shares_of_one_party(&self) -> Option<PolicyFault> {
+        let threshold = self.custodians().threshold;
+        let mut held: BTreeMap<&SecParty, usize> = BTreeMap::new();
+        for person in self.people().persons().filter(|person| person.roles.contains(&Role::KeyCustodian)) {
+            *held.entry(&person.party).or_default() += person.shares.len();
+        }
+        let is_enough = |shares: usize| shares >= usize::try_from(threshold).unwrap_or(usize::MAX);
+        let (party, shares) = held.into_iter().find(|(_, shares)| is_enough(*shares))?;
+        Some(PolicyFault::SharesOfOneParty { party: party.clone(), shares, threshold })
     }
 
     /// Who keeps a share.

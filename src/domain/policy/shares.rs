@@ -8,6 +8,7 @@ use super::{Activation, Policy};
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
 use crate::domain::determination::people::Role;
 use crate::domain::ledger::custody::{Holder, SharesDealt};
+use crate::domain::ledger::entry::TokenFound;
 use crate::domain::names::{KeyLabel, PersonId, ShareName};
 use crate::domain::time::Timestamp;
 
@@ -69,13 +70,41 @@ pub enum DealFault {
     /// The tokens.
     #[error(transparent)]
     Place(#[from] PlaceFault),
-    /// A first generation that names a former one.
+    /// Tokens that hold the key and are not said.
     #[error(
-        "generation 1 of the shares of key {key} has no generation before it, and carries a signature by the secret of one"
+        "expected that every token that holds key {key} is dealt for, or said to be left, where the policy gives it the key no more: {expected}; \
+         found {found} to be left"
     )]
+    Left {
+        /// The key.
+        key: KeyLabel,
+        /// Those that the policy gives it no more.
+        expected: String,
+        /// By the entry.
+        found: String,
+    },
+    /// A first generation that names a former one.
+    #[error("generation 1 of the shares of key {key} has no generation before it, and says who brought shares of one")]
     Former {
         /// The key.
         key: KeyLabel,
+    },
+    /// Too few of the former custodians, or of too few Parties.
+    #[error(
+        "expected that at least {need} holders of generation {former} of the shares of key {key}, of at least {parties_need} Parties, brought \
+         theirs; found {found}"
+    )]
+    By {
+        /// The key.
+        key: KeyLabel,
+        /// The generation before.
+        former: u32,
+        /// As many as opened it.
+        need: u32,
+        /// By the policy in force.
+        parties_need: u32,
+        /// Who did, and of which Parties.
+        found: String,
     },
     /// The former custodians did not take part.
     #[error(
@@ -137,7 +166,33 @@ impl KeyFacts {
             return Err(DealFault::NoToken { key });
         }
         self.may_be_on(policy, dealt.tokens.iter().map(|found| (&found.token, &*found.serial)))?;
+        self.are_left(policy, dealt)?;
         self.is_signed_by_the_former(policy, dealt)
+    }
+
+    /// The tokens that hold the key, but for these.
+    pub fn left_by(&self, tokens: &[TokenFound]) -> Vec<TokenFound> {
+        let known = std::iter::once((&self.record.token, &self.record.serial)).chain(&self.copies);
+        let others = known.filter(|(token, _)| tokens.iter().all(|found| found.token != **token));
+        others.map(|(token, serial)| TokenFound { token: token.clone(), serial: serial.clone() }).collect()
+    }
+
+    /// A token that keeps its PIN stays open to who has enough shares of before: nobody overlooks it.
+    fn are_left(&self, policy: &Policy, dealt: &SharesDealt) -> Result<(), DealFault> {
+        let expected = self.left_by(&dealt.tokens);
+        let is_given = |left: &TokenFound| {
+            policy.key(&self.record.label).is_some_and(|key| key.tokens().any(|token| *token == left.token))
+        };
+        if expected == dealt.left && !expected.iter().any(is_given) {
+            return Ok(());
+        }
+        let names = |found: &[TokenFound]| {
+            let names: Vec<&str> = found.iter().map(|found| found.token.as_str()).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        let (key, found) = (self.record.label.clone(), names(&dealt.left));
+        let expected: Vec<TokenFound> = expected.into_iter().filter(|left| !is_given(left)).collect();
+        Err(DealFault::Left { key, expected: names(&expected), found })
     }
 
     /// Whoever can write to the disk makes shares useless by dealing others, so the former custodians must have taken part: their secret
@@ -145,8 +200,10 @@ impl KeyFacts {
     fn is_signed_by_the_former(&self, policy: &Policy, dealt: &SharesDealt) -> Result<(), DealFault> {
         let key = self.record.label.clone();
         let Some(last) = &self.shares else {
-            return if dealt.former.is_none() { Ok(()) } else { Err(DealFault::Former { key }) };
+            let has_none = dealt.former.is_none() && dealt.by.is_empty();
+            return if has_none { Ok(()) } else { Err(DealFault::Former { key }) };
         };
+        self.are_enough(policy, last, &dealt.by)?;
         let fault = |found| DealFault::NotByFormer { key: key.clone(), former: last.generation, found };
         let signature = dealt.former.as_ref().ok_or_else(|| fault("no signature"))?;
         let mut octets = [0; FIXED_LEN];
@@ -161,6 +218,29 @@ impl KeyFacts {
         } else {
             Err(fault("a signature by something else, or over something else"))
         }
+    }
+}
+
+impl KeyFacts {
+    /// Whether those who brought shares of a generation are enough to open it: holders of it, each once, and no one Party alone. Whoever ceased
+    /// since still counts as one of the Party that the policy knows them by: the shares are theirs until others are dealt.
+    pub fn are_enough(&self, policy: &Policy, of: &SharesDealt, by: &[PersonId]) -> Result<(), DealFault> {
+        let holders: BTreeSet<&PersonId> = of.holders.iter().map(|holder| &holder.person).collect();
+        let persons: BTreeSet<&PersonId> = by.iter().filter(|person| holders.contains(person)).collect();
+        let party = |person: &&PersonId| policy.people().person(person).map(|person| &person.party);
+        let parties: BTreeSet<_> = persons.iter().filter_map(party).collect();
+        let (need, parties_need) = (of.threshold, policy.custodians().parties_min);
+        let reach = |found: usize, need: u32| found >= usize::try_from(need).unwrap_or(usize::MAX);
+        if persons.len() == by.len() && reach(persons.len(), need) && reach(parties.len(), parties_need) {
+            return Ok(());
+        }
+        let names: Vec<&str> = by.iter().map(PersonId::as_str).collect();
+        let found = format!(
+            "{}, of {} Parties",
+            if names.is_empty() { "nobody".into() } else { names.join(", ") },
+            parties.len()
+        );
+        Err(DealFault::By { key: self.record.label.clone(), former: of.generation, need, parties_need, found })
     }
 }
 

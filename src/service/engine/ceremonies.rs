@@ -1,7 +1,6 @@
 //! Shell: what a ceremony does beside the running daemon: recorded here, by the daemon that has the ledger, for whoever could do it with the
 //! daemon stopped.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::super::ceremony::Record;
@@ -10,10 +9,9 @@ use super::{Answer, Daemon, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::custody::file::{Changing, CustodyFile};
+use crate::custody::file::CustodyFile;
 use crate::domain::ledger::entry::{Actor, Reason, Role};
 use crate::domain::names::{Digest, KeyLabel};
-use crate::domain::policy::facts::KeyFacts;
 use crate::recorder::Recorder;
 
 /// The route, as refusals name it.
@@ -25,19 +23,23 @@ impl Daemon {
         let actor = Actor { role: Role::Ceremony, ..caller.actor() };
         let octets = serde_json::to_vec(&sent).map_err(|error| Failure::Internal { what: error.to_string() })?;
         let (asked, record) = (Digest::of(&octets), read(sent)?);
-        let dealt_for = if let Record::Dealt { file, .. } = &record { Some(file.key.clone()) } else { None };
+        let dealt_for = match &record {
+            Record::Begun { file, .. } => Some(file.key.clone()),
+            Record::Dealt(key) => Some(key.clone()),
+            Record::Copied(_) | Record::Held { .. } => None,
+        };
         let (keys, state) = (Arc::clone(&self.keys), self.state.clone());
         let recorded = self.change(move |recorder| {
             let by = recorder.known(actor);
             let judged = record.judge(recorder).and_then(|()| match &record {
-                Record::Dealt { file, .. } => may_end_generation(recorder, &keys, &file.key),
-                Record::Copied(_) | Record::Held { .. } => Ok(()),
+                Record::Begun { file, .. } => is_locked(recorder, &keys, &file.key),
+                Record::Dealt(_) | Record::Copied(_) | Record::Held { .. } => Ok(()),
             });
             if let Err(reasons) = judged {
                 return refused(recorder, &by, OPERATION, asked, (None, None), reasons);
             }
             // It is there before the ledger names it.
-            if let Record::Dealt { file, .. } = &record
+            if let Record::Begun { file, .. } = &record
                 && let Err(fault) = file.write_once(&state)
             {
                 let remedy = "Mend that, then run the same command again: it goes on where it was".into();
@@ -45,7 +47,8 @@ impl Daemon {
             }
             let entry = record.queue(recorder, &by)?;
             if let Some(key) = &dealt_for {
-                // It is locked; this ends the vault of the generation before, and what is being activated meanwhile comes to nothing.
+                // It is locked, and activated no more until all is dealt; this ends the vault of the generation before, and what is being
+                // activated meanwhile comes to nothing.
                 let _ = keys.remove(key);
             }
             Ok(Ok(wire::Recorded { entry }))
@@ -59,13 +62,24 @@ impl Daemon {
 fn read(sent: wire::CeremonyRecord) -> Answer<Record> {
     Ok(match sent {
         wire::CeremonyRecord::KeyCopied { copied } => Record::Copied(copied),
-        wire::CeremonyRecord::SharesDealt { custody_file, former } => {
+        wire::CeremonyRecord::SharesBegun { begun, custody_file } => {
             let file = CustodyFile::from_octets(&custody_file.0).map_err(|found| {
                 let remedy = "Check that smkictl and smkid have the same version.";
                 Failure::malformed("body: custody_file", "a custody file", &found, remedy)
             })?;
-            Record::Dealt { file, former }
+            if !file.is_of(&begun) {
+                let found = format!("one with SHA-256 {}", file.digest());
+                let expected = format!("the custody file with SHA-256 {}, of what `begun` says", begun.sealed);
+                return Err(Failure::malformed(
+                    "body: custody_file",
+                    &expected,
+                    &found,
+                    "Send the file that it names.",
+                ));
+            }
+            Record::Begun { file, begun: Box::new(begun) }
         }
+        wire::CeremonyRecord::SharesDealt { key } => Record::Dealt(key),
         wire::CeremonyRecord::CeremonyRecorded { recorded, plan, transcript } => {
             let (plan, transcript) = (plan.0, transcript.0);
             let (of_plan, of_transcript) = (Digest::of(&plan), Digest::of(&transcript));
@@ -82,29 +96,14 @@ fn read(sent: wire::CeremonyRecord) -> Answer<Record> {
     })
 }
 
-/// The PINs of a key's tokens were changed, so nobody may be logged in with the old ones: their workers would not come back.
-fn may_end_generation(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Result<(), Vec<Reason>> {
+/// The PINs of a key's tokens are about to be changed, so nobody may be logged in with the old ones: their workers would not come back.
+fn is_locked(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Result<(), Vec<Reason>> {
     let at = recorder.moment().at;
     let is_active = recorder.fold().keys().get(key).is_some_and(|facts| facts.is_active(at));
     if is_active || keys.active(key).is_some() {
-        let text = format!("key {key} is active with the PINs of before; lock it first: smkictl key lock {key}");
+        let text =
+            format!("key {key} is active, with the PINs that are to be changed; lock it first: smkictl key lock {key}");
         return Err(vec![reason("deal-active", text)]);
     }
     Ok(())
-}
-
-/// While shares of a key are dealt anew the PINs of its tokens may be either, so none is offered: a wrong one costs the token an attempt.
-/// Asked before a token is touched, and again before the entry.
-pub(super) fn pins_are_known(state: &Path, facts: &KeyFacts) -> Result<(), Vec<Reason>> {
-    let key = &facts.record.label;
-    let last = facts.shares.as_ref().map_or(0, |dealt| dealt.generation);
-    let text = match Changing::unfinished(state, key, last) {
-        Ok(None) => return Ok(()),
-        Ok(Some(generation)) => format!(
-            "shares of key {key} are being dealt anew: the PINs of its tokens change to those of generation {generation}, which the ledger does \
-             not have yet. Let that come to its end (smkictl ceremony deal --key {key} goes on where it was), then ask again"
-        ),
-        Err(fault) => fault.to_string(),
-    };
-    Err(vec![reason("deal-unfinished", text)])
 }

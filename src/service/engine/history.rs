@@ -226,6 +226,7 @@ impl History {
             | Event::DeterminationSuspended(_)
             | Event::DirectionRecorded(_)
             | Event::KeyCopied(_)
+            | Event::SharesBegun(_)
             | Event::SharesDealt(_)
             | Event::CustodianPresented(_)
             | Event::KeyMade(_)

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::keys::{self, ActivationError, Keys, OpenedBy, Started, Wanted};
-use super::ceremonies::pins_are_known;
 use super::{Answer, Daemon, answers, custodians, incident, make, reason, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
@@ -34,15 +33,14 @@ impl Daemon {
     ) -> Answer<wire::KeyChanged> {
         let actor = caller.actor();
         let asked = Digest::of(format!("{key} {incident}").as_bytes());
-        let (label, of, state) = (key.clone(), incident.clone(), self.state.clone());
+        let (label, of) = (key.clone(), incident.clone());
         let checked = self.change(move |recorder| {
             let by = recorder.known(actor);
             let Some(facts) = recorder.fold().keys().get(&label).cloned() else {
                 return Ok(Err(Failure::NotFound { what: format!("key {label}") }));
             };
-            let judged = intake::may_activate(&incident::context(recorder), &by, &label, &of);
-            match judged.and_then(|_| pins_are_known(&state, &facts)) {
-                Ok(()) => {
+            match intake::may_activate(&incident::context(recorder), &by, &label, &of) {
+                Ok(_) => {
                     // Not the whole state: that has every target of every incident.
                     let fold = recorder.fold();
                     let opening = Opening::of(&facts, fold, &of, recorder.moment().at);
@@ -65,7 +63,7 @@ impl Daemon {
             return Err(Failure::Unavailable { why: first.to_string(), remedy });
         }
         let started = tokens.clone();
-        let (keys, label, state) = (Arc::clone(&self.keys), key.clone(), self.state.clone());
+        let (keys, label) = (Arc::clone(&self.keys), key.clone());
         let changed = self.change(move |recorder| {
             // A policy may have given the account to somebody else while the PIN was asked for.
             let by = recorder.known(by);
@@ -83,8 +81,7 @@ impl Daemon {
                 let remedy = "Activate it again, once that is mended".into();
                 return Ok(Err(Failure::Unavailable { why, remedy }));
             }
-            let judged = intake::activation(&incident::context(recorder), &by, (&label, &incident), on);
-            let event = match judged.and_then(|event| pins_are_known(&state, &facts).map(|()| event)) {
+            let event = match intake::activation(&incident::context(recorder), &by, (&label, &incident), on) {
                 Ok(event) => event,
                 Err(reasons) => return refused(recorder, &by, OPERATION, asked, (Some(incident), None), reasons),
             };

@@ -1,8 +1,8 @@
 //! Shares dealt to Key Custodians, and what becomes of a deal that is cut off at each point.
 
 use secrecy::ExposeSecret as _;
-use smkid::custody::file::CustodyFile;
-use smkid::custody::scheme::Share;
+use smkid::custody::file::{CustodyFile, Set};
+use smkid::custody::scheme::{SealingSecret, Share, split};
 use smkid::custody::share_file;
 use smkid::domain::ledger::custody::{Sealed, SharesDealt};
 use smkid::hsm::{Expectations, HsmError, Token};
@@ -180,11 +180,8 @@ fn a_deal_cut_off_in_the_midst_of_a_token_goes_on_with_the_new_shares() {
         assert!(stage.dealt().is_empty(), "{script}");
         stage.configure("");
         stage.expect(1, "generation 1 of the shares", &Stage::deal("shares", &[("shares", 1, 1)]));
-        let said = stage.expect(
-            0,
-            "goes on with the tokens that are left",
-            &Stage::deal("shares", &[("shares", 1, 1), ("shares", 1, 2)]),
-        );
+        let said =
+            stage.expect(0, "this goes on with it", &Stage::deal("shares", &[("shares", 1, 1), ("shares", 1, 2)]));
         assert!(said.contains("generation 1"), "{said}");
         let dealt = stage.dealt().remove(0);
         stage.log_in(&stage.pin(&dealt, "shares", [2, 3])).unwrap();
@@ -212,18 +209,69 @@ fn a_deal_cut_off_before_any_token_is_void_and_begins_anew_in_another_folder() {
     );
 }
 
+/// The ledger token signs no checkpoint after that of the beginning.
 #[test]
-fn a_deal_cut_off_before_its_entry_is_recorded_without_asking_for_a_share() {
+fn a_deal_cut_off_after_its_entry_is_over_and_nobody_has_to_come_for_it() {
     let stage = Stage::to_deal();
-    // The ledger token signs no checkpoint any more.
-    stage.configure_with("", Some("C_Sign * return CKR_DEVICE_ERROR"));
-    let output = stage.ceremony(&Stage::deal("shares", &[]));
-    assert_ne!(output.status.code(), Some(0));
-    assert!(stage.path("state/custody/recovery-1.1.changing").exists());
+    stage.configure_with("", Some("C_Sign 2- return CKR_DEVICE_ERROR"));
+    stage.expect(3, "does not sign checkpoints", &Stage::deal("shares", &[]));
     stage.configure("");
-    if stage.dealt().is_empty() {
-        stage.expect(0, "what was left is to record it", &Stage::deal("shares", &[]));
-    }
+    // What was written last is durable, though no checkpoint covers it.
+    let marks = stage.path("state/custody/recovery-1.1.changing");
+    assert!(marks.exists());
+    assert_eq!(stage.dealt().len(), 1);
+    stage.expect(0, "what was left after that is done", &Stage::deal("shares", &[]));
+    assert!(!marks.exists());
+    assert_eq!(stage.dealt().len(), 1, "nothing was dealt anew");
     let dealt = stage.dealt().remove(0);
     stage.log_in(&stage.pin(&dealt, "shares", [1, 2])).unwrap();
+}
+
+/// Whoever can write to the state directory lays there what looks like a deal that was cut off: it is no deal that the ledger knows.
+#[test]
+fn a_custody_file_that_the_ledger_does_not_name_is_void_whatever_marks_lie_beside_it() {
+    let stage = Stage::to_deal();
+    stage.expect(0, "Next: each custodian", &Stage::deal("shares", &[]));
+    let first = stage.dealt().remove(0);
+    let file = stage.custody(&first);
+    let (shares, commitments) = split(&SealingSecret::make(), 2, 3).unwrap();
+    let set = Set {
+        origin: file.origin.clone(),
+        key: file.key.clone(),
+        generation: 2,
+        commitments: &commitments,
+        holders: file.holders.clone(),
+    };
+    let pins = [(first.tokens[0].clone(), SecretString::from("00000000"))];
+    let forged = CustodyFile::seal(set, &SealingSecret::make(), &pins).unwrap();
+    forged.write(&stage.path("state")).unwrap();
+    let marks = format!("{{\"sealed\":\"{}\",\"begun\":[\"smki-a\"]}}", forged.digest());
+    fs::write(stage.path("state/custody/recovery-1.2.changing"), marks).unwrap();
+    let begun = |stage: &Stage| stage.events().iter().filter(|event| matches!(event, Event::SharesBegun(_))).count();
+    assert_eq!(begun(&stage), 1);
+    stage.expect(1, "0 were brought, 2 are needed", &Stage::deal("shares-2", &[]));
+    assert_eq!(stage.dealt().len(), 1, "nothing of it is recorded");
+    stage.expect(0, "generation 2", &Stage::deal("shares-2", &[("shares", 1, 1), ("shares", 1, 3)]));
+    let second = stage.dealt().remove(1);
+    assert_ne!(second.sealed, forged.digest());
+    stage.log_in(&stage.pin(&second, "shares-2", [1, 2])).unwrap();
+    assert!(!stage.custody(&second).commitments().unwrap().fit(&shares[0]));
+    assert_eq!(begun(&stage), 2);
+}
+
+/// Between the last token and the entry, as if a program had been killed there: marks that say that all is done are believed by nobody.
+#[test]
+fn a_deal_cut_off_before_its_entry_is_recorded_once_shares_open_it_and_each_token_has_logged_in() {
+    let stage = Stage::to_deal();
+    stage.fail_smki("C_SetPIN 1 kill-after");
+    stage.expect(3, "Its PIN may be the new one already", &Stage::deal("shares", &[]));
+    stage.configure("");
+    let marks = stage.scratch.text("state/custody/recovery-1.1.changing");
+    assert!(!marks.contains("done"), "{marks}");
+    stage.expect(1, "0 were brought, 2 are needed", &Stage::deal("shares", &[]));
+    assert!(stage.dealt().is_empty());
+    let said = stage.expect(0, "this goes on with it", &Stage::deal("shares", &[("shares", 1, 2), ("shares", 1, 3)]));
+    assert!(said.contains("recorded"), "{said}");
+    let dealt = stage.dealt().remove(0);
+    stage.log_in(&stage.pin(&dealt, "shares", [1, 3])).unwrap();
 }

@@ -147,6 +147,10 @@ async fn a_custodian_is_replaced_while_smkid_runs_and_signs_and_no_command_is_lo
     assert_eq!(custody.rules(&problem(early)), ["share-of-another"], "theirs by the policy, and not dealt to them yet");
 
     // What the ledger would refuse is refused from whoever has the account of smkid, too: nobody of before took part.
+    let records = "/v1/ceremony/records";
+    let never_begun = wire::CeremonyRecord::SharesDealt { key: key() };
+    let refused = custody.site.refused(&client, records, &never_begun).await;
+    assert!(refused.reasons[0].text.contains("no dealing of shares"), "{refused:?}");
     let (_, of_another) = split(&SealingSecret::make(), 2, 3).unwrap();
     let (_, before) = custody.last_dealt();
     let file = CustodyFile::read(&custody.site.state(), &before).unwrap();
@@ -155,22 +159,27 @@ async fn a_custodian_is_replaced_while_smkid_runs_and_signs_and_no_command_is_lo
     let set = Set { origin: file.origin.clone(), key: key(), generation: 2, commitments: &of_another, holders };
     let found = TokenFound { token: custody.key.token.clone(), serial: custody.key.serial.clone() };
     let forged = CustodyFile::seal(set, &SealingSecret::make(), &[(found, "nothing".into())]).unwrap();
-    for former in [None, Some(forged.sign_by_former(&SealingSecret::make()).unwrap())] {
-        let sent = wire::CeremonyRecord::SharesDealt { custody_file: Base64(forged.octets()), former };
-        let refused = custody.site.refused(&client, "/v1/ceremony/records", &sent).await;
-        assert!(refused.reasons[0].text.contains("that the secret of generation 1"), "{refused:?}");
+    let by = vec!["custodian-1".parse().unwrap(), "custodian-2".parse().unwrap()];
+    let mut signed = SharesDealt { by, ..forged.dealt() };
+    let signature = SealingSecret::make().sign(&signed.signed_by_the_former(&forged.origin)).unwrap();
+    signed.former = Some(hex::encode(signature).into());
+    for (begun, says) in [(forged.dealt(), "found nobody, of 0 Parties"), (signed, "that the secret of generation 1")] {
+        let sent = wire::CeremonyRecord::SharesBegun { begun, custody_file: Base64(forged.octets()) };
+        let refused = custody.site.refused(&client, records, &sent).await;
+        assert!(refused.reasons[0].text.contains(says), "{refused:?}");
     }
     assert!(CustodyFile::find(&custody.site.state(), &key(), 2).unwrap().is_none());
 
-    // One share of those who have them still is too few; two deal anew, beside the daemon.
+    // One share of those who have them still is too few, two of one Party are of too few; who ceased comes once more.
     custody.deal_anew(&[1], &[], &[1, 3, 4]).is(1).says("1 were brought, 2 are needed");
-    let done = custody.deal_anew(&[1, 3], &[], &[1, 3, 4]).ok();
+    custody.deal_anew(&[1, 3], &[], &[1, 3, 4]).is(4).says("of at least 2 Parties");
+    let done = custody.deal_anew(&[1, 2], &[], &[1, 3, 4]).ok();
     assert!(done.out.contains("generation 2"), "{}", done.out);
     let (by, dealt) = custody.last_dealt();
     assert_eq!((by.role, by.channel), (Role::Ceremony, Channel::Socket));
     assert_eq!((dealt.generation, dealt.holders[1].person.as_str()), (2, "custodian-4"));
-    assert!(dealt.former.is_some());
-    assert_eq!(Changing::unfinished(&custody.site.state(), &key(), 2).unwrap(), None);
+    assert_eq!((dealt.by.len(), dealt.former.is_some()), (2, true));
+    assert!(!Changing::exists(&custody.site.state(), &dealt));
 
     // The old shares open nothing, whoever brings them, whatever they call them.
     assert_eq!(custody.refused(&client, 1, |_| {}).await, ["share-generation"]);
@@ -227,16 +236,13 @@ async fn quorum_and_threshold_are_changed_while_smkid_runs_and_signs_and_no_comm
 
     // The deal is cut off; until it is gone on with, nobody opens the key: the PIN may be either.
     custody.deal_anew(&[1, 2], &[], &[1, 2, 3]).is(3).says("Its PIN may be the new one already");
-    assert_eq!(Changing::unfinished(&custody.site.state(), &key(), 1).unwrap(), Some(2));
-    for n in 1..=3 {
-        custody.present(&client, n).await.unwrap();
-    }
-    assert_eq!(custody.activation(&client).await, ["deal-unfinished"]);
+    assert_eq!(custody.refused(&client, 1, |_| {}).await, ["deal-unfinished"]);
+    assert!(custody.activation(&client).await.contains(&"deal-unfinished".to_owned()));
     let done = custody.deal_anew(&[1, 2], &[1, 2, 3], &[1, 2, 3]).ok();
     assert!(done.out.contains("generation 2"), "{}", done.out);
     let (_, dealt) = custody.last_dealt();
     assert_eq!((dealt.generation, dealt.threshold, dealt.commitments.len()), (2, 3, 3));
-    assert_eq!(custody.activation(&client).await, ["custodians"], "what was presented was of the shares of before");
+    assert_eq!(custody.activation(&client).await, ["custodians"]);
 
     custody.present_second(&client, 1, 1).await.unwrap();
     custody.present_second(&client, 2, 2).await.unwrap();

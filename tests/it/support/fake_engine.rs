@@ -534,6 +534,7 @@ impl Engine for FakeEngine {
     async fn ceremony_record(&self, caller: &Caller, record: wire::CeremonyRecord) -> Result<wire::Recorded, Failure> {
         let what = match record {
             wire::CeremonyRecord::KeyCopied { .. } => "key-copied",
+            wire::CeremonyRecord::SharesBegun { .. } => "shares-begun",
             wire::CeremonyRecord::SharesDealt { .. } => "shares-dealt",
             wire::CeremonyRecord::CeremonyRecorded { .. } => "ceremony-recorded",
         };

@@ -15,9 +15,11 @@ use crate::cli::ceremony::room::Room;
 use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
 use crate::cli::input;
 use crate::cli::input::InputError;
+use crate::custody::file::CustodyFile;
 use crate::domain::certificates::x509::Certificate;
 use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
+use crate::domain::ledger::custody::{Holder, Sealed};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::transcript::What;
 use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId, TokenName};
@@ -421,16 +423,27 @@ impl Conduct {
             )?;
             self.read_aloud(id, "the custody file", dealt.sealed)?;
             let generation = format!("{}, {} of {}", dealt.generation, dealt.threshold, dealt.holders.len());
-            let entry = format!("entry {entry}");
-            return Ok(vec![
-                fact("generation", generation),
-                fact("custody file, SHA-256", dealt.sealed),
-                fact("recorded", entry),
-            ]);
+            let mut facts = vec![fact("generation", generation)];
+            for Holder { share, person, sealed, .. } in &dealt.holders {
+                facts.push(fact(share.as_str(), format!("{person}, {}", sealed_to(sealed))));
+            }
+            facts.extend(brought_by(&dealt.by));
+            let path = CustodyFile::path(&self.configuration.state, key, dealt.generation);
+            facts.push(fact("custody file, SHA-256", dealt.sealed));
+            facts.push(fact("custody file, of which everyone takes a copy", path.display()));
+            facts.push(fact("recorded", format!("entry {entry}")));
+            return Ok(facts);
         }
         // What an attempt before left there may be void, and nothing is written over.
-        let attempt = self.journal.begun(id);
-        let folder = if attempt > 1 { format!("shares-{attempt}") } else { "shares".to_owned() };
+        let mut folder = self.out.join("shares");
+        let mut earlier = Vec::new();
+        for attempt in 2_u32.. {
+            if !folder.exists() {
+                break;
+            }
+            let next = self.out.join(format!("shares-{attempt}"));
+            earlier.push(std::mem::replace(&mut folder, next));
+        }
         let certificates = planned
             .holders
             .iter()
@@ -438,20 +451,47 @@ impl Conduct {
         let deal = Deal {
             tokens: self.tokens.tokens(),
             key: key.clone(),
-            out: self.out.join(folder),
+            out: folder,
             certificates: certificates.collect(),
+            planned: Some(
+                planned.holders.iter().filter_map(|holder| Some((holder.person.clone(), holder.spki?))).collect(),
+            ),
             change: Change { dry_run: false },
         };
         let dealt = deal.perform(self.print)?;
+        for found in &dealt.found {
+            self.found(id, found.clone())?;
+        }
+        if dealt.shares.iter().any(|given| given.file.is_some()) {
+            for folder in earlier {
+                let folder = folder.display();
+                self.found(
+                    id,
+                    format!("share files of an attempt that came to nothing in {folder}: they are void; destroy them"),
+                )?;
+            }
+        }
         let mut facts =
             vec![fact("generation", format!("{}, {} of {}", dealt.generation, dealt.threshold, dealt.shares.len()))];
         for given in &dealt.shares {
-            facts.push(fact(given.share.as_str(), format!("{}, {}", given.person, given.file.display())));
+            let sealed = given.certificate_spki_sha256.map_or(Sealed::Passphrase, Sealed::Certificate);
+            let place = given.file.as_ref().map_or_else(
+                || "its file as it was handed out before the interruption".to_owned(),
+                |path| path.display().to_string(),
+            );
+            facts.push(fact(given.share.as_str(), format!("{}, {}, {place}", given.person, sealed_to(&sealed))));
         }
+        facts.extend(brought_by(&dealt.by));
         if let Some(digest) = dealt.custody_sha256 {
             self.read_aloud(id, "the custody file", digest)?;
             facts.push(fact("custody file, SHA-256", digest));
         }
+        facts.extend(
+            dealt
+                .custody_file
+                .as_ref()
+                .map(|path| fact("custody file, of which everyone takes a copy", path.display())),
+        );
         facts.extend(dealt.entry.map(|entry| fact("recorded", format!("entry {entry}"))));
         Ok(facts)
     }
@@ -520,6 +560,20 @@ impl Conduct {
     fn certified(&self, key: &KeyLabel) -> Result<Option<Digest>, CeremonyError> {
         Ok(self.fold()?.keys().get(key).and_then(|facts| facts.certificate.as_ref()).map(|(digest, _)| *digest))
     }
+}
+
+/// What a share's file is opened by, in words.
+fn sealed_to(sealed: &Sealed) -> String {
+    match sealed {
+        Sealed::Passphrase => "under a passphrase".to_owned(),
+        Sealed::Certificate(spki) => format!("sealed to the key with SPKI SHA-256 {spki}"),
+    }
+}
+
+/// Who brought shares of the generation before, if there was one.
+fn brought_by(by: &[PersonId]) -> Option<(Box<str>, Box<str>)> {
+    let names: Vec<&str> = by.iter().map(PersonId::as_str).collect();
+    (!names.is_empty()).then(|| fact("shares of before, brought by", names.join(", ")))
 }
 
 /// The signatures that lie beside the adoption.

@@ -1,5 +1,5 @@
 //! The PINs of a key's tokens, changed one token after the other: what is about to be done is written down before, and a token whose PIN
-//! was changed has logged in with the new one before it counts as done.
+//! was changed has logged in with the new one before anything goes on.
 
 use std::path::PathBuf;
 
@@ -15,8 +15,8 @@ use super::people::Brought;
 use crate::cli::input::InputError;
 use crate::custody::file::{Changing, CustodyFile};
 use crate::custody::scheme::SealingSecret;
+use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::TokenFound;
-use crate::domain::names::Origin;
 use crate::hsm::{HsmError, Token, TokenReport};
 use crate::service::start::{self, StartFault};
 
@@ -29,7 +29,6 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// The change of the PINs, with what the old ones are had by.
 pub struct Change<'a> {
-    opened: &'a Opened<Ledger>,
     state: PathBuf,
     before: Option<&'a CustodyFile>,
     brought: &'a Brought,
@@ -49,33 +48,27 @@ pub struct Ready {
 
 impl<'a> Change<'a> {
     /// Nothing is asked of anybody yet.
-    pub fn new(opened: &'a Opened<Ledger>, before: Option<&'a CustodyFile>, brought: &'a Brought) -> Self {
-        let state = opened.room.configuration.state.clone();
-        Self { opened, state, before, brought, secret: None }
-    }
-
-    /// The ledger.
-    pub fn origin(&self) -> Result<Origin, CeremonyError> {
-        Ok(self.opened.fold().origin().cloned().ok_or(StartFault::NoLedgerKey)?)
+    pub fn new(state: PathBuf, before: Option<&'a CustodyFile>, brought: &'a Brought) -> Self {
+        Self { state, before, brought, secret: None }
     }
 
     /// Logs in to a token with its old PIN, and makes the new one.
-    pub fn log_in(&mut self, found: &TokenFound) -> Result<Ready, CeremonyError> {
-        let old = self.old(found)?;
-        let (token, report) = self.start(found, &old)?;
+    pub fn log_in(&mut self, opened: &Opened<Ledger>, found: &TokenFound) -> Result<Ready, CeremonyError> {
+        let old = self.old(opened, found)?;
+        let (token, report) = start(opened, found, &old)?;
         let new = fresh_pin(found, &report)?;
         Ok(Ready { found: found.clone(), token, old, new })
     }
 
     /// The old PIN: by the shares of the generation before, or, for a token that had none, as that of any token at a ceremony.
-    fn old(&mut self, found: &TokenFound) -> Result<SecretString, CeremonyError> {
+    fn old(&mut self, opened: &Opened<Ledger>, found: &TokenFound) -> Result<SecretString, CeremonyError> {
         if let Some(before) = self.before
             && let Ok(sealed) = before.token(&found.token, &found.serial)
         {
             let secret = self.former(before)?;
             return Ok(before.pin(secret, sealed).map_err(DealError::from)?);
         }
-        self.opened.room.pin(&found.token, &[self.opened.key.use_])
+        opened.room.pin(&found.token, &[opened.key.use_])
     }
 
     /// The secret of the generation before, put together once.
@@ -87,66 +80,72 @@ impl<'a> Change<'a> {
         Ok(self.secret.insert(secret))
     }
 
-    /// The signature of the generation before over the new one; none for the first.
-    pub fn sign_by_former(&mut self, file: &CustodyFile) -> Result<Option<Box<str>>, DealError> {
-        let Some(before) = self.before else { return Ok(None) };
-        Ok(Some(file.sign_by_former(self.former(before)?)?))
-    }
-
-    fn start(&self, found: &TokenFound, pin: &SecretString) -> Result<(Token, TokenReport), StartFault> {
-        let config =
-            start::token_config(&self.opened.room.configuration, &found.token, Some(self.opened.room.worker()))?;
-        let expectations = start::expectations(self.opened.fold(), &found.token);
-        start::start_token(config, pin.clone(), expectations)
+    /// What the ledger is to say of a new generation: with who brought shares of the one before, and the signature by its secret, where there
+    /// is one.
+    pub fn begin(&mut self, file: &CustodyFile, left: Vec<TokenFound>) -> Result<SharesDealt, DealError> {
+        let mut begun = SharesDealt { left, ..file.dealt() };
+        if let Some(before) = self.before {
+            begun.by = self.brought.persons(before.generation);
+            let signature = self.former(before)?.sign(&begun.signed_by_the_former(&file.origin))?;
+            begun.former = Some(hex::encode(signature).into());
+        }
+        Ok(begun)
     }
 
     /// Changes the PIN of a token that is up.
-    pub fn change(&self, ready: Ready, file: &CustodyFile, changing: &mut Changing) -> Result<(), CeremonyError> {
+    pub fn change(
+        &self,
+        opened: &Opened<Ledger>,
+        ready: Ready,
+        begun: &SharesDealt,
+        changing: &mut Changing,
+    ) -> Result<(), CeremonyError> {
         let Ready { found, token, old, new } = ready;
         if !changing.begun.contains(&found.token) {
             changing.begun.push(found.token.clone());
-            changing.write(&self.state, file).map_err(DealError::from)?;
-            // From here on a daemon activates the key no more. One that did so meanwhile is logged in with the old PINs.
-            if changing.begun.len() == 1 && self.opened.ledger.is_active(&self.opened.key.label)? {
-                Changing::remove(&self.state, file).map_err(DealError::from)?;
-                return Err(DealError::Active { key: self.opened.key.label.clone() }.into());
-            }
+            changing.write(&self.state, begun).map_err(DealError::from)?;
         }
         let unfinished = |source| DealError::Unfinished { token: found.token.clone(), source: Box::new(source) };
         token.set_pin(&old, new.clone()).map_err(unfinished)?;
         token.shutdown();
-        match self.start(&found, &new) {
+        match start(opened, &found, &new) {
             Ok((token, _)) => token.shutdown(),
             Err(StartFault::Hsm { source, .. }) => return Err(unfinished(source).into()),
             Err(fault) => return Err(fault.into()),
         }
-        changing.done.push(found.token);
-        Ok(changing.write(&self.state, file).map_err(DealError::from)?)
+        Ok(())
     }
 
-    /// Goes on with a token of a deal that was cut off. One that was begun may have either PIN: the new one is tried first.
+    /// Goes on with a token of a deal that was cut off: it has its new PIN once it has logged in with it. One that was begun may have either,
+    /// so the new one is tried first.
     pub fn finish(
         &mut self,
+        opened: &Opened<Ledger>,
         found: &TokenFound,
         new: SecretString,
-        file: &CustodyFile,
+        begun: &SharesDealt,
         changing: &mut Changing,
     ) -> Result<(), CeremonyError> {
         if changing.begun.contains(&found.token) {
-            match self.start(found, &new) {
+            match start(opened, found, &new) {
                 Ok((token, _)) => {
                     token.shutdown();
-                    changing.done.push(found.token.clone());
-                    return Ok(changing.write(&self.state, file).map_err(DealError::from)?);
+                    return Ok(());
                 }
                 Err(StartFault::Hsm { source: HsmError::PinRefused { .. }, .. }) => {}
                 Err(fault) => return Err(fault.into()),
             }
         }
-        let old = self.old(found)?;
-        let (token, _) = self.start(found, &old)?;
-        self.change(Ready { found: found.clone(), token, old, new }, file, changing)
+        let old = self.old(opened, found)?;
+        let (token, _) = start(opened, found, &old)?;
+        self.change(opened, Ready { found: found.clone(), token, old, new }, begun, changing)
     }
+}
+
+fn start(opened: &Opened<Ledger>, found: &TokenFound, pin: &SecretString) -> Result<(Token, TokenReport), StartFault> {
+    let config = start::token_config(&opened.room.configuration, &found.token, Some(opened.room.worker()))?;
+    let expectations = start::expectations(opened.fold(), &found.token);
+    start::start_token(config, pin.clone(), expectations)
 }
 
 /// A PIN of random letters and digits, as long as the token takes.

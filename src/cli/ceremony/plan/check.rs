@@ -1,15 +1,17 @@
 //! Whether a plan fits its policy and its configuration. Every fault is told, with its line; no token is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use toml::Spanned;
 
 use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, PLACE_OPEN, Person, Plan, PlanFault, Shares, role};
 use crate::cli::ceremony::keys::holdings;
+use crate::cli::member::files;
 use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::ceremonies::WITNESSES_MIN;
-use crate::domain::names::{KeyUse, TokenName};
+use crate::domain::names::{Digest, KeyUse, PersonId, TokenName};
 use crate::domain::policy::files::Activation;
 use crate::domain::policy::{Key as PolicyKey, Policy};
 use crate::domain::time::Timestamp;
@@ -191,7 +193,7 @@ impl Checker<'_> {
             }
             (Some(role), None) => {
                 let text = format!(
-                    "person {}: a {} is one by the policy; give the `id` that persons.toml has (role {role})",
+                    "person {}: who comes as {} is named by the policy; give the `id` that persons.toml has (role {role})",
                     person.name, person.capacity
                 );
                 self.fault(entry, text);
@@ -358,7 +360,7 @@ impl Checker<'_> {
         }
         let mut parties = BTreeSet::new();
         let mut seen = BTreeSet::new();
-        for Holder { share, person, certificate } in &shares.holders {
+        for Holder { share, person, certificate, spki } in &shares.holders {
             if !seen.insert(share.clone()) {
                 self.fault(entry, format!("shares of key {label}: {share} stands there twice"));
             }
@@ -385,9 +387,8 @@ impl Checker<'_> {
                 );
                 self.fault(entry, text);
             }
-            if let Some(path) = certificate.as_ref().map(|path| plan.path(path)).filter(|path| !path.is_file()) {
-                let text = format!("shares of key {label}: {}: no such certificate of {person}", path.display());
-                self.fault(entry, text);
+            if let Some(fault) = certificate_fault(certificate.as_ref().map(|path| plan.path(path)), *spki, person) {
+                self.fault(entry, format!("shares of key {label}: {fault}"));
             }
         }
         for custodian in policy.roster(Role::KeyCustodian, at) {
@@ -403,5 +404,30 @@ impl Checker<'_> {
                 format!("shares of key {label}: expected holders of at least {least} Parties, found {}", parties.len());
             self.fault(entry, text);
         }
+    }
+}
+
+/// Whether the certificate to which a share is to be sealed is the one that the plan means.
+fn certificate_fault(certificate: Option<PathBuf>, spki: Option<Digest>, person: &PersonId) -> Option<String> {
+    let Some(path) = certificate else {
+        return spki.map(|_| format!("{person}: `spki` stands there without `certificate`"));
+    };
+    let shown = path.display();
+    if !path.is_file() {
+        return Some(format!("{shown}: no such certificate of {person}"));
+    }
+    let found = match files::read_certificates(&path) {
+        Ok((certificate, _)) => certificate.spki_sha256(),
+        Err(fault) => return Some(fault.to_string()),
+    };
+    match spki {
+        Some(expected) if expected == found => None,
+        Some(expected) => Some(format!(
+            "{shown}: expected {person}'s certificate of the key with SPKI SHA-256 {expected}, found one of {found}: whoever has that key would \
+             have the share"
+        )),
+        None => Some(format!(
+            "{shown}: expected `spki`, the SHA-256 of its SubjectPublicKeyInfo, which {person} confirms; by the file it is {found}"
+        )),
     }
 }

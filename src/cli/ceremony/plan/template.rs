@@ -210,7 +210,7 @@ fn shares(text: &mut String, policy: &Policy, with: &Beginnings<'_>) {
         if first {
             text.push_str(
                 "\n# Who takes which share. A passphrase that the custodian types seals it, or with `certificate = \"FILE\"` the custodian's own\n\
-                 # certificate (P-256; a card).\n",
+                 # certificate (P-256; a card); then with `spki = \"…\"`, the SHA-256 of its SubjectPublicKeyInfo as the custodian says it.\n",
             );
             first = false;
         }

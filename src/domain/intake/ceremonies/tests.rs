@@ -36,6 +36,7 @@ fn facts(record: KeyRecord) -> KeyFacts {
         record,
         copies: std::collections::BTreeMap::new(),
         shares: None,
+        dealing: None,
         presented: std::collections::BTreeMap::new(),
         certificate: None,
         active: None,

@@ -26,6 +26,7 @@ fn facts(use_: KeyUse, copies: &[(&str, &str)]) -> KeyFacts {
         record,
         copies,
         shares: None,
+        dealing: None,
         certificate: None,
         active: None,
         active_for: None,

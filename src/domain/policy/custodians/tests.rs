@@ -42,6 +42,8 @@ fn key(persons: &[usize]) -> KeyFacts {
         holders: (1..=3).map(holder).collect(),
         tokens: Vec::new(),
         sealed: Digest([0; 32]),
+        left: Vec::new(),
+        by: Vec::new(),
         former: None,
     };
     let record = KeyRecord {
@@ -68,6 +70,7 @@ fn key(persons: &[usize]) -> KeyFacts {
         record,
         copies: BTreeMap::new(),
         shares: Some(shares),
+        dealing: None,
         certificate: None,
         active: None,
         active_for: None,

@@ -129,6 +129,7 @@ impl World {
             incident: Some(incident),
             key: Some(KeyFacts {
                 shares: None,
+                dealing: None,
                 record,
                 copies: BTreeMap::new(),
                 certificate: Some((Digest([8; 32]), RECOVERY)),
@@ -173,6 +174,8 @@ impl World {
             holders: shares.collect(),
             tokens: Vec::new(),
             sealed: Digest([0; 32]),
+            left: Vec::new(),
+            by: Vec::new(),
             former: None,
         };
         let presented = |(person, entry): (&&str, u64)| {

@@ -30,6 +30,10 @@ impl Dealt {
     }
 }
 
+fn persons(numbers: &[u32]) -> Vec<PersonId> {
+    numbers.iter().map(|n| format!("custodian-{n}").parse().unwrap()).collect()
+}
+
 static FORMER: LazyLock<Dealt> = LazyLock::new(Dealt::make);
 static NEXT: LazyLock<Dealt> = LazyLock::new(Dealt::make);
 
@@ -48,6 +52,7 @@ fn facts(generation: Option<u32>) -> KeyFacts {
         record,
         copies: BTreeMap::new(),
         shares,
+        dealing: None,
         presented: BTreeMap::new(),
         certificate: None,
         active: None,
@@ -71,6 +76,8 @@ fn dealt() -> SharesDealt {
         holders: holders.collect(),
         tokens: vec![TokenFound { token: "smki-a".parse().unwrap(), serial: "0001".into() }],
         sealed: Digest([9; 32]),
+        left: Vec::new(),
+        by: Vec::new(),
         former: None,
     }
 }
@@ -129,6 +136,7 @@ fn a_generation_follows_the_one_before_and_its_tokens_hold_the_key() {
     check(&facts(Some(1)), |_| {}, Some("expected generation 2"));
     let second = |dealt: &mut SharesDealt| {
         dealt.generation = 2;
+        dealt.by = persons(&[1, 2]);
         dealt.former = FORMER.sign(dealt);
     };
     check(&facts(Some(1)), second, None);
@@ -161,11 +169,43 @@ fn shares_are_dealt_anew_by_nobody_but_those_who_put_the_former_secret_together(
     let second = |sign: fn(&SharesDealt) -> Option<Box<str>>| {
         move |dealt: &mut SharesDealt| {
             dealt.generation = 2;
+            dealt.by = persons(&[1, 2]);
             dealt.former = sign(dealt);
         }
     };
     check(&one, second(|dealt| FORMER.sign(dealt)), None);
     check(&one, second(|_| None), by_former);
+    // And so many persons of so many Parties brought their shares, as whoever conducted it says: no Party deals by itself.
+    let brought_by = |by: Vec<PersonId>| {
+        move |dealt: &mut SharesDealt| {
+            (dealt.generation, dealt.by) = (2, by);
+            dealt.former = FORMER.sign(dealt);
+        }
+    };
+    check(&one, brought_by(persons(&[2, 3])), None);
+    check(&one, brought_by(persons(&[1, 2, 3])), None);
+    for (by, found) in [
+        (persons(&[]), "found nobody, of 0 Parties"),
+        (persons(&[1]), "found custodian-1, of 1 Parties"),
+        (persons(&[1, 1]), "found custodian-1, custodian-1, of 1 Parties"),
+        (
+            vec!["custodian-1".parse().unwrap(), "member-1".parse().unwrap()],
+            "found custodian-1, member-1, of 1 Parties",
+        ),
+    ] {
+        check(&one, brought_by(by), Some(found));
+    }
+    let mut of_one_party = facts(Some(1));
+    let ours = policy(&example()).people().person(&"custodian-1".parse().unwrap()).unwrap().party.clone();
+    let same = policy(&example())
+        .people()
+        .persons()
+        .find(|person| person.party == ours && person.id.as_str() != "custodian-1")
+        .unwrap()
+        .id
+        .clone();
+    of_one_party.shares.as_mut().unwrap().holders[1].person = same.clone();
+    check(&of_one_party, brought_by(vec!["custodian-1".parse().unwrap(), same]), Some("of 1 Parties"));
     check(&one, second(|dealt| NEXT.sign(dealt)), by_former);
     check(&one, second(|dealt| FORMER.sign_for("smki.example/other", dealt)), by_former);
     check(&one, second(|dealt| FORMER.sign(dealt).map(|hex| hex.to_uppercase().into())), by_former);
@@ -176,8 +216,14 @@ fn shares_are_dealt_anew_by_nobody_but_those_who_put_the_former_secret_together(
         |dealt| dealt.former = FORMER.sign(dealt),
         Some("generation 1 of the shares of key recovery-1 has no"),
     );
+    check(
+        &facts(None),
+        |dealt| dealt.by = persons(&[1, 2]),
+        Some("generation 1 of the shares of key recovery-1 has no"),
+    );
     // Everything that the entry says is signed.
-    let altered: [fn(&mut SharesDealt); 5] = [
+    let altered: [fn(&mut SharesDealt); 6] = [
+        |dealt| dealt.by = persons(&[1, 3]),
         |dealt| dealt.holders[0].sealed = Sealed::Certificate(Digest([1; 32])),
         |dealt| dealt.holders[0].index = 7,
         |dealt| dealt.holders.swap(0, 1),
@@ -191,9 +237,26 @@ fn shares_are_dealt_anew_by_nobody_but_those_who_put_the_former_secret_together(
         };
         check(&one, signed_before, by_former);
         let signed_after = |dealt: &mut SharesDealt| {
+            second(|_| None)(dealt);
             alter(dealt);
-            second(|dealt| FORMER.sign(dealt))(dealt);
+            dealt.former = FORMER.sign(dealt);
         };
         check(&one, signed_after, None);
     }
+}
+
+#[test]
+fn a_token_that_holds_the_key_is_dealt_for_or_said_to_be_left_where_the_policy_gives_it_the_key_no_more() {
+    let found = |token: &str, serial: &str| TokenFound { token: token.parse().unwrap(), serial: serial.into() };
+    let mut first = facts(None);
+    first.copies.insert("smki-z".parse().unwrap(), "0009".into());
+    check(&first, |_| {}, Some("the policy gives it the key no more: smki-z; found none to be left"));
+    check(&first, |dealt| dealt.left = vec![found("smki-z", "0009")], None);
+    check(&first, |dealt| dealt.left = vec![found("smki-z", "0008")], Some("found smki-z to be left"));
+    check(&facts(None), |dealt| dealt.left = vec![found("smki-z", "0009")], Some("found smki-z to be left"));
+    // What the policy gives is dealt for.
+    let mut given = facts(None);
+    given.copies.insert("smki-b".parse().unwrap(), "0002".into());
+    check(&given, |dealt| dealt.left = vec![found("smki-b", "0002")], Some("found smki-b to be left"));
+    check(&given, |dealt| dealt.tokens.push(found("smki-b", "0002")), None);
 }

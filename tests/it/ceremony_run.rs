@@ -680,7 +680,7 @@ fn what_people_noted_when_they_rose_is_what_is_compared_when_they_go_on() {
     assert!(said.contains(&noted.to_string()), "{said}");
     // The journal is written anew, each line naming the one before, by who can.
     let said = stage.unattended(6, "Compare the journal with what you noted", "");
-    assert!(said.contains(&format!("the journal, as it was when the ceremony rose at")), "{said}");
+    assert!(said.contains("the journal, as it was when the ceremony rose at"), "{said}");
     assert!(said.contains(&noted.to_string()), "{said}");
     // What was heard is not what stands there: at the question who compared it, too.
     stage.scratch.write("differs.toml", format!("{ANSWERS}[answers]\n\"roll-call/compared\" = \"differs\"\n"));

@@ -11,7 +11,7 @@
 //! ```text
 //! bin ─▶ service ─▶ pipeline ─▶ recorder ─▶ state ─▶ store ─▶ domain ─▶ nothing of ours
 //!    └─▶ cli ─▶ exercise, api ─▶ domain        └──▶ hsm ──────▲
-//! service, cli ─▶ custody ─▶ hsm
+//! service, cli, exercise ─▶ custody ─▶ hsm
 //! ```
 //!
 //! | room | what |

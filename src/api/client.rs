@@ -142,6 +142,13 @@ impl Client {
         Ok(Pieces(self.send(Verb::Get, path, Body::empty()).await?.into_body()))
     }
 
+    /// The user id of the process that listens there, by the kernel (unix(7), `SO_PEERCRED`).
+    pub async fn answered_by(&self) -> Result<u32, ClientError> {
+        let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
+        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
+        Ok(stream.peer_cred().map_err(unreachable)?.uid())
+    }
+
     async fn send(&self, verb: Verb, path: &str, body: Body) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await

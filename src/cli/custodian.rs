@@ -72,10 +72,15 @@ impl Custodian {
 
 async fn status(context: &Context, only: Option<&KeyLabel>) -> Result<Exit, CliError> {
     let status: wire::Status = context.client.get("/v1/status").await?;
-    let keys = status.keys.into_iter().filter(|key| only.is_none_or(|only| key.key == *only));
-    let keys: Vec<_> = keys.filter_map(|key| Some((key.key, key.custody?))).collect();
+    let opened: Vec<_> = status.keys.into_iter().filter_map(|key| Some((key.key, key.custody?))).collect();
+    let names: Vec<String> = opened.iter().map(|(key, _)| key.to_string()).collect();
+    let keys: Vec<_> = opened.into_iter().filter(|(key, _)| only.is_none_or(|only| key == only)).collect();
     if keys.is_empty() {
-        return Err(unfit("expected a key that Key Custodians open (keys.toml: activation), found none"));
+        let expected = only.map_or_else(|| "a key".to_owned(), |key| format!("key {key} to be one"));
+        let found = if names.is_empty() { "no such key".to_owned() } else { names.join(", ") };
+        return Err(unfit(&format!(
+            "expected {expected} that Key Custodians open (keys.toml: activation), found {found}"
+        )));
     }
     context.print.answer(&keys, |text| {
         for (key, custody) in &keys {

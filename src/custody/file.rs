@@ -24,7 +24,7 @@ const FOLDER: &str = "custody";
 /// The version of the form.
 const VERSION: u32 = 1;
 /// The longest file of ours: a hundred shares and a hundred tokens have half of it.
-const FILE_LEN_MAX: u64 = 256 * 1024;
+pub const FILE_LEN_MAX: u64 = 256 * 1024;
 
 /// One generation of a key's shares, and the PINs that they open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,9 +198,7 @@ impl CustodyFile {
 
     /// The commitments, k of them.
     pub fn commitments(&self) -> Result<Commitments, SchemeError> {
-        let octets: Vec<Vec<u8>> =
-            self.commitments.iter().map(|text| hex::decode(&**text).unwrap_or_default()).collect();
-        let commitments = Commitments::read(&octets)?;
+        let commitments = Commitments::read_hex(&self.commitments)?;
         let threshold = usize::try_from(self.threshold).unwrap_or(usize::MAX);
         if commitments.threshold() != threshold {
             return Err(SchemeError::Numbers { threshold, count: commitments.threshold() });

@@ -163,6 +163,12 @@ impl Commitments {
         octets.iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The same in hexadecimal, as custody files and the ledger have them.
+    pub fn read_hex(texts: &[Box<str>]) -> Result<Self, SchemeError> {
+        let octets: Vec<Vec<u8>> = texts.iter().map(|text| hex::decode(&**text).unwrap_or_default()).collect();
+        Self::read(&octets)
+    }
+
     /// Each as a compressed point.
     pub fn octets(&self) -> Vec<Vec<u8>> {
         self.0.iter().map(|point| point.to_affine().to_sec1_point(true).as_bytes().to_vec()).collect()

@@ -93,7 +93,8 @@ impl Stage {
             if let ("--key-file", _) = self.opens_share(n) {
                 let certificate = quoted(&self.kept(&format!("{}.pem", custodian.first.name)));
                 let holder = format!("person = \"{}\"", custodian.id);
-                completed.push((format!("{holder} }}"), format!("{holder}, certificate = {certificate} }}")));
+                let sealed = format!("certificate = {certificate}, spki = \"{}\"", custodian.first.spki);
+                completed.push((format!("{holder} }}"), format!("{holder}, {sealed} }}")));
             }
         }
         for (from, to) in completed {
@@ -127,7 +128,7 @@ impl Stage {
     /// once whether it opens.
     async fn take_shares(&self, teller: &mut Teller<'_>) -> Result<(), ExerciseError> {
         let key = &self.names.recovery_key;
-        let sealed = self.scratch.path().join(format!("state/custody/{key}.1.json"));
+        let sealed = self.layout.path(&format!("ceremony/shares/{key}.1.json"));
         for (n, custodian) in self.people.custodians.iter().enumerate() {
             let (dealt, taken) =
                 (self.layout.path(&format!("ceremony/shares/{key}.1.share-{}.pem", n + 1)), self.share(n));
@@ -143,6 +144,7 @@ impl Stage {
             }
         }
         let folder = self.layout.path("ceremony/shares");
+        fs::remove_file(&sealed).map_err(LayoutError::at(&sealed))?;
         fs::remove_dir(&folder).map_err(LayoutError::at(&folder))?;
         let (need, of) = (self.policy.custodians().threshold, self.people.custodians.len());
         teller.good(&format!(

@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pipeline", &["domain", "store", "state", "hsm", "recorder"]),
     ("api", &["domain"]),
     ("service", &["domain", "store", "state", "hsm", "recorder", "pipeline", "api", "wall_clock", "custody"]),
-    ("exercise", &["domain", "hsm", "api", "wall_clock"]),
+    ("exercise", &["domain", "hsm", "api", "wall_clock", "custody"]),
     ("cli", &["domain", "store", "state", "hsm", "recorder", "api", "service", "exercise", "wall_clock", "custody"]),
     ("bin", &["service", "cli"]),
 ];

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use smkid::cli::ceremony::KeysFile;
+use smkid::domain::certificates::pem;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::names::Digest;
 
@@ -918,11 +919,17 @@ fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
     stage.expect(1, "1 were brought, 2 are needed", &format!("{run} {one}"));
     let before = stage.events().len();
     stage.expect(0, "Next: print", &format!("{run} {SHARES}"));
+    let minutes = stage.scratch.text("re-share/minutes.txt");
+    for said in ["custodian-1, custodian-3", "under a passphrase", "recovery-1.2.json"] {
+        assert!(minutes.contains(said), "expected {said:?} in\n{minutes}");
+    }
+    let copy = stage.scratch.read("re-share/shares/recovery-1.2.json");
     let events = stage.events();
     let [Event::SharesBegun(begun), Event::SharesDealt(dealt), Event::CeremonyRecorded(_)] = &events[before..] else {
         panic!("{events:?}")
     };
     assert_eq!(begun, dealt);
+    assert_eq!(Digest::of(&copy), dealt.sealed, "a copy to take away lies beside the shares");
     assert_eq!((dealt.generation, dealt.former.is_some()), (2, true));
     // Its shares are those that open the token from then on; the former are shares of nothing.
     let new = "--share custodian-1=re-share/shares/recovery-1.2.share-1.pem --share \
@@ -933,4 +940,34 @@ fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
     let third = third.replace("--pin-file ledger-a=ledger.pin ", "");
     stage.expect(5, "it is no share of custodian-1 of generation 2", &format!("{third} {SHARES}"));
     stage.expect(0, "generation 3", &format!("{third} {new}"));
+}
+
+#[test]
+fn a_share_is_sealed_to_no_other_certificate_than_the_plan_means() {
+    let stage = Stage::planned();
+    for name in ["card", "other"] {
+        stage.scratch.openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.pem -days 30 -subj /CN={name}"
+        ));
+    }
+    let spki = |name: &str| pem::certificate(&stage.scratch.text(&format!("{name}.pem"))).unwrap().spki_sha256();
+    let plan = stage.scratch.text("plan.toml");
+    let holder = "person = \"custodian-3\" }";
+    assert!(plan.contains(holder), "{plan}");
+    let with = |more: &str| {
+        stage.scratch.write("sealed.toml", plan.replace(holder, &format!("person = \"custodian-3\", {more} }}")));
+    };
+    let certificate = "certificate = \"card.pem\"";
+    with(certificate);
+    let said = stage.expect(1, "expected `spki`, the SHA-256 of its SubjectPublicKeyInfo", "check sealed.toml");
+    assert!(said.contains(&spki("card").to_string()), "{said}");
+    with(&format!("spki = \"{}\"", spki("card")));
+    stage.expect(1, "`spki` stands there without `certificate`", "check sealed.toml");
+    with(&format!("certificate = \"nowhere.pem\", spki = \"{}\"", spki("card")));
+    stage.expect(1, "nowhere.pem: no such certificate of custodian-3", "check sealed.toml");
+    with(&format!("{certificate}, spki = \"{}\"", spki("card")));
+    stage.expect(0, "fits its policy", "check sealed.toml");
+    // Somebody lays another in its place after the review.
+    fs::copy(stage.path("other.pem"), stage.path("card.pem")).unwrap();
+    stage.expect(1, "whoever has that key would have the share", "check sealed.toml");
 }

@@ -13,6 +13,7 @@ use smkid::domain::certificates::pem;
 use smkid::domain::ledger::custody::{Holder, Sealed};
 use smkid::domain::ledger::entry::TokenFound;
 use smkid::domain::names::{Digest, KeyId, KeyLabel, KeyUse, PresentationId, TokenName};
+use smkid::hsm::protocol::write_message;
 use smkid::hsm::{Condition, Expectations, ExpectedKey, HsmError, KeyReport, PinSource, Token};
 use zeroize::Zeroizing;
 
@@ -224,9 +225,6 @@ fn the_vault_has_no_core_dump_no_ptrace_and_no_arguments_that_tell_anything() {
     let status = fs::read_to_string(format!("{proc}/status")).unwrap();
     let locked = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
     assert_ne!(locked.split_whitespace().nth(1), Some("0"), "{status}");
-    // What is not dumpable belongs to root, whoever runs it.
-    let is_ours = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("{proc}/mem")).unwrap()) == 0;
-    assert!(is_ours);
 }
 
 #[test]
@@ -249,14 +247,39 @@ fn a_vault_that_stops_is_killed_at_its_deadline_and_ends_with_its_last_handle() 
     assert!(!fs::exists(&proc).unwrap());
 }
 
+/// What a vault is told first, in the order in which it is written.
+#[derive(serde::Serialize)]
+struct Setup {
+    version: String,
+    parent_pid: i32,
+    file: serde_bytes::ByteBuf,
+}
+
 #[test]
-fn a_vault_that_nobody_started_as_its_parent_ends_at_once() {
-    let output = Command::new(env!("CARGO_BIN_EXE_smkid"))
-        .arg("vault-worker")
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
+fn a_vault_serves_nobody_but_the_process_that_started_it_and_of_its_own_version() {
+    let ours = rustix::process::getpid().as_raw_nonzero().get();
+    let said = |version: &str, parent_pid: i32| {
+        let (mut socket, vaults) = std::os::unix::net::UnixStream::pair().unwrap();
+        let vault = Command::new(env!("CARGO_BIN_EXE_smkid"))
+            .arg("vault-worker")
+            .stdin(std::os::fd::OwnedFd::from(vaults))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let file = serde_bytes::ByteBuf::from(Dealt::for_token("serial", 1).file.octets());
+        let setup = Setup { version: version.to_owned(), parent_pid, file };
+        write_message(&mut socket, &setup, &mut Vec::new()).unwrap();
+        // All that it may say; then it is told nothing more.
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let output = vault.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(said(version, ours).0, "it serves who started it");
+    let (served, why) = said(version, 1);
+    assert!(!served && why.contains("this is no child of the daemon any more"), "{why}");
+    let (served, why) = said("0.0.0", ours);
+    assert!(!served && why.contains("the daemon as 0.0.0"), "{why}");
 }
 
 #[test]

@@ -9,13 +9,10 @@ use serde::Serialize;
 use super::super::{CliError, Context, Exit, input};
 use super::share::{Closed, Key, keep_memory};
 use super::unfit;
-use crate::custody::file::CustodyFile;
+use crate::custody::file::{CustodyFile, FILE_LEN_MAX};
 use crate::custody::scheme::Share;
 use crate::domain::ledger::custody::Holder;
 use crate::domain::names::{Digest, KeyLabel, PersonId, ShareName};
-
-/// The greatest custody file, as the daemon has it.
-const CUSTODY_LEN_MAX: u64 = 256 * 1024;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -46,7 +43,7 @@ struct Checked<'a> {
 pub fn run(context: &Context, check: &Check) -> Result<Exit, CliError> {
     keep_memory(context);
     let name = check.custody.display();
-    let octets = input::file(&check.custody, CUSTODY_LEN_MAX)?;
+    let octets = input::file(&check.custody, FILE_LEN_MAX)?;
     let custody = CustodyFile::from_octets(&octets)
         .map_err(|found| unfit(&format!("{name}: expected a custody file, found {found}")))?;
     let commitments = custody.commitments().map_err(|error| unfit(&format!("{name}: {error}")))?;

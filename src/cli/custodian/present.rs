@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use nix::unistd::User;
+use zeroize::Zeroizing;
 
 use super::super::{Change, CliError, Context, Exit, input};
 use super::share::{Closed, Key, keep_memory};
@@ -20,7 +22,6 @@ use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Entry, Event};
 use crate::domain::names::{self, KeyLabel};
 use crate::hsm::one_time::SealTo;
-use zeroize::Zeroizing;
 
 /// Arguments of `present`.
 #[derive(Args, Debug)]
@@ -41,6 +42,9 @@ pub struct Present {
     /// In an exercise only: a file whose first line is the passphrase, of the share or of --key-file
     #[arg(long, value_name = "FILE", requires = "share")]
     passphrase_file: Option<PathBuf>,
+    /// The account that smkid runs as. In earnest nothing is sent to a process of another, but root's
+    #[arg(long, value_name = "ACCOUNT", default_value = "smkid")]
+    answered_by: String,
     #[command(flatten)]
     change: Change,
 }
@@ -76,6 +80,9 @@ pub async fn run(context: &Context, args: &Present) -> Result<Exit, CliError> {
     let sent = wire::Present { statement: Base64(statement.octets().to_vec()), signature: Base64(signature) };
     if args.change.dry_run {
         return context.would_send(Verb::Post, &path, Some(&sent));
+    }
+    if form.purpose == names::Purpose::Live {
+        check_answerer(context, &args.answered_by).await?;
     }
     if args.passphrase_file.is_some() {
         let status: wire::Status = context.client.get("/v1/status").await?;
@@ -116,6 +123,20 @@ pub async fn run(context: &Context, args: &Present) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Whoever answers on the socket says to what key the share is sealed, and could open it: so it must be smkid.
+async fn check_answerer(context: &Context, account: &str) -> Result<(), CliError> {
+    let found = context.client.answered_by().await?;
+    let expected = User::from_name(account).ok().flatten().map(|user| user.uid.as_raw());
+    if found == 0 || Some(found) == expected {
+        return Ok(());
+    }
+    let name = User::from_uid(found.into()).ok().flatten().map_or_else(String::new, |user| format!(", {}", user.name));
+    Err(unfit(&format!(
+        "what answers at the socket runs as user {found}{name}; expected root or {account}, as which smkid runs (--answered-by). Whoever answers \
+         could open your share: nothing was sent. Check --socket and SMKID_SOCKET"
+    )))
+}
+
 /// The share with the index that is wanted, if it fits the commitments that the ledger has; says why not.
 async fn fitting(
     context: &Context,
@@ -125,7 +146,10 @@ async fn fitting(
 ) -> Result<Option<Share>, CliError> {
     let share = Share::new(wanted.index, scalar).map_err(|error| unfit(&format!("{name}: {error}")))?;
     let key = &form.key.label;
-    let fits = match dealt(context, key, wanted.generation).await?.and_then(|dealt| commitments(&dealt)) {
+    let fits = match dealt(context, key, wanted.generation)
+        .await?
+        .and_then(|dealt| Commitments::read_hex(&dealt.commitments).ok())
+    {
         Some(commitments) => commitments.fit(&share),
         // Then the vault says it.
         None => true,
@@ -165,11 +189,6 @@ async fn dealt(context: &Context, key: &KeyLabel, generation: u32) -> Result<Opt
             Some(_) | None => return Ok(None),
         }
     }
-}
-
-fn commitments(dealt: &SharesDealt) -> Option<Commitments> {
-    let octets: Result<Vec<Vec<u8>>, _> = dealt.commitments.iter().map(|text| hex::decode(&**text)).collect();
-    Commitments::read(&octets.ok()?).ok()
 }
 
 /// Who is there by now, and what is next.

@@ -59,7 +59,7 @@ impl Closed {
         loop {
             let opened = share_file::scalar(&self.text, self.key.as_ref(), || {
                 if let Some(path) = passphrase {
-                    return first_line(path);
+                    return files::read_secret(path).map_err(|error| io::Error::other(error.to_string()));
                 }
                 typed += 1;
                 let of_key = share_file::is_to_certificate(&self.text);
@@ -111,9 +111,4 @@ fn ask(prompt: &str) -> io::Result<SecretString> {
     Terminal.secret(prompt).map_err(|error| {
         io::Error::new(error.kind(), format!("there is no terminal at which it could be typed: {error}"))
     })
-}
-
-fn first_line(path: &Path) -> io::Result<SecretString> {
-    let text = files::read_text(path, files::SECRET_LEN_MAX).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(SecretString::from(text.lines().next().unwrap_or_default().to_owned()))
 }

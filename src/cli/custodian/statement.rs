@@ -10,11 +10,8 @@ use crate::api::wire;
 use crate::cli::member::files;
 use crate::domain::custody::Statement;
 use crate::domain::determination::document::{DOCUMENT_LEN_MAX, Determination, LedgerHead, Type, Written};
+use crate::domain::determination::times::HOUR_MS;
 use crate::domain::names::{PersonId, StatementId};
-use crate::domain::time::Timestamp;
-
-/// Milliseconds of an hour.
-const HOUR_MS: i64 = 3_600_000;
 
 /// Arguments of `statement`.
 #[derive(Args, Debug)]
@@ -26,7 +23,7 @@ pub struct Draft {
     #[arg(long, value_name = "ID.json")]
     determination: PathBuf,
     /// For how many hours the statement holds: the key is locked by then. The policy has a limit (custodians.toml)
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=48))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     hours: u32,
     /// Where it goes
     #[arg(long, value_name = "FILE")]
@@ -44,7 +41,7 @@ pub async fn write(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
     let status: wire::Status = context.client.get("/v1/status").await?;
     let ledger = LedgerHead { origin: status.origin, size: status.ledger.size, root: status.ledger.root };
     // By the clock that the statement is judged by.
-    let expires: Timestamp = status.clock.now.plus_ms(i64::from(draft.hours) * HOUR_MS);
+    let expires = status.clock.now.plus_ms(i64::from(draft.hours) * HOUR_MS);
     let custody = status.keys.into_iter().find(|found| found.key == key.label).and_then(|found| found.custody);
     let Some(custody) = custody else {
         return Err(unfit(&format!("key {} is not opened by Key Custodians under the policy in force", key.label)));
@@ -78,7 +75,8 @@ pub async fn write(context: &Context, draft: &Draft) -> Result<Exit, CliError> {
             .row("for incident", &form.incident)
             .row("under determination", format!("{} (SHA-256 {})", form.id, document.digest()))
             .some("with share", standing.share.as_ref())
-            .row("until", expires);
+            .row("until", expires)
+            .row("next", format!("smkictl determination sign {} --key … --certificate …", draft.out.display()));
     })?;
     Ok(Exit::Done)
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::MemberError;
@@ -56,6 +57,12 @@ pub fn read_text(path: &Path, max: usize) -> Result<Zeroizing<String>, MemberErr
     let octets = read(path, max)?;
     let text = std::str::from_utf8(&octets).map_err(|_| MemberError::NotText { path: path.to_owned() })?;
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// A PIN or passphrase: the first line of a file.
+pub fn read_secret(path: &Path) -> Result<SecretString, MemberError> {
+    let text = read_text(path, SECRET_LEN_MAX)?;
+    Ok(SecretString::from(text.lines().next().unwrap_or_default().to_owned()))
 }
 
 /// The first certificate of a PEM file, and those behind it.

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::SecretString;
 use serde_json::json;
-use zeroize::Zeroizing;
 
-use super::files::{self, PEM_LEN_MAX, Paper, SECRET_LEN_MAX};
+use super::files::{self, PEM_LEN_MAX, Paper};
 use super::page::Page;
 use super::show::{Beside, Shown};
 use super::{Ask, MemberError, Seat};
@@ -194,9 +193,7 @@ fn key_id(text: &str) -> Result<Vec<u8>, MemberError> {
 /// A PIN or passphrase, from a file (its first line) or typed.
 fn secret(file: Option<&Path>, prompt: &str, ask: &mut dyn Ask) -> io::Result<SecretString> {
     let Some(path) = file else { return ask.secret(prompt) };
-    let text: Zeroizing<String> =
-        files::read_text(path, SECRET_LEN_MAX).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(SecretString::from(text.lines().next().unwrap_or_default().to_owned()))
+    files::read_secret(path).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// Who signs, by the policy and by what was said; the policy must know them as one who may.

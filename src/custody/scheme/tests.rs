@@ -59,27 +59,33 @@ fn one_share_given_twice_counts_once() {
     assert_eq!(commitments.combine(&twice).map(|_| ()).unwrap_err(), SchemeError::TooFew { have: 1, need: 2 });
 }
 
-/// What the threshold is worth: with k - 1 shares in hand, each secret that anybody may guess belongs to a polynomial through those very
-/// shares, so none is more likely than another. (That the commitments single one out is a discrete logarithm's worth of work.)
+/// What the threshold is worth. Interpolation through k - 1 real shares misses the secret, so the polynomial is of no lower degree than it should be;
+/// and with k - 1 shares in hand any other secret has a share set of its own in which those very shares are. (That the commitments single one
+/// out is a discrete logarithm's worth of work.)
 #[test]
-fn below_the_threshold_every_secret_is_still_possible() {
-    let (k, n) = (3, 5);
-    let secret = SealingSecret::make();
-    let (shares, _) = split(&secret, k, n).unwrap();
-    for known in choices(&shares, k - 1) {
-        for _ in 0..8 {
+fn k_minus_1_shares_miss_the_secret_and_lie_in_a_share_set_of_any_other_secret_too() {
+    for (k, n) in [(2, 3), (3, 5)] {
+        let secret = SealingSecret::make();
+        let (shares, commitments) = split(&secret, k, n).unwrap();
+        // The greatest coefficient is not 0: its commitment is a point, and not the neutral element.
+        assert_eq!(commitments.octets().iter().map(Vec::len).collect::<Vec<_>>(), vec![COMMITMENT_LEN; k]);
+        for known in choices(&shares, k - 1) {
+            assert_ne!(value_at(Scalar::ZERO, &points(&known)), scalar(secret.octets()), "{k} of {n}");
             let guess = SealingSecret::make();
             let mut through = points(&known);
             through.push((Scalar::ZERO, scalar(guess.octets())));
-            // Of degree k - 1 by its k points; it gives the shares that are known, and another secret.
-            for (x, value) in points(&known) {
-                assert_eq!(value_at(x, &through), value);
+            let other: Vec<Share> = (1..=u16::try_from(n).unwrap())
+                .map(|index| {
+                    let value = value_at(Scalar::from(u64::from(index)), &through);
+                    Share::new(index, Zeroizing::new(value.to_repr().into())).unwrap()
+                })
+                .collect();
+            for (real, other) in shares.iter().zip(&other) {
+                let is_known = known.iter().any(|known| known.index() == real.index());
+                assert_eq!(real.octets() == other.octets(), is_known, "what is not known would be another");
             }
-            assert_eq!(value_at(Scalar::ZERO, &through), scalar(guess.octets()));
-            assert_ne!(guess.octets(), secret.octets());
-            // The shares that are not known would then be others: nothing that is known tells.
-            for share in shares.iter().filter(|share| known.iter().all(|known| known.index() != share.index())) {
-                assert_ne!(value_at(Scalar::from(u64::from(share.index())), &through), scalar(share.octets()));
+            for chosen in choices(&other, k) {
+                assert_eq!(value_at(Scalar::ZERO, &points(&chosen)), scalar(guess.octets()), "by any k of them");
             }
         }
     }

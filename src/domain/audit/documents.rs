@@ -24,6 +24,7 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::merkle::Frontier;
 use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::{Digest, KeyUse};
+use crate::domain::policy::Activation;
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::destruction::Destruction;
 use crate::domain::policy::facts::{Ending, IntentState};
@@ -300,6 +301,8 @@ impl Again<'_> {
         let facts = self.fold.keys().get(key).ok_or_else(|| format!("the ledger has no key {key}"))?;
         demand(facts.shares.is_none(), || "shares of it were dealt, and no Key Custodians opened it".into())?;
         let policy = &self.fold.policy().ok_or("no policy is in force yet")?.policy;
+        let is_asked = policy.key(key).is_some_and(|key| key.activation == Activation::ProtectedPath);
+        demand(!is_asked, || "the policy has the HSM ask Key Custodians, who open a key for one incident".into())?;
         facts.may_be_on(policy, activated.tokens()).map_err(text)?;
         demand(until.is_none_or(|until| until > at), || "it is active until a moment that is over".into())
     }

@@ -16,6 +16,7 @@ use crate::domain::policy::facts::KeyFacts;
 use crate::domain::policy::rules::Refusal;
 use crate::domain::policy::separation::Part;
 use crate::domain::policy::{Activation, Policy};
+use crate::domain::time::Timestamp;
 
 /// Milliseconds of a minute.
 const MINUTE_MS: i64 = 60_000;
@@ -120,7 +121,7 @@ fn signer<'p>(
     form: &Statement,
     verified: &[Signature],
     faults: Reasons,
-    at: crate::domain::time::Timestamp,
+    at: Timestamp,
     reasons: &mut Reasons,
 ) -> Option<(&'p Person, Signature)> {
     let by = |signature: &Signature| policy.person_by_spki(&signature.spki).map(|person| (person, *signature));
@@ -158,7 +159,7 @@ fn check_person(
     form: &Statement,
     facts: &KeyFacts,
     person: &Person,
-    at: crate::domain::time::Timestamp,
+    at: Timestamp,
     reasons: &mut Reasons,
 ) {
     if let Some(before) = facts.presented.get(&person.id).filter(|before| {
@@ -205,7 +206,7 @@ fn check_share(
                 let holder = dealt.holders.iter().find(|holder| holder.share == *name);
                 let whose = holder.map_or_else(|| "nobody".to_owned(), |holder| holder.person.to_string());
                 format!(
-                    "share {name} was dealt to {whose}, and persons.toml gives it to {} ; {} cannot present it",
+                    "share {name} was dealt to {whose}, and persons.toml gives it to {}; {} cannot present it",
                     policy.share_holder(name).map_or_else(|| "nobody".to_owned(), ToString::to_string),
                     form.person
                 )

@@ -259,6 +259,45 @@ async fn a_passphrase_from_a_file_is_for_exercises_and_a_share_goes_with_the_sta
 }
 
 #[tokio::test]
+async fn in_earnest_a_share_goes_to_nobody_but_smkid() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::fs::PermissionsExt as _;
+    if !rustix::process::geteuid().is_root() {
+        std::io::stderr().write_all(b"\nskipped: a socket of another account, which only root can make\n").unwrap();
+        return;
+    }
+    let custody = Custody::dealt().await;
+    let site = &custody.site;
+    let daemon = site.start().await;
+    custody.bring();
+    let statement = custody.statement(&daemon.client, 1, |form| form.purpose = LedgerPurpose::Live).await;
+    fs::write(site.path("s1.json"), statement.octets()).unwrap();
+    fs::write(site.path("s1.custodian-1.p7s"), custody.sent(1, &statement).signature.0).unwrap();
+    // Somebody else's process, where a console was told that smkid listens.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let socket = folder.path().join("smkid.sock");
+    let listen = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); \
+                  print('listens', flush=True); time.sleep(600)";
+    let mut listener = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups", "python3", "-c", listen])
+        .arg(&socket)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(listener.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let to_other = format!("--socket {} {}", socket.display(), present(1, "share-1.pem", ""));
+    let told = site.smkictl(&to_other);
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    told.is(1).says("runs as user 65534").says("nothing was sent");
+    // The daemon of a test runs as root, and says by itself that it is of an exercise.
+    site.smkictl(&present(1, "share-1.pem", "")).is(4).says("the statement is live");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_custodian_is_warned_of_what_would_be_refused_before_signing_it() {
     let custody = Custody::dealt().await;
     let site = &custody.site;

@@ -8,6 +8,9 @@ use smkid::exercise::people::APPROVALS;
 use super::*;
 use crate::support::site::device_list;
 
+/// What is other in a statement than it should be.
+type Change = fn(&mut Statement);
+
 /// How long something that comes by itself is waited for.
 const COME_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -310,5 +313,27 @@ async fn what_was_gathered_for_a_determination_is_gone_once_that_is_withdrawn() 
     assert!(refused.contains(&"withdrawn".to_owned()) && refused.contains(&"custodians".to_owned()), "{refused:?}");
     assert!(custody.refused(client, 3, |_| {}).await.contains(&"withdrawn".to_owned()));
     site.verify_export("withdrawn");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_statement_of_another_ledger_head_or_key_is_refused_and_one_of_an_older_head_is_not() {
+    let custody = Custody::dealt().await;
+    let daemon = custody.site.start().await;
+    let client = &daemon.client;
+    let older = custody.statement(client, 1, |_| {}).await;
+    let cases: [(&str, Change); 5] = [
+        ("statement-ledger", |form| form.purpose = LedgerPurpose::Live),
+        ("statement-ledger", |form| form.ledger.origin = "smki.example/other".parse().unwrap()),
+        ("ledger-head", |form| form.ledger.root = Digest([7; 32])),
+        ("ledger-head", |form| form.ledger.size += 1_000),
+        ("statement-key", |form| form.key.spki_sha256 = Digest([7; 32])),
+    ];
+    for (rule, change) in cases {
+        let told = custody.refused(client, 1, change).await;
+        assert!(told.contains(&rule.to_owned()), "expected {rule}, found {told:?}");
+    }
+    // The refusals are entries: the head of before is one of ours all the same.
+    custody.present_for(client, (1, &custody.shares[0]), &older).await.unwrap();
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -161,9 +161,7 @@ impl People {
     }
 
     fn passphrase_file(&self, person: &PersonId) -> Result<Option<SecretString>, DealError> {
-        let Some(path) = self.passphrase_files.get(person) else { return Ok(None) };
-        let text = files::read_text(path, files::SECRET_LEN_MAX)?;
-        Ok(Some(SecretString::from(text.trim_end_matches('\n'))))
+        Ok(self.passphrase_files.get(person).map(|path| files::read_secret(path)).transpose()?)
     }
 
     /// Opens a share that was brought. A passphrase that was typed wrongly is typed again.

@@ -179,3 +179,34 @@ fn who_opened_an_active_key_is_counted_where_custodians_open_it_for_the_incident
     open.active_for = None;
     assert_eq!(of_active(&open, INCIDENT, now()), None, "an older daemon activated it for every incident");
 }
+
+#[test]
+fn statements_open_a_key_until_those_that_hold_are_too_few_of_persons_or_of_parties() {
+    let policy = example_policy(str::to_owned);
+    let parties: Vec<&str> = [1, 2, 3]
+        .map(|n| policy.people().person(&format!("custodian-{n}").parse().unwrap()).unwrap().party.as_str())
+        .into();
+    let holding = |ms: [i64; 3]| {
+        let mut key = key(&[1, 2, 3]);
+        for (presented, ms) in key.presented.values_mut().zip(ms) {
+            presented.expires = now().plus_ms(ms);
+        }
+        count(&policy, &key, now()).expires()
+    };
+    assert!(parties[0] != parties[1] && parties[1] != parties[2] && parties[0] != parties[2], "{parties:?}");
+    assert_eq!(holding([30, 20, 10]), Some(now().plus_ms(20)), "the first to end is more than is needed");
+    assert_eq!(holding([10, 10, 20]), Some(now().plus_ms(10)), "two at once");
+    assert_eq!(holding([10, 20, 30]), Some(now().plus_ms(20)));
+    assert_eq!(count(&policy, &key(&[]), now()).expires(), None);
+    let of_one = example_policy(|text| {
+        text.replace(
+            "name = \"Custodian Two\"\nparty = \"network-a\"",
+            "name = \"Custodian Two\"\nparty = \"supplier-a\"",
+        )
+    });
+    let mut key = key(&[1, 2, 3]);
+    for (presented, ms) in key.presented.values_mut().zip([30, 20, 10]) {
+        presented.expires = now().plus_ms(ms);
+    }
+    assert_eq!(count(&of_one, &key, now()).expires(), Some(now().plus_ms(10)), "then two are left, of one Party");
+}

@@ -396,12 +396,14 @@ pub enum CeremonyError {
     },
     /// A step failed, and the journal says so.
     #[error(
-        "{source}\nThat is in the journal. Once it is mended, start the same command again: it goes on at this step. Before you rise, everyone \
+        "{source}\n{remedy}That is in the journal. Once it is mended, start the same command again: it goes on at this step. Before you rise, everyone \
          notes the words of the journal as it is now; they are compared before it is gone on with:\n{journal}"
     )]
     Failed {
         /// Why.
         source: Box<CeremonyError>,
+        /// What is to be done otherwise than at a daemon.
+        remedy: &'static str,
         /// The SHA-256 of the journal.
         journal: Words,
     },
@@ -589,6 +591,16 @@ fn reasons(reasons: &[Reason]) -> String {
 }
 
 impl CeremonyError {
+    /// What errors of tokens say is said to whoever runs the daemon.
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Start(StartFault::Hsm { source, .. }) if source.is_about_the_pin() => {
+                "`smkictl hsm retry-login` is for a running smkid: at a ceremony the PIN is offered once at each start of the command.\n"
+            }
+            _ => "",
+        }
+    }
+
     /// The exit status.
     pub fn exit(&self) -> Exit {
         match self {

@@ -260,8 +260,9 @@ impl Conduct {
                 Err(Halt::Adjourned(why)) => return self.adjourn(&id, &step.title(), why).map(Some),
                 Err(Halt::Fault(fault)) => {
                     self.write(What::Failed { step: id.into(), why: fault.to_string().into() })?;
+                    let remedy = fault.remedy();
                     let (source, journal) = (Box::new(fault), Words(Digest::of(self.journal.octets())));
-                    return Err(CeremonyError::Failed { source, journal });
+                    return Err(CeremonyError::Failed { source, remedy, journal });
                 }
             }
         }

@@ -193,7 +193,7 @@ impl Checker<'_> {
             }
             (Some(role), None) => {
                 let text = format!(
-                    "person {}: a {} is one by the policy; give the `id` that persons.toml has (role {role})",
+                    "person {}: who comes as {} is named by the policy; give the `id` that persons.toml has (role {role})",
                     person.name, person.capacity
                 );
                 self.fault(entry, text);

@@ -219,7 +219,7 @@ fn a_ceremony_is_recorded_as_its_transcript_tells_it() {
     let rules_of = |recorded: CeremonyRecorded| rules(may_record(&ledger(), &recorded, &octets, at(AT)));
     assert!(rules_of(told.clone()).is_empty());
     // Whatever the entry says otherwise.
-    let fewer = told.people[..2].iter().chain(&told.people[..0]).cloned().collect();
+    let fewer = told.people[..2].to_vec();
     for (recorded, rules) in [
         (CeremonyRecorded { kind: CeremonyKind::Copy, ..told.clone() }, vec!["ceremony-transcript"]),
         (CeremonyRecorded { plan: Digest([2; 32]), ..told.clone() }, vec!["ceremony-transcript"]),

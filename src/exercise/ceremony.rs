@@ -93,7 +93,9 @@ impl Stage {
             if let ("--key-file", _) = self.opens_share(n) {
                 let certificate = quoted(&self.kept(&format!("{}.pem", custodian.first.name)));
                 let holder = format!("person = \"{}\"", custodian.id);
-                completed.push((format!("{holder} }}"), format!("{holder}, certificate = {certificate} }}")));
+                let spki = custodian.first.spki;
+                let completion = format!("{holder}, certificate = {certificate}, spki = \"{spki}\" }}");
+                completed.push((format!("{holder} }}"), completion));
             }
         }
         for (from, to) in completed {

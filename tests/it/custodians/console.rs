@@ -280,13 +280,14 @@ async fn in_earnest_a_share_goes_to_nobody_but_smkid() {
     let listen = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); \
                   print('listens', flush=True); time.sleep(600)";
     let mut listener = Command::new("setpriv")
-        .args(["--reuid", "65534", "--clear-groups", "python3", "-c", listen])
+        .args(["--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", listen])
         .arg(&socket)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
     BufReader::new(listener.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), "listens");
     let to_other = format!("--socket {} {}", socket.display(), present(1, "share-1.pem", ""));
     let told = site.smkictl(&to_other);
     listener.kill().unwrap();

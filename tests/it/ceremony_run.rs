@@ -34,7 +34,7 @@ fn unfolded(minutes: &str) -> String {
 }
 
 /// With a room in it.
-pub fn placed(plan: String) -> String {
+pub fn placed(plan: &str) -> String {
     plan.replace("to be written: room, building, town", "Room 4, Hut 6, Newport")
 }
 
@@ -48,7 +48,7 @@ impl Stage {
             "plan --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out plan.toml",
         );
         stage.expect(1, "place: expected the room", "check plan.toml");
-        stage.edit_plan(placed);
+        stage.edit_plan(|plan| placed(&plan));
         stage.scratch.write("answers.toml", ANSWERS);
         for custodian in ["custodian-1", "custodian-2", "custodian-3"] {
             stage.scratch.write(&format!("{custodian}.pass"), format!("what only {custodian} knows\n"));
@@ -476,7 +476,7 @@ impl Stage {
             "Next: review it",
             "plan --policy policy --config smkid.toml --conductor operator-1 --witness Guest --out drafted.toml",
         );
-        placed(self.scratch.text("drafted.toml"))
+        placed(&self.scratch.text("drafted.toml"))
     }
 }
 
@@ -609,13 +609,13 @@ fn a_renewal_gives_the_same_key_a_new_certificate() {
     // A plan of a later kind has a folder of its own, and says where a new certificate is laid.
     assert!(text.contains("out = \"ceremony-renewal-20") && text.contains("certificates/recovery-1-20"), "{text}");
     let out = text.lines().find(|line| line.starts_with("out = ")).unwrap().to_owned();
-    stage.scratch.write("used.toml", placed(text.replace(&out, "out = \"ceremony\"")));
+    stage.scratch.write("used.toml", placed(&text.replace(&out, "out = \"ceremony\"")));
     let said = stage.expect(1, "was begun here by another plan", "check used.toml");
     assert!(said.contains("name another `out` in this plan") && !said.contains("genesis"), "{said}");
     let certificate = text.lines().find(|line| line.starts_with("certificate = ")).unwrap().to_owned();
     let text = text.replace(&certificate, "certificate = \"certificates/recovery-1.pem\"");
     let text = text.replace(&out, "out = \"renewal\"").replace("certificates/", "renewed/");
-    stage.scratch.write("renewal.toml", placed(text));
+    stage.scratch.write("renewal.toml", placed(&text));
     // One share of the two that are needed opens nothing.
     let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";
     let run = format!("run renewal.toml --unattended answers.toml {PINS}");
@@ -649,7 +649,7 @@ fn custodians_take_new_shares_by_a_plan_for_which_the_former_come_once_more() {
     stage.expect(0, "Next: review it", plan);
     let text = stage.scratch.text("re-share.toml");
     let out = text.lines().find(|line| line.starts_with("out = ")).unwrap();
-    stage.scratch.write("re-share.toml", placed(text.replace(out, "out = \"re-share\"")));
+    stage.scratch.write("re-share.toml", placed(&text.replace(out, "out = \"re-share\"")));
     stage.expect(0, "fits its policy, its configuration and the ledger", "check re-share.toml");
     let run = format!("run re-share.toml --unattended answers.toml {PINS}");
     let one = "--share custodian-1=ceremony/shares/recovery-1.1.share-1.pem";

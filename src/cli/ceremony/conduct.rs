@@ -201,11 +201,11 @@ impl Conduct {
         if self.journal.recorded().is_none() {
             adjourned = self.session(&steps)?;
         }
-        if adjourned.is_none() {
-            if let Some(scratch) = self.rehearsal.take() {
-                scratch.destroy(&self.plan.out())?;
-                self.print.note("The scratch tokens are destroyed.");
-            }
+        if adjourned.is_none()
+            && let Some(scratch) = self.rehearsal.take()
+        {
+            scratch.destroy(&self.plan.out())?;
+            self.print.note("The scratch tokens are destroyed.");
         }
         for id in self.desk.unused() {
             self.print.warning(&format!("no question is named {id:?}; that answer was not used"));

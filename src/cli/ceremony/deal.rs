@@ -344,39 +344,36 @@ impl Deal {
         }
         let held: Vec<&SharesDealt> =
             standing.before.iter().chain(standing.pending.iter().map(|(begun, ..)| begun)).collect();
-        let (begun, file, entry) = match &standing.pending {
-            Some((begun, file, changing)) => {
-                print.note(
-                    "A deal of this generation was cut off; this goes on with it, and logs in to each token with its new PIN. It takes enough of the \
-                     new shares, and of the former where there are any: --share PERSON=FILE for each.",
-                );
-                people.check(&begun.holders, &held)?;
-                if self.change.dry_run {
-                    return Ok(self.answer(begun, None));
-                }
-                let ledger_token = opened.log_in()?;
-                self.finish(&opened, &people, standing.before.as_ref(), (begun, file, changing.clone()))?;
-                let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
-                opened.keep_head(ledger_token.as_ref())?;
-                (begun.clone(), file.clone(), entry)
+        let (begun, file, entry) = if let Some((begun, file, changing)) = &standing.pending {
+            print.note(
+                "A deal of this generation was cut off; this goes on with it, and logs in to each token with its new PIN. It takes enough of the \
+                 new shares, and of the former where there are any: --share PERSON=FILE for each.",
+            );
+            people.check(&begun.holders, &held)?;
+            if self.change.dry_run {
+                return Ok(self.answer(begun, None));
             }
-            None => {
-                let to_deal = self.to_deal(&opened, &people, standing.before.as_ref())?;
-                self.check_tokens(&opened, &to_deal)?;
-                people.check(&to_deal.holders, &held)?;
-                if opened.ledger.is_active(&self.key)? {
-                    return Err(DealError::Active { key: self.key.clone() }.into());
-                }
-                if self.change.dry_run {
-                    return Ok(self.planned(&to_deal));
-                }
-                self.check_certificates(&people, opened.fold().purpose(), print)?;
-                let ledger_token = opened.log_in()?;
-                let (begun, file) = self.deal(&mut opened, &people, &to_deal, standing.before.as_ref())?;
-                let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
-                opened.keep_head(ledger_token.as_ref())?;
-                (begun, file, entry)
+            let ledger_token = opened.log_in()?;
+            Self::finish(&opened, &people, standing.before.as_ref(), (begun, file, changing.clone()))?;
+            let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
+            opened.keep_head(ledger_token.as_ref())?;
+            (begun.clone(), file.clone(), entry)
+        } else {
+            let to_deal = self.to_deal(&opened, &people, standing.before.as_ref())?;
+            self.check_tokens(&opened, &to_deal)?;
+            people.check(&to_deal.holders, &held)?;
+            if opened.ledger.is_active(&self.key)? {
+                return Err(DealError::Active { key: self.key.clone() }.into());
             }
+            if self.change.dry_run {
+                return Ok(self.planned(&to_deal));
+            }
+            self.check_certificates(&people, opened.fold().purpose(), print)?;
+            let ledger_token = opened.log_in()?;
+            let (begun, file) = self.deal(&mut opened, &people, &to_deal, standing.before.as_ref())?;
+            let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
+            opened.keep_head(ledger_token.as_ref())?;
+            (begun, file, entry)
         };
         Changing::remove(&state, &begun).map_err(DealError::from)?;
         let mut answer = Answer { entry: Some(entry), ..self.answer(&begun, Some((&state, &file))) };
@@ -574,7 +571,6 @@ impl Deal {
     /// Goes on with what was cut off, as it was begun. Nothing that lies on the disk is believed: enough shares of the generation open its PINs,
     /// and each token logs in with its own.
     fn finish(
-        &self,
         opened: &Opened<Ledger>,
         people: &People,
         before: Option<&SharesDealt>,

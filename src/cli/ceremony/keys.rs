@@ -343,7 +343,7 @@ fn make(
 fn removal(room: &Room, token: &TokenName, label: &KeyLabel) -> String {
     let configured = room.configuration.tokens.iter().find(|configured| configured.name == *token);
     let (module, name) =
-        configured.map_or_else(Default::default, |found| (found.module.display().to_string(), found.label.to_string()));
+        configured.map_or_else(Default::default, |found| (found.module.display().to_string(), found.label.clone()));
     ["privkey", "pubkey"]
         .map(|kind| {
             format!(

@@ -175,7 +175,7 @@ impl Minutes {
                 }
             }
             What::Failed { step: _, why } => {
-                self.mark(at, format!("The step was broken off: {}", sentence(&plain(why))))
+                self.mark(at, format!("The step was broken off: {}", sentence(&plain(why))));
             }
             What::Adjourned { step: _, why } => self.mark(at, format!("Adjourned: {}", sentence(&plain(why)))),
             What::Remark { step: _, text } => self.mark(at, format!("On record: \u{201c}{}\u{201d}.", plain(text))),
@@ -249,7 +249,7 @@ impl Minutes {
                 }
                 Item::Said(at, said, tone) => write_said(&mut text, *at, said, *tone),
                 Item::RollCall(at, people, found) => {
-                    write_said(&mut text, *at, &roll_call(people, *found), found.tone())
+                    write_said(&mut text, *at, &roll_call(people, *found), found.tone());
                 }
                 Item::Fact(name, value) => {
                     let folded = folded(&format!("{name}: {value}"), WIDTH - 15);

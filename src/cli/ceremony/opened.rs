@@ -40,7 +40,7 @@ pub enum Ledger {
     /// This program, which has it to itself; no daemon runs.
     Ours(Box<Recorder>),
     /// The daemon that runs.
-    Daemons(Beside),
+    Daemons(Box<Beside>),
 }
 
 /// A running daemon, and what its ledger amounted to when it was read.
@@ -131,7 +131,7 @@ impl Ledger {
         match start::open_ledger(configuration) {
             Ok((store, fold)) => Ok(LedgerFound::Locked(Box::new((store, fold)))),
             Err(StartFault::Store(locked @ StoreError::Locked { .. })) => match Beside::find(configuration)? {
-                Some(beside) => Ok(LedgerFound::Daemons(beside)),
+                Some(beside) => Ok(LedgerFound::Daemons(Box::new(beside))),
                 None => Err(locked.into()),
             },
             Err(fault) => Err(fault.into()),
@@ -173,7 +173,7 @@ enum LedgerFound {
     /// Nobody else has it.
     Locked(Box<(SqliteStore, Fold)>),
     /// A daemon has.
-    Daemons(Beside),
+    Daemons(Box<Beside>),
 }
 
 impl Stands for LedgerFound {

@@ -132,7 +132,7 @@ impl Daemon {
             }),
             Err(why) => {
                 // What is recorded is not in the vault: those who presented could not do it again.
-                let (keys, of, reason) = (Arc::clone(&self.keys), label.clone(), shortened(&why).to_string());
+                let (keys, of, reason) = (Arc::clone(&self.keys), label.clone(), shortened(&why).clone());
                 self.change(move |recorder| lock(recorder, &Actor::daemon(), &keys, &of, &reason).map(|_| Ok(())))
                     .await?;
                 Err(Failure::Unavailable { why, remedy: remedy() })

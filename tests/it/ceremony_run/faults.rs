@@ -21,6 +21,7 @@ pub fn line<'a>(plan: &'a str, start: &str) -> &'a str {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table, one row for each fault")]
 fn every_fault_of_a_plan_is_told_with_its_line() {
     let stage = Stage::planned();
     let check = |(edit, (at, nth), fault): Fault<'_>| {
@@ -233,7 +234,9 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
         (&|plan| plan.replace("place = ", "plaice = "), ("plaice", 1), "unknown field"),
         (&|plan| plan.replace("version = 1", "version = 2"), ("version = ", 1), "expected version = 1, found 2"),
     ];
-    faults.iter().for_each(|fault| check(*fault));
+    for fault in faults {
+        check(*fault);
+    }
     // What the policy brings about.
     let changed = |file: &str, from: &str, to: &str, fault: Fault<'_>| {
         let file = format!("policy/{file}");

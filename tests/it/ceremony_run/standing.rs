@@ -31,7 +31,7 @@ impl Site {
             "ceremony plan --kind {kind} --policy {policy} --config smkid.toml {people} --out {out}"
         ))
         .ok();
-        let plan = placed(fs::read_to_string(self.path(out)).unwrap());
+        let plan = placed(&fs::read_to_string(self.path(out)).unwrap());
         fs::write(self.path(out), &plan).unwrap();
         plan
     }

@@ -9,6 +9,8 @@ use smkid::domain::ledger::custody::SharesDealt;
 use smkid::exercise::people::APPROVALS;
 use zeroize::Zeroizing;
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::copies::finish;
 use crate::support::desk::Done;
@@ -33,20 +35,20 @@ impl Custody {
     fn deal_anew(&self, brought: &[usize], again: &[usize], to: &[usize]) -> Done {
         let mut arguments = format!("ceremony deal --config smkid.toml --key {RECOVERY_KEY} --out {OUT}");
         for n in brought {
-            arguments.push_str(&format!(" --share custodian-{n}=share-{n}.pem"));
+            write!(arguments, " --share custodian-{n}=share-{n}.pem").unwrap();
         }
         for n in again {
-            arguments.push_str(&format!(" --share custodian-{n}={OUT}/{RECOVERY_KEY}.2.share-{n}.pem"));
+            write!(arguments, " --share custodian-{n}={OUT}/{RECOVERY_KEY}.2.share-{n}.pem").unwrap();
         }
         for n in [brought, again].concat() {
             // The first has the share of the first generation under a passphrase.
             if !arguments.contains(&format!("--key-file custodian-{n}=")) && (n != 1 || !again.is_empty()) {
-                arguments.push_str(&format!(" --key-file custodian-{n}=me-{n}.key"));
+                write!(arguments, " --key-file custodian-{n}=me-{n}.key").unwrap();
             }
         }
         arguments.push_str(" --passphrase-file custodian-1=passphrase");
         for n in to {
-            arguments.push_str(&format!(" --certificate custodian-{n}=me-{n}.pem"));
+            write!(arguments, " --certificate custodian-{n}=me-{n}.pem").unwrap();
         }
         self.site.smkictl(&arguments)
     }
@@ -156,9 +158,9 @@ async fn a_custodian_is_replaced_while_smkid_runs_and_signs_and_no_command_is_lo
     let file = CustodyFile::read(&custody.site.state(), &before).unwrap();
     let mut holders = file.holders.clone();
     holders[1].person = "custodian-4".parse().unwrap();
-    let set = Set { origin: file.origin.clone(), key: key(), generation: 2, commitments: &of_another, holders };
+    let shares = Set { origin: file.origin.clone(), key: key(), generation: 2, commitments: &of_another, holders };
     let found = TokenFound { token: custody.key.token.clone(), serial: custody.key.serial.clone() };
-    let forged = CustodyFile::seal(set, &SealingSecret::make(), &[(found, "nothing".into())]).unwrap();
+    let forged = CustodyFile::seal(shares, &SealingSecret::make(), &[(found, "nothing".into())]).unwrap();
     let by = vec!["custodian-1".parse().unwrap(), "custodian-2".parse().unwrap()];
     let mut signed = SharesDealt { by, ..forged.dealt() };
     let signature = SealingSecret::make().sign(&signed.signed_by_the_former(&forged.origin)).unwrap();

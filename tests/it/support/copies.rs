@@ -29,7 +29,8 @@ impl Site {
             let daemon = site.start().await;
             site.adopt(&daemon.client, &site.cloned_policy(), vec![site.main()]).await;
             assert!(daemon.stop().await.unwrap().success());
-            site.put_clone(COPY_TOKEN, site.serial(RECOVERY_TOKEN).chars().rev().collect());
+            let reversed: String = site.serial(RECOVERY_TOKEN).chars().rev().collect();
+            site.put_clone(COPY_TOKEN, &reversed);
             Snapshot::take(site.configuration.parent().unwrap())
         });
         Self::copy(determined.base, snapshot.await)
@@ -59,8 +60,8 @@ impl Site {
     }
 
     /// A clone of the Recovery token, under that serial number, described in the configuration.
-    fn put_clone(&self, name: &str, serial: String) {
-        clone_token(&self.path("tokens"), &self.serial(RECOVERY_TOKEN), &serial);
+    fn put_clone(&self, name: &str, serial: &str) {
+        clone_token(&self.path("tokens"), &self.serial(RECOVERY_TOKEN), serial);
         self.configure(|text| {
             // The same as the first, but for name and serial number.
             let first = text.split("[[token]]").find(|block| block.contains(RECOVERY_TOKEN)).unwrap();
@@ -78,7 +79,7 @@ impl Site {
     /// The same a third time: the key is there, and neither policy nor ledger knows.
     pub fn put_third_token(&self) {
         let serial = self.serial(COPY_TOKEN);
-        self.put_clone(THIRD_TOKEN, format!("{}{}", &serial[3..], &serial[..3]));
+        self.put_clone(THIRD_TOKEN, &format!("{}{}", &serial[3..], &serial[..3]));
     }
 
     /// `smkictl ceremony copy` of the Recovery key on the second token.

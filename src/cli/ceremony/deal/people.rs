@@ -112,12 +112,11 @@ impl People {
     ) -> Result<(), DealError> {
         let title = Title { key, generation, share: &holder.share, person: &holder.person };
         let fault = |source| DealError::Share { path: path.to_owned(), source: Box::new(source) };
-        let (octets, passphrase) = match self.certificate(&holder.person) {
-            Some(certificate) => (share_file::to_certificate(share, &title, certificate), None),
-            None => {
-                let passphrase = self.choose(holder)?;
-                (share_file::under_passphrase(share, &title, &passphrase), Some(passphrase))
-            }
+        let (octets, passphrase) = if let Some(certificate) = self.certificate(&holder.person) {
+            (share_file::to_certificate(share, &title, certificate), None)
+        } else {
+            let passphrase = self.choose(holder)?;
+            (share_file::under_passphrase(share, &title, &passphrase), Some(passphrase))
         };
         let octets = octets.map_err(fault)?;
         files::write_new(path, &octets)?;
@@ -174,9 +173,10 @@ impl People {
         let mut typed = 0;
         loop {
             let from_file = self.passphrase_file(person)?;
-            let opened = share_file::scalar(text, self.key_files.get(person), || match from_file {
-                Some(passphrase) => Ok(passphrase),
-                None => {
+            let opened = share_file::scalar(text, self.key_files.get(person), || {
+                if let Some(passphrase) = from_file {
+                    Ok(passphrase)
+                } else {
                     typed += 1;
                     ask(&format!("{person}, the passphrase of {}: ", path.display()))
                 }

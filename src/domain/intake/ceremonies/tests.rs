@@ -73,7 +73,7 @@ fn a_key_is_recorded_as_the_policy_names_it_and_once() {
     assert_eq!(rules_of(KeyRecord { label: "recovery-1".parse().unwrap(), ..new() }), ["key-place", "key-known"]);
     assert_eq!(rules_of(KeyRecord { id: recovery().id, ..new() }), ["key-known"]);
     let (spki, spki_sha256) = (recovery().spki, recovery().spki_sha256);
-    assert_eq!(rules_of(KeyRecord { spki, spki_sha256, ..new() }), ["key-known"]);
+    assert_eq!(rules_of(KeyRecord { spki_sha256, spki, ..new() }), ["key-known"]);
     let second = record("ledger-1", KeyUse::Ledger, "ledger-a", 4);
     assert_eq!(rules_of(second), ["key-use", "key-known"]);
 }
@@ -151,7 +151,7 @@ fn a_key_is_destroyed_while_it_is_locked_and_only_once() {
     let cloned = |key: &mut KeyFacts| drop(key.copies.insert("smki-b".parse().unwrap(), "0009".into()));
     assert_eq!(more(against(cloned, as_drafted)), ["key-tokens"]);
     let with_clone = |form: &mut Destruction| {
-        form.tokens.push(TokenFound { token: "smki-b".parse().unwrap(), serial: "0009".into() })
+        form.tokens.push(TokenFound { token: "smki-b".parse().unwrap(), serial: "0009".into() });
     };
     assert!(more(against(cloned, with_clone)).is_empty());
     assert_eq!(more(against(as_it_stands, with_clone)), ["key-tokens"]);
@@ -203,12 +203,11 @@ fn held() -> Vec<(&'static str, What)> {
 /// The rules against recording these lines as what they tell, at that moment.
 fn against_transcript(whats: &[(&str, What)], moment: &str) -> Vec<String> {
     let octets = lines(whats);
-    match transcript::told(&octets) {
-        Ok(told) => rules(may_record(&ledger(), &told.recorded, &octets, at(moment))),
-        Err(_) => {
-            let told = transcript::told(&lines(&held())).unwrap();
-            rules(may_record(&ledger(), &told.recorded, &octets, at(moment)))
-        }
+    if let Ok(told) = transcript::told(&octets) {
+        rules(may_record(&ledger(), &told.recorded, &octets, at(moment)))
+    } else {
+        let told = transcript::told(&lines(&held())).unwrap();
+        rules(may_record(&ledger(), &told.recorded, &octets, at(moment)))
     }
 }
 

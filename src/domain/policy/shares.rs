@@ -235,10 +235,21 @@ impl KeyFacts {
             return Ok(());
         }
         let names: Vec<&str> = by.iter().map(PersonId::as_str).collect();
+        let unknown: Vec<&str> =
+            persons.iter().filter(|person| party(person).is_none()).map(|id| id.as_str()).collect();
         let found = format!(
-            "{}, of {} Parties",
+            "{}, of {} Parties{}",
             if names.is_empty() { "nobody".into() } else { names.join(", ") },
-            parties.len()
+            parties.len(),
+            if unknown.is_empty() {
+                String::new()
+            } else {
+                // Their Party is not known, so they stand for none.
+                format!(
+                    "; the policy in force does not know {}: whoever leaves stays in persons.toml, with `ceased` and `until`",
+                    unknown.join(", ")
+                )
+            }
         );
         Err(DealFault::By { key: self.record.label.clone(), former: of.generation, need, parties_need, found })
     }

@@ -259,11 +259,15 @@ fn every_fault_of_a_plan_is_told_with_its_line() {
             "shares of key recovery-1: the policy has key contingency-1 on token smki-a too",
         ),
     );
+    let keys = stage.scratch.text("policy/keys.toml");
+    let from = &keys[keys.find("name = \"smki-a\"").unwrap()..keys.find("modes = [8]").unwrap()];
+    let cloned =
+        format!("name = \"smki-b\"\n\n[[token]]\n{from}copies = [{{ token = \"smki-b\", by = \"cloning\" }}]\n");
     changed(
         "keys.toml",
-        "token = \"smki-a\"\nmodes = [8]",
-        "token = \"smki-a\"\ncopies = [{ token = \"ledger-a\", by = \"cloning\" }]\nmodes = [8]",
-        (&as_it_is, ("[[key]]", 2), "key recovery-1: the policy has it cloned to token ledger-a; add it to `copies`"),
+        from,
+        &cloned,
+        (&as_it_is, ("[[key]]", 2), "key recovery-1: the policy has it cloned to token smki-b; add it to `copies`"),
     );
     let persons = stage.scratch.text("policy/persons.toml");
     let auditor = &persons[persons.find("id = \"auditor-1\"").unwrap()..];

@@ -206,6 +206,11 @@ fn shares_are_dealt_anew_by_nobody_but_those_who_put_the_former_secret_together(
         .clone();
     of_one_party.shares.as_mut().unwrap().holders[1].person = same.clone();
     check(&of_one_party, brought_by(vec!["custodian-1".parse().unwrap(), same]), Some("of 1 Parties"));
+    // Who was struck out, and not left with an end, is of no Party that anybody knows.
+    let mut struck_out = facts(Some(1));
+    struck_out.shares.as_mut().unwrap().holders[1].person = "custodian-9".parse().unwrap();
+    let by = vec!["custodian-1".parse().unwrap(), "custodian-9".parse().unwrap()];
+    check(&struck_out, brought_by(by), Some("does not know custodian-9"));
     check(&one, second(|dealt| Some(NEXT.sign(dealt))), by_former);
     check(&one, second(|dealt| Some(FORMER.sign_for("smki.example/other", dealt))), by_former);
     check(&one, second(|dealt| Some(FORMER.sign(dealt).to_uppercase().into())), by_former);

@@ -91,12 +91,14 @@ impl ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// The one user id that may answer; any, if none is said.
+    only: Option<u32>,
 }
 
 impl Client {
     /// Of the daemon at `socket`. Nothing is opened yet.
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), only: None }
     }
 
     /// Asks for JSON.
@@ -142,6 +144,11 @@ impl Client {
         Ok(Pieces(self.send(Verb::Get, path, Body::empty()).await?.into_body()))
     }
 
+    /// The same, which sends nothing to a process of another user: asked of the kernel on each connection that something is sent on.
+    pub fn held_to(&self, uid: u32) -> Self {
+        Self { only: Some(uid), ..self.clone() }
+    }
+
     /// The user id of the process that listens there, by the kernel (unix(7), `SO_PEERCRED`).
     pub async fn answered_by(&self) -> Result<u32, ClientError> {
         let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
@@ -154,6 +161,12 @@ impl Client {
             .await
             .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
         let broken = |why: String| ClientError::Broken { while_: "sending", why };
+        if let Some(only) = self.only {
+            let found = stream.peer_cred().map_err(|error| broken(error.to_string()))?.uid();
+            if found != only {
+                return Err(broken(format!("expected that a process of user {only} answers, as before; found user {found}")));
+            }
+        }
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
         let request = Request::builder()

@@ -342,11 +342,17 @@ impl Changing {
             Ok(octets) => match serde_json::from_slice::<Self>(&octets) {
                 Ok(found) if found.sealed == dealt.sealed => Ok(found),
                 Ok(_) => Ok(nothing),
-                Err(error) => Err(FileError::Form { path, found: format!("no marks of ours ({error})") }),
+                // Whoever wrote it, a token may be either: each is looked at.
+                Err(_) => Ok(Self::of_all(dealt)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(nothing),
             Err(source) => Err(FileError::Io { path, what: "read", source }),
         }
+    }
+
+    /// That any of the tokens may have been changed.
+    pub fn of_all(dealt: &SharesDealt) -> Self {
+        Self { sealed: dealt.sealed, begun: dealt.tokens.iter().map(|found| found.token.clone()).collect() }
     }
 
     /// Whether anything lies there.

@@ -96,7 +96,7 @@ impl OneTimeKey {
 pub enum PinFor {
     /// To log in with.
     Login,
-    /// To be changed: the old one and the new ([`changed`]).
+    /// To be changed: the old one and the new.
     Change,
 }
 

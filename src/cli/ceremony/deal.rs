@@ -329,7 +329,7 @@ impl Deal {
     pub(super) fn perform(&self, print: Printer) -> Result<Answer, CeremonyError> {
         let mut opened = Opened::beside(&self.tokens, &self.key)?;
         let people = People::gather(&self.tokens.custodians, &self.certificates, opened.fold().purpose())?;
-        let standing = self.standing(&opened, print)?;
+        let standing = self.standing(&opened, &people, print)?;
         let state = opened.room.configuration.state.clone();
         if let Some(before) = standing.before.as_ref().filter(|before| Changing::exists(&state, before)) {
             // Cut off between the entry and the end.
@@ -342,6 +342,7 @@ impl Deal {
             print.note("This generation was dealt and recorded; what was left after that is done. For new shares, run this again.");
             return Ok(self.answer(before, Some((&state, &file))));
         }
+        let mut found = standing.found.clone();
         let held: Vec<&SharesDealt> =
             standing.before.iter().chain(standing.pending.iter().map(|(begun, ..)| begun)).collect();
         let (begun, file, entry) = if let Some((begun, file, changing)) = &standing.pending {
@@ -354,7 +355,10 @@ impl Deal {
                 return Ok(self.answer(begun, None));
             }
             let ledger_token = opened.log_in()?;
-            Self::finish(&opened, &people, standing.before.as_ref(), (begun, file, changing.clone()))?;
+            for left_out in Self::finish(&opened, &people, standing.before.as_ref(), (begun, file, changing.clone()))? {
+                print.note(&left_out);
+                found.push(left_out);
+            }
             let entry = opened.ledger.record(Record::Dealt(self.key.clone()))?;
             opened.keep_head(ledger_token.as_ref())?;
             (begun.clone(), file.clone(), entry)
@@ -380,20 +384,23 @@ impl Deal {
         if standing.pending.is_none() {
             answer.shares = given(&begun.holders, |share| Some(self.share_file(begun.generation, share)));
         }
-        answer.found = standing.found;
+        answer.found = found;
         Ok(answer)
     }
 
     /// What the ledger has, and what was begun. A custody file that the ledger does not name, or that no token may follow, is void.
-    fn standing(&self, opened: &Opened<Ledger>, print: Printer) -> Result<Standing, CeremonyError> {
+    fn standing(&self, opened: &Opened<Ledger>, people: &People, print: Printer) -> Result<Standing, CeremonyError> {
         let state = &opened.room.configuration.state;
         let facts = opened.fold().keys().get(&self.key).ok_or(StartFault::NoLedgerKey)?;
         let before = facts.shares.clone();
         let Some(begun) = facts.dealing.clone() else {
             return Ok(Standing { before, pending: None, found: Vec::new() });
         };
-        let changing = Changing::read(state, &begun).map_err(DealError::from)?;
+        let mut changing = Changing::read(state, &begun).map_err(DealError::from)?;
         let generation = begun.generation;
+        if changing.begun.is_empty() && self.is_brought(state, people, &begun, before.as_ref())? {
+            changing = Changing::of_all(&begun);
+        }
         if changing.begun.is_empty() {
             let found = format!(
                 "a deal of generation {generation} that was begun and changed no token: its share files are void and open nothing; it is dealt anew"
@@ -409,6 +416,25 @@ impl Deal {
             tokens.join(", ")
         )];
         Ok(Standing { before, pending: Some((begun, file, changing)), found })
+    }
+
+    /// Whether enough shares were brought of a deal that nothing says has changed a token: what said so may have been lost.
+    fn is_brought(
+        &self,
+        state: &Path,
+        people: &People,
+        begun: &SharesDealt,
+        before: Option<&SharesDealt>,
+    ) -> Result<bool, CeremonyError> {
+        let (given, reach) =
+            (self.tokens.custodians.shares.len(), |need: u32| usize::try_from(need).unwrap_or(usize::MAX));
+        if given < before.map_or(0, |before| reach(before.threshold)) + reach(begun.threshold) {
+            return Ok(false);
+        }
+        let Ok(file) = CustodyFile::read(state, begun) else { return Ok(false) };
+        let before = before.map(|dealt| CustodyFile::read(state, dealt)).transpose().map_err(DealError::from)?;
+        let brought = people.open_shares(&std::iter::once(&file).chain(&before).collect::<Vec<_>>())?;
+        Ok(brought.persons(begun.generation).len() >= reach(begun.threshold))
     }
 
     pub(super) fn run(self, print: Printer) -> Result<(), CeremonyError> {
@@ -575,19 +601,34 @@ impl Deal {
         people: &People,
         before: Option<&SharesDealt>,
         (begun, file, mut changing): (&SharesDealt, &CustodyFile, Changing),
-    ) -> Result<(), CeremonyError> {
+    ) -> Result<Vec<String>, CeremonyError> {
         let state = opened.room.configuration.state.clone();
         let before = before.map(|dealt| CustodyFile::read(&state, dealt)).transpose().map_err(DealError::from)?;
         let sets: Vec<&CustodyFile> = std::iter::once(file).chain(&before).collect();
         let brought = people.open_shares(&sets)?;
         let secret = brought.secret(file)?;
         let mut change = PinChange::new(state, before.as_ref(), &brought);
+        if let Some(before) = &before {
+            // Whether enough of the former were brought is known before any token is offered a PIN that may be wrong.
+            change.former(before)?;
+        }
+        let policy = opened.fold().policy().map(|adopted| &adopted.policy);
+        let of_policy = policy.and_then(|policy| policy.key(&begun.key));
+        let mut left_out = Vec::new();
         for found in &begun.tokens {
+            if of_policy.is_some_and(|key| key.tokens().all(|token| *token != found.token)) {
+                left_out.push(format!(
+                    "token {}, which the policy in force gives the key no more, is left out: nobody knows whether its PIN is the old one or \
+                     the new; initialise it anew",
+                    found.token
+                ));
+                continue;
+            }
             let sealed = file.token(&found.token, &found.serial).map_err(DealError::from)?;
             let new = file.pin(&secret, sealed).map_err(DealError::from)?;
             change.finish(opened, found, new, begun, &mut changing)?;
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// Deals. Answers what was begun, which every token follows, and its custody file.
@@ -607,7 +648,9 @@ impl Deal {
         }
         let mut change = PinChange::new(state.clone(), file_before.as_ref(), &brought);
         // Each token is up under its old PIN before anything is dealt, so that what could have been known beforehand stops nothing half-way.
-        let ready = to_deal.tokens.iter().map(|found| change.log_in(opened, found)).collect::<Result<Vec<_>, _>>()?;
+        let cut_off = opened.fold().keys().get(&self.key).and_then(|facts| facts.dealing.as_ref());
+        let log_in = |found: &TokenFound| change.log_in(opened, found).map_err(|fault| either(fault, cut_off, found));
+        let ready = to_deal.tokens.iter().map(log_in).collect::<Result<Vec<_>, _>>()?;
         let secret = SealingSecret::make();
         let count = to_deal.holders.len();
         let threshold = usize::try_from(to_deal.threshold).unwrap_or(usize::MAX);
@@ -641,6 +684,17 @@ impl Deal {
             change.change(opened, ready, &begun, &mut changing)?;
         }
         Ok((begun, file))
+    }
+}
+
+/// A token that refuses its old PIN after a deal was begun: the mark that says that its PIN may be the new one may have been lost.
+fn either(fault: CeremonyError, begun: Option<&SharesDealt>, found: &TokenFound) -> CeremonyError {
+    match (fault, begun) {
+        (
+            CeremonyError::Start(StartFault::Hsm { token, source: source @ HsmError::PinRefused { .. } }),
+            Some(begun),
+        ) if begun.tokens.contains(found) => DealError::Unfinished { token, source: Box::new(source) }.into(),
+        (fault, _) => fault,
     }
 }
 

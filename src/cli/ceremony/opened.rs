@@ -12,6 +12,7 @@ use crate::custody::file::CustodyFile;
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{ClockState, Event, KeyRecord, Outcome, Reason, SignResult, TokenFound};
 use crate::domain::names::{KeyLabel, KeyUse, TokenName};
+use crate::domain::policy::facts::KeyFacts;
 use crate::hsm::{Expectations, Token, TokenReport};
 use crate::recorder::{CannotRecord, Recorder, record_alone};
 use crate::service::ceremony::Record;
@@ -295,6 +296,17 @@ impl<L: Stands> Opened<L> {
 
     fn sealed_pin(&self, token: &TokenName) -> Result<Option<SecretString>, CeremonyError> {
         let fold = self.fold();
+        let is_dealing = |facts: &&KeyFacts| {
+            facts.dealing.as_ref().is_some_and(|begun| begun.tokens.iter().any(|found| found.token == *token))
+        };
+        if let Some(facts) = fold.keys().values().find(is_dealing) {
+            let key = facts.record.label.clone();
+            let why = format!(
+                "a deal of its shares was begun and is not at its end, so the PIN of token {token} may be either: finish it first (smkictl \
+                 ceremony deal --key {key} --share …)"
+            );
+            return Err(CeremonyError::Key { key, why });
+        }
         let mut on_it =
             fold.keys().values().filter_map(|facts| Some((facts.serial_on(token)?, facts.shares.as_ref()?)));
         let of_token = |found: &TokenFound| found.token == *token;

@@ -171,7 +171,7 @@ pub struct PlanFault {
 }
 
 impl Plan {
-    /// Reads a plan. Whether it fits policy and configuration is another question, [`check`].
+    /// Reads a plan. Whether it fits policy and configuration is another question, [`check()`].
     pub fn read(path: &Path) -> Result<Self, CeremonyError> {
         let octets = input::file(path, PLAN_LEN_MAX)?;
         let faulty = |fault| CeremonyError::Plan { path: path.to_owned(), faults: vec![fault] };

@@ -81,9 +81,14 @@ pub async fn run(context: &Context, args: &Present) -> Result<Exit, CliError> {
     if args.change.dry_run {
         return context.would_send(Verb::Post, &path, Some(&sent));
     }
-    if form.purpose == names::Purpose::Live {
-        check_answerer(context, &args.answered_by).await?;
-    }
+    let held;
+    let context = if form.purpose == names::Purpose::Live {
+        let answers = answerer(context, &args.answered_by).await?;
+        held = Context { client: context.client.held_to(answers), print: context.print };
+        &held
+    } else {
+        context
+    };
     if args.passphrase_file.is_some() {
         let status: wire::Status = context.client.get("/v1/status").await?;
         if (form.purpose, status.purpose) != (names::Purpose::Exercise, names::Purpose::Exercise) {
@@ -124,11 +129,11 @@ pub async fn run(context: &Context, args: &Present) -> Result<Exit, CliError> {
 }
 
 /// Whoever answers on the socket says to what key the share is sealed, and could open it: so it must be smkid.
-async fn check_answerer(context: &Context, account: &str) -> Result<(), CliError> {
+async fn answerer(context: &Context, account: &str) -> Result<u32, CliError> {
     let found = context.client.answered_by().await?;
     let expected = User::from_name(account).ok().flatten().map(|user| user.uid.as_raw());
     if found == 0 || Some(found) == expected {
-        return Ok(());
+        return Ok(found);
     }
     let name = User::from_uid(found.into()).ok().flatten().map_or_else(String::new, |user| format!(", {}", user.name));
     Err(unfit(&format!(

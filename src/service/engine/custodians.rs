@@ -19,7 +19,7 @@ use crate::domain::intake::{self, Submission};
 use crate::domain::ledger::custody::{CustodianPresented, SharesDealt};
 use crate::domain::ledger::entry::{Actor, Event};
 use crate::domain::names::{Digest, KeyLabel, PersonId, PresentationId};
-use crate::domain::policy::custodians::Count;
+use crate::domain::policy::custodians::{Count, Presented};
 use crate::recorder::{CannotRecord, Recorder};
 
 /// The route, as refusals name it.
@@ -288,11 +288,12 @@ impl Due {
             return Self::Gone(why);
         }
         let over = facts.presented.iter().filter(|(_, presented)| now >= presented.until);
-        let index = |person: &PersonId| {
+        let index = |presented: &Presented| {
+            let (share, _) = presented.share.as_ref()?;
             let holders = facts.shares.as_ref().map_or(&[][..], |dealt| &dealt.holders);
-            holders.iter().find(|holder| holder.person == *person).map(|holder| holder.index)
+            holders.iter().find(|holder| holder.share == *share).map(|holder| holder.index)
         };
-        let over: Vec<_> = over.filter_map(|(person, _)| Some((person.clone(), index(person)?))).collect();
+        let over: Vec<_> = over.filter_map(|(person, presented)| Some((person.clone(), index(presented)?))).collect();
         if over.is_empty() { Self::Nothing } else { Self::Over(over) }
     }
 }

@@ -190,6 +190,29 @@ fn a_deal_cut_off_in_the_midst_of_a_token_goes_on_with_the_new_shares() {
 }
 
 #[test]
+fn a_deal_whose_marks_were_lost_or_spoilt_goes_on_all_the_same() {
+    for spoilt in [None, Some("no marks of anybody's")] {
+        let stage = Stage::to_deal();
+        stage.fail_smki("C_SetPIN 1 kill-after");
+        stage.expect(3, "Its PIN may be the new one already", &Stage::deal("shares", &[]));
+        stage.configure("");
+        let marks = stage.path("state/custody/recovery-1.1.changing");
+        match spoilt {
+            None => fs::remove_file(marks).unwrap(),
+            Some(text) => fs::write(marks, text).unwrap(),
+        }
+        // Without shares, a token that refuses its old PIN says what may be the matter; nothing is written over what was handed out.
+        if spoilt.is_none() {
+            stage.expect(3, "with the shares of both generations", &Stage::deal("again", &[]));
+            assert!(!stage.path("again").exists());
+        }
+        stage.expect(0, "this goes on with it", &Stage::deal("shares", &[("shares", 1, 1), ("shares", 1, 3)]));
+        let dealt = stage.dealt().remove(0);
+        stage.log_in(&stage.pin(&dealt, "shares", [1, 2])).unwrap();
+    }
+}
+
+#[test]
 fn a_deal_cut_off_before_any_token_is_void_and_begins_anew_in_another_folder() {
     let stage = Stage::to_deal();
     // The custody file cannot be written: the share files are there, and no token was changed yet.

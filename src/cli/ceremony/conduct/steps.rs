@@ -10,12 +10,12 @@ use crate::cli::ceremony::deal::Deal;
 use crate::cli::ceremony::desk::{Desk, STOP};
 use crate::cli::ceremony::keys::{KeysFile, Planned};
 use crate::cli::ceremony::opened;
-use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan};
+use crate::cli::ceremony::plan::{ATTRIBUTES, Key, Kind, Plan, Shares};
 use crate::cli::ceremony::room::Room;
 use crate::cli::ceremony::{Adoption, Begin, CeremonyError, Copy, Import, Request, certificate};
 use crate::cli::input;
 use crate::cli::input::InputError;
-use crate::custody::file::CustodyFile;
+use crate::custody::file::{Changing, CustodyFile};
 use crate::domain::certificates::x509::Certificate;
 use crate::domain::determination::people::Role;
 use crate::domain::fold::Fold;
@@ -416,7 +416,19 @@ impl Conduct {
         if let Some(absent) = planned.holders.iter().find(|holder| !is_here(&holder.person)) {
             return Err(Halt::Adjourned(format!("{} takes {} and is not here", absent.person, absent.share)));
         }
+        let state = self.configuration.state.clone();
         if let Some((entry, dealt)) = self.dealt(key)? {
+            if self.journal.agreed(id) < 2 {
+                let why = format!(
+                    "entry {entry} of the ledger says that its shares were dealt since this ceremony was opened, and it has not dealt any yet: \
+                     find out who did"
+                );
+                return Err(CeremonyError::Key { key: key.clone(), why }.into());
+            }
+            if Changing::exists(&state, &dealt) {
+                // Cut off between the entry and the end: what was left after it is done now.
+                self.dealing(key, &planned, self.out.join("shares")).perform(self.print)?;
+            }
             self.found(
                 id,
                 format!("the shares of generation {}, dealt and recorded before an interruption", dealt.generation),
@@ -428,7 +440,7 @@ impl Conduct {
                 facts.push(fact(share.as_str(), format!("{person}, {}", sealed_to(sealed))));
             }
             facts.extend(brought_by(&dealt.by));
-            let path = CustodyFile::path(&self.configuration.state, key, dealt.generation);
+            let path = CustodyFile::path(&state, key, dealt.generation);
             facts.push(fact("custody file, SHA-256", dealt.sealed));
             facts.push(fact("custody file, of which everyone takes a copy", path.display()));
             facts.push(fact("recorded", format!("entry {entry}")));
@@ -444,21 +456,20 @@ impl Conduct {
             let next = self.out.join(format!("shares-{attempt}"));
             earlier.push(std::mem::replace(&mut folder, next));
         }
-        let certificates = planned
-            .holders
-            .iter()
-            .filter_map(|holder| Some((holder.person.clone(), self.plan.path(holder.certificate.as_ref()?))));
-        let deal = Deal {
-            tokens: self.tokens.tokens(),
-            key: key.clone(),
-            out: folder,
-            certificates: certificates.collect(),
-            planned: Some(
-                planned.holders.iter().filter_map(|holder| Some((holder.person.clone(), holder.spki?))).collect(),
-            ),
-            change: Change { dry_run: false },
-        };
-        let dealt = deal.perform(self.print)?;
+        let deal = self.dealing(key, &planned, folder);
+        let mut dealt = deal.perform(self.print)?;
+        if dealt.entry.is_none() {
+            // That was the end of the generation before, which an earlier command left open: this ceremony's is still to be dealt.
+            self.found(
+                id,
+                format!("the deal of generation {} had not come to its very end; that is done", dealt.generation),
+            )?;
+            dealt = deal.perform(self.print)?;
+        }
+        if dealt.entry.is_none() {
+            let why = format!("nothing was dealt: its shares are still those of generation {}", dealt.generation);
+            return Err(CeremonyError::Key { key: key.clone(), why }.into());
+        }
         for found in &dealt.found {
             self.found(id, found.clone())?;
         }
@@ -494,6 +505,23 @@ impl Conduct {
         );
         facts.extend(dealt.entry.map(|entry| fact("recorded", format!("entry {entry}"))));
         Ok(facts)
+    }
+
+    /// The deal that the plan describes.
+    fn dealing(&self, key: &KeyLabel, planned: &Shares, out: PathBuf) -> Deal {
+        let certificates = planned
+            .holders
+            .iter()
+            .filter_map(|holder| Some((holder.person.clone(), self.plan.path(holder.certificate.as_ref()?))));
+        let spkis = planned.holders.iter().filter_map(|holder| Some((holder.person.clone(), holder.spki?)));
+        Deal {
+            tokens: self.tokens.tokens(),
+            key: key.clone(),
+            out,
+            certificates: certificates.collect(),
+            planned: Some(spkis.collect()),
+            change: Change { dry_run: false },
+        }
     }
 
     fn certificate(&mut self, id: &str, key: &KeyLabel) -> Result<Facts, Halt> {

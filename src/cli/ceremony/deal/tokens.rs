@@ -72,7 +72,7 @@ impl<'a> Change<'a> {
     }
 
     /// The secret of the generation before, put together once.
-    fn former(&mut self, before: &CustodyFile) -> Result<&SealingSecret, DealError> {
+    pub fn former(&mut self, before: &CustodyFile) -> Result<&SealingSecret, DealError> {
         let secret = match self.secret.take() {
             Some(secret) => secret,
             None => self.brought.secret(before)?,

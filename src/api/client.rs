@@ -164,7 +164,9 @@ impl Client {
         if let Some(only) = self.only {
             let found = stream.peer_cred().map_err(|error| broken(error.to_string()))?.uid();
             if found != only {
-                return Err(broken(format!("expected that a process of user {only} answers, as before; found user {found}")));
+                return Err(broken(format!(
+                    "expected that a process of user {only} answers, as before; found user {found}"
+                )));
             }
         }
         let (mut sender, connection) =

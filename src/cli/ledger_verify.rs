@@ -293,6 +293,10 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("suspensions", summary.suspensions),
         ("withdrawals", summary.withdrawals),
         ("directions", summary.directions),
+        ("ceremonies", summary.ceremonies),
+        ("shares dealt", summary.deals),
+        ("custodians presented", summary.presentations),
+        ("keys activated", summary.activations),
         ("starts of smkid", summary.starts),
         ("certification requests", summary.certification_requests),
         ("intents to sign", summary.intents),
@@ -309,7 +313,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("refusals", summary.refusals),
         ("jumps of the clock", summary.clock_jumps),
         ("changes of tokens", summary.token_changes),
-        ("PINs let be offered again", summary.logins_retried),
+        ("PINs offered again", summary.logins_retried),
         ("by a clock that was set", summary.clock_set),
     ] {
         line(name, &count);

@@ -412,8 +412,10 @@ fn a_request_that_the_ledger_does_not_know_is_not_sent_to_the_smki() {
     assert_eq!(signed(), 1);
     // Its own is taken once more, however often the step is done.
     stage.cut_journal_in("request-recovery-1");
-    stage.unattended(6, "signed at an attempt before this one", "");
+    let said = stage.unattended(1, "signed at an attempt before this one", "");
     assert_eq!(signed(), 1);
+    // And a journal that lost what followed does not know the shares that the ledger has.
+    assert!(said.contains("it has not dealt any yet"), "{said}");
 }
 
 #[test]

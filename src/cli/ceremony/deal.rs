@@ -147,7 +147,7 @@ pub enum DealError {
     },
     /// A share that is of no generation that matters.
     #[error(
-        "{}: it is no share of {person} of generation {generation} of this key: it was altered, or is of an earlier generation, or of another key",
+        "{}: it is no share of {person} of generation {generation} of this key: it was altered, or is of an earlier generation, of a deal that was cut off, or of another key",
         path.display()
     )]
     Foreign {

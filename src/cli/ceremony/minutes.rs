@@ -178,7 +178,10 @@ impl Minutes {
                 self.mark(at, format!("The step was broken off: {}", sentence(&plain(why))));
             }
             What::Adjourned { step: _, why } => self.mark(at, format!("Adjourned: {}", sentence(&plain(why)))),
-            What::Remark { step: _, text } => self.mark(at, format!("On record: \u{201c}{}\u{201d}.", plain(text))),
+            What::Remark { step: _, text } => {
+                let text = plain(text);
+                self.mark(at, format!("On record: \u{201c}{}\u{201d}.", text.trim_end_matches('.')));
+            }
             What::Closed {} => {
                 self.items.push(Item::Heading(Some(at), "Close".to_owned()));
                 self.say(at, "Every step was done, and the transcript was closed.".to_owned());
@@ -426,7 +429,7 @@ table { border-collapse: collapse; width: 100%; }
 .aloud { margin: .4em 0 .8em 6.2em; break-inside: avoid; break-before: avoid; }
 .unbroken { white-space: nowrap; }
 .aloud code { font-size: 8.5pt; overflow-wrap: anywhere; }
-.aloud ol { columns: 2; margin: .3em 0; padding-left: 1.6em; }
+.aloud ol { columns: 2; column-gap: 2em; font-size: 9.5pt; margin: .3em 0; padding-left: 1.6em; }
 .signatures { break-before: auto; break-inside: avoid; }
 .signatures th { text-align: left; font-weight: normal; color: #444; }
 .signatures td { border-bottom: .6pt solid #111; height: 14mm; vertical-align: bottom; padding: 0 .5em 1mm 0; }

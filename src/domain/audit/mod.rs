@@ -191,6 +191,14 @@ pub struct Summary {
     pub token_changes: u64,
     /// Times that an operator let a PIN be offered again.
     pub logins_retried: u64,
+    /// Times that shares were dealt.
+    pub deals: u64,
+    /// Times that a Key Custodian presented.
+    pub presentations: u64,
+    /// Times that a key was activated.
+    pub activations: u64,
+    /// Ceremonies recorded.
+    pub ceremonies: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -419,6 +427,10 @@ impl<'a> Audit<'a> {
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,
+            Event::SharesDealt(_) => summary.deals += 1,
+            Event::CustodianPresented(_) => summary.presentations += 1,
+            Event::KeyActivated(_) => summary.activations += 1,
+            Event::CeremonyRecorded(_) => summary.ceremonies += 1,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -427,13 +439,9 @@ impl<'a> Audit<'a> {
             | Event::IncidentClosed(_)
             | Event::KeyCopied(_)
             | Event::SharesBegun(_)
-            | Event::SharesDealt(_)
-            | Event::CustodianPresented(_)
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
-            | Event::CeremonyRecorded(_)
-            | Event::KeyActivated(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
             | Event::ClockAccepted(_) => {}

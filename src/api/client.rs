@@ -145,6 +145,7 @@ impl Client {
     }
 
     /// The same, which sends nothing to a process of another user: asked of the kernel on each connection that something is sent on.
+    #[must_use]
     pub fn held_to(&self, uid: u32) -> Self {
         Self { only: Some(uid), ..self.clone() }
     }

@@ -443,6 +443,12 @@ pub enum CeremonyError {
     /// Nobody to ask.
     #[error("the ceremony asks before each step, and there is no terminal; run this at the console")]
     NobodyThere,
+    /// The first line of the journal was not written.
+    #[error("the ceremony was not opened, and nothing of it is written: {why}")]
+    NotOpened {
+        /// Why not.
+        why: String,
+    },
     /// A file of answers in earnest.
     #[error("--unattended is for exercises; plan, policy and answers must all say purpose = \"exercise\"")]
     Unattended,
@@ -628,6 +634,7 @@ impl CeremonyError {
             | Self::Busy { .. }
             | Self::Transcript { .. }
             | Self::NobodyThere
+            | Self::NotOpened { .. }
             | Self::Answers { .. }
             | Self::Answer { .. }
             | Self::Rehearsal(_)

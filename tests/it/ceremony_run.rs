@@ -1,6 +1,7 @@
 //! A ceremony from one plan by the real smkictl on SoftHSM tokens: whole, adjourned, killed at each question, rehearsed.
 
 mod faults;
+mod resumed;
 mod standing;
 
 use std::fs;
@@ -208,9 +209,13 @@ fn a_ceremony_that_is_killed_at_any_question_goes_on_at_that_step() {
         if stage.scratch.text("ceremony/ceremony.journal").contains("{\"adjourned\":") {
             word(console);
         }
+        if interrupted {
+            console.answer("Did anybody note", "no");
+        }
     };
     // In the roll-call.
     let mut console = stage.console();
+    console.answer("Does another clock say the same", "yes");
     console.expect("? [present, absent");
     console.kill();
     let interrupt = |number: usize, words: usize, found: bool| {

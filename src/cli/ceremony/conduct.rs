@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::desk::{Desk, STOP};
-use super::journal::{GO_ON, Journal, Line, SHALL_IT, What};
+use super::journal::{self, GO_ON, Journal, Left, Line, SHALL_IT, What};
 use super::keys::make_folder;
 use super::minutes::Minutes;
 use super::plan::{Against, Capacity, Kind, Person, Plan, check};
@@ -86,6 +86,8 @@ struct Conduct {
     out: PathBuf,
     journal: Journal,
     desk: Desk,
+    /// What the clock said when it was agreed upon, before the ceremony was opened.
+    clock: Option<Timestamp>,
     present: Vec<Person>,
     rehearsal: Option<Rehearsal>,
     print: Printer,
@@ -132,9 +134,12 @@ impl Run {
                 plan.kind
             )));
         }
-        let at = wall_clock().plus_ms(configuration.clock_offset_ms);
+        let journal = if self.rehearse { Rehearsal::out_beside(&plan.out()) } else { plan.out() };
+        let begun = journal::opened(&journal, plan.digest())?;
+        let at = begun.unwrap_or_else(|| wall_clock().plus_ms(configuration.clock_offset_ms));
         let ledger = opened::read(&configuration)?;
-        let against = Against { policy: &policy, configuration: &configuration, ledger: ledger.as_ref(), at };
+        let begun = begun.is_some();
+        let against = Against { policy: &policy, configuration: &configuration, ledger: ledger.as_ref(), at, begun };
         let faults = check(&plan, against);
         drop(ledger);
         if !faults.is_empty() {
@@ -168,9 +173,9 @@ impl Run {
             other => other.into(),
         })?;
         let journal = Journal::open(&out)?;
-        let present = Vec::new();
+        let (clock, present) = (None, Vec::new());
         let mut conduct =
-            Conduct { plan, policy, configuration, tokens, out, journal, desk, present, rehearsal, print };
+            Conduct { plan, policy, configuration, tokens, out, journal, desk, clock, present, rehearsal, print };
         conduct.run()
     }
 }
@@ -213,10 +218,15 @@ impl Conduct {
         self.tell(adjourned)
     }
 
-    /// The first line; or the journal that stands is of this plan.
+    /// The first line, once another clock agrees; or the journal that stands is of this plan.
     fn open(&mut self) -> Result<(), CeremonyError> {
         let rehearsal = self.rehearsal.is_some();
         if self.journal.lines().is_empty() {
+            // Opened by a clock that is ahead, it would be over before it began once that is set, and the ledger takes none such.
+            self.clock = Some(self.ask_clock().map_err(|halt| match halt {
+                Halt::Adjourned(why) => CeremonyError::NotOpened { why },
+                Halt::Fault(fault) => fault,
+            })?);
             let opened = What::Opened {
                 plan: self.plan.digest(),
                 kind: self.plan.kind,
@@ -236,7 +246,7 @@ impl Conduct {
     /// One sitting. At which step it was adjourned, and why, if it was.
     fn session(&mut self, steps: &[Step]) -> Result<Option<(String, String)>, CeremonyError> {
         let interrupted = self.journal.interrupted().filter(|_| self.journal.sessions() > 0);
-        let number = self.journal.sessions() + 1;
+        let (number, left) = (self.journal.sessions() + 1, self.journal.left().filter(|_| self.clock.is_none()));
         if let Some(step) = &interrupted {
             self.print.warning(&format!("the ceremony was interrupted at: {step}. It goes on there"));
         }
@@ -244,7 +254,7 @@ impl Conduct {
         let program = program()?.into();
         self.write(What::Session { number, account, program, interrupted: interrupted.clone() })?;
         let cut_off = interrupted.is_some();
-        match self.roll_call().and_then(|()| self.ask_cause(cut_off)).and_then(|()| self.compare_rested()) {
+        match self.roll_call().and_then(|()| self.ask_cause(cut_off)).and_then(|()| self.compare_left(left)) {
             Ok(()) => {}
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Adjourned(why)) => return self.adjourn("roll-call", "The roll-call", why).map(Some),
@@ -258,12 +268,7 @@ impl Conduct {
             match self.step(step, at + 1, count) {
                 Ok(()) => {}
                 Err(Halt::Adjourned(why)) => return self.adjourn(&id, &step.title(), why).map(Some),
-                Err(Halt::Fault(fault)) => {
-                    self.write(What::Failed { step: id.into(), why: fault.to_string().into() })?;
-                    let remedy = fault.remedy();
-                    let (source, journal) = (Box::new(fault), Words(Digest::of(self.journal.octets())));
-                    return Err(CeremonyError::Failed { source, remedy, journal });
-                }
+                Err(Halt::Fault(fault)) => return Err(self.fail(&id, fault)),
             }
         }
         if !self.journal.is_closed() {
@@ -271,16 +276,29 @@ impl Conduct {
         }
         match self.seal() {
             Ok(()) => Ok(None),
-            Err(Halt::Fault(fault)) => Err(fault),
+            Err(Halt::Fault(fault)) => Err(self.fail("closing", fault)),
             Err(Halt::Adjourned(why)) => self.adjourn("closing", "The transcript is compared", why).map(Some),
         }
     }
 
+    /// Something is wrong: people rise, and find out.
+    fn fail(&mut self, step: &str, fault: CeremonyError) -> CeremonyError {
+        if let Err(unwritten) = self.write(What::Failed { step: step.into(), why: fault.to_string().into() }) {
+            return unwritten;
+        }
+        let remedy = fault.remedy();
+        let (source, journal) = (Box::new(fault), Words(Digest::of(self.journal.octets())));
+        CeremonyError::Failed { source, remedy, journal }
+    }
+
     /// The ledger has the transcript that those who were there have compared, and no other.
     fn seal(&mut self) -> Result<(), Halt> {
-        self.print.note(
-            "\nThe transcript is closed. It is what the ledger keeps, and its words stand at the foot of the minutes.",
-        );
+        let (_, written) = self.write_minutes()?;
+        let written = written.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        self.print.note(&format!(
+            "\nThe transcript is closed. It is what the ledger keeps. What it says is in the minutes, with its words at their foot; read them \
+             before you compare:\n  {written}"
+        ));
         self.read_aloud("closing", "the transcript", Digest::of(self.journal.transcript()))?;
         if self.rehearsal.is_none() {
             self.record()?;
@@ -298,12 +316,34 @@ impl Conduct {
         Ok(self.write(What::Answered { step: "roll-call".into(), asked: asked.into(), answer: answer.into() })?)
     }
 
-    /// Whoever can write the journal could have written it anew since people rose: so what they noted then is compared.
-    fn compare_rested(&mut self) -> Result<(), Halt> {
-        let Some((at, octets)) = self.journal.rested().filter(|_| !self.journal.is_closed()) else { return Ok(()) };
-        let digest = Digest::of(octets);
-        self.print.note("Compare the journal with what you noted when you rose.");
-        self.read_aloud("roll-call", &format!("the journal, as it was when the ceremony rose at {at}"), digest)
+    /// Whoever can write the journal could have written it anew since people rose, also without a word of that they did: so what they
+    /// noted then is compared, and where it says that they were cut off it is on record whether anybody noted otherwise.
+    fn compare_left(&mut self, left: Option<Left>) -> Result<(), Halt> {
+        let Some(Left { rose, cut_off }) = left else { return Ok(()) };
+        if let Some((at, digest)) = rose {
+            self.print.note("Compare the journal with what you noted when you rose.");
+            self.read_aloud("roll-call", &format!("the journal, as it was when the ceremony rose at {at}"), digest)?;
+        }
+        let Some((at, digest)) = cut_off else { return Ok(()) };
+        self.print.note(&format!(
+            "The journal says that it was cut off at {at}, and that nobody rose in good order after that. As it was then:\n  SHA-256 {digest}\n    {}",
+            Words(digest).to_string().replace('\n', "\n    ")
+        ));
+        let asked = "Did anybody note the journal's words when you last rose, and were they not asked for yet?";
+        match self.choose("roll-call", "roll-call/noted", &format!("  {asked}"), "no", &["yes", "no"])?.as_str() {
+            "yes" => {
+                self.read_aloud("roll-call", &format!("the journal, as it was when it was cut off at {at}"), digest)
+            }
+            _ => {
+                let answer =
+                    format!("no; as it was when it was cut off at {at}, SHA-256 {digest}, it was not compared");
+                Ok(self.write(What::Answered {
+                    step: "roll-call".into(),
+                    asked: asked.into(),
+                    answer: answer.into(),
+                })?)
+            }
+        }
     }
 
     /// Says what everyone takes along.
@@ -331,6 +371,10 @@ impl Conduct {
             self.plan.place.get_ref(),
             self.now()
         ));
+        let agreed = self.clock.take();
+        if let Some(clock) = agreed {
+            self.write_clock(clock)?;
+        }
         let expected: Vec<Person> = self.plan.persons().cloned().collect();
         for person in expected {
             let id = format!("roll-call/{}", person.handle());
@@ -353,16 +397,26 @@ impl Conduct {
                 if conductor { "the conductor" } else { "no conductor" }
             )));
         }
+        if agreed.is_none() {
+            let clock = self.ask_clock()?;
+            self.write_clock(clock)?;
+        }
+        Ok(())
+    }
+
+    /// What this machine's clock says, if another says the same.
+    fn ask_clock(&mut self) -> Result<Timestamp, Halt> {
         let now = self.now();
         let question = format!("  This machine's clock says {now}. Does another clock say the same, to the minute?");
         match self.choose("roll-call", "roll-call/clock", &question, "yes", &["yes", "no"])?.as_str() {
-            "yes" => {
-                let (asked, answer) =
-                    (format!("The machine's clock said {now}; does another clock agree?").into(), "yes".into());
-                Ok(self.write(What::Answered { step: "roll-call".into(), asked, answer })?)
-            }
+            "yes" => Ok(now),
             _ => Err(Halt::Adjourned("the machine's clock is wrong: set it, then go on".to_owned())),
         }
+    }
+
+    fn write_clock(&mut self, agreed: Timestamp) -> Result<(), CeremonyError> {
+        let asked = format!("The machine's clock said {agreed}; does another clock agree?").into();
+        self.write(What::Answered { step: "roll-call".into(), asked, answer: "yes".into() })
     }
 
     /// Those who bear witness.
@@ -402,13 +456,14 @@ impl Conduct {
         expected: &str,
         choices: &[&str],
     ) -> Result<String, Halt> {
-        let question = format!("{question} [{}, {STOP}, {NOTE}TEXT]", choices.join(", "));
+        let note = if self.journal.lines().is_empty() { String::new() } else { format!(", {NOTE}TEXT") };
+        let question = format!("{question} [{}, {STOP}{note}]", choices.join(", "));
         self.until(step, id, &question, expected, |answer| {
             if choices.contains(&answer) { Ok(()) } else { Err(format!("expected {}", choices.join(" or "))) }
         })
     }
 
-    /// Asks until `judge` takes the answer; `stop` adjourns, `note TEXT` goes on record. A file that answers wrongly is wrong.
+    /// Asks until `judge` takes the answer; `stop` adjourns, `note TEXT` goes on record, once there is one. A file that answers wrongly is wrong.
     fn until(
         &mut self,
         step: &str,
@@ -422,7 +477,7 @@ impl Conduct {
             if answer == STOP {
                 return Err(Halt::Adjourned("the conductor stopped here".to_owned()));
             }
-            if let Some(text) = answer.strip_prefix(NOTE) {
+            if let Some(text) = answer.strip_prefix(NOTE).filter(|_| !self.journal.lines().is_empty()) {
                 self.write(What::Remark { step: step.into(), text: text.trim().into() })?;
                 self.print.note("That is on record.");
                 if matches!(self.desk, Desk::Terminal) {
@@ -504,10 +559,15 @@ impl Conduct {
         self.write(What::Found { step: step.into(), what: what.into() })
     }
 
-    /// Says how it stands, and writes the minutes.
-    fn tell(&self, adjourned: Option<(String, String)>) -> Result<Exit, CeremonyError> {
+    /// Where it is written: the plan's `out`, or while it lasts that of the rehearsal.
+    fn folder(&self) -> PathBuf {
+        if self.out.is_dir() { self.out.clone() } else { self.plan.out() }
+    }
+
+    /// Writes the minutes, as far as they go, into the files that it names.
+    fn write_minutes(&self) -> Result<(Minutes, Vec<PathBuf>), CeremonyError> {
         let minutes = Minutes::of(self.journal.lines(), self.journal.octets());
-        let folder = if self.out.is_dir() { self.out.clone() } else { self.plan.out() };
+        let folder = self.folder();
         let stem = if minutes.is_rehearsal() { "minutes-of-rehearsal" } else { "minutes" };
         let files = [(format!("{stem}.txt"), minutes.text()), (format!("{stem}.html"), minutes.html())];
         let mut written = Vec::new();
@@ -516,6 +576,12 @@ impl Conduct {
             room::replace(&path, text.as_bytes())?;
             written.push(path);
         }
+        Ok((minutes, written))
+    }
+
+    /// Says how it stands, and writes the minutes.
+    fn tell(&self, adjourned: Option<(String, String)>) -> Result<Exit, CeremonyError> {
+        let (minutes, written) = self.write_minutes()?;
         let over = adjourned.is_none();
         let (adjourned_at, why) = adjourned.unzip();
         let answer = Answer {
@@ -525,7 +591,7 @@ impl Conduct {
             why,
             transcript: over.then(|| Digest::of(self.journal.transcript())),
             entry: self.journal.recorded(),
-            journal: folder.join(super::journal::JOURNAL),
+            journal: self.folder().join(journal::JOURNAL),
             minutes: written,
         };
         self.print.answer(&answer, |text| {
@@ -553,12 +619,14 @@ impl Conduct {
 pub fn is_of(plan: &Plan, out: &Path, lines: &[Line], rehearsal: bool) -> Result<(), CeremonyError> {
     let (out, expected, first) = (out.to_owned(), plan.digest(), plan.kind == Kind::First);
     match lines.first().map(|line| &line.what) {
+        // Not opened yet: another clock did not agree.
+        None => Ok(()),
         Some(What::Opened { plan, rehearsal: theirs, .. }) if *plan == expected && *theirs == rehearsal => Ok(()),
         Some(What::Opened { plan, rehearsal: theirs, .. }) if *plan == expected => {
             Err(CeremonyError::OtherTokens { out, rehearsal: *theirs })
         }
         Some(What::Opened { plan, .. }) => Err(CeremonyError::OtherPlan { out, found: *plan, expected, first }),
-        _ => Err(CeremonyError::OtherPlan { out, found: Digest::of(&[]), expected, first }),
+        Some(_) => Err(CeremonyError::OtherPlan { out, found: Digest::of(&[]), expected, first }),
     }
 }
 

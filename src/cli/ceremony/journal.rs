@@ -35,13 +35,10 @@ impl Journal {
     /// to say was not done yet.
     pub fn open(folder: &Path) -> Result<Self, CeremonyError> {
         let path = folder.join(JOURNAL);
-        let mut octets = if path.exists() { input::file(&path, TRANSCRIPT_LEN_MAX)? } else { Vec::new() };
-        let whole = octets.iter().rposition(|&octet| octet == b'\n').map_or(0, |at| at + 1);
-        octets.truncate(whole);
-        let lines = read(&path, &octets)?;
+        let (octets, lines) = whole(&path)?;
         let unreadable = |source| InputError::Unreadable { path: path.clone(), source };
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(unreadable)?;
-        file.set_len(whole as u64).map_err(unreadable)?;
+        file.set_len(octets.len() as u64).map_err(unreadable)?;
         file.sync_all().map_err(unreadable)?;
         room::sync_folder(folder)?;
         Ok(Self { path, file, lines, octets })
@@ -80,11 +77,15 @@ impl Journal {
         self.lines.iter().filter(yes).count()
     }
 
-    /// When people last rose, and the octets that they noted the digest of.
-    pub fn rested(&self) -> Option<(Timestamp, &[u8])> {
+    /// How people left it: what they have noted of it, as far as it says so itself. None if it was not begun.
+    pub fn left(&self) -> Option<Left> {
+        let last = self.lines.last()?;
         let rose = |line: &Line| matches!(line.what, What::Adjourned { .. } | What::Failed { .. });
-        let at = self.lines.iter().rposition(rose)?;
-        Some((self.lines[at].at, transcript::up_to(&self.octets, at + 1)))
+        let as_of = |line: &Line, count| (line.at, Digest::of(transcript::up_to(&self.octets, count)));
+        let rose =
+            self.lines.iter().rposition(rose).map(|at| (as_of(&self.lines[at], at + 1), at + 1 == self.lines.len()));
+        let cut_off = (!rose.is_some_and(|(_, last)| last)).then(|| as_of(last, self.lines.len()));
+        Some(Left { rose: rose.map(|(rose, _)| rose), cut_off })
     }
 
     /// The octets that they lie in.
@@ -112,7 +113,7 @@ impl Journal {
     pub fn interrupted(&self) -> Option<Box<str>> {
         let last = self.lines.last()?;
         match &last.what {
-            What::Adjourned { .. } | What::Failed { .. } | What::Closed {} | What::Recorded { .. } => None,
+            What::Adjourned { .. } | What::Failed { .. } | What::Recorded { .. } => None,
             _ => {
                 if self.is_closed() {
                     return Some("the close".into());
@@ -131,6 +132,29 @@ impl Journal {
     pub fn transcript(&self) -> &[u8] {
         transcript::of(&self.lines, &self.octets)
     }
+}
+
+/// How people left a journal. Each is when, and the SHA-256 of the journal as it was then.
+pub struct Left {
+    /// When they last rose, and noted its words.
+    pub rose: Option<(Timestamp, Digest)>,
+    /// The last line, if they did not rise after it: then nobody was told to note anything.
+    pub cut_off: Option<(Timestamp, Digest)>,
+}
+
+/// When the ceremony of that plan was opened, by the journal of a folder; none if it was not.
+pub fn opened(folder: &Path, of: Digest) -> Result<Option<Timestamp>, CeremonyError> {
+    let (_, lines) = whole(&folder.join(JOURNAL))?;
+    let first = lines.first().filter(|line| matches!(&line.what, What::Opened { plan, .. } if *plan == of));
+    Ok(first.map(|line| line.at))
+}
+
+/// The whole lines of a journal, and the octets that they lie in; none if there is no journal.
+fn whole(path: &Path) -> Result<(Vec<u8>, Vec<Line>), CeremonyError> {
+    let mut octets = if path.exists() { input::file(path, TRANSCRIPT_LEN_MAX)? } else { Vec::new() };
+    octets.truncate(octets.iter().rposition(|&octet| octet == b'\n').map_or(0, |at| at + 1));
+    let lines = read(path, &octets)?;
+    Ok((octets, lines))
 }
 
 /// SHA-256 of the last line, without its line feed.

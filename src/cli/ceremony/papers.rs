@@ -134,7 +134,8 @@ impl Check {
         let configuration = Configuration::read(&plan.configuration())?;
         let at = wall_clock().plus_ms(configuration.clock_offset_ms);
         let ledger = opened::read(&configuration)?;
-        let against = Against { policy: &policy, configuration: &configuration, ledger: ledger.as_ref(), at };
+        let against =
+            Against { policy: &policy, configuration: &configuration, ledger: ledger.as_ref(), at, begun: false };
         let faults = plan::check(&plan, against);
         if !faults.is_empty() {
             return Err(CeremonyError::Plan { path: self.plan, faults });

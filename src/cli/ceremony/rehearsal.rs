@@ -20,6 +20,8 @@ use crate::service::configuration::Configuration;
 
 /// The end of the name of the scratch folder: `OUT.rehearsal`.
 const SUFFIX: &str = ".rehearsal";
+/// In it, what stands for the plan's `out`.
+const OUT: &str = "out";
 /// What says that the scratch folder is whole.
 const CONFIGURATION: &str = "smkid.toml";
 
@@ -32,9 +34,7 @@ pub struct Rehearsal {
 impl Rehearsal {
     /// Makes scratch tokens for those of the policy, or finds those of a rehearsal that was interrupted.
     pub fn enter(out: &Path, policy: &Policy, configuration: &Configuration) -> Result<Self, CeremonyError> {
-        let mut name = out.file_name().unwrap_or_default().to_owned();
-        name.push(SUFFIX);
-        let folder = std::path::absolute(out.with_file_name(name))?;
+        let folder = std::path::absolute(scratch(out))?;
         let tokens: Vec<TokenName> = configuration.tokens.iter().map(|token| token.name.clone()).collect();
         let rehearsal = Self { folder, tokens };
         if rehearsal.configuration().is_file() {
@@ -89,7 +89,12 @@ impl Rehearsal {
 
     /// In place of the plan's `out`.
     pub fn out(&self) -> PathBuf {
-        self.folder.join("out")
+        self.folder.join(OUT)
+    }
+
+    /// In place of a plan's `out`, whether there is a rehearsal or not.
+    pub fn out_beside(out: &Path) -> PathBuf {
+        scratch(out).join(OUT)
     }
 
     /// In place of the plan's configuration.
@@ -130,6 +135,13 @@ impl Rehearsal {
         fs::remove_dir_all(&self.folder)?;
         Ok(room::sync_folder(out)?)
     }
+}
+
+/// The scratch folder beside a plan's `out`.
+fn scratch(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(SUFFIX);
+    out.with_file_name(name)
 }
 
 #[allow(clippy::needless_pass_by_value)] // For `map_err`.

@@ -11,7 +11,7 @@ use super::ceremonies::{Attendance, Capacity, CeremonyKind, CeremonyRecorded};
 use crate::domain::names::{Digest, Origin, PersonId, Purpose};
 use crate::domain::time::Timestamp;
 
-/// A ceremony of a week writes a hundredth of it.
+/// Octets that a transcript may have, and with them a journal. A ceremony of a week writes a hundredth of it.
 pub const TRANSCRIPT_LEN_MAX: u64 = 16 * 1024 * 1024;
 
 /// What is wrong with a line.
@@ -217,8 +217,14 @@ pub struct Told {
 /// # Errors
 /// What it lacks to be one.
 pub fn told(octets: &[u8]) -> Result<Told, LineFault> {
-    let lines = read(octets)?;
     let wrong = |line: usize, text: &str| LineFault { line, text: text.to_owned() };
+    if octets.len() as u64 > TRANSCRIPT_LEN_MAX {
+        return Err(wrong(
+            1,
+            &format!("expected at most {TRANSCRIPT_LEN_MAX} octets from here to the close, found {}", octets.len()),
+        ));
+    }
+    let lines = read(octets)?;
     let (Some(first), Some(last)) = (lines.first(), lines.last()) else {
         return Err(wrong(1, "expected the line that opens a ceremony, found nothing"));
     };

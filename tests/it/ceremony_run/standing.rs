@@ -83,6 +83,36 @@ async fn a_clone_is_found_by_a_plan_beside_the_running_daemon_which_records_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ceremony_that_was_opened_comes_to_its_close_though_another_policy_is_adopted_meanwhile() {
+    let site = Site::cloned().await;
+    let daemon = site.start().await;
+    site.write_policy("policy-now", &site.cloned_policy());
+    let plan = site.draft_plan("copy", "policy-now", "copy.toml");
+    let stop = format!("{ANSWERS}[answers]\n\"copy-{RECOVERY_KEY}-{COPY_TOKEN}/go\" = \"stop\"\n");
+    fs::write(site.path("stop.toml"), stop).unwrap();
+    site.smkictl("ceremony run copy.toml --unattended stop.toml").is(6);
+    let mut next = site.cloned_policy();
+    next.get_mut("keys.toml").unwrap().extend_from_slice(b"\n# reviewed again\n");
+    site.adopt(&daemon.client, &next, Vec::new()).await;
+    // One that is not opened yet is held against the ledger.
+    site.smkictl("ceremony check copy.toml").is(1).says("policy_digest: the policy in force is");
+    let out = plan.lines().find(|line| line.starts_with("out = ")).unwrap();
+    fs::write(site.path("late.toml"), plan.replace(out, "out = \"late\"")).unwrap();
+    site.smkictl("ceremony run late.toml --unattended answers.toml")
+        .is(1)
+        .says("policy_digest: the policy in force is");
+    assert!(!site.path("late/ceremony.journal").exists());
+
+    let before = site.ledger().size();
+    site.smkictl("ceremony run copy.toml --unattended answers.toml").ok().says("Next: print the minutes");
+    let made = &site.ledger().entries[usize::try_from(before).unwrap()..];
+    let [copied, recorded] = made else { panic!("{made:?}") };
+    assert!(matches!(copied.event, Event::KeyCopied(_)), "{copied:?}");
+    assert!(matches!(recorded.event, Event::CeremonyRecorded(_)), "{recorded:?}");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_a_policy_in_force_names_is_made_by_a_plan_with_the_daemon_stopped() {
     let site = Site::founded().await;
     let daemon = site.start().await;

@@ -27,8 +27,11 @@ pub struct Against<'a> {
     pub configuration: &'a Configuration,
     /// What the ledger of that configuration amounts to, where there is one.
     pub ledger: Option<&'a Fold>,
-    /// When the ceremony is.
+    /// When the ceremony is; when it was opened, if it goes on.
     pub at: Timestamp,
+    /// Whether it goes on. What the ledger says of policy and keys, and the calendar of appointments, is asked at the opening: a plan is not
+    /// changed afterwards, and is to come to its close whatever is adopted while it waits. Each step is still judged by the policy in force.
+    pub begun: bool,
 }
 
 struct Checker<'a> {
@@ -99,6 +102,9 @@ impl Checker<'_> {
             let text =
                 format!("origin: the ledger of this configuration is {origin}, the plan for {}", plan.origin.get_ref());
             self.fault(&plan.origin, text);
+        }
+        if self.against.begun {
+            return;
         }
         let in_force = fold.policy().map(|adopted| adopted.policy.digest());
         if in_force != Some(plan.policy_digest()) {

@@ -261,6 +261,23 @@ fn a_transcript_begins_with_its_opening_ends_with_its_close_and_does_what_it_beg
 }
 
 #[test]
+fn a_transcript_is_no_longer_than_one_that_is_read_again() {
+    let of = |text: String| {
+        let mut whats = held();
+        whats.insert(6, ("2017-07-21T08:59:00Z", What::Remark { step: "closing".into(), text: text.into() }));
+        lines(&whats)
+    };
+    let room = usize::try_from(transcript::TRANSCRIPT_LEN_MAX).unwrap() - of(String::new()).len();
+    let longest = of("x".repeat(room));
+    assert_eq!(longest.len() as u64, transcript::TRANSCRIPT_LEN_MAX);
+    let told = transcript::told(&longest).unwrap().recorded;
+    assert!(rules(may_record(&ledger(), &told, &longest, at(AT))).is_empty());
+    let longer = of("x".repeat(room + 1));
+    assert!(transcript::told(&longer).unwrap_err().text.starts_with("expected at most 16777216 octets"));
+    assert_eq!(rules(may_record(&ledger(), &told, &longer, at(AT))), ["ceremony-transcript"]);
+}
+
+#[test]
 fn a_ceremony_is_over_when_it_is_recorded() {
     assert!(against_transcript(&held(), "2017-07-21T09:00:00Z").is_empty());
     assert_eq!(against_transcript(&held(), "2017-07-21T08:59:59.999Z"), ["ceremony-time"]);

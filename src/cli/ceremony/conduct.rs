@@ -254,7 +254,7 @@ impl Conduct {
         let program = program()?.into();
         self.write(What::Session { number, account, program, interrupted: interrupted.clone() })?;
         let cut_off = interrupted.is_some();
-        match self.roll_call().and_then(|()| self.ask_cause(cut_off)).and_then(|()| self.compare_left(left)) {
+        match self.roll_call().and_then(|()| self.ask_cause(cut_off)).and_then(|()| self.compare_left(left.as_ref())) {
             Ok(()) => {}
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Adjourned(why)) => return self.adjourn("roll-call", "The roll-call", why).map(Some),
@@ -318,8 +318,8 @@ impl Conduct {
 
     /// Whoever can write the journal could have written it anew since people rose, also without a word of that they did: so what they
     /// noted then is compared, and where it says that they were cut off it is on record whether anybody noted otherwise.
-    fn compare_left(&mut self, left: Option<Left>) -> Result<(), Halt> {
-        let Some(Left { rose, cut_off }) = left else { return Ok(()) };
+    fn compare_left(&mut self, left: Option<&Left>) -> Result<(), Halt> {
+        let Some(&Left { rose, cut_off }) = left else { return Ok(()) };
         if let Some((at, digest)) = rose {
             self.print.note("Compare the journal with what you noted when you rose.");
             self.read_aloud("roll-call", &format!("the journal, as it was when the ceremony rose at {at}"), digest)?;
@@ -330,20 +330,16 @@ impl Conduct {
             Words(digest).to_string().replace('\n', "\n    ")
         ));
         let asked = "Did anybody note the journal's words when you last rose, and were they not asked for yet?";
-        match self.choose("roll-call", "roll-call/noted", &format!("  {asked}"), "no", &["yes", "no"])?.as_str() {
-            "yes" => {
-                self.read_aloud("roll-call", &format!("the journal, as it was when it was cut off at {at}"), digest)
-            }
-            _ => {
-                let answer =
-                    format!("no; as it was when it was cut off at {at}, SHA-256 {digest}, it was not compared");
-                Ok(self.write(What::Answered {
-                    step: "roll-call".into(),
-                    asked: asked.into(),
-                    answer: answer.into(),
-                })?)
-            }
+        let noted = self.choose("roll-call", "roll-call/noted", &format!("  {asked}"), "no", &["yes", "no"])?;
+        if noted == "yes" {
+            return self.read_aloud(
+                "roll-call",
+                &format!("the journal, as it was when it was cut off at {at}"),
+                digest,
+            );
         }
+        let answer = format!("no; as it was when it was cut off at {at}, SHA-256 {digest}, it was not compared");
+        Ok(self.write(What::Answered { step: "roll-call".into(), asked: asked.into(), answer: answer.into() })?)
     }
 
     /// Says what everyone takes along.

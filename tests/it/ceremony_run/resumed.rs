@@ -15,8 +15,8 @@ const HOUR_MS: i64 = 3_600_000;
 impl Stage {
     /// `run` where these questions are answered so, and the others as expected.
     fn answering(&self, answers: &[(&str, &str)]) -> String {
-        let lines: String = answers.iter().map(|(id, answer)| format!("\"{id}\" = \"{answer}\"\n")).collect();
-        self.scratch.write("other.toml", format!("{ANSWERS}[answers]\n{lines}"));
+        let lines = answers.iter().map(|(id, answer)| format!("\"{id}\" = \"{answer}\"\n"));
+        self.scratch.write("other.toml", format!("{ANSWERS}[answers]\n{}", lines.collect::<Vec<_>>().concat()));
         format!("run plan.toml --unattended other.toml {PINS}")
     }
 

@@ -1,7 +1,7 @@
 //! Shell: the fold, caught up with the ledger in a store; and the rows that the store keeps of what grows with Devices.
 
 use std::io::{self, Read as _};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
@@ -280,56 +280,60 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
     let mut from = 0;
     while from < head.size {
         let until = head.size.min(from + STRIDE);
-        let mut fault = None;
-        ledger.leaves(from..until, &mut |leaf| {
-            let folded = Entry::from_leaf(leaf.octets)
-                .map_err(|source| StateError::Entry { index: leaf.index, source })
-                .and_then(|entry| {
-                    // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
-                    let documents = StoredDocuments(&*ledger);
-                    let book = StoredBook(&*rebuild);
-                    let again = Again { fold: &fold, book: &book, evidence: &documents, heads: &documents };
-                    // What Devices answered opens no key. Under a checkpoint the daemon verified it before, and ten million
-                    // signatures verified anew would hold up a start for half an hour: that is `smkictl ledger verify`'s.
-                    let checked =
-                        if leaf.index < covered { again.check_all_but_answers(&entry) } else { again.check(&entry) };
-                    checked.map_err(|reason| StateError::NotPermitted { index: leaf.index, reason })?;
-                    let mut changes = Vec::new();
-                    fold.apply(&entry, leaf.octets, &documents, &mut changes)
-                        .map_err(|source| StateError::Fold { index: leaf.index, source })?;
-                    // Before the changes: the outcome of a certification releases its signature itself.
-                    if let Event::Outcome(outcome) = &entry.event
-                        && let SignResult::Signed(digest) = outcome.result
-                    {
-                        let (outcome, intent) = (leaf.index, outcome.intent);
-                        let row = ledger.signature(intent)?.filter(|row| Digest::of(&row.octets) == digest);
-                        let row = row.ok_or(StateError::Signature { outcome, intent })?;
-                        rebuild.apply(&[Derived::Signature { intent, octets: &row.octets, released: false }])?;
-                    }
-                    // Change by change: a row may rest on one that a change before it made, and the next entry on all of them.
-                    for change in &changes {
-                        let rows = rows(std::slice::from_ref(change), &*rebuild)?;
-                        let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
-                        rebuild.apply(&derived)?;
-                    }
-                    Ok(())
-                });
-            match folded {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    fault = Some(error);
-                    ControlFlow::Break(())
-                }
+        each_entry(&*ledger, from..until, |index, octets, entry| {
+            // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
+            let documents = StoredDocuments(&*ledger);
+            let book = StoredBook(&*rebuild);
+            let again = Again { fold: &fold, book: &book, evidence: &documents, heads: &documents };
+            // What Devices answered opens no key. Under a checkpoint the daemon verified it before, and ten million
+            // signatures verified anew would hold up a start for half an hour: that is `smkictl ledger verify`'s.
+            let checked = if index < covered { again.check_all_but_answers(&entry) } else { again.check(&entry) };
+            checked.map_err(|reason| StateError::NotPermitted { index, reason })?;
+            let mut changes = Vec::new();
+            fold.apply(&entry, octets, &documents, &mut changes)
+                .map_err(|source| StateError::Fold { index, source })?;
+            // Before the changes: the outcome of a certification releases its signature itself.
+            if let Event::Outcome(outcome) = &entry.event
+                && let SignResult::Signed(digest) = outcome.result
+            {
+                let (outcome, intent) = (index, outcome.intent);
+                let row = ledger.signature(intent)?.filter(|row| Digest::of(&row.octets) == digest);
+                let row = row.ok_or(StateError::Signature { outcome, intent })?;
+                rebuild.apply(&[Derived::Signature { intent, octets: &row.octets, released: false }])?;
             }
+            // Change by change: a row may rest on one that a change before it made, and the next entry on all of them.
+            for change in &changes {
+                let rows = rows(std::slice::from_ref(change), &*rebuild)?;
+                let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
+                rebuild.apply(&derived)?;
+            }
+            Ok(())
         })?;
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
         from = until;
     }
     rebuild.compare_and_finish()?;
     check_checkpoint(&*ledger, &fold, head)?;
     Ok(fold)
+}
+
+/// Hands out each entry of a range, with its index and its leaf, to the first fault.
+fn each_entry(
+    ledger: &dyn Reader,
+    range: Range<u64>,
+    mut take: impl FnMut(u64, &[u8], Entry) -> Result<(), StateError>,
+) -> Result<(), StateError> {
+    let mut fault = None;
+    ledger.leaves(range, &mut |leaf| {
+        let entry = Entry::from_leaf(leaf.octets).map_err(|source| StateError::Entry { index: leaf.index, source });
+        match entry.and_then(|entry| take(leaf.index, leaf.octets, entry)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    fault.map_or(Ok(()), Err)
 }
 
 /// The state of a ledger that a daemon is writing to, as far as a checkpoint covers it: every entry is hashed, and the root must be the one
@@ -343,26 +347,11 @@ pub fn read_beside(ledger: &dyn Reader) -> Result<Fold, StateError> {
     let Head { size, root: expected } = newest.head;
     let documents = StoredDocuments(ledger);
     let (mut fold, mut frontier) = (Fold::default(), Frontier::new());
-    let mut fault = None;
-    ledger.leaves(0..size, &mut |leaf| {
-        frontier.push(leaf_hash(leaf.octets));
-        let folded = Entry::from_leaf(leaf.octets)
-            .map_err(|source| StateError::Entry { index: leaf.index, source })
-            .and_then(|entry| {
-                let folded = fold.apply(&entry, leaf.octets, &documents, &mut Vec::new());
-                folded.map_err(|source| StateError::Fold { index: leaf.index, source })
-            });
-        match folded {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                fault = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+    each_entry(ledger, 0..size, |index, octets, entry| {
+        frontier.push(leaf_hash(octets));
+        let folded = fold.apply(&entry, octets, &documents, &mut Vec::new());
+        folded.map_err(|source| StateError::Fold { index, source })
     })?;
-    if let Some(fault) = fault {
-        return Err(fault);
-    }
     let verifier = ledger_verifier(&fold)?.ok_or(StateError::NoCheckpoint { entries: size })?;
     let signed =
         SignedCheckpoint::verify(&newest.note, &verifier).map_err(|source| StateError::Checkpoint { size, source })?;

@@ -244,6 +244,36 @@ pub enum FromWorker {
     Ending(HsmError),
 }
 
+/// Why whoever started this process, or says so, is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum Stranger {
+    /// Who started it is gone, or another.
+    #[error("started by process {found}, expected {expected}: this is no child of the daemon any more")]
+    Orphan {
+        /// As the setup says.
+        expected: i32,
+        /// As the kernel says.
+        found: i32,
+    },
+    /// Another build.
+    #[error("built as version {ours}, the daemon as {theirs}")]
+    Version {
+        /// Of this process.
+        ours: &'static str,
+        /// Of the daemon.
+        theirs: String,
+    },
+}
+
+/// Whether a setup comes from the daemon that started this process, of the same build. Asked before anything else that it says is looked at.
+pub fn admit(version: &str, parent_pid: i32) -> Result<(), Stranger> {
+    if version != env!("CARGO_PKG_VERSION") {
+        return Err(Stranger::Version { ours: env!("CARGO_PKG_VERSION"), theirs: version.to_owned() });
+    }
+    let found = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if found == parent_pid { Ok(()) } else { Err(Stranger::Orphan { expected: parent_pid, found }) }
+}
+
 /// Why no frame came.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {

@@ -71,10 +71,8 @@ enum WorkerError {
     Pipe(#[from] FrameError),
     #[error("the pipe to the daemon: {0}")]
     Socket(#[from] io::Error),
-    #[error("started by process {found}, expected {expected}: this is no child of the daemon any more")]
-    Orphan { expected: i32, found: i32 },
-    #[error("built as version {ours}, the daemon as {theirs}")]
-    Version { ours: &'static str, theirs: String },
+    #[error(transparent)]
+    Stranger(#[from] protocol::Stranger),
     #[error("the PIN: {0}")]
     Pin(&'static str),
     #[error("{0}")]
@@ -88,13 +86,7 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
     let mark = protocol::receive_mark(&from_daemon)?;
     let mut buffer = Vec::new();
     let setup: Setup = protocol::decode(protocol::read_frame(&mut from_daemon, &mut buffer)?)?;
-    if setup.version != env!("CARGO_PKG_VERSION") {
-        return Err(WorkerError::Version { ours: env!("CARGO_PKG_VERSION"), theirs: setup.version });
-    }
-    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    if parent != setup.parent_pid {
-        return Err(WorkerError::Orphan { expected: setup.parent_pid, found: parent });
-    }
+    protocol::admit(&setup.version, setup.parent_pid)?;
 
     let shared = Arc::new(Shared::new(&setup, mark, from_daemon.try_clone()?));
     shared.clone().watch(Duration::from_millis(setup.heartbeat_ms.into()));

@@ -19,7 +19,7 @@ use crate::custody::scheme::{Commitments, SCALAR_LEN, SchemeError, Share};
 use crate::domain::names::{PresentationId, TokenName};
 use crate::hsm::hardening;
 use crate::hsm::one_time::{OneTimeKey, PinFor, SealTo, pin_info};
-use crate::hsm::protocol::{FrameError, decode, read_frame, write_message};
+use crate::hsm::protocol::{FrameError, Stranger, admit, decode, read_frame, write_message};
 
 /// Presentations that may be begun at a time: whoever begins more has the oldest forgotten. No official reference: several for each of
 /// a hundred custodians.
@@ -44,10 +44,8 @@ enum VaultError {
     Pipe(#[from] FrameError),
     #[error("the pipe to the daemon: {0}")]
     Socket(#[from] io::Error),
-    #[error("started by process {found}, expected {expected}: this is no child of the daemon any more")]
-    Orphan { expected: i32, found: i32 },
-    #[error("built as version {ours}, the daemon as {theirs}")]
-    Version { ours: &'static str, theirs: String },
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
     #[error("the custody file: {0}")]
     File(String),
 }
@@ -57,13 +55,7 @@ fn run(warnings: Vec<String>) -> Result<(), VaultError> {
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?).map_err(io::Error::from)?;
     let (mut inward, mut outward) = (Vec::new(), Vec::new());
     let setup: Setup = decode(read_frame(&mut socket, &mut inward)?)?;
-    if setup.version != env!("CARGO_PKG_VERSION") {
-        return Err(VaultError::Version { ours: env!("CARGO_PKG_VERSION"), theirs: setup.version });
-    }
-    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    if parent != setup.parent_pid {
-        return Err(VaultError::Orphan { expected: setup.parent_pid, found: parent });
-    }
+    admit(&setup.version, setup.parent_pid)?;
     let mut holding = match Holding::new(&setup.file) {
         Ok(holding) => holding,
         Err(why) => {

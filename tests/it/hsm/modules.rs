@@ -355,7 +355,8 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(brand: 
                 assert!(matches!(wrap(ours), Err(Error::Pkcs11(RvError::KeyUnextractable, _))), "{ours}");
             }
         }
-        assert!(matches!(value("control"), AttributeInfo::Available(32)));
+        // One key in 256 begins with a zero octet, which SoftHSM leaves out.
+        assert!(matches!(value("control"), AttributeInfo::Available(1..=32)));
         if wraps {
             wrap("control").unwrap();
         }

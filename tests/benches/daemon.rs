@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use smkid::api::wire::{Base64, DeviceAsk, Devices, Document, DocumentRecorded, RecoverySign, Stored};
+use secrecy::SecretString;
+use smkid::api::wire::{Base64, Checkpoints, DeviceAsk, Devices, Document, DocumentRecorded, RecoverySign, Stored};
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
@@ -25,6 +26,7 @@ use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
 use smkid::exercise::{lab, template};
+use smkid::hsm::{Expectations, Token, TokenConfig};
 use smkid::service::configuration::{self, Configuration, Pin};
 use tokio::runtime::Runtime;
 
@@ -37,6 +39,9 @@ const WINDOW_MS: i64 = 24 * 3_600_000;
 const COUNTER: u64 = 7_000;
 /// The variable by which the fault-injecting module finds its script.
 const SCRIPT_VARIABLE: &str = "FAULT_TOKEN_SCRIPT";
+
+/// Longer than any call that is measured.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the Recovery key lies on.
 #[derive(Clone, Copy)]
@@ -160,6 +165,48 @@ impl Daemon {
         Ok((task, environment))
     }
 
+    /// Starts a job for every Device of the determination; its id.
+    pub fn start_job(&self) -> Result<String, Fault> {
+        let determination = self.determination.to_string();
+        let arguments = ["recovery", "start", "--determination", &determination, "--devices", "all", "--output", "json"];
+        let output = self.smkictl(&arguments).stderr(Stdio::inherit()).output()?;
+        let started: JobStarted = serde_json::from_slice(&output.stdout)?;
+        Ok(started.job.to_string())
+    }
+
+    /// `smkictl`, to be run against this daemon.
+    pub fn smkictl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smkictl"));
+        command.args(arguments).env("SMKID_SOCKET", &self.stage.socket);
+        command
+    }
+
+    /// How many checkpoints were signed so far.
+    pub fn checkpoints(&self) -> Result<usize, Fault> {
+        let all: Checkpoints = self.runtime.block_on(self.process.client.get("/v1/ledger/checkpoints"))?;
+        Ok(all.checkpoints.len())
+    }
+
+    /// A worker of our own on the Recovery token, which signs nothing: for what a round trip to one takes.
+    pub fn worker(&self) -> Result<Token, Fault> {
+        let found = recovery_token(&self.stage)?;
+        let Some(Pin::File(pin)) = &found.pin else { return Err("an exercise's PIN lies in a file".into()) };
+        let config = TokenConfig {
+            name: found.name.clone(),
+            module: found.module.clone(),
+            label: found.label.clone(),
+            serial: found.serial.clone(),
+            sessions: 1,
+            call_deadline: CALL_DEADLINE,
+            environment: found.environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            program: Some(env!("CARGO_BIN_EXE_smkid").into()),
+            pin_marks: None,
+            clock_offset_ms: 0,
+        };
+        let pin = SecretString::from(std::fs::read_to_string(pin)?.trim().to_owned());
+        Ok(Token::start(config, pin, Expectations::default())?.0)
+    }
+
     /// The processes whose work a command takes: the daemon, its workers, and this one, which is the client.
     pub fn processes(&self) -> Vec<u32> {
         let daemon = self.process.workers().into_iter().chain([self.process.pid()]);
@@ -169,9 +216,7 @@ impl Daemon {
 
     /// The most memory that the daemon itself had at any moment, in kB, as proc(5) tells. Its workers are other processes.
     pub fn memory_kb_max(&self) -> Result<u64, Fault> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid().as_raw_nonzero()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("proc(5) has a line VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        memory_kb_max(self.process.pid().as_raw_nonzero().get().unsigned_abs())
     }
 }
 

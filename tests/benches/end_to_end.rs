@@ -5,11 +5,13 @@
 
 mod cpu;
 mod daemon;
+mod latency;
 mod limit;
+mod scale;
 mod statistics;
 mod tokens;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use clap::Parser;
@@ -55,12 +57,24 @@ struct Arguments {
     /// Three short rounds.
     #[arg(long)]
     quick: bool,
+    /// Another program to measure in the same rounds, by the shell; it prints what it did per second on its last line.
+    #[arg(long, value_name = "COMMAND")]
+    beside: Option<String>,
     /// The daemon's greatest memory after a small and a large recovery, instead of rates.
     #[arg(long)]
     memory: bool,
     /// Tokens that take 5 ms for a signature, instead: many sessions against a bare loop, and two tokens against one.
     #[arg(long)]
     sessions: bool,
+    /// 10,000 Devices against 1,000,000, instead: time and memory for each.
+    #[arg(long)]
+    scale: bool,
+    /// How many Devices the large recovery has.
+    #[arg(long, value_name = "N", requires = "scale")]
+    devices: Option<usize>,
+    /// One command alone, instead: its latency against the sum of what it cannot do without.
+    #[arg(long)]
+    latency: bool,
     /// Exit with status 1 if a target is missed.
     #[arg(long)]
     gate: bool,
@@ -86,10 +100,16 @@ fn main() -> ExitCode {
 
 /// Answers whether it may end well.
 fn run(arguments: &Arguments) -> Result<bool, Fault> {
-    let met = match (arguments.memory, arguments.sessions) {
-        (true, _) => memory()?,
-        (false, true) => tokens::run(arguments.quick)?,
-        (false, false) => rates(arguments.quick)?,
+    let met = if arguments.memory {
+        memory()?
+    } else if arguments.sessions {
+        tokens::run(arguments.quick)?
+    } else if arguments.scale {
+        scale::run(arguments.quick, arguments.devices)?
+    } else if arguments.latency {
+        latency::run(arguments.quick)?
+    } else {
+        rates(arguments.quick, arguments.beside.as_deref())?
     };
     Ok(met || !arguments.gate)
 }
@@ -99,6 +119,7 @@ struct Round {
     sign: f64,
     limit: Side,
     daemon: Side,
+    beside: Option<f64>,
 }
 
 /// How one side did in its turn.
@@ -121,7 +142,7 @@ impl Side {
 }
 
 /// Measures both sides in turns. Answers whether the target is met.
-fn rates(quick: bool) -> Result<bool, Fault> {
+fn rates(quick: bool, beside: Option<&str>) -> Result<bool, Fault> {
     let (rounds, turn_s) = if quick { (QUICK_ROUNDS, QUICK_TURN_S) } else { (ROUNDS, TURN_S) };
     let folder = tempfile::tempdir()?;
     let sessions = thread::available_parallelism()?.get();
@@ -155,7 +176,8 @@ fn rates(quick: bool) -> Result<bool, Fault> {
             let first = of_daemon()?;
             (of_limit()?, first)
         };
-        let round = Round { sign, limit: of_limit, daemon: of_daemon };
+        let beside = beside.map(measured_beside).transpose()?;
+        let round = Round { sign, limit: of_limit, daemon: of_daemon, beside };
         let ratio = round.daemon.rate / round.limit.rate;
         println!(
             "{number:>6} {:>12.0} {:>12.0} {:>12.0} {ratio:>8.2}",
@@ -173,8 +195,29 @@ fn rates(quick: bool) -> Result<bool, Fault> {
     say("limit program, us of CPU per command", measured.iter().map(|round| round.limit.cpu_us));
     say("smkid and client, us of CPU per command", measured.iter().map(|round| round.daemon.cpu_us));
     say("CPU, limit program / smkid and client", measured.iter().map(|round| round.limit.cpu_us / round.daemon.cpu_us));
+    let of_beside = || measured.iter().filter_map(|round| Some((round.beside?, round.daemon.rate)));
+    if of_beside().next().is_some() {
+        say("the program beside, per second", of_beside().map(|(beside, _)| beside));
+        say("smkid / the program beside", of_beside().map(|(beside, ours)| ours / beside));
+    }
     let ratio = say("smkid / limit program", measured.iter().map(|round| round.daemon.rate / round.limit.rate));
     Ok(judge("smkid / limit program", ratio >= RATIO_MIN, &format!("at least {RATIO_MIN}")))
+}
+
+/// Runs another program, and reads what it did per second off its last line.
+fn measured_beside(command: &str) -> Result<f64, Fault> {
+    let output = Command::new("sh").args(["-c", command]).stderr(Stdio::inherit()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().last().unwrap_or_default().trim();
+    let rate = last.parse().ok().filter(|_| output.status.success());
+    rate.ok_or_else(|| format!("{command}: expected a rate on its last line, found {last:?} ({})", output.status).into())
+}
+
+/// The most memory that a process had at any moment, in kB, as proc(5) tells.
+pub fn memory_kb_max(process: u32) -> Result<u64, Fault> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("proc(5) has a line VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// Measures memory. Answers whether the target is met.

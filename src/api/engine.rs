@@ -390,6 +390,42 @@ pub trait Engine: Send + Sync + 'static {
         resume: wire::RecoveryResume,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
 
+    /// `POST /v1/recovery/jobs`. Answers the job as it stands.
+    fn job_start(
+        &self,
+        caller: &Caller,
+        start: wire::JobStart,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `GET /v1/recovery/jobs`.
+    fn job_list(&self, caller: &Caller) -> impl Future<Output = Result<wire::Jobs, Failure>> + Send;
+
+    /// `GET /v1/recovery/jobs/{request}`.
+    fn job_show(&self, caller: &Caller, request: RequestId) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/pause`. It stands before the next `C_Sign`.
+    fn job_pause(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        why: wire::Why,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/resume`.
+    fn job_resume(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/cancel`. It stands before the next `C_Sign`.
+    fn job_cancel(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        why: wire::Why,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
     /// `GET /v1/hsm`.
     fn hsm_status(&self, caller: &Caller) -> impl Future<Output = Result<wire::Tokens, Failure>> + Send;
 

@@ -5,6 +5,7 @@
 mod ceremony;
 mod files;
 mod incident;
+mod jobs;
 mod procedure;
 mod responses;
 mod tokens;
@@ -34,6 +35,7 @@ use crate::domain::time::Timestamp;
 
 pub use ceremony::CeremonyRecord;
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
+pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, RuleCount};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 

@@ -7,6 +7,7 @@ mod asker;
 mod ceremonies;
 mod custodians;
 mod files;
+pub mod jobs;
 mod replacements;
 pub mod responses;
 mod rivals;

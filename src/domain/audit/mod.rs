@@ -15,6 +15,7 @@ mod actor;
 mod commands;
 mod documents;
 mod heads;
+mod jobs;
 mod responses;
 
 use std::collections::{BTreeMap, HashMap};
@@ -199,6 +200,8 @@ pub struct Summary {
     pub activations: u64,
     /// Ceremonies recorded.
     pub ceremonies: u64,
+    /// Jobs started.
+    pub jobs: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -348,6 +351,12 @@ impl<'a> Audit<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => Ok(()),
         }
     }
@@ -431,6 +440,8 @@ impl<'a> Audit<'a> {
             Event::CustodianPresented(_) => summary.presentations += 1,
             Event::KeyActivated(_) => summary.activations += 1,
             Event::CeremonyRecorded(_) => summary.ceremonies += 1,
+            Event::JobStarted(_) => summary.jobs += 1,
+            Event::JobPassed(passed) => summary.refusals += passed.refused,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -444,6 +455,10 @@ impl<'a> Audit<'a> {
             | Event::KeyDestroyed(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => {}
         }
     }

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod custody;
 pub mod entry;
 pub mod head_object;
+pub mod jobs;
 pub mod meaning;
 pub mod merkle;
 pub mod note;

@@ -243,6 +243,12 @@ impl History {
             | Event::ClockAccepted(_)
             | Event::FileAccepted(_)
             | Event::ExerciseRecorded(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::SigningResumed(_) => {}
         }
         Ok(())

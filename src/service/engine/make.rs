@@ -105,6 +105,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
         waiting,
+        lives: super::jobs::Lives::default(),
     });
 
     // The ledger token once now, so that a ledger that was rolled back is refused before anybody is answered; if it is merely
@@ -150,6 +151,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     }
     tokio::spawn(heartbeat::beat(Arc::clone(&daemon.heartbeat), desk));
     tokio::spawn(look_after(Arc::clone(&daemon), head_interval, stopping.subscribe()));
+    super::jobs::begin(&daemon);
     Ok(daemon)
 }
 

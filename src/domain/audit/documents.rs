@@ -22,7 +22,6 @@ use crate::domain::ledger::entry::{
     KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled,
     SignatureRecord, TokenFound, TokenHealth,
 };
-use crate::domain::ledger::merkle::Frontier;
 use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::Activation;
@@ -167,7 +166,7 @@ impl Again<'_> {
     fn device_list(&self, digest: Digest, templates: &[Template]) -> Result<DeviceList, String> {
         let max = self.fold.policy().map_or(0, |adopted| adopted.policy.limits().devices_max);
         let names = templates.iter().map(|template| &template.name);
-        let mut reader = DeviceListReader::new(names, max, Frontier::new());
+        let mut reader = DeviceListReader::new(names, max);
         self.evidence.stream(digest, &mut |piece| reader.feed(piece, |_| {})).map_err(text)?;
         reader.finish().map_err(|faults| format!("device list {digest}: {faults}"))
     }

@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
 mod ceremony;
+mod fetch;
 mod files;
 mod incident;
 mod procedure;
@@ -33,6 +34,7 @@ use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
 pub use ceremony::CeremonyRecord;
+pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};

@@ -3,7 +3,7 @@
 use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{ResultLine, results};
+use crate::domain::responses::{DeviceKey, ResultLine, results};
 
 use super::StoreError;
 
@@ -99,6 +99,13 @@ pub enum Derived<'a> {
         blob: Digest,
         /// Reads each line.
         parse: ResultParser,
+    },
+    /// Keys of Devices were imported, none of which has a row.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// The keys.
+        keys: &'a [DeviceKey],
     },
     /// The row of a request becomes this one.
     Request {

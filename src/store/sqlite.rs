@@ -4,6 +4,7 @@
 
 mod blobs;
 mod derived;
+mod device_keys;
 mod reading;
 mod schema;
 

@@ -167,7 +167,8 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::ClockJumped(_)
         | Event::TokenHealth(_)
         | Event::LoginRetried(_)
-        | Event::ClockAccepted(_) => return None,
+        | Event::ClockAccepted(_)
+        | Event::DeviceCertificatesImported(_) => return None,
     })
 }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::steps::{
-    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
+    CertificateTally, DeviceCertificatesImported, DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
 };
 pub use super::tokens::{Health, LoginRetried, TokenHealth};
@@ -200,6 +200,8 @@ pub enum Event {
     TokenHealth(TokenHealth),
     /// An operator lets the PIN of a token be offered again.
     LoginRetried(LoginRetried),
+    /// Certificates of Devices were verified, to be relied on from here on.
+    DeviceCertificatesImported(DeviceCertificatesImported),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -772,6 +774,7 @@ impl Event {
             Self::SigningResumed(_) => "signing-resumed",
             Self::TokenHealth(_) => "token-health",
             Self::LoginRetried(_) => "login-retried",
+            Self::DeviceCertificatesImported(_) => "device-certificates-imported",
         }
     }
 }
@@ -802,6 +805,7 @@ impl Event {
             Self::KeyDestruction(entry) => with(&[entry.document]),
             Self::CustodianPresented(entry) => with(&[entry.statement]),
             Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
+            Self::DeviceCertificatesImported(entry) => vec![entry.certificates],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::DirectionRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&[entry.document]);
@@ -873,6 +877,7 @@ impl Event {
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
             | Self::ResponsesTaken(_)
+            | Self::DeviceCertificatesImported(_)
             | Self::SigningResumed(_)
             | Self::TokenHealth(_)
             | Self::LoginRetried(_)

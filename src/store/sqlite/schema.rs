@@ -9,11 +9,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::StoreError;
+use super::device_keys;
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
 /// Rises with each change of a table.
-pub(super) const SCHEMA_VERSION: i32 = 2;
+pub(super) const SCHEMA_VERSION: i32 = 3;
 /// The oldest that is brought up to date when it is opened: tables were only added since.
 const SCHEMA_VERSION_MIN: i32 = 1;
 /// The first SQLite without the WAL-reset fault of 3.7.0 to 3.51.2.
@@ -38,13 +39,13 @@ pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) key: &'static str,
     pub(super) columns: &'static str,
-    definition: &'static str,
+    pub(super) definition: &'static str,
     /// The schema version that it came with.
     pub(super) since: i32,
 }
 
 /// The derived tables, which exist twice while the derived state is made again.
-pub(super) const DERIVED: [Table; 7] = [
+pub(super) const DERIVED: [Table; 8] = [
     Table {
         name: "device",
         key: "key, device",
@@ -101,6 +102,7 @@ pub(super) const DERIVED: [Table; 7] = [
             foreign_counter INTEGER, PRIMARY KEY (determination, device)) STRICT, WITHOUT ROWID",
         since: 2,
     },
+    device_keys::TABLE,
 ];
 
 /// The few Devices that wait for an outcome, found without reading the many that do not.

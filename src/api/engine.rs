@@ -387,6 +387,13 @@ pub trait Engine: Send + Sync + 'static {
         responses: wire::RecoveryResponses,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
+    /// `POST /v1/recovery/certificates`: certificates of Devices, verified now and relied on from here on.
+    fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        certificates: wire::DeviceCertificates,
+    ) -> impl Future<Output = Result<wire::CertificatesImported, Failure>> + Send;
+
     /// `GET /v1/recovery/devices`.
     fn recovery_devices(
         &self,

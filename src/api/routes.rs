@@ -365,6 +365,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); let form = ask.form()?; Ok(stream(engine.recovery_settle(caller, ask.json()?, form).await?, commands(form))) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/responses", "recovery-responses", "Takes in what Devices answered, and judges it.", takes::<wire::RecoveryResponses>(BODY_LEN_MAX), Gives::ResponseLines,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_responses(caller, ask.json()?).await?, Gives::ResponseLines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/certificates", "recovery-certificates", "Verifies certificates of Devices, so that their Responses need none.", takes::<wire::DeviceCertificates>(BODY_LEN_MAX), gives::<wire::CertificatesImported>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_certificates(caller, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/devices", "recovery-devices", "How far each Device of a determination has come.", Query(SchemaOf::of::<wire::DevicesOf>()), gives::<wire::RecoveryDevices>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_devices(caller, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/resume", "recovery-resume", "Lets signing go on that a foreign answer had stopped.", takes::<wire::RecoveryResume>(BODY_LEN_MAX), gives::<wire::Recorded>(),

@@ -42,7 +42,7 @@ pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 
 pub use responses::{
-    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
+    CertificateRefused, CertificatesImported, DeviceCertificates, DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
     ResponsesSummary, ResponsesSummaryLine, StateWanted,
 };
 

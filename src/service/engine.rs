@@ -3,6 +3,7 @@
 mod answers;
 mod ceremonies;
 mod custodians;
+mod device_certificates;
 mod documents;
 mod fetch;
 mod files;
@@ -85,6 +86,8 @@ pub struct Daemon {
     scans: Arc<Semaphore>,
     /// Turns at looking through what somebody sent.
     looks: Arc<Semaphore>,
+    /// Turns at handing in Responses or certificates, and at having them verified.
+    parts: responses::Turns,
     /// Commands of a chunk.
     chunk: usize,
     /// Why it cannot go on.
@@ -798,6 +801,14 @@ impl Engine for Daemon {
 
     async fn recovery_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Result<Octets, Failure> {
         self.take_responses(caller, ask).await
+    }
+
+    async fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        ask: wire::DeviceCertificates,
+    ) -> Result<wire::CertificatesImported, Failure> {
+        self.import_certificates(caller, ask).await
     }
 
     async fn recovery_devices(&self, _caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {

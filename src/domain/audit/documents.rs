@@ -77,10 +77,14 @@ impl Again<'_> {
     /// audit follows it signature by signature.
     pub fn check(&self, entry: &Entry) -> Result<(), String> {
         self.check_all_but_answers(entry)?;
-        if let Event::ResponsesTaken(taken) = &entry.event { self.check_responses(taken, entry.at) } else { Ok(()) }
+        match &entry.event {
+            Event::ResponsesTaken(taken) => self.check_responses(taken, entry.at),
+            Event::DeviceCertificatesImported(imported) => self.check_device_certificates(imported, entry.at),
+            _ => Ok(()),
+        }
     }
 
-    /// As [`Again::check`], but that the messages of Devices are not verified again.
+    /// As [`Again::check`], but that the messages and certificates of Devices are not verified again.
     pub fn check_all_but_answers(&self, entry: &Entry) -> Result<(), String> {
         self.check_clock(entry)?;
         self.check_actor(entry)?;
@@ -140,7 +144,8 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_)
-            | Event::ResponsesTaken(_) => Ok(()),
+            | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_) => Ok(()),
         }
     }
 

@@ -184,6 +184,8 @@ pub struct Summary {
     pub files: u64,
     /// Exercises recorded.
     pub exercises: u64,
+    /// Certificates of Devices that were taken in.
+    pub device_certificates: u64,
     /// Responses of Devices, by what they prove.
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
@@ -344,6 +346,7 @@ impl<'a> Audit<'a> {
             | Event::Batch(_)
             | Event::Settled(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::Stopped(_)
             | Event::Refused(_)
@@ -433,6 +436,7 @@ impl<'a> Audit<'a> {
             Event::FileAccepted(_) => summary.files += 1,
             Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
+            Event::DeviceCertificatesImported(imported) => summary.device_certificates += imported.tally.imported,
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,

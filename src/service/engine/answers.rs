@@ -453,6 +453,7 @@ pub(super) fn request(
             | Event::DirectionRecorded(_)
             | Event::FileAccepted(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::ExerciseRecorded(_)
             | Event::Genesis(_)
@@ -656,7 +657,8 @@ impl<'a> About<'a> {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
-            | Event::ExerciseRecorded(_) => return false,
+            | Event::ExerciseRecorded(_)
+            | Event::DeviceCertificatesImported(_) => return false,
         };
         let ours = self.lets_through(&subject);
         if ours && matches!(event, Event::Intent(_)) {

@@ -95,6 +95,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
+        parts: super::responses::Turns::default(),
         looks: Arc::new(Semaphore::new(super::LOOKS_MAX)),
         chunk,
         failed,

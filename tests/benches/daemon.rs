@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use secrecy::SecretString;
-use smkid::api::wire::{Base64, Checkpoints, DeviceAsk, Devices, Document, DocumentRecorded, RecoverySign, Stored};
+use smkid::api::wire::{Base64, Checkpoints, DeviceAsk, Job, JobStart, Devices, Document, DocumentRecorded, RecoverySign, Stored};
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
@@ -30,8 +32,8 @@ use smkid::hsm::{Expectations, Token, TokenConfig};
 use smkid::service::configuration::{self, Configuration, Pin};
 use tokio::runtime::Runtime;
 
-use crate::Fault;
 use crate::limit::Task;
+use crate::{Fault, memory_kb_max};
 
 /// How long the determination is in force: longer than any benchmark.
 const WINDOW_MS: i64 = 24 * 3_600_000;
@@ -102,22 +104,38 @@ impl Daemon {
         Ok(Self { runtime, process, determination, template, stage, asked: 0, devices })
     }
 
-    /// Has the next so many Devices' commands signed, and says how long that took: from the request to the last line of the
-    /// answer, all of which is read as `smkictl` reads it.
+    /// Has the next so many Devices' commands signed by `smkictl`, and says how long that took: from its start, with a device list as a
+    /// file, to its end, with the commands on the disk and their manifest written.
     pub fn sign(&mut self, count: usize) -> Result<Duration, Fault> {
+        let list: String = self.next(count)?.map(|n| format!("{}\n", device(n))).collect();
+        let (devices, out) = (self.stage.scratch.path().join("turn.txt"), self.stage.scratch.path().join("turn"));
+        std::fs::write(&devices, list)?;
+        let determination = self.determination.to_string();
+        let mut command = self.smkictl(&["recovery", "sign", "--format", "container", "--determination", &determination]);
+        command.arg("--devices").arg(&devices).arg("--out").arg(&out);
+        let began = Instant::now();
+        let output = command.output()?;
+        let took = began.elapsed();
+        if !output.status.success() {
+            return Err(format!("smkictl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+        }
+        std::fs::remove_dir_all(&out)?;
+        Ok(took)
+    }
+
+    /// Has the next Device's command signed by a client that runs already, and reads the answer to its last line.
+    pub fn sign_one(&mut self) -> Result<Duration, Fault> {
+        let listed = self.next(1)?.map(|n| DeviceAsk { device: device(n) }).collect();
+        self.ask(Devices::Listed(listed), 1)
+    }
+
+    /// The numbers of the next so many Devices that nothing was asked for yet.
+    fn next(&mut self, count: usize) -> Result<Range<usize>, Fault> {
         let until = self.asked + count;
         if until > self.devices {
             return Err(format!("the determination is for {} Devices, not for {until}", self.devices).into());
         }
-        let listed = (self.asked..until).map(|n| DeviceAsk { device: device(n) }).collect();
-        self.asked = until;
-        self.ask(Devices::Listed(listed), count)
-    }
-
-    /// The same for every Device of the determination, as a recovery asks whose whole fleet is listed there.
-    pub fn sign_all(&mut self) -> Result<Duration, Fault> {
-        self.asked = self.devices;
-        self.ask(Devices::All, self.devices)
+        Ok(std::mem::replace(&mut self.asked, until)..until)
     }
 
     fn ask(&self, devices: Devices, count: usize) -> Result<Duration, Fault> {
@@ -167,11 +185,10 @@ impl Daemon {
 
     /// Starts a job for every Device of the determination; its id.
     pub fn start_job(&self) -> Result<String, Fault> {
-        let determination = self.determination.to_string();
-        let arguments = ["recovery", "start", "--determination", &determination, "--devices", "all", "--output", "json"];
-        let output = self.smkictl(&arguments).stderr(Stdio::inherit()).output()?;
-        let started: JobStarted = serde_json::from_slice(&output.stdout)?;
-        Ok(started.job.to_string())
+        let request = RequestId(lab::random()?);
+        let ask = JobStart { request, determination: self.determination, list: None, per_hour: None, reason: None };
+        let job: Job = self.runtime.block_on(self.process.client.post("/v1/recovery/jobs", &ask))?;
+        Ok(job.request.to_string())
     }
 
     /// `smkictl`, to be run against this daemon.

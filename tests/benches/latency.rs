@@ -43,12 +43,12 @@ pub fn run(quick: bool) -> Result<bool, Fault> {
     let echo = Echo::start(&folder.path().join("echo.sock"))?;
     let worker = daemon.worker()?;
     let verifier = Verifier::new()?;
-    median_of(WARM_UP, || daemon.sign(1).map(drop))?;
+    median_of(WARM_UP, || daemon.sign_one().map(drop))?;
 
     let before = daemon.checkpoints()?;
     let mut measured = Vec::new();
     for _ in 0..rounds {
-        let command = median_of(ALONE, || daemon.sign(1).map(drop))?.as_secs_f64();
+        let command = median_of(ALONE, || daemon.sign_one().map(drop))?.as_secs_f64();
         measured.push(Round {
             command,
             echo: median_of(ALONE, || echo.once())?.as_secs_f64(),

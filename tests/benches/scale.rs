@@ -4,8 +4,7 @@
 //! process of its own, fetches the commands into files: from the device list in the ledger to the commands on the disk. Small ones
 //! come before and after the large one, for rates drift.
 
-use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,7 +72,8 @@ fn recovery(devices: usize) -> Result<Taken, Fault> {
     let before = crate::cpu::used(&daemon.processes())?;
     let began = Instant::now();
     let job = daemon.start_job()?;
-    let mut client = daemon.smkictl(&["recovery", "fetch", &job, "--follow", "--format", "container", "--out"], &folder.path().join("commands"))?;
+    let mut client = daemon.smkictl(&["recovery", "fetch", &job, "--follow", "--format", "container", "--out"]);
+    let mut client = client.arg(folder.path().join("commands")).stdout(Stdio::null()).spawn()?;
     let client_kb = waited_for(&mut client)?;
     let took = began.elapsed();
     let used = crate::cpu::used(&daemon.processes())?.saturating_sub(before);

@@ -9,6 +9,7 @@ pub mod custody;
 pub mod entry;
 pub mod glance;
 pub mod head_object;
+pub mod jobs;
 pub mod meaning;
 pub mod merkle;
 pub mod note;

@@ -95,6 +95,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
+        parts: super::responses::Turns::default(),
         looks: Arc::new(Semaphore::new(super::LOOKS_MAX)),
         chunk,
         failed,
@@ -106,6 +107,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
         waiting,
+        lives: super::jobs::Lives::default(),
     });
 
     // The ledger token once now, so that a ledger that was rolled back is refused before anybody is answered; if it is merely
@@ -151,6 +153,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     }
     tokio::spawn(heartbeat::beat(Arc::clone(&daemon.heartbeat), desk));
     tokio::spawn(look_after(Arc::clone(&daemon), head_interval, stopping.subscribe()));
+    super::jobs::begin(&daemon);
     Ok(daemon)
 }
 

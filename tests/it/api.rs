@@ -68,6 +68,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))
         }
+        "recovery-fetch" => (format!("/v1/recovery/requests/{ID}/commands?form=container"), json!({ "follow": false })),
         "recovery-request" => (format!("/v1/recovery/requests/{ID}"), Value::Null),
         "recovery-unknowns" => (format!("/v1/recovery/unknowns?determination={ID}"), Value::Null),
         "recovery-settle" => (

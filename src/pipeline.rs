@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::domain::commands::{self, RebuildError};
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
 use crate::domain::intake;
@@ -796,6 +797,60 @@ fn release(recorder: &mut Recorder, job: &Job, intents: Vec<(u64, u64)>) -> Resu
     recorder.queue(&job.by, Event::Released(released)).map(drop)
 }
 
+/// Signed commands of a request that are about to be handed over again.
+#[derive(Debug)]
+pub struct HandOver {
+    /// To whom. The person is whom the account belonged to when this was asked.
+    pub by: Actor,
+    /// Of which request.
+    pub request: RequestId,
+    /// Under which determination.
+    pub determination: DeterminationId,
+    /// SHA-256 of what was asked.
+    pub asked: Digest,
+    /// The intents, with their Devices.
+    pub signed: Vec<(u64, DeviceId)>,
+}
+
+/// The route that hands over what was signed before, as refusals name it.
+pub const FETCH: &str = "recovery-fetch";
+
+/// Records that commands which were signed before are about to be handed over, while their determination is in force. Answers, for each of
+/// them that is withheld, why; or why all of them are, which is recorded.
+pub fn hand_over(
+    recorder: &mut Recorder,
+    hand_over: HandOver,
+) -> Result<Result<HashMap<u64, Vec<Reason>>, NotAccepted>, CannotRecord> {
+    let HandOver { by, request, determination, asked, signed } = hand_over;
+    let known = recorder.known(by.clone());
+    let may_release = match facts(recorder, &known, determination).map(|facts| rules::decide_release(&facts)) {
+        _ if known.person != by.person => Err(vec![asker_changed(&by)]),
+        Some(Ok(())) => Ok(()),
+        Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    };
+    if let Err(reasons) = may_release {
+        let about = About { operation: FETCH, request, determination, asked };
+        let entry = about.refuse(recorder, &known, None, reasons.clone())?;
+        return Ok(Err((reasons, entry)));
+    }
+    let (mut withheld, mut intents) = (HashMap::new(), Vec::with_capacity(signed.len()));
+    if let Some(facts) = facts(recorder, &known, determination) {
+        for (intent, device) in signed {
+            // It may have been left out of the incident since.
+            match rules::decide_release_to(&facts, device) {
+                Ok(()) => intents.push((intent, intent + 1)),
+                Err(refusal) => drop(withheld.insert(intent, vec![refusal.reason()])),
+            }
+        }
+    }
+    if !intents.is_empty() {
+        let released = Released { request, determination, intents: joined(intents) };
+        recorder.queue(&known, Event::Released(released))?;
+    }
+    Ok(Ok(withheld))
+}
+
 /// Ranges in ascending order, those that touch made one.
 fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     ranges.sort_unstable();
@@ -879,12 +934,11 @@ fn rebuild(recorder: &Recorder, job: &Job, intent: &Intent, at: u64) -> Result<O
     let originator = fold.keys().get(&job.key).and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
     let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
     let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
-    template.fill(originator, intent.device, intent.counter, &mut octets).map_err(CannotRecord::Fill)?;
-    if Digest::of(&octets[1..]) != intent.command {
-        return Ok(None);
+    match commands::rebuild(template, originator, intent, &signature.octets, &mut octets) {
+        Ok(()) => Ok(Some(octets)),
+        Err(RebuildError::Differs { .. }) => Ok(None),
+        Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
     }
-    gbcs::finish(&mut octets, &signature.octets);
-    Ok(Some(octets))
 }
 
 /// The pre-command and its signature: the command that a Device accepts.
@@ -1092,6 +1146,14 @@ fn reason(rule: &str, text: &str) -> Reason {
     Reason { rule: rule.into(), text: text.into() }
 }
 
+fn asker_changed(by: &Actor) -> Reason {
+    let text = format!(
+        "account {} belongs to somebody else since this was asked, by the policy in force now; who has it now must ask anew",
+        by.account
+    );
+    reason("asker-changed", &text)
+}
+
 /// What a refusal is about.
 #[derive(Clone, Copy)]
 struct About {
@@ -1134,11 +1196,7 @@ impl Job {
     }
 
     fn disowned_reason(&self) -> Reason {
-        let text = format!(
-            "account {} belongs to somebody else since this was asked, by the policy in force now; who has it now must ask anew",
-            self.by.account
-        );
-        reason("asker-changed", &text)
+        asker_changed(&self.by)
     }
 
     const fn about(&self) -> About {

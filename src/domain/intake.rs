@@ -6,6 +6,7 @@ mod activation;
 mod asker;
 mod ceremonies;
 mod custodians;
+pub mod device_certificates;
 mod files;
 pub mod jobs;
 mod replacements;

@@ -68,6 +68,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))
         }
+        "recovery-fetch" => (format!("/v1/recovery/requests/{ID}/commands?form=container"), json!({ "follow": false })),
         "recovery-request" => (format!("/v1/recovery/requests/{ID}"), Value::Null),
         "recovery-unknowns" => (format!("/v1/recovery/unknowns?determination={ID}"), Value::Null),
         "recovery-settle" => (
@@ -79,6 +80,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             "/v1/recovery/responses".to_owned(),
             json!({ "determination": ID, "responses": SHA256, "certificates": SHA256 }),
         ),
+        "recovery-certificates" => ("/v1/recovery/certificates".to_owned(), json!({ "certificates": SHA256 })),
         "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
         "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
         "job-start" => ("/v1/recovery/jobs".to_owned(), json!({ "request": ID, "determination": ID, "list": SHA256 })),

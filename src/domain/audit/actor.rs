@@ -42,6 +42,7 @@ impl Again<'_> {
             | Event::Settled(_)
             | Event::ClockAccepted(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::LoginRetried(_)
             | Event::JobStarted(_)
@@ -78,7 +79,7 @@ impl Again<'_> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
-        if let Event::ClockAccepted(_) | Event::ExerciseRecorded(_) = event {
+        if let Event::ClockAccepted(_) | Event::ExerciseRecorded(_) | Event::DeviceCertificatesImported(_) = event {
             permitted(intake::person(self.fold, by))?;
         }
         let must_be_named = matches!(
@@ -165,6 +166,7 @@ impl Again<'_> {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::ExerciseRecorded(_) => None,
         }
     }

@@ -43,6 +43,7 @@ use crate::domain::policy::facts::{
 };
 use crate::domain::policy::rules::BatchFacts;
 use crate::domain::policy::separation::{Part, PartsTaken};
+use crate::domain::responses::bundle;
 use crate::domain::time::Timestamp;
 
 /// A policy that was adopted.
@@ -445,6 +446,9 @@ impl Fold {
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
             Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
+            Event::DeviceCertificatesImported(imported) => {
+                changes.push(self.device_keys(imported.certificates, index, blobs)?);
+            }
             Event::SigningResumed(resumed) => {
                 let facts = self.determination_mut(resumed.determination)?;
                 (facts.foreign, facts.resumed) = (None, Some((index, resumed.stopped_by)));
@@ -607,7 +611,8 @@ impl Fold {
             | Event::ClockAccepted(_)
             | Event::JobPassed(_)
             | Event::JobEnded(_)
-            | Event::ExerciseRecorded(_) => return,
+            | Event::ExerciseRecorded(_)
+            | Event::DeviceCertificatesImported(_) => return,
         };
         let Some(facts) = incident.and_then(|incident| self.incidents.get_mut(&incident)) else { return };
         if let Some(part) = signers_part {
@@ -770,6 +775,16 @@ impl Fold {
         }
         changes.push(Change::Responses { determination: taken.determination, entry: index, results: taken.results });
         self.prove_targets(taken, blobs)
+    }
+
+    /// The keys in the certificates of a bundle that was verified under the policy in force.
+    fn device_keys(&self, certificates: Digest, entry: u64, blobs: &dyn Blobs) -> Result<Change, FoldError> {
+        let wrong = |reason| FoldError::Document { what: "bundle of certificates", digest: certificates, reason };
+        let policy = &self.policy().ok_or_else(|| wrong("no policy is in force".to_owned()))?.policy;
+        let mut octets = Vec::new();
+        blobs.stream(certificates, &mut |piece| octets.extend_from_slice(piece))?;
+        let keys = bundle::keys(&octets, policy).map_err(wrong)?;
+        Ok(Change::DeviceKeys { entry, keys: keys.into() })
     }
 
     /// Forgets a batch that gets no further intents: its request is done.

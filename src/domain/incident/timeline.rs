@@ -184,7 +184,8 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::TokenHealth(_)
         | Event::LoginRetried(_)
         | Event::JobPassed(_)
-        | Event::ClockAccepted(_) => return None,
+        | Event::ClockAccepted(_)
+        | Event::DeviceCertificatesImported(_) => return None,
     })
 }
 

@@ -24,7 +24,7 @@ pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyM
 pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::jobs::{JobCancelled, JobEnded, JobPassed, JobPaused, JobResumed, JobStarted};
 pub use super::steps::{
-    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
+    CertificateTally, DeviceCertificatesImported, DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
 };
 pub use super::tokens::{Health, LoginRetried, TokenHealth};
@@ -213,6 +213,8 @@ pub enum Event {
     JobCancelled(JobCancelled),
     /// A job came to its end.
     JobEnded(JobEnded),
+    /// Certificates of Devices were verified, to be relied on from here on.
+    DeviceCertificatesImported(DeviceCertificatesImported),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -791,6 +793,7 @@ impl Event {
             Self::JobResumed(_) => "job-resumed",
             Self::JobCancelled(_) => "job-cancelled",
             Self::JobEnded(_) => "job-ended",
+            Self::DeviceCertificatesImported(_) => "device-certificates-imported",
         }
     }
 }
@@ -821,6 +824,7 @@ impl Event {
             Self::KeyDestruction(entry) => with(&[entry.document]),
             Self::CustodianPresented(entry) => with(&[entry.statement]),
             Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
+            Self::DeviceCertificatesImported(entry) => vec![entry.certificates],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::JobStarted(entry) => entry.list.iter().map(|list| list.sha256).collect(),
             Self::DirectionRecorded(entry) => {
@@ -898,6 +902,7 @@ impl Event {
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
             | Self::ResponsesTaken(_)
+            | Self::DeviceCertificatesImported(_)
             | Self::SigningResumed(_)
             | Self::TokenHealth(_)
             | Self::LoginRetried(_)

@@ -7,6 +7,7 @@ pub mod ceremonies;
 pub mod checkpoint;
 pub mod custody;
 pub mod entry;
+pub mod glance;
 pub mod head_object;
 pub mod jobs;
 pub mod meaning;

@@ -22,4 +22,5 @@ pub mod names;
 pub mod policy;
 pub mod procedure;
 pub mod responses;
+pub mod snapshot;
 pub mod time;

@@ -45,7 +45,7 @@ impl Again<'_> {
             | Event::SigningResumed(_)
             | Event::LoginRetried(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
-            Event::TokenHealth(_) => &[Role::Daemon],
+            Event::TokenHealth(_) | Event::Snapshot(_) => &[Role::Daemon],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
@@ -142,6 +142,7 @@ impl Again<'_> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => None,
         }

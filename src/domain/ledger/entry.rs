@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 pub use super::custody::{CustodianPresented, SharesDealt};
+pub use super::snapshots::Snapshot;
 pub use super::steps::{
     DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
     SigningResumed, StepTaken,
@@ -200,6 +201,8 @@ pub enum Event {
     TokenHealth(TokenHealth),
     /// An operator lets the PIN of a token be offered again.
     LoginRetried(LoginRetried),
+    /// The state after the entries before this one, by digests.
+    Snapshot(Snapshot),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -772,6 +775,7 @@ impl Event {
             Self::SigningResumed(_) => "signing-resumed",
             Self::TokenHealth(_) => "token-health",
             Self::LoginRetried(_) => "login-retried",
+            Self::Snapshot(_) => "snapshot",
         }
     }
 }
@@ -831,6 +835,7 @@ impl Event {
             | Self::SigningResumed(_)
             | Self::TokenHealth(_)
             | Self::LoginRetried(_)
+            | Self::Snapshot(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -876,6 +881,7 @@ impl Event {
             | Self::SigningResumed(_)
             | Self::TokenHealth(_)
             | Self::LoginRetried(_)
+            | Self::Snapshot(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

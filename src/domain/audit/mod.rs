@@ -23,10 +23,12 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Started};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
+use crate::domain::ledger::snapshots::FORM;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
+use crate::domain::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
@@ -38,6 +40,9 @@ pub trait Evidence: Blobs {
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
 }
+
+/// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory.
+const CHANGED_MAX: usize = 65_536;
 
 /// What is known from elsewhere, and not from the ledger itself.
 #[derive(Clone, Copy, Debug)]
@@ -199,6 +204,10 @@ pub struct Summary {
     pub activations: u64,
     /// Ceremonies recorded.
     pub ceremonies: u64,
+    /// Snapshots of the state.
+    pub snapshots: u64,
+    /// Of them those in a form that this program does not know: they were not compared.
+    pub snapshots_unknown: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -226,6 +235,9 @@ pub struct Audit<'a> {
     /// Signed and not released, by intent.
     pending: BTreeMap<u64, Pending>,
     checks: Vec<Check>,
+    /// The pages of what grows with Devices, as they were made last.
+    pages: [Pages; Table::ALL.len()],
+    targets: TargetsSeen,
     summary: Summary,
 }
 
@@ -247,6 +259,8 @@ impl<'a> Audit<'a> {
             runs: Vec::new(),
             pending: BTreeMap::new(),
             checks: Vec::new(),
+            pages: Table::ALL.map(Pages::empty),
+            targets: TargetsSeen::default(),
             summary: Summary::default(),
         }
     }
@@ -267,6 +281,9 @@ impl<'a> Audit<'a> {
         };
         for change in &changes {
             self.book.apply(change, &list).map_err(|error| AuditError::entry(index, kind, error))?;
+        }
+        if self.book.changed() >= CHANGED_MAX {
+            self.renew_pages();
         }
         self.count(&entry);
         if self.roots.push(leaf_hash(leaf))? {
@@ -349,6 +366,29 @@ impl<'a> Audit<'a> {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::ClockAccepted(_) => Ok(()),
+            Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
+        }
+    }
+
+    /// It commits to the state that the entries before it come to. A start of the daemon rests on that.
+    fn check_snapshot(&mut self, recorded: &Snapshot) -> Permitted {
+        if recorded.form != FORM {
+            self.summary.snapshots_unknown += 1;
+            return Ok(());
+        }
+        self.renew_pages();
+        let (targets, _) = self.targets.of(&self.fold);
+        let made = snapshot::snapshot(&self.fold.kept(), targets, self.pages.each_ref().map(Pages::kept));
+        snapshot::compare(recorded, &made)
+    }
+
+    /// Hashes anew the pages that changed since this was done last.
+    fn renew_pages(&mut self) {
+        for (pages, table) in self.pages.iter_mut().zip(Table::ALL) {
+            let changed = self.book.take_changed(table);
+            let touched = pages.touched(changed.iter().map(Vec::as_slice));
+            let Ok(renewed) = pages.renewed(&touched, &self.book);
+            pages.put(renewed);
         }
     }
 
@@ -427,6 +467,7 @@ impl<'a> Audit<'a> {
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,
+            Event::Snapshot(_) => summary.snapshots += 1,
             Event::SharesDealt(_) => summary.deals += 1,
             Event::CustodianPresented(_) => summary.presentations += 1,
             Event::KeyActivated(_) => summary.activations += 1,

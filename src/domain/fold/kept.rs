@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use super::{Adopted, Blobs, Directions, Fold, FoldError, OpenCertification, OpenIntent, book};
 use crate::domain::incident::Targets;
 use crate::domain::ledger::entry::{Batch, Genesis};
-use crate::domain::ledger::snapshots::TargetsKept;
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, RequestId, StatementId};
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts};
 use crate::domain::time::Timestamp;
@@ -146,15 +145,6 @@ impl Fold {
         })
     }
 
-    /// What a snapshot says of the Relevant Devices.
-    pub fn targets_kept(&self) -> Vec<TargetsKept> {
-        let kept = |(incident, targets): (&IncidentId, &Targets)| TargetsKept {
-            incident: incident.clone(),
-            sha256: Digest::of(&targets.kept()),
-        };
-        self.targets().map(kept).collect()
-    }
-
     /// Reads its encoding. `blobs` gives the policies; `targets` the Relevant Devices of incidents.
     ///
     /// # Errors
@@ -172,7 +162,8 @@ impl Fold {
         let mut incidents = kept.incidents.into_owned();
         for (incident, targets) in targets {
             let progress = incidents.get_mut(&incident).and_then(|facts| facts.progress.as_mut());
-            let none = || KeptError::Encoding(format!("Relevant Devices of incident {incident}, which is in no procedure"));
+            let none =
+                || KeptError::Encoding(format!("Relevant Devices of incident {incident}, which is in no procedure"));
             progress.ok_or_else(none)?.targets = targets;
         }
         Ok(Self {

@@ -16,8 +16,8 @@ mod procedure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use kept::KeptError;
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
+pub use kept::KeptError;
 
 use directions::Directions;
 use serde::{Deserialize, Serialize};
@@ -456,7 +456,8 @@ impl Fold {
             }
         }
         // What alters no more than Devices' own rows: nearly all that a large ledger has.
-        let is_of_signing = matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Outcome(_) | Event::Released(_));
+        let is_of_signing =
+            matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Outcome(_) | Event::Released(_));
         self.targets_altered += u64::from(!is_of_signing);
         self.take_parts(by, event);
         self.last_at = Some(*at);

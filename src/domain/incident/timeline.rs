@@ -167,7 +167,7 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::ClockJumped(_)
         | Event::TokenHealth(_)
         | Event::LoginRetried(_)
-| Event::Snapshot(_)
+        | Event::Snapshot(_)
         | Event::ClockAccepted(_) => return None,
     })
 }

@@ -17,6 +17,7 @@ pub use rows::{Row, Table};
 
 use std::ops::ControlFlow;
 
+use crate::domain::fold::Fold;
 use crate::domain::ledger::snapshots::{FORM, Snapshot, TableKept, TargetsKept};
 use crate::domain::names::{Digest, IncidentId};
 
@@ -68,6 +69,39 @@ pub fn compare(recorded: &Snapshot, made: &Snapshot) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What snapshots say of the Relevant Devices, made again only after an entry that may have altered them: they may be ten million.
+#[derive(Clone, Debug, Default)]
+pub struct TargetsSeen {
+    /// [`Fold::targets_altered`] when they were made.
+    altered: Option<u64>,
+    kept: Vec<TargetsKept>,
+}
+
+impl TargetsSeen {
+    /// Those of a state, and the encodings of those that are not what they were before.
+    pub fn of(&mut self, fold: &Fold) -> (Vec<TargetsKept>, Vec<(IncidentId, Vec<u8>)>) {
+        if self.altered == Some(fold.targets_altered()) {
+            return (self.kept.clone(), Vec::new());
+        }
+        let (mut kept, mut changed) = (Vec::new(), Vec::new());
+        for (incident, targets) in fold.targets() {
+            let octets = targets.kept();
+            let of_incident = TargetsKept { incident: incident.clone(), sha256: Digest::of(&octets) };
+            if !self.kept.contains(&of_incident) {
+                changed.push((incident.clone(), octets));
+            }
+            kept.push(of_incident);
+        }
+        (self.altered, self.kept) = (Some(fold.targets_altered()), kept.clone());
+        (kept, changed)
+    }
+
+    /// They were not kept after all.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// Where the store keeps the encoding of the fold.

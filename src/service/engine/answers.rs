@@ -461,7 +461,7 @@ pub(super) fn request(
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
-| Event::Snapshot(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -619,7 +619,7 @@ impl<'a> About<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
-| Event::Snapshot(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_) => return false,
         };

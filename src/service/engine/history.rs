@@ -237,7 +237,7 @@ impl History {
             | Event::KeyLocked(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
-| Event::Snapshot(_)
+            | Event::Snapshot(_)
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)

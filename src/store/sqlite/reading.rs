@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
+use super::overlay::Shared;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -21,6 +22,8 @@ pub(super) trait Tables {
     /// Which set of them.
     const SCHEMA: Schema;
     fn connection(&self) -> &Connection;
+    /// What lies over the tables; none over those made again.
+    fn shared(&self) -> Option<&Shared>;
 }
 
 /// Has a connection to a ledger, and the derived tables are the ledger's own.
@@ -40,7 +43,10 @@ fn check_range(connection: &Connection, range: &Range<u64>) -> Result<(), StoreE
 
 impl<T: Tables> DerivedState for T {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
-        derived::device(self.connection(), T::SCHEMA, key, device)
+        match self.shared() {
+            Some(shared) => shared.read().device(self.connection(), key, device),
+            None => derived::device(self.connection(), T::SCHEMA, key, device),
+        }
     }
 
     fn devices_in(
@@ -50,7 +56,10 @@ impl<T: Tables> DerivedState for T {
         after: Option<DeviceId>,
         limit: usize,
     ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
-        derived::devices_in(self.connection(), T::SCHEMA, key, state, after, limit)
+        match self.shared() {
+            Some(shared) => shared.read().devices_in(self.connection(), key, state, after, limit),
+            None => derived::devices_in(self.connection(), T::SCHEMA, (key, state), after, limit, |_| true),
+        }
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
@@ -87,15 +96,24 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
-        derived::request(self.connection(), T::SCHEMA, id)
+        match self.shared() {
+            Some(shared) => shared.read().request(self.connection(), id),
+            None => derived::request(self.connection(), T::SCHEMA, id),
+        }
     }
 
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, StoreError> {
-        derived::earlier(self.connection(), T::SCHEMA, key, device, counter)
+        match self.shared() {
+            Some(shared) => shared.read().earlier(self.connection(), key, device, counter),
+            None => derived::earlier(self.connection(), T::SCHEMA, key, device, counter),
+        }
     }
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
-        derived::responded(self.connection(), T::SCHEMA, determination, device)
+        match self.shared() {
+            Some(shared) => shared.read().responded(self.connection(), determination, device),
+            None => derived::responded(self.connection(), T::SCHEMA, determination, device),
+        }
     }
 }
 

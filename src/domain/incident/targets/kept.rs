@@ -104,8 +104,32 @@ impl Targets {
 
 fn target(octets: &[u8]) -> Result<Target, String> {
     let octets: &[u8; TARGET_LEN] = octets.try_into().map_err(|_| "a target is cut off".to_owned())?;
-    let [d0, d1, d2, d3, d4, d5, d6, d7, s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, status, proof, again, excluded, control, overridden] =
-        *octets;
+    let [
+        d0,
+        d1,
+        d2,
+        d3,
+        d4,
+        d5,
+        d6,
+        d7,
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        s6,
+        s7,
+        u0,
+        u1,
+        status,
+        proof,
+        again,
+        excluded,
+        control,
+        overridden,
+    ] = *octets;
     let since = i64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
     Ok(Target {
         device: DeviceId(Eui64([d0, d1, d2, d3, d4, d5, d6, d7])),

@@ -9,6 +9,7 @@
 //!
 //! A target takes 24 octets here: 240 MB for ten million.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -280,7 +281,8 @@ impl Counts {
 }
 
 /// What was accepted of Devices that are left behind: how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Accepted {
     /// In 'recovery'.
     pub stranded: u64,
@@ -754,5 +756,6 @@ impl fmt::Display for Counts {
     }
 }
 
+mod kept;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Shell: `smkictl recovery`.
 
+mod certificates;
+mod parts;
 mod responses;
 
 use std::path::PathBuf;
@@ -50,13 +52,18 @@ pub enum Recovery {
     },
     /// Take in what Devices answered: each Response is verified and judged
     #[command(
-        after_help = "Examples:\n  smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n  \
-        smkictl recovery responses monday.bin tuesday.bin --certificates devices.pem --determination 5f2c…\n\n\
-        A Device is recovered only if its own signature says that every certificate sent is in its cell. What proves no \
-        recovery is shown with why. A Response to a command that was never signed here stops signing under the determination.\n\n\
+        after_help = "Examples:\n  smkictl recovery responses monday.bin tuesday/ --determination 5f2c… --unproven unproven.ndjson\n  \
+        smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n\n\
+        Files may be of any size. Certificates of many Devices are imported first (`smkictl recovery certificates import`); those of \
+        a few may be given here. A Device is recovered only if its own signature says that every certificate sent is in its cell. What \
+        proves no recovery is told with why. A Response to a command that was never signed here stops signing under the \
+        determination. If it breaks off, run it again: what was taken in is told as a duplicate, and counts once.\n\n\
         Status: 0 all prove what was to be done, 5 none does, 6 some do not."
     )]
     Responses(responses::Responses),
+    /// Certificates of Devices, imported once
+    #[command(subcommand)]
+    Certificates(certificates::Certificates),
     /// Show how far each Device of a determination has come
     #[command(after_help = "Examples:\n  smkictl recovery devices --determination 5f2c…\n  \
         smkictl recovery devices --determination 5f2c… --state no-response")]
@@ -142,6 +149,7 @@ impl Recovery {
             Self::Sign(sign) => sign.run(context).await,
             Self::Settle(settle) => settle.run(context).await,
             Self::Responses(responses) => responses.run(context).await,
+            Self::Certificates(certificates) => certificates.run(context).await,
             Self::Devices(devices) => devices.run(context).await,
             Self::ResumeAfterForeign(resume) => resume.run(context).await,
             Self::Unknowns { determination } => {

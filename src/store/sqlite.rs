@@ -4,6 +4,8 @@
 
 mod blobs;
 mod derived;
+mod device_keys;
+mod lists;
 mod overlay;
 mod reading;
 mod schema;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use self::derived::{Schema, StoredRows};
+use self::lists::Kept;
 use self::overlay::{Overlay, Shared};
 use self::reading::{Ledger, Tables};
 use super::files::{Ballast, Lock, failed, sync_directory};
@@ -40,6 +43,9 @@ impl Tables for SqliteStore {
     fn shared(&self) -> Option<&Shared> {
         Some(&self.shared)
     }
+    fn pages(&self) -> &Kept {
+        &self.pages
+    }
 }
 impl Ledger for SqliteStore {}
 
@@ -50,6 +56,9 @@ impl Tables for SqliteReader {
     }
     fn shared(&self) -> Option<&Shared> {
         Some(&self.shared)
+    }
+    fn pages(&self) -> &Kept {
+        &self.pages
     }
 }
 impl Ledger for SqliteReader {}
@@ -62,12 +71,16 @@ impl Tables for SqliteRebuild<'_> {
     fn shared(&self) -> Option<&Shared> {
         None
     }
+    fn pages(&self) -> &Kept {
+        &self.pages
+    }
 }
 
 /// A read-only connection of its own.
 pub struct SqliteReader {
     connection: Connection,
     shared: Arc<Shared>,
+    pages: Kept,
 }
 
 impl SqliteReader {
@@ -78,7 +91,8 @@ impl SqliteReader {
         if !path.exists() {
             return Err(StoreError::Absent { path });
         }
-        Ok(Self { connection: schema::open_reader(&path)?, shared: Shared::of_reader(directory) })
+        let connection = schema::open_reader(&path)?;
+        Ok(Self { connection, shared: Shared::of_reader(directory), pages: Kept::default() })
     }
 }
 
@@ -88,6 +102,7 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     directory: PathBuf,
     frontier: Frontier,
+    pages: Kept,
     staging: Arc<Staging>,
     ballast: Ballast,
     /// Why nothing can be recorded any more, once writing has failed in a way that leaves open what reached the disk.
@@ -167,6 +182,7 @@ impl SqliteStore {
             shared: Shared::of_store(directory),
             directory: directory.into(),
             frontier: Frontier::new(),
+            pages: Kept::default(),
             staging: Arc::new(Staging::open(&directory.join("staging"), limits)?),
             ballast: Ballast::new(directory),
             broken: None,
@@ -404,7 +420,8 @@ impl Store for SqliteStore {
         // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
         let name = path.to_string_lossy();
         self.connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
-        let rebuild = SqliteRebuild { connection: &self.connection, shared: &self.shared, path, pending: 0 };
+        let pages = Kept::default();
+        let rebuild = SqliteRebuild { connection: &self.connection, shared: &self.shared, path, pages, pending: 0 };
         rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
         schema::create_derived(rebuild.connection, "rebuilt")?;
         Ok(Box::new(rebuild))
@@ -440,6 +457,7 @@ struct SqliteRebuild<'a> {
     connection: &'a Connection,
     shared: &'a Shared,
     path: PathBuf,
+    pages: Kept,
     /// Operations since the last commit.
     pending: usize,
 }

@@ -79,6 +79,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             "/v1/recovery/responses".to_owned(),
             json!({ "determination": ID, "responses": SHA256, "certificates": SHA256 }),
         ),
+        "recovery-certificates" => ("/v1/recovery/certificates".to_owned(), json!({ "certificates": SHA256 })),
         "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
         "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
         "hsm-status" => ("/v1/hsm".to_owned(), Value::Null),

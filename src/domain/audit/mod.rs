@@ -15,6 +15,7 @@ mod actor;
 mod commands;
 mod documents;
 mod heads;
+mod jobs;
 mod responses;
 
 use std::collections::{BTreeMap, HashMap};
@@ -188,6 +189,8 @@ pub struct Summary {
     pub files: u64,
     /// Exercises recorded.
     pub exercises: u64,
+    /// Certificates of Devices that were taken in.
+    pub device_certificates: u64,
     /// Responses of Devices, by what they prove.
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
@@ -208,6 +211,8 @@ pub struct Summary {
     pub snapshots: u64,
     /// Of them those in a form that this program does not know: they were not compared.
     pub snapshots_unknown: u64,
+    /// Jobs started.
+    pub jobs: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -358,6 +363,7 @@ impl<'a> Audit<'a> {
             | Event::Batch(_)
             | Event::Settled(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::Stopped(_)
             | Event::Refused(_)
@@ -365,6 +371,12 @@ impl<'a> Audit<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => Ok(()),
             Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
         }
@@ -464,6 +476,7 @@ impl<'a> Audit<'a> {
             Event::FileAccepted(_) => summary.files += 1,
             Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
+            Event::DeviceCertificatesImported(imported) => summary.device_certificates += imported.tally.imported,
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,
@@ -472,6 +485,8 @@ impl<'a> Audit<'a> {
             Event::CustodianPresented(_) => summary.presentations += 1,
             Event::KeyActivated(_) => summary.activations += 1,
             Event::CeremonyRecorded(_) => summary.ceremonies += 1,
+            Event::JobStarted(_) => summary.jobs += 1,
+            Event::JobPassed(passed) => summary.refusals += passed.refused,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -485,6 +500,10 @@ impl<'a> Audit<'a> {
             | Event::KeyDestroyed(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => {}
         }
     }

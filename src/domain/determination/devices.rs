@@ -9,7 +9,8 @@ use std::fmt;
 use std::io::{self, Write};
 
 use super::document::DeviceList;
-use crate::domain::ledger::merkle::{Frontier, leaf_hash};
+use super::pages::{Page, Pages};
+use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::{DeviceId, Digest, Eui64, TemplateName};
 
 /// A line without its line feed: EUI-64, comma, template name, comma and the 20 digits of the greatest counter.
@@ -17,24 +18,6 @@ pub const LINE_LEN_MAX: usize = 16 + 1 + TemplateName::LEN_MAX + 1 + 20;
 
 /// How many faults are told one by one; whoever made twenty makes a new list. No official reference.
 pub const FAULTS_MAX: usize = 20;
-
-/// The RFC 6962 tree over the lines, without their line feeds. The ledger's incremental tree serves.
-pub trait LineTree {
-    /// One more leaf.
-    fn push(&mut self, line: &[u8]);
-    /// The root over all.
-    fn root(self) -> Digest;
-}
-
-impl LineTree for Frontier {
-    fn push(&mut self, line: &[u8]) {
-        Self::push(self, leaf_hash(line));
-    }
-
-    fn root(self) -> Digest {
-        Self::root(&self)
-    }
-}
 
 /// One Device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,10 +133,10 @@ impl std::error::Error for DeviceFaults {}
 ///
 /// Rows are handed out before the whole list is known to be good: whoever keeps them throws them away when
 /// [`DeviceListReader::finish`] refuses.
-pub struct DeviceListReader<Tree> {
+pub struct DeviceListReader {
     templates: BTreeMap<Box<[u8]>, usize>,
     devices_max: u64,
-    tree: Tree,
+    pages: Pages,
     sha256: ring::digest::Context,
     /// The beginning of a line whose end has not come yet; at most `LINE_LEN_MAX + 1` octets.
     carry: Vec<u8>,
@@ -162,14 +145,14 @@ pub struct DeviceListReader<Tree> {
     faults: DeviceFaults,
 }
 
-impl<Tree: LineTree> DeviceListReader<Tree> {
+impl DeviceListReader {
     /// For a document with these templates, and a policy that allows so many Devices.
-    pub fn new<'a>(templates: impl IntoIterator<Item = &'a TemplateName>, devices_max: u64, tree: Tree) -> Self {
+    pub fn new<'a>(templates: impl IntoIterator<Item = &'a TemplateName>, devices_max: u64) -> Self {
         let place = |(i, name): (usize, &TemplateName)| (name.as_str().as_bytes().into(), i);
         Self {
             templates: templates.into_iter().enumerate().map(place).collect(),
             devices_max,
-            tree,
+            pages: Pages::default(),
             sha256: ring::digest::Context::new(&ring::digest::SHA256),
             carry: Vec::with_capacity(LINE_LEN_MAX + 1),
             line: 0,
@@ -206,7 +189,15 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
     ///
     /// # Errors
     /// All that was wrong, up to [`FAULTS_MAX`]. On success the three values that a document gives; compare them.
-    pub fn finish(mut self) -> Result<DeviceList, DeviceFaults> {
+    pub fn finish(self) -> Result<DeviceList, DeviceFaults> {
+        self.finish_with_pages().map(|(list, _)| list)
+    }
+
+    /// The same, and by which pages its Devices are found.
+    ///
+    /// # Errors
+    /// As [`DeviceListReader::finish`].
+    pub fn finish_with_pages(mut self) -> Result<(DeviceList, Vec<Page>), DeviceFaults> {
         if !self.carry.is_empty() {
             self.fault(self.line + 1, DeviceFaultKind::Cut);
         } else if self.line == 0 {
@@ -216,7 +207,8 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
             return Err(self.faults);
         }
         let sha256 = Digest::try_from(self.sha256.finish().as_ref()).expect("SHA-256 has 32 octets");
-        Ok(DeviceList { count: self.line, sha256, root: self.tree.root() })
+        let (pages, root) = self.pages.finish();
+        Ok((DeviceList { count: self.line, sha256, root }, pages))
     }
 
     /// Keeps the beginning of a line: one octet too many is enough to know that it is too long.
@@ -244,7 +236,7 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
                     };
                     self.fault(self.line, kind);
                 } else {
-                    self.tree.push(line);
+                    self.pages.push(found.device, leaf_hash(line), line.len());
                     row(found);
                 }
                 self.before = Some(found.device);

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::policy::{Files, Policy};
-use crate::domain::responses::{Responded, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::domain::snapshot::rows::{device_key, earlier_key, response_key, split_device_key};
 use crate::domain::snapshot::{Row, Rows, Table};
 
@@ -62,6 +63,13 @@ pub enum Change {
         entry: u64,
         /// SHA-256 of the lines.
         results: Digest,
+    },
+    /// Keys of Devices are known by their certificates.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// Those that were not known before, sorted.
+        keys: Arc<[DeviceKey]>,
     },
 }
 
@@ -123,6 +131,8 @@ pub trait Book {
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError>;
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError>;
+    /// The keys of a Device whose certificates were imported, in no order.
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError>;
 }
 
 /// A book in memory, for verifiers and tests.
@@ -136,6 +146,7 @@ pub struct MemoryBook {
     responded: BTreeMap<(DeterminationId, DeviceId), Responded>,
     /// The keys of rows that changed since somebody asked, by table.
     changed: [BTreeSet<Vec<u8>>; Table::ALL.len()],
+    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
 }
 
 impl MemoryBook {
@@ -200,6 +211,11 @@ impl MemoryBook {
                         self.responded.insert((*determination, device), known);
                         self.note(Table::Response, response_key(*determination, device).to_vec());
                     }
+                }
+            }
+            Change::DeviceKeys { entry, keys } => {
+                for &key in &**keys {
+                    self.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
                 }
             }
         }
@@ -292,6 +308,10 @@ impl Book for MemoryBook {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
         Ok(self.responded.get(&(determination, device)).cloned())
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
+        Ok(self.device_keys.get(&device).cloned().unwrap_or_default())
     }
 }
 

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::jobs::JobFacts;
 use super::{Adopted, Blobs, Directions, Fold, FoldError, OpenCertification, OpenIntent, book};
 use crate::domain::incident::Targets;
 use crate::domain::ledger::entry::{Batch, Genesis};
-use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, RequestId, StatementId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, RequestId, StatementId};
 use crate::domain::policy::facts::{DeterminationFacts, IncidentFacts, KeyFacts};
 use crate::domain::time::Timestamp;
 
@@ -64,6 +65,9 @@ struct Kept<'a> {
     statement_digests: Cow<'a, BTreeSet<Digest>>,
     directions: Cow<'a, Directions>,
     snapshot: Option<u64>,
+    jobs: Cow<'a, BTreeMap<RequestId, JobFacts>>,
+    /// Key, Device, job.
+    unknown_of_jobs: Vec<(KeyLabel, DeviceId, RequestId)>,
 }
 
 impl Fold {
@@ -92,6 +96,8 @@ impl Fold {
             statement_digests,
             directions,
             snapshot,
+            jobs,
+            unknown_of_jobs,
             targets_altered: _,
         } = self;
         // A daemon forgets a batch whose request is done, which no entry says; so what it may have forgotten is not kept.
@@ -133,6 +139,11 @@ impl Fold {
             statement_digests: Cow::Borrowed(statement_digests),
             directions: Cow::Borrowed(directions),
             snapshot: *snapshot,
+            jobs: Cow::Borrowed(jobs),
+            unknown_of_jobs: unknown_of_jobs
+                .iter()
+                .map(|((key, device), request)| (key.clone(), *device, *request))
+                .collect(),
         };
         serde_json::to_vec(&kept).expect("names, numbers and texts are JSON, and every map's keys are texts")
     }
@@ -188,6 +199,12 @@ impl Fold {
             statement_digests: kept.statement_digests.into_owned(),
             directions: kept.directions.into_owned(),
             snapshot: kept.snapshot,
+            jobs: kept.jobs.into_owned(),
+            unknown_of_jobs: kept
+                .unknown_of_jobs
+                .into_iter()
+                .map(|(key, device, request)| ((key, device), request))
+                .collect(),
             targets_altered: 0,
         })
     }

@@ -403,7 +403,10 @@ impl State {
                 })?;
             }
             // They lie in tables that each entry's own digests vouch for.
-            Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } => {}
+            Derived::List { .. }
+            | Derived::Signature { .. }
+            | Derived::Released { .. }
+            | Derived::DeviceKeys { .. } => {}
         }
         Ok(())
     }

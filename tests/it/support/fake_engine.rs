@@ -628,6 +628,15 @@ impl Engine for FakeEngine {
         Ok(octets)
     }
 
+    async fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        ask: wire::DeviceCertificates,
+    ) -> Result<wire::CertificatesImported, Failure> {
+        self.called("recovery-certificates", caller, ask.certificates.to_string())?;
+        Ok(wire::CertificatesImported { entry: 3, tally: CertificateTally::default(), refused: vec![] })
+    }
+
     async fn recovery_devices(&self, caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
         self.called("recovery-devices", caller, of.determination.to_string())?;
         Ok(wire::RecoveryDevices { devices: vec![], next: None })

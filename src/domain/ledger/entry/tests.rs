@@ -660,6 +660,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 determination: ID,
                 responses: digest(1),
                 certificates: digest(2),
+                imported_before: None,
                 results: digest(3),
                 tally: ResponseTally { recovered: 1, failed: 2, foreign: 3, ..ResponseTally::default() },
             }),
@@ -667,6 +668,33 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 r#"{"responses-taken":{"incident":"INC-1","determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","#,
                 r#""responses":"{01}","certificates":"{02}","results":"{03}","tally":{"recovered":1,"failed":2,"accepted":0,"#,
                 r#""alert":0,"foreign":3,"unmatched":0,"unverified":0,"malformed":0,"duplicate":0,"contradiction":0}}}"#
+            ),
+        ),
+        (
+            Event::ResponsesTaken(ResponsesTaken {
+                incident: incident(),
+                profile: None,
+                determination: ID,
+                responses: digest(1),
+                certificates: digest(2),
+                imported_before: Some(9),
+                results: digest(3),
+                tally: ResponseTally::default(),
+            }),
+            concat!(
+                r#"{"responses-taken":{"incident":"INC-1","determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","#,
+                r#""responses":"{01}","certificates":"{02}","imported_before":9,"results":"{03}","tally":{"recovered":0,"#,
+                r#""failed":0,"accepted":0,"alert":0,"foreign":0,"unmatched":0,"unverified":0,"malformed":0,"duplicate":0,"#,
+                r#""contradiction":0}}}"#
+            ),
+        ),
+        (
+            Event::DeviceCertificatesImported(DeviceCertificatesImported {
+                certificates: digest(1),
+                tally: CertificateTally { imported: 3, known: 2, refused: 1 },
+            }),
+            concat!(
+                r#"{"device-certificates-imported":{"certificates":"{01}","tally":{"imported":3,"known":2,"refused":1}}}"#
             ),
         ),
         (

@@ -51,6 +51,9 @@ pub use make::make;
 /// Pieces of an answer that may wait for a slow reader.
 const PIECES_MAX: usize = 2;
 
+/// Requests of which it is kept where they ended: without that, a fetch looks on to the end of the ledger.
+const ENDED_MAX: usize = 10_000;
+
 /// Reads through much of the ledger that go on at a time: more would take the processor from the signing.
 const SCANS_MAX: usize = 2;
 
@@ -240,11 +243,20 @@ impl Daemon {
         let (news, heard) = mpsc::channel(PIECES_MAX);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
         let (desk, stopping, runs_ended) = (self.desk.clone(), self.stopping.subscribe(), Arc::clone(&self.runs_ended));
+        let ended_at = Arc::clone(&self.ended);
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
             let run = pipeline::run(&desk, tokens, job, news, stopping);
             let (ended, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header)), run);
+            // What it recorded lies before.
+            if let Ok(size) = desk.look(|recorder| Ok(recorder.durable().size)).await {
+                let mut ended_at = ended_at.lock().unwrap_or_else(PoisonError::into_inner);
+                ended_at.insert(running.request, size);
+                if ended_at.len() > ENDED_MAX {
+                    ended_at.pop_first();
+                }
+            }
             drop(running);
             runs_ended.fetch_add(1, Ordering::Relaxed);
             match (ran, ended) {

@@ -161,7 +161,9 @@ async fn a_state_of_the_version_before_is_checked_whole_once_and_brought_up_to_d
     let site = half_signed().await;
     // As the version before left it: every row in its table, and no pages.
     site.database()
-        .execute_batch("DROP TABLE base; DROP TABLE row_page; DROP TABLE part; PRAGMA user_version = 2")
+        .execute_batch("DROP TABLE base; DROP TABLE row_page; DROP TABLE part; DROP TABLE page; DROP TABLE device_key; PRAGMA user_version = 2;
+             CREATE TABLE listed (list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
+             PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID")
         .unwrap();
     site.keep_state("old");
     let version = || site.database().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap();

@@ -10,8 +10,8 @@ use super::{Answer, Daemon, PIECE_LEN, reason, refused};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::determination::devices::DeviceListReader;
-use crate::domain::determination::pages::Page;
 use crate::domain::determination::document::{DeviceList, Document, Form as _, Scope as DocumentScope, Written};
+use crate::domain::determination::pages::Page;
 use crate::domain::fold;
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
@@ -94,8 +94,7 @@ fn count_devices<'a>(
         }
         reader.feed(&piece[..len], |_| {});
     }
-    let (counted, pages) =
-        reader.finish_with_pages().map_err(|faults| format!("device list {list}: {faults}"))?;
+    let (counted, pages) = reader.finish_with_pages().map_err(|faults| format!("device list {list}: {faults}"))?;
     Ok(Counted { list: counted, pages: pages.into() })
 }
 

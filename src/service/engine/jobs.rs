@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Answer, Daemon, Running, answers, make, refused};
+use super::{Answer, Daemon, Running, answers, refused};
 use crate::api::engine::Caller;
 use crate::api::failure::Failure;
 use crate::api::wire;
@@ -28,7 +28,7 @@ use crate::domain::policy::rules::{self, Refusal};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several};
 use crate::pipeline::{self, Feed, GoOn, Ran, Request, WantedSet};
-use crate::recorder::{CannotRecord, Recorder};
+use crate::recorder::Recorder;
 use crate::state::StoredDocuments;
 use crate::store::sqlite::SqliteReader;
 use crate::store::{Reader as _, Staging};
@@ -498,7 +498,6 @@ impl Daemon {
         };
         let running = Running::begin(&self.running, request)?;
         let (actor, chunk) = (caller.actor(), self.chunk);
-        let staging = Arc::clone(&self.staging);
         let started = self.change(move |recorder| {
             let by = recorder.known(actor);
             let scope = recorder.fold().determinations().get(&determination);
@@ -512,12 +511,6 @@ impl Daemon {
             {
                 return refused(recorder, &by, START, asked, (None, Some(determination)), reasons);
             }
-            if let Some(list) = list
-                && staging.open_staged(list.sha256).is_ok_and(|file| file.is_some())
-                && !recorder.claim_staged(list.sha256)
-            {
-                return Err(CannotRecord::Store(crate::store::StoreError::NotStaged { digest: list.sha256 }));
-            }
             let ask = Request {
                 by: by.clone(),
                 operation: START,
@@ -528,7 +521,17 @@ impl Daemon {
                 chunk,
             };
             match (pipeline::accept(recorder, ask)?, event) {
-                (Ok(_), Some(event)) => recorder.queue(&by, Event::JobStarted(event)).map(|_| Ok(())),
+                (Ok(_), Some(event)) => {
+                    if let Some(list) = list
+                        && recorder.store().blob_len(list.sha256)?.is_none()
+                        && !recorder.claim_staged(list.sha256)
+                    {
+                        let text = format!("list {} waited too long and was dropped; upload it again", list.sha256);
+                        let reasons = vec![super::reason("devices", text)];
+                        return refused(recorder, &by, START, asked, (None, Some(determination)), reasons);
+                    }
+                    recorder.queue(&by, Event::JobStarted(event)).map(|_| Ok(()))
+                }
                 (Ok(_), None) => Ok(Err(Failure::Internal { what: "an accepted request has no key".into() })),
                 (Err((reasons, entry)), _) => Ok(Err(Failure::Refused { reasons, entry })),
             }
@@ -663,7 +666,7 @@ impl Daemon {
     }
 
     /// With what is not recorded: what it waits for, and how fast it is.
-    fn alive(&self, Shown { mut job, at, behind, per_hour }: Shown) -> wire::Job {
+    fn alive(&self, Shown { mut job, behind, per_hour }: Shown) -> wire::Job {
         if job.state != wire::JobState::Running {
             return job;
         }
@@ -696,7 +699,6 @@ impl Daemon {
             (job.rate, job.hsm_busy) = (pace.rate, pace.hsm_busy);
             job.eta_s = eta_s(job.total.saturating_sub(job.done), pace.rate, per_hour);
         }
-        let _ = at;
         job
     }
 }
@@ -718,7 +720,6 @@ fn eta_s(left: u64, rate: Option<f64>, per_hour: Option<u64>) -> Option<u64> {
 /// A job by what is recorded, and what is looked at beside.
 struct Shown {
     job: wire::Job,
-    at: Timestamp,
     /// The job of the same key whose turn comes before.
     behind: Option<RequestId>,
     /// The lower of the two limits of an hour.
@@ -777,7 +778,7 @@ fn shown(fold: &Fold, job: &JobFacts, at: Timestamp) -> Shown {
         hsm_busy: None,
     };
     let behind = first.filter(|first| *first != job.request);
-    Shown { job, at, behind, per_hour }
+    Shown { job, behind, per_hour }
 }
 
 fn count_list(staging: &Staging, state: &std::path::Path, sha256: Digest) -> Answer<u64> {

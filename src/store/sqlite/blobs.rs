@@ -75,7 +75,9 @@ pub(super) fn read_at(connection: &Connection, digest: Digest, at: u64, len: usi
         let number = i64::try_from(at / CHUNK_LEN as u64).unwrap_or(i64::MAX >> CHUNK_BITS);
         let within = usize::try_from(at % CHUNK_LEN as u64).expect("less than a chunk");
         let (now, later) = rest.split_at_mut(rest.len().min(CHUNK_LEN - within));
-        connection.blob_open(MAIN_DB, "chunk", "octets", id << CHUNK_BITS | number, true)?.read_at_exact(now, within)?;
+        connection
+            .blob_open(MAIN_DB, "chunk", "octets", id << CHUNK_BITS | number, true)?
+            .read_at_exact(now, within)?;
         at += now.len() as u64;
         rest = later;
     }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, Row};
 
-use super::super::derived::{each_listed, out_of_order};
 use super::super::StoreError;
+use super::super::derived::{each_listed, out_of_order};
 use super::blobs::{self, BlobReader};
 use super::derived::{Schema, after, number, octets, one, sql};
 use crate::domain::determination::pages::{Page, PageText, Pages};
@@ -50,11 +50,7 @@ struct Found {
     len: u64,
 }
 
-fn find(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-) -> Result<Option<Found>, StoreError> {
+fn find(connection: &Connection, schema: Schema, determination: DeterminationId) -> Result<Option<Found>, StoreError> {
     let sql = sql!(schema, "SELECT id, blob, len FROM", "list WHERE determination = ?1");
     one(connection, sql, [determination.0], |row| {
         Ok(Found { id: row.get(0)?, blob: Digest(octets(row, 1, "list")?), len: number(row, 2)? })

@@ -64,7 +64,8 @@ fn each_device_of_a_page_is_found_and_none_between() {
             assert!(read.spans(device));
             found.push(number);
         }
-        let (first, last) = (page.first, self::device(u64::from_be_bytes(page.first.0.0) + 2 * u64::from(page.lines - 1)));
+        let (first, last) =
+            (page.first, self::device(u64::from_be_bytes(page.first.0.0) + 2 * u64::from(page.lines - 1)));
         assert!(read.spans(first) && read.spans(last));
         assert!(!read.spans(self::device(u64::from_be_bytes(first.0.0) - 1)));
         assert!(!read.spans(self::device(u64::from_be_bytes(last.0.0) + 1)));

@@ -230,7 +230,10 @@ impl Walk<'_> {
         };
         let found = Digest::of(&signature);
         if found != expected {
-            return Err(wrong(at, format!("its outcome has the signature of SHA-256 {expected}, the export has {found}")));
+            return Err(wrong(
+                at,
+                format!("its outcome has the signature of SHA-256 {expected}, the export has {found}"),
+            ));
         }
         let determined = self.determinations.get(&determination);
         let template = determined.and_then(|determined| determined.templates.get(&intent.template));
@@ -261,7 +264,8 @@ impl Walk<'_> {
         let is_stdout = out.as_os_str() == "-";
         if !is_of_one && is_stdout && !self.outs.is_empty() {
             return Err(CliError::Unfit(
-                "the Device has commands under several determinations; give --out a directory, or --determination".to_owned(),
+                "the Device has commands under several determinations; give --out a directory, or --determination"
+                    .to_owned(),
             ));
         }
         let path: PathBuf = if is_of_one || is_stdout {

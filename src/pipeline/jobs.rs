@@ -169,15 +169,17 @@ pub(super) fn room(recorder: &Recorder, job: &Job) -> Result<usize, Halt> {
     match intake::jobs::room(fold, facts, recorder.moment().at) {
         Room::Intents(most) => Ok(usize::try_from(most).unwrap_or(usize::MAX).min(chunk)),
         Room::Until(until) => Err(Halt::Limited(until)),
-        Room::Spent { limit } => {
-            Err(Halt::Stopped(vec![Refusal::IntentsSpent { limit, used: limit }.reason()]))
-        }
+        Room::Spent { limit } => Err(Halt::Stopped(vec![Refusal::IntentsSpent { limit, used: limit }.reason()])),
     }
 }
 
 /// The next Devices of a job, at most so many; and whether it has come to its end. Chunks that are with the token may yet leave
 /// something: whoever runs the job looks once they are concluded.
-pub(super) fn next_wanted(recorder: &Recorder, job: &mut Job, most: usize) -> Result<(Vec<Wanted>, bool), CannotRecord> {
+pub(super) fn next_wanted(
+    recorder: &Recorder,
+    job: &mut Job,
+    most: usize,
+) -> Result<(Vec<Wanted>, bool), CannotRecord> {
     let Some(mut kept) = job.kept.take() else { return Ok((Vec::new(), true)) };
     let wanted = next_of(recorder, job, &mut kept, most);
     job.kept = Some(kept);

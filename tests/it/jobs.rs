@@ -187,7 +187,8 @@ async fn killed_in_the_middle_a_job_goes_on_by_itself_once_its_key_is_active_and
         assert!(made >= site.ledger().signed().len());
         if !by_itself {
             // Whoever settles them counts for the job all the same.
-            let settled = whole(lines(&daemon.client, "/v1/recovery/settle", &crate::support::site::settle_all(id)).await);
+            let settled =
+                whole(lines(&daemon.client, "/v1/recovery/settle", &crate::support::site::settle_all(id)).await);
             assert_eq!(settled.len(), covered);
             let settled = show(&daemon.client, job).await;
             assert_eq!((settled.tally.signed, settled.tally.unknown), (100, 0));
@@ -376,7 +377,10 @@ async fn a_job_over_a_list_of_its_own_refuses_what_is_not_determined_and_says_wh
     start(client, &ask).await;
     let done = ended(client, ask.request).await;
     assert_eq!((done.total, done.tally.signed, done.tally.refused), (5, 3, 2), "{done:?}");
-    assert_eq!(done.rules.iter().map(|count| (&*count.rule, count.count)).collect::<Vec<_>>(), [("device-out-of-scope", 2)]);
+    assert_eq!(
+        done.rules.iter().map(|count| (&*count.rule, count.count)).collect::<Vec<_>>(),
+        [("device-out-of-scope", 2)]
+    );
     assert_eq!(done.refused.iter().map(|refused| refused.device).collect::<Vec<_>>(), [device(700), device(701)]);
     assert_eq!(site.calls(Which::Recovery, "C_Sign"), 3);
     assert_eq!(site.ledger().signed(), BTreeSet::from([3, 5, 8].map(device)));
@@ -530,8 +534,12 @@ async fn killed_at_moments_of_no_choice_every_device_gets_one_live_command_and_e
     site.fault(Which::Recovery, Some("log recovery.calls\n"));
     let mut daemon = site.start().await;
     let total = devices * jobs_max;
-    let limits =
-        Limits { intents: u64::from(total) * 4, per_hour: u64::from(total) * 4, retries_of_unknown: 3, retry_by_itself: true };
+    let limits = Limits {
+        intents: u64::from(total) * 4,
+        per_hour: u64::from(total) * 4,
+        retries_of_unknown: 3,
+        retry_by_itself: true,
+    };
     let id = limited(&site, &daemon.client, total, limits).await;
     let mut seeded = Seeded::new(seed);
     let (mut jobs, mut killed_signing): (Vec<RequestId>, u64) = (Vec::new(), 0);

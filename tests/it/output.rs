@@ -92,7 +92,8 @@ async fn a_command_is_the_same_octets_signed_fetched_and_made_again_from_an_expo
     let hex = fs::read_to_string(site.path("hex/commands-000001.hex")).unwrap();
     let in_hex: Vec<Vec<u8>> = hex.lines().map(|line| hex::decode(line).unwrap()).collect();
     assert!(in_hex.iter().eq(signed.values()), "the list is in the order of Devices, and so are its intents");
-    let lines_of = |text: &str| -> Vec<Item> { text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect() };
+    let lines_of =
+        |text: &str| -> Vec<Item> { text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect() };
     site.smkictl(&format!("recovery fetch {REQUEST} --out lines --format ndjson --file-size 1MiB")).ok();
     let mut in_json = BTreeMap::new();
     for file in &manifest(&site.path("lines")).files {
@@ -231,7 +232,11 @@ async fn a_fetch_that_was_cut_goes_on_after_what_is_whole_also_after_the_daemon_
     assert_eq!(manifest(&site.path("folder")).files, before.files);
     assert_eq!(contained(&site.path("folder")), each(&site.path("signed")));
     assert!(!hidden.exists() && !site.path("folder").join(PARTIAL_NAME).exists());
-    assert_eq!(site.ledger().released().len(), released, "what was released before is released again, and nothing else");
+    assert_eq!(
+        site.ledger().released().len(),
+        released,
+        "what was released before is released again, and nothing else"
+    );
     site.smkictl("ledger export export").ok();
     site.verify("export").ok();
     site.smkictl("recovery check folder --ledger export").ok();

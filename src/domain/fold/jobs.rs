@@ -142,7 +142,13 @@ impl Fold {
         self.unknown_of_jobs.iter().filter(move |(_, of)| **of == request).map(|((_, device), _)| *device)
     }
 
-    pub(super) fn start_job(&mut self, started: &JobStarted, by: &Actor, index: u64, at: Timestamp) -> Result<(), FoldError> {
+    pub(super) fn start_job(
+        &mut self,
+        started: &JobStarted,
+        by: &Actor,
+        index: u64,
+        at: Timestamp,
+    ) -> Result<(), FoldError> {
         let JobStarted { request, asked, incident, determination, key, list, per_hour, reason: _ } = started;
         self.determination_mut(*determination)?;
         let facts = JobFacts {

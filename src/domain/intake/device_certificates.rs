@@ -70,7 +70,8 @@ pub fn device_certificates(book: &dyn Book, at: Timestamp, judged: &[Judged<'_>]
 /// Whether whoever asks may import: a person whom the policy names, under a policy.
 pub fn may_import(fold: &Fold, by: &Actor) -> Result<(), Vec<Reason>> {
     let mut reasons = Reasons::default();
-    reasons.demand("policy", fold.policy().is_some(), || "no policy is in force, and so no Device CA is known".to_owned());
+    reasons
+        .demand("policy", fold.policy().is_some(), || "no policy is in force, and so no Device CA is known".to_owned());
     reasons.end(Some(()))?;
     person(fold, by).map(|_| ())
 }

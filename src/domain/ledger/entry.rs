@@ -25,8 +25,8 @@ pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::jobs::{JobCancelled, JobEnded, JobPassed, JobPaused, JobResumed, JobStarted};
 pub use super::snapshots::Snapshot;
 pub use super::steps::{
-    CertificateTally, DeviceCertificatesImported, DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
-    SigningResumed, StepTaken,
+    CertificateTally, DeviceCertificatesImported, DirectionRecorded, ExerciseRecorded, FileAccepted, Notification,
+    ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
 };
 pub use super::tokens::{Health, LoginRetried, TokenHealth};
 use crate::domain::names::{

@@ -489,7 +489,7 @@ pub(super) fn request(
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
             | Event::JobPassed(_)
-| Event::Snapshot(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())

@@ -19,8 +19,8 @@ use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::fold::jobs::{JobFacts, JobState, JobStop};
 use crate::domain::fold::{Blobs as _, Fold};
-use crate::domain::intake::jobs::{self as rules_of_jobs, ListReader, Room};
 use crate::domain::intake;
+use crate::domain::intake::jobs::{self as rules_of_jobs, ListReader, Room};
 use crate::domain::ledger::entry::{Actor, Event, JobCancelled, JobEnded, JobPaused, JobResumed, JobStarted, Reason};
 use crate::domain::ledger::jobs::{JobList, LIST_LINE_LEN, RuleCount};
 use crate::domain::names::{DeviceId, Digest, KeyLabel, RequestId};
@@ -430,7 +430,8 @@ fn up(daemon: &Daemon, key: &KeyLabel) -> Result<Several, Vec<Reason>> {
     match tokens.condition() {
         Condition::Up => Ok(tokens),
         Condition::Down(_) | Condition::Locked(_) => {
-            let standing = tokens.tokens().iter().map(|token| token.standing().told_of(token.name())).collect::<Vec<_>>();
+            let standing =
+                tokens.tokens().iter().map(|token| token.standing().told_of(token.name())).collect::<Vec<_>>();
             Err(vec![super::reason("token", standing.join("; "))])
         }
     }
@@ -503,8 +504,15 @@ impl Daemon {
             let scope = recorder.fold().determinations().get(&determination);
             let scope = scope.and_then(|facts| Some((facts.incident.clone(), facts.key.clone()?.0)));
             let reason = reason.map(Into::into);
-            let event = scope.map(|(incident, key)| {
-                JobStarted { request, asked, incident, determination, key, list, per_hour, reason }
+            let event = scope.map(|(incident, key)| JobStarted {
+                request,
+                asked,
+                incident,
+                determination,
+                key,
+                list,
+                per_hour,
+                reason,
             });
             if let Some(event) = &event
                 && let Err(reasons) = rules_of_jobs::may_start(recorder.fold(), event)
@@ -678,8 +686,12 @@ impl Daemon {
         };
         let waits = |why: Vec<Reason>| (wire::JobState::Waiting, why, None);
         let (state, why, until) = match (self.in_the_way(), standing) {
-            _ if held => waits(vec![super::reason("job-state", "an operator stopped it, which is not recorded yet".into())]),
-            (Some(trouble), _) => waits(vec![super::reason("ledger-token", format!("{}. {}", trouble.what, trouble.remedy))]),
+            _ if held => {
+                waits(vec![super::reason("job-state", "an operator stopped it, which is not recorded yet".into())])
+            }
+            (Some(trouble), _) => {
+                waits(vec![super::reason("ledger-token", format!("{}. {}", trouble.what, trouble.remedy))])
+            }
             (None, Some(Standing::Running)) => match up(self, &job.key) {
                 Ok(_) => (wire::JobState::Running, Vec::new(), None),
                 Err(why) => waits(why),
@@ -688,7 +700,9 @@ impl Daemon {
             (None, Some(Standing::Limited(until))) => (wire::JobState::Limited, Vec::new(), Some(until)),
             (None, None) => match behind {
                 Some(first) => {
-                    let text = format!("job {first} of the same key was started before it; pause that one to let this one go first");
+                    let text = format!(
+                        "job {first} of the same key was started before it; pause that one to let this one go first"
+                    );
                     waits(vec![super::reason("job-order", text)])
                 }
                 None => waits(Vec::new()),
@@ -710,7 +724,12 @@ fn not_found(request: RequestId) -> Failure {
 /// Seconds that so many Devices take at a rate, and by the limits of an hour.
 fn eta_s(left: u64, rate: Option<f64>, per_hour: Option<u64>) -> Option<u64> {
     let rate = rate.filter(|rate| *rate > 0.0)?;
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "for people"
+    )]
     let at_rate = (left as f64 / rate).ceil() as u64;
     // The first of an hour come at once.
     let by_limit = per_hour.map_or(0, |most| left.saturating_sub(1) / most.max(1) * 3_600);
@@ -793,12 +812,14 @@ fn count_list(staging: &Staging, state: &std::path::Path, sha256: Digest) -> Ans
         }
     };
     match staging.open_staged(sha256).map_err(crate::store::StoreError::from)? {
-        Some(file) => crate::state::pieces(file, &mut feed).map_err(|error| Failure::Internal { what: error.to_string() })?,
+        Some(file) => {
+            crate::state::pieces(file, &mut feed).map_err(|error| Failure::Internal { what: error.to_string() })?
+        }
         None => {
             let stored = SqliteReader::open(state)?;
-            StoredDocuments(&stored).stream(sha256, &mut feed).map_err(|_| {
-                Failure::from(crate::store::StoreError::NotStaged { digest: sha256 })
-            })?;
+            StoredDocuments(&stored)
+                .stream(sha256, &mut feed)
+                .map_err(|_| Failure::from(crate::store::StoreError::NotStaged { digest: sha256 }))?;
         }
     }
     match fault.map_or_else(|| reader.finish(), Err) {

@@ -366,10 +366,7 @@ pub(super) fn apply(connection: &Connection, derived: &Derived<'_>) -> Result<()
             Ok(())
         }
         Derived::Request { id, row } => put_request(connection, Schema::Rebuilt, *id, row),
-        Derived::List { .. }
-        | Derived::Signature { .. }
-        | Derived::Released { .. }
-        | Derived::DeviceKeys { .. } => {
+        Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } | Derived::DeviceKeys { .. } => {
             apply_at_once(connection, Schema::Rebuilt, derived)
         }
     }

@@ -27,11 +27,11 @@ use crate::domain::ledger::entry::{
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
-use crate::domain::ledger::snapshots::{FORM, Snapshot, TargetsKept};
+use crate::domain::ledger::snapshots::TargetsKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded, ResultLine};
-use crate::domain::snapshot::{FOLD_PART, Tables, TargetsSeen, targets_part};
+use crate::domain::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
 use crate::state::{self, Row};
@@ -610,10 +610,8 @@ impl Vouching<'_> {
 
 impl Vouch for Vouching<'_> {
     fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
-        let [device, request, earlier, response] = *tables;
         let (fold, targets) = (self.fold, self.targets.clone());
-        let snapshot = Snapshot { form: FORM, fold, targets, device, request, earlier, response };
-        let event = Event::Snapshot(snapshot);
+        let event = Event::Snapshot(snapshot::of_tables(fold, targets, *tables));
         let entry = Entry { v: VERSION, at: self.at, clock: self.clock, by: Actor::daemon(), event };
         match entry.to_leaf() {
             Ok(leaf) => {

@@ -78,6 +78,7 @@ impl Rows for Tables {
                 })
                 .collect()
             }
+            Table::DeviceKey => self.device_keys.values().flatten().map(Row::DeviceKey).collect(),
         };
         rows.sort_by_cached_key(Row::key);
         let mut rows = rows.into_iter().filter(|row| *row.key() >= *from);
@@ -90,8 +91,7 @@ impl Rows for Tables {
 
 impl Tables {
     fn kept(&self) -> Result<snapshot::Tables, StoreError> {
-        let [device, request, earlier, response] = Table::ALL.map(|table| Pages::made(table, self));
-        Ok([device?.kept(), request?.kept(), earlier?.kept(), response?.kept()])
+        snapshot::of_each(|table| Ok(Pages::made(table, self)?.kept()))
     }
 
     fn apply(&mut self, blobs: &BTreeMap<Digest, Arc<[u8]>>, derived: &Derived<'_>) -> Result<(), StoreError> {

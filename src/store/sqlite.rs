@@ -26,7 +26,7 @@ use super::{Base, Batch, Derived, Reader, Rebuild, Staging, StagingLimits, Store
 use crate::domain::ledger::merkle::{Frontier, Head, Leaf};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::Digest;
-use crate::domain::snapshot::{Pages, Table, Tables as KeptTables};
+use crate::domain::snapshot::{Pages, Table, Tables as KeptTables, of_each};
 
 /// The database within the state directory.
 const DATABASE: &str = "ledger.db";
@@ -356,8 +356,7 @@ impl Store for SqliteStore {
     }
 
     fn believe(&mut self, tables: &KeptTables, seen: bool) -> Result<(), StoreError> {
-        let [device, request, earlier, response] = Table::ALL.map(|table| overlay::pages(&self.connection, table));
-        let pages = [device?, request?, earlier?, response?];
+        let pages = of_each(|table| overlay::pages(&self.connection, table))?;
         for ((table, pages), kept) in Table::ALL.into_iter().zip(&pages).zip(tables) {
             let found = pages.kept();
             if found != *kept {
@@ -500,8 +499,7 @@ impl Rebuild for SqliteRebuild<'_> {
 
     fn tables(&self) -> Result<KeptTables, StoreError> {
         let rows = StoredRows { connection: self.connection, schema: Schema::Rebuilt };
-        let [device, request, earlier, response] = Table::ALL.map(|table| Pages::made(table, &rows));
-        Ok([device?.kept(), request?.kept(), earlier?.kept(), response?.kept()])
+        of_each(|table| Ok(Pages::made(table, &rows)?.kept()))
     }
 
     fn compare_and_finish(mut self: Box<Self>) -> Result<(), StoreError> {

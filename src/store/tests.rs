@@ -679,7 +679,7 @@ fn a_snapshot_commits_to_the_rows_whenever_it_is_taken() {
             last.borrow_mut().extend(voucher.tables);
         }
     });
-    assert_eq!(said[0].map(|table| table.rows), [300, 50, 2_100, 0]);
+    assert_eq!(said[0].map(|table| table.rows), [300, 50, 2_100, 0, 0]);
     assert!(said.iter().all(|tables| *tables == said[0]), "{said:?}");
 }
 

@@ -207,9 +207,9 @@ fn row(index: u64) -> (DeviceId, DeviceFacts) {
 }
 
 /// Writes the tables into the entry.
-struct Tables4;
+struct Written;
 
-impl Vouch for Tables4 {
+impl Vouch for Written {
     fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
         Some(serde_json::to_vec(tables).unwrap())
     }
@@ -235,7 +235,7 @@ fn snapshots_for_ever(directory: &Path) -> ! {
         size = store.append_at(size, &batch).unwrap().size;
         if size.is_multiple_of(BETWEEN) {
             size = store
-                .snapshot_at(size, &[("fold".into(), size.to_be_bytes().to_vec())], &mut Tables4)
+                .snapshot_at(size, &[("fold".into(), size.to_be_bytes().to_vec())], &mut Written)
                 .unwrap()
                 .unwrap()
                 .size;
@@ -289,7 +289,7 @@ fn a_snapshot_that_was_cut_off_by_sigkill_is_whole_or_was_never_begun() {
         if let Some(at) = snapshot {
             assert_eq!((at, store.part("fold").unwrap()), (base, Some(at.to_be_bytes().to_vec())));
             assert_eq!(store.latest_checkpoint().unwrap().unwrap().head.size, at + 1);
-            let tables: [TableKept; 4] = serde_json::from_slice(&store.leaf(at).unwrap()).unwrap();
+            let tables: [TableKept; 5] = serde_json::from_slice(&store.leaf(at).unwrap()).unwrap();
             store.believe(&tables, false).unwrap();
         }
         (base..head.size).for_each(|index| replay(&mut store, index));

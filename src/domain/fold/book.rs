@@ -8,7 +8,7 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameErro
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::policy::{Files, Policy};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
-use crate::domain::snapshot::rows::{device_key, earlier_key, response_key, split_device_key};
+use crate::domain::snapshot::rows::{device_key, earlier_key, imported_key, response_key, split_device_key};
 use crate::domain::snapshot::{Row, Rows, Table};
 
 use super::FoldError;
@@ -146,7 +146,7 @@ pub struct MemoryBook {
     responded: BTreeMap<(DeterminationId, DeviceId), Responded>,
     /// The keys of rows that changed since somebody asked, by table.
     changed: [BTreeSet<Vec<u8>>; Table::ALL.len()],
-    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
+    device_keys: BTreeMap<DeviceId, BTreeSet<ImportedKey>>,
 }
 
 impl MemoryBook {
@@ -215,7 +215,8 @@ impl MemoryBook {
             }
             Change::DeviceKeys { entry, keys } => {
                 for &key in &**keys {
-                    self.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
+                    self.note(Table::DeviceKey, imported_key(&key));
+                    self.device_keys.entry(key.device).or_default().insert(ImportedKey { key, entry: *entry });
                 }
             }
         }
@@ -277,6 +278,10 @@ impl Rows for MemoryBook {
                 .requests
                 .range(RequestId(least(from))..)
                 .try_for_each(|(id, facts)| visit(Row::Request { id: *id, facts })),
+            Table::DeviceKey => self
+                .device_keys
+                .range(DeviceId(least(from).into())..)
+                .try_for_each(|(_, keys)| keys.iter().try_for_each(|key| visit(Row::DeviceKey(key)))),
             Table::Response => {
                 let (determination, device) = from.split_at(from.len().min(16));
                 let from = (DeterminationId(least(determination)), DeviceId(least(device).into()));
@@ -311,7 +316,7 @@ impl Book for MemoryBook {
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
-        Ok(self.device_keys.get(&device).cloned().unwrap_or_default())
+        Ok(self.device_keys.get(&device).into_iter().flatten().copied().collect())
     }
 }
 

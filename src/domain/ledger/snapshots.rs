@@ -26,12 +26,14 @@ pub struct Snapshot {
     pub earlier: TableKept,
     /// What Devices have answered.
     pub response: TableKept,
+    /// The keys of Devices whose certificates were imported.
+    pub device_key: TableKept,
 }
 
 impl Snapshot {
     /// The tables, in the order of [`crate::domain::snapshot::Table::ALL`].
-    pub const fn tables(&self) -> [TableKept; 4] {
-        [self.device, self.request, self.earlier, self.response]
+    pub const fn tables(&self) -> [TableKept; 5] {
+        [self.device, self.request, self.earlier, self.response, self.device_key]
     }
 }
 

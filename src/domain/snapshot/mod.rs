@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the fold, without the Relevant Devices | SHA-256 of its one encoding ([`crate::domain::fold::Fold::kept`]) |
 //! | the Relevant Devices of each incident | SHA-256 of theirs |
-//! | what grows with Devices: four [`Table`]s | SHA-256 of the list of their [`Pages`], each of which has the SHA-256 of its rows |
+//! | what grows with Devices: five [`Table`]s | SHA-256 of the list of their [`Pages`], each of which has the SHA-256 of its rows |
 //!
 //! All of it is a function of the entries before, whoever computes it: where a page begins depends on the keys of its rows alone, and
 //! not on when they came. So the daemon hashes only the pages that changed, and so does whoever verifies the ledger.
@@ -40,8 +40,19 @@ pub type Tables = [TableKept; Table::ALL.len()];
 
 /// The snapshot of a state.
 pub fn snapshot(fold: &[u8], targets: Vec<TargetsKept>, tables: Tables) -> Snapshot {
-    let [device, request, earlier, response] = tables;
-    Snapshot { form: FORM, fold: Digest::of(fold), targets, device, request, earlier, response }
+    of_tables(Digest::of(fold), targets, tables)
+}
+
+/// The same of what was made of its parts before.
+pub fn of_tables(fold: Digest, targets: Vec<TargetsKept>, tables: Tables) -> Snapshot {
+    let [device, request, earlier, response, device_key] = tables;
+    Snapshot { form: FORM, fold, targets, device, request, earlier, response, device_key }
+}
+
+/// Something of each table.
+pub fn of_each<T, E>(of: impl FnMut(Table) -> Result<T, E>) -> Result<[T; Table::ALL.len()], E> {
+    let made: Vec<T> = Table::ALL.into_iter().map(of).collect::<Result<_, E>>()?;
+    Ok(made.try_into().unwrap_or_else(|_| unreachable!("there is one of each table")))
 }
 
 /// Whether a snapshot is that of this state. One of another form says nothing that can be compared here.

@@ -6,9 +6,9 @@
 use std::fmt;
 
 use crate::domain::fold::RequestFacts;
-use crate::domain::names::{DeterminationId, DeviceId, KeyLabel, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Eui64, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
-use crate::domain::responses::{OwnResult, Responded};
+use crate::domain::responses::{DeviceKey, ImportedKey, OwnResult, Responded};
 
 /// A table of what grows with Devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,11 +21,13 @@ pub enum Table {
     Earlier,
     /// What Devices have answered.
     Response,
+    /// The keys of Devices whose certificates were imported.
+    DeviceKey,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 4] = [Self::Device, Self::Request, Self::Earlier, Self::Response];
+    pub const ALL: [Self; 5] = [Self::Device, Self::Request, Self::Earlier, Self::Response, Self::DeviceKey];
 
     /// Its name.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Table {
             Self::Request => "request",
             Self::Earlier => "earlier",
             Self::Response => "response",
+            Self::DeviceKey => "device_key",
         }
     }
 
@@ -44,6 +47,7 @@ impl Table {
             Self::Request => 2,
             Self::Earlier => 3,
             Self::Response => 4,
+            Self::DeviceKey => 5,
         }
     }
 
@@ -52,6 +56,7 @@ impl Table {
         match self {
             Self::Device | Self::Request | Self::Response => key,
             Self::Earlier => &key[..key.len().saturating_sub(size_of::<u64>())],
+            Self::DeviceKey => &key[..key.len().min(Eui64::LEN)],
         }
     }
 }
@@ -101,6 +106,8 @@ pub enum Row<'a> {
         /// The row.
         responded: &'a Responded,
     },
+    /// Of a key of a Device.
+    DeviceKey(&'a ImportedKey),
 }
 
 /// The key of a Device's row, as rows are ordered: by label, then by Device. A label has no NUL.
@@ -124,6 +131,19 @@ pub fn response_key(determination: DeterminationId, device: DeviceId) -> [u8; 24
     let mut octets = [0; 24];
     octets[..16].copy_from_slice(determination.octets());
     octets[16..].copy_from_slice(device.0.octets());
+    octets
+}
+
+/// The key of the row of a Device's key; those of one Device begin with its octets.
+pub fn imported_key(key: &DeviceKey) -> Vec<u8> {
+    let DeviceKey { device, point, device_ca, from, until } = key;
+    let mut octets = Vec::with_capacity(120);
+    octets.extend_from_slice(device.0.octets());
+    octets.extend_from_slice(&point[1..]);
+    octets.extend_from_slice(device_ca.octets());
+    for moment in [from, until] {
+        octets.extend_from_slice(&ordered(moment.unix_seconds().cast_unsigned()).to_be_bytes());
+    }
     octets
 }
 
@@ -165,6 +185,7 @@ impl Row<'_> {
             Self::Request { .. } => Table::Request,
             Self::Earlier { .. } => Table::Earlier,
             Self::Response { .. } => Table::Response,
+            Self::DeviceKey(_) => Table::DeviceKey,
         }
     }
 
@@ -175,6 +196,7 @@ impl Row<'_> {
             Self::Request { id, .. } => id.octets().to_vec(),
             Self::Earlier { key, device, counter, .. } => earlier_key(key, *device, *counter),
             Self::Response { determination, device, .. } => response_key(*determination, *device).to_vec(),
+            Self::DeviceKey(imported) => imported_key(&imported.key),
         }
     }
 
@@ -182,7 +204,7 @@ impl Row<'_> {
     pub const fn is_pending(&self) -> bool {
         match self {
             Self::Device { facts, .. } => facts.state.is_pending(),
-            Self::Request { .. } | Self::Earlier { .. } | Self::Response { .. } => false,
+            Self::Request { .. } | Self::Earlier { .. } | Self::Response { .. } | Self::DeviceKey(_) => false,
         }
     }
 
@@ -228,6 +250,10 @@ impl Row<'_> {
                 if let Some(counter) = foreign {
                     number(*counter, out);
                 }
+            }
+            Self::DeviceKey(ImportedKey { key, entry }) => {
+                out.extend_from_slice(&imported_key(key));
+                number(*entry, out);
             }
         }
     }

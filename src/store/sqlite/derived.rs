@@ -395,8 +395,7 @@ pub(super) fn apply_at_once(connection: &Connection, schema: Schema, derived: &D
             );
             connection.prepare_cached(sql)?.execute((from.cast_signed(), until.cast_signed()))?;
         }
-        Derived::DeviceKeys { entry, keys } => device_keys::add(connection, schema, *entry, keys)?,
-        Derived::Device { .. } | Derived::Request { .. } | Derived::Responses { .. } => {}
+        Derived::Device { .. } | Derived::Request { .. } | Derived::Responses { .. } | Derived::DeviceKeys { .. } => {}
     }
     Ok(())
 }
@@ -459,6 +458,7 @@ impl Rows for StoredRows<'_> {
                     Ok(visit(snapshot::Row::Earlier { key, device, counter, intent }))
                 })
             }
+            snapshot::Table::DeviceKey => device_keys::each(connection, schema, from.get(..8).unwrap_or(from), visit),
             snapshot::Table::Response => {
                 let sql = sql!(
                     schema,

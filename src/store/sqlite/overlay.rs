@@ -4,7 +4,7 @@
 //! Rows are believed page by page: the first read within a page hashes it and compares with the page's digest, which the snapshot
 //! entry commits to. Where no snapshot was taken yet, a start has compared every row with what the ledger makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +16,14 @@ use super::super::derived::each_result;
 use super::super::{Derived, StoreError};
 use super::blobs::BlobReader;
 use super::derived::{self, Schema, StoredRows};
+use super::device_keys;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
-use crate::domain::responses::Responded;
-use crate::domain::snapshot::rows::{device_key, earlier_key, response_key};
-use crate::domain::snapshot::{Page, Pages, Renewed, Table, Tables};
+use crate::domain::responses::{ImportedKey, Responded};
+use crate::domain::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
+use crate::domain::snapshot::{Page, Pages, Renewed, Table, Tables, of_each};
 
 /// Rows that changed since the last snapshot.
 #[derive(Debug, Default)]
@@ -31,6 +32,7 @@ pub(super) struct Overlay {
     requests: BTreeMap<RequestId, RequestFacts>,
     earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, u64), u64>>,
     responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: BTreeMap<DeviceId, BTreeSet<ImportedKey>>,
     len: usize,
 }
 
@@ -64,9 +66,14 @@ impl Overlay {
         self.len += usize::from(self.responses.insert((determination, device), responded).is_none());
     }
 
+    fn put_device_key(&mut self, imported: ImportedKey) {
+        self.len += usize::from(self.device_keys.entry(imported.key.device).or_default().insert(imported));
+    }
+
     /// Puts later rows over these.
     fn extend(&mut self, later: Self) {
-        let Self { devices, requests, earlier, responses, len: _ } = later;
+        let Self { devices, requests, earlier, responses, device_keys, len: _ } = later;
+        device_keys.into_values().flatten().for_each(|imported| self.put_device_key(imported));
         for (key, devices) in devices {
             devices.into_iter().for_each(|(device, facts)| self.put_device(&key, device, facts));
         }
@@ -88,6 +95,9 @@ impl Overlay {
             Table::Earlier => {
                 let rows = self.earlier.iter().flat_map(|(key, rows)| rows.keys().map(move |row| (key, *row)));
                 rows.map(|(key, (device, counter))| earlier_key(key, device, counter)).collect()
+            }
+            Table::DeviceKey => {
+                self.device_keys.values().flatten().map(|imported| imported_key(&imported.key)).collect()
             }
             Table::Response => self.responses.keys().map(|(id, device)| response_key(*id, *device).to_vec()).collect(),
         };
@@ -112,6 +122,9 @@ impl Overlay {
         }
         for ((determination, device), responded) in &self.responses {
             derived::put_responded(connection, Schema::Main, *determination, *device, responded)?;
+        }
+        for imported in self.device_keys.values().flatten() {
+            device_keys::add(connection, Schema::Main, imported.entry, std::slice::from_ref(&imported.key))?;
         }
         Ok(())
     }
@@ -182,6 +195,7 @@ fn shown(table: Table, key: &[u8]) -> String {
             format!("key {label}, Device {}", hex::encode_upper(rest.get(..8).unwrap_or(rest)))
         }
         Table::Request => format!("request {}", hex::encode(key)),
+        Table::DeviceKey => format!("Device {}", hex::encode_upper(key.get(..8).unwrap_or(key))),
         Table::Response => {
             let (determination, device) = key.split_at(key.len().min(16));
             format!("determination {}, Device {}", hex::encode(determination), hex::encode_upper(device))
@@ -346,6 +360,39 @@ impl State {
         }
     }
 
+    pub(super) fn device_keys(
+        &self,
+        connection: &Connection,
+        device: DeviceId,
+    ) -> Result<Vec<ImportedKey>, StoreError> {
+        let mut found = match &self.held {
+            None => device_keys::of(connection, Schema::Main, device)?,
+            Some(held) => {
+                let held = &held[place(Table::DeviceKey)];
+                // All of one Device's are in one page: the first that reaches so far, unless it begins after them.
+                let at = held.pages.from(device.0.octets());
+                match held.pages.all().get(at) {
+                    Some(page) if page.first.get(..8) <= Some(&device.0.octets()[..]) => {
+                        held.see(connection, Table::DeviceKey, at)?;
+                        device_keys::of(connection, Schema::Main, device)?
+                    }
+                    Some(_) | None => Vec::new(),
+                }
+            }
+        };
+        found.extend(self.overlay.device_keys.get(&device).into_iter().flatten());
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    pub(super) fn has_device_keys(&self, connection: &Connection) -> Result<bool, StoreError> {
+        let in_table = match &self.held {
+            None => device_keys::is_any(connection, Schema::Main)?,
+            Some(held) => !held[place(Table::DeviceKey)].pages.all().is_empty(),
+        };
+        Ok(in_table || !self.overlay.device_keys.is_empty())
+    }
+
     pub(super) fn devices_in(
         &self,
         connection: &Connection,
@@ -402,11 +449,11 @@ impl State {
                     Ok(())
                 })?;
             }
+            Derived::DeviceKeys { entry, keys } => {
+                keys.iter().for_each(|key| next.put_device_key(ImportedKey { key: *key, entry: *entry }));
+            }
             // They lie in tables that each entry's own digests vouch for.
-            Derived::List { .. }
-            | Derived::Signature { .. }
-            | Derived::Released { .. }
-            | Derived::DeviceKeys { .. } => {}
+            Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } => {}
         }
         Ok(())
     }
@@ -417,8 +464,7 @@ impl State {
         let rows = StoredRows { connection, schema: Schema::Main };
         let Some(held) = &self.held else {
             self.overlay.write(connection)?;
-            let [device, request, earlier, response] = Table::ALL.map(|table| Pages::made(table, &rows));
-            let pages = [device?, request?, earlier?, response?];
+            let pages = of_each(|table| Pages::made(table, &rows))?;
             connection.execute("DELETE FROM main.row_page", [])?;
             for (table, pages) in Table::ALL.into_iter().zip(&pages) {
                 put_pages(connection, table, pages.all())?;

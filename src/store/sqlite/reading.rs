@@ -113,11 +113,17 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
-        device_keys::of(self.connection(), T::SCHEMA, device)
+        match self.shared() {
+            Some(shared) => shared.read().device_keys(self.connection(), device),
+            None => device_keys::of(self.connection(), T::SCHEMA, device),
+        }
     }
 
     fn has_device_keys(&self) -> Result<bool, StoreError> {
-        Ok(device_keys::is_any(self.connection(), T::SCHEMA)?)
+        match self.shared() {
+            Some(shared) => shared.read().has_device_keys(self.connection()),
+            None => Ok(device_keys::is_any(self.connection(), T::SCHEMA)?),
+        }
     }
 }
 

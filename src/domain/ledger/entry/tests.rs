@@ -525,11 +525,12 @@ fn golden() -> Vec<(Event, &'static str)> {
                 request: TableKept { rows: 4, sha256: digest(4) },
                 earlier: TableKept { rows: 5, sha256: digest(5) },
                 response: TableKept { rows: 6, sha256: digest(6) },
+                device_key: TableKept { rows: 7, sha256: digest(7) },
             }),
             concat!(
                 r#"{"snapshot":{"form":1,"fold":"{01}","targets":[{"incident":"INC-1","sha256":"{02}"}],"#,
                 r#""device":{"rows":3,"sha256":"{03}"},"request":{"rows":4,"sha256":"{04}"},"#,
-                r#""earlier":{"rows":5,"sha256":"{05}"},"response":{"rows":6,"sha256":"{06}"}}}"#
+                r#""earlier":{"rows":5,"sha256":"{05}"},"response":{"rows":6,"sha256":"{06}"},"device_key":{"rows":7,"sha256":"{07}"}}}"#
             ),
         ),
         (

@@ -1,5 +1,7 @@
 //! A whole ledger exported and verified; and everything that can be wrong with one.
 
+mod jobs;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

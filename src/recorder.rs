@@ -29,7 +29,7 @@ use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{Responded, ResultLine};
+use crate::domain::responses::{ImportedKey, Responded, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
 use crate::state::{self, Row};
@@ -157,6 +157,7 @@ struct Queue {
     devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
     requests: HashMap<RequestId, RequestFacts>,
     responded: HashMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
 }
 
 /// The refusals of an account in the span that runs.
@@ -492,6 +493,11 @@ impl Recorder {
                     }
                 }
             }
+            Change::DeviceKeys { entry, keys } => {
+                for &key in &**keys {
+                    self.queue.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
+                }
+            }
             Change::List { .. } | Change::Release { .. } => {}
         }
         Ok(())
@@ -601,6 +607,12 @@ impl Book for Recorder {
             Some(known) => Ok(Some(known.clone())),
             None => self.store.responded(determination, device).map_err(state::no_answer),
         }
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
+        let mut known = self.store.device_keys(device).map_err(state::no_answer)?;
+        known.extend(self.queue.device_keys.get(&device).into_iter().flatten());
+        Ok(known)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{Responded, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -123,6 +123,13 @@ pub enum Row {
         /// The lines of results, a blob.
         results: Digest,
     },
+    /// Keys of Devices that were imported.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// The keys.
+        keys: Arc<[DeviceKey]>,
+    },
     /// That the signatures of these intents were released.
     Released {
         /// The first leaf of a range.
@@ -141,6 +148,7 @@ impl Row {
             Self::List { determination, devices, pages } => {
                 Derived::List { determination: *determination, blob: *devices, pages: pages.as_deref() }
             }
+            Self::DeviceKeys { entry, keys } => Derived::DeviceKeys { entry: *entry, keys },
             Self::Released { from, until } => Derived::Released { from: *from, until: *until },
             Self::Responses { determination, entry, results } => Derived::Responses {
                 determination: *determination,
@@ -177,6 +185,9 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
                     facts.state = IntentState::Left;
                     rows.push(Row::Device { key: key.clone(), device: *device, facts });
                 }
+            }
+            Change::DeviceKeys { entry, keys } => {
+                rows.push(Row::DeviceKeys { entry: *entry, keys: Arc::clone(keys) });
             }
             Change::Release { from, until } => rows.push(Row::Released { from: *from, until: *until }),
             Change::Responses { determination, entry, results } => {
@@ -412,5 +423,9 @@ impl<R: DerivedState + ?Sized> Book for StoredBook<'_, R> {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
         self.0.responded(determination, device).map_err(no_answer)
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
+        self.0.device_keys(device).map_err(no_answer)
     }
 }

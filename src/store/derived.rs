@@ -4,7 +4,7 @@ use crate::domain::determination::pages::Page;
 use crate::domain::fold::{RequestFacts, listed_line};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{ResultLine, results};
+use crate::domain::responses::{DeviceKey, ResultLine, results};
 
 use super::StoreError;
 
@@ -97,6 +97,13 @@ pub enum Derived<'a> {
         blob: Digest,
         /// Reads each line.
         parse: ResultParser,
+    },
+    /// Keys of Devices were imported, none of which has a row.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// The keys.
+        keys: &'a [DeviceKey],
     },
     /// The row of a request becomes this one.
     Request {

@@ -16,7 +16,7 @@ use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_h
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
@@ -26,6 +26,7 @@ struct Tables {
     requests: BTreeMap<RequestId, RequestFacts>,
     earlier: BTreeMap<(KeyLabel, DeviceId, u64), u64>,
     responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: BTreeMap<DeviceId, Vec<ImportedKey>>,
 }
 
 /// A leaf's hash and its octets.
@@ -87,6 +88,10 @@ impl Tables {
                     }
                     Ok(())
                 })?;
+            }
+            Derived::DeviceKeys { entry, keys } => {
+                let keys = keys.iter().map(|&key| ImportedKey { key, entry: *entry });
+                keys.for_each(|imported| self.device_keys.entry(imported.key.device).or_default().push(imported));
             }
             Derived::Request { id, row } => {
                 self.requests.insert(*id, **row);
@@ -177,6 +182,14 @@ impl<S: Tabled> DerivedState for Memory<S> {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
         Ok(self.0.tables().responses.get(&(determination, device)).cloned())
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
+        Ok(self.0.tables().device_keys.get(&device).cloned().unwrap_or_default())
+    }
+
+    fn has_device_keys(&self) -> Result<bool, StoreError> {
+        Ok(!self.0.tables().device_keys.is_empty())
     }
 }
 

@@ -25,7 +25,7 @@ use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Sub
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 /// What goes wrong with a store. After any error from [`Store::append_at`] nothing of the batch was recorded, but for
 /// [`StoreError::Broken`], which leaves it open until the store is opened again.
@@ -317,6 +317,12 @@ pub trait DerivedState {
 
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError>;
+
+    /// The keys of a Device whose certificates were imported, in no order.
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError>;
+
+    /// Whether any Device's certificate was imported.
+    fn has_device_keys(&self) -> Result<bool, StoreError>;
 }
 
 /// Reads a ledger and what belongs to it. Each call sees what was committed when it began; the ledger only grows, so an

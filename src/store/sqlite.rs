@@ -4,6 +4,7 @@
 
 mod blobs;
 mod derived;
+mod device_keys;
 mod lists;
 mod reading;
 mod schema;

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::super::derived::{code, each_result, from_code, is_pending};
 use super::super::{Derived, SignatureRow, StoreError};
 use super::blobs::BlobReader;
+use super::device_keys;
 use super::lists;
 use super::schema::Table;
 use crate::domain::fold::RequestFacts;
@@ -314,6 +315,7 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
                 Ok(())
             })?;
         }
+        Derived::DeviceKeys { entry, keys } => device_keys::add(connection, schema, *entry, keys)?,
         Derived::Request { id, row } => {
             let RequestFacts { asked, first_batch, last_batch } = row;
             let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");

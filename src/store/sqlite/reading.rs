@@ -8,12 +8,13 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
+use super::device_keys;
 use super::lists::{self, Kept};
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
 const LEAVES_A_STATEMENT: u64 = 4096;
@@ -91,6 +92,14 @@ impl<T: Tables> DerivedState for T {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
         derived::responded(self.connection(), T::SCHEMA, determination, device)
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
+        device_keys::of(self.connection(), T::SCHEMA, device)
+    }
+
+    fn has_device_keys(&self) -> Result<bool, StoreError> {
+        Ok(device_keys::is_any(self.connection(), T::SCHEMA)?)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::StoreError;
+use super::device_keys;
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
@@ -38,13 +39,13 @@ pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) key: &'static str,
     pub(super) columns: &'static str,
-    definition: &'static str,
+    pub(super) definition: &'static str,
     /// The schema version that it came with.
     pub(super) since: i32,
 }
 
 /// The derived tables, which exist twice while the derived state is made again.
-pub(super) const DERIVED: [Table; 7] = [
+pub(super) const DERIVED: [Table; 8] = [
     Table {
         name: "device",
         key: "key, device",
@@ -101,6 +102,7 @@ pub(super) const DERIVED: [Table; 7] = [
             foreign_counter INTEGER, PRIMARY KEY (determination, device)) STRICT, WITHOUT ROWID",
         since: 2,
     },
+    device_keys::TABLE,
 ];
 
 /// Derived tables of older versions that no later one has: a row for each Device of a list, until version 3.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::domain::determination::pages::Page;
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
@@ -31,7 +32,7 @@ use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
-use crate::state;
+use crate::state::{self, Row};
 use crate::store::{Batch, Derived, Store, StoreError};
 
 /// How many asks share one transaction at most: so that the first of them does not wait for ever on a busy night.
@@ -148,6 +149,8 @@ struct Queue {
     leaves: Vec<Vec<u8>>,
     blobs: Vec<Vec<u8>>,
     staged: Vec<Digest>,
+    /// By which pages the Devices of lists are found that queued entries bring into force.
+    pages: HashMap<Digest, Arc<[Page]>>,
     changes: Vec<Change>,
     signatures: Vec<(u64, [u8; 64], bool)>,
     /// What the changes say about Devices, for decisions that follow in the same group.
@@ -351,6 +354,12 @@ impl Recorder {
         claimed
     }
 
+    /// Says by which pages the Devices of a list are found that an entry queued next brings into force: made of its octets by whoever
+    /// read it, on a thread for which nobody waits.
+    pub fn queue_pages(&mut self, list: Digest, pages: Arc<[Page]>) {
+        self.queue.pages.insert(list, pages);
+    }
+
     /// Keeps the signature of an intent, whose SHA-256 its queued outcome has.
     pub fn queue_signature(&mut self, intent: u64, octets: [u8; 64], released: bool) {
         self.queue.signatures.push((intent, octets, released));
@@ -416,12 +425,17 @@ impl Recorder {
         let leaves: Vec<Leaf<'_>> =
             queue.leaves.iter().map(|leaf| Leaf::new(leaf).map_err(StoreError::from)).collect::<Result<_, _>>()?;
         let blobs: Vec<&[u8]> = queue.blobs.iter().map(Vec::as_slice).collect();
-        let rows = state::rows(&queue.changes, &*self.store)?;
+        let mut rows = state::rows(&queue.changes, &*self.store)?;
+        for row in &mut rows {
+            if let Row::List { devices, pages, .. } = row {
+                *pages = queue.pages.get(devices).cloned();
+            }
+        }
         let mut derived: Vec<Derived<'_>> = Vec::with_capacity(rows.len() + queue.signatures.len());
         for (intent, octets, released) in &queue.signatures {
             derived.push(Derived::Signature { intent: *intent, octets, released: *released });
         }
-        derived.extend(rows.iter().map(state::Row::derived));
+        derived.extend(rows.iter().map(Row::derived));
         let batch = Batch { leaves: &leaves, blobs: &blobs, staged: &queue.staged, derived: &derived };
         self.durable = self.store.append_at(self.durable.size, &batch)?;
         Ok(())

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
-use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts, listed_line};
+use crate::domain::determination::pages::Page;
+use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
@@ -110,6 +111,8 @@ pub enum Row {
         determination: DeterminationId,
         /// The list, a blob.
         devices: Digest,
+        /// By which pages its Devices are found, if somebody who read it has made them.
+        pages: Option<Arc<[Page]>>,
     },
     /// What Devices have answered.
     Responses {
@@ -142,8 +145,8 @@ impl Row {
         match self {
             Self::Device { key, device, facts } => Derived::Device { key, device: *device, row: facts },
             Self::Request { request, facts } => Derived::Request { id: *request, row: facts },
-            Self::List { determination, devices } => {
-                Derived::List { determination: *determination, blob: *devices, parse: listed_line }
+            Self::List { determination, devices, pages } => {
+                Derived::List { determination: *determination, blob: *devices, pages: pages.as_deref() }
             }
             Self::DeviceKeys { entry, keys } => Derived::DeviceKeys { entry: *entry, keys },
             Self::Released { from, until } => Derived::Released { from: *from, until: *until },
@@ -163,7 +166,7 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
     for change in changes {
         match change {
             Change::List { determination, devices } => {
-                rows.push(Row::List { determination: *determination, devices: *devices });
+                rows.push(Row::List { determination: *determination, devices: *devices, pages: None });
             }
             Change::Batch { index, request, asked } => {
                 let mut facts = so_far.request(*request)?.unwrap_or(RequestFacts {

@@ -8,6 +8,7 @@ mod ceremonies;
 mod custodians;
 pub mod device_certificates;
 mod files;
+pub mod jobs;
 mod replacements;
 pub mod responses;
 mod rivals;

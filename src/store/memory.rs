@@ -6,7 +6,7 @@ use std::io::Read;
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::derived::{each_line, each_result};
+use super::derived::{each_listed, each_result, out_of_order};
 use super::{
     Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
     StoredCheckpoint, StoredLeaf,
@@ -52,18 +52,19 @@ impl Tables {
                     self.earlier.insert(((*key).clone(), *device, before.counter), before.intent);
                 }
             }
-            Derived::List { determination, blob, parse } => {
+            Derived::List { determination, blob, pages: _ } => {
                 if self.lists.contains_key(determination) {
                     return Err(StoreError::ListExists { determination: *determination });
                 }
                 let octets = blobs.get(blob).ok_or(StoreError::NoSuchBlob { digest: *blob })?;
                 let mut list = BTreeMap::new();
-                each_line(*blob, &octets[..], *parse, |line, listed| match list.insert(listed.device, listed) {
-                    None => Ok(()),
-                    Some(Listed { device, .. }) => {
-                        let reason = format!("Device {device} stands there twice");
-                        Err(StoreError::ListLine { digest: *blob, line, reason })
+                each_listed(*blob, &octets[..], |number, _, listed| {
+                    let device = listed.device;
+                    if let Some((before, _)) = list.last_key_value().filter(|(before, _)| **before >= device) {
+                        return Err(out_of_order(*blob, number, *before == device, device));
                     }
+                    list.insert(device, listed);
+                    Ok(())
                 })?;
                 self.lists.insert(*determination, list);
             }

@@ -15,10 +15,11 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use derived::{Derived, LineParser, ResultParser, SignatureRow};
+pub use derived::{Derived, ResultParser, SignatureRow};
 pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
+use crate::domain::determination::pages::PageError;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
@@ -178,6 +179,14 @@ pub enum StoreError {
         line: u64,
         /// What is wrong there.
         reason: String,
+    },
+    /// A page of a device list is not what it was when the list was taken in.
+    #[error("device list {digest}: {source}: it was edited, or the disk is failing; restore from a backup")]
+    ListPage {
+        /// The list's SHA-256.
+        digest: Digest,
+        /// Which page.
+        source: PageError,
     },
     /// A signature of this intent was recorded before.
     #[error("intent {intent}: it has a recorded signature already")]

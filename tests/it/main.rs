@@ -30,6 +30,8 @@ mod gbcs_vectors;
 mod healing;
 mod hsm;
 mod incident;
+mod jobs;
+mod output;
 mod people;
 mod policy;
 mod procedure_rules;

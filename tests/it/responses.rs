@@ -168,8 +168,11 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
     // What makes no sense is refused, and recorded as such.
     let none = DeterminationId([9; 16]);
     let stored = (upload(client, hex_lines(&messages)).await.sha256, upload(client, "\n").await.sha256);
-    let ask =
-        |determination, responses, certificates| wire::RecoveryResponses { determination, responses, certificates: Some(certificates) };
+    let ask = |determination, responses, certificates| wire::RecoveryResponses {
+        determination,
+        responses,
+        certificates: Some(certificates),
+    };
     let refused = client.post_for_text("/v1/recovery/responses", &ask(none, stored.0, stored.1)).await;
     assert_eq!(&*problem(refused).reasons[0].rule, "determination-unknown");
     let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, stored.0, stored.0)).await;

@@ -70,7 +70,8 @@ pub fn device_certificates(book: &dyn Book, at: Timestamp, judged: &[Judged<'_>]
 /// Whether whoever asks may import: a person whom the policy names, under a policy.
 pub fn may_import(fold: &Fold, by: &Actor) -> Result<(), Vec<Reason>> {
     let mut reasons = Reasons::default();
-    reasons.demand("policy", fold.policy().is_some(), || "no policy is in force, and so no Device CA is known".to_owned());
+    reasons
+        .demand("policy", fold.policy().is_some(), || "no policy is in force, and so no Device CA is known".to_owned());
     reasons.end(Some(()))?;
     person(fold, by).map(|_| ())
 }
@@ -113,7 +114,10 @@ mod tests {
         assert_eq!(event.tally, CertificateTally { imported: 2, known: 2, refused: 2 });
         let told: Vec<_> = others.iter().map(|other| (other.certificate, other.why.as_deref().unwrap_or(""))).collect();
         assert_eq!((told[0], told[2]), ((1, ""), (4, "")));
-        assert!(told[1].0 == 3 && told[1].1.contains("valid 2026-01-01T00:00:00.000Z to 2026-11-24T09:59:59.000Z"), "{told:?}");
+        assert!(
+            told[1].0 == 3 && told[1].1.contains("valid 2026-01-01T00:00:00.000Z to 2026-11-24T09:59:59.000Z"),
+            "{told:?}"
+        );
         assert_eq!(told[3], (6, "of another CA"));
     }
 }

@@ -314,7 +314,9 @@ fn messages_are_kept_as_octets_where_each_says_where_it_ends_and_else_as_text() 
     assert_eq!(read(&kept(&whole)).unwrap(), whole);
     // As older entries have them.
     assert_eq!(read(canonical(&whole).as_bytes()).unwrap(), whole);
-    for cut in [vec![one.clone(), two[..two.len() - 1].to_vec()], vec![one[..9].to_vec(), two.clone()], vec![vec![0xDD; 9]]] {
+    for cut in
+        [vec![one.clone(), two[..two.len() - 1].to_vec()], vec![one[..9].to_vec(), two.clone()], vec![vec![0xDD; 9]]]
+    {
         assert_eq!(kept(&cut), canonical(&cut).into_bytes());
         assert_eq!(read(&kept(&cut)).unwrap(), cut);
     }
@@ -326,7 +328,8 @@ fn messages_are_kept_as_octets_where_each_says_where_it_ends_and_else_as_text() 
 
 #[test]
 fn a_bundle_is_taken_apart_by_the_lengths_in_it_up_to_what_one_entry_takes() {
-    let certificate = |len: usize| [&[0x30, 0x82][..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![7; len]].concat();
+    let certificate =
+        |len: usize| [&[0x30, 0x82][..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![7; len]].concat();
     let short = [&[0x30, 0x81, 0x80][..], &[7; 128]].concat();
     let all = [certificate(256), short.clone(), certificate(65_535)];
     assert_eq!(bundle::split(&all.concat()).unwrap(), all);

@@ -86,4 +86,3 @@ pub(super) fn is_any(connection: &Connection, schema: Schema) -> rusqlite::Resul
     })?;
     select.query_row([], |row| row.get(0))
 }
-

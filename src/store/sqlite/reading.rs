@@ -9,6 +9,7 @@ use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpo
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
 use super::device_keys;
+use super::lists::{self, Kept};
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -22,6 +23,8 @@ pub(super) trait Tables {
     /// Which set of them.
     const SCHEMA: Schema;
     fn connection(&self) -> &Connection;
+    /// The pages of device lists that were read last.
+    fn pages(&self) -> &Kept;
 }
 
 /// Has a connection to a ledger, and the derived tables are the ledger's own.
@@ -55,15 +58,7 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
-        derived::listed(self.connection(), T::SCHEMA, determination, device)
-    }
-
-    fn listed_many(
-        &self,
-        determination: DeterminationId,
-        devices: &[DeviceId],
-    ) -> Result<Vec<Option<Listed>>, StoreError> {
-        derived::listed_many(self.connection(), T::SCHEMA, determination, devices)
+        lists::listed(self.connection(), (T::SCHEMA, self.pages()), determination, device)
     }
 
     fn listed_from(
@@ -72,11 +67,11 @@ impl<T: Tables> DerivedState for T {
         after: Option<DeviceId>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
-        derived::listed_from(self.connection(), T::SCHEMA, determination, after, limit)
+        lists::listed_from(self.connection(), (T::SCHEMA, self.pages()), determination, after, limit)
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
-        Ok(derived::list(self.connection(), T::SCHEMA, determination)?.map(|(_, len)| len))
+        lists::count(self.connection(), T::SCHEMA, determination)
     }
 
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {

@@ -32,7 +32,11 @@ fn faults(path: &Path) -> Vec<(String, String, String, String)> {
     let read = |line: &str| {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| value[name].as_str().unwrap().to_owned();
-        let at = if value["line"].is_null() { format!("octet {}", value["octet"]) } else { format!("line {}", value["line"]) };
+        let at = if value["line"].is_null() {
+            format!("octet {}", value["octet"])
+        } else {
+            format!("line {}", value["line"])
+        };
         (text("file"), at, text("result"), text("detail"))
     };
     text.lines().map(read).collect()
@@ -113,7 +117,8 @@ async fn certificates_are_imported_once_and_every_fault_in_files_of_any_form_is_
     let (status, said) = import("again.ndjson");
     assert_eq!(status, 6, "{said}");
     check(&faults(&site.path("again.ndjson")), &expected);
-    let tallies = [(6, 1, 2), (0, 7, 2)].map(|(imported, known, refused)| CertificateTally { imported, known, refused });
+    let tallies =
+        [(6, 1, 2), (0, 7, 2)].map(|(imported, known, refused)| CertificateTally { imported, known, refused });
     assert_eq!(imports(&site), tallies);
 
     // Hexadecimal with a line of something else, and binary that ends in something else.
@@ -195,14 +200,8 @@ async fn a_client_that_is_killed_in_the_middle_of_a_file_begins_again_and_nothin
     let first: String = (0..3).map(answer).collect::<String>() + &filler(command(0)) + &answer(3);
     let rest: String = (4..6).map(answer).collect();
     let pipe = site.path("answers.pipe");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &pipe,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+        .unwrap();
     let mut sending = smkictl(&site, &["responses", "answers.pipe", &of(determination)]);
     let sending = sending.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let text = first.clone();

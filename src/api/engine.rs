@@ -387,6 +387,13 @@ pub trait Engine: Send + Sync + 'static {
         responses: wire::RecoveryResponses,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
+    /// `POST /v1/recovery/certificates`: certificates of Devices, verified now and relied on from here on.
+    fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        certificates: wire::DeviceCertificates,
+    ) -> impl Future<Output = Result<wire::CertificatesImported, Failure>> + Send;
+
     /// `GET /v1/recovery/devices`.
     fn recovery_devices(
         &self,
@@ -400,6 +407,42 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         resume: wire::RecoveryResume,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs`. Answers the job as it stands.
+    fn job_start(
+        &self,
+        caller: &Caller,
+        start: wire::JobStart,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `GET /v1/recovery/jobs`.
+    fn job_list(&self, caller: &Caller) -> impl Future<Output = Result<wire::Jobs, Failure>> + Send;
+
+    /// `GET /v1/recovery/jobs/{request}`.
+    fn job_show(&self, caller: &Caller, request: RequestId) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/pause`. It stands before the next `C_Sign`.
+    fn job_pause(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        why: wire::Why,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/resume`.
+    fn job_resume(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/cancel`. It stands before the next `C_Sign`.
+    fn job_cancel(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        why: wire::Why,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
 
     /// `GET /v1/hsm`.
     fn hsm_status(&self, caller: &Caller) -> impl Future<Output = Result<wire::Tokens, Failure>> + Send;

@@ -6,6 +6,7 @@ mod ceremony;
 mod fetch;
 mod files;
 mod incident;
+mod jobs;
 mod procedure;
 mod responses;
 mod tokens;
@@ -36,12 +37,14 @@ use crate::domain::time::Timestamp;
 pub use ceremony::CeremonyRecord;
 pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
+pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, RuleCount};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 
 pub use responses::{
-    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
-    ResponsesSummary, ResponsesSummaryLine, StateWanted,
+    CertificateRefused, CertificatesImported, DeviceCertificates, DeviceState, DevicesOf, RecoveryDevice,
+    RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary, ResponsesSummaryLine,
+    StateWanted,
 };
 
 /// Octets, in base64 with padding (RFC 4648 4).

@@ -4,11 +4,12 @@
 //! signature verified. What is trusted is the ledger's public key and the genesis hash, which come from elsewhere.
 
 mod files;
+mod replay;
 
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::Write;
-use std::num::NonZero;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -18,11 +19,11 @@ use serde_json::json;
 use super::has_read_enough;
 use super::ledger_export::{CHECKPOINT, CHECKPOINTS};
 use super::print::Output;
-use crate::domain::audit::{Audit, AuditError, Check, Roots, Summary, Trust, read_checkpoint, read_checkpoints};
+use crate::domain::audit::{AuditError, Notes, Roots, Summary, Trust, read_checkpoint};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::domain::ledger::merkle::{Head, leaf_hash};
+use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::{NOTE_LEN_MAX, Note, NoteError, Verifier};
-use crate::domain::ledger::tiles::{self, TileError};
+use crate::domain::ledger::tiles::TileError;
 use crate::domain::names::Digest;
 use files::Export;
 
@@ -32,11 +33,6 @@ const DONE: u8 = 0;
 const LOCAL_FAILURE: u8 = 1;
 /// The export is not what it should be.
 const VERIFICATION_FAILED: u8 = 5;
-
-/// Signatures verified together: enough that a thread is worth starting, few enough that 4 kB each is little memory.
-const CHECKS_AT_ONCE: usize = 1_024;
-/// Below this many signatures one thread is as quick as several.
-const CHECKS_ALONE: usize = 32;
 
 /// Arguments of `smkictl ledger verify`.
 #[derive(Debug, Args)]
@@ -158,11 +154,16 @@ pub fn run(args: &LedgerVerify, out: &mut dyn Write, err: &mut dyn Write) -> u8 
     }
 }
 
-/// Verifies an export.
+/// Verifies an export on every processor.
 pub fn verify(args: &LedgerVerify) -> Result<VerifiedLedger, VerifyError> {
+    verify_on(args, thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Verifies an export on so many processors. The answer is the same on any number of them.
+pub fn verify_on(args: &LedgerVerify, threads: NonZeroUsize) -> Result<VerifiedLedger, VerifyError> {
     let given = read(&args.key)?;
     let earlier = args.checkpoint.as_deref().map(read).transpose()?;
-    let export = Export::open(&args.dir)?;
+    let mut export = Export::open(&args.dir)?;
     let newest = export.read(CHECKPOINT, NOTE_LEN_MAX)?;
     let key = ledger_key(&given, &newest, &args.key)?;
     let head = read_checkpoint(&newest, &key).map_err(|reason| AuditError::file(CHECKPOINT, reason))?;
@@ -180,15 +181,16 @@ pub fn verify(args: &LedgerVerify) -> Result<VerifiedLedger, VerifyError> {
         let reason = format!("expected the last of {CHECKPOINTS}, found another");
         return Err(AuditError::file(CHECKPOINT, reason).into());
     }
-    let heads = read_checkpoints(&all, &key)?;
+    let notes = Notes::split(&all);
+    let read = replay::on_all(threads, &notes.notes, |note| read_checkpoint(note, &key));
+    let heads = notes.heads(read)?;
     export.expect_tiles(head.size)?;
     let roots = Roots::new(&heads, earlier);
     let summary = if args.tree_only {
-        check_tree(&export, &head, roots, args.genesis)?;
+        replay::tree(&export, &head, roots, args.genesis, threads)?;
         None
     } else {
-        let trust = Trust { key: &key, genesis: args.genesis };
-        Some(audit(&export, &head, Audit::new(trust, roots, &export))?)
+        Some(replay::audit(&export, &head, Trust { key: &key, genesis: args.genesis }, roots, threads)?)
     };
     export.finish()?;
     Ok(VerifiedLedger { origin: key.name().to_owned(), head, summary })
@@ -212,59 +214,6 @@ fn ledger_key(given: &[u8], checkpoint: &[u8], path: &Path) -> Result<Verifier, 
         .map_err(|error| AuditError::file(CHECKPOINT, error))?
         .origin;
     Verifier::from_pem(origin.as_str(), given).map_err(wrong)
-}
-
-/// Everything but what the entries say.
-fn check_tree(export: &Export, head: &Head, mut roots: Roots<'_>, genesis: Digest) -> Result<(), VerifyError> {
-    tiles::verify(
-        head,
-        |name| export.tile(name),
-        |index, leaf| {
-            let hash = leaf_hash(leaf);
-            if index == 0 && hash != genesis {
-                let reason = format!("expected leaf hash {genesis}, found {hash}: this is another ledger");
-                return Err(AuditError::entry(0, "genesis", reason).into());
-            }
-            roots.push(hash)?;
-            Ok(())
-        },
-    )?;
-    roots.finish()?;
-    export.check_blobs()?;
-    Ok(())
-}
-
-fn audit(export: &Export, head: &Head, mut audit: Audit<'_>) -> Result<Summary, VerifyError> {
-    let replayed = tiles::verify(
-        head,
-        |name| export.tile(name),
-        |_, leaf| {
-            audit.entry(leaf)?;
-            if audit.checks_waiting() >= CHECKS_AT_ONCE { Ok(verify_all(&audit.take_checks())?) } else { Ok(()) }
-        },
-    );
-    // What waits is of entries before the one that is wrong, if one is.
-    verify_all(&audit.take_checks())?;
-    replayed?;
-    Ok(audit.finish()?)
-}
-
-/// Verifies signatures on every processor; answers the first that does not hold.
-fn verify_all(checks: &[Check]) -> Result<(), AuditError> {
-    let threads = if checks.len() < CHECKS_ALONE { 1 } else { thread::available_parallelism().map_or(1, NonZero::get) };
-    let share = checks.len().div_ceil(threads).max(1);
-    let verify = |checks: &[Check]| checks.iter().try_for_each(Check::verify);
-    thread::scope(|scope| {
-        let mut parts = checks.chunks(share);
-        let mine = parts.next().unwrap_or_default();
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || verify(part))).collect();
-        let mut result = verify(mine);
-        for other in others {
-            let theirs = other.join().expect("verifying a signature does not panic");
-            result = result.and(theirs);
-        }
-        result
-    })
 }
 
 fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
@@ -294,6 +243,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("withdrawals", summary.withdrawals),
         ("directions", summary.directions),
         ("ceremonies", summary.ceremonies),
+        ("jobs", summary.jobs),
         ("shares dealt", summary.deals),
         ("custodians presented", summary.presentations),
         ("keys activated", summary.activations),
@@ -314,6 +264,8 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("jumps of the clock", summary.clock_jumps),
         ("changes of tokens", summary.token_changes),
         ("PINs offered again", summary.logins_retried),
+        ("snapshots", summary.snapshots),
+        ("  of an unknown form", summary.snapshots_unknown),
         ("by a clock that was set", summary.clock_set),
     ] {
         line(name, &count);

@@ -1,8 +1,11 @@
 //! Shell: `smkictl recovery`.
 
+mod certificates;
 mod check;
 mod fetch;
+mod job;
 pub(super) mod out;
+mod parts;
 mod responses;
 
 use std::path::PathBuf;
@@ -39,6 +42,37 @@ pub enum Recovery {
         if nothing was signed, else 6."
     )]
     Sign(Sign),
+    /// Start a job: smkid signs by itself, and you may go away and come back
+    #[command(after_help = "Examples:\n  smkictl recovery start --determination 5f2c… --devices all\n  \
+        smkictl recovery start --determination 5f2c… --devices ten-of-them.txt --reason 'The first ten'\n  \
+        smkictl recovery start --determination 5f2c… --devices all --per-hour 50000\n\n\
+        The request id that it prints is the job's. A job goes on after a restart once its key is active again; each Device gets one \
+        live command. What it signs is handed over by `smkictl recovery fetch`. Of the jobs of one key, one runs and the others wait, \
+        in the order in which they were started.")]
+    Start(job::Start),
+    /// Show the jobs, or how far one has come
+    #[command(after_help = "Examples:\n  smkictl recovery status\n  smkictl recovery status 77b0… --output json")]
+    Status(job::Status),
+    /// Follow a job to its end
+    #[command(
+        after_help = "Examples:\n  smkictl recovery watch 77b0…\n  smkictl recovery watch 77b0… --output json\n\n\
+        It is drawn in one line on a terminal; else a line now and then, and at each change; with --output json one object a line. A \
+        restart of smkid is waited for. Ctrl-C leaves the job as it is.\n\n\
+        Status: 0 all signed, 4 all refused, 6 some not signed, or left before its end. If it is stopped in the middle, the status \
+        is 4 if nothing was signed, else 6."
+    )]
+    Watch(job::Watch),
+    /// Let a job stand still, before the next signature
+    #[command(after_help = "Example:\n  smkictl recovery pause 77b0… --reason 'The DCC asks for an hour'\n\n\
+        Any operator of the incident may. What is signed stays signed.")]
+    Pause(job::Stop),
+    /// Let a paused job go on
+    #[command(after_help = "Example:\n  smkictl recovery resume 77b0…")]
+    Resume(job::Resume),
+    /// End a job, before the next signature
+    #[command(after_help = "Example:\n  smkictl recovery cancel 77b0… --reason 'Wrong list'\n\n\
+        Any operator of the incident may. What is signed stays signed, and can be fetched. Another job may take up the rest.")]
+    Cancel(job::Stop),
     /// Say what is to become of commands whose outcome nobody knows
     #[command(
         after_help = "Examples:\n  smkictl recovery settle --determination 5f2c… --devices all --action retry \\\n      \
@@ -56,13 +90,18 @@ pub enum Recovery {
     },
     /// Take in what Devices answered: each Response is verified and judged
     #[command(
-        after_help = "Examples:\n  smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n  \
-        smkictl recovery responses monday.bin tuesday.bin --certificates devices.pem --determination 5f2c…\n\n\
-        A Device is recovered only if its own signature says that every certificate sent is in its cell. What proves no \
-        recovery is shown with why. A Response to a command that was never signed here stops signing under the determination.\n\n\
+        after_help = "Examples:\n  smkictl recovery responses monday.bin tuesday/ --determination 5f2c… --unproven unproven.ndjson\n  \
+        smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n\n\
+        Files may be of any size. Certificates of many Devices are imported first (`smkictl recovery certificates import`); those of \
+        a few may be given here. A Device is recovered only if its own signature says that every certificate sent is in its cell. What \
+        proves no recovery is told with why. A Response to a command that was never signed here stops signing under the \
+        determination. If it breaks off, run it again: what was taken in is told as a duplicate, and counts once.\n\n\
         Status: 0 all prove what was to be done, 5 none does, 6 some do not."
     )]
     Responses(responses::Responses),
+    /// Certificates of Devices, imported once
+    #[command(subcommand)]
+    Certificates(certificates::Certificates),
     /// Show how far each Device of a determination has come
     #[command(after_help = "Examples:\n  smkictl recovery devices --determination 5f2c…\n  \
         smkictl recovery devices --determination 5f2c… --state no-response")]
@@ -167,9 +206,16 @@ impl Recovery {
         match self {
             Self::Sign(sign) => sign.run(context).await,
             Self::Settle(settle) => settle.run(context).await,
+            Self::Start(start) => start.run(context).await,
+            Self::Status(status) => status.run(context).await,
+            Self::Watch(watch) => watch.run(context).await,
+            Self::Pause(stop) => stop.pause(context).await,
+            Self::Resume(resume) => resume.run(context).await,
+            Self::Cancel(stop) => stop.cancel(context).await,
             Self::Fetch(fetch) => fetch.run(context).await,
             Self::Check(check) => check.run(context),
             Self::Responses(responses) => responses.run(context).await,
+            Self::Certificates(certificates) => certificates.run(context).await,
             Self::Devices(devices) => devices.run(context).await,
             Self::ResumeAfterForeign(resume) => resume.run(context).await,
             Self::Unknowns { determination } => {

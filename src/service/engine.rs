@@ -3,12 +3,14 @@
 mod answers;
 mod ceremonies;
 mod custodians;
+mod device_certificates;
 mod documents;
 mod fetch;
 mod files;
 mod heartbeat;
 mod history;
 mod incident;
+mod jobs;
 mod keys;
 mod make;
 mod procedure;
@@ -87,6 +89,8 @@ pub struct Daemon {
     scans: Arc<Semaphore>,
     /// Turns at looking through what somebody sent.
     looks: Arc<Semaphore>,
+    /// Turns at handing in Responses or certificates, and at having them verified.
+    parts: responses::Turns,
     /// Commands of a chunk.
     chunk: usize,
     /// Why it cannot go on.
@@ -104,6 +108,8 @@ pub struct Daemon {
     not_ready: watch::Receiver<Option<wire::Trouble>>,
     /// Why the ledger token does not sign, while it does not.
     waiting: watch::Receiver<Option<wire::Trouble>>,
+    /// How jobs stand, beside what is recorded of them.
+    lives: jobs::Lives,
 }
 
 impl From<Closed> for Failure {
@@ -256,8 +262,8 @@ impl Daemon {
             match (ran, ended) {
                 // Without its summary an answer is cut, and so is this one, whatever lines went out.
                 (Err(closed), _) => drop(pieces.send(Err(closed.into())).await),
-                (Ok(()), Some((summary, writer))) => answers::end(summary, writer, &pieces).await,
-                (Ok(()), None) => {}
+                (Ok(_), Some((summary, writer))) => answers::end(summary, writer, &pieces).await,
+                (Ok(_), None) => {}
             }
         });
         Ok(octets)
@@ -809,12 +815,44 @@ impl Engine for Daemon {
         self.take_responses(caller, ask).await
     }
 
+    async fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        ask: wire::DeviceCertificates,
+    ) -> Result<wire::CertificatesImported, Failure> {
+        self.import_certificates(caller, ask).await
+    }
+
     async fn recovery_devices(&self, _caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
         self.devices(of).await
     }
 
     async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
         self.resume(caller, ask).await
+    }
+
+    async fn job_start(&self, caller: &Caller, start: wire::JobStart) -> Result<wire::Job, Failure> {
+        self.start_job(caller, start).await
+    }
+
+    async fn job_list(&self, _caller: &Caller) -> Result<wire::Jobs, Failure> {
+        self.list_jobs().await
+    }
+
+    async fn job_show(&self, _caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.show_job(request).await
+    }
+
+    async fn job_pause(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.stop_job(caller, request, jobs::Stop::Pause, why.reason).await
+    }
+
+    async fn job_resume(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.resume_job(caller, request).await
+    }
+
+    async fn job_cancel(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.stop_job(caller, request, jobs::Stop::Cancel, why.reason).await
     }
 
     async fn hsm_status(&self, _caller: &Caller) -> Result<wire::Tokens, Failure> {

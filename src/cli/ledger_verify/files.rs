@@ -1,14 +1,14 @@
 //! Shell: the files of an export, each accounted for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::VerifyError;
-use crate::cli::ledger_export::{BLOBS, CHECKPOINT, CHECKPOINTS, SIGNATURE_RECORD_LEN, SIGNATURES, TILES};
+use crate::cli::ledger_export::{BLOBS, CHECKPOINT, CHECKPOINTS, SIGNATURE_RECORD_LEN, SIGNATURES};
 use crate::domain::audit::{AuditError, Evidence};
 use crate::domain::fold::{Blobs, BookError};
 use crate::domain::ledger::tiles::{self, TILE_LEN_MAX, TileName};
@@ -25,6 +25,8 @@ pub(super) struct Export {
     root: PathBuf,
     /// By path below `root`: whether it was used.
     files: RefCell<BTreeMap<String, bool>>,
+    /// Those tiles of which nobody has said yet that they belong to it.
+    tiles: HashSet<TileName>,
     /// A folder with nothing in it.
     empty: Option<String>,
     signatures: Signatures,
@@ -37,7 +39,7 @@ fn wrong(name: &str, reason: impl ToString) -> VerifyError {
 impl Export {
     /// Looks at every name, and refuses what can be no export: links, devices, other names.
     pub(super) fn open(root: &Path) -> Result<Self, VerifyError> {
-        let mut files = BTreeMap::new();
+        let (mut files, mut tiles) = (BTreeMap::new(), HashSet::new());
         let mut folders = vec![String::new()];
         let mut empty = None;
         while let Some(folder) = folders.pop() {
@@ -59,6 +61,8 @@ impl Export {
                         &name,
                         "expected a file, found a link or a device; nothing else belongs to an export",
                     ));
+                } else if let Ok(tile) = name.parse() {
+                    tiles.insert(tile);
                 } else if is_known(&name) {
                     files.insert(name, false);
                 } else {
@@ -77,7 +81,7 @@ impl Export {
         }
         let signatures = Signatures::open(&root.join(SIGNATURES))?;
         files.insert(SIGNATURES.to_owned(), true);
-        Ok(Self { root: root.to_owned(), files: RefCell::new(files), empty, signatures })
+        Ok(Self { root: root.to_owned(), files: RefCell::new(files), tiles, empty, signatures })
     }
 
     /// The file of that name, which is used from here on.
@@ -98,30 +102,24 @@ impl Export {
             .take(limit)
             .read_to_end(&mut octets)
             .map_err(|source| VerifyError::Read { path: self.root.join(name), source })?;
-        if octets.len() > max {
-            return Err(wrong(name, format!("expected at most {max} octets, found more")));
-        }
-        Ok(octets)
+        at_most(name, max, octets)
     }
 
-    /// A tile.
-    pub(super) fn tile(&self, name: TileName) -> Result<Vec<u8>, VerifyError> {
-        self.read(&name.to_string(), TILE_LEN_MAX)
+    /// The tiles, once [`Export::expect_tiles`] has seen that all of them are there.
+    pub(super) fn tiles(&self) -> Tiles<'_> {
+        Tiles { root: &self.root }
     }
 
     /// The tiles of a ledger of this size are there, and no others.
-    pub(super) fn expect_tiles(&self, size: u64) -> Result<(), VerifyError> {
-        let files = self.files.borrow();
-        let mut surplus: BTreeSet<&str> = files.keys().map(String::as_str).filter(|name| top(name) == TILES).collect();
+    pub(super) fn expect_tiles(&mut self, size: u64) -> Result<(), VerifyError> {
         // A size that a checkpoint claims may be far beyond what is there: the first missing name ends this.
         for name in tiles::names(size) {
-            let name = name.to_string();
-            if !surplus.remove(name.as_str()) {
-                return Err(missing(&name));
+            if !self.tiles.remove(&name) {
+                return Err(missing(&name.to_string()));
             }
         }
-        match surplus.first() {
-            Some(name) => Err(wrong(name, format!("a ledger of {size} entries has no such tile"))),
+        match self.tiles.iter().map(ToString::to_string).min() {
+            Some(name) => Err(wrong(&name, format!("a ledger of {size} entries has no such tile"))),
             None => Ok(()),
         }
     }
@@ -154,6 +152,34 @@ impl Export {
     }
 }
 
+fn at_most(name: &str, max: usize, octets: Vec<u8>) -> Result<Vec<u8>, VerifyError> {
+    if octets.len() > max { Err(wrong(name, format!("expected at most {max} octets, found more"))) } else { Ok(octets) }
+}
+
+/// The tiles of an export, which several threads read.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles<'a> {
+    root: &'a Path,
+}
+
+impl Tiles<'_> {
+    /// One of them.
+    pub(super) fn read(self, name: TileName) -> Result<Vec<u8>, VerifyError> {
+        let name = name.to_string();
+        let path = self.root.join(&name);
+        let read = || {
+            let file = File::open(&path)?;
+            let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(TILE_LEN_MAX);
+            let mut octets = Vec::with_capacity(len + 1);
+            file.take(TILE_LEN_MAX as u64 + 1).read_to_end(&mut octets).map(|_| octets)
+        };
+        match read() {
+            Ok(octets) => at_most(&name, TILE_LEN_MAX, octets),
+            Err(source) => Err(VerifyError::Read { path, source }),
+        }
+    }
+}
+
 fn missing(name: &str) -> VerifyError {
     wrong(name, "it is missing")
 }
@@ -168,9 +194,7 @@ fn digest_of(name: &str) -> Option<Digest> {
 
 /// Names are compared as they are listed, so that upper and lower case differ on every file system.
 fn is_known(name: &str) -> bool {
-    [CHECKPOINT, CHECKPOINTS, SIGNATURES].contains(&name)
-        || name.parse::<TileName>().is_ok()
-        || digest_of(name).is_some()
+    [CHECKPOINT, CHECKPOINTS, SIGNATURES].contains(&name) || digest_of(name).is_some()
 }
 
 fn no_answer(error: &VerifyError, digest: Digest) -> BookError {

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::documents::Again;
-use super::{Audit, Check, Permitted, demand, text};
+use super::{Audit, Check, Checked, Evidence, Permitted, demand, text};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::Book as _;
 use crate::domain::gbcs::Template;
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Batch, ClockState, Entry, Intent, Outcome, Released, SignResult};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
 use crate::domain::policy::facts::WantedForm;
 use crate::domain::policy::rules::{self, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
@@ -25,13 +25,28 @@ pub(super) struct Allowed {
 }
 
 /// What an intent was to sign.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Filled {
     template: Arc<Template>,
     originator: PartyId,
     device: DeviceId,
     counter: u64,
-    key: PublicKey,
+    pub(super) key: PublicKey,
+}
+
+impl Filled {
+    /// What is signed: all of the pre-command but its first octet.
+    pub(super) fn fill<'a>(&self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], String> {
+        scratch.clear();
+        self.template.fill(self.originator, self.device, self.counter, scratch).map_err(text)?;
+        Ok(&scratch[1..])
+    }
+
+    /// It has another SHA-256 than the intent says.
+    pub(super) fn differs(&self, template: &TemplateName, found: Digest, command: Digest) -> String {
+        let Self { device, counter, .. } = self;
+        format!("template {template} for Device {device} and counter {counter} has SHA-256 {found}, found {command}")
+    }
 }
 
 /// A signed outcome whose signature was not released yet.
@@ -96,6 +111,19 @@ impl Again<'_> {
     }
 }
 
+/// The signature that must be there, and hash to what its outcome says.
+fn published(evidence: &dyn Evidence, intent: u64, expected: Digest) -> Result<[u8; 64], String> {
+    let octets = evidence
+        .signature(intent)
+        .map_err(text)?
+        .ok_or_else(|| format!("the signature of intent {intent} was released and is missing"))?;
+    let found = Digest::of(&octets);
+    demand(found == expected, || {
+        format!("the signature of intent {intent}: its outcome has SHA-256 {expected}, found {found}")
+    })?;
+    Ok(octets)
+}
+
 impl Audit<'_> {
     pub(super) fn check_intent(&mut self, intent: &Intent, entry: &Entry) -> Permitted {
         let index = self.fold.size();
@@ -108,6 +136,7 @@ impl Audit<'_> {
             format!("it belongs to batch {batch_index}, which does not stand before it, or ended with its run")
         })?;
         let (request, id) = (batch.request, batch.determination);
+        self.again().check_in_job(request, entry)?;
         let facts = self.again().facts(entry, id)?;
         demand(batch.policy == facts.policy_digest, || {
             format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)
@@ -148,18 +177,6 @@ impl Audit<'_> {
                  attempt {attempt}"
             )
         })?;
-        let mut octets = Vec::with_capacity(allowance.template.filled_len_max());
-        allowance.template.fill(allowance.originator, *device, *counter, &mut octets).map_err(text)?;
-        let found = Digest::of(&octets[1..]);
-        demand(found == *command, || {
-            format!(
-                "template {template} for Device {device} and counter {counter} has SHA-256 {found}, found {command}"
-            )
-        })?;
-        if is_retry {
-            let before = self.unknown.get(&(batch.key.clone(), *device));
-            demand(before == Some(command), || "it is a further attempt, and not the octets of the one before".into())?;
-        }
         let key = *self.keys.get(&batch.key).ok_or_else(|| format!("the ledger has no key {}", batch.key))?;
         let filled = Filled {
             template: allowance.template,
@@ -168,6 +185,12 @@ impl Audit<'_> {
             counter: *counter,
             key,
         };
+        let what = Checked::Command { filled: filled.clone(), template: template.clone(), command: *command };
+        (self.checks)(Check { index, what });
+        if is_retry {
+            let before = self.unknown.get(&(batch.key.clone(), *device));
+            demand(before == Some(command), || "it is a further attempt, and not the octets of the one before".into())?;
+        }
         self.filled.insert(index, filled);
         self.allowed = Some(now);
         let again = *attempt > 1;
@@ -209,27 +232,14 @@ impl Audit<'_> {
         })?;
         if let Some(certification) = certification {
             let key = *self.keys.get(&certification.key).ok_or("the ledger has no such key")?;
-            let signed = self.evidence.blob(certification.request_info).map_err(text)?;
-            let octets = self.published(*intent, signature)?;
-            self.checks.push(Check { index, intent: *intent, signed, signature: octets, key });
+            let info = self.evidence.blob(certification.request_info).map_err(text)?;
+            let signature = published(self.evidence, *intent, signature)?;
+            let what = Checked::Certification { intent: *intent, info, signature, key };
+            (self.checks)(Check { index, what });
         } else if let Some(filled) = self.filled.get(intent) {
             self.pending.insert(*intent, Pending { filled: filled.clone(), outcome: index, signature });
         }
         Ok(())
-    }
-
-    /// The signature that must be there, and hash to what its outcome says.
-    fn published(&self, intent: u64, expected: Digest) -> Result<[u8; 64], String> {
-        let octets = self
-            .evidence
-            .signature(intent)
-            .map_err(text)?
-            .ok_or_else(|| format!("the signature of intent {intent} was released and is missing"))?;
-        let found = Digest::of(&octets);
-        demand(found == expected, || {
-            format!("the signature of intent {intent}: its outcome has SHA-256 {expected}, found {found}")
-        })?;
-        Ok(octets)
     }
 
     pub(super) fn check_release(&mut self, released: &Released, entry: &Entry) -> Permitted {
@@ -238,8 +248,8 @@ impl Audit<'_> {
         demand(self.book.request(*request).map_err(text)?.is_some(), || {
             format!("no request {request} was taken in before: what was refused is not released")
         })?;
-        let again = self.again();
-        let facts = again.facts(entry, *id)?;
+        let Entry { v: _, at, clock, by, event: _ } = entry;
+        let facts = self.fold.batch_facts(by, *id, *at, *clock).ok_or("no policy is in force")?;
         allowed(rules::decide_release(&facts))?;
         let mut before = 0;
         demand(!intents.is_empty(), || "it names no intents".into())?;
@@ -261,21 +271,12 @@ impl Audit<'_> {
                 })?;
             }
             demand(any, || format!("no intent lies from {from} until {until}"))?;
-            let theirs: Vec<u64> = self.pending.range(from..until).map(|(intent, _)| *intent).collect();
-            for intent in &theirs {
-                let device = self.pending[intent].filled.device;
-                let facts = self.again().facts(entry, *id)?;
-                allowed(rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal]))?;
-            }
-            for intent in theirs {
-                let Some(Pending { filled, outcome, signature }) = self.pending.remove(&intent) else { continue };
-                let octets = self.published(intent, signature)?;
-                let Filled { template, originator, device, counter, key } = filled;
-                let mut signed = Vec::with_capacity(template.filled_len_max());
-                template.fill(originator, device, counter, &mut signed).map_err(text)?;
-                // What is signed is all but the first octet: moving 4 kB is nothing beside the verification.
-                signed.remove(0);
-                self.checks.push(Check { index: outcome, intent, signed, signature: octets, key });
+            while let Some(intent) = self.pending.range(from..until).next().map(|(intent, _)| *intent)
+                && let Some(Pending { filled, outcome, signature }) = self.pending.remove(&intent)
+            {
+                allowed(rules::decide_release_to(&facts, filled.device).map_err(|refusal| vec![refusal]))?;
+                let signature = published(self.evidence, intent, signature)?;
+                (self.checks)(Check { index: outcome, what: Checked::Signature { intent, filled, signature } });
                 self.summary.released += 1;
             }
         }

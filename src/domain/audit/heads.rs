@@ -5,6 +5,7 @@ use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::SignedCheckpoint;
 use crate::domain::ledger::merkle::{Frontier, Head};
 use crate::domain::ledger::note::{Note, Verifier};
+use crate::domain::ledger::tiles::{TILE_HEIGHT, TILE_WIDTH};
 use crate::domain::names::Digest;
 
 /// The name of the file of all checkpoints.
@@ -32,28 +33,53 @@ pub fn read_checkpoint(octets: &[u8], key: &Verifier) -> Result<Head, String> {
     if lines == 1 { Ok(signed.head()) } else { Err(format!("expected one signature line, found {lines}")) }
 }
 
-/// Reads the file of all checkpoints: the oldest first, each larger than the one before.
-pub fn read_checkpoints(octets: &[u8], key: &Verifier) -> Result<Vec<Head>, AuditError> {
-    let wrong = |number: usize, reason: String| AuditError::file(format!("{FILE}, checkpoint {number}"), reason);
-    let empty_line = |octets: &[u8]| octets.windows(2).position(|pair| pair == b"\n\n");
-    let mut heads: Vec<Head> = Vec::new();
-    let mut rest = octets;
-    while !rest.is_empty() {
-        let number = heads.len() + 1;
-        let cut = || wrong(number, "expected a note and an empty line after it, found the end of the file".into());
-        let text_len = empty_line(rest).ok_or_else(cut)? + 2;
-        let note_len = text_len + empty_line(&rest[text_len..]).ok_or_else(cut)? + 1;
-        let head = read_checkpoint(&rest[..note_len], key).map_err(|reason| wrong(number, reason))?;
-        if let Some(last) = heads.last().filter(|last| last.size >= head.size) {
-            return Err(wrong(number, format!("expected a size above {}, found {}", last.size, head.size)));
+/// The file of all checkpoints, note by note: each is to be read by [`read_checkpoint`], several at once if there are many.
+#[derive(Debug)]
+pub struct Notes<'a> {
+    /// The whole notes.
+    pub notes: Vec<&'a [u8]>,
+    /// What stands behind them is none.
+    fault: Option<AuditError>,
+}
+
+impl<'a> Notes<'a> {
+    /// Finds where each note ends.
+    pub fn split(octets: &'a [u8]) -> Self {
+        let empty_line = |octets: &[u8]| octets.windows(2).position(|pair| pair == b"\n\n");
+        let (mut notes, mut rest) = (Vec::new(), octets);
+        while !rest.is_empty() {
+            let text_len = empty_line(rest).map(|at| at + 2);
+            let Some(len) = text_len.and_then(|text| Some(text + empty_line(&rest[text..])? + 1)) else {
+                let reason = "expected a note and an empty line after it, found the end of the file".into();
+                let fault = Some(wrong(notes.len() + 1, reason));
+                return Self { notes, fault };
+            };
+            notes.push(&rest[..len]);
+            rest = &rest[len + 1..];
         }
-        if head.size == 0 {
-            return Err(wrong(number, "it is of an empty ledger".into()));
-        }
-        heads.push(head);
-        rest = &rest[note_len + 1..];
+        Self { notes, fault: None }
     }
-    Ok(heads)
+
+    /// With what became of each note, in order: the oldest first, each larger than the one before.
+    pub fn heads(self, read: impl IntoIterator<Item = Result<Head, String>>) -> Result<Vec<Head>, AuditError> {
+        let mut heads: Vec<Head> = Vec::with_capacity(self.notes.len());
+        for head in read {
+            let number = heads.len() + 1;
+            let head = head.map_err(|reason| wrong(number, reason))?;
+            if let Some(last) = heads.last().filter(|last| last.size >= head.size) {
+                return Err(wrong(number, format!("expected a size above {}, found {}", last.size, head.size)));
+            }
+            if head.size == 0 {
+                return Err(wrong(number, "it is of an empty ledger".into()));
+            }
+            heads.push(head);
+        }
+        self.fault.map_or(Ok(heads), Err)
+    }
+}
+
+fn wrong(number: usize, reason: String) -> AuditError {
+    AuditError::file(format!("{FILE}, checkpoint {number}"), reason)
 }
 
 /// The roots over the entries as they come, compared with every checkpoint at its size.
@@ -68,6 +94,18 @@ impl<'a> Roots<'a> {
     /// With the signed checkpoints of the ledger, and one that somebody saw earlier.
     pub fn new(signed: &'a [Head], earlier: Option<Head>) -> Self {
         Self { frontier: Frontier::new(), signed, passed: 0, earlier }
+    }
+
+    /// A full bundle: its leaf hashes in order, and the root over them. As [`Roots::push`] for each of them, and quicker where no
+    /// checkpoint lies within.
+    pub fn push_bundle(&mut self, leaves: impl IntoIterator<Item = Digest>, root: Digest) -> Result<(), AuditError> {
+        let from = self.frontier.size();
+        let is_within = |head: &Head| (from + 1..=from + TILE_WIDTH).contains(&head.size);
+        if self.earlier.as_ref().is_some_and(is_within) || self.signed.get(self.passed).is_some_and(is_within) {
+            return leaves.into_iter().try_for_each(|leaf| self.push(leaf).map(drop));
+        }
+        self.frontier.push_subtree(TILE_HEIGHT, root, |_, _| ());
+        Ok(())
     }
 
     /// One more entry. Answers whether a checkpoint was signed over exactly the entries so far.

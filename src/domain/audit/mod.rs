@@ -8,13 +8,14 @@
 //! It stands at the top of the domain and not in `ledger/`, because it needs all of it: entries, fold, documents, rules.
 //!
 //! Memory: the fold, and a [`MemoryBook`], which grows with the Devices (some hundred octets each); beyond those only what
-//! is signed and not released. Signatures are not verified in passing: [`Audit::take_checks`] hands them out, so that a
-//! shell spreads them over its processors.
+//! is signed and not released. Neither commands nor signatures are checked in passing: [`Audit::new`] is told where to with them, so
+//! that a shell spreads them over its processors.
 
 mod actor;
 mod commands;
 mod documents;
 mod heads;
+mod jobs;
 mod responses;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,21 +24,26 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Started};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
-use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse};
+use crate::domain::ledger::snapshots::FORM;
+use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, TemplateName};
+use crate::domain::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
 pub use documents::Again;
-pub use heads::{Roots, join_checkpoints, read_checkpoint, read_checkpoints};
+pub use heads::{Notes, Roots, join_checkpoints, read_checkpoint};
 
 /// What the audit needs beside the entries.
 pub trait Evidence: Blobs {
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
 }
+
+/// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory.
+const CHANGED_MAX: usize = 65_536;
 
 /// What is known from elsewhere, and not from the ledger itself.
 #[derive(Clone, Copy, Debug)]
@@ -101,30 +107,54 @@ fn text(error: impl ToString) -> String {
     error.to_string()
 }
 
-/// A signature still to be verified.
+/// What is still to be checked of an entry that was let pass: it takes long, and nothing of it is needed to go on. If it does not
+/// hold, whatever was found wrong behind it is not what is wrong first.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// The outcome that says it was made.
-    pub index: u64,
-    /// The intent.
-    intent: u64,
-    /// What was signed.
-    signed: Vec<u8>,
-    signature: [u8; 64],
-    key: PublicKey,
+    /// The entry that says so.
+    index: u64,
+    what: Checked,
+}
+
+#[derive(Clone, Debug)]
+enum Checked {
+    /// The pre-command of an intent has the SHA-256 that it says.
+    Command { filled: Filled, template: TemplateName, command: Digest },
+    /// The command of an intent was signed so, as its outcome says.
+    Signature { intent: u64, filled: Filled, signature: [u8; 64] },
+    /// The same of a certification request: its CertificationRequestInfo.
+    Certification { intent: u64, info: Vec<u8>, signature: [u8; 64], key: PublicKey },
 }
 
 impl Check {
-    /// Verifies it.
-    pub fn verify(&self) -> Result<(), AuditError> {
-        if self.key.verifies_fixed(&self.signed, &self.signature) {
-            return Ok(());
+    /// Checks it. `scratch` is for octets of a command, so that not each needs 4 kB of its own; what is in it is of no matter.
+    pub fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), AuditError> {
+        let wrong = |kind: &str, reason: String| Err(AuditError::entry(self.index, kind, reason));
+        let unsigned = |intent: u64| {
+            wrong("outcome", format!("the signature of intent {intent} does not verify over what was to be signed"))
+        };
+        match &self.what {
+            Checked::Command { filled, template, command } => {
+                let signed = match filled.fill(scratch) {
+                    Ok(signed) => signed,
+                    Err(reason) => return wrong("intent", reason),
+                };
+                let found = Digest::of(signed);
+                if found == *command { Ok(()) } else { wrong("intent", filled.differs(template, found, *command)) }
+            }
+            Checked::Signature { intent, filled, signature } => match filled.fill(scratch) {
+                Ok(signed) if filled.key.verifies_fixed(signed, signature) => Ok(()),
+                Ok(_) => unsigned(*intent),
+                Err(reason) => wrong("outcome", reason),
+            },
+            Checked::Certification { intent, info, signature, key } => {
+                if key.verifies_fixed(info, signature) {
+                    Ok(())
+                } else {
+                    unsigned(*intent)
+                }
+            }
         }
-        Err(AuditError::entry(
-            self.index,
-            "outcome",
-            format!("the signature of intent {} does not verify over what was to be signed", self.intent),
-        ))
     }
 }
 
@@ -183,6 +213,8 @@ pub struct Summary {
     pub files: u64,
     /// Exercises recorded.
     pub exercises: u64,
+    /// Certificates of Devices that were taken in.
+    pub device_certificates: u64,
     /// Responses of Devices, by what they prove.
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
@@ -199,6 +231,12 @@ pub struct Summary {
     pub activations: u64,
     /// Ceremonies recorded.
     pub ceremonies: u64,
+    /// Snapshots of the state.
+    pub snapshots: u64,
+    /// Of them those in a form that this program does not know: they were not compared.
+    pub snapshots_unknown: u64,
+    /// Jobs started.
+    pub jobs: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -225,13 +263,18 @@ pub struct Audit<'a> {
     runs: Vec<Run>,
     /// Signed and not released, by intent.
     pending: BTreeMap<u64, Pending>,
-    checks: Vec<Check>,
+    /// Takes what is to be checked beside, in the order in which it is found.
+    checks: &'a dyn Fn(Check),
+    /// The pages of what grows with Devices, as they were made last.
+    pages: [Pages; Table::ALL.len()],
+    targets: TargetsSeen,
     summary: Summary,
 }
 
 impl<'a> Audit<'a> {
-    /// Of a ledger with these signed checkpoints ([`read_checkpoints`]).
-    pub fn new(trust: Trust<'a>, roots: Roots<'a>, evidence: &'a dyn Evidence) -> Self {
+    /// Of a ledger with these signed checkpoints ([`Notes`]). `checks` is given what is to be checked beside, in the order in which
+    /// it is found: of all that does not hold, the first is what is wrong.
+    pub fn new(trust: Trust<'a>, roots: Roots<'a>, evidence: &'a dyn Evidence, checks: &'a dyn Fn(Check)) -> Self {
         Self {
             trust,
             evidence,
@@ -246,20 +289,21 @@ impl<'a> Audit<'a> {
             unknown: HashMap::new(),
             runs: Vec::new(),
             pending: BTreeMap::new(),
-            checks: Vec::new(),
+            checks,
+            pages: Table::ALL.map(Pages::empty),
+            targets: TargetsSeen::default(),
             summary: Summary::default(),
         }
     }
 
-    /// The next entry. After an error the audit is over.
-    pub fn entry(&mut self, leaf: &[u8]) -> Result<(), AuditError> {
+    /// The next entry: as [`Entry::from_canonical_leaf`] reads it, as it lies, and its leaf hash. After an error the audit is over.
+    pub fn entry(&mut self, entry: &Entry, leaf: &[u8], hash: Digest) -> Result<(), AuditError> {
         let index = self.fold.size();
-        let entry = Entry::from_canonical_leaf(leaf).map_err(|error| AuditError::entry(index, "entry", error))?;
         let kind = entry.event.kind();
-        self.permit(&entry, leaf).map_err(|reason| AuditError::entry(index, kind, reason))?;
+        self.permit(entry, leaf).map_err(|reason| AuditError::entry(index, kind, reason))?;
         let mut changes = Vec::new();
         self.fold
-            .apply(&entry, leaf, self.evidence, &mut changes)
+            .apply(entry, leaf, self.evidence, &mut changes)
             .map_err(|error| AuditError::entry(index, kind, error))?;
         let list = |digest| {
             let mut octets = Vec::new();
@@ -268,24 +312,17 @@ impl<'a> Audit<'a> {
         for change in &changes {
             self.book.apply(change, &list).map_err(|error| AuditError::entry(index, kind, error))?;
         }
-        self.count(&entry);
-        if self.roots.push(leaf_hash(leaf))? {
+        if self.book.changed() >= CHANGED_MAX {
+            self.renew_pages();
+        }
+        self.count(entry);
+        if self.roots.push(hash)? {
             self.head_times.push(entry.at);
         }
         Ok(())
     }
 
-    /// How many signatures wait for [`Audit::take_checks`].
-    pub fn checks_waiting(&self) -> usize {
-        self.checks.len()
-    }
-
-    /// The signatures to be verified since this was asked last, in the order of their entries.
-    pub fn take_checks(&mut self) -> Vec<Check> {
-        std::mem::take(&mut self.checks)
-    }
-
-    /// After the last entry. The checks taken must all have held.
+    /// After the last entry. The checks given out must all have held.
     pub fn finish(self) -> Result<Summary, AuditError> {
         let Self { roots, fold, mut summary, .. } = self;
         summary.checkpoints = roots.finish()?;
@@ -341,6 +378,7 @@ impl<'a> Audit<'a> {
             | Event::Batch(_)
             | Event::Settled(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::Stopped(_)
             | Event::Refused(_)
@@ -348,7 +386,36 @@ impl<'a> Audit<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => Ok(()),
+            Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
+        }
+    }
+
+    /// It commits to the state that the entries before it come to. A start of the daemon rests on that.
+    fn check_snapshot(&mut self, recorded: &Snapshot) -> Permitted {
+        if recorded.form != FORM {
+            self.summary.snapshots_unknown += 1;
+            return Ok(());
+        }
+        self.renew_pages();
+        let (targets, _) = self.targets.of(&self.fold);
+        let made = snapshot::snapshot(&self.fold.kept(), targets, self.pages.each_ref().map(Pages::kept));
+        snapshot::compare(recorded, &made)
+    }
+
+    /// Hashes anew the pages that changed since this was done last.
+    fn renew_pages(&mut self) {
+        for (pages, table) in self.pages.iter_mut().zip(Table::ALL) {
+            let changed = self.book.take_changed(table);
+            let touched = pages.touched(changed.iter().map(Vec::as_slice));
+            let Ok(renewed) = pages.renewed(&touched, &self.book);
+            pages.put(renewed);
         }
     }
 
@@ -424,13 +491,17 @@ impl<'a> Audit<'a> {
             Event::FileAccepted(_) => summary.files += 1,
             Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
+            Event::DeviceCertificatesImported(imported) => summary.device_certificates += imported.tally.imported,
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,
+            Event::Snapshot(_) => summary.snapshots += 1,
             Event::SharesDealt(_) => summary.deals += 1,
             Event::CustodianPresented(_) => summary.presentations += 1,
             Event::KeyActivated(_) => summary.activations += 1,
             Event::CeremonyRecorded(_) => summary.ceremonies += 1,
+            Event::JobStarted(_) => summary.jobs += 1,
+            Event::JobPassed(passed) => summary.refusals += passed.refused,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -444,6 +515,10 @@ impl<'a> Audit<'a> {
             | Event::KeyDestroyed(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => {}
         }
     }

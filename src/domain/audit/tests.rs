@@ -46,7 +46,11 @@ fn joined(notes: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn checkpoints_read_back_as_they_were_joined_and_in_no_other_order() {
     let signer = Signer::new("smkid.example/test");
-    let read = |file: &[u8]| read_checkpoints(file, &signer.verifier);
+    let read = |file: &[u8]| {
+        let notes = Notes::split(file);
+        let heads: Vec<_> = notes.notes.iter().map(|note| read_checkpoint(note, &signer.verifier)).collect();
+        notes.heads(heads)
+    };
     let notes: Vec<Vec<u8>> = [2, 3, 9].map(|size| signer.sign(head(size))).into();
     let file = joined(&notes);
     assert_eq!(read(&file).unwrap(), [head(2), head(3), head(9)]);

@@ -178,9 +178,18 @@ impl Frontier {
     }
 
     /// Appends a leaf by its hash, and tells of each subtree that this completes, from the leaf itself upwards.
-    pub fn push_with(&mut self, leaf: Digest, mut completed: impl FnMut(Subtree, Digest)) {
-        let (mut hash, mut level) = (leaf, 0);
-        completed(Subtree { level, index: self.size }, hash);
+    pub fn push_with(&mut self, leaf: Digest, completed: impl FnMut(Subtree, Digest)) {
+        self.push_subtree(0, leaf, completed);
+    }
+
+    /// Appends a complete subtree of this height by its root, and tells of each subtree that this completes, from itself upwards.
+    ///
+    /// # Panics
+    /// It does not begin where a subtree of its height begins: the leaves so far are no multiple of its own.
+    pub fn push_subtree(&mut self, height: u32, root: Digest, mut completed: impl FnMut(Subtree, Digest)) {
+        assert!(self.size.trailing_zeros() >= height, "a subtree begins at a multiple of its leaves");
+        let (mut hash, mut level) = (root, height);
+        completed(Subtree { level, index: self.size >> level }, hash);
         while self.size >> level & 1 == 1 {
             let left = self.roots.pop().expect("one root for each bit set in the size");
             hash = node_hash(&left, &hash);
@@ -188,7 +197,7 @@ impl Frontier {
             completed(Subtree { level, index: self.size >> level }, hash);
         }
         self.roots.push(hash);
-        self.size += 1;
+        self.size += 1 << height;
     }
 
     /// The root over all leaves; of no leaves, SHA-256 of nothing.

@@ -289,50 +289,111 @@ pub fn entries(name: TileName, octets: &[u8]) -> Result<Vec<(u64, &[u8])>, TileE
     }
 }
 
-/// Recomputes a whole set of tiles from its entries and compares every one with its file and the root with `head`.
-///
-/// `read` is asked for each tile of [`names`] once; `visit` sees each entry with its index once its hash agrees with
-/// the tile of level 0. Nothing seen is known to belong to `head` before this answers `Ok`.
-pub fn verify<E: From<TileError>>(
-    head: &Head,
-    mut read: impl FnMut(TileName) -> Result<Vec<u8>, E>,
-    mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut frontier = Frontier::new();
-    // Hashes of level 1 and above, as they come to be; 1/255 of the leaf hashes would be much in a large ledger, so each
-    // tile is compared and dropped when it is full.
-    let mut levels: Vec<Vec<Digest>> = Vec::new();
-    for bundle in names(head.size).take_while(|name| name.kind == TileKind::Entries) {
-        let hashes_name = TileName { kind: TileKind::Hashes { level: 0 }, ..bundle };
-        let hashes = read_hashes(hashes_name, &mut read)?;
-        let octets = read(bundle)?;
-        for ((index, entry), expected) in entries(bundle, &octets)?.into_iter().zip(hashes) {
+/// The names of the bundles of a ledger of this size, in order.
+pub fn bundles(size: u64) -> impl Iterator<Item = TileName> {
+    names(size).take_while(|name| name.kind == TileKind::Entries)
+}
+
+/// A bundle whose entries were hashed: each bundle by itself, so that several are on several processors.
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    /// The entries whose hash is the one that the tile of level 0 says, each with it, up to the first that is another.
+    pub entries: Vec<(u64, &'a [u8], Digest)>,
+    /// That one.
+    pub fault: Option<TileError>,
+    /// The root over a full bundle; none over a part of one.
+    pub root: Option<Digest>,
+}
+
+impl<'a> Bundle<'a> {
+    /// The tile of level 0 beside a bundle.
+    pub const fn hashes_name(bundle: TileName) -> TileName {
+        TileName { kind: TileKind::Hashes { level: 0 }, ..bundle }
+    }
+
+    /// Hashes the entries of a bundle; `hashes` is the file of [`Bundle::hashes_name`].
+    pub fn check(bundle: TileName, octets: &'a [u8], hashes: &[u8]) -> Result<Self, TileError> {
+        let name = Self::hashes_name(bundle);
+        let hashes = split_hashes(name, hashes)?;
+        let mut checked = Self { entries: Vec::with_capacity(hashes.len()), fault: None, root: None };
+        let mut frontier = Frontier::new();
+        for ((index, entry), expected) in entries(bundle, octets)?.into_iter().zip(hashes) {
             let found = leaf_hash(entry);
             if found != expected {
-                return Err(TileError::Entry { index, name: hashes_name, expected, found }.into());
+                checked.fault = Some(TileError::Entry { index, name, expected, found });
+                return Ok(checked);
             }
-            visit(index, entry)?;
-            frontier.push_with(found, |subtree, hash| keep(&mut levels, subtree, hash));
+            checked.entries.push((index, entry, found));
+            frontier.push(found);
         }
-        for (level, hashes) in (1..).zip(&mut levels) {
+        checked.root = (frontier.size() == TILE_WIDTH).then(|| frontier.root());
+        Ok(checked)
+    }
+}
+
+/// The tree over bundles as they come in order; every tile above level 0 is compared when it is full.
+///
+/// Nothing seen is known to belong to a head before [`Tree::finish`] answers `Ok`.
+#[derive(Debug, Default)]
+pub struct Tree {
+    frontier: Frontier,
+    /// Hashes of level 1 and above, as they come to be; 1/255 of the leaf hashes would be much in a large ledger, so each tile is
+    /// dropped once it was compared.
+    levels: Vec<Vec<Digest>>,
+}
+
+impl Tree {
+    /// Of an empty ledger.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many entries.
+    pub const fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    /// The next bundle: its leaf hashes, and its root if it is full. `read` is asked for each tile that it fills.
+    pub fn push<E: From<TileError>>(
+        &mut self,
+        hashes: impl IntoIterator<Item = Digest>,
+        root: Option<Digest>,
+        mut read: impl FnMut(TileName) -> Result<Vec<u8>, E>,
+    ) -> Result<(), E> {
+        let levels = &mut self.levels;
+        if let Some(root) = root {
+            self.frontier.push_subtree(TILE_HEIGHT, root, |subtree, hash| keep(levels, subtree, hash));
+        } else {
+            hashes.into_iter().for_each(|hash| self.frontier.push(hash));
+        }
+        for (level, hashes) in (1..).zip(&mut self.levels) {
             if hashes.len() < 256 {
                 break;
             }
-            let index = (frontier.size() - 1) >> (TILE_HEIGHT * u32::from(level + 1));
+            let index = (self.frontier.size() - 1) >> (TILE_HEIGHT * u32::from(level + 1));
             compare(TileName::full(TileKind::Hashes { level }, index), hashes, &mut read)?;
             hashes.clear();
         }
-    }
-    for (level, hashes) in (1..).zip(&levels).filter(|(_, hashes)| !hashes.is_empty()) {
-        let index = head.size >> (TILE_HEIGHT * u32::from(level + 1));
-        let width = u16::try_from(hashes.len()).expect("full tiles are gone, so below 256");
-        compare(TileName { kind: TileKind::Hashes { level }, index, width }, hashes, &mut read)?;
-    }
-    let found = frontier.root();
-    if found == head.root {
         Ok(())
-    } else {
-        Err(TileError::Root { size: head.size, expected: head.root, found }.into())
+    }
+
+    /// After the last bundle: the tiles that are not full, and the root.
+    pub fn finish<E: From<TileError>>(
+        self,
+        head: &Head,
+        mut read: impl FnMut(TileName) -> Result<Vec<u8>, E>,
+    ) -> Result<(), E> {
+        for (level, hashes) in (1..).zip(&self.levels).filter(|(_, hashes)| !hashes.is_empty()) {
+            let index = head.size >> (TILE_HEIGHT * u32::from(level + 1));
+            let width = u16::try_from(hashes.len()).expect("full tiles are gone, so below 256");
+            compare(TileName { kind: TileKind::Hashes { level }, index, width }, hashes, &mut read)?;
+        }
+        let found = self.frontier.root();
+        if found == head.root {
+            Ok(())
+        } else {
+            Err(TileError::Root { size: head.size, expected: head.root, found }.into())
+        }
     }
 }
 
@@ -347,14 +408,10 @@ fn keep(levels: &mut Vec<Vec<Digest>>, subtree: Subtree, hash: Digest) {
     }
 }
 
-fn read_hashes<E: From<TileError>>(
-    name: TileName,
-    read: &mut impl FnMut(TileName) -> Result<Vec<u8>, E>,
-) -> Result<Vec<Digest>, E> {
-    let octets = read(name)?;
+fn split_hashes(name: TileName, octets: &[u8]) -> Result<Vec<Digest>, TileError> {
     let expected = usize::from(name.width) * Digest::LEN;
     if octets.len() != expected {
-        return Err(TileError::Len { name, expected, found: octets.len() }.into());
+        return Err(TileError::Len { name, expected, found: octets.len() });
     }
     Ok(octets.as_chunks().0.iter().copied().map(Digest).collect())
 }
@@ -364,7 +421,7 @@ fn compare<E: From<TileError>>(
     expected: &[Digest],
     read: &mut impl FnMut(TileName) -> Result<Vec<u8>, E>,
 ) -> Result<(), E> {
-    let found = read_hashes(name, read)?;
+    let found = split_hashes(name, &read(name)?)?;
     match expected.iter().zip(&found).position(|(a, b)| a != b) {
         None => Ok(()),
         Some(at) => Err(TileError::Hash { name, at, expected: expected[at], found: found[at] }.into()),

@@ -442,6 +442,7 @@ pub(super) fn request(
                 SignResult::Unknown(_) => done.unknown += 1,
             },
             Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
+            Event::JobPassed(passed) if passed.request == request => done.refused += passed.refused,
             // Those of other requests, and what belongs to none.
             Event::Batch(_)
             | Event::Intent(_)
@@ -452,6 +453,7 @@ pub(super) fn request(
             | Event::DirectionRecorded(_)
             | Event::FileAccepted(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::ExerciseRecorded(_)
             | Event::Genesis(_)
@@ -481,6 +483,13 @@ pub(super) fn request(
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
+            | Event::JobPassed(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -543,6 +552,7 @@ pub(super) struct About<'a> {
     reader: &'a dyn Reader,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
+    jobs: BTreeMap<RequestId, DeterminationId>,
     /// Intents that were asked for and have no outcome yet.
     open: BTreeSet<u64>,
     /// Intents of the Device that was asked for.
@@ -559,8 +569,8 @@ struct Subject {
 
 impl<'a> About<'a> {
     pub(super) fn new(of: &'a wire::EntriesOf, reader: &'a dyn Reader) -> Self {
-        let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
-        Self { of, reader, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
+        let (incidents, batches, jobs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { of, reader, incidents, batches, jobs, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
 
     fn needs_context(&self) -> bool {
@@ -612,6 +622,15 @@ impl<'a> About<'a> {
             | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
+            Event::JobStarted(entry) => {
+                self.jobs.insert(entry.request, entry.determination);
+                self.of_determination(entry.determination)
+            }
+            Event::JobPassed(entry) => self.of_job(entry.request),
+            Event::JobPaused(entry) => self.of_job(entry.request),
+            Event::JobResumed(entry) => self.of_job(entry.request),
+            Event::JobCancelled(entry) => self.of_job(entry.request),
+            Event::JobEnded(entry) => self.of_job(entry.request),
             Event::DirectionRecorded(entry) => {
                 match direction(self.reader, entry).map(|direction| direction.form().directs.clone()) {
                     Some(Directs::Departure { incident, .. }) => Self::of_incident(&incident),
@@ -638,8 +657,10 @@ impl<'a> About<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_)
-            | Event::ExerciseRecorded(_) => return false,
+            | Event::ExerciseRecorded(_)
+            | Event::DeviceCertificatesImported(_) => return false,
         };
         let ours = self.lets_through(&subject);
         if ours && matches!(event, Event::Intent(_)) {
@@ -665,6 +686,10 @@ impl<'a> About<'a> {
     fn of_determination(&self, determination: DeterminationId) -> Subject {
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
+    }
+
+    fn of_job(&self, request: RequestId) -> Subject {
+        self.jobs.get(&request).map(|determination| self.of_determination(*determination)).unwrap_or_default()
     }
 }
 

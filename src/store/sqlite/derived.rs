@@ -1,19 +1,24 @@
 //! Shell: the derived tables, in the store's schema or in the one where they are made again.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::super::derived::{code, each_line, each_result, from_code, is_pending};
+use super::super::derived::{each_result, from_code};
 use super::super::{Derived, SignatureRow, StoreError};
 use super::blobs::BlobReader;
+use super::device_keys;
+use super::lists;
 use super::schema::Table;
 use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
-use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::policy::facts::{DeviceFacts, IntentState};
 use crate::domain::responses::{OwnResult, Responded};
+use crate::domain::snapshot::rows::split_device_key;
+use crate::domain::snapshot::{self, Rows};
 
 /// Which of the two sets of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,7 @@ macro_rules! sql {
         }
     };
 }
+pub(super) use sql;
 
 fn corrupt(table: &'static str, expected: &'static str, found: &Value) -> StoreError {
     StoreError::RowCorrupt { table, expected, found: format!("{found:?}") }
@@ -46,7 +52,7 @@ fn text<T: FromStr>(row: &Row<'_>, at: usize, table: &'static str, expected: &'s
     .ok_or_else(|| row.get(at).map_or_else(StoreError::from, |found| corrupt(table, expected, &found)))
 }
 
-fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Result<[u8; N], StoreError> {
+pub(super) fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Result<[u8; N], StoreError> {
     match row.get_ref(at)? {
         ValueRef::Blob(octets) => octets.try_into().ok(),
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) => None,
@@ -54,7 +60,7 @@ fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Resu
     .ok_or_else(|| row.get(at).map_or_else(StoreError::from, |found| corrupt(table, "octets of fixed length", &found)))
 }
 
-fn number(row: &Row<'_>, at: usize) -> Result<u64, StoreError> {
+pub(super) fn number(row: &Row<'_>, at: usize) -> Result<u64, StoreError> {
     Ok(row.get::<_, i64>(at)?.cast_unsigned())
 }
 
@@ -71,16 +77,8 @@ fn device_row(row: &Row<'_>) -> Result<DeviceFacts, StoreError> {
 }
 
 /// Columns: device, template, counter.
-fn listed_row(row: &Row<'_>) -> Result<Listed, StoreError> {
-    Ok(Listed {
-        device: DeviceId(Eui64(octets(row, 0, "listed")?)),
-        template: text(row, 1, "listed", "a template name")?,
-        counter: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
-    })
-}
-
 /// At most one row, read by `read`.
-fn one<T>(
+pub(super) fn one<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -92,7 +90,7 @@ fn one<T>(
 }
 
 /// All rows, read by `read`.
-fn all<T>(
+pub(super) fn all<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -108,7 +106,7 @@ fn all<T>(
 }
 
 /// The place before every Device: BLOBs compare octet by octet, and the empty one is the least.
-fn after(device: Option<&DeviceId>) -> &[u8] {
+pub(super) fn after(device: Option<&DeviceId>) -> &[u8] {
     device.map_or(&[], |device| device.0.octets())
 }
 
@@ -126,80 +124,62 @@ pub(super) fn device(
     one(connection, sql, (key.as_str(), device.0.octets()), device_row)
 }
 
+/// The Devices under a key in a state, after one; at most `limit` of those whose rows `lies` says are as in the table.
 pub(super) fn devices_in(
     connection: &Connection,
     schema: Schema,
-    key: &KeyLabel,
-    state: IntentState,
+    (key, state): (&KeyLabel, IntentState),
     from: Option<DeviceId>,
     limit: usize,
+    lies: impl Fn(&DeviceId) -> bool,
 ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
-    let sql = if is_pending(state) {
+    let sql = if state.is_pending() {
         // The first term is the index's own, word for word, so that SQLite may use it.
         sql!(
             schema,
             "SELECT counter, determination, template, intent, state, attempt, device FROM",
-            "device WHERE state IN (1, 5) AND key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
+            "device WHERE state IN (1, 5) AND key = ?1 AND state = ?2 AND device > ?3 ORDER BY device"
         )
     } else {
         sql!(
             schema,
             "SELECT counter, determination, template, intent, state, attempt, device FROM",
-            "device WHERE key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
+            "device WHERE key = ?1 AND state = ?2 AND device > ?3 ORDER BY device"
         )
     };
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    all(connection, sql, (key.as_str(), code(state), after(from.as_ref()), limit), |row| {
-        Ok((DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?))
-    })
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query((key.as_str(), state.code(), after(from.as_ref())))?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let device = DeviceId(Eui64(octets(row, 6, "device")?));
+        if lies(&device) {
+            found.push((device, device_row(row)?));
+        }
+    }
+    Ok(found)
 }
 
-/// The row id and length of a determination's list.
-pub(super) fn list(
+/// Visits the Devices under a key, from one on, or after one, until `visit` breaks.
+pub(super) fn devices_of_page(
     connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-) -> Result<Option<(i64, u64)>, StoreError> {
-    let sql = sql!(schema, "SELECT id, len FROM", "list WHERE determination = ?1");
-    one(connection, sql, [determination.0], |row| Ok((row.get(0)?, number(row, 1)?)))
-}
-
-pub(super) fn listed(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    device: DeviceId,
-) -> Result<Option<Listed>, StoreError> {
-    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(None) };
-    let sql = sql!(schema, "SELECT device, template, counter FROM", "listed WHERE list = ?1 AND device = ?2");
-    one(connection, sql, (list, device.0.octets()), listed_row)
-}
-
-pub(super) fn listed_many(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    devices: &[DeviceId],
-) -> Result<Vec<Option<Listed>>, StoreError> {
-    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(vec![None; devices.len()]) };
-    let sql = sql!(schema, "SELECT device, template, counter FROM", "listed WHERE list = ?1 AND device = ?2");
-    devices.iter().map(|device| one(connection, sql, (list, device.0.octets()), listed_row)).collect()
-}
-
-pub(super) fn listed_from(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    from: Option<DeviceId>,
-    limit: usize,
-) -> Result<Vec<Listed>, StoreError> {
-    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(Vec::new()) };
-    let sql = sql!(
-        schema,
-        "SELECT device, template, counter FROM",
-        "listed WHERE list = ?1 AND device > ?2 ORDER BY device LIMIT ?3"
-    );
-    all(connection, sql, (list, after(from.as_ref()), i64::try_from(limit).unwrap_or(i64::MAX)), listed_row)
+    key: &KeyLabel,
+    from: Option<&DeviceId>,
+    past: Option<DeviceId>,
+    visit: &mut dyn FnMut(DeviceId, DeviceFacts) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut select = connection.prepare_cached(
+        "SELECT counter, determination, template, intent, state, attempt, device FROM main.device \
+         WHERE key = ?1 AND device >= ?2 AND device > ?3 ORDER BY device",
+    )?;
+    let mut rows = select.query((key.as_str(), after(from), after(past.as_ref())))?;
+    while let Some(row) = rows.next()? {
+        if visit(DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn signature(
@@ -235,12 +215,15 @@ pub(super) fn request(
     id: RequestId,
 ) -> Result<Option<RequestFacts>, StoreError> {
     let sql = sql!(schema, "SELECT asked, first_batch, last_batch FROM", "request WHERE id = ?1");
-    one(connection, sql, [id.0], |row| {
-        Ok(RequestFacts {
-            asked: Digest(octets(row, 0, "request")?),
-            first_batch: number(row, 1)?,
-            last_batch: number(row, 2)?,
-        })
+    one(connection, sql, [id.0], request_row)
+}
+
+/// Columns: asked, first_batch, last_batch.
+fn request_row(row: &Row<'_>) -> Result<RequestFacts, StoreError> {
+    Ok(RequestFacts {
+        asked: Digest(octets(row, 0, "request")?),
+        first_batch: number(row, 1)?,
+        last_batch: number(row, 2)?,
     })
 }
 
@@ -266,21 +249,24 @@ pub(super) fn responded(
         "SELECT entry, intent, outcome, detail, foreign_counter FROM",
         "response WHERE determination = ?1 AND device = ?2"
     );
-    one(connection, sql, (determination.0, device.0.octets()), |row| {
-        let own = match row.get::<_, Option<i64>>(0)? {
-            None => None,
-            Some(entry) => Some(OwnResult {
-                entry: entry.cast_unsigned(),
-                intent: number(row, 1)?,
-                outcome: text(row, 2, "response", "a result such as recovered")?,
-                detail: row.get::<_, String>(3)?.into(),
-            }),
-        };
-        Ok(Responded { own, foreign: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned) })
-    })
+    one(connection, sql, (determination.0, device.0.octets()), responded_row)
 }
 
-fn put_responded(
+/// Columns: entry, intent, outcome, detail, foreign_counter.
+fn responded_row(row: &Row<'_>) -> Result<Responded, StoreError> {
+    let own = match row.get::<_, Option<i64>>(0)? {
+        None => None,
+        Some(entry) => Some(OwnResult {
+            entry: entry.cast_unsigned(),
+            intent: number(row, 1)?,
+            outcome: text(row, 2, "response", "a result such as recovered")?,
+            detail: row.get::<_, String>(3)?.into(),
+        }),
+    };
+    Ok(Responded { own, foreign: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned) })
+}
+
+pub(super) fn put_responded(
     connection: &Connection,
     schema: Schema,
     determination: DeterminationId,
@@ -306,38 +292,92 @@ fn is_duplicate(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
 
-/// A command that another counter overtakes, in the store's own tables and in those made again.
-const EARLIER_MAIN: &str = "INSERT OR REPLACE INTO main.earlier SELECT key, device, counter, intent FROM main.device \
-     WHERE key = ?1 AND device = ?2 AND counter <> ?3 AND state IN (1, 2, 5, 6)";
+pub(super) fn put_device(
+    connection: &Connection,
+    schema: Schema,
+    key: &KeyLabel,
+    device: DeviceId,
+    row: &DeviceFacts,
+) -> Result<(), StoreError> {
+    let DeviceFacts { counter, determination, template, intent, state, attempt } = row;
+    let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    connection.prepare_cached(sql)?.execute((
+        key.as_str(),
+        device.0.octets(),
+        counter.cast_signed(),
+        determination.0,
+        template.as_str(),
+        intent.cast_signed(),
+        state.code(),
+        attempt,
+    ))?;
+    Ok(())
+}
+
+pub(super) fn put_request(
+    connection: &Connection,
+    schema: Schema,
+    id: RequestId,
+    row: &RequestFacts,
+) -> Result<(), StoreError> {
+    let RequestFacts { asked, first_batch, last_batch } = row;
+    let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");
+    connection.prepare_cached(sql)?.execute((id.0, asked.0, first_batch.cast_signed(), last_batch.cast_signed()))?;
+    Ok(())
+}
+
+pub(super) fn put_earlier(
+    connection: &Connection,
+    key: &KeyLabel,
+    device: DeviceId,
+    counter: u64,
+    intent: u64,
+) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO main.earlier VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute((key.as_str(), device.0.octets(), counter.cast_signed(), intent.cast_signed()))?;
+    Ok(())
+}
+
+/// A command that another counter overtakes, in the tables made again.
 const EARLIER_REBUILT: &str = "INSERT OR REPLACE INTO rebuilt.earlier SELECT key, device, counter, intent FROM rebuilt.device \
      WHERE key = ?1 AND device = ?2 AND counter <> ?3 AND state IN (1, 2, 5, 6)";
 
-/// Applies one operation within the caller's transaction.
-pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
+/// Applies one operation on the tables made again, within the caller's transaction.
+pub(super) fn apply(connection: &Connection, derived: &Derived<'_>) -> Result<(), StoreError> {
     match derived {
         Derived::Device { key, device, row } => {
-            let DeviceFacts { counter, determination, template, intent, state, attempt } = row;
-            if *state == IntentState::Open {
+            if row.state == IntentState::Open {
                 // As `DeviceFacts::is_overtaken_by` says: 1, 2, 5 and 6 are the states that may be signed.
-                let sql = match schema {
-                    Schema::Main => EARLIER_MAIN,
-                    Schema::Rebuilt => EARLIER_REBUILT,
-                };
-                connection.prepare_cached(sql)?.execute((key.as_str(), device.0.octets(), counter.cast_signed()))?;
+                let mut insert = connection.prepare_cached(EARLIER_REBUILT)?;
+                insert.execute((key.as_str(), device.0.octets(), row.counter.cast_signed()))?;
             }
-            let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
-            connection.prepare_cached(sql)?.execute((
-                key.as_str(),
-                device.0.octets(),
-                counter.cast_signed(),
-                determination.0,
-                template.as_str(),
-                intent.cast_signed(),
-                code(*state),
-                attempt,
-            ))?;
+            put_device(connection, Schema::Rebuilt, key, *device, row)
         }
-        Derived::List { determination, blob, parse } => import(connection, schema, *determination, *blob, *parse)?,
+        Derived::Responses { determination, entry, blob, parse } => {
+            let octets = BlobReader::open(connection, *blob)?;
+            each_result(*blob, octets, *parse, |_, line| {
+                let Some(device) = line.device else { return Ok(()) };
+                let mut known = responded(connection, Schema::Rebuilt, *determination, device)?.unwrap_or_default();
+                if known.absorb(&line, *entry) {
+                    put_responded(connection, Schema::Rebuilt, *determination, device, &known)?;
+                }
+                Ok(())
+            })?;
+            Ok(())
+        }
+        Derived::Request { id, row } => put_request(connection, Schema::Rebuilt, *id, row),
+        Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } | Derived::DeviceKeys { .. } => {
+            apply_at_once(connection, Schema::Rebuilt, derived)
+        }
+    }
+}
+
+/// Applies one operation on the tables that have what is so now, within the caller's transaction. The others wait for a snapshot.
+pub(super) fn apply_at_once(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
+    match derived {
+        Derived::List { determination, blob, pages } => {
+            lists::import(connection, schema, *determination, *blob, *pages)?;
+        }
         Derived::Signature { intent, octets, released } => {
             let sql = sql!(schema, "INSERT INTO", "signature VALUES (?1, ?2, ?3)");
             match connection.prepare_cached(sql)?.execute((intent.cast_signed(), octets, released)) {
@@ -355,63 +395,119 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
             );
             connection.prepare_cached(sql)?.execute((from.cast_signed(), until.cast_signed()))?;
         }
-        Derived::Responses { determination, entry, blob, parse } => {
-            let octets = BlobReader::open(connection, *blob)?;
-            each_result(*blob, octets, *parse, |_, line| {
-                let Some(device) = line.device else { return Ok(()) };
-                let mut known = responded(connection, schema, *determination, device)?.unwrap_or_default();
-                if known.absorb(&line, *entry) {
-                    put_responded(connection, schema, *determination, device, &known)?;
-                }
-                Ok(())
-            })?;
+        Derived::Device { .. } | Derived::Request { .. } | Derived::Responses { .. } | Derived::DeviceKeys { .. } => {}
+    }
+    Ok(())
+}
+
+/// The rows of the tables that grow with Devices, in order.
+pub(super) struct StoredRows<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) schema: Schema,
+}
+
+impl Rows for StoredRows<'_> {
+    type Error = StoreError;
+
+    fn rows_from(
+        &self,
+        table: snapshot::Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(snapshot::Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let (connection, schema) = (self.connection, self.schema);
+        let (label, device) = split_device_key(from);
+        match table {
+            snapshot::Table::Device => {
+                let sql = sql!(
+                    schema,
+                    "SELECT counter, determination, template, intent, state, attempt, key, device FROM",
+                    "device WHERE (key, device) >= (?1, ?2) ORDER BY key, device"
+                );
+                let mut last: Option<KeyLabel> = None;
+                each(connection, sql, (label, device), |row| {
+                    let facts = device_row(row)?;
+                    let key = same_label(row, 6, "device", &mut last)?;
+                    let device = DeviceId(Eui64(octets(row, 7, "device")?));
+                    Ok(visit(snapshot::Row::Device { key, device, facts: &facts }))
+                })
+            }
+            snapshot::Table::Request => {
+                let sql = sql!(
+                    schema,
+                    "SELECT asked, first_batch, last_batch, id FROM",
+                    "request WHERE id >= ?1 ORDER BY id"
+                );
+                each(connection, sql, [from], |row| {
+                    let facts = request_row(row)?;
+                    Ok(visit(snapshot::Row::Request { id: RequestId(octets(row, 3, "request")?), facts: &facts }))
+                })
+            }
+            snapshot::Table::Earlier => {
+                let sql = sql!(
+                    schema,
+                    "SELECT key, device, counter, intent FROM",
+                    "earlier WHERE (key, device) >= (?1, ?2) ORDER BY key, device, counter"
+                );
+                let mut last: Option<KeyLabel> = None;
+                let device = device.get(..8).unwrap_or(device);
+                each(connection, sql, (label, device), |row| {
+                    let key = same_label(row, 0, "earlier", &mut last)?;
+                    let device = DeviceId(Eui64(octets(row, 1, "earlier")?));
+                    let (counter, intent) = (number(row, 2)?, number(row, 3)?);
+                    Ok(visit(snapshot::Row::Earlier { key, device, counter, intent }))
+                })
+            }
+            snapshot::Table::DeviceKey => device_keys::each(connection, schema, from.get(..8).unwrap_or(from), visit),
+            snapshot::Table::Response => {
+                let sql = sql!(
+                    schema,
+                    "SELECT entry, intent, outcome, detail, foreign_counter, determination, device FROM",
+                    "response WHERE (determination, device) >= (?1, ?2) ORDER BY determination, device"
+                );
+                each(connection, sql, from.split_at(from.len().min(16)), |row| {
+                    let responded = responded_row(row)?;
+                    let determination = DeterminationId(octets(row, 5, "response")?);
+                    let device = DeviceId(Eui64(octets(row, 6, "response")?));
+                    Ok(visit(snapshot::Row::Response { determination, device, responded: &responded }))
+                })
+            }
         }
-        Derived::Request { id, row } => {
-            let RequestFacts { asked, first_batch, last_batch } = row;
-            let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");
-            connection.prepare_cached(sql)?.execute((
-                id.0,
-                asked.0,
-                first_batch.cast_signed(),
-                last_batch.cast_signed(),
-            ))?;
+    }
+}
+
+/// Visits rows until it breaks.
+fn each(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, StoreError>,
+) -> Result<(), StoreError> {
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query(params)?;
+    while let Some(row) = rows.next()? {
+        if visit(row)?.is_break() {
+            break;
         }
     }
     Ok(())
 }
 
-fn import(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    digest: Digest,
-    parse: super::super::LineParser,
-) -> Result<(), StoreError> {
-    if list(connection, schema, determination)?.is_some() {
-        return Err(StoreError::ListExists { determination });
+/// A row's label: nearly always that of the row before.
+fn same_label<'a>(
+    row: &Row<'_>,
+    at: usize,
+    table: &'static str,
+    last: &'a mut Option<KeyLabel>,
+) -> Result<&'a KeyLabel, StoreError> {
+    let is_same = match (row.get_ref(at)?, &*last) {
+        (ValueRef::Text(octets), Some(label)) => octets == label.as_str().as_bytes(),
+        _ => false,
+    };
+    if !is_same {
+        *last = Some(text(row, at, table, "a key's label")?);
     }
-    let octets = BlobReader::open(connection, digest)?;
-    // The greatest id and one, not what SQLite would choose, so that the tables made again have the same.
-    let sql = sql!(schema, "SELECT coalesce(max(id), 0) + 1 FROM", "list");
-    let id: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    let sql = sql!(schema, "INSERT INTO", "listed VALUES (?1, ?2, ?3, ?4)");
-    let mut insert = connection.prepare_cached(sql)?;
-    let len = each_line(digest, octets, parse, |line, listed| {
-        let Listed { device, template, counter } = listed;
-        let values = (id, device.0.octets(), template.as_str(), counter.map(u64::cast_signed));
-        match insert.execute(values) {
-            Err(e) if is_duplicate(&e) => {
-                Err(StoreError::ListLine { digest, line, reason: format!("Device {device} stands there twice") })
-            }
-            result => {
-                result?;
-                Ok(())
-            }
-        }
-    })?;
-    let sql = sql!(schema, "INSERT INTO", "list VALUES (?1, ?2, ?3, ?4)");
-    connection.prepare_cached(sql)?.execute((id, determination.0, digest.0, len.cast_signed()))?;
-    Ok(())
+    Ok(last.as_ref().expect("it was put there"))
 }
 
 /// Compares both sets of tables row by row, in the order of their keys: linear, and one row of each in memory.

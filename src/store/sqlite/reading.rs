@@ -8,11 +8,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
+use super::device_keys;
+use super::lists::{self, Kept};
+use super::overlay::Shared;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
 const LEAVES_A_STATEMENT: u64 = 4096;
@@ -21,6 +24,10 @@ pub(super) trait Tables {
     /// Which set of them.
     const SCHEMA: Schema;
     fn connection(&self) -> &Connection;
+    /// What lies over the tables; none over those made again.
+    fn shared(&self) -> Option<&Shared>;
+    /// The pages of device lists that were read last.
+    fn pages(&self) -> &Kept;
 }
 
 /// Has a connection to a ledger, and the derived tables are the ledger's own.
@@ -40,7 +47,10 @@ fn check_range(connection: &Connection, range: &Range<u64>) -> Result<(), StoreE
 
 impl<T: Tables> DerivedState for T {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
-        derived::device(self.connection(), T::SCHEMA, key, device)
+        match self.shared() {
+            Some(shared) => shared.read().device(self.connection(), key, device),
+            None => derived::device(self.connection(), T::SCHEMA, key, device),
+        }
     }
 
     fn devices_in(
@@ -50,19 +60,14 @@ impl<T: Tables> DerivedState for T {
         after: Option<DeviceId>,
         limit: usize,
     ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
-        derived::devices_in(self.connection(), T::SCHEMA, key, state, after, limit)
+        match self.shared() {
+            Some(shared) => shared.read().devices_in(self.connection(), key, state, after, limit),
+            None => derived::devices_in(self.connection(), T::SCHEMA, (key, state), after, limit, |_| true),
+        }
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
-        derived::listed(self.connection(), T::SCHEMA, determination, device)
-    }
-
-    fn listed_many(
-        &self,
-        determination: DeterminationId,
-        devices: &[DeviceId],
-    ) -> Result<Vec<Option<Listed>>, StoreError> {
-        derived::listed_many(self.connection(), T::SCHEMA, determination, devices)
+        lists::listed(self.connection(), (T::SCHEMA, self.pages()), determination, device)
     }
 
     fn listed_from(
@@ -71,11 +76,11 @@ impl<T: Tables> DerivedState for T {
         after: Option<DeviceId>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
-        derived::listed_from(self.connection(), T::SCHEMA, determination, after, limit)
+        lists::listed_from(self.connection(), (T::SCHEMA, self.pages()), determination, after, limit)
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
-        Ok(derived::list(self.connection(), T::SCHEMA, determination)?.map(|(_, len)| len))
+        lists::count(self.connection(), T::SCHEMA, determination)
     }
 
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {
@@ -87,15 +92,38 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
-        derived::request(self.connection(), T::SCHEMA, id)
+        match self.shared() {
+            Some(shared) => shared.read().request(self.connection(), id),
+            None => derived::request(self.connection(), T::SCHEMA, id),
+        }
     }
 
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, StoreError> {
-        derived::earlier(self.connection(), T::SCHEMA, key, device, counter)
+        match self.shared() {
+            Some(shared) => shared.read().earlier(self.connection(), key, device, counter),
+            None => derived::earlier(self.connection(), T::SCHEMA, key, device, counter),
+        }
     }
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
-        derived::responded(self.connection(), T::SCHEMA, determination, device)
+        match self.shared() {
+            Some(shared) => shared.read().responded(self.connection(), determination, device),
+            None => derived::responded(self.connection(), T::SCHEMA, determination, device),
+        }
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
+        match self.shared() {
+            Some(shared) => shared.read().device_keys(self.connection(), device),
+            None => device_keys::of(self.connection(), T::SCHEMA, device),
+        }
+    }
+
+    fn has_device_keys(&self) -> Result<bool, StoreError> {
+        match self.shared() {
+            Some(shared) => shared.read().has_device_keys(self.connection()),
+            None => Ok(device_keys::is_any(self.connection(), T::SCHEMA)?),
+        }
     }
 }
 

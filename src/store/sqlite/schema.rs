@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::StoreError;
+use super::super::{Base, StoreError};
+use super::device_keys;
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
 /// Rises with each change of a table.
-pub(super) const SCHEMA_VERSION: i32 = 2;
-/// The oldest that is brought up to date when it is opened: tables were only added since.
+pub(super) const SCHEMA_VERSION: i32 = 3;
+/// The oldest that is brought up to date when it is opened: tables that the ledger makes were added since, and one was dropped.
 const SCHEMA_VERSION_MIN: i32 = 1;
 /// The first SQLite without the WAL-reset fault of 3.7.0 to 3.51.2.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -33,18 +34,29 @@ CREATE TABLE blob (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, len INTE
 CREATE TABLE chunk (id INTEGER PRIMARY KEY, octets BLOB NOT NULL) STRICT;
 ";
 
+/// What a snapshot keeps: as of how many entries the rows of what grows with Devices are, and by which entry that is so; the pages of
+/// those rows; the rest of the state.
+const KEPT: &str = "
+CREATE TABLE IF NOT EXISTS main.base (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, snapshot INTEGER) STRICT;
+CREATE TABLE IF NOT EXISTS main.row_page (tbl INTEGER NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL, rows INTEGER NOT NULL,
+    pending INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (tbl, first)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS main.part (name TEXT PRIMARY KEY, octets BLOB NOT NULL) STRICT;
+";
+/// The first version with these. In an older one every row was written with its entry.
+const KEPT_SINCE: i32 = 3;
+
 /// One derived table: its columns, those that identify a row first.
 pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) key: &'static str,
     pub(super) columns: &'static str,
-    definition: &'static str,
+    pub(super) definition: &'static str,
     /// The schema version that it came with.
     pub(super) since: i32,
 }
 
 /// The derived tables, which exist twice while the derived state is made again.
-pub(super) const DERIVED: [Table; 7] = [
+pub(super) const DERIVED: [Table; 8] = [
     Table {
         name: "device",
         key: "key, device",
@@ -62,12 +74,12 @@ pub(super) const DERIVED: [Table; 7] = [
         since: 1,
     },
     Table {
-        name: "listed",
-        key: "list, device",
-        columns: "list, device, template, counter",
-        definition: "(list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
-            PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID",
-        since: 1,
+        name: "page",
+        key: "list, first",
+        columns: "list, first, at, len, lines, root",
+        definition: "(list INTEGER NOT NULL, first BLOB NOT NULL, at INTEGER NOT NULL, len INTEGER NOT NULL, lines INTEGER NOT NULL,
+            root BLOB NOT NULL, PRIMARY KEY (list, first)) STRICT, WITHOUT ROWID",
+        since: 3,
     },
     Table {
         name: "signature",
@@ -101,7 +113,11 @@ pub(super) const DERIVED: [Table; 7] = [
             foreign_counter INTEGER, PRIMARY KEY (determination, device)) STRICT, WITHOUT ROWID",
         since: 2,
     },
+    device_keys::TABLE,
 ];
+
+/// Derived tables of older versions that no later one has: a row for each Device of a list, until version 3.
+const DROPPED: [&str; 1] = ["listed"];
 
 /// The few Devices that wait for an outcome, found without reading the many that do not.
 const INDEX: &str = "CREATE INDEX device_pending ON device (key, state, device) WHERE state IN (1, 5);";
@@ -161,9 +177,11 @@ pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreErro
     make_durable(&connection, path)?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(LEDGER)?;
+    transaction.execute_batch(KEPT)?;
     create_derived(&transaction, "main")?;
     transaction.execute_batch(INDEX)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, ?1)", [empty_root])?;
+    transaction.execute("INSERT INTO base VALUES (1, 0, NULL)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
@@ -193,6 +211,9 @@ fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
     for table in DERIVED.iter().filter(|table| table.since > found) {
         transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
     }
+    if found < KEPT_SINCE {
+        transaction.execute_batch(KEPT)?;
+    }
     transaction.commit()?;
     Ok(())
 }
@@ -209,9 +230,29 @@ pub(super) fn adopt_new_tables(connection: &Connection) -> Result<(), StoreError
             "DELETE FROM main.{name}; INSERT INTO main.{name} ({columns}) SELECT {columns} FROM rebuilt.{name}"
         ))?;
     }
+    if found < KEPT_SINCE {
+        transaction.execute("INSERT OR REPLACE INTO main.base SELECT 1, size, NULL FROM main.head", [])?;
+    }
+    for name in DROPPED {
+        transaction.execute_batch(&format!("DROP TABLE IF EXISTS main.{name}"))?;
+    }
     transaction.pragma_update(Some("main"), "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// As of how many entries the rows of what grows with Devices are, and the snapshot by which that is so.
+pub(super) fn base(connection: &Connection) -> Result<Base, StoreError> {
+    let sql = if version(connection)? < KEPT_SINCE {
+        "SELECT size, NULL FROM main.head WHERE id = 1"
+    } else {
+        "SELECT size, snapshot FROM main.base WHERE id = 1"
+    };
+    let base = connection.query_row(sql, [], |row| {
+        let (size, snapshot): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+        Ok(Base { size: size.cast_unsigned(), snapshot: snapshot.map(i64::cast_unsigned) })
+    })?;
+    Ok(base)
 }
 
 /// The writer's connection.

@@ -3,8 +3,9 @@ use std::ops::ControlFlow;
 use tempfile::TempDir;
 
 use super::super::DerivedState as _;
-use super::super::tests::{LIMITS, append, device, entry, key, list, parse, row};
+use super::super::tests::{LIMITS, append, device, entry, keep, key, list, row};
 use super::*;
+use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
 use crate::store::{DeviceFacts, IntentState};
@@ -44,7 +45,7 @@ fn everything_is_there_when_the_store_is_opened_again() {
         &[Derived::Device { key: &key(), device: device(1), row: &row(300, IntentState::Open) }],
     )
     .unwrap();
-    store.put_checkpoint(head, b"note").unwrap();
+    let head = keep(&mut store, head.size).unwrap();
     let staged = store.staging().stage("a", crate::domain::time::Timestamp::MIN, 9, &mut &b"upload"[..]).unwrap().0;
     drop(store);
     let store = open(&directory).unwrap();
@@ -85,7 +86,7 @@ fn a_second_daemon_on_the_same_state_is_refused_with_the_first_one_s_process_id(
 fn a_database_of_another_kind_or_version_is_refused() {
     for (pragma, what) in [
         ("application_id = 7", "application id"),
-        ("user_version = 3", "schema version"),
+        ("user_version = 4", "schema version"),
         ("user_version = 0", "schema version"),
     ] {
         let (directory, store) = made(1);
@@ -105,7 +106,19 @@ fn a_database_of_another_kind_or_version_is_refused() {
 /// The tables of schema version 1, as the first version of the program made them.
 fn of_version_1(directory: &TempDir) {
     let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
-    connection.execute_batch("DROP TABLE earlier; DROP TABLE response; PRAGMA user_version = 1").unwrap();
+    of_version_2(directory);
+    let older = "DROP TABLE earlier; DROP TABLE response; PRAGMA user_version = 1";
+    connection.execute_batch(older).unwrap();
+}
+
+/// Those of version 2: every row lay in its table, with its entry.
+fn of_version_2(directory: &TempDir) {
+    let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+    let listed =
+        "CREATE TABLE listed (list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
+         PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID";
+    let newer = "DROP TABLE base; DROP TABLE row_page; DROP TABLE part; DROP TABLE page; DROP TABLE device_key";
+    connection.execute_batch(&format!("{newer}; {listed}; PRAGMA user_version = 2")).unwrap();
 }
 
 #[test]
@@ -116,6 +129,7 @@ fn a_database_of_version_1_gets_the_new_tables_and_the_rows_that_the_ledger_make
     let second = DeviceFacts { counter: 8, ..row(2, IntentState::Open) };
     let derived = [&first, &second].map(|row| Derived::Device { key: &key, device: device(1), row });
     append(&mut store, 1, &[], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
     drop(store);
     of_version_1(&directory);
     let tables = |store: &SqliteStore| (schema::version(&store.connection).unwrap(), store.earlier(&key, device(1), 7));
@@ -129,7 +143,8 @@ fn a_database_of_version_1_gets_the_new_tables_and_the_rows_that_the_ledger_make
     let mut rebuild = store.rebuild().unwrap();
     rebuild.apply(&derived).unwrap();
     rebuild.compare_and_finish().unwrap();
-    assert!(matches!(tables(&store), (2, Ok(Some(1)))));
+    assert!(matches!(tables(&store), (schema::SCHEMA_VERSION, Ok(Some(1)))));
+    assert_eq!(store.base().unwrap(), Base { size: 2, snapshot: None });
     drop(store);
     // From here on they are compared like the others.
     let mut store = open(&directory).unwrap();
@@ -146,6 +161,7 @@ fn an_old_database_whose_other_tables_were_edited_is_still_found_out() {
     let (key, intended) = (key(), row(1, IntentState::Open));
     let derived = [Derived::Device { key: &key, device: device(1), row: &intended }];
     append(&mut store, 1, &[], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
     drop(store);
     of_version_1(&directory);
     edit(&directory, "UPDATE device SET state = 2");
@@ -154,6 +170,74 @@ fn an_old_database_whose_other_tables_were_edited_is_still_found_out() {
     rebuild.apply(&derived).unwrap();
     assert!(matches!(rebuild.compare_and_finish(), Err(StoreError::DerivedDiffers { table: "device", .. })));
     assert_eq!(schema::version(&store.connection).unwrap(), 1);
+}
+
+#[test]
+fn the_lists_of_an_older_database_are_found_by_pages_and_its_rows_for_each_device_are_gone() {
+    let (directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list(0..600));
+    let derived = [Derived::List { determination, blob: Digest::of(&octets), pages: None }];
+    append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    drop(store);
+    of_version_1(&directory);
+    edit(&directory, "INSERT INTO listed VALUES (1, x'0000000000000000', 'even', 0)");
+    let mut store = open(&directory).unwrap();
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&derived).unwrap();
+    rebuild.compare_and_finish().unwrap();
+    assert_eq!(store.listed(determination, device(599)).unwrap().unwrap().device, device(599));
+    assert_eq!(store.listed_count(determination).unwrap(), Some(600));
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'listed'";
+    assert_eq!(store.connection.query_row(tables, [], |row| row.get(0)), Ok(0));
+}
+
+#[test]
+fn pages_made_by_whoever_read_the_list_are_those_that_the_store_makes() {
+    let (_directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list((0..2_000).map(|n| 3 * n)));
+    let mut reader = DeviceListReader::new(&["even".parse().unwrap(), "odd".parse().unwrap()], 2_000);
+    reader.feed(&octets, |_| {});
+    let (counted, pages) = reader.finish_with_pages().unwrap();
+    let [brought, made] =
+        [Some(&*pages), None].map(|pages| Derived::List { determination, blob: counted.sha256, pages });
+    append(&mut store, 1, &[&octets], &[], &[brought]).unwrap();
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&[made]).unwrap();
+    rebuild.compare_and_finish().unwrap();
+    for n in 0..6_000 {
+        assert_eq!(store.listed(determination, device(n)).unwrap().is_some(), n % 3 == 0, "{n}");
+    }
+    // Those of a list that nobody brought serve nobody.
+    let other =
+        Derived::List { determination: DeterminationId([2; 16]), blob: Digest::of(b"nowhere"), pages: Some(&pages) };
+    let error = append(&mut store, 1, &[], &[], &[other]).unwrap_err();
+    assert!(matches!(error, StoreError::NoSuchBlob { .. }), "{error}");
+}
+
+#[test]
+fn a_page_of_a_list_that_was_edited_answers_nothing_and_the_others_do() {
+    let (directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list(0..20_000));
+    let derived = [Derived::List { determination, blob: Digest::of(&octets), pages: None }];
+    append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    let (second, mut edited) = (&octets[262_144..], octets[262_144..].to_vec());
+    // One octet of the last line.
+    let last = edited.len() - 2;
+    edited[last] ^= 1;
+    assert_ne!(edited, second);
+    edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", &edited);
+    assert_eq!(store.listed(determination, device(0)).unwrap().unwrap().counter, Some(0));
+    let error = store.listed(determination, device(19_999)).unwrap_err().to_string();
+    assert!(error.contains("it was edited, or the disk is failing"), "{error}");
+    assert!(store.listed_from(determination, Some(device(19_800)), 200).is_err());
+    assert_eq!(store.listed_from(determination, Some(device(100)), 2_000).unwrap().len(), 2_000);
+    edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", second);
+    assert_eq!(store.listed(determination, device(19_999)).unwrap().unwrap().counter, None);
+    // The row of a page that names another place.
+    edit(&directory, "UPDATE page SET at = at + 1 WHERE first = x'0000000000000100'");
+    let store = SqliteReader::open(directory.path()).unwrap();
+    assert!(store.listed(determination, device(256)).is_err());
+    assert!(store.listed(determination, device(255)).unwrap().is_some());
 }
 
 #[test]
@@ -230,11 +314,12 @@ fn an_edited_row_of_derived_state_is_named() {
     let (determination, octets) = (DeterminationId([1; 16]), list(0..4));
     let (key, intended) = (key(), row(3, IntentState::Open));
     let derived = [
-        Derived::List { determination, blob: Digest::of(&octets), parse },
+        Derived::List { determination, blob: Digest::of(&octets), pages: None },
         Derived::Device { key: &key, device: device(1), row: &intended },
         Derived::Signature { intent: 3, octets: &[7; 64], released: false },
     ];
     append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
     let mut check = |sql: &str, undo: &str, expected: &str| {
         edit(&directory, sql);
         let mut rebuild = store.rebuild().unwrap();
@@ -249,11 +334,7 @@ fn an_edited_row_of_derived_state_is_named() {
         &format!("UPDATE device SET counter = {}", (u64::MAX - 3).cast_signed()),
         "counter 1,",
     );
-    check(
-        "UPDATE listed SET counter = 9 WHERE counter = 2",
-        "UPDATE listed SET counter = 2 WHERE counter = 9",
-        "counter 9",
-    );
+    check("UPDATE page SET at = 9", "UPDATE page SET at = 0", "at 9,");
     check("UPDATE signature SET released = 1", "UPDATE signature SET released = 0", "table signature");
     check(
         "INSERT INTO request VALUES (zeroblob(16), zeroblob(32), 1, 2)",
@@ -280,7 +361,7 @@ fn an_edited_blob_is_noticed_at_its_end_and_no_device_list_is_made_of_it() {
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     assert!(error.to_string().contains(&digest.to_string()));
     let determination = DeterminationId([1; 16]);
-    assert!(append(&mut store, 1, &[], &[], &[Derived::List { determination, blob: digest, parse }]).is_err());
+    assert!(append(&mut store, 1, &[], &[], &[Derived::List { determination, blob: digest, pages: None }]).is_err());
     assert_eq!(store.listed_count(determination).unwrap(), None);
 }
 
@@ -351,4 +432,122 @@ fn whatever_beginning_of_the_wal_survives_opens_as_a_ledger_that_was_once_record
 #[test]
 fn the_bundled_sqlite_is_late_enough() {
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
+
+/// A store with so many Devices in its tables, opened again and told to believe them by the pages of the snapshot.
+fn kept(devices: u64) -> (TempDir, SqliteStore, KeptTables) {
+    let (directory, mut store) = made(0);
+    let key = key();
+    let rows: Vec<_> =
+        (0..devices).map(|i| row(i, if i % 100 == 7 { IntentState::Unknown } else { IntentState::Signed })).collect();
+    let derived: Vec<_> =
+        rows.iter().zip(0..).map(|(row, i)| Derived::Device { key: &key, device: device(i), row }).collect();
+    append(&mut store, 1, &[], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
+    drop(store);
+    let store = open(&directory).unwrap();
+    let tables = StoredRows { connection: &store.connection, schema: Schema::Main };
+    let tables = Table::ALL.map(|table| Pages::made(table, &tables).unwrap().kept());
+    (directory, store, tables)
+}
+
+#[test]
+fn a_row_that_was_edited_is_found_before_it_is_read_and_the_others_are_not_held_up() {
+    for sql in [
+        "UPDATE device SET counter = 7 WHERE device = x'00000000000003E8'",
+        "UPDATE device SET state = 3 WHERE device = x'00000000000003E9'",
+        "DELETE FROM device WHERE device = x'00000000000003E8'",
+        "INSERT INTO device SELECT key, x'00000000000003E900', counter, determination, template, intent, state, attempt FROM device LIMIT 1",
+    ] {
+        let (directory, mut store, tables) = kept(2_000);
+        edit(&directory, sql);
+        store.believe(&tables, false).unwrap();
+        let read = store.device(&key(), device(1_000));
+        let said = read.unwrap_err().to_string();
+        assert!(said.contains("table device") && said.contains("edited"), "{said}");
+        assert_eq!(store.device(&key(), device(0)).unwrap(), Some(row(0, IntentState::Signed)));
+        let all = store.devices_in(&key(), IntentState::Signed, None, 5_000);
+        assert!(all.unwrap_err().to_string().contains("table device"));
+        // A reader of the same process is told alike.
+        let reader = store.reader().unwrap();
+        assert!(reader.device(&key(), device(1_000)).is_err());
+    }
+}
+
+#[test]
+fn a_snapshot_does_not_make_a_forged_row_good() {
+    let (directory, mut store, tables) = kept(2_000);
+    edit(&directory, "UPDATE device SET counter = 7 WHERE device = x'00000000000003E8'");
+    store.believe(&tables, false).unwrap();
+    let (key, next) = (key(), row(9_000, IntentState::Open));
+    // Its neighbour changes, in the same page.
+    append(
+        &mut store,
+        1,
+        &[],
+        &[],
+        &[Derived::Request { id: crate::domain::names::RequestId([1; 16]), row: &super::super::tests::request(1) }],
+    )
+    .unwrap();
+    store.replay(&[Derived::Device { key: &key, device: device(5_000), row: &next }]).unwrap();
+    let size = store.head().unwrap().size;
+    keep(&mut store, size).unwrap();
+    let size = store.head().unwrap().size;
+    let near =
+        store.replay(&[Derived::Device { key: &key, device: device(1_001), row: &row(9_001, IntentState::Signed) }]);
+    let kept = near.and_then(|()| keep(&mut store, size));
+    assert!(matches!(kept, Err(StoreError::PageDiffers { table: "device", .. })), "{kept:?}");
+}
+
+#[test]
+fn what_is_still_to_be_settled_is_found_by_pages_that_were_compared() {
+    let (directory, mut store, tables) = kept(2_000);
+    store.believe(&tables, false).unwrap();
+    let unknown = |store: &SqliteStore, after: Option<u64>, limit| {
+        store
+            .devices_in(&key(), IntentState::Unknown, after.map(device), limit)
+            .map(|rows| rows.into_iter().map(|(device, _)| u64::from_be_bytes(*device.0.octets())).collect::<Vec<_>>())
+    };
+    assert_eq!(unknown(&store, None, 3).unwrap(), [7, 107, 207]);
+    assert_eq!(unknown(&store, Some(207), 100).unwrap().len(), 17);
+    // One was settled since, and another came in between.
+    let (key, settled, open) = (key(), row(107, IntentState::Left), row(9_000, IntentState::Unknown));
+    let later = [
+        Derived::Device { key: &key, device: device(107), row: &settled },
+        Derived::Device { key: &key, device: device(150), row: &open },
+    ];
+    append(&mut store, 1, &[], &[], &later).unwrap();
+    assert_eq!(unknown(&store, None, 3).unwrap(), [7, 150, 207]);
+    assert_eq!(unknown(&store, Some(7), 2).unwrap(), [150, 207]);
+    let size = store.head().unwrap().size;
+    keep(&mut store, size).unwrap();
+    assert_eq!(unknown(&store, None, 3).unwrap(), [7, 150, 207]);
+    drop(store);
+    // Hidden from whoever looks for it, and its page says that there is one.
+    let mut store = open_again(&directory);
+    edit(&directory, "UPDATE device SET state = 2 WHERE device = x'0000000000000096'");
+    assert!(matches!(unknown(&store, None, 9), Err(StoreError::PageDiffers { .. })));
+    let _ = &mut store;
+}
+
+/// The store again, believing the pages that it keeps.
+fn open_again(directory: &TempDir) -> SqliteStore {
+    let mut store = open(directory).unwrap();
+    let tables = Table::ALL.map(|table| overlay::pages(&store.connection, table).unwrap().kept());
+    store.believe(&tables, false).unwrap();
+    store
+}
+
+#[test]
+fn a_list_of_pages_that_was_edited_is_refused() {
+    for sql in [
+        "UPDATE row_page SET pending = 0",
+        "UPDATE row_page SET digest = zeroblob(32) WHERE tbl = 1",
+        "DELETE FROM row_page",
+    ] {
+        let (directory, mut store, tables) = kept(2_000);
+        edit(&directory, sql);
+        let believed = store.believe(&tables, false);
+        assert!(matches!(believed, Err(StoreError::PagesDiffer { table: "device", .. })), "{believed:?}");
+    }
 }

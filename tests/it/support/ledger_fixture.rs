@@ -1,6 +1,9 @@
 //! A small ledger as the daemon would write it, with keys in memory; and the means to rewrite it as somebody would who holds
 //! the ledger key.
 
+#[path = "large_ledger.rs"]
+pub mod large;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::Read;
@@ -32,7 +35,7 @@ use smkid::domain::ledger::entry::{
 };
 use smkid::domain::ledger::merkle::{Frontier, Head, leaf_hash};
 use smkid::domain::ledger::note::Verifier;
-use smkid::domain::names::{DeterminationId, DeviceId, Digest, KeyId, KeyUse, PartyId, Purpose, RequestId};
+use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyId, KeyUse, PartyId, Purpose, RequestId};
 use smkid::domain::policy::adoption::Adoption;
 use smkid::domain::policy::facts::WantedForm;
 use smkid::domain::policy::rules::{self, CommandFacts};
@@ -43,7 +46,7 @@ use smkid::hsm::signer::{PemSigner, PersonSigner as _};
 use smkid::recorder::{CheckpointSigner, Moment, Recorder, record_alone};
 use smkid::service::clock::{Before, Comparison, Now, Reading};
 use smkid::store::memory::MemoryStore;
-use smkid::store::{Reader, StagingLimits};
+use smkid::store::{Reader, StagingLimits, Store};
 use zeroize::Zeroizing;
 
 use super::lab::{Holder, Key, Lab, VALIDITY, issue};
@@ -56,10 +59,19 @@ pub const DEVICES: [&str; 5] =
 pub const COUNTER_START: u64 = 7_000;
 /// Intents an hour, so few that a test reaches them.
 pub const PER_HOUR: u64 = 9;
+const STAGING: StagingLimits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
+/// The cell that the small ledger's command replaces.
+const SUPPLIER: TrustAnchorCell = TrustAnchorCell::management(RemotePartyRole::Supplier, KeyUsage::DigitalSignature);
 /// When the ledger begins.
 const BEGIN: &str = "2026-11-01T09:00:00Z";
 pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
+
+/// A Device by its number, of however many.
+pub fn numbered(at: u64) -> DeviceId {
+    let first: DeviceId = DEVICES[0].parse().unwrap();
+    DeviceId(Eui64((u64::from_be_bytes(first.0.0) + at).to_be_bytes()))
+}
 
 pub fn device(at: usize) -> DeviceId {
     DEVICES[at].parse().unwrap()
@@ -195,7 +207,10 @@ fn reading(now: &AtomicI64) -> Reading {
 /// A ledger, and everything that it takes to go on with it.
 pub struct Fixture {
     recorder: Recorder,
-    store: MemoryStore,
+    /// None, if it lies elsewhere: then nobody else goes on with it.
+    store: Option<MemoryStore>,
+    /// How many Devices there are: those of [`DEVICES`], and on from there.
+    devices: u64,
     now: Arc<AtomicI64>,
     /// The clock of the process that was started last.
     clocks: Option<Arc<Clocks>>,
@@ -229,7 +244,8 @@ pub enum Fate {
 impl Fixture {
     /// From the ceremony to a withdrawn determination.
     pub fn new() -> Self {
-        let mut fixture = Self::begin();
+        let store = MemoryStore::new(STAGING).unwrap();
+        let mut fixture = Self::begin(Box::new(store.clone()), Some(store), DEVICES.len() as u64, &[SUPPLIER]);
         fixture.certify();
         fixture.start();
         fixture.open_incident();
@@ -259,7 +275,7 @@ impl Fixture {
         fixture
     }
 
-    fn begin() -> Self {
+    fn begin(store: Box<dyn Store>, memory: Option<MemoryStore>, devices: u64, cells: &[TrustAnchorCell]) -> Self {
         let (anchor, members) = people();
         let lab = Lab::new();
         let (ledger_key, recovery_key) = (Arc::new(Key::generate()), Key::generate());
@@ -273,7 +289,8 @@ impl Fixture {
             issue(&template, Key::generate(), Some(&lab.issuing), VALIDITY)
         };
         let supplier = [supplier(2), supplier(2)];
-        let cell = TrustAnchorCell::management(RemotePartyRole::Supplier, KeyUsage::DigitalSignature);
+        let replacements =
+            cells.iter().map(|cell| Replacement { certificate: supplier[1].certificate.octets(), cell: *cell });
         let template = Template::from_update(&Update {
             mode: CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery,
             cpv_checks: CpvChecks::Disapply,
@@ -281,24 +298,23 @@ impl Fixture {
             new_floor: Some(SeqNumber::ZERO),
             new_specialist_floors: None,
             other_changes: None,
-            replacements: vec![Replacement { certificate: supplier[1].certificate.octets(), cell }],
+            replacements: replacements.collect(),
             path_certificates: vec![lab.issuing.certificate.octets()],
             execution: None,
         })
         .unwrap();
         let now = Arc::new(AtomicI64::new(BEGIN.parse::<Timestamp>().unwrap().unix_ms()));
         let clock = Arc::clone(&now);
-        let limits = StagingLimits { account_len_max: 1 << 20, total_len_max: 1 << 20 };
-        let store = MemoryStore::new(limits).unwrap();
         let read = move || {
             let at = Timestamp::from_unix_ms(clock.load(Ordering::Relaxed)).unwrap();
             (Moment { at, clock: ClockState::Trusted }, None)
         };
-        let mut recorder = Recorder::new(Box::new(store.clone()), Fold::default(), Box::new(read)).unwrap();
+        let mut recorder = Recorder::new(store, Fold::default(), Box::new(read)).unwrap();
         recorder.set_signer(Box::new(Signer { key: Arc::clone(&ledger_key), verifier: verifier.clone() }));
         let mut fixture = Self {
             recorder,
-            store,
+            store: memory,
+            devices,
             now,
             clocks: None,
             ledger_key,
@@ -436,14 +452,21 @@ impl Fixture {
         });
     }
 
-    fn list() -> Vec<u8> {
-        DEVICES.map(|device| format!("{device},esme\n")).concat().into_bytes()
+    fn list(&self) -> Vec<u8> {
+        (0..self.devices).map(|at| format!("{},esme\n", numbered(at))).collect::<String>().into_bytes()
     }
 
-    fn device_list() -> DeviceList {
+    fn device_list(&self) -> DeviceList {
         let mut lines = Frontier::new();
-        lines.extend(DEVICES.map(|device| leaf_hash(format!("{device},esme").as_bytes())));
-        DeviceList { count: DEVICES.len() as u64, sha256: Digest::of(&Self::list()), root: lines.root() }
+        lines.extend((0..self.devices).map(|at| leaf_hash(format!("{},esme", numbered(at)).as_bytes())));
+        DeviceList { count: self.devices, sha256: Digest::of(&self.list()), root: lines.root() }
+    }
+
+    /// The small one's are so few that a test reaches them.
+    fn limits(&self) -> Limits {
+        let (intents, per_hour) =
+            if self.store.is_some() { (20, PER_HOUR) } else { (self.devices * 4, self.devices * 4) };
+        Limits { intents, per_hour, retries_of_unknown: 3, retry_by_itself: false }
     }
 
     fn head(&self) -> LedgerHead {
@@ -492,8 +515,8 @@ impl Fixture {
                 name: "esme".parse().unwrap(),
                 payload: Payload::new(self.template.octets()).unwrap(),
             }]),
-            devices: Some(Self::device_list()),
-            limits: Some(Limits { intents: 20, per_hour: PER_HOUR, retries_of_unknown: 3, retry_by_itself: false }),
+            devices: Some(self.device_list()),
+            limits: Some(self.limits()),
         }
     }
 
@@ -501,10 +524,10 @@ impl Fixture {
         self.wait(MINUTE_MS);
         let document = Written::write(&self.determination_form("operator-1")).unwrap();
         let signatures = self.signed(&document, &[0, 2]);
-        let list = Self::list();
+        let (list, devices) = (self.list(), Some(self.device_list()));
         self.blob(list.clone());
         self.record(|recorder| {
-            let submission = Submission { signatures: &signatures, devices: Some(Self::device_list()) };
+            let submission = Submission { signatures: &signatures, devices };
             let event = intake::determination(&context(recorder), &document, &submission).unwrap();
             queue_document(recorder, &document, &signatures);
             recorder.queue_blob(list);
@@ -695,14 +718,14 @@ impl Fixture {
     pub fn without_key(&self) -> Recorder {
         let at = self.at();
         let read = move || (Moment { at, clock: ClockState::Trusted }, None);
-        Recorder::new(Box::new(self.store.clone()), self.recorder.fold().clone(), Box::new(read)).unwrap()
+        Recorder::new(Box::new(self.in_memory()), self.recorder.fold().clone(), Box::new(read)).unwrap()
     }
 
     /// The recorder of another process, which knows what the ledger says.
     pub fn restart(&mut self) {
         let now = Arc::clone(&self.now);
         let fold = self.caught_up().unwrap();
-        let covered = self.store.latest_checkpoint().unwrap().map_or(0, |checkpoint| checkpoint.head.size);
+        let covered = self.in_memory().latest_checkpoint().unwrap().map_or(0, |checkpoint| checkpoint.head.size);
         let clocks = Arc::new(Clocks {
             comparison: Mutex::new(Comparison::start(reading(&now), Before::of(&fold, covered))),
             now,
@@ -712,7 +735,7 @@ impl Fixture {
             let Now { at, state, jump_ms, .. } = clocks.comparison.lock().unwrap().take(reading(&clocks.now));
             (Moment { at, clock: state }, jump_ms)
         };
-        let mut recorder = Recorder::new(Box::new(self.store.clone()), fold, Box::new(read)).unwrap();
+        let mut recorder = Recorder::new(Box::new(self.in_memory()), fold, Box::new(read)).unwrap();
         recorder.set_signer(Box::new(Signer { key: Arc::clone(&self.ledger_key), verifier: self.verifier.clone() }));
         self.recorder = recorder;
     }
@@ -737,7 +760,7 @@ impl Fixture {
 
     /// What a start makes of the ledger.
     pub fn caught_up(&self) -> Result<Fold, smkid::state::StateError> {
-        smkid::state::catch_up(&mut self.store.clone())
+        smkid::state::catch_up(&mut self.in_memory())
     }
 
     /// The determination again under another id and number, signed by these members: the event is as if two had signed.
@@ -764,6 +787,10 @@ impl Fixture {
         };
         blobs.push(document.octets().to_vec());
         (blobs, event)
+    }
+
+    fn in_memory(&self) -> MemoryStore {
+        self.store.clone().expect("only a small ledger is gone on with by another process")
     }
 
     fn mark(&mut self, name: &'static str) {

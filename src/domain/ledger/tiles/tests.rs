@@ -24,17 +24,20 @@ fn export(size: u64) -> (Head, Files) {
 }
 
 fn verify_files(head: &Head, files: &Files) -> Result<u64, TileError> {
-    let mut next = 0;
-    verify(
-        head,
-        |name| files.get(&name).cloned().ok_or(TileError::Name { found: name.to_string() }),
-        |index, octets| {
-            assert_eq!((index, octets), (next, entry(index).as_slice()), "only entries whose hash agrees are seen");
+    let read = |name: TileName| files.get(&name).cloned().ok_or(TileError::Name { found: name.to_string() });
+    let (mut tree, mut next) = (Tree::new(), 0);
+    for name in bundles(head.size) {
+        let (hashes, octets) = (read(Bundle::hashes_name(name))?, read(name)?);
+        let bundle = Bundle::check(name, &octets, &hashes)?;
+        for (index, octets, hash) in &bundle.entries {
+            assert_eq!((*index, *octets), (next, entry(*index).as_slice()), "only entries whose hash agrees are seen");
+            assert_eq!(*hash, leaf_hash(octets));
             next += 1;
-            Ok(())
-        },
-    )
-    .map(|()| next)
+        }
+        bundle.fault.map_or(Ok(()), Err)?;
+        tree.push(bundle.entries.iter().map(|(_, _, hash)| *hash), bundle.root, read)?;
+    }
+    tree.finish(head, read).map(|()| next)
 }
 
 #[track_caller]

@@ -1,0 +1,321 @@
+//! Shell: the entries of an export: in order on one thread, and on all of them what each takes by itself.
+//!
+//! Where the time goes: a command costs one ECDSA verification (54 us), the SHA-256 of 4 kB twice, once by itself and once within
+//! that verification, and two leaves that are read, hashed, parsed and written again (each some us). All of that is done by the
+//! workers. What must be in order, whether an entry was permitted after those before it, is left to the thread that replays: some us
+//! an entry, so that it keeps some ten workers busy.
+//!
+//! Nothing grows with the ledger: bundles are read at most [`BUNDLES_AHEAD`] ahead, and at most [`BATCHES_WAITING`] batches of checks
+//! wait for each worker; then the replay waits.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::VerifyError;
+use super::files::{Export, Tiles};
+use crate::domain::audit::{Audit, AuditError, Check, Roots, Summary, Trust};
+use crate::domain::ledger::entry::Entry;
+use crate::domain::ledger::merkle::Head;
+use crate::domain::ledger::tiles::{self, Bundle, TileName, Tree};
+use crate::domain::names::Digest;
+
+/// Bundles of 256 entries that are read ahead of the replay, for each worker.
+const BUNDLES_AHEAD: usize = 4;
+/// Checks that a worker takes at a time: 4 ms of work.
+const BATCH: usize = 64;
+/// Batches that may wait, for each worker.
+const BATCHES_WAITING: usize = 16;
+
+/// The tree alone: everything but what the entries say.
+pub(super) fn tree(
+    export: &Export,
+    head: &Head,
+    mut roots: Roots<'_>,
+    genesis: Digest,
+    threads: NonZeroUsize,
+) -> Result<(), VerifyError> {
+    let pool = Pool::new(export.tiles(), head.size, threads, |_| ());
+    pool.run(head, |tree| {
+        while let Some(Ready { octets: _, items, fault, root }) = pool.take()? {
+            let hashes = || items.iter().map(|item| item.hash);
+            if let Some(found) = hashes().next().filter(|found| tree.size() == 0 && *found != genesis) {
+                let reason = format!("expected leaf hash {genesis}, found {found}: this is another ledger");
+                return Err(AuditError::entry(0, "genesis", reason).into());
+            }
+            match root {
+                Some(root) => roots.push_bundle(hashes(), root)?,
+                None => hashes().try_for_each(|hash| roots.push(hash).map(drop))?,
+            }
+            fault.map_or(Ok(()), Err)?;
+            tree.push(hashes(), root, |name| export.tiles().read(name))?;
+        }
+        Ok(())
+    })?;
+    roots.finish()?;
+    export.check_blobs()
+}
+
+/// All of it.
+pub(super) fn audit(
+    export: &Export,
+    head: &Head,
+    trust: Trust<'_>,
+    roots: Roots<'_>,
+    threads: NonZeroUsize,
+) -> Result<Summary, VerifyError> {
+    let pool = Pool::new(export.tiles(), head.size, threads, Entry::from_canonical_leaf);
+    let batch = RefCell::new(Vec::with_capacity(BATCH));
+    let checks = |check| {
+        let mut batch = batch.borrow_mut();
+        batch.push(check);
+        if batch.len() >= BATCH {
+            pool.check(std::mem::replace(&mut *batch, Vec::with_capacity(BATCH)));
+        }
+    };
+    let mut audit = Audit::new(trust, roots, export, &checks);
+    pool.run(head, |tree| {
+        let mut replay = || -> Result<(), VerifyError> {
+            while let Some(Ready { octets, items, fault, root }) = pool.take()? {
+                for (index, Item { at, hash, read: entry }) in (tree.size()..).zip(&items) {
+                    let entry = entry.as_ref().map_err(|error| AuditError::entry(index, "entry", error))?;
+                    audit.entry(entry, &octets[at.clone()], *hash)?;
+                }
+                fault.map_or(Ok(()), Err)?;
+                tree.push(items.iter().map(|item| item.hash), root, |name| export.tiles().read(name))?;
+            }
+            Ok(())
+        };
+        let replayed = replay();
+        // What waits is of entries before the one that is wrong, if one is.
+        pool.check(batch.take());
+        replayed
+    })?;
+    Ok(audit.finish()?)
+}
+
+/// An entry that waits for its turn.
+struct Item<P> {
+    /// Where it lies in its bundle.
+    at: Range<usize>,
+    hash: Digest,
+    /// What was read in it.
+    read: P,
+}
+
+/// A bundle that waits for its turn.
+struct Ready<P> {
+    octets: Vec<u8>,
+    items: Vec<Item<P>>,
+    /// What is wrong behind these.
+    fault: Option<VerifyError>,
+    /// Over a full bundle.
+    root: Option<Digest>,
+}
+
+/// What workers and the replay share.
+struct Pool<'a, P, F> {
+    tiles: Tiles<'a>,
+    bundles: Vec<TileName>,
+    threads: NonZeroUsize,
+    /// Reads an entry.
+    read: F,
+    state: Mutex<State<P>>,
+    changed: Condvar,
+}
+
+struct State<P> {
+    /// The bundle that is to be read next.
+    next: usize,
+    /// The bundle that the replay waits for, or will.
+    wanted: usize,
+    /// Those that were read.
+    ready: BTreeMap<usize, Result<Ready<P>, VerifyError>>,
+    /// Checks that wait, in batches, each with its number.
+    waiting: VecDeque<(u64, Vec<Check>)>,
+    /// How many batches were given.
+    given: u64,
+    /// How many batches are being checked.
+    checking: usize,
+    /// The first batch in which something does not hold, and what is first there.
+    fault: Option<(u64, AuditError)>,
+    /// The replay is done.
+    is_over: bool,
+    /// A worker has panicked.
+    is_broken: bool,
+}
+
+impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
+    fn new(tiles: Tiles<'a>, size: u64, threads: NonZeroUsize, read: F) -> Self {
+        let state = State {
+            next: 0,
+            wanted: 0,
+            ready: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            given: 0,
+            checking: 0,
+            fault: None,
+            is_over: false,
+            is_broken: false,
+        };
+        let bundles = tiles::bundles(size).collect();
+        Self { tiles, bundles, threads, read, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'b>(&self, state: MutexGuard<'b, State<P>>) -> MutexGuard<'b, State<P>> {
+        let state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        assert!(!state.is_broken, "a worker panicked");
+        state
+    }
+
+    /// Replays on this thread, with the workers beside it. Of what does not hold, answers what is first in the ledger.
+    fn run(&self, head: &Head, replay: impl FnOnce(&mut Tree) -> Result<(), VerifyError>) -> Result<(), VerifyError> {
+        thread::scope(|scope| {
+            for _ in 0..self.threads.get() {
+                scope.spawn(|| self.work());
+            }
+            let _ended = Ended(self);
+            let mut tree = Tree::new();
+            let replayed = replay(&mut tree);
+            let mut state = self.state();
+            while !state.waiting.is_empty() || state.checking > 0 {
+                state = self.wait(state);
+            }
+            if let Some((_, fault)) = state.fault.take() {
+                return Err(fault.into());
+            }
+            drop(state);
+            replayed?;
+            tree.finish(head, |name| self.tiles.read(name))
+        })
+    }
+
+    /// The next bundle in order; none behind the last, or once a check before it did not hold.
+    fn take(&self) -> Result<Option<Ready<P>>, VerifyError> {
+        let mut state = self.state();
+        let place = state.wanted;
+        if place == self.bundles.len() {
+            return Ok(None);
+        }
+        loop {
+            if state.fault.is_some() {
+                return Ok(None);
+            }
+            if let Some(ready) = state.ready.remove(&place) {
+                state.wanted += 1;
+                self.changed.notify_all();
+                return ready.map(Some);
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Gives out a batch of checks.
+    fn check(&self, batch: Vec<Check>) {
+        let mut state = self.state();
+        while state.waiting.len() >= BATCHES_WAITING * self.threads.get() {
+            state = self.wait(state);
+        }
+        let number = state.given;
+        state.given += 1;
+        state.waiting.push_back((number, batch));
+        self.changed.notify_all();
+    }
+
+    fn work(&self) {
+        let _ended = Broken(self);
+        let mut scratch = Vec::new();
+        let mut state = self.state();
+        loop {
+            let ahead = state.wanted + BUNDLES_AHEAD * self.threads.get();
+            if !state.is_over && state.fault.is_none() && state.next < self.bundles.len().min(ahead) {
+                let place = state.next;
+                state.next += 1;
+                drop(state);
+                let ready = self.bundle(self.bundles[place]);
+                state = self.state();
+                state.ready.insert(place, ready);
+            } else if let Some((number, batch)) = state.waiting.pop_front() {
+                state.checking += 1;
+                // Behind what does not hold, nothing matters.
+                let matters = state.fault.as_ref().is_none_or(|(first, _)| number < *first);
+                drop(state);
+                let checked =
+                    if matters { batch.iter().try_for_each(|check| check.verify(&mut scratch)) } else { Ok(()) };
+                drop(batch);
+                state = self.state();
+                state.checking -= 1;
+                if let Err(fault) = checked
+                    && state.fault.as_ref().is_none_or(|(first, _)| number < *first)
+                {
+                    state.fault = Some((number, fault));
+                }
+            } else if state.is_over {
+                return;
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Reads a bundle, hashes its entries and reads them.
+    fn bundle(&self, name: TileName) -> Result<Ready<P>, VerifyError> {
+        let hashes = self.tiles.read(Bundle::hashes_name(name))?;
+        let octets = self.tiles.read(name)?;
+        let Bundle { entries, fault, root } = Bundle::check(name, &octets, &hashes)?;
+        let mut until = 0;
+        let items = entries.into_iter().map(|(_, entry, hash)| {
+            // Each lies behind its length of two octets.
+            let from = until + 2;
+            until = from + entry.len();
+            Item { at: from..until, hash, read: (self.read)(entry) }
+        });
+        let items = items.collect();
+        Ok(Ready { items, fault: fault.map(VerifyError::from), root, octets })
+    }
+}
+
+/// The replay has ended, in whichever way: the workers end too.
+struct Ended<'a, 'b, P, F>(&'a Pool<'b, P, F>);
+
+impl<P, F> Drop for Ended<'_, '_, P, F> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A worker ends; if it panics, the replay must not wait for it.
+struct Broken<'a, 'b, P, F>(&'a Pool<'b, P, F>);
+
+impl<P, F> Drop for Broken<'_, '_, P, F> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+/// Does `work` with each of these on so many threads; the answers in their order.
+pub(super) fn on_all<T: Sync, R: Send>(threads: NonZeroUsize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let share = items.len().div_ceil(threads.get()).max(1);
+    let work = |items: &[T]| items.iter().map(&work).collect::<Vec<R>>();
+    thread::scope(|scope| {
+        let mut parts = items.chunks(share);
+        let mine = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
+        let mut done = work(mine);
+        done.extend(others.into_iter().flat_map(|other| other.join().expect("what it does does not panic")));
+        done
+    })
+}

@@ -17,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 use crate::api::authenticate::Roles;
 use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
+use crate::recorder::SNAPSHOT_LEAVES;
 
 /// Where the configuration lies if nobody says otherwise.
 pub const PATH: &str = "/etc/smkid/smkid.toml";
@@ -46,8 +47,9 @@ pub const LEDGER_DEADLINE_MS_MAX: u64 = 10_000;
 pub const HEAD_INTERVAL_S: u64 = 60;
 /// Refusals of one account that are recorded one by one in a minute; more are counted in one entry.
 pub const REFUSALS_PER_MINUTE: u64 = 60;
-/// Octets that one account may have waiting as uploads: a list of ten million Devices with counters takes 400 MB.
-pub const UPLOAD_QUOTA_OCTETS: u64 = 512 * 1024 * 1024;
+/// Octets that one account may have waiting as uploads: a list of ten million Devices with counters takes 400 MB, one of ten million
+/// Relevant Devices with an evidence of a sentence each 900 MB.
+pub const UPLOAD_QUOTA_OCTETS: u64 = 1024 * 1024 * 1024;
 /// Octets that the waiting uploads of all accounts together may take: a quarter of a small server's disk. Recorded documents count
 /// no longer.
 pub const DISK_BUDGET_OCTETS: u64 = 8 * 1024 * 1024 * 1024;
@@ -124,6 +126,8 @@ pub struct Ledger {
     pub token: TokenName,
     /// How often, in seconds, its head is written there while a job runs.
     pub head_interval_s: u64,
+    /// Entries after which a snapshot of the state is taken.
+    pub snapshot_entries: u64,
 }
 
 /// About what accounts may use up.
@@ -291,6 +295,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     let section = top.section("ledger");
     let ledger_token = section.name::<TokenName>("token");
     let head_interval_s = section.integer("head_interval_s", Some(HEAD_INTERVAL_S), 1..=86_400);
+    let snapshot_entries = section.integer("snapshot_entries", Some(SNAPSHOT_LEAVES), 64..=1_000_000);
     section.close();
     if let (Some(tokens), Some(wanted)) = (&tokens, &ledger_token) {
         for (at, token) in tokens.iter().enumerate() {
@@ -354,7 +359,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
         socket_group: socket_group?,
         roles: Roles { operator: operator?, auditor: auditor?, root_is_operator: root_is_operator? },
         tokens: tokens?,
-        ledger: Ledger { token: ledger_token?, head_interval_s: head_interval_s? },
+        ledger: Ledger { token: ledger_token?, head_interval_s: head_interval_s?, snapshot_entries: snapshot_entries? },
         limits: Limits {
             refusals_per_minute: refusals_per_minute?,
             upload_quota_octets: upload_quota_octets?,

@@ -33,7 +33,7 @@ pub const COMMAND_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
 /// The longest description of a draft: as long as what is made of it.
 pub const DESCRIPTION_LEN_MAX: usize = DOCUMENT_LEN_MAX;
 /// What is read of a device list at a time.
-const PIECE_LEN: usize = 64 * 1024;
+pub const PIECE_LEN: usize = 64 * 1024;
 
 /// A whole file. What is read is wiped when it is dropped, whatever it is: some of it is keys and PINs.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, MemberError> {

@@ -16,7 +16,7 @@ use crate::domain::names::{DeviceId, Digest, Eui64, TemplateName};
 /// A line without its line feed: EUI-64, comma, template name, comma and the 20 digits of the greatest counter.
 pub const LINE_LEN_MAX: usize = 16 + 1 + TemplateName::LEN_MAX + 1 + 20;
 
-/// How many faults are told one by one; whoever made twenty makes a new list. No official reference.
+/// How many faults are told one by one, unless more are asked for. No official reference.
 pub const FAULTS_MAX: usize = 20;
 
 /// One Device.
@@ -102,6 +102,28 @@ pub enum DeviceFaultKind {
     /// No line at all.
     #[error("expected at least one Device, found none")]
     Empty,
+    /// A Device twice, and not the same of it.
+    #[error("{found} stands in line {line} too, with another template or counter")]
+    Contradicts {
+        /// The Device.
+        found: DeviceId,
+        /// The other line.
+        line: u64,
+    },
+    /// A line without a template, and none that holds for all.
+    #[error("{found} has no template; name the one for all of them with --template")]
+    NoTemplate {
+        /// The Device.
+        found: DeviceId,
+    },
+    /// More templates than a document has.
+    #[error("expected at most {max} templates, found one more: {found}")]
+    Templates {
+        /// The limit.
+        max: usize,
+        /// The template of this line.
+        found: TemplateName,
+    },
     /// More than the caller allows.
     #[error("expected at most {max} Devices, found more")]
     TooMany {
@@ -110,13 +132,42 @@ pub enum DeviceFaultKind {
     },
 }
 
-/// Every fault in a list, up to [`FAULTS_MAX`].
+/// Every fault in a list, up to a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFaults {
     /// The first of them, by line.
     pub faults: Vec<DeviceFault>,
     /// How many more there are.
     pub more: u64,
+    /// How many are told one by one.
+    most: usize,
+}
+
+impl Default for DeviceFaults {
+    fn default() -> Self {
+        Self::up_to(FAULTS_MAX)
+    }
+}
+
+impl DeviceFaults {
+    /// None yet; so many are to be told one by one.
+    pub const fn up_to(most: usize) -> Self {
+        Self { faults: Vec::new(), more: 0, most }
+    }
+
+    /// One more.
+    pub fn add(&mut self, line: u64, kind: DeviceFaultKind) {
+        if self.faults.len() < self.most {
+            self.faults.push(DeviceFault { line, kind });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty() && self.more == 0
+    }
 }
 
 impl fmt::Display for DeviceFaults {
@@ -157,7 +208,7 @@ impl DeviceListReader {
             carry: Vec::with_capacity(LINE_LEN_MAX + 1),
             line: 0,
             before: None,
-            faults: DeviceFaults { faults: Vec::new(), more: 0 },
+            faults: DeviceFaults::default(),
         }
     }
 
@@ -182,7 +233,7 @@ impl DeviceListReader {
 
     /// Whether the list is refused already. Reading on only finds more of its faults.
     pub fn is_refused(&self) -> bool {
-        !self.faults.faults.is_empty()
+        !self.faults.is_empty()
     }
 
     /// The end of the list.
@@ -199,9 +250,9 @@ impl DeviceListReader {
     /// As [`DeviceListReader::finish`].
     pub fn finish_with_pages(mut self) -> Result<(DeviceList, Vec<Page>), DeviceFaults> {
         if !self.carry.is_empty() {
-            self.fault(self.line + 1, DeviceFaultKind::Cut);
+            self.faults.add(self.line + 1, DeviceFaultKind::Cut);
         } else if self.line == 0 {
-            self.fault(1, DeviceFaultKind::Empty);
+            self.faults.add(1, DeviceFaultKind::Empty);
         }
         if self.is_refused() {
             return Err(self.faults);
@@ -221,7 +272,7 @@ impl DeviceListReader {
         self.line += 1;
         if self.line > self.devices_max {
             if self.line - 1 == self.devices_max {
-                self.fault(self.line, DeviceFaultKind::TooMany { max: self.devices_max });
+                self.faults.add(self.line, DeviceFaultKind::TooMany { max: self.devices_max });
             }
             return;
         }
@@ -234,14 +285,14 @@ impl DeviceListReader {
                     } else {
                         DeviceFaultKind::Order { before, found }
                     };
-                    self.fault(self.line, kind);
+                    self.faults.add(self.line, kind);
                 } else {
                     self.pages.push(found.device, leaf_hash(line), line.len());
                     row(found);
                 }
                 self.before = Some(found.device);
             }
-            Err(kind) => self.fault(self.line, kind),
+            Err(kind) => self.faults.add(self.line, kind),
         }
     }
 
@@ -260,23 +311,15 @@ impl DeviceListReader {
         let template =
             *self.templates.get(template).ok_or_else(|| DeviceFaultKind::Template { found: shown(template) })?;
         let counter = match counter {
-            Some(text) => Some(number(text).ok_or_else(|| DeviceFaultKind::Counter { found: shown(text) })?),
+            Some(text) => Some(decimal(text).ok_or_else(|| DeviceFaultKind::Counter { found: shown(text) })?),
             None => None,
         };
         Ok(DeviceRow { device: DeviceId(device), template, counter })
     }
-
-    fn fault(&mut self, line: u64, kind: DeviceFaultKind) {
-        if self.faults.faults.len() < FAULTS_MAX {
-            self.faults.faults.push(DeviceFault { line, kind });
-        } else {
-            self.faults.more += 1;
-        }
-    }
 }
 
-/// 16 upper-case hexadecimal digits. By hand, because it is done ten million times: no text, no allocation.
-fn eui64(digits: &[u8]) -> Option<Eui64> {
+/// An EUI-64 as lists have it: 16 upper-case hexadecimal digits. By hand, because it is done ten million times: no text, no allocation.
+pub fn eui64(digits: &[u8]) -> Option<Eui64> {
     let digits: &[u8; 16] = digits.try_into().ok()?;
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -291,7 +334,7 @@ fn eui64(digits: &[u8]) -> Option<Eui64> {
 }
 
 /// A decimal number without leading zeros.
-fn number(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || (digits.len() > 1 && digits[0] == b'0') {
         return None;
     }

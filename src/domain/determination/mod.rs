@@ -13,6 +13,7 @@ pub mod pages;
 pub mod people;
 pub mod prose;
 pub mod quorum;
+pub mod rough;
 pub mod spki;
 pub mod times;
 pub mod words;

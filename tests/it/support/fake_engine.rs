@@ -11,7 +11,7 @@ use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedL
 use smkid::domain::commands::container::Header;
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
-use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
+use smkid::domain::ledger::entry::{CertificateTally, ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, PresentationId,
@@ -683,6 +683,36 @@ impl Engine for FakeEngine {
         Ok(wire::Recorded { entry: 3 })
     }
 
+    async fn job_start(&self, caller: &Caller, start: wire::JobStart) -> Result<wire::Job, Failure> {
+        self.called("job-start", caller, start.request.to_string())?;
+        Ok(job(start.request))
+    }
+
+    async fn job_list(&self, caller: &Caller) -> Result<wire::Jobs, Failure> {
+        self.called("job-list", caller, "")?;
+        Ok(wire::Jobs { jobs: vec![job(RequestId([7; RequestId::LEN]))] })
+    }
+
+    async fn job_show(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.called("job-show", caller, request.to_string())?;
+        Ok(job(request))
+    }
+
+    async fn job_pause(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.called("job-pause", caller, why.reason)?;
+        Ok(job(request))
+    }
+
+    async fn job_resume(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.called("job-resume", caller, request.to_string())?;
+        Ok(job(request))
+    }
+
+    async fn job_cancel(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.called("job-cancel", caller, why.reason)?;
+        Ok(job(request))
+    }
+
     async fn clock_accept(&self, caller: &Caller, ask: wire::ClockAccept) -> Result<wire::Recorded, Failure> {
         self.called("clock-accept", caller, ask.reason)?;
         Ok(wire::Recorded { entry: 3 })
@@ -851,4 +881,33 @@ pub fn ask_raw(socket: &Path, request: &[u8]) -> (u16, String, Vec<u8>) {
         rest = &rest[line + 4 + len..];
     }
     (status, head, body)
+}
+
+/// A job that came to its end.
+fn job(request: RequestId) -> wire::Job {
+    let at: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+    let tally = wire::JobTally { intents: 2, signed: 2, ..wire::JobTally::default() };
+    wire::Job {
+        request,
+        incident: "INC-1".parse().unwrap(),
+        determination: DeterminationId([1; DeterminationId::LEN]),
+        key: "recovery".parse().unwrap(),
+        state: wire::JobState::Ended,
+        why: Vec::new(),
+        until: None,
+        started: wire::JobAct { account: "alice".to_owned(), person: None, at, reason: None },
+        stopped: None,
+        ended: Some(at),
+        total: 2,
+        done: 2,
+        tally,
+        rules: Vec::new(),
+        refused: Vec::new(),
+        per_hour: None,
+        intents_left: 4,
+        rate: None,
+        rate_overall: None,
+        eta_s: None,
+        hsm_busy: None,
+    }
 }

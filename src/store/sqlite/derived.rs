@@ -227,24 +227,36 @@ pub(super) fn responded(
     })
 }
 
+/// Puts what one line says beside what is known: the last about our own command, the last foreign one.
 fn put_responded(
     connection: &Connection,
     schema: Schema,
     determination: DeterminationId,
     device: DeviceId,
-    responded: &Responded,
+    told: &Responded,
 ) -> Result<(), StoreError> {
-    let Responded { own, foreign } = responded;
-    let sql = sql!(schema, "INSERT OR REPLACE INTO", "response VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
-    connection.prepare_cached(sql)?.execute((
-        determination.0,
-        device.0.octets(),
-        own.as_ref().map(|own| own.entry.cast_signed()),
-        own.as_ref().map(|own| own.intent.cast_signed()),
-        own.as_ref().map(|own| own.outcome.as_str()),
-        own.as_ref().map(|own| &*own.detail),
-        foreign.map(u64::cast_signed),
-    ))?;
+    let of = (determination.0, device.0.octets());
+    match &told.own {
+        Some(OwnResult { entry, intent, outcome, detail }) => {
+            let sql = sql!(
+                schema,
+                "INSERT INTO",
+                "response VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL) ON CONFLICT DO UPDATE SET entry = excluded.entry,
+                    intent = excluded.intent, outcome = excluded.outcome, detail = excluded.detail"
+            );
+            let said = (entry.cast_signed(), intent.cast_signed(), outcome.as_str(), &**detail);
+            connection.prepare_cached(sql)?.execute((of.0, of.1, said.0, said.1, said.2, said.3))?;
+        }
+        None => {
+            let sql = sql!(
+                schema,
+                "INSERT INTO",
+                "response VALUES (?1, ?2, NULL, NULL, NULL, NULL, ?3)
+                    ON CONFLICT DO UPDATE SET foreign_counter = excluded.foreign_counter"
+            );
+            connection.prepare_cached(sql)?.execute((of.0, of.1, told.foreign.map(u64::cast_signed)))?;
+        }
+    }
     Ok(())
 }
 
@@ -308,9 +320,9 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
             let octets = BlobReader::open(connection, *blob)?;
             each_result(*blob, octets, *parse, |_, line| {
                 let Some(device) = line.device else { return Ok(()) };
-                let mut known = responded(connection, schema, *determination, device)?.unwrap_or_default();
-                if known.absorb(&line, *entry) {
-                    put_responded(connection, schema, *determination, device, &known)?;
+                let mut told = Responded::default();
+                if told.absorb(&line, *entry) {
+                    put_responded(connection, schema, *determination, device, &told)?;
                 }
                 Ok(())
             })?;

@@ -38,6 +38,36 @@ pub(super) fn append(
     store.append_at(size, &Batch { leaves: &leaves, blobs, staged, derived })
 }
 
+/// Vouches for whatever it is shown, or not.
+pub(super) struct Voucher {
+    pub(super) leaf: bool,
+    pub(super) note: bool,
+    /// What it was shown.
+    pub(super) tables: Option<Tables>,
+}
+
+impl Voucher {
+    pub(super) const fn willing() -> Self {
+        Self { leaf: true, note: true, tables: None }
+    }
+}
+
+impl Vouch for Voucher {
+    fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
+        self.tables = Some(*tables);
+        self.leaf.then(|| entry(u64::MAX))
+    }
+
+    fn note(&mut self, _head: Head) -> Option<Vec<u8>> {
+        self.note.then(|| b"note".to_vec())
+    }
+}
+
+/// Takes a snapshot of a store of this size.
+pub(super) fn keep(store: &mut dyn Store, size: u64) -> Result<Head, StoreError> {
+    store.snapshot_at(size, &[], &mut Voucher::willing()).map(|taken| taken.unwrap())
+}
+
 pub(super) fn key() -> KeyLabel {
     "recovery-1".parse().unwrap()
 }
@@ -645,5 +675,73 @@ fn a_rebuild_may_be_made_while_a_reader_streams_the_entries() {
             .unwrap();
         rebuild.compare_and_finish().unwrap();
         append(store, 1, &[], &[], &[]).unwrap();
+    });
+}
+
+/// Rows of every table, some of them twice.
+fn many(store: &mut dyn Store, seed: u64, count: u64) {
+    let key = key();
+    for i in 0..count {
+        let at = (i * 7_919 + seed) % count;
+        let rows = [row(i, IntentState::Open), row(i, IntentState::Signed), row(count + i, IntentState::Open)];
+        let asked = request(i);
+        let mut derived = vec![Derived::Request { id: RequestId([u8::try_from(i % 50).unwrap(); 16]), row: &asked }];
+        derived.extend(rows.iter().map(|row| Derived::Device { key: &key, device: device(at), row }));
+        append(store, 1, &[], &[], &derived).unwrap();
+    }
+}
+
+#[test]
+fn a_snapshot_commits_to_the_rows_whenever_it_is_taken() {
+    // Once at the end, and often on the way: the last ones say the same, in each store.
+    let mut said: Vec<Tables> = Vec::new();
+    let last = std::cell::RefCell::new(&mut said);
+    each(|store| {
+        for often in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut fresh = SqliteStore::create(directory.path(), LIMITS).unwrap();
+            let store: &mut dyn Store = if often { &mut fresh } else { &mut *store };
+            for part in 0..4 {
+                many(store, part, 300);
+                if often {
+                    let size = store.head().unwrap().size;
+                    keep(store, size).unwrap();
+                    assert_eq!(store.waiting(), 0);
+                }
+            }
+            let (size, mut voucher) = (store.head().unwrap().size, Voucher::willing());
+            store.snapshot_at(size, &[], &mut voucher).unwrap().unwrap();
+            last.borrow_mut().extend(voucher.tables);
+        }
+    });
+    assert_eq!(said[0].map(|table| table.rows), [300, 50, 2_100, 0, 0]);
+    assert!(said.iter().all(|tables| *tables == said[0]), "{said:?}");
+}
+
+#[test]
+fn a_snapshot_alters_nothing_that_is_read_and_one_that_nobody_vouches_for_is_undone() {
+    each(|store| {
+        many(store, 1, 40);
+        let key = key();
+        let read = |store: &dyn Store| {
+            let devices: Vec<_> = (0..41).map(|i| store.device(&key, device(i)).unwrap()).collect();
+            let open = store.devices_in(&key, IntentState::Open, Some(device(3)), 10).unwrap();
+            let asked = store.request(RequestId([3; 16])).unwrap();
+            (devices, open, asked, store.earlier(&key, device(1), u64::MAX).unwrap())
+        };
+        let (before, head) = (read(store), store.head().unwrap());
+        for voucher in [Voucher { leaf: false, ..Voucher::willing() }, Voucher { note: false, ..Voucher::willing() }] {
+            let mut voucher = voucher;
+            assert_eq!(store.snapshot_at(40, &[("fold".into(), vec![1])], &mut voucher).unwrap(), None);
+            assert_eq!((store.head().unwrap(), store.part("fold").unwrap()), (head, None));
+            assert_eq!(store.latest_checkpoint().unwrap(), None);
+            assert_eq!(read(store), before);
+        }
+        let taken = store.snapshot_at(40, &[("fold".into(), vec![1])], &mut Voucher::willing()).unwrap().unwrap();
+        assert_eq!((taken, store.part("fold").unwrap()), (store.head().unwrap(), Some(vec![1])));
+        assert_eq!(store.latest_checkpoint().unwrap().unwrap().head, taken);
+        assert_eq!(read(store), before);
+        assert!(matches!(keep(store, 40), Err(StoreError::SizeMoved { expected: 40, found: 41 })));
+        assert_eq!(store.check_tree().unwrap(), taken);
     });
 }

@@ -1,5 +1,6 @@
 //! A whole ledger exported and verified; and everything that can be wrong with one.
 
+mod jobs;
 mod device_certificates;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,9 @@ use smkid::cli::ledger_verify::{self, LedgerVerify};
 use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
-    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, Health, IncidentClosed, KeyActivated, KeyCopied, KeyLocked, LoginRetried, ProfileInForce, Reason, Refused,
-    ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
+    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Entry, Event, ExerciseRecorded,
+    FileAccepted, Genesis, Health, IncidentClosed, KeyActivated, KeyCopied, KeyLocked, LoginRetried, ProfileInForce,
+    Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
@@ -1197,5 +1198,44 @@ fn an_activation_for_every_incident_verifies_as_an_older_daemon_wrote_it() {
     // Custodians activate the key under the policy of this ledger, and none presented.
     forged(&fixture, "determination", "custodians: 0 of 2", |forge| {
         forge.push(Event::KeyActivated(KeyActivated { incident: incident.clone(), ..old.clone() }))
+    });
+}
+
+/// The snapshot that the recorder takes at the end of the fixture's ledger.
+fn snapshot(fixture: &mut Fixture) -> smkid::domain::ledger::snapshots::Snapshot {
+    fixture.record(|recorder| {
+        recorder.set_snapshot_leaves(1);
+        recorder.snapshot_if_due().unwrap();
+    });
+    let reader = fixture.reader();
+    let last = reader.leaf(reader.head().unwrap().size - 1).unwrap();
+    let Event::Snapshot(snapshot) = Entry::from_leaf(&last).unwrap().event else { panic!("no snapshot was taken") };
+    snapshot
+}
+
+#[test]
+fn a_snapshot_is_computed_again_and_one_that_lies_is_refused() {
+    let mut fixture = Fixture::new();
+    let taken = snapshot(&mut fixture);
+    assert!(taken.device.rows > 0 && taken.request.rows > 0, "{taken:?}");
+    let export = Export::of(&fixture, &StoreSource(&*fixture.reader()));
+    let (status, out, err) = export.verify();
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.contains("snapshots"), "{out}");
+    let digest = Digest([0xAB; 32]);
+    let lies: [(&str, &dyn Fn(&mut smkid::domain::ledger::snapshots::Snapshot)); 4] = [
+        ("the fold", &|snapshot| snapshot.fold = digest),
+        ("table device", &|snapshot| snapshot.device.sha256 = digest),
+        ("table request", &|snapshot| snapshot.request.rows += 1),
+        ("table response", &|snapshot| snapshot.response = snapshot.device),
+    ];
+    for (expected, lie) in lies {
+        let mut snapshot = taken.clone();
+        lie(&mut snapshot);
+        forged(&fixture, "end", expected, |forge| forge.push_by(Actor::daemon(), Event::Snapshot(snapshot)));
+    }
+    // By somebody else than the daemon.
+    forged(&fixture, "end", "expected it to be asked for by daemon", |forge| {
+        forge.push(Event::Snapshot(taken.clone()))
     });
 }

@@ -537,7 +537,8 @@ fn intend(
     for wanted in wanted {
         let last = recorder.device(&job.key, wanted.device)?;
         if job.kept.is_none()
-            && let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())? {
+            && let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())?
+        {
             handed.extend(
                 again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)),
             );
@@ -723,7 +724,8 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
     };
     let by_itself = retries_by_itself(recorder.fold(), job.determination);
     // What is handed over, in ranges that leave out what is withheld.
-    let (mut told, mut released): (Vec<Told>, Vec<(u64, u64)>) = (Vec::with_capacity(if is_kept { 0 } else { intents.len() }), Vec::new());
+    let (mut told, mut released): (Vec<Told>, Vec<(u64, u64)>) =
+        (Vec::with_capacity(if is_kept { 0 } else { intents.len() }), Vec::new());
     let mut goes_on = false;
     for intended in intents {
         let Intended { intent, device, template, counter, octets } = intended;

@@ -42,8 +42,9 @@ pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 
 pub use responses::{
-    CertificateRefused, CertificatesImported, DeviceCertificates, DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
-    ResponsesSummary, ResponsesSummaryLine, StateWanted,
+    CertificateRefused, CertificatesImported, DeviceCertificates, DeviceState, DevicesOf, RecoveryDevice,
+    RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary, ResponsesSummaryLine,
+    StateWanted,
 };
 
 /// Octets, in base64 with padding (RFC 4648 4).

@@ -135,9 +135,7 @@ impl Exported {
         let len = usize::try_from(records).unwrap_or_default() * SIGNATURE_RECORD_LEN;
         let mut octets = vec![0; len];
         let path = self.root.join(SIGNATURES);
-        self.signatures
-            .read_exact_at(&mut octets, from * SIGNATURE_RECORD_LEN as u64)
-            .map_err(unreadable(&path))?;
+        self.signatures.read_exact_at(&mut octets, from * SIGNATURE_RECORD_LEN as u64).map_err(unreadable(&path))?;
         self.block = (from, octets);
         Ok(())
     }

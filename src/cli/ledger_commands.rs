@@ -187,7 +187,11 @@ impl Walk<'_> {
                 if let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at) {
                     self.pending[at].result = Some(result);
                     while self.pending.front().is_some_and(|place| place.result.is_some()) {
-                        settled.extend(self.pending.pop_front());
+                        let Some(place) = self.pending.pop_front() else { break };
+                        if matches!(place.result, Some(SignResult::Unknown(_))) {
+                            self.unknown.insert(place.intent.command, place.place);
+                        }
+                        settled.push(place);
                     }
                 }
             }
@@ -218,11 +222,7 @@ impl Walk<'_> {
         let Place { at, place, intent, determination, originator, result } = place;
         let expected = match result {
             Some(SignResult::Signed(expected)) => expected,
-            Some(SignResult::Unknown(_)) => {
-                self.unknown.insert(intent.command, place);
-                return Ok(());
-            }
-            Some(SignResult::Failed(_) | SignResult::NotSigned(_)) | None => return Ok(()),
+            Some(SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_)) | None => return Ok(()),
         };
         let Some(signature) = export.signature(at)? else {
             self.made.not_released += 1;
@@ -230,7 +230,10 @@ impl Walk<'_> {
         };
         let found = Digest::of(&signature);
         if found != expected {
-            return Err(wrong(at, format!("its outcome has the signature of SHA-256 {expected}, the export has {found}")));
+            return Err(wrong(
+                at,
+                format!("its outcome has the signature of SHA-256 {expected}, the export has {found}"),
+            ));
         }
         let determined = self.determinations.get(&determination);
         let template = determined.and_then(|determined| determined.templates.get(&intent.template));
@@ -261,7 +264,8 @@ impl Walk<'_> {
         let is_stdout = out.as_os_str() == "-";
         if !is_of_one && is_stdout && !self.outs.is_empty() {
             return Err(CliError::Unfit(
-                "the Device has commands under several determinations; give --out a directory, or --determination".to_owned(),
+                "the Device has commands under several determinations; give --out a directory, or --determination"
+                    .to_owned(),
             ));
         }
         let path: PathBuf = if is_of_one || is_stdout {

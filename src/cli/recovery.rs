@@ -1,11 +1,11 @@
 //! Shell: `smkictl recovery`.
 
 mod certificates;
-mod parts;
-mod job;
 mod check;
 mod fetch;
+mod job;
 pub(super) mod out;
+mod parts;
 mod responses;
 
 use std::path::PathBuf;
@@ -111,15 +111,13 @@ pub enum Recovery {
         --reason 'The Device was tested in the laboratory with this counter'")]
     ResumeAfterForeign(responses::Resume),
     /// Get the signed commands of a request, or of a job: again, after a crash, or while it runs
-    #[command(
-        after_help = "Examples:\n  smkictl recovery fetch 77b0… --out commands/\n  \
+    #[command(after_help = "Examples:\n  smkictl recovery fetch 77b0… --out commands/\n  \
         smkictl recovery fetch 77b0… --out commands/ --follow --file-size 256MiB\n  \
         smkictl recovery fetch 77b0… --out - --devices two.txt --format hex\n\n\
         Every command is made again from its template, Device, counter and recorded signature, and compared with what its intent says. \
         Files are written whole or not at all; if it is cut, run it again: what is whole by manifest.partial is kept. manifest.json comes last. \
         Only while the determination is in force.\n\n\
-        Status: 0 every command is there, 4 refused, 6 some are not signed, or it is still running."
-    )]
+        Status: 0 every command is there, 4 refused, 6 some are not signed, or it is still running.")]
     Fetch(fetch::Fetch),
     /// Check a folder of commands against its manifest, and against an export of the ledger: needs no daemon
     #[command(
@@ -378,12 +376,7 @@ async fn take(context: &Context, mut commands: Commands, mut out: Out) -> Result
     Ok(exit(&summary, !stopped.is_empty()))
 }
 
-async fn receive(
-    context: &Context,
-    commands: &mut Commands,
-    out: &mut Out,
-    taken: &mut Taken,
-) -> Result<(), CliError> {
+async fn receive(context: &Context, commands: &mut Commands, out: &mut Out, taken: &mut Taken) -> Result<(), CliError> {
     let header = commands.header().await?.clone();
     out.begin(&header)?;
     while let Some(answered) = commands.next().await? {

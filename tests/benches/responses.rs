@@ -12,7 +12,10 @@
 mod cpu;
 #[expect(dead_code, reason = "the benchmark of commands signs otherwise, and slows tokens down")]
 mod daemon;
-#[expect(dead_code, reason = "the bound here is ring's verification; the daemon under measurement names the other's task")]
+#[expect(
+    dead_code,
+    reason = "the bound here is ring's verification; the daemon under measurement names the other's task"
+)]
 mod limit;
 mod responses_daemon;
 mod statistics;

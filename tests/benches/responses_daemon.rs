@@ -53,7 +53,11 @@ pub fn run(quick: bool, devices: Option<usize>) -> Result<bool, Fault> {
         let ours = smkictl(&daemon, count, &["certificates", "import", &round.certificates], false)?;
         import.push(told("certificates imported", alone, ours));
         let alone = side(&[], count, || Ok(plain(&round.signed, 1)))?;
-        imported.push(told("Responses without", alone, smkictl(&daemon, count, &["responses", &round.responses], true)?));
+        imported.push(told(
+            "Responses without",
+            alone,
+            smkictl(&daemon, count, &["responses", &round.responses], true)?,
+        ));
     }
     println!("\nsmkid: VmHWM {} kB", daemon.memory_kb_max()?);
     // Each is judged, also where one is missed.

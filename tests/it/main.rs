@@ -42,6 +42,7 @@ mod rollback;
 mod routes;
 mod smkictl;
 mod smkid;
+mod snapshots;
 mod store;
 mod support;
 mod systemd;

@@ -37,14 +37,12 @@ const CERTIFICATE_LEN_MAX: usize = 4 + 65_535;
 #[derive(Subcommand, Debug)]
 pub enum Certificates {
     /// Have certificates of Devices verified, so that their Responses need none
-    #[command(
-        after_help = "Examples:\n  smkictl recovery certificates import devices.pem\n  \
+    #[command(after_help = "Examples:\n  smkictl recovery certificates import devices.pem\n  \
         smkictl recovery certificates import from-the-smki-repository/ --refused refused.ndjson\n\n\
         Files are PEM, or DER one after another, of any size; of a directory, every file in it. Each certificate is verified \
         against the policy's Device CAs now. It counts from then on as long as it is valid and the policy has that Device CA. The same \
         ones again change nothing: after a break, run it again.\n\n\
-        Status: 0 all are known now, 5 none is, 6 some were refused."
-    )]
+        Status: 0 all are known now, 5 none is, 6 some were refused.")]
     Import(Import),
 }
 
@@ -110,7 +108,9 @@ impl Import {
             for (place, why) in &part.unreadable {
                 faults.tell(place, (None, None), "unreadable", why)?;
             }
-            let Some(wire::CertificatesImported { entry: _, tally: of_part, refused }) = imported else { return Ok(()) };
+            let Some(wire::CertificatesImported { entry: _, tally: of_part, refused }) = imported else {
+                return Ok(());
+            };
             for wire::CertificateRefused { certificate, device, why } in refused {
                 let place = usize::try_from(certificate).ok().and_then(|n| part.places.get(n.checked_sub(1)?));
                 let place = place.ok_or_else(|| no_such("certificate", certificate))?;
@@ -209,9 +209,8 @@ fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) 
     match source.first()? {
         Some(0x30) => {
             let len_of = |octets: &[u8]| certificate_len(octets).filter(|len| *len <= octets.len()).ok_or(());
-            let stopped = source.pieces(CERTIFICATE_LEN_MAX, len_of, |octet, found| {
-                visit((At::Octet(octet), Ok(found.to_vec())))
-            })?;
+            let stopped = source
+                .pieces(CERTIFICATE_LEN_MAX, len_of, |octet, found| visit((At::Octet(octet), Ok(found.to_vec()))))?;
             match stopped {
                 None => Ok(()),
                 Some((octet, ())) => {
@@ -250,7 +249,8 @@ fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliErr
             let text = pem::text(&block).and_then(pem::bundle);
             let der = text.map(|mut all| all.pop().unwrap_or_default());
             // A line number of the block would be another one than the file's.
-            let der = der.map_err(|error| format!("expected a certificate in PEM: {error}").replace("PEM: line 1: ", ""));
+            let der =
+                der.map_err(|error| format!("expected a certificate in PEM: {error}").replace("PEM: line 1: ", ""));
             visit((At::Line(begun), der))?;
         }
         Ok(())

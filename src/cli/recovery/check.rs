@@ -17,7 +17,9 @@ use crate::api::wire::Item;
 use crate::domain::commands::container::{self, Fields, Header, Reader, Record};
 use crate::domain::commands::manifest::{self, Format, Manifest, NAME, PARTIAL_NAME, Ranges};
 use crate::domain::gbcs::SIGNATURE_PART_LEN;
-use crate::domain::ledger::entry::{Batch, DeterminationRecorded, Genesis, Intent, KeyMade, KeyRecord, Outcome, SignResult};
+use crate::domain::ledger::entry::{
+    Batch, DeterminationRecorded, Genesis, Intent, KeyMade, KeyRecord, Outcome, SignResult,
+};
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeviceId, Digest};
 
@@ -90,7 +92,10 @@ impl Check {
             Err(InputError::Unreadable { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && self.folder.join(PARTIAL_NAME).exists() =>
             {
-                return wrong(&self.folder, "it is not whole yet: it has no manifest.json, and manifest.partial says so");
+                return wrong(
+                    &self.folder,
+                    "it is not whole yet: it has no manifest.json, and manifest.partial says so",
+                );
             }
             octets => octets.map_err(CliError::from)?,
         };
@@ -164,8 +169,13 @@ impl Check {
             return wrong(&path, "its commands are not those of the intents that the manifest says");
         }
         match ledger {
-            Some(ledger) if manifest.folder.format != Format::Hex => compare(&path, &said, file, &manifest.folder.of, ledger),
-            Some(_) => wrong(&path, "hexadecimal lines do not say their intents: the ledger cannot be asked; fetch a container"),
+            Some(ledger) if manifest.folder.format != Format::Hex => {
+                compare(&path, &said, file, &manifest.folder.of, ledger)
+            }
+            Some(_) => wrong(
+                &path,
+                "hexadecimal lines do not say their intents: the ledger cannot be asked; fetch a container",
+            ),
             None => Ok(()),
         }
     }

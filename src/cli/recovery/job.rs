@@ -265,7 +265,9 @@ impl<'c> Shown<'c> {
     fn unanswered(&mut self) {
         if !std::mem::replace(&mut self.is_gone, true) {
             self.end();
-            self.context.print.warning("smkid does not answer; it is asked again until it does. A job goes on by itself");
+            self.context
+                .print
+                .warning("smkid does not answer; it is asked again until it does. A job goes on by itself");
         }
     }
 
@@ -292,9 +294,9 @@ fn why(job: &Job) -> Option<String> {
 
 /// How far it has come, in per cent, rounded down: 100 is all.
 fn per_cent(job: &Job) -> u64 {
-    (u128::from(job.done.min(job.total)) * 100).checked_div(job.total.into()).map_or(100, |part| {
-        u64::try_from(part).unwrap_or(100)
-    })
+    (u128::from(job.done.min(job.total)) * 100)
+        .checked_div(job.total.into())
+        .map_or(100, |part| u64::try_from(part).unwrap_or(100))
 }
 
 /// `1234567` as `1,234,567`.
@@ -346,11 +348,9 @@ fn details(job: &Job) -> Vec<String> {
     if let Some(busy) = job.hsm_busy {
         parts.push(format!("HSM {busy:.0} %"));
     }
-    for (count, name) in [
-        (job.tally.refused, "refused"),
-        (job.tally.unknown, "unknown"),
-        (job.tally.not_signed, "not signed"),
-    ] {
+    for (count, name) in
+        [(job.tally.refused, "refused"), (job.tally.unknown, "unknown"), (job.tally.not_signed, "not signed")]
+    {
         if count > 0 {
             parts.push(format!("{} {name}", grouped(count)));
         }

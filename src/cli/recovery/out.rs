@@ -61,9 +61,8 @@ pub enum FileSize {
 impl FromStr for FileSize {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!("expected a number of commands, such as 100000, or of octets, such as 256MiB, found {text:?}")
-        };
+        let wrong =
+            || format!("expected a number of commands, such as 100000, or of octets, such as 256MiB, found {text:?}");
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
@@ -138,7 +137,8 @@ impl Out {
             let format = how.format.unwrap_or(Format::Ndjson).lies();
             if format == Lies::Each {
                 return Err(CliError::Unfit(
-                    "--format each makes files, and stdout is one stream; choose ndjson, container or hex, or a folder".to_owned(),
+                    "--format each makes files, and stdout is one stream; choose ndjson, container or hex, or a folder"
+                        .to_owned(),
                 ));
             }
             return Ok(Self::Stdout(Stdout { format, header: None, buffer: Vec::new(), container: None }));
@@ -146,7 +146,8 @@ impl Out {
         match how.format.unwrap_or(by_default) {
             Format::Each => Folder::open(path).map(Self::Each),
             format @ (Format::Container | Format::Ndjson | Format::Hex) => {
-                Files::open(path, format.lies(), how.file_size, request, order).map(|files| Self::Files(Box::new(files)))
+                Files::open(path, format.lies(), how.file_size, request, order)
+                    .map(|files| Self::Files(Box::new(files)))
             }
         }
     }
@@ -195,7 +196,11 @@ impl Out {
                     (None, None) => {}
                 }
                 // A pipe may feed what waits for each line.
-                if stdout.container.is_none() || stdout.buffer.len() >= Stdout::LEN { stdout.flush(context) } else { Ok(()) }
+                if stdout.container.is_none() || stdout.buffer.len() >= Stdout::LEN {
+                    stdout.flush(context)
+                } else {
+                    Ok(())
+                }
             }
             Self::Nowhere => Ok(()),
         }

@@ -18,9 +18,8 @@ use crate::domain::ledger::custody::CustodianPresented;
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
     DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, JobCancelled,
-    JobPaused, JobResumed, KeyActivated,
-    KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled,
-    SignatureRecord, TokenFound, TokenHealth,
+    JobPaused, JobResumed, KeyActivated, KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason,
+    ScheduleRecorded, Settled, SignatureRecord, TokenFound, TokenHealth,
 };
 use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::{Digest, KeyUse};
@@ -126,9 +125,7 @@ impl Again<'_> {
             }
             Event::JobStarted(started) => self.check_job(started, entry),
             Event::JobPassed(passed) => self.check_passed(passed, entry),
-            Event::JobPaused(JobPaused { request, reason }) => {
-                permitted(jobs::may_pause(self.fold, *request, reason))
-            }
+            Event::JobPaused(JobPaused { request, reason }) => permitted(jobs::may_pause(self.fold, *request, reason)),
             Event::JobResumed(JobResumed { request }) => permitted(jobs::may_resume(self.fold, *request)),
             Event::JobCancelled(JobCancelled { request, reason }) => {
                 permitted(jobs::may_cancel(self.fold, *request, reason))
@@ -138,6 +135,7 @@ impl Again<'_> {
             | Event::CertificationIntent(_)
             | Event::Started(_)
             | Event::Stopped(_)
+            | Event::Snapshot(_)
             | Event::Intent(_)
             | Event::Outcome(_)
             | Event::Released(_)

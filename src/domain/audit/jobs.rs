@@ -26,7 +26,10 @@ impl Again<'_> {
         demand(determination.key.as_ref().is_some_and(|(label, _)| label == key), || {
             format!("key {key} is not the one that determination {id} requires")
         })?;
-        permitted(rules::decide_batch(&facts).map_err(|refusals| refusals.iter().map(Refusal::reason).collect::<Vec<Reason>>()))?;
+        permitted(
+            rules::decide_batch(&facts)
+                .map_err(|refusals| refusals.iter().map(Refusal::reason).collect::<Vec<Reason>>()),
+        )?;
         let Some(list) = list else { return Ok(()) };
         let (mut reader, mut fault) = (ListReader::default(), None);
         let mut feed = |piece: &[u8]| {
@@ -63,7 +66,11 @@ impl Again<'_> {
         })?;
         let total = jobs::total(self.fold, job);
         demand(!why.is_empty() || total == Some(tally.done()), || {
-            format!("job {request} came to {} of {} Devices, and nothing says why it ended", tally.done(), total.unwrap_or(0))
+            format!(
+                "job {request} came to {} of {} Devices, and nothing says why it ended",
+                tally.done(),
+                total.unwrap_or(0)
+            )
         })
     }
 

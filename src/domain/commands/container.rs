@@ -182,7 +182,9 @@ pub enum Fault {
         found: u16,
     },
     /// The octets of a command are another's.
-    #[error("the command is for Device {found_device} with counter {found_counter}, its record says {device} with counter {counter}")]
+    #[error(
+        "the command is for Device {found_device} with counter {found_counter}, its record says {device} with counter {counter}"
+    )]
     Command {
         /// The record's.
         device: DeviceId,

@@ -193,11 +193,7 @@ impl Manifest {
         check_version(&this.folder)?;
         this.files.iter().try_for_each(check_file)?;
         let found = this.files.iter().map(|file| file.commands).sum();
-        if found == this.commands {
-            Ok(this)
-        } else {
-            Err(ManifestError::Count { expected: this.commands, found })
-        }
+        if found == this.commands { Ok(this) } else { Err(ManifestError::Count { expected: this.commands, found }) }
     }
 }
 

@@ -140,10 +140,7 @@ pub fn tell(event: &Event) -> Option<String> {
                 None => "all Devices".to_owned(),
             };
             let why = started.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!(
-                "Job {} was started for {devices} of determination {}{why}",
-                started.request, started.determination
-            )
+            format!("Job {} was started for {devices} of determination {}{why}", started.request, started.determination)
         }
         Event::JobPaused(paused) => format!("Job {} was paused: {}", paused.request, paused.reason),
         Event::JobResumed(resumed) => format!("Job {} goes on", resumed.request),
@@ -188,7 +185,8 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::LoginRetried(_)
         | Event::JobPassed(_)
         | Event::ClockAccepted(_)
-        | Event::DeviceCertificatesImported(_) => return None,
+        | Event::DeviceCertificatesImported(_)
+        | Event::Snapshot(_) => return None,
     })
 }
 

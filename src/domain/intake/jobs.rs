@@ -211,9 +211,8 @@ impl ListReader {
         let text = str::from_utf8(&self.line).ok().and_then(|line| line.strip_suffix('\n'));
         let device: Option<DeviceId> = text.and_then(|text| text.parse().ok());
         let device = device.filter(|device| Some(device.to_string().as_str()) == text);
-        let device = device.ok_or_else(|| {
-            fault("expected 16 upper-case hex digits and a line feed, found something else".into())
-        })?;
+        let device = device
+            .ok_or_else(|| fault("expected 16 upper-case hex digits and a line feed, found something else".into()))?;
         if let Some(last) = self.last.filter(|last| *last >= device) {
             return Err(fault(format!("expected Devices in ascending order, each once; found {device} after {last}")));
         }

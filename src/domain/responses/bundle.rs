@@ -15,7 +15,9 @@ pub const BUNDLE_LEN_MAX: u64 = 8 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// Something else than a certificate.
-    #[error("octet {octet}: expected a certificate in DER (30 82 or 30 81, a length, so many octets), found something else")]
+    #[error(
+        "octet {octet}: expected a certificate in DER (30 82 or 30 81, a length, so many octets), found something else"
+    )]
     NotDer {
         /// Where, counted from 0.
         octet: usize,

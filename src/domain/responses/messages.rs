@@ -32,7 +32,9 @@ pub enum MessagesError {
         found: String,
     },
     /// Not a form that is kept.
-    #[error("expected whole binary messages one after another, or lower-case hexadecimal, one message a line; found another form")]
+    #[error(
+        "expected whole binary messages one after another, or lower-case hexadecimal, one message a line; found another form"
+    )]
     NotCanonical,
 }
 

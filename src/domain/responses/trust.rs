@@ -86,7 +86,8 @@ impl Trust {
     pub fn import(&self, octets: &[u8]) -> Result<DeviceKey, (Option<DeviceId>, String)> {
         let certificate = SmkiCertificate::parse(octets, &self.profile).map_err(|error| (None, says(error)))?;
         let device = for_signatures(&certificate).map_err(|why| (None, why))?;
-        let (Vouched { point, from, until }, device_ca) = self.vouch(&certificate).map_err(|why| (Some(device), why))?;
+        let (Vouched { point, from, until }, device_ca) =
+            self.vouch(&certificate).map_err(|why| (Some(device), why))?;
         Ok(DeviceKey { device, point, device_ca, from, until })
     }
 
@@ -219,9 +220,10 @@ impl Candidates {
         let given = self.given.get(&device).into_iter().flatten();
         let imported = self.imported.iter().filter_map(move |imported| imported.get(&device)).flatten();
         let given = given.map(|candidate| candidate.worth.as_ref().copied().map_err(String::as_str));
-        given.chain(imported.map(|DeviceKey { point, from, until, .. }| {
-            Ok(Vouched { point: *point, from: *from, until: *until })
-        }))
+        given.chain(
+            imported
+                .map(|DeviceKey { point, from, until, .. }| Ok(Vouched { point: *point, from: *from, until: *until })),
+        )
     }
 }
 

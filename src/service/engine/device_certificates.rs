@@ -60,8 +60,7 @@ impl Daemon {
             if let Err(reasons) = may_import(recorder.fold(), &by) {
                 return refused(recorder, &by, "recovery-certificates", asked, (None, None), reasons);
             }
-            let judged: Vec<Judged<'_>> =
-                places.into_iter().map(|(place, judged)| (&octets[place], judged)).collect();
+            let judged: Vec<Judged<'_>> = places.into_iter().map(|(place, judged)| (&octets[place], judged)).collect();
             let Imported { event, kept, others } = device_certificates(recorder, recorder.moment().at, &judged)?;
             let tally = event.tally;
             recorder.queue_blob(kept);

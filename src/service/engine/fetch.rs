@@ -132,7 +132,8 @@ impl Daemon {
         self.walk(wanted, pages)?;
         let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
         tokio::spawn(async move {
-            let answer = Handing { desk, about, pieces, piece: Vec::with_capacity(LINES_LEN), summary: Summary::default() };
+            let answer =
+                Handing { desk, about, pieces, piece: Vec::with_capacity(LINES_LEN), summary: Summary::default() };
             answer.run(found, form, header, stopping).await;
         });
         Ok(octets)
@@ -141,13 +142,22 @@ impl Daemon {
     /// Walks on a thread of its own, until all was found or nobody takes it.
     fn walk(&self, wanted: Wanted, pages: mpsc::Sender<Result<Page, Ended>>) -> Answer<()> {
         let reader = SqliteReader::open(&self.state)?;
-        let (running, ended, stopping) = (Arc::clone(&self.running), Arc::clone(&self.ended), self.stopping.subscribe());
+        let (running, ended, stopping) =
+            (Arc::clone(&self.running), Arc::clone(&self.ended), self.stopping.subscribe());
         let request = wanted.request;
-        let is_running = move || running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
+        let (desk, runtime) = (self.desk.clone(), tokio::runtime::Handle::current());
+        // A job goes on for as long as it is not over, whatever it waits for.
+        let is_job = move || {
+            let is_open = desk
+                .look(move |recorder| Ok(recorder.fold().jobs().get(&request).is_some_and(|job| !job.state.is_over())));
+            runtime.block_on(is_open).unwrap_or(false)
+        };
+        let is_running = move || running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request) || is_job();
         let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut walk = Walk { reader: &reader, wanted, own: HashMap::new(), pending: VecDeque::new(), page: Page::default() };
+            let mut walk =
+                Walk { reader: &reader, wanted, own: HashMap::new(), pending: VecDeque::new(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow()),
@@ -205,7 +215,8 @@ impl Walk<'_> {
     ) -> Result<Ended, StoreError> {
         let Some(facts) = self.reader.request(self.wanted.request)? else { return Ok(Ended::Whole) };
         // Whoever has all up to an intent has its outcome, and those of all before.
-        let mut next = self.wanted.after.map_or(facts.first_batch, |after| facts.first_batch.max(after.saturating_add(1)));
+        let mut next =
+            self.wanted.after.map_or(facts.first_batch, |after| facts.first_batch.max(after.saturating_add(1)));
         loop {
             // In this order: what a run recorded before it ended is seen.
             let runs = is_running();
@@ -312,9 +323,8 @@ impl Walk<'_> {
 
     fn has_command(&self, device: DeviceId) -> Result<bool, StoreError> {
         let last = self.reader.device(&self.wanted.header.key, device)?;
-        Ok(last.is_some_and(|last| {
-            last.determination == self.wanted.determination && last.state == IntentState::Signed
-        }))
+        Ok(last
+            .is_some_and(|last| last.determination == self.wanted.determination && last.state == IntentState::Signed))
     }
 
     /// What became of an intent of the request, told once for each Device: by its last.
@@ -339,10 +349,9 @@ impl Walk<'_> {
                     Some(later) if later.attempt > 1 && later.command == intent.command => match last.state {
                         IntentState::Signed => return self.signed(at, last.intent, later, None),
                         IntentState::Left => ToldOutcome::Left,
-                        IntentState::Open
-                        | IntentState::Failed
-                        | IntentState::NotSigned
-                        | IntentState::Unknown => outcome,
+                        IntentState::Open | IntentState::Failed | IntentState::NotSigned | IntentState::Unknown => {
+                            outcome
+                        }
                     },
                     Some(_) | None => outcome,
                 }
@@ -416,7 +425,9 @@ impl Walk<'_> {
                     IntentState::Unknown => {
                         ToldOutcome::Unknown("what became of it is unknown; settle it first".into())
                     }
-                    IntentState::Failed => ToldOutcome::Failed(format!("the token failed; see entry {at} and its outcome")),
+                    IntentState::Failed => {
+                        ToldOutcome::Failed(format!("the token failed; see entry {at} and its outcome"))
+                    }
                     IntentState::NotSigned => ToldOutcome::NotSigned("it was never submitted to the token".into()),
                     IntentState::Open | IntentState::Signed => ToldOutcome::NotSigned("it is being signed".into()),
                 };
@@ -501,7 +512,8 @@ impl Handing {
         let signed: Vec<(u64, DeviceId)> =
             found.iter().filter(is_command).map(|found| (found.signed_as, found.device)).collect();
         let HandOver { by, request, determination, asked, signed: _ } = &self.about;
-        let about = HandOver { by: Actor::clone(by), request: *request, determination: *determination, asked: *asked, signed };
+        let about =
+            HandOver { by: Actor::clone(by), request: *request, determination: *determination, asked: *asked, signed };
         let mut withheld = HashMap::new();
         if !about.signed.is_empty() {
             // Durable and under a checkpoint before anything of it goes out.

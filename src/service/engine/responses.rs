@@ -284,10 +284,7 @@ impl Daemon {
 
 /// What was verified was so under another policy than the one in force.
 pub(super) fn another_policy() -> Failure {
-    Failure::Unavailable {
-        why: "another policy came into force meanwhile".into(),
-        remedy: "Send it again".into(),
-    }
+    Failure::Unavailable { why: "another policy came into force meanwhile".into(), remedy: "Send it again".into() }
 }
 
 /// Whether whoever asks may act in the incident of a determination. One that is not recorded is refused by whatever asks next.

@@ -51,7 +51,8 @@ fn the_status_of_a_job_is_that_of_signing_what_it_was_for() {
 
 #[test]
 fn the_bar_fills_as_the_devices_are_done_and_never_wraps() {
-    let half = Job { state: JobState::Running, ..job(JobTally { signed: 1_234_567, ..JobTally::default() }, 2_469_134) };
+    let half =
+        Job { state: JobState::Running, ..job(JobTally { signed: 1_234_567, ..JobTally::default() }, 2_469_134) };
     assert_eq!(per_cent(&half), 50);
     let wide = bar(&half, 200);
     assert!(wide.starts_with(&format!("[{}{}] ", "#".repeat(20), ".".repeat(20))), "{wide}");
@@ -66,7 +67,10 @@ fn the_bar_fills_as_the_devices_are_done_and_never_wraps() {
 
 #[test]
 fn spans_are_told_as_people_say_them() {
-    assert_eq!([59, 60, 3_599, 3_600, 7_260].map(span), ["59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "2 h 01 min"]);
+    assert_eq!(
+        [59, 60, 3_599, 3_600, 7_260].map(span),
+        ["59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "2 h 01 min"]
+    );
     assert_eq!([0, 999, 1_000, 12_345_678].map(grouped), ["0", "999", "1,000", "12,345,678"]);
 }
 

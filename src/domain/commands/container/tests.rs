@@ -12,7 +12,12 @@ fn header() -> Header {
 }
 
 fn fields(n: u64, template: u16) -> Fields {
-    Fields { device: DeviceId(Eui64((0xDB_1234_0000_0000 + n).to_be_bytes())), counter: 7_000 + n, intent: 40 + n, template }
+    Fields {
+        device: DeviceId(Eui64((0xDB_1234_0000_0000 + n).to_be_bytes())),
+        counter: 7_000 + n,
+        intent: 40 + n,
+        template,
+    }
 }
 
 /// The octets of a command of this length, with the header of its fields.
@@ -159,6 +164,11 @@ fn a_record_says_what_the_command_says_itself() {
     let octets = command(fields, 100);
     assert_eq!(check_command(fields, &octets), Ok(()));
     let other = Fields { counter: 1, ..fields };
-    assert!(check_command(other, &octets).unwrap_err().to_string().contains("its record says 00DB123400000001 with counter 1"));
+    assert!(
+        check_command(other, &octets)
+            .unwrap_err()
+            .to_string()
+            .contains("its record says 00DB123400000001 with counter 1")
+    );
     assert_eq!(check_command(fields, &octets[..28]), Err(Fault::Short(28)));
 }

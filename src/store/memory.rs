@@ -518,6 +518,7 @@ impl Rebuild for Memory<Remaking> {
         compare("signature", &recorded.signatures, &self.0.tables.signatures)?;
         compare("request", &recorded.requests, &self.0.tables.requests)?;
         compare("earlier", &recorded.earlier, &self.0.tables.earlier)?;
-        compare("response", &recorded.responses, &self.0.tables.responses)
+        compare("response", &recorded.responses, &self.0.tables.responses)?;
+        compare("device_key", &recorded.device_keys, &self.0.tables.device_keys)
     }
 }

@@ -6,7 +6,7 @@ use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::domain::ledger::merkle::{self, leaf_hash, verify_consistency, verify_inclusion};
-use crate::domain::responses::{Outcome, OwnResult, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Outcome, OwnResult, ResultLine};
 use crate::domain::time::Timestamp;
 
 /// Room for the octets that the tests name, and for the cost of one upload each.
@@ -538,6 +538,41 @@ fn what_devices_answered_is_kept_for_each_determination_and_device() {
         assert!(matches!(differs, Err(StoreError::DerivedDiffers { table: "response", .. })), "{differs:?}");
         let wrong = append(store, 1, &[b"x\n"], &[], &[take(1, 2, "x\n")]);
         assert!(matches!(wrong, Err(StoreError::ListLine { line: 1, .. })), "{wrong:?}");
+    });
+}
+
+#[test]
+fn the_keys_of_devices_are_only_added_and_each_keeps_the_entry_that_it_came_with() {
+    let moment = |text: &str| text.parse::<Timestamp>().unwrap();
+    let of = |n, octet, until| DeviceKey {
+        device: device(n),
+        point: std::array::from_fn(|at| if at == 0 { 4 } else { octet }),
+        device_ca: Digest([9; 32]),
+        from: moment("2026-01-01T00:00:00Z"),
+        until: moment(until),
+    };
+    let (short, long) = ("2026-12-31T23:59:59Z", "9999-12-31T23:59:59Z");
+    let (first, second) = ([of(1, 1, short), of(2, 2, long)], [of(1, 1, long), of(1, 3, short)]);
+    each(|store| {
+        assert!(!store.has_device_keys().unwrap());
+        let add = |entry, keys| Derived::DeviceKeys { entry, keys };
+        append(store, 1, &[], &[], &[add(0, &first)]).unwrap();
+        append(store, 1, &[], &[], &[add(1, &second)]).unwrap();
+        assert!(store.has_device_keys().unwrap());
+        let mut found = store.device_keys(device(1)).unwrap();
+        found.sort();
+        let known = |key, entry| ImportedKey { key, entry };
+        assert_eq!(found, [known(first[0], 0), known(second[0], 1), known(second[1], 1)]);
+        assert_eq!(store.device_keys(device(2)).unwrap(), [known(first[1], 0)]);
+        assert_eq!(store.device_keys(device(3)).unwrap(), []);
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&[add(0, &first), add(1, &second)]).unwrap();
+        assert!(rebuild.has_device_keys().unwrap());
+        rebuild.compare_and_finish().unwrap();
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&[add(0, &first)]).unwrap();
+        let differs = rebuild.compare_and_finish();
+        assert!(matches!(differs, Err(StoreError::DerivedDiffers { table: "device_key", .. })), "{differs:?}");
     });
 }
 

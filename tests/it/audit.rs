@@ -1,5 +1,8 @@
 //! A whole ledger exported and verified; and everything that can be wrong with one.
 
+mod device_certificates;
+mod jobs;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -914,30 +917,44 @@ fn documents_that_too_few_or_the_wrong_people_signed_are_found() {
     });
 }
 
-/// The Responses of Devices 0 (that it failed) and 3 (success) to the commands of the first job; `change` departs from the truth.
-pub fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
+/// What Devices 0 (that it failed) and 3 (success) answered to the commands of the first job.
+struct Answers {
+    messages: Vec<Vec<u8>>,
+    /// Of each, in DER.
+    certificates: Vec<Vec<u8>>,
+    results: String,
+}
+
+fn answers(forge: &Forge<'_>, counter: u64) -> Answers {
     let fixture = forge.fixture;
-    let (mut messages, mut certificates, mut intents) = (String::new(), String::new(), Vec::new());
+    let (mut messages, mut certificates, mut intents) = (Vec::new(), Vec::new(), Vec::new());
     for at in [0, 3] {
         let key = Key::generate();
         let command = fixture.fill(device(at), counter);
         let departure = if at == 0 { meter::one_cell_failed } else { |_: &mut _, _: &mut _| {} };
-        let message = meter::response(&command, departure, |octets| key.sign(octets));
-        messages.push_str(&hex::encode(message));
-        messages.push('\n');
-        certificates += &certificate_to_pem(&fixture.device_certificate(device(at), &key));
+        messages.push(meter::response(&command, departure, |octets| key.sign(octets)));
+        certificates.push(fixture.device_certificate(device(at), &key));
         intents.extend((0..forge.size()).find(|index| match forge.entry(*index).event {
             Event::Intent(intent) => intent.device == device(at),
             _ => false,
         }));
     }
-    let mut results = format!(
+    let results = format!(
         "{},{},failed,supplier digitalSignature: noTrustAnchor\n{},{},recovered\n",
         device(0),
         intents[0],
         device(3),
         intents[1]
     );
+    Answers { messages, certificates, results }
+}
+
+/// Those answers taken in, as an older version kept them; `change` departs from the truth.
+pub fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
+    let Answers { messages, certificates, mut results } = answers(forge, counter);
+    let messages = smkid::domain::responses::messages::canonical(&messages);
+    let certificates: String = certificates.iter().map(|octets| certificate_to_pem(octets)).collect();
+    let fixture = forge.fixture;
     let mut taken = ResponsesTaken {
         incident: "INC-1".parse().unwrap(),
         profile: None,

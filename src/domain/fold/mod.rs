@@ -285,12 +285,6 @@ impl Fold {
         self.batches.get(&index)
     }
 
-    /// The batch of a request that may get further intents, if one may.
-    pub fn last_batch(&self, request: RequestId) -> Option<(u64, &Batch)> {
-        let index = *self.last_batches.get(&request)?;
-        Some((index, self.batches.get(&index)?))
-    }
-
     /// Intents without an outcome, by index.
     pub fn open_intents(&self) -> &BTreeMap<u64, OpenIntent> {
         &self.open

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
 use crate::domain::determination::pages::Page;
+use crate::domain::fold::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::incident::Targets;
 use crate::domain::intake::{self, Heads};
@@ -18,7 +19,6 @@ use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
-use crate::domain::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
 use crate::store::{Derived, DerivedState, Reader, SignatureRow, Store, StoreError, StoredCheckpoint, same_head};
 
 /// Entries that are folded in at a time when a ledger is read again.

@@ -12,12 +12,12 @@ use super::{
     StoredCheckpoint, StoredLeaf, Vouch,
 };
 use crate::domain::fold::RequestFacts;
+use crate::domain::fold::snapshot::{self, Pages, Row, Rows, Table};
 use crate::domain::ledger::merkle::{Frontier, Head, Leaf, MerkleError, Subtree, leaf_hash};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded};
-use crate::domain::snapshot::{self, Pages, Row, Rows, Table};
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
@@ -416,7 +416,7 @@ impl Store for MemoryStore {
         Ok(self.0.state().parts.get(name).cloned())
     }
 
-    fn believe(&mut self, tables: &snapshot::Tables, _seen: bool) -> Result<(), StoreError> {
+    fn believe(&mut self, tables: &snapshot::Tables, _now: bool) -> Result<(), StoreError> {
         for ((table, found), expected) in Table::ALL.into_iter().zip(self.0.tables().kept()?).zip(tables) {
             if found != *expected {
                 return Err(StoreError::PagesDiffer { table: table.as_str(), expected: *expected, found });

@@ -13,6 +13,7 @@ pub mod jobs;
 mod kept;
 mod keys;
 mod procedure;
+pub mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -517,6 +517,8 @@ fn step(
     done: Option<Signed>,
     wants_more: bool,
 ) -> Result<Step, CannotRecord> {
+    // Before anything is decided: a fence that is raised meanwhile, by whom the recorder does not hear of, stops what is decided here.
+    let fences = tokens.fences_seen();
     job.follow_account(recorder);
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,
@@ -528,7 +530,7 @@ fn step(
         match most {
             Ok(most) => {
                 (next, ended) = intend(recorder, &mut job, most, &mut told)?;
-                next.fences = tokens.fences_seen();
+                next.fences = fences;
             }
             Err(why) => halted = Some(why),
         }

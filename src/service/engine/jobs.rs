@@ -565,7 +565,8 @@ impl Daemon {
                 (Err((reasons, entry)), _) => Ok(Err(Failure::Refused { reasons, entry })),
             }
         });
-        self.lives.accepted().insert(request, started.await?);
+        let batch = started.await?;
+        self.lives.accepted().insert(request, batch);
         drop(running);
         self.lives.nudge.notify_one();
         self.show_job(request).await

@@ -346,6 +346,8 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
             continue;
         }
         let signed_before = signed.load(Ordering::Relaxed);
+        // Whoever starts it is done with it, and nobody else signs for this request meanwhile.
+        let Ok(running) = Running::begin(&daemon.running, request) else { continue };
         let on = GoOn {
             request,
             batch: daemon.lives.accepted().remove(&request),
@@ -358,8 +360,6 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
         };
         let Ok(job) = daemon.desk.record(move |recorder| Ok(pipeline::go_on(recorder, on)?.map(First::Accepted))).await else { return };
         let Some(first) = job.into_some() else { continue };
-        // Nobody else signs for this request meanwhile.
-        let Ok(running) = Running::begin(&daemon.running, request) else { continue };
         daemon.lives.stand(request, Standing::Running);
         let ran = run_sampled(daemon, request, &tokens, first, stopping.clone()).await;
         drop(running);
@@ -565,9 +565,9 @@ impl Daemon {
                 (Err((reasons, entry)), _) => Ok(Err(Failure::Refused { reasons, entry })),
             }
         });
-        let started = started.await;
+        let batch = started.await?;
+        self.lives.accepted().insert(request, batch);
         drop(running);
-        self.lives.accepted().insert(request, started?);
         self.lives.nudge.notify_one();
         self.show_job(request).await
     }

@@ -1,7 +1,7 @@
 //! A whole ledger exported and verified; and everything that can be wrong with one.
 
-mod jobs;
 mod device_certificates;
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::fs;

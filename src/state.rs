@@ -19,6 +19,7 @@ use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
+use crate::processors;
 use crate::store::{Derived, DerivedState, Reader, SignatureRow, Store, StoreError, StoredCheckpoint, same_head};
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -277,6 +278,10 @@ pub fn pieces(mut reader: impl io::Read, piece: &mut dyn FnMut(&[u8])) -> Result
 impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
+    }
+
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        processors::at_once(count, one);
     }
 }
 

@@ -353,7 +353,26 @@ fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
             Ok(())
         })?;
     }
+    check_lists(&*store, &fold).map_err(|what| StateError::Snapshot { index: at, what })?;
     Ok(Some(fold))
+}
+
+/// Every device list in force is found by what folds to the root that the SMKI PMA signed: each page that is read must make a part of
+/// it. No snapshot keeps them, for a determination names them already.
+fn check_lists(store: &dyn Store, fold: &Fold) -> Result<(), String> {
+    for (id, facts) in fold.determinations() {
+        let Some(scope) = &facts.scope else { continue };
+        let found = store.list_root(*id).map_err(|error| error.to_string())?;
+        if found != Some((scope.device_list, scope.device_root)) {
+            let say = |(list, root): (Digest, Digest)| format!("list {list} with the root {root}");
+            return Err(format!(
+                "determination {id} has the device {}, the store's pages make {}: they were edited; restore from a backup",
+                say((scope.device_list, scope.device_root)),
+                found.map_or_else(|| "nothing".into(), say)
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn entry_at(ledger: &dyn Reader, index: u64) -> Result<Entry, StateError> {

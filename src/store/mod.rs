@@ -334,6 +334,10 @@ pub trait DerivedState {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError>;
 
+    /// The SHA-256 of a determination's device list, and the RFC 6962 root over its lines as far as those who look Devices up in it
+    /// believe any: what they are found by folds to it. Linear in the list's pages.
+    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError>;
+
     /// How many lines a determination's device list has; `None` if none was imported.
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError>;
 

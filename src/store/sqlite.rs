@@ -4,6 +4,7 @@
 
 mod blobs;
 mod derived;
+mod found;
 mod reading;
 mod schema;
 

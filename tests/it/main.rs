@@ -30,6 +30,7 @@ mod gbcs_vectors;
 mod healing;
 mod hsm;
 mod incident;
+mod ledger_scale;
 mod people;
 mod policy;
 mod procedure_rules;

@@ -176,11 +176,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
     }
 
     /// Replays on this thread, with the workers beside it. Of what does not hold, answers what is first in the ledger.
-    fn run(
-        &self,
-        head: &Head,
-        replay: impl FnOnce(&mut Tree) -> Result<(), VerifyError>,
-    ) -> Result<(), VerifyError> {
+    fn run(&self, head: &Head, replay: impl FnOnce(&mut Tree) -> Result<(), VerifyError>) -> Result<(), VerifyError> {
         thread::scope(|scope| {
             for _ in 0..self.threads.get() {
                 scope.spawn(|| self.work());
@@ -251,7 +247,8 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
                 // Behind what does not hold, nothing matters.
                 let matters = state.fault.as_ref().is_none_or(|(first, _)| number < *first);
                 drop(state);
-                let checked = if matters { batch.iter().try_for_each(|check| check.verify(&mut scratch)) } else { Ok(()) };
+                let checked =
+                    if matters { batch.iter().try_for_each(|check| check.verify(&mut scratch)) } else { Ok(()) };
                 drop(batch);
                 state = self.state();
                 state.checking -= 1;

@@ -125,10 +125,7 @@ impl Check {
     pub fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), AuditError> {
         let wrong = |kind: &str, reason: String| Err(AuditError::entry(self.index, kind, reason));
         let unsigned = |intent: u64| {
-            wrong(
-                "outcome",
-                format!("the signature of intent {intent} does not verify over what was to be signed"),
-            )
+            wrong("outcome", format!("the signature of intent {intent} does not verify over what was to be signed"))
         };
         match &self.what {
             Checked::Command { filled, template, command } => {
@@ -145,7 +142,11 @@ impl Check {
                 Err(reason) => wrong("outcome", reason),
             },
             Checked::Certification { intent, info, signature, key } => {
-                if key.verifies_fixed(info, signature) { Ok(()) } else { unsigned(*intent) }
+                if key.verifies_fixed(info, signature) {
+                    Ok(())
+                } else {
+                    unsigned(*intent)
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
+use super::found;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -133,6 +134,19 @@ impl<T: Ledger> Reader for T {
             }
         }
         Ok(())
+    }
+
+    fn uncommon(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        check_range(self.connection(), &range)?;
+        found::uncommon(self.connection(), &range, visit)
+    }
+
+    fn intents_of(&self, device: DeviceId) -> Result<Vec<u64>, StoreError> {
+        found::intents_of(self.connection(), device)
     }
 
     fn leaf_hashes(&self, range: Range<u64>, visit: &mut dyn FnMut(Digest)) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::StoreError;
+use super::found;
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
@@ -163,6 +164,7 @@ pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreErro
     transaction.execute_batch(LEDGER)?;
     create_derived(&transaction, "main")?;
     transaction.execute_batch(INDEX)?;
+    transaction.execute_batch(found::DEFINITION)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, ?1)", [empty_root])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
@@ -193,6 +195,7 @@ fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
     for table in DERIVED.iter().filter(|table| table.since > found) {
         transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
     }
+    transaction.execute_batch(found::DEFINITION)?;
     transaction.commit()?;
     Ok(())
 }

@@ -230,6 +230,8 @@ pub struct Fixture {
     /// Sizes of the ledger at some points, by name.
     pub marks: BTreeMap<&'static str, u64>,
     requests: u8,
+    /// What was signed for each request of a large ledger, as ranges of intents.
+    signed: BTreeMap<RequestId, Vec<(u64, u64)>>,
 }
 
 /// What becomes of an intent in the fixture.
@@ -330,6 +332,7 @@ impl Fixture {
             blobs: HashMap::new(),
             marks: BTreeMap::new(),
             requests: 0,
+            signed: BTreeMap::new(),
         };
         let sums: Vec<String> = files.iter().map(|(path, file)| format!("{}  {path}\n", Digest::of(file))).collect();
         let sums = sums.concat();

@@ -20,6 +20,8 @@
 //! - A token that is away is waited for, for a while: what was recorded and provably never submitted is submitted once it is back,
 //!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
 
+mod jobs;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::domain::commands::{self, RebuildError};
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
 use crate::domain::intake;
@@ -43,6 +46,9 @@ use crate::hsm::QUEUE_ITEMS_MAX;
 use crate::hsm::{Class, Condition, FencesSeen, HsmError, Kind, Outcome, Several, ToSign};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
 use crate::store::{DerivedState, StoreError};
+
+use jobs::Kept;
+pub use jobs::{Feed, GoOn, go_on};
 
 /// Chunks of one job that are recorded and not yet concluded: one that is signed, one that waits behind it; and one more for
 /// each further token of the key, so that a chunk that a slow token has a part of does not hold up the others.
@@ -119,6 +125,8 @@ pub struct Job {
     again: Vec<DeviceId>,
     /// Whether the account that asked became another person's meanwhile, or nobody's.
     disowned: bool,
+    /// Set where the daemon runs it by itself: what is signed is kept, and nothing handed over.
+    kept: Option<Kept>,
 }
 
 #[derive(Debug)]
@@ -225,20 +233,36 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
         own_batches,
         again,
         disowned: false,
+        kept: None,
     }))
+}
+
+/// How a run came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// All of the request was looked at, or nobody listened any more.
+    ToItsEnd,
+    /// Nothing more of it is signed now, for these reasons.
+    Stopped(Vec<Reason>),
+    /// The limits of an hour leave no room before this moment: for a job alone. Whoever waits for an answer is refused.
+    Limited(Timestamp),
 }
 
 /// Runs a job to its end, or until nobody listens any more or the daemon stops: what is recorded by then is concluded, and
 /// nothing more begun.
 ///
 /// The channel is bounded, so that whoever reads slowly slows the job down.
+///
+/// A job that the daemon runs by itself waits for no token here: it is begun again once one is up.
 pub async fn run(
     desk: &Desk,
     tokens: Several,
     job: Job,
     news: mpsc::Sender<News>,
     stopping: watch::Receiver<bool>,
-) -> Result<(), Closed> {
+) -> Result<Ran, Closed> {
+    let is_kept = job.kept.is_some();
+    let mut limited: Option<Timestamp> = None;
     let mut batch = job.batch;
     let mut job = Some(job);
     let mut in_flight: JoinSet<Signed> = JoinSet::new();
@@ -255,7 +279,7 @@ pub async fn run(
         let wants_more = more && !news.is_closed() && !is_stopping;
         let mut is_up = matches!(tokens.condition(), Condition::Up);
         if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
-            is_up = wait_until_up(&tokens, &stopping).await;
+            is_up = !is_kept && wait_until_up(&tokens, &stopping).await;
             if !is_up {
                 let mine = job.take().expect("the job comes back from every step");
                 why_stopped = Some(why_away(desk, &tokens, mine, None).await?.1);
@@ -265,13 +289,24 @@ pub async fn run(
         // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction. No intents
         // while the token is away: they would count against the limits, and none of them be signed.
         let begins = wants_more && is_up;
-        let mine = job.take().expect("the job comes back from every step");
+        let mut mine = job.take().expect("the job comes back from every step");
+        if begins {
+            mine.fetch().await;
+        }
         let done = signed.take();
         let asked = tokens.clone();
         let step = desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?;
-        let (next, (mine, told, stopped, ended)) =
-            step.split(|Step { job, told, stopped, next, ended }| (next, (job, told, stopped, ended)));
+        let (next, (mine, told, halted, ended)) =
+            step.split(|Step { job, told, halted, next, ended }| (next, (job, told, halted, ended)));
         batch = mine.batch;
+        let stopped = match halted {
+            Some(Halt::Stopped(reasons)) => Some(reasons),
+            Some(Halt::Limited(until)) => {
+                limited = Some(until);
+                None
+            }
+            None => None,
+        };
         job = Some(mine);
         more = wants_more && !(begins && ended);
 
@@ -302,14 +337,20 @@ pub async fn run(
         }
     }
     // Last: what was with the token has been told by now.
-    if let Some(reasons) = why_stopped {
-        let _ = news.send(News::Stopped(reasons)).await;
-    }
+    let ran = match (why_stopped, limited) {
+        (Some(reasons), _) => {
+            let _ = news.send(News::Stopped(reasons.clone())).await;
+            Ran::Stopped(reasons)
+        }
+        (None, Some(until)) => Ran::Limited(until),
+        (None, None) => Ran::ToItsEnd,
+    };
     let forgotten = desk.record(move |recorder| {
         recorder.end_batch(batch);
         Ok(())
     });
-    forgotten.await.map(Recorded::into_inner)
+    forgotten.await.map(Recorded::into_inner)?;
+    Ok(ran)
 }
 
 /// Waits for the worker of one of the key's tokens to be replaced, if all have died, up to [`TOKEN_WAIT`]; answers whether it is there.
@@ -357,9 +398,17 @@ fn away(tokens: &Several, last: Option<&str>) -> Vec<Reason> {
 struct Step {
     job: Job,
     told: Vec<Told>,
-    stopped: Option<Vec<Reason>>,
+    halted: Option<Halt>,
     next: Chunk,
     ended: bool,
+}
+
+/// Why a turn records no intents.
+enum Halt {
+    /// For these reasons.
+    Stopped(Vec<Reason>),
+    /// The limits of an hour leave no room before this moment.
+    Limited(Timestamp),
 }
 
 /// Intents that are recorded together.
@@ -436,17 +485,18 @@ fn step(
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
     };
-    let (mut next, mut stopped, mut ended) = (Chunk::empty(), None, true);
+    let (mut next, mut halted, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
-        match may_go_on(recorder, &job)? {
-            Ok(()) => {
-                (next, ended) = intend(recorder, &mut job, &mut told)?;
+        let most = may_go_on(recorder, &job)?.map_err(Halt::Stopped).and_then(|()| jobs::room(recorder, &job));
+        match most {
+            Ok(most) => {
+                (next, ended) = intend(recorder, &mut job, most, &mut told)?;
                 next.fences = tokens.fences_seen();
             }
-            Err(reasons) => stopped = Some(reasons),
+            Err(why) => halted = Some(why),
         }
     }
-    Ok(Step { job, told, stopped, next, ended })
+    Ok(Step { job, told, halted, next, ended })
 }
 
 /// Whether the batch may still be signed for; if not, that is recorded.
@@ -458,21 +508,37 @@ fn may_go_on(recorder: &mut Recorder, job: &Job) -> Result<Result<(), Vec<Reason
             Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
             None => vec![reason("policy", "no policy is in force")],
         };
-    job.about().refuse(recorder, &job.by, None, reasons.clone())?;
+    // A job's state is told with it, and what stops it stands in an entry of its own.
+    if job.kept.is_none() {
+        job.about().refuse(recorder, &job.by, None, reasons.clone())?;
+    }
     Ok(Err(reasons))
 }
 
-/// Decides the next commands of a job, and records the intents of those that are allowed. Answers whether the request is at
-/// its end.
-fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Result<(Chunk, bool), CannotRecord> {
-    let wanted = next_wanted(recorder, job)?;
-    let ended = wanted.is_empty();
+/// Decides the next commands of a job, at most so many, and records the intents of those that are allowed. Answers whether the
+/// request is at its end.
+fn intend(
+    recorder: &mut Recorder,
+    job: &mut Job,
+    most: usize,
+    told: &mut Vec<Told>,
+) -> Result<(Chunk, bool), CannotRecord> {
+    let (wanted, ended) = if job.kept.is_some() {
+        jobs::next_wanted(recorder, job, most)?
+    } else {
+        let wanted = next_wanted(recorder, job, most)?;
+        let ended = wanted.is_empty();
+        (wanted, ended)
+    };
     follow_policy(recorder, job)?;
+    let mut passed = jobs::Passed::of(job, &wanted);
     let mut intents = Vec::with_capacity(wanted.len());
     let mut handed: Vec<(u64, u64)> = Vec::new();
     for wanted in wanted {
         let last = recorder.device(&job.key, wanted.device)?;
-        if let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())? {
+        if job.kept.is_none()
+            && let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())?
+        {
             handed.extend(
                 again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)),
             );
@@ -485,6 +551,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
         };
         match intended {
             Ok(intended) => intents.push(intended),
+            Err(refusals) if job.kept.is_some() => passed.refused(wanted.device, &refusals),
             Err(refusals) => {
                 let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
                 job.about().refuse(recorder, &job.by, Some(wanted.device), reasons.clone())?;
@@ -495,6 +562,7 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
     if !handed.is_empty() {
         release(recorder, job, handed)?;
     }
+    passed.record(recorder, job)?;
     let facts = recorder.fold().determinations().get(&job.determination);
     let until = facts.map_or(Timestamp::MIN, |facts| facts.window.until);
     let active = recorder.fold().keys().get(&job.key).and_then(|key| key.active).flatten();
@@ -503,16 +571,16 @@ fn intend(recorder: &mut Recorder, job: &mut Job, told: &mut Vec<Told>) -> Resul
 }
 
 /// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself.
-fn next_wanted(recorder: &Recorder, job: &mut Job) -> Result<Vec<Wanted>, CannotRecord> {
+fn next_wanted(recorder: &Recorder, job: &mut Job, most: usize) -> Result<Vec<Wanted>, CannotRecord> {
     let mut wanted: Vec<Wanted> = match &mut job.source {
         Source::List { after } => {
-            let listed = recorder.store().listed_from(job.determination, *after, job.chunk)?;
+            let listed = recorder.store().listed_from(job.determination, *after, most)?;
             *after = listed.last().map(|listed| listed.device).or(*after);
             listed.into_iter().map(|listed| Wanted { device: listed.device, form: WantedForm::Device }).collect()
         }
-        Source::These(these) => these.drain(..these.len().min(job.chunk)).collect(),
+        Source::These(these) => these.drain(..these.len().min(most)).collect(),
         Source::Unknowns { after } => {
-            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, job.chunk)?;
+            let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, most)?;
             *after = rows.last().map(|(device, _)| *device).or(*after);
             let determination = job.determination;
             let theirs = rows.into_iter().filter(|(_, facts)| facts.determination == determination);
@@ -645,7 +713,10 @@ async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver
 fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Vec<Told>, CannotRecord> {
     let Signed { intents, mut outcomes, refused, given_up: _ } = signed;
     let by = Actor::daemon();
+    let is_kept = job.kept.is_some();
     let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
+        // Whoever fetches it is asked about then.
+        _ if is_kept => Err(Vec::new()),
         _ if job.disowned => Err(vec![job.disowned_reason()]),
         Some(Ok(())) => Ok(()),
         Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
@@ -653,7 +724,8 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
     };
     let by_itself = retries_by_itself(recorder.fold(), job.determination);
     // What is handed over, in ranges that leave out what is withheld.
-    let (mut told, mut released): (Vec<Told>, Vec<(u64, u64)>) = (Vec::with_capacity(intents.len()), Vec::new());
+    let (mut told, mut released): (Vec<Told>, Vec<(u64, u64)>) =
+        (Vec::with_capacity(if is_kept { 0 } else { intents.len() }), Vec::new());
     let mut goes_on = false;
     for intended in intents {
         let Intended { intent, device, template, counter, octets } = intended;
@@ -685,7 +757,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
             }
             Some(Outcome::Unknown(error)) => {
                 let why = shortened(&error.to_string());
-                if by_itself {
+                if by_itself && !is_kept {
                     job.again.push(device);
                 }
                 (SignResult::Unknown(why.as_str().into()), ToldOutcome::Unknown(why))
@@ -696,7 +768,13 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
                 (SignResult::NotSigned(why.as_str().into()), ToldOutcome::NotSigned(why))
             }
         };
+        if let (Some(kept), SignResult::Signed(_)) = (&mut job.kept, &result) {
+            kept.count_signed();
+        }
         recorder.queue(&by, Event::Outcome(OutcomeEntry { intent, result }))?;
+        if is_kept {
+            continue;
+        }
         told.push(Told { device, template: Some(template), counter: Some(counter), intent: Some(intent), outcome });
     }
     if !released.is_empty() {
@@ -717,6 +795,60 @@ fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Ve
 fn release(recorder: &mut Recorder, job: &Job, intents: Vec<(u64, u64)>) -> Result<(), CannotRecord> {
     let released = Released { request: job.request, determination: job.determination, intents: joined(intents) };
     recorder.queue(&job.by, Event::Released(released)).map(drop)
+}
+
+/// Signed commands of a request that are about to be handed over again.
+#[derive(Debug)]
+pub struct HandOver {
+    /// To whom. The person is whom the account belonged to when this was asked.
+    pub by: Actor,
+    /// Of which request.
+    pub request: RequestId,
+    /// Under which determination.
+    pub determination: DeterminationId,
+    /// SHA-256 of what was asked.
+    pub asked: Digest,
+    /// The intents, with their Devices.
+    pub signed: Vec<(u64, DeviceId)>,
+}
+
+/// The route that hands over what was signed before, as refusals name it.
+pub const FETCH: &str = "recovery-fetch";
+
+/// Records that commands which were signed before are about to be handed over, while their determination is in force. Answers, for each of
+/// them that is withheld, why; or why all of them are, which is recorded.
+pub fn hand_over(
+    recorder: &mut Recorder,
+    hand_over: HandOver,
+) -> Result<Result<HashMap<u64, Vec<Reason>>, NotAccepted>, CannotRecord> {
+    let HandOver { by, request, determination, asked, signed } = hand_over;
+    let known = recorder.known(by.clone());
+    let may_release = match facts(recorder, &known, determination).map(|facts| rules::decide_release(&facts)) {
+        _ if known.person != by.person => Err(vec![asker_changed(&by)]),
+        Some(Ok(())) => Ok(()),
+        Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    };
+    if let Err(reasons) = may_release {
+        let about = About { operation: FETCH, request, determination, asked };
+        let entry = about.refuse(recorder, &known, None, reasons.clone())?;
+        return Ok(Err((reasons, entry)));
+    }
+    let (mut withheld, mut intents) = (HashMap::new(), Vec::with_capacity(signed.len()));
+    if let Some(facts) = facts(recorder, &known, determination) {
+        for (intent, device) in signed {
+            // It may have been left out of the incident since.
+            match rules::decide_release_to(&facts, device) {
+                Ok(()) => intents.push((intent, intent + 1)),
+                Err(refusal) => drop(withheld.insert(intent, vec![refusal.reason()])),
+            }
+        }
+    }
+    if !intents.is_empty() {
+        let released = Released { request, determination, intents: joined(intents) };
+        recorder.queue(&known, Event::Released(released))?;
+    }
+    Ok(Ok(withheld))
 }
 
 /// Ranges in ascending order, those that touch made one.
@@ -802,12 +934,11 @@ fn rebuild(recorder: &Recorder, job: &Job, intent: &Intent, at: u64) -> Result<O
     let originator = fold.keys().get(&job.key).and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
     let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
     let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
-    template.fill(originator, intent.device, intent.counter, &mut octets).map_err(CannotRecord::Fill)?;
-    if Digest::of(&octets[1..]) != intent.command {
-        return Ok(None);
+    match commands::rebuild(template, originator, intent, &signature.octets, &mut octets) {
+        Ok(()) => Ok(Some(octets)),
+        Err(RebuildError::Differs { .. }) => Ok(None),
+        Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
     }
-    gbcs::finish(&mut octets, &signature.octets);
-    Ok(Some(octets))
 }
 
 /// The pre-command and its signature: the command that a Device accepts.
@@ -1015,6 +1146,14 @@ fn reason(rule: &str, text: &str) -> Reason {
     Reason { rule: rule.into(), text: text.into() }
 }
 
+fn asker_changed(by: &Actor) -> Reason {
+    let text = format!(
+        "account {} belongs to somebody else since this was asked, by the policy in force now; who has it now must ask anew",
+        by.account
+    );
+    reason("asker-changed", &text)
+}
+
 /// What a refusal is about.
 #[derive(Clone, Copy)]
 struct About {
@@ -1057,11 +1196,7 @@ impl Job {
     }
 
     fn disowned_reason(&self) -> Reason {
-        let text = format!(
-            "account {} belongs to somebody else since this was asked, by the policy in force now; who has it now must ask anew",
-            self.by.account
-        );
-        reason("asker-changed", &text)
+        asker_changed(&self.by)
     }
 
     const fn about(&self) -> About {

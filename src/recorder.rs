@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::domain::determination::pages::Page;
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
@@ -28,10 +29,10 @@ use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{Responded, ResultLine};
+use crate::domain::responses::{ImportedKey, Responded, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
-use crate::state;
+use crate::state::{self, Row};
 use crate::store::{Batch, Derived, Store, StoreError};
 
 /// How many asks share one transaction at most: so that the first of them does not wait for ever on a busy night.
@@ -148,12 +149,15 @@ struct Queue {
     leaves: Vec<Vec<u8>>,
     blobs: Vec<Vec<u8>>,
     staged: Vec<Digest>,
+    /// By which pages the Devices of lists are found that queued entries bring into force.
+    pages: HashMap<Digest, Arc<[Page]>>,
     changes: Vec<Change>,
     signatures: Vec<(u64, [u8; 64], bool)>,
     /// What the changes say about Devices, for decisions that follow in the same group.
     devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
     requests: HashMap<RequestId, RequestFacts>,
     responded: HashMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
 }
 
 /// The refusals of an account in the span that runs.
@@ -350,6 +354,12 @@ impl Recorder {
         claimed
     }
 
+    /// Says by which pages the Devices of a list are found that an entry queued next brings into force: made of its octets by whoever
+    /// read it, on a thread for which nobody waits.
+    pub fn queue_pages(&mut self, list: Digest, pages: Arc<[Page]>) {
+        self.queue.pages.insert(list, pages);
+    }
+
     /// Keeps the signature of an intent, whose SHA-256 its queued outcome has.
     pub fn queue_signature(&mut self, intent: u64, octets: [u8; 64], released: bool) {
         self.queue.signatures.push((intent, octets, released));
@@ -415,12 +425,17 @@ impl Recorder {
         let leaves: Vec<Leaf<'_>> =
             queue.leaves.iter().map(|leaf| Leaf::new(leaf).map_err(StoreError::from)).collect::<Result<_, _>>()?;
         let blobs: Vec<&[u8]> = queue.blobs.iter().map(Vec::as_slice).collect();
-        let rows = state::rows(&queue.changes, &*self.store)?;
+        let mut rows = state::rows(&queue.changes, &*self.store)?;
+        for row in &mut rows {
+            if let Row::List { devices, pages, .. } = row {
+                *pages = queue.pages.get(devices).cloned();
+            }
+        }
         let mut derived: Vec<Derived<'_>> = Vec::with_capacity(rows.len() + queue.signatures.len());
         for (intent, octets, released) in &queue.signatures {
             derived.push(Derived::Signature { intent: *intent, octets, released: *released });
         }
-        derived.extend(rows.iter().map(state::Row::derived));
+        derived.extend(rows.iter().map(Row::derived));
         let batch = Batch { leaves: &leaves, blobs: &blobs, staged: &queue.staged, derived: &derived };
         self.durable = self.store.append_at(self.durable.size, &batch)?;
         Ok(())
@@ -476,6 +491,11 @@ impl Recorder {
                     if known.absorb(&line, *entry) {
                         self.queue.responded.insert((*determination, device), known);
                     }
+                }
+            }
+            Change::DeviceKeys { entry, keys } => {
+                for &key in &**keys {
+                    self.queue.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
                 }
             }
             Change::List { .. } | Change::Release { .. } => {}
@@ -587,6 +607,12 @@ impl Book for Recorder {
             Some(known) => Ok(Some(known.clone())),
             None => self.store.responded(determination, device).map_err(state::no_answer),
         }
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
+        let mut known = self.store.device_keys(device).map_err(state::no_answer)?;
+        known.extend(self.queue.device_keys.get(&device).into_iter().flatten());
+        Ok(known)
     }
 }
 

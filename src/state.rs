@@ -2,10 +2,12 @@
 
 use std::io::{self, Read as _};
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
-use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts, listed_line};
+use crate::domain::determination::pages::Page;
+use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
@@ -13,7 +15,7 @@ use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{Responded, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -109,6 +111,8 @@ pub enum Row {
         determination: DeterminationId,
         /// The list, a blob.
         devices: Digest,
+        /// By which pages its Devices are found, if somebody who read it has made them.
+        pages: Option<Arc<[Page]>>,
     },
     /// What Devices have answered.
     Responses {
@@ -118,6 +122,13 @@ pub enum Row {
         entry: u64,
         /// The lines of results, a blob.
         results: Digest,
+    },
+    /// Keys of Devices that were imported.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// The keys.
+        keys: Arc<[DeviceKey]>,
     },
     /// That the signatures of these intents were released.
     Released {
@@ -134,9 +145,10 @@ impl Row {
         match self {
             Self::Device { key, device, facts } => Derived::Device { key, device: *device, row: facts },
             Self::Request { request, facts } => Derived::Request { id: *request, row: facts },
-            Self::List { determination, devices } => {
-                Derived::List { determination: *determination, blob: *devices, parse: listed_line }
+            Self::List { determination, devices, pages } => {
+                Derived::List { determination: *determination, blob: *devices, pages: pages.as_deref() }
             }
+            Self::DeviceKeys { entry, keys } => Derived::DeviceKeys { entry: *entry, keys },
             Self::Released { from, until } => Derived::Released { from: *from, until: *until },
             Self::Responses { determination, entry, results } => Derived::Responses {
                 determination: *determination,
@@ -154,7 +166,7 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
     for change in changes {
         match change {
             Change::List { determination, devices } => {
-                rows.push(Row::List { determination: *determination, devices: *devices });
+                rows.push(Row::List { determination: *determination, devices: *devices, pages: None });
             }
             Change::Batch { index, request, asked } => {
                 let mut facts = so_far.request(*request)?.unwrap_or(RequestFacts {
@@ -173,6 +185,9 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
                     facts.state = IntentState::Left;
                     rows.push(Row::Device { key: key.clone(), device: *device, facts });
                 }
+            }
+            Change::DeviceKeys { entry, keys } => {
+                rows.push(Row::DeviceKeys { entry: *entry, keys: Arc::clone(keys) });
             }
             Change::Release { from, until } => rows.push(Row::Released { from: *from, until: *until }),
             Change::Responses { determination, entry, results } => {
@@ -408,5 +423,9 @@ impl<R: DerivedState + ?Sized> Book for StoredBook<'_, R> {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
         self.0.responded(determination, device).map_err(no_answer)
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
+        self.0.device_keys(device).map_err(no_answer)
     }
 }

@@ -3,6 +3,7 @@
 //! One connection per call: a command makes one or two, and a broken one then belongs to one call only.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::net::UnixStream;
 use super::failure::{Exit, Problem};
 use super::routes::Verb;
 use super::wire::{Item, Line, Summary};
+use crate::domain::commands::container::{self, Fields, Header, Record};
 use crate::domain::ledger::entry::Reason;
 
 /// Where the daemon listens if nobody says otherwise.
@@ -120,6 +122,14 @@ impl Client {
     pub async fn post_for_lines<T: Serialize>(&self, path: &str, ask: &T) -> Result<Lines, ClientError> {
         let answer = Pieces(self.send(Verb::Post, path, json_body(ask)?).await?.into_body());
         Ok(Lines { pieces: answer, held: Vec::new(), read: 0, count: 0, stopped: Vec::new(), summary: None })
+    }
+
+    /// Asks for something to be done whose answer is a container of signed commands.
+    pub async fn post_for_commands<T: Serialize>(&self, path: &str, ask: &T) -> Result<Commands, ClientError> {
+        let path = with_query(path, &[("form", Some("container".to_owned()))]);
+        let pieces = Pieces(self.send(Verb::Post, &path, json_body(ask)?).await?.into_body());
+        let reader = container::Reader::of_answer();
+        Ok(Commands { pieces, reader, header: None, count: 0, stopped: Vec::new(), summary: None })
     }
 
     /// Asks for something to be done whose answer is a text.
@@ -293,6 +303,97 @@ impl Lines {
     /// The summary, once [`Lines::next`] gave none.
     pub fn summary(&self) -> Option<Summary> {
         self.summary
+    }
+}
+
+/// The answer to sign, settle or fetch as a container.
+pub struct Commands {
+    pieces: Pieces,
+    reader: container::Reader,
+    header: Option<Header>,
+    count: u64,
+    stopped: Vec<Reason>,
+    summary: Option<Summary>,
+}
+
+/// One part of such an answer.
+#[derive(Debug)]
+pub enum Answered {
+    /// A command. Its octets are [`Commands::octets`] until the next part.
+    Command(Fields, Range<usize>),
+    /// What became of a Device that has none.
+    Told(Box<Item>),
+}
+
+impl Commands {
+    /// Where the commands are from: the first of the answer.
+    pub async fn header(&mut self) -> Result<&Header, ClientError> {
+        if self.header.is_none() {
+            match self.record().await? {
+                Some(Record::Header(header)) => self.header = Some(header),
+                Some(_) | None => return Err(ClientError::Cut { lines: 0 }),
+            }
+        }
+        self.header.as_ref().ok_or(ClientError::Cut { lines: 0 })
+    }
+
+    /// The next part; none after the last. An answer without its end is [`ClientError::Cut`].
+    pub async fn next(&mut self) -> Result<Option<Answered>, ClientError> {
+        self.header().await?;
+        loop {
+            let wrong = |why: String| ClientError::Answer { why };
+            match self.record().await? {
+                None => return Ok(None),
+                Some(Record::Command(fields, octets)) => {
+                    self.count += 1;
+                    return Ok(Some(Answered::Command(fields, octets)));
+                }
+                Some(Record::Line(line)) => {
+                    let line = Line::parse(self.reader.octets(&line)).map_err(|error| wrong(error.to_string()))?;
+                    match line {
+                        Line::Item(item) => {
+                            self.count += 1;
+                            return Ok(Some(Answered::Told(item)));
+                        }
+                        Line::Stopped(reasons) => self.stopped.extend(reasons),
+                        Line::Summary(summary) => self.summary = Some(summary),
+                    }
+                }
+                Some(Record::End(_)) if self.summary.is_none() => return Err(wrong("it has no summary".to_owned())),
+                Some(Record::End(_)) => {}
+                Some(Record::Header(_)) => return Err(wrong("it has two headers".to_owned())),
+            }
+        }
+    }
+
+    /// The octets of the command that came last.
+    pub fn octets(&self, of: &Range<usize>) -> &[u8] {
+        self.reader.octets(of)
+    }
+
+    /// Why nothing more comes, once [`Commands::next`] gave none; empty if it was not stopped.
+    pub fn stopped(&self) -> &[Reason] {
+        &self.stopped
+    }
+
+    /// The summary, once [`Commands::next`] gave none.
+    pub fn summary(&self) -> Option<Summary> {
+        self.summary
+    }
+
+    async fn record(&mut self) -> Result<Option<Record>, ClientError> {
+        loop {
+            let record = self.reader.next().map_err(|error| ClientError::Answer { why: error.to_string() })?;
+            if record.is_some() {
+                return Ok(record);
+            }
+            match self.pieces.next().await {
+                Ok(Some(piece)) => self.reader.feed(&piece),
+                Ok(None) if self.reader.finish().is_ok() => return Ok(None),
+                // As with lines.
+                Ok(None) | Err(_) => return Err(ClientError::Cut { lines: self.count }),
+            }
+        }
     }
 }
 

@@ -340,11 +340,21 @@ pub trait Engine: Send + Sync + 'static {
 
     /// `POST /v1/recovery/sign`. Lines of NDJSON, several to a piece: one [`wire::Item`] per Device, a
     /// [`wire::StoppedLine`] if nothing more is signed, and one [`wire::SummaryLine`] as the last, without which the caller takes
-    /// the answer for cut.
+    /// the answer for cut. Or the same as a container ([`crate::domain::commands::container`]).
     fn recovery_sign(
         &self,
         caller: &Caller,
         sign: wire::RecoverySign,
+        form: wire::Form,
+    ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `POST /v1/recovery/requests/{request}/commands`. The answer of [`Engine::recovery_sign`].
+    fn recovery_fetch(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        fetch: wire::RecoveryFetch,
+        form: wire::Form,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
     /// `GET /v1/recovery/requests/{request}`.
@@ -361,11 +371,12 @@ pub trait Engine: Send + Sync + 'static {
         of: wire::UnknownsOf,
     ) -> impl Future<Output = Result<wire::Unknowns, Failure>> + Send;
 
-    /// `POST /v1/recovery/settle`. The lines of [`Engine::recovery_sign`].
+    /// `POST /v1/recovery/settle`. The answer of [`Engine::recovery_sign`].
     fn recovery_settle(
         &self,
         caller: &Caller,
         settle: wire::RecoverySettle,
+        form: wire::Form,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
 
     /// `POST /v1/recovery/responses`. Lines of NDJSON: one [`wire::ResponseItem`] for each message that proves no recovery, and a
@@ -375,6 +386,13 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         responses: wire::RecoveryResponses,
     ) -> impl Future<Output = Result<Octets, Failure>> + Send;
+
+    /// `POST /v1/recovery/certificates`: certificates of Devices, verified now and relied on from here on.
+    fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        certificates: wire::DeviceCertificates,
+    ) -> impl Future<Output = Result<wire::CertificatesImported, Failure>> + Send;
 
     /// `GET /v1/recovery/devices`.
     fn recovery_devices(
@@ -389,6 +407,42 @@ pub trait Engine: Send + Sync + 'static {
         caller: &Caller,
         resume: wire::RecoveryResume,
     ) -> impl Future<Output = Result<wire::Recorded, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs`. Answers the job as it stands.
+    fn job_start(
+        &self,
+        caller: &Caller,
+        start: wire::JobStart,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `GET /v1/recovery/jobs`.
+    fn job_list(&self, caller: &Caller) -> impl Future<Output = Result<wire::Jobs, Failure>> + Send;
+
+    /// `GET /v1/recovery/jobs/{request}`.
+    fn job_show(&self, caller: &Caller, request: RequestId) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/pause`. It stands before the next `C_Sign`.
+    fn job_pause(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        why: wire::Why,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/resume`.
+    fn job_resume(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
+
+    /// `POST /v1/recovery/jobs/{request}/cancel`. It stands before the next `C_Sign`.
+    fn job_cancel(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        why: wire::Why,
+    ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
 
     /// `GET /v1/hsm`.
     fn hsm_status(&self, caller: &Caller) -> impl Future<Output = Result<wire::Tokens, Failure>> + Send;

@@ -83,7 +83,10 @@ fn operation<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
     match route.takes {
         Takes::Nothing => {}
         Takes::Query(schema) => parameters.extend(query_parameters(schema)),
-        Takes::Json(schema, limit) => {
+        Takes::Json(schema, limit) | Takes::JsonAndQuery(schema, limit, _) => {
+            if let Takes::JsonAndQuery(_, _, query) = route.takes {
+                parameters.extend(query_parameters(query));
+            }
             operation["requestBody"] = json!({
                 "required": true,
                 "description": format!("At most {limit} octets."),
@@ -159,10 +162,16 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
                 { "$ref": "#/components/schemas/ResponsesSummaryLine" },
             ],
         }),
-        Gives::Text | Gives::Octets => json!({ "type": "string" }),
+        Gives::Text | Gives::Octets | Gives::Container => json!({ "type": "string" }),
     };
     let media_type = route.gives.media_type();
     let mut responses = json!({ "200": { "description": "Done.", "content": { media_type: { "schema": schema } } } });
+    if matches!(route.gives, Gives::Lines) {
+        responses["200"]["content"][Gives::Container.media_type()] = json!({ "schema": {
+            "type": "string",
+            "description": "With `form=container`: the same in the container of signed commands, src/docs/container.md.",
+        } });
+    }
     for kind in ProblemKind::ALL {
         if !can_end(route, kind) {
             continue;
@@ -177,7 +186,7 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
 
 /// Whether a call of the route can end so.
 fn can_end<E: Engine>(route: &Route<E>, kind: ProblemKind) -> bool {
-    let takes_body = matches!(route.takes, Takes::Json(..) | Takes::Octets);
+    let takes_body = matches!(route.takes, Takes::Json(..) | Takes::JsonAndQuery(..) | Takes::Octets);
     match kind {
         ProblemKind::Malformed
         | ProblemKind::TooMany

@@ -24,6 +24,7 @@ use super::authenticate::{Anyone, Conducting, Level, Operating, Permission, Perm
 use super::engine::{Caller, Engine, Octets, Upload};
 use super::failure::Failure;
 use super::{openapi, wire};
+use crate::domain::commands::container;
 use crate::domain::ledger::entry::Reason;
 use crate::domain::names::Digest;
 
@@ -110,6 +111,8 @@ pub enum Takes {
     Query(SchemaOf),
     /// A JSON body of at most so many octets.
     Json(SchemaOf, u64),
+    /// The same, and a query.
+    JsonAndQuery(SchemaOf, u64, SchemaOf),
     /// Octets, with their SHA-256 as query `sha256` if the sender wants them checked. The limit is the listener's.
     Octets,
 }
@@ -119,8 +122,10 @@ pub enum Takes {
 pub enum Gives {
     /// JSON.
     Json(SchemaOf),
-    /// Lines of NDJSON: items, why it was stopped if it was, then one summary.
+    /// Lines of NDJSON: items, why it was stopped if it was, then one summary. Or a container with the same, by the query.
     Lines,
+    /// Such a container.
+    Container,
     /// Lines of NDJSON likewise: what Devices answered.
     ResponseLines,
     /// A text for other tools to read.
@@ -137,6 +142,7 @@ impl Gives {
         match self {
             Self::Json(_) | Self::OpenApi => "application/json",
             Self::Lines | Self::ResponseLines => "application/x-ndjson",
+            Self::Container => container::MEDIA_TYPE,
             Self::Text => "text/plain; charset=utf-8",
             Self::Octets => "application/octet-stream",
         }
@@ -205,6 +211,11 @@ impl Ask {
         })
     }
 
+    /// The query of a call that answers with commands: in which form.
+    fn form(&self) -> Result<wire::Form, Failure> {
+        self.query().map(|wire::AnswerForm { form }| form.unwrap_or_default())
+    }
+
     /// The body as JSON of a type.
     fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let AskBody::Whole(body) = &self.body else {
@@ -256,6 +267,11 @@ where
 
 const fn gives<T: ToSchema>() -> Gives {
     Gives::Json(SchemaOf::of::<T>())
+}
+
+/// A body, and the form in which commands are answered.
+const fn takes_and_form<T: ToSchema>(limit: u64) -> Takes {
+    Takes::JsonAndQuery(SchemaOf::of::<T>(), limit, SchemaOf::of::<wire::AnswerForm>())
 }
 
 const fn takes<T: ToSchema>(limit: u64) -> Takes {
@@ -337,20 +353,36 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Operating, E, _, _>(Post, "/v1/hsm/{token}/retry-login", "hsm-retry-login", "Lets the PIN of a token be offered again, once it was put right.", Nothing, gives::<wire::LoginRetried>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.hsm_retry_login(caller, ask.name("token")?).await?) }),
 
-        row::<Operating, E, _, _>(Post, "/v1/recovery/sign", "recovery-sign", "Signs recovery commands under a determination.", takes::<wire::RecoverySign>(SIGN_LEN_MAX), Gives::Lines,
-            |p, ask| async move { let (engine, caller) = p.pass(); let sign = one_scope(ask.json()?)?; Ok(stream(engine.recovery_sign(caller, sign).await?, Gives::Lines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/sign", "recovery-sign", "Signs recovery commands under a determination.", takes_and_form::<wire::RecoverySign>(SIGN_LEN_MAX), Gives::Lines,
+            |p, ask| async move { let (engine, caller) = p.pass(); let (sign, form) = (one_scope(ask.json()?)?, ask.form()?); Ok(stream(engine.recovery_sign(caller, sign, form).await?, commands(form))) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/requests/{request}", "recovery-request", "How far a request has come.", Nothing, gives::<wire::RequestState>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_request(caller, ask.name("request")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/requests/{request}/commands", "recovery-fetch", "Hands over the signed commands of a request, made again from the ledger.", takes_and_form::<wire::RecoveryFetch>(SIGN_LEN_MAX), Gives::Lines,
+            |p, ask| async move { let (engine, caller) = p.pass(); let (request, form) = (ask.name("request")?, ask.form()?); Ok(stream(engine.recovery_fetch(caller, request, ask.json()?, form).await?, commands(form))) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/unknowns", "recovery-unknowns", "Intents whose outcome nobody knows.", Query(SchemaOf::of::<wire::UnknownsOf>()), gives::<wire::Unknowns>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_unknowns(caller, ask.query()?).await?) }),
-        row::<Operating, E, _, _>(Post, "/v1/recovery/settle", "recovery-settle", "Says what is to become of unknowns.", takes::<wire::RecoverySettle>(SIGN_LEN_MAX), Gives::Lines,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_settle(caller, ask.json()?).await?, Gives::Lines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/settle", "recovery-settle", "Says what is to become of unknowns.", takes_and_form::<wire::RecoverySettle>(SIGN_LEN_MAX), Gives::Lines,
+            |p, ask| async move { let (engine, caller) = p.pass(); let form = ask.form()?; Ok(stream(engine.recovery_settle(caller, ask.json()?, form).await?, commands(form))) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/responses", "recovery-responses", "Takes in what Devices answered, and judges it.", takes::<wire::RecoveryResponses>(BODY_LEN_MAX), Gives::ResponseLines,
             |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_responses(caller, ask.json()?).await?, Gives::ResponseLines)) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/certificates", "recovery-certificates", "Verifies certificates of Devices, so that their Responses need none.", takes::<wire::DeviceCertificates>(BODY_LEN_MAX), gives::<wire::CertificatesImported>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_certificates(caller, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/devices", "recovery-devices", "How far each Device of a determination has come.", Query(SchemaOf::of::<wire::DevicesOf>()), gives::<wire::RecoveryDevices>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_devices(caller, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/resume", "recovery-resume", "Lets signing go on that a foreign answer had stopped.", takes::<wire::RecoveryResume>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_resume(caller, ask.json()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/jobs", "job-start", "Starts a job: a batch that the daemon runs by itself. What it signs is kept, and handed over when it is fetched.", takes::<wire::JobStart>(BODY_LEN_MAX), gives::<wire::Job>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.job_start(caller, ask.json()?).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/recovery/jobs", "job-list", "Every job and how far it has come.", Nothing, gives::<wire::Jobs>(),
+            |p, _| async move { let (engine, caller) = p.pass(); json(&engine.job_list(caller).await?) }),
+        row::<Reading, E, _, _>(Get, "/v1/recovery/jobs/{request}", "job-show", "How far a job has come.", Nothing, gives::<wire::Job>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.job_show(caller, ask.name("request")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/jobs/{request}/pause", "job-pause", "Lets a job stand still, before the next signature.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Job>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.job_pause(caller, ask.name("request")?, ask.json()?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/jobs/{request}/resume", "job-resume", "Lets a paused job go on.", Nothing, gives::<wire::Job>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.job_resume(caller, ask.name("request")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/recovery/jobs/{request}/cancel", "job-cancel", "Ends a job, before the next signature. What is signed stays signed.", takes::<wire::Why>(BODY_LEN_MAX), gives::<wire::Job>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.job_cancel(caller, ask.name("request")?, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/clock/accept", "clock-accept", "Accepts the clock after a jump.", takes::<wire::ClockAccept>(BODY_LEN_MAX), gives::<wire::Recorded>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.clock_accept(caller, ask.json()?).await?) }),
 
@@ -491,7 +523,7 @@ async fn serve<E: Engine>(
 async fn taken(takes: Takes, upload_len_max: u64, body: Body, asked: &mut digest::Context) -> Result<AskBody, Failure> {
     match takes {
         Takes::Octets => Ok(AskBody::Upload(Upload::new(body, upload_len_max))),
-        Takes::Json(_, limit) => {
+        Takes::Json(_, limit) | Takes::JsonAndQuery(_, limit, _) => {
             let whole = Upload::new(body, limit).whole().await?;
             asked.update(&whole);
             Ok(AskBody::Whole(whole))
@@ -529,10 +561,18 @@ fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
     }
 }
 
+/// What is answered in this form.
+const fn commands(form: wire::Form) -> Gives {
+    match form {
+        wire::Form::Ndjson => Gives::Lines,
+        wire::Form::Container => Gives::Container,
+    }
+}
+
 /// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
 /// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
 fn stream(octets: Octets, gives: Gives) -> Response {
-    let is_marked_by_summary = matches!(gives, Gives::Lines | Gives::ResponseLines);
+    let is_marked_by_summary = matches!(gives, Gives::Lines | Gives::Container | Gives::ResponseLines);
     let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
         let piece = octets.recv().await?;
         if let Err(failure) = &piece {

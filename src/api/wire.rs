@@ -3,8 +3,10 @@
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
 mod ceremony;
+mod fetch;
 mod files;
 mod incident;
+mod jobs;
 mod procedure;
 mod responses;
 mod tokens;
@@ -33,13 +35,16 @@ use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
 pub use ceremony::CeremonyRecord;
+pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
+pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, RuleCount};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 
 pub use responses::{
-    DeviceState, DevicesOf, RecoveryDevice, RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem,
-    ResponsesSummary, ResponsesSummaryLine, StateWanted,
+    CertificateRefused, CertificatesImported, DeviceCertificates, DeviceState, DevicesOf, RecoveryDevice,
+    RecoveryDevices, RecoveryResponses, RecoveryResume, ResponseItem, ResponsesSummary, ResponsesSummaryLine,
+    StateWanted,
 };
 
 /// Octets, in base64 with padding (RFC 4648 4).

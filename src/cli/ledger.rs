@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::ledger_commands::LedgerCommands;
 use super::ledger_export::{self, LedgerExport};
 use super::ledger_source::DaemonSource;
 use super::ledger_verify::{self, LedgerVerify};
@@ -38,6 +39,13 @@ pub enum Ledger {
     #[command(after_help = "Examples:\n  smkictl ledger verify export/ --key ledger.pem --genesis 5a41…\n  \
         smkictl ledger verify export/ --key ledger.vkey --genesis 5a41… --checkpoint seen-last-month")]
     Verify(LedgerVerify),
+    /// Make signed commands again, octet for octet, from an export alone: needs no daemon and no HSM
+    #[command(after_help = "Examples:\n  smkictl ledger commands export/ --request 77b0… --out commands/\n  \
+        smkictl ledger commands export/ --device 00DB1234567890A0 --out - --format hex\n\n\
+        Each is made of its determination's template, its intent and its released signature, and compared with the digests that its entries \
+        have. Verify the export itself with `smkictl ledger verify`. The files are those of `smkictl recovery fetch`.\n\n\
+        Status: 0 done, 1 there is none, or the export cannot be read.")]
+    Commands(LedgerCommands),
     /// Print the newest checkpoint, a C2SP signed note
     #[command(after_help = "Example:\n  smkictl ledger checkpoint > checkpoint")]
     Checkpoint,
@@ -93,6 +101,7 @@ impl Ledger {
                 let args = LedgerVerify { output: context.print.output(), ..args };
                 context.offline(|out, err| ledger_verify::run(&args, out, err))
             }
+            Self::Commands(commands) => commands.run(context),
             Self::List(list) => list.run(context).await,
             Self::Show { index } => show(index, context).await,
             Self::Proof(Proof { index, out }) => {

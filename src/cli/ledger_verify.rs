@@ -243,6 +243,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("withdrawals", summary.withdrawals),
         ("directions", summary.directions),
         ("ceremonies", summary.ceremonies),
+        ("jobs", summary.jobs),
         ("shares dealt", summary.deals),
         ("custodians presented", summary.presentations),
         ("keys activated", summary.activations),

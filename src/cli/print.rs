@@ -17,6 +17,9 @@ pub enum Output {
     Json,
 }
 
+/// Columns of a terminal that does not say how many it has.
+const WIDTH_DEFAULT: usize = 80;
+
 /// How something is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -192,6 +195,29 @@ impl Printer {
     /// Why it was not done, on stderr.
     pub fn error(&self, text: &str) {
         self.say(&format!("smkictl: {}", clean(text)), Some(Tone::Bad));
+    }
+
+    /// How wide the terminal is that [`Printer::progress`] draws on; none if there is none.
+    pub fn progress_width(&self) -> Option<usize> {
+        if self.is_json() || !io::stderr().is_terminal() {
+            return None;
+        }
+        let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+        Some(if columns == 0 { WIDTH_DEFAULT } else { columns.into() })
+    }
+
+    /// Draws a line over the one that was drawn last, on stderr.
+    pub fn progress(&self, text: &str, width: usize) {
+        // One column stays free: some terminals break the line when the last is written.
+        let room = width.saturating_sub(1);
+        let line: String = clean(text).chars().filter(|character| *character != '\n').take(room).collect();
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "\r{line:<room$}").and_then(|()| stderr.flush());
+    }
+
+    /// Leaves the line that was drawn last as it is.
+    pub fn progress_done(&self) {
+        let _ = writeln!(io::stderr().lock());
     }
 
     fn say(self, text: &str, tone: Option<Tone>) {

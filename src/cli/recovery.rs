@@ -1,5 +1,11 @@
 //! Shell: `smkictl recovery`.
 
+mod certificates;
+mod check;
+mod fetch;
+mod job;
+pub(super) mod out;
+mod parts;
 mod responses;
 
 use std::path::PathBuf;
@@ -7,13 +13,14 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::print::{Text, Tone};
-use super::release::Folder;
 use super::{Change, CliError, Context, Exit, input};
-use crate::api::client::{ClientError, Lines};
+use crate::api::client::{Answered, ClientError, Commands};
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
 use crate::domain::ledger::entry::Reason;
 use crate::domain::names::{DeterminationId, RequestId};
+use out::files::Order;
+use out::{As, EACH_MAX, Format, Out};
 
 /// Commands that are not signed are shown with every reason, up to so many; `--output json` shows all.
 const SHOWN_MAX: u64 = 20;
@@ -25,14 +32,47 @@ pub enum Recovery {
     #[command(
         after_help = "Examples:\n  smkictl recovery sign --determination 5f2c… --devices all --out commands/\n  \
         smkictl recovery sign --determination 5f2c… --devices ten-of-them.txt --out commands/\n  \
+        smkictl recovery sign --determination 5f2c… --devices all --out commands/ --format container\n  \
         smkictl recovery sign --determination 5f2c… --pre-commands from-the-dcc/ --out commands/\n\n\
         If the connection breaks, run it again with the request id that it printed: what was signed is given out again, \
-        and nothing is signed twice. Each command goes into DIR/EUI64.bin; with `--out -`, and with --output json, stdout has \
-        one JSON object a line, the last of them the summary.\n\n\
+        and nothing is signed twice; or `smkictl recovery fetch` it. Each command goes into DIR/EUI64.bin; with another --format \
+        into files of --file-size with a manifest, which more than 100,000 Devices need. With `--out -`, and with --output json, \
+        stdout has one JSON object a line, the last of them the summary.\n\n\
         Status: 0 all signed, 4 all refused, 6 some not signed. If it is stopped in the middle, it says why, and the status is 4 \
         if nothing was signed, else 6."
     )]
     Sign(Sign),
+    /// Start a job: smkid signs by itself, and you may go away and come back
+    #[command(after_help = "Examples:\n  smkictl recovery start --determination 5f2c… --devices all\n  \
+        smkictl recovery start --determination 5f2c… --devices ten-of-them.txt --reason 'The first ten'\n  \
+        smkictl recovery start --determination 5f2c… --devices all --per-hour 50000\n\n\
+        The request id that it prints is the job's. A job goes on after a restart once its key is active again; each Device gets one \
+        live command. What it signs is handed over by `smkictl recovery fetch`. Of the jobs of one key, one runs and the others wait, \
+        in the order in which they were started.")]
+    Start(job::Start),
+    /// Show the jobs, or how far one has come
+    #[command(after_help = "Examples:\n  smkictl recovery status\n  smkictl recovery status 77b0… --output json")]
+    Status(job::Status),
+    /// Follow a job to its end
+    #[command(
+        after_help = "Examples:\n  smkictl recovery watch 77b0…\n  smkictl recovery watch 77b0… --output json\n\n\
+        It is drawn in one line on a terminal; else a line now and then, and at each change; with --output json one object a line. A \
+        restart of smkid is waited for. Ctrl-C leaves the job as it is.\n\n\
+        Status: 0 all signed, 4 all refused, 6 some not signed, or left before its end. If it is stopped in the middle, the status \
+        is 4 if nothing was signed, else 6."
+    )]
+    Watch(job::Watch),
+    /// Let a job stand still, before the next signature
+    #[command(after_help = "Example:\n  smkictl recovery pause 77b0… --reason 'The DCC asks for an hour'\n\n\
+        Any operator of the incident may. What is signed stays signed.")]
+    Pause(job::Stop),
+    /// Let a paused job go on
+    #[command(after_help = "Example:\n  smkictl recovery resume 77b0…")]
+    Resume(job::Resume),
+    /// End a job, before the next signature
+    #[command(after_help = "Example:\n  smkictl recovery cancel 77b0… --reason 'Wrong list'\n\n\
+        Any operator of the incident may. What is signed stays signed, and can be fetched. Another job may take up the rest.")]
+    Cancel(job::Stop),
     /// Say what is to become of commands whose outcome nobody knows
     #[command(
         after_help = "Examples:\n  smkictl recovery settle --determination 5f2c… --devices all --action retry \\\n      \
@@ -50,13 +90,18 @@ pub enum Recovery {
     },
     /// Take in what Devices answered: each Response is verified and judged
     #[command(
-        after_help = "Examples:\n  smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n  \
-        smkictl recovery responses monday.bin tuesday.bin --certificates devices.pem --determination 5f2c…\n\n\
-        A Device is recovered only if its own signature says that every certificate sent is in its cell. What proves no \
-        recovery is shown with why. A Response to a command that was never signed here stops signing under the determination.\n\n\
+        after_help = "Examples:\n  smkictl recovery responses monday.bin tuesday/ --determination 5f2c… --unproven unproven.ndjson\n  \
+        smkictl recovery responses answers.hex --certificates devices/ --determination 5f2c…\n\n\
+        Files may be of any size. Certificates of many Devices are imported first (`smkictl recovery certificates import`); those of \
+        a few may be given here. A Device is recovered only if its own signature says that every certificate sent is in its cell. What \
+        proves no recovery is told with why. A Response to a command that was never signed here stops signing under the \
+        determination. If it breaks off, run it again: what was taken in is told as a duplicate, and counts once.\n\n\
         Status: 0 all prove what was to be done, 5 none does, 6 some do not."
     )]
     Responses(responses::Responses),
+    /// Certificates of Devices, imported once
+    #[command(subcommand)]
+    Certificates(certificates::Certificates),
     /// Show how far each Device of a determination has come
     #[command(after_help = "Examples:\n  smkictl recovery devices --determination 5f2c…\n  \
         smkictl recovery devices --determination 5f2c… --state no-response")]
@@ -65,6 +110,22 @@ pub enum Recovery {
     #[command(after_help = "Example:\n  smkictl recovery resume-after-foreign --determination 5f2c… \\\n      \
         --reason 'The Device was tested in the laboratory with this counter'")]
     ResumeAfterForeign(responses::Resume),
+    /// Get the signed commands of a request, or of a job: again, after a crash, or while it runs
+    #[command(after_help = "Examples:\n  smkictl recovery fetch 77b0… --out commands/\n  \
+        smkictl recovery fetch 77b0… --out commands/ --follow --file-size 256MiB\n  \
+        smkictl recovery fetch 77b0… --out - --devices two.txt --format hex\n\n\
+        Every command is made again from its template, Device, counter and recorded signature, and compared with what its intent says. \
+        Files are written whole or not at all; if it is cut, run it again: what is whole by manifest.partial is kept. manifest.json comes last. \
+        Only while the determination is in force.\n\n\
+        Status: 0 every command is there, 4 refused, 6 some are not signed, or it is still running.")]
+    Fetch(fetch::Fetch),
+    /// Check a folder of commands against its manifest, and against an export of the ledger: needs no daemon
+    #[command(
+        after_help = "Examples:\n  smkictl recovery check commands/\n  smkictl recovery check commands/ --ledger export/\n\n\
+        With --ledger each command is compared with its intent and its outcome; verify the export itself with `smkictl ledger verify`.\n\n\
+        Status: 0 good, 1 something cannot be read, 5 it is not what its manifest or the ledger says."
+    )]
+    Check(check::Check),
     /// Show how far a request has come
     #[command(after_help = "Example:\n  smkictl recovery request 77b0…")]
     Request {
@@ -92,6 +153,8 @@ pub struct Sign {
     #[arg(long, value_name = "DIR|-", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    how: As,
+    #[command(flatten)]
     change: Change,
 }
 
@@ -115,6 +178,8 @@ pub struct Settle {
     /// Where commands signed by a retry go: a directory, or `-` for stdout
     #[arg(long, value_name = "DIR|-", required_if_eq("action", "retry"))]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    how: As,
     #[command(flatten)]
     change: Change,
 }
@@ -141,7 +206,16 @@ impl Recovery {
         match self {
             Self::Sign(sign) => sign.run(context).await,
             Self::Settle(settle) => settle.run(context).await,
+            Self::Start(start) => start.run(context).await,
+            Self::Status(status) => status.run(context).await,
+            Self::Watch(watch) => watch.run(context).await,
+            Self::Pause(stop) => stop.pause(context).await,
+            Self::Resume(resume) => resume.run(context).await,
+            Self::Cancel(stop) => stop.cancel(context).await,
+            Self::Fetch(fetch) => fetch.run(context).await,
+            Self::Check(check) => check.run(context),
             Self::Responses(responses) => responses.run(context).await,
+            Self::Certificates(certificates) => certificates.run(context).await,
             Self::Devices(devices) => devices.run(context).await,
             Self::ResumeAfterForeign(resume) => resume.run(context).await,
             Self::Unknowns { determination } => {
@@ -194,22 +268,53 @@ impl Sign {
     async fn run(self, context: &Context) -> Result<Exit, CliError> {
         let devices = self.devices.as_deref().map(input::devices).transpose()?;
         let pre_commands = self.pre_commands.as_deref().map(input::pre_commands).transpose()?;
-        let out = Out::open(self.out.filter(|_| !self.change.dry_run))?;
+        let out = self.out.filter(|_| !self.change.dry_run);
+        if self.how.format.is_none() && out.as_ref().is_some_and(|out| out.as_os_str() != "-") {
+            self::check_each(context, self.determination, devices.as_ref()).await?;
+        }
         let request = self.request.id(context)?;
+        let out = Out::open(out.as_deref(), self.how, Format::Each, Some(request), Order::Any)?;
         let ask = wire::RecoverySign { request, determination: self.determination, devices, pre_commands };
         let path = "/v1/recovery/sign";
         if self.change.dry_run {
             return context.would_send(Verb::Post, path, Some(&ask));
         }
-        take(context, context.client.post_for_lines(path, &ask).await?, out).await
+        take(context, context.client.post_for_commands(path, &ask).await?, out).await
     }
+}
+
+/// A file each is what few Devices get if nobody says otherwise; with more somebody has to say.
+async fn check_each(
+    context: &Context,
+    determination: DeterminationId,
+    devices: Option<&wire::Devices>,
+) -> Result<(), CliError> {
+    let count = match devices {
+        // What stands in a request is little.
+        None => return Ok(()),
+        Some(wire::Devices::Listed(devices)) => devices.len() as u64,
+        Some(wire::Devices::All) => {
+            let found: wire::Determination = context.client.get(&format!("/v1/determinations/{determination}")).await?;
+            found.devices_count.unwrap_or_default()
+        }
+    };
+    if count <= EACH_MAX {
+        return Ok(());
+    }
+    Err(CliError::Unfit(format!(
+        "{count} Devices: a file each is too many above {EACH_MAX}. Choose --format {} (container.md), ndjson or hex, in files of \
+         --file-size; or --format {} if it is to be so",
+        Format::Container,
+        Format::Each
+    )))
 }
 
 impl Settle {
     async fn run(self, context: &Context) -> Result<Exit, CliError> {
         let devices = input::devices(&self.devices)?;
-        let out = Out::open(self.out.filter(|_| !self.change.dry_run))?;
         let request = self.request.id(context)?;
+        let out = self.out.filter(|_| !self.change.dry_run);
+        let out = Out::open(out.as_deref(), self.how, Format::Each, Some(request), Order::Any)?;
         let action = match self.action {
             Action::Retry => wire::SettleAction::Retry,
             Action::Leave => wire::SettleAction::Leave,
@@ -220,71 +325,89 @@ impl Settle {
         if self.change.dry_run {
             return context.would_send(Verb::Post, path, Some(&ask));
         }
-        take(context, context.client.post_for_lines(path, &ask).await?, out).await
-    }
-}
-
-/// Where signed commands go.
-enum Out {
-    Folder(Folder),
-    Stdout,
-    /// `settle --action leave` signs nothing.
-    Nowhere,
-}
-
-impl Out {
-    fn open(out: Option<PathBuf>) -> Result<Self, CliError> {
-        match out {
-            None => Ok(Self::Nowhere),
-            Some(path) if path.as_os_str() == "-" => Ok(Self::Stdout),
-            Some(path) => Folder::open(&path).map(Self::Folder),
-        }
+        take(context, context.client.post_for_commands(path, &ask).await?, out).await
     }
 }
 
 /// Takes the answer as it comes. What was taken is kept, also when the rest is cut.
-async fn take(context: &Context, mut lines: Lines, out: Out) -> Result<Exit, CliError> {
+async fn take(context: &Context, mut commands: Commands, mut out: Out) -> Result<Exit, CliError> {
     let mut taken = Taken::default();
-    let ended = loop {
-        match lines.next().await {
-            Ok(Some(item)) => taken.item(context, item, &out)?,
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
+    let ended = receive(context, &mut commands, &mut out, &mut taken).await;
+    let is_stdout = matches!(out, Out::Stdout(_));
+    let summary = commands.summary();
+    let stopped = commands.stopped().to_vec();
+    let is_whole = ended.is_ok() && summary.is_some();
+    if is_whole && is_stdout {
+        if !stopped.is_empty() {
+            out.line(context, &json(&StoppedLine { stopped: stopped.clone() }))?;
         }
-    };
-    let is_stdout = match out {
-        Out::Folder(folder) => {
-            folder.finish()?;
-            false
+        if let Some(summary) = summary {
+            out.line(context, &json(&SummaryLine { summary }))?;
         }
-        Out::Stdout => true,
-        Out::Nowhere => false,
-    };
+    }
+    let is_all = is_whole && stopped.is_empty();
+    let covering = if is_all && matches!(out, Out::Files(_)) { Some(out::covering(context).await?) } else { None };
+    let finished = out.finish(context, is_all, covering);
     let hidden = taken.counted.others().saturating_sub(SHOWN_MAX);
     if hidden > 0 && !is_stdout && !context.print.is_json() {
         context.print.note(&format!("… and {hidden} more; --output json shows all"));
     }
+    // What broke the answer is told before what it did to the files.
     ended?;
-    let Some(summary) = lines.summary() else {
+    finished?;
+    let Some(summary) = summary else {
         return Err(ClientError::Cut { lines: taken.counted.signed + taken.counted.others() }.into());
     };
-    let stopped = lines.stopped();
     if !stopped.is_empty() {
-        if is_stdout || context.print.is_json() {
-            context.print.json_line(&StoppedLine { stopped: stopped.to_vec() })?;
+        if context.print.is_json() && !is_stdout {
+            context.print.json_line(&StoppedLine { stopped: stopped.clone() })?;
         }
-        context.print.error(&why_stopped(stopped));
+        context.print.error(&why_stopped(&stopped));
     }
-    if is_stdout || context.print.is_json() {
+    if context.print.is_json() && !is_stdout {
         context.print.json_line(&SummaryLine { summary })?;
-    } else {
+    } else if !is_stdout {
         context.print.answer(&summary, |text| counts(&summary, text))?;
     }
     if (Summary { intents: 0, ..summary }) != (Summary { intents: 0, ..taken.counted }) {
-        let why = format!("its summary is {summary:?}, its lines come to {:?}", taken.counted);
+        let why = format!("its summary is {summary:?}, its parts come to {:?}", taken.counted);
         return Err(ClientError::Answer { why }.into());
     }
     Ok(exit(&summary, !stopped.is_empty()))
+}
+
+async fn receive(context: &Context, commands: &mut Commands, out: &mut Out, taken: &mut Taken) -> Result<(), CliError> {
+    let header = commands.header().await?.clone();
+    out.begin(&header)?;
+    while let Some(answered) = commands.next().await? {
+        match answered {
+            Answered::Command(fields, octets) => {
+                taken.counted.count(ItemOutcome::Signed);
+                if !out.has(fields.intent) {
+                    out.command(context, fields, commands.octets(&octets))?;
+                }
+                if context.print.is_json() && !matches!(out, Out::Stdout(_)) {
+                    context.print.json_line(&Item {
+                        device: fields.device,
+                        template: header.templates.get(usize::from(fields.template)).cloned(),
+                        counter: Some(fields.counter),
+                        outcome: ItemOutcome::Signed,
+                        command: None,
+                        intent: Some(fields.intent),
+                        reasons: Vec::new(),
+                    })?;
+                }
+            }
+            Answered::Told(item) => taken.told(context, &item, out)?,
+        }
+    }
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("it is made of texts and numbers");
+    line.push(b'\n');
+    line
 }
 
 fn why_stopped(reasons: &[Reason]) -> String {
@@ -300,22 +423,18 @@ struct Taken {
 }
 
 impl Taken {
-    fn item(&mut self, context: &Context, mut item: Item, out: &Out) -> Result<(), CliError> {
+    /// What became of a Device that has no command.
+    fn told(&mut self, context: &Context, item: &Item, out: &mut Out) -> Result<(), CliError> {
         self.counted.count(item.outcome);
-        match out {
-            Out::Stdout => return Ok(context.print.json_line(&item)?),
-            Out::Folder(folder) => {
-                if let Some(command) = item.command.take() {
-                    folder.put(item.device, &command.0)?;
-                } else if item.outcome == ItemOutcome::Signed {
-                    let why = format!("{} is signed, and its command is not there", item.device);
-                    return Err(ClientError::Answer { why }.into());
-                }
-            }
-            Out::Nowhere => {}
+        if item.outcome == ItemOutcome::Signed {
+            let why = format!("{} is signed, and its command is not there", item.device);
+            return Err(ClientError::Answer { why }.into());
         }
-        if context.print.is_json() {
-            return Ok(context.print.json_line(&item)?);
+        if out.line(context, &json(item))? {
+            return Ok(());
+        }
+        if context.print.is_json() && !matches!(out, Out::Stdout(_)) {
+            return Ok(context.print.json_line(item)?);
         }
         let is_worth_telling = match item.outcome {
             ItemOutcome::Signed | ItemOutcome::Left => false,
@@ -326,7 +445,7 @@ impl Taken {
             | ItemOutcome::Refused => true,
         };
         if is_worth_telling && self.counted.others() <= SHOWN_MAX {
-            context.print.note(&told(&item));
+            context.print.note(&told(item));
         }
         Ok(())
     }

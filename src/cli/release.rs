@@ -67,7 +67,7 @@ pub fn write_new(path: &Path, octets: &[u8]) -> Result<(), CliError> {
 }
 
 /// Renames without replacing. Some file systems cannot (NFS); a hard link is refused alike where something is.
-fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
+pub fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
     match renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             fs::hard_link(new, path)?;

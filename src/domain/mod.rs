@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod certificates;
+pub mod commands;
 pub mod custody;
 pub mod determination;
 pub mod files;

@@ -16,7 +16,6 @@ use crate::domain::determination::document::{
 use crate::domain::determination::prose::Prose;
 use crate::domain::gbcs;
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::domain::ledger::merkle::Frontier;
 use crate::domain::ledger::note::{Note, NoteError};
 use crate::domain::names::{DeterminationId, Digest, FactorId, IncidentId, PersonId, Purpose, TemplateName};
 use crate::domain::policy::{Consider, Policy};
@@ -54,7 +53,7 @@ pub enum DocumentError {
 
 /// What a document says of its device list.
 pub fn device_list(text: &str, template: &TemplateName) -> Result<DeviceList, DocumentError> {
-    let mut reader = DeviceListReader::new([template], u64::MAX, Frontier::new());
+    let mut reader = DeviceListReader::new([template], u64::MAX);
     reader.feed(text.as_bytes(), |_| {});
     Ok(reader.finish()?)
 }

@@ -640,6 +640,16 @@ impl Token {
         }
     }
 
+    /// How long the sessions of the present worker have been in `C_Sign`, all together, and how many they may be; `None` without a
+    /// worker. Another worker begins from nothing.
+    pub fn busy(&self) -> Option<(Duration, u16)> {
+        let sessions = self.0.config.sessions.max(1);
+        let State::Up { .. } = &*lock(&self.0.state) else { return None };
+        let mark = lock(&self.0.counts.mark);
+        let busy_ns = super::protocol::noted_busy(mark.as_ref()?, sessions.into());
+        Some((Duration::from_nanos(busy_ns), sessions))
+    }
+
     /// The worker's process id, for status; `None` without one.
     pub fn worker_pid(&self) -> Option<u32> {
         match &*lock(&self.0.state) {

@@ -91,6 +91,8 @@ pub(super) struct Counts {
     pub(super) signed_by_all: AtomicU64,
     /// The sessions that the present worker's signers have.
     pub(super) sessions: Mutex<SessionsHeld>,
+    /// The mark of the present worker, where it notes how long it signs.
+    pub(super) mark: Mutex<Option<OwnedFd>>,
 }
 
 /// How many sessions sign, of those that the configuration wants.
@@ -197,6 +199,7 @@ impl Keeper {
             }
         };
         let pid = child.id();
+        *lock(&self.counts.mark) = mark.try_clone().ok();
         let why = match greet(&mut socket, &mark, setup) {
             Ok(()) => self.read(&mut socket, pid, pin, to_write),
             Err(error) => HsmError::Protocol { found: error.to_string() },

@@ -358,8 +358,9 @@ pub fn write_raw(to: &mut impl Write, octets: &[u8]) -> Result<(), FrameError> {
 
 /// The most answers that are sent in one frame: so many each signer may hold back.
 pub const GROUP_LEN_MAX: usize = 16;
-/// A signature as it is noted behind the mark: the number of its item plus one, r, s.
-const NOTE_LEN: usize = 8 + 64;
+/// A signature as it is noted behind the mark: the number of its item plus one, r, s, and how long its signer has been in `C_Sign` in all,
+/// in nanoseconds.
+const NOTE_LEN: usize = 8 + 64 + 8;
 
 /// Raises the mark above an item.
 pub fn raise_mark(mark: &OwnedFd, seq: u64) -> io::Result<()> {
@@ -378,11 +379,18 @@ pub fn read_mark(mark: &OwnedFd) -> Option<u64> {
 }
 
 /// Notes a signature behind the mark, until it was sent: at the place of one of the answers that a signer holds back.
-pub fn note_signature(mark: &OwnedFd, signer: usize, place: usize, seq: u64, (r, s): (&[u8; 32], &[u8; 32])) {
+pub fn note_signature(
+    mark: &OwnedFd,
+    (signer, place): (usize, usize),
+    seq: u64,
+    (r, s): (&[u8; 32], &[u8; 32]),
+    busy_ns: u64,
+) {
     let mut note = [0; NOTE_LEN];
     note[..8].copy_from_slice(&(seq + 1).to_le_bytes());
     note[8..40].copy_from_slice(r);
-    note[40..].copy_from_slice(s);
+    note[40..72].copy_from_slice(s);
+    note[72..].copy_from_slice(&busy_ns.to_le_bytes());
     let at = 8 + (signer * GROUP_LEN_MAX + place) * NOTE_LEN;
     // Without it the item is unknown, should the worker die just now; no more than that.
     let _ = rustix::io::pwrite(mark, &note, at as u64);
@@ -394,11 +402,20 @@ pub fn noted_signatures(mark: &OwnedFd, signers: usize) -> BTreeMap<u64, [u8; 64
     let len = rustix::io::pread(mark, &mut octets[..], 8).unwrap_or(0);
     let notes = octets[..len].chunks_exact(NOTE_LEN);
     let read = |note: &[u8]| {
-        let (seq, signature) = note.split_at(8);
+        let (seq, rest) = note.split_at(8);
         let seq = u64::from_le_bytes(seq.try_into().ok()?).checked_sub(1)?;
-        Some((seq, signature.try_into().ok()?))
+        Some((seq, rest[..64].try_into().ok()?))
     };
     notes.filter_map(read).collect()
+}
+
+/// How long the signers have been in `C_Sign`, all together, as far as they noted signatures. In nanoseconds.
+pub fn noted_busy(mark: &OwnedFd, signers: usize) -> u64 {
+    let mut octets = vec![0; signers * GROUP_LEN_MAX * NOTE_LEN];
+    let len = rustix::io::pread(mark, &mut octets[..], 8).unwrap_or(0);
+    let of_note = |note: &[u8]| u64::from_le_bytes(note[72..].try_into().expect("eight octets"));
+    let of_signer = |notes: &[u8]| notes.chunks_exact(NOTE_LEN).map(of_note).max().unwrap_or_default();
+    octets[..len].chunks(GROUP_LEN_MAX * NOTE_LEN).map(of_signer).sum()
 }
 
 /// Hands the worker the mark: shared memory in which it counts what it has begun, before it begins, and behind that notes what it

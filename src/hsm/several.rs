@@ -208,6 +208,13 @@ impl Several {
         self.tokens().iter().map(Token::signatures).sum()
     }
 
+    /// How long the sessions of its tokens have been in `C_Sign`, all together, and how many there are.
+    pub fn busy(&self) -> (Duration, u64) {
+        let of_tokens = self.tokens().into_iter().filter_map(|token| token.busy());
+        of_tokens
+            .fold((Duration::ZERO, 0), |(busy, all), (of_token, sessions)| (busy + of_token, all + u64::from(sessions)))
+    }
+
     /// The fences raised so far: ask where the decision is taken.
     pub fn fences_seen(&self) -> FencesSeen {
         FencesSeen(self.0.generation.load(Ordering::SeqCst))

@@ -204,6 +204,8 @@ struct Slot {
     since: AtomicU64,
     /// The number of the item being signed plus one; 0 for none.
     seq: AtomicU64,
+    /// How long the signer has been in `C_Sign` in all.
+    busy_ns: AtomicU64,
     /// Whether the signer has a session.
     has_session: AtomicBool,
     /// What the signer has not sent yet, at most [`GROUP_LEN_MAX`] answers.
@@ -284,7 +286,8 @@ impl Shared {
     fn hold(&self, n: usize, seq: u64, answer: Answer) {
         let mut group = lock(&self.slots[n + 1].group);
         if let Answer::Signed(r, s) = &answer {
-            protocol::note_signature(&self.mark, n, group.len(), seq, (r, s));
+            let busy_ns = self.slots[n + 1].busy_ns.load(Ordering::Relaxed);
+            protocol::note_signature(&self.mark, (n, group.len()), seq, (r, s), busy_ns);
         }
         group.push((seq, answer));
         if group.len() < GROUP_LEN_MAX {
@@ -575,6 +578,8 @@ impl Shared {
                 } else {
                     let began = Instant::now();
                     let made = self.calling(n + 1, "C_Sign", || signer.sign(key.handle, digest));
+                    let took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    slot.busy_ns.fetch_add(took_ns, Ordering::Relaxed);
                     made.and_then(|signature| self.in_time(began, &signature))
                 };
                 slot.seq.store(0, Ordering::SeqCst);

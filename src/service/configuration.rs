@@ -46,8 +46,9 @@ pub const LEDGER_DEADLINE_MS_MAX: u64 = 10_000;
 pub const HEAD_INTERVAL_S: u64 = 60;
 /// Refusals of one account that are recorded one by one in a minute; more are counted in one entry.
 pub const REFUSALS_PER_MINUTE: u64 = 60;
-/// Octets that one account may have waiting as uploads: a list of ten million Devices with counters takes 400 MB.
-pub const UPLOAD_QUOTA_OCTETS: u64 = 512 * 1024 * 1024;
+/// Octets that one account may have waiting as uploads: a list of ten million Devices with counters takes 400 MB, one of ten million
+/// Relevant Devices with an evidence of a sentence each 900 MB.
+pub const UPLOAD_QUOTA_OCTETS: u64 = 1024 * 1024 * 1024;
 /// Octets that the waiting uploads of all accounts together may take: a quarter of a small server's disk. Recorded documents count
 /// no longer.
 pub const DISK_BUDGET_OCTETS: u64 = 8 * 1024 * 1024 * 1024;

@@ -3,11 +3,14 @@
 mod answers;
 mod ceremonies;
 mod custodians;
+mod device_certificates;
 mod documents;
+mod fetch;
 mod files;
 mod heartbeat;
 mod history;
 mod incident;
+mod jobs;
 mod keys;
 mod make;
 mod procedure;
@@ -15,7 +18,7 @@ mod responses;
 mod story;
 mod tokens;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +32,7 @@ use super::keys::Keys;
 use crate::api::engine::{Caller, Engine, Fatal, Octets, Upload};
 use crate::api::failure::Failure;
 use crate::api::wire;
+use crate::domain::commands::container::Header;
 use crate::domain::gbcs::{Authentication, Frame};
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Event, Reason, Refused, Stopped};
@@ -46,6 +50,9 @@ pub use make::make;
 
 /// Pieces of an answer that may wait for a slow reader.
 const PIECES_MAX: usize = 2;
+
+/// Requests of which it is kept where they ended: without that, a fetch looks on to the end of the ledger.
+const ENDED_MAX: usize = 10_000;
 
 /// Reads through much of the ledger that go on at a time: more would take the processor from the signing.
 const SCANS_MAX: usize = 2;
@@ -82,6 +89,8 @@ pub struct Daemon {
     scans: Arc<Semaphore>,
     /// Turns at looking through what somebody sent.
     looks: Arc<Semaphore>,
+    /// Turns at handing in Responses or certificates, and at having them verified.
+    parts: responses::Turns,
     /// Commands of a chunk.
     chunk: usize,
     /// Why it cannot go on.
@@ -91,12 +100,16 @@ pub struct Daemon {
     stopping: watch::Sender<bool>,
     jobs: Mutex<JoinSet<()>>,
     running: Arc<Mutex<BTreeSet<RequestId>>>,
+    /// Where the ledger ended when a request that ran since the start had come to its end: nothing of it lies beyond.
+    ended: Arc<Mutex<BTreeMap<RequestId, u64>>>,
     /// How many runs have come to their end.
     runs_ended: Arc<AtomicU64>,
     /// What stands in the way of recording, until the ledger token is there.
     not_ready: watch::Receiver<Option<wire::Trouble>>,
     /// Why the ledger token does not sign, while it does not.
     waiting: watch::Receiver<Option<wire::Trouble>>,
+    /// How jobs stand, beside what is recorded of them.
+    lives: jobs::Lives,
 }
 
 impl From<Closed> for Failure {
@@ -221,7 +234,8 @@ impl Daemon {
     }
 
     /// Begins a job that was accepted, and turns its news into lines.
-    fn begin(&self, running: Running, job: Job, key: &KeyLabel) -> Answer<Octets> {
+    fn begin(&self, running: Running, job: Job, form: wire::Form, header: Header) -> Answer<Octets> {
+        let key = &header.key;
         let tokens = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
             why: format!("key {key} is locked"),
             remedy: "Activate it, then ask again with the same request id".into(),
@@ -229,40 +243,46 @@ impl Daemon {
         let (news, heard) = mpsc::channel(PIECES_MAX);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
         let (desk, stopping, runs_ended) = (self.desk.clone(), self.stopping.subscribe(), Arc::clone(&self.runs_ended));
+        let ended_at = Arc::clone(&self.ended);
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
         jobs.spawn(async move {
             let run = pipeline::run(&desk, tokens, job, news, stopping);
-            let (summary, ran) = tokio::join!(answers::lines(heard, &pieces), run);
+            let (ended, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header)), run);
+            // What it recorded lies before.
+            if let Ok(size) = desk.look(|recorder| Ok(recorder.durable().size)).await {
+                let mut ended_at = ended_at.lock().unwrap_or_else(PoisonError::into_inner);
+                ended_at.insert(running.request, size);
+                if ended_at.len() > ENDED_MAX {
+                    ended_at.pop_first();
+                }
+            }
             drop(running);
             runs_ended.fetch_add(1, Ordering::Relaxed);
-            match (ran, summary) {
+            match (ran, ended) {
                 // Without its summary an answer is cut, and so is this one, whatever lines went out.
                 (Err(closed), _) => drop(pieces.send(Err(closed.into())).await),
-                (Ok(()), Some(summary)) => answers::end(summary, &pieces).await,
-                (Ok(()), None) => {}
+                (Ok(_), Some((summary, writer))) => answers::end(summary, writer, &pieces).await,
+                (Ok(_), None) => {}
             }
         });
         Ok(octets)
     }
 
-    async fn accept(&self, request: Request) -> Answer<Octets> {
+    async fn accept(&self, request: Request, form: wire::Form) -> Answer<Octets> {
         let running = Running::begin(&self.running, request.id)?;
         let accepted = self.change(move |recorder| {
-            let determination = request.determination;
+            let (determination, id) = (request.determination, request.id);
             Ok(match pipeline::accept(recorder, request)? {
-                Ok(job) => {
-                    let key = recorder.fold().determinations().get(&determination).and_then(|facts| facts.key.clone());
-                    match key {
-                        Some((key, _)) => Ok((job, key)),
-                        None => Err(Failure::Internal { what: "an accepted request has no key".into() }),
-                    }
-                }
+                Ok(job) => match answers::header(recorder.fold(), determination, id) {
+                    Some(header) => Ok((job, header)),
+                    None => Err(Failure::Internal { what: "an accepted request has no key".into() }),
+                },
                 Err((reasons, entry)) => Err(Failure::Refused { reasons, entry }),
             })
         });
-        let (job, key) = accepted.await?;
-        self.begin(running, job, &key)
+        let (job, header) = accepted.await?;
+        self.begin(running, job, form, header)
     }
 }
 
@@ -690,7 +710,12 @@ impl Engine for Daemon {
         Ok(changed)
     }
 
-    async fn recovery_sign(&self, caller: &Caller, sign: wire::RecoverySign) -> Result<Octets, Failure> {
+    async fn recovery_sign(
+        &self,
+        caller: &Caller,
+        sign: wire::RecoverySign,
+        form: wire::Form,
+    ) -> Result<Octets, Failure> {
         let asked = answers::digest_of(&sign)?;
         let (id, determination) = (sign.request, sign.determination);
         let scope = sign.into_scope().ok_or_else(|| {
@@ -698,7 +723,17 @@ impl Engine for Daemon {
         })?;
         let wanted = wanted_of(scope)?;
         let (by, operation, chunk) = (caller.actor(), pipeline::SIGN, self.chunk);
-        self.accept(Request { by, operation, id, asked, determination, wanted, chunk }).await
+        self.accept(Request { by, operation, id, asked, determination, wanted, chunk }, form).await
+    }
+
+    async fn recovery_fetch(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        fetch: wire::RecoveryFetch,
+        form: wire::Form,
+    ) -> Result<Octets, Failure> {
+        self.fetch(caller, request, fetch, form).await
     }
 
     async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
@@ -719,7 +754,12 @@ impl Engine for Daemon {
         }
     }
 
-    async fn recovery_settle(&self, caller: &Caller, settle: wire::RecoverySettle) -> Result<Octets, Failure> {
+    async fn recovery_settle(
+        &self,
+        caller: &Caller,
+        settle: wire::RecoverySettle,
+        form: wire::Form,
+    ) -> Result<Octets, Failure> {
         let asked = answers::digest_of(&settle)?;
         check_reason(&settle.reason)?;
         let wire::RecoverySettle { request, determination, devices, action, reason } = settle;
@@ -733,16 +773,8 @@ impl Engine for Daemon {
                     let again = |device| Wanted { device, form: WantedForm::Retry };
                     WantedSet::These(devices.into_iter().map(again).collect())
                 });
-                self.accept(Request {
-                    by: caller.actor(),
-                    operation: pipeline::SETTLE,
-                    id: request,
-                    asked,
-                    determination,
-                    wanted,
-                    chunk: self.chunk,
-                })
-                .await
+                let (by, operation, id, chunk) = (caller.actor(), pipeline::SETTLE, request, self.chunk);
+                self.accept(Request { by, operation, id, asked, determination, wanted, chunk }, form).await
             }
             wire::SettleAction::Leave => {
                 let leave = Leave { by: caller.actor(), id: request, asked, determination, devices, why: reason };
@@ -750,10 +782,15 @@ impl Engine for Daemon {
                     Ok(match pipeline::leave(recorder, leave)? {
                         None => Err(Failure::NotFound { what: format!("determination {determination}") }),
                         Some(Err((reasons, entry))) => Err(Failure::Refused { reasons, entry }),
-                        Some(Ok(left)) => Ok(left),
+                        Some(Ok(left)) => Ok((left, answers::header(recorder.fold(), determination, request))),
                     })
                 });
-                let LeftUnknowns { told, more } = left.await?;
+                let (left, header) = left.await?;
+                if header.is_none() && form == wire::Form::Container {
+                    // One that is not to execute opens no key, so nothing under it can be unknown.
+                    return Err(Failure::NotFound { what: format!("a key of determination {determination}") });
+                }
+                let LeftUnknowns { told, more } = left;
                 let (news, heard) = mpsc::channel(1);
                 let (pieces, octets) = mpsc::channel(PIECES_MAX);
                 tokio::spawn(async move {
@@ -765,8 +802,8 @@ impl Engine for Daemon {
                     }
                 });
                 tokio::spawn(async move {
-                    if let Some(summary) = answers::lines(heard, &pieces).await {
-                        answers::end(summary, &pieces).await;
+                    if let Some((summary, writer)) = answers::parts(heard, &pieces, form, header).await {
+                        answers::end(summary, writer, &pieces).await;
                     }
                 });
                 Ok(octets)
@@ -778,12 +815,44 @@ impl Engine for Daemon {
         self.take_responses(caller, ask).await
     }
 
+    async fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        ask: wire::DeviceCertificates,
+    ) -> Result<wire::CertificatesImported, Failure> {
+        self.import_certificates(caller, ask).await
+    }
+
     async fn recovery_devices(&self, _caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
         self.devices(of).await
     }
 
     async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
         self.resume(caller, ask).await
+    }
+
+    async fn job_start(&self, caller: &Caller, start: wire::JobStart) -> Result<wire::Job, Failure> {
+        self.start_job(caller, start).await
+    }
+
+    async fn job_list(&self, _caller: &Caller) -> Result<wire::Jobs, Failure> {
+        self.list_jobs().await
+    }
+
+    async fn job_show(&self, _caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.show_job(request).await
+    }
+
+    async fn job_pause(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.stop_job(caller, request, jobs::Stop::Pause, why.reason).await
+    }
+
+    async fn job_resume(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.resume_job(caller, request).await
+    }
+
+    async fn job_cancel(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.stop_job(caller, request, jobs::Stop::Cancel, why.reason).await
     }
 
     async fn hsm_status(&self, _caller: &Caller) -> Result<wire::Tokens, Failure> {

@@ -320,6 +320,13 @@ impl Keys {
         }
     }
 
+    /// The same for one key alone.
+    pub fn fence_key(&self, key: &KeyLabel) {
+        for reply in self.active(key).map(|tokens| tokens.fence()).unwrap_or_default() {
+            let _ = reply.wait();
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Active>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }

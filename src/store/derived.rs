@@ -1,9 +1,10 @@
 //! Pure. The rows of the derived state and the closed set of changes to them.
 
-use crate::domain::fold::RequestFacts;
+use crate::domain::determination::pages::Page;
+use crate::domain::fold::{RequestFacts, listed_line};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{ResultLine, results};
+use crate::domain::responses::{DeviceKey, ResultLine, results};
 
 use super::StoreError;
 
@@ -45,9 +46,6 @@ pub struct SignatureRow {
     pub released: bool,
 }
 
-/// Reads one line of a device list, without its line end. The text of the error goes into [`StoreError::ListLine`].
-pub type LineParser = fn(&str) -> Result<Listed, String>;
-
 /// Reads one line of results, without its line feed. The text of the error goes into [`StoreError::ListLine`].
 pub type ResultParser = fn(&str) -> Result<ResultLine, String>;
 
@@ -64,14 +62,14 @@ pub enum Derived<'a> {
         /// The whole row.
         row: &'a DeviceFacts,
     },
-    /// A determination's device list is imported from its blob, streaming.
+    /// A blob becomes a determination's device list.
     List {
         /// The determination.
         determination: DeterminationId,
         /// The list's SHA-256; it is in the store or in the same batch.
         blob: Digest,
-        /// Reads each line.
-        parse: LineParser,
+        /// By which pages its Devices are found, if somebody who read the list has made them; else they are made here.
+        pages: Option<&'a [Page]>,
     },
     /// A signature was recorded.
     Signature {
@@ -100,6 +98,13 @@ pub enum Derived<'a> {
         /// Reads each line.
         parse: ResultParser,
     },
+    /// Keys of Devices were imported, none of which has a row.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// The keys.
+        keys: &'a [DeviceKey],
+    },
     /// The row of a request becomes this one.
     Request {
         /// The request.
@@ -112,14 +117,22 @@ pub enum Derived<'a> {
 /// The greatest length of a device list's line in octets, line end included: twice the longest that its form allows.
 const LINE_LEN_MAX: u64 = 160;
 
-/// Visits the lines of a device list. Each must be UTF-8 and ended by a line feed.
-pub(super) fn each_line(
+/// Visits the lines of a device list, read. Each must be UTF-8 and ended by a line feed.
+pub(super) fn each_listed(
     digest: Digest,
     octets: impl std::io::Read,
-    parse: LineParser,
-    visit: impl FnMut(u64, Listed) -> Result<(), StoreError>,
+    mut visit: impl FnMut(u64, &str, Listed) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
-    lines(digest, octets, LINE_LEN_MAX, parse, visit)
+    lines(digest, octets, LINE_LEN_MAX, |number, line| {
+        let listed = listed_line(line).map_err(|reason| StoreError::ListLine { digest, line: number, reason })?;
+        visit(number, line, listed)
+    })
+}
+
+/// A line of a device list whose Device is not above that of the line before.
+pub(super) fn out_of_order(digest: Digest, line: u64, is_same: bool, device: DeviceId) -> StoreError {
+    let what = if is_same { "twice" } else { "below the one before it" };
+    StoreError::ListLine { digest, line, reason: format!("Device {device} stands there {what}") }
 }
 
 /// Visits the lines of results, likewise.
@@ -127,17 +140,19 @@ pub(super) fn each_result(
     digest: Digest,
     octets: impl std::io::Read,
     parse: ResultParser,
-    visit: impl FnMut(u64, ResultLine) -> Result<(), StoreError>,
+    mut visit: impl FnMut(u64, ResultLine) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
-    lines(digest, octets, results::LINE_LEN_MAX as u64 + 1, parse, visit)
+    lines(digest, octets, results::LINE_LEN_MAX as u64 + 1, |number, line| {
+        let result = parse(line).map_err(|reason| StoreError::ListLine { digest, line: number, reason })?;
+        visit(number, result)
+    })
 }
 
-fn lines<T>(
+fn lines(
     digest: Digest,
     octets: impl std::io::Read,
     len_max: u64,
-    parse: fn(&str) -> Result<T, String>,
-    mut visit: impl FnMut(u64, T) -> Result<(), StoreError>,
+    mut visit: impl FnMut(u64, &str) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
     use std::io::{BufRead as _, Read as _};
     let mut octets = std::io::BufReader::with_capacity(64 * 1024, octets);
@@ -157,7 +172,7 @@ fn lines<T>(
             .strip_suffix(b"\n")
             .and_then(|line| str::from_utf8(line).ok())
             .ok_or_else(|| wrong(format!("expected UTF-8 of at most {len_max} octets, ended by a line feed")))?;
-        visit(number, parse(text).map_err(wrong)?)?;
+        visit(number, text)?;
     }
     unreachable!("a list has fewer than 2^64 lines")
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::derived::{each_line, each_result};
+use super::derived::{each_listed, each_result, out_of_order};
 use super::{
     Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
     StoredCheckpoint, StoredLeaf,
@@ -16,7 +16,7 @@ use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_h
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
@@ -26,6 +26,7 @@ struct Tables {
     requests: BTreeMap<RequestId, RequestFacts>,
     earlier: BTreeMap<(KeyLabel, DeviceId, u64), u64>,
     responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: BTreeMap<DeviceId, Vec<ImportedKey>>,
 }
 
 /// A leaf's hash and its octets.
@@ -51,18 +52,19 @@ impl Tables {
                     self.earlier.insert(((*key).clone(), *device, before.counter), before.intent);
                 }
             }
-            Derived::List { determination, blob, parse } => {
+            Derived::List { determination, blob, pages: _ } => {
                 if self.lists.contains_key(determination) {
                     return Err(StoreError::ListExists { determination: *determination });
                 }
                 let octets = blobs.get(blob).ok_or(StoreError::NoSuchBlob { digest: *blob })?;
                 let mut list = BTreeMap::new();
-                each_line(*blob, &octets[..], *parse, |line, listed| match list.insert(listed.device, listed) {
-                    None => Ok(()),
-                    Some(Listed { device, .. }) => {
-                        let reason = format!("Device {device} stands there twice");
-                        Err(StoreError::ListLine { digest: *blob, line, reason })
+                each_listed(*blob, &octets[..], |number, _, listed| {
+                    let device = listed.device;
+                    if let Some((before, _)) = list.last_key_value().filter(|(before, _)| **before >= device) {
+                        return Err(out_of_order(*blob, number, *before == device, device));
                     }
+                    list.insert(device, listed);
+                    Ok(())
                 })?;
                 self.lists.insert(*determination, list);
             }
@@ -86,6 +88,10 @@ impl Tables {
                     }
                     Ok(())
                 })?;
+            }
+            Derived::DeviceKeys { entry, keys } => {
+                let keys = keys.iter().map(|&key| ImportedKey { key, entry: *entry });
+                keys.for_each(|imported| self.device_keys.entry(imported.key.device).or_default().push(imported));
             }
             Derived::Request { id, row } => {
                 self.requests.insert(*id, **row);
@@ -176,6 +182,14 @@ impl<S: Tabled> DerivedState for Memory<S> {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
         Ok(self.0.tables().responses.get(&(determination, device)).cloned())
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
+        Ok(self.0.tables().device_keys.get(&device).cloned().unwrap_or_default())
+    }
+
+    fn has_device_keys(&self) -> Result<bool, StoreError> {
+        Ok(!self.0.tables().device_keys.is_empty())
     }
 }
 

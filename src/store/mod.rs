@@ -15,17 +15,18 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use derived::{Derived, LineParser, ResultParser, SignatureRow};
+pub use derived::{Derived, ResultParser, SignatureRow};
 pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
+use crate::domain::determination::pages::PageError;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::entry::{Common, Entry, Event};
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 /// What goes wrong with a store. After any error from [`Store::append_at`] nothing of the batch was recorded, but for
 /// [`StoreError::Broken`], which leaves it open until the store is opened again.
@@ -180,6 +181,14 @@ pub enum StoreError {
         /// What is wrong there.
         reason: String,
     },
+    /// A page of a device list is not what it was when the list was taken in.
+    #[error("device list {digest}: {source}: it was edited, or the disk is failing; restore from a backup")]
+    ListPage {
+        /// The list's SHA-256.
+        digest: Digest,
+        /// Which page.
+        source: PageError,
+    },
     /// A signature of this intent was recorded before.
     #[error("intent {intent}: it has a recorded signature already")]
     SignatureExists {
@@ -309,6 +318,12 @@ pub trait DerivedState {
 
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError>;
+
+    /// The keys of a Device whose certificates were imported, in no order.
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError>;
+
+    /// Whether any Device's certificate was imported.
+    fn has_device_keys(&self) -> Result<bool, StoreError>;
 }
 
 /// Reads a ledger and what belongs to it. Each call sees what was committed when it began; the ledger only grows, so an

@@ -4,7 +4,9 @@
 
 mod blobs;
 mod derived;
+mod device_keys;
 mod found;
+mod lists;
 mod reading;
 mod schema;
 
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use self::derived::Schema;
+use self::lists::Kept;
 use self::reading::{Ledger, Tables};
 use super::files::{Ballast, Lock, failed, sync_directory};
 use super::{Batch, Derived, Reader, Rebuild, Staging, StagingLimits, Store, StoreError, same_head};
@@ -35,6 +38,9 @@ impl Tables for SqliteStore {
     fn connection(&self) -> &Connection {
         &self.connection
     }
+    fn pages(&self) -> &Kept {
+        &self.pages
+    }
 }
 impl Ledger for SqliteStore {}
 
@@ -42,6 +48,9 @@ impl Tables for SqliteReader {
     const SCHEMA: Schema = Schema::Main;
     fn connection(&self) -> &Connection {
         &self.connection
+    }
+    fn pages(&self) -> &Kept {
+        &self.pages
     }
 }
 impl Ledger for SqliteReader {}
@@ -51,11 +60,15 @@ impl Tables for SqliteRebuild<'_> {
     fn connection(&self) -> &Connection {
         self.connection
     }
+    fn pages(&self) -> &Kept {
+        &self.pages
+    }
 }
 
 /// A read-only connection of its own.
 pub struct SqliteReader {
     connection: Connection,
+    pages: Kept,
 }
 
 impl SqliteReader {
@@ -65,7 +78,7 @@ impl SqliteReader {
         if !path.exists() {
             return Err(StoreError::Absent { path });
         }
-        Ok(Self { connection: schema::open_reader(&path)? })
+        Ok(Self { connection: schema::open_reader(&path)?, pages: Kept::default() })
     }
 }
 
@@ -74,6 +87,7 @@ pub struct SqliteStore {
     connection: Connection,
     directory: PathBuf,
     frontier: Frontier,
+    pages: Kept,
     staging: Arc<Staging>,
     ballast: Ballast,
     /// Why nothing can be recorded any more, once writing has failed in a way that leaves open what reached the disk.
@@ -152,6 +166,7 @@ impl SqliteStore {
             connection,
             directory: directory.into(),
             frontier: Frontier::new(),
+            pages: Kept::default(),
             staging: Arc::new(Staging::open(&directory.join("staging"), limits)?),
             ballast: Ballast::new(directory),
             broken: None,
@@ -299,7 +314,7 @@ impl Store for SqliteStore {
         // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
         let name = path.to_string_lossy();
         self.connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
-        let rebuild = SqliteRebuild { connection: &self.connection, path, pending: 0 };
+        let rebuild = SqliteRebuild { connection: &self.connection, path, pages: Kept::default(), pending: 0 };
         rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
         schema::create_derived(rebuild.connection, "rebuilt")?;
         Ok(Box::new(rebuild))
@@ -323,6 +338,7 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 struct SqliteRebuild<'a> {
     connection: &'a Connection,
     path: PathBuf,
+    pages: Kept,
     /// Operations since the last commit.
     pending: usize,
 }

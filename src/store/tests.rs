@@ -57,16 +57,6 @@ pub(super) fn row(intent: u64, state: IntentState) -> DeviceFacts {
     }
 }
 
-/// `16 digits,template[,counter]`, as far as a test needs it.
-pub(super) fn parse(line: &str) -> Result<Listed, String> {
-    let mut fields = line.split(',');
-    let mut field = || fields.next().ok_or_else(|| "expected three fields".to_owned());
-    let device = field()?.parse().map_err(|e| format!("{e}"))?;
-    let template = field()?.parse().map_err(|e| format!("{e}"))?;
-    let counter = fields.next().map(|text| text.parse().map_err(|e| format!("{e}"))).transpose()?;
-    Ok(Listed { device, template, counter })
-}
-
 pub(super) fn list(devices: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let line = |i| if i % 2 == 0 { format!("{},even,{i}\n", device(i)) } else { format!("{},odd\n", device(i)) };
     devices.into_iter().map(line).collect::<String>().into_bytes()
@@ -205,7 +195,7 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
         .unwrap();
         let before = store.head().unwrap();
         let determination = DeterminationId([1; 16]);
-        let import = |octets: &[u8]| Derived::List { determination, blob: Digest::of(octets), parse };
+        let import = |octets: &[u8]| Derived::List { determination, blob: Digest::of(octets), pages: None };
         let intended = row(3, IntentState::Open);
         let first = Derived::Device { key: &key(), device: device(1), row: &intended };
         let mut refused = |last: Derived<'_>, staged: &[Digest], expected: &str| {
@@ -220,9 +210,12 @@ fn a_batch_that_fails_at_its_last_part_leaves_nothing_of_it() {
             &[uploaded],
             "recorded signature already",
         );
-        let other =
-            |octets: &[u8]| Derived::List { determination: DeterminationId([2; 16]), blob: Digest::of(octets), parse };
-        refused(other(&bad), &[uploaded], "line 1: EUI-64");
+        let other = |octets: &[u8]| Derived::List {
+            determination: DeterminationId([2; 16]),
+            blob: Digest::of(octets),
+            pages: None,
+        };
+        refused(other(&bad), &[uploaded], "line 1: expected EUI64,template");
         refused(other(&twice), &[uploaded], "line 3: Device 0000000000000002 stands there twice");
         refused(other(&unended), &[uploaded], "line 1: expected UTF-8");
         refused(other(b"nowhere"), &[uploaded], "not in the store");
@@ -405,7 +398,7 @@ fn a_device_list_is_read_by_device_and_in_order() {
     each(|store| {
         let (determination, octets) = (DeterminationId([1; 16]), list((0..3000).chain([u64::MAX])));
         let digest = stage(store, "a", &octets).unwrap();
-        append(store, 1, &[], &[digest], &[Derived::List { determination, blob: digest, parse }]).unwrap();
+        append(store, 1, &[], &[digest], &[Derived::List { determination, blob: digest, pages: None }]).unwrap();
         assert_eq!(store.listed_count(determination).unwrap(), Some(3001));
         let listed = |i: u64| {
             let (template, counter) = if i.is_multiple_of(2) { ("even", Some(i)) } else { ("odd", None) };
@@ -526,7 +519,7 @@ fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
     let list = |n: u8, octets: &[u8]| Derived::List {
         determination: DeterminationId([n; 16]),
         blob: Digest::of(octets),
-        parse,
+        pages: None,
     };
     then(&[
         list(9, &blobs[0]),

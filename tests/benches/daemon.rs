@@ -34,7 +34,7 @@ use crate::limit::Task;
 /// How long the determination is in force: longer than any benchmark.
 const WINDOW_MS: i64 = 24 * 3_600_000;
 /// What every Device has accepted before.
-const COUNTER: u64 = 7_000;
+pub const COUNTER: u64 = 7_000;
 /// The variable by which the fault-injecting module finds its script.
 const SCRIPT_VARIABLE: &str = "FAULT_TOKEN_SCRIPT";
 
@@ -59,11 +59,11 @@ const SECOND_TOKEN: &str = "smki-b";
 
 /// A daemon with a determination, ready to sign.
 pub struct Daemon {
-    runtime: Runtime,
-    process: Process,
-    determination: DeterminationId,
+    pub runtime: Runtime,
+    pub process: Process,
+    pub determination: DeterminationId,
     template: Template,
-    stage: Stage,
+    pub stage: Stage,
     /// Devices of the determination that were asked for already.
     asked: usize,
     devices: usize,
@@ -278,7 +278,7 @@ fn fault_token() -> Result<PathBuf, Fault> {
 }
 
 /// The n-th Device: locally administered, so that it is nobody's.
-fn device(n: usize) -> DeviceId {
+pub fn device(n: usize) -> DeviceId {
     DeviceId(Eui64((0x02DE_1CE0_0000_0000 + n as u64).to_be_bytes()))
 }
 

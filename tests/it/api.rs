@@ -68,6 +68,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))
         }
+        "recovery-fetch" => (format!("/v1/recovery/requests/{ID}/commands?form=container"), json!({ "follow": false })),
         "recovery-request" => (format!("/v1/recovery/requests/{ID}"), Value::Null),
         "recovery-unknowns" => (format!("/v1/recovery/unknowns?determination={ID}"), Value::Null),
         "recovery-settle" => (
@@ -79,8 +80,15 @@ fn sample(name: &str) -> (String, Vec<u8>) {
             "/v1/recovery/responses".to_owned(),
             json!({ "determination": ID, "responses": SHA256, "certificates": SHA256 }),
         ),
+        "recovery-certificates" => ("/v1/recovery/certificates".to_owned(), json!({ "certificates": SHA256 })),
         "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
         "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
+        "job-start" => ("/v1/recovery/jobs".to_owned(), json!({ "request": ID, "determination": ID, "list": SHA256 })),
+        "job-list" => ("/v1/recovery/jobs".to_owned(), Value::Null),
+        "job-show" => (format!("/v1/recovery/jobs/{ID}"), Value::Null),
+        "job-pause" => (format!("/v1/recovery/jobs/{ID}/pause"), json!({ "reason": "r" })),
+        "job-resume" => (format!("/v1/recovery/jobs/{ID}/resume"), Value::Null),
+        "job-cancel" => (format!("/v1/recovery/jobs/{ID}/cancel"), json!({ "reason": "r" })),
         "hsm-status" => ("/v1/hsm".to_owned(), Value::Null),
         "hsm-retry-login" => ("/v1/hsm/ledger/retry-login".to_owned(), Value::Null),
         "clock-accept" => ("/v1/clock/accept".to_owned(), json!({ "time": TIME, "reason": "r" })),

@@ -29,6 +29,8 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("gbcs", &["names", "time"]),
     ("certificates", &["names", "time"]),
     ("ledger", &["names", "time"]),
+    // How signed commands lie in files, and how one is made again from what the ledger keeps of it.
+    ("commands", &["names", "gbcs", "ledger"]),
     ("determination", &["names", "time", "certificates", "ledger"]),
     // The layouts of files are part of a policy, which maps another's columns to them.
     ("files", &["names", "time", "ledger", "determination"]),

@@ -958,6 +958,7 @@ pub fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut S
         determination: fixture.determination,
         responses: forge.blob_of(messages.into_bytes()),
         certificates: forge.blob_of(certificates.into_bytes()),
+        imported_before: None,
         results: Digest([0; 32]),
         tally: ResponseTally { recovered: 1, failed: 1, ..ResponseTally::default() },
     };

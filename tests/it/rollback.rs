@@ -187,11 +187,11 @@ async fn a_forgotten_request_is_refused_by_its_table() {
 }
 
 #[tokio::test]
-async fn an_added_device_of_the_list_is_refused_by_its_table() {
+async fn an_added_page_of_the_list_is_refused_by_its_table() {
     check_edited(
-        "INSERT INTO listed SELECT list, x'0011223344556677', template, counter FROM listed LIMIT 1",
+        "INSERT INTO page SELECT list, x'0011223344556677', at, len, lines, root FROM page LIMIT 1",
         1,
-        &["table listed"],
+        &["table page"],
     )
     .await;
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::ledger::entry::ResponseTally;
+use crate::domain::ledger::entry::{CertificateTally, ResponseTally};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, TemplateName};
 
 /// Responses to be taken in. Both files are uploaded first.
@@ -18,9 +18,10 @@ pub struct RecoveryResponses {
     /// The messages: hexadecimal, one a line, or binary one after another. SHA-256 of the upload.
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
     pub responses: Digest,
-    /// The Devices' certificates in PEM. SHA-256 of the upload.
-    #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
-    pub certificates: Digest,
+    /// The Devices' certificates in PEM, beside those that were imported. SHA-256 of the upload; none if there are no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{64}$")]
+    pub certificates: Option<Digest>,
 }
 
 /// A message that proves no recovery: one line of the answer.
@@ -58,6 +59,39 @@ pub struct ResponsesSummary {
 pub struct ResponsesSummaryLine {
     /// What was recorded.
     pub summary: ResponsesSummary,
+}
+
+/// Certificates of Devices to be imported. They are uploaded first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceCertificates {
+    /// DER, one after another. SHA-256 of the upload.
+    #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
+    pub certificates: Digest,
+}
+
+/// What became of a bundle of certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertificatesImported {
+    /// The entry.
+    pub entry: u64,
+    /// How many became what.
+    pub tally: CertificateTally,
+    /// Those that were refused.
+    pub refused: Vec<CertificateRefused>,
+}
+
+/// A certificate that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertificateRefused {
+    /// Which of the bundle, counted from 1.
+    pub certificate: u64,
+    /// The Device that it says it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub device: Option<DeviceId>,
+    /// Why.
+    pub why: String,
 }
 
 /// How far a Device has come under a determination.

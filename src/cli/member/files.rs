@@ -18,7 +18,6 @@ use crate::domain::determination::document::{
 };
 use crate::domain::determination::people::Role;
 use crate::domain::gbcs::MESSAGE_LEN_MAX;
-use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{DeviceId, Digest, PersonId, TemplateName};
 use crate::domain::policy::Policy;
 use crate::domain::policy::adoption::Adoption;
@@ -34,7 +33,7 @@ pub const COMMAND_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
 /// The longest description of a draft: as long as what is made of it.
 pub const DESCRIPTION_LEN_MAX: usize = DOCUMENT_LEN_MAX;
 /// What is read of a device list at a time.
-const PIECE_LEN: usize = 64 * 1024;
+pub const PIECE_LEN: usize = 64 * 1024;
 
 /// A whole file. What is read is wiped when it is dropped, whatever it is: some of it is keys and PINs.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, MemberError> {
@@ -313,7 +312,7 @@ pub struct OfTemplate {
 /// Reads a device list to its end.
 pub fn read_devices(path: &Path, templates: &[&TemplateName]) -> Result<ListSeen, MemberError> {
     let unreadable = |source| MemberError::Read { path: path.to_owned(), source };
-    let mut reader = DeviceListReader::new(templates.iter().copied(), u64::MAX, Frontier::new());
+    let mut reader = DeviceListReader::new(templates.iter().copied(), u64::MAX);
     let mut of_template = vec![OfTemplate::default(); templates.len()];
     let mut ends = None;
     let mut file = File::open(path).map_err(unreadable)?;

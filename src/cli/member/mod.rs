@@ -6,6 +6,7 @@
 
 pub mod draft;
 pub mod files;
+pub mod list;
 mod page;
 pub mod policy;
 mod scope;
@@ -40,6 +41,14 @@ pub enum Determination {
         smkictl determination draft --from draft.toml --head checkpoint --policy keys-policy/\n\n\
         Needs no daemon. --head takes a checkpoint, or what `smkictl status --output json` printed.")]
     Draft(draft::Draft),
+    /// Make a device list of a file that a spreadsheet or a database gave out, and say whatever was changed
+    #[command(
+        after_help = "Examples:\n  smkictl determination devices export.csv --template esme --out devices.txt\n  \
+        smkictl determination devices devices.txt --faults 1000\n\n\
+        Sorts any number of Devices, tells every line that it cannot read, and needs no daemon. Status 5: no device \
+        list can be made of it; nothing is written then."
+    )]
+    Devices(list::Devices),
     /// Draft a suspension: one member stops a determination for some hours
     #[command(after_help = "The whole way, for one member alone:\n  \
         smkictl determination suspend 5f2c….json --member anna --hours 24 --reason 'The list is wrong.' \\\n    \
@@ -141,7 +150,7 @@ impl Determination {
             Self::Draft(args) => Asks { status: !args.sample && status(&args.seen), determination: None },
             Self::Suspend(args) => Asks { status: status(&args.seen), determination: args.about.recorded() },
             Self::Withdraw(args) => Asks { status: status(&args.seen), determination: args.about.recorded() },
-            Self::Show(_) | Self::Sign(_) => Asks::default(),
+            Self::Devices(_) | Self::Show(_) | Self::Sign(_) => Asks::default(),
         }
     }
 
@@ -149,6 +158,7 @@ impl Determination {
     pub fn run(&self, seat: &mut Seat<'_>) -> Exit {
         let done = match self {
             Self::Draft(args) => draft::run(args, seat),
+            Self::Devices(args) => list::run(args, seat),
             Self::Suspend(args) => draft::suspend(args, seat),
             Self::Withdraw(args) => draft::withdraw(args, seat),
             Self::Show(args) => show::run(args, seat),

@@ -1,40 +1,47 @@
 //! Shell: what Devices answered, on its way in; how far each has come; and leave to go on after a foreign answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use axum::body::Body;
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use super::SHOWN_MAX;
-use crate::api::client::{ClientError, with_query};
+use super::certificates::{Given, no_such};
+use super::parts::{self, At, Faults, Found, Place, Progress, Source};
+use crate::api::client::{Client, ClientError, with_query};
 use crate::api::routes::Verb;
 use crate::api::wire::{self, DeviceState};
-use crate::cli::input::{self, InputError};
 use crate::cli::print::{Text, Tone};
 use crate::cli::{Change, CliError, Context, Exit};
-use crate::domain::certificates::pem::{self, certificate_to_pem};
-use crate::domain::certificates::{Kind, Profile, SmkiCertificate, Usage};
+use crate::domain::gbcs::signed_message_len;
 use crate::domain::ledger::entry::ResponseTally;
 use crate::domain::names::{DeterminationId, DeviceId, Digest};
-use crate::domain::responses::device_of;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX, MESSAGES_MAX};
 
-/// The greatest file of Responses or certificates: some 200,000 of either. It is held in memory while it is sent in parts.
-const FILE_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Octets of one message: at most 65,535 of payload, and a short frame (GBCS 7.2).
+const MESSAGE_LEN_MAX: usize = 66 * 1024;
+
+/// Characters of a wrong line that are shown.
+const FOUND_LEN_MAX: usize = 40;
+
+const NOTHING: &str = "expected messages, one a line in hexadecimal or binary one after another, found nothing";
 
 /// Arguments of `responses`.
 #[derive(Args, Debug)]
 pub struct Responses {
-    /// Responses and Alerts: hexadecimal, one a line, or binary, one after another
-    #[arg(value_name = "FILE", required = true)]
+    /// Responses and Alerts: hexadecimal, one a line, or binary, one after another; of a directory, every file in it
+    #[arg(value_name = "FILE|DIR", required = true)]
     files: Vec<PathBuf>,
-    /// The Devices' certificates: a file of them in PEM, or a directory of files in PEM or DER
+    /// The Devices' certificates, of those that were not imported before: a file or a directory of files, in PEM or DER
     #[arg(long, value_name = "DIR|FILE")]
-    certificates: PathBuf,
+    certificates: Option<PathBuf>,
     /// Under which determination the commands were signed
     #[arg(long, value_name = "ID")]
     determination: DeterminationId,
+    /// Write what proves no recovery to this new file, one JSON object a line, with where it stands and why
+    #[arg(long, value_name = "FILE")]
+    unproven: Option<PathBuf>,
     #[command(flatten)]
     change: Change,
 }
@@ -99,42 +106,76 @@ pub struct Resume {
     change: Change,
 }
 
+/// What is sent at once: the messages in a form that the daemon takes, where each stands, and what could not be read.
+#[derive(Default)]
+struct Part {
+    messages: Vec<u8>,
+    certificates: String,
+    places: Vec<Place>,
+    unreadable: Vec<(Place, String)>,
+}
+
+/// The end of what was handed in, for programs.
+#[derive(Serialize)]
+struct Total {
+    tally: ResponseTally,
+    unreadable: u64,
+}
+
 impl Responses {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, CliError> {
-        let mut all = Vec::new();
-        for path in &self.files {
-            let octets = input::file(path, FILE_LEN_MAX)?;
-            let wrong = |error: messages::MessagesError| InputError::Unreadable {
-                path: path.clone(),
-                source: std::io::Error::other(error.to_string()),
-            };
-            all.extend(messages::all(&octets, usize::MAX).map_err(wrong)?);
+        let files = parts::files(&self.files)?;
+        let given = self.certificates.as_deref().map(|path| Given::read(context, path)).transpose()?;
+        let dry_run = self.change.dry_run;
+        let mut faults = Faults::open(context, self.unproven.as_deref().filter(|_| !dry_run))?;
+        let mut progress = Progress::begin(context);
+        let parts = parts::read(move |emit| read(&files, &given.unwrap_or_default(), emit));
+        let determination = self.determination;
+        if dry_run {
+            return would_send(context, determination, parts).await;
         }
-        let certificates = certificates(context, &self.certificates)?;
-        let mut tally = ResponseTally::default();
-        for part in parts(&all) {
-            let (text, bundle) = (messages::canonical(part), bundle(part, &certificates));
-            let ask = wire::RecoveryResponses {
-                determination: self.determination,
-                responses: Digest::of(text.as_bytes()),
-                certificates: Digest::of(bundle.as_bytes()),
-            };
-            if self.change.dry_run {
-                context.would_send(Verb::Post, "/v1/recovery/responses", Some(&ask))?;
-                continue;
+        let (mut tally, mut unreadable) = (ResponseTally::default(), 0_u64);
+        let client = context.client.clone();
+        let sent = parts::send(
+            parts,
+            |part| hand_in(client.clone(), determination, part),
+            |(part, answer): (Part, Option<(Vec<wire::ResponseItem>, wire::ResponsesSummary)>)| {
+                unreadable += part.unreadable.len() as u64;
+                for (place, why) in &part.unreadable {
+                    faults.tell(place, (None, None), "unreadable", why)?;
+                }
+                let Some((items, summary)) = answer else { return Ok(()) };
+                for wire::ResponseItem { message, device, intent, result, detail } in items {
+                    let place = usize::try_from(message).ok().and_then(|n| part.places.get(n.checked_sub(1)?));
+                    let place = place.ok_or_else(|| no_such("message", message))?;
+                    faults.tell(place, (device, intent), &result, &detail)?;
+                }
+                tally.add(&summary.tally);
+                if context.print.is_json() {
+                    context.print.json_line(&wire::ResponsesSummaryLine { summary })?;
+                }
+                let others = tally.messages() - tally.recovered;
+                progress.tell(tally.messages(), || format!("{} recovered, {others} others", tally.recovered));
+                Ok(())
+            },
+        );
+        let sent = sent.await;
+        faults.finish("--unproven")?;
+        if let (Err(_), 1..) = (&sent, tally.messages()) {
+            let messages = tally.messages();
+            context.print.note(&format!(
+                "{messages} messages were taken in before this; hand in the same files again: what was taken in counts once"
+            ));
+        }
+        sent?;
+        context.print.answer(&Total { tally, unreadable }, |text| {
+            counts(&tally, text);
+            if unreadable > 0 {
+                text.toned("cannot be read", unreadable, Tone::Bad);
             }
-            upload(context, ask.responses, text).await?;
-            upload(context, ask.certificates, bundle).await?;
-            tally.add(&send(context, &ask).await?);
-        }
-        if self.change.dry_run {
-            return Ok(Exit::Done);
-        }
-        if !context.print.is_json() {
-            context.print.answer(&tally, |text| counts(&tally, text))?;
-        }
+        })?;
         let told = tally.recovered + tally.accepted + tally.duplicate;
-        Ok(match (tally.messages() - told, told) {
+        Ok(match (tally.messages() + unreadable - told, told) {
             (0, _) => Exit::Done,
             (_, 0) => Exit::Unverified,
             (_, _) => Exit::Partly,
@@ -142,94 +183,137 @@ impl Responses {
     }
 }
 
-/// Messages that one call takes.
-fn parts(all: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
-    let mut parts = Vec::new();
-    let (mut from, mut len) = (0, 0);
-    for (at, message) in all.iter().enumerate() {
-        if at - from == MESSAGES_MAX || (at > from && len + message.len() as u64 > MESSAGES_LEN_MAX) {
-            parts.push(&all[from..at]);
-            (from, len) = (at, 0);
+async fn would_send(
+    context: &Context,
+    determination: DeterminationId,
+    mut parts: tokio::sync::mpsc::Receiver<Result<Part, CliError>>,
+) -> Result<Exit, CliError> {
+    while let Some(part) = parts.recv().await {
+        let part = part?;
+        for (place, why) in &part.unreadable {
+            context.print.warning(&format!("{}: {why}", place.file.display()));
         }
-        len += message.len() as u64;
-    }
-    parts.push(&all[from..]);
-    parts
-}
-
-/// Devices' certificates for signatures, by Device, in DER.
-type Known = BTreeMap<DeviceId, Vec<Vec<u8>>>;
-
-fn certificates(context: &Context, path: &Path) -> Result<Known, CliError> {
-    let files = if path.is_dir() {
-        input::directory(path, FILE_LEN_MAX)?
-    } else {
-        vec![(path.to_owned(), input::file(path, FILE_LEN_MAX)?)]
-    };
-    let (mut known, mut others) = (Known::new(), 0_u64);
-    for (path, octets) in files {
-        let all = if pem::is_pem(&octets) {
-            let wrong = |error: pem::PemError| InputError::Unreadable {
-                path: path.clone(),
-                source: std::io::Error::other(error.to_string()),
-            };
-            pem::text(&octets).and_then(pem::bundle).map_err(wrong)?
-        } else {
-            vec![octets]
+        let ask = wire::RecoveryResponses {
+            determination,
+            responses: Digest::of(&part.messages),
+            certificates: (!part.certificates.is_empty()).then(|| Digest::of(part.certificates.as_bytes())),
         };
-        for octets in all {
-            match SmkiCertificate::parse(&octets, &Profile::shape_only()).map(|certificate| certificate.kind()) {
-                Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
-                    known.entry(device).or_default().push(octets);
-                }
-                Ok(_) | Err(_) => others += 1,
-            }
-        }
+        context.would_send(Verb::Post, PATH, Some(&ask))?;
     }
-    if others > 0 {
-        context.print.note(&format!("{others} certificates are not of Devices for signatures; they are not sent"));
+    Ok(Exit::Done)
+}
+
+const PATH: &str = "/v1/recovery/responses";
+
+/// Has a part taken in.
+async fn hand_in(
+    client: Client,
+    determination: DeterminationId,
+    mut part: Part,
+) -> Result<(Part, Option<(Vec<wire::ResponseItem>, wire::ResponsesSummary)>), CliError> {
+    if part.places.is_empty() {
+        return Ok((part, None));
     }
-    Ok(known)
-}
-
-/// The certificates that these messages need, in PEM.
-fn bundle(messages: &[Vec<u8>], known: &Known) -> String {
-    let devices: BTreeSet<DeviceId> = messages.iter().filter_map(|octets| device_of(octets)).collect();
-    let theirs = devices.iter().filter_map(|device| known.get(device)).flatten();
-    theirs.map(|octets| certificate_to_pem(octets)).collect()
-}
-
-async fn upload(context: &Context, sha256: Digest, text: String) -> Result<(), CliError> {
-    let to = with_query("/v1/uploads", &[("sha256", Some(sha256.to_string()))]);
-    let _: wire::Stored = context.client.put(&to, Body::from(text)).await?;
-    Ok(())
-}
-
-/// Has them taken in, and shows what proves no recovery.
-async fn send(context: &Context, ask: &wire::RecoveryResponses) -> Result<ResponseTally, CliError> {
-    let text = context.client.post_for_text("/v1/recovery/responses", ask).await?;
+    let responses = parts::upload(&client, std::mem::take(&mut part.messages)).await?;
+    let certificates = match std::mem::take(&mut part.certificates) {
+        none if none.is_empty() => None,
+        some => Some(parts::upload(&client, some.into_bytes()).await?),
+    };
+    let ask = wire::RecoveryResponses { determination, responses, certificates };
+    let text = client.post_for_text(PATH, &ask).await?;
     let unread = |error: serde_json::Error| ClientError::Answer { why: error.to_string() };
-    let mut shown = 0;
+    let mut items = Vec::new();
     for line in text.lines() {
         if line.starts_with(r#"{"summary""#) {
             let wire::ResponsesSummaryLine { summary } = serde_json::from_str(line).map_err(unread)?;
-            if context.print.is_json() {
-                context.print.json_line(&wire::ResponsesSummaryLine { summary: summary.clone() })?;
-            } else {
-                context.print.note(&format!("recorded in entry {}", summary.entry));
-            }
-            return Ok(summary.tally);
+            return Ok((part, Some((items, summary))));
         }
-        let item: wire::ResponseItem = serde_json::from_str(line).map_err(unread)?;
-        if context.print.is_json() {
-            context.print.json_line(&item)?;
-        } else if shown < SHOWN_MAX {
-            shown += 1;
-            let device = item.device.map_or_else(|| "-".to_owned(), |device| device.to_string());
-            context.print.note(&format!("message {}: {device} {}: {}", item.message, item.result, item.detail));
+        items.push(serde_json::from_str(line).map_err(unread)?);
+    }
+    Err(ClientError::Cut { lines: items.len() as u64 }.into())
+}
+
+/// Cuts files into parts.
+fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> Result<(), CliError> {
+    let (mut messages, mut len, mut part) = (Vec::new(), 0, Part::default());
+    let mut is_wanted = true;
+    for file in files {
+        let mut visit = |(at, found): Found| {
+            let place = Place { file: Arc::clone(file), at };
+            let octets = match found {
+                Ok(octets) => octets,
+                Err(why) => {
+                    part.unreadable.push((place, why));
+                    if part.unreadable.len() == MESSAGES_MAX {
+                        is_wanted &= end(&mut messages, &mut part, given, emit);
+                        len = 0;
+                    }
+                    return Ok(());
+                }
+            };
+            if messages.len() == MESSAGES_MAX || len + octets.len() as u64 > MESSAGES_LEN_MAX {
+                is_wanted &= end(&mut messages, &mut part, given, emit);
+                len = 0;
+            }
+            len += octets.len() as u64;
+            messages.push(octets);
+            part.places.push(place);
+            Ok(())
+        };
+        each(file, &mut visit)?;
+        if !is_wanted {
+            return Ok(());
         }
     }
-    Err(ClientError::Cut { lines: text.lines().count() as u64 }.into())
+    if !messages.is_empty() || !part.unreadable.is_empty() {
+        end(&mut messages, &mut part, given, emit);
+    }
+    Ok(())
+}
+
+fn end(messages: &mut Vec<Vec<u8>>, part: &mut Part, given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> bool {
+    let mut part = std::mem::take(part);
+    part.certificates = given.bundle(messages);
+    part.messages = messages::kept(messages);
+    messages.clear();
+    emit(part)
+}
+
+/// Visits the messages of a file: binary one after another, or hexadecimal, one a line.
+fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
+    let mut source = Source::open(path)?;
+    match source.first()? {
+        Some(first) if messages::is_binary(first) => {
+            let stopped = source.pieces(MESSAGE_LEN_MAX, signed_message_len, |octet, found| {
+                visit((At::Octet(octet), Ok(found.to_vec())))
+            })?;
+            match stopped {
+                None => Ok(()),
+                Some((octet, why)) => {
+                    // Nobody can tell where the next one begins.
+                    let why = format!("expected a signed message: {why}; the rest of the file was not read");
+                    visit((At::Octet(octet), Err(why)))
+                }
+            }
+        }
+        Some(_) => {
+            let mut found_any = false;
+            source.lines(2 * MESSAGE_LEN_MAX as u64 + 2, |number, line| {
+                let octets = match line {
+                    Some([]) => return Ok(()),
+                    Some(digits) => hex::decode(digits).map_err(|_| {
+                        let found: String = String::from_utf8_lossy(digits).chars().take(FOUND_LEN_MAX).collect();
+                        format!("expected a message in hexadecimal, found {found:?}")
+                    }),
+                    None => Err(format!("expected a message of at most {MESSAGE_LEN_MAX} octets, found a longer line")),
+                };
+                found_any = true;
+                visit((At::Line(number), octets))
+            })?;
+            if found_any { Ok(()) } else { visit((At::Line(1), Err(NOTHING.to_owned()))) }
+        }
+        None => visit((At::Octet(0), Err(NOTHING.to_owned()))),
+    }
 }
 
 fn counts(tally: &ResponseTally, text: &mut Text) {

@@ -4,7 +4,7 @@ use super::documents::{Again, permitted};
 use super::{Permitted, demand};
 use crate::domain::intake;
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Role};
-use crate::domain::names::{IncidentId, Purpose};
+use crate::domain::names::{IncidentId, Purpose, RequestId};
 
 impl Again<'_> {
     /// What the entry calls its clock is what it can be.
@@ -42,10 +42,16 @@ impl Again<'_> {
             | Event::Settled(_)
             | Event::ClockAccepted(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
-            Event::TokenHealth(_) => &[Role::Daemon],
+            Event::TokenHealth(_) | Event::JobEnded(_) => &[Role::Daemon],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
@@ -73,12 +79,21 @@ impl Again<'_> {
             let expected: Vec<String> = roles.iter().map(ToString::to_string).collect();
             format!("expected it to be asked for by {}, found {}", expected.join(" or "), by.role)
         })?;
-        if let Event::ClockAccepted(_) | Event::ExerciseRecorded(_) = event {
+        if let Event::ClockAccepted(_) | Event::ExerciseRecorded(_) | Event::DeviceCertificatesImported(_) = event {
             permitted(intake::person(self.fold, by))?;
         }
         let must_be_named = matches!(
             event,
-            Event::Batch(_) | Event::Intent(_) | Event::Released(_) | Event::StepTaken(_) | Event::SigningResumed(_)
+            Event::Batch(_)
+                | Event::Intent(_)
+                | Event::Released(_)
+                | Event::StepTaken(_)
+                | Event::SigningResumed(_)
+                | Event::JobStarted(_)
+                | Event::JobPassed(_)
+                | Event::JobPaused(_)
+                | Event::JobResumed(_)
+                | Event::JobCancelled(_)
         );
         // Refusals are counted in the name of whoever had them first, under the policy of then.
         if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
@@ -103,6 +118,7 @@ impl Again<'_> {
 
     /// The incident in which an entry is an operator's act.
     fn operated_on<'a>(&'a self, event: &'a Event) -> Option<&'a IncidentId> {
+        let of_job = |request: RequestId| self.fold.jobs().get(&request).map(|job| &job.incident);
         match event {
             Event::IncidentOpened(entry) => Some(&entry.incident),
             Event::StepTaken(entry) => Some(&entry.incident),
@@ -111,7 +127,14 @@ impl Again<'_> {
             Event::SigningResumed(entry) => Some(&entry.incident),
             Event::FileAccepted(entry) if entry.signature.is_none() => Some(&entry.incident),
             Event::Settled(entry) => self.fold.determinations().get(&entry.determination).map(|facts| &facts.incident),
-            Event::FileAccepted(_)
+            Event::JobPaused(entry) => of_job(entry.request),
+            Event::JobResumed(entry) => of_job(entry.request),
+            Event::JobCancelled(entry) => of_job(entry.request),
+            // The rules of its batch ask about who starts one, and about its intents.
+            Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobEnded(_)
+            | Event::FileAccepted(_)
             | Event::KeyCopied(_)
             | Event::SharesBegun(_)
             | Event::SharesDealt(_)
@@ -143,6 +166,7 @@ impl Again<'_> {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::ExerciseRecorded(_) => None,
         }
     }

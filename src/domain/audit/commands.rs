@@ -136,6 +136,7 @@ impl Audit<'_> {
             format!("it belongs to batch {batch_index}, which does not stand before it, or ended with its run")
         })?;
         let (request, id) = (batch.request, batch.determination);
+        self.again().check_in_job(request, entry)?;
         let facts = self.again().facts(entry, id)?;
         demand(batch.policy == facts.policy_digest, || {
             format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)

@@ -12,16 +12,15 @@ use crate::domain::determination::document::{
 };
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
-use crate::domain::intake::{self, Context, Heads, Submission, steps};
+use crate::domain::intake::{self, Context, Heads, Submission, jobs, steps};
 use crate::domain::ledger::ceremonies::CeremonyRecorded;
 use crate::domain::ledger::custody::CustodianPresented;
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, DeterminationRecorded, DeterminationSuspended, DeterminationWithdrawn,
-    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, KeyActivated,
-    KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason, ScheduleRecorded, Settled,
-    SignatureRecord, TokenFound, TokenHealth,
+    DirectionRecorded, Entry, Event, ExerciseRecorded, FileAccepted, IncidentClosed, IncidentOpened, JobCancelled,
+    JobPaused, JobResumed, KeyActivated, KeyDestroyed, KeyDestruction, KeyLocked, LoginRetried, PolicyAdopted, Reason,
+    ScheduleRecorded, Settled, SignatureRecord, TokenFound, TokenHealth,
 };
-use crate::domain::ledger::merkle::Frontier;
 use crate::domain::ledger::transcript::TRANSCRIPT_LEN_MAX;
 use crate::domain::names::{Digest, KeyUse};
 use crate::domain::policy::Activation;
@@ -77,10 +76,14 @@ impl Again<'_> {
     /// audit follows it signature by signature.
     pub fn check(&self, entry: &Entry) -> Result<(), String> {
         self.check_all_but_answers(entry)?;
-        if let Event::ResponsesTaken(taken) = &entry.event { self.check_responses(taken, entry.at) } else { Ok(()) }
+        match &entry.event {
+            Event::ResponsesTaken(taken) => self.check_responses(taken, entry.at),
+            Event::DeviceCertificatesImported(imported) => self.check_device_certificates(imported, entry.at),
+            _ => Ok(()),
+        }
     }
 
-    /// As [`Again::check`], but that the messages of Devices are not verified again.
+    /// As [`Again::check`], but that the messages and certificates of Devices are not verified again.
     pub fn check_all_but_answers(&self, entry: &Entry) -> Result<(), String> {
         self.check_clock(entry)?;
         self.check_actor(entry)?;
@@ -120,6 +123,14 @@ impl Again<'_> {
                 let ExerciseRecorded { at: of, report, note } = recorded;
                 compare(intake::exercise(*of, *report, note, at), recorded)
             }
+            Event::JobStarted(started) => self.check_job(started, entry),
+            Event::JobPassed(passed) => self.check_passed(passed, entry),
+            Event::JobPaused(JobPaused { request, reason }) => permitted(jobs::may_pause(self.fold, *request, reason)),
+            Event::JobResumed(JobResumed { request }) => permitted(jobs::may_resume(self.fold, *request)),
+            Event::JobCancelled(JobCancelled { request, reason }) => {
+                permitted(jobs::may_cancel(self.fold, *request, reason))
+            }
+            Event::JobEnded(ended) => self.check_job_ended(ended),
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::Started(_)
@@ -130,7 +141,8 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_)
-            | Event::ResponsesTaken(_) => Ok(()),
+            | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_) => Ok(()),
         }
     }
 
@@ -156,7 +168,7 @@ impl Again<'_> {
     fn device_list(&self, digest: Digest, templates: &[Template]) -> Result<DeviceList, String> {
         let max = self.fold.policy().map_or(0, |adopted| adopted.policy.limits().devices_max);
         let names = templates.iter().map(|template| &template.name);
-        let mut reader = DeviceListReader::new(names, max, Frontier::new());
+        let mut reader = DeviceListReader::new(names, max);
         self.evidence.stream(digest, &mut |piece| reader.feed(piece, |_| {})).map_err(text)?;
         reader.finish().map_err(|faults| format!("device list {digest}: {faults}"))
     }

@@ -15,6 +15,7 @@ mod actor;
 mod commands;
 mod documents;
 mod heads;
+mod jobs;
 mod responses;
 
 use std::collections::{BTreeMap, HashMap};
@@ -207,6 +208,8 @@ pub struct Summary {
     pub files: u64,
     /// Exercises recorded.
     pub exercises: u64,
+    /// Certificates of Devices that were taken in.
+    pub device_certificates: u64,
     /// Responses of Devices, by what they prove.
     pub responses: ResponseTally,
     /// Times that signing went on after a foreign answer.
@@ -223,6 +226,8 @@ pub struct Summary {
     pub activations: u64,
     /// Ceremonies recorded.
     pub ceremonies: u64,
+    /// Jobs started.
+    pub jobs: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -356,6 +361,7 @@ impl<'a> Audit<'a> {
             | Event::Batch(_)
             | Event::Settled(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::Stopped(_)
             | Event::Refused(_)
@@ -363,6 +369,12 @@ impl<'a> Audit<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => Ok(()),
         }
     }
@@ -439,6 +451,7 @@ impl<'a> Audit<'a> {
             Event::FileAccepted(_) => summary.files += 1,
             Event::ExerciseRecorded(_) => summary.exercises += 1,
             Event::ResponsesTaken(taken) => summary.responses.add(&taken.tally),
+            Event::DeviceCertificatesImported(imported) => summary.device_certificates += imported.tally.imported,
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,
@@ -446,6 +459,8 @@ impl<'a> Audit<'a> {
             Event::CustodianPresented(_) => summary.presentations += 1,
             Event::KeyActivated(_) => summary.activations += 1,
             Event::CeremonyRecorded(_) => summary.ceremonies += 1,
+            Event::JobStarted(_) => summary.jobs += 1,
+            Event::JobPassed(passed) => summary.refusals += passed.refused,
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -459,6 +474,10 @@ impl<'a> Audit<'a> {
             | Event::KeyDestroyed(_)
             | Event::KeyLocked(_)
             | Event::Released(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::ClockAccepted(_) => {}
         }
     }

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use super::documents::{Again, permitted};
 use super::{Permitted, demand, text, whole};
 use crate::domain::certificates::pem;
-use crate::domain::intake::responses::{Handed, responses, resumption};
-use crate::domain::ledger::entry::{ResponsesTaken, SigningResumed};
+use crate::domain::intake::device_certificates::{Judged, NotImported, device_certificates};
+use crate::domain::intake::responses::{Handed, imported_keys, responses, resumption};
+use crate::domain::ledger::entry::{DeviceCertificatesImported, ResponsesTaken, SigningResumed};
+use crate::domain::responses::bundle::{self, BUNDLE_LEN_MAX};
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Candidates, Reading, Trust, device_of};
@@ -27,8 +29,16 @@ impl Again<'_> {
         let policy = self.fold.policy().ok_or("no policy is in force")?;
         let trust = Trust::new(&policy.policy);
         let candidates = Candidates::new(certificates.iter().filter_map(|octets| trust.candidate(octets, &devices)));
+        let imported = taken.imported_before.map(|before| imported_keys(self.book, &trust, &devices, before));
+        let candidates = candidates.and_imported(imported.transpose().map_err(text)?);
         let readings: Vec<Reading> = sent.iter().map(|octets| Reading::of(octets, &candidates)).collect();
-        let handed = Handed { messages: &sent, readings: &readings, certificates: taken.certificates };
+        let handed = Handed {
+            messages: &sent,
+            readings: &readings,
+            responses: taken.responses,
+            certificates: taken.certificates,
+            imported_before: taken.imported_before,
+        };
         let judged = responses(self.fold, self.book, at, taken.determination, &handed).map_err(text)?;
         let recorded = String::from_utf8(whole(self.evidence, taken.results, RESULTS_LEN_MAX)?).map_err(text)?;
         if judged.results != recorded {
@@ -38,6 +48,23 @@ impl Again<'_> {
         }
         let expected = judged.event;
         demand(expected == *taken, || format!("expected {expected:?}, found {taken:?}"))
+    }
+
+    /// Each certificate is verified again, and none of them was known before.
+    pub(super) fn check_device_certificates(&self, imported: &DeviceCertificatesImported, at: Timestamp) -> Permitted {
+        let DeviceCertificatesImported { certificates, tally } = imported;
+        let kept = whole(self.evidence, *certificates, BUNDLE_LEN_MAX)?;
+        let policy = self.fold.policy().ok_or("no policy is in force")?;
+        let trust = Trust::new(&policy.policy);
+        let all = bundle::split(&kept).map_err(text)?;
+        let judged: Vec<Judged<'_>> = all.into_iter().map(|octets| (octets, trust.import(octets))).collect();
+        let again = device_certificates(self.book, at, &judged).map_err(text)?;
+        if let Some(NotImported { certificate, why, .. }) = again.others.first() {
+            let why = why.as_deref().unwrap_or("it was known before");
+            return Err(format!("certificate {certificate} of those imported: {why}"));
+        }
+        let count = again.event.tally.imported;
+        demand(count == tally.imported, || format!("expected {count} imported, found {}", tally.imported))
     }
 
     pub(super) fn check_resumption(&self, resumed: &SigningResumed, at: Timestamp) -> Permitted {

@@ -186,7 +186,8 @@ pub fn check<'a>(
 }
 
 /// Whether `issuer` is who `certificate` says issued it, by name and by key identifier.
-fn issued(issuer: &SmkiCertificate, certificate: &SmkiCertificate) -> bool {
+/// Whether a certificate names this one as its issuer. Its signature is not looked at.
+pub fn issued(issuer: &SmkiCertificate, certificate: &SmkiCertificate) -> bool {
     let self_signed_without = certificate.authority_key_identifier().is_none() && certificate.kind() == Kind::RootOca;
     issuer.subject() == certificate.issuer()
         && (certificate.authority_key_identifier() == Some(issuer.subject_key_identifier()) || self_signed_without)

@@ -9,32 +9,15 @@ use std::fmt;
 use std::io::{self, Write};
 
 use super::document::DeviceList;
-use crate::domain::ledger::merkle::{Frontier, leaf_hash};
+use super::pages::{Page, Pages};
+use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::{DeviceId, Digest, Eui64, TemplateName};
 
 /// A line without its line feed: EUI-64, comma, template name, comma and the 20 digits of the greatest counter.
 pub const LINE_LEN_MAX: usize = 16 + 1 + TemplateName::LEN_MAX + 1 + 20;
 
-/// How many faults are told one by one; whoever made twenty makes a new list. No official reference.
+/// How many faults are told one by one, unless more are asked for. No official reference.
 pub const FAULTS_MAX: usize = 20;
-
-/// The RFC 6962 tree over the lines, without their line feeds. The ledger's incremental tree serves.
-pub trait LineTree {
-    /// One more leaf.
-    fn push(&mut self, line: &[u8]);
-    /// The root over all.
-    fn root(self) -> Digest;
-}
-
-impl LineTree for Frontier {
-    fn push(&mut self, line: &[u8]) {
-        Self::push(self, leaf_hash(line));
-    }
-
-    fn root(self) -> Digest {
-        Self::root(&self)
-    }
-}
 
 /// One Device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +102,28 @@ pub enum DeviceFaultKind {
     /// No line at all.
     #[error("expected at least one Device, found none")]
     Empty,
+    /// A Device twice, and not the same of it.
+    #[error("{found} stands in line {line} too, with another template or counter")]
+    Contradicts {
+        /// The Device.
+        found: DeviceId,
+        /// The other line.
+        line: u64,
+    },
+    /// A line without a template, and none that holds for all.
+    #[error("{found} has no template; name the one for all of them with --template")]
+    NoTemplate {
+        /// The Device.
+        found: DeviceId,
+    },
+    /// More templates than a document has.
+    #[error("expected at most {max} templates, found one more: {found}")]
+    Templates {
+        /// The limit.
+        max: usize,
+        /// The template of this line.
+        found: TemplateName,
+    },
     /// More than the caller allows.
     #[error("expected at most {max} Devices, found more")]
     TooMany {
@@ -127,13 +132,42 @@ pub enum DeviceFaultKind {
     },
 }
 
-/// Every fault in a list, up to [`FAULTS_MAX`].
+/// Every fault in a list, up to a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFaults {
     /// The first of them, by line.
     pub faults: Vec<DeviceFault>,
     /// How many more there are.
     pub more: u64,
+    /// How many are told one by one.
+    most: usize,
+}
+
+impl Default for DeviceFaults {
+    fn default() -> Self {
+        Self::up_to(FAULTS_MAX)
+    }
+}
+
+impl DeviceFaults {
+    /// None yet; so many are to be told one by one.
+    pub const fn up_to(most: usize) -> Self {
+        Self { faults: Vec::new(), more: 0, most }
+    }
+
+    /// One more.
+    pub fn add(&mut self, line: u64, kind: DeviceFaultKind) {
+        if self.faults.len() < self.most {
+            self.faults.push(DeviceFault { line, kind });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty() && self.more == 0
+    }
 }
 
 impl fmt::Display for DeviceFaults {
@@ -150,10 +184,10 @@ impl std::error::Error for DeviceFaults {}
 ///
 /// Rows are handed out before the whole list is known to be good: whoever keeps them throws them away when
 /// [`DeviceListReader::finish`] refuses.
-pub struct DeviceListReader<Tree> {
+pub struct DeviceListReader {
     templates: BTreeMap<Box<[u8]>, usize>,
     devices_max: u64,
-    tree: Tree,
+    pages: Pages,
     sha256: ring::digest::Context,
     /// The beginning of a line whose end has not come yet; at most `LINE_LEN_MAX + 1` octets.
     carry: Vec<u8>,
@@ -162,19 +196,19 @@ pub struct DeviceListReader<Tree> {
     faults: DeviceFaults,
 }
 
-impl<Tree: LineTree> DeviceListReader<Tree> {
+impl DeviceListReader {
     /// For a document with these templates, and a policy that allows so many Devices.
-    pub fn new<'a>(templates: impl IntoIterator<Item = &'a TemplateName>, devices_max: u64, tree: Tree) -> Self {
+    pub fn new<'a>(templates: impl IntoIterator<Item = &'a TemplateName>, devices_max: u64) -> Self {
         let place = |(i, name): (usize, &TemplateName)| (name.as_str().as_bytes().into(), i);
         Self {
             templates: templates.into_iter().enumerate().map(place).collect(),
             devices_max,
-            tree,
+            pages: Pages::default(),
             sha256: ring::digest::Context::new(&ring::digest::SHA256),
             carry: Vec::with_capacity(LINE_LEN_MAX + 1),
             line: 0,
             before: None,
-            faults: DeviceFaults { faults: Vec::new(), more: 0 },
+            faults: DeviceFaults::default(),
         }
     }
 
@@ -199,24 +233,33 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
 
     /// Whether the list is refused already. Reading on only finds more of its faults.
     pub fn is_refused(&self) -> bool {
-        !self.faults.faults.is_empty()
+        !self.faults.is_empty()
     }
 
     /// The end of the list.
     ///
     /// # Errors
     /// All that was wrong, up to [`FAULTS_MAX`]. On success the three values that a document gives; compare them.
-    pub fn finish(mut self) -> Result<DeviceList, DeviceFaults> {
+    pub fn finish(self) -> Result<DeviceList, DeviceFaults> {
+        self.finish_with_pages().map(|(list, _)| list)
+    }
+
+    /// The same, and by which pages its Devices are found.
+    ///
+    /// # Errors
+    /// As [`DeviceListReader::finish`].
+    pub fn finish_with_pages(mut self) -> Result<(DeviceList, Vec<Page>), DeviceFaults> {
         if !self.carry.is_empty() {
-            self.fault(self.line + 1, DeviceFaultKind::Cut);
+            self.faults.add(self.line + 1, DeviceFaultKind::Cut);
         } else if self.line == 0 {
-            self.fault(1, DeviceFaultKind::Empty);
+            self.faults.add(1, DeviceFaultKind::Empty);
         }
         if self.is_refused() {
             return Err(self.faults);
         }
         let sha256 = Digest::try_from(self.sha256.finish().as_ref()).expect("SHA-256 has 32 octets");
-        Ok(DeviceList { count: self.line, sha256, root: self.tree.root() })
+        let (pages, root) = self.pages.finish();
+        Ok((DeviceList { count: self.line, sha256, root }, pages))
     }
 
     /// Keeps the beginning of a line: one octet too many is enough to know that it is too long.
@@ -229,7 +272,7 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
         self.line += 1;
         if self.line > self.devices_max {
             if self.line - 1 == self.devices_max {
-                self.fault(self.line, DeviceFaultKind::TooMany { max: self.devices_max });
+                self.faults.add(self.line, DeviceFaultKind::TooMany { max: self.devices_max });
             }
             return;
         }
@@ -242,14 +285,14 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
                     } else {
                         DeviceFaultKind::Order { before, found }
                     };
-                    self.fault(self.line, kind);
+                    self.faults.add(self.line, kind);
                 } else {
-                    self.tree.push(line);
+                    self.pages.push(found.device, leaf_hash(line), line.len());
                     row(found);
                 }
                 self.before = Some(found.device);
             }
-            Err(kind) => self.fault(self.line, kind),
+            Err(kind) => self.faults.add(self.line, kind),
         }
     }
 
@@ -268,23 +311,15 @@ impl<Tree: LineTree> DeviceListReader<Tree> {
         let template =
             *self.templates.get(template).ok_or_else(|| DeviceFaultKind::Template { found: shown(template) })?;
         let counter = match counter {
-            Some(text) => Some(number(text).ok_or_else(|| DeviceFaultKind::Counter { found: shown(text) })?),
+            Some(text) => Some(decimal(text).ok_or_else(|| DeviceFaultKind::Counter { found: shown(text) })?),
             None => None,
         };
         Ok(DeviceRow { device: DeviceId(device), template, counter })
     }
-
-    fn fault(&mut self, line: u64, kind: DeviceFaultKind) {
-        if self.faults.faults.len() < FAULTS_MAX {
-            self.faults.faults.push(DeviceFault { line, kind });
-        } else {
-            self.faults.more += 1;
-        }
-    }
 }
 
-/// 16 upper-case hexadecimal digits. By hand, because it is done ten million times: no text, no allocation.
-fn eui64(digits: &[u8]) -> Option<Eui64> {
+/// An EUI-64 as lists have it: 16 upper-case hexadecimal digits. By hand, because it is done ten million times: no text, no allocation.
+pub fn eui64(digits: &[u8]) -> Option<Eui64> {
     let digits: &[u8; 16] = digits.try_into().ok()?;
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -299,7 +334,7 @@ fn eui64(digits: &[u8]) -> Option<Eui64> {
 }
 
 /// A decimal number without leading zeros.
-fn number(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || (digits.len() > 1 && digits[0] == b'0') {
         return None;
     }

@@ -1,11 +1,12 @@
 //! Pure. What grows with the number of Devices, and the documents that entries name: asked for through two traits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::policy::{Files, Policy};
-use crate::domain::responses::{Responded, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 
 use super::FoldError;
 
@@ -59,6 +60,13 @@ pub enum Change {
         entry: u64,
         /// SHA-256 of the lines.
         results: Digest,
+    },
+    /// Keys of Devices are known by their certificates.
+    DeviceKeys {
+        /// The entry.
+        entry: u64,
+        /// Those that were not known before, sorted.
+        keys: Arc<[DeviceKey]>,
     },
 }
 
@@ -120,6 +128,8 @@ pub trait Book {
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError>;
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError>;
+    /// The keys of a Device whose certificates were imported, in no order.
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError>;
 }
 
 /// A book in memory, for verifiers and tests.
@@ -130,6 +140,7 @@ pub struct MemoryBook {
     requests: HashMap<RequestId, RequestFacts>,
     earlier: HashMap<(KeyLabel, DeviceId), Vec<(u64, u64)>>,
     responded: HashMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
 }
 
 impl MemoryBook {
@@ -175,6 +186,11 @@ impl MemoryBook {
                     }
                 }
             }
+            Change::DeviceKeys { entry, keys } => {
+                for &key in &**keys {
+                    self.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
+                }
+            }
         }
         Ok(())
     }
@@ -215,6 +231,10 @@ impl Book for MemoryBook {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
         Ok(self.responded.get(&(determination, device)).cloned())
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
+        Ok(self.device_keys.get(&device).cloned().unwrap_or_default())
     }
 }
 

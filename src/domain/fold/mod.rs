@@ -9,6 +9,7 @@
 
 pub mod book;
 mod directions;
+pub mod jobs;
 mod keys;
 mod procedure;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
 
 use directions::Directions;
+use jobs::{JobFacts, JobState};
 
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
@@ -32,7 +34,7 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::merkle;
 use crate::domain::names::{
-    DeterminationId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId, StatementId,
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, Origin, PersonId, Purpose, RequestId, StatementId,
 };
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::Ending;
@@ -41,6 +43,7 @@ use crate::domain::policy::facts::{
 };
 use crate::domain::policy::rules::BatchFacts;
 use crate::domain::policy::separation::{Part, PartsTaken};
+use crate::domain::responses::bundle;
 use crate::domain::time::Timestamp;
 
 /// A policy that was adopted.
@@ -65,6 +68,8 @@ pub struct OpenIntent {
     pub key: KeyLabel,
     /// Under which determination.
     pub determination: DeterminationId,
+    /// The job whose Device it is, if it is one's.
+    pub job: Option<RequestId>,
 }
 
 impl OpenIntent {
@@ -129,6 +134,10 @@ pub struct Fold {
     statement_digests: BTreeSet<Digest>,
     /// What was directed about the procedure.
     directions: Directions,
+    /// Every job.
+    jobs: BTreeMap<RequestId, JobFacts>,
+    /// The Devices of jobs whose outcome is unknown, and whose they are.
+    unknown_of_jobs: BTreeMap<(KeyLabel, DeviceId), RequestId>,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -257,6 +266,12 @@ impl Fold {
         self.batches.get(&index)
     }
 
+    /// The batch of a request that may get further intents, if one may.
+    pub fn last_batch(&self, request: RequestId) -> Option<(u64, &Batch)> {
+        let index = *self.last_batches.get(&request)?;
+        Some((index, self.batches.get(&index)?))
+    }
+
     /// Intents without an outcome, by index.
     pub fn open_intents(&self) -> &BTreeMap<u64, OpenIntent> {
         &self.open
@@ -320,6 +335,7 @@ impl Fold {
         let tally = &mut self.determination_mut(settled.determination)?.tally;
         tally.unknown = tally.unknown.saturating_sub(1);
         tally.left += 1;
+        self.leave_in_job(&settled.key, settled.device);
         changes.push(Change::Leave { key: settled.key.clone(), device: settled.device });
         Ok(())
     }
@@ -430,10 +446,21 @@ impl Fold {
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
             Event::ExerciseRecorded(recorded) => self.exercise_at = self.exercise_at.max(Some(recorded.at)),
             Event::ResponsesTaken(taken) => self.take_responses(taken, index, blobs, changes)?,
+            Event::DeviceCertificatesImported(imported) => {
+                changes.push(self.device_keys(imported.certificates, index, blobs)?);
+            }
             Event::SigningResumed(resumed) => {
                 let facts = self.determination_mut(resumed.determination)?;
                 (facts.foreign, facts.resumed) = (None, Some((index, resumed.stopped_by)));
             }
+            Event::JobStarted(started) => self.start_job(started, by, index, *at)?,
+            Event::JobPassed(passed) => self.pass_in_job(passed)?,
+            Event::JobPaused(paused) => self.stop_job(paused.request, JobState::Paused, (by, *at, &paused.reason))?,
+            Event::JobResumed(resumed) => self.resume_job(resumed.request)?,
+            Event::JobCancelled(cancelled) => {
+                self.stop_job(cancelled.request, JobState::Cancelled, (by, *at, &cancelled.reason))?;
+            }
+            Event::JobEnded(ended) => self.end_job(ended, *at)?,
         }
         self.take_parts(by, event);
         self.last_at = Some(*at);
@@ -535,6 +562,7 @@ impl Fold {
     /// Notes who took which part in the incident that an entry is about.
     fn take_parts(&mut self, by: &Actor, event: &Event) {
         let of = |id: DeterminationId| self.determinations.get(&id).map(|facts| facts.incident.clone());
+        let of_job = |request: RequestId| self.jobs.get(&request).map(|job| job.incident.clone());
         let (incident, signers_part, asker_takes_part) = match event {
             Event::IncidentOpened(entry) => (Some(entry.incident.clone()), None, true),
             Event::StepTaken(entry) => (Some(entry.incident.clone()), None, true),
@@ -549,6 +577,10 @@ impl Fold {
             Event::ResponsesTaken(entry) => (Some(entry.incident.clone()), None, true),
             Event::SigningResumed(entry) => (Some(entry.incident.clone()), None, true),
             Event::KeyActivated(entry) => (entry.incident.clone(), None, true),
+            Event::JobStarted(entry) => (Some(entry.incident.clone()), None, true),
+            Event::JobPaused(entry) => (of_job(entry.request), None, true),
+            Event::JobResumed(entry) => (of_job(entry.request), None, true),
+            Event::JobCancelled(entry) => (of_job(entry.request), None, true),
             Event::CustodianPresented(entry) => (Some(entry.incident.clone()), Some(Part::Custodian), false),
             Event::DirectionRecorded(entry) => {
                 (self.directions.departed_in(entry.direction), Some(Part::Approver), false)
@@ -577,7 +609,10 @@ impl Fold {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
-            | Event::ExerciseRecorded(_) => return,
+            | Event::JobPassed(_)
+            | Event::JobEnded(_)
+            | Event::ExerciseRecorded(_)
+            | Event::DeviceCertificatesImported(_) => return,
         };
         let Some(facts) = incident.and_then(|incident| self.incidents.get_mut(&incident)) else { return };
         if let Some(part) = signers_part {
@@ -681,13 +716,14 @@ impl Fold {
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
         let batch = self.batches.get(&intent.batch).ok_or_else(|| not_known("batch", intent.batch))?;
-        let (key, determination) = (batch.key.clone(), batch.determination);
+        let (key, determination, request) = (batch.key.clone(), batch.determination, batch.request);
+        let job = if self.jobs.is_empty() { None } else { self.intend_in_job(intent, (request, &key), at) };
         let facts = self.determination_mut(determination)?;
         facts.count_intent(at);
         if intent.attempt > 1 {
             facts.tally.unknown = facts.tally.unknown.saturating_sub(1);
         }
-        let open = OpenIntent { intent: intent.clone(), key, determination };
+        let open = OpenIntent { intent: intent.clone(), key, determination, job };
         changes.push(open.change(index, IntentState::Open));
         self.open.insert(index, open);
         Ok(())
@@ -720,6 +756,7 @@ impl Fold {
             SignResult::Unknown(_) => {}
         }
         tally.unknown += u64::from(state == IntentState::Unknown);
+        self.resolve_in_job(&open, result, state == IntentState::Unknown);
         changes.push(open.change(intent, state));
         Ok(())
     }
@@ -738,6 +775,16 @@ impl Fold {
         }
         changes.push(Change::Responses { determination: taken.determination, entry: index, results: taken.results });
         self.prove_targets(taken, blobs)
+    }
+
+    /// The keys in the certificates of a bundle that was verified under the policy in force.
+    fn device_keys(&self, certificates: Digest, entry: u64, blobs: &dyn Blobs) -> Result<Change, FoldError> {
+        let wrong = |reason| FoldError::Document { what: "bundle of certificates", digest: certificates, reason };
+        let policy = &self.policy().ok_or_else(|| wrong("no policy is in force".to_owned()))?.policy;
+        let mut octets = Vec::new();
+        blobs.stream(certificates, &mut |piece| octets.extend_from_slice(piece))?;
+        let keys = bundle::keys(&octets, policy).map_err(wrong)?;
+        Ok(Change::DeviceKeys { entry, keys: keys.into() })
     }
 
     /// Forgets a batch that gets no further intents: its request is done.

@@ -96,8 +96,8 @@ impl Fold {
         if let (Step::ImportStatuses { extract, .. }, Some(layout)) = (&taken.step, layout) {
             let mut statuses = Vec::new();
             let (targets, source) = (&progress.targets, |piece: &mut dyn FnMut(&[u8])| blobs.stream(*extract, piece));
-            let compared = compare_all(targets, &layout, (&taken.incident, at), source, |_, row, found| {
-                if let (Found::New, Ok(place)) = (found, targets.place(row.device)) {
+            let compared = compare_all(targets, &layout, (&taken.incident, at), source, |target, row, found| {
+                if let (Found::New, Some((place, _))) = (found, target) {
                     statuses.push((place, row.status, row.from));
                 }
             });

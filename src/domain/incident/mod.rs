@@ -237,7 +237,7 @@ impl Progress {
             }
             Step::Dismiss { .. } => self.enter(State::Dismissed, at),
             Step::Assess { method, targets: _ } => {
-                self.targets = self.targets.reassessed(Targets::read(named)?);
+                self.targets = self.targets.reassessed(&Targets::read(named)?);
                 self.method = Some(*method);
                 self.stranded_accepted = None;
                 self.enter(State::Assessed, at);

@@ -72,7 +72,8 @@ pub fn compare(target: Option<&Target>, row: &ExtractRow, incident: &IncidentId,
     against.map_or(Found::New, Found::Contradiction)
 }
 
-/// Compares a whole extract, laid out so; `each` is given every line, in the file's order.
+/// Compares a whole extract, laid out so; `each` is given every line, in the file's order, with the target and its place
+/// among all.
 ///
 /// # Errors
 /// What `source` says; or that it is no such file by this layout.
@@ -81,13 +82,14 @@ pub fn compare_all<E>(
     layout: &Layout,
     (incident, now): (&IncidentId, Timestamp),
     source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
-    mut each: impl FnMut(Option<&Target>, &ExtractRow, &Found),
+    mut each: impl FnMut(Option<(usize, &Target)>, &ExtractRow, &Found),
 ) -> Result<Compared, CompareError<E>> {
-    let mut compared = Compared::default();
+    let (mut compared, mut finder) = (Compared::default(), targets.finder());
     let mut reader = TableReader::<ExtractRow>::new(layout.clone());
     let mut take = |row: ExtractRow| {
-        let target = targets.get(row.device);
-        let found = compare(target, &row, incident, now);
+        let target = finder.find(row.device);
+        let target = target.as_ref().map(|(place, target)| (*place, target));
+        let found = compare(target.map(|(_, target)| target), &row, incident, now);
         match &found {
             Found::NoTarget => compared.no_target += 1,
             Found::Same => compared.same += 1,

@@ -7,13 +7,16 @@
 //! What a Device proved is kept with the determination under which it did. One that the determination followed now lists, and that is not
 //! proven under it, is to be recovered again, whatever it proved before.
 //!
-//! A target takes 24 octets here: 240 MB for ten million.
+//! They are kept packed: ten million take some 30 to 60 MB.
+
+mod packed;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
+use self::packed::{Building, Packed};
 use super::{Determined, TakeError};
+use crate::domain::determination::devices;
 use crate::domain::ledger::steps::{Method, SmiStatus};
 use crate::domain::ledger::words::NoWord;
 use crate::domain::names::{DeterminationId, DeviceId};
@@ -292,7 +295,7 @@ pub struct Accepted {
 /// nobody up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    all: Arc<Vec<Target>>,
+    all: Packed,
     /// The determinations that the incident followed, each with its method; the last is followed now.
     followed: Vec<(DeterminationId, Option<Method>)>,
     tally: Tally,
@@ -453,30 +456,54 @@ fn in_order(last: &mut Option<DeviceId>, device: DeviceId) -> Result<(), String>
     }
 }
 
+/// The day that was read last, and when it begins: many Devices have the same one.
+#[derive(Default)]
+struct Days(Option<(Box<str>, Timestamp)>);
+
+impl Days {
+    fn begins(&mut self, text: &str) -> Result<Timestamp, String> {
+        if let Some((_, begins)) = self.0.as_ref().filter(|(known, _)| **known == *text) {
+            return Ok(*begins);
+        }
+        let day: CivilDate = text
+            .parse()
+            .map_err(|error: crate::domain::procedure::calendar::CivilDateError| format!("date: {error}"))?;
+        self.0 = Some((text.into(), day.begins()));
+        Ok(day.begins())
+    }
+}
+
+/// A Device at the beginning of a line, as lists write it; else as any text does, for its faults.
+fn device(text: &str) -> Result<DeviceId, String> {
+    match devices::eui64(text.as_bytes()) {
+        Some(eui64) => Ok(DeviceId(eui64)),
+        None => text.parse().map_err(|error: crate::domain::names::NameError| error.to_string()),
+    }
+}
+
 /// One line of a list of targets.
-fn target(line: &str) -> Result<Target, String> {
+fn target(line: &str, days: &mut Days) -> Result<Target, String> {
     let mut fields = line.splitn(4, ',');
     let (Some(device), Some(status), Some(since), Some(evidence)) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
         return Err("expected EUI-64,SMI Status,date,evidence".into());
     };
-    let device = device.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
+    let device = self::device(device)?;
     let status: SmiStatus = status.parse().map_err(|error: NoWord| format!("SMI Status: {error}, found {status:?}"))?;
     if status != SmiStatus::Commissioned {
         return Err(format!(
             "Device {device} was {status} immediately before the Recovery Event; a Relevant Device was Commissioned (SEC L10.30(a))"
         ));
     }
-    let since: CivilDate =
-        since.parse().map_err(|error: crate::domain::procedure::calendar::CivilDateError| format!("date: {error}"))?;
+    let since = days.begins(since)?;
     if evidence.trim().is_empty() {
         return Err(format!("Device {device}: expected the evidence that it held the credentials, found none"));
     }
     Ok(Target {
         device,
         status,
-        since: since.begins(),
+        since,
         proof: Proof::None,
         under: Place::default(),
         again: Again::No,
@@ -497,42 +524,45 @@ impl Targets {
         source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
         most: u64,
     ) -> Result<(Self, u64), TakeError<E>> {
-        let (mut targets, mut last) = (Vec::new(), None);
+        let (mut building, mut tally, mut last) = (Building::default(), Tally::default(), None);
+        let mut days = Days::default();
         let lines = read_lines(source, most, &mut |line| {
-            let target = target(line)?;
+            let target = target(line, &mut days)?;
             in_order(&mut last, target.device)?;
-            targets.push(target);
+            tally.enter(&target);
+            building.push(target);
             Ok(())
         })?;
-        if targets.is_empty() {
+        let all = building.finish();
+        if all.len() == 0 {
             let fault = "expected at least one Relevant Device, found none".into();
             return Err(TargetsError { faults: vec![LineFault { line: 1, fault }], more: 0 }.into());
         }
-        Ok((Self::of(targets), lines))
+        Ok((Self { all, followed: Vec::new(), tally }, lines))
     }
 
     /// Those that were commissioned only after the Recovery Event, with their lines counted from 1, in a list that was just read: no
     /// Relevant Devices. The day on which the event fell is still right, for a date has no hour (SEC Section L10.30(a)).
-    pub fn commissioned_after(&self, event: Timestamp) -> impl Iterator<Item = (u64, &Target)> {
+    pub fn commissioned_after(&self, event: Timestamp) -> impl Iterator<Item = (u64, Target)> {
         (1..).zip(self.all.iter()).filter(move |(_, target)| target.since > event)
     }
 
     /// The targets of a later assessment, with what is known already of those that stay.
     #[must_use]
-    pub fn reassessed(&self, later: Self) -> Self {
-        let mut all = Arc::unwrap_or_clone(later.all);
-        for target in &mut all {
-            if let Some(known) = self.get(target.device).filter(|known| known.is_touched()) {
-                *target = *known;
-            }
-        }
-        Self { followed: self.followed.clone(), ..Self::of(all) }
+    pub fn reassessed(&self, later: &Self) -> Self {
+        let mut known = self.all.finder();
+        let with_known = later.all.iter().map(|target| {
+            let known = known.find(target.device).map(|(_, known)| known);
+            known.filter(Target::is_touched).unwrap_or(target)
+        });
+        Self { followed: self.followed.clone(), ..Self::of(with_known) }
     }
 
     /// The first Device that a later assessment may not drop: something was done to it.
     pub fn dropped_by(&self, later: &Self) -> Option<DeviceId> {
-        let mut touched = self.all.iter().filter(|target| target.is_touched());
-        touched.find(|target| later.get(target.device).is_none()).map(|target| target.device)
+        let mut kept = later.all.finder();
+        let mut touched = self.all.iter().filter(Target::is_touched);
+        touched.find(|target| kept.find(target.device).is_none()).map(|target| target.device)
     }
 
     /// Of how many SMI Status 'recovery' is still wanted: neither left out, nor recovered, nor set already.
@@ -543,10 +573,10 @@ impl Targets {
     /// What `others`, the targets of other incidents from the one that was opened first, say last of those of which nothing was
     /// recorded here, where nothing but the keys leads out of it: for [`Targets::record`].
     pub fn held_by<'a>(&self, others: impl IntoIterator<Item = &'a Self>) -> Vec<(usize, SmiStatus, Timestamp)> {
-        let mut last: BTreeMap<usize, &Target> = BTreeMap::new();
-        for theirs in others.into_iter().flat_map(|other| other.all.iter()).filter(|target| target.is_touched()) {
-            let Ok(at) = self.place(theirs.device) else { continue };
-            if !self.all[at].is_touched() && last.get(&at).is_none_or(|before| before.since <= theirs.since) {
+        let (mut last, mut own): (BTreeMap<usize, Target>, _) = (BTreeMap::new(), self.all.finder());
+        for theirs in others.into_iter().flat_map(|other| other.all.iter()).filter(Target::is_touched) {
+            let Some((at, known)) = own.find(theirs.device) else { continue };
+            if !known.is_touched() && last.get(&at).is_none_or(|before| before.since <= theirs.since) {
                 last.insert(at, theirs);
             }
         }
@@ -555,21 +585,21 @@ impl Targets {
     }
 
     /// Those of a list that was just read.
-    fn of(all: Vec<Target>) -> Self {
+    fn of(all: impl IntoIterator<Item = Target>) -> Self {
         let mut tally = Tally::default();
-        for target in &all {
-            tally.enter(target);
-        }
-        Self { all: Arc::new(all), followed: Vec::new(), tally }
+        let all = all.into_iter().inspect(|target| tally.enter(target)).collect();
+        Self { all, followed: Vec::new(), tally }
     }
 
     /// Alters the targets at these places, and what is counted of them.
     fn alter(&mut self, places: impl IntoIterator<Item = usize>, mut act: impl FnMut(&mut Target)) {
-        let all = Arc::make_mut(&mut self.all);
+        let (tally, mut editor) = (&mut self.tally, self.all.editor());
         for at in places {
-            self.tally.leave(&all[at]);
-            act(&mut all[at]);
-            self.tally.enter(&all[at]);
+            editor.edit(at, |target| {
+                tally.leave(target);
+                act(target);
+                tally.enter(target);
+            });
         }
     }
 
@@ -580,37 +610,45 @@ impl Targets {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.len() == 0
     }
 
     /// All of them, sorted.
-    pub fn all(&self) -> &[Target] {
-        &self.all
+    pub fn iter(&self) -> impl Iterator<Item = Target> {
+        self.all.iter()
+    }
+
+    /// All of them, sorted, for a test to pick from.
+    #[cfg(test)]
+    pub fn all(&self) -> Vec<Target> {
+        self.iter().collect()
     }
 
     /// One of them.
-    pub fn get(&self, device: DeviceId) -> Option<&Target> {
-        self.place(device).ok().map(|at| &self.all[at])
+    pub fn get(&self, device: DeviceId) -> Option<Target> {
+        self.all.find(device).map(|(_, target)| target)
     }
 
-    /// Where a Device stands among [`Targets::all`], or why it does not.
-    pub fn place(&self, device: DeviceId) -> Result<usize, String> {
-        let at = self.all.binary_search_by_key(&device, |target| target.device);
-        at.map_err(|_| format!("Device {device} is not among the targets of the incident"))
+    /// Looks up one after the other: quick for Devices in their order.
+    pub fn finder(&self) -> Finder<'_> {
+        Finder(self.all.finder())
     }
 
-    /// Calls `each` with the place of every Device of a list (an EUI-64 a line). Answers how many lines there are.
+    /// Calls `each` with every Device of a list (an EUI-64 a line), and its place. Answers how many lines there are.
     fn places<E>(
         &self,
         source: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
         most: u64,
-        mut each: impl FnMut(usize),
+        mut each: impl FnMut(usize, &Target),
     ) -> Result<u64, TakeError<E>> {
-        let mut before = None;
+        let (mut before, mut finder) = (None, self.all.finder());
         read_lines(source, most, &mut |line| {
-            let device: DeviceId = line.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
+            let device = device(line)?;
             in_order(&mut before, device)?;
-            each(self.place(device)?);
+            let found = finder.find(device);
+            let (at, target) =
+                found.ok_or_else(|| format!("Device {device} is not among the targets of the incident"))?;
+            each(at, &target);
             Ok(())
         })
     }
@@ -618,7 +656,7 @@ impl Targets {
     /// What a Device's Response proved, under a determination. Answers whether that alters what is left
     /// behind.
     pub fn prove(&mut self, device: DeviceId, proof: Proof, determination: DeterminationId) -> bool {
-        let Ok(at) = self.place(device) else { return false };
+        let Some((at, _)) = self.all.find(device) else { return false };
         let known = self.followed.iter().position(|(id, _)| *id == determination);
         let method = known.and_then(|at| self.followed[at].1);
         let (under, last) = (Place::of(known), Place::of(self.followed.len().checked_sub(1)));
@@ -640,7 +678,7 @@ impl Targets {
     /// The incident follows this determination from now on, which lists nothing yet. Answers whether others are left behind by it.
     pub fn follow(&mut self, determined: &Determined) -> bool {
         self.followed.push((determined.id, determined.method));
-        self.want_again(&[])
+        self.want_again(&Places::default())
     }
 
     /// The determination that is followed lists these Devices (`EUI64,template[,counter]` a line); what is no target is passed over.
@@ -656,13 +694,13 @@ impl Targets {
         if self.followed.len() < 2 {
             return Ok(false);
         }
-        let (mut before, mut listed) = (None, Vec::new());
+        let (mut before, mut listed, mut finder) = (None, Places::of(&self.all), self.all.finder());
         read_lines(source, u64::MAX, &mut |line| {
-            let device = line.split(',').next().unwrap_or_default();
-            let device: DeviceId =
-                device.parse().map_err(|error: crate::domain::names::NameError| error.to_string())?;
+            let device = device(line.split(',').next().unwrap_or_default())?;
             in_order(&mut before, device)?;
-            listed.extend(self.place(device).ok());
+            if let Some((at, _)) = finder.find(device) {
+                listed.name(at);
+            }
             Ok(())
         })?;
         Ok(self.want_again(&listed))
@@ -670,29 +708,26 @@ impl Targets {
 
     /// The determination that is followed wants nobody recovered again any more. Answers whether others are left behind by it.
     pub fn release(&mut self) -> bool {
-        self.want_again(&[])
+        self.want_again(&Places::default())
     }
 
-    /// Has those at these places, in order, recovered again where they are not proven under the determination that is followed, and no
+    /// Has those at these places recovered again where they are not proven under the determination that is followed, and no
     /// other. Answers whether others are left behind by it.
-    fn want_again(&mut self, places: &[usize]) -> bool {
+    fn want_again(&mut self, places: &Places) -> bool {
         let last = Place::of(self.followed.len().checked_sub(1));
-        let (mut places, mut altered) = (places.iter().copied().peekable(), Vec::new());
+        let mut altered = Places::of(&self.all);
         for (at, target) in self.all.iter().enumerate() {
-            let is_listed = places.next_if_eq(&at).is_some();
             let is_done = target.proof == Proof::Succeeded && target.under == last;
-            if (is_listed && !is_done) != (target.again != Again::No) {
-                altered.push(at);
+            if (places.has(at) && !is_done) != (target.again != Again::No) {
+                altered.name(at);
             }
         }
         let mut are_others = false;
-        if !altered.is_empty() {
-            self.alter(altered, |target| {
-                let was = target.left_behind();
-                target.again = if target.again == Again::No { Again::Awaited } else { Again::No };
-                are_others |= was != target.left_behind();
-            });
-        }
+        self.alter(altered.iter(), |target| {
+            let was = target.left_behind();
+            target.again = if target.again == Again::No { Again::Awaited } else { Again::No };
+            are_others |= was != target.left_behind();
+        });
         are_others
     }
 
@@ -706,9 +741,9 @@ impl Targets {
         S: FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     {
         if let Some(source) = list {
-            return self.places(source, most, |at| look(&self.all[at]));
+            return self.places(source, most, |_, target| look(target));
         }
-        self.all.iter().for_each(look);
+        self.all.iter().for_each(|target| look(&target));
         Ok(self.len())
     }
 
@@ -722,25 +757,63 @@ impl Targets {
     {
         match list {
             Some(source) => {
-                let mut named = Vec::new();
-                self.places(source, u64::MAX, |at| named.push(at))?;
-                self.alter(named, |target| act(target));
+                let mut named = Places::of(&self.all);
+                self.places(source, u64::MAX, |at, _| named.name(at))?;
+                self.alter(named.iter(), |target| act(target));
             }
             None => self.alter(0..self.all.len(), |target| act(target)),
         }
         Ok(())
     }
 
-    /// Records statuses that were compared before: each with the place of its Device among [`Targets::all`], and from when it applies.
+    /// Records statuses that were compared before: each with the place of its Device ([`Finder::find`]), and from when it applies.
     pub fn record(&mut self, statuses: impl IntoIterator<Item = (usize, SmiStatus, Timestamp)>) {
+        let (tally, mut editor) = (&mut self.tally, self.all.editor());
         for (at, status, from) in statuses {
-            self.alter([at], |target| (target.status, target.since) = (status, from));
+            editor.edit(at, |target| {
+                tally.leave(target);
+                (target.status, target.since) = (status, from);
+                tally.enter(target);
+            });
         }
     }
 
     /// How many stand where.
     pub fn counts(&self) -> Counts {
         self.tally.counts
+    }
+}
+
+/// Looks up targets.
+pub struct Finder<'a>(packed::Finder<'a>);
+
+impl Finder<'_> {
+    /// The target of a Device, and its place among all.
+    pub fn find(&mut self, device: DeviceId) -> Option<(usize, Target)> {
+        self.0.find(device)
+    }
+}
+
+/// Some of the targets, by their places: a bit each.
+#[derive(Default)]
+struct Places(Vec<u64>);
+
+impl Places {
+    /// None of these yet.
+    fn of(all: &Packed) -> Self {
+        Self(vec![0; all.len().div_ceil(64)])
+    }
+
+    fn name(&mut self, at: usize) {
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..self.0.len() * 64).filter(|at| self.has(*at))
     }
 }
 

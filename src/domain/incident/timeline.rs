@@ -134,6 +134,22 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::DirectionRecorded(recorded) => {
             format!("Direction {} of the SMKI PMA, signed by {}", recorded.direction, signers(&recorded.signatures))
         }
+        Event::JobStarted(started) => {
+            let devices = match started.list {
+                Some(list) => counted(list.devices, "Device"),
+                None => "all Devices".to_owned(),
+            };
+            let why = started.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("Job {} was started for {devices} of determination {}{why}", started.request, started.determination)
+        }
+        Event::JobPaused(paused) => format!("Job {} was paused: {}", paused.request, paused.reason),
+        Event::JobResumed(resumed) => format!("Job {} goes on", resumed.request),
+        Event::JobCancelled(cancelled) => format!("Job {} was cancelled: {}", cancelled.request, cancelled.reason),
+        Event::JobEnded(ended) => {
+            let signed = counted(ended.tally.signed, "signed command");
+            let why = ended.why.first().map(|reason| format!(", before its end: {}", reason.text)).unwrap_or_default();
+            format!("Job {} ended with {signed}{why}", ended.request)
+        }
         Event::KeyActivated(KeyActivated { key, until, incident: Some(_), .. }) => match until {
             Some(until) => format!("Key {key} activated for this incident until {}", shown(*until)),
             None => format!("Key {key} activated for this incident"),
@@ -167,7 +183,9 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::ClockJumped(_)
         | Event::TokenHealth(_)
         | Event::LoginRetried(_)
-        | Event::ClockAccepted(_) => return None,
+        | Event::JobPassed(_)
+        | Event::ClockAccepted(_)
+        | Event::DeviceCertificatesImported(_) => return None,
     })
 }
 

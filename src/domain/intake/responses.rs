@@ -1,6 +1,6 @@
 //! Pure. Responses of Devices, and an operator's leave to go on after a foreign one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{DESCRIPTION_LEN_MAX, Reasons, profile_in_force};
 use crate::domain::fold::{Book, BookError, Fold};
@@ -8,7 +8,9 @@ use crate::domain::gbcs::proof::Expected;
 use crate::domain::ledger::entry::{Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, PartyId, TemplateName};
 use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts};
-use crate::domain::responses::{self, Facts, Outcome, Reading, Responded, ResultLine, messages, results};
+use crate::domain::responses::{
+    self, DeviceKey, Facts, Outcome, Reading, Responded, ResultLine, Trust, messages, results,
+};
 use crate::domain::time::Timestamp;
 
 /// What was handed in, read and verified as far as that goes without the ledger.
@@ -18,8 +20,12 @@ pub struct Handed<'a> {
     pub messages: &'a [Vec<u8>],
     /// Each of them, read.
     pub readings: &'a [Reading],
-    /// SHA-256 of the certificates that they were verified with.
+    /// SHA-256 of the messages in the form in which they are kept ([`messages::kept`]).
+    pub responses: Digest,
+    /// SHA-256 of the certificates that were given for them.
     pub certificates: Digest,
+    /// What was imported before this entry was relied on too.
+    pub imported_before: Option<u64>,
 }
 
 /// What messages amount to.
@@ -27,8 +33,6 @@ pub struct Handed<'a> {
 pub struct Taken {
     /// The event.
     pub event: ResponsesTaken,
-    /// The messages in the form in which they are kept.
-    pub responses: String,
     /// The lines of results, as they are kept.
     pub results: String,
     /// A line for each message, in the order of the messages.
@@ -72,6 +76,9 @@ pub fn responses(
     reasons.demand("responses", (1..=messages::MESSAGES_MAX).contains(&count), || {
         format!("expected 1 to {} messages, found {count}; hand them in in parts", messages::MESSAGES_MAX)
     });
+    reasons.demand("imported-before", handed.imported_before.is_none_or(|before| before <= fold.size()), || {
+        format!("imported_before: expected at most {}, the entries before this one", fold.size())
+    });
     let (facts, key, originator) = reasons.end(known).map_err(ResponsesError::Refused)?;
     let mut session = Session {
         book,
@@ -97,17 +104,27 @@ pub fn responses(
         lines.push(line);
     }
     let (text, tally) = results::text_of(&lines);
-    let responses = messages::canonical(handed.messages);
     let event = ResponsesTaken {
         incident: facts.incident.clone(),
         profile: profile_in_force(fold, at),
         determination,
-        responses: Digest::of(responses.as_bytes()),
+        responses: handed.responses,
         certificates: handed.certificates,
+        imported_before: handed.imported_before,
         results: Digest::of(text.as_bytes()),
         tally,
     };
-    Ok(Taken { event, responses, results: text, lines })
+    Ok(Taken { event, results: text, lines })
+}
+
+/// The keys of these Devices that were imported before an entry, and that the policy relies on.
+pub fn imported_keys(
+    book: &dyn Book,
+    trust: &Trust,
+    devices: &BTreeSet<DeviceId>,
+    before: u64,
+) -> Result<BTreeMap<DeviceId, Vec<DeviceKey>>, BookError> {
+    devices.iter().map(|device| Ok((*device, trust.relied_on(book.device_keys(*device)?, before)))).collect()
 }
 
 /// What an answer to each template has to say, but for Device and counter.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Context, Reasons, check_clock, policy_in_force};
+use crate::domain::determination::devices;
 use crate::domain::fold::BookError;
 use crate::domain::incident::decide::{
     Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
@@ -206,7 +207,7 @@ fn check_list(
                     day(target.since)
                 ));
             }
-            carried = context.fold.held_elsewhere(incident, &targets.reassessed(later)).len() as u64;
+            carried = context.fold.held_elsewhere(incident, &targets.reassessed(&later)).len() as u64;
             lines
         }),
         (Step::SetStatus { .. } | Step::Exclude { .. } | Step::HandOver { .. }, named) => {
@@ -331,7 +332,7 @@ pub fn outside_of_targets(
     progress: &Progress,
     list: Digest,
 ) -> Result<(Vec<DeviceId>, u64), BookError> {
-    let (mut outside, mut more, mut part) = (Vec::new(), 0, Vec::new());
+    let (mut outside, mut more, mut part, mut finder) = (Vec::new(), 0, Vec::new(), progress.targets.finder());
     context.blobs.stream(list, &mut |piece| {
         for &octet in piece {
             if octet != b'\n' {
@@ -341,10 +342,10 @@ pub fn outside_of_targets(
                 }
                 continue;
             }
-            let device = std::str::from_utf8(&part).ok().and_then(|text| text.parse::<DeviceId>().ok());
+            let device = devices::eui64(&part).map(DeviceId);
             part.clear();
             let Some(device) = device else { continue };
-            if progress.targets.get(device).is_some_and(|target| !target.excluded) {
+            if finder.find(device).is_some_and(|(_, target)| !target.excluded) {
                 continue;
             }
             if outside.len() < incident::targets::FAULTS_TOLD_MAX { outside.push(device) } else { more += 1 }

@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 pub use super::custody::{CustodianPresented, SharesDealt};
+pub use super::jobs::{JobCancelled, JobEnded, JobPassed, JobPaused, JobResumed, JobStarted};
 pub use super::steps::{
-    DirectionRecorded, ExerciseRecorded, FileAccepted, Notification, ProfileInForce, ResponseTally, ResponsesTaken,
-    SigningResumed, StepTaken,
+    CertificateTally, DeviceCertificatesImported, DirectionRecorded, ExerciseRecorded, FileAccepted, Notification,
+    ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
 };
 pub use super::tokens::{Health, LoginRetried, TokenHealth};
 use crate::domain::names::{
@@ -200,6 +201,20 @@ pub enum Event {
     TokenHealth(TokenHealth),
     /// An operator lets the PIN of a token be offered again.
     LoginRetried(LoginRetried),
+    /// A job was started: a batch that the daemon runs by itself.
+    JobStarted(JobStarted),
+    /// Devices of a job for which no intent was recorded.
+    JobPassed(JobPassed),
+    /// An operator lets a job stand still.
+    JobPaused(JobPaused),
+    /// An operator lets a paused job go on.
+    JobResumed(JobResumed),
+    /// An operator ended a job.
+    JobCancelled(JobCancelled),
+    /// A job came to its end.
+    JobEnded(JobEnded),
+    /// Certificates of Devices were verified, to be relied on from here on.
+    DeviceCertificatesImported(DeviceCertificatesImported),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -812,6 +827,13 @@ impl Event {
             Self::SigningResumed(_) => "signing-resumed",
             Self::TokenHealth(_) => "token-health",
             Self::LoginRetried(_) => "login-retried",
+            Self::JobStarted(_) => "job-started",
+            Self::JobPassed(_) => "job-passed",
+            Self::JobPaused(_) => "job-paused",
+            Self::JobResumed(_) => "job-resumed",
+            Self::JobCancelled(_) => "job-cancelled",
+            Self::JobEnded(_) => "job-ended",
+            Self::DeviceCertificatesImported(_) => "device-certificates-imported",
         }
     }
 }
@@ -842,7 +864,9 @@ impl Event {
             Self::KeyDestruction(entry) => with(&[entry.document]),
             Self::CustodianPresented(entry) => with(&[entry.statement]),
             Self::CeremonyRecorded(entry) => vec![entry.plan, entry.transcript],
+            Self::DeviceCertificatesImported(entry) => vec![entry.certificates],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
+            Self::JobStarted(entry) => entry.list.iter().map(|list| list.sha256).collect(),
             Self::DirectionRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&[entry.document]);
                 blobs.extend(entry.text);
@@ -871,6 +895,11 @@ impl Event {
             | Self::SigningResumed(_)
             | Self::TokenHealth(_)
             | Self::LoginRetried(_)
+            | Self::JobPassed(_)
+            | Self::JobPaused(_)
+            | Self::JobResumed(_)
+            | Self::JobCancelled(_)
+            | Self::JobEnded(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -913,9 +942,16 @@ impl Event {
             | Self::ClockJumped(_)
             | Self::ClockAccepted(_)
             | Self::ResponsesTaken(_)
+            | Self::DeviceCertificatesImported(_)
             | Self::SigningResumed(_)
             | Self::TokenHealth(_)
             | Self::LoginRetried(_)
+            | Self::JobStarted(_)
+            | Self::JobPassed(_)
+            | Self::JobPaused(_)
+            | Self::JobResumed(_)
+            | Self::JobCancelled(_)
+            | Self::JobEnded(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

@@ -390,14 +390,54 @@ pub struct ResponsesTaken {
     pub profile: Option<ProfileInForce>,
     /// The determination under which the commands were signed.
     pub determination: DeterminationId,
-    /// The messages as they came, a blob: lower-case hexadecimal, one a line.
+    /// The messages, a blob in a form of [`crate::domain::responses::messages::kept`].
     pub responses: Digest,
     /// The Devices' certificates that were given for them, a blob: PEM.
     pub certificates: Digest,
+    /// Those of entries before this one were relied on too ([`DeviceCertificatesImported`]); none where nothing was imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported_before: Option<u64>,
     /// What they prove, a blob: the lines of [`crate::domain::responses`], one for each message.
     pub results: Digest,
     /// The results, counted.
     pub tally: ResponseTally,
+}
+
+/// Certificates of Devices were verified, to be relied on from here on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceCertificatesImported {
+    /// Those that were taken in, a blob: DER, one after another.
+    pub certificates: Digest,
+    /// What was handed in, counted.
+    pub tally: CertificateTally,
+}
+
+/// What became of Devices' certificates that were handed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateTally {
+    /// Taken in: a Device CA of the policy vouches for a Device's key for signatures.
+    pub imported: u64,
+    /// Taken in before, with the same key, issuer and dates.
+    pub known: u64,
+    /// Not taken in. They are not kept, and whoever sent them was told why.
+    pub refused: u64,
+}
+
+impl CertificateTally {
+    /// Adds another tally to this one.
+    pub fn add(&mut self, other: &Self) {
+        let Self { imported, known, refused } = other;
+        self.imported += imported;
+        self.known += known;
+        self.refused += refused;
+    }
+
+    /// All that were handed in.
+    pub const fn certificates(&self) -> u64 {
+        self.imported + self.known + self.refused
+    }
 }
 
 /// How many messages came to which result.

@@ -211,8 +211,8 @@ pub struct DeterminationFacts {
     pub foreign: Option<u64>,
     /// The entry by which an operator let signing go on, and that of the foreign answer that had stopped it.
     pub resumed: Option<(u64, u64)>,
-    /// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
-    pub recent: VecDeque<(i64, u64)>,
+    /// Intents by the minute in which they were recorded.
+    pub recent: Recent,
 }
 
 /// The minutes that [`Scope::per_hour_max`] looks back on: 60 whole ones and the one that has begun, so that no 60 minutes
@@ -289,22 +289,42 @@ impl DeterminationFacts {
 
     /// Intents of the last hour, in whole minutes: those of up to a minute more may be counted, never fewer.
     pub fn intents_of_last_hour(&self, at: Timestamp) -> u64 {
-        let since = minute_of(at) - RECENT_MINUTES;
-        self.recent.iter().filter(|(minute, _)| *minute > since).map(|(_, count)| count).sum()
+        last_hour(&self.recent, at)
     }
 
     /// Counts one more.
     pub fn count_intent(&mut self, at: Timestamp) {
         self.intents += 1;
-        let minute = minute_of(at);
-        while self.recent.front().is_some_and(|(oldest, _)| *oldest <= minute - RECENT_MINUTES) {
-            self.recent.pop_front();
-        }
-        match self.recent.back_mut() {
-            Some((last, count)) if *last == minute => *count += 1,
-            Some(_) | None => self.recent.push_back((minute, 1)),
-        }
+        count_recent(&mut self.recent, at);
     }
+}
+
+/// Intents by the minute in which they were recorded, at most [`RECENT_MINUTES`] of them, the oldest first.
+pub type Recent = VecDeque<(i64, u64)>;
+
+/// What is counted of the last hour, in whole minutes: that of up to a minute more may be counted, never less.
+pub fn last_hour(recent: &Recent, at: Timestamp) -> u64 {
+    let since = minute_of(at) - RECENT_MINUTES;
+    recent.iter().filter(|(minute, _)| *minute > since).map(|(_, count)| count).sum()
+}
+
+/// Counts one more.
+pub fn count_recent(recent: &mut Recent, at: Timestamp) {
+    let minute = minute_of(at);
+    while recent.front().is_some_and(|(oldest, _)| *oldest <= minute - RECENT_MINUTES) {
+        recent.pop_front();
+    }
+    match recent.back_mut() {
+        Some((last, count)) if *last == minute => *count += 1,
+        Some(_) | None => recent.push_back((minute, 1)),
+    }
+}
+
+/// The next moment at which fewer are counted than at this one; none if none are.
+pub fn frees_at(recent: &Recent, at: Timestamp) -> Option<Timestamp> {
+    let since = minute_of(at) - RECENT_MINUTES;
+    let oldest = recent.iter().find(|(minute, _)| *minute > since)?.0;
+    Some(at.plus_ms((oldest + RECENT_MINUTES) * 60_000 - at.unix_ms()))
 }
 
 const fn minute_of(at: Timestamp) -> i64 {

@@ -1,4 +1,7 @@
-//! Pure. A file of messages: hexadecimal, one a line, or one binary message after another. It is kept as the first, in one form.
+//! Pure. A file of messages: hexadecimal, one a line, or one binary message after another.
+//!
+//! They are kept as they would stand in the second, which is half as long; or, where one of them cannot be told from the next by
+//! its own octets, as the first, in one form. Older entries name the first alone.
 
 use crate::domain::gbcs::signed_message_len;
 
@@ -28,13 +31,20 @@ pub enum MessagesError {
         /// Its beginning.
         found: String,
     },
-    /// Not the one form that is kept.
-    #[error("expected lower-case hexadecimal, one message a line, found another form")]
+    /// Not a form that is kept.
+    #[error(
+        "expected whole binary messages one after another, or lower-case hexadecimal, one message a line; found another form"
+    )]
     NotCanonical,
 }
 
 /// The first octet of a message: general-signing or general-ciphering (GBCS 7.2). Neither is one of text.
 const FIRST_OCTETS: [u8; 2] = [0xDF, 0xDD];
+
+/// Whether a file that begins with this octet is one of binary messages.
+pub fn is_binary(first: u8) -> bool {
+    FIRST_OCTETS.contains(&first)
+}
 
 /// Characters of a wrong line that are shown.
 const FOUND_LEN_MAX: usize = 40;
@@ -51,7 +61,7 @@ pub fn split(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
 /// As [`split`], the first `count_max` messages of a file of any number.
 pub fn all(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
     let first = octets.first().ok_or(MessagesError::Empty)?;
-    let messages = if FIRST_OCTETS.contains(first) { binary(octets, count_max) } else { lines(octets, count_max)? };
+    let messages = if is_binary(*first) { binary(octets, count_max) } else { lines(octets, count_max)? };
     if messages.is_empty() { Err(MessagesError::Empty) } else { Ok(messages) }
 }
 
@@ -79,7 +89,7 @@ fn lines(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError>
         .collect()
 }
 
-/// The one form in which messages are kept.
+/// Messages as lower-case hexadecimal, one a line.
 pub fn canonical(messages: &[Vec<u8>]) -> String {
     let mut text = String::with_capacity(messages.iter().map(|message| 2 * message.len() + 1).sum());
     for message in messages {
@@ -89,8 +99,23 @@ pub fn canonical(messages: &[Vec<u8>]) -> String {
     text
 }
 
-/// Reads that form, and no other.
-pub fn read(text: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let messages = split(text)?;
-    if canonical(&messages).as_bytes() == text { Ok(messages) } else { Err(MessagesError::NotCanonical) }
+/// Whether a message says itself where it ends.
+pub fn is_whole(message: &[u8]) -> bool {
+    signed_message_len(message) == Ok(message.len())
+}
+
+/// The form in which messages are kept: binary, if each says itself where it ends, else as [`canonical`].
+pub fn kept(messages: &[Vec<u8>]) -> Vec<u8> {
+    if messages.iter().all(|message| is_whole(message)) { messages.concat() } else { canonical(messages).into() }
+}
+
+/// Reads a form that is kept, and no other.
+pub fn read(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let messages = split(octets)?;
+    let is_kept = if octets.first().is_some_and(|first| is_binary(*first)) {
+        messages.iter().all(|message| is_whole(message))
+    } else {
+        canonical(&messages).as_bytes() == octets
+    };
+    if is_kept { Ok(messages) } else { Err(MessagesError::NotCanonical) }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `messages` | a file of messages ⇄ its one text |
 //! | `trust` | a Device's certificate under the policy's Device CA; a message under its Device's key |
+//! | `bundle` | Devices' certificates that are imported once |
 //! | `results` | the one line for each message, and what is kept of them for each Device |
 //!
 //! [`decide`] is the whole of it: one verified message against what the ledger knows of the Device. A Device is *recovered* only
@@ -11,12 +12,13 @@
 //!
 //! Source: GBCS 13.3.
 
+pub mod bundle;
 pub mod messages;
 pub mod results;
 pub mod trust;
 
 pub use results::{Outcome, OwnResult, Responded, ResultLine};
-pub use trust::{Candidates, Reading, Trust, Verified};
+pub use trust::{Candidates, DeviceKey, ImportedKey, Reading, Trust, Verified};
 
 use std::fmt::Display;
 

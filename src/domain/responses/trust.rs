@@ -12,7 +12,7 @@ use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Policies, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::proof::verify_signature;
 use crate::domain::gbcs::{Frame, Message, Payload};
-use crate::domain::names::{DeviceId, PartyId};
+use crate::domain::names::{DeviceId, Digest, PartyId};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
 
@@ -57,37 +57,102 @@ impl Trust {
             // Of another environment, perhaps: whose it is, is worth telling all the same.
             Err(error) => (SmkiCertificate::parse(octets, &Profile::shape_only()).ok()?.kind(), Some(says(error))),
         };
-        let device = match kind {
-            Kind::Device { device, usage: Usage::DigitalSignature } if devices.contains(&device) => device,
-            Kind::Device { .. } | Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa => {
-                return None;
-            }
-        };
+        let device = device_for_signatures(kind).filter(|device| devices.contains(device))?;
         let worth = match (parsed, refused) {
-            (Ok(certificate), None) => self.vouch(&certificate),
+            (Ok(certificate), None) => self.vouch(&certificate).map(|(vouched, _)| vouched),
             (_, Some(why)) => Err(why),
             (Err(error), None) => Err(says(error)),
         };
         Some((device, Candidate { octets: octets.into(), worth }))
     }
 
-    /// The key, and while it is vouched for.
-    fn vouch(&self, certificate: &SmkiCertificate) -> Result<Vouched, String> {
+    /// The key, and while it is vouched for; and which Device CA vouches.
+    fn vouch(&self, certificate: &SmkiCertificate) -> Result<(Vouched, Digest), String> {
         let mut faults = Vec::new();
         for anchor in &self.anchors {
             match path::check(certificate, &[], anchor, &self.policies, Time::Disapplied) {
-                Ok(_) => {
-                    return Ok(Vouched {
-                        point: *certificate.key().point(),
-                        from: certificate.not_before().max(anchor.not_before()),
-                        until: certificate.not_after().min(anchor.not_after()),
-                    });
-                }
+                Ok(_) => return Ok((Vouched::of(certificate, anchor), anchor.sha256())),
                 Err(error) => faults.push(says(error)),
             }
         }
         Err(if faults.is_empty() { "the policy has no Device CA".to_owned() } else { faults.join("; ") })
     }
+
+    /// A certificate that is to be relied on from here on without being looked at again: profile, path and the Device CA's
+    /// signature are judged. Its dates are told and not judged, for the moment that counts is the entry's.
+    ///
+    /// # Errors
+    /// The Device, as far as it is known, and what is wrong.
+    pub fn import(&self, octets: &[u8]) -> Result<DeviceKey, (Option<DeviceId>, String)> {
+        let certificate = SmkiCertificate::parse(octets, &self.profile).map_err(|error| (None, says(error)))?;
+        let device = for_signatures(&certificate).map_err(|why| (None, why))?;
+        let (Vouched { point, from, until }, device_ca) =
+            self.vouch(&certificate).map_err(|why| (Some(device), why))?;
+        Ok(DeviceKey { device, point, device_ca, from, until })
+    }
+
+    /// What [`Trust::import`] made of a certificate that it took; the signature is not verified again.
+    pub fn imported(&self, octets: &[u8]) -> Result<DeviceKey, String> {
+        let certificate = SmkiCertificate::parse(octets, &self.profile).map_err(says)?;
+        let device = for_signatures(&certificate)?;
+        let anchor = self.anchors.iter().find(|anchor| path::issued(anchor, &certificate));
+        let anchor = anchor.ok_or("expected a certificate of one of the policy's Device CAs, found another issuer")?;
+        let Vouched { point, from, until } = Vouched::of(&certificate, anchor);
+        Ok(DeviceKey { device, point, device_ca: anchor.sha256(), from, until })
+    }
+
+    /// Of what was imported for a Device, that which is relied on: imported before this entry, under a Device CA that the policy
+    /// still has; the newest [`CANDIDATES_MAX`], the newest first.
+    pub fn relied_on(&self, mut known: Vec<ImportedKey>, before: u64) -> Vec<DeviceKey> {
+        let is_anchor = |device_ca| self.anchors.iter().any(|anchor| anchor.sha256() == device_ca);
+        known.retain(|imported| imported.entry < before && is_anchor(imported.key.device_ca));
+        known.sort_by(|a, b| b.entry.cmp(&a.entry).then_with(|| a.key.cmp(&b.key)));
+        known.into_iter().map(|imported| imported.key).take(CANDIDATES_MAX).collect()
+    }
+}
+
+/// The Device whose signatures a certificate of this kind is for.
+fn device_for_signatures(kind: Kind) -> Option<DeviceId> {
+    match kind {
+        Kind::Device { device, usage: Usage::DigitalSignature } => Some(device),
+        Kind::Device { .. } | Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa => None,
+    }
+}
+
+fn for_signatures(certificate: &SmkiCertificate) -> Result<DeviceId, String> {
+    let kind = certificate.kind();
+    device_for_signatures(kind).ok_or_else(|| format!("expected a Device's certificate for signatures, found {kind}"))
+}
+
+/// A Device's key out of a certificate that was imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceKey {
+    /// Whose.
+    pub device: DeviceId,
+    /// The public key, an uncompressed point.
+    pub point: [u8; 65],
+    /// SHA-256 of the certificate of the Device CA.
+    pub device_ca: Digest,
+    /// The first second at which its certificate and the Device CA's are valid.
+    pub from: Timestamp,
+    /// The last.
+    pub until: Timestamp,
+}
+
+impl DeviceKey {
+    /// Whether both certificates are valid at this moment.
+    pub fn is_in_force(&self, at: Timestamp) -> bool {
+        is_in_force(self.from, self.until, at)
+    }
+}
+
+/// The same with the entry that it came with. Nothing of it ever changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImportedKey {
+    /// The key.
+    pub key: DeviceKey,
+    /// The entry.
+    pub entry: u64,
 }
 
 /// A Device's certificate.
@@ -104,26 +169,61 @@ struct Vouched {
     until: Timestamp,
 }
 
+impl Vouched {
+    fn of(certificate: &SmkiCertificate, anchor: &SmkiCertificate) -> Self {
+        Self {
+            point: *certificate.key().point(),
+            from: certificate.not_before().max(anchor.not_before()),
+            until: certificate.not_after().min(anchor.not_after()),
+        }
+    }
+}
+
+fn is_in_force(from: Timestamp, until: Timestamp, at: Timestamp) -> bool {
+    // Validity is told in whole seconds, the last one included (RFC 5280 4.1.2.5).
+    from <= at && at.unix_ms() < until.unix_ms().saturating_add(1_000)
+}
+
 /// The certificates of the Devices that messages come from.
 #[derive(Clone, Debug, Default)]
-pub struct Candidates(BTreeMap<DeviceId, Vec<Candidate>>);
+pub struct Candidates {
+    given: BTreeMap<DeviceId, Vec<Candidate>>,
+    /// None where those imported are not asked for, as in older entries.
+    imported: Option<BTreeMap<DeviceId, Vec<DeviceKey>>>,
+}
 
 impl Candidates {
     /// Of these. The first few of a Device count, each once.
     pub fn new(all: impl IntoIterator<Item = (DeviceId, Candidate)>) -> Self {
-        let mut by_device: BTreeMap<DeviceId, Vec<Candidate>> = BTreeMap::new();
+        let mut given: BTreeMap<DeviceId, Vec<Candidate>> = BTreeMap::new();
         for (device, candidate) in all {
-            let known = by_device.entry(device).or_default();
+            let known = given.entry(device).or_default();
             if known.len() < CANDIDATES_MAX && known.iter().all(|other| other.octets != candidate.octets) {
                 known.push(candidate);
             }
         }
-        Self(by_device)
+        Self { given, imported: None }
     }
 
-    /// The DER of all of them, by Device.
+    /// And these that were imported, if any were asked for ([`Trust::relied_on`]).
+    #[must_use]
+    pub fn and_imported(self, imported: Option<BTreeMap<DeviceId, Vec<DeviceKey>>>) -> Self {
+        Self { imported, ..self }
+    }
+
+    /// The DER of those that were given, by Device.
     pub fn octets(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.values().flatten().map(|candidate| &*candidate.octets)
+        self.given.values().flatten().map(|candidate| &*candidate.octets)
+    }
+
+    fn of(&self, device: DeviceId) -> impl Iterator<Item = Result<Vouched, &str>> {
+        let given = self.given.get(&device).into_iter().flatten();
+        let imported = self.imported.iter().filter_map(move |imported| imported.get(&device)).flatten();
+        let given = given.map(|candidate| candidate.worth.as_ref().copied().map_err(String::as_str));
+        given.chain(
+            imported
+                .map(|DeviceKey { point, from, until, .. }| Ok(Vouched { point: *point, from: *from, until: *until })),
+        )
     }
 }
 
@@ -145,8 +245,7 @@ pub struct Verified {
 impl Verified {
     /// Whether both certificates are valid at this moment.
     pub fn is_in_force(&self, at: Timestamp) -> bool {
-        // Validity is told in whole seconds, the last one included (RFC 5280 4.1.2.5).
-        self.from <= at && at.unix_ms() < self.until.unix_ms().saturating_add(1_000)
+        is_in_force(self.from, self.until, at)
     }
 }
 
@@ -187,25 +286,26 @@ impl Reading {
             return malformed("octet 2: expected a Response or an Alert, found a Command".to_owned());
         }
         let Some(signature) = message.frame.signature() else { return unverified("it has no signature".to_owned()) };
-        let Some(known) = candidates.0.get(&device) else {
-            return unverified("no certificate of the Device was given".to_owned());
-        };
         let mut faults = Vec::new();
-        for candidate in known {
-            match &candidate.worth {
-                Err(why) => faults.push(why.clone()),
-                Ok(Vouched { point, from, until }) if verify_signature(message.frame.tbs(), signature, point) => {
+        for candidate in candidates.of(device) {
+            match candidate {
+                Err(why) => faults.push(why.to_owned()),
+                Ok(Vouched { point, from, until }) if verify_signature(message.frame.tbs(), signature, &point) => {
                     return Self::Verified(Verified {
                         device,
                         recipient: PartyId(message.frame.header.recipient),
                         counter: counter_answered(&message),
-                        from: *from,
-                        until: *until,
+                        from,
+                        until,
                     });
                 }
                 Ok(_) => faults.push("the signature does not verify with the Device's key".to_owned()),
             }
         }
-        unverified(faults.join("; "))
+        unverified(match (faults.is_empty(), &candidates.imported) {
+            (false, _) => faults.join("; "),
+            (true, None) => "no certificate of the Device was given".to_owned(),
+            (true, Some(_)) => "no certificate of the Device was given or imported before".to_owned(),
+        })
     }
 }

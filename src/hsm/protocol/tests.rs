@@ -70,14 +70,16 @@ fn the_mark_is_shared_by_both_sides() {
     assert_eq!(read_mark(&mark), Some(7));
 
     assert!(noted_signatures(&mark, 2).is_empty());
-    note_signature(&received, 1, 0, 5, (&[5; 32], &[6; 32]));
-    note_signature(&received, 0, GROUP_LEN_MAX - 1, 0, (&[1; 32], &[1; 32]));
-    note_signature(&received, 1, 0, 6, (&[7; 32], &[8; 32]));
+    note_signature(&received, (1, 0), 5, (&[5; 32], &[6; 32]), 40);
+    note_signature(&received, (0, GROUP_LEN_MAX - 1), 0, (&[1; 32], &[1; 32]), 30);
+    note_signature(&received, (1, 0), 6, (&[7; 32], &[8; 32]), 70);
     let noted: Vec<(u64, u8, u8)> =
         noted_signatures(&mark, 2).into_iter().map(|(seq, signature)| (seq, signature[31], signature[32])).collect();
     assert_eq!(noted, [(0, 1, 1), (6, 7, 8)], "the last at each place");
     assert_eq!(noted_signatures(&mark, 1).len(), 1, "one signer");
     assert_eq!(read_mark(&mark), Some(7), "the mark lies before them");
+    assert_eq!(noted_busy(&mark, 2), 30 + 70, "each signer's last");
+    assert_eq!(noted_busy(&mark, 1), 30, "one signer");
 
     (&ours).write_all(b"M").unwrap();
     assert!(receive_mark(&theirs).is_err(), "an octet without a descriptor");

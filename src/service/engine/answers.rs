@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
 use crate::api::failure::Failure;
-use crate::api::wire::{self, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::commands::container::Header;
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::fold::{Blobs as _, Fold, book};
@@ -30,12 +31,12 @@ use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
 use crate::recorder::{CannotRecord, Recorder};
 use crate::store::{Reader, StoreError, StoredLeaf};
 
-/// Octets of lines that go out together: a dozen commands. A whole chunk of them would be 1.4 MB, several times over for a slow
+/// Octets of an answer that go out together: a dozen commands. A whole chunk of them would be 1.4 MB, several times over for a slow
 /// reader, and most of the daemon's memory.
-const LINES_LEN: usize = 64 * 1024;
+pub(super) const LINES_LEN: usize = 64 * 1024;
 
 /// What is kept free for one more line: a command of 4 kB in base64, and what is said of it.
-const LINE_LEN: usize = 6 * 1024;
+pub(super) const LINE_LEN: usize = 6 * 1024;
 
 /// SHA-256 of a request, by which the same id with other contents is told.
 pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
@@ -43,19 +44,25 @@ pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
     Ok(Digest::of(&octets))
 }
 
-/// Turns the news of a job into lines. Answers the summary of all of them, with which [`end`] says that the answer is whole; none
-/// if it was cut.
-pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: &Pieces) -> Option<Summary> {
+/// Turns the news of a job into the parts of an answer. Answers the summary of all of them, with which [`end`] says that the answer is
+/// whole; none if it was cut.
+pub(super) async fn parts(
+    mut news: mpsc::Receiver<News>,
+    pieces: &Pieces,
+    form: wire::Form,
+    header: Option<Header>,
+) -> Option<(Summary, AnswerWriter)> {
     let mut summary = Summary::default();
+    let mut piece = Vec::with_capacity(LINES_LEN);
+    let mut writer = AnswerWriter::begin(form, header, &mut piece);
     while let Some(news) = news.recv().await {
-        let mut piece = Vec::with_capacity(LINES_LEN);
         match news {
             News::Devices(told) => {
                 for told in told {
                     let item = item(told);
                     summary.intents += u64::from(item.intent.is_some());
                     summary.count(item.outcome);
-                    item.append_line(&mut piece);
+                    writer.item(&item, &mut piece);
                     if piece.len() + LINE_LEN > LINES_LEN {
                         let full = std::mem::replace(&mut piece, Vec::with_capacity(LINES_LEN));
                         if pieces.send(Ok(Bytes::from(full))).await.is_err() {
@@ -64,24 +71,37 @@ pub(super) async fn lines(mut news: mpsc::Receiver<News>, pieces: &Pieces) -> Op
                     }
                 }
             }
-            News::Stopped(stopped) => StoppedLine { stopped }.append_line(&mut piece),
+            News::Stopped(stopped) => writer.stopped(&StoppedLine { stopped }, &mut piece),
         }
-        if pieces.send(Ok(Bytes::from(piece))).await.is_err() {
+        let full = std::mem::replace(&mut piece, Vec::with_capacity(LINES_LEN));
+        if !full.is_empty() && pieces.send(Ok(Bytes::from(full))).await.is_err() {
             // Nobody listens: the job hears it by its closed channel.
             return None;
         }
     }
-    Some(summary)
+    if !piece.is_empty() && pieces.send(Ok(Bytes::from(piece))).await.is_err() {
+        return None;
+    }
+    Some((summary, writer))
 }
 
-/// The line that marks an answer as whole.
-pub(super) async fn end(summary: Summary, pieces: &Pieces) {
+/// The last part, which marks an answer as whole.
+pub(super) async fn end(summary: Summary, writer: AnswerWriter, pieces: &Pieces) {
     let mut last = Vec::new();
-    SummaryLine { summary }.append_line(&mut last);
+    writer.end(SummaryLine { summary }, &mut last);
     let _ = pieces.send(Ok(Bytes::from(last))).await;
 }
 
-fn item(told: Told) -> Item {
+/// Where the commands of a request are from, as a container says it. None if the determination opens no key.
+pub(super) fn header(fold: &Fold, determination: DeterminationId, request: RequestId) -> Option<Header> {
+    let facts = fold.determinations().get(&determination)?;
+    let (key, spki_sha256) = facts.key.clone()?;
+    let templates = facts.scope.iter().flat_map(|scope| scope.templates.keys().cloned()).collect();
+    let origin = fold.origin()?.clone();
+    Some(Header { origin, determination, request: Some(request), key, spki_sha256, templates })
+}
+
+pub(super) fn item(told: Told) -> Item {
     let Told { device, template, counter, intent, outcome } = told;
     let why = |rule: &str, text: String| vec![super::reason(rule, text)];
     let (outcome, command, reasons) = match outcome {
@@ -422,6 +442,7 @@ pub(super) fn request(
                 SignResult::Unknown(_) => done.unknown += 1,
             },
             Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
+            Event::JobPassed(passed) if passed.request == request => done.refused += passed.refused,
             // Those of other requests, and what belongs to none.
             Event::Batch(_)
             | Event::Intent(_)
@@ -432,6 +453,7 @@ pub(super) fn request(
             | Event::DirectionRecorded(_)
             | Event::FileAccepted(_)
             | Event::ResponsesTaken(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::SigningResumed(_)
             | Event::ExerciseRecorded(_)
             | Event::Genesis(_)
@@ -461,6 +483,12 @@ pub(super) fn request(
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::JobStarted(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
+            | Event::JobPassed(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -555,19 +583,11 @@ pub(super) fn of_device(
             if is_end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
     }
-    let mut broken = false;
-    let mut read = |index: u64, visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>| {
-        reader.leaves(index..index + 1, &mut |leaf| {
-            broken |= visit(leaf).is_break();
-            ControlFlow::Continue(())
-        })?;
-        Ok::<_, StoreError>(broken)
-    };
     let mut failed = Ok(());
     reader.uncommon(range, &mut |leaf| {
         while let Some(index) = common.first().copied().filter(|index| *index < leaf.index) {
             common.remove(&index);
-            match read(index, visit) {
+            match visit_one(reader, index, visit) {
                 Ok(false) => {}
                 Ok(true) => {
                     common.clear();
@@ -589,11 +609,25 @@ pub(super) fn of_device(
     })?;
     failed?;
     for index in common {
-        if read(index, visit)? {
+        if visit_one(reader, index, visit)? {
             break;
         }
     }
     Ok(())
+}
+
+/// Visits one entry. Answers whether it was the last to be visited.
+fn visit_one(
+    reader: &dyn Reader,
+    index: u64,
+    visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+) -> Result<bool, StoreError> {
+    let mut is_last = false;
+    reader.leaves(index..index + 1, &mut |leaf| {
+        is_last = visit(leaf).is_break();
+        ControlFlow::Continue(())
+    })?;
+    Ok(is_last)
 }
 
 /// Which entries are asked for: those that every filter lets through. An intent names a batch, an outcome an intent, a schedule a
@@ -604,6 +638,7 @@ pub(super) struct About<'a> {
     reader: &'a dyn Reader,
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
+    jobs: BTreeMap<RequestId, DeterminationId>,
     /// Intents that were asked for and have no outcome yet.
     open: BTreeSet<u64>,
     /// Intents of the Device that was asked for.
@@ -620,8 +655,8 @@ struct Subject {
 
 impl<'a> About<'a> {
     pub(super) fn new(of: &'a wire::EntriesOf, reader: &'a dyn Reader) -> Self {
-        let (incidents, batches) = (BTreeMap::new(), BTreeMap::new());
-        Self { of, reader, incidents, batches, open: BTreeSet::new(), of_device: BTreeSet::new() }
+        let (incidents, batches, jobs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { of, reader, incidents, batches, jobs, open: BTreeSet::new(), of_device: BTreeSet::new() }
     }
 
     fn needs_context(&self) -> bool {
@@ -682,6 +717,15 @@ impl<'a> About<'a> {
             | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
             Event::ResponsesTaken(entry) => self.of_determination(entry.determination),
             Event::SigningResumed(entry) => self.of_determination(entry.determination),
+            Event::JobStarted(entry) => {
+                self.jobs.insert(entry.request, entry.determination);
+                self.of_determination(entry.determination)
+            }
+            Event::JobPassed(entry) => self.of_job(entry.request),
+            Event::JobPaused(entry) => self.of_job(entry.request),
+            Event::JobResumed(entry) => self.of_job(entry.request),
+            Event::JobCancelled(entry) => self.of_job(entry.request),
+            Event::JobEnded(entry) => self.of_job(entry.request),
             Event::DirectionRecorded(entry) => {
                 match direction(self.reader, entry).map(|direction| direction.form().directs.clone()) {
                     Some(Directs::Departure { incident, .. }) => Self::of_incident(&incident),
@@ -709,7 +753,8 @@ impl<'a> About<'a> {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::ClockAccepted(_)
-            | Event::ExerciseRecorded(_) => return false,
+            | Event::ExerciseRecorded(_)
+            | Event::DeviceCertificatesImported(_) => return false,
         };
         let ours = self.lets_through(&subject);
         if ours && matches!(event, Event::Intent(_)) {
@@ -735,6 +780,10 @@ impl<'a> About<'a> {
     fn of_determination(&self, determination: DeterminationId) -> Subject {
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
+    }
+
+    fn of_job(&self, request: RequestId) -> Subject {
+        self.jobs.get(&request).map(|determination| self.of_determination(*determination)).unwrap_or_default()
     }
 }
 

@@ -11,10 +11,10 @@ use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::determination::document::{DeviceList, Document, Form as _, Scope as DocumentScope, Written};
+use crate::domain::determination::pages::Page;
 use crate::domain::fold;
 use crate::domain::intake::{self, Context, Submission};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
-use crate::domain::ledger::merkle::Frontier;
 use crate::domain::names::{Digest, TemplateName};
 use crate::domain::policy::adoption::Adoption;
 use crate::domain::policy::{self, Policy};
@@ -29,7 +29,7 @@ impl Daemon {
     /// Reads the device list that a document names: not on the recorder's thread, which everybody waits for, and only for a quorum,
     /// because anybody may send a list. A list is known by its SHA-256, so it is the same when it is recorded; quorum and all else
     /// is decided again there.
-    pub(super) async fn count(&self, sent: &wire::Document) -> Answer<Option<Result<DeviceList, String>>> {
+    pub(super) async fn count(&self, sent: &wire::Document) -> Answer<Option<Result<Counted, String>>> {
         let Some(list) = sent.devices else { return Ok(None) };
         let policy = self.read(|recorder| {
             let policy = recorder.fold().policy().map(|adopted| Arc::clone(&adopted.policy));
@@ -67,17 +67,25 @@ impl Daemon {
     }
 }
 
+/// A device list that was read.
+pub(super) struct Counted {
+    /// What a document must say of it.
+    list: DeviceList,
+    /// By which pages its Devices are found.
+    pages: Arc<[Page]>,
+}
+
 /// Reads a device list that waits, for the templates of a document.
 fn count_devices<'a>(
     staging: &Staging,
     list: Digest,
     templates: impl IntoIterator<Item = &'a TemplateName>,
     devices_max: u64,
-) -> Result<DeviceList, String> {
+) -> Result<Counted, String> {
     use std::io::Read as _;
     let absent = || format!("device list {list} was not uploaded, or waited too long; upload it again");
     let mut file = staging.open_staged(list).map_err(|error| error.to_string())?.ok_or_else(absent)?;
-    let mut reader = DeviceListReader::new(templates, devices_max, Frontier::new());
+    let mut reader = DeviceListReader::new(templates, devices_max);
     let mut piece = vec![0; PIECE_LEN];
     loop {
         let len = file.read(&mut piece).map_err(|error| error.to_string())?;
@@ -86,7 +94,8 @@ fn count_devices<'a>(
         }
         reader.feed(&piece[..len], |_| {});
     }
-    reader.finish().map_err(|faults| format!("device list {list}: {faults}"))
+    let (counted, pages) = reader.finish_with_pages().map_err(|faults| format!("device list {list}: {faults}"))?;
+    Ok(Counted { list: counted, pages: pages.into() })
 }
 
 /// What a document leaves to be signed, if it says.
@@ -130,7 +139,7 @@ pub(super) fn record_document(
     by: &Actor,
     keys: &Keys,
     sent: wire::Document,
-    listed: Option<Result<DeviceList, String>>,
+    listed: Option<Result<Counted, String>>,
 ) -> Result<Answer<(wire::DocumentRecorded, Vec<Closing>)>, CannotRecord> {
     let wire::Document { document, signatures, devices, policy_files, text } = sent;
     let text = text.map(|text| text.0);
@@ -152,9 +161,9 @@ pub(super) fn record_document(
         let text = format!("the direction's own text: expected at most {TEXT_LEN_MAX} octets, found {found}");
         reasons.push(reason("text", text));
     }
-    let mut counted = None;
+    let (mut counted, mut pages) = (None, None);
     match listed {
-        Some(Ok(list)) => counted = Some(list),
+        Some(Ok(found)) => (counted, pages) = (Some(found.list), Some(found.pages)),
         Some(Err(text)) => reasons.push(reason("devices", text)),
         None => {}
     }
@@ -214,6 +223,9 @@ pub(super) fn record_document(
     {
         let text = format!("device list {list} waited too long and was dropped; upload it again");
         return refused(recorder, by, OPERATION, sha256, about, vec![reason("devices", text)]);
+    }
+    if let Some((list, pages)) = counted.zip(pages) {
+        recorder.queue_pages(list.sha256, pages);
     }
     // What ends or pauses a determination takes effect before the next C_Sign: the fence stands before it is recorded.
     if ends_something(&event, &delivered) {

@@ -215,8 +215,8 @@ pub(super) async fn statuses(daemon: &Daemon, incident: IncidentId, extract: Dig
                 return;
             }
             let (line, device, from) = (row.line.to_string(), row.device.to_string(), row.from.to_string());
-            let since = target.map(|target| target.since.to_string()).unwrap_or_default();
-            let recorded = target.map_or("", |target| target.status.as_str());
+            let since = target.map(|(_, target)| target.since.to_string()).unwrap_or_default();
+            let recorded = target.map_or("", |(_, target)| target.status.as_str());
             write_record([&line, &device, recorded, &since, row.status.as_str(), &from, word, why], &mut text);
             gone = emit(text.as_bytes()).is_break();
             text.clear();

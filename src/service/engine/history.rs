@@ -237,12 +237,19 @@ impl History {
             | Event::KeyLocked(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::DeviceCertificatesImported(_)
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_)
             | Event::FileAccepted(_)
             | Event::ExerciseRecorded(_)
+            | Event::JobStarted(_)
+            | Event::JobPassed(_)
+            | Event::JobPaused(_)
+            | Event::JobResumed(_)
+            | Event::JobCancelled(_)
+            | Event::JobEnded(_)
             | Event::SigningResumed(_) => {}
         }
         Ok(())
@@ -256,7 +263,7 @@ impl History {
     }
 
     fn target(&self) -> Option<Target> {
-        self.progress.as_ref().and_then(|progress| progress.targets.get(self.device)).copied()
+        self.progress.as_ref().and_then(|progress| progress.targets.get(self.device))
     }
 
     /// Takes a step for this Device alone. Answers what it did to it, if anything.
@@ -313,8 +320,8 @@ impl History {
         let layout = book::read_policy(policy, blobs)?.layout(FileKind::SmiExtract);
         let (targets, source) = (&progress.targets, |piece: &mut dyn FnMut(&[u8])| blobs.stream(extract, piece));
         let mut statuses = Vec::new();
-        let compared = compare_all(targets, &layout, (incident, at), source, |_, row, found| {
-            if let (Found::New, Ok(place)) = (found, targets.place(row.device)) {
+        let compared = compare_all(targets, &layout, (incident, at), source, |target, row, found| {
+            if let (Found::New, Some((place, _))) = (found, target) {
                 statuses.push((place, row.status, row.from));
             }
         });

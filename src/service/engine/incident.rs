@@ -191,9 +191,9 @@ impl Daemon {
                 return Ok(());
             }
             let mut line = String::new();
-            for target in targets.all() {
+            for target in targets.iter() {
                 line.clear();
-                write_target(target, targets.recovered_under(target), &mut line);
+                write_target(&target, targets.recovered_under(&target), &mut line);
                 if emit(line.as_bytes()).is_break() {
                     break;
                 }

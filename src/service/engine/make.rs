@@ -1,7 +1,7 @@
 //! Shell: how the engine comes to be: lock and check the ledger, resume what was cut off, record the start; and what it does
 //! by itself while it runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,6 +95,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
+        parts: super::responses::Turns::default(),
         looks: Arc::new(Semaphore::new(super::LOOKS_MAX)),
         chunk,
         failed,
@@ -102,9 +103,11 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         stopping: stopping.clone(),
         jobs: Mutex::new(JoinSet::new()),
         running: Arc::new(Mutex::new(BTreeSet::new())),
+        ended: Arc::new(Mutex::new(BTreeMap::new())),
         runs_ended: Arc::new(AtomicU64::new(0)),
         not_ready,
         waiting,
+        lives: super::jobs::Lives::default(),
     });
 
     // The ledger token once now, so that a ledger that was rolled back is refused before anybody is answered; if it is merely
@@ -150,6 +153,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     }
     tokio::spawn(heartbeat::beat(Arc::clone(&daemon.heartbeat), desk));
     tokio::spawn(look_after(Arc::clone(&daemon), head_interval, stopping.subscribe()));
+    super::jobs::begin(&daemon);
     Ok(daemon)
 }
 

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
@@ -13,7 +13,7 @@ use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::intake;
-use crate::domain::intake::responses::{Handed, ResponsesError, Taken, responses, resumption};
+use crate::domain::intake::responses::{Handed, ResponsesError, Taken, imported_keys, responses as decide, resumption};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
 use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
@@ -21,7 +21,8 @@ use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
 use crate::recorder::Recorder;
-use crate::service::responses::verify;
+use crate::service::responses::{self, ImportedKeys};
+use crate::state::StoredBook;
 use crate::store::{Reader, Staging, StoreError};
 
 /// Lines of a device list that are looked at in one call at most, so that a rare state does not hold a reader for minutes.
@@ -30,16 +31,69 @@ const LISTED_READ_MAX: usize = 100_000;
 /// Octets of lines that go out together.
 const LINES_LEN: usize = 64 * 1024;
 
+/// Parts of Responses or certificates that are held in memory at a time: one whose upload is read, one that is verified, one that
+/// waits for the recorder, and one to spare. Each has some 30 MiB at most.
+const PARTS_MAX: usize = 4;
+
+/// Turns at handing in what Devices sent. Each goes to whoever has waited longest, so that parts come to the recorder as they were
+/// sent.
+#[derive(Clone)]
+pub(super) struct Turns {
+    /// At being held in memory.
+    held: Arc<Semaphore>,
+    /// At all processors.
+    verified: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { held: Arc::new(Semaphore::new(PARTS_MAX)), verified: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Turns {
+    /// Reads a part while another is verified, then has it verified. It is held until what comes back with it is dropped.
+    pub(super) async fn verify<T: Send + 'static, R: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Answer<T> + Send + 'static,
+        verify: impl FnOnce(T) -> R + Send + 'static,
+    ) -> Answer<(R, OwnedSemaphorePermit)> {
+        let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
+        let held = Arc::clone(&self.held).acquire_owned().await.map_err(|error| failed(&error))?;
+        let read = tokio::task::spawn_blocking(read).await.map_err(|error| failed(&error))??;
+        let turn = Arc::clone(&self.verified).acquire_owned().await.map_err(|error| failed(&error))?;
+        let verified = tokio::task::spawn_blocking(move || {
+            let verified = verify(read);
+            drop(turn);
+            verified
+        });
+        Ok((verified.await.map_err(|error| failed(&error))?, held))
+    }
+}
+
+/// What was handed in, read: everything that needs nothing but what is durable.
+struct Sent {
+    messages: Vec<Vec<u8>>,
+    /// DER, those that came with the messages.
+    certificates: Vec<Vec<u8>>,
+    imported: ImportedKeys,
+    imported_before: Option<u64>,
+}
+
 /// What was handed in, verified.
 struct Prepared {
     messages: Vec<Vec<u8>>,
     readings: Vec<Reading>,
+    /// The messages as they are kept.
+    responses: Vec<u8>,
+    responses_sha256: Digest,
     /// The certificates that are kept, in PEM.
     certificates: String,
+    imported_before: Option<u64>,
 }
 
 /// Reads a whole upload that waits.
-fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u64) -> Answer<Vec<u8>> {
+pub(super) fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u64) -> Answer<Vec<u8>> {
     let file: Option<File> = staging.open_staged(digest).map_err(StoreError::from)?;
     let file = file.ok_or_else(|| {
         let remedy = "Upload it again; what waits too long is dropped.";
@@ -53,8 +107,7 @@ fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u64) -> Answe
     Ok(octets)
 }
 
-/// Reads and verifies: everything that needs nothing of the ledger but the policy.
-fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) -> Answer<Prepared> {
+fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger: &dyn Reader) -> Answer<Sent> {
     let sent = staged(staging, "responses", ask.responses, messages::FILE_LEN_MAX)?;
     let messages = messages::split(&sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
@@ -63,7 +116,10 @@ fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) ->
     if messages.iter().map(|message| message.len() as u64).sum::<u64>() > MESSAGES_LEN_MAX {
         return Err(Failure::TooLarge { what: "the messages of one upload together", limit: MESSAGES_LEN_MAX });
     }
-    let bundle = staged(staging, "certificates", ask.certificates, CERTIFICATES_LEN_MAX)?;
+    let bundle = match ask.certificates {
+        Some(certificates) => staged(staging, "certificates", certificates, CERTIFICATES_LEN_MAX)?,
+        None => Vec::new(),
+    };
     let certificates = if bundle.iter().all(u8::is_ascii_whitespace) {
         Vec::new()
     } else {
@@ -76,9 +132,25 @@ fn prepare(staging: &Staging, ask: &wire::RecoveryResponses, policy: &Policy) ->
             )
         })?
     };
-    let (readings, candidates) = verify(&messages, &certificates, &Trust::new(policy));
+    let (mut imported, mut imported_before) = (None, None);
+    // In this order: what is imported after the head was read does not count, and so cannot be there for one Device and not for
+    // another.
+    let head = ledger.head()?;
+    if ledger.has_device_keys()? {
+        let keys = imported_keys(&StoredBook(ledger), trust, &responses::devices(&messages), head.size);
+        imported = Some(keys.map_err(|error| Failure::Internal { what: error.to_string() })?);
+        imported_before = Some(head.size);
+    }
+    Ok(Sent { messages, certificates, imported, imported_before })
+}
+
+fn verified(sent: Sent, trust: &Trust) -> Prepared {
+    let Sent { messages, certificates, imported, imported_before } = sent;
+    let (readings, candidates) = responses::verify(&messages, &certificates, imported, trust);
     let certificates = candidates.octets().map(pem::certificate_to_pem).collect();
-    Ok(Prepared { messages, readings, certificates })
+    let responses = messages::kept(&messages);
+    let responses_sha256 = Digest::of(&responses);
+    Prepared { messages, readings, responses, responses_sha256, certificates, imported_before }
 }
 
 /// The lines of what proves no recovery, and the summary.
@@ -112,36 +184,35 @@ fn lines(taken: &Taken, entry: u64) -> Vec<Bytes> {
 impl Daemon {
     pub(super) async fn take_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Answer<Octets> {
         let asked = super::answers::digest_of(&ask)?;
-        let in_force = self
-            .read(|recorder| Ok(recorder.fold().policy().map(|adopted| (adopted.digest, Arc::clone(&adopted.policy)))));
-        let Some((policy_digest, policy)) = in_force.await? else {
-            return Err(Failure::NotFound { what: "a policy".into() });
-        };
-        let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
-        let turn = Arc::clone(&self.scans).acquire_owned().await.map_err(|error| failed(&error))?;
-        let (staging, of) = (Arc::clone(&self.staging), ask.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&staging, &of, &policy));
-        let Prepared { messages, readings, certificates } = prepared.await.map_err(|error| failed(&error))??;
-        drop(turn);
+        let (policy_digest, policy) = self.policy_in_force().await?;
+        let (staging, of, state) = (Arc::clone(&self.staging), ask.clone(), self.state.clone());
+        let trust = Arc::new(Trust::new(&policy));
+        let of_read = Arc::clone(&trust);
+        let read = move || read(&staging, &of, &of_read, &crate::store::sqlite::SqliteReader::open(&state)?);
+        let (prepared, held) = self.parts.verify(read, move |sent| verified(sent, &trust)).await?;
 
         let actor = caller.actor();
         let keys = Arc::clone(&self.keys);
         let determination = ask.determination;
         let taken = self.change(move |recorder| {
+            let Prepared { messages, readings, responses: kept, responses_sha256, certificates, imported_before } =
+                prepared;
             let by = recorder.known(actor);
             if recorder.fold().policy().map(|adopted| adopted.digest) != Some(policy_digest) {
-                return Ok(Err(Failure::Unavailable {
-                    why: "another policy came into force meanwhile".into(),
-                    remedy: "Send it again".into(),
-                }));
+                return Ok(Err(another_policy()));
             }
-            let handed =
-                Handed { messages: &messages, readings: &readings, certificates: Digest::of(certificates.as_bytes()) };
+            let handed = Handed {
+                messages: &messages,
+                readings: &readings,
+                responses: responses_sha256,
+                certificates: Digest::of(certificates.as_bytes()),
+                imported_before,
+            };
             let at = recorder.moment().at;
             if let Err(reasons) = may_act(recorder, &by, determination) {
                 return refused(recorder, &by, "recovery-responses", asked, (None, Some(determination)), reasons);
             }
-            let mut taken = match responses(recorder.fold(), recorder, at, determination, &handed) {
+            let mut taken = match decide(recorder.fold(), recorder, at, determination, &handed) {
                 Ok(taken) => taken,
                 Err(ResponsesError::Refused(reasons)) => {
                     let about = (None, Some(determination));
@@ -153,7 +224,7 @@ impl Daemon {
             if taken.event.tally.foreign > 0 {
                 keys.fence();
             }
-            recorder.queue_blob(std::mem::take(&mut taken.responses).into_bytes());
+            recorder.queue_blob(kept);
             recorder.queue_blob(certificates.into_bytes());
             recorder.queue_blob(std::mem::take(&mut taken.results).into_bytes());
             let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;
@@ -161,7 +232,9 @@ impl Daemon {
         });
         let (taken, entry) = taken.await?;
         // What is kept are the messages in their one form, and of the certificates those that were used.
-        self.staging.discard(&[ask.responses, ask.certificates]);
+        let done: Vec<Digest> = std::iter::once(ask.responses).chain(ask.certificates).collect();
+        self.staging.discard(&done);
+        drop(held);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
         tokio::spawn(async move {
             for piece in lines(&taken, entry) {
@@ -171,6 +244,13 @@ impl Daemon {
             }
         });
         Ok(octets)
+    }
+
+    /// The policy in force with its digest.
+    pub(super) async fn policy_in_force(&self) -> Answer<(Digest, Arc<Policy>)> {
+        let in_force = self
+            .read(|recorder| Ok(recorder.fold().policy().map(|adopted| (adopted.digest, Arc::clone(&adopted.policy)))));
+        in_force.await?.ok_or_else(|| Failure::NotFound { what: "a policy".into() })
     }
 
     pub(super) async fn resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Answer<wire::Recorded> {
@@ -200,6 +280,11 @@ impl Daemon {
             Some(key) => self.scan(move |reader| page(reader, key.as_ref().map(|(key, _)| key), &of)).await,
         }
     }
+}
+
+/// What was verified was so under another policy than the one in force.
+pub(super) fn another_policy() -> Failure {
+    Failure::Unavailable { why: "another policy came into force meanwhile".into(), remedy: "Send it again".into() }
 }
 
 /// Whether whoever asks may act in the incident of a determination. One that is not recorded is refused by whatever asks next.

@@ -5,7 +5,7 @@
 use std::io::{self, Read};
 
 use ring::digest::{Context, SHA256};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension as _};
 
 use super::super::StoreError;
 use crate::domain::names::Digest;
@@ -64,6 +64,24 @@ pub(super) fn copy(connection: &Connection, digest: Digest, mut octets: impl Rea
     }
     connection.prepare_cached("UPDATE main.blob SET len = ?1 WHERE id = ?2")?.execute((len.cast_signed(), id))?;
     Ok(())
+}
+
+/// Some octets of a blob, from a place on. They are not checked: whoever asks knows what they must be.
+pub(super) fn read_at(connection: &Connection, digest: Digest, at: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    let (id, _) = find(connection, digest)?.ok_or(StoreError::NoSuchBlob { digest })?;
+    let mut octets = vec![0; len];
+    let (mut at, mut rest) = (at, octets.as_mut_slice());
+    while !rest.is_empty() {
+        let number = i64::try_from(at / CHUNK_LEN as u64).unwrap_or(i64::MAX >> CHUNK_BITS);
+        let within = usize::try_from(at % CHUNK_LEN as u64).expect("less than a chunk");
+        let (now, later) = rest.split_at_mut(rest.len().min(CHUNK_LEN - within));
+        connection
+            .blob_open(MAIN_DB, "chunk", "octets", id << CHUNK_BITS | number, true)?
+            .read_at_exact(now, within)?;
+        at += now.len() as u64;
+        rest = later;
+    }
+    Ok(octets)
 }
 
 /// A blob as it is read, a chunk at a time.

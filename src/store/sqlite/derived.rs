@@ -6,13 +6,15 @@ use std::str::FromStr;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::super::derived::{code, each_line, each_result, from_code, is_pending};
+use super::super::derived::{code, each_result, from_code, is_pending};
 use super::super::{Derived, SignatureRow, StoreError};
 use super::blobs::BlobReader;
+use super::device_keys;
+use super::lists;
 use super::schema::Table;
 use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
-use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
+use crate::domain::policy::facts::{DeviceFacts, IntentState};
 use crate::domain::responses::{OwnResult, Responded};
 
 /// Which of the two sets of tables.
@@ -33,6 +35,7 @@ macro_rules! sql {
         }
     };
 }
+pub(super) use sql;
 
 fn corrupt(table: &'static str, expected: &'static str, found: &Value) -> StoreError {
     StoreError::RowCorrupt { table, expected, found: format!("{found:?}") }
@@ -46,7 +49,7 @@ fn text<T: FromStr>(row: &Row<'_>, at: usize, table: &'static str, expected: &'s
     .ok_or_else(|| row.get(at).map_or_else(StoreError::from, |found| corrupt(table, expected, &found)))
 }
 
-fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Result<[u8; N], StoreError> {
+pub(super) fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Result<[u8; N], StoreError> {
     match row.get_ref(at)? {
         ValueRef::Blob(octets) => octets.try_into().ok(),
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) => None,
@@ -54,7 +57,7 @@ fn octets<const N: usize>(row: &Row<'_>, at: usize, table: &'static str) -> Resu
     .ok_or_else(|| row.get(at).map_or_else(StoreError::from, |found| corrupt(table, "octets of fixed length", &found)))
 }
 
-fn number(row: &Row<'_>, at: usize) -> Result<u64, StoreError> {
+pub(super) fn number(row: &Row<'_>, at: usize) -> Result<u64, StoreError> {
     Ok(row.get::<_, i64>(at)?.cast_unsigned())
 }
 
@@ -71,16 +74,8 @@ fn device_row(row: &Row<'_>) -> Result<DeviceFacts, StoreError> {
 }
 
 /// Columns: device, template, counter.
-fn listed_row(row: &Row<'_>) -> Result<Listed, StoreError> {
-    Ok(Listed {
-        device: DeviceId(Eui64(octets(row, 0, "listed")?)),
-        template: text(row, 1, "listed", "a template name")?,
-        counter: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
-    })
-}
-
 /// At most one row, read by `read`.
-fn one<T>(
+pub(super) fn one<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -92,7 +87,7 @@ fn one<T>(
 }
 
 /// All rows, read by `read`.
-fn all<T>(
+pub(super) fn all<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -108,7 +103,7 @@ fn all<T>(
 }
 
 /// The place before every Device: BLOBs compare octet by octet, and the empty one is the least.
-fn after(device: Option<&DeviceId>) -> &[u8] {
+pub(super) fn after(device: Option<&DeviceId>) -> &[u8] {
     device.map_or(&[], |device| device.0.octets())
 }
 
@@ -152,54 +147,6 @@ pub(super) fn devices_in(
     all(connection, sql, (key.as_str(), code(state), after(from.as_ref()), limit), |row| {
         Ok((DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?))
     })
-}
-
-/// The row id and length of a determination's list.
-pub(super) fn list(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-) -> Result<Option<(i64, u64)>, StoreError> {
-    let sql = sql!(schema, "SELECT id, len FROM", "list WHERE determination = ?1");
-    one(connection, sql, [determination.0], |row| Ok((row.get(0)?, number(row, 1)?)))
-}
-
-pub(super) fn listed(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    device: DeviceId,
-) -> Result<Option<Listed>, StoreError> {
-    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(None) };
-    let sql = sql!(schema, "SELECT device, template, counter FROM", "listed WHERE list = ?1 AND device = ?2");
-    one(connection, sql, (list, device.0.octets()), listed_row)
-}
-
-pub(super) fn listed_many(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    devices: &[DeviceId],
-) -> Result<Vec<Option<Listed>>, StoreError> {
-    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(vec![None; devices.len()]) };
-    let sql = sql!(schema, "SELECT device, template, counter FROM", "listed WHERE list = ?1 AND device = ?2");
-    devices.iter().map(|device| one(connection, sql, (list, device.0.octets()), listed_row)).collect()
-}
-
-pub(super) fn listed_from(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    from: Option<DeviceId>,
-    limit: usize,
-) -> Result<Vec<Listed>, StoreError> {
-    let Some((list, _)) = list(connection, schema, determination)? else { return Ok(Vec::new()) };
-    let sql = sql!(
-        schema,
-        "SELECT device, template, counter FROM",
-        "listed WHERE list = ?1 AND device > ?2 ORDER BY device LIMIT ?3"
-    );
-    all(connection, sql, (list, after(from.as_ref()), i64::try_from(limit).unwrap_or(i64::MAX)), listed_row)
 }
 
 pub(super) fn signature(
@@ -337,7 +284,9 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
                 attempt,
             ))?;
         }
-        Derived::List { determination, blob, parse } => import(connection, schema, *determination, *blob, *parse)?,
+        Derived::List { determination, blob, pages } => {
+            lists::import(connection, schema, *determination, *blob, *pages)?;
+        }
         Derived::Signature { intent, octets, released } => {
             let sql = sql!(schema, "INSERT INTO", "signature VALUES (?1, ?2, ?3)");
             match connection.prepare_cached(sql)?.execute((intent.cast_signed(), octets, released)) {
@@ -366,6 +315,7 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
                 Ok(())
             })?;
         }
+        Derived::DeviceKeys { entry, keys } => device_keys::add(connection, schema, *entry, keys)?,
         Derived::Request { id, row } => {
             let RequestFacts { asked, first_batch, last_batch } = row;
             let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");
@@ -377,40 +327,6 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
             ))?;
         }
     }
-    Ok(())
-}
-
-fn import(
-    connection: &Connection,
-    schema: Schema,
-    determination: DeterminationId,
-    digest: Digest,
-    parse: super::super::LineParser,
-) -> Result<(), StoreError> {
-    if list(connection, schema, determination)?.is_some() {
-        return Err(StoreError::ListExists { determination });
-    }
-    let octets = BlobReader::open(connection, digest)?;
-    // The greatest id and one, not what SQLite would choose, so that the tables made again have the same.
-    let sql = sql!(schema, "SELECT coalesce(max(id), 0) + 1 FROM", "list");
-    let id: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    let sql = sql!(schema, "INSERT INTO", "listed VALUES (?1, ?2, ?3, ?4)");
-    let mut insert = connection.prepare_cached(sql)?;
-    let len = each_line(digest, octets, parse, |line, listed| {
-        let Listed { device, template, counter } = listed;
-        let values = (id, device.0.octets(), template.as_str(), counter.map(u64::cast_signed));
-        match insert.execute(values) {
-            Err(e) if is_duplicate(&e) => {
-                Err(StoreError::ListLine { digest, line, reason: format!("Device {device} stands there twice") })
-            }
-            result => {
-                result?;
-                Ok(())
-            }
-        }
-    })?;
-    let sql = sql!(schema, "INSERT INTO", "list VALUES (?1, ?2, ?3, ?4)");
-    connection.prepare_cached(sql)?.execute((id, determination.0, digest.0, len.cast_signed()))?;
     Ok(())
 }
 

@@ -8,12 +8,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
+use super::device_keys;
 use super::found;
+use super::lists::{self, Kept};
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::Responded;
+use crate::domain::responses::{ImportedKey, Responded};
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
 const LEAVES_A_STATEMENT: u64 = 4096;
@@ -22,12 +24,14 @@ pub(super) trait Tables {
     /// Which set of them.
     const SCHEMA: Schema;
     fn connection(&self) -> &Connection;
+    /// The pages of device lists that were read last.
+    fn pages(&self) -> &Kept;
 }
 
 /// Has a connection to a ledger, and the derived tables are the ledger's own.
 pub(super) trait Ledger: Tables {}
 
-fn hash_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+pub(super) fn hash_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
     row.get(at).map(Digest)
 }
 
@@ -55,15 +59,7 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
-        derived::listed(self.connection(), T::SCHEMA, determination, device)
-    }
-
-    fn listed_many(
-        &self,
-        determination: DeterminationId,
-        devices: &[DeviceId],
-    ) -> Result<Vec<Option<Listed>>, StoreError> {
-        derived::listed_many(self.connection(), T::SCHEMA, determination, devices)
+        lists::listed(self.connection(), (T::SCHEMA, self.pages()), determination, device)
     }
 
     fn listed_from(
@@ -72,11 +68,11 @@ impl<T: Tables> DerivedState for T {
         after: Option<DeviceId>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
-        derived::listed_from(self.connection(), T::SCHEMA, determination, after, limit)
+        lists::listed_from(self.connection(), (T::SCHEMA, self.pages()), determination, after, limit)
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
-        Ok(derived::list(self.connection(), T::SCHEMA, determination)?.map(|(_, len)| len))
+        lists::count(self.connection(), T::SCHEMA, determination)
     }
 
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {
@@ -97,6 +93,14 @@ impl<T: Tables> DerivedState for T {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
         derived::responded(self.connection(), T::SCHEMA, determination, device)
+    }
+
+    fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
+        device_keys::of(self.connection(), T::SCHEMA, device)
+    }
+
+    fn has_device_keys(&self) -> Result<bool, StoreError> {
+        Ok(device_keys::is_any(self.connection(), T::SCHEMA)?)
     }
 }
 

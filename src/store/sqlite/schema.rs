@@ -9,13 +9,14 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::StoreError;
+use super::device_keys;
 use super::found;
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
 /// Rises with each change of a table.
-pub(super) const SCHEMA_VERSION: i32 = 2;
-/// The oldest that is brought up to date when it is opened: tables were only added since.
+pub(super) const SCHEMA_VERSION: i32 = 3;
+/// The oldest that is brought up to date when it is opened: tables that the ledger makes were added since, and one was dropped.
 const SCHEMA_VERSION_MIN: i32 = 1;
 /// The first SQLite without the WAL-reset fault of 3.7.0 to 3.51.2.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -39,13 +40,13 @@ pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) key: &'static str,
     pub(super) columns: &'static str,
-    definition: &'static str,
+    pub(super) definition: &'static str,
     /// The schema version that it came with.
     pub(super) since: i32,
 }
 
 /// The derived tables, which exist twice while the derived state is made again.
-pub(super) const DERIVED: [Table; 7] = [
+pub(super) const DERIVED: [Table; 8] = [
     Table {
         name: "device",
         key: "key, device",
@@ -63,12 +64,12 @@ pub(super) const DERIVED: [Table; 7] = [
         since: 1,
     },
     Table {
-        name: "listed",
-        key: "list, device",
-        columns: "list, device, template, counter",
-        definition: "(list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
-            PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID",
-        since: 1,
+        name: "page",
+        key: "list, first",
+        columns: "list, first, at, len, lines, root",
+        definition: "(list INTEGER NOT NULL, first BLOB NOT NULL, at INTEGER NOT NULL, len INTEGER NOT NULL, lines INTEGER NOT NULL,
+            root BLOB NOT NULL, PRIMARY KEY (list, first)) STRICT, WITHOUT ROWID",
+        since: 3,
     },
     Table {
         name: "signature",
@@ -102,7 +103,11 @@ pub(super) const DERIVED: [Table; 7] = [
             foreign_counter INTEGER, PRIMARY KEY (determination, device)) STRICT, WITHOUT ROWID",
         since: 2,
     },
+    device_keys::TABLE,
 ];
+
+/// Derived tables of older versions that no later one has: a row for each Device of a list, until version 3.
+const DROPPED: [&str; 1] = ["listed"];
 
 /// The few Devices that wait for an outcome, found without reading the many that do not.
 const INDEX: &str = "CREATE INDEX device_pending ON device (key, state, device) WHERE state IN (1, 5);";
@@ -211,6 +216,9 @@ pub(super) fn adopt_new_tables(connection: &Connection) -> Result<(), StoreError
         transaction.execute_batch(&format!(
             "DELETE FROM main.{name}; INSERT INTO main.{name} ({columns}) SELECT {columns} FROM rebuilt.{name}"
         ))?;
+    }
+    for name in DROPPED {
+        transaction.execute_batch(&format!("DROP TABLE IF EXISTS main.{name}"))?;
     }
     transaction.pragma_update(Some("main"), "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;

@@ -3,8 +3,9 @@ use std::ops::ControlFlow;
 use tempfile::TempDir;
 
 use super::super::DerivedState as _;
-use super::super::tests::{LIMITS, append, device, entry, key, list, parse, row};
+use super::super::tests::{LIMITS, append, device, entry, key, list, row};
 use super::*;
+use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
 use crate::store::{DeviceFacts, IntentState};
@@ -85,7 +86,7 @@ fn a_second_daemon_on_the_same_state_is_refused_with_the_first_one_s_process_id(
 fn a_database_of_another_kind_or_version_is_refused() {
     for (pragma, what) in [
         ("application_id = 7", "application id"),
-        ("user_version = 3", "schema version"),
+        ("user_version = 4", "schema version"),
         ("user_version = 0", "schema version"),
     ] {
         let (directory, store) = made(1);
@@ -105,7 +106,11 @@ fn a_database_of_another_kind_or_version_is_refused() {
 /// The tables of schema version 1, as the first version of the program made them.
 fn of_version_1(directory: &TempDir) {
     let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
-    connection.execute_batch("DROP TABLE earlier; DROP TABLE response; PRAGMA user_version = 1").unwrap();
+    let listed =
+        "CREATE TABLE listed (list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
+        PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID";
+    let older = format!("DROP TABLE earlier; DROP TABLE response; DROP TABLE page; {listed}; PRAGMA user_version = 1");
+    connection.execute_batch(&older).unwrap();
 }
 
 #[test]
@@ -129,7 +134,7 @@ fn a_database_of_version_1_gets_the_new_tables_and_the_rows_that_the_ledger_make
     let mut rebuild = store.rebuild().unwrap();
     rebuild.apply(&derived).unwrap();
     rebuild.compare_and_finish().unwrap();
-    assert!(matches!(tables(&store), (2, Ok(Some(1)))));
+    assert!(matches!(tables(&store), (3, Ok(Some(1)))));
     drop(store);
     // From here on they are compared like the others.
     let mut store = open(&directory).unwrap();
@@ -154,6 +159,74 @@ fn an_old_database_whose_other_tables_were_edited_is_still_found_out() {
     rebuild.apply(&derived).unwrap();
     assert!(matches!(rebuild.compare_and_finish(), Err(StoreError::DerivedDiffers { table: "device", .. })));
     assert_eq!(schema::version(&store.connection).unwrap(), 1);
+}
+
+#[test]
+fn the_lists_of_an_older_database_are_found_by_pages_and_its_rows_for_each_device_are_gone() {
+    let (directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list(0..600));
+    let derived = [Derived::List { determination, blob: Digest::of(&octets), pages: None }];
+    append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    drop(store);
+    of_version_1(&directory);
+    edit(&directory, "INSERT INTO listed VALUES (1, x'0000000000000000', 'even', 0)");
+    let mut store = open(&directory).unwrap();
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&derived).unwrap();
+    rebuild.compare_and_finish().unwrap();
+    assert_eq!(store.listed(determination, device(599)).unwrap().unwrap().device, device(599));
+    assert_eq!(store.listed_count(determination).unwrap(), Some(600));
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'listed'";
+    assert_eq!(store.connection.query_row(tables, [], |row| row.get(0)), Ok(0));
+}
+
+#[test]
+fn pages_made_by_whoever_read_the_list_are_those_that_the_store_makes() {
+    let (_directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list((0..2_000).map(|n| 3 * n)));
+    let mut reader = DeviceListReader::new(&["even".parse().unwrap(), "odd".parse().unwrap()], 2_000);
+    reader.feed(&octets, |_| {});
+    let (counted, pages) = reader.finish_with_pages().unwrap();
+    let [brought, made] =
+        [Some(&*pages), None].map(|pages| Derived::List { determination, blob: counted.sha256, pages });
+    append(&mut store, 1, &[&octets], &[], &[brought]).unwrap();
+    let mut rebuild = store.rebuild().unwrap();
+    rebuild.apply(&[made]).unwrap();
+    rebuild.compare_and_finish().unwrap();
+    for n in 0..6_000 {
+        assert_eq!(store.listed(determination, device(n)).unwrap().is_some(), n % 3 == 0, "{n}");
+    }
+    // Those of a list that nobody brought serve nobody.
+    let other =
+        Derived::List { determination: DeterminationId([2; 16]), blob: Digest::of(b"nowhere"), pages: Some(&pages) };
+    let error = append(&mut store, 1, &[], &[], &[other]).unwrap_err();
+    assert!(matches!(error, StoreError::NoSuchBlob { .. }), "{error}");
+}
+
+#[test]
+fn a_page_of_a_list_that_was_edited_answers_nothing_and_the_others_do() {
+    let (directory, mut store) = made(0);
+    let (determination, octets) = (DeterminationId([1; 16]), list(0..20_000));
+    let derived = [Derived::List { determination, blob: Digest::of(&octets), pages: None }];
+    append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    let (second, mut edited) = (&octets[262_144..], octets[262_144..].to_vec());
+    // One octet of the last line.
+    let last = edited.len() - 2;
+    edited[last] ^= 1;
+    assert_ne!(edited, second);
+    edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", &edited);
+    assert_eq!(store.listed(determination, device(0)).unwrap().unwrap().counter, Some(0));
+    let error = store.listed(determination, device(19_999)).unwrap_err().to_string();
+    assert!(error.contains("it was edited, or the disk is failing"), "{error}");
+    assert!(store.listed_from(determination, Some(device(19_800)), 200).is_err());
+    assert_eq!(store.listed_from(determination, Some(device(100)), 2_000).unwrap().len(), 2_000);
+    edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", second);
+    assert_eq!(store.listed(determination, device(19_999)).unwrap().unwrap().counter, None);
+    // The row of a page that names another place.
+    edit(&directory, "UPDATE page SET at = at + 1 WHERE first = x'0000000000000100'");
+    let store = SqliteReader::open(directory.path()).unwrap();
+    assert!(store.listed(determination, device(256)).is_err());
+    assert!(store.listed(determination, device(255)).unwrap().is_some());
 }
 
 #[test]
@@ -230,7 +303,7 @@ fn an_edited_row_of_derived_state_is_named() {
     let (determination, octets) = (DeterminationId([1; 16]), list(0..4));
     let (key, intended) = (key(), row(3, IntentState::Open));
     let derived = [
-        Derived::List { determination, blob: Digest::of(&octets), parse },
+        Derived::List { determination, blob: Digest::of(&octets), pages: None },
         Derived::Device { key: &key, device: device(1), row: &intended },
         Derived::Signature { intent: 3, octets: &[7; 64], released: false },
     ];
@@ -249,11 +322,7 @@ fn an_edited_row_of_derived_state_is_named() {
         &format!("UPDATE device SET counter = {}", (u64::MAX - 3).cast_signed()),
         "counter 1,",
     );
-    check(
-        "UPDATE listed SET counter = 9 WHERE counter = 2",
-        "UPDATE listed SET counter = 2 WHERE counter = 9",
-        "counter 9",
-    );
+    check("UPDATE page SET at = 9", "UPDATE page SET at = 0", "at 9,");
     check("UPDATE signature SET released = 1", "UPDATE signature SET released = 0", "table signature");
     check(
         "INSERT INTO request VALUES (zeroblob(16), zeroblob(32), 1, 2)",
@@ -280,7 +349,7 @@ fn an_edited_blob_is_noticed_at_its_end_and_no_device_list_is_made_of_it() {
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     assert!(error.to_string().contains(&digest.to_string()));
     let determination = DeterminationId([1; 16]);
-    assert!(append(&mut store, 1, &[], &[], &[Derived::List { determination, blob: digest, parse }]).is_err());
+    assert!(append(&mut store, 1, &[], &[], &[Derived::List { determination, blob: digest, pages: None }]).is_err());
     assert_eq!(store.listed_count(determination).unwrap(), None);
 }
 

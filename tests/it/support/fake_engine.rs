@@ -8,6 +8,7 @@ use smkid::api::engine::{Caller, Engine, Fatal, FatalKind, Octets, Upload};
 use smkid::api::failure::Failure;
 use smkid::api::listener::Listener;
 use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedLine, Summary, SummaryLine};
+use smkid::domain::commands::container::Header;
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
 use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
@@ -127,13 +128,15 @@ impl FakeEngine {
         }
     }
 
-    fn stream(&self, devices: Vec<DeviceId>) -> Octets {
+    fn stream(&self, devices: Vec<DeviceId>, form: wire::Form) -> Octets {
         let signing = self.signing.lock().unwrap().clone();
         let engine = self.me.lock().unwrap().upgrade().unwrap();
         *engine.pieces.lock().unwrap() = 0;
         let (sender, octets) = mpsc::channel(2);
         tokio::spawn(async move {
             let mut summary = Summary { intents: devices.len() as u64, ..Summary::default() };
+            let mut lines = Vec::new();
+            let mut writer = wire::AnswerWriter::begin(form, Some(header()), &mut lines);
             for (at, device) in devices.into_iter().enumerate() {
                 let outcome = (signing.outcomes)(at as u64);
                 summary.count(outcome);
@@ -147,23 +150,22 @@ impl FakeEngine {
                     intent: Some(at as u64),
                     reasons: if is_signed { vec![] } else { vec![reason("rule", "because")] },
                 };
-                let mut lines = Vec::new();
-                item.append_line(&mut lines);
-                if sender.send(Ok(lines.into())).await.is_err() {
+                writer.item(&item, &mut lines);
+                if sender.send(Ok(std::mem::take(&mut lines).into())).await.is_err() {
                     engine.told.send_replace(true);
                     return;
                 }
                 *engine.pieces.lock().unwrap() += 1;
             }
-            let mut lines = Vec::new();
             let last = match signing.end {
                 StreamEnd::Whole => {
-                    SummaryLine { summary }.append_line(&mut lines);
+                    writer.end(SummaryLine { summary }, &mut lines);
                     Ok(lines.into())
                 }
                 StreamEnd::Stopped => {
-                    StoppedLine { stopped: vec![reason("withdrawn", "the PMA withdrew it")] }.append_line(&mut lines);
-                    SummaryLine { summary }.append_line(&mut lines);
+                    let stopped = vec![reason("withdrawn", "the PMA withdrew it")];
+                    writer.stopped(&StoppedLine { stopped }, &mut lines);
+                    writer.end(SummaryLine { summary }, &mut lines);
                     Ok(lines.into())
                 }
                 StreamEnd::Silent => return,
@@ -179,6 +181,18 @@ impl FakeEngine {
             Devices::All => (0..self.signing.lock().unwrap().devices).map(device).collect(),
             Devices::Listed(listed) => listed.iter().map(|ask| ask.device).collect(),
         }
+    }
+}
+
+/// Where the fake's commands are from.
+pub fn header() -> Header {
+    Header {
+        origin: "smki.example/lab".parse().unwrap(),
+        determination: DeterminationId([7; 16]),
+        request: Some(RequestId([7; 16])),
+        key: "recovery".parse().unwrap(),
+        spki_sha256: digest(b""),
+        templates: vec!["esme".parse().unwrap()],
     }
 }
 
@@ -590,11 +604,28 @@ impl Engine for FakeEngine {
         Ok(wire::LoginRetried { entry: Some(6), was: "the token refused its PIN".to_owned(), token: token(&name) })
     }
 
-    async fn recovery_sign(&self, caller: &Caller, ask: wire::RecoverySign) -> Result<Octets, Failure> {
+    async fn recovery_fetch(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        ask: wire::RecoveryFetch,
+        form: wire::Form,
+    ) -> Result<Octets, Failure> {
+        self.called("recovery-fetch", caller, format!("{request} after {:?}", ask.after))?;
+        let devices = ask.devices.unwrap_or_else(|| self.devices(&Devices::All));
+        Ok(self.stream(devices, form))
+    }
+
+    async fn recovery_sign(
+        &self,
+        caller: &Caller,
+        ask: wire::RecoverySign,
+        form: wire::Form,
+    ) -> Result<Octets, Failure> {
         self.called("recovery-sign", caller, ask.request.to_string())?;
         Ok(match ask.into_scope().expect("the route has checked it") {
-            Scope::Devices(devices) => self.stream(self.devices(&devices)),
-            Scope::PreCommands(commands) => self.stream((0..commands.len() as u64).map(device).collect()),
+            Scope::Devices(devices) => self.stream(self.devices(&devices), form),
+            Scope::PreCommands(commands) => self.stream((0..commands.len() as u64).map(device).collect(), form),
         })
     }
 
@@ -614,9 +645,14 @@ impl Engine for FakeEngine {
         Ok(wire::Unknowns { unknowns: vec![], more: false })
     }
 
-    async fn recovery_settle(&self, caller: &Caller, ask: wire::RecoverySettle) -> Result<Octets, Failure> {
+    async fn recovery_settle(
+        &self,
+        caller: &Caller,
+        ask: wire::RecoverySettle,
+        form: wire::Form,
+    ) -> Result<Octets, Failure> {
         self.called("recovery-settle", caller, format!("{:?} {}", ask.action, ask.reason))?;
-        Ok(self.stream(self.devices(&ask.devices)))
+        Ok(self.stream(self.devices(&ask.devices), form))
     }
 
     async fn recovery_responses(&self, caller: &Caller, ask: wire::RecoveryResponses) -> Result<Octets, Failure> {
@@ -628,6 +664,15 @@ impl Engine for FakeEngine {
         Ok(octets)
     }
 
+    async fn recovery_certificates(
+        &self,
+        caller: &Caller,
+        ask: wire::DeviceCertificates,
+    ) -> Result<wire::CertificatesImported, Failure> {
+        self.called("recovery-certificates", caller, ask.certificates.to_string())?;
+        Ok(wire::CertificatesImported { entry: 3, tally: CertificateTally::default(), refused: vec![] })
+    }
+
     async fn recovery_devices(&self, caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {
         self.called("recovery-devices", caller, of.determination.to_string())?;
         Ok(wire::RecoveryDevices { devices: vec![], next: None })
@@ -636,6 +681,36 @@ impl Engine for FakeEngine {
     async fn recovery_resume(&self, caller: &Caller, ask: wire::RecoveryResume) -> Result<wire::Recorded, Failure> {
         self.called("recovery-resume", caller, ask.reason)?;
         Ok(wire::Recorded { entry: 3 })
+    }
+
+    async fn job_start(&self, caller: &Caller, start: wire::JobStart) -> Result<wire::Job, Failure> {
+        self.called("job-start", caller, start.request.to_string())?;
+        Ok(job(start.request))
+    }
+
+    async fn job_list(&self, caller: &Caller) -> Result<wire::Jobs, Failure> {
+        self.called("job-list", caller, "")?;
+        Ok(wire::Jobs { jobs: vec![job(RequestId([7; RequestId::LEN]))] })
+    }
+
+    async fn job_show(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.called("job-show", caller, request.to_string())?;
+        Ok(job(request))
+    }
+
+    async fn job_pause(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.called("job-pause", caller, why.reason)?;
+        Ok(job(request))
+    }
+
+    async fn job_resume(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {
+        self.called("job-resume", caller, request.to_string())?;
+        Ok(job(request))
+    }
+
+    async fn job_cancel(&self, caller: &Caller, request: RequestId, why: wire::Why) -> Result<wire::Job, Failure> {
+        self.called("job-cancel", caller, why.reason)?;
+        Ok(job(request))
     }
 
     async fn clock_accept(&self, caller: &Caller, ask: wire::ClockAccept) -> Result<wire::Recorded, Failure> {
@@ -806,4 +881,33 @@ pub fn ask_raw(socket: &Path, request: &[u8]) -> (u16, String, Vec<u8>) {
         rest = &rest[line + 4 + len..];
     }
     (status, head, body)
+}
+
+/// A job that came to its end.
+fn job(request: RequestId) -> wire::Job {
+    let at: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+    let tally = wire::JobTally { intents: 2, signed: 2, ..wire::JobTally::default() };
+    wire::Job {
+        request,
+        incident: "INC-1".parse().unwrap(),
+        determination: DeterminationId([1; DeterminationId::LEN]),
+        key: "recovery".parse().unwrap(),
+        state: wire::JobState::Ended,
+        why: Vec::new(),
+        until: None,
+        started: wire::JobAct { account: "alice".to_owned(), person: None, at, reason: None },
+        stopped: None,
+        ended: Some(at),
+        total: 2,
+        done: 2,
+        tally,
+        rules: Vec::new(),
+        refused: Vec::new(),
+        per_hour: None,
+        intents_left: 4,
+        rate: None,
+        rate_overall: None,
+        eta_s: None,
+        hsm_busy: None,
+    }
 }

@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod accounts;
 pub mod console;
 pub mod copies;
 pub mod desk;

@@ -1,33 +1,12 @@
 use super::*;
 use proptest::prelude::*;
 
-/// All lines, for a tree by its definition.
-#[derive(Default)]
-struct Lines(Vec<Vec<u8>>);
-
-impl LineTree for Lines {
-    fn push(&mut self, line: &[u8]) {
-        self.0.push(line.to_vec());
-    }
-
-    fn root(self) -> Digest {
-        fn node(leaves: &[Vec<u8>]) -> Digest {
-            if let [leaf] = leaves {
-                return Digest::of(&[&[0], leaf.as_slice()].concat());
-            }
-            let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
-            Digest::of(&[&[1], &node(left).0[..], &node(right).0[..]].concat())
-        }
-        node(&self.0)
-    }
-}
-
 fn templates() -> Vec<TemplateName> {
     vec!["supplier".parse().unwrap(), "network".parse().unwrap()]
 }
 
 fn read(octets: &[u8], piece: usize) -> (Vec<DeviceRow>, Result<DeviceList, DeviceFaults>) {
-    let mut reader = DeviceListReader::new(&templates(), 1000, Lines::default());
+    let mut reader = DeviceListReader::new(&templates(), 1000);
     let mut rows = Vec::new();
     for piece in octets.chunks(piece) {
         reader.feed(piece, |row| rows.push(row));
@@ -104,7 +83,7 @@ fn a_line_may_have_its_greatest_length_and_not_one_octet_more() {
     let longest = format!("00DB1234567890A0,{name},{}", u64::MAX);
     assert_eq!(longest.len(), LINE_LEN_MAX);
     let read = |text: &str| {
-        let mut reader = DeviceListReader::new(&[name.parse().unwrap()], 1000, Lines::default());
+        let mut reader = DeviceListReader::new(&[name.parse().unwrap()], 1000);
         reader.feed(text.as_bytes(), |_| {});
         reader.finish()
     };

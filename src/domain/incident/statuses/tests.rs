@@ -133,7 +133,7 @@ fn an_export_that_comes_back_says_nothing_new_and_one_of_another_incident_contra
     let mut text = String::new();
     crate::domain::files::ExportRow::write_header(&mut text);
     for target in targets.all() {
-        let &Target { device, status, since: from, .. } = target;
+        let Target { device, status, since: from, .. } = target;
         crate::domain::files::ExportRow { device, status, from, incident: "INC-1".parse().unwrap() }.write(&mut text);
     }
     let layout = Layout::standard(FileKind::SmiExtract);

@@ -92,7 +92,6 @@ fn lines_beyond_those_announced_are_counted_and_not_looked_at() {
 fn a_reader_keeps_what_it_was_given_while_the_incident_goes_on() {
     let mut targets = read(GOOD).unwrap();
     let held = targets.clone();
-    assert!(std::ptr::eq(held.all(), targets.all()), "nothing is copied to be read");
     targets.prove(targets.all()[0].device, Proof::Succeeded, ONE);
     assert_eq!((held.counts().succeeded, targets.counts().succeeded), (0, 1));
 }
@@ -101,7 +100,7 @@ fn a_reader_keeps_what_it_was_given_while_the_incident_goes_on() {
 fn what_is_counted_is_what_a_count_of_all_of_them_finds_after_whatever_was_done() {
     type Lines = fn(&mut dyn FnMut(&[u8])) -> Result<(), std::convert::Infallible>;
     let check = |targets: &Targets, what: &str| {
-        let again = Targets::of(targets.all().to_vec());
+        let again = Targets::of(targets.all());
         assert_eq!(
             (targets.counts(), targets.without_recovery()),
             (again.counts(), again.without_recovery()),
@@ -152,7 +151,7 @@ fn what_is_counted_is_what_a_count_of_all_of_them_finds_after_whatever_was_done(
     check(&targets, "its withdrawal");
     targets.record([(0, SmiStatus::Recovered, targets.all()[0].since)]);
     check(&targets, "an extract");
-    let known = targets.reassessed(read(GOOD).unwrap());
+    let known = targets.reassessed(&read(GOOD).unwrap());
     check(&known, "another assessment");
     assert_eq!(known.counts(), targets.counts());
 }
@@ -202,7 +201,7 @@ fn a_later_assessment_keeps_what_was_recorded_of_a_device_and_may_not_drop_it() 
         (read(&both[both.find('\n').unwrap() + 1..]), read(&both[..=both.find('\n').unwrap()]));
     assert_eq!(known.dropped_by(&without_first), Some(first));
     assert_eq!(known.dropped_by(&without_second), None, "nothing was done to {second}");
-    assert_eq!(known.reassessed(read(both)).get(first).unwrap().status, SmiStatus::Recovery);
+    assert_eq!(known.reassessed(&read(both)).get(first).unwrap().status, SmiStatus::Recovery);
 }
 
 #[test]

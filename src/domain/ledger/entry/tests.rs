@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::ledger::ceremonies::{Attendance, Capacity, CeremonyKind};
 use crate::domain::ledger::custody::{Holder, Sealed, SharePresented};
+use crate::domain::ledger::jobs::{DeviceRefused, JobList, JobTally, RuleCount};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Step};
 use crate::domain::names::{DirectionId, FileKind};
 
@@ -643,6 +644,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 determination: ID,
                 responses: digest(1),
                 certificates: digest(2),
+                imported_before: None,
                 results: digest(3),
                 tally: ResponseTally { recovered: 1, failed: 2, foreign: 3, ..ResponseTally::default() },
             }),
@@ -650,6 +652,33 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 r#"{"responses-taken":{"incident":"INC-1","determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","#,
                 r#""responses":"{01}","certificates":"{02}","results":"{03}","tally":{"recovered":1,"failed":2,"accepted":0,"#,
                 r#""alert":0,"foreign":3,"unmatched":0,"unverified":0,"malformed":0,"duplicate":0,"contradiction":0}}}"#
+            ),
+        ),
+        (
+            Event::ResponsesTaken(ResponsesTaken {
+                incident: incident(),
+                profile: None,
+                determination: ID,
+                responses: digest(1),
+                certificates: digest(2),
+                imported_before: Some(9),
+                results: digest(3),
+                tally: ResponseTally::default(),
+            }),
+            concat!(
+                r#"{"responses-taken":{"incident":"INC-1","determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","#,
+                r#""responses":"{01}","certificates":"{02}","imported_before":9,"results":"{03}","tally":{"recovered":0,"#,
+                r#""failed":0,"accepted":0,"alert":0,"foreign":0,"unmatched":0,"unverified":0,"malformed":0,"duplicate":0,"#,
+                r#""contradiction":0}}}"#
+            ),
+        ),
+        (
+            Event::DeviceCertificatesImported(DeviceCertificatesImported {
+                certificates: digest(1),
+                tally: CertificateTally { imported: 3, known: 2, refused: 1 },
+            }),
+            concat!(
+                r#"{"device-certificates-imported":{"certificates":"{01}","tally":{"imported":3,"known":2,"refused":1}}}"#
             ),
         ),
         (
@@ -663,6 +692,106 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
             concat!(
                 r#"{"signing-resumed":{"incident":"INC-1","determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","#,
                 r#""stopped_by":7,"reason":"tested"}}"#
+            ),
+        ),
+        (
+            Event::JobStarted(JobStarted {
+                request: REQUEST,
+                asked: digest(1),
+                incident: incident(),
+                determination: ID,
+                key: "recovery".parse().unwrap(),
+                list: None,
+                per_hour: None,
+                reason: None,
+            }),
+            concat!(
+                r#"{"job-started":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","asked":"{01}","incident":"INC-1","#,
+                r#""determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","key":"recovery"}}"#
+            ),
+        ),
+        (
+            Event::JobStarted(JobStarted {
+                request: REQUEST,
+                asked: digest(1),
+                incident: incident(),
+                determination: ID,
+                key: "recovery".parse().unwrap(),
+                list: Some(JobList { sha256: digest(2), devices: 10 }),
+                per_hour: Some(1_000),
+                reason: Some("the first ten".into()),
+            }),
+            concat!(
+                r#"{"job-started":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","asked":"{01}","incident":"INC-1","#,
+                r#""determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","key":"recovery","#,
+                r#""list":{"sha256":"{02}","devices":10},"per_hour":1000,"reason":"the first ten"}}"#
+            ),
+        ),
+        (
+            Event::JobPassed(JobPassed {
+                request: REQUEST,
+                until: "00DB1234567890A0".parse().unwrap(),
+                already: 3,
+                refused: 1,
+                rules: vec![RuleCount { rule: "excluded".into(), count: 1 }],
+                first: vec![DeviceRefused {
+                    device: "00DB1234567890A0".parse().unwrap(),
+                    reasons: vec![Reason { rule: "excluded".into(), text: "left out".into() }],
+                }],
+            }),
+            concat!(
+                r#"{"job-passed":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","until":"00DB1234567890A0","already":3,"#,
+                r#""refused":1,"rules":[{"rule":"excluded","count":1}],"first":[{"device":"00DB1234567890A0","#,
+                r#""reasons":[{"rule":"excluded","text":"left out"}]}]}}"#
+            ),
+        ),
+        (
+            Event::JobPassed(JobPassed {
+                request: REQUEST,
+                until: "00DB1234567890A0".parse().unwrap(),
+                already: 3,
+                refused: 0,
+                rules: Vec::new(),
+                first: Vec::new(),
+            }),
+            concat!(
+                r#"{"job-passed":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","until":"00DB1234567890A0","#,
+                r#""already":3}}"#
+            ),
+        ),
+        (
+            Event::JobPaused(JobPaused { request: REQUEST, reason: "an hour".into() }),
+            r#"{"job-paused":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","reason":"an hour"}}"#,
+        ),
+        (
+            Event::JobResumed(JobResumed { request: REQUEST }),
+            r#"{"job-resumed":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"}}"#,
+        ),
+        (
+            Event::JobCancelled(JobCancelled { request: REQUEST, reason: "wrong list".into() }),
+            r#"{"job-cancelled":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","reason":"wrong list"}}"#,
+        ),
+        (
+            Event::JobEnded(JobEnded {
+                request: REQUEST,
+                tally: JobTally { intents: 9, signed: 1, not_signed: 2, unknown: 3, left: 4, already: 5, refused: 6 },
+                why: Vec::new(),
+            }),
+            concat!(
+                r#"{"job-ended":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","tally":{"intents":9,"signed":1,"#,
+                r#""not_signed":2,"unknown":3,"left":4,"already":5,"refused":6}}}"#
+            ),
+        ),
+        (
+            Event::JobEnded(JobEnded {
+                request: REQUEST,
+                tally: JobTally::default(),
+                why: vec![Reason { rule: "withdrawn".into(), text: "was withdrawn".into() }],
+            }),
+            concat!(
+                r#"{"job-ended":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","tally":{"intents":0,"signed":0,"#,
+                r#""not_signed":0,"unknown":0,"left":0,"already":0,"refused":0},"#,
+                r#""why":[{"rule":"withdrawn","text":"was withdrawn"}]}}"#
             ),
         ),
     ]
@@ -679,7 +808,7 @@ fn kinds() -> Vec<String> {
 fn every_kind_has_one_encoding_and_is_called_by_the_tag_in_its_leaf() {
     let golden = golden();
     let mut unseen = kinds();
-    assert_eq!(unseen.len(), 39, "{unseen:?}");
+    assert_eq!(unseen.len(), 45, "{unseen:?}");
     for (event, text) in &golden {
         let text = (0..=0xFF_u8).fold((*text).to_owned(), |text, octet| {
             text.replace(&format!("{{{octet:02x}}}"), &format!("{octet:02x}").repeat(32))

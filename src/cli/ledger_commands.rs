@@ -1,0 +1,296 @@
+//! Shell: `smkictl ledger commands EXPORT`: the signed commands again, years later, from an export alone.
+//!
+//! Templates are in the determination's document, Device and counter in the intent, the signature is released. Each command is compared with the
+//! digest of its intent, and its signature with that of its outcome. The certificate of the key is the one of then.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::exported::Exported;
+use super::recovery::out::files::Order;
+use super::recovery::out::{As, Format, Out, below};
+use super::{CliError, Context, Exit};
+use crate::domain::commands::container::{Fields, Header};
+use crate::domain::commands::rebuild;
+use crate::domain::determination::document::{Determination, Schedule};
+use crate::domain::fold;
+use crate::domain::gbcs::Template;
+use crate::domain::ledger::entry::{
+    Batch, CertificateImported, DeterminationRecorded, Genesis, Intent, Outcome, ScheduleRecorded, SignResult,
+};
+use crate::domain::ledger::glance::Glance;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, PartyId, RequestId, TemplateName};
+
+/// Commands that are made together: what is read of the entries is read again where it was left.
+const SETTLED_MAX: usize = 4_096;
+
+/// Arguments of `commands`.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("which").required(true).multiple(true).args(["determination", "request", "device"])))]
+pub struct LedgerCommands {
+    /// The export
+    #[arg(value_name = "EXPORT")]
+    export: PathBuf,
+    /// Those under this determination
+    #[arg(long, value_name = "ID")]
+    determination: Option<DeterminationId>,
+    /// Those of this request, or job
+    #[arg(long, value_name = "ID")]
+    request: Option<RequestId>,
+    /// Those for this Device
+    #[arg(long, value_name = "EUI64")]
+    device: Option<DeviceId>,
+    /// Where they go: a directory, or `-` for stdout. Without --determination and --request the directory gets one below it for each determination
+    #[arg(long, value_name = "DIR|-")]
+    out: PathBuf,
+    #[command(flatten)]
+    how: As,
+}
+
+/// What was made.
+#[derive(Default, Serialize)]
+struct Made {
+    commands: u64,
+    /// Signed, and not released: the export has no signature of them.
+    not_released: u64,
+}
+
+/// What a determination says.
+struct Determined {
+    key: Option<(KeyLabel, Digest)>,
+    templates: BTreeMap<TemplateName, Arc<Template>>,
+}
+
+/// An intent that was asked for, with what it was made of at its time.
+struct Place {
+    at: u64,
+    /// Where it stands in what is given out: a further attempt stands in the place of the first.
+    place: u64,
+    intent: Intent,
+    determination: DeterminationId,
+    originator: PartyId,
+    result: Option<SignResult>,
+}
+
+/// Reads through an export.
+struct Walk<'a> {
+    args: &'a LedgerCommands,
+    context: &'a Context,
+    origin: Option<Origin>,
+    determinations: HashMap<DeterminationId, Determined>,
+    originators: HashMap<KeyLabel, PartyId>,
+    batches: HashMap<u64, Batch>,
+    pending: VecDeque<Place>,
+    /// Of the request that is asked for: what was signed, and by whom nobody knows.
+    unknown: HashMap<Digest, u64>,
+    outs: BTreeMap<DeterminationId, (Header, Out)>,
+    made: Made,
+    command: Vec<u8>,
+}
+
+fn wrong(index: u64, what: impl std::fmt::Display) -> CliError {
+    CliError::Unfit(format!("entry {index}: {what}; `smkictl ledger verify` says what is wrong with the export"))
+}
+
+impl LedgerCommands {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, CliError> {
+        let mut export = Exported::open(&self.export)?;
+        let size = export.head().size;
+        let mut walk = Walk {
+            args: self,
+            context,
+            origin: None,
+            determinations: HashMap::new(),
+            originators: HashMap::new(),
+            batches: HashMap::new(),
+            pending: VecDeque::new(),
+            unknown: HashMap::new(),
+            outs: BTreeMap::new(),
+            made: Made::default(),
+            command: Vec::new(),
+        };
+        let mut settled = Vec::new();
+        let mut from = 0;
+        while from < size {
+            // What is settled is written outside the reading of entries, which borrows the export.
+            export.leaves(from..size, &mut |index, leaf| {
+                from = index + 1;
+                walk.entry(&export, index, leaf, &mut settled)?;
+                Ok(if settled.len() < SETTLED_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            for place in settled.drain(..) {
+                walk.write(&mut export, place)?;
+            }
+        }
+        let made = walk.finish(&export)?;
+        if made.not_released > 0 {
+            context.print.note(&format!(
+                "{} are signed and were not released: the export has no signature of them",
+                made.not_released
+            ));
+        }
+        if self.out.as_os_str() != "-" {
+            context.print.answer(&made, |text| {
+                text.row("commands", made.commands);
+            })?;
+        }
+        Ok(if made.commands == 0 { Exit::Local } else { Exit::Done })
+    }
+}
+
+impl Walk<'_> {
+    /// One entry. What came to its end is put behind `settled`, in the order of the intents.
+    fn entry(&mut self, export: &Exported, index: u64, leaf: &[u8], settled: &mut Vec<Place>) -> Result<(), CliError> {
+        let Some(glance) = Glance::at(leaf) else { return Err(wrong(index, "it is none that this program reads")) };
+        let unreadable = |error: serde_json::Error| wrong(index, error);
+        match glance.kind {
+            b"genesis" => self.origin = Some(glance.read::<Genesis>().map_err(unreadable)?.origin),
+            b"certificate-imported" => {
+                let imported: CertificateImported = glance.read().map_err(unreadable)?;
+                self.originators.insert(imported.key, imported.party);
+            }
+            b"determination-recorded" => {
+                let recorded: DeterminationRecorded = glance.read().map_err(unreadable)?;
+                let document = fold::read::<Determination>(recorded.document, export);
+                let document = document.map_err(|error| wrong(index, error))?;
+                let form = document.form();
+                let key = form.key.as_ref().map(|key| (key.label.clone(), key.spki_sha256));
+                let scope = form.scope().map(|scope| fold::build_scope(&scope, 0, recorded.document)).transpose();
+                let templates = scope.map_err(|error| wrong(index, error))?.map(|scope| scope.templates);
+                let determined = Determined { key, templates: templates.unwrap_or_default() };
+                self.determinations.insert(recorded.determination, determined);
+            }
+            b"schedule-recorded" => {
+                let recorded: ScheduleRecorded = glance.read().map_err(unreadable)?;
+                let document = fold::read::<Schedule>(recorded.document, export);
+                let document = document.map_err(|error| wrong(index, error))?;
+                let scope = fold::build_scope(&document.form().scope(), 0, recorded.document);
+                let scope = scope.map_err(|error| wrong(index, error))?;
+                if let Some(determined) = self.determinations.get_mut(&recorded.determination) {
+                    determined.templates = scope.templates;
+                }
+            }
+            b"batch" => {
+                let batch: Batch = glance.read().map_err(unreadable)?;
+                if self.args.determination.is_none_or(|of| of == batch.determination) {
+                    self.batches.insert(index, batch);
+                }
+            }
+            b"intent" => self.intent(index, glance.read().map_err(unreadable)?)?,
+            b"outcome" if !self.pending.is_empty() => {
+                let Outcome { intent, result } = glance.read().map_err(unreadable)?;
+                if let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at) {
+                    self.pending[at].result = Some(result);
+                    while self.pending.front().is_some_and(|place| place.result.is_some()) {
+                        settled.extend(self.pending.pop_front());
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn intent(&mut self, index: u64, intent: Intent) -> Result<(), CliError> {
+        let Some(batch) = self.batches.get(&intent.batch) else { return Ok(()) };
+        // A further attempt belongs to the request that settled the unknown; whoever asked first gets its command all the same.
+        let is_own = self.args.request.is_none_or(|request| request == batch.request);
+        let first = self.unknown.get(&intent.command).copied().filter(|_| intent.attempt > 1);
+        let is_asked_for = self.args.device.is_none_or(|device| device == intent.device);
+        if !is_asked_for || !(is_own || first.is_some()) {
+            return Ok(());
+        }
+        let originator = self.originators.get(&batch.key).copied();
+        let originator = originator.ok_or_else(|| wrong(index, format!("key {} has no certificate", batch.key)))?;
+        let place = if is_own { index } else { first.unwrap_or(index) };
+        let determination = batch.determination;
+        self.pending.push_back(Place { at: index, place, intent, determination, originator, result: None });
+        Ok(())
+    }
+
+    /// What became of an intent: its command, if it was signed.
+    fn write(&mut self, export: &mut Exported, place: Place) -> Result<(), CliError> {
+        let Place { at, place, intent, determination, originator, result } = place;
+        let expected = match result {
+            Some(SignResult::Signed(expected)) => expected,
+            Some(SignResult::Unknown(_)) => {
+                self.unknown.insert(intent.command, place);
+                return Ok(());
+            }
+            Some(SignResult::Failed(_) | SignResult::NotSigned(_)) | None => return Ok(()),
+        };
+        let Some(signature) = export.signature(at)? else {
+            self.made.not_released += 1;
+            return Ok(());
+        };
+        let found = Digest::of(&signature);
+        if found != expected {
+            return Err(wrong(
+                at,
+                format!("its outcome has the signature of SHA-256 {expected}, the export has {found}"),
+            ));
+        }
+        let determined = self.determinations.get(&determination);
+        let template = determined.and_then(|determined| determined.templates.get(&intent.template));
+        let template = template.ok_or_else(|| wrong(at, format!("no template {} was determined", intent.template)))?;
+        self.command.clear();
+        rebuild(template, originator, &intent, &signature, &mut self.command).map_err(|error| wrong(at, error))?;
+        let fields = |header: &Header| {
+            let template = header.template(&intent.template).unwrap_or_default();
+            Fields { device: intent.device, counter: intent.counter, intent: place, template }
+        };
+        if !self.outs.contains_key(&determination) {
+            let opened = self.open(determination, at)?;
+            self.outs.insert(determination, opened);
+        }
+        if let Some((header, out)) = self.outs.get_mut(&determination) {
+            let fields = fields(header);
+            if !out.has(fields.intent) {
+                out.command(self.context, fields, &self.command)?;
+            }
+            self.made.commands += 1;
+        }
+        Ok(())
+    }
+
+    fn open(&self, determination: DeterminationId, at: u64) -> Result<(Header, Out), CliError> {
+        let LedgerCommands { request, device, out, how, .. } = self.args;
+        let is_of_one = self.args.determination.is_some() || request.is_some();
+        let is_stdout = out.as_os_str() == "-";
+        if !is_of_one && is_stdout && !self.outs.is_empty() {
+            return Err(CliError::Unfit(
+                "the Device has commands under several determinations; give --out a directory, or --determination"
+                    .to_owned(),
+            ));
+        }
+        let path: PathBuf = if is_of_one || is_stdout {
+            out.clone()
+        } else {
+            std::fs::create_dir_all(out)?;
+            below(Path::new(out), &determination.to_string())
+        };
+        let determined = self.determinations.get(&determination);
+        let key = determined.and_then(|determined| determined.key.clone().map(|key| (determined, key)));
+        let Some(((determined, (key, spki_sha256)), origin)) = key.zip(self.origin.clone()) else {
+            return Err(wrong(at, format!("determination {determination} has no key")));
+        };
+        let templates = determined.templates.keys().cloned().collect();
+        let header = Header { origin, determination, request: *request, key, spki_sha256, templates };
+        let order = if device.is_some() { Order::Any } else { Order::InOrder };
+        let mut out = Out::open(Some(&path), *how, Format::Container, *request, order)?;
+        out.begin(&header)?;
+        Ok((header, out))
+    }
+
+    fn finish(self, export: &Exported) -> Result<Made, CliError> {
+        for (_, out) in self.outs.into_values() {
+            out.finish(self.context, true, Some(export.head()))?;
+        }
+        Ok(self.made)
+    }
+}

@@ -1,0 +1,316 @@
+//! Shell: certificates of Devices: imported once as a bundle of any size, or given with a few Responses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::parts::{self, At, Faults, Found, Place, Progress, Source};
+use crate::api::client::Client;
+use crate::api::routes::Verb;
+use crate::api::wire;
+use crate::cli::print::Tone;
+use crate::cli::{Change, CliError, Context, Exit};
+use crate::domain::certificates::pem::{self, certificate_to_pem};
+use crate::domain::certificates::{Kind, Profile, SmkiCertificate, Usage};
+use crate::domain::ledger::entry::CertificateTally;
+use crate::domain::names::{DeviceId, Digest};
+use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len};
+use crate::domain::responses::device_of;
+use crate::domain::responses::trust::CANDIDATES_MAX;
+
+/// Octets of certificates that are given with Responses: some 100,000. They are held in memory; more are imported.
+const GIVEN_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// A line of a file in PEM.
+const LINE_LEN_MAX: u64 = 64 * 1024;
+
+/// Octets of one block in PEM. A Device's certificate has some 700.
+const BLOCK_LEN_MAX: usize = 128 * 1024;
+
+/// Octets of one certificate in DER, with its header.
+const CERTIFICATE_LEN_MAX: usize = 4 + 65_535;
+
+/// Certificates of Devices.
+#[derive(Subcommand, Debug)]
+pub enum Certificates {
+    /// Have certificates of Devices verified, so that their Responses need none
+    #[command(after_help = "Examples:\n  smkictl recovery certificates import devices.pem\n  \
+        smkictl recovery certificates import from-the-smki-repository/ --refused refused.ndjson\n\n\
+        Files are PEM, or DER one after another, of any size; of a directory, every file in it. Each certificate is verified \
+        against the policy's Device CAs now. It counts from then on as long as it is valid and the policy has that Device CA. The same \
+        ones again change nothing: after a break, run it again.\n\n\
+        Status: 0 all are known now, 5 none is, 6 some were refused.")]
+    Import(Import),
+}
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// Certificates: PEM, or DER one after another
+    #[arg(value_name = "FILE|DIR", required = true)]
+    files: Vec<PathBuf>,
+    /// Write those that were refused to this new file, one JSON object a line, with where they stand and why
+    #[arg(long, value_name = "FILE")]
+    refused: Option<PathBuf>,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// What is sent at once.
+#[derive(Default)]
+struct Part {
+    octets: Vec<u8>,
+    places: Vec<Place>,
+    unreadable: Vec<(Place, String)>,
+}
+
+impl Part {
+    fn is_full(&self) -> bool {
+        self.places.len() == CERTIFICATES_MAX
+            || self.octets.len() + CERTIFICATE_LEN_MAX > usize::try_from(BUNDLE_LEN_MAX).unwrap_or(usize::MAX)
+            || self.unreadable.len() == CERTIFICATES_MAX
+    }
+}
+
+/// The end of what was imported, for programs.
+#[derive(Serialize)]
+struct Total {
+    tally: CertificateTally,
+    unreadable: u64,
+}
+
+impl Certificates {
+    pub(super) async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        match self {
+            Self::Import(import) => import.run(context).await,
+        }
+    }
+}
+
+impl Import {
+    async fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let files = parts::files(&self.files)?;
+        let dry_run = self.change.dry_run;
+        let mut faults = Faults::open(context, self.refused.as_deref().filter(|_| !dry_run))?;
+        let mut progress = Progress::begin(context);
+        let (mut tally, mut unreadable) = (CertificateTally::default(), 0_u64);
+        let parts = parts::read(move |emit| read(&files, emit));
+        if dry_run {
+            return would_send(context, parts).await;
+        }
+        let client = context.client.clone();
+        let send = |part| import(client.clone(), part);
+        let sent = parts::send(parts, send, |(part, imported)| {
+            unreadable += part.unreadable.len() as u64;
+            for (place, why) in &part.unreadable {
+                faults.tell(place, (None, None), "unreadable", why)?;
+            }
+            let Some(wire::CertificatesImported { entry: _, tally: of_part, refused }) = imported else {
+                return Ok(());
+            };
+            for wire::CertificateRefused { certificate, device, why } in refused {
+                let place = usize::try_from(certificate).ok().and_then(|n| part.places.get(n.checked_sub(1)?));
+                let place = place.ok_or_else(|| no_such("certificate", certificate))?;
+                faults.tell(place, (device, None), "refused", &why)?;
+            }
+            tally.add(&of_part);
+            progress.tell(tally.certificates(), || {
+                format!("{} imported, {} known, {} refused", tally.imported, tally.known, tally.refused)
+            });
+            Ok(())
+        });
+        let sent = sent.await;
+        faults.finish("--refused")?;
+        sent?;
+        context.print.answer(&Total { tally, unreadable }, |text| {
+            text.toned("imported", tally.imported, Tone::Good);
+            for (name, count, tone) in [
+                ("known before", tally.known, Tone::Good),
+                ("refused", tally.refused, Tone::Bad),
+                ("cannot be read", unreadable, Tone::Bad),
+            ] {
+                if count > 0 {
+                    text.toned(name, count, tone);
+                }
+            }
+        })?;
+        Ok(match (tally.imported + tally.known, tally.refused + unreadable) {
+            (_, 0) => Exit::Done,
+            (0, _) => Exit::Unverified,
+            (_, _) => Exit::Partly,
+        })
+    }
+}
+
+/// The daemon named what it was not sent.
+pub(super) fn no_such(what: &str, number: u64) -> CliError {
+    crate::api::client::ClientError::Answer { why: format!("it names {what} {number}, which was not sent") }.into()
+}
+
+async fn import(client: Client, mut part: Part) -> Result<(Part, Option<wire::CertificatesImported>), CliError> {
+    if part.places.is_empty() {
+        return Ok((part, None));
+    }
+    let certificates = parts::upload(&client, std::mem::take(&mut part.octets)).await?;
+    let ask = wire::DeviceCertificates { certificates };
+    let imported = client.post("/v1/recovery/certificates", &ask).await?;
+    Ok((part, Some(imported)))
+}
+
+async fn would_send(
+    context: &Context,
+    mut parts: tokio::sync::mpsc::Receiver<Result<Part, CliError>>,
+) -> Result<Exit, CliError> {
+    while let Some(part) = parts.recv().await {
+        let part = part?;
+        for (place, why) in &part.unreadable {
+            context.print.warning(&format!("{}: {why}", place.file.display()));
+        }
+        let ask = wire::DeviceCertificates { certificates: Digest::of(&part.octets) };
+        context.would_send(Verb::Post, "/v1/recovery/certificates", Some(&ask))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn read(files: &[Arc<Path>], emit: &mut dyn FnMut(Part) -> bool) -> Result<(), CliError> {
+    let mut part = Part::default();
+    for file in files {
+        let mut is_wanted = true;
+        each(file, &mut |(at, found)| {
+            let place = Place { file: Arc::clone(file), at };
+            match found {
+                Ok(octets) => {
+                    part.octets.extend(octets);
+                    part.places.push(place);
+                }
+                Err(why) => part.unreadable.push((place, why)),
+            }
+            if part.is_full() {
+                is_wanted &= emit(std::mem::take(&mut part));
+            }
+            Ok(())
+        })?;
+        if !is_wanted {
+            return Ok(());
+        }
+    }
+    if !part.places.is_empty() || !part.unreadable.is_empty() {
+        emit(part);
+    }
+    Ok(())
+}
+
+/// Visits the certificates of a file, each in DER.
+fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
+    let mut source = Source::open(path)?;
+    match source.first()? {
+        Some(0x30) => {
+            let len_of = |octets: &[u8]| certificate_len(octets).filter(|len| *len <= octets.len()).ok_or(());
+            let stopped = source
+                .pieces(CERTIFICATE_LEN_MAX, len_of, |octet, found| visit((At::Octet(octet), Ok(found.to_vec()))))?;
+            match stopped {
+                None => Ok(()),
+                Some((octet, ())) => {
+                    let why = "expected a certificate in DER, found something else; the rest of the file was not read";
+                    visit((At::Octet(octet), Err(why.to_owned())))
+                }
+            }
+        }
+        Some(_) => blocks(&mut source, visit),
+        None => visit((At::Octet(0), Err("expected certificates, found nothing".to_owned()))),
+    }
+}
+
+/// Those of a file in PEM (RFC 7468). What stands between blocks, and blocks of other kinds, is skipped, as every tool does.
+fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    const END: &[u8] = b"-----END CERTIFICATE-----";
+    const UNENDED: &str = "expected a line -----END CERTIFICATE----- to end the block that begins here";
+    let (mut block, mut from, mut found_any) = (Vec::new(), None, false);
+    source.lines(LINE_LEN_MAX, |number, line| {
+        let line = line.unwrap_or_default();
+        if line == BEGIN {
+            if let Some(from) = from.replace(number) {
+                visit((At::Line(from), Err(UNENDED.to_owned())))?;
+            }
+            found_any = true;
+            block.clear();
+        }
+        let Some(begun) = from else { return Ok(()) };
+        if block.len() + line.len() <= BLOCK_LEN_MAX {
+            block.extend_from_slice(line);
+            block.push(b'\n');
+        }
+        if line == END {
+            from = None;
+            let text = pem::text(&block).and_then(pem::bundle);
+            let der = text.map(|mut all| all.pop().unwrap_or_default());
+            // A line number of the block would be another one than the file's.
+            let der =
+                der.map_err(|error| format!("expected a certificate in PEM: {error}").replace("PEM: line 1: ", ""));
+            visit((At::Line(begun), der))?;
+        }
+        Ok(())
+    })?;
+    if let Some(from) = from {
+        visit((At::Line(from), Err(UNENDED.to_owned())))?;
+    }
+    if !found_any {
+        visit((At::Line(1), Err("expected a line -----BEGIN CERTIFICATE-----, found none in the file".to_owned())))?;
+    }
+    Ok(())
+}
+
+/// Certificates that are given with Responses, by Device, in DER.
+#[derive(Default)]
+pub(super) struct Given(BTreeMap<DeviceId, Vec<Vec<u8>>>);
+
+impl Given {
+    /// Those of a file or of a directory's files that are of Devices for signatures.
+    pub(super) fn read(context: &Context, path: &Path) -> Result<Self, CliError> {
+        let (mut given, mut len, mut others) = (Self::default(), 0, 0_u64);
+        for file in parts::files(&[path.to_owned()])? {
+            each(&file, &mut |(at, found)| {
+                let octets = found.map_err(|why| {
+                    let at = match at {
+                        At::Line(line) => format!("line {line}"),
+                        At::Octet(octet) => format!("octet {octet}"),
+                    };
+                    CliError::Unfit(format!("{}: {at}: {why}", file.display()))
+                })?;
+                len += octets.len();
+                if len > GIVEN_LEN_MAX {
+                    return Err(CliError::Unfit(format!(
+                        "{}: expected at most {GIVEN_LEN_MAX} octets of certificates to be given with Responses, found more; have them \
+                         verified once by `smkictl recovery certificates import`, and give none",
+                        path.display()
+                    )));
+                }
+                match SmkiCertificate::parse(&octets, &Profile::shape_only()).map(|certificate| certificate.kind()) {
+                    Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
+                        given.0.entry(device).or_default().push(octets);
+                    }
+                    Ok(_) | Err(_) => others += 1,
+                }
+                Ok(())
+            })?;
+        }
+        if others > 0 {
+            context.print.note(&format!("{others} certificates are not of Devices for signatures; they are not sent"));
+        }
+        Ok(given)
+    }
+
+    /// Those that these messages need, in PEM; no more of each Device than are tried.
+    pub(super) fn bundle(&self, messages: &[Vec<u8>]) -> String {
+        if self.0.is_empty() {
+            return String::new();
+        }
+        let devices: BTreeSet<DeviceId> = messages.iter().filter_map(|octets| device_of(octets)).collect();
+        let theirs = devices.iter().filter_map(|device| self.0.get(device));
+        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).map(|octets| certificate_to_pem(octets)).collect()
+    }
+}

@@ -1,0 +1,378 @@
+//! Shell: `smkictl recovery check`: a folder of commands against its manifest, and against an export of the ledger.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::exported::Exported;
+use super::super::input::{self, InputError};
+use super::super::{CliError, Context, Exit};
+use super::out::files::digest_of;
+use crate::api::wire::Item;
+use crate::domain::commands::container::{self, Fields, Header, Reader, Record};
+use crate::domain::commands::manifest::{self, Format, Manifest, NAME, PARTIAL_NAME, Ranges};
+use crate::domain::gbcs::SIGNATURE_PART_LEN;
+use crate::domain::ledger::entry::{
+    Batch, DeterminationRecorded, Genesis, Intent, KeyMade, KeyRecord, Outcome, SignResult,
+};
+use crate::domain::ledger::glance::Glance;
+use crate::domain::names::{DeviceId, Digest};
+
+/// The greatest manifest.
+const MANIFEST_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Octets of a file that are read at a time.
+const PIECE_LEN: usize = 256 * 1024;
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// An export of the ledger, to compare each command with what was recorded of it
+    #[arg(long, value_name = "EXPORT")]
+    ledger: Option<PathBuf>,
+}
+
+/// What was checked.
+#[derive(Serialize)]
+struct Checked {
+    files: usize,
+    commands: u64,
+    determination: String,
+    request: Option<String>,
+    /// Whether the commands were compared with the ledger.
+    ledger: bool,
+}
+
+/// Why a folder is not good: what is wrong, or what cannot be read.
+enum Bad {
+    Wrong(String),
+    Failed(CliError),
+}
+
+impl From<CliError> for Bad {
+    fn from(error: CliError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn wrong<T>(path: &Path, what: impl std::fmt::Display) -> Result<T, Bad> {
+    Err(Bad::Wrong(format!("{}: {what}", path.display())))
+}
+
+impl Check {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, CliError> {
+        let checked = match self.check() {
+            Ok(checked) => checked,
+            Err(Bad::Failed(error)) => return Err(error),
+            Err(Bad::Wrong(why)) => {
+                context.print.error(&why);
+                return Ok(Exit::Unverified);
+            }
+        };
+        context.print.answer(&checked, |text| {
+            text.row("commands", checked.commands)
+                .row("files", checked.files)
+                .row("determination", &checked.determination)
+                .some("request", checked.request.as_ref())
+                .row("ledger", if checked.ledger { "agrees with it" } else { "not compared; --ledger EXPORT does" });
+        })?;
+        Ok(Exit::Done)
+    }
+
+    fn check(&self) -> Result<Checked, Bad> {
+        let path = self.folder.join(NAME);
+        let octets = match input::file(&path, MANIFEST_LEN_MAX) {
+            Err(InputError::Unreadable { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && self.folder.join(PARTIAL_NAME).exists() =>
+            {
+                return wrong(
+                    &self.folder,
+                    "it is not whole yet: it has no manifest.json, and manifest.partial says so",
+                );
+            }
+            octets => octets.map_err(CliError::from)?,
+        };
+        let manifest = Manifest::parse(&octets).or_else(|error| wrong(&path, error))?;
+        let mut ledger = match &self.ledger {
+            Some(export) => Some(Exported::open(export)?),
+            None => None,
+        };
+        let of = &manifest.folder.of;
+        if let Some(ledger) = &ledger {
+            check_key(ledger, of)?;
+        }
+        for file in &manifest.files {
+            self.check_file(&manifest, file, ledger.as_mut())?;
+        }
+        for entry in fs::read_dir(&self.folder).map_err(CliError::from)? {
+            let name = entry.map_err(CliError::from)?.file_name();
+            let name = name.to_string_lossy();
+            if name != NAME && !manifest.files.iter().any(|file| *file.name == *name) {
+                return wrong(&self.folder.join(&*name), "its manifest does not name it");
+            }
+        }
+        Ok(Checked {
+            files: manifest.files.len(),
+            commands: manifest.commands,
+            determination: of.determination.to_string(),
+            request: of.request.map(|request| request.to_string()),
+            ledger: ledger.is_some(),
+        })
+    }
+
+    fn check_file(&self, manifest: &Manifest, file: &manifest::File, ledger: Option<&mut Exported>) -> Result<(), Bad> {
+        let path = self.folder.join(&*file.name);
+        let Some((octets, sha256)) = digest_of(&path)? else { return wrong(&path, "it is missing") };
+        if (octets, sha256) != (file.octets, file.sha256) {
+            let (expected, len) = (file.sha256, file.octets);
+            return wrong(
+                &path,
+                format!("expected {len} octets of SHA-256 {expected}, found {octets} of {sha256}; it was changed"),
+            );
+        }
+        let mut found = Ranges::default();
+        let mut said: BTreeMap<u64, Said> = BTreeMap::new();
+        let mut count = 0;
+        let mut take = |fields: Option<Fields>, command: &[u8]| {
+            let at = count;
+            count += 1;
+            let Some(fields) = fields else { return Ok(()) };
+            let fault = |what: String| Err(format!("command {at}: {what}"));
+            if let Err(error) = container::check_command(fields, command) {
+                return fault(error.to_string());
+            }
+            if found.has(fields.intent) {
+                return fault(format!("intent {} has a command before it", fields.intent));
+            }
+            found.insert(fields.intent);
+            said.insert(fields.intent, Said::of(fields, command));
+            Ok(())
+        };
+        let read = match manifest.folder.format {
+            Format::Container => read_container(&path, &manifest.folder.of, &mut take),
+            Format::Ndjson => read_lines(&path, &manifest.folder.of, false, &mut take),
+            Format::Hex | Format::Each => read_lines(&path, &manifest.folder.of, true, &mut take),
+        };
+        read?;
+        if count != file.commands {
+            return wrong(&path, format!("expected {} commands, found {count}", file.commands));
+        }
+        // A line of hexadecimal does not say its intent.
+        if manifest.folder.format != Format::Hex && found.ranges() != file.intents {
+            return wrong(&path, "its commands are not those of the intents that the manifest says");
+        }
+        match ledger {
+            Some(ledger) if manifest.folder.format != Format::Hex => {
+                compare(&path, &said, file, &manifest.folder.of, ledger)
+            }
+            Some(_) => wrong(
+                &path,
+                "hexadecimal lines do not say their intents: the ledger cannot be asked; fetch a container",
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is kept of a command, to compare it with the ledger.
+struct Said {
+    device: DeviceId,
+    counter: u64,
+    /// SHA-256 of what was signed.
+    command: Digest,
+    /// SHA-256 of the signature.
+    signature: Digest,
+}
+
+impl Said {
+    fn of(fields: Fields, command: &[u8]) -> Self {
+        let end = command.len().saturating_sub(SIGNATURE_PART_LEN);
+        Self {
+            device: fields.device,
+            counter: fields.counter,
+            command: Digest::of(command.get(1..end).unwrap_or_default()),
+            signature: Digest::of(command.get(end + 1..).unwrap_or_default()),
+        }
+    }
+}
+
+type Take<'a> = dyn FnMut(Option<Fields>, &[u8]) -> Result<(), String> + 'a;
+
+fn read_container(path: &Path, of: &Header, take: &mut Take<'_>) -> Result<(), Bad> {
+    let mut file = File::open(path).map_err(CliError::from)?;
+    let (mut reader, mut piece) = (Reader::of_file(), vec![0; PIECE_LEN]);
+    loop {
+        let len = file.read(&mut piece).map_err(CliError::from)?;
+        if len == 0 {
+            return reader.finish().or_else(|error| wrong(path, error));
+        }
+        reader.feed(&piece[..len]);
+        while let Some(record) = reader.next().or_else(|error| wrong(path, error))? {
+            match record {
+                Record::Header(header) if header != *of => {
+                    return wrong(path, "its header is not what the manifest says the folder is of");
+                }
+                Record::Command(fields, octets) => {
+                    take(Some(fields), reader.octets(&octets)).or_else(|why| wrong(path, why))?;
+                }
+                Record::Header(_) | Record::Line(_) | Record::End(_) => {}
+            }
+        }
+    }
+}
+
+fn read_lines(path: &Path, of: &Header, is_hex: bool, take: &mut Take<'_>) -> Result<(), Bad> {
+    let mut file = BufReader::new(File::open(path).map_err(CliError::from)?);
+    let (mut line, mut number) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        if file.read_until(b'\n', &mut line).map_err(CliError::from)? == 0 {
+            return Ok(());
+        }
+        number += 1;
+        let fault = |what: String| wrong(path, format!("line {number}: {what}"));
+        let Some(text) = line.strip_suffix(b"\n") else { return fault("it has no end".to_owned()) };
+        if is_hex {
+            let Ok(octets) = hex::decode(text) else { return fault("expected hexadecimal".to_owned()) };
+            take(None, &octets).or_else(fault)?;
+            continue;
+        }
+        let item: Item = match serde_json::from_slice(text) {
+            Ok(item) => item,
+            Err(error) => return fault(error.to_string()),
+        };
+        let template = item.template.as_ref().and_then(|name| of.template(name));
+        let (Some(counter), Some(intent), Some(template), Some(command)) =
+            (item.counter, item.intent, template, &item.command)
+        else {
+            return fault("expected a command with its counter, intent and template".to_owned());
+        };
+        take(Some(Fields { device: item.device, counter, intent, template }), &command.0).or_else(fault)?;
+    }
+}
+
+/// The key that the folder names is the determination's, and the ledger's.
+fn check_key(ledger: &Exported, of: &Header) -> Result<(), Bad> {
+    let (mut key, mut determined) = (None, false);
+    ledger.leaves(0..ledger.head().size, &mut |_, leaf| {
+        let Some(glance) = Glance::at(leaf) else { return Ok(ControlFlow::Continue(())) };
+        let is_ours = |record: &KeyRecord| record.label == of.key && record.spki_sha256 == of.spki_sha256;
+        if glance.kind == b"genesis" {
+            let genesis: Option<Genesis> = glance.read().ok();
+            if genesis.as_ref().is_some_and(|genesis| genesis.origin != of.origin) {
+                return Ok(ControlFlow::Break(()));
+            }
+            key = genesis.and_then(|genesis| genesis.keys.into_iter().find(is_ours));
+        } else if glance.kind == b"key-made" {
+            key = key.take().or(glance.read().ok().map(|KeyMade { key }| key).filter(is_ours));
+        } else if glance.kind == b"determination-recorded" {
+            let recorded: Option<DeterminationRecorded> = glance.read().ok();
+            determined |= recorded.is_some_and(|recorded| recorded.determination == of.determination);
+        }
+        let both = key.is_some() && determined;
+        Ok(if both { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if key.is_some() && determined {
+        Ok(())
+    } else {
+        Err(Bad::Wrong(format!(
+            "the export is of another ledger, or has no key {} of SHA-256 {} or no determination {}",
+            of.key, of.spki_sha256, of.determination
+        )))
+    }
+}
+
+/// Compares the commands of a file with their intents and outcomes. A further attempt is an intent of its own, for the same octets.
+fn compare(
+    path: &Path,
+    said: &BTreeMap<u64, Said>,
+    file: &manifest::File,
+    of: &Header,
+    ledger: &mut Exported,
+) -> Result<(), Bad> {
+    let mut left: BTreeMap<u64, &Said> = said.iter().map(|(intent, said)| (*intent, said)).collect();
+    // By the SHA-256 of what was signed: where an intent's own outcome is no signature.
+    let mut again: BTreeMap<Digest, u64> = BTreeMap::new();
+    let (mut attempts, mut batches): (BTreeMap<u64, u64>, BTreeMap<u64, bool>) = (BTreeMap::new(), BTreeMap::new());
+    let mut seen = 0_u64;
+    let mut fault = None;
+    let size = ledger.head().size;
+    ledger.leaves(file.first_intent..size, &mut |index, leaf| {
+        let Some(glance) = Glance::at(leaf) else { return Ok(ControlFlow::Continue(())) };
+        let found = if glance.kind == b"intent" {
+            let intent: Option<Intent> = glance.read().ok();
+            let Some(intent) = intent else { return Ok(ControlFlow::Continue(())) };
+            if let Some(of) = again.get(&intent.command) {
+                attempts.insert(index, *of);
+            }
+            match said.get(&index) {
+                None => Ok(()),
+                Some(said) => {
+                    seen += 1;
+                    batches.entry(intent.batch).or_insert(false);
+                    let recorded = (intent.device, intent.counter, intent.command);
+                    if recorded == (said.device, said.counter, said.command) {
+                        Ok(())
+                    } else {
+                        Err(format!("intent {index} is of other octets than its command"))
+                    }
+                }
+            }
+        } else if glance.kind == b"outcome" {
+            let outcome: Option<Outcome> = glance.read().ok();
+            let Some(Outcome { intent, result }) = outcome else { return Ok(ControlFlow::Continue(())) };
+            let place = attempts.remove(&intent).unwrap_or(intent);
+            match (left.get(&place), result) {
+                (Some(said), SignResult::Signed(signature)) if said.signature == signature => {
+                    left.remove(&place);
+                    Ok(())
+                }
+                (Some(_), SignResult::Signed(_)) => {
+                    Err(format!("the outcome of intent {intent} is another signature than its command's"))
+                }
+                (Some(said), SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_)) => {
+                    again.insert(said.command, place);
+                    Ok(())
+                }
+                (None, _) => Ok(()),
+            }
+        } else {
+            Ok(())
+        };
+        if let Err(why) = found {
+            fault = Some(why);
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(if left.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if let Some(why) = fault {
+        return wrong(path, why);
+    }
+    if let Some((intent, _)) = left.first_key_value() {
+        return wrong(path, format!("the export has no signed outcome of intent {intent}"));
+    }
+    if seen != said.len() as u64 {
+        return wrong(path, format!("{} of its commands have no intent in the export", said.len() as u64 - seen));
+    }
+    for batch in batches.keys() {
+        let mut is_ours = false;
+        ledger.leaves(*batch..batch + 1, &mut |_, leaf| {
+            let of_batch: Option<Batch> = Glance::at(leaf).and_then(|glance| glance.read().ok());
+            is_ours = of_batch.is_some_and(|batch| {
+                batch.determination == of.determination && of.request.is_none_or(|request| request == batch.request)
+            });
+            Ok(ControlFlow::Break(()))
+        })?;
+        if !is_ours {
+            return wrong(path, format!("batch {batch} is of another determination or request"));
+        }
+    }
+    Ok(())
+}

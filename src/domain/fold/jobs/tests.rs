@@ -1,0 +1,69 @@
+use super::*;
+use crate::domain::ledger::entry::{Channel, Role};
+use crate::domain::names::Eui64;
+
+fn device(n: u64) -> DeviceId {
+    DeviceId(Eui64(n.to_be_bytes()))
+}
+
+fn job() -> JobFacts {
+    JobFacts {
+        request: RequestId([1; RequestId::LEN]),
+        asked: Digest([2; 32]),
+        incident: "INC-1".parse().unwrap(),
+        determination: DeterminationId([3; DeterminationId::LEN]),
+        key: "recovery".parse().unwrap(),
+        list: None,
+        per_hour: None,
+        by: Actor { person: None, account: "alice".into(), role: Role::Operator, channel: Channel::Socket },
+        started: Timestamp::MIN,
+        entry: 1,
+        state: JobState::Running,
+        position: None,
+        tally: JobTally::default(),
+        rules: BTreeMap::new(),
+        refused_first: Vec::new(),
+        behind: Vec::new(),
+        recent: Recent::new(),
+    }
+}
+
+fn behind(job: &JobFacts) -> Vec<(u64, u64)> {
+    let number = |device: DeviceId| u64::from_be_bytes(device.0.0);
+    job.behind.iter().map(|(from, until)| (number(*from), number(*until))).collect()
+}
+
+#[test]
+fn what_was_left_is_kept_in_few_ranges_that_cover_all_of_it() {
+    let mut job = job();
+    for n in [50, 10, 30, 30, 10] {
+        job.left_behind(device(n));
+    }
+    assert_eq!(behind(&job), [(10, 10), (30, 30), (50, 50)], "in order, each once");
+    // More than there is room for: the nearest are joined, and none is lost.
+    let mut job = self::job();
+    let left: Vec<u64> = (0..BEHIND_MAX as u64 * 4).map(|n| n * n).collect();
+    for n in &left {
+        job.left_behind(device(*n));
+        assert!(job.behind.len() <= BEHIND_MAX);
+    }
+    for n in &left {
+        assert!(behind(&job).iter().any(|(from, until)| from <= n && n <= until), "{n}");
+    }
+    assert!(job.behind.windows(2).all(|pair| pair[0].1 < pair[1].0), "apart, and in order");
+}
+
+#[test]
+fn what_is_taken_up_again_leaves_the_ranges_from_their_beginning() {
+    let mut job = job();
+    job.behind = vec![(device(10), device(20)), (device(40), device(40)), (device(u64::MAX), device(u64::MAX))];
+    job.taken_up(device(12));
+    assert_eq!(behind(&job), [(13, 20), (40, 40), (u64::MAX, u64::MAX)]);
+    job.taken_up(device(12));
+    job.taken_up(device(30));
+    assert_eq!(behind(&job), [(13, 20), (40, 40), (u64::MAX, u64::MAX)], "outside of them nothing changes");
+    for n in [20, 40, u64::MAX] {
+        job.taken_up(device(n));
+    }
+    assert_eq!(behind(&job), []);
+}

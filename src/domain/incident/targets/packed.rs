@@ -1,0 +1,412 @@
+//! Pure. Targets side by side in as few octets as they need: ten million in some 30 MB where they are alike, and 60 MB where each has a
+//! date of its own, for an incident's are in memory as long as it is open.
+//!
+//! 256 of them are a page. A page has the distances between its Devices, an octet or more each; how its Devices stand, each way once,
+//! and for each Device which; and the moments since when, as multiples of what they have in common. A clone shares the pages that
+//! neither alters.
+
+use std::sync::Arc;
+
+use super::{Again, Control, Overridden, Place, Proof, Target};
+use crate::domain::ledger::steps::SmiStatus;
+use crate::domain::names::{DeviceId, Eui64};
+use crate::domain::time::Timestamp;
+
+/// Targets of every page but the last.
+const PAGE: usize = 256;
+
+/// How a target stands, but for since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    status: SmiStatus,
+    proof: Proof,
+    under: Place,
+    again: Again,
+    excluded: bool,
+    control: Control,
+    overridden: Overridden,
+}
+
+impl Standing {
+    const fn of(target: &Target) -> Self {
+        let Target { device: _, status, since: _, proof, under, again, excluded, control, overridden } = *target;
+        Self { status, proof, under, again, excluded, control, overridden }
+    }
+
+    const fn target(self, device: DeviceId, since: Timestamp) -> Target {
+        let Self { status, proof, under, again, excluded, control, overridden } = self;
+        Target { device, status, since, proof, under, again, excluded, control, overridden }
+    }
+}
+
+/// Numbers of the same few bits each.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    width: u32,
+    bits: Box<[u8]>,
+}
+
+impl Numbers {
+    /// So many, all of them 0, none of them ever more than `most`.
+    fn new(count: usize, most: u64) -> Self {
+        let width = u64::BITS - most.leading_zeros();
+        Self { width, bits: vec![0; (count * width as usize).div_ceil(8)].into() }
+    }
+
+    /// Whether a number has room.
+    const fn takes(&self, number: u64) -> bool {
+        u64::BITS - number.leading_zeros() <= self.width
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        let (from, shift) = self.place(at);
+        let octets = self.bits[from..].iter().take((shift + self.width).div_ceil(8) as usize);
+        let window = octets.rev().fold(0_u128, |window, octet| window << 8 | u128::from(*octet));
+        (window >> shift & self.mask()) as u64
+    }
+
+    fn set(&mut self, at: usize, number: u64) {
+        let (from, shift) = self.place(at);
+        let (mut mask, mut bits) = (self.mask() << shift, u128::from(number) << shift);
+        for octet in self.bits[from..].iter_mut().take((shift + self.width).div_ceil(8) as usize) {
+            *octet = *octet & !(mask as u8) | bits as u8;
+            (mask, bits) = (mask >> 8, bits >> 8);
+        }
+    }
+
+    const fn place(&self, at: usize) -> (usize, u32) {
+        let bit = at * self.width as usize;
+        (bit / 8, (bit % 8) as u32)
+    }
+
+    const fn mask(&self) -> u128 {
+        (1 << self.width) - 1
+    }
+}
+
+/// Moments, as the earliest of them and multiples of a span.
+#[derive(Clone, Debug)]
+struct Moments {
+    earliest: i64,
+    span: i64,
+    times: Numbers,
+}
+
+impl Moments {
+    fn of(moments: &[i64]) -> Self {
+        let earliest = moments.iter().copied().min().unwrap_or(0);
+        let span = moments.iter().fold(0, |span, moment| gcd(span, moment - earliest)).max(1);
+        let most = moments.iter().map(|moment| (moment - earliest) / span).max().unwrap_or(0);
+        let mut times = Numbers::new(moments.len(), most.unsigned_abs());
+        for (at, moment) in moments.iter().enumerate() {
+            times.set(at, ((moment - earliest) / span).unsigned_abs());
+        }
+        Self { earliest, span, times }
+    }
+
+    fn get(&self, at: usize) -> i64 {
+        self.earliest + self.times.get(at).cast_signed() * self.span
+    }
+
+    fn set(&mut self, count: usize, at: usize, moment: i64) {
+        let distance = moment - self.earliest;
+        let times = (distance / self.span).unsigned_abs();
+        if distance >= 0 && distance % self.span == 0 && self.times.takes(times) {
+            self.times.set(at, times);
+        } else {
+            let mut all: Vec<i64> = (0..count).map(|at| self.get(at)).collect();
+            all[at] = moment;
+            *self = Self::of(&all);
+        }
+    }
+}
+
+const fn gcd(mut one: i64, mut other: i64) -> i64 {
+    while other != 0 {
+        (one, other) = (other, one % other);
+    }
+    one
+}
+
+/// Up to 256 targets.
+#[derive(Clone, Debug)]
+struct Page {
+    first: u64,
+    last: u64,
+    /// The distance of each Device from the one before it, seven bits an octet, the lowest first; all but its last octet have the high
+    /// bit set. They never change, so altered pages share them.
+    distances: Arc<[u8]>,
+    count: usize,
+    /// The ways to stand, each once.
+    standings: Vec<Standing>,
+    /// Which of them each target has.
+    which: Numbers,
+    since: Moments,
+}
+
+impl Page {
+    /// Of at least one target, sorted.
+    fn of(targets: &[Target]) -> Self {
+        let number = |target: &Target| u64::from_be_bytes(*target.device.0.octets());
+        let (first, last) = (number(&targets[0]), number(&targets[targets.len() - 1]));
+        let mut distances = Vec::with_capacity(targets.len());
+        for pair in targets.windows(2) {
+            let mut distance = number(&pair[1]) - number(&pair[0]);
+            while distance >= 1 << 7 {
+                distances.push(distance as u8 | 1 << 7);
+                distance >>= 7;
+            }
+            distances.push(distance as u8);
+        }
+        let moments: Vec<i64> = targets.iter().map(|target| target.since.unix_ms()).collect();
+        let standings: Vec<Standing> = targets.iter().map(Standing::of).collect();
+        let mut page = Self {
+            first,
+            last,
+            distances: distances.into(),
+            count: targets.len(),
+            standings: Vec::new(),
+            which: Numbers::default(),
+            since: Moments::of(&moments),
+        };
+        page.stand(&standings);
+        page
+    }
+
+    /// Has each target stand so.
+    fn stand(&mut self, each: &[Standing]) {
+        let mut standings: Vec<Standing> = Vec::new();
+        let mut place = |standing: &Standing| {
+            standings.iter().position(|known| known == standing).unwrap_or_else(|| {
+                standings.push(*standing);
+                standings.len() - 1
+            })
+        };
+        let places: Vec<usize> = each.iter().map(&mut place).collect();
+        standings.shrink_to_fit();
+        let mut which = Numbers::new(each.len(), standings.len() as u64 - 1);
+        for (at, place) in places.into_iter().enumerate() {
+            which.set(at, place as u64);
+        }
+        (self.standings, self.which) = (standings, which);
+    }
+
+    /// The Devices, one after the other.
+    fn devices(&self) -> impl Iterator<Item = u64> {
+        let (mut octets, mut next) = (self.distances.iter(), Some(self.first));
+        std::iter::from_fn(move || {
+            let device = next?;
+            let (mut distance, mut shift) = (0, 0);
+            next = loop {
+                let Some(octet) = octets.next() else { break None };
+                distance |= u64::from(octet & 0x7F) << shift;
+                if octet >> 7 == 0 {
+                    break Some(device + distance);
+                }
+                shift += 7;
+            };
+            Some(device)
+        })
+    }
+
+    fn target(&self, at: usize, device: u64) -> Target {
+        let standing = self.standings[self.which.get(at) as usize];
+        let since = Timestamp::from_unix_ms(self.since.get(at)).unwrap_or(Timestamp::MIN);
+        standing.target(DeviceId(Eui64(device.to_be_bytes())), since)
+    }
+
+    fn set(&mut self, at: usize, target: &Target) {
+        self.since.set(self.count, at, target.since.unix_ms());
+        let standing = Standing::of(target);
+        let known = self.standings.iter().position(|known| *known == standing);
+        match known {
+            Some(place) => self.which.set(at, place as u64),
+            None if self.which.takes(self.standings.len() as u64) => {
+                self.which.set(at, self.standings.len() as u64);
+                self.standings.push(standing);
+            }
+            None => {
+                let mut each = self.each_standing();
+                each[at] = standing;
+                self.stand(&each);
+            }
+        }
+    }
+
+    fn each_standing(&self) -> Vec<Standing> {
+        (0..self.count).map(|at| self.standings[self.which.get(at) as usize]).collect()
+    }
+
+    /// Drops the ways to stand that no target has any more.
+    fn tidy(&mut self) {
+        let mut has = [false; PAGE + 1];
+        for at in 0..self.count {
+            has[self.which.get(at) as usize] = true;
+        }
+        if has[..self.standings.len()].iter().any(|has| !has) {
+            let each = self.each_standing();
+            self.stand(&each);
+        }
+    }
+}
+
+/// Targets, sorted, each Device once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Packed {
+    /// The first Device of each page, side by side for whoever looks one up.
+    firsts: Arc<[u64]>,
+    pages: Arc<Vec<Arc<Page>>>,
+    len: usize,
+}
+
+/// They are compared as what they are, and not as how they lie.
+impl PartialEq for Packed {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Packed {}
+
+impl FromIterator<Target> for Packed {
+    /// From targets that are sorted, each once.
+    fn from_iter<I: IntoIterator<Item = Target>>(targets: I) -> Self {
+        let mut building = Building::default();
+        targets.into_iter().for_each(|target| building.push(target));
+        building.finish()
+    }
+}
+
+/// Packs targets as they come.
+#[derive(Default)]
+pub(super) struct Building {
+    pages: Vec<Arc<Page>>,
+    next: Vec<Target>,
+}
+
+impl Building {
+    /// The next, whose Device is above the one before.
+    pub(super) fn push(&mut self, target: Target) {
+        self.next.push(target);
+        if self.next.len() == PAGE {
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.pages.push(Arc::new(Page::of(&self.next)));
+        self.next.clear();
+    }
+
+    pub(super) fn finish(mut self) -> Packed {
+        if !self.next.is_empty() {
+            self.turn();
+        }
+        let before = self.pages.len().saturating_sub(1) * PAGE;
+        let len = self.pages.last().map_or(0, |page| before + page.count);
+        self.pages.shrink_to_fit();
+        Packed { firsts: self.pages.iter().map(|page| page.first).collect(), pages: Arc::new(self.pages), len }
+    }
+}
+
+impl Packed {
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Target> {
+        self.pages.iter().flat_map(|page| page.devices().enumerate().map(|(at, device)| page.target(at, device)))
+    }
+
+    /// Where a Device stands, and the target itself.
+    pub(super) fn find(&self, device: DeviceId) -> Option<(usize, Target)> {
+        let number = u64::from_be_bytes(*device.0.octets());
+        let page = self.page(number)?;
+        let (at, found) = self.pages[page].devices().enumerate().find(|(_, found)| *found >= number)?;
+        (found == number).then(|| (page * PAGE + at, self.pages[page].target(at, number)))
+    }
+
+    /// The page that a Device stands on, if it is there at all.
+    fn page(&self, number: u64) -> Option<usize> {
+        let at = self.firsts.partition_point(|first| *first <= number).checked_sub(1)?;
+        (number <= self.pages[at].last).then_some(at)
+    }
+
+    /// Looks Devices up, best in their order.
+    pub(super) fn finder(&self) -> Finder<'_> {
+        Finder { packed: self, page: usize::MAX, devices: Vec::with_capacity(PAGE) }
+    }
+
+    /// Alters targets, best in their order.
+    pub(super) fn editor(&mut self) -> Editor<'_> {
+        Editor { packed: self, page: usize::MAX, devices: Vec::with_capacity(PAGE) }
+    }
+}
+
+/// Keeps the Devices of the page that was looked at last.
+pub(super) struct Finder<'a> {
+    packed: &'a Packed,
+    page: usize,
+    devices: Vec<u64>,
+}
+
+impl Finder<'_> {
+    /// Where a Device stands, and the target itself.
+    pub(super) fn find(&mut self, device: DeviceId) -> Option<(usize, Target)> {
+        let number = u64::from_be_bytes(*device.0.octets());
+        let is_here = self.packed.pages.get(self.page).is_some_and(|page| page.first <= number && number <= page.last);
+        if !is_here {
+            self.page = self.packed.page(number)?;
+            self.devices.clear();
+            self.devices.extend(self.packed.pages[self.page].devices());
+        }
+        let at = self.devices.binary_search(&number).ok()?;
+        Some((self.page * PAGE + at, self.packed.pages[self.page].target(at, number)))
+    }
+}
+
+/// Keeps the page that is altered.
+pub(super) struct Editor<'a> {
+    packed: &'a mut Packed,
+    page: usize,
+    devices: Vec<u64>,
+}
+
+impl Editor<'_> {
+    /// Alters the target at a place; its Device stays.
+    pub(super) fn edit(&mut self, place: usize, act: impl FnOnce(&mut Target)) {
+        if place / PAGE != self.page {
+            self.tidy();
+            self.page = place / PAGE;
+            self.devices.clear();
+            self.devices.extend(self.packed.pages[self.page].devices());
+        }
+        let at = place % PAGE;
+        let before = self.packed.pages[self.page].target(at, self.devices[at]);
+        let mut target = before;
+        act(&mut target);
+        if target != before {
+            Arc::make_mut(&mut Arc::make_mut(&mut self.packed.pages)[self.page]).set(at, &target);
+        }
+    }
+
+    fn tidy(&mut self) {
+        if self.page < self.packed.pages.len() {
+            // A page that another shares was not altered, or has been its own since.
+            if let Some(page) =
+                Arc::get_mut(&mut self.packed.pages).and_then(|pages| Arc::get_mut(&mut pages[self.page]))
+            {
+                page.tidy();
+            }
+        }
+    }
+}
+
+impl Drop for Editor<'_> {
+    fn drop(&mut self) {
+        self.tidy();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Pure. Certificates of Devices that are imported, so that Responses need none.
+
+use std::collections::BTreeSet;
+
+use super::{Reasons, person};
+use crate::domain::fold::{Book, BookError, Fold};
+use crate::domain::ledger::entry::{Actor, CertificateTally, DeviceCertificatesImported, Reason};
+use crate::domain::names::{DeviceId, Digest};
+use crate::domain::responses::DeviceKey;
+use crate::domain::time::Timestamp;
+
+/// One certificate as it was handed in, judged as far as that goes without the ledger and the clock
+/// ([`crate::domain::responses::Trust::import`]).
+pub type Judged<'a> = (&'a [u8], Result<DeviceKey, (Option<DeviceId>, String)>);
+
+/// What became of a certificate that was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotImported {
+    /// Which of those handed in, counted from 1.
+    pub certificate: u64,
+    /// The Device that it says it is of, as far as that can be read.
+    pub device: Option<DeviceId>,
+    /// Why; none if it is known.
+    pub why: Option<String>,
+}
+
+/// What was imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// The event.
+    pub event: DeviceCertificatesImported,
+    /// The certificates that were taken in, as they are kept.
+    pub kept: Vec<u8>,
+    /// Those that were not.
+    pub others: Vec<NotImported>,
+}
+
+/// Takes in those certificates that are vouched for, are valid now and are not known yet.
+pub fn device_certificates(book: &dyn Book, at: Timestamp, judged: &[Judged<'_>]) -> Result<Imported, BookError> {
+    let (mut tally, mut kept, mut others) = (CertificateTally::default(), Vec::new(), Vec::new());
+    let mut fresh: BTreeSet<DeviceKey> = BTreeSet::new();
+    for (certificate, (octets, judged)) in (1..).zip(judged) {
+        let (device, why) = match judged {
+            Ok(key) if !key.is_in_force(at) => {
+                let DeviceKey { from, until, .. } = key;
+                (Some(key.device), Some(format!("it or the Device CA's is valid {from} to {until}, and it is {at}")))
+            }
+            Ok(key) => {
+                let is_known = fresh.contains(key) || {
+                    let known = book.device_keys(key.device)?;
+                    known.iter().any(|known| known.key == *key)
+                };
+                if !is_known {
+                    fresh.insert(*key);
+                    kept.extend_from_slice(octets);
+                    tally.imported += 1;
+                    continue;
+                }
+                (Some(key.device), None)
+            }
+            Err((device, why)) => (*device, Some(why.clone())),
+        };
+        *if why.is_some() { &mut tally.refused } else { &mut tally.known } += 1;
+        others.push(NotImported { certificate, device, why });
+    }
+    let event = DeviceCertificatesImported { certificates: Digest::of(&kept), tally };
+    Ok(Imported { event, kept, others })
+}
+
+/// Whether whoever asks may import: a person whom the policy names, under a policy.
+pub fn may_import(fold: &Fold, by: &Actor) -> Result<(), Vec<Reason>> {
+    let mut reasons = Reasons::default();
+    reasons
+        .demand("policy", fold.policy().is_some(), || "no policy is in force, and so no Device CA is known".to_owned());
+    reasons.end(Some(()))?;
+    person(fold, by).map(|_| ())
+}

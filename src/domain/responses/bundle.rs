@@ -1,0 +1,63 @@
+//! Pure. Devices' certificates that are imported once, so that Responses need none: DER, one after another.
+//!
+//! No tool asks for one form: PEM is taken apart where it is read (`smkictl`), and what is kept is a third shorter without it.
+
+use super::trust::{DeviceKey, Trust};
+use crate::domain::policy::Policy;
+
+/// Certificates of one entry. Each costs a look-up and a row while everybody waits for the recorder: together some 50 ms.
+pub const CERTIFICATES_MAX: usize = 4_096;
+
+/// Octets of them. A Device's certificate has some 500.
+pub const BUNDLE_LEN_MAX: u64 = 8 * 1024 * 1024;
+
+/// Why octets are no such bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// Something else than a certificate.
+    #[error(
+        "octet {octet}: expected a certificate in DER (30 82 or 30 81, a length, so many octets), found something else"
+    )]
+    NotDer {
+        /// Where, counted from 0.
+        octet: usize,
+    },
+    /// Too many for one entry.
+    #[error("expected at most {CERTIFICATES_MAX} certificates, found more; hand them in in parts, as smkictl does")]
+    TooMany,
+}
+
+/// How many octets the certificate takes that `octets` begin with: a SEQUENCE of 128 to 65,535 octets and its header
+/// (X.690 8.1.3.5). None if nothing of that form is there.
+pub fn certificate_len(octets: &[u8]) -> Option<usize> {
+    match *octets {
+        [0x30, 0x81, len, ..] if len >= 0x80 => Some(3 + usize::from(len)),
+        [0x30, 0x82, high, low, ..] if high > 0 => Some(4 + usize::from(u16::from_be_bytes([high, low]))),
+        _ => None,
+    }
+}
+
+/// The certificates of a bundle, of which nothing is read but where each ends; no more than one entry takes.
+pub fn split(octets: &[u8]) -> Result<Vec<&[u8]>, BundleError> {
+    let (mut all, mut rest) = (Vec::new(), octets);
+    while !rest.is_empty() {
+        if all.len() == CERTIFICATES_MAX {
+            return Err(BundleError::TooMany);
+        }
+        let octet = octets.len() - rest.len();
+        let len = certificate_len(rest).filter(|len| *len <= rest.len()).ok_or(BundleError::NotDer { octet })?;
+        let (certificate, after) = rest.split_at(len);
+        all.push(certificate);
+        rest = after;
+    }
+    Ok(all)
+}
+
+/// The keys in a bundle that was verified under this policy when it was imported, sorted.
+pub fn keys(octets: &[u8], policy: &Policy) -> Result<Vec<DeviceKey>, String> {
+    let trust = Trust::new(policy);
+    let all = split(octets).map_err(|error| error.to_string())?;
+    let mut keys = all.into_iter().map(|der| trust.imported(der)).collect::<Result<Vec<_>, _>>()?;
+    keys.sort();
+    Ok(keys)
+}

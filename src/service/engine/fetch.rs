@@ -1,0 +1,558 @@
+//! Shell: the commands of a request once more, each made again from its template, Device, counter and kept signature.
+//!
+//! A thread of its own walks the request's intents in the order of the ledger, a page at a time, and makes the commands of it; meanwhile the
+//! release of the page before is recorded, and its commands go out. Nothing is kept but what of a page is on its way, and the intents
+//! that wait for their outcome.
+//!
+//! Time per command, beside the socket: two leaves read and hashed, the signature's row, the template filled, and SHA-256 over four kilobytes, which is
+//! most of it and has to be: what goes out is what the intent says, octet for octet.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::sync::mpsc;
+
+use super::answers::{self, LINE_LEN, LINES_LEN};
+use super::make::Pieces;
+use super::{Answer, Daemon, PIECES_MAX, reason};
+use crate::api::engine::{Caller, Octets};
+use crate::api::failure::Failure;
+use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
+use crate::domain::commands::{self, container::Header};
+use crate::domain::gbcs::Template;
+use crate::domain::ledger::entry::{Actor, Batch, Entry, Event, Intent, Outcome, Reason, Refused, SignResult};
+use crate::domain::ledger::glance::Glance;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
+use crate::domain::policy::facts::IntentState;
+use crate::pipeline::{HandOver, Told, ToldOutcome, hand_over};
+use crate::store::sqlite::SqliteReader;
+use crate::store::{DerivedState as _, Reader as _, StoreError};
+
+/// Devices of a page: their release is one entry, whose ranges have to fit a leaf whatever lies between them.
+const PAGE_MAX: usize = 1_000;
+
+/// How often it is looked whether a request that still runs has come further.
+const FOLLOW_POLL: Duration = Duration::from_millis(50);
+
+/// What of a request's commands is wanted, and what they are made of.
+struct Wanted {
+    request: RequestId,
+    determination: DeterminationId,
+    header: Header,
+    templates: BTreeMap<TemplateName, Arc<Template>>,
+    /// Whose certificate the key has; none if none was imported yet.
+    originator: Option<PartyId>,
+    after: Option<u64>,
+    devices: Option<Vec<DeviceId>>,
+    follow: bool,
+}
+
+/// One Device of a page.
+struct Found {
+    /// The intent of this request, by which the order goes.
+    place: u64,
+    /// The intent that was signed: a further attempt may be another request's.
+    signed_as: u64,
+    device: DeviceId,
+    template: TemplateName,
+    counter: u64,
+    what: What,
+}
+
+enum What {
+    /// A command: where its octets are in the page.
+    Command(Range<usize>),
+    Told(ToldOutcome),
+}
+
+/// What was found together.
+#[derive(Default)]
+struct Page {
+    found: Vec<Found>,
+    /// Commands, one after the other.
+    octets: Vec<u8>,
+    /// Refusals, which have no intent.
+    refused: Vec<Told>,
+}
+
+impl Page {
+    fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.refused.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.len() + self.refused.len() >= PAGE_MAX
+    }
+}
+
+impl Daemon {
+    /// Hands over the commands of a request that was taken in.
+    pub(super) async fn fetch(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        fetch: wire::RecoveryFetch,
+        form: wire::Form,
+    ) -> Answer<Octets> {
+        let asked = answers::digest_of(&fetch)?;
+        let batch = self.look(move |reader| {
+            let Some(facts) = reader.request(request)? else { return Ok(None) };
+            Ok(Entry::from_leaf(&reader.leaf(facts.first_batch)?).ok())
+        });
+        let Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) = batch.await? else {
+            return Err(Failure::NotFound { what: format!("request {request}") });
+        };
+        let wire::RecoveryFetch { after, devices, follow } = fetch;
+        let actor = caller.actor();
+        // Nothing is looked for that would not be handed over; the refusal is recorded once.
+        let begun = self.change(move |recorder| {
+            let by = recorder.known(actor);
+            let none = HandOver { by: by.clone(), request, determination, asked, signed: Vec::new() };
+            if let Err((reasons, entry)) = hand_over(recorder, none)? {
+                return Ok(Err(Failure::Refused { reasons, entry }));
+            }
+            let fold = recorder.fold();
+            let scope = fold.determinations().get(&determination).and_then(|facts| facts.scope.as_ref());
+            let Some((header, scope)) = answers::header(fold, determination, request).zip(scope) else {
+                return Ok(Err(Failure::Internal { what: "an accepted request has no key or no scope".into() }));
+            };
+            let certificate = fold.keys().get(&header.key).and_then(|key| key.certificate.as_ref());
+            let originator = certificate.map(|(_, party)| *party);
+            let templates = scope.templates.clone();
+            Ok(Ok((by, Wanted { request, determination, header, templates, originator, after, devices, follow })))
+        });
+        let (by, wanted) = begun.await?;
+        let header = wanted.header.clone();
+        let about = HandOver { by, request, determination, asked, signed: Vec::new() };
+        let (pages, found) = mpsc::channel(1);
+        let (pieces, octets) = mpsc::channel(PIECES_MAX);
+        self.walk(wanted, pages)?;
+        let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
+        tokio::spawn(async move {
+            let answer =
+                Handing { desk, about, pieces, piece: Vec::with_capacity(LINES_LEN), summary: Summary::default() };
+            answer.run(found, form, header, stopping).await;
+        });
+        Ok(octets)
+    }
+
+    /// Walks on a thread of its own, until all was found or nobody takes it.
+    fn walk(&self, wanted: Wanted, pages: mpsc::Sender<Result<Page, Ended>>) -> Answer<()> {
+        let reader = SqliteReader::open(&self.state)?;
+        let (running, ended, stopping) =
+            (Arc::clone(&self.running), Arc::clone(&self.ended), self.stopping.subscribe());
+        let request = wanted.request;
+        let is_running = move || running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
+        let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
+        tokio::task::spawn_blocking(move || {
+            let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
+            let mut walk =
+                Walk { reader: &reader, wanted, own: HashMap::new(), pending: VecDeque::new(), page: Page::default() };
+            let walked = match walk.wanted.devices.take() {
+                Some(devices) => walk.devices(&devices, &send),
+                None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow()),
+            };
+            let ended = match walked {
+                Ok(ended) => ended,
+                Err(error) => Ended::Failed(error.into()),
+            };
+            // Whoever asked may have gone away.
+            let _ = pages.blocking_send(Err(ended));
+        });
+        Ok(())
+    }
+}
+
+/// How a walk came to its end.
+enum Ended {
+    /// All of it.
+    Whole,
+    /// Not all: why there may be more.
+    Stopped(Reason),
+    /// Nobody takes more.
+    Left,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// An intent of the request, and what became of it.
+struct Place {
+    at: u64,
+    intent: Intent,
+    result: Option<SignResult>,
+}
+
+struct Walk<'a> {
+    reader: &'a SqliteReader,
+    wanted: Wanted,
+    /// Whether a batch is this request's, as far as it was looked up.
+    own: HashMap<u64, bool>,
+    /// Intents that wait for their outcome, or behind one that does: a few chunks.
+    pending: VecDeque<Place>,
+    page: Page,
+}
+
+type Send<'s> = dyn Fn(Page) -> ControlFlow<()> + 's;
+
+impl Walk<'_> {
+    /// All that the request has, in the order of its intents.
+    fn all(
+        &mut self,
+        send: &Send<'_>,
+        is_running: &dyn Fn() -> bool,
+        ended_at: &dyn Fn() -> Option<u64>,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Ended, StoreError> {
+        let Some(facts) = self.reader.request(self.wanted.request)? else { return Ok(Ended::Whole) };
+        // Whoever has all up to an intent has its outcome, and those of all before.
+        let mut next =
+            self.wanted.after.map_or(facts.first_batch, |after| facts.first_batch.max(after.saturating_add(1)));
+        loop {
+            // In this order: what a run recorded before it ended is seen.
+            let runs = is_running();
+            let mut size = self.reader.head()?.size;
+            let last_batch = self.reader.request(self.wanted.request)?.map_or(0, |facts| facts.last_batch);
+            if let Some(end) = ended_at().filter(|_| !runs) {
+                size = size.min(end);
+            }
+            let (mut flow, mut over) = (ControlFlow::Continue(()), false);
+            while next < size && flow.is_continue() && !over {
+                let mut failed = None;
+                self.reader.leaves(next..size, &mut |leaf| {
+                    next = leaf.index + 1;
+                    match self.leaf(leaf.index, leaf.octets, last_batch) {
+                        // A start ends every run: no intent of it comes after one, but in another batch.
+                        Ok(has_ended) => over |= has_ended,
+                        Err(error) => failed = Some(error),
+                    }
+                    let stops = failed.is_some() || self.page.is_full() || (over && self.pending.is_empty());
+                    if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+                over = over && self.pending.is_empty();
+                if self.page.is_full() || is_stopping() {
+                    flow = send(std::mem::take(&mut self.page));
+                }
+                if is_stopping() {
+                    let text = "smkid is stopping; fetch the rest once it runs".to_owned();
+                    return Ok(Ended::Stopped(reason("stopping", text)));
+                }
+            }
+            if !self.page.is_empty() && flow.is_continue() {
+                flow = send(std::mem::take(&mut self.page));
+            }
+            if flow.is_break() {
+                return Ok(Ended::Left);
+            }
+            match (runs, self.wanted.follow) {
+                (false, _) => return Ok(Ended::Whole),
+                (true, false) => {
+                    let text = "the request is still being run; fetch the rest later, or with --follow".to_owned();
+                    return Ok(Ended::Stopped(reason("running", text)));
+                }
+                (true, true) => std::thread::sleep(FOLLOW_POLL),
+            }
+        }
+    }
+
+    /// One leaf. Answers whether it ends every run of before, and no batch of the request comes later.
+    fn leaf(&mut self, index: u64, octets: &[u8], last_batch: u64) -> Result<bool, StoreError> {
+        let Some(glance) = Glance::at(octets) else { return Ok(false) };
+        match glance.kind {
+            b"intent" => {
+                if let Ok(intent) = glance.read::<Intent>()
+                    && self.is_own(intent.batch)?
+                {
+                    self.pending.push_back(Place { at: index, intent, result: None });
+                }
+            }
+            b"outcome" if !self.pending.is_empty() => {
+                if let Ok(Outcome { intent, result }) = glance.read()
+                    && let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at)
+                {
+                    self.pending[at].result = Some(result);
+                    while self.pending.front().is_some_and(|place| place.result.is_some()) {
+                        let Some(place) = self.pending.pop_front() else { break };
+                        self.settle(place)?;
+                    }
+                }
+            }
+            b"batch" => {
+                if let Ok(batch) = glance.read::<Batch>() {
+                    self.own.insert(index, batch.request == self.wanted.request);
+                }
+            }
+            b"refused" => {
+                if let Ok(Refused { request: Some(request), device: Some(device), reasons, .. }) = glance.read()
+                    && request == self.wanted.request
+                    && !self.has_command(device)?
+                {
+                    let outcome = ToldOutcome::Refused(reasons);
+                    self.page.refused.push(Told { device, template: None, counter: None, intent: None, outcome });
+                }
+            }
+            b"started" => return Ok(last_batch < index),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// Whether a batch belongs to the request.
+    fn is_own(&mut self, batch: u64) -> Result<bool, StoreError> {
+        if let Some(known) = self.own.get(&batch) {
+            return Ok(*known);
+        }
+        let leaf = self.reader.leaf(batch)?;
+        let of = Glance::at(&leaf).and_then(|glance| glance.read::<Batch>().ok());
+        let own = of.is_some_and(|batch| batch.request == self.wanted.request);
+        self.own.insert(batch, own);
+        Ok(own)
+    }
+
+    fn has_command(&self, device: DeviceId) -> Result<bool, StoreError> {
+        let last = self.reader.device(&self.wanted.header.key, device)?;
+        Ok(last
+            .is_some_and(|last| last.determination == self.wanted.determination && last.state == IntentState::Signed))
+    }
+
+    /// What became of an intent of the request, told once for each Device: by its last.
+    fn settle(&mut self, place: Place) -> Result<(), StoreError> {
+        let Place { at, intent, result } = place;
+        let outcome = match result {
+            Some(SignResult::Signed(signature)) => return self.signed(at, at, intent, Some(signature)),
+            Some(SignResult::Failed(why)) => ToldOutcome::Failed(why.into()),
+            Some(SignResult::NotSigned(why)) => ToldOutcome::NotSigned(why.into()),
+            Some(SignResult::Unknown(why)) => ToldOutcome::Unknown(why.into()),
+            None => return Ok(()),
+        };
+        let last = self.reader.device(&self.wanted.header.key, intent.device)?;
+        let last = last.filter(|last| last.determination == self.wanted.determination);
+        let outcome = match last {
+            Some(last) if last.intent > at => {
+                let leaf = self.reader.leaf(last.intent)?;
+                match Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) {
+                    // It comes by itself.
+                    Some(later) if self.is_own(later.batch)? => return Ok(()),
+                    // A further attempt belongs to the request that settled the unknown; this one gets its command all the same.
+                    Some(later) if later.attempt > 1 && later.command == intent.command => match last.state {
+                        IntentState::Signed => return self.signed(at, last.intent, later, None),
+                        IntentState::Left => ToldOutcome::Left,
+                        IntentState::Open | IntentState::Failed | IntentState::NotSigned | IntentState::Unknown => {
+                            outcome
+                        }
+                    },
+                    Some(_) | None => outcome,
+                }
+            }
+            Some(last) if last.state == IntentState::Left => ToldOutcome::Left,
+            Some(_) | None => outcome,
+        };
+        let Intent { template, device, counter, .. } = intent;
+        self.page.found.push(Found { place: at, signed_as: at, device, template, counter, what: What::Told(outcome) });
+        Ok(())
+    }
+
+    /// A signed command, made again; or why it cannot be.
+    fn signed(
+        &mut self,
+        place: u64,
+        signed_as: u64,
+        intent: Intent,
+        expected: Option<Digest>,
+    ) -> Result<(), StoreError> {
+        let from = self.page.octets.len();
+        let row = self.reader.signature(signed_as)?;
+        let row = row.filter(|row| expected.is_none_or(|expected| Digest::of(&row.octets) == expected));
+        let parts = self.wanted.templates.get(&intent.template).zip(self.wanted.originator).zip(row);
+        let made = match parts {
+            Some(((template, originator), row)) => {
+                commands::rebuild(template, originator, &intent, &row.octets, &mut self.page.octets)
+                    .map_err(|error| error.to_string())
+            }
+            None => Err("its template, the certificate of its key or its signature is not there".to_owned()),
+        };
+        let what = match made {
+            Ok(()) => What::Command(from..self.page.octets.len()),
+            Err(why) => {
+                let text = format!(
+                    "the command of intent {signed_as} cannot be made again: {why}. `smkictl ledger commands` makes it from an export, with \
+                     the certificate of then"
+                );
+                What::Told(ToldOutcome::Withheld(vec![reason("rebuild", text)]))
+            }
+        };
+        let Intent { template, device, counter, .. } = intent;
+        self.page.found.push(Found { place, signed_as, device, template, counter, what });
+        Ok(())
+    }
+
+    /// The commands of some Devices, found by these and not by the walk.
+    fn devices(&mut self, devices: &[DeviceId], send: &Send<'_>) -> Result<Ended, StoreError> {
+        let mut intents = Vec::with_capacity(devices.len());
+        let (key, determination) = (self.wanted.header.key.clone(), self.wanted.determination);
+        for device in devices {
+            let last = self.reader.device(&key, *device)?;
+            match last.filter(|last| last.determination == determination) {
+                Some(last) => intents.push((last.intent, last.state)),
+                None => self.not_here(*device),
+            }
+        }
+        intents.sort_unstable_by_key(|(intent, _)| *intent);
+        intents.dedup_by_key(|(intent, _)| *intent);
+        let after = self.wanted.after;
+        for (at, state) in intents.into_iter().filter(|(at, _)| after.is_none_or(|after| *at > after)) {
+            let leaf = self.reader.leaf(at)?;
+            let Some(intent) = Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) else { continue };
+            if intent.attempt == 1 && !self.is_own(intent.batch)? {
+                self.not_here(intent.device);
+            } else if state == IntentState::Signed {
+                self.signed(at, at, intent, None)?;
+            } else {
+                let outcome = match state {
+                    IntentState::Left => ToldOutcome::Left,
+                    IntentState::Unknown => {
+                        ToldOutcome::Unknown("what became of it is unknown; settle it first".into())
+                    }
+                    IntentState::Failed => {
+                        ToldOutcome::Failed(format!("the token failed; see entry {at} and its outcome"))
+                    }
+                    IntentState::NotSigned => ToldOutcome::NotSigned("it was never submitted to the token".into()),
+                    IntentState::Open | IntentState::Signed => ToldOutcome::NotSigned("it is being signed".into()),
+                };
+                let Intent { template, device, counter, .. } = intent;
+                let what = What::Told(outcome);
+                self.page.found.push(Found { place: at, signed_as: at, device, template, counter, what });
+            }
+            if self.page.is_full() && send(std::mem::take(&mut self.page)).is_break() {
+                return Ok(Ended::Left);
+            }
+        }
+        if !self.page.is_empty() && send(std::mem::take(&mut self.page)).is_break() {
+            return Ok(Ended::Left);
+        }
+        Ok(Ended::Whole)
+    }
+
+    fn not_here(&mut self, device: DeviceId) {
+        let text = format!("request {} has no command for Device {device}", self.wanted.request);
+        let outcome = ToldOutcome::Refused(vec![reason("not-in-request", text)]);
+        self.page.refused.push(Told { device, template: None, counter: None, intent: None, outcome });
+    }
+}
+
+/// The side of the answer: records the release of each page, and hands it over.
+struct Handing {
+    desk: crate::recorder::Desk,
+    about: HandOver,
+    pieces: Pieces,
+    piece: Vec<u8>,
+    summary: Summary,
+}
+
+impl Handing {
+    async fn run(
+        mut self,
+        mut found: mpsc::Receiver<Result<Page, Ended>>,
+        form: wire::Form,
+        header: Header,
+        stopping: tokio::sync::watch::Receiver<bool>,
+    ) {
+        let mut writer = AnswerWriter::begin(form, Some(header), &mut self.piece);
+        let mut stopped = None;
+        while let Some(page) = found.recv().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(Ended::Whole) => break,
+                Err(Ended::Stopped(why)) => {
+                    stopped = Some(vec![why]);
+                    break;
+                }
+                Err(Ended::Left) => return,
+                Err(Ended::Failed(failure)) => return drop(self.pieces.send(Err(failure)).await),
+            };
+            if *stopping.borrow() {
+                let text = "smkid is stopping; fetch the rest once it runs".to_owned();
+                stopped = Some(vec![reason("stopping", text)]);
+                break;
+            }
+            match self.page(page, &mut writer).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    stopped = Some(why);
+                    break;
+                }
+                Err(Some(failure)) => return drop(self.pieces.send(Err(failure)).await),
+                Err(None) => return,
+            }
+        }
+        if let Some(stopped) = stopped {
+            writer.stopped(&StoppedLine { stopped }, &mut self.piece);
+        }
+        writer.end(SummaryLine { summary: self.summary }, &mut self.piece);
+        let last = std::mem::take(&mut self.piece);
+        let _ = self.pieces.send(Ok(Bytes::from(last))).await;
+    }
+
+    /// One page: why it is the last, if it is. The failure that cuts the answer; none if nobody takes it.
+    async fn page(&mut self, page: Page, writer: &mut AnswerWriter) -> Result<Option<Vec<Reason>>, Option<Failure>> {
+        let Page { found, octets, refused } = page;
+        let is_command = |found: &&Found| matches!(found.what, What::Command(_));
+        let signed: Vec<(u64, DeviceId)> =
+            found.iter().filter(is_command).map(|found| (found.signed_as, found.device)).collect();
+        let HandOver { by, request, determination, asked, signed: _ } = &self.about;
+        let about =
+            HandOver { by: Actor::clone(by), request: *request, determination: *determination, asked: *asked, signed };
+        let mut withheld = HashMap::new();
+        if !about.signed.is_empty() {
+            // Durable and under a checkpoint before anything of it goes out.
+            let recorded = self.desk.record_for_caller(move |recorder| hand_over(recorder, about)).await;
+            match recorded.map_err(|closed| Some(closed.into()))?.into_inner() {
+                Ok(some) => withheld = some,
+                Err((reasons, _)) => return Ok(Some(reasons)),
+            }
+        }
+        for told in refused {
+            self.item(&answers::item(told), writer).await?;
+        }
+        for Found { place, signed_as, device, template, counter, what } in found {
+            let (template, counter, intent) = (Some(template), Some(counter), Some(place));
+            let item = match (what, withheld.remove(&signed_as)) {
+                (What::Told(outcome), _) => answers::item(Told { device, template, counter, intent, outcome }),
+                (What::Command(_), Some(reasons)) => {
+                    let outcome = ToldOutcome::Withheld(reasons);
+                    answers::item(Told { device, template, counter, intent, outcome })
+                }
+                (What::Command(at), None) => Item {
+                    device,
+                    template,
+                    counter,
+                    outcome: ItemOutcome::Signed,
+                    command: Some(Base64(octets[at].to_vec())),
+                    intent,
+                    reasons: Vec::new(),
+                },
+            };
+            self.item(&item, writer).await?;
+        }
+        // Whoever follows a job waits for each page.
+        self.send().await?;
+        Ok(None)
+    }
+
+    async fn item(&mut self, item: &Item, writer: &mut AnswerWriter) -> Result<(), Option<Failure>> {
+        self.summary.intents += u64::from(item.intent.is_some());
+        self.summary.count(item.outcome);
+        writer.item(item, &mut self.piece);
+        if self.piece.len() + LINE_LEN > LINES_LEN { self.send().await } else { Ok(()) }
+    }
+
+    async fn send(&mut self) -> Result<(), Option<Failure>> {
+        let full = std::mem::replace(&mut self.piece, Vec::with_capacity(LINES_LEN));
+        self.pieces.send(Ok(Bytes::from(full))).await.map_err(|_| None)
+    }
+}

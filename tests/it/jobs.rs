@@ -1,0 +1,590 @@
+//! Jobs: the daemon runs a batch by itself, whoever listens. It goes on after a crash, stops before the next signature where it must,
+//! keeps the limits, and gives each Device one live command.
+//!
+//! `SMKID_KILLS` says how often the daemon is killed in the last test (10 without it, and then jobs are short; 200 is the long run,
+//! of jobs of 20,000 Devices), `SMKID_KILLS_SEED` with which seed; the seed and what came of it are printed at the end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use smkid::api::client::{Client, ClientError};
+use smkid::api::wire::{self, ItemOutcome, Job, JobStart, JobState, JobTally};
+use smkid::domain::determination::document::{Determination, Limits};
+use smkid::domain::ledger::entry::{Event, SignResult};
+use smkid::domain::names::{DeterminationId, Digest, RequestId};
+use smkid::exercise::procedure::Order;
+use smkid::exercise::programs::Daemon;
+
+use crate::support::accounts::{held_against, setting};
+use crate::support::seeded::Seeded;
+use crate::support::site::{
+    DEVICES, INCIDENT, Site, Which, ask_for, device, device_list, lines, problem, request, rules, whole,
+};
+use crate::support::token::write_script;
+
+const JOBS: &str = "/v1/recovery/jobs";
+
+/// How long is waited for a job to come to what is expected of it.
+const WITHIN: Duration = Duration::from_secs(60);
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// A signature takes so long that a job can be caught in the middle.
+const SLOW: &str = "C_Sign * delay 5ms";
+
+fn all_of(determination: DeterminationId) -> JobStart {
+    JobStart { request: request(), determination, list: None, per_hour: None, reason: None }
+}
+
+async fn start(client: &Client, ask: &JobStart) -> Job {
+    client.post(JOBS, ask).await.unwrap()
+}
+
+async fn show(client: &Client, job: RequestId) -> Job {
+    client.get(&format!("{JOBS}/{job}")).await.unwrap()
+}
+
+async fn until(client: &Client, job: RequestId, what: &str, is_so: impl Fn(&Job) -> bool) -> Job {
+    let begun = Instant::now();
+    loop {
+        let job = show(client, job).await;
+        if is_so(&job) {
+            return job;
+        }
+        assert!(begun.elapsed() < WITHIN, "{what}: {job:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn ended(client: &Client, job: RequestId) -> Job {
+    until(client, job, "ended", |job| job.state == JobState::Ended).await
+}
+
+/// Waits until a job waits for that rule to be silent.
+async fn waits(client: &Client, job: RequestId, rule: &str) -> Job {
+    let is_so = |job: &Job| job.state == JobState::Waiting && job.why.iter().any(|reason| &*reason.rule == rule);
+    until(client, job, rule, is_so).await
+}
+
+async fn stop(client: &Client, job: RequestId, how: &str) -> Result<Job, ClientError> {
+    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
+    client.post(&format!("{JOBS}/{job}/{how}"), &why).await
+}
+
+async fn resume(client: &Client, job: RequestId) -> Result<Job, ClientError> {
+    client.post_nothing(&format!("{JOBS}/{job}/resume")).await
+}
+
+/// A determination of its own with these limits, and its key active.
+async fn limited(site: &Site, client: &Client, devices: u32, limits: Limits) -> DeterminationId {
+    let change = |form: &mut Determination| form.limits = Some(limits);
+    let id = site.determine(client, 2, &device_list(1_000..1_000 + devices), change).await.form().id;
+    site.activate_for(client, "INC-2").await.unwrap();
+    id
+}
+
+/// The key is activated for a job that waits for nothing else.
+async fn activated(site: &Site, incident: &str) -> Daemon {
+    let daemon = site.start().await;
+    site.activate_for(&daemon.client, incident).await.unwrap();
+    daemon
+}
+
+async fn upload(client: &Client, list: &str) -> Digest {
+    let stored: wire::Stored = client.put("/v1/uploads", Body::from(list.to_owned())).await.unwrap();
+    stored.sha256
+}
+
+fn names(devices: impl IntoIterator<Item = u32>) -> String {
+    devices.into_iter().map(|n| format!("{}\n", device(n))).collect()
+}
+
+/// Nothing more is signed: what was with the token has come to its outcome, and the token is not asked again.
+async fn stands_still(site: &Site, client: &Client) -> u64 {
+    let begun = Instant::now();
+    while !site.ledger().open().is_empty() {
+        assert!(begun.elapsed() < WITHIN, "intents stay open");
+        tokio::time::sleep(POLL).await;
+    }
+    let calls = site.calls(Which::Recovery, "C_Sign");
+    // Each of these is an ask at the recorder, where a further chunk would have to be recorded.
+    for _ in 0..20 {
+        client.get::<wire::Jobs>(JOBS).await.unwrap();
+    }
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), calls, "it was asked again");
+    calls
+}
+
+#[tokio::test]
+async fn a_job_runs_to_its_end_without_anybody_listening_and_its_counts_are_the_ledgers() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 0 stop"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let ask = JobStart { reason: Some("All of them".to_owned()), ..all_of(site.main()) };
+    let started = start(client, &ask).await;
+    assert_eq!((started.request, started.total, started.incident.as_str()), (ask.request, DEVICES.into(), INCIDENT));
+    let done = ended(client, ask.request).await;
+    let all = u64::from(DEVICES);
+    assert_eq!(done.tally, JobTally { intents: all, signed: all, ..JobTally::default() });
+    assert_eq!((done.done, done.why.len()), (all, 0));
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), all);
+    let ledger = site.ledger();
+    ledger.check();
+    assert_eq!(ledger.signed().len(), DEVICES as usize);
+    // It is kept: nothing was handed over.
+    assert!(ledger.released().is_empty());
+    // The same again is that job; the id is for nothing else.
+    let size = ledger.size();
+    assert_eq!(start(client, &ask).await, done);
+    assert_eq!(site.ledger().size(), size);
+    let other = JobStart { per_hour: Some(7), ..ask.clone() };
+    let refused = problem(client.post::<_, Job>(JOBS, &other).await);
+    assert!(rules(&refused).iter().any(|rule| ["request-reused", "job-known"].contains(rule)), "{refused:?}");
+    for (how, rule) in [("pause", "job-state"), ("cancel", "job-state")] {
+        assert_eq!(rules(&problem(stop(client, ask.request, how).await)), [rule]);
+    }
+    assert_eq!(rules(&problem(resume(client, ask.request).await)), ["job-state"]);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    // After a restart it is told the same.
+    let daemon = site.start().await;
+    assert_eq!(show(&daemon.client, ask.request).await, done);
+    let all: wire::Jobs = daemon.client.get(JOBS).await.unwrap();
+    assert_eq!(all.jobs, [done]);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_a_job_goes_on_by_itself_once_its_key_is_active_and_settles_what_it_may() {
+    for by_itself in [true, false] {
+        let site = Site::determined().await;
+        site.configure(|text| text + "\n[signing]\nchunk = 32\n");
+        site.fault(Which::Recovery, Some(&format!("log recovery.calls\nC_Sign 50 stop\n{SLOW}")));
+        let daemon = site.start().await;
+        let limits = Limits { intents: 1_000, per_hour: 1_000, retries_of_unknown: 2, retry_by_itself: by_itself };
+        let id = limited(&site, &daemon.client, 100, limits).await;
+        let job = start(&daemon.client, &all_of(id)).await.request;
+        site.reach(Which::Recovery, "C_Sign", 50).await;
+        daemon.kill().await.unwrap();
+        let before = site.ledger();
+        let open = before.open();
+        let covered = open.iter().filter(|intent| **intent < before.checkpointed).count();
+        assert!(covered > 0, "something was with the token");
+
+        write_script(&site.script(Which::Recovery), "log recovery.calls\n");
+        let daemon = site.start().await;
+        let waiting = waits(&daemon.client, job, "key-locked").await;
+        assert_eq!(waiting.tally.unknown, covered as u64);
+        assert_eq!(waiting.tally.intents, before.intents().len() as u64);
+        site.activate_for(&daemon.client, "INC-2").await.unwrap();
+        let done = ended(&daemon.client, job).await;
+        let unknown = if by_itself { 0 } else { covered as u64 };
+        assert_eq!((done.tally.signed, done.tally.unknown, done.done), (100 - unknown, unknown, 100), "{done:?}");
+        let (made, _) = held_against(&site, &site.path("recovery.calls"));
+        assert!(made >= site.ledger().signed().len());
+        if !by_itself {
+            // Whoever settles them counts for the job all the same.
+            let settled =
+                whole(lines(&daemon.client, "/v1/recovery/settle", &crate::support::site::settle_all(id)).await);
+            assert_eq!(settled.len(), covered);
+            let settled = show(&daemon.client, job).await;
+            assert_eq!((settled.tally.signed, settled.tally.unknown), (100, 0));
+        }
+        assert_eq!(site.ledger().signed().len(), 100);
+        site.verify_export("export");
+        assert!(daemon.stop().await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn pause_resume_and_cancel_act_before_the_next_signature_and_leave_nothing_out() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some(SLOW));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let job = start(client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 20).await;
+    let paused = stop(client, job, "pause").await.unwrap();
+    assert_eq!(paused.state, JobState::Paused);
+    assert_eq!(paused.stopped.unwrap().reason.as_deref(), Some("The DCC asked for it"));
+    let calls = stands_still(&site, client).await;
+    assert!(calls < 64 * 2, "{calls}");
+    assert_eq!(rules(&problem(stop(client, job, "pause").await)), ["job-state"]);
+    let still = show(client, job).await;
+    assert_eq!(still.state, JobState::Paused);
+    assert!(still.tally.not_signed > 0, "the rest of the chunks was never submitted: {still:?}");
+    assert_eq!(still.tally.signed, calls);
+
+    // It stays paused over a restart, and goes on where it was.
+    assert!(daemon.stop().await.unwrap().success());
+    write_script(&site.script(Which::Recovery), SLOW);
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    assert_eq!(show(client, job).await.state, JobState::Paused);
+    let again = resume(client, job).await.unwrap();
+    assert!(matches!(again.state, JobState::Running | JobState::Waiting), "{again:?}");
+    assert_eq!(rules(&problem(resume(client, job).await)), ["job-state"]);
+    until(client, job, "goes on", |job| job.tally.signed > calls + 20).await;
+    let cancelled = stop(client, job, "cancel").await.unwrap();
+    assert_eq!(cancelled.state, JobState::Cancelled);
+    stands_still(&site, client).await;
+    let signed = show(client, job).await.tally.signed;
+    assert_eq!(signed, site.ledger().signed().len() as u64);
+    assert_eq!(rules(&problem(resume(client, job).await)), ["job-state"]);
+
+    // Another takes up the rest, and what was left without a signature with it.
+    assert!(daemon.stop().await.unwrap().success());
+    write_script(&site.script(Which::Recovery), "");
+    let daemon = site.start_active().await;
+    let rest = start(&daemon.client, &all_of(site.main())).await.request;
+    let done = ended(&daemon.client, rest).await;
+    assert_eq!((done.tally.already, done.tally.signed), (signed, u64::from(DEVICES) - signed), "{done:?}");
+    assert_eq!(site.ledger().signed().len(), DEVICES as usize);
+    site.ledger().check();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_paused_job_takes_up_again_what_was_never_submitted() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some("C_Sign 1-40 delay 5ms"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let job = start(client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 20).await;
+    stop(client, job, "pause").await.unwrap();
+    stands_still(&site, client).await;
+    resume(client, job).await.unwrap();
+    let done = ended(client, job).await;
+    let all = u64::from(DEVICES);
+    assert_eq!((done.tally.signed, done.tally.not_signed, done.done), (all, 0, all), "{done:?}");
+    assert!(done.tally.intents > all, "some were intended twice");
+    site.ledger().check();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn withdrawal_ends_a_job_and_suspension_and_lock_let_it_wait_before_the_next_signature() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some(SLOW));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let job = start(client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 20).await;
+    site.lock(client).await.unwrap();
+    waits(client, job, "key-locked").await;
+    let calls = stands_still(&site, client).await;
+    assert!(calls < 128, "{calls}");
+    // It waits for the activation, and for nothing else.
+    site.activate(client).await.unwrap();
+    until(client, job, "goes on", |job| job.tally.signed > calls + 20).await;
+    site.suspend(client, &site.base.main).await;
+    waits(client, job, "suspended").await;
+    let suspended = stands_still(&site, client).await;
+    assert!(suspended > calls);
+    // Nothing that is asked for meanwhile changes that.
+    site.withdraw(client, &site.base.main).await;
+    let done = ended(client, job).await;
+    assert!(done.why.iter().any(|reason| &*reason.rule == "withdrawn"), "{done:?}");
+    assert_eq!(stands_still(&site, client).await, suspended);
+    assert_eq!(done.tally.signed, site.ledger().signed().len() as u64);
+    assert!(done.done < done.total);
+    site.ledger().check();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_ends_with_the_window_of_its_determination() {
+    let mut site = Site::determined_of(Site::set_before_the_variation().await);
+    site.fault(Which::Recovery, Some("C_Sign 3 stop"));
+    let daemon = site.start_active().await;
+    let job = start(&daemon.client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 3).await;
+    daemon.kill().await.unwrap();
+    // A day later it is over: no activation is waited for.
+    site.set_clock("2017-07-23T09:00:00Z", Order::BeforeReferral);
+    write_script(&site.script(Which::Recovery), "");
+    let daemon = site.start().await;
+    let done = ended(&daemon.client, job).await;
+    assert!(done.why.iter().any(|reason| &*reason.rule == "window"), "{done:?}");
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), 0);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_limits_of_an_hour_are_waited_for_and_those_in_all_end_a_job() {
+    for own in [None, Some(30)] {
+        let mut site = Site::determined_of(Site::set_before_the_variation().await);
+        site.set_clock("2017-07-20T12:00:00Z", Order::BeforeReferral);
+        site.fault(Which::Recovery, Some("C_Sign 0 stop"));
+        let daemon = site.start().await;
+        let per_hour = if own.is_some() { 1_000 } else { 30 };
+        let limits = Limits { intents: 70, per_hour, retries_of_unknown: 0, retry_by_itself: false };
+        let id = limited(&site, &daemon.client, 100, limits).await;
+        let ask = JobStart { per_hour: own, ..all_of(id) };
+        start(&daemon.client, &ask).await;
+        let job = ask.request;
+        let is_limited = |job: &Job| job.state == JobState::Limited && job.tally.signed.is_multiple_of(30);
+        let limited = until(&daemon.client, job, "limited", is_limited).await;
+        let frees = limited.until.unwrap();
+        assert_eq!((limited.tally.signed, limited.tally.refused), (30, 0), "{limited:?}");
+        assert_eq!(stands_still(&site, &daemon.client).await, 30);
+        // More than an hour after the first of them, in whole minutes.
+        let first = site.ledger().entries.iter().find(|entry| matches!(entry.event, Event::Intent(_))).unwrap().at;
+        let span_ms = frees.unix_ms() - first.unix_ms();
+        assert!((3_600_000..=3_660_000).contains(&span_ms), "{span_ms}");
+        assert!(daemon.stop().await.unwrap().success());
+
+        site.set_clock("2017-07-20T12:58:00Z", Order::BeforeReferral);
+        let daemon = activated(&site, "INC-2").await;
+        let still = until(&daemon.client, job, "limited still", |job| job.state == JobState::Limited).await;
+        assert_eq!((still.tally.signed, still.until), (30, Some(frees)));
+        assert!(daemon.stop().await.unwrap().success());
+
+        site.set_clock("2017-07-20T13:02:30Z", Order::BeforeReferral);
+        let daemon = activated(&site, "INC-2").await;
+        until(&daemon.client, job, "limited again", |job| is_limited(job) && job.tally.signed == 60).await;
+        assert!(daemon.stop().await.unwrap().success());
+
+        site.set_clock("2017-07-20T14:05:00Z", Order::BeforeReferral);
+        let daemon = activated(&site, "INC-2").await;
+        let done = ended(&daemon.client, job).await;
+        assert_eq!((done.tally.signed, done.tally.intents, done.intents_left), (70, 70, 0));
+        assert_eq!(done.why.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["intents-spent"]);
+        site.ledger().check();
+        site.verify_export("export");
+        assert!(daemon.stop().await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_job_over_a_list_of_its_own_refuses_what_is_not_determined_and_says_why() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 0 stop"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let list = upload(client, &names([3, 5, 8, 700, 701])).await;
+    let ask = JobStart { list: Some(list), ..all_of(site.main()) };
+    start(client, &ask).await;
+    let done = ended(client, ask.request).await;
+    assert_eq!((done.total, done.tally.signed, done.tally.refused), (5, 3, 2), "{done:?}");
+    assert_eq!(
+        done.rules.iter().map(|count| (&*count.rule, count.count)).collect::<Vec<_>>(),
+        [("device-out-of-scope", 2)]
+    );
+    assert_eq!(done.refused.iter().map(|refused| refused.device).collect::<Vec<_>>(), [device(700), device(701)]);
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), 3);
+    assert_eq!(site.ledger().signed(), BTreeSet::from([3, 5, 8].map(device)));
+    // Another form of a list is refused before anything is recorded.
+    let size = site.ledger().size();
+    for (list, says) in [
+        (names([5, 3]), "line 2"),
+        (names([5, 5]), "line 2"),
+        (names([5]).to_lowercase(), "line 1"),
+        (names([5]).trim_end().to_owned(), "line 1"),
+        (device_list([5]), "line"),
+    ] {
+        let list = Some(upload(client, &list).await);
+        let refused = problem(client.post::<_, Job>(JOBS, &JobStart { list, ..all_of(site.main()) }).await);
+        assert!(refused.message.contains(says), "{says}: {}", refused.message);
+    }
+    let nowhere = JobStart { list: Some(Digest([9; 32])), ..all_of(site.main()) };
+    assert!(client.post::<_, Job>(JOBS, &nowhere).await.is_err());
+    assert_eq!(site.ledger().size(), size);
+    // The list is kept with the ledger, and goes out with it.
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn of_two_jobs_of_a_key_the_first_runs_and_the_other_waits_and_signing_goes_on_beside() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some(SLOW));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let (low, high) = (upload(client, &names(0..100)).await, upload(client, &names(100..120)).await);
+    let first = start(client, &JobStart { list: Some(low), ..all_of(site.main()) }).await.request;
+    let second = start(client, &JobStart { list: Some(high), ..all_of(site.main()) }).await.request;
+    let waiting = waits(client, second, "job-order").await;
+    assert!(waiting.why[0].text.contains(&first.to_string()), "{waiting:?}");
+    assert_eq!(waiting.tally, JobTally::default());
+    // Who waits for an answer waits for no job.
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 300..304)).await);
+    assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
+    assert_ne!(show(client, first).await.state, JobState::Ended);
+    // One that is paused lets the next one go.
+    stop(client, first, "pause").await.unwrap();
+    assert_eq!(ended(client, second).await.tally.signed, 20);
+    assert_eq!(show(client, first).await.state, JobState::Paused);
+    resume(client, first).await.unwrap();
+    assert_eq!(ended(client, first).await.tally.signed, 100);
+    site.ledger().check();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_token_that_goes_away_lets_a_job_wait_and_not_end() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    // Its worker dies, and the next cannot start for a while.
+    let script = "C_Sign 100 kill\nC_Initialize 2-3 return CKR_GENERAL_ERROR";
+    site.fault(Which::Recovery, Some(script));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let limits_are_not_met = start(client, &all_of(site.main())).await.request;
+    let waiting = waits(client, limits_are_not_met, "token").await;
+    assert!(waiting.tally.signed > 0, "{waiting:?}");
+    let done = ended(client, limits_are_not_met).await;
+    // What the worker had in its hands is unknown; the rest was taken up again.
+    assert_eq!(done.done, u64::from(DEVICES));
+    assert_eq!(done.tally.not_signed + done.tally.refused, 0, "{done:?}");
+    assert_eq!(done.tally.signed + done.tally.unknown, u64::from(DEVICES), "{done:?}");
+    site.ledger().check();
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_is_stopped_at_once_also_while_nothing_can_be_recorded_and_that_is_recorded_later() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some("C_Sign * delay 20ms"));
+    site.fault(Which::Ledger, Some("C_Sign 0 stop"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let job = start(client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 2).await;
+    write_script(&site.script(Which::Ledger), "C_Sign * return CKR_DEVICE_ERROR");
+    waits(client, job, "ledger-token").await;
+    let refused = problem(stop(client, job, "pause").await);
+    assert!(refused.message.contains("is paused") && refused.message.contains("not recorded yet"), "{refused:?}");
+    let calls = site.calls(Which::Recovery, "C_Sign");
+    assert!(calls < 64 * 2, "{calls}");
+    write_script(&site.script(Which::Ledger), "");
+    until(client, job, "paused", |job| job.state == JobState::Paused).await;
+    stands_still(&site, client).await;
+    resume(client, job).await.unwrap();
+    until(client, job, "goes on", |job| job.tally.signed > calls).await;
+    stop(client, job, "cancel").await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn smkictl_starts_shows_follows_and_stops_jobs() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    fs::write(site.path("five.txt"), names([9, 1, 4, 2, 3])).unwrap();
+    let (id, five) = (site.main(), "00112233445566778899aabbccddeeff");
+    let started = format!("recovery start --determination {id} --devices five.txt --request {five} --reason ten");
+    let size = site.ledger().size();
+    site.smkictl(&format!("{started} --dry-run")).ok().says("Nothing was sent");
+    assert_eq!(site.ledger().size(), size);
+    let job = site.smkictl(&format!("{started} --output json")).ok().json();
+    assert_eq!(job["request"], five);
+    // It is followed to its end, an object a line, the last with all of it.
+    let followed = site.smkictl(&format!("recovery watch {five} --output json")).ok();
+    let last: Job = serde_json::from_str(followed.out.lines().last().unwrap()).unwrap();
+    assert_eq!((last.state, last.tally.signed, last.total), (JobState::Ended, 5, 5));
+    let followed = site.smkictl(&format!("recovery watch {five}")).ok();
+    assert!(followed.out.contains("5 of 5 Devices (100 %)"), "{}", followed.out);
+    assert!(followed.out.contains(&format!("smkictl recovery fetch {five} --out DIR")), "{}", followed.out);
+    let all = site.smkictl("recovery status").ok();
+    assert!(all.out.contains(five) && all.out.contains("ended, 5 of 5 Devices"), "{}", all.out);
+    assert_eq!(site.smkictl(&format!("recovery status {five} --output json")).ok().json()["tally"]["signed"], 5);
+    for how in ["pause", "cancel"] {
+        site.smkictl(&format!("recovery {how} {five} --reason r --dry-run")).ok().says("Nothing was sent");
+        site.smkictl(&format!("recovery {how} {five} --reason r")).is(4);
+    }
+    site.smkictl(&format!("recovery resume {five}")).is(4);
+    site.smkictl("recovery status 77777777777777777777777777777777").is(1);
+    // A Device that is not determined: refused, and the status says that some were not signed.
+    fs::write(site.path("two.txt"), names([10, 700])).unwrap();
+    let two = "ff112233445566778899aabbccddeeff";
+    site.smkictl(&format!("recovery start --determination {id} --devices two.txt --request {two}")).ok();
+    let followed = site.smkictl(&format!("recovery watch {two}")).is(6);
+    assert!(followed.out.contains("device-out-of-scope: 1"), "{}", followed.out);
+    site.smkictl("ledger list --kind job-ended").ok().says("");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// What a number of kills is tried with: Devices of a job, jobs at most, commands of a chunk, and how long the daemon lives at most once
+/// its key is active.
+const fn scale(kills: u64) -> (u32, u32, usize, u64) {
+    if kills <= 10 { (1_500, 6, 128, 250) } else { (20_000, 12, 1_000, 1_500) }
+}
+
+#[tokio::test]
+async fn killed_at_moments_of_no_choice_every_device_gets_one_live_command_and_every_signature_is_accounted_for() {
+    let (kills, seed) = (setting("SMKID_KILLS", 10), setting("SMKID_KILLS_SEED", 2017));
+    let (devices, jobs_max, chunk, life_ms) = scale(kills);
+    let begun = Instant::now();
+    let site = Site::determined().await;
+    site.configure(|text| text + &format!("\n[signing]\nchunk = {chunk}\n"));
+    site.fault(Which::Recovery, Some("log recovery.calls\n"));
+    let mut daemon = site.start().await;
+    let total = devices * jobs_max;
+    let limits = Limits {
+        intents: u64::from(total) * 4,
+        per_hour: u64::from(total) * 4,
+        retries_of_unknown: 3,
+        retry_by_itself: true,
+    };
+    let id = limited(&site, &daemon.client, total, limits).await;
+    let mut seeded = Seeded::new(seed);
+    let (mut jobs, mut killed_signing): (Vec<RequestId>, u64) = (Vec::new(), 0);
+    let next = async |client: &Client, n: usize| {
+        let from = 1_000 + devices * u32::try_from(n).unwrap();
+        let list = Some(upload(client, &names(from..from + devices)).await);
+        start(client, &JobStart { list, ..all_of(id) }).await.request
+    };
+    jobs.push(next(&daemon.client, 0).await);
+    for _ in 0..kills {
+        tokio::time::sleep(Duration::from_millis(seeded.below(life_ms))).await;
+        daemon.kill().await.unwrap();
+        killed_signing += u64::from(!open_intents(&site).is_empty());
+        daemon = activated(&site, "INC-2").await;
+        let now = show(&daemon.client, *jobs.last().unwrap()).await;
+        if now.state == JobState::Ended && jobs.len() < jobs_max as usize {
+            jobs.push(next(&daemon.client, jobs.len()).await);
+        }
+    }
+    let mut unknown = 0;
+    for job in &jobs {
+        let done = ended(&daemon.client, *job).await;
+        assert_eq!((done.done, done.total), (u64::from(devices), u64::from(devices)), "{done:?}");
+        assert_eq!((done.tally.signed + done.tally.unknown, done.why.len()), (u64::from(devices), 0), "{done:?}");
+        unknown += done.tally.unknown;
+    }
+    let all = u64::from(devices) * jobs.len() as u64;
+    let ledger = site.ledger();
+    assert_eq!(ledger.signed().len() as u64, all - unknown, "each Device has one live command");
+    let outcomes = ledger.outcomes();
+    let of = |which: fn(&SignResult) -> bool| outcomes.values().filter(|result| which(result)).count();
+    let was_unknown = of(|result| matches!(result, SignResult::Unknown(_)));
+    let (made, _) = held_against(&site, &site.path("recovery.calls"));
+    assert!(made as u64 >= all - unknown && made <= ledger.signed().len() + was_unknown, "{made} signatures");
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+    println!(
+        "kills: seed {seed}, {kills} kills in {:?}, {killed_signing} with intents open; {} jobs of {devices} Devices; the token made \
+         {made} signatures, {was_unknown} intents were unknown, {unknown} Devices are left so; 0 lost, 0 doubled",
+        begun.elapsed(),
+        jobs.len()
+    );
+}
+
+/// The intents that a killed daemon left open, by its database.
+fn open_intents(site: &Site) -> Vec<u64> {
+    site.ledger().open()
+}

@@ -1,0 +1,335 @@
+//! Signed commands as they leave: in files with a manifest, fetched again, and made again from an export; by real daemons on SoftHSM. However they
+//! come, they are the same octets, and what was cut or altered is seen.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use smkid::api::wire::{self, Item, ItemOutcome};
+use smkid::domain::certificates::pem::certificate_to_pem;
+use smkid::domain::commands::container::{Reader, Record};
+use smkid::domain::commands::manifest::{Manifest, NAME, PARTIAL_NAME};
+use smkid::domain::names::DeviceId;
+
+use crate::support::site::{
+    DEVICES, Handed, Site, Which, ask_for, ask_for_all, lines, lines_and_stop, problem, rules, settle_all, whole,
+};
+
+const SIGN: &str = "/v1/recovery/sign";
+const SETTLE: &str = "/v1/recovery/settle";
+const REQUEST: &str = "77777777777777777777777777777777";
+
+fn fetch_path(request: impl std::fmt::Display) -> String {
+    format!("/v1/recovery/requests/{request}/commands")
+}
+
+fn manifest(folder: &Path) -> Manifest {
+    Manifest::parse(&fs::read(folder.join(NAME)).unwrap()).unwrap()
+}
+
+/// The commands in the containers of a folder, by Device.
+fn contained(folder: &Path) -> BTreeMap<DeviceId, Vec<u8>> {
+    let mut commands = BTreeMap::new();
+    for file in &manifest(folder).files {
+        let mut reader = Reader::of_file();
+        reader.feed(&fs::read(folder.join(&*file.name)).unwrap());
+        while let Some(record) = reader.next().unwrap() {
+            if let Record::Command(fields, octets) = record {
+                let before = commands.insert(fields.device, reader.octets(&octets).to_vec());
+                assert!(before.is_none(), "{} has two commands", fields.device);
+            }
+        }
+        reader.finish().unwrap();
+    }
+    commands
+}
+
+/// The same of a folder with a file each.
+fn each(folder: &Path) -> BTreeMap<DeviceId, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let device = |path: &Path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    entries.map(|path| (device(&path), fs::read(path).unwrap())).collect()
+}
+
+fn commands(items: &[Item]) -> BTreeMap<DeviceId, Vec<u8>> {
+    items.iter().filter_map(|item| Some((item.device, item.command.as_ref()?.0.clone()))).collect()
+}
+
+/// The Python that stands on the page about the container.
+fn reader_of_the_page() -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/container.md")).unwrap();
+    let (_, after) = page.split_once("```python\n").unwrap();
+    after.split_once("```").unwrap().0.to_owned()
+}
+
+fn run(program: &str, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
+#[tokio::test]
+async fn a_command_is_the_same_octets_signed_fetched_and_made_again_from_an_export() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let id = site.main();
+    let signed = format!("recovery sign --determination {id} --devices all --request {REQUEST}");
+    site.smkictl(&format!("{signed} --out signed")).ok();
+    let signed = each(&site.path("signed"));
+    assert_eq!(signed.len(), DEVICES as usize);
+
+    // Fetched, in files of a size.
+    site.smkictl(&format!("recovery fetch {REQUEST} --out fetched --file-size 100")).ok();
+    let fetched = site.path("fetched");
+    assert_eq!(contained(&fetched), signed);
+    let held = manifest(&fetched);
+    assert_eq!(held.commands, u64::from(DEVICES));
+    assert!(held.folder.in_order && held.files.len() == (DEVICES as usize).div_ceil(100));
+    assert!(held.checkpoint.size > held.files.last().unwrap().last_intent);
+    // In hexadecimal, in JSON, a file each, and on stdout.
+    site.smkictl(&format!("recovery fetch {REQUEST} --out hex --format hex")).ok();
+    let hex = fs::read_to_string(site.path("hex/commands-000001.hex")).unwrap();
+    let in_hex: Vec<Vec<u8>> = hex.lines().map(|line| hex::decode(line).unwrap()).collect();
+    assert!(in_hex.iter().eq(signed.values()), "the list is in the order of Devices, and so are its intents");
+    let lines_of =
+        |text: &str| -> Vec<Item> { text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect() };
+    site.smkictl(&format!("recovery fetch {REQUEST} --out lines --format ndjson --file-size 1MiB")).ok();
+    let mut in_json = BTreeMap::new();
+    for file in &manifest(&site.path("lines")).files {
+        assert!(file.octets < (1 << 20) + 10_000);
+        in_json.extend(commands(&lines_of(&fs::read_to_string(site.path("lines").join(&*file.name)).unwrap())));
+    }
+    assert_eq!(in_json, signed);
+    site.smkictl(&format!("recovery fetch {REQUEST} --out each --format each")).ok();
+    assert_eq!(each(&site.path("each")), signed);
+    let (first, last) = (signed.first_key_value().unwrap().0, signed.last_key_value().unwrap().0);
+    fs::write(site.path("two.txt"), format!("{last}\n{first}\n")).unwrap();
+    let two = site.smkictl(&format!("recovery fetch {REQUEST} --out - --devices two.txt")).ok();
+    let two = commands(&lines_of(&two.out));
+    assert_eq!(two.iter().collect::<Vec<_>>(), [(first, &signed[first]), (last, &signed[last])]);
+
+    // Each time its release is recorded, and the ledger verifies.
+    site.verify_export("export");
+    site.smkictl(&format!("ledger commands export --request {REQUEST} --out again --file-size 100")).ok();
+    // Not only the commands: the files are the same.
+    assert_eq!(manifest(&site.path("again")).files, held.files);
+    site.smkictl(&format!("ledger commands export --determination {id} --out by-determination")).ok();
+    assert_eq!(contained(&site.path("by-determination")), signed);
+    site.smkictl(&format!("ledger commands export --device {first} --out of-one")).ok();
+    assert_eq!(contained(&site.path("of-one").join(id.to_string())), BTreeMap::from([(*first, signed[first].clone())]));
+    site.smkictl("recovery check fetched").ok();
+    site.smkictl("recovery check fetched --ledger export").ok();
+    site.smkictl("recovery check lines --ledger export").ok();
+
+    // Somebody else reads it, with what the page says; and OpenSSL verifies one.
+    fs::write(site.path("reader.py"), reader_of_the_page()).unwrap();
+    let (reader, file) = (site.path("reader.py"), fetched.join("commands-000001.smkicmd"));
+    let (is_good, said) = run("python3", &[reader.to_str().unwrap(), file.to_str().unwrap()]);
+    assert!(is_good && said.lines().count() == 100 && said.starts_with(&first.to_string()), "{said}");
+    openssl_verifies(&site, &signed[first]);
+    daemon.stop().await.unwrap();
+}
+
+/// What the page about the export says of one command.
+fn openssl_verifies(site: &Site, command: &[u8]) {
+    let (body, signature) = command.split_at(command.len() - 65);
+    fs::write(site.path("body"), &body[1..]).unwrap();
+    let (r, s) = (hex::encode(&signature[1..33]), hex::encode(&signature[33..]));
+    fs::write(site.path("sig.conf"), format!("asn1=SEQUENCE:s\n[s]\nr=INTEGER:0x{r}\ns=INTEGER:0x{s}\n")).unwrap();
+    let path = |name: &str| site.path(name).to_str().unwrap().to_owned();
+    let (made, said) =
+        run("openssl", &["asn1parse", "-genconf", &path("sig.conf"), "-noout", "-out", &path("sig.der")]);
+    assert!(made, "{said}");
+    fs::write(site.path("recovery.pem"), certificate_to_pem(site.base.recovery.certificate().octets())).unwrap();
+    let (made, key) = run("openssl", &["x509", "-in", &path("recovery.pem"), "-noout", "-pubkey"]);
+    assert!(made, "{key}");
+    fs::write(site.path("recovery.pub"), key).unwrap();
+    let (verified, said) = run(
+        "openssl",
+        &["dgst", "-sha256", "-verify", &path("recovery.pub"), "-signature", &path("sig.der"), &path("body")],
+    );
+    assert!(verified, "{said}");
+}
+
+#[tokio::test]
+async fn a_folder_that_was_altered_is_found_by_its_check() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let sign = format!("recovery sign --determination {} --devices all --request {REQUEST}", site.main());
+    site.smkictl(&format!("{sign} --out folder --format container --file-size 200")).ok();
+    site.smkictl("recovery check folder").ok();
+    let check = |expected: &str| {
+        let done = site.smkictl("recovery check folder");
+        assert_eq!(done.status, 5, "{}", done.err);
+        assert!(done.err.contains(expected), "{}", done.err);
+    };
+    let file = site.path("folder/commands-000002.smkicmd");
+    let good = fs::read(&file).unwrap();
+    let mut altered = good.clone();
+    altered[5_000] ^= 1;
+    fs::write(&file, &altered).unwrap();
+    check("commands-000002.smkicmd: expected");
+    fs::write(&file, &good[..good.len() - 1]).unwrap();
+    check("it was changed");
+    fs::remove_file(&file).unwrap();
+    check("it is missing");
+    fs::write(&file, &good).unwrap();
+    fs::write(site.path("folder/more"), b"").unwrap();
+    check("its manifest does not name it");
+    fs::remove_file(site.path("folder/more")).unwrap();
+    site.smkictl("recovery check folder").ok();
+    // Signed and fetched again into the same folder there is nothing new, and it stays as it is.
+    site.smkictl(&format!("{sign} --out folder --format container --file-size 200")).ok();
+    site.smkictl(&format!("recovery fetch {REQUEST} --out folder")).ok();
+    assert_eq!(fs::read(&file).unwrap(), good);
+    assert_eq!(manifest(&site.path("folder")).files.len(), 3);
+    site.smkictl("recovery check folder").ok();
+    daemon.stop().await.unwrap();
+}
+
+/// As a client that was killed leaves its folder: the file that was being written has no name, and no manifest is there.
+fn cut(folder: &Path, keep: usize) -> PathBuf {
+    let whole = manifest(folder);
+    let lines = std::iter::once(serde_json::to_string(&whole.folder).unwrap())
+        .chain(whole.files[..keep].iter().map(|file| serde_json::to_string(file).unwrap()));
+    let text: String = lines.map(|line| line + "\n").collect();
+    fs::write(folder.join(PARTIAL_NAME), text + "{\"name\":\"comm").unwrap();
+    fs::remove_file(folder.join(NAME)).unwrap();
+    for file in &whole.files[keep + 1..] {
+        fs::remove_file(folder.join(&*file.name)).unwrap();
+    }
+    let begun = folder.join(&*whole.files[keep].name);
+    let hidden = folder.join(format!(".{}.part", whole.files[keep].name));
+    let half = fs::read(&begun).unwrap();
+    fs::write(&hidden, &half[..half.len() / 2]).unwrap();
+    fs::remove_file(begun).unwrap();
+    hidden
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_cut_goes_on_after_what_is_whole_also_after_the_daemon_was_killed() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let sign = format!("recovery sign --determination {} --devices all --request {REQUEST}", site.main());
+    site.smkictl(&format!("{sign} --out signed")).ok();
+    site.smkictl(&format!("recovery fetch {REQUEST} --out folder --file-size 150")).ok();
+    let before = manifest(&site.path("folder"));
+    let hidden = cut(&site.path("folder"), 2);
+    let not_whole = site.smkictl("recovery check folder");
+    assert!(not_whole.status == 5 && not_whole.err.contains("not whole yet"), "{}", not_whole.err);
+
+    daemon.kill().await.unwrap();
+    // Its key is locked, and with that the incident paused: nothing is handed over.
+    let daemon = site.start().await;
+    let refused = site.smkictl(&format!("recovery fetch {REQUEST} --out folder"));
+    assert!(refused.status == 4 && refused.err.contains("key-active or executing"), "{}", refused.err);
+    site.activate(&daemon.client).await.unwrap();
+    let released = site.ledger().released().len();
+    let again = site.smkictl(&format!("recovery fetch {REQUEST} --out folder --file-size 150")).ok();
+    let after = before.files[1].last_intent;
+    assert!(again.err.contains(&format!("going on after intent {after}")), "{}", again.err);
+    assert_eq!(manifest(&site.path("folder")).files, before.files);
+    assert_eq!(contained(&site.path("folder")), each(&site.path("signed")));
+    assert!(!hidden.exists() && !site.path("folder").join(PARTIAL_NAME).exists());
+    assert_eq!(
+        site.ledger().released().len(),
+        released,
+        "what was released before is released again, and nothing else"
+    );
+    site.smkictl("ledger export export").ok();
+    site.verify("export").ok();
+    site.smkictl("recovery check folder --ledger export").ok();
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_kill_left_unknown_is_told_and_once_it_is_settled_its_request_gets_the_command() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 300 stop"));
+    let daemon = site.start_active().await;
+    let ask = ask_for_all(site.main());
+    let (client, sent) = (daemon.client.clone(), ask.clone());
+    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
+    site.reach(Which::Recovery, "C_Sign", 300).await;
+    daemon.kill().await.unwrap();
+    let _ = answer.await.unwrap();
+    site.fault(Which::Recovery, None);
+    let daemon = site.start_active().await;
+    let all = wire::RecoveryFetch::default();
+    let items = whole(lines(&daemon.client, &fetch_path(ask.request), &all).await);
+    let ledger = site.ledger();
+    assert_eq!(commands(&items).len(), ledger.signed().len());
+    let unknown = items.iter().filter(|item| item.outcome == ItemOutcome::Unknown).count();
+    assert!(unknown > 0);
+    let mut handed = Handed::default();
+    handed.take(&site, &items);
+
+    // Another request signs them again; this one gets their commands all the same, in the places of its own intents.
+    let settle = settle_all(site.main());
+    let settled = whole(lines(&daemon.client, SETTLE, &settle).await);
+    assert_eq!(settled.len(), unknown);
+    let items = whole(lines(&daemon.client, &fetch_path(ask.request), &all).await);
+    assert!(items.iter().all(|item| item.outcome != ItemOutcome::Unknown), "{items:?}");
+    handed.take(&site, &items);
+    let places: Vec<u64> = items.iter().filter_map(|item| item.intent).collect();
+    assert!(places.is_sorted());
+    let own = whole(lines(&daemon.client, &fetch_path(settle.request), &all).await);
+    assert_eq!(commands(&own), commands(&settled));
+    handed.take(&site, &own);
+    // The rest is signed by the same request in another batch, and all of it is fetched once.
+    let rest = whole(lines(&daemon.client, SIGN, &ask).await);
+    let items = whole(lines(&daemon.client, &fetch_path(ask.request), &all).await);
+    assert_eq!((items.len(), commands(&items)), (DEVICES as usize, commands(&rest)));
+    let after = wire::RecoveryFetch { after: items[99].intent, ..all };
+    assert_eq!(whole(lines(&daemon.client, &fetch_path(ask.request), &after).await), items[100..]);
+    site.smkictl("ledger export export").ok();
+    site.verify("export").ok();
+    let request = ask.request;
+    site.smkictl(&format!("recovery fetch {request} --out fetched")).ok();
+    site.smkictl("recovery check fetched --ledger export").ok();
+    site.smkictl(&format!("ledger commands export --request {request} --out again")).ok();
+    assert_eq!(contained(&site.path("again")), commands(&items));
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_handed_over_again_once_the_determination_is_not_in_force() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let ask = ask_for(site.main(), 0..4);
+    whole(lines(&daemon.client, SIGN, &ask).await);
+    let all = wire::RecoveryFetch::default();
+    assert_eq!(whole(lines(&daemon.client, &fetch_path(ask.request), &all).await).len(), 4);
+    let released = site.ledger().size();
+    site.suspend(&daemon.client, &site.base.main).await;
+    let refused = site.refused(&daemon.client, &fetch_path(ask.request), &all).await;
+    assert_eq!(rules(&refused), ["suspended"]);
+    assert_eq!(site.ledger().size(), released + 2, "the suspension, and the refusal");
+    let absent = problem(lines(&daemon.client, &fetch_path(REQUEST), &all).await);
+    assert!(absent.message.contains(REQUEST), "{}", absent.message);
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetch_follows_a_request_that_still_runs_to_its_end() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 300 delay 2s"));
+    let daemon = site.start_active().await;
+    let ask = ask_for_all(site.main());
+    let (client, sent) = (daemon.client.clone(), ask.clone());
+    let answer = tokio::spawn(async move { lines(&client, SIGN, &sent).await });
+    site.reach(Which::Recovery, "C_Sign", 300).await;
+    // Without following it says that there is more.
+    let some = wire::RecoveryFetch::default();
+    let (items, stopped) = lines_and_stop(&daemon.client, &fetch_path(ask.request), &some).await.unwrap();
+    assert_eq!(stopped.unwrap().iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["running"]);
+    assert!(items.len() < DEVICES as usize);
+    let follow = wire::RecoveryFetch { follow: true, ..some };
+    let followed = whole(lines(&daemon.client, &fetch_path(ask.request), &follow).await);
+    let signed = whole(answer.await.unwrap());
+    assert_eq!(commands(&followed), commands(&signed));
+    assert_eq!(followed.len(), DEVICES as usize);
+    site.ledger().check();
+    daemon.stop().await.unwrap();
+}

@@ -8,15 +8,18 @@ use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
 use crate::domain::determination::pages::Page;
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
+use crate::domain::incident::Targets;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
-use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
-use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
+use crate::domain::ledger::entry::{Entry, EntryError, Event, Outcome, SignResult, Snapshot};
+use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash, verify_inclusion};
 use crate::domain::ledger::note::{NoteError, Verifier};
+use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
-use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
+use crate::domain::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
+use crate::store::{Derived, DerivedState, Reader, SignatureRow, Store, StoreError, StoredCheckpoint, same_head};
 
 /// Entries that are folded in at a time when a ledger is read again.
 const STRIDE: u64 = 1_000;
@@ -74,6 +77,14 @@ pub enum StateError {
         size: u64,
         /// Why.
         source: CheckpointError,
+    },
+    /// The state that a snapshot keeps is not the one that it commits to.
+    #[error("the snapshot of entry {index}: {what}. Restore the newest copy of the state directory")]
+    Snapshot {
+        /// The entry.
+        index: u64,
+        /// What is wrong.
+        what: String,
     },
     /// Entries without any checkpoint, or a genesis without a ledger key.
     #[error("the ledger has {entries} entries and no checkpoint over them that its genesis key signed")]
@@ -275,14 +286,181 @@ impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
     }
 }
 
+/// The state of a ledger: from its newest snapshot, if it has one that this program can read and a checkpoint covers, else as
+/// [`check_all`] makes it.
+pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
+    match since_snapshot(store)? {
+        Some(fold) => Ok(fold),
+        None => check_all(store),
+    }
+}
+
+/// The state from the newest snapshot and the entries after it. None if there is no snapshot to start from.
+///
+/// What is believed is what the ledger key signed: the newest checkpoint, under it the snapshot entry, and by its digests the state that the
+/// store keeps; of the rows that grow with Devices the list of their pages now, and each page when it is read first. The entries
+/// after the snapshot are judged as [`check_all`] judges every one. Those before it are not read: that they were permitted, the
+/// daemon knew when it took the snapshot, and an audit finds out again.
+///
+/// Linear in the entries since the snapshot, and in the list of pages.
+fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
+    let base = store.base()?;
+    let Some(at) = base.snapshot else { return Ok(None) };
+    let ledger = store.reader()?;
+    let head = ledger.head()?;
+    let Some(newest) = ledger.latest_checkpoint()? else {
+        return Err(StateError::NoCheckpoint { entries: head.size });
+    };
+    if at >= newest.head.size {
+        return Ok(None);
+    }
+    let wrong = |what: &str| StateError::Snapshot { index: at, what: what.to_owned() };
+    let Event::Snapshot(snapshot) = entry_at(&*ledger, at)?.event else {
+        return Err(wrong("the store says that a snapshot stands there, and none does"));
+    };
+    if snapshot.form != FORM {
+        return Ok(None);
+    }
+    if base.size != at {
+        return Err(wrong(&format!("expected tables as of {at} entries, found {}", base.size)));
+    }
+    let documents = StoredDocuments(&*ledger);
+    let mut fold = kept_fold(store, &snapshot, at, &documents)?;
+    check_genesis(&*ledger, &fold)?;
+    check_since(&*ledger, &fold, &newest, at)?;
+    store.believe(&snapshot.tables(), false)?;
+    for from in (at..head.size).step_by(usize::try_from(STRIDE).unwrap_or(usize::MAX)) {
+        each_entry(&*ledger, from..head.size.min(from + STRIDE), |index, octets, entry| {
+            if let Event::Intent(intent) = &entry.event
+                && fold.batch(intent.batch).is_none()
+            {
+                recall(&*ledger, &mut fold, newest.head, intent.batch)?;
+            }
+            let changes = take_in(&*ledger, &mut fold, &*store, newest.head.size, (index, octets, &entry))?;
+            if let Event::Outcome(outcome) = &entry.event {
+                check_signature(&*ledger, index, outcome)?;
+            }
+            for change in &changes {
+                let rows = rows(std::slice::from_ref(change), &*store)?;
+                let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
+                store.replay(&derived)?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(Some(fold))
+}
+
+fn entry_at(ledger: &dyn Reader, index: u64) -> Result<Entry, StateError> {
+    Entry::from_leaf(&ledger.leaf(index)?).map_err(|source| StateError::Entry { index, source })
+}
+
+/// The fold that a snapshot keeps, its parts compared with the digests.
+fn kept_fold(
+    store: &dyn Store,
+    snapshot: &Snapshot,
+    at: u64,
+    documents: &StoredDocuments<'_, dyn Reader + Send>,
+) -> Result<Fold, StateError> {
+    let wrong = |what: String| StateError::Snapshot { index: at, what };
+    let part = |name: &str, expected: Digest| {
+        let octets = store.part(name)?.ok_or_else(|| wrong(format!("the store does not have its part {name}")))?;
+        let found = Digest::of(&octets);
+        if found == expected {
+            return Ok(octets);
+        }
+        Err(wrong(format!("its part {name} has the SHA-256 {expected}, the store has one of {found}: it was edited")))
+    };
+    let kept = part(FOLD_PART, snapshot.fold)?;
+    let mut targets = Vec::with_capacity(snapshot.targets.len());
+    for TargetsKept { incident, sha256 } in &snapshot.targets {
+        let octets = part(&targets_part(incident), *sha256)?;
+        targets.push((incident.clone(), Targets::of_kept(&octets).map_err(wrong)?));
+    }
+    let fold = Fold::of_kept(&kept, targets, documents).map_err(|error| wrong(error.to_string()))?;
+    if fold.size() == at { Ok(fold) } else { Err(wrong(format!("it is of {} entries", fold.size()))) }
+}
+
+/// The kept state is that of the ledger which begins here: whoever kept another's genesis would have another's ledger key believed.
+fn check_genesis(ledger: &dyn Reader, fold: &Fold) -> Result<(), StateError> {
+    let octets = ledger.leaf(0)?;
+    let entry = Entry::from_leaf(&octets).map_err(|source| StateError::Entry { index: 0, source })?;
+    let is_it = match (&entry.event, fold.genesis()) {
+        (Event::Genesis(found), Some((kept, hash))) => found == kept && leaf_hash(&octets) == hash,
+        (_, _) => false,
+    };
+    if is_it { Ok(()) } else { Err(StateError::Fold { index: 0, source: FoldError::Genesis }) }
+}
+
+/// The entries from the snapshot on are those that the newest checkpoint was signed over, and those that the head has.
+fn check_since(ledger: &dyn Reader, fold: &Fold, newest: &StoredCheckpoint, at: u64) -> Result<(), StateError> {
+    let (head, size) = (ledger.head()?, newest.head.size);
+    let verifier = ledger_verifier(fold)?.ok_or(StateError::NoCheckpoint { entries: head.size })?;
+    let signed =
+        SignedCheckpoint::verify(&newest.note, &verifier).map_err(|source| StateError::Checkpoint { size, source })?;
+    let mut frontier = Frontier::load(at, |subtree| ledger.subtree(subtree))?;
+    let mut root = None;
+    ledger.leaf_hashes(at..head.size, &mut |hash| {
+        frontier.push(hash);
+        if frontier.size() == size {
+            root = Some(frontier.root());
+        }
+    })?;
+    let found = root.ok_or(StateError::NoCheckpoint { entries: head.size })?;
+    if signed.head() != newest.head || signed.head().root != found {
+        return Err(StoreError::CheckpointMismatch { size, expected: signed.head().root, found }.into());
+    }
+    Ok(same_head(head, frontier.head())?)
+}
+
+/// A batch from before the snapshot that an intent after it names: it stands under the same checkpoint.
+fn recall(ledger: &dyn Reader, fold: &mut Fold, signed: Head, index: u64) -> Result<(), StateError> {
+    let octets = ledger.leaf(index)?;
+    let path = ledger.inclusion_path(index, signed.size)?;
+    verify_inclusion(leaf_hash(&octets), index, &signed, &path).map_err(StoreError::from)?;
+    let entry = Entry::from_leaf(&octets).map_err(|source| StateError::Entry { index, source })?;
+    if let Event::Batch(batch) = &entry.event {
+        fold.recall(index, batch);
+    }
+    Ok(())
+}
+
+/// Judges an entry and folds it in; what it alters in the book.
+fn take_in<D: DerivedState + ?Sized>(
+    ledger: &(dyn Reader + Send),
+    fold: &mut Fold,
+    book: &D,
+    covered: u64,
+    (index, octets, entry): (u64, &[u8], &Entry),
+) -> Result<Vec<Change>, StateError> {
+    // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
+    let documents = StoredDocuments(ledger);
+    let book = StoredBook(book);
+    let again = Again { fold, book: &book, evidence: &documents, heads: &documents };
+    // What Devices answered opens no key. Under a checkpoint the daemon verified it before, and ten million
+    // signatures verified anew would hold up a start for half an hour: that is `smkictl ledger verify`'s.
+    let checked = if index < covered { again.check_all_but_answers(entry) } else { again.check(entry) };
+    checked.map_err(|reason| StateError::NotPermitted { index, reason })?;
+    let mut changes = Vec::new();
+    fold.apply(entry, octets, &documents, &mut changes).map_err(|source| StateError::Fold { index, source })?;
+    Ok(changes)
+}
+
+/// The signature of a signed outcome, as the store has it.
+fn check_signature(ledger: &dyn Reader, index: u64, outcome: &Outcome) -> Result<Option<SignatureRow>, StateError> {
+    let SignResult::Signed(digest) = outcome.result else { return Ok(None) };
+    let row = ledger.signature(outcome.intent)?.filter(|row| Digest::of(&row.octets) == digest);
+    row.map(Some).ok_or(StateError::Signature { outcome: index, intent: outcome.intent })
+}
+
 /// Makes the state again from the ledger, and compares with what the store keeps of it: every entry, every hash, every row,
-/// every signature, and the newest checkpoint under the ledger key of genesis.
+/// every signature, every snapshot, and the newest checkpoint under the ledger key of genesis.
 ///
 /// What rests on documents is decided again, entry by entry: nobody can tell what a crash left under no checkpoint from what
 /// somebody appended while the daemon was down, and a checkpoint proves no more than that somebody had the ledger key.
 ///
 /// Linear in the ledger, with memory for what does not grow with Devices.
-pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
+pub fn check_all(store: &mut dyn Store) -> Result<Fold, StateError> {
     let head = store.check_tree()?;
     let ledger = store.reader()?;
     // Said first: without checkpoints, every document would seem to name a head that was never signed.
@@ -290,30 +468,35 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
         return Err(StateError::NoCheckpoint { entries: head.size });
     };
     let covered = newest.head.size;
+    let base = store.base()?;
+    if base.size > head.size {
+        let expected = format!("{} entries, of which the tables are", base.size);
+        return Err(StoreError::HeadCorrupt { expected, found: head.size.to_string() }.into());
+    }
+    let mut believed = None;
     let mut rebuild = store.rebuild()?;
     let mut fold = Fold::default();
+    let mut targets = TargetsSeen::default();
     let mut from = 0;
     while from < head.size {
         let until = head.size.min(from + STRIDE);
         each_entry(&*ledger, from..until, |index, octets, entry| {
-            // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
-            let documents = StoredDocuments(&*ledger);
-            let book = StoredBook(&*rebuild);
-            let again = Again { fold: &fold, book: &book, evidence: &documents, heads: &documents };
-            // What Devices answered opens no key. Under a checkpoint the daemon verified it before, and ten million
-            // signatures verified anew would hold up a start for half an hour: that is `smkictl ledger verify`'s.
-            let checked = if index < covered { again.check_all_but_answers(&entry) } else { again.check(&entry) };
-            checked.map_err(|reason| StateError::NotPermitted { index, reason })?;
-            let mut changes = Vec::new();
-            fold.apply(&entry, octets, &documents, &mut changes)
-                .map_err(|source| StateError::Fold { index, source })?;
+            if let Event::Snapshot(snapshot) = &entry.event
+                && snapshot.form == FORM
+            {
+                // The rows are compared with the newest; those of before are an audit's, which has them page by page.
+                let is_base = base.snapshot == Some(index);
+                let tables = if is_base { rebuild.tables()? } else { snapshot.tables() };
+                let made = snapshot::snapshot(&fold.kept(), targets.of(&fold).0, tables);
+                snapshot::compare(snapshot, &made).map_err(|reason| StateError::NotPermitted { index, reason })?;
+                believed = is_base.then_some(tables).or(believed);
+            }
+            let changes = take_in(&*ledger, &mut fold, &*rebuild, covered, (index, octets, &entry))?;
             // Before the changes: the outcome of a certification releases its signature itself.
             if let Event::Outcome(outcome) = &entry.event
-                && let SignResult::Signed(digest) = outcome.result
+                && let Some(row) = check_signature(&*ledger, index, outcome)?
             {
-                let (outcome, intent) = (index, outcome.intent);
-                let row = ledger.signature(intent)?.filter(|row| Digest::of(&row.octets) == digest);
-                let row = row.ok_or(StateError::Signature { outcome, intent })?;
+                let intent = outcome.intent;
                 rebuild.apply(&[Derived::Signature { intent, octets: &row.octets, released: false }])?;
             }
             // Change by change: a row may rest on one that a change before it made, and the next entry on all of them.
@@ -321,6 +504,9 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
                 let rows = rows(std::slice::from_ref(change), &*rebuild)?;
                 let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
                 rebuild.apply(&derived)?;
+                if index >= base.size {
+                    rebuild.replay(&derived)?;
+                }
             }
             Ok(())
         })?;
@@ -328,6 +514,9 @@ pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
     }
     rebuild.compare_and_finish()?;
     check_checkpoint(&*ledger, &fold, head)?;
+    if let Some(tables) = believed {
+        store.believe(&tables, true)?;
+    }
     Ok(fold)
 }
 

@@ -264,6 +264,8 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("jumps of the clock", summary.clock_jumps),
         ("changes of tokens", summary.token_changes),
         ("PINs offered again", summary.logins_retried),
+        ("snapshots", summary.snapshots),
+        ("  of an unknown form", summary.snapshots_unknown),
         ("by a clock that was set", summary.clock_set),
     ] {
         line(name, &count);

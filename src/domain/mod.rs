@@ -23,4 +23,5 @@ pub mod names;
 pub mod policy;
 pub mod procedure;
 pub mod responses;
+pub mod snapshot;
 pub mod time;

@@ -82,6 +82,8 @@ enum Phase {
 pub struct GoOn {
     /// Which.
     pub request: RequestId,
+    /// The batch with which it was accepted, for its first run; each other begins one.
+    pub batch: Option<u64>,
     /// The route, as refusals name it.
     pub operation: &'static str,
     /// Commands of a chunk, by the configuration.
@@ -99,15 +101,16 @@ pub struct GoOn {
 /// Lets a job go on in the name of whoever started it; none if it stands still or is over. The caller has looked whether it may be
 /// signed for, and each turn looks again.
 pub fn go_on(recorder: &mut Recorder, on: GoOn) -> Result<Option<Job>, CannotRecord> {
-    let GoOn { request, operation, chunk, probing, feed, signed, held } = on;
+    let GoOn { request, batch, operation, chunk, probing, feed, signed, held } = on;
     let facts = recorder.fold().jobs().get(&request).filter(|job| job.state == JobState::Running).cloned();
     let Some(facts) = facts else { return Ok(None) };
     let by = recorder.known(facts.by.clone());
     let of_policy = recorder.fold().policy().map(|adopted| adopted.policy.limits().chunk);
     let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_DEFAULT as usize);
     let chunk = chunk.min(of_policy).max(1);
-    let batch = match recorder.fold().last_batch(request) {
-        Some((batch, _)) => batch,
+    let accepted = batch.filter(|batch| recorder.fold().batch(*batch).is_some_and(|batch| batch.request == request));
+    let batch = match accepted {
+        Some(batch) => batch,
         None => {
             let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
             let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
@@ -138,6 +141,11 @@ pub fn go_on(recorder: &mut Recorder, on: GoOn) -> Result<Option<Job>, CannotRec
 }
 
 impl Job {
+    /// The leaf that its intents name.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
     /// Fetches the next Devices of a job's own list, where it has one: enough for a turn.
     pub(super) async fn fetch(&mut self) {
         let Some(Given { page, feed, fault }) = self.kept.as_mut().and_then(|kept| kept.given.as_mut()) else { return };

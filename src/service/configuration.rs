@@ -17,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 use crate::api::authenticate::Roles;
 use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
+use crate::recorder::SNAPSHOT_LEAVES;
 
 /// Where the configuration lies if nobody says otherwise.
 pub const PATH: &str = "/etc/smkid/smkid.toml";
@@ -125,6 +126,8 @@ pub struct Ledger {
     pub token: TokenName,
     /// How often, in seconds, its head is written there while a job runs.
     pub head_interval_s: u64,
+    /// Entries after which a snapshot of the state is taken.
+    pub snapshot_entries: u64,
 }
 
 /// About what accounts may use up.
@@ -292,6 +295,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     let section = top.section("ledger");
     let ledger_token = section.name::<TokenName>("token");
     let head_interval_s = section.integer("head_interval_s", Some(HEAD_INTERVAL_S), 1..=86_400);
+    let snapshot_entries = section.integer("snapshot_entries", Some(SNAPSHOT_LEAVES), 64..=1_000_000);
     section.close();
     if let (Some(tokens), Some(wanted)) = (&tokens, &ledger_token) {
         for (at, token) in tokens.iter().enumerate() {
@@ -355,7 +359,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
         socket_group: socket_group?,
         roles: Roles { operator: operator?, auditor: auditor?, root_is_operator: root_is_operator? },
         tokens: tokens?,
-        ledger: Ledger { token: ledger_token?, head_interval_s: head_interval_s? },
+        ledger: Ledger { token: ledger_token?, head_interval_s: head_interval_s?, snapshot_entries: snapshot_entries? },
         limits: Limits {
             refusals_per_minute: refusals_per_minute?,
             upload_quota_octets: upload_quota_octets?,

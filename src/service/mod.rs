@@ -150,6 +150,9 @@ struct Arguments {
 enum Command {
     /// Reads the configuration, says all that is wrong with it, or shows each setting in effect and where it came from.
     CheckConfig,
+    /// Checks every entry, document, signature and row in the state directory, while smkid is stopped. A start checks what came after
+    /// the last snapshot.
+    CheckState,
     /// The process that holds one vendor's module; the daemon starts it.
     #[command(hide = true)]
     HsmWorker,
@@ -171,6 +174,7 @@ pub fn main(
         Some(Command::HsmWorker) => hsm_worker(),
         Some(Command::VaultWorker) => vault_worker(),
         Some(Command::CheckConfig) => check_config(config).into(),
+        Some(Command::CheckState) => check_state(config).into(),
         None => daemon(config).into(),
     }
 }
@@ -216,6 +220,27 @@ fn check_config(path: &Path) -> End {
         Err(error) => {
             let _ = writeln!(stderr, "{error}");
             End::BadConfiguration
+        }
+    }
+}
+
+fn check_state(path: &Path) -> End {
+    let mut stderr = io::stderr().lock();
+    let configuration = match Configuration::read(path) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            let _ = writeln!(stderr, "{error}");
+            return End::BadConfiguration;
+        }
+    };
+    match start::check_state(&configuration) {
+        Ok(fold) => {
+            let _ = writeln!(io::stdout(), "{} entries, and what is kept of them: good", fold.size());
+            End::Stopped
+        }
+        Err(fault) => {
+            let _ = writeln!(stderr, "{}", StartError::from(fault.fatal()));
+            End::RefusedToStart
         }
     }
 }

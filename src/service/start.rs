@@ -195,6 +195,12 @@ pub fn open_ledger(configuration: &Configuration) -> Result<(SqliteStore, Fold),
     Ok((store, fold))
 }
 
+/// Checks the whole state of a configuration against its ledger, as a start does that finds no snapshot. It is locked meanwhile.
+pub fn check_state(configuration: &Configuration) -> Result<Fold, StartFault> {
+    let mut store = SqliteStore::open(&configuration.state, staging_limits(configuration))?;
+    Ok(state::check_all(&mut store)?)
+}
+
 /// What may wait as uploads.
 pub fn staging_limits(configuration: &Configuration) -> StagingLimits {
     let limits = &configuration.limits;

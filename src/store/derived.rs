@@ -8,29 +8,9 @@ use crate::domain::responses::{DeviceKey, ResultLine, results};
 
 use super::StoreError;
 
-/// Whether something is still to be settled: such rows are found by an index.
-pub(super) const fn is_pending(state: IntentState) -> bool {
-    match state {
-        IntentState::Open | IntentState::Unknown => true,
-        IntentState::Signed | IntentState::Failed | IntentState::NotSigned | IntentState::Left => false,
-    }
-}
-
-/// A state's number in a row.
-pub(super) const fn code(state: IntentState) -> i64 {
-    match state {
-        IntentState::Open => 1,
-        IntentState::Signed => 2,
-        IntentState::Failed => 3,
-        IntentState::NotSigned => 4,
-        IntentState::Unknown => 5,
-        IntentState::Left => 6,
-    }
-}
-
 /// The state of that number.
 pub(super) fn from_code(found: i64) -> Result<IntentState, StoreError> {
-    IntentState::ALL.into_iter().find(|state| code(*state) == found).ok_or_else(|| StoreError::RowCorrupt {
+    IntentState::ALL.into_iter().find(|state| i64::from(state.code()) == found).ok_or_else(|| StoreError::RowCorrupt {
         table: "device",
         expected: "a state of 1 to 6",
         found: found.to_string(),

@@ -8,15 +8,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::derived::{each_listed, each_result, out_of_order};
 use super::{
-    Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
-    StoredCheckpoint, StoredLeaf,
+    Base, Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
+    StoredCheckpoint, StoredLeaf, Vouch,
 };
 use crate::domain::fold::RequestFacts;
-use crate::domain::ledger::merkle::{Frontier, Head, MerkleError, Subtree, leaf_hash};
+use crate::domain::ledger::merkle::{Frontier, Head, Leaf, MerkleError, Subtree, leaf_hash};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded};
+use crate::domain::snapshot::{self, Pages, Row, Rows, Table};
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
@@ -40,9 +41,59 @@ struct State {
     checkpoints: BTreeMap<u64, StoredCheckpoint>,
     blobs: BTreeMap<Digest, Arc<[u8]>>,
     tables: Arc<Tables>,
+    parts: BTreeMap<String, Vec<u8>>,
+}
+
+impl Rows for Tables {
+    type Error = StoreError;
+
+    fn rows_from(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut rows: Vec<Row<'_>> = match table {
+            Table::Device => {
+                let rows = self.devices.iter();
+                rows.map(|((key, device), facts)| Row::Device { key, device: *device, facts }).collect()
+            }
+            Table::Request => self.requests.iter().map(|(id, facts)| Row::Request { id: *id, facts }).collect(),
+            Table::Earlier => {
+                let rows = self.earlier.iter();
+                rows.map(|((key, device, counter), intent)| Row::Earlier {
+                    key,
+                    device: *device,
+                    counter: *counter,
+                    intent: *intent,
+                })
+                .collect()
+            }
+            Table::Response => {
+                let rows = self.responses.iter();
+                rows.map(|((determination, device), responded)| Row::Response {
+                    determination: *determination,
+                    device: *device,
+                    responded,
+                })
+                .collect()
+            }
+            Table::DeviceKey => self.device_keys.values().flatten().map(Row::DeviceKey).collect(),
+        };
+        rows.sort_by_cached_key(Row::key);
+        let mut rows = rows.into_iter().filter(|row| *row.key() >= *from);
+        while let Some(row) = rows.next()
+            && visit(row).is_continue()
+        {}
+        Ok(())
+    }
 }
 
 impl Tables {
+    fn kept(&self) -> Result<snapshot::Tables, StoreError> {
+        snapshot::of_each(|table| Ok(Pages::made(table, self)?.kept()))
+    }
+
     fn apply(&mut self, blobs: &BTreeMap<Digest, Arc<[u8]>>, derived: &Derived<'_>) -> Result<(), StoreError> {
         match derived {
             Derived::Device { key, device, row } => {
@@ -311,7 +362,8 @@ impl Store for MemoryStore {
         if state.frontier.size() != expected_size {
             return Err(StoreError::SizeMoved { expected: expected_size, found: state.frontier.size() });
         }
-        let State { leaves: stored, nodes, frontier, blobs: stored_blobs, tables, checkpoints: _ } = &mut state;
+        let State { leaves: stored, nodes, frontier, blobs: stored_blobs, tables, checkpoints: _, parts: _ } =
+            &mut state;
         for leaf in leaves {
             stored.push((leaf.hash(), leaf.octets().into()));
             frontier.push_with(leaf.hash(), |subtree, hash| {
@@ -353,6 +405,53 @@ impl Store for MemoryStore {
         state.checkpoints.entry(head.size).or_insert_with(|| StoredCheckpoint { head, note: note.into() });
         self.0.replace(state);
         Ok(())
+    }
+
+    /// Its rows are always those of now.
+    fn base(&self) -> Result<Base, StoreError> {
+        Ok(Base { size: self.head()?.size, snapshot: None })
+    }
+
+    fn part(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.state().parts.get(name).cloned())
+    }
+
+    fn believe(&mut self, tables: &snapshot::Tables, _seen: bool) -> Result<(), StoreError> {
+        for ((table, found), expected) in Table::ALL.into_iter().zip(self.0.tables().kept()?).zip(tables) {
+            if found != *expected {
+                return Err(StoreError::PagesDiffer { table: table.as_str(), expected: *expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, _derived: &[Derived<'_>]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn waiting(&self) -> usize {
+        0
+    }
+
+    fn snapshot_at(
+        &mut self,
+        expected_size: u64,
+        parts: &[(String, Vec<u8>)],
+        vouch: &mut dyn Vouch,
+    ) -> Result<Option<Head>, StoreError> {
+        let before = self.0.state();
+        let Some(octets) = vouch.leaf(&before.tables.kept()?) else { return Ok(None) };
+        let leaves = [Leaf::new(&octets)?];
+        let head = self.append_at(expected_size, &Batch { leaves: &leaves, ..Batch::default() })?;
+        let Some(note) = vouch.note(head) else {
+            self.0.replace(State::clone(&before));
+            return Ok(None);
+        };
+        let mut state = State::clone(&self.0.state());
+        state.parts.extend(parts.iter().cloned());
+        self.0.replace(state);
+        self.put_checkpoint(head, &note)?;
+        Ok(Some(head))
     }
 
     fn hold(&self) -> Result<(), StoreError> {
@@ -404,6 +503,14 @@ impl Rebuild for Memory<Remaking> {
         derived.iter().try_for_each(|derived| tables.apply(&self.0.state.blobs, derived))
     }
 
+    fn replay(&mut self, _derived: &[Derived<'_>]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn tables(&self) -> Result<snapshot::Tables, StoreError> {
+        self.0.tables.kept()
+    }
+
     fn compare_and_finish(self: Box<Self>) -> Result<(), StoreError> {
         let recorded = &self.0.state.tables;
         compare("device", &recorded.devices, &self.0.tables.devices)?;
@@ -411,6 +518,7 @@ impl Rebuild for Memory<Remaking> {
         compare("signature", &recorded.signatures, &self.0.tables.signatures)?;
         compare("request", &recorded.requests, &self.0.tables.requests)?;
         compare("earlier", &recorded.earlier, &self.0.tables.earlier)?;
-        compare("response", &recorded.responses, &self.0.tables.responses)
+        compare("response", &recorded.responses, &self.0.tables.responses)?;
+        compare("device_key", &recorded.device_keys, &self.0.tables.device_keys)
     }
 }

@@ -23,10 +23,12 @@ use crate::domain::determination::pages::PageError;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::entry::{Common, Entry, Event};
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};
+use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded};
+use crate::domain::snapshot::Tables;
 
 /// What goes wrong with a store. After any error from [`Store::append_at`] nothing of the batch was recorded, but for
 /// [`StoreError::Broken`], which leaves it open until the store is opened again.
@@ -206,6 +208,38 @@ pub enum StoreError {
         recorded: String,
         /// The row as the ledger makes it; `nothing` if there is none.
         rebuilt: String,
+    },
+    /// Rows that grow with Devices are not those that the snapshot commits to.
+    #[error(
+        "table {table}, from {first} to {last}: its rows hash to {}, the last snapshot has {expected}: rows were edited, added or removed. Restore the newest \
+         copy of the state directory, or let `smkid check-state` say which row differs from the ledger",
+        found.map_or_else(|| "nothing".to_owned(), |found| found.to_string())
+    )]
+    PageDiffers {
+        /// The table.
+        table: &'static str,
+        /// The first row of the page.
+        first: String,
+        /// The last one.
+        last: String,
+        /// The page's digest.
+        expected: Digest,
+        /// That of the rows, if there are any.
+        found: Option<Digest>,
+    },
+    /// The list of a table's pages is not the one that the snapshot commits to.
+    #[error(
+        "table {table}: the list of its pages has {} rows and the digest {}, the last snapshot {} and {}: it was edited. Restore the newest copy of the state \
+         directory",
+        found.rows, found.sha256, expected.rows, expected.sha256
+    )]
+    PagesDiffer {
+        /// The table.
+        table: &'static str,
+        /// What the snapshot has.
+        expected: TableKept,
+        /// What the list comes to.
+        found: TableKept,
     },
     /// An index or size beyond the ledger's.
     #[error(transparent)]
@@ -464,12 +498,30 @@ fn same_node(subtree: Subtree, stored: Digest, hash: Digest) -> Result<(), Store
     })
 }
 
-fn same_head(stored: Head, computed: Head) -> Result<(), StoreError> {
+/// Whether the head that is stored is the one that was computed.
+pub fn same_head(stored: Head, computed: Head) -> Result<(), StoreError> {
     if stored == computed {
         return Ok(());
     }
     let say = |head: Head| format!("{} entries with the root {}", head.size, head.root);
     Err(StoreError::HeadCorrupt { expected: say(stored), found: say(computed) })
+}
+
+/// As of when the rows of what grows with Devices lie in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// After so many entries.
+    pub size: u64,
+    /// The entry that commits to them; none before the first snapshot.
+    pub snapshot: Option<u64>,
+}
+
+/// Gives what vouches for a snapshot. None undoes it.
+pub trait Vouch {
+    /// The entry, once it is known what the tables come to.
+    fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>>;
+    /// The signed checkpoint over it.
+    fn note(&mut self, head: Head) -> Option<Vec<u8>>;
 }
 
 /// The writer's handle. One thread of one process has it.
@@ -494,6 +546,35 @@ pub trait Store: Reader + Send {
     /// Where uploads wait. It may be shared with other threads.
     fn staging(&self) -> &Arc<Staging>;
 
+    /// As of how many entries the rows of what grows with Devices lie in the tables. What the entries after them changed is in
+    /// memory, once [`Store::replay`] was told.
+    fn base(&self) -> Result<Base, StoreError>;
+
+    /// A part of the state that the last snapshot kept.
+    fn part(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// From here on the rows in the tables are believed where they are those of these tables, as a snapshot under a verified checkpoint
+    /// says. The list of pages is compared at once; the rows page by page, when they are read first; not at all, where `seen` says
+    /// that every row was compared with what the ledger makes.
+    fn believe(&mut self, tables: &Tables, seen: bool) -> Result<(), StoreError>;
+
+    /// Takes in what entries after [`Store::base`] make of the rows: they are in the ledger already. What lies in other tables is
+    /// passed over.
+    fn replay(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError>;
+
+    /// How many changed rows wait in memory for a snapshot.
+    fn waiting(&self) -> usize;
+
+    /// Takes a snapshot if the ledger still has `expected_size` entries: writes what waits in memory into the tables, keeps `parts` in
+    /// the place of those with their names, and records the entry that commits to all of it, and the checkpoint over that, in one
+    /// durable transaction. `None`, and nothing is done, if `vouch` gives no entry or no note.
+    fn snapshot_at(
+        &mut self,
+        expected_size: u64,
+        parts: &[(String, Vec<u8>)],
+        vouch: &mut dyn Vouch,
+    ) -> Result<Option<Head>, StoreError>;
+
     /// Another handle for reading, for another thread.
     fn reader(&self) -> Result<Box<dyn Reader + Send>, StoreError>;
 
@@ -509,6 +590,12 @@ pub trait Store: Reader + Send {
 pub trait Rebuild: DerivedState {
     /// Applies operations as [`Store::append_at`] did.
     fn apply(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError>;
+
+    /// As [`Store::replay`], for the store itself.
+    fn replay(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError>;
+
+    /// What the tables that grow with Devices come to so far. Linear in their rows.
+    fn tables(&self) -> Result<Tables, StoreError>;
 
     /// Compares with what the store has, row by row. [`StoreError::DerivedDiffers`] names the first row that differs.
     fn compare_and_finish(self: Box<Self>) -> Result<(), StoreError>;

@@ -7,6 +7,7 @@ mod derived;
 mod device_keys;
 mod found;
 mod lists;
+mod overlay;
 mod reading;
 mod schema;
 
@@ -17,14 +18,16 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use self::derived::Schema;
+use self::derived::{Schema, StoredRows};
 use self::lists::Kept;
+use self::overlay::{Overlay, Shared};
 use self::reading::{Ledger, Tables};
 use super::files::{Ballast, Lock, failed, sync_directory};
-use super::{Batch, Derived, Reader, Rebuild, Staging, StagingLimits, Store, StoreError, same_head};
-use crate::domain::ledger::merkle::{Frontier, Head};
+use super::{Base, Batch, Derived, Reader, Rebuild, Staging, StagingLimits, Store, StoreError, Vouch, same_head};
+use crate::domain::ledger::merkle::{Frontier, Head, Leaf};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::Digest;
+use crate::domain::snapshot::{Pages, Table, Tables as KeptTables, of_each};
 
 /// The database within the state directory.
 const DATABASE: &str = "ledger.db";
@@ -38,6 +41,9 @@ impl Tables for SqliteStore {
     fn connection(&self) -> &Connection {
         &self.connection
     }
+    fn shared(&self) -> Option<&Shared> {
+        Some(&self.shared)
+    }
     fn pages(&self) -> &Kept {
         &self.pages
     }
@@ -48,6 +54,9 @@ impl Tables for SqliteReader {
     const SCHEMA: Schema = Schema::Main;
     fn connection(&self) -> &Connection {
         &self.connection
+    }
+    fn shared(&self) -> Option<&Shared> {
+        Some(&self.shared)
     }
     fn pages(&self) -> &Kept {
         &self.pages
@@ -60,6 +69,9 @@ impl Tables for SqliteRebuild<'_> {
     fn connection(&self) -> &Connection {
         self.connection
     }
+    fn shared(&self) -> Option<&Shared> {
+        None
+    }
     fn pages(&self) -> &Kept {
         &self.pages
     }
@@ -68,23 +80,27 @@ impl Tables for SqliteRebuild<'_> {
 /// A read-only connection of its own.
 pub struct SqliteReader {
     connection: Connection,
+    shared: Arc<Shared>,
     pages: Kept,
 }
 
 impl SqliteReader {
-    /// Opens the ledger of a state directory for reading, whether or not a daemon is running on it.
+    /// Opens the ledger of a state directory for reading, whether or not a daemon is running on it. In the process of the store that
+    /// is open there, it shows of Devices what the store does; in another, what the last snapshot has of them.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(DATABASE);
         if !path.exists() {
             return Err(StoreError::Absent { path });
         }
-        Ok(Self { connection: schema::open_reader(&path)?, pages: Kept::default() })
+        let connection = schema::open_reader(&path)?;
+        Ok(Self { connection, shared: Shared::of_reader(directory), pages: Kept::default() })
     }
 }
 
 /// The store that a daemon runs on.
 pub struct SqliteStore {
     connection: Connection,
+    shared: Arc<Shared>,
     directory: PathBuf,
     frontier: Frontier,
     pages: Kept,
@@ -164,6 +180,7 @@ impl SqliteStore {
         }
         let mut store = Self {
             connection,
+            shared: Shared::of_store(directory),
             directory: directory.into(),
             frontier: Frontier::new(),
             pages: Kept::default(),
@@ -204,7 +221,7 @@ impl SqliteStore {
         }
     }
 
-    fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Frontier, StoreError> {
+    fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<(Frontier, Overlay), StoreError> {
         let Batch { leaves, blobs, staged, derived } = *batch;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let head = reading::head(&transaction)?;
@@ -213,38 +230,87 @@ impl SqliteStore {
         }
         same_head(head, self.frontier.head())?;
         let mut frontier = self.frontier.clone();
-        {
-            let mut insert =
-                transaction.prepare_cached("INSERT INTO main.leaf (idx, hash, octets) VALUES (?1, ?2, ?3)")?;
-            let mut insert_node =
-                transaction.prepare_cached("INSERT INTO main.node (level, idx, hash) VALUES (?1, ?2, ?3)")?;
-            for leaf in leaves {
-                insert.execute((frontier.size().cast_signed(), leaf.hash().0, leaf.octets()))?;
-                let mut inserted = Ok(0);
-                frontier.push_with(leaf.hash(), |subtree, hash| {
-                    if subtree.level > 0 && subtree.level.is_multiple_of(TILE_HEIGHT) && inserted.is_ok() {
-                        inserted = insert_node.execute((subtree.level, subtree.index.cast_signed(), hash.0));
-                    }
-                });
-                inserted?;
-            }
-        }
+        push(&transaction, &mut frontier, leaves)?;
         for blob in blobs {
             blobs::put(&transaction, blob)?;
         }
         for digest in staged {
             adopt(&transaction, &self.staging, *digest)?;
         }
-        for derived in derived {
-            derived::apply(&transaction, Schema::Main, derived)?;
+        let mut rows = Overlay::default();
+        {
+            let state = self.shared.read();
+            for derived in derived {
+                derived::apply_at_once(&transaction, Schema::Main, derived)?;
+                state.stage(&transaction, derived, &mut rows)?;
+            }
         }
-        let Head { size, root } = frontier.head();
-        transaction
-            .prepare_cached("UPDATE main.head SET size = ?1, root = ?2 WHERE id = 1")?
-            .execute((size.cast_signed(), root.0))?;
+        put_head(&transaction, frontier.head())?;
         transaction.commit()?;
-        Ok(frontier)
+        Ok((frontier, rows))
     }
+
+    /// As [`Store::snapshot_at`]; the frontier after it.
+    fn take_snapshot(
+        &mut self,
+        expected_size: u64,
+        parts: &[(String, Vec<u8>)],
+        vouch: &mut dyn Vouch,
+    ) -> Result<Option<Frontier>, StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let head = reading::head(&transaction)?;
+        if head.size != expected_size {
+            return Err(StoreError::SizeMoved { expected: expected_size, found: head.size });
+        }
+        same_head(head, self.frontier.head())?;
+        let (written, tables) = self.shared.read().write(&transaction)?;
+        for (name, octets) in parts {
+            transaction.prepare_cached("INSERT OR REPLACE INTO main.part VALUES (?1, ?2)")?.execute((name, octets))?;
+        }
+        let Some(octets) = vouch.leaf(&tables) else { return Ok(None) };
+        let mut frontier = self.frontier.clone();
+        push(&transaction, &mut frontier, &[Leaf::new(&octets)?])?;
+        let after = frontier.head();
+        put_head(&transaction, after)?;
+        // Under a checkpoint at once: a snapshot that the tables have and no checkpoint vouches for would be of no use to a start.
+        let Some(note) = vouch.note(after) else { return Ok(None) };
+        put_checkpoint(&transaction, after, &note)?;
+        transaction
+            .execute("UPDATE main.base SET size = ?1, snapshot = ?1 WHERE id = 1", [expected_size.cast_signed()])?;
+        self.shared.settle(written, || Ok(transaction.commit()?))?;
+        Ok(Some(frontier))
+    }
+}
+
+/// Writes entries, and the inner hashes that they complete.
+fn push(connection: &Connection, frontier: &mut Frontier, leaves: &[Leaf<'_>]) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached("INSERT INTO main.leaf (idx, hash, octets) VALUES (?1, ?2, ?3)")?;
+    let mut insert_node = connection.prepare_cached("INSERT INTO main.node (level, idx, hash) VALUES (?1, ?2, ?3)")?;
+    for leaf in leaves {
+        insert.execute((frontier.size().cast_signed(), leaf.hash().0, leaf.octets()))?;
+        let mut inserted = Ok(0);
+        frontier.push_with(leaf.hash(), |subtree, hash| {
+            if subtree.level > 0 && subtree.level.is_multiple_of(TILE_HEIGHT) && inserted.is_ok() {
+                inserted = insert_node.execute((subtree.level, subtree.index.cast_signed(), hash.0));
+            }
+        });
+        inserted?;
+    }
+    Ok(())
+}
+
+fn put_head(connection: &Connection, Head { size, root }: Head) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE main.head SET size = ?1, root = ?2 WHERE id = 1")?
+        .execute((size.cast_signed(), root.0))?;
+    Ok(())
+}
+
+fn put_checkpoint(connection: &Connection, head: Head, note: &[u8]) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("INSERT INTO main.checkpoint (size, root, note) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .execute((head.size.cast_signed(), head.root.0, note))?;
+    Ok(())
 }
 
 /// Takes an upload over into the store. What is there already is as good as uploaded again.
@@ -264,7 +330,9 @@ impl Store for SqliteStore {
             return Err(StoreError::NoLeaves);
         }
         let result = self.append(expected_size, batch);
-        self.frontier = self.recorded(result)?;
+        let (frontier, rows) = self.recorded(result)?;
+        self.frontier = frontier;
+        self.shared.extend(rows);
         self.staging.forget(batch.staged);
         Ok(self.frontier.head())
     }
@@ -276,12 +344,50 @@ impl Store for SqliteStore {
         if head.root != expected {
             return Err(StoreError::CheckpointMismatch { size: head.size, expected, found: head.root });
         }
-        let put = self
-            .connection
-            .prepare_cached("INSERT INTO main.checkpoint (size, root, note) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
-            .and_then(|mut insert| insert.execute((head.size.cast_signed(), head.root.0, note)))
-            .map_err(StoreError::from);
-        self.recorded(put).map(drop)
+        let put = put_checkpoint(&self.connection, head, note);
+        self.recorded(put)
+    }
+
+    fn base(&self) -> Result<Base, StoreError> {
+        schema::base(&self.connection)
+    }
+
+    fn part(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        overlay::part(&self.connection, name)
+    }
+
+    fn believe(&mut self, tables: &KeptTables, seen: bool) -> Result<(), StoreError> {
+        let pages = of_each(|table| overlay::pages(&self.connection, table))?;
+        for ((table, pages), kept) in Table::ALL.into_iter().zip(&pages).zip(tables) {
+            let found = pages.kept();
+            if found != *kept {
+                return Err(StoreError::PagesDiffer { table: table.as_str(), expected: *kept, found });
+            }
+        }
+        self.shared.hold(pages, seen);
+        Ok(())
+    }
+
+    fn replay(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError> {
+        replay(&self.connection, &self.shared, derived)
+    }
+
+    fn waiting(&self) -> usize {
+        self.shared.read().overlay().len()
+    }
+
+    fn snapshot_at(
+        &mut self,
+        expected_size: u64,
+        parts: &[(String, Vec<u8>)],
+        vouch: &mut dyn Vouch,
+    ) -> Result<Option<Head>, StoreError> {
+        self.let_go()?;
+        self.check_usable()?;
+        let result = self.take_snapshot(expected_size, parts, vouch);
+        let Some(frontier) = self.recorded(result)? else { return Ok(None) };
+        self.frontier = frontier;
+        Ok(Some(self.frontier.head()))
     }
 
     fn hold(&self) -> Result<(), StoreError> {
@@ -314,11 +420,23 @@ impl Store for SqliteStore {
         // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
         let name = path.to_string_lossy();
         self.connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
-        let rebuild = SqliteRebuild { connection: &self.connection, path, pages: Kept::default(), pending: 0 };
+        let pages = Kept::default();
+        let rebuild = SqliteRebuild { connection: &self.connection, shared: &self.shared, path, pages, pending: 0 };
         rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
         schema::create_derived(rebuild.connection, "rebuilt")?;
         Ok(Box::new(rebuild))
     }
+}
+
+/// Puts what entries make of rows, which are in the ledger already, over the tables.
+fn replay(connection: &Connection, shared: &Shared, derived: &[Derived<'_>]) -> Result<(), StoreError> {
+    let mut rows = Overlay::default();
+    {
+        let state = shared.read();
+        derived.iter().try_for_each(|derived| state.stage(connection, derived, &mut rows))?;
+    }
+    shared.extend(rows);
+    Ok(())
 }
 
 /// An empty file that only its owner may read.
@@ -337,6 +455,7 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 /// Derived tables in a database of their own beside the store's, so that memory stays bounded.
 struct SqliteRebuild<'a> {
     connection: &'a Connection,
+    shared: &'a Shared,
     path: PathBuf,
     pages: Kept,
     /// Operations since the last commit.
@@ -366,7 +485,7 @@ impl Rebuild for SqliteRebuild<'_> {
             if self.connection.is_autocommit() {
                 self.connection.execute_batch("BEGIN")?;
             }
-            derived::apply(self.connection, Schema::Rebuilt, derived)?;
+            derived::apply(self.connection, derived)?;
             self.pending += 1;
             if self.pending >= REBUILD_TRANSACTION_LEN {
                 self.commit()?;
@@ -375,11 +494,25 @@ impl Rebuild for SqliteRebuild<'_> {
         Ok(())
     }
 
+    fn replay(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError> {
+        replay(self.connection, self.shared, derived)
+    }
+
+    fn tables(&self) -> Result<KeptTables, StoreError> {
+        let rows = StoredRows { connection: self.connection, schema: Schema::Rebuilt };
+        of_each(|table| Ok(Pages::made(table, &rows)?.kept()))
+    }
+
     fn compare_and_finish(mut self: Box<Self>) -> Result<(), StoreError> {
         self.commit()?;
         // Of an older version only what it had can be compared; the rest is what the ledger makes.
         let version = schema::version(self.connection)?;
-        derived::compare(self.connection, schema::DERIVED.iter().filter(|table| table.since <= version))?;
+        {
+            // As the tables would be after a snapshot now, and never are: the transaction is not committed.
+            let transaction = self.connection.unchecked_transaction()?;
+            self.shared.read().overlay().write(&transaction)?;
+            derived::compare(&transaction, schema::DERIVED.iter().filter(|table| table.since <= version))?;
+        }
         schema::adopt_new_tables(self.connection)
     }
 }

@@ -6,7 +6,7 @@ use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::domain::ledger::merkle::{self, leaf_hash, verify_consistency, verify_inclusion};
-use crate::domain::responses::{Outcome, OwnResult, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Outcome, OwnResult, ResultLine};
 use crate::domain::time::Timestamp;
 
 /// Room for the octets that the tests name, and for the cost of one upload each.
@@ -36,6 +36,36 @@ pub(super) fn append(
     let octets: Vec<_> = (size..size + count).map(entry).collect();
     let leaves: Vec<_> = octets.iter().map(|octets| Leaf::new(octets).unwrap()).collect();
     store.append_at(size, &Batch { leaves: &leaves, blobs, staged, derived })
+}
+
+/// Vouches for whatever it is shown, or not.
+pub(super) struct Voucher {
+    pub(super) leaf: bool,
+    pub(super) note: bool,
+    /// What it was shown.
+    pub(super) tables: Option<Tables>,
+}
+
+impl Voucher {
+    pub(super) const fn willing() -> Self {
+        Self { leaf: true, note: true, tables: None }
+    }
+}
+
+impl Vouch for Voucher {
+    fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
+        self.tables = Some(*tables);
+        self.leaf.then(|| entry(u64::MAX))
+    }
+
+    fn note(&mut self, _head: Head) -> Option<Vec<u8>> {
+        self.note.then(|| b"note".to_vec())
+    }
+}
+
+/// Takes a snapshot of a store of this size.
+pub(super) fn keep(store: &mut dyn Store, size: u64) -> Result<Head, StoreError> {
+    store.snapshot_at(size, &[], &mut Voucher::willing()).map(|taken| taken.unwrap())
 }
 
 pub(super) fn key() -> KeyLabel {
@@ -511,6 +541,41 @@ fn what_devices_answered_is_kept_for_each_determination_and_device() {
     });
 }
 
+#[test]
+fn the_keys_of_devices_are_only_added_and_each_keeps_the_entry_that_it_came_with() {
+    let moment = |text: &str| text.parse::<Timestamp>().unwrap();
+    let of = |n, octet, until| DeviceKey {
+        device: device(n),
+        point: std::array::from_fn(|at| if at == 0 { 4 } else { octet }),
+        device_ca: Digest([9; 32]),
+        from: moment("2026-01-01T00:00:00Z"),
+        until: moment(until),
+    };
+    let (short, long) = ("2026-12-31T23:59:59Z", "9999-12-31T23:59:59Z");
+    let (first, second) = ([of(1, 1, short), of(2, 2, long)], [of(1, 1, long), of(1, 3, short)]);
+    each(|store| {
+        assert!(!store.has_device_keys().unwrap());
+        let add = |entry, keys| Derived::DeviceKeys { entry, keys };
+        append(store, 1, &[], &[], &[add(0, &first)]).unwrap();
+        append(store, 1, &[], &[], &[add(1, &second)]).unwrap();
+        assert!(store.has_device_keys().unwrap());
+        let mut found = store.device_keys(device(1)).unwrap();
+        found.sort();
+        let known = |key, entry| ImportedKey { key, entry };
+        assert_eq!(found, [known(first[0], 0), known(second[0], 1), known(second[1], 1)]);
+        assert_eq!(store.device_keys(device(2)).unwrap(), [known(first[1], 0)]);
+        assert_eq!(store.device_keys(device(3)).unwrap(), []);
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&[add(0, &first), add(1, &second)]).unwrap();
+        assert!(rebuild.has_device_keys().unwrap());
+        rebuild.compare_and_finish().unwrap();
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&[add(0, &first)]).unwrap();
+        let differs = rebuild.compare_and_finish();
+        assert!(matches!(differs, Err(StoreError::DerivedDiffers { table: "device_key", .. })), "{differs:?}");
+    });
+}
+
 /// What the rebuilding tests apply: one of each kind, with changes of rows.
 fn history(blobs: &[Vec<u8>; 2], then: impl FnOnce(&[Derived<'_>])) {
     let (intended, signed) = (row(2, IntentState::Open), row(2, IntentState::Signed));
@@ -610,5 +675,73 @@ fn a_rebuild_may_be_made_while_a_reader_streams_the_entries() {
             .unwrap();
         rebuild.compare_and_finish().unwrap();
         append(store, 1, &[], &[], &[]).unwrap();
+    });
+}
+
+/// Rows of every table, some of them twice.
+fn many(store: &mut dyn Store, seed: u64, count: u64) {
+    let key = key();
+    for i in 0..count {
+        let at = (i * 7_919 + seed) % count;
+        let rows = [row(i, IntentState::Open), row(i, IntentState::Signed), row(count + i, IntentState::Open)];
+        let asked = request(i);
+        let mut derived = vec![Derived::Request { id: RequestId([u8::try_from(i % 50).unwrap(); 16]), row: &asked }];
+        derived.extend(rows.iter().map(|row| Derived::Device { key: &key, device: device(at), row }));
+        append(store, 1, &[], &[], &derived).unwrap();
+    }
+}
+
+#[test]
+fn a_snapshot_commits_to_the_rows_whenever_it_is_taken() {
+    // Once at the end, and often on the way: the last ones say the same, in each store.
+    let mut said: Vec<Tables> = Vec::new();
+    let last = std::cell::RefCell::new(&mut said);
+    each(|store| {
+        for often in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut fresh = SqliteStore::create(directory.path(), LIMITS).unwrap();
+            let store: &mut dyn Store = if often { &mut fresh } else { &mut *store };
+            for part in 0..4 {
+                many(store, part, 300);
+                if often {
+                    let size = store.head().unwrap().size;
+                    keep(store, size).unwrap();
+                    assert_eq!(store.waiting(), 0);
+                }
+            }
+            let (size, mut voucher) = (store.head().unwrap().size, Voucher::willing());
+            store.snapshot_at(size, &[], &mut voucher).unwrap().unwrap();
+            last.borrow_mut().extend(voucher.tables);
+        }
+    });
+    assert_eq!(said[0].map(|table| table.rows), [300, 50, 2_100, 0, 0]);
+    assert!(said.iter().all(|tables| *tables == said[0]), "{said:?}");
+}
+
+#[test]
+fn a_snapshot_alters_nothing_that_is_read_and_one_that_nobody_vouches_for_is_undone() {
+    each(|store| {
+        many(store, 1, 40);
+        let key = key();
+        let read = |store: &dyn Store| {
+            let devices: Vec<_> = (0..41).map(|i| store.device(&key, device(i)).unwrap()).collect();
+            let open = store.devices_in(&key, IntentState::Open, Some(device(3)), 10).unwrap();
+            let asked = store.request(RequestId([3; 16])).unwrap();
+            (devices, open, asked, store.earlier(&key, device(1), u64::MAX).unwrap())
+        };
+        let (before, head) = (read(store), store.head().unwrap());
+        for voucher in [Voucher { leaf: false, ..Voucher::willing() }, Voucher { note: false, ..Voucher::willing() }] {
+            let mut voucher = voucher;
+            assert_eq!(store.snapshot_at(40, &[("fold".into(), vec![1])], &mut voucher).unwrap(), None);
+            assert_eq!((store.head().unwrap(), store.part("fold").unwrap()), (head, None));
+            assert_eq!(store.latest_checkpoint().unwrap(), None);
+            assert_eq!(read(store), before);
+        }
+        let taken = store.snapshot_at(40, &[("fold".into(), vec![1])], &mut Voucher::willing()).unwrap().unwrap();
+        assert_eq!((taken, store.part("fold").unwrap()), (store.head().unwrap(), Some(vec![1])));
+        assert_eq!(store.latest_checkpoint().unwrap().unwrap().head, taken);
+        assert_eq!(read(store), before);
+        assert!(matches!(keep(store, 40), Err(StoreError::SizeMoved { expected: 40, found: 41 })));
+        assert_eq!(store.check_tree().unwrap(), taken);
     });
 }

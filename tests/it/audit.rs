@@ -1,5 +1,8 @@
 //! A whole ledger exported and verified; and everything that can be wrong with one.
 
+mod device_certificates;
+mod jobs;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +13,9 @@ use smkid::cli::ledger_verify::{self, LedgerVerify};
 use smkid::cli::print::Output;
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::ledger::entry::{
-    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Event, ExerciseRecorded, FileAccepted,
-    Genesis, Health, IncidentClosed, KeyActivated, KeyCopied, KeyLocked, LoginRetried, ProfileInForce, Reason, Refused,
-    ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
+    Actor, Batch, CertificationIntent, ClockAccepted, ClockJumped, ClockState, Entry, Event, ExerciseRecorded,
+    FileAccepted, Genesis, Health, IncidentClosed, KeyActivated, KeyCopied, KeyLocked, LoginRetried, ProfileInForce,
+    Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled, SigningResumed, Started, TokenFound, TokenHealth,
 };
 use smkid::domain::ledger::merkle::Leaf;
 use smkid::domain::ledger::tiles::{self, Tiler};
@@ -928,30 +931,44 @@ fn documents_that_too_few_or_the_wrong_people_signed_are_found() {
     });
 }
 
-/// The Responses of Devices 0 (that it failed) and 3 (success) to the commands of the first job; `change` departs from the truth.
-pub fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
+/// What Devices 0 (that it failed) and 3 (success) answered to the commands of the first job.
+struct Answers {
+    messages: Vec<Vec<u8>>,
+    /// Of each, in DER.
+    certificates: Vec<Vec<u8>>,
+    results: String,
+}
+
+fn answers(forge: &Forge<'_>, counter: u64) -> Answers {
     let fixture = forge.fixture;
-    let (mut messages, mut certificates, mut intents) = (String::new(), String::new(), Vec::new());
+    let (mut messages, mut certificates, mut intents) = (Vec::new(), Vec::new(), Vec::new());
     for at in [0, 3] {
         let key = Key::generate();
         let command = fixture.fill(device(at), counter);
         let departure = if at == 0 { meter::one_cell_failed } else { |_: &mut _, _: &mut _| {} };
-        let message = meter::response(&command, departure, |octets| key.sign(octets));
-        messages.push_str(&hex::encode(message));
-        messages.push('\n');
-        certificates += &certificate_to_pem(&fixture.device_certificate(device(at), &key));
+        messages.push(meter::response(&command, departure, |octets| key.sign(octets)));
+        certificates.push(fixture.device_certificate(device(at), &key));
         intents.extend((0..forge.size()).find(|index| match forge.entry(*index).event {
             Event::Intent(intent) => intent.device == device(at),
             _ => false,
         }));
     }
-    let mut results = format!(
+    let results = format!(
         "{},{},failed,supplier digitalSignature: noTrustAnchor\n{},{},recovered\n",
         device(0),
         intents[0],
         device(3),
         intents[1]
     );
+    Answers { messages, certificates, results }
+}
+
+/// Those answers taken in, as an older version kept them; `change` departs from the truth.
+pub fn responses(forge: &mut Forge<'_>, counter: u64, change: impl FnOnce(&mut String, &mut ResponsesTaken)) -> u64 {
+    let Answers { messages, certificates, mut results } = answers(forge, counter);
+    let messages = smkid::domain::responses::messages::canonical(&messages);
+    let certificates: String = certificates.iter().map(|octets| certificate_to_pem(octets)).collect();
+    let fixture = forge.fixture;
     let mut taken = ResponsesTaken {
         incident: "INC-1".parse().unwrap(),
         profile: None,
@@ -1195,5 +1212,44 @@ fn an_activation_for_every_incident_verifies_as_an_older_daemon_wrote_it() {
     // Custodians activate the key under the policy of this ledger, and none presented.
     forged(&fixture, "determination", "custodians: 0 of 2", |forge| {
         forge.push(Event::KeyActivated(KeyActivated { incident: incident.clone(), ..old.clone() }))
+    });
+}
+
+/// The snapshot that the recorder takes at the end of the fixture's ledger.
+fn snapshot(fixture: &mut Fixture) -> smkid::domain::ledger::snapshots::Snapshot {
+    fixture.record(|recorder| {
+        recorder.set_snapshot_leaves(1);
+        recorder.snapshot_if_due().unwrap();
+    });
+    let reader = fixture.reader();
+    let last = reader.leaf(reader.head().unwrap().size - 1).unwrap();
+    let Event::Snapshot(snapshot) = Entry::from_leaf(&last).unwrap().event else { panic!("no snapshot was taken") };
+    snapshot
+}
+
+#[test]
+fn a_snapshot_is_computed_again_and_one_that_lies_is_refused() {
+    let mut fixture = Fixture::new();
+    let taken = snapshot(&mut fixture);
+    assert!(taken.device.rows > 0 && taken.request.rows > 0, "{taken:?}");
+    let export = Export::of(&fixture, &StoreSource(&*fixture.reader()));
+    let (status, out, err) = export.verify();
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.contains("snapshots"), "{out}");
+    let digest = Digest([0xAB; 32]);
+    let lies: [(&str, &dyn Fn(&mut smkid::domain::ledger::snapshots::Snapshot)); 4] = [
+        ("the fold", &|snapshot| snapshot.fold = digest),
+        ("table device", &|snapshot| snapshot.device.sha256 = digest),
+        ("table request", &|snapshot| snapshot.request.rows += 1),
+        ("table response", &|snapshot| snapshot.response = snapshot.device),
+    ];
+    for (expected, lie) in lies {
+        let mut snapshot = taken.clone();
+        lie(&mut snapshot);
+        forged(&fixture, "end", expected, |forge| forge.push_by(Actor::daemon(), Event::Snapshot(snapshot)));
+    }
+    // By somebody else than the daemon.
+    forged(&fixture, "end", "expected it to be asked for by daemon", |forge| {
+        forge.push(Event::Snapshot(taken.clone()))
     });
 }

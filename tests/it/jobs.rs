@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -16,6 +17,7 @@ use smkid::domain::ledger::entry::{Event, SignResult};
 use smkid::domain::names::{DeterminationId, Digest, RequestId};
 use smkid::exercise::procedure::Order;
 use smkid::exercise::programs::Daemon;
+use tokio::io::AsyncReadExt as _;
 
 use crate::support::accounts::{held_against, setting};
 use crate::support::seeded::Seeded;
@@ -164,7 +166,7 @@ async fn killed_in_the_middle_a_job_goes_on_by_itself_once_its_key_is_active_and
         site.configure(|text| text + "\n[signing]\nchunk = 32\n");
         site.fault(Which::Recovery, Some(&format!("log recovery.calls\nC_Sign 50 stop\n{SLOW}")));
         let daemon = site.start().await;
-        let limits = Limits { intents: 1_000, per_hour: 1_000, retries_of_unknown: 2, retry_by_itself: by_itself };
+        let limits = Limits { intents: 300, per_hour: 300, retries_of_unknown: 2, retry_by_itself: by_itself };
         let id = limited(&site, &daemon.client, 100, limits).await;
         let job = start(&daemon.client, &all_of(id)).await.request;
         site.reach(Which::Recovery, "C_Sign", 50).await;
@@ -305,18 +307,20 @@ async fn withdrawal_ends_a_job_and_suspension_and_lock_let_it_wait_before_the_ne
 #[tokio::test]
 async fn a_job_ends_with_the_window_of_its_determination() {
     let mut site = Site::determined_of(Site::set_before_the_variation().await);
-    site.fault(Which::Recovery, Some("C_Sign 3 stop"));
+    site.fault(Which::Recovery, Some(SLOW));
     let daemon = site.start_active().await;
     let job = start(&daemon.client, &all_of(site.main())).await.request;
     site.reach(Which::Recovery, "C_Sign", 3).await;
-    daemon.kill().await.unwrap();
-    // A day later it is over: no activation is waited for.
+    site.lock(&daemon.client).await.unwrap();
+    waits(&daemon.client, job, "key-locked").await;
+    assert!(daemon.stop().await.unwrap().success());
+    // Days later it is over, and no activation is waited for.
     site.set_clock("2017-07-23T09:00:00Z", Order::BeforeReferral);
-    write_script(&site.script(Which::Recovery), "");
     let daemon = site.start().await;
     let done = ended(&daemon.client, job).await;
     assert!(done.why.iter().any(|reason| &*reason.rule == "window"), "{done:?}");
-    assert_eq!(site.calls(Which::Recovery, "C_Sign"), 0);
+    assert!(done.done < done.total);
+    assert_eq!(done.tally.signed, site.ledger().signed().len() as u64);
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -327,7 +331,7 @@ async fn the_limits_of_an_hour_are_waited_for_and_those_in_all_end_a_job() {
         site.set_clock("2017-07-20T12:00:00Z", Order::BeforeReferral);
         site.fault(Which::Recovery, Some("C_Sign 0 stop"));
         let daemon = site.start().await;
-        let per_hour = if own.is_some() { 1_000 } else { 30 };
+        let per_hour = if own.is_some() { 100 } else { 30 };
         let limits = Limits { intents: 70, per_hour, retries_of_unknown: 0, retry_by_itself: false };
         let id = limited(&site, &daemon.client, 100, limits).await;
         let ask = JobStart { per_hour: own, ..all_of(id) };
@@ -384,8 +388,7 @@ async fn a_job_over_a_list_of_its_own_refuses_what_is_not_determined_and_says_wh
     assert_eq!(done.refused.iter().map(|refused| refused.device).collect::<Vec<_>>(), [device(700), device(701)]);
     assert_eq!(site.calls(Which::Recovery, "C_Sign"), 3);
     assert_eq!(site.ledger().signed(), BTreeSet::from([3, 5, 8].map(device)));
-    // Another form of a list is refused before anything is recorded.
-    let size = site.ledger().size();
+    // Another form of a list starts nothing.
     for (list, says) in [
         (names([5, 3]), "line 2"),
         (names([5, 5]), "line 2"),
@@ -399,7 +402,7 @@ async fn a_job_over_a_list_of_its_own_refuses_what_is_not_determined_and_says_wh
     }
     let nowhere = JobStart { list: Some(Digest([9; 32])), ..all_of(site.main()) };
     assert!(client.post::<_, Job>(JOBS, &nowhere).await.is_err());
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(client.get::<wire::Jobs>(JOBS).await.unwrap().jobs.len(), 1);
     // The list is kept with the ledger, and goes out with it.
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
@@ -412,14 +415,14 @@ async fn of_two_jobs_of_a_key_the_first_runs_and_the_other_waits_and_signing_goe
     site.fault(Which::Recovery, Some(SLOW));
     let daemon = site.start_active().await;
     let client = &daemon.client;
-    let (low, high) = (upload(client, &names(0..100)).await, upload(client, &names(100..120)).await);
+    let (low, high) = (upload(client, &names(0..400)).await, upload(client, &names(400..420)).await);
     let first = start(client, &JobStart { list: Some(low), ..all_of(site.main()) }).await.request;
     let second = start(client, &JobStart { list: Some(high), ..all_of(site.main()) }).await.request;
     let waiting = waits(client, second, "job-order").await;
     assert!(waiting.why[0].text.contains(&first.to_string()), "{waiting:?}");
     assert_eq!(waiting.tally, JobTally::default());
     // Who waits for an answer waits for no job.
-    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 300..304)).await);
+    let items = whole(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 500..504)).await);
     assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
     assert_ne!(show(client, first).await.state, JobState::Ended);
     // One that is paused lets the next one go.
@@ -427,7 +430,7 @@ async fn of_two_jobs_of_a_key_the_first_runs_and_the_other_waits_and_signing_goe
     assert_eq!(ended(client, second).await.tally.signed, 20);
     assert_eq!(show(client, first).await.state, JobState::Paused);
     resume(client, first).await.unwrap();
-    assert_eq!(ended(client, first).await.tally.signed, 100);
+    assert_eq!(ended(client, first).await.tally.signed, 400);
     site.ledger().check();
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
@@ -515,6 +518,55 @@ async fn smkictl_starts_shows_follows_and_stops_jobs() {
     let followed = site.smkictl(&format!("recovery watch {two}")).is(6);
     assert!(followed.out.contains("device-out-of-scope: 1"), "{}", followed.out);
     site.smkictl("ledger list --kind job-ended").ok().says("");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// `smkictl recovery watch`, as somebody has it running.
+fn watching(site: &Site, job: RequestId) -> tokio::process::Child {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_smkictl"));
+    command.args(["--socket", site.socket.to_str().unwrap(), "recovery", "watch", &job.to_string()]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+}
+
+/// Reads what is said, to the line that has this in it.
+async fn says(child: &mut tokio::process::Child, expected: &str) {
+    let stderr = child.stderr.as_mut().unwrap();
+    let (mut said, mut octet) = (Vec::new(), [0]);
+    while !String::from_utf8_lossy(&said).lines().any(|line| line.contains(expected)) {
+        let read = tokio::time::timeout(WITHIN, stderr.read(&mut octet)).await;
+        assert_eq!(read.unwrap().unwrap(), 1, "{expected}: {}", String::from_utf8_lossy(&said));
+        said.push(octet[0]);
+    }
+}
+
+#[tokio::test]
+async fn whoever_follows_a_job_sees_it_through_a_restart_and_leaves_it_running_by_ctrl_c() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 20 stop"));
+    let daemon = site.start_active().await;
+    let job = start(&daemon.client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 20).await;
+    let (mut follower, mut leaver) = (watching(&site, job), watching(&site, job));
+    says(&mut leaver, "running, ").await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(leaver.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    says(&mut leaver, "is left as it is").await;
+    assert_eq!(leaver.wait().await.unwrap().code(), Some(6));
+    says(&mut follower, "running, ").await;
+    daemon.kill().await.unwrap();
+    says(&mut follower, "smkid does not answer").await;
+    write_script(&site.script(Which::Recovery), "");
+    let daemon = site.start().await;
+    says(&mut follower, "smkid answers again").await;
+    says(&mut follower, "waiting, ").await;
+    site.activate(&daemon.client).await.unwrap();
+    let done = ended(&daemon.client, job).await;
+    assert!(done.tally.unknown > 0, "what was with the token, which nothing here signs again by itself");
+    let output = follower.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.contains("recovery settle --determination"), "{out}");
+    site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }
 

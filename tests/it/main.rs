@@ -43,6 +43,7 @@ mod rollback;
 mod routes;
 mod smkictl;
 mod smkid;
+mod snapshots;
 mod store;
 mod support;
 mod systemd;

@@ -1,5 +1,7 @@
 //! What Devices answer, on a live site: each kind of answer, in bulk, over a restart, and before an outsider.
 
+mod bulk;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -64,7 +66,7 @@ async fn hand_in(
     let ask = wire::RecoveryResponses {
         determination,
         responses: upload(client, messages).await.sha256,
-        certificates: upload(client, bundle).await.sha256,
+        certificates: Some(upload(client, bundle).await.sha256),
     };
     let text = client.post_for_text("/v1/recovery/responses", &ask).await.unwrap();
     let mut all: Vec<&str> = text.lines().collect();
@@ -166,8 +168,11 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
     // What makes no sense is refused, and recorded as such.
     let none = DeterminationId([9; 16]);
     let stored = (upload(client, hex_lines(&messages)).await.sha256, upload(client, "\n").await.sha256);
-    let ask =
-        |determination, responses, certificates| wire::RecoveryResponses { determination, responses, certificates };
+    let ask = |determination, responses, certificates| wire::RecoveryResponses {
+        determination,
+        responses,
+        certificates: Some(certificates),
+    };
     let refused = client.post_for_text("/v1/recovery/responses", &ask(none, stored.0, stored.1)).await;
     assert_eq!(&*problem(refused).reasons[0].rule, "determination-unknown");
     let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, stored.0, stored.0)).await;
@@ -367,7 +372,7 @@ async fn binary_messages_of_more_than_one_entry_takes_are_refused_as_one_and_sen
     let ask = wire::RecoveryResponses {
         determination,
         responses: upload(client, binary).await.sha256,
-        certificates: upload(client, "\n").await.sha256,
+        certificates: Some(upload(client, "\n").await.sha256),
     };
     let refused = problem(client.post_for_text("/v1/recovery/responses", &ask).await);
     assert_eq!(refused.error, ProblemKind::TooLarge, "{refused:?}");

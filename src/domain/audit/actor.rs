@@ -51,7 +51,7 @@ impl Again<'_> {
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
-            Event::TokenHealth(_) | Event::JobEnded(_) => &[Role::Daemon],
+            Event::TokenHealth(_) | Event::JobEnded(_) | Event::Snapshot(_) => &[Role::Daemon],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
@@ -165,6 +165,7 @@ impl Again<'_> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::DeviceCertificatesImported(_)
             | Event::ExerciseRecorded(_) => None,

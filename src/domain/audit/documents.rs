@@ -135,6 +135,7 @@ impl Again<'_> {
             | Event::CertificationIntent(_)
             | Event::Started(_)
             | Event::Stopped(_)
+            | Event::Snapshot(_)
             | Event::Intent(_)
             | Event::Outcome(_)
             | Event::Released(_)

@@ -24,10 +24,12 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Started};
+use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
+use crate::domain::ledger::snapshots::FORM;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, TemplateName};
+use crate::domain::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
@@ -39,6 +41,9 @@ pub trait Evidence: Blobs {
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
 }
+
+/// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory.
+const CHANGED_MAX: usize = 65_536;
 
 /// What is known from elsewhere, and not from the ledger itself.
 #[derive(Clone, Copy, Debug)]
@@ -226,6 +231,10 @@ pub struct Summary {
     pub activations: u64,
     /// Ceremonies recorded.
     pub ceremonies: u64,
+    /// Snapshots of the state.
+    pub snapshots: u64,
+    /// Of them those in a form that this program does not know: they were not compared.
+    pub snapshots_unknown: u64,
     /// Jobs started.
     pub jobs: u64,
     /// Entries of a clock that was set for an exercise.
@@ -256,6 +265,9 @@ pub struct Audit<'a> {
     pending: BTreeMap<u64, Pending>,
     /// Takes what is to be checked beside, in the order in which it is found.
     checks: &'a dyn Fn(Check),
+    /// The pages of what grows with Devices, as they were made last.
+    pages: [Pages; Table::ALL.len()],
+    targets: TargetsSeen,
     summary: Summary,
 }
 
@@ -278,6 +290,8 @@ impl<'a> Audit<'a> {
             runs: Vec::new(),
             pending: BTreeMap::new(),
             checks,
+            pages: Table::ALL.map(Pages::empty),
+            targets: TargetsSeen::default(),
             summary: Summary::default(),
         }
     }
@@ -297,6 +311,9 @@ impl<'a> Audit<'a> {
         };
         for change in &changes {
             self.book.apply(change, &list).map_err(|error| AuditError::entry(index, kind, error))?;
+        }
+        if self.book.changed() >= CHANGED_MAX {
+            self.renew_pages();
         }
         self.count(entry);
         if self.roots.push(hash)? {
@@ -376,6 +393,29 @@ impl<'a> Audit<'a> {
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
             | Event::ClockAccepted(_) => Ok(()),
+            Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
+        }
+    }
+
+    /// It commits to the state that the entries before it come to. A start of the daemon rests on that.
+    fn check_snapshot(&mut self, recorded: &Snapshot) -> Permitted {
+        if recorded.form != FORM {
+            self.summary.snapshots_unknown += 1;
+            return Ok(());
+        }
+        self.renew_pages();
+        let (targets, _) = self.targets.of(&self.fold);
+        let made = snapshot::snapshot(&self.fold.kept(), targets, self.pages.each_ref().map(Pages::kept));
+        snapshot::compare(recorded, &made)
+    }
+
+    /// Hashes anew the pages that changed since this was done last.
+    fn renew_pages(&mut self) {
+        for (pages, table) in self.pages.iter_mut().zip(Table::ALL) {
+            let changed = self.book.take_changed(table);
+            let touched = pages.touched(changed.iter().map(Vec::as_slice));
+            let Ok(renewed) = pages.renewed(&touched, &self.book);
+            pages.put(renewed);
         }
     }
 
@@ -455,6 +495,7 @@ impl<'a> Audit<'a> {
             Event::SigningResumed(_) => summary.resumptions += 1,
             Event::TokenHealth(health) => summary.token_changes += 1 + health.folded,
             Event::LoginRetried(_) => summary.logins_retried += 1,
+            Event::Snapshot(_) => summary.snapshots += 1,
             Event::SharesDealt(_) => summary.deals += 1,
             Event::CustodianPresented(_) => summary.presentations += 1,
             Event::KeyActivated(_) => summary.activations += 1,

@@ -1,12 +1,15 @@
 //! Pure. What grows with the number of Devices, and the documents that entries name: asked for through two traits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::policy::{Files, Policy};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
+use crate::domain::snapshot::rows::{device_key, earlier_key, imported_key, response_key, split_device_key};
+use crate::domain::snapshot::{Row, Rows, Table};
 
 use super::FoldError;
 
@@ -135,15 +138,32 @@ pub trait Book {
 /// A book in memory, for verifiers and tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBook {
-    devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
+    devices: BTreeMap<KeyLabel, BTreeMap<DeviceId, DeviceFacts>>,
     lists: HashMap<DeterminationId, HashMap<DeviceId, Listed>>,
-    requests: HashMap<RequestId, RequestFacts>,
-    earlier: HashMap<(KeyLabel, DeviceId), Vec<(u64, u64)>>,
-    responded: HashMap<(DeterminationId, DeviceId), Responded>,
-    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
+    requests: BTreeMap<RequestId, RequestFacts>,
+    /// By Device, and by the bits of the counter as a signed number: in the order of [`Table::Earlier`].
+    earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, i64), u64>>,
+    responded: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    /// The keys of rows that changed since somebody asked, by table.
+    changed: [BTreeSet<Vec<u8>>; Table::ALL.len()],
+    device_keys: BTreeMap<DeviceId, BTreeSet<ImportedKey>>,
 }
 
 impl MemoryBook {
+    /// How many rows changed since they were taken last.
+    pub fn changed(&self) -> usize {
+        self.changed.iter().map(BTreeSet::len).sum()
+    }
+
+    /// The keys of the rows of a table that changed since this was asked last, in order.
+    pub fn take_changed(&mut self, table: Table) -> BTreeSet<Vec<u8>> {
+        std::mem::take(&mut self.changed[usize::from(table.code()) - 1])
+    }
+
+    fn note(&mut self, table: Table, key: Vec<u8>) {
+        self.changed[usize::from(table.code()) - 1].insert(key);
+    }
+
     /// Applies a change; `list` reads the blob of a device list or of results.
     pub fn apply(
         &mut self,
@@ -160,19 +180,23 @@ impl MemoryBook {
             }
             Change::Batch { index, request, asked } => {
                 let first = RequestFacts { asked: *asked, first_batch: *index, last_batch: *index };
+                self.note(Table::Request, request.octets().to_vec());
                 self.requests.entry(*request).and_modify(|facts| facts.last_batch = *index).or_insert(first);
             }
             Change::Device { key, device, facts } => {
-                let of_device = (key.clone(), *device);
-                if let Some(before) = self.devices.insert(of_device.clone(), facts.clone())
+                self.note(Table::Device, device_key(key, *device));
+                if let Some(before) = self.devices.entry(key.clone()).or_default().insert(*device, facts.clone())
                     && before.is_overtaken_by(facts)
                 {
-                    self.earlier.entry(of_device).or_default().push((before.counter, before.intent));
+                    self.note(Table::Earlier, earlier_key(key, *device, before.counter));
+                    let earlier = self.earlier.entry(key.clone()).or_default();
+                    earlier.insert((*device, before.counter.cast_signed()), before.intent);
                 }
             }
             Change::Leave { key, device } => {
-                if let Some(facts) = self.devices.get_mut(&(key.clone(), *device)) {
+                if let Some(facts) = self.devices.get_mut(key).and_then(|devices| devices.get_mut(device)) {
                     facts.state = IntentState::Left;
+                    self.note(Table::Device, device_key(key, *device));
                 }
             }
             Change::Release { from: _, until: _ } => {}
@@ -181,14 +205,18 @@ impl MemoryBook {
                 let text = String::from_utf8(list(*results)?).map_err(|_| wrong("not UTF-8".into()))?;
                 for line in text.lines() {
                     let line = ResultLine::parse(line).map_err(wrong)?;
-                    if let Some(device) = line.device {
-                        self.responded.entry((*determination, device)).or_default().absorb(&line, *entry);
+                    let Some(device) = line.device else { continue };
+                    let mut known = self.responded.get(&(*determination, device)).cloned().unwrap_or_default();
+                    if known.absorb(&line, *entry) {
+                        self.responded.insert((*determination, device), known);
+                        self.note(Table::Response, response_key(*determination, device).to_vec());
                     }
                 }
             }
             Change::DeviceKeys { entry, keys } => {
                 for &key in &**keys {
-                    self.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
+                    self.note(Table::DeviceKey, imported_key(&key));
+                    self.device_keys.entry(key.device).or_default().insert(ImportedKey { key, entry: *entry });
                 }
             }
         }
@@ -211,9 +239,64 @@ pub fn listed_line(line: &str) -> Result<Listed, String> {
     })
 }
 
+/// From what a key begins with, filled up with the least.
+fn least<const N: usize>(octets: &[u8]) -> [u8; N] {
+    let mut least = [0; N];
+    let len = octets.len().min(N);
+    least[..len].copy_from_slice(&octets[..len]);
+    least
+}
+
+impl Rows for MemoryBook {
+    type Error = std::convert::Infallible;
+
+    fn rows_from(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Self::Error> {
+        let (label, rest) = split_device_key(from);
+        let first = DeviceId(least(rest).into());
+        let _ = match table {
+            Table::Device => {
+                self.devices.iter().filter(|(key, _)| key.as_str() >= label).try_for_each(|(key, rows)| {
+                    let from = if key.as_str() == label { first } else { DeviceId([0; 8].into()) };
+                    rows.range(from..)
+                        .try_for_each(|(device, facts)| visit(Row::Device { key, device: *device, facts }))
+                })
+            }
+            Table::Earlier => {
+                self.earlier.iter().filter(|(key, _)| key.as_str() >= label).try_for_each(|(key, rows)| {
+                    let from = if key.as_str() == label { first } else { DeviceId([0; 8].into()) };
+                    rows.range((from, i64::MIN)..).try_for_each(|((device, counter), intent)| {
+                        visit(Row::Earlier { key, device: *device, counter: counter.cast_unsigned(), intent: *intent })
+                    })
+                })
+            }
+            Table::Request => self
+                .requests
+                .range(RequestId(least(from))..)
+                .try_for_each(|(id, facts)| visit(Row::Request { id: *id, facts })),
+            Table::DeviceKey => self
+                .device_keys
+                .range(DeviceId(least(from).into())..)
+                .try_for_each(|(_, keys)| keys.iter().try_for_each(|key| visit(Row::DeviceKey(key)))),
+            Table::Response => {
+                let (determination, device) = from.split_at(from.len().min(16));
+                let from = (DeterminationId(least(determination)), DeviceId(least(device).into()));
+                self.responded.range(from..).try_for_each(|((determination, device), responded)| {
+                    visit(Row::Response { determination: *determination, device: *device, responded })
+                })
+            }
+        };
+        Ok(())
+    }
+}
+
 impl Book for MemoryBook {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
-        Ok(self.devices.get(&(key.clone(), device)).cloned())
+        Ok(self.devices.get(key).and_then(|devices| devices.get(&device)).cloned())
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
@@ -225,8 +308,7 @@ impl Book for MemoryBook {
     }
 
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError> {
-        let known = self.earlier.get(&(key.clone(), device)).into_iter().flatten();
-        Ok(known.rev().find(|(of, _)| *of == counter).map(|(_, intent)| *intent))
+        Ok(self.earlier.get(key).and_then(|rows| rows.get(&(device, counter.cast_signed()))).copied())
     }
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
@@ -234,7 +316,7 @@ impl Book for MemoryBook {
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
-        Ok(self.device_keys.get(&device).cloned().unwrap_or_default())
+        Ok(self.device_keys.get(&device).into_iter().flatten().copied().collect())
     }
 }
 

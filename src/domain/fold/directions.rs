@@ -1,5 +1,6 @@
 //! Pure. What the ledger says about the procedure: directions.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fold, FoldError, known, read};
@@ -11,7 +12,8 @@ use crate::domain::procedure::variation::Extension;
 use crate::domain::time::Timestamp;
 
 /// Every direction.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Directions {
     ids: BTreeSet<DirectionId>,
     extensions: Vec<Extension>,

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Fold, FoldError, OpenIntent, not_known};
 use crate::domain::ledger::entry::{Actor, Intent, Reason, SignResult};
 use crate::domain::ledger::jobs::{
@@ -20,7 +22,8 @@ use crate::domain::time::Timestamp;
 pub const BEHIND_MAX: usize = 64;
 
 /// A job.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobFacts {
     /// Its request.
     pub request: RequestId,
@@ -59,7 +62,8 @@ pub struct JobFacts {
 }
 
 /// How a job stands by what is recorded. One that runs may have to wait all the same, as what it needs comes and goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum JobState {
     /// It goes on.
     Running,
@@ -77,7 +81,8 @@ pub enum JobState {
 }
 
 /// By whom, when and why a job was stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobStop {
     /// By whom.
     pub by: Actor,

@@ -10,6 +10,7 @@
 pub mod book;
 mod directions;
 pub mod jobs;
+mod kept;
 mod keys;
 mod procedure;
 
@@ -17,9 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use book::{Blobs, Book, BookError, Change, MemoryBook, RequestFacts, listed_line};
+pub use kept::KeptError;
 
 use directions::Directions;
 use jobs::{JobFacts, JobState};
+use serde::{Deserialize, Serialize};
 
 use crate::domain::determination::document::{
     Decision, Determination, Form, Schedule, Scope as DocumentScope, Written,
@@ -60,7 +63,8 @@ pub struct Adopted {
 }
 
 /// An intent that has no outcome yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OpenIntent {
     /// What was intended.
     pub intent: Intent,
@@ -92,7 +96,8 @@ impl OpenIntent {
 }
 
 /// A certification intent that has no outcome yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OpenCertification {
     /// The key.
     pub key: KeyLabel,
@@ -138,6 +143,10 @@ pub struct Fold {
     jobs: BTreeMap<RequestId, JobFacts>,
     /// The Devices of jobs whose outcome is unknown, and whose they are.
     unknown_of_jobs: BTreeMap<(KeyLabel, DeviceId), RequestId>,
+    /// The last snapshot.
+    snapshot: Option<u64>,
+    /// How many entries there were that may have altered the Relevant Devices of an incident.
+    targets_altered: u64,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -256,6 +265,16 @@ impl Fold {
         &self.incidents
     }
 
+    /// The last snapshot.
+    pub fn last_snapshot(&self) -> Option<u64> {
+        self.snapshot
+    }
+
+    /// Rises with each entry that may have altered the Relevant Devices of an incident.
+    pub fn targets_altered(&self) -> u64 {
+        self.targets_altered
+    }
+
     /// The determinations.
     pub fn determinations(&self) -> &BTreeMap<DeterminationId, DeterminationFacts> {
         &self.determinations
@@ -264,12 +283,6 @@ impl Fold {
     /// The batch of that index, while an intent may name it.
     pub fn batch(&self, index: u64) -> Option<&Batch> {
         self.batches.get(&index)
-    }
-
-    /// The batch of a request that may get further intents, if one may.
-    pub fn last_batch(&self, request: RequestId) -> Option<(u64, &Batch)> {
-        let index = *self.last_batches.get(&request)?;
-        Some((index, self.batches.get(&index)?))
     }
 
     /// Intents without an outcome, by index.
@@ -441,6 +454,7 @@ impl Fold {
             }
             Event::Settled(settled) => self.leave(settled, changes)?,
             Event::Refused(_) | Event::RefusalsFolded(_) | Event::TokenHealth(_) | Event::LoginRetried(_) => {}
+            Event::Snapshot(_) => self.snapshot = Some(index),
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(accepted) => self.accept_clock(accepted, index),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
@@ -462,6 +476,10 @@ impl Fold {
             }
             Event::JobEnded(ended) => self.end_job(ended, *at)?,
         }
+        // What alters no more than Devices' own rows: nearly all that a large ledger has.
+        let is_of_signing =
+            matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Outcome(_) | Event::Released(_));
+        self.targets_altered += u64::from(!is_of_signing);
         self.take_parts(by, event);
         self.last_at = Some(*at);
         self.size += 1;
@@ -608,6 +626,7 @@ impl Fold {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::JobPassed(_)
             | Event::JobEnded(_)

@@ -17,6 +17,7 @@ pub mod statuses;
 pub mod targets;
 pub mod timeline;
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use decide::{Decided, Situation, decide};
@@ -29,7 +30,8 @@ pub use crate::domain::procedure::State;
 use crate::domain::time::Timestamp;
 
 /// A duty to inform, which arose.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Duty {
     /// When.
     pub arisen: Timestamp,
@@ -61,7 +63,8 @@ pub struct DutyArising {
 }
 
 /// The determination that an incident follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Determined {
     /// Which.
     pub id: DeterminationId,
@@ -72,7 +75,8 @@ pub struct Determined {
 }
 
 /// A step that was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Taken {
     /// The entry that recorded it last.
     pub entry: u64,
@@ -81,7 +85,8 @@ pub struct Taken {
 }
 
 /// How far an incident has come: what the ledger says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Progress {
     /// How it came to be known.
     pub notification: Notification,
@@ -95,7 +100,8 @@ pub struct Progress {
     pub done: BTreeMap<StepId, Taken>,
     /// Duties to inform.
     pub duties: BTreeMap<DutyId, Duty>,
-    /// The Relevant Devices.
+    /// The Relevant Devices. They are kept apart: they grow with Devices.
+    #[serde(skip)]
     pub targets: Targets,
     /// What the PMA determined last.
     pub determined: Option<Determined>,

@@ -11,6 +11,7 @@
 
 mod packed;
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -283,7 +284,8 @@ impl Counts {
 }
 
 /// What was accepted of Devices that are left behind: how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Accepted {
     /// In 'recovery'.
     pub stranded: u64,
@@ -827,5 +829,6 @@ impl fmt::Display for Counts {
     }
 }
 
+mod kept;
 #[cfg(test)]
 mod tests;

@@ -185,7 +185,8 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::LoginRetried(_)
         | Event::JobPassed(_)
         | Event::ClockAccepted(_)
-        | Event::DeviceCertificatesImported(_) => return None,
+        | Event::DeviceCertificatesImported(_)
+        | Event::Snapshot(_) => return None,
     })
 }
 

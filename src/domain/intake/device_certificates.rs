@@ -75,3 +75,49 @@ pub fn may_import(fold: &Fold, by: &Actor) -> Result<(), Vec<Reason>> {
     reasons.end(Some(()))?;
     person(fold, by).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fold::{Change, MemoryBook};
+
+    fn key(n: u8, until: &str) -> DeviceKey {
+        DeviceKey {
+            device: DeviceId([n; 8].into()),
+            point: [4; 65],
+            device_ca: Digest([1; 32]),
+            from: "2026-01-01T00:00:00Z".parse().unwrap(),
+            until: until.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_vouched_for_valid_now_and_not_known_is_taken_in() {
+        let (long, soon) = ("9999-12-31T23:59:59Z", "2026-11-24T09:59:59Z");
+        let at = "2026-11-24T10:00:00Z".parse().unwrap();
+        let mut book = MemoryBook::default();
+        let known = Change::DeviceKeys { entry: 3, keys: [key(1, long)].into() };
+        book.apply(&known, &|digest| Err(BookError::BlobMissing { digest })).unwrap();
+        let refused = Err((Some(key(5, long).device), "of another CA".to_owned()));
+        let judged: Vec<Judged<'_>> = vec![
+            (b"a", Ok(key(1, long))),
+            (b"b", Ok(key(2, long))),
+            (b"c", Ok(key(3, soon))),
+            (b"d", Ok(key(2, long))),
+            // The same Device and key, with other dates: renewed.
+            (b"e", Ok(key(1, "9998-12-31T23:59:59Z"))),
+            (b"f", refused),
+        ];
+        let Imported { event, kept, others } = device_certificates(&book, at, &judged).unwrap();
+        assert_eq!(kept, b"be");
+        assert_eq!(event.certificates, Digest::of(b"be"));
+        assert_eq!(event.tally, CertificateTally { imported: 2, known: 2, refused: 2 });
+        let told: Vec<_> = others.iter().map(|other| (other.certificate, other.why.as_deref().unwrap_or(""))).collect();
+        assert_eq!((told[0], told[2]), ((1, ""), (4, "")));
+        assert!(
+            told[1].0 == 3 && told[1].1.contains("valid 2026-01-01T00:00:00.000Z to 2026-11-24T09:59:59.000Z"),
+            "{told:?}"
+        );
+        assert_eq!(told[3], (6, "of another CA"));
+    }
+}

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::jobs::{JobCancelled, JobEnded, JobPassed, JobPaused, JobResumed, JobStarted};
+pub use super::snapshots::Snapshot;
 pub use super::steps::{
     CertificateTally, DeviceCertificatesImported, DirectionRecorded, ExerciseRecorded, FileAccepted, Notification,
     ProfileInForce, ResponseTally, ResponsesTaken, SigningResumed, StepTaken,
@@ -215,6 +216,8 @@ pub enum Event {
     JobEnded(JobEnded),
     /// Certificates of Devices were verified, to be relied on from here on.
     DeviceCertificatesImported(DeviceCertificatesImported),
+    /// The state after the entries before this one, by digests.
+    Snapshot(Snapshot),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -834,6 +837,7 @@ impl Event {
             Self::JobCancelled(_) => "job-cancelled",
             Self::JobEnded(_) => "job-ended",
             Self::DeviceCertificatesImported(_) => "device-certificates-imported",
+            Self::Snapshot(_) => "snapshot",
         }
     }
 }
@@ -900,6 +904,7 @@ impl Event {
             | Self::JobResumed(_)
             | Self::JobCancelled(_)
             | Self::JobEnded(_)
+            | Self::Snapshot(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -952,6 +957,7 @@ impl Event {
             | Self::JobResumed(_)
             | Self::JobCancelled(_)
             | Self::JobEnded(_)
+            | Self::Snapshot(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

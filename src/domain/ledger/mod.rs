@@ -14,6 +14,7 @@ pub mod meaning;
 pub mod merkle;
 pub mod note;
 pub mod proof;
+pub mod snapshots;
 pub mod steps;
 pub mod tiles;
 pub mod tokens;

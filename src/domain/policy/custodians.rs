@@ -1,5 +1,6 @@
 //! Pure. Whether those who presented are enough to open a key: k persons, of several Parties, each in force now.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::determination::people::Role;
@@ -9,7 +10,8 @@ use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
 
 /// A presentation as it stands since the key was last locked and the daemon last started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Presented {
     /// Its entry.
     pub entry: u64,

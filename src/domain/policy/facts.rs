@@ -2,6 +2,7 @@
 //!
 //! They are kept by the fold ([`crate::domain::fold`]) and read by the rules ([`super::rules`]).
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use crate::domain::policy::custodians::Presented;
 use crate::domain::time::{Timestamp, Window};
 
 /// An incident, as far as a determination needs one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IncidentFacts {
     /// Its id.
     pub id: IncidentId,
@@ -45,7 +47,8 @@ pub struct IncidentFacts {
 }
 
 /// A file that was taken in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AcceptedFile {
     /// The leaf that recorded it.
     pub entry: u64,
@@ -66,7 +69,8 @@ pub struct AcceptedFile {
 }
 
 /// One of our keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeyFacts {
     /// As genesis names it.
     pub record: KeyRecord,
@@ -79,6 +83,7 @@ pub struct KeyFacts {
     /// The certificate imported for it, and whose it is.
     pub certificate: Option<(Digest, PartyId)>,
     /// Until when it is active, if it is: `Some(None)` has no end.
+    #[serde(with = "kept::twice")]
     pub active: Option<Option<Timestamp>>,
     /// For which incident alone it is active; none where it is locked, and in ledgers of before an activation was for one.
     pub active_for: Option<IncidentId>,
@@ -89,7 +94,8 @@ pub struct KeyFacts {
 }
 
 /// How a key ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// The entry said that it is about to be destroyed, by this document. It may be on some of its tokens still.
     Begun {
@@ -123,9 +129,11 @@ impl KeyFacts {
 }
 
 /// What is to be signed under a determination: given in it, or in its schedule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scope {
     /// The command templates by name.
+    #[serde(with = "kept::templates")]
     pub templates: BTreeMap<TemplateName, Arc<Template>>,
     /// How many Devices are listed.
     pub devices: u64,
@@ -144,7 +152,8 @@ pub struct Scope {
 }
 
 /// What became of the intents of a determination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tally {
     /// Signed.
     pub signed: u64,
@@ -159,7 +168,8 @@ pub struct Tally {
 }
 
 /// A recorded determination and what has become of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeterminationFacts {
     /// Its id.
     pub id: DeterminationId,
@@ -414,4 +424,61 @@ pub enum WantedForm {
     PreCommand(Vec<u8>),
     /// An unknown of this Device again: the same octets with the same counter.
     Retry,
+}
+
+/// How facts are kept where serde alone would not do.
+mod kept {
+    /// A moment that may be none, of what may be none: JSON has one null for both.
+    pub(super) mod twice {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        use crate::domain::time::Timestamp;
+
+        #[expect(clippy::ref_option, clippy::option_option, reason = "serde gives the field so")]
+        pub(in super::super) fn serialize<S: Serializer>(
+            value: &Option<Option<Timestamp>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            value.map(|until| [until]).serialize(serializer)
+        }
+
+        #[expect(clippy::option_option, reason = "as above")]
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Option<Timestamp>>, D::Error> {
+            Ok(Option::<[Option<Timestamp>; 1]>::deserialize(deserializer)?.map(|[until]| until))
+        }
+    }
+
+    /// Templates by their octets.
+    pub(super) mod templates {
+        use std::collections::BTreeMap;
+        use std::sync::Arc;
+
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        use serde::de::Error as _;
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        use crate::domain::gbcs::Template;
+        use crate::domain::names::TemplateName;
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            templates: &BTreeMap<TemplateName, Arc<Template>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(templates.iter().map(|(name, template)| (name, STANDARD.encode(template.octets()))))
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<BTreeMap<TemplateName, Arc<Template>>, D::Error> {
+            let texts = BTreeMap::<TemplateName, Box<str>>::deserialize(deserializer)?;
+            let template = |(name, text): (TemplateName, Box<str>)| {
+                let octets = STANDARD.decode(&*text).map_err(D::Error::custom)?;
+                Ok((name, Arc::new(Template::parse(&octets).map_err(D::Error::custom)?)))
+            };
+            texts.into_iter().map(template).collect()
+        }
+    }
 }

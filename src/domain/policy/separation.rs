@@ -3,13 +3,15 @@
 //! The roster gives nobody two of these roles at a time. A later policy may give a person another role; what they have done in an
 //! incident stays, and bars them from another part in it.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::domain::names::PersonId;
 
 /// A part that a person took in an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// Signed a determination, its schedule, suspension or withdrawal.
     Approver,
@@ -47,7 +49,7 @@ pub struct TwoParts {
 }
 
 /// Who took which part in an incident.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartsTaken(BTreeMap<PersonId, BTreeSet<Part>>);
 
 impl PartsTaken {

@@ -99,7 +99,8 @@ impl Proposed for Direction {
 }
 
 /// A departure, as the ledger has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Departure {
     /// The direction.
     pub direction: DirectionId,

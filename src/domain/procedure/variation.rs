@@ -99,7 +99,8 @@ impl fmt::Display for Recorded {
 }
 
 /// A direction that moves the end of a variation, as the ledger has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Extension {
     /// The direction.
     pub direction: DirectionId,

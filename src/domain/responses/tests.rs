@@ -1,4 +1,5 @@
-use super::messages::{MESSAGES_MAX, MessagesError, canonical, read, split};
+use super::bundle::{BundleError, CERTIFICATES_MAX};
+use super::messages::{MESSAGES_MAX, MessagesError, canonical, kept, read, split};
 use super::results::text_of;
 use super::*;
 use crate::domain::gbcs::samples::{
@@ -6,7 +7,7 @@ use crate::domain::gbcs::samples::{
 };
 use crate::domain::gbcs::{AlertCode, CredentialsReplacementMode, ExecutionOutcome, StatusCode, SubjectKeyIdentifier};
 use crate::domain::ledger::entry::ResponseTally;
-use crate::domain::names::Eui64;
+use crate::domain::names::{Digest, Eui64};
 use crate::domain::policy::facts::IntentState;
 
 const MODE: CredentialsReplacementMode = CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery;
@@ -303,4 +304,63 @@ fn what_is_kept_of_a_device_is_what_it_proved_last_and_the_last_foreign_counter(
     assert_eq!(kept, Responded { own: said(4, INTENT, Outcome::Recovered, ""), foreign: Some(88) });
     assert!(kept.absorb(&line(Outcome::Contradiction, "both"), 5));
     assert_eq!(kept, Responded { own: said(5, INTENT, Outcome::Contradiction, "both"), foreign: Some(88) });
+}
+
+#[test]
+fn messages_are_kept_as_octets_where_each_says_where_it_ends_and_else_as_text() {
+    let (one, two) = (recovered(), signed(response(MODE, Some(one_failed()))));
+    let whole = [one.clone(), two.clone()];
+    assert_eq!(kept(&whole), [one.clone(), two.clone()].concat());
+    assert_eq!(read(&kept(&whole)).unwrap(), whole);
+    // As older entries have them.
+    assert_eq!(read(canonical(&whole).as_bytes()).unwrap(), whole);
+    for cut in
+        [vec![one.clone(), two[..two.len() - 1].to_vec()], vec![one[..9].to_vec(), two.clone()], vec![vec![0xDD; 9]]]
+    {
+        assert_eq!(kept(&cut), canonical(&cut).into_bytes());
+        assert_eq!(read(&kept(&cut)).unwrap(), cut);
+    }
+    let not_kept = [[&one[..], &two[..9]].concat(), vec![0xDD; 9], hex::encode_upper(&one).into_bytes()];
+    for octets in not_kept {
+        assert_eq!(read(&octets), Err(MessagesError::NotCanonical));
+    }
+}
+
+#[test]
+fn a_bundle_is_taken_apart_by_the_lengths_in_it_up_to_what_one_entry_takes() {
+    let certificate =
+        |len: usize| [&[0x30, 0x82][..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![7; len]].concat();
+    let short = [&[0x30, 0x81, 0x80][..], &[7; 128]].concat();
+    let all = [certificate(256), short.clone(), certificate(65_535)];
+    assert_eq!(bundle::split(&all.concat()).unwrap(), all);
+    assert_eq!(bundle::split(b"").unwrap(), Vec::<&[u8]>::new());
+    let wrong = |octets: &[u8], octet| assert_eq!(bundle::split(octets), Err(BundleError::NotDer { octet }));
+    wrong(&[&short[..], &short[..130]].concat(), 131);
+    // Lengths that DER writes otherwise, and another type.
+    wrong(&[&[0x30, 0x81, 0x7F][..], &[7; 127]].concat(), 0);
+    wrong(&[&[0x30, 0x82, 0, 0x80][..], &[7; 128]].concat(), 0);
+    wrong(&[&[0x31, 0x81, 0x80][..], &[7; 128]].concat(), 0);
+    assert_eq!(bundle::split(&short.repeat(CERTIFICATES_MAX)).unwrap().len(), CERTIFICATES_MAX);
+    assert_eq!(bundle::split(&short.repeat(CERTIFICATES_MAX + 1)), Err(BundleError::TooMany));
+}
+
+#[test]
+fn imported_keys_are_relied_on_while_the_policy_has_their_device_ca_and_only_those_that_came_before() {
+    let trust = Trust::of_anchors(Vec::new(), crate::domain::certificates::Profile::test());
+    let key = DeviceKey {
+        device: DEVICE,
+        point: [4; 65],
+        device_ca: Digest([1; 32]),
+        from: at("2026-01-01T00:00:00Z"),
+        until: at("2026-12-31T23:59:59Z"),
+    };
+    assert_eq!(trust.relied_on(vec![ImportedKey { key, entry: 3 }], 9), [], "the policy has no such Device CA");
+    for (moment, is_in_force) in [
+        ("2025-12-31T23:59:59.999Z", false),
+        ("2026-01-01T00:00:00Z", true),
+        ("2026-12-31T23:59:59.999Z", true),
+        ("2027-01-01T00:00:00Z", false),
+    ] {
+        assert_eq!(key.is_in_force(at(moment)), is_in_force, "{moment}");
+    }
 }

@@ -489,6 +489,7 @@ pub(super) fn request(
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
             | Event::JobPassed(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_) => {}
         }
         ControlFlow::Continue(())
@@ -752,6 +753,7 @@ impl<'a> About<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
+            | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_)
             | Event::DeviceCertificatesImported(_) => return false,

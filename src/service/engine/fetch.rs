@@ -145,7 +145,14 @@ impl Daemon {
         let (running, ended, stopping) =
             (Arc::clone(&self.running), Arc::clone(&self.ended), self.stopping.subscribe());
         let request = wanted.request;
-        let is_running = move || running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
+        let (desk, runtime) = (self.desk.clone(), tokio::runtime::Handle::current());
+        // A job goes on for as long as it is not over, whatever it waits for.
+        let is_job = move || {
+            let is_open = desk
+                .look(move |recorder| Ok(recorder.fold().jobs().get(&request).is_some_and(|job| !job.state.is_over())));
+            runtime.block_on(is_open).unwrap_or(false)
+        };
+        let is_running = move || running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request) || is_job();
         let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);

@@ -238,6 +238,7 @@ impl History {
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
             | Event::DeviceCertificatesImported(_)
+            | Event::Snapshot(_)
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
             | Event::ClockJumped(_)

@@ -107,6 +107,8 @@ fn may_act(fold: &Fold, by: &Actor, request: RequestId) -> Result<(), Vec<Reason
 #[derive(Default)]
 pub(super) struct Lives {
     all: Mutex<BTreeMap<RequestId, Live>>,
+    /// The batches with which jobs were accepted, until they run.
+    accepted: Mutex<BTreeMap<RequestId, u64>>,
     /// Something happened that may let a job go on.
     nudge: Notify,
 }
@@ -144,6 +146,10 @@ struct Pace {
 impl Lives {
     fn all(&self) -> MutexGuard<'_, BTreeMap<RequestId, Live>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, BTreeMap<RequestId, u64>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn of<R>(&self, request: RequestId, with: impl FnOnce(&mut Live) -> R) -> R {
@@ -342,6 +348,7 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
         let signed_before = signed.load(Ordering::Relaxed);
         let on = GoOn {
             request,
+            batch: daemon.lives.accepted().remove(&request),
             operation: START,
             chunk: daemon.chunk,
             probing: not_before.is_some(),
@@ -529,7 +536,7 @@ impl Daemon {
                 chunk,
             };
             match (pipeline::accept(recorder, ask)?, event) {
-                (Ok(_), Some(event)) => {
+                (Ok(job), Some(event)) => {
                     if let Some(list) = list
                         && recorder.store().blob_len(list.sha256)?.is_none()
                         && !recorder.claim_staged(list.sha256)
@@ -538,7 +545,7 @@ impl Daemon {
                         let reasons = vec![super::reason("devices", text)];
                         return refused(recorder, &by, START, asked, (None, Some(determination)), reasons);
                     }
-                    recorder.queue(&by, Event::JobStarted(event)).map(|_| Ok(()))
+                    recorder.queue(&by, Event::JobStarted(event)).map(|_| Ok(job.batch()))
                 }
                 (Ok(_), None) => Ok(Err(Failure::Internal { what: "an accepted request has no key".into() })),
                 (Err((reasons, entry)), _) => Ok(Err(Failure::Refused { reasons, entry })),
@@ -546,7 +553,7 @@ impl Daemon {
         });
         let started = started.await;
         drop(running);
-        started?;
+        self.lives.accepted().insert(request, started?);
         self.lives.nudge.notify_one();
         self.show_job(request).await
     }

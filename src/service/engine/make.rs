@@ -22,7 +22,7 @@ use super::keys::{active_for, closed, has_ended, lock, shut_down};
 use super::{Daemon, custodians};
 use crate::api::engine::{Fatal, FatalKind};
 use crate::api::wire::Trouble;
-use crate::domain::fold::Fold;
+use crate::domain::fold::{Fold, FoldError};
 use crate::domain::ledger::entry::{Actor, Event, LoginRetried, Role, Started, TokenHealth};
 use crate::domain::names::{Digest, KeyLabel, Purpose};
 use crate::domain::policy::custodians::Count;
@@ -57,6 +57,9 @@ fn cannot_record(why: &CannotRecord) -> Fatal {
             "Take the ledger token out of use until its maker has said why, or put back the one of this ledger, then start smkid again"
         }
         CannotRecord::Checkpoint(_) => "Check that the ledger token is the one of this ledger, then start smkid again",
+        CannotRecord::Fold(FoldError::Book(_)) => {
+            "Keep the state directory, let `smkid check-state` hold it against the ledger, and restore its newest copy"
+        }
         CannotRecord::Fold(_) | CannotRecord::Entry(_) | CannotRecord::Fill(_) => {
             "This is a fault in smkid: keep the state directory, and report it with the journal"
         }
@@ -196,6 +199,7 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
     let mut recorder =
         Recorder::new(Box::new(store), fold.clone(), Arc::clone(&clock).read_by()).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
+    recorder.set_snapshot_leaves(configuration.ledger.snapshot_entries);
     Ok(Opened { configuration, recorder, clock, fold, staging, reader, token })
 }
 

@@ -1,12 +1,13 @@
 //! Shell: the derived tables, in the store's schema or in the one where they are made again.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::super::derived::{code, each_result, from_code, is_pending};
+use super::super::derived::{each_result, from_code};
 use super::super::{Derived, SignatureRow, StoreError};
 use super::blobs::BlobReader;
 use super::device_keys;
@@ -16,6 +17,8 @@ use crate::domain::fold::RequestFacts;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
 use crate::domain::responses::{OwnResult, Responded};
+use crate::domain::snapshot::rows::split_device_key;
+use crate::domain::snapshot::{self, Rows};
 
 /// Which of the two sets of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,32 +124,62 @@ pub(super) fn device(
     one(connection, sql, (key.as_str(), device.0.octets()), device_row)
 }
 
+/// The Devices under a key in a state, after one; at most `limit` of those whose rows `lies` says are as in the table.
 pub(super) fn devices_in(
     connection: &Connection,
     schema: Schema,
-    key: &KeyLabel,
-    state: IntentState,
+    (key, state): (&KeyLabel, IntentState),
     from: Option<DeviceId>,
     limit: usize,
+    lies: impl Fn(&DeviceId) -> bool,
 ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
-    let sql = if is_pending(state) {
+    let sql = if state.is_pending() {
         // The first term is the index's own, word for word, so that SQLite may use it.
         sql!(
             schema,
             "SELECT counter, determination, template, intent, state, attempt, device FROM",
-            "device WHERE state IN (1, 5) AND key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
+            "device WHERE state IN (1, 5) AND key = ?1 AND state = ?2 AND device > ?3 ORDER BY device"
         )
     } else {
         sql!(
             schema,
             "SELECT counter, determination, template, intent, state, attempt, device FROM",
-            "device WHERE key = ?1 AND state = ?2 AND device > ?3 ORDER BY device LIMIT ?4"
+            "device WHERE key = ?1 AND state = ?2 AND device > ?3 ORDER BY device"
         )
     };
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    all(connection, sql, (key.as_str(), code(state), after(from.as_ref()), limit), |row| {
-        Ok((DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?))
-    })
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query((key.as_str(), state.code(), after(from.as_ref())))?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let device = DeviceId(Eui64(octets(row, 6, "device")?));
+        if lies(&device) {
+            found.push((device, device_row(row)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Visits the Devices under a key, from one on, or after one, until `visit` breaks.
+pub(super) fn devices_of_page(
+    connection: &Connection,
+    key: &KeyLabel,
+    from: Option<&DeviceId>,
+    past: Option<DeviceId>,
+    visit: &mut dyn FnMut(DeviceId, DeviceFacts) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut select = connection.prepare_cached(
+        "SELECT counter, determination, template, intent, state, attempt, device FROM main.device \
+         WHERE key = ?1 AND device >= ?2 AND device > ?3 ORDER BY device",
+    )?;
+    let mut rows = select.query((key.as_str(), after(from), after(past.as_ref())))?;
+    while let Some(row) = rows.next()? {
+        if visit(DeviceId(Eui64(octets(row, 6, "device")?)), device_row(row)?).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn signature(
@@ -182,12 +215,15 @@ pub(super) fn request(
     id: RequestId,
 ) -> Result<Option<RequestFacts>, StoreError> {
     let sql = sql!(schema, "SELECT asked, first_batch, last_batch FROM", "request WHERE id = ?1");
-    one(connection, sql, [id.0], |row| {
-        Ok(RequestFacts {
-            asked: Digest(octets(row, 0, "request")?),
-            first_batch: number(row, 1)?,
-            last_batch: number(row, 2)?,
-        })
+    one(connection, sql, [id.0], request_row)
+}
+
+/// Columns: asked, first_batch, last_batch.
+fn request_row(row: &Row<'_>) -> Result<RequestFacts, StoreError> {
+    Ok(RequestFacts {
+        asked: Digest(octets(row, 0, "request")?),
+        first_batch: number(row, 1)?,
+        last_batch: number(row, 2)?,
     })
 }
 
@@ -213,21 +249,24 @@ pub(super) fn responded(
         "SELECT entry, intent, outcome, detail, foreign_counter FROM",
         "response WHERE determination = ?1 AND device = ?2"
     );
-    one(connection, sql, (determination.0, device.0.octets()), |row| {
-        let own = match row.get::<_, Option<i64>>(0)? {
-            None => None,
-            Some(entry) => Some(OwnResult {
-                entry: entry.cast_unsigned(),
-                intent: number(row, 1)?,
-                outcome: text(row, 2, "response", "a result such as recovered")?,
-                detail: row.get::<_, String>(3)?.into(),
-            }),
-        };
-        Ok(Responded { own, foreign: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned) })
-    })
+    one(connection, sql, (determination.0, device.0.octets()), responded_row)
 }
 
-fn put_responded(
+/// Columns: entry, intent, outcome, detail, foreign_counter.
+fn responded_row(row: &Row<'_>) -> Result<Responded, StoreError> {
+    let own = match row.get::<_, Option<i64>>(0)? {
+        None => None,
+        Some(entry) => Some(OwnResult {
+            entry: entry.cast_unsigned(),
+            intent: number(row, 1)?,
+            outcome: text(row, 2, "response", "a result such as recovered")?,
+            detail: row.get::<_, String>(3)?.into(),
+        }),
+    };
+    Ok(Responded { own, foreign: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned) })
+}
+
+pub(super) fn put_responded(
     connection: &Connection,
     schema: Schema,
     determination: DeterminationId,
@@ -253,37 +292,89 @@ fn is_duplicate(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
 
-/// A command that another counter overtakes, in the store's own tables and in those made again.
-const EARLIER_MAIN: &str = "INSERT OR REPLACE INTO main.earlier SELECT key, device, counter, intent FROM main.device \
-     WHERE key = ?1 AND device = ?2 AND counter <> ?3 AND state IN (1, 2, 5, 6)";
+pub(super) fn put_device(
+    connection: &Connection,
+    schema: Schema,
+    key: &KeyLabel,
+    device: DeviceId,
+    row: &DeviceFacts,
+) -> Result<(), StoreError> {
+    let DeviceFacts { counter, determination, template, intent, state, attempt } = row;
+    let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    connection.prepare_cached(sql)?.execute((
+        key.as_str(),
+        device.0.octets(),
+        counter.cast_signed(),
+        determination.0,
+        template.as_str(),
+        intent.cast_signed(),
+        state.code(),
+        attempt,
+    ))?;
+    Ok(())
+}
+
+pub(super) fn put_request(
+    connection: &Connection,
+    schema: Schema,
+    id: RequestId,
+    row: &RequestFacts,
+) -> Result<(), StoreError> {
+    let RequestFacts { asked, first_batch, last_batch } = row;
+    let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");
+    connection.prepare_cached(sql)?.execute((id.0, asked.0, first_batch.cast_signed(), last_batch.cast_signed()))?;
+    Ok(())
+}
+
+pub(super) fn put_earlier(
+    connection: &Connection,
+    key: &KeyLabel,
+    device: DeviceId,
+    counter: u64,
+    intent: u64,
+) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO main.earlier VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute((key.as_str(), device.0.octets(), counter.cast_signed(), intent.cast_signed()))?;
+    Ok(())
+}
+
+/// A command that another counter overtakes, in the tables made again.
 const EARLIER_REBUILT: &str = "INSERT OR REPLACE INTO rebuilt.earlier SELECT key, device, counter, intent FROM rebuilt.device \
      WHERE key = ?1 AND device = ?2 AND counter <> ?3 AND state IN (1, 2, 5, 6)";
 
-/// Applies one operation within the caller's transaction.
-pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
+/// Applies one operation on the tables made again, within the caller's transaction.
+pub(super) fn apply(connection: &Connection, derived: &Derived<'_>) -> Result<(), StoreError> {
     match derived {
         Derived::Device { key, device, row } => {
-            let DeviceFacts { counter, determination, template, intent, state, attempt } = row;
-            if *state == IntentState::Open {
+            if row.state == IntentState::Open {
                 // As `DeviceFacts::is_overtaken_by` says: 1, 2, 5 and 6 are the states that may be signed.
-                let sql = match schema {
-                    Schema::Main => EARLIER_MAIN,
-                    Schema::Rebuilt => EARLIER_REBUILT,
-                };
-                connection.prepare_cached(sql)?.execute((key.as_str(), device.0.octets(), counter.cast_signed()))?;
+                let mut insert = connection.prepare_cached(EARLIER_REBUILT)?;
+                insert.execute((key.as_str(), device.0.octets(), row.counter.cast_signed()))?;
             }
-            let sql = sql!(schema, "INSERT OR REPLACE INTO", "device VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
-            connection.prepare_cached(sql)?.execute((
-                key.as_str(),
-                device.0.octets(),
-                counter.cast_signed(),
-                determination.0,
-                template.as_str(),
-                intent.cast_signed(),
-                code(*state),
-                attempt,
-            ))?;
+            put_device(connection, Schema::Rebuilt, key, *device, row)
         }
+        Derived::Responses { determination, entry, blob, parse } => {
+            let octets = BlobReader::open(connection, *blob)?;
+            each_result(*blob, octets, *parse, |_, line| {
+                let Some(device) = line.device else { return Ok(()) };
+                let mut known = responded(connection, Schema::Rebuilt, *determination, device)?.unwrap_or_default();
+                if known.absorb(&line, *entry) {
+                    put_responded(connection, Schema::Rebuilt, *determination, device, &known)?;
+                }
+                Ok(())
+            })?;
+            Ok(())
+        }
+        Derived::Request { id, row } => put_request(connection, Schema::Rebuilt, *id, row),
+        Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } | Derived::DeviceKeys { .. } => {
+            apply_at_once(connection, Schema::Rebuilt, derived)
+        }
+    }
+}
+
+/// Applies one operation on the tables that have what is so now, within the caller's transaction. The others wait for a snapshot.
+pub(super) fn apply_at_once(connection: &Connection, schema: Schema, derived: &Derived<'_>) -> Result<(), StoreError> {
+    match derived {
         Derived::List { determination, blob, pages } => {
             lists::import(connection, schema, *determination, *blob, *pages)?;
         }
@@ -304,30 +395,119 @@ pub(super) fn apply(connection: &Connection, schema: Schema, derived: &Derived<'
             );
             connection.prepare_cached(sql)?.execute((from.cast_signed(), until.cast_signed()))?;
         }
-        Derived::Responses { determination, entry, blob, parse } => {
-            let octets = BlobReader::open(connection, *blob)?;
-            each_result(*blob, octets, *parse, |_, line| {
-                let Some(device) = line.device else { return Ok(()) };
-                let mut known = responded(connection, schema, *determination, device)?.unwrap_or_default();
-                if known.absorb(&line, *entry) {
-                    put_responded(connection, schema, *determination, device, &known)?;
-                }
-                Ok(())
-            })?;
+        Derived::Device { .. } | Derived::Request { .. } | Derived::Responses { .. } | Derived::DeviceKeys { .. } => {}
+    }
+    Ok(())
+}
+
+/// The rows of the tables that grow with Devices, in order.
+pub(super) struct StoredRows<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) schema: Schema,
+}
+
+impl Rows for StoredRows<'_> {
+    type Error = StoreError;
+
+    fn rows_from(
+        &self,
+        table: snapshot::Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(snapshot::Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let (connection, schema) = (self.connection, self.schema);
+        let (label, device) = split_device_key(from);
+        match table {
+            snapshot::Table::Device => {
+                let sql = sql!(
+                    schema,
+                    "SELECT counter, determination, template, intent, state, attempt, key, device FROM",
+                    "device WHERE (key, device) >= (?1, ?2) ORDER BY key, device"
+                );
+                let mut last: Option<KeyLabel> = None;
+                each(connection, sql, (label, device), |row| {
+                    let facts = device_row(row)?;
+                    let key = same_label(row, 6, "device", &mut last)?;
+                    let device = DeviceId(Eui64(octets(row, 7, "device")?));
+                    Ok(visit(snapshot::Row::Device { key, device, facts: &facts }))
+                })
+            }
+            snapshot::Table::Request => {
+                let sql = sql!(
+                    schema,
+                    "SELECT asked, first_batch, last_batch, id FROM",
+                    "request WHERE id >= ?1 ORDER BY id"
+                );
+                each(connection, sql, [from], |row| {
+                    let facts = request_row(row)?;
+                    Ok(visit(snapshot::Row::Request { id: RequestId(octets(row, 3, "request")?), facts: &facts }))
+                })
+            }
+            snapshot::Table::Earlier => {
+                let sql = sql!(
+                    schema,
+                    "SELECT key, device, counter, intent FROM",
+                    "earlier WHERE (key, device) >= (?1, ?2) ORDER BY key, device, counter"
+                );
+                let mut last: Option<KeyLabel> = None;
+                let device = device.get(..8).unwrap_or(device);
+                each(connection, sql, (label, device), |row| {
+                    let key = same_label(row, 0, "earlier", &mut last)?;
+                    let device = DeviceId(Eui64(octets(row, 1, "earlier")?));
+                    let (counter, intent) = (number(row, 2)?, number(row, 3)?);
+                    Ok(visit(snapshot::Row::Earlier { key, device, counter, intent }))
+                })
+            }
+            snapshot::Table::DeviceKey => device_keys::each(connection, schema, from.get(..8).unwrap_or(from), visit),
+            snapshot::Table::Response => {
+                let sql = sql!(
+                    schema,
+                    "SELECT entry, intent, outcome, detail, foreign_counter, determination, device FROM",
+                    "response WHERE (determination, device) >= (?1, ?2) ORDER BY determination, device"
+                );
+                each(connection, sql, from.split_at(from.len().min(16)), |row| {
+                    let responded = responded_row(row)?;
+                    let determination = DeterminationId(octets(row, 5, "response")?);
+                    let device = DeviceId(Eui64(octets(row, 6, "response")?));
+                    Ok(visit(snapshot::Row::Response { determination, device, responded: &responded }))
+                })
+            }
         }
-        Derived::DeviceKeys { entry, keys } => device_keys::add(connection, schema, *entry, keys)?,
-        Derived::Request { id, row } => {
-            let RequestFacts { asked, first_batch, last_batch } = row;
-            let sql = sql!(schema, "INSERT OR REPLACE INTO", "request VALUES (?1, ?2, ?3, ?4)");
-            connection.prepare_cached(sql)?.execute((
-                id.0,
-                asked.0,
-                first_batch.cast_signed(),
-                last_batch.cast_signed(),
-            ))?;
+    }
+}
+
+/// Visits rows until it breaks.
+fn each(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, StoreError>,
+) -> Result<(), StoreError> {
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query(params)?;
+    while let Some(row) = rows.next()? {
+        if visit(row)?.is_break() {
+            break;
         }
     }
     Ok(())
+}
+
+/// A row's label: nearly always that of the row before.
+fn same_label<'a>(
+    row: &Row<'_>,
+    at: usize,
+    table: &'static str,
+    last: &'a mut Option<KeyLabel>,
+) -> Result<&'a KeyLabel, StoreError> {
+    let is_same = match (row.get_ref(at)?, &*last) {
+        (ValueRef::Text(octets), Some(label)) => octets == label.as_str().as_bytes(),
+        _ => false,
+    };
+    if !is_same {
+        *last = Some(text(row, at, table, "a key's label")?);
+    }
+    Ok(last.as_ref().expect("it was put there"))
 }
 
 /// Compares both sets of tables row by row, in the order of their keys: linear, and one row of each in memory.

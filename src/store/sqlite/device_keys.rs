@@ -1,12 +1,15 @@
 //! Shell: the keys of Devices whose certificates were imported. Rows are only added: what one says never changes.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{Connection, Row};
 
 use super::super::StoreError;
 use super::derived::Schema;
 use super::schema::Table;
-use crate::domain::names::{DeviceId, Digest};
+use crate::domain::names::{DeviceId, Digest, Eui64};
 use crate::domain::responses::{DeviceKey, ImportedKey};
+use crate::domain::snapshot;
 use crate::domain::time::Timestamp;
 
 /// A row has some 130 octets. The public key is x ‖ y; dates are seconds since 1970.
@@ -49,14 +52,46 @@ pub(super) fn of(connection: &Connection, schema: Schema, device: DeviceId) -> R
     let mut rows = select.query([device.0.octets()])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let mut point = [UNCOMPRESSED; 65];
-        point[1..].copy_from_slice(&octets::<64>(row, 0)?);
-        let device_ca = Digest(octets(row, 1)?);
-        let (from, until) = (moment(row, 2)?, moment(row, 3)?);
-        let key = DeviceKey { device, point, device_ca, from, until };
-        found.push(ImportedKey { key, entry: row.get::<_, i64>(4)?.cast_unsigned() });
+        found.push(imported(device, row)?);
     }
     Ok(found)
+}
+
+/// Columns: point, device_ca, valid_from, valid_until, entry.
+fn imported(device: DeviceId, row: &Row<'_>) -> Result<ImportedKey, StoreError> {
+    let mut point = [UNCOMPRESSED; 65];
+    point[1..].copy_from_slice(&octets::<64>(row, 0)?);
+    let device_ca = Digest(octets(row, 1)?);
+    let (from, until) = (moment(row, 2)?, moment(row, 3)?);
+    let key = DeviceKey { device, point, device_ca, from, until };
+    Ok(ImportedKey { key, entry: row.get::<_, i64>(4)?.cast_unsigned() })
+}
+
+/// Visits the keys from a Device on, in order, until `visit` breaks.
+pub(super) fn each(
+    connection: &Connection,
+    schema: Schema,
+    from: &[u8],
+    visit: &mut dyn FnMut(snapshot::Row<'_>) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut select = connection.prepare_cached(match schema {
+        Schema::Main => {
+            "SELECT point, device_ca, valid_from, valid_until, entry, device FROM main.device_key WHERE device >= ?1 \
+             ORDER BY device, point, device_ca, valid_from, valid_until"
+        }
+        Schema::Rebuilt => {
+            "SELECT point, device_ca, valid_from, valid_until, entry, device FROM rebuilt.device_key WHERE device >= ?1 \
+             ORDER BY device, point, device_ca, valid_from, valid_until"
+        }
+    })?;
+    let mut rows = select.query([from])?;
+    while let Some(row) = rows.next()? {
+        let key = imported(DeviceId(Eui64(octets(row, 5)?)), row)?;
+        if visit(snapshot::Row::DeviceKey(&key)).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn octets<const N: usize>(row: &Row<'_>, at: usize) -> Result<[u8; N], StoreError> {

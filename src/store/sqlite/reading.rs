@@ -11,6 +11,7 @@ use super::derived::{self, Schema};
 use super::device_keys;
 use super::found;
 use super::lists::{self, Kept};
+use super::overlay::Shared;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -24,6 +25,8 @@ pub(super) trait Tables {
     /// Which set of them.
     const SCHEMA: Schema;
     fn connection(&self) -> &Connection;
+    /// What lies over the tables; none over those made again.
+    fn shared(&self) -> Option<&Shared>;
     /// The pages of device lists that were read last.
     fn pages(&self) -> &Kept;
 }
@@ -45,7 +48,10 @@ fn check_range(connection: &Connection, range: &Range<u64>) -> Result<(), StoreE
 
 impl<T: Tables> DerivedState for T {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
-        derived::device(self.connection(), T::SCHEMA, key, device)
+        match self.shared() {
+            Some(shared) => shared.read().device(self.connection(), key, device),
+            None => derived::device(self.connection(), T::SCHEMA, key, device),
+        }
     }
 
     fn devices_in(
@@ -55,7 +61,10 @@ impl<T: Tables> DerivedState for T {
         after: Option<DeviceId>,
         limit: usize,
     ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
-        derived::devices_in(self.connection(), T::SCHEMA, key, state, after, limit)
+        match self.shared() {
+            Some(shared) => shared.read().devices_in(self.connection(), key, state, after, limit),
+            None => derived::devices_in(self.connection(), T::SCHEMA, (key, state), after, limit, |_| true),
+        }
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
@@ -84,23 +93,38 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn request(&self, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
-        derived::request(self.connection(), T::SCHEMA, id)
+        match self.shared() {
+            Some(shared) => shared.read().request(self.connection(), id),
+            None => derived::request(self.connection(), T::SCHEMA, id),
+        }
     }
 
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, StoreError> {
-        derived::earlier(self.connection(), T::SCHEMA, key, device, counter)
+        match self.shared() {
+            Some(shared) => shared.read().earlier(self.connection(), key, device, counter),
+            None => derived::earlier(self.connection(), T::SCHEMA, key, device, counter),
+        }
     }
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
-        derived::responded(self.connection(), T::SCHEMA, determination, device)
+        match self.shared() {
+            Some(shared) => shared.read().responded(self.connection(), determination, device),
+            None => derived::responded(self.connection(), T::SCHEMA, determination, device),
+        }
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
-        device_keys::of(self.connection(), T::SCHEMA, device)
+        match self.shared() {
+            Some(shared) => shared.read().device_keys(self.connection(), device),
+            None => device_keys::of(self.connection(), T::SCHEMA, device),
+        }
     }
 
     fn has_device_keys(&self) -> Result<bool, StoreError> {
-        Ok(device_keys::is_any(self.connection(), T::SCHEMA)?)
+        match self.shared() {
+            Some(shared) => shared.read().has_device_keys(self.connection()),
+            None => Ok(device_keys::is_any(self.connection(), T::SCHEMA)?),
+        }
     }
 }
 

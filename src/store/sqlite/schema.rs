@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::StoreError;
+use super::super::{Base, StoreError};
 use super::device_keys;
 use super::found;
 
@@ -34,6 +34,17 @@ CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB
 CREATE TABLE blob (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, len INTEGER NOT NULL) STRICT;
 CREATE TABLE chunk (id INTEGER PRIMARY KEY, octets BLOB NOT NULL) STRICT;
 ";
+
+/// What a snapshot keeps: as of how many entries the rows of what grows with Devices are, and by which entry that is so; the pages of
+/// those rows; the rest of the state.
+const KEPT: &str = "
+CREATE TABLE IF NOT EXISTS main.base (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, snapshot INTEGER) STRICT;
+CREATE TABLE IF NOT EXISTS main.row_page (tbl INTEGER NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL, rows INTEGER NOT NULL,
+    pending INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (tbl, first)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS main.part (name TEXT PRIMARY KEY, octets BLOB NOT NULL) STRICT;
+";
+/// The first version with these. In an older one every row was written with its entry.
+const KEPT_SINCE: i32 = 3;
 
 /// One derived table: its columns, those that identify a row first.
 pub(super) struct Table {
@@ -167,10 +178,12 @@ pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreErro
     make_durable(&connection, path)?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(LEDGER)?;
+    transaction.execute_batch(KEPT)?;
     create_derived(&transaction, "main")?;
     transaction.execute_batch(INDEX)?;
     transaction.execute_batch(found::DEFINITION)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, ?1)", [empty_root])?;
+    transaction.execute("INSERT INTO base VALUES (1, 0, NULL)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
@@ -201,6 +214,9 @@ fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
         transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
     }
     transaction.execute_batch(found::DEFINITION)?;
+    if found < KEPT_SINCE {
+        transaction.execute_batch(KEPT)?;
+    }
     transaction.commit()?;
     Ok(())
 }
@@ -217,12 +233,29 @@ pub(super) fn adopt_new_tables(connection: &Connection) -> Result<(), StoreError
             "DELETE FROM main.{name}; INSERT INTO main.{name} ({columns}) SELECT {columns} FROM rebuilt.{name}"
         ))?;
     }
+    if found < KEPT_SINCE {
+        transaction.execute("INSERT OR REPLACE INTO main.base SELECT 1, size, NULL FROM main.head", [])?;
+    }
     for name in DROPPED {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS main.{name}"))?;
     }
     transaction.pragma_update(Some("main"), "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// As of how many entries the rows of what grows with Devices are, and the snapshot by which that is so.
+pub(super) fn base(connection: &Connection) -> Result<Base, StoreError> {
+    let sql = if version(connection)? < KEPT_SINCE {
+        "SELECT size, NULL FROM main.head WHERE id = 1"
+    } else {
+        "SELECT size, snapshot FROM main.base WHERE id = 1"
+    };
+    let base = connection.query_row(sql, [], |row| {
+        let (size, snapshot): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+        Ok(Base { size: size.cast_unsigned(), snapshot: snapshot.map(i64::cast_unsigned) })
+    })?;
+    Ok(base)
 }
 
 /// The writer's connection.

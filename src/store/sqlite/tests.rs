@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use tempfile::TempDir;
 
 use super::super::DerivedState as _;
-use super::super::tests::{LIMITS, append, device, entry, key, list, row};
+use super::super::tests::{LIMITS, append, device, entry, keep, key, list, row};
 use super::*;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
@@ -45,7 +45,7 @@ fn everything_is_there_when_the_store_is_opened_again() {
         &[Derived::Device { key: &key(), device: device(1), row: &row(300, IntentState::Open) }],
     )
     .unwrap();
-    store.put_checkpoint(head, b"note").unwrap();
+    let head = keep(&mut store, head.size).unwrap();
     let staged = store.staging().stage("a", crate::domain::time::Timestamp::MIN, 9, &mut &b"upload"[..]).unwrap().0;
     drop(store);
     let store = open(&directory).unwrap();
@@ -106,11 +106,19 @@ fn a_database_of_another_kind_or_version_is_refused() {
 /// The tables of schema version 1, as the first version of the program made them.
 fn of_version_1(directory: &TempDir) {
     let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+    of_version_2(directory);
+    let older = "DROP TABLE earlier; DROP TABLE response; PRAGMA user_version = 1";
+    connection.execute_batch(older).unwrap();
+}
+
+/// Those of version 2: every row lay in its table, with its entry.
+fn of_version_2(directory: &TempDir) {
+    let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
     let listed =
         "CREATE TABLE listed (list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
-        PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID";
-    let older = format!("DROP TABLE earlier; DROP TABLE response; DROP TABLE page; {listed}; PRAGMA user_version = 1");
-    connection.execute_batch(&older).unwrap();
+         PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID";
+    let newer = "DROP TABLE base; DROP TABLE row_page; DROP TABLE part; DROP TABLE page; DROP TABLE device_key";
+    connection.execute_batch(&format!("{newer}; {listed}; PRAGMA user_version = 2")).unwrap();
 }
 
 #[test]
@@ -121,6 +129,7 @@ fn a_database_of_version_1_gets_the_new_tables_and_the_rows_that_the_ledger_make
     let second = DeviceFacts { counter: 8, ..row(2, IntentState::Open) };
     let derived = [&first, &second].map(|row| Derived::Device { key: &key, device: device(1), row });
     append(&mut store, 1, &[], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
     drop(store);
     of_version_1(&directory);
     let tables = |store: &SqliteStore| (schema::version(&store.connection).unwrap(), store.earlier(&key, device(1), 7));
@@ -134,7 +143,8 @@ fn a_database_of_version_1_gets_the_new_tables_and_the_rows_that_the_ledger_make
     let mut rebuild = store.rebuild().unwrap();
     rebuild.apply(&derived).unwrap();
     rebuild.compare_and_finish().unwrap();
-    assert!(matches!(tables(&store), (3, Ok(Some(1)))));
+    assert!(matches!(tables(&store), (schema::SCHEMA_VERSION, Ok(Some(1)))));
+    assert_eq!(store.base().unwrap(), Base { size: 2, snapshot: None });
     drop(store);
     // From here on they are compared like the others.
     let mut store = open(&directory).unwrap();
@@ -151,6 +161,7 @@ fn an_old_database_whose_other_tables_were_edited_is_still_found_out() {
     let (key, intended) = (key(), row(1, IntentState::Open));
     let derived = [Derived::Device { key: &key, device: device(1), row: &intended }];
     append(&mut store, 1, &[], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
     drop(store);
     of_version_1(&directory);
     edit(&directory, "UPDATE device SET state = 2");
@@ -308,6 +319,7 @@ fn an_edited_row_of_derived_state_is_named() {
         Derived::Signature { intent: 3, octets: &[7; 64], released: false },
     ];
     append(&mut store, 1, &[&octets], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
     let mut check = |sql: &str, undo: &str, expected: &str| {
         edit(&directory, sql);
         let mut rebuild = store.rebuild().unwrap();
@@ -420,4 +432,122 @@ fn whatever_beginning_of_the_wal_survives_opens_as_a_ledger_that_was_once_record
 #[test]
 fn the_bundled_sqlite_is_late_enough() {
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
+
+/// A store with so many Devices in its tables, opened again and told to believe them by the pages of the snapshot.
+fn kept(devices: u64) -> (TempDir, SqliteStore, KeptTables) {
+    let (directory, mut store) = made(0);
+    let key = key();
+    let rows: Vec<_> =
+        (0..devices).map(|i| row(i, if i % 100 == 7 { IntentState::Unknown } else { IntentState::Signed })).collect();
+    let derived: Vec<_> =
+        rows.iter().zip(0..).map(|(row, i)| Derived::Device { key: &key, device: device(i), row }).collect();
+    append(&mut store, 1, &[], &[], &derived).unwrap();
+    keep(&mut store, 1).unwrap();
+    drop(store);
+    let store = open(&directory).unwrap();
+    let tables = StoredRows { connection: &store.connection, schema: Schema::Main };
+    let tables = Table::ALL.map(|table| Pages::made(table, &tables).unwrap().kept());
+    (directory, store, tables)
+}
+
+#[test]
+fn a_row_that_was_edited_is_found_before_it_is_read_and_the_others_are_not_held_up() {
+    for sql in [
+        "UPDATE device SET counter = 7 WHERE device = x'00000000000003E8'",
+        "UPDATE device SET state = 3 WHERE device = x'00000000000003E9'",
+        "DELETE FROM device WHERE device = x'00000000000003E8'",
+        "INSERT INTO device SELECT key, x'00000000000003E900', counter, determination, template, intent, state, attempt FROM device LIMIT 1",
+    ] {
+        let (directory, mut store, tables) = kept(2_000);
+        edit(&directory, sql);
+        store.believe(&tables, false).unwrap();
+        let read = store.device(&key(), device(1_000));
+        let said = read.unwrap_err().to_string();
+        assert!(said.contains("table device") && said.contains("edited"), "{said}");
+        assert_eq!(store.device(&key(), device(0)).unwrap(), Some(row(0, IntentState::Signed)));
+        let all = store.devices_in(&key(), IntentState::Signed, None, 5_000);
+        assert!(all.unwrap_err().to_string().contains("table device"));
+        // A reader of the same process is told alike.
+        let reader = store.reader().unwrap();
+        assert!(reader.device(&key(), device(1_000)).is_err());
+    }
+}
+
+#[test]
+fn a_snapshot_does_not_make_a_forged_row_good() {
+    let (directory, mut store, tables) = kept(2_000);
+    edit(&directory, "UPDATE device SET counter = 7 WHERE device = x'00000000000003E8'");
+    store.believe(&tables, false).unwrap();
+    let (key, next) = (key(), row(9_000, IntentState::Open));
+    // Its neighbour changes, in the same page.
+    append(
+        &mut store,
+        1,
+        &[],
+        &[],
+        &[Derived::Request { id: crate::domain::names::RequestId([1; 16]), row: &super::super::tests::request(1) }],
+    )
+    .unwrap();
+    store.replay(&[Derived::Device { key: &key, device: device(5_000), row: &next }]).unwrap();
+    let size = store.head().unwrap().size;
+    keep(&mut store, size).unwrap();
+    let size = store.head().unwrap().size;
+    let near =
+        store.replay(&[Derived::Device { key: &key, device: device(1_001), row: &row(9_001, IntentState::Signed) }]);
+    let kept = near.and_then(|()| keep(&mut store, size));
+    assert!(matches!(kept, Err(StoreError::PageDiffers { table: "device", .. })), "{kept:?}");
+}
+
+#[test]
+fn what_is_still_to_be_settled_is_found_by_pages_that_were_compared() {
+    let (directory, mut store, tables) = kept(2_000);
+    store.believe(&tables, false).unwrap();
+    let unknown = |store: &SqliteStore, after: Option<u64>, limit| {
+        store
+            .devices_in(&key(), IntentState::Unknown, after.map(device), limit)
+            .map(|rows| rows.into_iter().map(|(device, _)| u64::from_be_bytes(*device.0.octets())).collect::<Vec<_>>())
+    };
+    assert_eq!(unknown(&store, None, 3).unwrap(), [7, 107, 207]);
+    assert_eq!(unknown(&store, Some(207), 100).unwrap().len(), 17);
+    // One was settled since, and another came in between.
+    let (key, settled, open) = (key(), row(107, IntentState::Left), row(9_000, IntentState::Unknown));
+    let later = [
+        Derived::Device { key: &key, device: device(107), row: &settled },
+        Derived::Device { key: &key, device: device(150), row: &open },
+    ];
+    append(&mut store, 1, &[], &[], &later).unwrap();
+    assert_eq!(unknown(&store, None, 3).unwrap(), [7, 150, 207]);
+    assert_eq!(unknown(&store, Some(7), 2).unwrap(), [150, 207]);
+    let size = store.head().unwrap().size;
+    keep(&mut store, size).unwrap();
+    assert_eq!(unknown(&store, None, 3).unwrap(), [7, 150, 207]);
+    drop(store);
+    // Hidden from whoever looks for it, and its page says that there is one.
+    let mut store = open_again(&directory);
+    edit(&directory, "UPDATE device SET state = 2 WHERE device = x'0000000000000096'");
+    assert!(matches!(unknown(&store, None, 9), Err(StoreError::PageDiffers { .. })));
+    let _ = &mut store;
+}
+
+/// The store again, believing the pages that it keeps.
+fn open_again(directory: &TempDir) -> SqliteStore {
+    let mut store = open(directory).unwrap();
+    let tables = Table::ALL.map(|table| overlay::pages(&store.connection, table).unwrap().kept());
+    store.believe(&tables, false).unwrap();
+    store
+}
+
+#[test]
+fn a_list_of_pages_that_was_edited_is_refused() {
+    for sql in [
+        "UPDATE row_page SET pending = 0",
+        "UPDATE row_page SET digest = zeroblob(32) WHERE tbl = 1",
+        "DELETE FROM row_page",
+    ] {
+        let (directory, mut store, tables) = kept(2_000);
+        edit(&directory, sql);
+        let believed = store.believe(&tables, false);
+        assert!(matches!(believed, Err(StoreError::PagesDiffer { table: "device", .. })), "{believed:?}");
+    }
 }

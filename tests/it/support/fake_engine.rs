@@ -11,7 +11,7 @@ use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedL
 use smkid::domain::commands::container::Header;
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
-use smkid::domain::ledger::entry::{ClockState, Compromised, Reason, ResponseTally, Role};
+use smkid::domain::ledger::entry::{CertificateTally, ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
     DeterminationId, DeviceId, Digest, Eui64, FileKind, IncidentId, KeyLabel, KeyUse, PersonId, PresentationId,

@@ -284,6 +284,13 @@ impl<'a> Known<'a> {
     }
 }
 
+/// A configuration by which snapshots are taken often.
+pub fn with_snapshots(text: String) -> String {
+    let often = text.replace("[ledger]\n", "[ledger]\nsnapshot_entries = 64\n");
+    assert_ne!(often, text);
+    often
+}
+
 /// What the Devices' template is called.
 pub fn template_name() -> TemplateName {
     "esme".parse().unwrap()

@@ -69,6 +69,7 @@ fn altered(target: &mut Target, how: u8, number: i64) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn they_are_what_they_were_whatever_is_done_with_them(
         devices in proptest::collection::btree_map(

@@ -1,0 +1,132 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use super::*;
+use crate::domain::names::{DeterminationId, DeviceId, KeyLabel};
+use crate::domain::policy::facts::{DeviceFacts, IntentState};
+
+/// Devices of one key.
+struct Devices(KeyLabel, BTreeMap<DeviceId, DeviceFacts>);
+
+impl Rows for Devices {
+    type Error = Infallible;
+
+    fn rows_from(
+        &self,
+        _table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Infallible> {
+        let rows = self.1.iter().map(|(device, facts)| Row::Device { key: &self.0, device: *device, facts });
+        let mut rows = rows.skip_while(|row| *row.key() < *from);
+        while let Some(row) = rows.next()
+            && visit(row).is_continue()
+        {}
+        Ok(())
+    }
+}
+
+fn device(i: u64) -> DeviceId {
+    DeviceId(i.to_be_bytes().into())
+}
+
+fn facts(counter: u64) -> DeviceFacts {
+    DeviceFacts {
+        intent: 3,
+        determination: DeterminationId([1; 16]),
+        template: "suppliers".parse().unwrap(),
+        counter,
+        attempt: 1,
+        state: IntentState::Signed,
+    }
+}
+
+fn key(i: u64) -> Vec<u8> {
+    rows::device_key(&"recovery-1".parse().unwrap(), device(i))
+}
+
+fn devices(all: impl IntoIterator<Item = u64>) -> Devices {
+    Devices("recovery-1".parse().unwrap(), all.into_iter().map(|i| (device(i), facts(i))).collect())
+}
+
+/// The pages after these Devices changed.
+fn renewed(mut pages: Pages, rows: &Devices, changed: &[u64]) -> Pages {
+    let keys: Vec<_> = changed.iter().map(|i| key(*i)).collect();
+    let Ok(renewed) = pages.renewed(&pages.touched(keys.iter().map(Vec::as_slice)), rows);
+    let kept = pages.kept_with(&renewed);
+    pages.put(renewed);
+    assert_eq!(pages.kept(), kept);
+    pages
+}
+
+#[test]
+fn pages_are_a_function_of_the_rows_whatever_way_they_came() {
+    let all: Vec<u64> = (0..20_000).map(|i| i * 3).collect();
+    let whole = devices(all.iter().copied());
+    let Ok(made) = Pages::made(Table::Device, &whole);
+    assert!((40..200).contains(&made.all().len()), "{} pages", made.all().len());
+    // In order, backwards, and each a little of everything.
+    let orders: [Box<dyn Fn(u64) -> u64>; 3] =
+        [Box::new(|i| i), Box::new(|i| 19_999 - i), Box::new(|i| i * 7_919 % 20_000)];
+    for order in orders {
+        let (mut rows, mut pages) = (devices([]), Pages::empty(Table::Device));
+        for part in (0..20_000).collect::<Vec<u64>>().chunks(1_900) {
+            let mut changed: Vec<u64> = part.iter().map(|i| order(*i) * 3).collect();
+            changed.sort_unstable();
+            rows.1.extend(changed.iter().map(|i| (device(*i), facts(*i))));
+            pages = renewed(pages, &rows, &changed);
+        }
+        assert_eq!(pages, made);
+    }
+}
+
+#[test]
+fn a_row_that_changes_alters_its_page_and_no_other() {
+    let mut rows = devices((0..5_000).map(|i| i * 2));
+    let Ok(before) = Pages::made(Table::Device, &rows);
+    let at = before.covering(&key(4_000)).unwrap();
+    rows.1.insert(device(4_000), facts(1));
+    let after = renewed(before.clone(), &rows, &[4_000]);
+    let differ: Vec<_> = (0..before.all().len()).filter(|i| before.all()[*i] != after.all()[*i]).collect();
+    assert_eq!((before.all().len(), differ), (after.all().len(), vec![at]));
+    let Ok(again) = before.read_again(at, &rows);
+    assert_eq!(again.as_ref(), Some(&after.all()[at]));
+    assert_ne!(again.as_ref(), Some(&before.all()[at]));
+}
+
+#[test]
+fn what_lies_between_two_pages_or_beyond_them_is_in_none() {
+    let rows = devices((0..5_000).map(|i| i * 2));
+    let Ok(pages) = Pages::made(Table::Device, &rows);
+    let last: [u8; 8] = pages.all()[3].last[11..].try_into().unwrap();
+    let last = u64::from_be_bytes(last);
+    assert_eq!(pages.covering(&key(last)), Some(3));
+    assert_eq!(pages.covering(&key(last + 1)), None);
+    assert_eq!(pages.covering(&key(last + 2)), Some(4));
+    assert_eq!((pages.covering(&key(9_998)), pages.covering(&key(9_999))), (Some(pages.all().len() - 1), None));
+    assert_eq!(
+        (pages.from(&key(last)), pages.from(&key(last + 1)), pages.from(&key(10_000))),
+        (3, 4, pages.all().len())
+    );
+}
+
+#[test]
+fn every_field_of_a_row_counts() {
+    let digest = |facts: DeviceFacts| {
+        let rows = Devices("recovery-1".parse().unwrap(), BTreeMap::from([(device(1), facts)]));
+        let Ok(pages) = Pages::made(Table::Device, &rows);
+        pages.kept().sha256
+    };
+    let one = facts(1);
+    let others = [
+        DeviceFacts { intent: 4, ..one.clone() },
+        DeviceFacts { determination: DeterminationId([2; 16]), ..one.clone() },
+        DeviceFacts { template: "supplier".parse().unwrap(), ..one.clone() },
+        DeviceFacts { counter: 2, ..one.clone() },
+        DeviceFacts { attempt: 2, ..one.clone() },
+        DeviceFacts { state: IntentState::Left, ..one.clone() },
+    ];
+    for other in others {
+        assert_ne!(digest(other.clone()), digest(one.clone()), "{other:?}");
+    }
+}

@@ -1,0 +1,584 @@
+//! Shell: what grows with Devices, as of now: the rows in the tables, which are as of the last snapshot, and over them in memory those
+//! that changed since. The ledger is the log of these: a start folds the entries after the snapshot again.
+//!
+//! Rows are believed page by page: the first read within a page hashes it and compares with the page's digest, which the snapshot
+//! entry commits to. Where no snapshot was taken yet, a start has compared every row with what the ledger makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::super::derived::each_result;
+use super::super::{Derived, StoreError};
+use super::blobs::BlobReader;
+use super::derived::{self, Schema, StoredRows};
+use super::device_keys;
+use crate::domain::fold::RequestFacts;
+use crate::domain::ledger::snapshots::TableKept;
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState};
+use crate::domain::responses::{ImportedKey, Responded};
+use crate::domain::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
+use crate::domain::snapshot::{Page, Pages, Renewed, Table, Tables, of_each};
+
+/// Rows that changed since the last snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    devices: BTreeMap<KeyLabel, BTreeMap<DeviceId, DeviceFacts>>,
+    requests: BTreeMap<RequestId, RequestFacts>,
+    earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, u64), u64>>,
+    responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    device_keys: BTreeMap<DeviceId, BTreeSet<ImportedKey>>,
+    len: usize,
+}
+
+impl Overlay {
+    /// How many rows it has.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Option<&DeviceFacts> {
+        self.devices.get(key)?.get(&device)
+    }
+
+    fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Option<u64> {
+        self.earlier.get(key)?.get(&(device, counter)).copied()
+    }
+
+    fn put_device(&mut self, key: &KeyLabel, device: DeviceId, facts: DeviceFacts) {
+        self.len += usize::from(under(&mut self.devices, key).insert(device, facts).is_none());
+    }
+
+    fn put_earlier(&mut self, key: &KeyLabel, device: DeviceId, counter: u64, intent: u64) {
+        self.len += usize::from(under(&mut self.earlier, key).insert((device, counter), intent).is_none());
+    }
+
+    fn put_request(&mut self, id: RequestId, facts: RequestFacts) {
+        self.len += usize::from(self.requests.insert(id, facts).is_none());
+    }
+
+    fn put_responded(&mut self, determination: DeterminationId, device: DeviceId, responded: Responded) {
+        self.len += usize::from(self.responses.insert((determination, device), responded).is_none());
+    }
+
+    fn put_device_key(&mut self, imported: ImportedKey) {
+        self.len += usize::from(self.device_keys.entry(imported.key.device).or_default().insert(imported));
+    }
+
+    /// Puts later rows over these.
+    fn extend(&mut self, later: Self) {
+        let Self { devices, requests, earlier, responses, device_keys, len: _ } = later;
+        device_keys.into_values().flatten().for_each(|imported| self.put_device_key(imported));
+        for (key, devices) in devices {
+            devices.into_iter().for_each(|(device, facts)| self.put_device(&key, device, facts));
+        }
+        requests.into_iter().for_each(|(id, facts)| self.put_request(id, facts));
+        for (key, rows) in earlier {
+            rows.into_iter().for_each(|((device, counter), intent)| self.put_earlier(&key, device, counter, intent));
+        }
+        responses.into_iter().for_each(|((id, device), responded)| self.put_responded(id, device, responded));
+    }
+
+    /// The keys of the rows of a table, in order.
+    fn keys(&self, table: Table) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = match table {
+            Table::Device => {
+                let rows = self.devices.iter().flat_map(|(key, rows)| rows.keys().map(move |device| (key, *device)));
+                rows.map(|(key, device)| device_key(key, device)).collect()
+            }
+            Table::Request => self.requests.keys().map(|id| id.octets().to_vec()).collect(),
+            Table::Earlier => {
+                let rows = self.earlier.iter().flat_map(|(key, rows)| rows.keys().map(move |row| (key, *row)));
+                rows.map(|(key, (device, counter))| earlier_key(key, device, counter)).collect()
+            }
+            Table::DeviceKey => {
+                self.device_keys.values().flatten().map(|imported| imported_key(&imported.key)).collect()
+            }
+            Table::Response => self.responses.keys().map(|(id, device)| response_key(*id, *device).to_vec()).collect(),
+        };
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Writes the rows into the tables.
+    pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        for (key, rows) in &self.devices {
+            for (device, facts) in rows {
+                derived::put_device(connection, Schema::Main, key, *device, facts)?;
+            }
+        }
+        for (id, facts) in &self.requests {
+            derived::put_request(connection, Schema::Main, *id, facts)?;
+        }
+        for (key, rows) in &self.earlier {
+            for ((device, counter), intent) in rows {
+                derived::put_earlier(connection, key, *device, *counter, *intent)?;
+            }
+        }
+        for ((determination, device), responded) in &self.responses {
+            derived::put_responded(connection, Schema::Main, *determination, *device, responded)?;
+        }
+        for imported in self.device_keys.values().flatten() {
+            device_keys::add(connection, Schema::Main, imported.entry, std::slice::from_ref(&imported.key))?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows under a key, without a copy of its label where there are some.
+fn under<'a, T: Default>(all: &'a mut BTreeMap<KeyLabel, T>, key: &KeyLabel) -> &'a mut T {
+    if !all.contains_key(key) {
+        all.insert(key.clone(), T::default());
+    }
+    all.get_mut(key).expect("it was put there")
+}
+
+/// The pages of a table, and which of them were compared with their rows since the start.
+#[derive(Debug)]
+struct Held {
+    pages: Pages,
+    seen: Vec<AtomicBool>,
+}
+
+impl Held {
+    fn new(pages: Pages, seen: bool) -> Self {
+        let seen = pages.all().iter().map(|_| AtomicBool::new(seen)).collect();
+        Self { pages, seen }
+    }
+
+    /// Compares a page with its rows, unless that was done before.
+    fn see(&self, connection: &Connection, table: Table, at: usize) -> Result<(), StoreError> {
+        if self.seen[at].load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let expected = &self.pages.all()[at];
+        let found = self.pages.read_again(at, &StoredRows { connection, schema: Schema::Main })?;
+        if found.as_ref() != Some(expected) {
+            return Err(StoreError::PageDiffers {
+                table: table.as_str(),
+                first: shown(table, &expected.first),
+                last: shown(table, &expected.last),
+                expected: expected.digest,
+                found: found.map(|page| page.digest),
+            });
+        }
+        self.seen[at].store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts pages that were just made of their rows in the place of others.
+    fn put(&mut self, renewed: Vec<Renewed>) {
+        let mut seen = Vec::with_capacity(self.seen.len() + renewed.len());
+        let (mut before, mut at) = (std::mem::take(&mut self.seen).into_iter(), 0);
+        for Renewed { old, new } in &renewed {
+            seen.extend(before.by_ref().take(old.start - at));
+            before.by_ref().take(old.len()).for_each(drop);
+            seen.extend(new.iter().map(|_| AtomicBool::new(true)));
+            at = old.end;
+        }
+        seen.extend(before);
+        self.seen = seen;
+        self.pages.put(renewed);
+    }
+}
+
+/// A key for a person.
+fn shown(table: Table, key: &[u8]) -> String {
+    match table {
+        Table::Device | Table::Earlier => {
+            let (label, rest) = crate::domain::snapshot::rows::split_device_key(key);
+            format!("key {label}, Device {}", hex::encode_upper(rest.get(..8).unwrap_or(rest)))
+        }
+        Table::Request => format!("request {}", hex::encode(key)),
+        Table::DeviceKey => format!("Device {}", hex::encode_upper(key.get(..8).unwrap_or(key))),
+        Table::Response => {
+            let (determination, device) = key.split_at(key.len().min(16));
+            format!("determination {}, Device {}", hex::encode(determination), hex::encode_upper(device))
+        }
+    }
+}
+
+/// What the writer and its readers share.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    overlay: Overlay,
+    /// The pages of the tables, in the order of [`Table::ALL`]; none before the first snapshot.
+    held: Option<[Held; Table::ALL.len()]>,
+}
+
+/// A handle on it.
+#[derive(Debug, Default)]
+pub(super) struct Shared(RwLock<State>);
+
+/// The states of this process's open stores, by their folders: a reader of the same process sees what the store has.
+static OPEN: Mutex<Vec<(PathBuf, Weak<Shared>)>> = Mutex::new(Vec::new());
+
+fn whole(directory: &Path) -> PathBuf {
+    directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
+}
+
+impl Shared {
+    /// Of a store that is being opened.
+    pub(super) fn of_store(directory: &Path) -> Arc<Self> {
+        let (shared, directory) = (Arc::<Self>::default(), whole(directory));
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(of, known)| *of != directory && known.strong_count() > 0);
+        open.push((directory, Arc::downgrade(&shared)));
+        shared
+    }
+
+    /// Of a reader: the store's, where it is open in this process. Else the tables as they lie, as of the last snapshot, which nobody
+    /// decides by.
+    pub(super) fn of_reader(directory: &Path) -> Arc<Self> {
+        let directory = whole(directory);
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = open.iter().find(|(of, _)| *of == directory).and_then(|(_, known)| known.upgrade());
+        known.unwrap_or_default()
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts rows that are durable over those that are there.
+    pub(super) fn extend(&self, rows: Overlay) {
+        if rows.len > 0 {
+            self.write().overlay.extend(rows);
+        }
+    }
+
+    /// From here on rows are believed by these pages; `seen` if every row was compared with what the ledger makes.
+    pub(super) fn hold(&self, pages: [Pages; Table::ALL.len()], seen: bool) {
+        self.write().held = Some(pages.map(|pages| Held::new(pages, seen)));
+    }
+
+    /// Ends a snapshot: `commit` makes it durable, and from then on the tables have what the overlay had. Nobody reads meanwhile.
+    pub(super) fn settle(
+        &self,
+        written: Written,
+        commit: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.write();
+        commit()?;
+        match written {
+            Written::First(pages) => state.held = Some(pages.map(|pages| Held::new(pages, true))),
+            Written::Renewed(renewed) => {
+                for (held, renewed) in state.held.iter_mut().flatten().zip(renewed) {
+                    held.put(renewed);
+                }
+            }
+        }
+        state.overlay = Overlay::default();
+        Ok(())
+    }
+}
+
+/// What a snapshot has made of the pages.
+pub(super) enum Written {
+    /// All of them, which were none before.
+    First([Pages; Table::ALL.len()]),
+    /// Some, by table.
+    Renewed([Vec<Renewed>; Table::ALL.len()]),
+}
+
+impl State {
+    pub(super) fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    /// Whether the table may have the row of this key; the page that would have it was compared with its rows.
+    fn has(&self, connection: &Connection, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        let Some(held) = &self.held else { return Ok(true) };
+        let held = &held[place(table)];
+        let Some(at) = held.pages.covering(key) else { return Ok(false) };
+        held.see(connection, table, at)?;
+        Ok(true)
+    }
+
+    pub(super) fn device(
+        &self,
+        connection: &Connection,
+        key: &KeyLabel,
+        device: DeviceId,
+    ) -> Result<Option<DeviceFacts>, StoreError> {
+        match self.overlay.device(key, device) {
+            Some(facts) => Ok(Some(facts.clone())),
+            None if self.has(connection, Table::Device, &device_key(key, device))? => {
+                derived::device(connection, Schema::Main, key, device)
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn request(&self, connection: &Connection, id: RequestId) -> Result<Option<RequestFacts>, StoreError> {
+        match self.overlay.requests.get(&id) {
+            Some(facts) => Ok(Some(*facts)),
+            None if self.has(connection, Table::Request, id.octets())? => {
+                derived::request(connection, Schema::Main, id)
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn earlier(
+        &self,
+        connection: &Connection,
+        key: &KeyLabel,
+        device: DeviceId,
+        counter: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        match self.overlay.earlier(key, device, counter) {
+            Some(intent) => Ok(Some(intent)),
+            None if self.has(connection, Table::Earlier, &earlier_key(key, device, counter))? => {
+                derived::earlier(connection, Schema::Main, key, device, counter)
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn responded(
+        &self,
+        connection: &Connection,
+        determination: DeterminationId,
+        device: DeviceId,
+    ) -> Result<Option<Responded>, StoreError> {
+        match self.overlay.responses.get(&(determination, device)) {
+            Some(responded) => Ok(Some(responded.clone())),
+            None if self.has(connection, Table::Response, &response_key(determination, device))? => {
+                derived::responded(connection, Schema::Main, determination, device)
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn device_keys(
+        &self,
+        connection: &Connection,
+        device: DeviceId,
+    ) -> Result<Vec<ImportedKey>, StoreError> {
+        let mut found = match &self.held {
+            None => device_keys::of(connection, Schema::Main, device)?,
+            Some(held) => {
+                let held = &held[place(Table::DeviceKey)];
+                // All of one Device's are in one page: the first that reaches so far, unless it begins after them.
+                let at = held.pages.from(device.0.octets());
+                match held.pages.all().get(at) {
+                    Some(page) if page.first.get(..8) <= Some(&device.0.octets()[..]) => {
+                        held.see(connection, Table::DeviceKey, at)?;
+                        device_keys::of(connection, Schema::Main, device)?
+                    }
+                    Some(_) | None => Vec::new(),
+                }
+            }
+        };
+        found.extend(self.overlay.device_keys.get(&device).into_iter().flatten());
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    pub(super) fn has_device_keys(&self, connection: &Connection) -> Result<bool, StoreError> {
+        let in_table = match &self.held {
+            None => device_keys::is_any(connection, Schema::Main)?,
+            Some(held) => !held[place(Table::DeviceKey)].pages.all().is_empty(),
+        };
+        Ok(in_table || !self.overlay.device_keys.is_empty())
+    }
+
+    pub(super) fn devices_in(
+        &self,
+        connection: &Connection,
+        key: &KeyLabel,
+        state: IntentState,
+        after: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
+        let lies = |device: &DeviceId| self.overlay.device(key, *device).is_none();
+        let mut found = match &self.held {
+            Some(held) => held[place(Table::Device)].devices_in(connection, (key, state), after, limit, lies)?,
+            None => derived::devices_in(connection, Schema::Main, (key, state), after, limit, lies)?,
+        };
+        let from = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let changed = self.overlay.devices.get(key).into_iter().flat_map(|rows| rows.range(from));
+        let changed = changed.filter(|(_, facts)| facts.state == state).take(limit);
+        found.extend(changed.map(|(device, facts)| (*device, facts.clone())));
+        found.sort_unstable_by_key(|(device, _)| *device);
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// What these changes make of rows, on top of what they made already.
+    pub(super) fn stage(
+        &self,
+        connection: &Connection,
+        derived: &Derived<'_>,
+        next: &mut Overlay,
+    ) -> Result<(), StoreError> {
+        match derived {
+            Derived::Device { key, device, row } => {
+                if row.state == IntentState::Open {
+                    let before = match next.device(key, *device) {
+                        Some(before) => Some(before.clone()),
+                        None => self.device(connection, key, *device)?,
+                    };
+                    if let Some(before) = before.filter(|before| before.is_overtaken_by(row)) {
+                        next.put_earlier(key, *device, before.counter, before.intent);
+                    }
+                }
+                next.put_device(key, *device, (*row).clone());
+            }
+            Derived::Request { id, row } => next.put_request(*id, **row),
+            Derived::Responses { determination, entry, blob, parse } => {
+                each_result(*blob, BlobReader::open(connection, *blob)?, *parse, |_, line| {
+                    let Some(device) = line.device else { return Ok(()) };
+                    let mut known = match next.responses.get(&(*determination, device)) {
+                        Some(known) => known.clone(),
+                        None => self.responded(connection, *determination, device)?.unwrap_or_default(),
+                    };
+                    if known.absorb(&line, *entry) {
+                        next.put_responded(*determination, device, known);
+                    }
+                    Ok(())
+                })?;
+            }
+            Derived::DeviceKeys { entry, keys } => {
+                keys.iter().for_each(|key| next.put_device_key(ImportedKey { key: *key, entry: *entry }));
+            }
+            // They lie in tables that each entry's own digests vouch for.
+            Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the overlay into the tables, within the caller's transaction, and hashes the pages anew that it alters. Answers them, and
+    /// what the tables come to.
+    pub(super) fn write(&self, connection: &Connection) -> Result<(Written, Tables), StoreError> {
+        let rows = StoredRows { connection, schema: Schema::Main };
+        let Some(held) = &self.held else {
+            self.overlay.write(connection)?;
+            let pages = of_each(|table| Pages::made(table, &rows))?;
+            connection.execute("DELETE FROM main.row_page", [])?;
+            for (table, pages) in Table::ALL.into_iter().zip(&pages) {
+                put_pages(connection, table, pages.all())?;
+            }
+            let kept = pages.each_ref().map(Pages::kept);
+            return Ok((Written::First(pages), kept));
+        };
+        // A page that nobody has read since the start is compared before it is altered, so that no forged row gets a good digest.
+        let mut touched: [Vec<Range<usize>>; Table::ALL.len()] = Default::default();
+        for (at, table) in Table::ALL.into_iter().enumerate() {
+            let keys = self.overlay.keys(table);
+            touched[at] = held[at].pages.touched(keys.iter().map(Vec::as_slice));
+            touched[at].iter().cloned().flatten().try_for_each(|page| held[at].see(connection, table, page))?;
+        }
+        self.overlay.write(connection)?;
+        let mut renewed: [Vec<Renewed>; Table::ALL.len()] = Default::default();
+        let mut kept = [TableKept { rows: 0, sha256: Digest([0; 32]) }; Table::ALL.len()];
+        for (at, table) in Table::ALL.into_iter().enumerate() {
+            renewed[at] = held[at].pages.renewed(&touched[at], &rows)?;
+            for Renewed { old, new } in &renewed[at] {
+                drop_pages(connection, table, &held[at].pages.all()[old.clone()])?;
+                put_pages(connection, table, new)?;
+            }
+            kept[at] = held[at].pages.kept_with(&renewed[at]);
+        }
+        Ok((Written::Renewed(renewed), kept))
+    }
+}
+
+fn place(table: Table) -> usize {
+    usize::from(table.code()) - 1
+}
+
+impl Held {
+    /// The Devices under a key in a state, from the pages that have such rows, as far as `lies` says that a row is as in the table.
+    fn devices_in(
+        &self,
+        connection: &Connection,
+        (key, state): (&KeyLabel, IntentState),
+        after: Option<DeviceId>,
+        limit: usize,
+        lies: impl Fn(&DeviceId) -> bool,
+    ) -> Result<Vec<(DeviceId, DeviceFacts)>, StoreError> {
+        let (first, end) =
+            (device_key(key, after.unwrap_or(DeviceId([0; 8].into()))), [key.as_str().as_bytes(), &[1]].concat());
+        let mut found = Vec::new();
+        let all = self.pages.all();
+        for at in self.pages.from(&first)..all.len() {
+            let page = &all[at];
+            if found.len() >= limit || *page.first >= *end {
+                break;
+            }
+            if state.is_pending() && page.pending == 0 {
+                continue;
+            }
+            self.see(connection, Table::Device, at)?;
+            // A page may reach over several keys; the rows of this one end with it.
+            let (from, until) = (bound(key, &page.first), all.get(at + 1).map(|next| &*next.first));
+            let from = from.filter(|from| after.is_none_or(|after| *from > after));
+            derived::devices_of_page(connection, key, from.as_ref(), after, &mut |device, facts| {
+                if until.is_some_and(|until| *device_key(key, device) >= *until) || found.len() >= limit {
+                    return ControlFlow::Break(());
+                }
+                if facts.state == state && lies(&device) {
+                    found.push((device, facts));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+/// The Device in a page's first key, if it is of this key.
+fn bound(key: &KeyLabel, first: &[u8]) -> Option<DeviceId> {
+    let (label, device) = crate::domain::snapshot::rows::split_device_key(first);
+    let octets: [u8; 8] = device.try_into().ok()?;
+    (label == key.as_str()).then(|| DeviceId(octets.into()))
+}
+
+fn put_pages(connection: &Connection, table: Table, pages: &[Page]) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached("INSERT INTO main.row_page VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for Page { first, last, rows, pending, digest } in pages {
+        insert.execute((table.code(), &first[..], &last[..], rows, pending, digest.0))?;
+    }
+    Ok(())
+}
+
+fn drop_pages(connection: &Connection, table: Table, pages: &[Page]) -> Result<(), StoreError> {
+    let mut delete = connection.prepare_cached("DELETE FROM main.row_page WHERE tbl = ?1 AND first = ?2")?;
+    for page in pages {
+        delete.execute((table.code(), &page.first[..]))?;
+    }
+    Ok(())
+}
+
+/// The pages of a table as they are kept. Whoever reads them compares [`Pages::kept`].
+pub(super) fn pages(connection: &Connection, table: Table) -> Result<Pages, StoreError> {
+    let mut select = connection
+        .prepare("SELECT first, last, rows, pending, digest FROM main.row_page WHERE tbl = ?1 ORDER BY first")?;
+    let pages = select.query_map([table.code()], |row| {
+        Ok(Page {
+            first: row.get::<_, Vec<u8>>(0)?.into(),
+            last: row.get::<_, Vec<u8>>(1)?.into(),
+            rows: row.get(2)?,
+            pending: row.get(3)?,
+            digest: Digest(row.get(4)?),
+        })
+    })?;
+    Ok(Pages::of(table, pages.collect::<Result<_, _>>()?))
+}
+
+/// A part of the kept state.
+pub(super) fn part(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut select = connection.prepare_cached("SELECT octets FROM main.part WHERE name = ?1")?;
+    Ok(select.query_row([name], |row| row.get(0)).optional()?)
+}

@@ -1,0 +1,306 @@
+//! The state that a snapshot keeps, under the real daemon: a start from it makes what the whole ledger makes, wherever the last life was
+//! cut off; and what was altered behind its back is found before anything is decided by it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use smkid::domain::ledger::entry::Event;
+use smkid::domain::ledger::merkle::{Head, Leaf};
+use smkid::domain::ledger::snapshots::TableKept;
+use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
+use smkid::domain::policy::facts::{DeviceFacts, IntentState};
+use smkid::domain::snapshot::Tables;
+use smkid::state;
+use smkid::store::sqlite::SqliteStore;
+use smkid::store::{
+    Base, Batch, Derived, DerivedState as _, Reader as _, StagingLimits, Store as _, StoreError, Vouch,
+};
+
+use crate::support::seeded::Seeded;
+use crate::support::site::{DEVICES, Site, ask_for, ask_for_all, device, lines, whole, with_snapshots};
+
+const LIMITS: StagingLimits = StagingLimits { account_len_max: 1 << 30, total_len_max: 1 << 30 };
+
+const SIGN: &str = "/v1/recovery/sign";
+
+fn open(site: &Site) -> SqliteStore {
+    SqliteStore::open(&site.state(), LIMITS).unwrap()
+}
+
+/// A site on which half of the Devices have a command, and snapshots were taken on the way, stopped in order.
+async fn half_signed() -> Site {
+    let site = Site::determined().await;
+    site.configure(with_snapshots);
+    let daemon = site.start_active().await;
+    whole(lines(&daemon.client, SIGN, &ask_for(site.main(), 0..DEVICES / 2)).await);
+    assert!(daemon.stop().await.unwrap().success());
+    site
+}
+
+fn snapshots(site: &Site) -> usize {
+    site.ledger().entries.iter().filter(|entry| matches!(entry.event, Event::Snapshot(_))).count()
+}
+
+/// The same from the newest snapshot as from the first entry on.
+#[track_caller]
+fn check_same(site: &Site) {
+    let key: KeyLabel = "recovery-1".parse().unwrap();
+    let rows = |store: &SqliteStore| {
+        let all = (0..DEVICES + 3).map(|n| store.device(&key, device(n)).unwrap()).collect::<Vec<_>>();
+        let pending = store.devices_in(&key, IntentState::Open, None, usize::MAX).unwrap();
+        (all, pending, store.devices_in(&key, IntentState::Unknown, None, usize::MAX).unwrap())
+    };
+    let mut store = open(site);
+    assert!(store.base().unwrap().snapshot.is_some());
+    let fold = state::catch_up(&mut store).unwrap();
+    let since = (fold.kept(), rows(&store));
+    drop(store);
+    let mut store = open(site);
+    let fold = state::check_all(&mut store).unwrap();
+    assert_eq!((String::from_utf8(fold.kept()), rows(&store)), (String::from_utf8(since.0), since.1));
+}
+
+#[tokio::test]
+async fn a_start_from_a_snapshot_makes_the_state_that_the_whole_ledger_makes_and_goes_on_from_it() {
+    let site = half_signed().await;
+    assert!(snapshots(&site) >= 2);
+    check_same(&site);
+    let daemon = site.start_active().await;
+    let items = whole(lines(&daemon.client, SIGN, &ask_for_all(site.main())).await);
+    assert_eq!(items.len(), DEVICES as usize);
+    // Killed: what came after the last snapshot is folded again.
+    site.verify_export("export");
+    daemon.kill().await.unwrap();
+    check_same(&site);
+    let ledger = site.ledger();
+    ledger.check();
+    assert_eq!(ledger.signed().len(), DEVICES as usize);
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_in_the_middle_of_a_job_starts_from_its_last_snapshot() {
+    let site = half_signed().await;
+    for round in 0..3 {
+        let daemon = site.start_active().await;
+        let (client, ask) = (daemon.client.clone(), ask_for_all(site.main()));
+        let answer = tokio::spawn(async move { lines(&client, SIGN, &ask).await });
+        let before = snapshots(&site);
+        // Some way into the job, which has another snapshot before long.
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while snapshots(&site) == before && !answer.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        daemon.kill().await.unwrap();
+        let _ = answer.await;
+        check_same(&site);
+        let ledger = site.ledger();
+        assert!(ledger.checkpointed <= ledger.size(), "round {round}");
+    }
+    let daemon = site.start_active().await;
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+/// Edits the state after a snapshot; what a start says.
+async fn edited(sql: &str) -> (Site, Result<(), String>) {
+    let site = half_signed().await;
+    site.edit(sql, 1);
+    let started = state::catch_up(&mut open(&site)).map(drop).map_err(|error| error.to_string());
+    (site, started)
+}
+
+#[tokio::test]
+async fn kept_state_that_was_edited_is_refused_at_the_start_by_its_part() {
+    for (sql, says) in [
+        (
+            "UPDATE part SET octets = CAST(replace(CAST(octets AS TEXT), '\"intents\":', '\"intents\":1') AS BLOB) WHERE name = 'fold'",
+            "part fold",
+        ),
+        ("DELETE FROM part WHERE name = 'fold'", "part fold"),
+        ("DELETE FROM part WHERE name = 'targets/INC-1'", "part targets/INC-1"),
+        (
+            "DELETE FROM row_page WHERE tbl = 1 AND first = (SELECT min(first) FROM row_page WHERE tbl = 1)",
+            "table device",
+        ),
+        ("UPDATE base SET size = size - 1", "expected tables as of"),
+        ("UPDATE base SET snapshot = snapshot - 1", "none does"),
+        (
+            "UPDATE leaf SET octets = CAST(replace(CAST(octets AS TEXT), '\"form\":1', '\"form\":2') AS BLOB) WHERE idx = (SELECT snapshot FROM base)",
+            "hash to",
+        ),
+        ("UPDATE checkpoint SET root = zeroblob(32) WHERE size = (SELECT max(size) FROM checkpoint)", "root"),
+    ] {
+        let (_, started) = edited(sql).await;
+        let said = started.unwrap_err();
+        assert!(said.contains(says), "expected {says:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_edited_stops_the_daemon_before_a_decision_rests_on_it() {
+    let (site, started) =
+        edited("UPDATE device SET counter = counter - 1 WHERE device = (SELECT min(device) FROM device)").await;
+    // Not read yet.
+    started.unwrap();
+    let daemon = site.start_active().await;
+    let signed = site.ledger().signed().len();
+    let answer = lines(&daemon.client, SIGN, &ask_for(site.main(), 0..1)).await;
+    assert!(answer.is_err(), "{answer:?}");
+    let status = daemon.ended().await.unwrap();
+    assert_eq!(status.code(), Some(74));
+    assert_eq!(site.ledger().signed().len(), signed);
+}
+
+#[tokio::test]
+async fn a_state_of_the_version_before_is_checked_whole_once_and_brought_up_to_date() {
+    let site = half_signed().await;
+    // As the version before left it: every row in its table, and no pages.
+    site.database()
+        .execute_batch("DROP TABLE base; DROP TABLE row_page; DROP TABLE part; DROP TABLE page; DROP TABLE device_key; PRAGMA user_version = 2;
+             CREATE TABLE listed (list INTEGER NOT NULL, device BLOB NOT NULL, template TEXT NOT NULL, counter INTEGER,
+             PRIMARY KEY (list, device)) STRICT, WITHOUT ROWID")
+        .unwrap();
+    site.keep_state("old");
+    let version = || site.database().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap();
+    // Cut off before the check was done: it begins again.
+    drop(open(&site));
+    assert_eq!(version(), 2);
+    let daemon = site.start_active().await;
+    assert_eq!(version(), 3);
+    whole(lines(&daemon.client, SIGN, &ask_for_all(site.main())).await);
+    assert!(daemon.stop().await.unwrap().success());
+    check_same(&site);
+    // One whose rows were edited is not.
+    site.bring_back("old");
+    site.edit("UPDATE device SET counter = counter - 1 WHERE device = (SELECT min(device) FROM device)", 1);
+    let said = state::catch_up(&mut open(&site)).unwrap_err().to_string();
+    assert!(said.contains("table device"), "{said}");
+    assert_eq!(version(), 2);
+}
+
+/// Set in the process that is to be killed: the state directory.
+const VICTIM: &str = "SMKID_TEST_SNAPSHOT_VICTIM";
+
+/// Entries between two snapshots of the victim.
+const BETWEEN: u64 = 40;
+
+fn key() -> KeyLabel {
+    "recovery-1".parse().unwrap()
+}
+
+/// Of the entry of this index.
+fn row(index: u64) -> (DeviceId, DeviceFacts) {
+    let facts = DeviceFacts {
+        counter: index,
+        determination: DeterminationId([1; 16]),
+        template: "all".parse().unwrap(),
+        intent: index,
+        state: IntentState::Open,
+        attempt: 1,
+    };
+    (DeviceId((index * 7_919 % 5_000).to_be_bytes().into()), facts)
+}
+
+/// Writes the tables into the entry.
+struct Written;
+
+impl Vouch for Written {
+    fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
+        Some(serde_json::to_vec(tables).unwrap())
+    }
+
+    fn note(&mut self, _head: Head) -> Option<Vec<u8>> {
+        Some(b"note".to_vec())
+    }
+}
+
+/// Appends and takes snapshots until killed, and says what is acknowledged.
+fn snapshots_for_ever(directory: &Path) -> ! {
+    let mut store = SqliteStore::open(directory, LIMITS).unwrap();
+    let mut stdout = std::io::stdout();
+    let mut size = store.head().unwrap().size;
+    // As a start does.
+    let base = store.base().unwrap().size;
+    (base..size).for_each(|index| replay(&mut store, index));
+    loop {
+        let octets = b"{}";
+        let (device, facts) = row(size);
+        let derived = [Derived::Device { key: &key(), device, row: &facts }];
+        let batch = Batch { leaves: &[Leaf::new(octets).unwrap()], derived: &derived, ..Batch::default() };
+        size = store.append_at(size, &batch).unwrap().size;
+        if size.is_multiple_of(BETWEEN) {
+            size = store
+                .snapshot_at(size, &[("fold".into(), size.to_be_bytes().to_vec())], &mut Written)
+                .unwrap()
+                .unwrap()
+                .size;
+        }
+        writeln!(stdout, "acknowledged {size}").unwrap();
+        stdout.flush().unwrap();
+    }
+}
+
+/// What an entry makes of rows; a snapshot makes nothing.
+fn replay(store: &mut SqliteStore, index: u64) {
+    if store.leaf(index).unwrap() == b"{}" {
+        let (device, facts) = row(index);
+        store.replay(&[Derived::Device { key: &key(), device, row: &facts }]).unwrap();
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_cut_off_by_sigkill_is_whole_or_was_never_begun() {
+    if let Some(directory) = std::env::var_os(VICTIM) {
+        snapshots_for_ever(Path::new(&directory));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    drop(SqliteStore::create(directory.path(), LIMITS).unwrap());
+    let mut random = Seeded::new(6);
+    for round in 0..12 {
+        let acknowledgements = usize::try_from(random.below(3 * BETWEEN)).unwrap() + 1;
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "snapshots::a_snapshot_that_was_cut_off_by_sigkill_is_whole_or_was_never_begun",
+                "--nocapture",
+            ])
+            .env(VICTIM, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let acknowledged = lines
+            .filter_map(|line| line.rsplit_once("acknowledged ").map(|(_, size)| size.parse::<u64>().unwrap()))
+            .take(acknowledgements)
+            .last()
+            .unwrap();
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+
+        let mut store = SqliteStore::open(directory.path(), LIMITS).unwrap();
+        let head = store.check_tree().unwrap();
+        assert!(head.size >= acknowledged, "round {round}");
+        let Base { size: base, snapshot } = store.base().unwrap();
+        if let Some(at) = snapshot {
+            assert_eq!((at, store.part("fold").unwrap()), (base, Some(at.to_be_bytes().to_vec())));
+            assert_eq!(store.latest_checkpoint().unwrap().unwrap().head.size, at + 1);
+            let tables: [TableKept; 5] = serde_json::from_slice(&store.leaf(at).unwrap()).unwrap();
+            store.believe(&tables, false).unwrap();
+        }
+        (base..head.size).for_each(|index| replay(&mut store, index));
+        // Every page is read and compared; every Device has the row of its last entry.
+        let mut last = std::collections::BTreeMap::new();
+        for index in (0..head.size).filter(|index| store.leaf(*index).unwrap() == b"{}") {
+            let (device, facts) = row(index);
+            last.insert(device, facts);
+        }
+        let found = store.devices_in(&key(), IntentState::Open, None, usize::MAX).unwrap();
+        assert_eq!(found, last.into_iter().collect::<Vec<_>>(), "round {round}");
+        assert!(!matches!(store.device(&key(), DeviceId([9; 8].into())), Err(StoreError::PageDiffers { .. })));
+    }
+}

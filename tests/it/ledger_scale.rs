@@ -13,7 +13,6 @@ use smkid::cli::ledger_verify::{LedgerVerify, VerifyError, verify_on};
 use smkid::cli::print::Output;
 use smkid::domain::ledger::entry::{Entry, Event};
 use smkid::domain::names::{DeviceId, Digest};
-use smkid::store::Reader;
 
 use crate::support::ledger_fixture::large::HandOver;
 use crate::support::ledger_fixture::{Fixture, numbered};

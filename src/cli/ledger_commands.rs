@@ -187,7 +187,11 @@ impl Walk<'_> {
                 if let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at) {
                     self.pending[at].result = Some(result);
                     while self.pending.front().is_some_and(|place| place.result.is_some()) {
-                        settled.extend(self.pending.pop_front());
+                        let Some(place) = self.pending.pop_front() else { break };
+                        if matches!(place.result, Some(SignResult::Unknown(_))) {
+                            self.unknown.insert(place.intent.command, place.place);
+                        }
+                        settled.push(place);
                     }
                 }
             }
@@ -218,11 +222,7 @@ impl Walk<'_> {
         let Place { at, place, intent, determination, originator, result } = place;
         let expected = match result {
             Some(SignResult::Signed(expected)) => expected,
-            Some(SignResult::Unknown(_)) => {
-                self.unknown.insert(intent.command, place);
-                return Ok(());
-            }
-            Some(SignResult::Failed(_) | SignResult::NotSigned(_)) | None => return Ok(()),
+            Some(SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_)) | None => return Ok(()),
         };
         let Some(signature) = export.signature(at)? else {
             self.made.not_released += 1;

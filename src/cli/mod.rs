@@ -50,6 +50,7 @@ Examples:
   smkictl incident list
   smkictl incident next INC-2017-07
   smkictl determination record 5f2c….json --devices 5f2c….devices.txt
+  smkictl recovery start --determination 5f2c… --devices all
   smkictl recovery sign --determination 5f2c… --devices all --out commands/
 
 Exit status:
@@ -229,6 +230,7 @@ fn told(error: &CliError) -> String {
             Some("incident") => "`smkictl incident list` shows those that are",
             Some("determination") => "`smkictl determination list` shows those that are",
             Some("key") => "`smkictl status` shows those that are",
+            Some("job") => "`smkictl recovery status` shows those that are",
             Some("Device") => "`smkictl incident devices INCIDENT` shows those that are",
             Some("person") => "`smkictl people list` shows those that are",
             Some(_) | None => return error.to_string(),

@@ -1217,10 +1217,7 @@ fn an_activation_for_every_incident_verifies_as_an_older_daemon_wrote_it() {
 
 /// The snapshot that the recorder takes at the end of the fixture's ledger.
 fn snapshot(fixture: &mut Fixture) -> smkid::domain::ledger::snapshots::Snapshot {
-    fixture.record(|recorder| {
-        recorder.set_snapshot_leaves(1);
-        recorder.snapshot_if_due().unwrap();
-    });
+    fixture.record(|recorder| recorder.set_snapshot_leaves(1));
     let reader = fixture.reader();
     let last = reader.leaf(reader.head().unwrap().size - 1).unwrap();
     let Event::Snapshot(snapshot) = Entry::from_leaf(&last).unwrap().event else { panic!("no snapshot was taken") };

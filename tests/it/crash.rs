@@ -370,7 +370,7 @@ async fn a_ledger_token_that_signs_no_more_is_waited_for_and_the_next_start_goes
 }
 
 /// The daemon ends by itself; its status.
-async fn wait_for_end(daemon: Daemon) -> Option<i32> {
+pub async fn wait_for_end(daemon: Daemon) -> Option<i32> {
     let begun = Instant::now();
     while daemon.client.get::<wire::Status>("/v1/status").await.is_ok() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it still answers");

@@ -18,6 +18,7 @@ use smkid::store::{
     Base, Batch, Derived, DerivedState as _, Reader as _, StagingLimits, Store as _, StoreError, Vouch,
 };
 
+use crate::crash::wait_for_end;
 use crate::support::seeded::Seeded;
 use crate::support::site::{DEVICES, Site, ask_for, ask_for_all, device, lines, whole, with_snapshots};
 
@@ -151,8 +152,7 @@ async fn a_row_that_was_edited_stops_the_daemon_before_a_decision_rests_on_it() 
     let signed = site.ledger().signed().len();
     let answer = lines(&daemon.client, SIGN, &ask_for(site.main(), 0..1)).await;
     assert!(answer.is_err(), "{answer:?}");
-    let status = daemon.ended().await.unwrap();
-    assert_eq!(status.code(), Some(74));
+    assert_eq!(wait_for_end(daemon).await, Some(74));
     assert_eq!(site.ledger().signed().len(), signed);
 }
 

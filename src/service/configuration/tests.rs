@@ -65,6 +65,7 @@ pin = { file = "/pin" }
 [ledger]
 token = "ledger"
 head_interval_s = 5
+snapshot_entries = 512
 [limits]
 refusals_per_minute = 10
 upload_quota_octets = 2097152
@@ -83,7 +84,7 @@ clock_offset_ms = -86_400_000
     assert_eq!(found.tokens[0].environment["SOFTHSM2_CONF"], "/etc/softhsm2.conf");
     assert_eq!((found.tokens[0].sessions, found.tokens[0].deadline_ms), (4, 2_500));
     assert_eq!(found.tokens[1].pin, Some(Pin::File("/pin".into())));
-    assert_eq!(found.ledger.head_interval_s, 5);
+    assert_eq!((found.ledger.head_interval_s, found.ledger.snapshot_entries), (5, 512));
     assert_eq!(
         found.limits,
         Limits {

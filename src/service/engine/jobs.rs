@@ -22,7 +22,7 @@ use crate::domain::fold::{Blobs as _, Fold};
 use crate::domain::intake;
 use crate::domain::intake::jobs::{self as rules_of_jobs, ListReader, Room};
 use crate::domain::ledger::entry::{Actor, Event, JobCancelled, JobEnded, JobPaused, JobResumed, JobStarted, Reason};
-use crate::domain::ledger::jobs::{JobList, LIST_LINE_LEN, RuleCount};
+use crate::domain::ledger::jobs::{JobList, JobTally, LIST_LINE_LEN, RuleCount};
 use crate::domain::names::{DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::rules::{self, Refusal};
 use crate::domain::time::Timestamp;
@@ -261,7 +261,7 @@ enum Gate {
     /// The limits of an hour leave no room before this moment.
     Limited(Timestamp),
     /// Now, with this key; its own list, if it has one, from the Device after this.
-    Open { key: KeyLabel, list: Option<JobList>, after: Option<DeviceId>, tally: u64 },
+    Open { key: KeyLabel, list: Option<JobList>, after: Option<DeviceId>, so_far: JobTally },
 }
 
 fn gate(recorder: &Recorder, request: RequestId) -> Gate {
@@ -289,7 +289,7 @@ fn gate(recorder: &Recorder, request: RequestId) -> Gate {
         Room::Until(until) => Gate::Limited(until),
         Room::Intents(_) => {
             let (key, list, after) = (job.key.clone(), job.list, job.position);
-            Gate::Open { key, list, after, tally: job.tally.signed + job.tally.unknown }
+            Gate::Open { key, list, after, so_far: job.tally }
         }
     }
 }
@@ -326,7 +326,7 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
                 daemon.lives.stand(request, Standing::Limited(until));
                 continue;
             }
-            Gate::Open { key, list, after, tally } => (key, list, after, tally),
+            Gate::Open { key, list, after, so_far } => (key, list, after, so_far),
         };
         let tokens = match up(daemon, &key) {
             Ok(tokens) => tokens,
@@ -375,10 +375,9 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
                     return;
                 }
                 // What was with the token when the list came to its end may have left something to take up again.
-                let left = daemon.desk.look(move |recorder| Ok(is_left(recorder, request))).await;
-                let Ok((left, now)) = left else { return };
-                let goes_on = left && now != before;
-                if !goes_on && end(daemon, request, Vec::new()).await {
+                let goes_on = daemon.desk.look(move |recorder| Ok(goes_on(recorder, request, before))).await;
+                let Ok(goes_on) = goes_on else { return };
+                if !goes_on && end_soon(daemon, request, &mut stopping).await {
                     return;
                 }
             }
@@ -419,14 +418,30 @@ async fn run_sampled(
     }
 }
 
-/// Whether a job left something that may yet be signed; and what it has signed or left unknown.
-fn is_left(recorder: &Recorder, request: RequestId) -> (bool, u64) {
+/// Whether a job that came to the end of its list has something to take up again: what was left without a signature, as long as a run
+/// signs anything; and what is unknown, as long as a run tries any of it, which is as often as the determination allows.
+fn goes_on(recorder: &Recorder, request: RequestId, before: JobTally) -> bool {
     let fold = recorder.fold();
-    let Some(job) = fold.jobs().get(&request) else { return (false, 0) };
+    let Some(job) = fold.jobs().get(&request) else { return false };
     let scope = fold.determinations().get(&job.determination).and_then(|facts| facts.scope.as_ref());
-    let by_itself = scope.is_some_and(|scope| scope.retries_by_itself && scope.retries_max > 0);
-    let is_left = !job.behind.is_empty() || (by_itself && job.tally.unknown > 0);
-    (is_left, job.tally.signed + job.tally.unknown)
+    let by_itself = scope.is_some_and(|scope| scope.retries_by_itself);
+    let has_signed = job.tally.signed + job.tally.unknown != before.signed + before.unknown;
+    let has_tried = job.tally.intents > before.intents;
+    (!job.behind.is_empty() && has_signed) || (job.behind.is_empty() && by_itself && job.tally.unknown > 0 && has_tried)
+}
+
+/// Ends a job whose Devices were all come to, once that can be said: a further attempt for one may be with the token, by another request.
+/// False if it stands still meanwhile, or the daemon stops.
+async fn end_soon(daemon: &Daemon, request: RequestId, stopping: &mut watch::Receiver<bool>) -> bool {
+    loop {
+        if end(daemon, request, Vec::new()).await {
+            return true;
+        }
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return false,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
 }
 
 /// The tokens of a key, if one is up; else why not.
@@ -444,12 +459,11 @@ fn up(daemon: &Daemon, key: &KeyLabel) -> Result<Several, Vec<Reason>> {
     }
 }
 
-/// Records that a job ended. False if it cannot be said yet: then it is asked again.
+/// Records that a job ended, if it runs. False if it cannot be said yet: then it is asked again.
 async fn end(daemon: &Daemon, request: RequestId, why: Vec<Reason>) -> bool {
     let ended = daemon.desk.record(move |recorder| {
         let fold = recorder.fold();
         let Some(job) = fold.jobs().get(&request).filter(|job| job.state == JobState::Running) else { return Ok(true) };
-        // A further attempt for one of its Devices may be with the token, by another request.
         if why.is_empty() && rules_of_jobs::total(fold, job) != Some(job.tally.done()) {
             return Ok(false);
         }
@@ -703,9 +717,9 @@ impl Daemon {
                 Ok(_) => (wire::JobState::Running, Vec::new(), None),
                 Err(why) => waits(why),
             },
-            (None, Some(Standing::Waiting(why))) => waits(why),
+            (None, Some(Standing::Waiting(why))) if !why.is_empty() => waits(why),
             (None, Some(Standing::Limited(until))) => (wire::JobState::Limited, Vec::new(), Some(until)),
-            (None, None) => match behind {
+            (None, Some(Standing::Waiting(_)) | None) => match behind {
                 Some(first) => {
                     let text = format!(
                         "job {first} of the same key was started before it; pause that one to let this one go first"

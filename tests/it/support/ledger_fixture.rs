@@ -11,6 +11,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use smkid::cli::ledger_export::{ExportError, Source};
 use smkid::domain::certificates::bodies::{Template as Certified, certification_request_info};
@@ -209,6 +210,8 @@ pub struct Fixture {
     recorder: Recorder,
     /// None, if it lies elsewhere: then nobody else goes on with it.
     store: Option<MemoryStore>,
+    /// How long each snapshot took.
+    pub snapshots: Vec<Duration>,
     /// How many Devices there are: those of [`DEVICES`], and on from there.
     devices: u64,
     now: Arc<AtomicI64>,
@@ -320,6 +323,7 @@ impl Fixture {
         let mut fixture = Self {
             recorder,
             store: memory,
+            snapshots: Vec::new(),
             devices,
             now,
             clocks: None,
@@ -715,9 +719,15 @@ impl Fixture {
         });
     }
 
-    /// Records alone.
+    /// Records alone, and takes a snapshot if one is due.
     pub fn record<R>(&mut self, ask: impl FnOnce(&mut Recorder) -> R) -> R {
-        record_alone(&mut self.recorder, |recorder| Ok(ask(recorder))).unwrap().into_inner()
+        let reply = record_alone(&mut self.recorder, |recorder| Ok(ask(recorder))).unwrap().into_inner();
+        let (before, begun) = (self.recorder.durable().size, Instant::now());
+        self.recorder.snapshot_if_due().unwrap();
+        if self.recorder.durable().size > before {
+            self.snapshots.push(begun.elapsed());
+        }
+        reply
     }
 
     /// A recorder that has no ledger key, on the same ledger: what it records is durable and under no checkpoint, as after a

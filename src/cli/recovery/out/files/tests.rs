@@ -152,10 +152,7 @@ fn a_folder_of_something_else_is_left_alone() {
     files.keep().unwrap();
     let size = FileSize::Commands(4);
     refused(Files::open(path, Format::Hex, size, Some(REQUEST), Order::InOrder), "of the format container");
-    refused(
-        Files::open(path, Format::Container, size, Some(RequestId([1; 16])), Order::InOrder),
-        "of the request 0909",
-    );
+    refused(Files::open(path, Format::Container, size, Some(RequestId([1; 16])), Order::InOrder), "of request 0909");
     let mut other = open(path, size).unwrap();
     let error = other.begin(&Header { determination: DeterminationId([8; 16]), ..header() }).unwrap_err().to_string();
     assert!(error.contains("of determination 0707"), "{error}");

@@ -159,7 +159,8 @@ pub type ReadClock = Box<dyn FnMut() -> (Moment, Option<i64>) + Send>;
 #[derive(Default)]
 struct Queue {
     leaves: Vec<Vec<u8>>,
-    blobs: Vec<Vec<u8>>,
+    /// Documents by their SHA-256, which is taken once: some have megabytes.
+    blobs: Vec<(Digest, Vec<u8>)>,
     staged: Vec<Digest>,
     /// By which pages the Devices of lists are found that queued entries bring into force.
     pages: HashMap<Digest, Arc<[Page]>>,
@@ -367,8 +368,13 @@ impl Recorder {
     /// Queues a document that a queued entry is going to name: before that entry.
     pub fn queue_blob(&mut self, octets: Vec<u8>) -> Digest {
         let digest = Digest::of(&octets);
-        self.queue.blobs.push(octets);
+        self.queue.blobs.push((digest, octets));
         digest
+    }
+
+    /// The same where its SHA-256 was taken before, on a thread that others do not wait for. The store takes it again.
+    pub fn queue_hashed_blob(&mut self, digest: Digest, octets: Vec<u8>) {
+        self.queue.blobs.push((digest, octets));
     }
 
     /// Takes over an upload that an entry queued next is going to name; false if it waits no longer.
@@ -451,7 +457,7 @@ impl Recorder {
         let queue = std::mem::take(&mut self.queue);
         let leaves: Vec<Leaf<'_>> =
             queue.leaves.iter().map(|leaf| Leaf::new(leaf).map_err(StoreError::from)).collect::<Result<_, _>>()?;
-        let blobs: Vec<&[u8]> = queue.blobs.iter().map(Vec::as_slice).collect();
+        let blobs: Vec<&[u8]> = queue.blobs.iter().map(|(_, octets)| octets.as_slice()).collect();
         let mut rows = state::rows(&queue.changes, &*self.store)?;
         for row in &mut rows {
             if let Row::List { devices, pages, .. } = row {
@@ -537,8 +543,7 @@ impl Recorder {
 
     /// The lines of results that an entry names: queued with it.
     fn results(&self, digest: Digest) -> Result<Vec<ResultLine>, BookError> {
-        let octets = self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest);
-        let octets = octets.ok_or(BookError::BlobMissing { digest })?;
+        let octets = queued(&self.queue, digest).ok_or(BookError::BlobMissing { digest })?;
         let wrong = |reason: String| BookError::Store { reason: format!("results {digest}: {reason}") };
         let text = str::from_utf8(octets).map_err(|error| wrong(error.to_string()))?;
         text.lines().map(|line| ResultLine::parse(line).map_err(wrong)).collect()
@@ -656,6 +661,11 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
+/// A document that is queued.
+fn queued(queue: &Queue, digest: Digest) -> Option<&[u8]> {
+    queue.blobs.iter().find(|(of, _)| *of == digest).map(|(_, octets)| octets.as_slice())
+}
+
 /// Documents that are queued or in the store.
 struct Documents<'a> {
     queue: &'a Queue,
@@ -664,14 +674,14 @@ struct Documents<'a> {
 
 impl Blobs for Documents<'_> {
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
-        match self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest) {
-            Some(octets) => Ok(octets.clone()),
+        match queued(self.queue, digest) {
+            Some(octets) => Ok(octets.to_vec()),
             None => state::document(self.store, digest),
         }
     }
 
     fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
-        if let Some(octets) = self.queue.blobs.iter().find(|octets| Digest::of(octets) == digest) {
+        if let Some(octets) = queued(self.queue, digest) {
             piece(octets);
             return Ok(());
         }

@@ -257,6 +257,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("commands unknown", summary.unknown),
         ("  of them left so", summary.left),
         ("without an outcome yet", summary.open),
+        ("Devices' certificates imported", summary.device_certificates),
         ("Devices' Responses", summary.responses.messages()),
         ("  proving recovery", summary.responses.recovered),
         ("  to a foreign command", summary.responses.foreign),

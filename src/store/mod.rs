@@ -188,7 +188,7 @@ pub enum StoreError {
         /// The list's SHA-256.
         digest: Digest,
         /// Which page.
-        source: PageError,
+        source: Box<PageError>,
     },
     /// A signature of this intent was recorded before.
     #[error("intent {intent}: it has a recorded signature already")]

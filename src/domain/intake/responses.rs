@@ -87,7 +87,7 @@ pub fn responses(
         originator,
         at,
         entry: fold.size(),
-        expected: expected(facts),
+        expected: expected(facts, originator),
         fresh: HashMap::new(),
     };
     let mut seen: HashMap<&[u8], usize> = HashMap::new();
@@ -128,11 +128,11 @@ pub fn imported_keys(
 }
 
 /// What an answer to each template has to say, but for Device and counter.
-fn expected(facts: &DeterminationFacts) -> BTreeMap<&TemplateName, Expected> {
+fn expected(facts: &DeterminationFacts, originator: PartyId) -> BTreeMap<&TemplateName, Expected> {
     let templates = facts.scope.iter().flat_map(|scope| &scope.templates);
-    let nobody = (PartyId([0; 8].into()), DeviceId([0; 8].into()));
+    let nobody = DeviceId([0; 8].into());
     templates
-        .filter_map(|(name, template)| Some((name, Expected::new(nobody.0, nobody.1, 0, &template.update()).ok()?)))
+        .filter_map(|(name, template)| Some((name, Expected::new(originator, nobody, 0, &template.update()).ok()?)))
         .collect()
 }
 
@@ -164,13 +164,12 @@ impl Session<'_> {
             };
         }
         let expected = last.as_ref().and_then(|last| self.expected.get(&last.template));
-        let expected = expected.map(|expected| Expected { originator: self.originator, ..expected.clone() });
         let facts = Facts {
             at: self.at,
             determination: self.determination,
             originator: self.originator,
             last: last.as_ref(),
-            expected: expected.as_ref(),
+            expected,
             earlier,
             responded: responded.as_ref(),
         };

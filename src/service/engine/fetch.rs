@@ -102,9 +102,14 @@ impl Daemon {
             let Some(facts) = reader.request(request)? else { return Ok(None) };
             Ok(Entry::from_leaf(&reader.leaf(facts.first_batch)?).ok())
         });
-        let Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) = batch.await? else {
-            return Err(Failure::NotFound { what: format!("request {request}") });
+        let determination = match batch.await? {
+            Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) => Some(determination),
+            // A job that has not begun to sign has no batch yet.
+            Some(_) | None => {
+                self.read(move |recorder| Ok(recorder.fold().jobs().get(&request).map(|job| job.determination))).await?
+            }
         };
+        let determination = determination.ok_or_else(|| Failure::NotFound { what: format!("request {request}") })?;
         let wire::RecoveryFetch { after, devices, follow } = fetch;
         let actor = caller.actor();
         // Nothing is looked for that would not be handed over; the refusal is recorded once.
@@ -160,7 +165,7 @@ impl Daemon {
                 Walk { reader: &reader, wanted, own: HashMap::new(), pending: VecDeque::new(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
-                None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow()),
+                None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow(), &|| pages.is_closed()),
             };
             let ended = match walked {
                 Ok(ended) => ended,
@@ -212,16 +217,18 @@ impl Walk<'_> {
         is_running: &dyn Fn() -> bool,
         ended_at: &dyn Fn() -> Option<u64>,
         is_stopping: &dyn Fn() -> bool,
+        is_left: &dyn Fn() -> bool,
     ) -> Result<Ended, StoreError> {
-        let Some(facts) = self.reader.request(self.wanted.request)? else { return Ok(Ended::Whole) };
-        // Whoever has all up to an intent has its outcome, and those of all before.
-        let mut next =
-            self.wanted.after.map_or(facts.first_batch, |after| facts.first_batch.max(after.saturating_add(1)));
+        let mut next = 0;
         loop {
             // In this order: what a run recorded before it ended is seen.
             let runs = is_running();
             let mut size = self.reader.head()?.size;
-            let last_batch = self.reader.request(self.wanted.request)?.map_or(0, |facts| facts.last_batch);
+            let facts = self.reader.request(self.wanted.request)?;
+            let last_batch = facts.map_or(0, |facts| facts.last_batch);
+            // Whoever has all up to an intent has its outcome, and those of all before. A job that has not begun has no batch.
+            let begin = facts.map_or(size, |facts| facts.first_batch);
+            next = next.max(begin).max(self.wanted.after.map_or(0, |after| after.saturating_add(1)));
             if let Some(end) = ended_at().filter(|_| !runs) {
                 size = size.min(end);
             }
@@ -261,6 +268,11 @@ impl Walk<'_> {
                 (true, false) => {
                     let text = "the request is still being run; fetch the rest later, or with --follow".to_owned();
                     return Ok(Ended::Stopped(reason("running", text)));
+                }
+                (true, true) if is_left() => return Ok(Ended::Left),
+                (true, true) if is_stopping() => {
+                    let text = "smkid is stopping; fetch the rest once it runs".to_owned();
+                    return Ok(Ended::Stopped(reason("stopping", text)));
                 }
                 (true, true) => std::thread::sleep(FOLLOW_POLL),
             }
@@ -471,7 +483,13 @@ impl Handing {
     ) {
         let mut writer = AnswerWriter::begin(form, Some(header), &mut self.piece);
         let mut stopped = None;
-        while let Some(page) = found.recv().await {
+        loop {
+            let page = tokio::select! {
+                page = found.recv() => page,
+                // Whoever follows a job that signs nothing for hours may go away meanwhile.
+                () = self.pieces.closed() => return,
+            };
+            let Some(page) = page else { break };
             let page = match page {
                 Ok(page) => page,
                 Err(Ended::Whole) => break,

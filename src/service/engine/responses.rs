@@ -224,7 +224,7 @@ impl Daemon {
             if taken.event.tally.foreign > 0 {
                 keys.fence();
             }
-            recorder.queue_blob(kept);
+            recorder.queue_hashed_blob(responses_sha256, kept);
             recorder.queue_blob(certificates.into_bytes());
             recorder.queue_blob(std::mem::take(&mut taken.results).into_bytes());
             let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;

@@ -30,17 +30,34 @@ pub(super) fn find(connection: &Connection, digest: Digest) -> rusqlite::Result<
 /// Stores a small blob, unless it is there.
 pub(super) fn put(connection: &Connection, octets: &[u8]) -> Result<(), StoreError> {
     let digest = Digest::of(octets);
-    if find(connection, digest)?.is_none() {
-        copy(connection, digest, octets)?;
+    if find(connection, digest)?.is_some() {
+        return Ok(());
     }
+    let id = begin(connection, digest)?;
+    let mut insert = connection.prepare_cached(INSERT_CHUNK)?;
+    for (number, piece) in (0..1_i64 << CHUNK_BITS).zip(octets.chunks(CHUNK_LEN)) {
+        insert.execute((id << CHUNK_BITS | number, piece))?;
+    }
+    end(connection, id, octets.len() as u64)
+}
+
+const INSERT_CHUNK: &str = "INSERT INTO main.chunk (id, octets) VALUES (?1, ?2)";
+
+/// A blob's row, whose length is not known yet.
+fn begin(connection: &Connection, digest: Digest) -> Result<i64, StoreError> {
+    connection.prepare_cached("INSERT INTO main.blob (digest, len) VALUES (?1, 0)")?.execute([digest.0])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn end(connection: &Connection, id: i64, len: u64) -> Result<(), StoreError> {
+    connection.prepare_cached("UPDATE main.blob SET len = ?1 WHERE id = ?2")?.execute((len.cast_signed(), id))?;
     Ok(())
 }
 
 /// Stores what `octets` reads, which must be of this digest. Within the caller's transaction: an error undoes it.
 pub(super) fn copy(connection: &Connection, digest: Digest, mut octets: impl Read) -> Result<(), StoreError> {
-    connection.prepare_cached("INSERT INTO main.blob (digest, len) VALUES (?1, 0)")?.execute([digest.0])?;
-    let id = connection.last_insert_rowid();
-    let mut insert = connection.prepare_cached("INSERT INTO main.chunk (id, octets) VALUES (?1, ?2)")?;
+    let id = begin(connection, digest)?;
+    let mut insert = connection.prepare_cached(INSERT_CHUNK)?;
     let mut context = Context::new(&SHA256);
     let mut piece = Vec::new();
     let mut len = 0;
@@ -62,8 +79,7 @@ pub(super) fn copy(connection: &Connection, digest: Digest, mut octets: impl Rea
     if found != digest {
         return Err(StoreError::BlobCorrupt { digest, found });
     }
-    connection.prepare_cached("UPDATE main.blob SET len = ?1 WHERE id = ?2")?.execute((len.cast_signed(), id))?;
-    Ok(())
+    end(connection, id, len)
 }
 
 /// Some octets of a blob, from a place on. They are not checked: whoever asks knows what they must be.

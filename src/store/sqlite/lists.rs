@@ -109,7 +109,7 @@ fn page_after(
 /// Reads a page and checks it.
 fn read(connection: &Connection, list: &Found, page: &Page) -> Result<PageText, StoreError> {
     let octets = blobs::read_at(connection, list.blob, page.at, page.len as usize)?;
-    page.read(octets).map_err(|source| StoreError::ListPage { digest: list.blob, source })
+    page.read(octets).map_err(|source| StoreError::ListPage { digest: list.blob, source: Box::new(source) })
 }
 
 /// The page that a Device would stand on.
@@ -172,15 +172,15 @@ pub(super) fn listed_from(
             found.push(line(text)?);
         }
     }
-    let mut last = found.last().map(|listed: &Listed| listed.device).or(from);
+    let mut seen = found.last().map(|listed: &Listed| listed.device).or(from);
     while found.len() < limit {
-        let Some(page) = page_after(connection, schema, list.id, last)? else { break };
+        let Some(page) = page_after(connection, schema, list.id, seen)? else { break };
         let page = Arc::new(read(connection, &list, &page)?);
         kept.keep(determination, &page);
         for text in page.after(None).take(limit - found.len()) {
             found.push(line(text)?);
         }
-        last = found.last().map(|listed| listed.device);
+        seen = found.last().map(|listed| listed.device);
     }
     Ok(found)
 }

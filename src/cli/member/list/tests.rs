@@ -76,7 +76,7 @@ fn what_cannot_be_a_list_is_told_line_by_line_up_to_as_many_as_asked_for_and_not
     place.refused(&Devices { template: None, ..place.args() }, "line 1: 00DB1234567890A1 has no template");
     let place = Place::new("");
     place.refused(&place.args(), "expected at least one Device");
-    let many: String = (0..=TEMPLATES_MAX).map(|n| format!("00DB1234567890{n:02X},t-{n}\n")).collect();
+    let many = (0..=TEMPLATES_MAX).fold(String::new(), |text, n| text + &format!("00DB1234567890{n:02X},t-{n}\n"));
     let place = Place::new(&many);
     place.refused(&place.args(), &format!("line 17: expected at most {TEMPLATES_MAX} templates, found one more: t-16"));
 }

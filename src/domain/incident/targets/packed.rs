@@ -42,46 +42,52 @@ impl Standing {
 /// Numbers of the same few bits each.
 #[derive(Clone, Debug, Default)]
 struct Numbers {
-    width: u32,
+    width: usize,
     bits: Box<[u8]>,
 }
 
 impl Numbers {
     /// So many, all of them 0, none of them ever more than `most`.
     fn new(count: usize, most: u64) -> Self {
-        let width = u64::BITS - most.leading_zeros();
-        Self { width, bits: vec![0; (count * width as usize).div_ceil(8)].into() }
+        let width = bits_of(most);
+        Self { width, bits: vec![0; (count * width).div_ceil(8)].into() }
     }
 
     /// Whether a number has room.
     const fn takes(&self, number: u64) -> bool {
-        u64::BITS - number.leading_zeros() <= self.width
+        bits_of(number) <= self.width
     }
 
     fn get(&self, at: usize) -> u64 {
         let (from, shift) = self.place(at);
-        let octets = self.bits[from..].iter().take((shift + self.width).div_ceil(8) as usize);
+        let octets = self.bits[from..].iter().take((shift + self.width).div_ceil(8));
         let window = octets.rev().fold(0_u128, |window, octet| window << 8 | u128::from(*octet));
-        (window >> shift & self.mask()) as u64
+        u64::try_from(window >> shift & self.mask()).expect("at most 64 bits")
     }
 
     fn set(&mut self, at: usize, number: u64) {
         let (from, shift) = self.place(at);
         let (mut mask, mut bits) = (self.mask() << shift, u128::from(number) << shift);
-        for octet in self.bits[from..].iter_mut().take((shift + self.width).div_ceil(8) as usize) {
-            *octet = *octet & !(mask as u8) | bits as u8;
+        for octet in self.bits[from..].iter_mut().take((shift + self.width).div_ceil(8)) {
+            *octet = *octet & !mask.to_le_bytes()[0] | bits.to_le_bytes()[0];
             (mask, bits) = (mask >> 8, bits >> 8);
         }
     }
 
-    const fn place(&self, at: usize) -> (usize, u32) {
-        let bit = at * self.width as usize;
-        (bit / 8, (bit % 8) as u32)
+    /// The octet that a number begins in, and by how many bits.
+    const fn place(&self, at: usize) -> (usize, usize) {
+        let bit = at * self.width;
+        (bit / 8, bit % 8)
     }
 
     const fn mask(&self) -> u128 {
         (1 << self.width) - 1
     }
+}
+
+/// How many bits a number has.
+const fn bits_of(number: u64) -> usize {
+    (u64::BITS - number.leading_zeros()) as usize
 }
 
 /// Moments, as the earliest of them and multiples of a span.
@@ -153,10 +159,10 @@ impl Page {
         for pair in targets.windows(2) {
             let mut distance = number(&pair[1]) - number(&pair[0]);
             while distance >= 1 << 7 {
-                distances.push(distance as u8 | 1 << 7);
+                distances.push(distance.to_le_bytes()[0] | 1 << 7);
                 distance >>= 7;
             }
-            distances.push(distance as u8);
+            distances.push(distance.to_le_bytes()[0]);
         }
         let moments: Vec<i64> = targets.iter().map(|target| target.since.unix_ms()).collect();
         let standings: Vec<Standing> = targets.iter().map(Standing::of).collect();
@@ -210,9 +216,18 @@ impl Page {
     }
 
     fn target(&self, at: usize, device: u64) -> Target {
-        let standing = self.standings[self.which.get(at) as usize];
+        let standing = self.standing(at);
         let since = Timestamp::from_unix_ms(self.since.get(at)).unwrap_or(Timestamp::MIN);
         standing.target(DeviceId(Eui64(device.to_be_bytes())), since)
+    }
+
+    /// Which way a target stands.
+    fn way(&self, at: usize) -> usize {
+        usize::try_from(self.which.get(at)).expect("at most a page")
+    }
+
+    fn standing(&self, at: usize) -> Standing {
+        self.standings[self.way(at)]
     }
 
     fn set(&mut self, at: usize, target: &Target) {
@@ -234,14 +249,14 @@ impl Page {
     }
 
     fn each_standing(&self) -> Vec<Standing> {
-        (0..self.count).map(|at| self.standings[self.which.get(at) as usize]).collect()
+        (0..self.count).map(|at| self.standing(at)).collect()
     }
 
     /// Drops the ways to stand that no target has any more.
     fn tidy(&mut self) {
         let mut has = [false; PAGE + 1];
         for at in 0..self.count {
-            has[self.which.get(at) as usize] = true;
+            has[self.way(at)] = true;
         }
         if has[..self.standings.len()].iter().any(|has| !has) {
             let each = self.each_standing();

@@ -33,12 +33,12 @@ fn octets(packed: &Packed) -> usize {
 fn ten_million_take_what_is_said_of_them() {
     // A hundredth of them is enough. One maker's, one after the other, all commissioned on one day; and spread over a maker's whole
     // number space, each commissioned on any day of twelve years.
-    const COUNT: u64 = 100_000;
-    let alike: Packed = (0..COUNT).map(|n| target(0x00DB_1234_0000_0000 + n, 1_500_000_000_000)).collect();
-    let spread: Packed = (0..COUNT)
-        .map(|n| target(0x00DB_1200_0000_0000 + n * 11_000_000, 86_400_000 * (15_000 + (n * 7_919 % 4_380) as i64)))
-        .collect();
-    let each = |packed: &Packed| octets(packed) as f64 / COUNT as f64;
+    const COUNT: u32 = 100_000;
+    let alike: Packed = (0..u64::from(COUNT)).map(|n| target(0x00DB_1234_0000_0000 + n, 1_500_000_000_000)).collect();
+    let day = |n: u32| 86_400_000 * i64::from(15_000 + n % 4_380 * 7_919 % 4_380);
+    let spread: Packed =
+        (0..COUNT).map(|n| target(0x00DB_1200_0000_0000 + u64::from(n) * 11_000_000, day(n))).collect();
+    let each = |packed: &Packed| f64::from(u32::try_from(octets(packed)).unwrap()) / f64::from(COUNT);
     assert!(each(&alike) < 2.5, "{}", each(&alike));
     assert!(each(&spread) < 7.5, "{}", each(&spread));
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Request;
 use crate::api::client::{ClientError, with_query};
@@ -161,8 +162,8 @@ impl Watch {
     /// Follows a job to its end, over restarts of the daemon. Whoever interrupts it leaves the job running.
     pub(super) async fn run(self, context: &Context) -> Result<Exit, CliError> {
         let path = format!("{JOBS}/{}", self.job);
-        let interrupted = tokio::signal::ctrl_c();
-        tokio::pin!(interrupted);
+        // From here on Ctrl-C is ours, and not only once it is waited for.
+        let mut interrupted = signal(SignalKind::interrupt())?;
         let mut shown = Shown::new(context);
         // A job that is not there, or a daemon, is told at once.
         let mut job: Job = context.client.get(&path).await?;
@@ -173,7 +174,7 @@ impl Watch {
             }
             job = loop {
                 tokio::select! {
-                    _ = &mut interrupted => {
+                    _ = interrupted.recv() => {
                         shown.end();
                         context.print.note(&format!(
                             "job {} is left as it is: smkid goes on with it by itself. `smkictl recovery watch {}` follows it again",

@@ -199,7 +199,9 @@ fn a_job_whose_start_or_resumption_lay_under_no_checkpoint_stands_still_until_an
     for before in [vec![], vec![paused(), resumed()]] {
         let mut forge = fixture.forge("first job");
         job(&mut forge, started(&fixture));
-        before.into_iter().for_each(|event| drop(forge.push(event)));
+        for event in before {
+            forge.push(event);
+        }
         cut(&mut forge, &[]);
         let intent = goes_on(&mut forge);
         forge.checkpoint();

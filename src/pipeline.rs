@@ -526,6 +526,8 @@ fn step(
     };
     let (mut next, mut halted, mut ended) = (Chunk::empty(), None, true);
     if wants_more {
+        // Before anything is looked at: whatever is raised from here on stops what is decided here.
+        let fences = tokens.fences_seen();
         let most = may_go_on(recorder, &job)?.map_err(Halt::Stopped).and_then(|()| jobs::room(recorder, &job));
         match most {
             Ok(most) => {

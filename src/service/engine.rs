@@ -776,7 +776,7 @@ impl Engine for Daemon {
     }
 
     async fn recovery_request(&self, _caller: &Caller, request: RequestId) -> Result<wire::RequestState, Failure> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
+        let running = self.is_open(request).await?;
         let found = self.scan(move |reader| answers::request(reader, request, running)).await?;
         found.ok_or_else(|| Failure::NotFound { what: format!("request {request}") })
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Request, SHOWN_MAX};
+use super::Request;
 use crate::api::client::{ClientError, with_query};
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Job, JobState};
@@ -16,8 +17,8 @@ use crate::cli::input::InputError;
 use crate::cli::print::{Text, Tone};
 use crate::cli::{Change, CliError, Context, Exit};
 use crate::domain::ledger::entry::Reason;
-use crate::domain::ledger::jobs::LIST_LINE_LEN;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, NameError, RequestId};
+use crate::domain::ledger::jobs::{LIST_LINE_LEN, REFUSED_TOLD_MAX};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, RequestId};
 
 /// The route.
 const JOBS: &str = "/v1/recovery/jobs";
@@ -161,8 +162,8 @@ impl Watch {
     /// Follows a job to its end, over restarts of the daemon. Whoever interrupts it leaves the job running.
     pub(super) async fn run(self, context: &Context) -> Result<Exit, CliError> {
         let path = format!("{JOBS}/{}", self.job);
-        let interrupted = tokio::signal::ctrl_c();
-        tokio::pin!(interrupted);
+        // From here on Ctrl-C is ours, and not only once it is waited for.
+        let mut interrupted = signal(SignalKind::interrupt())?;
         let mut shown = Shown::new(context);
         // A job that is not there, or a daemon, is told at once.
         let mut job: Job = context.client.get(&path).await?;
@@ -173,7 +174,7 @@ impl Watch {
             }
             job = loop {
                 tokio::select! {
-                    _ = &mut interrupted => {
+                    _ = interrupted.recv() => {
                         shown.end();
                         context.print.note(&format!(
                             "job {} is left as it is: smkid goes on with it by itself. `smkictl recovery watch {}` follows it again",
@@ -422,7 +423,12 @@ fn told(job: &Job, text: &mut Text) {
         text.line(&format!("{} refused: {}", refused.device, reasons.join("; ")));
     }
     if job.tally.refused > job.refused.len() as u64 {
-        text.line(&format!("… the first {SHOWN_MAX} of {} refused are shown", grouped(job.tally.refused)));
+        text.line(&format!(
+            "… the first {REFUSED_TOLD_MAX} of {} refused are shown; `smkictl recovery devices --determination {} --state unsigned` \
+             has every Device without a command",
+            grouped(job.tally.refused),
+            job.determination
+        ));
     }
     next(job, text);
 }
@@ -467,31 +473,45 @@ fn exit(job: &Job) -> Exit {
     }
 }
 
-/// The Devices of a file, sorted; each may stand there once.
+/// Faults of a list that are told.
+const FAULTS_MAX: usize = 20;
+
+/// The Devices of a file, sorted; each may stand there once. Every fault is told with its line, up to [`FAULTS_MAX`].
 fn devices(path: &Path) -> Result<Vec<DeviceId>, InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
     let mut lines = BufReader::new(File::open(path).map_err(unreadable)?);
-    let (mut devices, mut line, mut at) = (Vec::<DeviceId>::new(), String::new(), 0);
+    let (mut devices, mut line, mut at) = (Vec::<(DeviceId, u32)>::new(), String::new(), 0_u32);
+    let (mut faults, mut more) = (Vec::<(u32, String)>::new(), 0_u64);
+    let mut fault = |at: u32, text: String| if faults.len() < FAULTS_MAX { faults.push((at, text)) } else { more += 1 };
     loop {
         line.clear();
         at += 1;
         if lines.read_line(&mut line).map_err(unreadable)? == 0 {
             break;
         }
-        let wrong = |error: String| InputError::Line { path: path.to_owned(), line: at, error };
         // In the form of a determination's list, template and counter follow; they are the determination's to say.
         let device = line.trim_end_matches(['\n', '\r']).split(',').next().unwrap_or_default();
-        devices.push(device.parse().map_err(|error: NameError| wrong(error.to_string()))?);
+        match device.parse::<DeviceId>() {
+            Ok(device) => devices.push((device, at)),
+            Err(error) => fault(at, error.to_string()),
+        }
+    }
+    devices.sort_unstable();
+    for pair in devices.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+        fault(pair[1].1, format!("Device {} stands in line {} already", pair[1].0, pair[0].1));
+    }
+    if !faults.is_empty() {
+        faults.sort_unstable();
+        let mut told: Vec<String> = faults.into_iter().map(|(at, text)| format!("line {at}: {text}")).collect();
+        if more > 0 {
+            told.push(format!("and {more} more"));
+        }
+        return Err(InputError::Faulty { path: path.to_owned(), faults: told.join("\n  ") });
     }
     if devices.is_empty() {
         return Err(InputError::Empty { path: path.to_owned(), expected: "one Device a line" });
     }
-    devices.sort_unstable();
-    if let Some(twice) = devices.windows(2).find(|pair| pair[0] == pair[1]) {
-        let faults = format!("Device {} twice", twice[0]);
-        return Err(InputError::Faulty { path: path.to_owned(), faults });
-    }
-    Ok(devices)
+    Ok(devices.into_iter().map(|(device, _)| device).collect())
 }
 
 fn lines_of(devices: &[DeviceId]) -> Vec<u8> {

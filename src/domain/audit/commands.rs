@@ -137,6 +137,7 @@ impl Audit<'_> {
         })?;
         let (request, id) = (batch.request, batch.determination);
         self.again().check_in_job(request, entry)?;
+        self.check_listed(request, *device)?;
         let facts = self.again().facts(entry, id)?;
         demand(batch.policy == facts.policy_digest, || {
             format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)

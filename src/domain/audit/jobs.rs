@@ -2,12 +2,12 @@
 //! nothing signed for one while it stood still.
 
 use super::documents::{Again, permitted};
-use super::{Permitted, demand, text};
+use super::{Audit, Permitted, demand, text};
 use crate::domain::fold::jobs::{JobFacts, JobState};
 use crate::domain::intake::jobs::{self, ListReader, Room};
 use crate::domain::ledger::entry::{Entry, JobEnded, JobPassed, JobStarted, Reason};
 use crate::domain::ledger::jobs::JobTally;
-use crate::domain::names::{Digest, RequestId};
+use crate::domain::names::{DeviceId, Digest, RequestId};
 use crate::domain::policy::rules::{self, Refusal};
 
 impl Again<'_> {
@@ -89,5 +89,27 @@ impl Again<'_> {
         let job = self.fold.jobs().get(&request).ok_or_else(|| format!("no job {request} was started before"))?;
         demand(job.state == JobState::Running, || format!("job {request} was not running"))?;
         Ok(job)
+    }
+}
+
+impl Audit<'_> {
+    /// What a job's own list has: eight octets for each Device.
+    pub(super) fn keep_list(&mut self, started: &JobStarted) -> Permitted {
+        let Some(list) = started.list else { return Ok(()) };
+        let (mut reader, mut devices, mut fault) = (ListReader::default(), Vec::new(), None);
+        let mut feed = |piece: &[u8]| {
+            if fault.is_none() {
+                fault = reader.feed(piece, |device| devices.push(device)).err();
+            }
+        };
+        self.evidence.stream(list.sha256, &mut feed).map_err(text)?;
+        self.job_lists.insert(started.request, devices);
+        Ok(())
+    }
+
+    /// A job that names its Devices signs for no other.
+    pub(super) fn check_listed(&self, request: RequestId, device: DeviceId) -> Permitted {
+        let is_named = self.job_lists.get(&request).is_none_or(|devices| devices.binary_search(&device).is_ok());
+        demand(is_named, || format!("the list of job {request} does not name Device {device}"))
     }
 }

@@ -30,7 +30,7 @@ use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTa
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::ledger::snapshots::FORM;
-use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, TemplateName};
+use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, RequestId, TemplateName};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
@@ -274,6 +274,8 @@ pub struct Audit<'a> {
     filled: HashMap<u64, Filled>,
     /// The digest of what may have been signed for these Devices.
     unknown: HashMap<(KeyLabel, DeviceId), Digest>,
+    /// The lists of jobs that name their Devices, sorted.
+    job_lists: HashMap<RequestId, Vec<DeviceId>>,
     /// Whose the intents are.
     runs: Vec<Run>,
     /// Signed and not released, by intent.
@@ -302,6 +304,7 @@ impl<'a> Audit<'a> {
             allowed: None,
             filled: HashMap::new(),
             unknown: HashMap::new(),
+            job_lists: HashMap::new(),
             runs: Vec::new(),
             pending: BTreeMap::new(),
             checks,
@@ -367,6 +370,7 @@ impl<'a> Audit<'a> {
             Event::Outcome(outcome) => self.check_outcome(outcome),
             Event::Released(released) => self.check_release(released, entry),
             Event::Started(started) => self.check_start(started),
+            Event::JobStarted(started) => self.keep_list(started),
             // Judged above.
             Event::PolicyAdopted(_)
             | Event::CertificateImported(_)
@@ -401,7 +405,6 @@ impl<'a> Audit<'a> {
             | Event::ClockJumped(_)
             | Event::TokenHealth(_)
             | Event::LoginRetried(_)
-            | Event::JobStarted(_)
             | Event::JobPassed(_)
             | Event::JobPaused(_)
             | Event::JobResumed(_)

@@ -21,6 +21,9 @@ use crate::domain::time::Timestamp;
 /// Devices between them are looked at again, and no more than that.
 pub const BEHIND_MAX: usize = 64;
 
+/// Jobs that are over and still known: the ledger has all of them, and the state does not grow by what was done.
+pub const OVER_MAX: usize = 1_000;
+
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,8 @@ pub struct JobFacts {
     pub started: Timestamp,
     /// The entry.
     pub entry: u64,
+    /// The entry by which an operator let it go on last.
+    pub resumed: Option<u64>,
     /// How it stands.
     pub state: JobState,
     /// The Device of its list that it came to last.
@@ -162,6 +167,7 @@ impl Fold {
             by: by.clone(),
             started: at,
             entry: index,
+            resumed: None,
             state: JobState::Running,
             position: None,
             tally: JobTally::default(),
@@ -183,16 +189,45 @@ impl Fold {
         (by, at, reason): (&Actor, Timestamp, &str),
     ) -> Result<(), FoldError> {
         self.job_mut(request)?.state = state(JobStop { by: by.clone(), at, reason: reason.into() });
+        self.forget_jobs();
         Ok(())
     }
 
-    pub(super) fn resume_job(&mut self, request: RequestId) -> Result<(), FoldError> {
-        self.job_mut(request)?.state = JobState::Running;
+    pub(super) fn resume_job(&mut self, request: RequestId, index: u64) -> Result<(), FoldError> {
+        let job = self.job_mut(request)?;
+        (job.state, job.resumed) = (JobState::Running, Some(index));
         Ok(())
+    }
+
+    /// A job whose start, or whose last resumption, lay under no checkpoint at a start of the daemon stands still: nobody was told of it,
+    /// and whoever could write to the disk could have put it there. An operator lets it go on, or not.
+    pub(super) fn take_back_jobs(&mut self, from: u64, at: Timestamp) {
+        for job in self.jobs.values_mut().filter(|job| job.state == JobState::Running) {
+            if job.entry.max(job.resumed.unwrap_or(0)) >= from {
+                let reason =
+                    "it was started or resumed by an entry under no checkpoint, of which nobody was told".into();
+                job.state = JobState::Paused(JobStop { by: Actor::daemon(), at, reason });
+            }
+        }
+    }
+
+    /// Of jobs that are over the last [`OVER_MAX`] are kept, and of each no more than is shown.
+    fn forget_jobs(&mut self) {
+        for job in self.jobs.values_mut().filter(|job| job.state.is_over()) {
+            (job.behind, job.recent) = (Vec::new(), Recent::new());
+        }
+        let mut over: Vec<(u64, RequestId)> =
+            self.jobs.values().filter(|job| job.state.is_over()).map(|job| (job.entry, job.request)).collect();
+        over.sort_unstable();
+        for (_, request) in &over[..over.len().saturating_sub(OVER_MAX)] {
+            self.jobs.remove(request);
+            self.unknown_of_jobs.retain(|_, of| of != request);
+        }
     }
 
     pub(super) fn end_job(&mut self, ended: &JobEnded, at: Timestamp) -> Result<(), FoldError> {
         self.job_mut(ended.request)?.state = JobState::Ended { at, why: ended.why.clone() };
+        self.forget_jobs();
         Ok(())
     }
 
@@ -254,7 +289,9 @@ impl Fold {
             job.tally.signed += 1;
         } else {
             job.tally.not_signed += 1;
-            job.left_behind(device);
+            if !job.state.is_over() {
+                job.left_behind(device);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ impl Fold {
     pub(super) fn start(&mut self, started: &Started, at: Timestamp) {
         if let Some(from) = started.unconfirmed {
             self.take_back(from);
+            self.take_back_jobs(from, at);
         }
         self.keys.values_mut().for_each(KeyFacts::lock);
         self.keys_locked(None, at);

@@ -471,7 +471,7 @@ impl Fold {
             Event::JobStarted(started) => self.start_job(started, by, index, *at)?,
             Event::JobPassed(passed) => self.pass_in_job(passed)?,
             Event::JobPaused(paused) => self.stop_job(paused.request, JobState::Paused, (by, *at, &paused.reason))?,
-            Event::JobResumed(resumed) => self.resume_job(resumed.request)?,
+            Event::JobResumed(resumed) => self.resume_job(resumed.request, index)?,
             Event::JobCancelled(cancelled) => {
                 self.stop_job(cancelled.request, JobState::Cancelled, (by, *at, &cancelled.reason))?;
             }

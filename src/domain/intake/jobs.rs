@@ -5,6 +5,7 @@
 //! stop it. None of the three needs the determination to be in force.
 
 use super::{DESCRIPTION_LEN_MAX, Reasons};
+use crate::domain::determination::devices::eui64;
 use crate::domain::fold::Fold;
 use crate::domain::fold::jobs::{JobFacts, JobState};
 use crate::domain::ledger::entry::{JobStarted, Reason};
@@ -107,7 +108,7 @@ pub enum Room {
 pub fn room(fold: &Fold, job: &JobFacts, at: Timestamp) -> Room {
     let facts = fold.determinations().get(&job.determination);
     let Some((facts, scope)) = facts.and_then(|facts| Some((facts, facts.scope.as_ref()?))) else {
-        return Room::Intents(0);
+        return Room::Until(at.plus_ms(60_000));
     };
     let in_all = scope.intents_max.saturating_sub(facts.intents);
     if in_all == 0 {
@@ -208,9 +209,7 @@ impl ListReader {
     fn device(&mut self) -> Result<DeviceId, ListFault> {
         self.lines += 1;
         let fault = |reason: String| ListFault { line: self.lines, reason };
-        let text = str::from_utf8(&self.line).ok().and_then(|line| line.strip_suffix('\n'));
-        let device: Option<DeviceId> = text.and_then(|text| text.parse().ok());
-        let device = device.filter(|device| Some(device.to_string().as_str()) == text);
+        let device = self.line.strip_suffix(b"\n").and_then(eui64).map(DeviceId);
         let device = device
             .ok_or_else(|| fault("expected 16 upper-case hex digits and a line feed, found something else".into()))?;
         if let Some(last) = self.last.filter(|last| *last >= device) {

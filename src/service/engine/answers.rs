@@ -442,7 +442,7 @@ pub(super) fn request(
                 SignResult::Unknown(_) => done.unknown += 1,
             },
             Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
-            Event::JobPassed(passed) if passed.request == request => done.refused += passed.refused,
+            Event::JobPassed(passed) if passed.request == request => done.refused += passed.refused + passed.already,
             // Those of other requests, and what belongs to none.
             Event::Batch(_)
             | Event::Intent(_)

@@ -481,6 +481,8 @@ fn feed(daemon: &Daemon, list: JobList, after: Option<DeviceId>) -> Feed {
     tokio::task::spawn_blocking(move || {
         let read = || -> Result<(), String> {
             let reader = SqliteReader::open(&state).map_err(|error| error.to_string())?;
+            // What is read is the list only if all of it is: that shows at its end, and nothing may be signed before.
+            StoredDocuments(&reader).stream(list.sha256, &mut |_| ()).map_err(|error| error.to_string())?;
             let mut octets = reader.open_blob(list.sha256).map_err(|error| error.to_string())?;
             let (mut lines, mut page, mut piece) = (ListReader::default(), Vec::new(), vec![0; PIECE_LEN]);
             loop {
@@ -574,8 +576,11 @@ impl Daemon {
 
     /// The Devices of a list that was uploaded, or that another job has.
     async fn count_list(&self, sha256: Digest) -> Answer<u64> {
+        let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
+        let turn = Arc::clone(&self.looks).acquire_owned().await.map_err(|error| failed(&error))?;
         let (staging, state) = (Arc::clone(&self.staging), self.state.clone());
         let counted = tokio::task::spawn_blocking(move || count_list(&staging, &state, sha256)).await;
+        drop(turn);
         counted.map_err(|error| Failure::Internal { what: error.to_string() })?
     }
 
@@ -632,7 +637,12 @@ impl Daemon {
         let keys = Arc::clone(&self.keys);
         let fenced = tokio::task::spawn_blocking(move || keys.fence_key(&key));
         fenced.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
-        tracing::warn!(job = %request, account = %actor.account, "{} while nothing can be recorded", stop.done());
+        tracing::warn!(
+            job = %request,
+            account = %actor.account,
+            "{} while nothing can be recorded; a restart before it is recorded forgets it",
+            stop.done()
+        );
         let desk = self.desk.clone();
         tokio::spawn(async move {
             let recorded = desk.record(move |recorder| {
@@ -653,7 +663,10 @@ impl Daemon {
                 stop.done(),
                 trouble.what
             ),
-            remedy: format!("It is recorded once it can be. {}", trouble.remedy),
+            remedy: format!(
+                "It is recorded once it can be; if smkid is restarted before, say it again before the key is activated. {}",
+                trouble.remedy
+            ),
         })
     }
 
@@ -674,6 +687,15 @@ impl Daemon {
         .await?;
         self.lives.nudge.notify_one();
         self.show_job(request).await
+    }
+
+    /// Whether a request goes on: it is being run, or it is a job that is not over, whatever it waits for.
+    pub(super) async fn is_open(&self, request: RequestId) -> Answer<bool> {
+        if self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request) {
+            return Ok(true);
+        }
+        self.read(move |recorder| Ok(recorder.fold().jobs().get(&request).is_some_and(|job| !job.state.is_over())))
+            .await
     }
 
     pub(super) async fn list_jobs(&self) -> Answer<wire::Jobs> {

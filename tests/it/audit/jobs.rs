@@ -144,6 +144,12 @@ fn jobs_that_nobody_could_have_stopped_and_commands_signed_while_one_stood_still
             forge.intent(batch, device(4), COUNTER_START + 2, 1)
         });
     }
+    // A list of its own names who may get a command.
+    forged(&fixture, "first job", "does not name Device", |forge| {
+        let list = list_of(forge, &format!("{}\n", device(2)), 1);
+        let batch = job(forge, JobStarted { list, ..started(&fixture) });
+        forge.intent(batch, device(4), COUNTER_START + 2, 1)
+    });
     // Its own limit of an hour is one that the determination does not know.
     forged(&fixture, "first job", "had no room left", |forge| {
         let batch = job(forge, JobStarted { per_hour: Some(1), ..started(&fixture) });
@@ -156,4 +162,61 @@ fn jobs_that_nobody_could_have_stopped_and_commands_signed_while_one_stood_still
     check("was beyond Device", &[], passed(device(1), 1, 0));
     check("expected Devices that were refused", &[], passed(device(3), 0, 0));
     check("was not running", &[paused()], passed(device(3), 1, 0));
+}
+
+#[test]
+fn a_job_whose_start_or_resumption_lay_under_no_checkpoint_stands_still_until_an_operator_lets_it_go_on() {
+    let fixture = Fixture::new();
+    // What was under no checkpoint when the daemon started again, and whether the job stands still then.
+    let cut = |forge: &mut Forge<'_>, unconfirmed: &[Event]| {
+        forge.checkpoint();
+        let covered = forge.size();
+        for event in unconfirmed {
+            forge.push(event.clone());
+        }
+        let (digest, unconfirmed) = (Digest([0xAB; 32]), (!unconfirmed.is_empty()).then_some(covered));
+        let started = Started { version: "0.1.0".into(), program: digest, configuration: digest, unconfirmed };
+        forge.push_by(Actor::daemon(), Event::Started(started));
+        let activated = forge.entry(forge.last("key-activated")).event;
+        forge.push(activated);
+    };
+    let goes_on = |forge: &mut Forge<'_>| {
+        let batch = forge.batch(60);
+        forge.intent(batch, device(4), COUNTER_START + 2, 1)
+    };
+    forged(&fixture, "first job", "was not running", |forge| {
+        forge.batch(60);
+        cut(forge, &[Event::JobStarted(started(&fixture))]);
+        goes_on(forge)
+    });
+    forged(&fixture, "first job", "was not running", |forge| {
+        job(forge, started(&fixture));
+        forge.push(paused());
+        cut(forge, &[resumed()]);
+        goes_on(forge)
+    });
+    // The controls: under a checkpoint both go on, and what stands still goes on by an operator.
+    for before in [vec![], vec![paused(), resumed()]] {
+        let mut forge = fixture.forge("first job");
+        job(&mut forge, started(&fixture));
+        for event in before {
+            forge.push(event);
+        }
+        cut(&mut forge, &[]);
+        let intent = goes_on(&mut forge);
+        forge.checkpoint();
+        forge.sign(intent);
+        let (status, out, err) = Export::of(&fixture, &forge).verify();
+        assert_eq!((status, err.as_str()), (0, ""), "{out}");
+    }
+    let mut forge = fixture.forge("first job");
+    job(&mut forge, started(&fixture));
+    forge.push(paused());
+    cut(&mut forge, &[resumed()]);
+    forge.push(resumed());
+    let intent = goes_on(&mut forge);
+    forge.checkpoint();
+    forge.sign(intent);
+    let (status, out, err) = Export::of(&fixture, &forge).verify();
+    assert_eq!((status, err.as_str()), (0, ""), "{out}");
 }

@@ -18,6 +18,7 @@ fn job() -> JobFacts {
         by: Actor { person: None, account: "alice".into(), role: Role::Operator, channel: Channel::Socket },
         started: Timestamp::MIN,
         entry: 1,
+        resumed: None,
         state: JobState::Running,
         position: None,
         tally: JobTally::default(),

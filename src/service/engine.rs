@@ -253,8 +253,10 @@ impl Daemon {
             if let Ok(size) = desk.look(|recorder| Ok(recorder.durable().size)).await {
                 let mut ended_at = ended_at.lock().unwrap_or_else(PoisonError::into_inner);
                 ended_at.insert(running.request, size);
-                if ended_at.len() > ENDED_MAX {
-                    ended_at.pop_first();
+                if ended_at.len() > ENDED_MAX
+                    && let Some(oldest) = ended_at.iter().min_by_key(|(_, size)| **size).map(|(request, _)| *request)
+                {
+                    ended_at.remove(&oldest);
                 }
             }
             drop(running);

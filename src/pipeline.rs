@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::domain::certificates::signature::PublicKey;
 use crate::domain::commands::{self, RebuildError};
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
@@ -976,7 +977,13 @@ fn rebuild(recorder: &Recorder, job: &Job, intent: &Intent, at: u64) -> Result<O
     let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
     let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
     match commands::rebuild(template, originator, intent, &signature.octets, &mut octets) {
-        Ok(()) => Ok(Some(octets)),
+        // The row alone is nobody's word: a start from a snapshot does not compare it with the outcome of then.
+        Ok(()) => {
+            let key = fold.keys().get(&job.key).and_then(|key| PublicKey::from_spki(&key.record.spki_octets()).ok());
+            let body = &octets[1..octets.len() - gbcs::SIGNATURE_PART_LEN];
+            let is_it = key.is_some_and(|key| key.verifies_fixed(body, &signature.octets));
+            Ok(is_it.then_some(octets))
+        }
         Err(RebuildError::Differs { .. }) => Ok(None),
         Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
     }

@@ -275,8 +275,10 @@ impl Daemon {
             if let Ok(size) = desk.look(|recorder| Ok(recorder.durable().size)).await {
                 let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
                 ended.insert(running.request, size);
-                if ended.len() > ENDED_MAX {
-                    ended.pop_first();
+                if ended.len() > ENDED_MAX
+                    && let Some(oldest) = ended.iter().min_by_key(|(_, size)| **size).map(|(request, _)| *request)
+                {
+                    ended.remove(&oldest);
                 }
             }
             drop(running);

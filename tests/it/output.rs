@@ -10,10 +10,13 @@ use smkid::api::wire::{self, Item, ItemOutcome};
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::commands::container::{Reader, Record};
 use smkid::domain::commands::manifest::{Manifest, NAME, PARTIAL_NAME};
+use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::DeviceId;
+use smkid::exercise::procedure::plain;
 
 use crate::support::site::{
-    DEVICES, Handed, Site, Which, ask_for, ask_for_all, lines, lines_and_stop, problem, rules, settle_all, whole,
+    DEVICES, Handed, INCIDENT, Site, Which, ask_for, ask_for_all, device, lines, lines_and_stop, problem, rules,
+    settle_all, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -334,4 +337,92 @@ async fn a_fetch_follows_a_request_that_still_runs_to_its_end() {
     assert_eq!(followed.len(), DEVICES as usize);
     site.ledger().check();
     daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_signed_for_a_device_that_was_left_out_since_is_withheld_alone() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let ask = ask_for(site.main(), 0..4);
+    whole(lines(&daemon.client, SIGN, &ask).await);
+    let carrier = site.carrier(&daemon.client, INCIDENT);
+    let devices = carrier.upload(&plain(&[device(1)]), 1).await.unwrap();
+    carrier.step(Step::Exclude { devices, reason: "exchanged this morning".into() }).await.unwrap();
+    for fetch in [None, Some(vec![device(0), device(1), device(2), device(3)])] {
+        let fetch = wire::RecoveryFetch { devices: fetch, ..wire::RecoveryFetch::default() };
+        let items = whole(lines(&daemon.client, &fetch_path(ask.request), &fetch).await);
+        let withheld: Vec<_> = items.iter().filter(|item| item.outcome == ItemOutcome::Withheld).collect();
+        assert_eq!(withheld.iter().map(|item| item.device).collect::<Vec<_>>(), [device(1)]);
+        assert!(withheld[0].command.is_none() && &*withheld[0].reasons[0].rule == "excluded", "{withheld:?}");
+        assert_eq!(commands(&items).len(), 3);
+    }
+    site.verify_export("export");
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signature_that_somebody_edited_or_took_away_is_never_handed_over() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let ask = ask_for(site.main(), 0..4);
+    whole(lines(&daemon.client, SIGN, &ask).await);
+    let all = wire::RecoveryFetch::default();
+    let items = whole(lines(&daemon.client, &fetch_path(ask.request), &all).await);
+    let intent = |n: usize| items[n].intent.unwrap();
+    // Another signature of the same key, of another command; and none.
+    let others = format!(
+        "UPDATE signature SET octets = (SELECT octets FROM signature WHERE intent = {}) WHERE intent = {}",
+        intent(3),
+        intent(1)
+    );
+    site.edit(&others, 1);
+    site.edit(&format!("DELETE FROM signature WHERE intent = {}", intent(2)), 1);
+    for devices in [None, Some((0..4).map(device).collect())] {
+        let fetch = wire::RecoveryFetch { devices, ..all.clone() };
+        let items = whole(lines(&daemon.client, &fetch_path(ask.request), &fetch).await);
+        for at in [1, 2] {
+            assert!(items[at].command.is_none() && items[at].outcome == ItemOutcome::Withheld, "{:?}", items[at]);
+            assert!(items[at].reasons[0].text.contains("restore from a backup"), "{:?}", items[at].reasons);
+        }
+        assert_eq!(commands(&items).into_keys().collect::<Vec<_>>(), [device(0), device(3)]);
+    }
+    // Asked for by the request to sign again, they are not handed over either, and not signed again.
+    let (items, _) = lines_and_stop(&daemon.client, SIGN, &ask).await.unwrap();
+    assert_eq!(commands(&items).into_keys().collect::<Vec<_>>(), [device(0), device(3)]);
+    assert_eq!(site.ledger().signed().len(), 4);
+    daemon.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetch_that_follows_a_job_is_not_whole_when_the_daemon_stops_before_its_end() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 5ms"));
+    let daemon = site.start_active().await;
+    let job = wire::JobStart {
+        request: REQUEST.parse().unwrap(),
+        determination: site.main(),
+        list: None,
+        per_hour: None,
+        reason: None,
+    };
+    let _: wire::Job = daemon.client.post("/v1/recovery/jobs", &job).await.unwrap();
+    site.reach(Which::Recovery, "C_Sign", 20).await;
+    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
+    let _: wire::Job = daemon.client.post(&format!("/v1/recovery/jobs/{REQUEST}/pause"), &why).await.unwrap();
+    let (client, follow) = (daemon.client.clone(), wire::RecoveryFetch { follow: true, ..Default::default() });
+    let follow = tokio::spawn(async move { lines_and_stop(&client, &fetch_path(REQUEST), &follow).await });
+    // It has what was signed, and waits for more; somebody else who follows goes away.
+    let gone = daemon
+        .client
+        .post_for_commands(&fetch_path(REQUEST), &wire::RecoveryFetch { follow: true, ..Default::default() });
+    drop(gone.await.unwrap());
+    while !site.ledger().open().is_empty() || site.ledger().released().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(daemon.stop().await.unwrap().success());
+    // It says so, or it is cut: a summary alone would mean that this is all.
+    if let Ok((items, Some(stopped))) = follow.await.unwrap() {
+        assert_eq!(stopped.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["stopping"]);
+        assert!(items.len() < DEVICES as usize);
+    }
 }

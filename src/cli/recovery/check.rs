@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::super::exported::Exported;
 use super::super::input::{self, InputError};
 use super::super::{CliError, Context, Exit};
-use super::out::files::digest_of;
+use super::out::files::{MANIFEST_LEN_MAX, digest_of};
 use crate::api::wire::Item;
 use crate::domain::commands::container::{self, Fields, Header, Reader, Record};
 use crate::domain::commands::manifest::{self, Format, Manifest, NAME, PARTIAL_NAME, Ranges};
@@ -23,8 +23,6 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeviceId, Digest};
 
-/// The greatest manifest.
-const MANIFEST_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// Octets of a file that are read at a time.
 const PIECE_LEN: usize = 256 * 1024;
 

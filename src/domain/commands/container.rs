@@ -37,9 +37,6 @@ const FRAME_LEN: usize = 1 + 4;
 /// Octets of a command's body before the command.
 const FIELDS_LEN: usize = 8 + 8 + 8 + 2;
 
-/// Octets of a record with a command, besides those of the command.
-pub const COMMAND_OVERHEAD: usize = FRAME_LEN + FIELDS_LEN;
-
 const KIND_END: u8 = 0;
 const KIND_COMMAND: u8 = 1;
 const KIND_LINE: u8 = 2;

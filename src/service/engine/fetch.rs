@@ -7,7 +7,7 @@
 //! Time per command, beside the socket: two leaves read and hashed, the signature's row, the template filled, and SHA-256 over four kilobytes, which is
 //! most of it and has to be: what goes out is what the intent says, octet for octet.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -21,9 +21,12 @@ use super::{Answer, Daemon, PIECES_MAX, reason};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
+use crate::domain::certificates::signature::PublicKey;
 use crate::domain::commands::{self, container::Header};
-use crate::domain::gbcs::Template;
-use crate::domain::ledger::entry::{Actor, Batch, Entry, Event, Intent, Outcome, Reason, Refused, SignResult};
+use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
+use crate::domain::ledger::entry::{
+    Actor, Batch, Entry, Event, Intent, JobCancelled, JobEnded, Outcome, Reason, Refused, SignResult,
+};
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
 use crate::domain::policy::facts::IntentState;
@@ -34,6 +37,10 @@ use crate::store::{DerivedState as _, Reader as _, StoreError};
 /// Devices of a page: their release is one entry, whose ranges have to fit a leaf whatever lies between them.
 const PAGE_MAX: usize = 1_000;
 
+/// Why a command is not there whose signature was recorded.
+const NO_SIGNATURE: &str = "the store has not the signature that was recorded: its table `signature` was edited, or the disk is failing; \
+     restore from a backup";
+
 /// How often it is looked whether a request that still runs has come further.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 
@@ -42,6 +49,8 @@ struct Wanted {
     request: RequestId,
     determination: DeterminationId,
     header: Header,
+    /// The key.
+    key: Option<PublicKey>,
     templates: BTreeMap<TemplateName, Arc<Template>>,
     /// Whose certificate the key has; none if none was imported yet.
     originator: Option<PartyId>,
@@ -102,14 +111,9 @@ impl Daemon {
             let Some(facts) = reader.request(request)? else { return Ok(None) };
             Ok(Entry::from_leaf(&reader.leaf(facts.first_batch)?).ok())
         });
-        let determination = match batch.await? {
-            Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) => Some(determination),
-            // A job that has not begun to sign has no batch yet.
-            Some(_) | None => {
-                self.read(move |recorder| Ok(recorder.fold().jobs().get(&request).map(|job| job.determination))).await?
-            }
+        let Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) = batch.await? else {
+            return Err(Failure::NotFound { what: format!("request {request}") });
         };
-        let determination = determination.ok_or_else(|| Failure::NotFound { what: format!("request {request}") })?;
         let wire::RecoveryFetch { after, devices, follow } = fetch;
         let actor = caller.actor();
         // Nothing is looked for that would not be handed over; the refusal is recorded once.
@@ -124,10 +128,11 @@ impl Daemon {
             let Some((header, scope)) = answers::header(fold, determination, request).zip(scope) else {
                 return Ok(Err(Failure::Internal { what: "an accepted request has no key or no scope".into() }));
             };
-            let certificate = fold.keys().get(&header.key).and_then(|key| key.certificate.as_ref());
-            let originator = certificate.map(|(_, party)| *party);
+            let facts = fold.keys().get(&header.key);
+            let originator = facts.and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
+            let key = facts.and_then(|key| PublicKey::from_spki(&key.record.spki_octets()).ok());
             let templates = scope.templates.clone();
-            Ok(Ok((by, Wanted { request, determination, header, templates, originator, after, devices, follow })))
+            Ok(Ok((by, Wanted { request, determination, header, key, templates, originator, after, devices, follow })))
         });
         let (by, wanted) = begun.await?;
         let header = wanted.header.clone();
@@ -151,18 +156,27 @@ impl Daemon {
             (Arc::clone(&self.running), Arc::clone(&self.ended), self.stopping.subscribe());
         let request = wanted.request;
         let (desk, runtime) = (self.desk.clone(), tokio::runtime::Handle::current());
-        // A job goes on for as long as it is not over, whatever it waits for.
+        // A job goes on for as long as it is not over, whatever it waits for. Whether it is nobody can tell once nothing is recorded any more.
         let is_job = move || {
             let is_open = desk
                 .look(move |recorder| Ok(recorder.fold().jobs().get(&request).is_some_and(|job| !job.state.is_over())));
-            runtime.block_on(is_open).unwrap_or(false)
+            runtime.block_on(is_open).ok()
         };
-        let is_running = move || running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request) || is_job();
+        let is_running = move || {
+            let runs = running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
+            if runs { Some(true) } else { is_job() }
+        };
         let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut walk =
-                Walk { reader: &reader, wanted, own: HashMap::new(), pending: VecDeque::new(), page: Page::default() };
+            let mut walk = Walk {
+                reader: &reader,
+                wanted,
+                own: HashMap::new(),
+                pending: VecDeque::new(),
+                given: BTreeSet::new(),
+                page: Page::default(),
+            };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow(), &|| pages.is_closed()),
@@ -204,8 +218,23 @@ struct Walk<'a> {
     own: HashMap<u64, bool>,
     /// Intents that wait for their outcome, or behind one that does: a few chunks.
     pending: VecDeque<Place>,
+    /// Further attempts of other requests whose commands were given: once for a Device, whatever number of its own attempts were unknown.
+    given: BTreeSet<u64>,
     page: Page,
 }
+
+/// What is read of a leaf, and worked on when the reading is over: a row that is read meanwhile would be as of its beginning.
+enum Seen {
+    Batch(u64, bool),
+    Intent(u64, Intent),
+    Outcome(Outcome),
+    Refused(DeviceId, Vec<Reason>),
+    /// No intent of the request comes after it, but in another batch: a start, or the end of its job.
+    Ended(u64),
+}
+
+/// Leaves that matter and are kept before they are worked on.
+const SEEN_MAX: usize = 2_000;
 
 type Send<'s> = dyn Fn(Page) -> ControlFlow<()> + 's;
 
@@ -214,54 +243,53 @@ impl Walk<'_> {
     fn all(
         &mut self,
         send: &Send<'_>,
-        is_running: &dyn Fn() -> bool,
+        is_running: &dyn Fn() -> Option<bool>,
         ended_at: &dyn Fn() -> Option<u64>,
         is_stopping: &dyn Fn() -> bool,
         is_left: &dyn Fn() -> bool,
     ) -> Result<Ended, StoreError> {
-        let mut next = 0;
+        let stopping = || {
+            let text = "smkid is stopping; fetch the rest once it runs".to_owned();
+            Ok(Ended::Stopped(reason("stopping", text)))
+        };
+        let (mut next, mut seen) = (0, Vec::new());
         loop {
             // In this order: what a run recorded before it ended is seen.
-            let runs = is_running();
+            let Some(runs) = is_running() else { return stopping() };
             let mut size = self.reader.head()?.size;
-            let facts = self.reader.request(self.wanted.request)?;
-            let last_batch = facts.map_or(0, |facts| facts.last_batch);
-            // Whoever has all up to an intent has its outcome, and those of all before. A job that has not begun has no batch.
-            let begin = facts.map_or(size, |facts| facts.first_batch);
-            next = next.max(begin).max(self.wanted.after.map_or(0, |after| after.saturating_add(1)));
+            let Some(facts) = self.reader.request(self.wanted.request)? else { return Ok(Ended::Whole) };
+            // Whoever has all up to an intent has its outcome, and those of all before.
+            next = next.max(facts.first_batch).max(self.wanted.after.map_or(0, |after| after.saturating_add(1)));
             if let Some(end) = ended_at().filter(|_| !runs) {
                 size = size.min(end);
             }
-            let (mut flow, mut over) = (ControlFlow::Continue(()), false);
-            while next < size && flow.is_continue() && !over {
-                let mut failed = None;
+            // While it runs, another batch may come any moment.
+            let mut over = false;
+            while next < size && !(over && !runs && self.pending.is_empty()) {
                 self.reader.leaves(next..size, &mut |leaf| {
                     next = leaf.index + 1;
-                    match self.leaf(leaf.index, leaf.octets, last_batch) {
-                        // A start ends every run: no intent of it comes after one, but in another batch.
-                        Ok(has_ended) => over |= has_ended,
-                        Err(error) => failed = Some(error),
-                    }
-                    let stops = failed.is_some() || self.page.is_full() || (over && self.pending.is_empty());
-                    if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    seen.extend(self.seen(leaf.index, leaf.octets));
+                    if seen.len() < SEEN_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 })?;
-                if let Some(error) = failed {
-                    return Err(error);
-                }
-                over = over && self.pending.is_empty();
-                if self.page.is_full() || is_stopping() {
-                    flow = send(std::mem::take(&mut self.page));
+                for seen in seen.drain(..) {
+                    if let Seen::Ended(at) = seen {
+                        over |= facts.last_batch < at;
+                    } else if self.work(seen, send)?.is_break() {
+                        return Ok(Ended::Left);
+                    }
+                    if over && !runs && self.pending.is_empty() {
+                        break;
+                    }
                 }
                 if is_stopping() {
-                    let text = "smkid is stopping; fetch the rest once it runs".to_owned();
-                    return Ok(Ended::Stopped(reason("stopping", text)));
+                    return stopping();
                 }
             }
-            if !self.page.is_empty() && flow.is_continue() {
-                flow = send(std::mem::take(&mut self.page));
-            }
-            if flow.is_break() {
+            if !self.page.is_empty() && send(std::mem::take(&mut self.page)).is_break() {
                 return Ok(Ended::Left);
+            }
+            if is_stopping() {
+                return stopping();
             }
             match (runs, self.wanted.follow) {
                 (false, _) => return Ok(Ended::Whole),
@@ -270,55 +298,62 @@ impl Walk<'_> {
                     return Ok(Ended::Stopped(reason("running", text)));
                 }
                 (true, true) if is_left() => return Ok(Ended::Left),
-                (true, true) if is_stopping() => {
-                    let text = "smkid is stopping; fetch the rest once it runs".to_owned();
-                    return Ok(Ended::Stopped(reason("stopping", text)));
-                }
                 (true, true) => std::thread::sleep(FOLLOW_POLL),
             }
         }
     }
 
-    /// One leaf. Answers whether it ends every run of before, and no batch of the request comes later.
-    fn leaf(&mut self, index: u64, octets: &[u8], last_batch: u64) -> Result<bool, StoreError> {
-        let Some(glance) = Glance::at(octets) else { return Ok(false) };
+    /// What matters of a leaf.
+    fn seen(&self, index: u64, octets: &[u8]) -> Option<Seen> {
+        let glance = Glance::at(octets)?;
+        let request = self.wanted.request;
         match glance.kind {
-            b"intent" => {
-                if let Ok(intent) = glance.read::<Intent>()
-                    && self.is_own(intent.batch)?
-                {
-                    self.pending.push_back(Place { at: index, intent, result: None });
+            b"intent" => Some(Seen::Intent(index, glance.read().ok()?)),
+            b"outcome" => Some(Seen::Outcome(glance.read().ok()?)),
+            b"batch" => Some(Seen::Batch(index, glance.read::<Batch>().ok()?.request == request)),
+            b"refused" => match glance.read().ok()? {
+                Refused { request: Some(of), device: Some(device), reasons, .. } if of == request => {
+                    Some(Seen::Refused(device, reasons))
+                }
+                Refused { .. } => None,
+            },
+            b"started" => Some(Seen::Ended(index)),
+            b"job-ended" => (glance.read::<JobEnded>().ok()?.request == request).then_some(Seen::Ended(index)),
+            b"job-cancelled" => (glance.read::<JobCancelled>().ok()?.request == request).then_some(Seen::Ended(index)),
+            _ => None,
+        }
+    }
+
+    fn work(&mut self, seen: Seen, send: &Send<'_>) -> Result<ControlFlow<()>, StoreError> {
+        match seen {
+            Seen::Batch(index, is_own) => drop(self.own.insert(index, is_own)),
+            Seen::Intent(at, intent) => {
+                if self.is_own(intent.batch)? {
+                    self.pending.push_back(Place { at, intent, result: None });
                 }
             }
-            b"outcome" if !self.pending.is_empty() => {
-                if let Ok(Outcome { intent, result }) = glance.read()
-                    && let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at)
-                {
+            Seen::Outcome(Outcome { intent, result }) => {
+                if let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at) {
                     self.pending[at].result = Some(result);
-                    while self.pending.front().is_some_and(|place| place.result.is_some()) {
-                        let Some(place) = self.pending.pop_front() else { break };
-                        self.settle(place)?;
+                }
+                // One outcome may end the wait of several chunks; a page has no more than its release has room for.
+                while self.pending.front().is_some_and(|place| place.result.is_some()) {
+                    let Some(place) = self.pending.pop_front() else { break };
+                    self.settle(place)?;
+                    if self.page.is_full() && send(std::mem::take(&mut self.page)).is_break() {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
             }
-            b"batch" => {
-                if let Ok(batch) = glance.read::<Batch>() {
-                    self.own.insert(index, batch.request == self.wanted.request);
-                }
-            }
-            b"refused" => {
-                if let Ok(Refused { request: Some(request), device: Some(device), reasons, .. }) = glance.read()
-                    && request == self.wanted.request
-                    && !self.has_command(device)?
-                {
+            Seen::Refused(device, reasons) => {
+                if !self.has_command(device)? {
                     let outcome = ToldOutcome::Refused(reasons);
                     self.page.refused.push(Told { device, template: None, counter: None, intent: None, outcome });
                 }
             }
-            b"started" => return Ok(last_batch < index),
-            _ => {}
+            Seen::Ended(_) => {}
         }
-        Ok(false)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether a batch belongs to the request.
@@ -359,7 +394,10 @@ impl Walk<'_> {
                     Some(later) if self.is_own(later.batch)? => return Ok(()),
                     // A further attempt belongs to the request that settled the unknown; this one gets its command all the same.
                     Some(later) if later.attempt > 1 && later.command == intent.command => match last.state {
-                        IntentState::Signed => return self.signed(at, last.intent, later, None),
+                        IntentState::Signed if self.given.insert(last.intent) => {
+                            return self.signed(at, last.intent, later, None);
+                        }
+                        IntentState::Signed => return Ok(()),
                         IntentState::Left => ToldOutcome::Left,
                         IntentState::Open | IntentState::Failed | IntentState::NotSigned | IntentState::Unknown => {
                             outcome
@@ -386,15 +424,29 @@ impl Walk<'_> {
     ) -> Result<(), StoreError> {
         let from = self.page.octets.len();
         let row = self.reader.signature(signed_as)?;
-        let row = row.filter(|row| expected.is_none_or(|expected| Digest::of(&row.octets) == expected));
-        let parts = self.wanted.templates.get(&intent.template).zip(self.wanted.originator).zip(row);
-        let made = match parts {
-            Some(((template, originator), row)) => {
+        let parts = self.wanted.templates.get(&intent.template).zip(self.wanted.originator).zip(self.wanted.key);
+        let mut made = match (parts, row) {
+            (Some(((template, originator), _)), Some(row)) => {
                 commands::rebuild(template, originator, &intent, &row.octets, &mut self.page.octets)
                     .map_err(|error| error.to_string())
             }
-            None => Err("its template, the certificate of its key or its signature is not there".to_owned()),
+            (None, _) => Err("its template or the certificate of its key is not there".to_owned()),
+            (Some(_), None) => Err(NO_SIGNATURE.to_owned()),
         };
+        // What the outcome says of the signature, or else the signature itself: a row alone is nobody's word.
+        if let (Ok(()), Some((_, key)), Some(row)) = (&made, parts, row) {
+            let is_it = match expected {
+                Some(expected) => Digest::of(&row.octets) == expected,
+                None => {
+                    let end = self.page.octets.len() - SIGNATURE_PART_LEN;
+                    key.verifies_fixed(&self.page.octets[from + 1..end], &row.octets)
+                }
+            };
+            if !is_it {
+                self.page.octets.truncate(from);
+                made = Err(NO_SIGNATURE.to_owned());
+            }
+        }
         let what = match made {
             Ok(()) => What::Command(from..self.page.octets.len()),
             Err(why) => {
@@ -532,7 +584,7 @@ impl Handing {
         let HandOver { by, request, determination, asked, signed: _ } = &self.about;
         let about =
             HandOver { by: Actor::clone(by), request: *request, determination: *determination, asked: *asked, signed };
-        let mut withheld = HashMap::new();
+        let mut withheld: HashMap<u64, Vec<Reason>> = HashMap::new();
         if !about.signed.is_empty() {
             // Durable and under a checkpoint before anything of it goes out.
             let recorded = self.desk.record_for_caller(move |recorder| hand_over(recorder, about)).await;
@@ -546,7 +598,7 @@ impl Handing {
         }
         for Found { place, signed_as, device, template, counter, what } in found {
             let (template, counter, intent) = (Some(template), Some(counter), Some(place));
-            let item = match (what, withheld.remove(&signed_as)) {
+            let item = match (what, withheld.get(&signed_as).cloned()) {
                 (What::Told(outcome), _) => answers::item(Told { device, template, counter, intent, outcome }),
                 (What::Command(_), Some(reasons)) => {
                     let outcome = ToldOutcome::Withheld(reasons);

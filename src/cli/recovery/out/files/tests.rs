@@ -94,7 +94,7 @@ fn what_is_whole_is_kept_and_what_was_being_written_is_not_taken_for_it() {
     put(&mut files, 0..10);
     // As a kill leaves it: the third file has no name yet, and two lie in the partial manifest.
     files.syncer.take().unwrap().end().unwrap();
-    files.current.as_mut().unwrap().flush().unwrap();
+    files.current.as_mut().unwrap().flush_all().unwrap();
     drop(files);
     assert_eq!(intents(path), (0..8).collect::<Vec<_>>());
     assert!(!path.join(NAME).exists());
@@ -159,4 +159,35 @@ fn a_folder_of_something_else_is_left_alone() {
     drop(other);
     fs::write(path.join("commands-000001.smkicmd"), b"altered").unwrap();
     refused(open(path, size), "it was changed since. Remove it");
+}
+
+#[test]
+fn files_of_many_blocks_are_what_was_put_whatever_is_left_of_the_last() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path();
+    // Commands of a length that no block is a multiple of; the last file has less than a block.
+    let command = |intent: u64| vec![u8::try_from(intent % 251).unwrap(); 4_053];
+    let mut files = open(path, FileSize::Commands(700)).unwrap();
+    files.begin(&header()).unwrap();
+    for intent in 0..1_500 {
+        let device = DeviceId(Eui64(intent.to_be_bytes()));
+        files.put(Fields { device, counter: 7, intent, template: 0 }, &command(intent)).unwrap();
+    }
+    files.finish(COVERING).unwrap();
+    let manifest = Manifest::parse(&fs::read(path.join(NAME)).unwrap()).unwrap();
+    let mut next = 0;
+    for file in &manifest.files {
+        assert_eq!(digest_of(&path.join(&*file.name)).unwrap(), Some((file.octets, file.sha256)));
+        let mut reader = Reader::of_file();
+        reader.feed(&fs::read(path.join(&*file.name)).unwrap());
+        while let Some(record) = reader.record().unwrap() {
+            if let Record::Command(fields, octets) = record {
+                assert_eq!(fields.intent, next);
+                assert!(reader.octets(&octets) == command(next), "{next}");
+                next += 1;
+            }
+        }
+        reader.finish().unwrap();
+    }
+    assert_eq!((next, manifest.files.len()), (1_500, 3));
 }

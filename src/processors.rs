@@ -61,7 +61,7 @@ mod tests {
             at_once(len, &|n| {
                 done.fetch_add(n + 1, Ordering::Relaxed);
             });
-            assert_eq!(done.into_inner(), (1..=len).sum());
+            assert_eq!(done.into_inner(), (1..=len).sum::<usize>());
         }
     }
 }

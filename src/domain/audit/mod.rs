@@ -24,13 +24,13 @@ use std::sync::OnceLock;
 use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
+use crate::domain::fold::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::ledger::snapshots::FORM;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, TemplateName};
-use crate::domain::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};

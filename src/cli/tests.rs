@@ -54,6 +54,7 @@ fn each_command_that_changes_something_takes_dry_run_and_no_other_does() {
         "incident hand-over",
         "incident accept-stranded",
         "recovery responses",
+        "recovery certificates import",
         "recovery resume-after-foreign",
         "file submit",
         "exercise record",

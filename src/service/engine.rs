@@ -290,7 +290,9 @@ impl Daemon {
                 (Ok(_), None) => {}
             }
         });
-        answered.await.map_err(|_| Failure::Internal { what: "the run of the request ended without an answer".into() })?
+        answered
+            .await
+            .map_err(|_| Failure::Internal { what: "the run of the request ended without an answer".into() })?
     }
 }
 
@@ -304,11 +306,7 @@ struct Accepted {
 
 /// Accepts a request, and records the intents of its first chunk with it where its tokens are there: whoever waits for one command
 /// waits for one checkpoint less.
-fn accept(
-    recorder: &mut Recorder,
-    keys: &Keys,
-    request: Request,
-) -> Result<Answer<(First, Accepted)>, CannotRecord> {
+fn accept(recorder: &mut Recorder, keys: &Keys, request: Request) -> Result<Answer<(First, Accepted)>, CannotRecord> {
     let (determination, id) = (request.determination, request.id);
     let job = match pipeline::accept(recorder, request)? {
         Ok(job) => job,

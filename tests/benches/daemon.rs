@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use secrecy::SecretString;
-use smkid::api::wire::{Base64, Checkpoints, DeviceAsk, Job, JobStart, Devices, Document, DocumentRecorded, RecoverySign, Stored};
+use smkid::api::wire::{
+    Base64, Checkpoints, DeviceAsk, Devices, Document, DocumentRecorded, Job, JobStart, RecoverySign, Stored,
+};
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
@@ -111,13 +113,16 @@ impl Daemon {
         let (devices, out) = (self.stage.scratch.path().join("turn.txt"), self.stage.scratch.path().join("turn"));
         std::fs::write(&devices, list)?;
         let determination = self.determination.to_string();
-        let mut command = self.smkictl(&["recovery", "sign", "--format", "container", "--determination", &determination]);
+        let mut command =
+            self.smkictl(&["recovery", "sign", "--format", "container", "--determination", &determination]);
         command.arg("--devices").arg(&devices).arg("--out").arg(&out);
         let began = Instant::now();
         let output = command.output()?;
         let took = began.elapsed();
         if !output.status.success() {
-            return Err(format!("smkictl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+            return Err(
+                format!("smkictl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into()
+            );
         }
         std::fs::remove_dir_all(&out)?;
         Ok(took)

@@ -201,7 +201,9 @@ fn measured_beside(command: &str) -> Result<f64, Fault> {
     let said = String::from_utf8_lossy(&output.stdout);
     let last = said.lines().last().unwrap_or_default().trim();
     let rate = last.parse().ok().filter(|_| output.status.success());
-    rate.ok_or_else(|| format!("{command}: expected a rate on its last line, found {last:?} ({})", output.status).into())
+    rate.ok_or_else(|| {
+        format!("{command}: expected a rate on its last line, found {last:?} ({})", output.status).into()
+    })
 }
 
 /// The most memory that a process had at any moment, in kB, as proc(5) tells.

@@ -8,7 +8,9 @@ use std::path::Path;
 use axum::Router;
 use axum::routing::post;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+};
 use smkid::api::client::Client;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -133,7 +135,8 @@ impl Verifier {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| "a key could not be made")?;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).map_err(|_| "a key could not be read")?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).map_err(|_| "a key could not be read")?;
         let message = vec![0x5A; COMMAND_LEN];
         let signature = pair.sign(&random, &message).map_err(|_| "nothing was signed")?.as_ref().to_vec();
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref().to_vec());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use smkid::api::wire::{DeviceAsk, Devices, RecoverySign};
 use smkid::domain::certificates::pem::{certificate_to_pem, certificates};
 use smkid::domain::certificates::{Profile, SmkiCertificate};
-use smkid::domain::names::{DeviceId, RequestId};
+use smkid::domain::names::{DeviceId, Digest, RequestId};
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab;
 use smkid::exercise::stage::certificate_path;
@@ -146,7 +146,7 @@ fn answers(daemon: &mut Daemon, from: usize, count: usize, folder: &Path) -> Res
     let of_lab = &daemon.stage.lab;
     let (made, judge) = (Made::new(of_lab, &recovery), Judge::new(of_lab.profile().clone()));
     let threads = thread::available_parallelism()?.get();
-    let answered: Vec<(Signed, Vec<u8>)> = thread::scope(|scope| {
+    let mut answered: Vec<(Signed, Vec<u8>)> = thread::scope(|scope| {
         let workers: Vec<_> = commands
             .chunks(count.div_ceil(threads))
             .map(|commands| {
@@ -163,6 +163,8 @@ fn answers(daemon: &mut Daemon, from: usize, count: usize, folder: &Path) -> Res
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
+    // Devices answer in no order.
+    answered.sort_by_cached_key(|(one, _)| Digest::of(&one.message));
     let (mut messages, mut bundle, mut signed) = (Vec::new(), String::new(), Vec::new());
     for (one, certificate) in answered {
         messages.extend_from_slice(&one.message);

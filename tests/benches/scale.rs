@@ -49,7 +49,8 @@ pub fn run(quick: bool, large: Option<usize>) -> Result<bool, Fault> {
     println!();
     #[expect(clippy::cast_precision_loss, reason = "kilobytes of memory stay far below 2^52")]
     let over = |of: fn(&Taken) -> u64| say_over(&small, |taken| of(taken) as f64, of(large) as f64);
-    let time = say("time for each Device, large over small", small.iter().map(|s| large.us_per_device / s.us_per_device));
+    let time =
+        say("time for each Device, large over small", small.iter().map(|s| large.us_per_device / s.us_per_device));
     say("CPU for each Device, large over small", small.iter().map(|s| large.cpu_us_per_device / s.cpu_us_per_device));
     let daemon = say("VmHWM of smkid, large over small", over(|taken| taken.daemon_kb));
     let client = say("VmHWM of smkictl, large over small", over(|taken| taken.client_kb));

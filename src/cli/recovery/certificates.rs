@@ -102,8 +102,8 @@ impl Import {
             return would_send(context, parts).await;
         }
         let client = context.client.clone();
-        let send = |part| import(client.clone(), part);
-        let sent = parts::send(parts, send, |(part, imported)| {
+        let ask = |part| import(client.clone(), part);
+        let sent = parts::send(parts, ask, |(part, imported)| {
             unreadable += part.unreadable.len() as u64;
             for (place, why) in &part.unreadable {
                 faults.tell(place, (None, None), "unreadable", why)?;

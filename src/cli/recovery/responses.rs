@@ -336,8 +336,10 @@ fn counts(tally: &ResponseTally, text: &mut Text) {
 }
 
 impl Devices {
+    /// Page by page: there may be ten million.
     pub(super) async fn run(self, context: &Context) -> Result<Exit, CliError> {
-        let mut all: Vec<wire::RecoveryDevice> = Vec::new();
+        let print = context.print;
+        let mut count: BTreeMap<DeviceState, u64> = BTreeMap::new();
         let mut after: Option<DeviceId> = None;
         loop {
             let query = [
@@ -346,23 +348,37 @@ impl Devices {
                 ("after", after.map(|device| device.to_string())),
             ];
             let page: wire::RecoveryDevices = context.client.get(&with_query("/v1/recovery/devices", &query)).await?;
-            all.extend(page.devices);
+            if print.is_json() {
+                // One array in all, as if it were written at once.
+                let mut octets = Vec::new();
+                for one in &page.devices {
+                    octets.push(if count.is_empty() && octets.is_empty() { b'[' } else { b',' });
+                    serde_json::to_writer(&mut octets, one).map_err(std::io::Error::from)?;
+                }
+                print.octets(&octets)?;
+            } else if !page.devices.is_empty() {
+                print.answer(&page, |text| {
+                    for one in &page.devices {
+                        let detail = one.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+                        text.row(&one.device.to_string(), format!("{}, {}{detail}", one.template, one.state));
+                    }
+                })?;
+            }
+            page.devices.iter().for_each(|one| *count.entry(one.state).or_default() += 1);
             after = page.next;
             if after.is_none() {
                 break;
             }
         }
-        context.print.answer(&all, |text| {
-            let mut count: BTreeMap<DeviceState, u64> = BTreeMap::new();
-            for one in &all {
-                *count.entry(one.state).or_default() += 1;
-                let detail = one.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-                text.row(&one.device.to_string(), format!("{}, {}{detail}", one.template, one.state));
-            }
-            for (state, count) in count {
+        if print.is_json() {
+            print.octets(if count.is_empty() { b"[]\n" } else { b"]\n" })?;
+            return Ok(Exit::Done);
+        }
+        print.answer(&(), |text| {
+            for (state, count) in &count {
                 text.row(&state.to_string(), count);
             }
-            if all.is_empty() {
+            if count.is_empty() {
                 text.line("There are none.");
             }
         })?;

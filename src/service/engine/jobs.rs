@@ -358,7 +358,10 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
             signed: Arc::clone(&signed),
             held,
         };
-        let Ok(job) = daemon.desk.record(move |recorder| Ok(pipeline::go_on(recorder, on)?.map(First::Accepted))).await else { return };
+        let Ok(job) = daemon.desk.record(move |recorder| Ok(pipeline::go_on(recorder, on)?.map(First::Accepted))).await
+        else {
+            return;
+        };
         let Some(first) = job.into_some() else { continue };
         daemon.lives.stand(request, Standing::Running);
         let ran = run_sampled(daemon, request, &tokens, first, stopping.clone()).await;

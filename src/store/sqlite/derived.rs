@@ -366,7 +366,8 @@ pub(super) fn apply(connection: &Connection, derived: &Derived<'_>) -> Result<()
             Ok(())
         }
         Derived::Request { id, row } => put_request(connection, Schema::Rebuilt, *id, row),
-        Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } | Derived::DeviceKeys { .. } => {
+        Derived::DeviceKeys { entry, keys } => device_keys::add(connection, Schema::Rebuilt, *entry, keys),
+        Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } => {
             apply_at_once(connection, Schema::Rebuilt, derived)
         }
     }

@@ -1160,6 +1160,12 @@ pub fn unknowns_of<S: DerivedState + ?Sized>(
     }
 }
 
+/// Whether a signature could be asked for by this actor under a determination: what costs something is done for nobody else.
+pub fn may_ask(recorder: &Recorder, by: Actor, determination: DeterminationId) -> bool {
+    let by = recorder.known(by);
+    facts(recorder, &by, determination).is_some_and(|facts| rules::decide_asker(&facts).is_ok())
+}
+
 fn facts<'a>(recorder: &'a Recorder, by: &'a Actor, determination: DeterminationId) -> Option<BatchFacts<'a>> {
     let moment = recorder.moment();
     recorder.fold().batch_facts(by, determination, moment.at, moment.clock)

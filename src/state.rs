@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::domain::audit::{Again, Evidence};
-use crate::domain::determination::document::DOCUMENT_LEN_MAX;
+use crate::domain::determination::document::{DOCUMENT_LEN_MAX, DeviceList};
 use crate::domain::determination::pages::Page;
 use crate::domain::fold::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
@@ -334,6 +334,8 @@ fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
     check_genesis(&*ledger, &fold)?;
     check_since(&*ledger, &fold, &newest, at)?;
     store.believe(&snapshot.tables(), false)?;
+    // Before anything is judged by them, and once more with those that came since.
+    check_lists(&*store, &fold).map_err(|what| StateError::Snapshot { index: at, what })?;
     for from in (at..head.size).step_by(usize::try_from(STRIDE).unwrap_or(usize::MAX)) {
         each_entry(&*ledger, from..head.size.min(from + STRIDE), |index, octets, entry| {
             if let Event::Intent(intent) = &entry.event
@@ -362,13 +364,16 @@ fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
 fn check_lists(store: &dyn Store, fold: &Fold) -> Result<(), String> {
     for (id, facts) in fold.determinations() {
         let Some(scope) = &facts.scope else { continue };
-        let found = store.list_root(*id).map_err(|error| error.to_string())?;
-        if found != Some((scope.device_list, scope.device_root)) {
-            let say = |(list, root): (Digest, Digest)| format!("list {list} with the root {root}");
+        let found = store.list_head(*id).map_err(|error| error.to_string())?;
+        let expected = DeviceList { count: scope.devices, sha256: scope.device_list, root: scope.device_root };
+        if found.as_ref() != Some(&expected) {
+            let say = |DeviceList { count, sha256, root }: &DeviceList| {
+                format!("device list {sha256} of {count} lines with the root {root}")
+            };
             return Err(format!(
-                "determination {id} has the device {}, the store's pages make {}: they were edited; restore from a backup",
-                say((scope.device_list, scope.device_root)),
-                found.map_or_else(|| "nothing".into(), say)
+                "determination {id} has the {}, the store's pages make {}: they were edited; restore from a backup",
+                say(&expected),
+                found.as_ref().map_or_else(|| "nothing".into(), say)
             ));
         }
     }

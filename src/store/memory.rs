@@ -13,6 +13,7 @@ use super::{
 };
 use crate::domain::fold::RequestFacts;
 use crate::domain::fold::snapshot::{self, Pages, Row, Rows, Table};
+use crate::domain::determination::document::DeviceList;
 use crate::domain::ledger::merkle::{Frontier, Head, Leaf, MerkleError, Subtree, leaf_hash};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -210,17 +211,17 @@ impl<S: Tabled> DerivedState for Memory<S> {
         Ok(list.flat_map(|(_, list)| list.range(after(from))).map(|(_, listed)| listed.clone()).take(limit).collect())
     }
 
-    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError> {
+    fn list_head(&self, determination: DeterminationId) -> Result<Option<DeviceList>, StoreError> {
         let tables = self.0.tables();
-        let root = |(blob, list): &(Digest, BTreeMap<DeviceId, Listed>)| {
+        let head = |(blob, list): &(Digest, BTreeMap<DeviceId, Listed>)| {
             let mut tree = Frontier::new();
             for Listed { device, template, counter } in list.values() {
                 let counter = counter.map(|counter| format!(",{counter}")).unwrap_or_default();
                 tree.push(leaf_hash(format!("{device},{template}{counter}").as_bytes()));
             }
-            (*blob, tree.root())
+            DeviceList { count: list.len() as u64, sha256: *blob, root: tree.root() }
         };
-        Ok(tables.lists.get(&determination).map(root))
+        Ok(tables.lists.get(&determination).map(head))
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {

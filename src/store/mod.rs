@@ -19,6 +19,7 @@ pub use derived::{Derived, ResultParser, SignatureRow};
 pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
+use crate::domain::determination::document::DeviceList;
 use crate::domain::determination::pages::PageError;
 use crate::domain::fold::RequestFacts;
 use crate::domain::fold::snapshot::Tables;
@@ -335,9 +336,9 @@ pub trait DerivedState {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError>;
 
-    /// The SHA-256 of a determination's device list, and the RFC 6962 root over its lines as far as those who look Devices up in it
-    /// believe any: what they are found by folds to it. Linear in the list's pages.
-    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError>;
+    /// What a determination's device list is, as far as those believe who look Devices up in it: the root is what the pages fold to
+    /// by which they are found. Linear in the list's pages.
+    fn list_head(&self, determination: DeterminationId) -> Result<Option<DeviceList>, StoreError>;
 
     /// How many lines a determination's device list has; `None` if none was imported.
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError>;

@@ -128,6 +128,12 @@ async fn kept_state_that_was_edited_is_refused_at_the_start_by_its_part() {
             "DELETE FROM row_page WHERE tbl = 1 AND first = (SELECT min(first) FROM row_page WHERE tbl = 1)",
             "table device",
         ),
+        ("UPDATE page SET root = zeroblob(32)", "the store's pages make device list"),
+        ("DELETE FROM page", "as many lines as its pages have"),
+        ("DELETE FROM list", "the store's pages make nothing"),
+        ("UPDATE list SET blob = zeroblob(32)", "the store's pages make device list 0000"),
+        ("UPDATE list SET len = len + 1", "as many lines as its pages have"),
+        ("UPDATE page SET at = at + 1", "pages side by side"),
         ("UPDATE base SET size = size - 1", "expected tables as of"),
         ("UPDATE base SET snapshot = snapshot - 1", "none does"),
         (

@@ -519,9 +519,13 @@ impl Daemon {
         if known.await? == Some(asked) {
             return self.show_job(request).await;
         }
+        // Nobody has a list read who could not have anything signed: they are refused below, for all there is.
+        let asker = caller.actor();
+        let may_ask = self.read(move |recorder| Ok(pipeline::may_ask(recorder, asker, determination))).await?;
         let list = match list {
             None => None,
-            Some(sha256) => Some(JobList { sha256, devices: self.count_list(sha256).await? }),
+            Some(sha256) if may_ask => Some(JobList { sha256, devices: self.count_list(sha256).await? }),
+            Some(sha256) => Some(JobList { sha256, devices: 0 }),
         };
         let running = Running::begin(&self.running, request)?;
         let (actor, chunk) = (caller.actor(), self.chunk);
@@ -555,6 +559,10 @@ impl Daemon {
                 chunk,
             };
             match (pipeline::accept(recorder, ask)?, event) {
+                (Ok(_), Some(JobStarted { list: Some(JobList { devices: 0, .. }), .. })) => {
+                    let what = "whoever asks may do so only since the list would have been read; ask again".into();
+                    Ok(Err(Failure::Internal { what }))
+                }
                 (Ok(job), Some(event)) => {
                     if let Some(list) = list
                         && recorder.store().blob_len(list.sha256)?.is_none()
@@ -582,9 +590,13 @@ impl Daemon {
         let failed = |error: &dyn std::fmt::Display| Failure::Internal { what: error.to_string() };
         let turn = Arc::clone(&self.looks).acquire_owned().await.map_err(|error| failed(&error))?;
         let (staging, state) = (Arc::clone(&self.staging), self.state.clone());
-        let counted = tokio::task::spawn_blocking(move || count_list(&staging, &state, sha256)).await;
-        drop(turn);
-        counted.map_err(|error| Failure::Internal { what: error.to_string() })?
+        let counted = tokio::task::spawn_blocking(move || {
+            let counted = count_list(&staging, &state, sha256);
+            drop(turn);
+            counted
+        })
+        .await;
+        counted.map_err(|error| failed(&error))?
     }
 
     /// Pauses or cancels a job: the fence stands before this is answered.

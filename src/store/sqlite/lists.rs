@@ -11,6 +11,7 @@ use super::super::StoreError;
 use super::super::derived::{each_listed, out_of_order};
 use super::blobs::{self, BlobReader};
 use super::derived::{Schema, after, number, octets, one, sql};
+use crate::domain::determination::document::DeviceList;
 use crate::domain::determination::pages::{Page, PageText, Pages};
 use crate::domain::fold::listed_line;
 use crate::domain::ledger::merkle::{Frontier, leaf_hash};
@@ -57,20 +58,30 @@ fn find(connection: &Connection, schema: Schema, determination: DeterminationId)
     })
 }
 
-/// The SHA-256 of a determination's list, and what the roots of its pages fold to.
-pub(super) fn root(
+/// What a determination's list is, by the rows of its pages: they lie side by side, and their roots fold to its root.
+pub(super) fn head(
     connection: &Connection,
     schema: Schema,
     determination: DeterminationId,
-) -> Result<Option<(Digest, Digest)>, StoreError> {
+) -> Result<Option<DeviceList>, StoreError> {
     let Some(list) = find(connection, schema, determination)? else { return Ok(None) };
-    let sql = sql!(schema, "SELECT root FROM", "page WHERE list = ?1 ORDER BY first");
+    let sql = sql!(schema, "SELECT first, at, len, lines, root FROM", "page WHERE list = ?1 ORDER BY first");
     let mut select = connection.prepare_cached(sql)?;
-    let (mut rows, mut tree) = (select.query([list.id])?, Frontier::new());
+    let (mut rows, mut tree, mut begins, mut count) = (select.query([list.id])?, Frontier::new(), 0, 0);
     while let Some(row) = rows.next()? {
-        tree.push(Digest(octets(row, 0, "page")?));
+        let Page { at, len, lines, root, .. } = page_row(row)?;
+        if at != begins {
+            let expected = "pages side by side";
+            return Err(StoreError::RowCorrupt { table: "page", expected, found: format!("one at {at}, not {begins}") });
+        }
+        tree.push(root);
+        (begins, count) = (at + u64::from(len), count + u64::from(lines));
     }
-    Ok(Some((list.blob, tree.root())))
+    if count != list.len {
+        let found = format!("{count} lines in the pages of one of {}", list.len);
+        return Err(StoreError::RowCorrupt { table: "list", expected: "as many lines as its pages have", found });
+    }
+    Ok(Some(DeviceList { count, sha256: list.blob, root: tree.root() }))
 }
 
 /// How many lines a determination's list has.
@@ -139,14 +150,33 @@ fn page_for(
     if let Some(page) = kept.find(determination, device) {
         return Ok(Some(page));
     }
-    let Some(page) = page_of(connection, schema, list.id, device)? else { return Ok(None) };
-    // A Device between two pages stands on none of them.
-    if let Some(page) = kept.find(determination, page.first) {
-        return Ok(Some(page));
+    let Some(page) = page_of(connection, schema, list.id, device)? else {
+        check_next(connection, schema, list, None)?;
+        return Ok(None);
+    };
+    let text = match kept.find(determination, page.first) {
+        Some(text) => text,
+        None => {
+            let text = Arc::new(read(connection, list, &page)?);
+            kept.keep(determination, &text);
+            text
+        }
+    };
+    if !text.spans(device) {
+        check_next(connection, schema, list, Some(page.first))?;
     }
-    let page = Arc::new(read(connection, list, &page)?);
-    kept.keep(determination, &page);
-    Ok(Some(page))
+    Ok(Some(text))
+}
+
+/// A Device between two pages is on neither, if the second does begin where its row says: whoever edits that hides nobody.
+fn check_next(
+    connection: &Connection,
+    schema: Schema,
+    list: &Found,
+    before: Option<DeviceId>,
+) -> Result<(), StoreError> {
+    let next = page_after(connection, schema, list.id, before)?;
+    next.map_or(Ok(()), |page| read(connection, list, &page).map(drop))
 }
 
 fn line(text: &str) -> Result<Listed, StoreError> {

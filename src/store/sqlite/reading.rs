@@ -12,6 +12,7 @@ use super::device_keys;
 use super::found;
 use super::lists::{self, Kept};
 use super::overlay::Shared;
+use crate::domain::determination::document::DeviceList;
 use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Head, MerkleError, Subtree, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -80,8 +81,8 @@ impl<T: Tables> DerivedState for T {
         lists::listed_from(self.connection(), (T::SCHEMA, self.pages()), determination, after, limit)
     }
 
-    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError> {
-        lists::root(self.connection(), T::SCHEMA, determination)
+    fn list_head(&self, determination: DeterminationId) -> Result<Option<DeviceList>, StoreError> {
+        lists::head(self.connection(), T::SCHEMA, determination)
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {

@@ -233,6 +233,14 @@ fn a_page_of_a_list_that_was_edited_answers_nothing_and_the_others_do() {
     assert_eq!(store.listed_from(determination, Some(device(100)), 2_000).unwrap().len(), 2_000);
     edit_with(&directory, "UPDATE chunk SET octets = ?1 WHERE id % 16777216 = 1", second);
     assert_eq!(store.listed(determination, device(19_999)).unwrap().unwrap().counter, None);
+    // A row that says that a page begins later would hide the Devices before: they are not said to be absent.
+    edit(&directory, "UPDATE page SET first = x'0000000000000110' WHERE first = x'0000000000000100'");
+    let reader = SqliteReader::open(directory.path()).unwrap();
+    for hidden in [256, 260, 271, 272, 300] {
+        assert!(reader.listed(determination, device(hidden)).is_err(), "{hidden}");
+    }
+    assert!(reader.listed_from(determination, None, 400).is_err());
+    edit(&directory, "UPDATE page SET first = x'0000000000000100' WHERE first = x'0000000000000110'");
     // The row of a page that names another place.
     edit(&directory, "UPDATE page SET at = at + 1 WHERE first = x'0000000000000100'");
     let store = SqliteReader::open(directory.path()).unwrap();

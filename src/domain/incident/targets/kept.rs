@@ -1,19 +1,19 @@
-//! Pure. The one encoding of the Relevant Devices, for a snapshot: some three octets each where they are alike, after the determinations
-//! that were followed.
+//! Pure. The one encoding of the Relevant Devices, for a snapshot: after the determinations that were followed, the pages of `packed.rs`
+//! made anew of their targets. Some three octets each where they are alike, seven where each has a date of its own.
 //!
-//! Of each the distance from the Device before it (of the first, from 0), seven bits an octet, the lowest first, all but the last octet
-//! with the high bit set; then 0 if it stands as the one before it does, else 1 and how it stands.
+//! A page has how many it is of (2 octets), its first Device (8), and of each other Device the distance from the one before it, seven bits an
+//! octet, the lowest first, all but the last octet with the high bit set; how many ways to stand (2) and each of them (8), in the order
+//! in which they come, and of each Device which, in as few bits as that takes; the earliest moment (8), the span that the others
+//! have in common (8), how many bits a multiple of it takes (1), and of each Device that multiple.
 //!
 //! *Warning:* it is hashed in ledgers. Another encoding is another form of the snapshot
 //! ([`crate::domain::ledger::snapshots::FORM`]).
 
-use super::{Again, Control, Overridden, Place, Proof, Target, Targets};
+use super::packed::{Packed, STANDING_LEN};
+use super::{Again, Control, Overridden, Place, Proof, Tally, Target, Targets};
 use crate::domain::ledger::steps::{Method, SmiStatus};
 use crate::domain::names::{DeterminationId, DeviceId, Eui64};
 use crate::domain::time::Timestamp;
-
-/// Octets of how a target stands: since when, under which determination, and six words.
-const STANDING_LEN: usize = 16;
 
 /// Octets of one determination that was followed.
 const FOLLOWED_LEN: usize = 17;
@@ -66,22 +66,7 @@ impl Targets {
             octets.extend_from_slice(id.octets());
             octets.push(code(&METHODS, method));
         }
-        let (mut before, mut stood) = (0, None);
-        for target in self.iter() {
-            let device = u64::from_be_bytes(*target.device.0.octets());
-            let mut distance = device - before;
-            while distance > 0x7F {
-                octets.push(0x80 | (distance & 0x7F) as u8);
-                distance >>= 7;
-            }
-            octets.push(distance as u8);
-            let stands = standing(&target);
-            octets.push(u8::from(stood != Some(stands)));
-            if stood != Some(stands) {
-                octets.extend_from_slice(&stands);
-            }
-            (before, stood) = (device, Some(stands));
-        }
+        self.all.write(standing, &mut octets);
         octets
     }
 
@@ -99,12 +84,9 @@ impl Targets {
             Ok((DeterminationId(*id), decode(&METHODS, method[0], "a method")?))
         });
         let followed = followed.collect::<Result<Vec<_>, String>>()?;
-        let mut reader = KeptReader { rest, before: None, stood: None, fault: None };
-        let targets = Self::of(std::iter::from_fn(|| reader.next()));
-        match reader.fault {
-            None => Ok(Self { followed, ..targets }),
-            Some(fault) => Err(fault),
-        }
+        let mut tally = Tally::default();
+        let all = Packed::read(rest, target, |target| tally.enter(target))?;
+        Ok(Self { all, followed, tally })
     }
 }
 
@@ -113,11 +95,10 @@ fn cut() -> String {
 }
 
 fn standing(target: &Target) -> [u8; STANDING_LEN] {
-    let Target { device: _, status, since, proof, under, again, excluded, control, overridden } = *target;
+    let Target { device: _, status, since: _, proof, under, again, excluded, control, overridden } = *target;
     let mut octets = [0; STANDING_LEN];
-    octets[..8].copy_from_slice(&since.unix_ms().to_be_bytes());
-    octets[8..10].copy_from_slice(&under.0.to_be_bytes());
-    octets[10..].copy_from_slice(&[
+    octets[..2].copy_from_slice(&under.0.to_be_bytes());
+    octets[2..].copy_from_slice(&[
         code(&STATUSES, &status),
         code(&PROOFS, &proof),
         code(&AGAINS, &again),
@@ -128,70 +109,13 @@ fn standing(target: &Target) -> [u8; STANDING_LEN] {
     octets
 }
 
-/// Reads one after the other, up to the first fault.
-struct KeptReader<'a> {
-    rest: &'a [u8],
-    before: Option<u64>,
-    stood: Option<[u8; STANDING_LEN]>,
-    fault: Option<String>,
-}
-
-impl KeptReader<'_> {
-    fn next(&mut self) -> Option<Target> {
-        if self.rest.is_empty() || self.fault.is_some() {
-            return None;
-        }
-        self.read().map_err(|fault| self.fault = Some(fault)).ok()
-    }
-
-    fn octet(&mut self) -> Result<u8, String> {
-        let (octet, rest) = self.rest.split_first().ok_or_else(cut)?;
-        self.rest = rest;
-        Ok(*octet)
-    }
-
-    fn read(&mut self) -> Result<Target, String> {
-        let (mut distance, mut shift) = (0_u64, 0);
-        loop {
-            let octet = self.octet()?;
-            let bits = u64::from(octet & 0x7F);
-            if shift > 63 || (shift == 63 && bits > 1) {
-                return Err("expected a distance of 64 bits, found more".to_owned());
-            }
-            distance |= bits << shift;
-            shift += 7;
-            if octet & 0x80 == 0 {
-                break;
-            }
-        }
-        let device = match self.before {
-            None => distance,
-            Some(before) => before
-                .checked_add(distance)
-                .filter(|_| distance > 0)
-                .ok_or("expected the Devices sorted, each once, found another order")?,
-        };
-        let stands = match (self.octet()?, self.stood) {
-            (0, Some(stood)) => stood,
-            (1, _) => {
-                let (stands, rest) = self.rest.split_first_chunk().ok_or_else(cut)?;
-                self.rest = rest;
-                *stands
-            }
-            (found, _) => return Err(format!("expected 0 or 1 after a distance, found {found}")),
-        };
-        (self.before, self.stood) = (Some(device), Some(stands));
-        target(device, stands)
-    }
-}
-
-fn target(device: u64, stands: [u8; STANDING_LEN]) -> Result<Target, String> {
-    let [s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, status, proof, again, excluded, control, overridden] = stands;
-    let since = i64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+/// A target that stands so, of no Device and since no moment yet.
+fn target(stands: [u8; STANDING_LEN]) -> Result<Target, String> {
+    let [u0, u1, status, proof, again, excluded, control, overridden] = stands;
     Ok(Target {
-        device: DeviceId(Eui64(device.to_be_bytes())),
+        device: DeviceId(Eui64([0; 8])),
         status: decode(&STATUSES, status, "an SMI Status")?,
-        since: Timestamp::from_unix_ms(since).map_err(|error| error.to_string())?,
+        since: Timestamp::MIN,
         proof: decode(&PROOFS, proof, "a proof")?,
         under: Place(u16::from_be_bytes([u0, u1])),
         again: decode(&AGAINS, again, "whether again")?,

@@ -265,6 +265,100 @@ impl Page {
     }
 }
 
+/// How a target stands, but for its Device and since when: octets of the one encoding.
+pub(super) const STANDING_LEN: usize = 8;
+
+/// What an encoding of pages lacks.
+fn cut() -> String {
+    "expected the Relevant Devices of an incident, found octets that are cut off".to_owned()
+}
+
+fn octets<'a>(from: &mut &'a [u8], len: usize) -> Result<&'a [u8], String> {
+    let (octets, rest) = from.split_at_checked(len).ok_or_else(cut)?;
+    *from = rest;
+    Ok(octets)
+}
+
+fn array<const N: usize>(from: &mut &[u8]) -> Result<[u8; N], String> {
+    octets(from, N).map(|octets| octets.try_into().expect("as many as asked for"))
+}
+
+impl Numbers {
+    /// So many of this width, from octets.
+    fn read(from: &mut &[u8], count: usize, width: usize) -> Result<Self, String> {
+        Ok(Self { width, bits: octets(from, (count * width).div_ceil(8))?.into() })
+    }
+}
+
+impl Page {
+    /// Writes a page that was just made of its targets, so that the same ones always have the same octets.
+    fn write(&self, standing: impl Fn(&Target) -> [u8; STANDING_LEN], to: &mut Vec<u8>) {
+        let short = |number: usize| u16::try_from(number).expect("at most a page").to_be_bytes();
+        to.extend(short(self.count));
+        to.extend(self.first.to_be_bytes());
+        to.extend(&*self.distances);
+        to.extend(short(self.standings.len()));
+        for one in &self.standings {
+            to.extend(standing(&one.target(DeviceId(Eui64([0; 8])), Timestamp::MIN)));
+        }
+        to.extend(&*self.which.bits);
+        to.extend(self.since.earliest.to_be_bytes());
+        to.extend(self.since.span.to_be_bytes());
+        to.push(u8::try_from(self.since.times.width).expect("at most 64"));
+        to.extend(&*self.since.times.bits);
+    }
+
+    /// Reads a page: its targets.
+    fn read(
+        from: &mut &[u8],
+        standing: impl Fn([u8; STANDING_LEN]) -> Result<Target, String>,
+    ) -> Result<Vec<Target>, String> {
+        let count = usize::from(u16::from_be_bytes(array(from)?));
+        if !(1..=PAGE).contains(&count) {
+            return Err(format!("expected 1 to {PAGE} Relevant Devices a page, found {count}"));
+        }
+        let mut devices = vec![u64::from_be_bytes(array(from)?)];
+        while devices.len() < count {
+            let (mut distance, mut shift) = (0_u64, 0);
+            loop {
+                let [octet] = array(from)?;
+                let bits = u64::from(octet & 0x7F);
+                if shift > 63 || (shift == 63 && bits > 1) {
+                    return Err("expected a distance of 64 bits, found more".to_owned());
+                }
+                distance |= bits << shift;
+                shift += 7;
+                if octet & 0x80 == 0 {
+                    break;
+                }
+            }
+            let next = devices.last().and_then(|before| before.checked_add(distance)).filter(|_| distance > 0);
+            devices.push(next.ok_or("expected the Devices sorted, each once, found another order")?);
+        }
+        let ways = usize::from(u16::from_be_bytes(array(from)?));
+        if !(1..=count).contains(&ways) {
+            return Err(format!("expected 1 to {count} ways to stand, found {ways}"));
+        }
+        let standings = (0..ways).map(|_| standing(array(from)?)).collect::<Result<Vec<_>, _>>()?;
+        let which = Numbers::read(from, count, bits_of(ways as u64 - 1))?;
+        let (earliest, span) = (i64::from_be_bytes(array(from)?), i64::from_be_bytes(array(from)?));
+        let [width] = array(from)?;
+        if width > 63 {
+            return Err(format!("expected moments of at most 63 bits, found {width}"));
+        }
+        let times = Numbers::read(from, count, usize::from(width))?;
+        let each = devices.into_iter().enumerate().map(|(at, device)| {
+            let way = usize::try_from(which.get(at)).ok().and_then(|way| standings.get(way));
+            let way = way.ok_or("expected a way to stand that the page has, found another")?;
+            let moment = times.get(at).cast_signed().checked_mul(span).and_then(|after| earliest.checked_add(after));
+            let since = moment.ok_or("expected a moment, found one beyond all")?;
+            let since = Timestamp::from_unix_ms(since).map_err(|error| error.to_string())?;
+            Ok(Target { device: DeviceId(Eui64(device.to_be_bytes())), since, ..*way })
+        });
+        each.collect()
+    }
+}
+
 /// Targets, sorted, each Device once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Packed {
@@ -345,6 +439,38 @@ impl Packed {
     fn page(&self, number: u64) -> Option<usize> {
         let at = self.firsts.partition_point(|first| *first <= number).checked_sub(1)?;
         (number <= self.pages[at].last).then_some(at)
+    }
+
+    /// Writes them: however they came to be what they are, in the same octets.
+    pub(super) fn write(&self, standing: impl Fn(&Target) -> [u8; STANDING_LEN], to: &mut Vec<u8>) {
+        for page in self.pages.iter() {
+            let targets: Vec<Target> =
+                page.devices().enumerate().map(|(at, device)| page.target(at, device)).collect();
+            Page::of(&targets).write(&standing, to);
+        }
+    }
+
+    /// Reads them to the end of the octets, a page at a time.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub(super) fn read(
+        mut from: &[u8],
+        standing: impl Fn([u8; STANDING_LEN]) -> Result<Target, String>,
+        mut each: impl FnMut(&Target),
+    ) -> Result<Self, String> {
+        let (mut building, mut before) = (Building::default(), None);
+        while !from.is_empty() {
+            for target in Page::read(&mut from, &standing)? {
+                if before.is_some_and(|before| before >= target.device) {
+                    return Err("expected the Devices sorted, each once, found another order".to_owned());
+                }
+                before = Some(target.device);
+                each(&target);
+                building.push(target);
+            }
+        }
+        Ok(building.finish())
     }
 
     /// Looks Devices up, best in their order.

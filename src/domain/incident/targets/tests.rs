@@ -222,3 +222,42 @@ fn a_device_that_was_left_out_stands_for_no_other_that_lacks_the_status() {
     targets.prove(targets.all()[1].device, Proof::Succeeded, ONE);
     assert_eq!(targets.without_recovery(), 0, "what is recovered needs no 'recovery' any more");
 }
+
+/// So many Devices spread over a maker's whole number space, each commissioned on a day of its own.
+fn spread(count: u64) -> Targets {
+    let text = (0..count).fold(String::new(), |text, n| {
+        let (month, day) = (1 + n * 5 % 12, 1 + n * 11 % 28);
+        text + &format!("{:016X},Commissioned,2016-{month:02}-{day:02},seen\n", 0x00DB_1200_0000_0000 + n * 11_000_000)
+    });
+    read(&text).unwrap()
+}
+
+#[test]
+fn what_is_kept_of_them_is_read_again_and_the_same_however_they_came_to_be_so() {
+    let (mut one, devices): (Targets, Vec<DeviceId>) = {
+        let targets = spread(1_000);
+        let devices = targets.iter().map(|target| target.device).collect();
+        (targets, devices)
+    };
+    assert!(one.kept().len() < 8 * devices.len(), "{} octets", one.kept().len());
+    let mut other = one.clone();
+    for device in &devices[..700] {
+        one.prove(*device, Proof::Failed, ONE);
+    }
+    let since = other.iter().map(|target| target.since).collect::<Vec<_>>();
+    for (at, device) in devices[..700].iter().enumerate().rev() {
+        other.record([(at, SmiStatus::Withdrawn, Timestamp::MAX)]);
+        other.prove(*device, Proof::Failed, ONE);
+        other.record([(at, SmiStatus::Commissioned, since[at])]);
+    }
+    assert_eq!(one, other);
+    let kept = one.kept();
+    assert!(kept == other.kept(), "the same targets, other octets");
+    assert!(kept.len() < 8 * devices.len(), "every other one answered, and it is {} octets", kept.len());
+    assert_eq!(Targets::of_kept(&kept), Ok(one));
+    for len in (0..kept.len()).step_by(7) {
+        // A cut between two pages leaves fewer Devices; whoever reads it has its SHA-256.
+        assert!(Targets::of_kept(&kept[..len]).map_or(true, |read| read.len() < 1_000), "{len}");
+    }
+    assert_eq!(Targets::of_kept(&Targets::default().kept()), Ok(Targets::default()));
+}

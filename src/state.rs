@@ -278,6 +278,11 @@ impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }
+
+    /// A start verifies no answers; what else is to be done is little.
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(work);
+    }
 }
 
 impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {

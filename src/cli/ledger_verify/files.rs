@@ -4,8 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::VerifyError;
 use crate::cli::ledger_export::{BLOBS, CHECKPOINT, CHECKPOINTS, SIGNATURE_RECORD_LEN, SIGNATURES};
@@ -17,6 +20,8 @@ use crate::domain::policy::files::FILE_LEN_MAX;
 
 /// Octets of a file read at a time.
 const PIECE_LEN: usize = 64 * 1024;
+/// Messages or certificates that a thread takes at a time.
+const PLACES_AT_ONCE: usize = 16;
 /// Records of signatures kept at a time.
 const RECORDS_AT_ONCE: usize = 1_024;
 
@@ -30,6 +35,7 @@ pub(super) struct Export {
     /// A folder with nothing in it.
     empty: Option<String>,
     signatures: Signatures,
+    threads: NonZeroUsize,
 }
 
 fn wrong(name: &str, reason: impl ToString) -> VerifyError {
@@ -38,7 +44,7 @@ fn wrong(name: &str, reason: impl ToString) -> VerifyError {
 
 impl Export {
     /// Looks at every name, and refuses what can be no export: links, devices, other names.
-    pub(super) fn open(root: &Path) -> Result<Self, VerifyError> {
+    pub(super) fn open(root: &Path, threads: NonZeroUsize) -> Result<Self, VerifyError> {
         let (mut files, mut tiles) = (BTreeMap::new(), HashSet::new());
         let mut folders = vec![String::new()];
         let mut empty = None;
@@ -81,7 +87,7 @@ impl Export {
         }
         let signatures = Signatures::open(&root.join(SIGNATURES))?;
         files.insert(SIGNATURES.to_owned(), true);
-        Ok(Self { root: root.to_owned(), files: RefCell::new(files), tiles, empty, signatures })
+        Ok(Self { root: root.to_owned(), files: RefCell::new(files), tiles, empty, signatures, threads })
     }
 
     /// The file of that name, which is used from here on.
@@ -245,6 +251,25 @@ impl Blobs for Export {
 impl Evidence for Export {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.signatures.find(intent).map_err(|reason| BookError::Store { reason })
+    }
+
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        let next = AtomicUsize::new(0);
+        let some = || {
+            loop {
+                let from = next.fetch_add(PLACES_AT_ONCE, Ordering::Relaxed);
+                if from >= count {
+                    return;
+                }
+                (from..count.min(from + PLACES_AT_ONCE)).for_each(work);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..self.threads.get().min(count.div_ceil(PLACES_AT_ONCE)) {
+                scope.spawn(some);
+            }
+            some();
+        });
     }
 }
 

@@ -195,9 +195,10 @@ impl MemoryBook {
             }
             Change::Leave { key, device } => {
                 if let Some(rows) = self.devices.get_mut(key)
-                    && let Some(facts) = rows.get(*device).copied()
+                    && let Some(mut facts) = rows.get(*device).copied()
                 {
-                    rows.insert(*device, PackedFacts { state: IntentState::Left, ..facts });
+                    facts.state = IntentState::Left;
+                    rows.insert(*device, facts);
                     self.note(Table::Device, device_key(key, *device));
                 }
             }

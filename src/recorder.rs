@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::domain::determination::pages::Page;
+use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
@@ -31,7 +32,6 @@ use crate::domain::ledger::snapshots::TargetsKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded, ResultLine};
-use crate::domain::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
 use crate::state::{self, Row};
@@ -225,6 +225,20 @@ impl<T> Recorded<T> {
     pub fn split<A, B>(self, take_apart: impl FnOnce(T) -> (A, B)) -> (Recorded<A>, B) {
         let (first, second) = take_apart(self.0);
         (Recorded(first), second)
+    }
+}
+
+impl<T> Recorded<Option<T>> {
+    /// What was recorded, if anything was.
+    pub fn into_some(self) -> Option<Recorded<T>> {
+        self.0.map(Recorded)
+    }
+}
+
+impl<T, E> Recorded<Result<T, E>> {
+    /// What was recorded, or why it was not.
+    pub fn into_result(self) -> Result<Recorded<T>, E> {
+        self.0.map(Recorded)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
 use crate::domain::determination::pages::Page;
+use crate::domain::fold::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::incident::Targets;
 use crate::domain::intake::{self, Heads};
@@ -18,7 +19,7 @@ use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
-use crate::domain::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
+use crate::processors;
 use crate::store::{Derived, DerivedState, Reader, SignatureRow, Store, StoreError, StoredCheckpoint, same_head};
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -279,9 +280,8 @@ impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }
 
-    /// A start verifies no answers; what else is to be done is little.
-    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
-        (0..count).for_each(work);
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        processors::at_once(count, one);
     }
 }
 
@@ -353,7 +353,26 @@ fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
             Ok(())
         })?;
     }
+    check_lists(&*store, &fold).map_err(|what| StateError::Snapshot { index: at, what })?;
     Ok(Some(fold))
+}
+
+/// Every device list in force is found by what folds to the root that the SMKI PMA signed: each page that is read must make a part of
+/// it. No snapshot keeps them, for a determination names them already.
+fn check_lists(store: &dyn Store, fold: &Fold) -> Result<(), String> {
+    for (id, facts) in fold.determinations() {
+        let Some(scope) = &facts.scope else { continue };
+        let found = store.list_root(*id).map_err(|error| error.to_string())?;
+        if found != Some((scope.device_list, scope.device_root)) {
+            let say = |(list, root): (Digest, Digest)| format!("list {list} with the root {root}");
+            return Err(format!(
+                "determination {id} has the device {}, the store's pages make {}: they were edited; restore from a backup",
+                say((scope.device_list, scope.device_root)),
+                found.map_or_else(|| "nothing".into(), say)
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn entry_at(ledger: &dyn Reader, index: u64) -> Result<Entry, StateError> {

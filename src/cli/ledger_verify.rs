@@ -163,7 +163,7 @@ pub fn verify(args: &LedgerVerify) -> Result<VerifiedLedger, VerifyError> {
 pub fn verify_on(args: &LedgerVerify, threads: NonZeroUsize) -> Result<VerifiedLedger, VerifyError> {
     let given = read(&args.key)?;
     let earlier = args.checkpoint.as_deref().map(read).transpose()?;
-    let mut export = Export::open(&args.dir, threads)?;
+    let mut export = Export::open(&args.dir)?;
     let newest = export.read(CHECKPOINT, NOTE_LEN_MAX)?;
     let key = ledger_key(&given, &newest, &args.key)?;
     let head = read_checkpoint(&newest, &key).map_err(|reason| AuditError::file(CHECKPOINT, reason))?;

@@ -23,5 +23,4 @@ pub mod names;
 pub mod policy;
 pub mod procedure;
 pub mod responses;
-pub mod snapshot;
 pub mod time;

@@ -21,6 +21,7 @@ pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
 use crate::domain::determination::pages::PageError;
 use crate::domain::fold::RequestFacts;
+use crate::domain::fold::snapshot::Tables;
 use crate::domain::ledger::entry::{Common, Entry, Event};
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};
 use crate::domain::ledger::snapshots::TableKept;
@@ -28,7 +29,6 @@ use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{ImportedKey, Responded};
-use crate::domain::snapshot::Tables;
 
 /// What goes wrong with a store. After any error from [`Store::append_at`] nothing of the batch was recorded, but for
 /// [`StoreError::Broken`], which leaves it open until the store is opened again.
@@ -335,6 +335,10 @@ pub trait DerivedState {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError>;
 
+    /// The SHA-256 of a determination's device list, and the RFC 6962 root over its lines as far as those who look Devices up in it
+    /// believe any: what they are found by folds to it. Linear in the list's pages.
+    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError>;
+
     /// How many lines a determination's device list has; `None` if none was imported.
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError>;
 
@@ -554,9 +558,9 @@ pub trait Store: Reader + Send {
     fn part(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// From here on the rows in the tables are believed where they are those of these tables, as a snapshot under a verified checkpoint
-    /// says. The list of pages is compared at once; the rows page by page, when they are read first; not at all, where `seen` says
-    /// that every row was compared with what the ledger makes.
-    fn believe(&mut self, tables: &Tables, seen: bool) -> Result<(), StoreError>;
+    /// says. The list of pages is compared at once; the rows page by page, when they are read first, or all of them
+    /// now.
+    fn believe(&mut self, tables: &Tables, now: bool) -> Result<(), StoreError>;
 
     /// Takes in what entries after [`Store::base`] make of the rows: they are in the ledger already. What lies in other tables is
     /// passed over.

@@ -24,10 +24,10 @@ use self::overlay::{Overlay, Shared};
 use self::reading::{Ledger, Tables};
 use super::files::{Ballast, Lock, failed, sync_directory};
 use super::{Base, Batch, Derived, Reader, Rebuild, Staging, StagingLimits, Store, StoreError, Vouch, same_head};
+use crate::domain::fold::snapshot::{Pages, Table, Tables as KeptTables, of_each};
 use crate::domain::ledger::merkle::{Frontier, Head, Leaf};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::Digest;
-use crate::domain::snapshot::{Pages, Table, Tables as KeptTables, of_each};
 
 /// The database within the state directory.
 const DATABASE: &str = "ledger.db";
@@ -356,7 +356,7 @@ impl Store for SqliteStore {
         overlay::part(&self.connection, name)
     }
 
-    fn believe(&mut self, tables: &KeptTables, seen: bool) -> Result<(), StoreError> {
+    fn believe(&mut self, tables: &KeptTables, now: bool) -> Result<(), StoreError> {
         let pages = of_each(|table| overlay::pages(&self.connection, table))?;
         for ((table, pages), kept) in Table::ALL.into_iter().zip(&pages).zip(tables) {
             let found = pages.kept();
@@ -364,8 +364,8 @@ impl Store for SqliteStore {
                 return Err(StoreError::PagesDiffer { table: table.as_str(), expected: *kept, found });
             }
         }
-        self.shared.hold(pages, seen);
-        Ok(())
+        self.shared.hold(pages);
+        if now { self.shared.read().see_all(&self.connection) } else { Ok(()) }
     }
 
     fn replay(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError> {

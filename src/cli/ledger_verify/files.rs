@@ -4,11 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::VerifyError;
 use crate::cli::ledger_export::{BLOBS, CHECKPOINT, CHECKPOINTS, SIGNATURE_RECORD_LEN, SIGNATURES};
@@ -20,8 +17,6 @@ use crate::domain::policy::files::FILE_LEN_MAX;
 
 /// Octets of a file read at a time.
 const PIECE_LEN: usize = 64 * 1024;
-/// Messages or certificates that a thread takes at a time.
-const PLACES_AT_ONCE: usize = 16;
 /// Records of signatures kept at a time.
 const RECORDS_AT_ONCE: usize = 1_024;
 
@@ -35,7 +30,6 @@ pub(super) struct Export {
     /// A folder with nothing in it.
     empty: Option<String>,
     signatures: Signatures,
-    threads: NonZeroUsize,
 }
 
 fn wrong(name: &str, reason: impl ToString) -> VerifyError {
@@ -44,7 +38,7 @@ fn wrong(name: &str, reason: impl ToString) -> VerifyError {
 
 impl Export {
     /// Looks at every name, and refuses what can be no export: links, devices, other names.
-    pub(super) fn open(root: &Path, threads: NonZeroUsize) -> Result<Self, VerifyError> {
+    pub(super) fn open(root: &Path) -> Result<Self, VerifyError> {
         let (mut files, mut tiles) = (BTreeMap::new(), HashSet::new());
         let mut folders = vec![String::new()];
         let mut empty = None;
@@ -87,7 +81,7 @@ impl Export {
         }
         let signatures = Signatures::open(&root.join(SIGNATURES))?;
         files.insert(SIGNATURES.to_owned(), true);
-        Ok(Self { root: root.to_owned(), files: RefCell::new(files), tiles, empty, signatures, threads })
+        Ok(Self { root: root.to_owned(), files: RefCell::new(files), tiles, empty, signatures })
     }
 
     /// The file of that name, which is used from here on.
@@ -253,23 +247,8 @@ impl Evidence for Export {
         self.signatures.find(intent).map_err(|reason| BookError::Store { reason })
     }
 
-    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        let some = || {
-            loop {
-                let from = next.fetch_add(PLACES_AT_ONCE, Ordering::Relaxed);
-                if from >= count {
-                    return;
-                }
-                (from..count.min(from + PLACES_AT_ONCE)).for_each(work);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..self.threads.get().min(count.div_ceil(PLACES_AT_ONCE)) {
-                scope.spawn(some);
-            }
-            some();
-        });
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        crate::processors::at_once(count, one);
     }
 }
 

@@ -25,13 +25,13 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::dense::Dense;
+use crate::domain::fold::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::ledger::snapshots::FORM;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, KeyUse, TemplateName};
-use crate::domain::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::time::Timestamp;
 
 use commands::{Allowed, Filled, Pending, Run};
@@ -43,9 +43,19 @@ pub trait Evidence: Blobs {
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
 
-    /// Does this for every place below `count`, in any order and several at once: what the answers of Devices and their certificates
-    /// take is nearly all verification.
-    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync));
+    /// Does it once for each number below this one, in any order: a shell may spread it over its processors.
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(one);
+    }
+}
+
+/// One value for each, in their order ([`Evidence::at_once`]).
+fn each_at_once<T: Sync, R: Send + Sync>(evidence: &dyn Evidence, all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let made: Vec<OnceLock<R>> = all.iter().map(|_| OnceLock::new()).collect();
+    evidence.at_once(all.len(), &|n| {
+        made[n].get_or_init(|| one(&all[n]));
+    });
+    made.into_iter().map(|made| made.into_inner().expect("evidence does it once for each")).collect()
 }
 
 /// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory.
@@ -84,16 +94,6 @@ impl AuditError {
     pub fn file(place: impl ToString, reason: impl ToString) -> Self {
         Self { index: None, place: place.to_string(), reason: reason.to_string() }
     }
-}
-
-/// Does `work` with each of these wherever there is a processor for it; the answers in their order.
-fn on_all<T: Sync, R: Send + Sync>(evidence: &dyn Evidence, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let done: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
-    evidence.each(items.len(), &|at| {
-        // Whoever did it before did the same.
-        let _ = done[at].set(work(&items[at]));
-    });
-    done.into_iter().map(|done| done.into_inner().expect("it was done for each")).collect()
 }
 
 /// Whether an entry was permitted; if not, why.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, response_key, split_device_key};
+use crate::domain::fold::snapshot::{Row, Rows, Table};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, NameError, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::policy::{Files, Policy};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
-use crate::domain::snapshot::rows::{device_key, earlier_key, imported_key, response_key, split_device_key};
-use crate::domain::snapshot::{Row, Rows, Table};
 
 use super::FoldError;
 use super::dense::Dense;

@@ -1,6 +1,6 @@
 //! Pure. The one encoding of the fold, for a snapshot: JSON, fields in the order in which they stand here.
 //!
-//! Not in it: what grows with Devices, which has tables ([`crate::domain::snapshot`]) or an encoding of its own (the Relevant Devices of
+//! Not in it: what grows with Devices, which has tables ([`crate::domain::fold::snapshot`]) or an encoding of its own (the Relevant Devices of
 //! an incident); policies but for their digests, which are read again from their blobs; and batches that no open intent names: whoever
 //! replays the entries that follow recalls those that are named ([`Fold::recall`]).
 //!

@@ -8,7 +8,7 @@ use crate::domain::names::{Digest, IncidentId};
 /// it meets a snapshot of another.
 pub const FORM: u32 = 1;
 
-/// The state after the entries before this one, by digests: see [`crate::domain::snapshot`].
+/// The state after the entries before this one, by digests: see [`crate::domain::fold::snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
@@ -31,7 +31,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The tables, in the order of [`crate::domain::snapshot::Table::ALL`].
+    /// The tables, in the order of [`crate::domain::fold::snapshot::Table::ALL`].
     pub const fn tables(&self) -> [TableKept; 5] {
         [self.device, self.request, self.earlier, self.response, self.device_key]
     }

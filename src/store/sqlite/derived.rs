@@ -14,11 +14,11 @@ use super::device_keys;
 use super::lists;
 use super::schema::Table;
 use crate::domain::fold::RequestFacts;
+use crate::domain::fold::snapshot::rows::split_device_key;
+use crate::domain::fold::snapshot::{self, Rows};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
 use crate::domain::responses::{OwnResult, Responded};
-use crate::domain::snapshot::rows::split_device_key;
-use crate::domain::snapshot::{self, Rows};
 
 /// Which of the two sets of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use rusqlite::{Connection, Row};
 use super::super::StoreError;
 use super::derived::Schema;
 use super::schema::Table;
+use crate::domain::fold::snapshot;
 use crate::domain::names::{DeviceId, Digest, Eui64};
 use crate::domain::responses::{DeviceKey, ImportedKey};
-use crate::domain::snapshot;
 use crate::domain::time::Timestamp;
 
 /// A row has some 130 octets. The public key is x ‖ y; dates are seconds since 1970.

@@ -18,12 +18,12 @@ use super::blobs::BlobReader;
 use super::derived::{self, Schema, StoredRows};
 use super::device_keys;
 use crate::domain::fold::RequestFacts;
+use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
+use crate::domain::fold::snapshot::{Page, Pages, Renewed, Table, Tables, of_each};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
 use crate::domain::responses::{ImportedKey, Responded};
-use crate::domain::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
-use crate::domain::snapshot::{Page, Pages, Renewed, Table, Tables, of_each};
 
 /// Rows that changed since the last snapshot.
 #[derive(Debug, Default)]
@@ -191,7 +191,7 @@ impl Held {
 fn shown(table: Table, key: &[u8]) -> String {
     match table {
         Table::Device | Table::Earlier => {
-            let (label, rest) = crate::domain::snapshot::rows::split_device_key(key);
+            let (label, rest) = crate::domain::fold::snapshot::rows::split_device_key(key);
             format!("key {label}, Device {}", hex::encode_upper(rest.get(..8).unwrap_or(rest)))
         }
         Table::Request => format!("request {}", hex::encode(key)),
@@ -256,9 +256,9 @@ impl Shared {
         }
     }
 
-    /// From here on rows are believed by these pages; `seen` if every row was compared with what the ledger makes.
-    pub(super) fn hold(&self, pages: [Pages; Table::ALL.len()], seen: bool) {
-        self.write().held = Some(pages.map(|pages| Held::new(pages, seen)));
+    /// From here on rows are believed by these pages.
+    pub(super) fn hold(&self, pages: [Pages; Table::ALL.len()]) {
+        self.write().held = Some(pages.map(|pages| Held::new(pages, false)));
     }
 
     /// Ends a snapshot: `commit` makes it durable, and from then on the tables have what the overlay had. Nobody reads meanwhile.
@@ -293,6 +293,14 @@ pub(super) enum Written {
 impl State {
     pub(super) fn overlay(&self) -> &Overlay {
         &self.overlay
+    }
+
+    /// Compares every page with its rows: also those of rows that changed since, which nobody would read.
+    pub(super) fn see_all(&self, connection: &Connection) -> Result<(), StoreError> {
+        for (held, table) in self.held.iter().flatten().zip(Table::ALL) {
+            (0..held.pages.all().len()).try_for_each(|at| held.see(connection, table, at))?;
+        }
+        Ok(())
     }
 
     /// Whether the table may have the row of this key; the page that would have it was compared with its rows.
@@ -540,7 +548,7 @@ impl Held {
 
 /// The Device in a page's first key, if it is of this key.
 fn bound(key: &KeyLabel, first: &[u8]) -> Option<DeviceId> {
-    let (label, device) = crate::domain::snapshot::rows::split_device_key(first);
+    let (label, device) = crate::domain::fold::snapshot::rows::split_device_key(first);
     let octets: [u8; 8] = device.try_into().ok()?;
     (label == key.as_str()).then(|| DeviceId(octets.into()))
 }

@@ -80,6 +80,10 @@ impl<T: Tables> DerivedState for T {
         lists::listed_from(self.connection(), (T::SCHEMA, self.pages()), determination, after, limit)
     }
 
+    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError> {
+        lists::root(self.connection(), T::SCHEMA, determination)
+    }
+
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
         lists::count(self.connection(), T::SCHEMA, determination)
     }

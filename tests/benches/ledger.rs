@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,8 +21,8 @@ use ring::signature::{
 use smkid::cli::ledger_export::{StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, verify};
 use smkid::cli::print::Output;
-use smkid::store::Reader as _;
 use smkid::store::sqlite::SqliteReader;
+use smkid::store::{Reader as _, StoredLeaf};
 
 #[path = "../it/support/lab.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
@@ -32,8 +33,8 @@ mod ledger_fixture;
 #[path = "statistics.rs"]
 mod statistics;
 
-use ledger_fixture::Fixture;
 use ledger_fixture::large::HandOver;
+use ledger_fixture::{Fixture, numbered};
 use statistics::Spread;
 
 /// Of the speed of SHA-256 over the same octets, with ring on one core.
@@ -98,10 +99,34 @@ fn main() -> ExitCode {
         let octets = len(&exported);
         println!("exported {} MB in {taken:.2} s: {:.0} MB/s", megabytes(octets), octets as f64 / taken / 1e6);
     }
+    let index = |at: u64| at % head.size;
+    latency("a proof of inclusion", |at| drop(reader.inclusion_path(index(at), head.size).unwrap()));
+    latency("a proof of consistency", |at| drop(reader.consistency_path(index(at) + 1, head.size).unwrap()));
+    latency("the intents of a Device", |at| drop(reader.intents_of(numbered(index(at) / 2)).unwrap()));
+    latency("an entry", |at| drop(reader.leaf(index(at)).unwrap()));
+    let begun = Instant::now();
+    let mut uncommon = 0;
+    let visit = &mut |_: StoredLeaf<'_>| {
+        uncommon += 1;
+        ControlFlow::Continue(())
+    };
+    reader.uncommon(0..head.size, visit).unwrap();
+    println!("all {uncommon} uncommon entries: {:.2} ms\n", begun.elapsed().as_secs_f64() * 1e3);
     let mut met = true;
     met &= tree(&exported, &folder, asked.rounds);
     met &= whole(&exported, &folder, asked.rounds);
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How long an answer takes, at places all over the ledger.
+fn latency(what: &str, ask: impl Fn(u64)) {
+    let taken = (1..=201_u64).map(|at| {
+        let begun = Instant::now();
+        ask(at * 104_729 * 7_919);
+        begun.elapsed().as_secs_f64() * 1e3
+    });
+    let Spread { median, least: _, greatest } = Spread::of(taken).unwrap();
+    println!("{what}: median {median:.3} ms, at most {greatest:.3} ms");
 }
 
 fn megabytes(octets: u64) -> u64 {

@@ -27,6 +27,10 @@ use crate::domain::names::Digest;
 const BUNDLES_AHEAD: usize = 4;
 /// Checks that a worker takes at a time: 4 ms of work.
 const BATCH: usize = 64;
+/// A ledger of so few bundles is verified on one thread: to begin and end others takes longer.
+const BUNDLES_ALONE: usize = 2;
+/// As few of what is done by itself.
+const ITEMS_ALONE: usize = 16;
 /// Batches that may wait, for each worker.
 const BATCHES_WAITING: usize = 16;
 
@@ -120,7 +124,8 @@ struct Ready<P> {
 struct Pool<'a, P, F> {
     tiles: Tiles<'a>,
     bundles: Vec<TileName>,
-    threads: NonZeroUsize,
+    /// How many workers there are. With none the replay does it all.
+    workers: usize,
     /// Reads an entry.
     read: F,
     state: Mutex<State<P>>,
@@ -161,8 +166,9 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
             is_over: false,
             is_broken: false,
         };
-        let bundles = tiles::bundles(size).collect();
-        Self { tiles, bundles, threads, read, state: Mutex::new(state), changed: Condvar::new() }
+        let bundles: Vec<TileName> = tiles::bundles(size).collect();
+        let workers = if bundles.len() <= BUNDLES_ALONE { 0 } else { threads.get() };
+        Self { tiles, bundles, workers, read, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State<P>> {
@@ -178,7 +184,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
     /// Replays on this thread, with the workers beside it. Of what does not hold, answers what is first in the ledger.
     fn run(&self, head: &Head, replay: impl FnOnce(&mut Tree) -> Result<(), VerifyError>) -> Result<(), VerifyError> {
         thread::scope(|scope| {
-            for _ in 0..self.threads.get() {
+            for _ in 0..self.workers {
                 scope.spawn(|| self.work());
             }
             let _ended = Ended(self);
@@ -213,6 +219,11 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
                 self.changed.notify_all();
                 return ready.map(Some);
             }
+            if self.workers == 0 {
+                state.wanted += 1;
+                drop(state);
+                return self.bundle(self.bundles[place]).map(Some);
+            }
             state = self.wait(state);
         }
     }
@@ -220,7 +231,15 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
     /// Gives out a batch of checks.
     fn check(&self, batch: Vec<Check>) {
         let mut state = self.state();
-        while state.waiting.len() >= BATCHES_WAITING * self.threads.get() {
+        if self.workers == 0 {
+            if state.fault.is_none() {
+                let mut scratch = Vec::new();
+                let checked = batch.iter().try_for_each(|check| check.verify(&mut scratch));
+                state.fault = checked.err().map(|fault| (0, fault));
+            }
+            return;
+        }
+        while state.waiting.len() >= BATCHES_WAITING * self.workers {
             state = self.wait(state);
         }
         let number = state.given;
@@ -234,7 +253,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
         let mut scratch = Vec::new();
         let mut state = self.state();
         loop {
-            let ahead = state.wanted + BUNDLES_AHEAD * self.threads.get();
+            let ahead = state.wanted + BUNDLES_AHEAD * self.workers;
             if !state.is_over && state.fault.is_none() && state.next < self.bundles.len().min(ahead) {
                 let place = state.next;
                 state.next += 1;
@@ -308,7 +327,7 @@ impl<P, F> Drop for Broken<'_, '_, P, F> {
 
 /// Does `work` with each of these on so many threads; the answers in their order.
 pub(super) fn on_all<T: Sync, R: Send>(threads: NonZeroUsize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let share = items.len().div_ceil(threads.get()).max(1);
+    let share = items.len().div_ceil(threads.get()).max(ITEMS_ALONE);
     let work = |items: &[T]| items.iter().map(&work).collect::<Vec<R>>();
     thread::scope(|scope| {
         let mut parts = items.chunks(share);

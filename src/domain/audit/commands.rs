@@ -31,7 +31,7 @@ pub(super) struct Filled {
     originator: PartyId,
     device: DeviceId,
     counter: u64,
-    pub(super) key: PublicKey,
+    pub(super) key: Arc<PublicKey>,
 }
 
 impl Filled {
@@ -178,13 +178,13 @@ impl Audit<'_> {
                  attempt {attempt}"
             )
         })?;
-        let key = *self.keys.get(&batch.key).ok_or_else(|| format!("the ledger has no key {}", batch.key))?;
+        let key = self.keys.get(&batch.key).ok_or_else(|| format!("the ledger has no key {}", batch.key))?;
         let filled = Filled {
             template: allowance.template,
             originator: allowance.originator,
             device: *device,
             counter: *counter,
-            key,
+            key: Arc::clone(key),
         };
         let what = Checked::Command { filled: filled.clone(), template: template.clone(), command: *command };
         (self.checks)(Check { index, what });
@@ -232,7 +232,7 @@ impl Audit<'_> {
             format!("no checkpoint was signed between intent {intent} and it; the last one covers {covered} entries")
         })?;
         if let Some(certification) = certification {
-            let key = *self.keys.get(&certification.key).ok_or("the ledger has no such key")?;
+            let key = Arc::clone(self.keys.get(&certification.key).ok_or("the ledger has no such key")?);
             let info = self.evidence.blob(certification.request_info).map_err(text)?;
             let signature = published(self.evidence, *intent, signature)?;
             let what = Checked::Certification { intent: *intent, info, signature, key };
@@ -272,9 +272,7 @@ impl Audit<'_> {
                 })?;
             }
             demand(any, || format!("no intent lies from {from} until {until}"))?;
-            while let Some(intent) = self.pending.range(from..until).next().map(|(intent, _)| *intent)
-                && let Some(Pending { filled, outcome, signature }) = self.pending.remove(&intent)
-            {
+            while let Some((intent, Pending { filled, outcome, signature })) = self.pending.take_first(from, until) {
                 allowed(rules::decide_release_to(&facts, filled.device).map_err(|refusal| vec![refusal]))?;
                 let signature = published(self.evidence, intent, signature)?;
                 (self.checks)(Check { index: outcome, what: Checked::Signature { intent, filled, signature } });

@@ -7,8 +7,8 @@
 //!
 //! It stands at the top of the domain and not in `ledger/`, because it needs all of it: entries, fold, documents, rules.
 //!
-//! Memory: the fold, and a [`MemoryBook`], which grows with the Devices (some hundred octets each); beyond those only what
-//! is signed and not released. Neither commands nor signatures are checked in passing: [`Audit::new`] is told where to with them, so
+//! Memory: the fold, and a [`MemoryBook`], which grows with the Devices (some fifty octets each, and as many for what is
+//! signed and not released). Neither commands nor signatures are checked in passing: [`Audit::new`] is told where to with them, so
 //! that a shell spreads them over its processors.
 
 mod actor;
@@ -19,11 +19,12 @@ mod jobs;
 mod responses;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
+use crate::domain::fold::dense::Dense;
 use crate::domain::fold::snapshot::{self, Pages, Table, TargetsSeen};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
@@ -138,7 +139,7 @@ enum Checked {
     /// The command of an intent was signed so, as its outcome says.
     Signature { intent: u64, filled: Filled, signature: [u8; 64] },
     /// The same of a certification request: its CertificationRequestInfo.
-    Certification { intent: u64, info: Vec<u8>, signature: [u8; 64], key: PublicKey },
+    Certification { intent: u64, info: Vec<u8>, signature: [u8; 64], key: Arc<PublicKey> },
 }
 
 impl Check {
@@ -265,7 +266,7 @@ pub struct Audit<'a> {
     head_times: Vec<Timestamp>,
     fold: Fold,
     book: MemoryBook,
-    keys: BTreeMap<KeyLabel, PublicKey>,
+    keys: BTreeMap<KeyLabel, Arc<PublicKey>>,
     /// The last start of the daemon.
     started: u64,
     /// What [`crate::domain::policy::rules::decide_batch`] allowed last, while nothing but intents has come since.
@@ -279,7 +280,7 @@ pub struct Audit<'a> {
     /// Whose the intents are.
     runs: Vec<Run>,
     /// Signed and not released, by intent.
-    pending: BTreeMap<u64, Pending>,
+    pending: Dense<u64, Pending>,
     /// Takes what is to be checked beside, in the order in which it is found.
     checks: &'a dyn Fn(Check),
     /// The pages of what grows with Devices, as they were made last.
@@ -306,7 +307,7 @@ impl<'a> Audit<'a> {
             unknown: HashMap::new(),
             job_lists: HashMap::new(),
             runs: Vec::new(),
-            pending: BTreeMap::new(),
+            pending: Dense::default(),
             checks,
             pages: Table::ALL.map(Pages::empty),
             targets: TargetsSeen::default(),
@@ -323,12 +324,8 @@ impl<'a> Audit<'a> {
         self.fold
             .apply(entry, leaf, self.evidence, &mut changes)
             .map_err(|error| AuditError::entry(index, kind, error))?;
-        let list = |digest| {
-            let mut octets = Vec::new();
-            self.evidence.stream(digest, &mut |piece| octets.extend(piece)).map(|()| octets)
-        };
         for change in &changes {
-            self.book.apply(change, &list).map_err(|error| AuditError::entry(index, kind, error))?;
+            self.book.apply(change, self.evidence).map_err(|error| AuditError::entry(index, kind, error))?;
         }
         if self.book.changed() >= CHANGED_MAX {
             self.renew_pages();
@@ -459,7 +456,7 @@ impl<'a> Audit<'a> {
             demand(key.spki_sha256() == record.spki_sha256, || {
                 format!("key {}: spki_sha256 is not that of spki", record.label)
             })?;
-            demand(self.keys.insert(record.label.clone(), key).is_none(), || {
+            demand(self.keys.insert(record.label.clone(), Arc::new(key)).is_none(), || {
                 format!("key {} stands there twice", record.label)
             })?;
         }

@@ -12,6 +12,8 @@ use crate::domain::policy::{Files, Policy};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 
 use super::FoldError;
+use super::dense::Dense;
+use super::packed::{self, Names, PackedFacts, PackedList};
 
 /// What an entry alters in the book. Applied in order, in the same transaction as the entry itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +140,9 @@ pub trait Book {
 /// A book in memory, for verifiers and tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBook {
-    devices: BTreeMap<KeyLabel, BTreeMap<DeviceId, DeviceFacts>>,
-    lists: HashMap<DeterminationId, HashMap<DeviceId, Listed>>,
+    devices: BTreeMap<KeyLabel, Dense<DeviceId, PackedFacts>>,
+    names: Names,
+    lists: HashMap<DeterminationId, PackedList>,
     requests: BTreeMap<RequestId, RequestFacts>,
     /// By Device, and by the bits of the counter as a signed number: in the order of [`Table::Earlier`].
     earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, i64), u64>>,
@@ -164,19 +167,13 @@ impl MemoryBook {
         self.changed[usize::from(table.code()) - 1].insert(key);
     }
 
-    /// Applies a change; `list` reads the blob of a device list or of results.
-    pub fn apply(
-        &mut self,
-        change: &Change,
-        list: &dyn Fn(Digest) -> Result<Vec<u8>, BookError>,
-    ) -> Result<(), BookError> {
+    /// Applies a change; `blobs` has the device list or the results that it names.
+    pub fn apply(&mut self, change: &Change, blobs: &dyn Blobs) -> Result<(), BookError> {
         match change {
             Change::List { determination, devices } => {
-                let wrong = |reason| BookError::Store { reason: format!("device list {devices}: {reason}") };
-                let text = String::from_utf8(list(*devices)?).map_err(|_| wrong("not UTF-8".into()))?;
-                let rows: Result<HashMap<_, _>, String> =
-                    text.lines().map(|line| listed_line(line).map(|listed| (listed.device, listed))).collect();
-                self.lists.insert(*determination, rows.map_err(wrong)?);
+                let mut list = PackedList::default();
+                packed::lines(*devices, blobs, |line| list.push(line))?;
+                self.lists.insert(*determination, list);
             }
             Change::Batch { index, request, asked } => {
                 let first = RequestFacts { asked: *asked, first_batch: *index, last_batch: *index };
@@ -185,7 +182,10 @@ impl MemoryBook {
             }
             Change::Device { key, device, facts } => {
                 self.note(Table::Device, device_key(key, *device));
-                if let Some(before) = self.devices.entry(key.clone()).or_default().insert(*device, facts.clone())
+                let packed = self.names.pack(facts);
+                let before = self.devices.entry(key.clone()).or_default().insert(*device, packed);
+                let before = before.filter(|_| facts.state == IntentState::Open);
+                if let Some(before) = before.map(|before| self.names.unpack(&before))
                     && before.is_overtaken_by(facts)
                 {
                     self.note(Table::Earlier, earlier_key(key, *device, before.counter));
@@ -194,24 +194,26 @@ impl MemoryBook {
                 }
             }
             Change::Leave { key, device } => {
-                if let Some(facts) = self.devices.get_mut(key).and_then(|devices| devices.get_mut(device)) {
+                if let Some(rows) = self.devices.get_mut(key)
+                    && let Some(mut facts) = rows.get(*device).copied()
+                {
                     facts.state = IntentState::Left;
+                    rows.insert(*device, facts);
                     self.note(Table::Device, device_key(key, *device));
                 }
             }
             Change::Release { from: _, until: _ } => {}
             Change::Responses { determination, entry, results } => {
-                let wrong = |reason| BookError::Store { reason: format!("results {results}: {reason}") };
-                let text = String::from_utf8(list(*results)?).map_err(|_| wrong("not UTF-8".into()))?;
-                for line in text.lines() {
-                    let line = ResultLine::parse(line).map_err(wrong)?;
-                    let Some(device) = line.device else { continue };
+                packed::lines(*results, blobs, |line| {
+                    let line = ResultLine::parse(line)?;
+                    let Some(device) = line.device else { return Ok(()) };
                     let mut known = self.responded.get(&(*determination, device)).cloned().unwrap_or_default();
                     if known.absorb(&line, *entry) {
                         self.responded.insert((*determination, device), known);
                         self.note(Table::Response, response_key(*determination, device).to_vec());
                     }
-                }
+                    Ok(())
+                })?;
             }
             Change::DeviceKeys { entry, keys } => {
                 for &key in &**keys {
@@ -262,8 +264,9 @@ impl Rows for MemoryBook {
             Table::Device => {
                 self.devices.iter().filter(|(key, _)| key.as_str() >= label).try_for_each(|(key, rows)| {
                     let from = if key.as_str() == label { first } else { DeviceId([0; 8].into()) };
-                    rows.range(from..)
-                        .try_for_each(|(device, facts)| visit(Row::Device { key, device: *device, facts }))
+                    rows.from(from).try_for_each(|(device, packed)| {
+                        visit(Row::Device { key, device: *device, facts: &self.names.unpack(packed) })
+                    })
                 })
             }
             Table::Earlier => {
@@ -296,11 +299,12 @@ impl Rows for MemoryBook {
 
 impl Book for MemoryBook {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
-        Ok(self.devices.get(key).and_then(|devices| devices.get(&device)).cloned())
+        let row = self.devices.get(key).and_then(|rows| rows.get(device));
+        Ok(row.map(|packed| self.names.unpack(packed)))
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
-        Ok(self.lists.get(&determination).and_then(|list| list.get(&device)).cloned())
+        Ok(self.lists.get(&determination).and_then(|list| list.get(device)))
     }
 
     fn request(&self, request: RequestId) -> Result<Option<RequestFacts>, BookError> {

@@ -8,10 +8,12 @@
 //! before, by [`crate::domain::policy::rules`] and [`crate::domain::intake`]. It refuses only what it cannot understand.
 
 pub mod book;
+pub(in crate::domain) mod dense;
 mod directions;
 pub mod jobs;
 mod kept;
 mod keys;
+mod packed;
 mod procedure;
 pub mod snapshot;
 

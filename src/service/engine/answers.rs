@@ -544,16 +544,11 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
         }
         ControlFlow::Continue(())
     };
-    // Which batches belong to what is asked for is known only from the beginning on; a batch is uncommon.
     if let Some(device) = of.device {
         of_device(reader, device, 0..until, &mut visit)?;
     } else if of.kind.as_ref().is_some_and(|kind| !Common::KINDS.contains(&kind.as_str())) {
-        let begin = if of.incident.is_some() || of.determination.is_some() { 0 } else { from };
-        reader.uncommon(begin..until, &mut visit)?;
+        reader.uncommon(from..until, &mut visit)?;
     } else {
-        if of.incident.is_some() || of.determination.is_some() {
-            reader.uncommon(0..from, &mut visit)?;
-        }
         let end = until.min(from + READ_MAX);
         reader.leaves(from..end, &mut visit)?;
         next = next.or((end < until).then_some(end));
@@ -640,6 +635,8 @@ pub(super) struct About<'a> {
     incidents: BTreeMap<DeterminationId, IncidentId>,
     batches: BTreeMap<u64, DeterminationId>,
     jobs: BTreeMap<RequestId, DeterminationId>,
+    /// Whether what was recorded before the part that is read was looked at for these.
+    looked_back: bool,
     /// Intents that were asked for and have no outcome yet.
     open: BTreeSet<u64>,
     /// Intents of the Device that was asked for.
@@ -657,7 +654,8 @@ struct Subject {
 impl<'a> About<'a> {
     pub(super) fn new(of: &'a wire::EntriesOf, reader: &'a dyn Reader) -> Self {
         let (incidents, batches, jobs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { of, reader, incidents, batches, jobs, open: BTreeSet::new(), of_device: BTreeSet::new() }
+        let (open, of_device) = (BTreeSet::new(), BTreeSet::new());
+        Self { of, reader, incidents, batches, jobs, looked_back: false, open, of_device }
     }
 
     fn needs_context(&self) -> bool {
@@ -686,7 +684,7 @@ impl<'a> About<'a> {
                 self.of_determination(entry.determination)
             }
             Event::Intent(entry) => {
-                let Some(determination) = self.batches.get(&entry.batch).copied() else { return false };
+                let Some(determination) = self.of_batch(entry.batch) else { return false };
                 Subject { device: Some(entry.device), ..self.of_determination(determination) }
             }
             Event::Outcome(entry) => {
@@ -779,13 +777,53 @@ impl<'a> About<'a> {
         Subject { incident: Some(incident.clone()), ..Subject::default() }
     }
 
-    fn of_determination(&self, determination: DeterminationId) -> Subject {
+    /// Under which determination a batch is, which may lie before the part that is read.
+    fn of_batch(&mut self, index: u64) -> Option<DeterminationId> {
+        if let Some(known) = self.batches.get(&index) {
+            return Some(*known);
+        }
+        let Ok(Some(Entry { event: Event::Batch(batch), .. })) = entry_at(self.reader, index) else { return None };
+        self.incidents.insert(batch.determination, batch.incident);
+        self.batches.insert(index, batch.determination);
+        Some(batch.determination)
+    }
+
+    /// Looks once for the determinations and jobs that were recorded before the part that is read.
+    fn look_back(&mut self) {
+        if std::mem::replace(&mut self.looked_back, true) {
+            return;
+        }
+        let (incidents, jobs) = (&mut self.incidents, &mut self.jobs);
+        let looked = self.reader.uncommon(0..self.of.from.unwrap_or(0), &mut |leaf| {
+            match Entry::from_leaf(leaf.octets).map(|entry| entry.event) {
+                Ok(Event::DeterminationRecorded(entry)) => {
+                    incidents.insert(entry.determination, entry.incident);
+                }
+                Ok(Event::JobStarted(entry)) => {
+                    jobs.insert(entry.request, entry.determination);
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        // What cannot be read is not known; whoever reads the ledger next is told why.
+        drop(looked);
+    }
+
+    fn of_determination(&mut self, determination: DeterminationId) -> Subject {
+        if self.of.incident.is_some() && !self.incidents.contains_key(&determination) {
+            self.look_back();
+        }
         let incident = self.incidents.get(&determination).cloned();
         Subject { incident, determination: Some(determination), device: None }
     }
 
-    fn of_job(&self, request: RequestId) -> Subject {
-        self.jobs.get(&request).map(|determination| self.of_determination(*determination)).unwrap_or_default()
+    fn of_job(&mut self, request: RequestId) -> Subject {
+        if !self.jobs.contains_key(&request) {
+            self.look_back();
+        }
+        let determination = self.jobs.get(&request).copied();
+        determination.map(|determination| self.of_determination(determination)).unwrap_or_default()
     }
 }
 

@@ -22,13 +22,6 @@ pub(super) fn story(
     let from = from.max(opened).min(size);
     let of = wire::EntriesOf { incident: Some(incident), from: Some(from), ..wire::EntriesOf::default() };
     let (mut story, mut about) = (Story::default(), answers::About::new(&of, reader));
-    // Which batches are the incident's is known only from its opening on; a batch is uncommon.
-    reader.uncommon(opened.min(from)..from, &mut |leaf| {
-        if let Ok(entry) = Entry::from_leaf(leaf.octets) {
-            about.takes(leaf.index, &entry);
-        }
-        ControlFlow::Continue(())
-    })?;
     let end = size.min(from + answers::READ_MAX);
     reader.leaves(from..end, &mut |leaf| {
         if let Ok(entry) = Entry::from_leaf(leaf.octets)

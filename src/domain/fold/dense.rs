@@ -1,0 +1,118 @@
+//! Pure. A map with nothing between its rows: for millions of them, which nearly always come in ascending order.
+
+use std::collections::BTreeMap;
+
+/// Rows that lie together. One that comes in order is appended; one that does not moves half as many at most.
+const ROWS: usize = 512;
+
+/// A map by ascending keys. A `BTreeMap` filled in ascending order is half empty; here a row takes what it is long.
+#[derive(Clone, Debug)]
+pub(in crate::domain) struct Dense<K, V> {
+    /// By the least key that each had when it was begun; none is empty.
+    chunks: BTreeMap<K, Vec<(K, V)>>,
+}
+
+impl<K, V> Default for Dense<K, V> {
+    fn default() -> Self {
+        Self { chunks: BTreeMap::new() }
+    }
+}
+
+impl<K: Copy + Ord, V> Dense<K, V> {
+    /// The chunk where a key stands, or would, by its name: the first one takes what is less than all.
+    fn chunk_of(&self, key: K) -> Option<K> {
+        let before = self.chunks.range(..=key).next_back();
+        before.or_else(|| self.chunks.first_key_value()).map(|(name, _)| *name)
+    }
+
+    /// The row of a key.
+    pub(in crate::domain) fn get(&self, key: K) -> Option<&V> {
+        let chunk = self.chunks.get(&self.chunk_of(key)?)?;
+        let at = chunk.binary_search_by_key(&key, |(of, _)| *of).ok()?;
+        chunk.get(at).map(|(_, row)| row)
+    }
+
+    /// Puts a row in the place of the one before, which it answers.
+    pub(in crate::domain) fn insert(&mut self, key: K, row: V) -> Option<V> {
+        let Some(name) = self.chunk_of(key) else {
+            self.begin(key, row);
+            return None;
+        };
+        let chunk = self.chunks.get_mut(&name)?;
+        match chunk.binary_search_by_key(&key, |(of, _)| *of) {
+            Ok(at) => Some(std::mem::replace(&mut chunk[at].1, row)),
+            Err(at) if chunk.len() < ROWS => {
+                chunk.insert(at, (key, row));
+                None
+            }
+            Err(at) if at == ROWS => {
+                self.begin(key, row);
+                None
+            }
+            Err(_) => {
+                let mut behind = Vec::with_capacity(ROWS);
+                behind.extend(chunk.drain(ROWS / 2..));
+                self.chunks.insert(behind[0].0, behind);
+                self.insert(key, row)
+            }
+        }
+    }
+
+    fn begin(&mut self, key: K, row: V) {
+        let mut chunk = Vec::with_capacity(ROWS);
+        chunk.push((key, row));
+        self.chunks.insert(key, chunk);
+    }
+
+    /// Takes out the first row from a key on, if its key is below `until`.
+    pub(in crate::domain) fn take_first(&mut self, from: K, until: K) -> Option<(K, V)> {
+        let (key, _) = self.from(from).next().filter(|(key, _)| **key < until)?;
+        let key = *key;
+        let name = self.chunk_of(key)?;
+        let chunk = self.chunks.get_mut(&name)?;
+        let at = chunk.binary_search_by_key(&key, |(of, _)| *of).ok()?;
+        let row = chunk.remove(at);
+        if chunk.is_empty() {
+            self.chunks.remove(&name);
+        }
+        Some(row)
+    }
+
+    /// The rows from a key on.
+    pub(in crate::domain) fn from(&self, key: K) -> impl Iterator<Item = (&K, &V)> {
+        let first = self.chunk_of(key).unwrap_or(key);
+        let rows = self.chunks.range(first..).flat_map(|(_, chunk)| chunk);
+        rows.map(|(of, row)| (of, row)).skip_while(move |(of, _)| **of < key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same done to both, in orders that begin, append, split and empty chunks.
+    #[test]
+    fn it_answers_as_any_ordered_map_does() {
+        for step in [1_u64, 7, 1_021, 4_095] {
+            let (mut dense, mut tree) = (Dense::default(), BTreeMap::new());
+            for n in 0..4_096_u64 {
+                let key = n * step % 4_096;
+                assert_eq!(dense.insert(key, n), tree.insert(key, n));
+            }
+            for key in (0..4_096).step_by(3) {
+                assert_eq!(dense.insert(key, 0), tree.insert(key, 0));
+            }
+            for (from, until) in [(1_000, 1_700), (0, 5), (4_000, 9_000), (1_000, 1_700)] {
+                while let Some((key, row)) = dense.take_first(from, until) {
+                    assert_eq!(tree.range(from..until).next(), Some((&key, &row)));
+                    tree.remove(&key);
+                }
+                assert_eq!(tree.range(from..until).next(), None);
+            }
+            for from in [0, 5, 999, 1_000, 1_700, 3_999, 4_000, 5_000] {
+                assert!(dense.from(from).eq(tree.range(from..)), "from {from}");
+                assert_eq!(dense.get(from), tree.get(&from));
+            }
+        }
+    }
+}

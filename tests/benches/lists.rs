@@ -85,8 +85,7 @@ async fn take(folder: &Path, list: &Path, count: u64) {
     let programs = Programs::new(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
     let mut nowhere = io::sink();
     let mut teller = Teller::new(&mut nowhere, &io::stdout());
-    let stage =
-        Stage::set(&folder.join("stage"), programs, Clock::default(), Activation::Stored, &mut teller).unwrap();
+    let stage = Stage::set(&folder.join("stage"), programs, Clock::default(), Activation::Stored, &mut teller).unwrap();
     let (recovery, _) = stage.ceremony(&mut teller).await.unwrap();
     let daemon = Daemon::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await.unwrap();
     let (client, victim) = (&daemon.client, &stage.lab.before()[0]);

@@ -71,10 +71,10 @@ impl Targets {
             let device = u64::from_be_bytes(*target.device.0.octets());
             let mut distance = device - before;
             while distance > 0x7F {
-                octets.push(0x80 | (distance & 0x7F) as u8);
+                octets.push(0x80 | low_bits(distance));
                 distance >>= 7;
             }
-            octets.push(distance as u8);
+            octets.push(low_bits(distance));
             let stands = standing(&target);
             octets.push(u8::from(stood != Some(stands)));
             if stood != Some(stands) {
@@ -106,6 +106,11 @@ impl Targets {
             Some(fault) => Err(fault),
         }
     }
+}
+
+/// The seven lowest bits.
+const fn low_bits(number: u64) -> u8 {
+    number.to_le_bytes()[0] & 0x7F
 }
 
 fn cut() -> String {

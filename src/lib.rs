@@ -29,6 +29,7 @@
 //! | [`service`] | configuration, clock, order of start, the engine behind the API |
 //! | [`cli`] | `smkictl`, one file a noun; `member/` what works without a daemon |
 //! | [`exercise`] | the rehearsal: lab PKI, lab PMA, simulated Devices |
+//! | [`processors`] | work spread over the processors |
 //! | [`mod@wall_clock`] | what time it is by this machine, read in one place |
 //!
 //! # Where a new thing goes, and who must hear of it
@@ -58,6 +59,7 @@ pub mod domain;
 pub mod exercise;
 pub mod hsm;
 pub mod pipeline;
+pub mod processors;
 pub mod recorder;
 pub mod service;
 pub mod state;

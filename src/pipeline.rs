@@ -237,6 +237,33 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     }))
 }
 
+/// With what a run begins.
+#[derive(Debug)]
+pub enum First {
+    /// A request that was accepted.
+    Accepted(Job),
+    /// A request that was accepted, and the intents of its first chunk. It must be run, or these have no outcome before the next
+    /// start.
+    Chunk(Step),
+}
+
+impl First {
+    /// Decides the first chunk of a request that was accepted just now, and records its intents with it; leaves that to the run if
+    /// no token is there.
+    pub fn of(recorder: &mut Recorder, tokens: &Several, job: Job) -> Result<Self, CannotRecord> {
+        match tokens.condition() {
+            Condition::Up => step(recorder, tokens, job, None, true).map(Self::Chunk),
+            Condition::Down(_) | Condition::Locked(_) => Ok(Self::Accepted(job)),
+        }
+    }
+
+    const fn job(&self) -> &Job {
+        match self {
+            Self::Accepted(job) | Self::Chunk(Step { job, .. }) => job,
+        }
+    }
+}
+
 /// How a run came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ran {
@@ -257,14 +284,17 @@ pub enum Ran {
 pub async fn run(
     desk: &Desk,
     tokens: Several,
-    job: Job,
+    first: Recorded<First>,
     news: mpsc::Sender<News>,
     stopping: watch::Receiver<bool>,
 ) -> Result<Ran, Closed> {
-    let is_kept = job.kept.is_some();
+    let (is_kept, mut batch) = (first.get().job().kept.is_some(), first.get().job().batch);
+    let (first, mut job) = first.split(|first| match first {
+        First::Chunk(step) => (Some(step), None),
+        First::Accepted(job) => (None, Some(job)),
+    });
+    let mut first = first.into_some();
     let mut limited: Option<Timestamp> = None;
-    let mut batch = job.batch;
-    let mut job = Some(job);
     let mut in_flight: JoinSet<Signed> = JoinSet::new();
     let mut signed: Option<Signed> = None;
     let mut failing = Failing::default();
@@ -276,9 +306,10 @@ pub async fn run(
             let text = "smkid is stopping; ask again with the same request id once it runs";
             why_stopped.get_or_insert_with(|| vec![reason("stopping", text)]);
         }
-        let wants_more = more && !news.is_closed() && !is_stopping;
+        let is_first = first.is_some();
+        let wants_more = is_first || (more && !news.is_closed() && !is_stopping);
         let mut is_up = matches!(tokens.condition(), Condition::Up);
-        if wants_more && !is_up && signed.is_none() && in_flight.is_empty() {
+        if wants_more && !is_first && !is_up && signed.is_none() && in_flight.is_empty() {
             is_up = !is_kept && wait_until_up(&tokens, &stopping).await;
             if !is_up {
                 let mine = job.take().expect("the job comes back from every step");
@@ -288,14 +319,18 @@ pub async fn run(
         }
         // Record: the outcomes of the chunk that was signed, and the intents of the next one, in one transaction. No intents
         // while the token is away: they would count against the limits, and none of them be signed.
-        let begins = wants_more && is_up;
-        let mut mine = job.take().expect("the job comes back from every step");
-        if begins {
-            mine.fetch().await;
-        }
-        let done = signed.take();
-        let asked = tokens.clone();
-        let step = desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?;
+        let begins = wants_more && (is_first || is_up);
+        let step = if let Some(step) = first.take() {
+            step
+        } else {
+            let mut mine = job.take().expect("the job comes back from every step");
+            if begins {
+                mine.fetch().await;
+            }
+            let done = signed.take();
+            let asked = tokens.clone();
+            desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?
+        };
         let (next, (mine, told, halted, ended)) =
             step.split(|Step { job, told, halted, next, ended }| (next, (job, told, halted, ended)));
         batch = mine.batch;
@@ -395,7 +430,8 @@ fn away(tokens: &Several, last: Option<&str>) -> Vec<Reason> {
 }
 
 /// What one turn of a job recorded.
-struct Step {
+#[derive(Debug)]
+pub struct Step {
     job: Job,
     told: Vec<Told>,
     halted: Option<Halt>,
@@ -404,6 +440,7 @@ struct Step {
 }
 
 /// Why a turn records no intents.
+#[derive(Debug)]
 enum Halt {
     /// For these reasons.
     Stopped(Vec<Reason>),
@@ -480,6 +517,8 @@ fn step(
     done: Option<Signed>,
     wants_more: bool,
 ) -> Result<Step, CannotRecord> {
+    // Before anything is decided: a fence that is raised meanwhile, by whom the recorder does not hear of, stops what is decided here.
+    let fences = tokens.fences_seen();
     job.follow_account(recorder);
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,
@@ -491,7 +530,7 @@ fn step(
         match most {
             Ok(most) => {
                 (next, ended) = intend(recorder, &mut job, most, &mut told)?;
-                next.fences = tokens.fences_seen();
+                next.fences = fences;
             }
             Err(why) => halted = Some(why),
         }

@@ -233,6 +233,20 @@ impl<T> Recorded<T> {
     }
 }
 
+impl<T> Recorded<Option<T>> {
+    /// What was recorded, if anything was.
+    pub fn into_some(self) -> Option<Recorded<T>> {
+        self.0.map(Recorded)
+    }
+}
+
+impl<T, E> Recorded<Result<T, E>> {
+    /// What was recorded, or why it was not.
+    pub fn into_result(self) -> Result<Recorded<T>, E> {
+        self.0.map(Recorded)
+    }
+}
+
 impl Recorder {
     /// On a store whose entries were folded into `fold`.
     pub fn new(store: Box<dyn Store>, fold: Fold, mut clock: ReadClock) -> Result<Self, StoreError> {

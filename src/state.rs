@@ -19,6 +19,7 @@ use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
+use crate::processors;
 use crate::store::{
     Base, Derived, DerivedState, Reader, Rebuild, SignatureRow, Store, StoreError, StoredCheckpoint, same_head,
 };
@@ -280,6 +281,10 @@ impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }
+
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        processors::at_once(count, one);
+    }
 }
 
 impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
@@ -370,7 +375,26 @@ fn since_snapshot(store: &mut dyn Store) -> Result<Option<(Fold, Unchecked)>, St
             Ok(())
         })?;
     }
+    check_lists(&*store, &fold).map_err(|what| StateError::Snapshot { index: at, what })?;
     Ok(Some((fold, Unchecked { base, head, covered: newest.head.size })))
+}
+
+/// Every device list in force is found by what folds to the root that the SMKI PMA signed: each page that is read must make a part of
+/// it. No snapshot keeps them, for a determination names them already.
+fn check_lists(store: &dyn Store, fold: &Fold) -> Result<(), String> {
+    for (id, facts) in fold.determinations() {
+        let Some(scope) = &facts.scope else { continue };
+        let found = store.list_root(*id).map_err(|error| error.to_string())?;
+        if found != Some((scope.device_list, scope.device_root)) {
+            let say = |(list, root): (Digest, Digest)| format!("list {list} with the root {root}");
+            return Err(format!(
+                "determination {id} has the device {}, the store's pages make {}: they were edited; restore from a backup",
+                say((scope.device_list, scope.device_root)),
+                found.map_or_else(|| "nothing".into(), say)
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn entry_at(ledger: &dyn Reader, index: u64) -> Result<Entry, StateError> {

@@ -383,7 +383,7 @@ impl Commands {
 
     async fn record(&mut self) -> Result<Option<Record>, ClientError> {
         loop {
-            let record = self.reader.next().map_err(|error| ClientError::Answer { why: error.to_string() })?;
+            let record = self.reader.record().map_err(|error| ClientError::Answer { why: error.to_string() })?;
             if record.is_some() {
                 return Ok(record);
             }

@@ -51,6 +51,10 @@ impl Exported {
     }
 
     /// Visits entries in order, until one breaks.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a visitor with its one kind of error; a name for it would hide its lifetime"
+    )]
     pub(super) fn leaves(
         &self,
         range: Range<u64>,

@@ -70,7 +70,7 @@ struct Determined {
 struct Place {
     at: u64,
     /// Where it stands in what is given out: a further attempt stands in the place of the first.
-    place: u64,
+    stands_at: u64,
     intent: Intent,
     determination: DeterminationId,
     originator: PartyId,
@@ -189,7 +189,7 @@ impl Walk<'_> {
                     while self.pending.front().is_some_and(|place| place.result.is_some()) {
                         let Some(place) = self.pending.pop_front() else { break };
                         if matches!(place.result, Some(SignResult::Unknown(_))) {
-                            self.unknown.insert(place.intent.command, place.place);
+                            self.unknown.insert(place.intent.command, place.stands_at);
                         }
                         settled.push(place);
                     }
@@ -213,13 +213,13 @@ impl Walk<'_> {
         let originator = originator.ok_or_else(|| wrong(index, format!("key {} has no certificate", batch.key)))?;
         let place = if is_own { index } else { first.unwrap_or(index) };
         let determination = batch.determination;
-        self.pending.push_back(Place { at: index, place, intent, determination, originator, result: None });
+        self.pending.push_back(Place { at: index, stands_at: place, intent, determination, originator, result: None });
         Ok(())
     }
 
     /// What became of an intent: its command, if it was signed.
     fn write(&mut self, export: &mut Exported, place: Place) -> Result<(), CliError> {
-        let Place { at, place, intent, determination, originator, result } = place;
+        let Place { at, stands_at: place, intent, determination, originator, result } = place;
         let expected = match result {
             Some(SignResult::Signed(expected)) => expected,
             Some(SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_)) | None => return Ok(()),

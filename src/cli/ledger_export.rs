@@ -1,8 +1,15 @@
 //! Shell: `smkictl ledger export DIR`: a ledger as a directory of files that anyone can check (`src/docs/export.md`).
+//!
+//! An export that is there already is brought up to date: what it has is not asked for again. While it is written it has another name,
+//! so that under its own it is always whole; and what an interrupted one has written is gone on with.
+//!
+//! Nothing that grows with the ledger is in memory but two bits for each entry: whether it is an intent whose signature there is, and
+//! whether that was released.
+
+mod folder;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
@@ -12,13 +19,14 @@ use super::print::Output;
 use crate::domain::audit::join_checkpoints;
 use crate::domain::fold::book;
 use crate::domain::ledger::checkpoint::Checkpoint;
-use crate::domain::ledger::entry::{Entry, EntryError, Event, SignResult};
+use crate::domain::ledger::entry::{Common, Entry, EntryError, Event};
 use crate::domain::ledger::merkle::{Head, Leaf, MerkleError};
 use crate::domain::ledger::note::Note;
-use crate::domain::ledger::tiles::Tiler;
+use crate::domain::ledger::tiles::{TileError, Tiler};
 use crate::domain::names::Digest;
 use crate::domain::policy::files::FILE_LEN_MAX;
 use crate::store::{Reader, StoreError};
+use folder::{Folder, failed};
 
 /// The newest signed checkpoint.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -36,8 +44,13 @@ pub const SIGNATURE_RECORD_LEN: usize = 8 + 64;
 
 /// Checkpoints asked for at a time.
 const CHECKPOINTS_AT_ONCE: usize = 1_000;
+/// Signatures asked for at a time.
+const SIGNATURES_AT_ONCE: usize = 10_000;
 /// Octets of a blob read at a time.
 const PIECE_LEN: usize = 64 * 1024;
+
+/// After so many entries what was written is made durable, and an export that is interrupted goes on from there.
+const KEEP_EVERY: u64 = 1 << 20;
 
 /// Done.
 const DONE: u8 = 0;
@@ -50,7 +63,7 @@ const UNREACHABLE: u8 = 3;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smkictl ledger export /media/usb/ledger-2026-11-24")]
 pub struct LedgerExport {
-    /// Where to: a directory that does not exist yet, or is empty
+    /// Where to: a directory that does not exist yet, is empty, or holds an earlier export of this ledger, which is brought up to date
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// For people or for programs
@@ -58,7 +71,7 @@ pub struct LedgerExport {
     pub output: Output,
 }
 
-/// Why there is no export. Nothing is left under the name that was asked for.
+/// Why there is no export: not under the name that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The store failed.
@@ -89,17 +102,28 @@ pub enum ExportError {
         source: io::Error,
     },
     /// There is something already.
-    #[error("{}: it is there and not empty; an export is never written over another", path.display())]
+    #[error("{}: it is there, is not empty, and is no export; an export is never written over anything else", path.display())]
     NotEmpty {
         /// The directory.
         path: PathBuf,
     },
-    /// What an interrupted export left.
-    #[error("{}: it is left of an export that was interrupted, or of one that still runs; remove it and try again", path.display())]
-    Leftover {
+    /// Somebody writes there.
+    #[error("{}: another export is being written there; wait until it has ended", path.display())]
+    Busy {
         /// The directory.
         path: PathBuf,
     },
+    /// There is what is to be gone on with, and it is none.
+    #[error("{}: {reason}; remove it, and export anew", path.display())]
+    Earlier {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tile that is to be gone on from.
+    #[error(transparent)]
+    Tile(#[from] TileError),
     /// Nothing was ever signed.
     #[error("the ledger has no signed checkpoint yet; the first one comes with the ceremony")]
     NoCheckpoint,
@@ -212,12 +236,20 @@ impl Source for StoreSource<'_> {
         wanted: &dyn Fn(u64) -> bool,
         visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        for intent in range.filter(|intent| wanted(*intent)) {
-            if let Some(row) = self.0.signature(intent)? {
-                visit(intent, &row.octets)?;
+        let mut from = range.start;
+        loop {
+            let some = self.0.released_from(from, SIGNATURES_AT_ONCE)?;
+            for (intent, octets) in &some {
+                if *intent >= range.end {
+                    return Ok(());
+                }
+                if wanted(*intent) {
+                    visit(*intent, octets)?;
+                }
             }
+            let Some((last, _)) = some.last() else { return Ok(()) };
+            from = last + 1;
         }
-        Ok(())
     }
 }
 
@@ -264,6 +296,10 @@ pub fn run(args: &LedgerExport, source: &dyn Source, out: &mut dyn Write, err: &
         Err(error) => {
             // Where even standard error is closed there is nobody left to tell; the exit status still says it.
             let _ = writeln!(err, "smkictl ledger export: {error}");
+            if let Some(partial) = Folder::left(&args.dir) {
+                let _ =
+                    writeln!(err, "What is written lies in {}; the same command goes on with it.", partial.display());
+            }
             if matches!(error, ExportError::Unreachable { .. }) { UNREACHABLE } else { LOCAL_FAILURE }
         }
     }
@@ -288,130 +324,140 @@ impl Bits {
         }
     }
 
+    /// From the first that is set until behind the last; none if there is none.
+    fn range(&self) -> Option<Range<u64>> {
+        let first = self.0.iter().position(|word| *word != 0)?;
+        let last = self.0.iter().rposition(|word| *word != 0)?;
+        let from = first as u64 * 64 + u64::from(self.0[first].trailing_zeros());
+        Some(from..last as u64 * 64 + 64 - u64::from(self.0[last].leading_zeros()))
+    }
+
     fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 }
 
-/// The folder being written: under another name until it is whole.
-struct Target {
-    partial: PathBuf,
-}
-
-impl Target {
-    fn path(&self, name: &str) -> PathBuf {
-        self.partial.join(name)
-    }
-
-    fn create(&self, name: &str) -> Result<BufWriter<File>, ExportError> {
-        let path = self.path(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| failed("make", folder, source))?;
-        }
-        File::create_new(&path).map(BufWriter::new).map_err(|source| failed("create it", &path, source))
-    }
-
-    fn write(&self, name: &str, octets: &[u8]) -> Result<(), ExportError> {
-        let mut file = self.create(name)?;
-        file.write_all(octets)
-            .and_then(|()| file.flush())
-            .map_err(|source| failed("write it", &self.path(name), source))
-    }
-}
-
-fn failed(doing: &'static str, path: &Path, source: io::Error) -> ExportError {
-    ExportError::File { doing, path: path.to_owned(), source }
-}
-
-/// Exports a ledger up to its newest checkpoint into `dir`, all of it or nothing.
+/// Exports a ledger up to its newest checkpoint into `dir`: all of it, or what is still to come of it.
 pub fn export(source: &dyn Source, dir: &Path) -> Result<Exported, ExportError> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => {}
-            Some(_) => return Err(ExportError::NotEmpty { path: dir.to_owned() }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed("look into it", dir, error)),
-    }
-    let mut partial = dir.as_os_str().to_owned();
-    partial.push(".partial");
-    let target = Target { partial: partial.into() };
-    match fs::create_dir(&target.partial) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(ExportError::Leftover { path: target.partial });
-        }
-        Err(error) => return Err(failed("make it", &target.partial, error)),
-    }
-    let done = fill(source, &target).and_then(|done| {
-        fs::rename(&target.partial, dir).map_err(|error| failed("give it its name", dir, error))?;
-        Ok(done)
-    });
-    if done.is_err() {
-        // Half an export is worth nothing; what hinders its removal is not what to tell.
-        let _ = fs::remove_dir_all(&target.partial);
-    }
-    done
-}
-
-fn fill(source: &dyn Source, target: &Target) -> Result<Exported, ExportError> {
     let notes = source.checkpoints()?;
     let newest = notes.last().ok_or(ExportError::NoCheckpoint)?;
     let answer = |reason: String| ExportError::Answer { what: "the newest checkpoint".into(), reason };
-    let note = Note::parse(newest).map_err(|error| answer(error.to_string()))?;
-    let expected = Checkpoint::parse(note.text()).map_err(|error| answer(error.to_string()))?.head();
-    target.write(CHECKPOINT, newest)?;
-    target.write(CHECKPOINTS, &join_checkpoints(notes.iter().map(Vec::as_slice)))?;
+    let expected = head_of(newest).map_err(answer)?;
+    let folder = Folder::open(dir)?;
+    let entries = copy_entries(source, &folder, expected)?;
+    let blobs = copy_blobs(source, &folder, &entries)?;
+    let signatures = copy_signatures(source, &folder, &entries.released)?;
+    folder.write(CHECKPOINTS, &join_checkpoints(notes.iter().map(Vec::as_slice)))?;
+    folder.write(CHECKPOINT, newest)?;
+    folder.finish(expected.size)?;
+    let Head { size, root } = expected;
+    Ok(Exported { entries: size, root, checkpoints: notes.len() as u64, blobs, signatures })
+}
 
-    let mut tiler = Tiler::new();
-    let (mut signed, mut released) = (Bits::new(expected.size), Bits::new(expected.size));
-    let mut certifications = BTreeSet::new();
-    let (mut blobs, mut policies) = (BTreeSet::new(), BTreeSet::new());
-    source.leaves(0..expected.size, &mut |index, octets| {
-        tiler.push(&Leaf::new(octets)?, |name, tile| target.write(&name.to_string(), tile))?;
+/// Size and root of a signed checkpoint, whose signature is not looked at.
+fn head_of(note: &[u8]) -> Result<Head, String> {
+    let note = Note::parse(note).map_err(|error| error.to_string())?;
+    Ok(Checkpoint::parse(note.text()).map_err(|error| error.to_string())?.head())
+}
+
+/// What the entries say about the other files.
+struct Found {
+    /// The intents whose signature is released.
+    released: Bits,
+    /// The blobs that new entries name.
+    blobs: BTreeSet<Digest>,
+    policies: BTreeSet<Digest>,
+}
+
+fn copy_entries(source: &dyn Source, folder: &Folder, expected: Head) -> Result<Found, ExportError> {
+    let begin = folder.whole();
+    let earlier = folder.earlier()?;
+    if let Some(earlier) = earlier.filter(|earlier| earlier.size > expected.size) {
+        return Err(folder.not_ours(format!(
+            "it is of {} entries, and this ledger has {}: it was rolled back, or is another",
+            earlier.size, expected.size
+        )));
+    }
+    let mut tiler = Tiler::resume(begin, |name| folder.read(name))?;
+    let extends = |tiler: &Tiler| match earlier.filter(|earlier| earlier.size == tiler.head().size) {
+        Some(earlier) if earlier.root != tiler.head().root => {
+            let reason =
+                format!("its {} entries are not those of this ledger, or its files were changed", earlier.size);
+            Err(folder.not_ours(reason))
+        }
+        Some(_) | None => Ok(()),
+    };
+    extends(&tiler)?;
+    let mut signed = Bits::new(expected.size);
+    let mut found = Found { released: Bits::new(expected.size), blobs: BTreeSet::new(), policies: BTreeSet::new() };
+    let (mut certifications, mut ranges) = (BTreeSet::new(), Vec::new());
+    source.leaves(begin..expected.size, &mut |index, octets| {
+        tiler.push(&Leaf::new(octets)?, |name, tile| folder.write(&name.to_string(), tile))?;
+        if earlier.is_some_and(|earlier| earlier.size == index + 1) {
+            extends(&tiler)?;
+        }
+        if (index + 1).is_multiple_of(KEEP_EVERY) {
+            folder.keep(index + 1)?;
+        }
+        match Common::of(octets) {
+            Some(Common::Intent) => return Ok(()),
+            Some(Common::Signed { intent }) => {
+                signed.set(intent);
+                // A certification request is no secret, and its signature is checked like any other.
+                if certifications.contains(&intent) || (intent < begin && folder.is_certification(intent)?) {
+                    found.released.set(intent);
+                }
+                return Ok(());
+            }
+            None => {}
+        }
         let entry = Entry::from_leaf(octets).map_err(|source| ExportError::Entry { index, source })?;
-        blobs.extend(entry.event.blobs());
+        found.blobs.extend(entry.event.blobs());
         // Not every kind of entry matters here: those that do not are left out.
         if let Event::PolicyAdopted(adopted) = &entry.event {
-            policies.insert(adopted.policy);
+            found.policies.insert(adopted.policy);
         } else if let Event::CertificationIntent(_) = &entry.event {
             certifications.insert(index);
-        } else if let Event::Outcome(outcome) = &entry.event
-            && let SignResult::Signed(_) = outcome.result
-        {
-            signed.set(outcome.intent);
-            // A certification request is no secret, and its signature is checked like any other.
-            if certifications.contains(&outcome.intent) {
-                released.set(outcome.intent);
-            }
         } else if let Event::Released(these) = &entry.event {
-            for (from, until) in &these.intents {
-                (*from..(*until).min(expected.size)).filter(|at| signed.has(*at)).for_each(|at| released.set(at));
-            }
+            ranges.extend(these.intents.iter().map(|(from, until)| (*from, (*until).min(expected.size))));
         }
         Ok(())
     })?;
-    let found = tiler.finish(|name, tile| target.write(&name.to_string(), tile))?;
-    if found != expected {
-        return Err(ExportError::Head { expected, found });
+    let head = tiler.finish(|name, tile| folder.write(&name.to_string(), tile))?;
+    if head != expected && begin > 0 {
+        let (ours, theirs) = (head.root, expected.root);
+        let reason =
+            format!("with what came since it has root {ours}, the newest checkpoint {theirs}: its files were changed");
+        return Err(folder.not_ours(reason));
     }
-    let blobs = copy_blobs(source, target, blobs, &policies)?;
-    let signatures = copy_signatures(source, target, &released, expected.size)?;
-    let (entries, root) = (expected.size, expected.root);
-    Ok(Exported { entries, root, checkpoints: notes.len() as u64, blobs, signatures })
+    if head != expected {
+        return Err(ExportError::Head { expected, found: head });
+    }
+    // Which of the earlier intents were signed, earlier entries say.
+    if let Some(from) = ranges.iter().map(|(from, _)| *from).min().filter(|from| *from < begin) {
+        folder.leaves(from..begin, &mut |octets| {
+            if let Some(Common::Signed { intent }) = Common::of(octets) {
+                signed.set(intent);
+            }
+        })?;
+    }
+    for (from, until) in ranges {
+        (from..until).filter(|at| signed.has(*at)).for_each(|at| found.released.set(at));
+    }
+    Ok(found)
 }
 
-fn copy_blobs(
-    source: &dyn Source,
-    target: &Target,
-    named: BTreeSet<Digest>,
-    policies: &BTreeSet<Digest>,
-) -> Result<u64, ExportError> {
-    let mut left: VecDeque<Digest> = named.iter().copied().collect();
-    let mut seen = named;
+fn copy_blobs(source: &dyn Source, folder: &Folder, entries: &Found) -> Result<u64, ExportError> {
+    let mut left: VecDeque<Digest> = entries.blobs.iter().copied().collect();
+    let mut seen = entries.blobs.clone();
     while let Some(digest) = left.pop_front() {
         let name = format!("{BLOBS}/{digest}");
-        let mut file = target.create(&name)?;
+        let is_policy = entries.policies.contains(&digest);
+        if folder.has(&name) && !is_policy {
+            continue;
+        }
+        let mut file = folder.create(&name)?;
+        let written = |error| failed("write it", &folder.path(&name), error);
         let mut from = source.blob(digest)?;
         let mut sums = Vec::new();
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
@@ -422,30 +468,47 @@ fn copy_blobs(
                 .map_err(|error| ExportError::Answer { what: format!("blob {digest}"), reason: error.to_string() })?;
             let Some(octets) = piece.get(..len).filter(|octets| !octets.is_empty()) else { break };
             hash.update(octets);
-            if policies.contains(&digest) && sums.len() < FILE_LEN_MAX {
+            if is_policy && sums.len() < FILE_LEN_MAX {
                 sums.extend(octets);
             }
-            file.write_all(octets).map_err(|error| failed("write it", &target.path(&name), error))?;
+            file.write_all(octets).map_err(written)?;
         }
-        file.flush().map_err(|error| failed("write it", &target.path(&name), error))?;
         let found = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
         if found != digest {
             return Err(ExportError::Blob { digest, found });
         }
+        folder.put(file, &name)?;
         left.extend(book::sums(&sums).into_iter().map(|(_, file)| file).filter(|file| seen.insert(*file)));
     }
-    Ok(seen.len() as u64)
+    folder.count(BLOBS)
 }
 
-fn copy_signatures(source: &dyn Source, target: &Target, released: &Bits, size: u64) -> Result<u64, ExportError> {
-    let mut file = target.create(SIGNATURES)?;
-    let written = |error| failed("write it", &target.path(SIGNATURES), error);
-    let mut found = 0;
-    source.signatures(0..size, &|intent| released.has(intent), &mut |intent, octets| {
-        found += 1;
+/// The signatures that are there, and those that are not yet, in the order of their intents.
+fn copy_signatures(source: &dyn Source, folder: &Folder, released: &Bits) -> Result<u64, ExportError> {
+    let mut earlier = folder.signatures()?.peekable();
+    let mut file = folder.create(SIGNATURES)?;
+    let written = |error| failed("write it", &folder.path(SIGNATURES), error);
+    let (expected, mut found, mut all) = (released.count(), 0, 0);
+    let mut write = |intent: u64, octets: &[u8; 64]| {
+        all += 1;
         file.write_all(&intent.to_be_bytes()).and_then(|()| file.write_all(octets)).map_err(written)
-    })?;
-    file.flush().map_err(written)?;
-    let expected = released.count();
-    if found == expected { Ok(found) } else { Err(ExportError::Signatures { expected, found }) }
+    };
+    if let Some(range) = released.range() {
+        source.signatures(range, &|intent| released.has(intent), &mut |intent, octets| {
+            found += 1;
+            while let Some(before) = earlier.next_if(|record| record.as_ref().map_or(true, |(at, _)| *at <= intent)) {
+                let (at, before) = before?;
+                if at < intent {
+                    write(at, &before)?;
+                }
+            }
+            write(intent, octets)
+        })?;
+    }
+    for record in earlier {
+        let (at, octets) = record?;
+        write(at, &octets)?;
+    }
+    folder.put(file, SIGNATURES)?;
+    if found == expected { Ok(all) } else { Err(ExportError::Signatures { expected, found }) }
 }

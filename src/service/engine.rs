@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
@@ -42,8 +42,9 @@ use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PersonId, PresentationId, RequestId, TokenName,
 };
 use crate::domain::policy::facts::{Wanted, WantedForm};
-use crate::pipeline::{self, Job, Leave, LeftUnknowns, News, Request, WantedSet};
-use crate::recorder::{CannotRecord, Closed, Desk, Moment, Recorder};
+use crate::hsm::Several;
+use crate::pipeline::{self, First, Leave, LeftUnknowns, News, Request, WantedSet};
+use crate::recorder::{CannotRecord, Closed, Desk, Moment, Recorded, Recorder};
 use crate::store::{Reader, Staging, StoreError};
 use heartbeat::Heartbeat;
 
@@ -181,11 +182,8 @@ impl Daemon {
         self.not_ready.borrow().clone().or_else(|| self.waiting.borrow().clone())
     }
 
-    /// Asks the recorder something that is recorded, once there is a ledger token to sign checkpoints.
-    async fn change<R: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&mut Recorder) -> Result<Answer<R>, CannotRecord> + Send + 'static,
-    ) -> Answer<R> {
+    /// Whether anything can be recorded now: the daemon goes on, and there is a ledger token to sign checkpoints.
+    fn may_change(&self) -> Answer<()> {
         if *self.stopping.borrow() {
             return Err(Failure::Unavailable {
                 why: "smkid is stopping".into(),
@@ -196,6 +194,15 @@ impl Daemon {
             let remedy = format!("{remedy}. Reads are answered; `smkictl status` says when it can record again");
             return Err(Failure::Unavailable { why: what, remedy });
         }
+        Ok(())
+    }
+
+    /// Asks the recorder something that is recorded, once there is a ledger token to sign checkpoints.
+    async fn change<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Recorder) -> Result<Answer<R>, CannotRecord> + Send + 'static,
+    ) -> Answer<R> {
+        self.may_change()?;
         self.desk.record_for_caller(ask).await?.into_inner()
     }
 
@@ -237,57 +244,87 @@ impl Daemon {
         Ok(pieces(move |emit| produce(&reader, emit).map_err(Failure::from)))
     }
 
-    /// Begins a job that was accepted, and turns its news into lines.
-    fn begin(&self, running: Running, job: Job, form: wire::Form, header: Header) -> Answer<Octets> {
-        let key = &header.key;
-        let tokens = self.keys.active(key).ok_or_else(|| Failure::Unavailable {
-            why: format!("key {key} is locked"),
-            remedy: "Activate it, then ask again with the same request id".into(),
-        })?;
-        let (news, heard) = mpsc::channel(PIECES_MAX);
-        let (pieces, octets) = mpsc::channel(PIECES_MAX);
-        let (desk, stopping, runs_ended) = (self.desk.clone(), self.stopping.subscribe(), Arc::clone(&self.runs_ended));
-        let ended_at = Arc::clone(&self.ended);
+    /// Runs something that a stop waits for.
+    fn spawn(&self, run: impl Future<Output = ()> + Send + 'static) {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         while jobs.try_join_next().is_some() {}
-        jobs.spawn(async move {
-            let run = pipeline::run(&desk, tokens, job, news, stopping);
-            let (ended, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header)), run);
+        jobs.spawn(run);
+    }
+
+    /// Accepts a request and runs it. It is run in a task of its own from the first, for what is recorded of it must come to its end
+    /// though whoever asked goes away meanwhile.
+    async fn accept(&self, request: Request, form: wire::Form) -> Answer<Octets> {
+        let running = Running::begin(&self.running, request.id)?;
+        self.may_change()?;
+        let (answer, answered) = oneshot::channel();
+        let (desk, keys, stopping) = (self.desk.clone(), Arc::clone(&self.keys), self.stopping.subscribe());
+        let (ended, runs_ended) = (Arc::clone(&self.ended), Arc::clone(&self.runs_ended));
+        self.spawn(async move {
+            let accepted = desk.record_for_caller(move |recorder| accept(recorder, &keys, request)).await;
+            let accepted = accepted.map_err(Failure::from).and_then(Recorded::into_result);
+            let (first, Accepted { header, tokens }) = match accepted {
+                Ok(accepted) => accepted.split(|both| both),
+                Err(failure) => {
+                    let _ = answer.send(Err(failure));
+                    return;
+                }
+            };
+            let (news, heard) = mpsc::channel(PIECES_MAX);
+            let (pieces, octets) = mpsc::channel(PIECES_MAX);
+            // Whoever asked may have gone away.
+            let _ = answer.send(Ok(octets));
+            let run = pipeline::run(&desk, tokens, first, news, stopping);
+            let (told, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header)), run);
             // What it recorded lies before.
             if let Ok(size) = desk.look(|recorder| Ok(recorder.durable().size)).await {
-                let mut ended_at = ended_at.lock().unwrap_or_else(PoisonError::into_inner);
-                ended_at.insert(running.request, size);
-                if ended_at.len() > ENDED_MAX {
-                    ended_at.pop_first();
+                let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                ended.insert(running.request, size);
+                if ended.len() > ENDED_MAX {
+                    ended.pop_first();
                 }
             }
             drop(running);
             runs_ended.fetch_add(1, Ordering::Relaxed);
-            match (ran, ended) {
+            match (ran, told) {
                 // Without its summary an answer is cut, and so is this one, whatever lines went out.
                 (Err(closed), _) => drop(pieces.send(Err(closed.into())).await),
                 (Ok(_), Some((summary, writer))) => answers::end(summary, writer, &pieces).await,
                 (Ok(_), None) => {}
             }
         });
-        Ok(octets)
+        answered
+            .await
+            .map_err(|_| Failure::Internal { what: "the run of the request ended without an answer".into() })?
     }
+}
 
-    async fn accept(&self, request: Request, form: wire::Form) -> Answer<Octets> {
-        let running = Running::begin(&self.running, request.id)?;
-        let accepted = self.change(move |recorder| {
-            let (determination, id) = (request.determination, request.id);
-            Ok(match pipeline::accept(recorder, request)? {
-                Ok(job) => match answers::header(recorder.fold(), determination, id) {
-                    Some(header) => Ok((job, header)),
-                    None => Err(Failure::Internal { what: "an accepted request has no key".into() }),
-                },
-                Err((reasons, entry)) => Err(Failure::Refused { reasons, entry }),
-            })
-        });
-        let (job, header) = accepted.await?;
-        self.begin(running, job, form, header)
-    }
+/// What is known of a request once it was accepted.
+struct Accepted {
+    /// What stands before its commands.
+    header: Header,
+    /// The tokens of its key.
+    tokens: Several,
+}
+
+/// Accepts a request, and records the intents of its first chunk with it where its tokens are there: whoever waits for one command
+/// waits for one checkpoint less.
+fn accept(recorder: &mut Recorder, keys: &Keys, request: Request) -> Result<Answer<(First, Accepted)>, CannotRecord> {
+    let (determination, id) = (request.determination, request.id);
+    let job = match pipeline::accept(recorder, request)? {
+        Ok(job) => job,
+        Err((reasons, entry)) => return Ok(Err(Failure::Refused { reasons, entry })),
+    };
+    let Some(header) = answers::header(recorder.fold(), determination, id) else {
+        return Ok(Err(Failure::Internal { what: "an accepted request has no key".into() }));
+    };
+    let Some(tokens) = keys.active(&header.key) else {
+        return Ok(Err(Failure::Unavailable {
+            why: format!("key {} is locked", header.key),
+            remedy: "Activate it, then ask again with the same request id".into(),
+        }));
+    };
+    let first = First::of(recorder, &tokens, job)?;
+    Ok(Ok((first, Accepted { header, tokens })))
 }
 
 /// Takes the octets of a long answer; says whether anybody still wants more.

@@ -22,7 +22,8 @@ use crate::domain::responses::{ImportedKey, Responded};
 #[derive(Clone, Debug, Default)]
 struct Tables {
     devices: BTreeMap<(KeyLabel, DeviceId), DeviceFacts>,
-    lists: BTreeMap<DeterminationId, BTreeMap<DeviceId, Listed>>,
+    /// Each with the SHA-256 of its blob.
+    lists: BTreeMap<DeterminationId, (Digest, BTreeMap<DeviceId, Listed>)>,
     signatures: BTreeMap<u64, SignatureRow>,
     requests: BTreeMap<RequestId, RequestFacts>,
     earlier: BTreeMap<(KeyLabel, DeviceId, u64), u64>,
@@ -117,7 +118,7 @@ impl Tables {
                     list.insert(device, listed);
                     Ok(())
                 })?;
-                self.lists.insert(*determination, list);
+                self.lists.insert(*determination, (*blob, list));
             }
             Derived::Signature { intent, octets, released } => {
                 let row = SignatureRow { octets: **octets, released: *released };
@@ -195,7 +196,7 @@ impl<S: Tabled> DerivedState for Memory<S> {
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, StoreError> {
-        Ok(self.0.tables().lists.get(&determination).and_then(|list| list.get(&device)).cloned())
+        Ok(self.0.tables().lists.get(&determination).and_then(|(_, list)| list.get(&device)).cloned())
     }
 
     fn listed_from(
@@ -206,11 +207,24 @@ impl<S: Tabled> DerivedState for Memory<S> {
     ) -> Result<Vec<Listed>, StoreError> {
         let tables = self.0.tables();
         let list = tables.lists.get(&determination).into_iter();
-        Ok(list.flat_map(|list| list.range(after(from))).map(|(_, listed)| listed.clone()).take(limit).collect())
+        Ok(list.flat_map(|(_, list)| list.range(after(from))).map(|(_, listed)| listed.clone()).take(limit).collect())
+    }
+
+    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError> {
+        let tables = self.0.tables();
+        let root = |(blob, list): &(Digest, BTreeMap<DeviceId, Listed>)| {
+            let mut tree = Frontier::new();
+            for Listed { device, template, counter } in list.values() {
+                let counter = counter.map(|counter| format!(",{counter}")).unwrap_or_default();
+                tree.push(leaf_hash(format!("{device},{template}{counter}").as_bytes()));
+            }
+            (*blob, tree.root())
+        };
+        Ok(tables.lists.get(&determination).map(root))
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
-        Ok(self.0.tables().lists.get(&determination).map(|list| list.len() as u64))
+        Ok(self.0.tables().lists.get(&determination).map(|(_, list)| list.len() as u64))
     }
 
     fn signature(&self, intent: u64) -> Result<Option<SignatureRow>, StoreError> {

@@ -22,6 +22,7 @@ pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 use crate::domain::determination::pages::PageError;
 use crate::domain::fold::RequestFacts;
 use crate::domain::fold::snapshot::Tables;
+use crate::domain::ledger::entry::{Common, Entry, Event};
 use crate::domain::ledger::merkle::{self, Frontier, Head, Leaf, MerkleError, Subtree};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::ledger::tiles::TILE_HEIGHT;
@@ -326,6 +327,10 @@ pub trait DerivedState {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError>;
 
+    /// The SHA-256 of a determination's device list, and the RFC 6962 root over its lines as far as those who look Devices up in it
+    /// believe any: what they are found by folds to it. Linear in the list's pages.
+    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError>;
+
     /// How many lines a determination's device list has; `None` if none was imported.
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError>;
 
@@ -363,6 +368,31 @@ pub trait Reader: DerivedState {
         range: Range<u64>,
         visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
+
+    /// Visits those entries of `range`, in order, that are neither intents nor outcomes of what was signed ([`Common`]): in a large
+    /// ledger some in a thousand. Each is checked against its hash; one that an edited index leaves out is not missed.
+    fn uncommon(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.leaves(range, &mut |leaf| {
+            if Common::of(leaf.octets).is_none() { visit(leaf) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    /// The intents for a Device, with any key, in order. Whoever asks reads them.
+    fn intents_of(&self, device: DeviceId) -> Result<Vec<u64>, StoreError> {
+        let mut found = Vec::new();
+        self.leaves(0..self.head()?.size, &mut |leaf| {
+            let is_of = |entry: Entry| matches!(entry.event, Event::Intent(intent) if intent.device == device);
+            if Common::of(leaf.octets) == Some(Common::Intent) && Entry::from_leaf(leaf.octets).is_ok_and(is_of) {
+                found.push(leaf.index);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
 
     /// Visits the hashes of the entries of `range`, without reading the entries.
     fn leaf_hashes(&self, range: Range<u64>, visit: &mut dyn FnMut(Digest)) -> Result<(), StoreError>;

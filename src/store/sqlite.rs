@@ -5,6 +5,7 @@
 mod blobs;
 mod derived;
 mod device_keys;
+mod found;
 mod lists;
 mod overlay;
 mod reading;

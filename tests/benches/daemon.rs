@@ -7,11 +7,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use smkid::api::wire::{Base64, DeviceAsk, Devices, Document, DocumentRecorded, RecoverySign, Stored};
+use secrecy::SecretString;
+use smkid::api::wire::{
+    Base64, Checkpoints, DeviceAsk, Devices, Document, DocumentRecorded, Job, JobStart, RecoverySign, Stored,
+};
 use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
@@ -25,11 +30,12 @@ use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
 use smkid::exercise::{lab, template};
+use smkid::hsm::{Expectations, Token, TokenConfig};
 use smkid::service::configuration::{self, Configuration, Pin};
 use tokio::runtime::Runtime;
 
-use crate::Fault;
 use crate::limit::Task;
+use crate::{Fault, memory_kb_max};
 
 /// How long the determination is in force: longer than any benchmark.
 const WINDOW_MS: i64 = 24 * 3_600_000;
@@ -37,6 +43,9 @@ const WINDOW_MS: i64 = 24 * 3_600_000;
 pub const COUNTER: u64 = 7_000;
 /// The variable by which the fault-injecting module finds its script.
 const SCRIPT_VARIABLE: &str = "FAULT_TOKEN_SCRIPT";
+
+/// Longer than any call that is measured.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the Recovery key lies on.
 #[derive(Clone, Copy)]
@@ -97,22 +106,41 @@ impl Daemon {
         Ok(Self { runtime, process, determination, template, stage, asked: 0, devices })
     }
 
-    /// Has the next so many Devices' commands signed, and says how long that took: from the request to the last line of the
-    /// answer, all of which is read as `smkictl` reads it.
+    /// Has the next so many Devices' commands signed by `smkictl`, and says how long that took: from its start, with a device list as a
+    /// file, to its end, with the commands on the disk and their manifest written.
     pub fn sign(&mut self, count: usize) -> Result<Duration, Fault> {
+        let list: String = self.next(count)?.map(|n| format!("{}\n", device(n))).collect();
+        let (devices, out) = (self.stage.scratch.path().join("turn.txt"), self.stage.scratch.path().join("turn"));
+        std::fs::write(&devices, list)?;
+        let determination = self.determination.to_string();
+        let mut command =
+            self.smkictl(&["recovery", "sign", "--format", "container", "--determination", &determination]);
+        command.arg("--devices").arg(&devices).arg("--out").arg(&out);
+        let began = Instant::now();
+        let output = command.output()?;
+        let took = began.elapsed();
+        if !output.status.success() {
+            return Err(
+                format!("smkictl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into()
+            );
+        }
+        std::fs::remove_dir_all(&out)?;
+        Ok(took)
+    }
+
+    /// Has the next Device's command signed by a client that runs already, and reads the answer to its last line.
+    pub fn sign_one(&mut self) -> Result<Duration, Fault> {
+        let listed = self.next(1)?.map(|n| DeviceAsk { device: device(n) }).collect();
+        self.ask(Devices::Listed(listed), 1)
+    }
+
+    /// The numbers of the next so many Devices that nothing was asked for yet.
+    fn next(&mut self, count: usize) -> Result<Range<usize>, Fault> {
         let until = self.asked + count;
         if until > self.devices {
             return Err(format!("the determination is for {} Devices, not for {until}", self.devices).into());
         }
-        let listed = (self.asked..until).map(|n| DeviceAsk { device: device(n) }).collect();
-        self.asked = until;
-        self.ask(Devices::Listed(listed), count)
-    }
-
-    /// The same for every Device of the determination, as a recovery asks whose whole fleet is listed there.
-    pub fn sign_all(&mut self) -> Result<Duration, Fault> {
-        self.asked = self.devices;
-        self.ask(Devices::All, self.devices)
+        Ok(std::mem::replace(&mut self.asked, until)..until)
     }
 
     fn ask(&self, devices: Devices, count: usize) -> Result<Duration, Fault> {
@@ -160,6 +188,47 @@ impl Daemon {
         Ok((task, environment))
     }
 
+    /// Starts a job for every Device of the determination; its id.
+    pub fn start_job(&self) -> Result<String, Fault> {
+        let request = RequestId(lab::random()?);
+        let ask = JobStart { request, determination: self.determination, list: None, per_hour: None, reason: None };
+        let job: Job = self.runtime.block_on(self.process.client.post("/v1/recovery/jobs", &ask))?;
+        Ok(job.request.to_string())
+    }
+
+    /// `smkictl`, to be run against this daemon.
+    pub fn smkictl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smkictl"));
+        command.args(arguments).env("SMKID_SOCKET", &self.stage.socket);
+        command
+    }
+
+    /// How many checkpoints were signed so far.
+    pub fn checkpoints(&self) -> Result<usize, Fault> {
+        let all: Checkpoints = self.runtime.block_on(self.process.client.get("/v1/ledger/checkpoints"))?;
+        Ok(all.checkpoints.len())
+    }
+
+    /// A worker of our own on the Recovery token, which signs nothing: for what a round trip to one takes.
+    pub fn worker(&self) -> Result<Token, Fault> {
+        let found = recovery_token(&self.stage)?;
+        let Some(Pin::File(pin)) = &found.pin else { return Err("an exercise's PIN lies in a file".into()) };
+        let config = TokenConfig {
+            name: found.name.clone(),
+            module: found.module.clone(),
+            label: found.label.clone(),
+            serial: found.serial.clone(),
+            sessions: 1,
+            call_deadline: CALL_DEADLINE,
+            environment: found.environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            program: Some(env!("CARGO_BIN_EXE_smkid").into()),
+            pin_marks: None,
+            clock_offset_ms: 0,
+        };
+        let pin = SecretString::from(std::fs::read_to_string(pin)?.trim().to_owned());
+        Ok(Token::start(config, pin, Expectations::default())?.0)
+    }
+
     /// The processes whose work a command takes: the daemon, its workers, and this one, which is the client.
     pub fn processes(&self) -> Vec<u32> {
         let daemon = self.process.workers().into_iter().chain([self.process.pid()]);
@@ -169,9 +238,7 @@ impl Daemon {
 
     /// The most memory that the daemon itself had at any moment, in kB, as proc(5) tells. Its workers are other processes.
     pub fn memory_kb_max(&self) -> Result<u64, Fault> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid().as_raw_nonzero()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("proc(5) has a line VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        memory_kb_max(self.process.pid().as_raw_nonzero().get().unsigned_abs())
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod cpu;
 mod daemon;
+mod latency;
 mod limit;
+mod scale;
 mod statistics;
 mod tokens;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use clap::Parser;
@@ -39,11 +41,7 @@ const WARM_UP_CHUNKS: usize = 4;
 const TURN_CHUNKS_MAX: usize = 60;
 
 /// End to end against the limit program, at least.
-const RATIO_MIN: f64 = 0.7;
-/// Commands after which memory is read: of a small recovery and of a large one.
-const MEMORY_COMMANDS: [usize; 2] = [1_000, 100_000];
-/// The memory of the large one over that of the small one, at most.
-const MEMORY_RATIO_MAX: f64 = 1.15;
+const RATIO_MIN: f64 = 0.85;
 /// Exit status of `--gate` when a target is missed.
 const MISSED: u8 = 1;
 
@@ -55,12 +53,21 @@ struct Arguments {
     /// Three short rounds.
     #[arg(long)]
     quick: bool,
-    /// The daemon's greatest memory after a small and a large recovery, instead of rates.
-    #[arg(long)]
-    memory: bool,
+    /// Another program to measure in the same rounds, by the shell; it prints what it did per second on its last line.
+    #[arg(long, value_name = "COMMAND")]
+    beside: Option<String>,
     /// Tokens that take 5 ms for a signature, instead: many sessions against a bare loop, and two tokens against one.
     #[arg(long)]
     sessions: bool,
+    /// 10,000 Devices against 1,000,000, instead: time and memory for each.
+    #[arg(long)]
+    scale: bool,
+    /// How many Devices the large recovery has.
+    #[arg(long, value_name = "N", requires = "scale")]
+    devices: Option<usize>,
+    /// One command alone, instead: its latency against the sum of what it cannot do without.
+    #[arg(long)]
+    latency: bool,
     /// Exit with status 1 if a target is missed.
     #[arg(long)]
     gate: bool,
@@ -86,10 +93,14 @@ fn main() -> ExitCode {
 
 /// Answers whether it may end well.
 fn run(arguments: &Arguments) -> Result<bool, Fault> {
-    let met = match (arguments.memory, arguments.sessions) {
-        (true, _) => memory()?,
-        (false, true) => tokens::run(arguments.quick)?,
-        (false, false) => rates(arguments.quick)?,
+    let met = if arguments.sessions {
+        tokens::run(arguments.quick)?
+    } else if arguments.scale {
+        scale::run(arguments.quick, arguments.devices)?
+    } else if arguments.latency {
+        latency::run(arguments.quick)?
+    } else {
+        rates(arguments.quick, arguments.beside.as_deref())?
     };
     Ok(met || !arguments.gate)
 }
@@ -99,6 +110,7 @@ struct Round {
     sign: f64,
     limit: Side,
     daemon: Side,
+    beside: Option<f64>,
 }
 
 /// How one side did in its turn.
@@ -121,7 +133,7 @@ impl Side {
 }
 
 /// Measures both sides in turns. Answers whether the target is met.
-fn rates(quick: bool) -> Result<bool, Fault> {
+fn rates(quick: bool, beside: Option<&str>) -> Result<bool, Fault> {
     let (rounds, turn_s) = if quick { (QUICK_ROUNDS, QUICK_TURN_S) } else { (ROUNDS, TURN_S) };
     let folder = tempfile::tempdir()?;
     let sessions = thread::available_parallelism()?.get();
@@ -155,7 +167,8 @@ fn rates(quick: bool) -> Result<bool, Fault> {
             let first = of_daemon()?;
             (of_limit()?, first)
         };
-        let round = Round { sign, limit: of_limit, daemon: of_daemon };
+        let beside = beside.map(measured_beside).transpose()?;
+        let round = Round { sign, limit: of_limit, daemon: of_daemon, beside };
         let ratio = round.daemon.rate / round.limit.rate;
         println!(
             "{number:>6} {:>12.0} {:>12.0} {:>12.0} {ratio:>8.2}",
@@ -173,26 +186,31 @@ fn rates(quick: bool) -> Result<bool, Fault> {
     say("limit program, us of CPU per command", measured.iter().map(|round| round.limit.cpu_us));
     say("smkid and client, us of CPU per command", measured.iter().map(|round| round.daemon.cpu_us));
     say("CPU, limit program / smkid and client", measured.iter().map(|round| round.limit.cpu_us / round.daemon.cpu_us));
+    let of_beside = || measured.iter().filter_map(|round| Some((round.beside?, round.daemon.rate)));
+    if of_beside().next().is_some() {
+        say("the program beside, per second", of_beside().map(|(beside, _)| beside));
+        say("smkid / the program beside", of_beside().map(|(beside, ours)| ours / beside));
+    }
     let ratio = say("smkid / limit program", measured.iter().map(|round| round.daemon.rate / round.limit.rate));
     Ok(judge("smkid / limit program", ratio >= RATIO_MIN, &format!("at least {RATIO_MIN}")))
 }
 
-/// Measures memory. Answers whether the target is met.
-fn memory() -> Result<bool, Fault> {
-    let mut found = Vec::new();
-    for commands in MEMORY_COMMANDS {
-        let folder = tempfile::tempdir()?;
-        let mut daemon = Daemon::start(&folder.path().join("daemon"), commands, Hsm::Fast)?;
-        let before = daemon.memory_kb_max()?;
-        daemon.sign_all()?;
-        let after = daemon.memory_kb_max()?;
-        println!("{commands:>9} commands: VmHWM {after} kB ({before} kB before the first)");
-        found.push(after);
-    }
-    #[expect(clippy::cast_precision_loss, reason = "kilobytes of memory stay far below 2^52")]
-    let ratio = found[1] as f64 / found[0] as f64;
-    println!("\nVmHWM, large over small: {ratio:.2}");
-    Ok(judge("memory", ratio <= MEMORY_RATIO_MAX, &format!("at most {MEMORY_RATIO_MAX}")))
+/// Runs another program, and reads what it did per second off its last line.
+fn measured_beside(command: &str) -> Result<f64, Fault> {
+    let output = Command::new("sh").args(["-c", command]).stderr(Stdio::inherit()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().last().unwrap_or_default().trim();
+    let rate = last.parse().ok().filter(|_| output.status.success());
+    rate.ok_or_else(|| {
+        format!("{command}: expected a rate on its last line, found {last:?} ({})", output.status).into()
+    })
+}
+
+/// The most memory that a process had at any moment, in kB, as proc(5) tells.
+pub fn memory_kb_max(process: u32) -> Result<u64, Fault> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("proc(5) has a line VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn judge(what: &str, met: bool, target: &str) -> bool {

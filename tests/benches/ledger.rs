@@ -4,6 +4,7 @@
 //! of one job. With `--keep DIR` it is made there once and used again. `--quick` is a try of the bench itself.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
+#![allow(clippy::cast_precision_loss, reason = "octets and signatures stay far below 2^52")]
 #![allow(missing_docs, reason = "a program")]
 
 use std::fs;
@@ -19,7 +20,6 @@ use ring::signature::{
 use smkid::cli::ledger_export::{StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, verify};
 use smkid::cli::print::Output;
-use smkid::domain::ledger::note::Verifier;
 use smkid::store::Reader as _;
 use smkid::store::sqlite::SqliteReader;
 
@@ -76,13 +76,9 @@ fn make(folder: &Path, leaves: u64) {
     let devices = (leaves / 2).max(1_000);
     let mut fixture = Fixture::large(&folder.join("state"), devices);
     fixture.sign_all(0..devices, HandOver::AtOnce);
-    fs::write(folder.join("ledger.vkey"), vkey(&fixture.verifier)).unwrap();
+    fs::write(folder.join("ledger.vkey"), fixture.verifier.vkey()).unwrap();
     fs::write(folder.join("genesis"), fixture.genesis.to_string()).unwrap();
     println!("made in {:.1} s", begun.elapsed().as_secs_f64());
-}
-
-fn vkey(verifier: &Verifier) -> String {
-    verifier.vkey()
 }
 
 fn main() -> ExitCode {

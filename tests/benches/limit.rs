@@ -72,6 +72,10 @@ pub enum Measure {
     Chunks(usize),
     /// So many bare C_Sign over 32 octets.
     Sign(usize),
+    /// The median of so many C_Sign, each alone and on one session.
+    SignAlone(usize),
+    /// The median of so many commits, each of the two leaves of one command.
+    CommitAlone(usize),
 }
 
 /// The limit program as the benchmark sees it: a child that measures when asked.
@@ -105,8 +109,14 @@ impl Limit {
         let count = match measure {
             Measure::Chunks(count) => count * CHUNK_LEN,
             Measure::Sign(count) => count,
+            Measure::SignAlone(_) | Measure::CommitAlone(_) => 1,
         };
         Ok(per_second(count, took))
+    }
+
+    /// Seconds of one operation, done alone.
+    pub fn seconds(&mut self, measure: Measure) -> Result<f64, Fault> {
+        Ok(self.measure(measure)?.recip())
     }
 
     /// Its process.
@@ -144,6 +154,8 @@ pub fn main() -> Result<(), Fault> {
         let took = match serde_json::from_str(&line?)? {
             Measure::Chunks(count) => program.chunks(count)?,
             Measure::Sign(count) => program.sign(count)?,
+            Measure::SignAlone(count) => program.sign_alone(count)?,
+            Measure::CommitAlone(count) => program.commit_alone(count)?,
         };
         writeln!(out, "{}", took.as_nanos())?;
     }
@@ -225,6 +237,26 @@ impl Program {
         Ok(began.elapsed())
     }
 
+    /// The median of so many C_Sign, one after the other.
+    fn sign_alone(&self, count: usize) -> Result<Duration, Fault> {
+        let session = self.sessions.first().ok_or("a limit program needs a session")?;
+        median_of(count, || {
+            session.sign(&Mechanism::Ecdsa, self.work.key, &[0x5A; 32])?;
+            Ok(())
+        })
+    }
+
+    /// The median of so many commits, one after the other.
+    fn commit_alone(&self, count: usize) -> Result<Duration, Fault> {
+        let mut buffers = Buffers::new()?;
+        let event = buffers.entry.event.clone();
+        median_of(count, || {
+            buffers.push_leaf(event.clone())?;
+            buffers.push_leaf(event.clone())?;
+            self.work.append(&mut buffers.leaves).map(drop)
+        })
+    }
+
     fn each_session(&mut self, run: impl Fn(&Session, &Work) -> Result<(), Fault> + Sync) -> Result<(), Fault> {
         let (run, work) = (&run, &self.work);
         thread::scope(|scope| {
@@ -233,6 +265,18 @@ impl Program {
             threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Fault::from("a worker panicked"))?)
         })
     }
+}
+
+/// The median of so many runs of something.
+pub fn median_of(count: usize, mut run: impl FnMut() -> Result<(), Fault>) -> Result<Duration, Fault> {
+    let mut took = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        run()?;
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    took.get(count / 2).copied().ok_or_else(|| "nothing was measured".into())
 }
 
 /// Where a worker keeps a chunk; made once for each measurement.

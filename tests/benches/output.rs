@@ -96,7 +96,7 @@ fn main() {
                 let mut reader = Reader::of_answer();
                 for piece in container.chunks(64 * 1024) {
                     reader.feed(piece);
-                    while let Some(record) = reader.next().unwrap() {
+                    while let Some(record) = reader.record().unwrap() {
                         if let Record::Command(fields, octets) = record {
                             black_box((fields, reader.octets(&octets)));
                         }

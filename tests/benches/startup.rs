@@ -75,7 +75,8 @@ fn disk(folder: &Path) {
     let database = rusqlite::Connection::open(folder.join("ledger.db")).unwrap();
     let mut select =
         database.prepare("SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY sum(pgsize) DESC").unwrap();
-    let tables = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
+    let tables =
+        select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))).unwrap();
     println!("octets on the disk for each of {commands} commands:");
     let mut all = 0;
     for (name, octets) in tables.map(Result::unwrap) {

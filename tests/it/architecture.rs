@@ -9,16 +9,35 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     // Beside the rooms, since daemon, CLI and exercise all read it and none of them may know the other two.
     ("wall_clock", &["domain"]),
+    ("processors", &[]),
     ("hsm", &["domain", "wall_clock"]),
     ("custody", &["domain", "hsm"]),
     ("store", &["domain"]),
-    ("state", &["domain", "store"]),
+    ("state", &["domain", "store", "processors"]),
     ("recorder", &["domain", "store", "state", "hsm"]),
     ("pipeline", &["domain", "store", "state", "hsm", "recorder"]),
     ("api", &["domain"]),
-    ("service", &["domain", "store", "state", "hsm", "recorder", "pipeline", "api", "wall_clock", "custody"]),
+    (
+        "service",
+        &["domain", "store", "state", "hsm", "recorder", "pipeline", "api", "wall_clock", "custody", "processors"],
+    ),
     ("exercise", &["domain", "hsm", "api", "wall_clock", "custody"]),
-    ("cli", &["domain", "store", "state", "hsm", "recorder", "api", "service", "exercise", "wall_clock", "custody"]),
+    (
+        "cli",
+        &[
+            "domain",
+            "store",
+            "state",
+            "hsm",
+            "recorder",
+            "api",
+            "service",
+            "exercise",
+            "wall_clock",
+            "custody",
+            "processors",
+        ],
+    ),
     ("bin", &["service", "cli"]),
 ];
 

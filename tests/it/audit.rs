@@ -174,17 +174,31 @@ fn an_export_is_never_written_over_anything() {
         let status = ledger_export::run(&args, &fixture.forge("first job"), &mut Vec::new(), &mut err);
         (status, String::from_utf8(err).unwrap())
     };
-    let (status, err) = again(export.dir());
+    assert_eq!(again(export.dir()), (0, String::new()), "an export of the same ledger is brought up to date");
+    let full = export.folder.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("letter"), "Dear Sir").unwrap();
+    let (status, err) = again(full);
     assert_eq!(status, 1);
     assert!(err.contains("not empty"), "{err}");
     let empty = export.folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     assert_eq!(again(empty), (0, String::new()));
-    fs::create_dir(export.folder.path().join("new.partial")).unwrap();
+    let partial = export.folder.path().join("new.partial");
+    fs::create_dir(&partial).unwrap();
+    fs::write(partial.join("letter"), "Dear Sir").unwrap();
     let (status, err) = again(export.folder.path().join("new"));
     assert_eq!(status, 1);
-    assert!(err.contains("interrupted"), "{err}");
+    assert!(err.contains("new.partial") && err.contains("not empty"), "{err}");
     assert!(!export.folder.path().join("new").exists());
+    fs::remove_file(partial.join("letter")).unwrap();
+    let held = fs::File::open(&partial).unwrap();
+    held.lock().unwrap();
+    let (status, err) = again(export.folder.path().join("new"));
+    assert_eq!(status, 1);
+    assert!(err.contains("another export is being written"), "{err}");
+    drop(held);
+    assert_eq!(again(export.folder.path().join("new")).0, 0);
 }
 
 #[test]

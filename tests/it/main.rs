@@ -31,6 +31,7 @@ mod healing;
 mod hsm;
 mod incident;
 mod jobs;
+mod ledger_scale;
 mod output;
 mod people;
 mod policy;

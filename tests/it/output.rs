@@ -34,7 +34,7 @@ fn contained(folder: &Path) -> BTreeMap<DeviceId, Vec<u8>> {
     for file in &manifest(folder).files {
         let mut reader = Reader::of_file();
         reader.feed(&fs::read(folder.join(&*file.name)).unwrap());
-        while let Some(record) = reader.next().unwrap() {
+        while let Some(record) = reader.record().unwrap() {
             if let Record::Command(fields, octets) = record {
                 let before = commands.insert(fields.device, reader.octets(&octets).to_vec());
                 assert!(before.is_none(), "{} has two commands", fields.device);

@@ -73,8 +73,9 @@ pub struct DeviceCertificates {
 /// What became of a bundle of certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CertificatesImported {
-    /// The entry.
-    pub entry: u64,
+    /// The entry; none if every one of them was known, which changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<u64>,
     /// How many became what.
     pub tally: CertificateTally,
     /// Those that were refused.

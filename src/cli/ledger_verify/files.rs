@@ -246,6 +246,10 @@ impl Evidence for Export {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
         self.signatures.find(intent).map_err(|reason| BookError::Store { reason })
     }
+
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        crate::processors::at_once(count, one);
+    }
 }
 
 type Record = (u64, [u8; 64]);

@@ -143,7 +143,11 @@ fn make(args: &Devices, run_len: usize) -> Result<Made, MemberError> {
     }
     let mut outcome = None;
     let mut write = |to: &mut dyn Write| {
-        outcome = Some(rough.merge(to)?);
+        match rough.merge(to)?.finish() {
+            Ok(list) => outcome = Some(list),
+            Err(faults) if rough.faults.is_empty() => rough.faults = faults,
+            Err(_) => {}
+        }
         if rough.faults.is_empty() { Ok(()) } else { Err(io::Error::other("refused")) }
     };
     let written = match &args.out {
@@ -154,7 +158,7 @@ fn make(args: &Devices, run_len: usize) -> Result<Made, MemberError> {
         return Err(refused(&rough.faults));
     }
     written?;
-    let list = outcome.expect("written").finish().map_err(|faults| refused(&faults))?;
+    let list = outcome.expect("a list without faults");
     Ok(Made { list, changed: rough.changed })
 }
 

@@ -214,7 +214,7 @@ fn read_container(path: &Path, of: &Header, take: &mut Take<'_>) -> Result<(), B
             return reader.finish().or_else(|error| wrong(path, error));
         }
         reader.feed(&piece[..len]);
-        while let Some(record) = reader.next().or_else(|error| wrong(path, error))? {
+        while let Some(record) = reader.record().or_else(|error| wrong(path, error))? {
             match record {
                 Record::Header(header) if header != *of => {
                     return wrong(path, "its header is not what the manifest says the folder is of");

@@ -95,7 +95,7 @@ pub(in crate::cli) enum Out {
     /// Files with a manifest.
     Files(Box<Files>),
     /// Standard output.
-    Stdout(Stdout),
+    Stdout(Box<Stdout>),
     /// `settle --action leave` signs nothing.
     Nowhere,
 }
@@ -141,7 +141,7 @@ impl Out {
                         .to_owned(),
                 ));
             }
-            return Ok(Self::Stdout(Stdout { format, header: None, buffer: Vec::new(), container: None }));
+            return Ok(Self::Stdout(Box::new(Stdout { format, header: None, buffer: Vec::new(), container: None })));
         }
         match how.format.unwrap_or(by_default) {
             Format::Each => Folder::open(path).map(Self::Each),

@@ -19,6 +19,7 @@ mod jobs;
 mod responses;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -40,6 +41,20 @@ pub use heads::{Notes, Roots, join_checkpoints, read_checkpoint};
 pub trait Evidence: Blobs {
     /// The published signature (r ‖ s) that was made under the intent with this leaf index.
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError>;
+
+    /// Does it once for each number below this one, in any order: a shell may spread it over its processors.
+    fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(one);
+    }
+}
+
+/// One value for each, in their order ([`Evidence::at_once`]).
+fn each_at_once<T: Sync, R: Send + Sync>(evidence: &dyn Evidence, all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let made: Vec<OnceLock<R>> = all.iter().map(|_| OnceLock::new()).collect();
+    evidence.at_once(all.len(), &|n| {
+        made[n].get_or_init(|| one(&all[n]));
+    });
+    made.into_iter().map(|made| made.into_inner().expect("evidence does it once for each")).collect()
 }
 
 /// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::documents::{Again, permitted};
-use super::{Permitted, demand, text, whole};
+use super::{Permitted, demand, each_at_once, text, whole};
 use crate::domain::certificates::pem;
 use crate::domain::intake::device_certificates::{Judged, NotImported, device_certificates};
 use crate::domain::intake::responses::{Handed, imported_keys, responses, resumption};
@@ -28,10 +28,11 @@ impl Again<'_> {
         let devices: BTreeSet<_> = sent.iter().filter_map(|octets| device_of(octets)).collect();
         let policy = self.fold.policy().ok_or("no policy is in force")?;
         let trust = Trust::new(&policy.policy);
-        let candidates = Candidates::new(certificates.iter().filter_map(|octets| trust.candidate(octets, &devices)));
+        let found = each_at_once(self.evidence, &certificates, |octets| trust.candidate(octets, &devices));
+        let candidates = Candidates::new(found.into_iter().flatten());
         let imported = taken.imported_before.map(|before| imported_keys(self.book, &trust, &devices, before));
         let candidates = candidates.and_imported(imported.transpose().map_err(text)?);
-        let readings: Vec<Reading> = sent.iter().map(|octets| Reading::of(octets, &candidates)).collect();
+        let readings = each_at_once(self.evidence, &sent, |octets| Reading::of(octets, &candidates));
         let handed = Handed {
             messages: &sent,
             readings: &readings,
@@ -57,7 +58,7 @@ impl Again<'_> {
         let policy = self.fold.policy().ok_or("no policy is in force")?;
         let trust = Trust::new(&policy.policy);
         let all = bundle::split(&kept).map_err(text)?;
-        let judged: Vec<Judged<'_>> = all.into_iter().map(|octets| (octets, trust.import(octets))).collect();
+        let judged: Vec<Judged<'_>> = each_at_once(self.evidence, &all, |octets| (*octets, trust.import(octets)));
         let again = device_certificates(self.book, at, &judged).map_err(text)?;
         if let Some(NotImported { certificate, why, .. }) = again.others.first() {
             let why = why.as_deref().unwrap_or("it was known before");

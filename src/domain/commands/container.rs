@@ -293,7 +293,7 @@ impl Reader {
     ///
     /// # Errors
     /// The first octet that is wrong. Nothing is to be read after it.
-    pub fn next(&mut self) -> Result<Option<Record>, ContainerError> {
+    pub fn record(&mut self) -> Result<Option<Record>, ContainerError> {
         let Some(templates) = self.header else { return self.read_header() };
         if self.ended {
             return if self.read < self.held.len() { Err(self.fault(0, Fault::Surplus)) } else { Ok(None) };

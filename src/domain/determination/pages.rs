@@ -115,6 +115,10 @@ impl Page {
             return Err(wrong);
         }
         let text = String::from_utf8(octets).map_err(|_| wrong)?.into_boxed_str();
+        // By its first Device it was looked for: one that another was given would hide those between.
+        if text.as_bytes().get(..16) != Some(&upper_hex(self.first.0)) {
+            return Err(wrong);
+        }
         Ok(PageText { text, ends: ends.into() })
     }
 }

@@ -56,7 +56,7 @@ impl Tidied {
             line = rest;
         }
         let text = String::from_utf8_lossy(line);
-        if text.trim().trim_matches(',').is_empty() {
+        if text.chars().all(|sign| sign == ',' || sign.is_whitespace()) {
             self.empty += 1;
             return Ok(None);
         }

@@ -878,6 +878,7 @@ pub fn build_scope(scope: &DocumentScope<'_>, counter_start: u64, document: Dige
         templates,
         devices: scope.devices.count,
         device_list: scope.devices.sha256,
+        device_root: scope.devices.root,
         intents_max: scope.limits.intents,
         per_hour_max: scope.limits.per_hour,
         retries_max: scope.limits.retries_of_unknown,

@@ -445,6 +445,7 @@ fn determination(
         templates: BTreeMap::new(),
         devices: 2,
         device_list: Digest([5; 32]),
+        device_root: Digest([8; 32]),
         intents_max: 2,
         per_hour_max: 2,
         retries_max: 0,

@@ -747,6 +747,46 @@ impl Entry {
     }
 }
 
+/// What nearly all leaves of a large ledger are, told without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// An intent.
+    Intent,
+    /// An outcome of this intent: signed.
+    Signed {
+        /// The intent.
+        intent: u64,
+    },
+}
+
+impl Common {
+    /// The kinds of entries of which some are common.
+    pub const KINDS: [&'static str; 2] = ["intent", "outcome"];
+    /// What stands before the name of an event. Within a text of a leaf each quotation mark stands behind a backslash, so it stands
+    /// nowhere else.
+    pub const EVENT: &'static [u8] = br#""event":{"#;
+    /// What an intent begins with.
+    pub const INTENT: &'static [u8] = br#""event":{"intent":{"#;
+    /// What an outcome begins with, up to the number of its intent.
+    pub const OUTCOME: &'static [u8] = br#""event":{"outcome":{"intent":"#;
+    /// What stands behind the number of an intent that was signed.
+    pub const SIGNED: &'static [u8] = br#","result":{"signed":"#;
+
+    /// Of a leaf, as [`Entry::to_leaf`] writes it; none for every other kind, and for an outcome other than `signed`.
+    pub fn of(leaf: &[u8]) -> Option<Self> {
+        let at = leaf.windows(Self::EVENT.len()).position(|octets| octets == Self::EVENT)?;
+        let event = &leaf[at..];
+        if event.starts_with(Self::INTENT) {
+            return Some(Self::Intent);
+        }
+        let outcome = event.strip_prefix(Self::OUTCOME)?;
+        let digits = outcome.iter().take_while(|octet| octet.is_ascii_digit()).count();
+        let (number, result) = outcome.split_at(digits);
+        let intent = std::str::from_utf8(number).ok()?.parse().ok()?;
+        result.starts_with(Self::SIGNED).then_some(Self::Signed { intent })
+    }
+}
+
 impl Event {
     /// The name of the kind, as it stands in the leaf.
     pub const fn kind(&self) -> &'static str {

@@ -54,6 +54,11 @@ impl TileName {
         self.width
     }
 
+    /// The full bundle of that place.
+    pub const fn bundle(index: u64) -> Self {
+        Self { kind: TileKind::Entries, index, width: 256 }
+    }
+
     fn full(kind: TileKind, index: u64) -> Self {
         Self { kind, index, width: 256 }
     }
@@ -210,6 +215,42 @@ impl Tiler {
     /// Of an empty ledger.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Goes on behind `size` entries, a multiple of 256, whose full tiles are there: `read` gives some of them, at most 255 a level.
+    pub fn resume<E: From<TileError>>(
+        size: u64,
+        mut read: impl FnMut(TileName) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
+        let mut levels: Vec<Vec<Digest>> = vec![Vec::new()];
+        for level in (1..=LEVEL_MAX).take_while(|level| size >> (TILE_HEIGHT * u32::from(*level)) > 0) {
+            let count = size >> (TILE_HEIGHT * u32::from(level));
+            let mut hashes = Vec::with_capacity(256);
+            for index in count / TILE_WIDTH * TILE_WIDTH..count {
+                // A hash is the root over the full tile below it.
+                let name = TileName::full(TileKind::Hashes { level: level - 1 }, index);
+                let mut below = Frontier::new();
+                below.extend(split_hashes(name, &read(name)?)?);
+                hashes.push(below.root());
+            }
+            levels.push(hashes);
+        }
+        let frontier = Frontier::load(size, |subtree| {
+            // The subtrees of a size are those over the hashes of the tile begun at each level.
+            let level = subtree.level / TILE_HEIGHT;
+            let (len, from) = (1 << (subtree.level % TILE_HEIGHT), subtree.index << (subtree.level % TILE_HEIGHT));
+            let at = usize::try_from(from % TILE_WIDTH).expect("below 256");
+            let mut part = Frontier::new();
+            part.extend(levels[level as usize][at..at + len].iter().copied());
+            Ok::<_, E>(part.root())
+        })?;
+        let levels = levels.into_iter().map(|hashes| hashes.into_iter().flat_map(|hash| hash.0).collect()).collect();
+        Ok(Self { frontier, bundle: Vec::new(), levels })
+    }
+
+    /// How many entries so far, and the root over them.
+    pub fn head(&self) -> Head {
+        self.frontier.head()
     }
 
     /// Appends one entry; `emit` is given each tile that this fills.

@@ -139,6 +139,8 @@ pub struct Scope {
     pub devices: u64,
     /// SHA-256 of the device list, a blob.
     pub device_list: Digest,
+    /// The RFC 6962 root over its lines.
+    pub device_root: Digest,
     /// The greatest number of intents in all.
     pub intents_max: u64,
     /// The greatest number of intents in any 60 minutes.

@@ -59,19 +59,19 @@ impl Trust {
         };
         let device = device_for_signatures(kind).filter(|device| devices.contains(device))?;
         let worth = match (parsed, refused) {
-            (Ok(certificate), None) => self.vouch(&certificate).map(|(vouched, _)| vouched),
+            (Ok(certificate), None) => self.vouch(&certificate),
             (_, Some(why)) => Err(why),
             (Err(error), None) => Err(says(error)),
         };
         Some((device, Candidate { octets: octets.into(), worth }))
     }
 
-    /// The key, and while it is vouched for; and which Device CA vouches.
-    fn vouch(&self, certificate: &SmkiCertificate) -> Result<(Vouched, Digest), String> {
+    /// The key, and while it is vouched for.
+    fn vouch(&self, certificate: &SmkiCertificate) -> Result<Vouched, String> {
         let mut faults = Vec::new();
         for anchor in &self.anchors {
             match path::check(certificate, &[], anchor, &self.policies, Time::Disapplied) {
-                Ok(_) => return Ok((Vouched::of(certificate, anchor), anchor.sha256())),
+                Ok(_) => return Ok(Vouched::of(certificate, anchor)),
                 Err(error) => faults.push(says(error)),
             }
         }
@@ -79,26 +79,39 @@ impl Trust {
     }
 
     /// A certificate that is to be relied on from here on without being looked at again: profile, path and the Device CA's
-    /// signature are judged. Its dates are told and not judged, for the moment that counts is the entry's.
+    /// signature are judged, that of the very Device CA which [`Trust::imported`] will find. Its dates are told and not judged, for
+    /// the moment that counts is the entry's.
     ///
     /// # Errors
     /// The Device, as far as it is known, and what is wrong.
     pub fn import(&self, octets: &[u8]) -> Result<DeviceKey, (Option<DeviceId>, String)> {
         let certificate = SmkiCertificate::parse(octets, &self.profile).map_err(|error| (None, says(error)))?;
         let device = for_signatures(&certificate).map_err(|why| (None, why))?;
-        let (Vouched { point, from, until }, device_ca) =
-            self.vouch(&certificate).map_err(|why| (Some(device), why))?;
-        Ok(DeviceKey { device, point, device_ca, from, until })
+        match self.issuer(&certificate) {
+            Some(anchor) => {
+                let checked = path::check(&certificate, &[], anchor, &self.policies, Time::Disapplied);
+                checked.map_err(|error| (Some(device), says(error)))?;
+                Ok(DeviceKey::of(device, &certificate, anchor))
+            }
+            // None of them; each says why not.
+            None => match self.vouch(&certificate) {
+                Ok(_) => Err((Some(device), OTHER_ISSUER.to_owned())),
+                Err(why) => Err((Some(device), why)),
+            },
+        }
     }
 
     /// What [`Trust::import`] made of a certificate that it took; the signature is not verified again.
     pub fn imported(&self, octets: &[u8]) -> Result<DeviceKey, String> {
         let certificate = SmkiCertificate::parse(octets, &self.profile).map_err(says)?;
         let device = for_signatures(&certificate)?;
-        let anchor = self.anchors.iter().find(|anchor| path::issued(anchor, &certificate));
-        let anchor = anchor.ok_or("expected a certificate of one of the policy's Device CAs, found another issuer")?;
-        let Vouched { point, from, until } = Vouched::of(&certificate, anchor);
-        Ok(DeviceKey { device, point, device_ca: anchor.sha256(), from, until })
+        let anchor = self.issuer(&certificate).ok_or(OTHER_ISSUER)?;
+        Ok(DeviceKey::of(device, &certificate, anchor))
+    }
+
+    /// The first Device CA that a certificate names as its issuer.
+    fn issuer(&self, certificate: &SmkiCertificate) -> Option<&SmkiCertificate> {
+        self.anchors.iter().find(|anchor| path::issued(anchor, certificate))
     }
 
     /// Of what was imported for a Device, that which is relied on: imported before this entry, under a Device CA that the policy
@@ -110,6 +123,8 @@ impl Trust {
         known.into_iter().map(|imported| imported.key).take(CANDIDATES_MAX).collect()
     }
 }
+
+const OTHER_ISSUER: &str = "expected a certificate of one of the policy's Device CAs, found another issuer";
 
 /// The Device whose signatures a certificate of this kind is for.
 fn device_for_signatures(kind: Kind) -> Option<DeviceId> {
@@ -140,6 +155,11 @@ pub struct DeviceKey {
 }
 
 impl DeviceKey {
+    fn of(device: DeviceId, certificate: &SmkiCertificate, device_ca: &SmkiCertificate) -> Self {
+        let Vouched { point, from, until } = Vouched::of(certificate, device_ca);
+        Self { device, point, device_ca: device_ca.sha256(), from, until }
+    }
+
     /// Whether both certificates are valid at this moment.
     pub fn is_in_force(&self, at: Timestamp) -> bool {
         is_in_force(self.from, self.until, at)

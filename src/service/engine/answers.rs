@@ -1,7 +1,7 @@
 //! Shell: what the engine says: state and ledger in the words of the API.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use axum::body::Bytes;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::domain::determination::people::{Person, Role};
 use crate::domain::fold::{Blobs as _, Fold, book};
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{
-    DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
+    Common, DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::Activation;
@@ -29,7 +29,7 @@ use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several, Token};
 use crate::pipeline::{self, News, Told, ToldOutcome, UNKNOWNS_MAX};
 use crate::recorder::{CannotRecord, Recorder};
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, StoreError, StoredLeaf};
 
 /// Octets of an answer that go out together: a dozen commands. A whole chunk of them would be 1.4 MB, several times over for a slow
 /// reader, and most of the daemon's memory.
@@ -518,14 +518,17 @@ pub(super) fn unknowns(
     Ok(wire::Unknowns { unknowns, more })
 }
 
+/// Entries that are read for one answer at most, where every one must be looked at: some tenths of a second. The answer says where to go
+/// on.
+pub(super) const READ_MAX: u64 = 100_000;
+
 pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire::Entries, StoreError> {
     let size = reader.head()?.size;
     let (from, until) = (of.from.unwrap_or(0).min(size), of.until.unwrap_or(size).min(size));
+    let until = until.max(from);
     let mut about = About::new(of, reader);
-    // Which batches and intents belong to what is asked for is known only from the beginning on.
-    let begin = if about.needs_context() { 0 } else { from };
     let (mut entries, mut next) = (Vec::new(), None);
-    reader.leaves(begin..until.max(begin), &mut |leaf| {
+    let mut visit = |leaf: StoredLeaf<'_>| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
         if !about.takes(leaf.index, &entry) || leaf.index < from {
             return ControlFlow::Continue(());
@@ -540,8 +543,92 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
             entries.push(wire::EntryAt { index: leaf.index, entry });
         }
         ControlFlow::Continue(())
-    })?;
+    };
+    // Which batches belong to what is asked for is known only from the beginning on; a batch is uncommon.
+    if let Some(device) = of.device {
+        of_device(reader, device, 0..until, &mut visit)?;
+    } else if of.kind.as_ref().is_some_and(|kind| !Common::KINDS.contains(&kind.as_str())) {
+        let begin = if of.incident.is_some() || of.determination.is_some() { 0 } else { from };
+        reader.uncommon(begin..until, &mut visit)?;
+    } else {
+        if of.incident.is_some() || of.determination.is_some() {
+            reader.uncommon(0..from, &mut visit)?;
+        }
+        let end = until.min(from + READ_MAX);
+        reader.leaves(from..end, &mut visit)?;
+        next = next.or((end < until).then_some(end));
+    }
     Ok(wire::Entries { entries, next })
+}
+
+/// Visits those entries of `range`, in order, that can be about a Device: what is uncommon, its intents, and what became of them. What
+/// was signed of another Device is never read.
+pub(super) fn of_device(
+    reader: &dyn Reader,
+    device: DeviceId,
+    range: Range<u64>,
+    visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut common = BTreeSet::new();
+    for intent in reader.intents_of(device)?.into_iter().filter(|intent| range.contains(intent)) {
+        common.insert(intent);
+        // Its outcome comes within a chunk or two; one that was not signed is uncommon, and ends the search too.
+        reader.leaves(intent..range.end, &mut |leaf| {
+            let is_signed = Common::of(leaf.octets) == Some(Common::Signed { intent });
+            let is_its = |entry: Entry| matches!(entry.event, Event::Outcome(outcome) if outcome.intent == intent);
+            if is_signed {
+                common.insert(leaf.index);
+            }
+            let is_end =
+                is_signed || (Common::of(leaf.octets).is_none() && Entry::from_leaf(leaf.octets).is_ok_and(is_its));
+            if is_end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+    }
+    let mut failed = Ok(());
+    reader.uncommon(range, &mut |leaf| {
+        while let Some(index) = common.first().copied().filter(|index| *index < leaf.index) {
+            common.remove(&index);
+            match visit_one(reader, index, visit) {
+                Ok(false) => {}
+                Ok(true) => {
+                    common.clear();
+                    return ControlFlow::Break(());
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        match visit(leaf) {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(()) => {
+                common.clear();
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed?;
+    for index in common {
+        if visit_one(reader, index, visit)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Visits one entry. Answers whether it was the last to be visited.
+fn visit_one(
+    reader: &dyn Reader,
+    index: u64,
+    visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+) -> Result<bool, StoreError> {
+    let mut is_last = false;
+    reader.leaves(index..index + 1, &mut |leaf| {
+        is_last = visit(leaf).is_break();
+        ControlFlow::Continue(())
+    })?;
+    Ok(is_last)
 }
 
 /// Which entries are asked for: those that every filter lets through. An intent names a batch, an outcome an intent, a schedule a
@@ -602,7 +689,16 @@ impl<'a> About<'a> {
                 let Some(determination) = self.batches.get(&entry.batch).copied() else { return false };
                 Subject { device: Some(entry.device), ..self.of_determination(determination) }
             }
-            Event::Outcome(entry) => return self.open.remove(&entry.intent),
+            Event::Outcome(entry) => {
+                // An intent before the part that is read belongs to what its batch belongs to.
+                if !self.open.contains(&entry.intent)
+                    && entry.intent < self.of.from.unwrap_or(0)
+                    && let Ok(Some(Entry { event: event @ Event::Intent(_), .. })) = entry_at(self.reader, entry.intent)
+                {
+                    self.concerns(entry.intent, &event);
+                }
+                return self.open.remove(&entry.intent);
+            }
             Event::Released(entry) => {
                 let ours =
                     |(from, until): &(u64, u64)| self.of_device.range(*from..(*until).max(*from)).next().is_some();
@@ -707,7 +803,8 @@ pub(super) fn direction(reader: &dyn Reader, recorded: &DirectionRecorded) -> Op
 pub(super) fn blobs(reader: &dyn Reader) -> Result<wire::Blobs, StoreError> {
     let mut named: BTreeSet<Digest> = BTreeSet::new();
     let mut policies = Vec::new();
-    reader.leaves(0..reader.head()?.size, &mut |leaf| {
+    // Neither an intent nor what was signed names any.
+    reader.uncommon(0..reader.head()?.size, &mut |leaf| {
         if let Ok(entry) = Entry::from_leaf(leaf.octets) {
             named.extend(entry.event.blobs());
             if let Event::PolicyAdopted(adopted) = entry.event {

@@ -63,8 +63,13 @@ impl Daemon {
             let judged: Vec<Judged<'_>> = places.into_iter().map(|(place, judged)| (&octets[place], judged)).collect();
             let Imported { event, kept, others } = device_certificates(recorder, recorder.moment().at, &judged)?;
             let tally = event.tally;
-            recorder.queue_blob(kept);
-            let entry = recorder.queue(&by, Event::DeviceCertificatesImported(event))?;
+            // The same ones once more are no news, however often they come.
+            let entry = if tally.imported + tally.refused > 0 {
+                recorder.queue_blob(kept);
+                Some(recorder.queue(&by, Event::DeviceCertificatesImported(event))?)
+            } else {
+                None
+            };
             Ok(Ok((entry, tally, others)))
         });
         let (entry, tally, others) = imported.await?;

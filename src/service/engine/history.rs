@@ -67,7 +67,7 @@ fn told(
         .collect();
     let (mut failed, mut is_alone_enough) = (None, true);
     let from = among.iter().map(|of| of.opened).min().unwrap_or_default();
-    reader.leaves(from..reader.head()?.size.max(from), &mut |leaf| {
+    answers::of_device(reader, device, from..reader.head()?.size.max(from), &mut |leaf| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
         let carries = matches!(&entry.event, Event::StepTaken(taken) if taken.carried > 0);
         for at in 0..each.len() {

@@ -27,8 +27,8 @@ use crate::domain::names::{DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::rules::{self, Refusal};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Condition, Several};
-use crate::pipeline::{self, Feed, GoOn, Ran, Request, WantedSet};
-use crate::recorder::Recorder;
+use crate::pipeline::{self, Feed, First, GoOn, Ran, Request, WantedSet};
+use crate::recorder::{Recorded, Recorder};
 use crate::state::StoredDocuments;
 use crate::store::sqlite::SqliteReader;
 use crate::store::{Reader as _, Staging};
@@ -346,6 +346,8 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
             continue;
         }
         let signed_before = signed.load(Ordering::Relaxed);
+        // Whoever starts it is done with it, and nobody else signs for this request meanwhile.
+        let Ok(running) = Running::begin(&daemon.running, request) else { continue };
         let on = GoOn {
             request,
             batch: daemon.lives.accepted().remove(&request),
@@ -356,12 +358,13 @@ async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::
             signed: Arc::clone(&signed),
             held,
         };
-        let Ok(job) = daemon.desk.record(move |recorder| pipeline::go_on(recorder, on)).await else { return };
-        let Some(job) = job.into_inner() else { continue };
-        // Nobody else signs for this request meanwhile.
-        let Ok(running) = Running::begin(&daemon.running, request) else { continue };
+        let Ok(job) = daemon.desk.record(move |recorder| Ok(pipeline::go_on(recorder, on)?.map(First::Accepted))).await
+        else {
+            return;
+        };
+        let Some(first) = job.into_some() else { continue };
         daemon.lives.stand(request, Standing::Running);
-        let ran = run_sampled(daemon, request, &tokens, job, stopping.clone()).await;
+        let ran = run_sampled(daemon, request, &tokens, first, stopping.clone()).await;
         drop(running);
         daemon.runs_ended.fetch_add(1, Ordering::Relaxed);
         let Ok(ran) = ran else { return };
@@ -403,11 +406,11 @@ async fn run_sampled(
     daemon: &Arc<Daemon>,
     request: RequestId,
     tokens: &Several,
-    job: pipeline::Job,
+    first: Recorded<First>,
     stopping: watch::Receiver<bool>,
 ) -> Result<Ran, crate::recorder::Closed> {
     let (news, _heard) = mpsc::channel(1);
-    let run = pipeline::run(&daemon.desk, tokens.clone(), job, news, stopping);
+    let run = pipeline::run(&daemon.desk, tokens.clone(), first, news, stopping);
     tokio::pin!(run);
     let mut sample = tokio::time::interval(SAMPLE);
     loop {
@@ -565,9 +568,9 @@ impl Daemon {
                 (Err((reasons, entry)), _) => Ok(Err(Failure::Refused { reasons, entry })),
             }
         });
-        let started = started.await;
+        let batch = started.await?;
+        self.lives.accepted().insert(request, batch);
         drop(running);
-        self.lives.accepted().insert(request, started?);
         self.lives.nudge.notify_one();
         self.show_job(request).await
     }

@@ -18,13 +18,21 @@ pub(super) fn story(
     (opened, from): (u64, u64),
     most: usize,
 ) -> Result<wire::Timeline, StoreError> {
-    let of = wire::EntriesOf { incident: Some(incident), ..wire::EntriesOf::default() };
+    let size = reader.head()?.size;
+    let from = from.max(opened).min(size);
+    let of = wire::EntriesOf { incident: Some(incident), from: Some(from), ..wire::EntriesOf::default() };
     let (mut story, mut about) = (Story::default(), answers::About::new(&of, reader));
-    // Which batches and intents are the incident's is known only from its opening on.
-    reader.leaves(opened..reader.head()?.size, &mut |leaf| {
+    // Which batches are the incident's is known only from its opening on; a batch is uncommon.
+    reader.uncommon(opened.min(from)..from, &mut |leaf| {
+        if let Ok(entry) = Entry::from_leaf(leaf.octets) {
+            about.takes(leaf.index, &entry);
+        }
+        ControlFlow::Continue(())
+    })?;
+    let end = size.min(from + answers::READ_MAX);
+    reader.leaves(from..end, &mut |leaf| {
         if let Ok(entry) = Entry::from_leaf(leaf.octets)
             && about.takes(leaf.index, &entry)
-            && leaf.index >= from
         {
             story.add(reader, leaf.index, entry);
         }
@@ -34,6 +42,7 @@ pub(super) fn story(
         story.next = Some(leaf.index + 1);
         ControlFlow::Break(())
     })?;
+    story.next = story.next.or((end < size).then_some(end));
     Ok(story.end())
 }
 

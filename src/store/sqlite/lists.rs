@@ -13,7 +13,7 @@ use super::blobs::{self, BlobReader};
 use super::derived::{Schema, after, number, octets, one, sql};
 use crate::domain::determination::pages::{Page, PageText, Pages};
 use crate::domain::fold::listed_line;
-use crate::domain::ledger::merkle::leaf_hash;
+use crate::domain::ledger::merkle::{Frontier, leaf_hash};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64};
 use crate::domain::policy::facts::Listed;
 
@@ -55,6 +55,22 @@ fn find(connection: &Connection, schema: Schema, determination: DeterminationId)
     one(connection, sql, [determination.0], |row| {
         Ok(Found { id: row.get(0)?, blob: Digest(octets(row, 1, "list")?), len: number(row, 2)? })
     })
+}
+
+/// The SHA-256 of a determination's list, and what the roots of its pages fold to.
+pub(super) fn root(
+    connection: &Connection,
+    schema: Schema,
+    determination: DeterminationId,
+) -> Result<Option<(Digest, Digest)>, StoreError> {
+    let Some(list) = find(connection, schema, determination)? else { return Ok(None) };
+    let sql = sql!(schema, "SELECT root FROM", "page WHERE list = ?1 ORDER BY first");
+    let mut select = connection.prepare_cached(sql)?;
+    let (mut rows, mut tree) = (select.query([list.id])?, Frontier::new());
+    while let Some(row) = rows.next()? {
+        tree.push(Digest(octets(row, 0, "page")?));
+    }
+    Ok(Some((list.blob, tree.root())))
 }
 
 /// How many lines a determination's list has.

@@ -9,6 +9,7 @@ use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpo
 use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
 use super::device_keys;
+use super::found;
 use super::lists::{self, Kept};
 use super::overlay::Shared;
 use crate::domain::fold::RequestFacts;
@@ -33,7 +34,7 @@ pub(super) trait Tables {
 /// Has a connection to a ledger, and the derived tables are the ledger's own.
 pub(super) trait Ledger: Tables {}
 
-fn hash_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+pub(super) fn hash_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
     row.get(at).map(Digest)
 }
 
@@ -77,6 +78,10 @@ impl<T: Tables> DerivedState for T {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
         lists::listed_from(self.connection(), (T::SCHEMA, self.pages()), determination, after, limit)
+    }
+
+    fn list_root(&self, determination: DeterminationId) -> Result<Option<(Digest, Digest)>, StoreError> {
+        lists::root(self.connection(), T::SCHEMA, determination)
     }
 
     fn listed_count(&self, determination: DeterminationId) -> Result<Option<u64>, StoreError> {
@@ -161,6 +166,19 @@ impl<T: Ledger> Reader for T {
             }
         }
         Ok(())
+    }
+
+    fn uncommon(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(StoredLeaf<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        check_range(self.connection(), &range)?;
+        found::uncommon(self.connection(), &range, visit)
+    }
+
+    fn intents_of(&self, device: DeviceId) -> Result<Vec<u64>, StoreError> {
+        found::intents_of(self.connection(), device)
     }
 
     fn leaf_hashes(&self, range: Range<u64>, visit: &mut dyn FnMut(Digest)) -> Result<(), StoreError> {

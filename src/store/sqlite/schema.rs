@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::{Base, StoreError};
 use super::device_keys;
+use super::found;
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
@@ -180,6 +181,7 @@ pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreErro
     transaction.execute_batch(KEPT)?;
     create_derived(&transaction, "main")?;
     transaction.execute_batch(INDEX)?;
+    transaction.execute_batch(found::DEFINITION)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, ?1)", [empty_root])?;
     transaction.execute("INSERT INTO base VALUES (1, 0, NULL)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -211,6 +213,7 @@ fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
     for table in DERIVED.iter().filter(|table| table.since > found) {
         transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
     }
+    transaction.execute_batch(found::DEFINITION)?;
     if found < KEPT_SINCE {
         transaction.execute_batch(KEPT)?;
     }

@@ -8,6 +8,9 @@ use super::*;
 
 const REQUEST: RequestId = RequestId([60; 16]);
 
+/// How a start is made to be none.
+type Change = fn(&mut JobStarted);
+
 fn started(fixture: &Fixture) -> JobStarted {
     JobStarted {
         request: REQUEST,
@@ -68,7 +71,6 @@ fn jobs_that_nobody_could_have_started_are_found() {
     let (status, out, err) = Export::of(&fixture, &forge).verify();
     assert_eq!((status, err.as_str()), (0, ""), "{out}");
 
-    type Change = fn(&mut JobStarted);
     let changes: [(&str, Change); 6] = [
         ("no batch of request", |started| started.request = RequestId([61; 16])),
         ("no batch of request", |started| started.asked = Digest([61; 32])),

@@ -121,6 +121,12 @@ async fn certificates_are_imported_once_and_every_fault_in_files_of_any_form_is_
         [(6, 1, 2), (0, 7, 2)].map(|(imported, known, refused)| CertificateTally { imported, known, refused });
     assert_eq!(imports(&site), tallies);
 
+    // What is known in full is no entry.
+    std::fs::write(site.path("known.der"), &whole_ones).unwrap();
+    let (status, said) = recovery(&site, &["certificates", "import", "known.der"]);
+    assert!(status == 0 && said.contains("known before"), "{status}: {said}");
+    assert_eq!(imports(&site), tallies);
+
     // Hexadecimal with a line of something else, and binary that ends in something else.
     let mut flipped = good(1);
     *flipped.last_mut().unwrap() ^= 1;

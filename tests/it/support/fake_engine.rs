@@ -670,7 +670,7 @@ impl Engine for FakeEngine {
         ask: wire::DeviceCertificates,
     ) -> Result<wire::CertificatesImported, Failure> {
         self.called("recovery-certificates", caller, ask.certificates.to_string())?;
-        Ok(wire::CertificatesImported { entry: 3, tally: CertificateTally::default(), refused: vec![] })
+        Ok(wire::CertificatesImported { entry: Some(3), tally: CertificateTally::default(), refused: vec![] })
     }
 
     async fn recovery_devices(&self, caller: &Caller, of: wire::DevicesOf) -> Result<wire::RecoveryDevices, Failure> {

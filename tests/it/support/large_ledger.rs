@@ -89,15 +89,9 @@ impl Fixture {
             });
             ranges.push(range);
         }
+        self.signed.insert(request, ranges);
         if hand_over == HandOver::InTheEnd {
-            let determination = self.determination;
-            for intents in ranges.chunks(CHUNK) {
-                let event = Released { request, determination, intents: intents.to_vec() };
-                self.record(|recorder| {
-                    let by = recorder.known(operator());
-                    recorder.queue(&by, Event::Released(event)).unwrap();
-                });
-            }
+            self.hand_over(request);
         }
         request
     }
@@ -115,6 +109,18 @@ impl Fixture {
         recorder.set_signer(Box::new(Signer { key: ledger_key, verifier }));
         recorder.set_snapshot_leaves(1);
         recorder.snapshot_if_due().unwrap();
+    }
+
+    /// Hands over all that a job signed.
+    pub fn hand_over(&mut self, request: RequestId) {
+        let determination = self.determination;
+        for intents in self.signed[&request].clone().chunks(CHUNK) {
+            let event = Released { request, determination, intents: intents.to_vec() };
+            self.record(|recorder| {
+                let by = recorder.known(operator());
+                recorder.queue(&by, Event::Released(event)).unwrap();
+            });
+        }
     }
 
     /// The intents of a chunk, each with its whole pre-command.

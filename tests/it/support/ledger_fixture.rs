@@ -233,6 +233,8 @@ pub struct Fixture {
     /// Sizes of the ledger at some points, by name.
     pub marks: BTreeMap<&'static str, u64>,
     requests: u8,
+    /// What was signed for each request of a large ledger, as ranges of intents.
+    signed: BTreeMap<RequestId, Vec<(u64, u64)>>,
 }
 
 /// What becomes of an intent in the fixture.
@@ -285,15 +287,19 @@ impl Fixture {
         let verifier = Verifier::from_spki(ORIGIN, &ledger_key.public.to_spki()).unwrap();
         let files = policy_files(&anchor, &members, &lab);
         let policy = Policy::parse(&files).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        let supplier = |role| {
+        let supplier = |role, usage| {
             let party: PartyId = "90B3D51F30000009".parse().unwrap();
             let subject = OrganisationSubject { common_name: None, role, party };
-            let template = Certified::Organisation { subject, usage: Usage::DigitalSignature };
+            let template = Certified::Organisation { subject, usage };
             issue(&template, Key::generate(), Some(&lab.issuing), VALIDITY)
         };
-        let supplier = [supplier(2), supplier(2)];
-        let replacements =
-            cells.iter().map(|cell| Replacement { certificate: supplier[1].certificate.octets(), cell: *cell });
+        let agreement = supplier(2, Usage::KeyAgreement);
+        let supplier = [supplier(2, Usage::DigitalSignature), supplier(2, Usage::DigitalSignature)];
+        let certificate = |cell: &TrustAnchorCell| match cell.key_usage {
+            KeyUsage::DigitalSignature => supplier[1].certificate.octets(),
+            _ => agreement.certificate.octets(),
+        };
+        let replacements = cells.iter().map(|cell| Replacement { certificate: certificate(cell), cell: *cell });
         let template = Template::from_update(&Update {
             mode: CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery,
             cpv_checks: CpvChecks::Disapply,
@@ -334,6 +340,7 @@ impl Fixture {
             blobs: HashMap::new(),
             marks: BTreeMap::new(),
             requests: 0,
+            signed: BTreeMap::new(),
         };
         let sums: Vec<String> = files.iter().map(|(path, file)| format!("{}  {path}\n", Digest::of(file))).collect();
         let sums = sums.concat();

@@ -59,7 +59,7 @@ pub(in crate::cli) struct Files {
     have: Ranges,
     header: Option<Header>,
     folder: Option<Folder>,
-    files: Vec<Entered>,
+    entered: Vec<Entered>,
     current: Option<Current>,
     syncer: Option<Syncer>,
 }
@@ -190,7 +190,7 @@ impl Files {
             have,
             header: None,
             folder: None,
-            files,
+            entered: files,
             current: None,
             syncer: None,
         })
@@ -269,7 +269,7 @@ impl Files {
         }
         let partial = self.path.join(PARTIAL_NAME);
         let mut lines = json_line(&folder);
-        self.files.iter().for_each(|file| lines.extend(json_line(file)));
+        self.entered.iter().for_each(|file| lines.extend(json_line(file)));
         replace(&partial, &lines)?;
         // From here on the folder is not whole.
         match fs::remove_file(self.path.join(NAME)) {
@@ -286,7 +286,7 @@ impl Files {
         let Some(header) = &self.header else { return Ok(()) };
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => Current::create(&self.path, self.format, header, self.files.len())?,
+            None => Current::create(&self.path, self.format, header, self.entered.len())?,
         };
         match &mut current.container {
             Some(writer) => writer.command(fields, octets, &mut current.buffer),
@@ -311,7 +311,7 @@ impl Files {
     /// A file is whole: it is synced, entered and given its name meanwhile.
     fn close(&mut self, current: Current) -> Result<(), CliError> {
         let whole = current.end(&self.path)?;
-        self.files.push(whole.entered.clone());
+        self.entered.push(whole.entered.clone());
         let Some(syncer) = &self.syncer else { return Ok(()) };
         if syncer.whole.send(whole).is_ok() {
             return Ok(());
@@ -334,8 +334,8 @@ impl Files {
         }
         self.syncer.take().map_or(Ok(()), Syncer::end)?;
         let Some(folder) = self.folder else { return Ok(()) };
-        let commands = self.files.iter().map(|file| file.commands).sum();
-        let manifest = Manifest { folder, files: self.files, commands, checkpoint };
+        let commands = self.entered.iter().map(|file| file.commands).sum();
+        let manifest = Manifest { folder, files: self.entered, commands, checkpoint };
         let mut octets = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from)?;
         octets.push(b'\n');
         replace(&self.path.join(NAME), &octets)?;
@@ -359,7 +359,7 @@ impl Current {
             Format::Hex | Format::Each => "hex",
         };
         // A file that was lost leaves its number free, in which another may lie.
-        let name = (before + 1..)
+        let name = (before + 1..=usize::MAX)
             .map(|number| format!("commands-{number:06}.{ending}"))
             .find(|name| !folder.join(name).exists())
             .expect("there are more numbers than files");

@@ -60,7 +60,7 @@ fn read(octets: &[u8], of_file: bool, piece: usize) -> Result<Vec<String>, Conta
     let (mut reader, mut said) = (reader(of_file), Vec::new());
     for piece in octets.chunks(piece) {
         reader.feed(piece);
-        while let Some(record) = reader.next()? {
+        while let Some(record) = reader.record()? {
             said.push(match record {
                 Record::Header(found) => {
                     assert_eq!(found, header());
@@ -120,7 +120,7 @@ fn read_altered(octets: &[u8], at: usize) {
     let (mut reader, mut ended) = (Reader::of_file(), Ok(()));
     reader.feed(octets);
     loop {
-        match reader.next() {
+        match reader.record() {
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(error) => {

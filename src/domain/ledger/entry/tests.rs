@@ -844,6 +844,24 @@ fn every_kind_has_one_encoding_and_is_called_by_the_tag_in_its_leaf() {
 }
 
 #[test]
+fn what_is_common_is_told_from_its_octets_as_from_its_meaning() {
+    let text = r#"he said "event":{"intent":{ and ,"result":{"signed":"#;
+    let quoted = Event::Stopped(Stopped { reason: text.into() });
+    for event in golden().into_iter().map(|(event, _)| event).chain([quoted]) {
+        let mut entry = entry(event);
+        entry.by.account = text.into();
+        let expected = match &entry.event {
+            Event::Intent(_) => Some(Common::Intent),
+            Event::Outcome(Outcome { intent, result: SignResult::Signed(_) }) => {
+                Some(Common::Signed { intent: *intent })
+            }
+            _ => None,
+        };
+        assert_eq!(Common::of(&entry.to_leaf().unwrap()), expected, "{}", entry.event.kind());
+    }
+}
+
+#[test]
 fn what_the_clock_was_worth_has_one_word() {
     let stopped = entry(Event::Stopped(Stopped { reason: "SIGTERM".into() }));
     for (clock, word) in [

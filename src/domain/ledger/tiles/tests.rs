@@ -89,6 +89,24 @@ fn a_path_in_any_other_writing_is_refused() {
 }
 
 #[test]
+fn tiles_that_are_gone_on_with_come_out_as_those_made_at_once() {
+    let (head, files) = export(66_000);
+    for size in [0, 256, 512, 32_768, 65_280, 65_536, 65_792] {
+        let read = |name: TileName| files.get(&name).cloned().ok_or(TileError::Name { found: name.to_string() });
+        let mut tiler = Tiler::resume(size, read).unwrap();
+        assert_eq!(tiler.head().size, size);
+        let mut emit = |name: TileName, octets: &[u8]| {
+            assert_eq!(files.get(&name).map(Vec::as_slice), Some(octets), "{name} from {size}");
+            Ok::<_, TileError>(())
+        };
+        for i in size..66_000 {
+            tiler.push(&Leaf::new(&entry(i)).unwrap(), &mut emit).unwrap();
+        }
+        assert_eq!(tiler.finish(&mut emit), Ok(head));
+    }
+}
+
+#[test]
 fn the_tiles_of_a_size_are_those_of_the_specification_s_examples() {
     let count = |size, wanted: TileKind| {
         let all: Vec<_> = names(size).filter(|name| name.kind == wanted).collect();

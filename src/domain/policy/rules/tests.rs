@@ -58,6 +58,7 @@ impl World {
             templates: BTreeMap::from([("esme".parse().unwrap(), template(|_| {}))]),
             devices: 1,
             device_list: Digest([3; 32]),
+            device_root: Digest([8; 32]),
             intents_max: 10,
             per_hour_max: 5,
             retries_max: 1,

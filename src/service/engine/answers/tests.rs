@@ -7,7 +7,8 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::merkle::Leaf;
 use crate::domain::names::{DirectionId, Purpose};
 use crate::store::memory::MemoryStore;
-use crate::store::{Batch as Appended, StagingLimits, Store as _};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Batch as Appended, StagingLimits, Store};
 
 const AT: Timestamp = Timestamp::MIN;
 const NOTHING: Digest = Digest([0; 32]);
@@ -176,15 +177,32 @@ fn entries_are_those_that_every_filter_lets_through_with_all_that_belongs_to_the
     });
     let octets: Vec<Vec<u8>> = leaves.collect();
     let leaves: Vec<Leaf<'_>> = octets.iter().map(|octets| Leaf::new(octets).unwrap()).collect();
-    let mut store = MemoryStore::new(StagingLimits { account_len_max: 1, total_len_max: 1 }).unwrap();
+    let limits = StagingLimits { account_len_max: 1, total_len_max: 1 };
+    let folder = tempfile::tempdir().unwrap();
+    let mut in_memory = MemoryStore::new(limits).unwrap();
+    let mut on_disk = SqliteStore::create(folder.path(), limits).unwrap();
+    for store in [&mut in_memory as &mut dyn Store, &mut on_disk] {
+        check_entries(store, &leaves);
+    }
+}
+
+/// Each kind of store, which finds entries in ways of its own.
+fn check_entries(store: &mut dyn Store, leaves: &[Leaf<'_>]) {
     let documents = [departure(), extension()];
     let blobs: Vec<&[u8]> = documents.iter().map(Written::octets).collect();
-    store.append_at(0, &Appended { leaves: &leaves, blobs: &blobs, staged: &[], derived: &[] }).unwrap();
+    store.append_at(0, &Appended { leaves, blobs: &blobs, staged: &[], derived: &[] }).unwrap();
     let reader = store.reader().unwrap();
     let check = |of: wire::EntriesOf, expected: &[u64]| {
         let found = super::entries(&*reader, &of).unwrap();
         let found: Vec<u64> = found.entries.iter().map(|entry| entry.index).collect();
         assert_eq!(found, expected, "{of:?}");
+        // From anywhere on it is the same.
+        for from in of.from.unwrap_or(0)..of.until.unwrap_or(24) {
+            let of = wire::EntriesOf { from: Some(from), ..of.clone() };
+            let found: Vec<u64> =
+                super::entries(&*reader, &of).unwrap().entries.iter().map(|entry| entry.index).collect();
+            assert_eq!(found, expected.iter().copied().filter(|index| *index >= from).collect::<Vec<_>>(), "{of:?}");
+        }
     };
     let of = wire::EntriesOf::default;
     let of_incident = |n| wire::EntriesOf { incident: Some(incident(n)), ..of() };

@@ -37,7 +37,7 @@ fn intents(path: &Path) -> Vec<u64> {
     for name in names {
         let mut reader = Reader::of_file();
         reader.feed(&fs::read(name).unwrap());
-        while let Some(record) = reader.next().unwrap() {
+        while let Some(record) = reader.record().unwrap() {
             if let Record::Command(fields, _) = record {
                 intents.push(fields.intent);
             }

@@ -1,0 +1,149 @@
+//! One command alone, with the daemon warm: its latency against the sum of what it cannot do without, each part measured in the same
+//! rounds: an echo on a Unix socket, two round trips to a worker process, its C_Signs, one verification, its durable commits.
+//!
+//! What is above the sum is what the daemon adds: decisions, encodings, and hops between threads, of which each costs some 30 to 50 µs.
+
+use std::path::Path;
+
+use axum::Router;
+use axum::routing::post;
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+};
+use smkid::api::client::Client;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+
+use crate::daemon::{Daemon, Hsm};
+use crate::limit::{Limit, Measure, median_of};
+use crate::{Fault, judge, say};
+
+/// Rounds of a full run, and of a quick one.
+const ROUNDS: usize = 7;
+const QUICK_ROUNDS: usize = 3;
+/// Commands of a round, each alone; and runs of each part.
+const ALONE: usize = 60;
+/// Commands before the first round.
+const WARM_UP: usize = 100;
+/// Octets of what is verified: a command with eight certificates.
+const COMMAND_LEN: usize = 3_986;
+/// Round trips to a worker that the sum counts: one for the command, one for a checkpoint.
+const ROUND_TRIPS: f64 = 2.0;
+/// Durable commits for each checkpoint: of the entries, and of the checkpoint itself.
+const COMMITS_PER_CHECKPOINT: f64 = 2.0;
+/// The latency over the sum of the parts, at most.
+const RATIO_MAX: f64 = 1.8;
+
+/// Measures latency and parts in turns. Answers whether the target is met.
+pub fn run(quick: bool) -> Result<bool, Fault> {
+    let rounds = if quick { QUICK_ROUNDS } else { ROUNDS };
+    let folder = tempfile::tempdir()?;
+    let mut daemon = Daemon::start(&folder.path().join("daemon"), WARM_UP + rounds * ALONE, Hsm::Fast)?;
+    let (task, environment) = daemon.task(1)?;
+    let mut limit = Limit::start(&task, &environment)?;
+    let echo = Echo::start(&folder.path().join("echo.sock"))?;
+    let worker = daemon.worker()?;
+    let verifier = Verifier::new()?;
+    median_of(WARM_UP, || daemon.sign_one().map(drop))?;
+
+    let before = daemon.checkpoints()?;
+    let mut measured = Vec::new();
+    for _ in 0..rounds {
+        let command = median_of(ALONE, || daemon.sign_one().map(drop))?.as_secs_f64();
+        measured.push(Round {
+            command,
+            echo: median_of(ALONE, || echo.once())?.as_secs_f64(),
+            trip: median_of(ALONE, || Ok(worker.token_info().wait().map(drop)?))?.as_secs_f64(),
+            sign: limit.seconds(Measure::SignAlone(ALONE))?,
+            verify: median_of(ALONE, || verifier.once())?.as_secs_f64(),
+            commit: limit.seconds(Measure::CommitAlone(ALONE))?,
+        });
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts of some hundreds")]
+    let checkpoints = (daemon.checkpoints()? - before) as f64 / (rounds * ALONE) as f64;
+    worker.shutdown();
+
+    println!("{rounds} rounds of {ALONE} commands, each alone; {checkpoints:.2} checkpoints for a command\n");
+    let us = |of: fn(&Round) -> f64| measured.iter().map(move |round| of(round) * 1e6).collect::<Vec<_>>();
+    say("one command alone, us", us(|round| round.command));
+    say("  an echo, us", us(|round| round.echo));
+    say("  a round trip to a worker, us (twice)", us(|round| round.trip));
+    say(&format!("  a C_Sign, us ({:.0} of them)", 1.0 + checkpoints), us(|round| round.sign));
+    say("  a verification, us", us(|round| round.verify));
+    say(&format!("  a commit, us ({:.0} of them)", COMMITS_PER_CHECKPOINT * checkpoints), us(|round| round.commit));
+    say("the sum of the parts, us", measured.iter().map(|round| round.sum(checkpoints) * 1e6));
+    let ratio = say("command / sum", measured.iter().map(|round| round.command / round.sum(checkpoints)));
+    Ok(judge("latency over the sum of its parts", ratio <= RATIO_MAX, &format!("at most {RATIO_MAX}")))
+}
+
+/// Medians of one round, in seconds.
+struct Round {
+    command: f64,
+    echo: f64,
+    trip: f64,
+    sign: f64,
+    verify: f64,
+    commit: f64,
+}
+
+impl Round {
+    fn sum(&self, checkpoints: f64) -> f64 {
+        self.echo
+            + ROUND_TRIPS * self.trip
+            + (1.0 + checkpoints) * self.sign
+            + self.verify
+            + COMMITS_PER_CHECKPOINT * checkpoints * self.commit
+    }
+}
+
+/// A server that answers what it is sent, on the HTTP stack of the daemon, and the daemon's own client.
+struct Echo {
+    client: Client,
+    ours: Runtime,
+    _theirs: Runtime,
+}
+
+impl Echo {
+    fn start(socket: &Path) -> Result<Self, Fault> {
+        let theirs = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let listener = {
+            let _inside = theirs.enter();
+            UnixListener::bind(socket)?
+        };
+        let router = Router::new().route("/echo", post(|body: String| async move { body }));
+        theirs.spawn(async move { axum::serve(listener, router).await });
+        let ours = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { client: Client::new(socket), ours, _theirs: theirs })
+    }
+
+    fn once(&self) -> Result<(), Fault> {
+        let answer: u64 = self.ours.block_on(self.client.post("/echo", &42_u64))?;
+        if answer == 42 { Ok(()) } else { Err("the echo answers something else".into()) }
+    }
+}
+
+/// One verification with ring, of as many octets as a command has.
+struct Verifier {
+    message: Vec<u8>,
+    signature: Vec<u8>,
+    key: UnparsedPublicKey<Vec<u8>>,
+}
+
+impl Verifier {
+    fn new() -> Result<Self, Fault> {
+        let random = SystemRandom::new();
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| "a key could not be made")?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).map_err(|_| "a key could not be read")?;
+        let message = vec![0x5A; COMMAND_LEN];
+        let signature = pair.sign(&random, &message).map_err(|_| "nothing was signed")?.as_ref().to_vec();
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref().to_vec());
+        Ok(Self { message, signature, key })
+    }
+
+    fn once(&self) -> Result<(), Fault> {
+        self.key.verify(&self.message, &self.signature).map_err(|_| "a signature does not verify".into())
+    }
+}

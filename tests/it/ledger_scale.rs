@@ -1,0 +1,323 @@
+//! A ledger of some thousand entries: verified on several threads, exported again and again, and searched.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+use smkid::cli::ledger_export::{ExportError, Exported, Source, StoreSource, export};
+use smkid::cli::ledger_verify::{LedgerVerify, VerifyError, verify_on};
+use smkid::cli::print::Output;
+use smkid::domain::ledger::entry::{Entry, Event};
+use smkid::domain::names::{DeviceId, Digest};
+
+use crate::support::ledger_fixture::large::HandOver;
+use crate::support::ledger_fixture::{Fixture, numbered};
+
+const RECORD_LEN: usize = 72;
+
+/// A large ledger, and exports of it.
+struct Large {
+    folder: tempfile::TempDir,
+    fixture: Fixture,
+}
+
+impl Large {
+    fn new(devices: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("state")).unwrap();
+        let fixture = Fixture::large(&folder.path().join("state"), devices);
+        fs::write(folder.path().join("ledger.vkey"), fixture.verifier.vkey()).unwrap();
+        Self { folder, fixture }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn export(&self, name: &str) -> Exported {
+        export(&StoreSource(&*self.fixture.reader()), &self.path(name)).unwrap()
+    }
+
+    /// What is wrong with an export, if anything: the same on any number of threads, in full and of the tree alone.
+    #[track_caller]
+    fn wrong(&self, name: &str, tree_only: bool) -> Option<String> {
+        let args = LedgerVerify {
+            dir: self.path(name),
+            key: self.path("ledger.vkey"),
+            genesis: self.fixture.genesis,
+            checkpoint: None,
+            tree_only,
+            output: Output::Text,
+        };
+        let found = [1, 2, 5].map(|threads| match verify_on(&args, NonZeroUsize::new(threads).unwrap()) {
+            Ok(_) => None,
+            Err(VerifyError::Wrong(error)) => Some(error.to_string()),
+            Err(error) => panic!("{error}"),
+        });
+        assert!(found.iter().all(|other| *other == found[0]), "{found:?}");
+        found[0].clone()
+    }
+
+    /// Alters a file for as long as something is done.
+    fn altered<R>(&self, file: &str, alter: impl FnOnce(&mut Vec<u8>), then: impl FnOnce() -> R) -> R {
+        let path = self.path(file);
+        let before = fs::read(&path).unwrap();
+        let mut octets = before.clone();
+        alter(&mut octets);
+        fs::write(&path, octets).unwrap();
+        let done = then();
+        fs::write(&path, before).unwrap();
+        done
+    }
+
+    fn entry(&self, index: u64) -> Entry {
+        Entry::from_leaf(&self.fixture.reader().leaf(index).unwrap()).unwrap()
+    }
+
+    fn size(&self) -> u64 {
+        self.fixture.reader().head().unwrap().size
+    }
+
+    /// Every entry, read one by one.
+    fn all(&self) -> Vec<Entry> {
+        let mut all = Vec::new();
+        let visit = &mut |leaf: smkid::store::StoredLeaf<'_>| {
+            all.push(Entry::from_leaf(leaf.octets).unwrap());
+            ControlFlow::Continue(())
+        };
+        self.fixture.reader().leaves(0..self.size(), visit).unwrap();
+        all
+    }
+}
+
+/// The intent of a record of the signatures.
+fn intent(record: usize, octets: &[u8]) -> u64 {
+    u64::from_be_bytes(octets[record * RECORD_LEN..][..8].try_into().unwrap())
+}
+
+fn flip(record: usize, octets: &mut [u8]) {
+    octets[record * RECORD_LEN + 40] ^= 1;
+}
+
+#[test]
+fn what_is_wrong_first_is_named_whichever_thread_finds_it() {
+    let mut large = Large::new(700);
+    large.fixture.sign_all(0..700, HandOver::AtOnce);
+    large.export("ledger");
+    for tree_only in [false, true] {
+        assert_eq!(large.wrong("ledger", tree_only), None);
+    }
+    let border = |at: usize| {
+        // Entries 0 to 255 are the first bundle: the last octet of an entry is a brace.
+        let octets = fs::read(large.path(&format!("ledger/tile/entries/00{}", at / 256))).unwrap();
+        let mut until = 0;
+        for _ in 0..=at % 256 {
+            until += 2 + usize::from(u16::from_be_bytes([octets[until], octets[until + 1]]));
+        }
+        until - 1
+    };
+    for at in [0, 255, 256, 511, 512] {
+        let file = format!("ledger/tile/entries/00{}", at / 256);
+        for tree_only in [false, true] {
+            let place = border(at);
+            let wrong = large.altered(&file, |octets| octets[place] = b' ', || large.wrong("ledger", tree_only));
+            let wrong = wrong.unwrap();
+            assert!(wrong.starts_with(&format!("entry {at}, its octets: entry {at}: its hash is")), "{wrong}");
+        }
+    }
+    // Of two, the first; also where the second is found in an instant, and the first by a worker.
+    let two = large.altered(
+        "ledger/tile/entries/004",
+        |octets| octets[9] ^= 1,
+        || large.altered("ledger/tile/0/002", |octets| octets[31] ^= 1, || large.wrong("ledger", false)),
+    );
+    assert!(two.as_deref().is_some_and(|wrong| wrong.starts_with("entry 512, ")), "{two:?}");
+    for (file, name) in [("ledger/tile/1/000.p/5", "tile/1/000.p/5"), ("ledger/tile/0/001", "tile/0/001")] {
+        let wrong = large.altered(file, |octets| octets.push(0), || large.wrong("ledger", true)).unwrap();
+        assert!(wrong.starts_with(&format!("{name}: ")), "{wrong}");
+    }
+}
+
+/// The command of a template is checked by a worker, long after the replay has passed its intent.
+#[test]
+fn a_signature_over_something_else_is_found_before_what_is_wrong_behind_it() {
+    let mut large = Large::new(300);
+    // By another key: the SHA-256 in its outcome is right, and it verifies over nothing.
+    let ours = std::mem::replace(&mut large.fixture.recovery_key, crate::lab::Key::generate());
+    large.fixture.sign_all(100..110, HandOver::AtOnce);
+    large.fixture.recovery_key = ours;
+    large.fixture.sign_all(110..300, HandOver::AtOnce);
+    large.export("ledger");
+    let first = (0..large.size())
+        .find(|index| matches!(large.entry(*index).event, Event::Intent(intent) if intent.device == numbered(100)))
+        .unwrap();
+    let expected = format!("the signature of intent {first} does not verify over what was to be signed");
+    let wrong = large.wrong("ledger", false).unwrap();
+    assert!(wrong.contains(&expected), "{wrong}");
+    // Behind it a signature is missing: that is found at once, and is not what is wrong first.
+    let wrong = large.altered(
+        "ledger/signatures",
+        |octets| octets.truncate(octets.len() - RECORD_LEN),
+        || large.wrong("ledger", false).unwrap(),
+    );
+    assert!(wrong.contains(&expected), "{wrong}");
+    // Before it: it is.
+    let at = intent(1, &fs::read(large.path("ledger/signatures")).unwrap());
+    let wrong = large.altered("ledger/signatures", |octets| flip(1, octets), || large.wrong("ledger", false).unwrap());
+    assert!(wrong.contains(&format!("the signature of intent {at}: its outcome has SHA-256")), "{wrong}");
+    assert_eq!(large.wrong("ledger", true), None);
+}
+
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Counts the entries that are asked for, and breaks off.
+struct Counting<'a> {
+    of: StoreSource<'a>,
+    asked: Cell<u64>,
+    most: u64,
+}
+
+impl Source for Counting<'_> {
+    fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError> {
+        self.of.checkpoints()
+    }
+
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        self.of.leaves(range, &mut |index, octets| {
+            self.asked.set(self.asked.get() + 1);
+            if self.asked.get() > self.most {
+                return Err(ExportError::Unreachable { reason: "it was killed".into() });
+            }
+            visit(index, octets)
+        })
+    }
+
+    fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError> {
+        self.of.blob(digest)
+    }
+
+    fn signatures(
+        &self,
+        range: Range<u64>,
+        wanted: &dyn Fn(u64) -> bool,
+        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        self.of.signatures(range, wanted, visit)
+    }
+}
+
+#[test]
+fn an_export_is_brought_up_to_date_and_comes_out_as_one_made_anew() {
+    let mut large = Large::new(900);
+    large.export("kept");
+    let mut jobs = vec![(0..150, HandOver::AtOnce), (150..400, HandOver::Never), (400..520, HandOver::InTheEnd)];
+    jobs.push((520..900, HandOver::AtOnce));
+    for (devices, hand_over) in jobs {
+        let before = large.size();
+        large.fixture.sign_all(devices, hand_over);
+        let reader = large.fixture.reader();
+        let source = |most| Counting { of: StoreSource(&*reader), asked: Cell::new(0), most };
+        // It is interrupted once, and gone on with.
+        let interrupted = source(100);
+        assert!(export(&interrupted, &large.path("kept")).is_err());
+        assert!(!large.path("kept").exists() && large.path("kept.partial").is_dir());
+        let whole = source(u64::MAX);
+        let kept = export(&whole, &large.path("kept")).unwrap();
+        assert!(whole.asked.get() <= large.size() - before / 256 * 256, "only what is new is asked for");
+        assert!(!large.path("kept.partial").exists());
+        let _ = fs::remove_dir_all(large.path("anew"));
+        assert_eq!(kept, large.export("anew"));
+        let (kept, anew) = (files(&large.path("kept")), files(&large.path("anew")));
+        assert_eq!(kept.keys().collect::<Vec<_>>(), anew.keys().collect::<Vec<_>>());
+        assert!(kept == anew);
+        assert_eq!(large.wrong("kept", false), None);
+    }
+}
+
+#[test]
+fn what_is_released_after_an_export_is_in_the_next_though_its_entries_are_old() {
+    let mut large = Large::new(800);
+    let request = large.fixture.sign_all(0..500, HandOver::Never);
+    large.fixture.sign_all(500..600, HandOver::AtOnce);
+    large.export("kept");
+    large.fixture.sign_all(600..800, HandOver::AtOnce);
+    large.fixture.hand_over(request);
+    assert_eq!(large.export("kept").signatures, 800 + 1, "of 800 commands and one certification request");
+    large.export("anew");
+    assert!(files(&large.path("kept")) == files(&large.path("anew")));
+    assert_eq!(large.wrong("kept", false), None);
+}
+
+#[test]
+fn an_export_of_another_ledger_or_one_that_was_changed_is_not_gone_on_with() {
+    let (mut one, other) = (Large::new(300), Large::new(300));
+    one.fixture.sign_all(0..300, HandOver::AtOnce);
+    other.export("ledger");
+    let kept = one.path("ledger");
+    fs::rename(other.path("ledger"), &kept).unwrap();
+    let error = export(&StoreSource(&*one.fixture.reader()), &kept).unwrap_err().to_string();
+    assert!(error.contains("are not those of this ledger"), "{error}");
+    fs::remove_dir_all(one.path("ledger.partial")).unwrap();
+    one.export("ledger");
+    fs::write(kept.join("tile/0/000"), vec![1; 8_192]).unwrap();
+    let error = export(&StoreSource(&*one.fixture.reader()), &kept).unwrap_err().to_string();
+    assert!(error.contains("remove it, and export anew"), "{error}");
+}
+
+#[test]
+fn few_among_many_entries_are_found_as_by_reading_all_of_them() {
+    let mut large = Large::new(400);
+    large.fixture.sign_all(0..300, HandOver::AtOnce);
+    large.fixture.sign_all(300..400, HandOver::InTheEnd);
+    let (all, reader) = (large.all(), large.fixture.reader());
+    let is_common = |entry: &Entry| match &entry.event {
+        Event::Intent(_) => true,
+        Event::Outcome(outcome) => matches!(outcome.result, smkid::domain::ledger::entry::SignResult::Signed(_)),
+        _ => false,
+    };
+    let expected: Vec<u64> = (0..).zip(&all).filter(|(_, entry)| !is_common(entry)).map(|(at, _)| at).collect();
+    let uncommon = |range: Range<u64>| {
+        let mut found = Vec::new();
+        let visit = &mut |leaf: smkid::store::StoredLeaf<'_>| {
+            found.push(leaf.index);
+            ControlFlow::Continue(())
+        };
+        reader.uncommon(range, visit).unwrap();
+        found
+    };
+    assert_eq!(uncommon(0..large.size()), expected);
+    assert!(expected.len() < 50);
+    let middle = expected[expected.len() / 2];
+    assert_eq!(uncommon(middle..middle + 1), [middle]);
+    assert_eq!(uncommon(middle + 1..large.size()), expected[expected.len() / 2 + 1..]);
+    let of = |device: DeviceId| -> Vec<u64> {
+        let is_of = |entry: &Entry| matches!(&entry.event, Event::Intent(intent) if intent.device == device);
+        (0..).zip(&all).filter(|(_, entry)| is_of(entry)).map(|(at, _)| at).collect()
+    };
+    for (at, times) in [(0, 1), (299, 1), (300, 1), (399, 1), (400, 0)] {
+        let found = reader.intents_of(numbered(at)).unwrap();
+        assert_eq!((found.len(), &found), (times, &of(numbered(at))), "Device {at}");
+    }
+}

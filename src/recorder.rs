@@ -49,6 +49,9 @@ const SIGNER_PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// The longest pause before a ledger token that can be asked is asked again.
 const SIGNER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// The longest pause before a snapshot is tried again that the ledger token did not sign.
+const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// How often it is looked whether it can be asked, or whether the daemon stops.
 const SIGNER_POLL: Duration = Duration::from_millis(20);
 
@@ -203,6 +206,8 @@ pub struct Recorder {
     stopped: bool,
     /// Entries after which a snapshot is taken.
     snapshot_leaves: u64,
+    /// Not before then, and how long to wait after the next one that the ledger token does not sign.
+    snapshot_after: Option<(Instant, Duration)>,
 }
 
 /// Something that is durable and under a signed checkpoint: there is no other way to one than [`Desk::record`].
@@ -264,6 +269,7 @@ impl Recorder {
             targets: TargetsSeen::default(),
             stopped: false,
             snapshot_leaves: SNAPSHOT_LEAVES,
+            snapshot_after: None,
         })
     }
 
@@ -494,7 +500,9 @@ impl Recorder {
         let settled = self.queue.leaves.is_empty() && self.checkpointed == self.durable.size;
         let since = self.durable.size - self.fold.last_snapshot().unwrap_or(0);
         let leaves = if self.stopped { SNAPSHOT_LEAVES_AT_STOP } else { u64::MAX }.min(self.snapshot_leaves);
-        if settled && self.signer.is_some() && (since >= leaves || self.store.waiting() >= SNAPSHOT_ROWS) {
+        let may_sign = self.signer.as_ref().is_some_and(|signer| signer.is_ready())
+            && self.snapshot_after.is_none_or(|(next, _)| Instant::now() >= next);
+        if settled && may_sign && (since >= leaves || self.store.waiting() >= SNAPSHOT_ROWS) {
             self.snapshot()
         } else {
             Ok(())
@@ -526,6 +534,9 @@ impl Recorder {
             (Ok(Some(head)), _) => head,
             (Ok(None), Some(why)) => {
                 self.targets.forget();
+                let pause =
+                    self.snapshot_after.map_or(SIGNER_PAUSE_MAX, |(_, pause)| (pause * 2).min(SNAPSHOT_PAUSE_MAX));
+                self.snapshot_after = Some((Instant::now() + pause, pause));
                 return if why.passes() { Ok(()) } else { Err(why) };
             }
             (Ok(None), None) => {
@@ -537,7 +548,7 @@ impl Recorder {
         let (entry, leaf) = entry.expect("a snapshot that was taken has an entry");
         let documents = Documents { queue: &self.queue, store: &*self.store };
         self.fold.apply(&entry, &leaf, &documents, &mut Vec::new())?;
-        (self.durable, self.checkpointed) = (head, head.size);
+        (self.durable, self.checkpointed, self.snapshot_after) = (head, head.size, None);
         tracing::info!(target: CHECKPOINT_TARGET, size = head.size, root = %head.root, "checkpoint over a snapshot");
         Ok(())
     }

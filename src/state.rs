@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::{DOCUMENT_LEN_MAX, DeviceList};
 use crate::domain::determination::pages::Page;
-use crate::domain::fold::snapshot::{self, FOLD_PART, TargetsSeen, targets_part};
+use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::incident::Targets;
 use crate::domain::intake::{self, Heads};
@@ -20,7 +20,9 @@ use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, 
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::processors;
-use crate::store::{Derived, DerivedState, Reader, SignatureRow, Store, StoreError, StoredCheckpoint, same_head};
+use crate::store::{
+    Base, Derived, DerivedState, Reader, Rebuild, SignatureRow, Store, StoreError, StoredCheckpoint, same_head,
+};
 
 /// Entries that are folded in at a time when a ledger is read again.
 const STRIDE: u64 = 1_000;
@@ -291,24 +293,44 @@ impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
     }
 }
 
-/// The state of a ledger: from its newest snapshot, if it has one that this program can read and a checkpoint covers, else as
-/// [`check_all`] makes it.
-pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
-    match since_snapshot(store)? {
-        Some(fold) => Ok(fold),
-        None => check_all(store),
+/// A start from a snapshot: what is still to be checked of the ledger, beside the daemon ([`check_beside`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unchecked {
+    base: Base,
+    head: Head,
+    covered: u64,
+}
+
+impl Unchecked {
+    /// How many entries there are to check.
+    pub const fn size(&self) -> u64 {
+        self.head.size
     }
+}
+
+/// The state of a ledger for a daemon: from its newest snapshot, if it has one that this program can read and a checkpoint covers, and
+/// then with what is still to be checked; else as [`check_all`] makes it.
+pub fn start(store: &mut dyn Store) -> Result<(Fold, Option<Unchecked>), StateError> {
+    match since_snapshot(store)? {
+        Some((fold, unchecked)) => Ok((fold, Some(unchecked))),
+        None => Ok((check_all(store)?, None)),
+    }
+}
+
+/// The same without a word about what is still to be checked: for whoever checks it otherwise.
+pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
+    start(store).map(|(fold, _)| fold)
 }
 
 /// The state from the newest snapshot and the entries after it. None if there is no snapshot to start from.
 ///
 /// What is believed is what the ledger key signed: the newest checkpoint, under it the snapshot entry, and by its digests the state that the
 /// store keeps; of the rows that grow with Devices the list of their pages now, and each page when it is read first. The entries
-/// after the snapshot are judged as [`check_all`] judges every one. Those before it are not read: that they were permitted, the
-/// daemon knew when it took the snapshot, and an audit finds out again.
+/// after the snapshot are judged as [`check_all`] judges every one. Those before it are not read yet: [`check_beside`] judges them while the
+/// daemon answers already, and no key is activated before that is done.
 ///
 /// Linear in the entries since the snapshot, and in the list of pages.
-fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
+fn since_snapshot(store: &mut dyn Store) -> Result<Option<(Fold, Unchecked)>, StateError> {
     let base = store.base()?;
     let Some(at) = base.snapshot else { return Ok(None) };
     let ledger = store.reader()?;
@@ -356,7 +378,7 @@ fn since_snapshot(store: &mut dyn Store) -> Result<Option<Fold>, StateError> {
         })?;
     }
     check_lists(&*store, &fold).map_err(|what| StateError::Snapshot { index: at, what })?;
-    Ok(Some(fold))
+    Ok(Some((fold, Unchecked { base, head, covered: newest.head.size })))
 }
 
 /// Every device list in force is found by what folds to the root that the SMKI PMA signed: each page that is read must make a part of
@@ -502,14 +524,56 @@ pub fn check_all(store: &mut dyn Store) -> Result<Fold, StateError> {
         let expected = format!("{} entries, of which the tables are", base.size);
         return Err(StoreError::HeadCorrupt { expected, found: head.size.to_string() }.into());
     }
-    let mut believed = None;
     let mut rebuild = store.rebuild()?;
+    let through =
+        judge(&*ledger, &mut *rebuild, Unchecked { base, head, covered }, true, &mut |_| ControlFlow::Continue(()))?;
+    let Some((fold, believed)) = through else { return Err(StateError::NoCheckpoint { entries: head.size }) };
+    rebuild.compare_and_finish()?;
+    check_checkpoint(&*ledger, &fold, head)?;
+    if let Some(tables) = believed {
+        store.believe(&tables, true)?;
+    }
+    Ok(fold)
+}
+
+/// Judges the whole of a ledger beside the daemon that was started from its snapshot, as [`check_all`] does: every entry up to the head at
+/// the start, every hash, every signature's digest, and that the snapshot is the one that the entries come to. `rebuild` makes the rows
+/// again, in a place of its own. `tell` hears how many entries were judged, and may end it: then the answer is false.
+///
+/// Whoever has the ledger key and the disk, but no quorum, can have a daemon start on a forged snapshot, and gets no further than here.
+pub fn check_beside(
+    ledger: &(dyn Reader + Send),
+    mut rebuild: Box<dyn Rebuild + '_>,
+    unchecked: Unchecked,
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<bool, StateError> {
+    let Some((_, believed)) = judge(ledger, &mut *rebuild, unchecked, false, tell)? else { return Ok(false) };
+    if believed.is_none() {
+        let index = unchecked.base.snapshot.unwrap_or_default();
+        return Err(StateError::Snapshot { index, what: "no snapshot stands there".to_owned() });
+    }
+    rebuild.compare_lists()?;
+    Ok(true)
+}
+
+/// Judges and folds the entries up to a head, making the rows again. `late`: what those after the base make of rows is told to the store.
+/// None if `tell` ended it.
+fn judge(
+    ledger: &(dyn Reader + Send),
+    rebuild: &mut dyn Rebuild,
+    Unchecked { base, head, covered }: Unchecked,
+    late: bool,
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Option<(Fold, Option<Tables>)>, StateError> {
+    let mut believed = None;
     let mut fold = Fold::default();
+    let mut frontier = Frontier::new();
     let mut targets = TargetsSeen::default();
     let mut from = 0;
     while from < head.size {
         let until = head.size.min(from + STRIDE);
-        each_entry(&*ledger, from..until, |index, octets, entry| {
+        each_entry(ledger, from..until, |index, octets, entry| {
+            frontier.push(leaf_hash(octets));
             if let Event::Snapshot(snapshot) = &entry.event
                 && snapshot.form == FORM
             {
@@ -520,10 +584,10 @@ pub fn check_all(store: &mut dyn Store) -> Result<Fold, StateError> {
                 snapshot::compare(snapshot, &made).map_err(|reason| StateError::NotPermitted { index, reason })?;
                 believed = is_base.then_some(tables).or(believed);
             }
-            let changes = take_in(&*ledger, &mut fold, &*rebuild, covered, (index, octets, &entry))?;
+            let changes = take_in(ledger, &mut fold, &*rebuild, covered, (index, octets, &entry))?;
             // Before the changes: the outcome of a certification releases its signature itself.
             if let Event::Outcome(outcome) = &entry.event
-                && let Some(row) = check_signature(&*ledger, index, outcome)?
+                && let Some(row) = check_signature(ledger, index, outcome)?
             {
                 let intent = outcome.intent;
                 rebuild.apply(&[Derived::Signature { intent, octets: &row.octets, released: false }])?;
@@ -533,20 +597,19 @@ pub fn check_all(store: &mut dyn Store) -> Result<Fold, StateError> {
                 let rows = rows(std::slice::from_ref(change), &*rebuild)?;
                 let derived: Vec<Derived<'_>> = rows.iter().map(Row::derived).collect();
                 rebuild.apply(&derived)?;
-                if index >= base.size {
+                if late && index >= base.size {
                     rebuild.replay(&derived)?;
                 }
             }
             Ok(())
         })?;
         from = until;
+        if tell(from).is_break() {
+            return Ok(None);
+        }
     }
-    rebuild.compare_and_finish()?;
-    check_checkpoint(&*ledger, &fold, head)?;
-    if let Some(tables) = believed {
-        store.believe(&tables, true)?;
-    }
-    Ok(fold)
+    same_head(head, frontier.head())?;
+    Ok(Some((fold, believed)))
 }
 
 /// Hands out each entry of a range, with its index and its leaf, to the first fault.
@@ -596,11 +659,11 @@ pub fn read_beside(ledger: &dyn Reader) -> Result<Fold, StateError> {
     }
 }
 
-/// The ledger's own key, by its origin.
+/// The ledger's own key, by its origin: the one of genesis.
 pub fn ledger_verifier(fold: &Fold) -> Result<Option<Verifier>, NoteError> {
-    let Some(origin) = fold.origin() else { return Ok(None) };
-    let record = fold.keys().values().map(|key| &key.record).find(|record| record.use_ == KeyUse::Ledger);
-    record.map(|record| Verifier::from_spki(origin.as_str(), &record.spki_octets())).transpose()
+    let Some((genesis, _)) = fold.genesis() else { return Ok(None) };
+    let record = genesis.keys.iter().find(|record| record.use_ == KeyUse::Ledger);
+    record.map(|record| Verifier::from_spki(genesis.origin.as_str(), &record.spki_octets())).transpose()
 }
 
 fn check_checkpoint(ledger: &dyn Reader, fold: &Fold, head: Head) -> Result<(), StateError> {

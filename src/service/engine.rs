@@ -2,6 +2,7 @@
 
 mod answers;
 mod ceremonies;
+mod check;
 mod custodians;
 mod device_certificates;
 mod documents;
@@ -47,6 +48,7 @@ use crate::recorder::{CannotRecord, Closed, Desk, Moment, Recorded, Recorder};
 use crate::store::{Reader, Staging, StoreError};
 use heartbeat::Heartbeat;
 
+use check::Checking;
 pub use make::make;
 
 /// Pieces of an answer that may wait for a slow reader.
@@ -105,6 +107,8 @@ pub struct Daemon {
     ended: Arc<Mutex<BTreeMap<RequestId, u64>>>,
     /// How many runs have come to their end.
     runs_ended: Arc<AtomicU64>,
+    /// How far the ledger is checked, after a start from a snapshot, until it is.
+    checking: watch::Receiver<Option<Checking>>,
     /// What stands in the way of recording, until the ledger token is there.
     not_ready: watch::Receiver<Option<wire::Trouble>>,
     /// Why the ledger token does not sign, while it does not.
@@ -502,7 +506,10 @@ impl Engine for Daemon {
         let keys = Arc::clone(&self.keys);
         let (not_ready, stopping) = (self.in_the_way(), *self.stopping.borrow());
         let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
-        status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })
+        let mut status = status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })?;
+        let checking = self.checking.borrow().as_ref().map(Checking::told);
+        status.problems.extend(checking);
+        Ok(status)
     }
 
     async fn incident_open(&self, caller: &Caller, open: wire::IncidentOpen) -> Result<wire::Recorded, Failure> {

@@ -188,11 +188,20 @@ impl StartFault {
     }
 }
 
-/// Opens the ledger of a configuration and makes the state from it again. It is locked from here on.
+/// Opens the ledger of a configuration and makes the whole state from it again. It is locked from here on. For whoever uses keys at once.
 pub fn open_ledger(configuration: &Configuration) -> Result<(SqliteStore, Fold), StartFault> {
     let mut store = SqliteStore::open(&configuration.state, staging_limits(configuration))?;
-    let fold = state::catch_up(&mut store)?;
+    let fold = state::check_all(&mut store)?;
     Ok((store, fold))
+}
+
+/// The same for the daemon, from the newest snapshot if there is one; and what is still to be checked before a key is activated.
+pub fn open_since_snapshot(
+    configuration: &Configuration,
+) -> Result<(SqliteStore, Fold, Option<state::Unchecked>), StartFault> {
+    let mut store = SqliteStore::open(&configuration.state, staging_limits(configuration))?;
+    let (fold, unchecked) = state::start(&mut store)?;
+    Ok((store, fold, unchecked))
 }
 
 /// Checks the whole state of a configuration against its ledger, as a start does that finds no snapshot. It is locked meanwhile.
@@ -390,8 +399,8 @@ pub fn ledger_signer_on(token: Token, fold: &Fold, reader: &dyn Reader) -> Resul
 
 /// The ledger key, as genesis has it.
 pub fn ledger_key(fold: &Fold) -> Result<&KeyRecord, StartFault> {
-    let record = fold.keys().values().map(|key| &key.record).find(|record| record.use_ == KeyUse::Ledger);
-    record.ok_or(StartFault::NoLedgerKey)
+    let genesis = fold.genesis().map(|(genesis, _)| genesis.keys.as_slice()).unwrap_or_default();
+    genesis.iter().find(|record| record.use_ == KeyUse::Ledger).ok_or(StartFault::NoLedgerKey)
 }
 
 /// Configuration and ledger, or policy, must mean the same token.

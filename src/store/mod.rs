@@ -212,35 +212,27 @@ pub enum StoreError {
     },
     /// Rows that grow with Devices are not those that the snapshot commits to.
     #[error(
-        "table {table}, from {first} to {last}: its rows hash to {}, the last snapshot has {expected}: rows were edited, added or removed. Restore the newest \
-         copy of the state directory, or let `smkid check-state` say which row differs from the ledger",
-        found.map_or_else(|| "nothing".to_owned(), |found| found.to_string())
+        "table {table}, {rows}: these are not the rows that the last snapshot has: they were edited, added or removed. Restore the newest copy of \
+         the state directory, or let `smkid check-state` say which row differs from the ledger"
     )]
     PageDiffers {
         /// The table.
         table: &'static str,
-        /// The first row of the page.
-        first: String,
-        /// The last one.
-        last: String,
-        /// The page's digest.
-        expected: Digest,
-        /// That of the rows, if there are any.
-        found: Option<Digest>,
+        /// From which row to which.
+        rows: Box<str>,
     },
     /// The list of a table's pages is not the one that the snapshot commits to.
     #[error(
-        "table {table}: the list of its pages has {} rows and the digest {}, the last snapshot {} and {}: it was edited. Restore the newest copy of the state \
-         directory",
-        found.rows, found.sha256, expected.rows, expected.sha256
+        "table {table}: the list of its pages is {found}, the last snapshot has {expected}: it was edited. Restore the newest copy of the \
+         state directory"
     )]
     PagesDiffer {
         /// The table.
         table: &'static str,
         /// What the snapshot has.
-        expected: TableKept,
+        expected: Box<TableKept>,
         /// What the list comes to.
-        found: TableKept,
+        found: Box<TableKept>,
     },
     /// An index or size beyond the ledger's.
     #[error(transparent)]
@@ -601,6 +593,10 @@ pub trait Rebuild: DerivedState {
 
     /// What the tables that grow with Devices come to so far. Linear in their rows.
     fn tables(&self) -> Result<Tables, StoreError>;
+
+    /// Compares the device lists with those of the store that have the same numbers, and that what was released is: the store may have
+    /// gone on since.
+    fn compare_lists(&mut self) -> Result<(), StoreError>;
 
     /// Compares with what the store has, row by row. [`StoreError::DerivedDiffers`] names the first row that differs.
     fn compare_and_finish(self: Box<Self>) -> Result<(), StoreError>;

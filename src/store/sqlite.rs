@@ -33,6 +33,8 @@ use crate::domain::names::Digest;
 const DATABASE: &str = "ledger.db";
 /// The derived state in the making, removed afterwards and when the next one begins.
 const REBUILT: &str = "rebuilt.db";
+/// The same beside a daemon that was started from a snapshot.
+const CHECKED: &str = "checked.db";
 /// How many operations of a rebuild one transaction holds; their undo log is in memory.
 const REBUILD_TRANSACTION_LEN: usize = 10_000;
 
@@ -221,7 +223,7 @@ impl SqliteStore {
         }
     }
 
-    fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<(Frontier, Overlay), StoreError> {
+    fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Frontier, StoreError> {
         let Batch { leaves, blobs, staged, derived } = *batch;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let head = reading::head(&transaction)?;
@@ -246,8 +248,8 @@ impl SqliteStore {
             }
         }
         put_head(&transaction, frontier.head())?;
-        transaction.commit()?;
-        Ok((frontier, rows))
+        self.shared.publish(rows, || Ok(transaction.commit()?))?;
+        Ok(frontier)
     }
 
     /// As [`Store::snapshot_at`]; the frontier after it.
@@ -330,9 +332,7 @@ impl Store for SqliteStore {
             return Err(StoreError::NoLeaves);
         }
         let result = self.append(expected_size, batch);
-        let (frontier, rows) = self.recorded(result)?;
-        self.frontier = frontier;
-        self.shared.extend(rows);
+        self.frontier = self.recorded(result)?;
         self.staging.forget(batch.staged);
         Ok(self.frontier.head())
     }
@@ -361,7 +361,11 @@ impl Store for SqliteStore {
         for ((table, pages), kept) in Table::ALL.into_iter().zip(&pages).zip(tables) {
             let found = pages.kept();
             if found != *kept {
-                return Err(StoreError::PagesDiffer { table: table.as_str(), expected: *kept, found });
+                return Err(StoreError::PagesDiffer {
+                    table: table.as_str(),
+                    expected: Box::new(*kept),
+                    found: Box::new(found),
+                });
             }
         }
         self.shared.hold(pages);
@@ -414,17 +418,27 @@ impl Store for SqliteStore {
 
     fn rebuild(&mut self) -> Result<Box<dyn Rebuild + '_>, StoreError> {
         self.let_go()?;
-        let path = self.directory.join(REBUILT);
-        remove(&path)?;
-        make_private(&path)?;
-        // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
-        let name = path.to_string_lossy();
-        self.connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
-        let pages = Kept::default();
-        let rebuild = SqliteRebuild { connection: &self.connection, shared: &self.shared, path, pages, pending: 0 };
-        rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
-        schema::create_derived(rebuild.connection, "rebuilt")?;
-        Ok(Box::new(rebuild))
+        Ok(Box::new(SqliteRebuild::begin(&self.connection, &self.shared, self.directory.join(REBUILT))?))
+    }
+}
+
+/// A place of its own in which the rows are made again beside a daemon that goes on.
+pub struct Scratch {
+    connection: Connection,
+    shared: Shared,
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// In the state directory, where the store is open.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open_scratch(&directory.join(DATABASE))?;
+        Ok(Self { connection, shared: Shared::default(), path: directory.join(CHECKED) })
+    }
+
+    /// Begins.
+    pub fn rebuild(&self) -> Result<Box<dyn Rebuild + '_>, StoreError> {
+        Ok(Box::new(SqliteRebuild::begin(&self.connection, &self.shared, self.path.clone())?))
     }
 }
 
@@ -460,6 +474,20 @@ struct SqliteRebuild<'a> {
     pages: Kept,
     /// Operations since the last commit.
     pending: usize,
+}
+
+impl<'a> SqliteRebuild<'a> {
+    fn begin(connection: &'a Connection, shared: &'a Shared, path: PathBuf) -> Result<Self, StoreError> {
+        remove(&path)?;
+        make_private(&path)?;
+        // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
+        let name = path.to_string_lossy().into_owned();
+        connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
+        let rebuild = Self { connection, shared, path, pages: Kept::default(), pending: 0 };
+        rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
+        schema::create_derived(rebuild.connection, "rebuilt")?;
+        Ok(rebuild)
+    }
 }
 
 impl SqliteRebuild<'_> {
@@ -501,6 +529,11 @@ impl Rebuild for SqliteRebuild<'_> {
     fn tables(&self) -> Result<KeptTables, StoreError> {
         let rows = StoredRows { connection: self.connection, schema: Schema::Rebuilt };
         of_each(|table| Ok(Pages::made(table, &rows)?.kept()))
+    }
+
+    fn compare_lists(&mut self) -> Result<(), StoreError> {
+        self.commit()?;
+        derived::compare_lists(self.connection)
     }
 
     fn compare_and_finish(mut self: Box<Self>) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 //! cut off; and what was altered behind its back is found before anything is decided by it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,12 +14,14 @@ use smkid::domain::ledger::snapshots::TableKept;
 use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
 use smkid::domain::policy::facts::{DeviceFacts, IntentState};
 use smkid::state;
-use smkid::store::sqlite::SqliteStore;
+use smkid::store::sqlite::{Scratch, SqliteStore};
 use smkid::store::{
     Base, Batch, Derived, DerivedState as _, Reader as _, StagingLimits, Store as _, StoreError, Vouch,
 };
 
 use crate::crash::wait_for_end;
+use crate::support::ledger_fixture::Fixture;
+use crate::support::ledger_fixture::large::HandOver;
 use crate::support::seeded::Seeded;
 use crate::support::site::{DEVICES, Site, ask_for, ask_for_all, device, lines, whole, with_snapshots};
 
@@ -309,4 +312,61 @@ fn a_snapshot_that_was_cut_off_by_sigkill_is_whole_or_was_never_begun() {
         assert_eq!(found, last.into_iter().collect::<Vec<_>>(), "round {round}");
         assert!(!matches!(store.device(&key(), DeviceId([9; 8].into())), Err(StoreError::PageDiffers { .. })));
     }
+}
+
+/// A ledger in memory's keys that ends with a snapshot of the state as `lie` has it, started from that and then checked whole.
+fn checked_beside(lie: impl FnOnce(String) -> String, edit: &str) -> Result<bool, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut fixture = Fixture::large(directory.path(), 20);
+    fixture.sign_all(0..20, HandOver::AtOnce);
+    fixture.end_with_snapshot(directory.path(), lie);
+    if !edit.is_empty() {
+        let database = rusqlite::Connection::open(directory.path().join("ledger.db")).unwrap();
+        assert!(database.execute(edit, []).unwrap() > 0, "{edit}");
+    }
+    let mut store = SqliteStore::open(directory.path(), LIMITS).unwrap();
+    let (_, unchecked) = state::start(&mut store).map_err(|error| error.to_string())?;
+    let unchecked = unchecked.expect("it starts from the snapshot");
+    let (reader, scratch) = (store.reader().unwrap(), Scratch::open(directory.path()).unwrap());
+    let mut told = Vec::new();
+    let checked = state::check_beside(&*reader, scratch.rebuild().unwrap(), unchecked, &mut |at| {
+        told.push(at);
+        ControlFlow::Continue(())
+    });
+    assert!(checked.is_err() || told.last() == Some(&unchecked.size()), "{told:?}");
+    checked.map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_snapshot_that_lies_under_the_ledger_key_is_found_by_the_check_beside_the_daemon() {
+    assert_eq!(checked_beside(|kept| kept, ""), Ok(true));
+    let fewer = |kept: String| {
+        let lied = kept.replace("\"intents\":20", "\"intents\":0");
+        assert_ne!(lied, kept);
+        lied
+    };
+    let said = checked_beside(fewer, "").unwrap_err();
+    assert!(said.contains("snapshot") || said.contains("the fold"), "{said}");
+    // What a start from a snapshot does not look at.
+    for (sql, says) in [
+        ("UPDATE list SET len = len + 1", "list"),
+        ("UPDATE signature SET released = 0 WHERE intent = (SELECT min(intent) FROM signature)", "table signature"),
+        (
+            "UPDATE signature SET octets = zeroblob(64) WHERE intent = (SELECT min(intent) FROM signature)",
+            "the signature of",
+        ),
+        ("UPDATE leaf SET octets = x'7b7d' WHERE idx = 5", "entry 5"),
+    ] {
+        let said = checked_beside(|kept| kept, sql).unwrap_err();
+        assert!(said.contains(says), "expected {says:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_from_before_the_snapshot_ends_the_daemon_and_no_key_is_activated_before() {
+    let site = half_signed().await;
+    site.edit("UPDATE signature SET released = 0 WHERE intent = (SELECT min(intent) FROM signature)", 1);
+    let daemon = site.start().await;
+    assert!(site.activate(&daemon.client).await.is_err());
+    assert_eq!(wait_for_end(daemon).await, Some(70));
 }

@@ -479,10 +479,15 @@ impl Fold {
             }
             Event::JobEnded(ended) => self.end_job(ended, *at)?,
         }
-        // What alters no more than Devices' own rows: nearly all that a large ledger has.
-        let is_of_signing =
-            matches!(event, Event::Batch(_) | Event::Intent(_) | Event::Outcome(_) | Event::Released(_));
-        self.targets_altered += u64::from(!is_of_signing);
+        let may_alter_targets = matches!(
+            event,
+            Event::StepTaken(_)
+                | Event::DeterminationRecorded(_)
+                | Event::ScheduleRecorded(_)
+                | Event::DeterminationWithdrawn(_)
+                | Event::ResponsesTaken(_)
+        );
+        self.targets_altered += u64::from(may_alter_targets);
         self.take_parts(by, event);
         self.last_at = Some(*at);
         self.size += 1;

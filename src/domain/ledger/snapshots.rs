@@ -56,3 +56,9 @@ pub struct TableKept {
     /// SHA-256 of the list of its pages.
     pub sha256: Digest,
 }
+
+impl std::fmt::Display for TableKept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "of {} rows, {}", self.rows, self.sha256)
+    }
+}

@@ -31,6 +31,7 @@ impl Daemon {
         key: KeyLabel,
         incident: IncidentId,
     ) -> Answer<wire::KeyChanged> {
+        self.is_checked().await?;
         let actor = caller.actor();
         let asked = Digest::of(format!("{key} {incident}").as_bytes());
         let (label, of) = (key.clone(), incident.clone());

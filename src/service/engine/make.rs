@@ -17,6 +17,7 @@ use super::super::clock::{Before, Clock};
 use super::super::configuration::Configuration;
 use super::super::keys::{Keys, tokens_of};
 use super::super::start::{self, StartFault};
+use super::check::{self, Checking};
 use super::heartbeat::{self, Heartbeat};
 use super::keys::{active_for, closed, has_ended, lock, shut_down};
 use super::{Daemon, custodians};
@@ -32,6 +33,7 @@ use crate::hsm::offers::Asked;
 use crate::hsm::{Condition, HsmError, Several, Token};
 use crate::pipeline;
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
+use crate::state::Unchecked;
 use crate::store::{Reader, Store as _};
 
 /// How often the engine looks after its keys: locks what is over, tells how tokens stand.
@@ -71,7 +73,7 @@ fn cannot_record(why: &CannotRecord) -> Fatal {
 pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartError> {
     let opened = tokio::task::spawn_blocking(move || open(configuration)).await;
     let opened = opened.map_err(|error| refused(&error.to_string(), "See the journal above"))??;
-    let Opened { configuration, recorder, clock, fold, staging, reader, token } = opened;
+    let Opened { configuration, recorder, clock, fold, staging, reader, token, unchecked } = opened;
     let state = configuration.state.clone();
     let head_interval = Duration::from_secs(configuration.ledger.head_interval_s);
     let (configuration_digest, chunk) = (configuration.digest, configuration.signing_chunk);
@@ -90,6 +92,15 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     let keys = Arc::new(Keys::new(configuration.clone()));
     let (ready, not_ready) = watch::channel(Some(absent("the ledger token is not there yet".to_owned())));
     let (stopping, _) = watch::channel(false);
+    let (checking, being_checked) = watch::channel(unchecked.as_ref().map(Checking::of));
+    if let Some(unchecked) = unchecked {
+        let hears = failure.clone();
+        let fault = move |why| {
+            hears.send_if_modified(|failed: &mut Option<Fatal>| failed.is_none() && failed.replace(why).is_none());
+        };
+        check::begin(&state, unchecked, checking, stopping.subscribe(), fault)
+            .map_err(|error| refused(&format!("a thread could not be started: {error}"), "Check TasksMax="))?;
+    }
     let daemon = Arc::new(Daemon {
         desk: desk.clone(),
         keys: Arc::clone(&keys),
@@ -108,6 +119,7 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         running: Arc::new(Mutex::new(BTreeSet::new())),
         ended: Arc::new(Mutex::new(BTreeMap::new())),
         runs_ended: Arc::new(AtomicU64::new(0)),
+        checking: being_checked,
         not_ready,
         waiting,
         lives: super::jobs::Lives::default(),
@@ -169,10 +181,12 @@ struct Opened {
     reader: Box<dyn Reader + Send>,
     /// The ledger token, not tried yet.
     token: Token,
+    /// What is still to be checked of the ledger.
+    unchecked: Option<Unchecked>,
 }
 
 fn open(configuration: Configuration) -> Result<Opened, StartError> {
-    let (store, fold) = start::open_ledger(&configuration)?;
+    let (store, fold, unchecked) = start::open_since_snapshot(&configuration)?;
     let purpose = fold.purpose().unwrap_or(Purpose::Live);
     start::check_clock(purpose, &configuration)?;
     if configuration.clock_offset_ms != 0 {
@@ -200,7 +214,7 @@ fn open(configuration: Configuration) -> Result<Opened, StartError> {
         Recorder::new(Box::new(store), fold.clone(), Arc::clone(&clock).read_by()).map_err(StartFault::from)?;
     recorder.set_refusals_told_max(configuration.limits.refusals_per_minute);
     recorder.set_snapshot_leaves(configuration.ledger.snapshot_entries);
-    Ok(Opened { configuration, recorder, clock, fold, staging, reader, token })
+    Ok(Opened { configuration, recorder, clock, fold, staging, reader, token, unchecked })
 }
 
 /// The ledger token with its stored PIN, not tried yet.

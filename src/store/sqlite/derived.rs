@@ -535,6 +535,40 @@ pub(super) fn compare<'a>(
     Ok(())
 }
 
+/// Compares the device lists that were made again with the store's of the same numbers, and that what was released is so in the store.
+pub(super) fn compare_lists(connection: &Connection) -> Result<(), StoreError> {
+    for (name, number, columns) in
+        [("list", "id", "id, determination, blob, len"), ("page", "list", "list, first, at, len, lines, root")]
+    {
+        for (one, other) in [("main", "rebuilt"), ("rebuilt", "main")] {
+            let sql = format!(
+                "SELECT {columns} FROM {one}.{name} WHERE {number} <= (SELECT coalesce(max(id), 0) FROM rebuilt.list) \
+                 EXCEPT SELECT {columns} FROM {other}.{name} LIMIT 1"
+            );
+            let mut select = connection.prepare(&sql)?;
+            let mut rows = select.query([])?;
+            let row = rows.next()?;
+            if row.is_some() {
+                let (found, nothing) = (show(row)?, "nothing".to_owned());
+                let (recorded, rebuilt) = if one == "main" { (found, nothing) } else { (nothing, found) };
+                return Err(StoreError::DerivedDiffers { table: name, recorded, rebuilt });
+            }
+        }
+    }
+    let sql = "SELECT made.intent, made.octets, made.released FROM rebuilt.signature AS made \
+               LEFT JOIN main.signature AS kept ON kept.intent = made.intent \
+               WHERE kept.octets IS NOT made.octets OR kept.released < made.released LIMIT 1";
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query([])?;
+    match rows.next()? {
+        None => Ok(()),
+        row @ Some(_) => {
+            let (recorded, rebuilt) = ("another, or none".to_owned(), show(row)?);
+            Err(StoreError::DerivedDiffers { table: "signature", recorded, rebuilt })
+        }
+    }
+}
+
 fn same_values(a: &Row<'_>, b: &Row<'_>) -> rusqlite::Result<bool> {
     for at in 0..a.as_ref().column_count() {
         if a.get_ref(at)? != b.get_ref(at)? {

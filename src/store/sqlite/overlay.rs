@@ -161,10 +161,7 @@ impl Held {
         if found.as_ref() != Some(expected) {
             return Err(StoreError::PageDiffers {
                 table: table.as_str(),
-                first: shown(table, &expected.first),
-                last: shown(table, &expected.last),
-                expected: expected.digest,
-                found: found.map(|page| page.digest),
+                rows: format!("from {} to {}", shown(table, &expected.first), shown(table, &expected.last)).into(),
             });
         }
         self.seen[at].store(true, Ordering::Release);
@@ -254,6 +251,18 @@ impl Shared {
         if rows.len > 0 {
             self.write().overlay.extend(rows);
         }
+    }
+
+    /// Makes entries durable by `commit`, and what they make of rows known: nobody sees the ones without the other.
+    pub(super) fn publish(
+        &self,
+        rows: Overlay,
+        commit: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.write();
+        commit()?;
+        state.overlay.extend(rows);
+        Ok(())
     }
 
     /// From here on rows are believed by these pages.

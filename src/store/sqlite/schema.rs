@@ -269,6 +269,16 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// A connection for making the state again beside the store: it writes to nothing but what is attached to it.
+pub(super) fn open_scratch(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    check_identity(&connection, path)?;
+    limit_cache(&connection, WRITER_CACHE_KIB)?;
+    Ok(connection)
+}
+
 /// A connection that cannot write.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection =

@@ -3,17 +3,20 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use smkid::domain::fold::Book as _;
+use smkid::domain::fold::{Book as _, Fold};
 use smkid::domain::gbcs::{CellUsage, KeyUsage, RemotePartyRole, TrustAnchorCell};
-use smkid::domain::ledger::entry::{Actor, Batch, Event, Intent, Outcome, Released, SignResult};
+use smkid::domain::ledger::entry::{Actor, Batch, ClockState, Event, Intent, Outcome, Released, SignResult};
 use smkid::domain::names::{Digest, KeyLabel, RequestId};
 use smkid::domain::policy::facts::WantedForm;
 use smkid::domain::policy::rules::{self, CommandFacts};
-use smkid::recorder::Moment;
+use smkid::recorder::{Moment, Recorder};
+use smkid::state;
+use smkid::store::Store as _;
 use smkid::store::sqlite::SqliteStore;
 
-use super::{DEVICES, Fixture, MINUTE_MS, STAGING, numbered, operator};
+use super::{DEVICES, Fixture, MINUTE_MS, STAGING, Signer, numbered, operator};
 
 /// Commands in a chunk, as the daemon's.
 const CHUNK: usize = 1_000;
@@ -91,6 +94,21 @@ impl Fixture {
             self.hand_over(request);
         }
         request
+    }
+
+    /// Ends with a snapshot, as somebody takes it who has the ledger key and the disk: of the state as `lie` has it.
+    pub fn end_with_snapshot(self, directory: &Path, lie: impl FnOnce(String) -> String) {
+        let (ledger_key, verifier, at) = (Arc::clone(&self.ledger_key), self.verifier.clone(), self.at());
+        drop(self);
+        let mut store = SqliteStore::open(directory, STAGING).unwrap();
+        let fold = state::catch_up(&mut store).unwrap();
+        let kept = lie(String::from_utf8(fold.kept()).unwrap());
+        let fold = Fold::of_kept(kept.as_bytes(), [], &state::StoredDocuments(&*store.reader().unwrap())).unwrap();
+        let read = move || (Moment { at, clock: ClockState::Trusted }, None);
+        let mut recorder = Recorder::new(Box::new(store), fold, Box::new(read)).unwrap();
+        recorder.set_signer(Box::new(Signer { key: ledger_key, verifier }));
+        recorder.set_snapshot_leaves(1);
+        recorder.snapshot_if_due().unwrap();
     }
 
     /// Hands over all that a job signed.

@@ -518,8 +518,6 @@ fn step(
     done: Option<Signed>,
     wants_more: bool,
 ) -> Result<Step, CannotRecord> {
-    // Before anything is decided: a fence that is raised meanwhile, by whom the recorder does not hear of, stops what is decided here.
-    let fences = tokens.fences_seen();
     job.follow_account(recorder);
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,

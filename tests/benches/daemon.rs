@@ -34,8 +34,9 @@ use smkid::hsm::{Expectations, Token, TokenConfig};
 use smkid::service::configuration::{self, Configuration, Pin};
 use tokio::runtime::Runtime;
 
+use crate::Fault;
+use crate::cpu::memory_kb_max;
 use crate::limit::Task;
-use crate::{Fault, memory_kb_max};
 
 /// How long the determination is in force: longer than any benchmark.
 const WINDOW_MS: i64 = 24 * 3_600_000;

@@ -206,13 +206,6 @@ fn measured_beside(command: &str) -> Result<f64, Fault> {
     })
 }
 
-/// The most memory that a process had at any moment, in kB, as proc(5) tells.
-pub fn memory_kb_max(process: u32) -> Result<u64, Fault> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("proc(5) has a line VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
 fn judge(what: &str, met: bool, target: &str) -> bool {
     println!("{}: {what} {target}", if met { "met" } else { "MISSED" });
     met

@@ -75,7 +75,11 @@ fn main() {
         let mut writer = Writer::begin(&header, &mut container);
         let mut octets = Vec::with_capacity(one.len() + 64);
         let spans = [
-            timed(|| intents.iter().for_each(|_| drop(black_box(Digest::of(black_box(&one)))))),
+            timed(|| {
+                intents.iter().for_each(|_| {
+                    black_box(Digest::of(black_box(&one)));
+                })
+            }),
             timed(|| {
                 leaves.iter().for_each(|leaf| drop(black_box(Glance::at(leaf).unwrap().read::<Intent>().unwrap())))
             }),

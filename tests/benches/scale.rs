@@ -8,8 +8,9 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::cpu::memory_kb_max;
 use crate::daemon::{Daemon, Hsm};
-use crate::{Fault, judge, memory_kb_max, say};
+use crate::{Fault, judge, say};
 
 /// Devices of the small recoveries and of the large one.
 pub const SMALL: usize = 10_000;

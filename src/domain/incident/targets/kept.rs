@@ -90,11 +90,6 @@ impl Targets {
     }
 }
 
-/// The seven lowest bits.
-const fn low_bits(number: u64) -> u8 {
-    number.to_le_bytes()[0] & 0x7F
-}
-
 fn cut() -> String {
     "expected the Relevant Devices of an incident, found octets that are cut off".to_owned()
 }

@@ -718,7 +718,8 @@ impl Daemon {
             let (fold, at) = (recorder.fold(), recorder.moment().at);
             let mut all: Vec<&JobFacts> = fold.jobs().values().collect();
             all.sort_by_key(|job| job.entry);
-            Ok(all.into_iter().map(|job| shown(fold, job, at)).collect::<Vec<_>>())
+            let first = first_of_keys(fold);
+            Ok(all.into_iter().map(|job| shown(fold, job, &first, at)).collect::<Vec<_>>())
         });
         Ok(wire::Jobs { jobs: all.await?.into_iter().map(|shown| self.alive(shown)).collect() })
     }
@@ -726,7 +727,7 @@ impl Daemon {
     pub(super) async fn show_job(&self, request: RequestId) -> Answer<wire::Job> {
         let found = self.read(move |recorder| {
             let (fold, at) = (recorder.fold(), recorder.moment().at);
-            Ok(fold.jobs().get(&request).map(|job| shown(fold, job, at)))
+            Ok(fold.jobs().get(&request).map(|job| shown(fold, job, &first_of_keys(fold), at)))
         });
         Ok(self.alive(found.await?.ok_or_else(|| not_found(request))?))
     }
@@ -803,7 +804,7 @@ struct Shown {
     per_hour: Option<u64>,
 }
 
-fn shown(fold: &Fold, job: &JobFacts, at: Timestamp) -> Shown {
+fn shown(fold: &Fold, job: &JobFacts, first: &BTreeMap<KeyLabel, RequestId>, at: Timestamp) -> Shown {
     let act = |by: &Actor, at: Timestamp, reason: Option<&str>| wire::JobAct {
         account: by.account.to_string(),
         person: by.person.clone(),
@@ -829,7 +830,7 @@ fn shown(fold: &Fold, job: &JobFacts, at: Timestamp) -> Shown {
     let elapsed_ms = ended.unwrap_or(at).unix_ms() - job.started.unix_ms();
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let rate_overall = (elapsed_ms > 0 && done > 0).then(|| done as f64 * 1_000.0 / elapsed_ms as f64);
-    let first = first_of_keys(fold).get(&job.key).copied();
+    let first = first.get(&job.key).copied();
     let rules = job.rules.iter().map(|(rule, count)| RuleCount { rule: rule.clone(), count: *count }).collect();
     let job = wire::Job {
         request: job.request,

@@ -68,3 +68,25 @@ fn what_is_taken_up_again_leaves_the_ranges_from_their_beginning() {
     }
     assert_eq!(behind(&job), []);
 }
+
+#[test]
+fn of_jobs_that_are_over_the_last_stay_and_those_that_are_not_all_do() {
+    let id = |n: u64| {
+        let mut octets = [0; RequestId::LEN];
+        octets[..8].copy_from_slice(&n.to_be_bytes());
+        RequestId(octets)
+    };
+    let mut fold = Fold::default();
+    let over = OVER_MAX as u64;
+    for n in 0..over + 3 {
+        let state = if n == 1 { JobState::Running } else { JobState::Ended { at: Timestamp::MIN, why: Vec::new() } };
+        let behind = vec![(device(1), device(2))];
+        fold.jobs.insert(id(n), JobFacts { request: id(n), entry: n, state, behind, ..job() });
+    }
+    fold.forget_jobs();
+    assert_eq!(fold.jobs.len(), OVER_MAX + 1);
+    assert!(!fold.jobs.contains_key(&id(0)) && !fold.jobs.contains_key(&id(2)), "the oldest are gone");
+    assert!(fold.jobs.contains_key(&id(3)) && fold.jobs.contains_key(&id(over + 2)));
+    assert_eq!(behind(&fold.jobs[&id(1)]), [(1, 2)], "one that runs keeps what it needs");
+    assert_eq!(behind(&fold.jobs[&id(3)]), []);
+}

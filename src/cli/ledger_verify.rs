@@ -25,6 +25,7 @@ use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::note::{NOTE_LEN_MAX, Note, NoteError, Verifier};
 use crate::domain::ledger::tiles::TileError;
 use crate::domain::names::Digest;
+use crate::processors;
 use files::Export;
 
 /// Done.
@@ -182,7 +183,7 @@ pub fn verify_on(args: &LedgerVerify, threads: NonZeroUsize) -> Result<VerifiedL
         return Err(AuditError::file(CHECKPOINT, reason).into());
     }
     let notes = Notes::split(&all);
-    let read = replay::on_all(threads, &notes.notes, |note| read_checkpoint(note, &key));
+    let read = processors::each(&notes.notes, |note| read_checkpoint(note, &key));
     let heads = notes.heads(read)?;
     export.expect_tiles(head.size)?;
     let roots = Roots::new(&heads, earlier);

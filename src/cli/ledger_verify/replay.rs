@@ -29,8 +29,6 @@ const BUNDLES_AHEAD: usize = 4;
 const BATCH: usize = 64;
 /// A ledger of so few bundles is verified on one thread: to begin and end others takes longer.
 const BUNDLES_ALONE: usize = 2;
-/// As few of what is done by itself.
-const ITEMS_ALONE: usize = 16;
 /// Batches that may wait, for each worker.
 const BATCHES_WAITING: usize = 16;
 
@@ -323,18 +321,4 @@ impl<P, F> Drop for Broken<'_, '_, P, F> {
             self.0.changed.notify_all();
         }
     }
-}
-
-/// Does `work` with each of these on so many threads; the answers in their order.
-pub(super) fn on_all<T: Sync, R: Send>(threads: NonZeroUsize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let share = items.len().div_ceil(threads.get()).max(ITEMS_ALONE);
-    let work = |items: &[T]| items.iter().map(&work).collect::<Vec<R>>();
-    thread::scope(|scope| {
-        let mut parts = items.chunks(share);
-        let mine = parts.next().unwrap_or_default();
-        let others: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
-        let mut done = work(mine);
-        done.extend(others.into_iter().flat_map(|other| other.join().expect("what it does does not panic")));
-        done
-    })
 }

@@ -412,10 +412,8 @@ async fn a_fetch_that_follows_a_job_is_not_whole_when_the_daemon_stops_before_it
     let (client, follow) = (daemon.client.clone(), wire::RecoveryFetch { follow: true, ..Default::default() });
     let follow = tokio::spawn(async move { lines_and_stop(&client, &fetch_path(REQUEST), &follow).await });
     // It has what was signed, and waits for more; somebody else who follows goes away.
-    let gone = daemon
-        .client
-        .post_for_commands(&fetch_path(REQUEST), &wire::RecoveryFetch { follow: true, ..Default::default() });
-    drop(gone.await.unwrap());
+    let (path, same) = (fetch_path(REQUEST), wire::RecoveryFetch { follow: true, ..Default::default() });
+    drop(daemon.client.post_for_commands(&path, &same).await.unwrap());
     while !site.ledger().open().is_empty() || site.ledger().released().is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

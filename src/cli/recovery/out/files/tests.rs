@@ -169,7 +169,7 @@ fn files_of_many_blocks_are_what_was_put_whatever_is_left_of_the_last() {
     let command = |intent: u64| vec![u8::try_from(intent % 251).unwrap(); 4_053];
     let mut files = open(path, FileSize::Commands(700)).unwrap();
     files.begin(&header()).unwrap();
-    for intent in 0..1_500 {
+    for intent in 0..1_500_u64 {
         let device = DeviceId(Eui64(intent.to_be_bytes()));
         files.put(Fields { device, counter: 7, intent, template: 0 }, &command(intent)).unwrap();
     }

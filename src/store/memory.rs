@@ -11,8 +11,8 @@ use super::{
     Base, Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
     StoredCheckpoint, StoredLeaf, Vouch,
 };
-use crate::domain::fold::RequestFacts;
 use crate::domain::determination::document::DeviceList;
+use crate::domain::fold::RequestFacts;
 use crate::domain::ledger::merkle::{Frontier, Head, Leaf, MerkleError, Subtree, leaf_hash};
 use crate::domain::ledger::tiles::TILE_HEIGHT;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};

@@ -72,7 +72,11 @@ pub(super) fn head(
         let Page { at, len, lines, root, .. } = page_row(row)?;
         if at != begins {
             let expected = "pages side by side";
-            return Err(StoreError::RowCorrupt { table: "page", expected, found: format!("one at {at}, not {begins}") });
+            return Err(StoreError::RowCorrupt {
+                table: "page",
+                expected,
+                found: format!("one at {at}, not {begins}"),
+            });
         }
         tree.push(root);
         (begins, count) = (at + u64::from(len), count + u64::from(lines));

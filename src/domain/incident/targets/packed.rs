@@ -444,8 +444,7 @@ impl Packed {
     /// Writes them: however they came to be what they are, in the same octets.
     pub(super) fn write(&self, standing: impl Fn(&Target) -> [u8; STANDING_LEN], to: &mut Vec<u8>) {
         for page in self.pages.iter() {
-            let targets: Vec<Target> =
-                page.devices().enumerate().map(|(at, device)| page.target(at, device)).collect();
+            let targets: Vec<Target> = page.devices().enumerate().map(|(at, device)| page.target(at, device)).collect();
             Page::of(&targets).write(&standing, to);
         }
     }

@@ -479,15 +479,7 @@ impl Fold {
             }
             Event::JobEnded(ended) => self.end_job(ended, *at)?,
         }
-        let may_alter_targets = matches!(
-            event,
-            Event::StepTaken(_)
-                | Event::DeterminationRecorded(_)
-                | Event::ScheduleRecorded(_)
-                | Event::DeterminationWithdrawn(_)
-                | Event::ResponsesTaken(_)
-        );
-        self.targets_altered += u64::from(may_alter_targets);
+        self.targets_altered += u64::from(may_alter_targets(event));
         self.take_parts(by, event);
         self.last_at = Some(*at);
         self.size += 1;
@@ -853,6 +845,18 @@ fn known(what: &'static str, name: impl ToString) -> FoldError {
 
 fn persons(signatures: &[SignatureRecord]) -> std::collections::BTreeSet<PersonId> {
     signatures.iter().map(|signature| signature.person.clone()).collect()
+}
+
+/// Whether an entry may alter the Relevant Devices of an incident.
+fn may_alter_targets(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::StepTaken(_)
+            | Event::DeterminationRecorded(_)
+            | Event::ScheduleRecorded(_)
+            | Event::DeterminationWithdrawn(_)
+            | Event::ResponsesTaken(_)
+    )
 }
 
 /// Reads a document that an entry names.

@@ -33,8 +33,9 @@ impl Checking {
 
     fn what(&self) -> String {
         let share = self.checked * 100 / self.size.max(1);
-        let rest = (self.size - self.checked) as f64 * self.begun.elapsed().as_secs_f64() / self.checked.max(1) as f64;
-        let left = if self.checked == 0 { String::new() } else { format!(", some {rest:.0} s to go") };
+        let rest = self.size.saturating_sub(self.checked);
+        let seconds = self.begun.elapsed().as_millis() * u128::from(rest) / u128::from(self.checked.max(1)) / 1_000;
+        let left = if self.checked == 0 { String::new() } else { format!(", some {seconds} s to go") };
         format!("the ledger is being checked since the start: {share} %{left}")
     }
 

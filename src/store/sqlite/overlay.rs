@@ -75,13 +75,21 @@ impl Overlay {
         let Self { devices, requests, earlier, responses, device_keys, len: _ } = later;
         device_keys.into_values().flatten().for_each(|imported| self.put_device_key(imported));
         for (key, devices) in devices {
-            devices.into_iter().for_each(|(device, facts)| self.put_device(&key, device, facts));
+            for (device, facts) in devices {
+                self.put_device(&key, device, facts);
+            }
         }
-        requests.into_iter().for_each(|(id, facts)| self.put_request(id, facts));
+        for (id, facts) in requests {
+            self.put_request(id, facts);
+        }
         for (key, rows) in earlier {
-            rows.into_iter().for_each(|((device, counter), intent)| self.put_earlier(&key, device, counter, intent));
+            for ((device, counter), intent) in rows {
+                self.put_earlier(&key, device, counter, intent);
+            }
         }
-        responses.into_iter().for_each(|((id, device), responded)| self.put_responded(id, device, responded));
+        for ((id, device), responded) in responses {
+            self.put_responded(id, device, responded);
+        }
     }
 
     /// The keys of the rows of a table, in order.

@@ -217,7 +217,7 @@ const TABLE: &[Row] = &[
           "a_path_is_valid_from_its_first_second_to_its_last_and_at_any_time_if_time_is_disapplied"]),
     (31, Derived, "The Originator Counter rises strictly for key and Device, and is durable before the HSM is asked", Whole,
         &["src/domain/policy/rules/counter.rs::check", "src/recorder.rs::commit"],
-        &["every_rule_allows_up_to_its_edge_and_refuses_beyond", "a_lowered_counter_is_refused_by_its_table",
+        &["every_rule_allows_up_to_its_edge_and_refuses_beyond", "a_lowered_counter_is_told_by_its_table",
           "an_older_copy_of_the_state_beside_newer_tokens_is_refused_and_the_newest_starts",
           "killed_before_any_checkpoint_of_a_run_nothing_is_signed_twice_and_the_request_goes_on"]),
     (32, Derived, "The Recovery key never replaces a root", Partly("refused unless the policy permits it in so many words"),

@@ -24,6 +24,7 @@ pub enum Form {
 pub struct AnswerForm {
     /// Else `ndjson`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
     pub form: Option<Form>,
 }
 

@@ -1,7 +1,7 @@
 //! Shell: the fold, caught up with the ledger in a store; and the rows that the store keeps of what grows with Devices.
 
 use std::io::{self, Read as _};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::DOCUMENT_LEN_MAX;
@@ -14,7 +14,7 @@ use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{Responded, ResultLine};
-use crate::store::{Derived, DerivedState, Reader, Store, StoreError};
+use crate::store::{Derived, DerivedState, Reader, Store, StoreError, each_leaf};
 
 /// Entries that are folded in at a time when a ledger is read again.
 const STRIDE: u64 = 1_000;
@@ -322,18 +322,10 @@ fn each_entry(
     range: Range<u64>,
     mut take: impl FnMut(u64, &[u8], Entry) -> Result<(), StateError>,
 ) -> Result<(), StateError> {
-    let mut fault = None;
-    ledger.leaves(range, &mut |leaf| {
-        let entry = Entry::from_leaf(leaf.octets).map_err(|source| StateError::Entry { index: leaf.index, source });
-        match entry.and_then(|entry| take(leaf.index, leaf.octets, entry)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                fault = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    fault.map_or(Ok(()), Err)
+    each_leaf(ledger, range, |leaf| {
+        let entry = Entry::from_leaf(leaf.octets).map_err(|source| StateError::Entry { index: leaf.index, source })?;
+        take(leaf.index, leaf.octets, entry)
+    })
 }
 
 /// The state of a ledger that a daemon is writing to, as far as a checkpoint covers it: every entry is hashed, and the root must be the one

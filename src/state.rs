@@ -21,7 +21,8 @@ use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::processors;
 use crate::store::{
-    Base, Derived, DerivedState, Reader, Rebuild, SignatureRow, Store, StoreError, StoredCheckpoint, same_head,
+    Base, Derived, DerivedState, Reader, Rebuild, SignatureRow, Store, StoreError, StoredCheckpoint, each_leaf,
+    same_head,
 };
 
 /// Entries that are folded in at a time when a ledger is read again.
@@ -618,18 +619,10 @@ fn each_entry(
     range: Range<u64>,
     mut take: impl FnMut(u64, &[u8], Entry) -> Result<(), StateError>,
 ) -> Result<(), StateError> {
-    let mut fault = None;
-    ledger.leaves(range, &mut |leaf| {
-        let entry = Entry::from_leaf(leaf.octets).map_err(|source| StateError::Entry { index: leaf.index, source });
-        match entry.and_then(|entry| take(leaf.index, leaf.octets, entry)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                fault = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    fault.map_or(Ok(()), Err)
+    each_leaf(ledger, range, |leaf| {
+        let entry = Entry::from_leaf(leaf.octets).map_err(|source| StateError::Entry { index: leaf.index, source })?;
+        take(leaf.index, leaf.octets, entry)
+    })
 }
 
 /// The state of a ledger that a daemon is writing to, as far as a checkpoint covers it: every entry is hashed, and the root must be the one

@@ -10,7 +10,7 @@ mod folder;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -25,7 +25,7 @@ use crate::domain::ledger::note::Note;
 use crate::domain::ledger::tiles::{TileError, Tiler};
 use crate::domain::names::Digest;
 use crate::domain::policy::files::FILE_LEN_MAX;
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, StoreError, each_leaf};
 use folder::{Folder, failed};
 
 /// The newest signed checkpoint.
@@ -215,15 +215,7 @@ impl Source for StoreSource<'_> {
         range: Range<u64>,
         visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        let mut fault = None;
-        self.0.leaves(range, &mut |leaf| match visit(leaf.index, leaf.octets) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                fault = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
-        fault.map_or(Ok(()), Err)
+        each_leaf(self.0, range, |leaf| visit(leaf.index, leaf.octets))
     }
 
     fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError> {

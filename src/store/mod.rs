@@ -602,5 +602,22 @@ pub trait Rebuild: DerivedState {
     fn compare_and_finish(self: Box<Self>) -> Result<(), StoreError>;
 }
 
+/// Visits the entries of `range` in order, to the first fault, of the visitor or of the reader.
+pub fn each_leaf<E: From<StoreError>>(
+    reader: &(impl Reader + ?Sized),
+    range: Range<u64>,
+    mut visit: impl FnMut(StoredLeaf<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut fault = None;
+    reader.leaves(range, &mut |leaf| match visit(leaf) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            fault = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    fault.map_or(Ok(()), Err)
+}
+
 #[cfg(test)]
 mod tests;

@@ -165,16 +165,26 @@ pub(super) struct Tiles<'a> {
 impl Tiles<'_> {
     /// One of them.
     pub(super) fn read(self, name: TileName) -> Result<Vec<u8>, VerifyError> {
+        let mut octets = Vec::new();
+        self.read_into(name, &mut octets)?;
+        Ok(octets)
+    }
+
+    /// One of them in place of what is in `octets`, which grows to the longest of them and no more.
+    pub(super) fn read_into(self, name: TileName, octets: &mut Vec<u8>) -> Result<(), VerifyError> {
+        octets.clear();
         let name = name.to_string();
         let path = self.root.join(&name);
-        let read = || {
-            let file = File::open(&path)?;
+        let read = File::open(&path).and_then(|file| {
             let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(TILE_LEN_MAX);
-            let mut octets = Vec::with_capacity(len + 1);
-            file.take(TILE_LEN_MAX as u64 + 1).read_to_end(&mut octets).map(|_| octets)
-        };
-        match read() {
-            Ok(octets) => at_most(&name, TILE_LEN_MAX, octets),
+            octets.reserve(len + 1);
+            file.take(TILE_LEN_MAX as u64 + 1).read_to_end(octets)
+        });
+        match read {
+            Ok(len) if len > TILE_LEN_MAX => {
+                Err(wrong(&name, format!("expected at most {TILE_LEN_MAX} octets, found more")))
+            }
+            Ok(_) => Ok(()),
             Err(source) => Err(VerifyError::Read { path, source }),
         }
     }

@@ -1179,7 +1179,7 @@ fn entry_at(recorder: &Recorder, index: u64) -> Result<Option<Entry>, CannotReco
     if index >= recorder.durable().size {
         return Ok(None);
     }
-    let leaf = recorder.store().leaf(index)?;
+    let leaf = recorder.store().leaf_under(index, &recorder.durable())?;
     Ok(Some(Entry::from_leaf(&leaf)?))
 }
 

@@ -325,7 +325,7 @@ fn checked_beside(lie: impl FnOnce(String) -> String, edit: &str) -> Result<bool
         assert!(database.execute(edit, []).unwrap() > 0, "{edit}");
     }
     let mut store = SqliteStore::open(directory.path(), LIMITS).unwrap();
-    let (_, unchecked) = state::start(&mut store).map_err(|error| error.to_string())?;
+    let (_, unchecked) = state::start(&mut store, &mut |_| ()).map_err(|error| error.to_string())?;
     let unchecked = unchecked.expect("it starts from the snapshot");
     let (reader, scratch) = (store.reader().unwrap(), Scratch::open(directory.path()).unwrap());
     let mut told = Vec::new();

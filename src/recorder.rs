@@ -515,11 +515,7 @@ impl Recorder {
         let may_sign = self.signer.as_ref().is_some_and(|signer| signer.is_ready())
             && self.snapshot_after.is_none_or(|(next, _)| Instant::now() >= next);
         let rows = SNAPSHOT_ROWS.max(usize::try_from(self.snapshot_leaves).unwrap_or(usize::MAX));
-        if settled && may_sign && (since >= leaves || self.store.waiting() >= rows) {
-            self.snapshot()
-        } else {
-            Ok(())
-        }
+        if settled && may_sign && (since >= leaves || self.store.waiting() >= rows) { self.snapshot() } else { Ok(()) }
     }
 
     /// Takes a snapshot of the state as it is durable and under a checkpoint.

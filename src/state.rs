@@ -310,10 +310,7 @@ impl Unchecked {
 /// The state of a ledger for a daemon: from its newest snapshot, if it has one that this program can read and a checkpoint covers, and
 /// then with what is still to be checked; else as [`check_all`] makes it. That takes long: `tell` hears each time that it went on, and of
 /// how many entries. Then the pages of the rows are made too, so that the first snapshot is as short as any other.
-pub fn start(
-    store: &mut dyn Store,
-    tell: &mut dyn FnMut(u64),
-) -> Result<(Fold, Option<Unchecked>), StateError> {
+pub fn start(store: &mut dyn Store, tell: &mut dyn FnMut(u64)) -> Result<(Fold, Option<Unchecked>), StateError> {
     if let Some((fold, unchecked)) = since_snapshot(store)? {
         return Ok((fold, Some(unchecked)));
     }

@@ -420,7 +420,11 @@ impl<'a> Audit<'a> {
         }
         self.renew_pages();
         let targets = self.targets.told(&self.fold);
-        let made = snapshot::snapshot(&self.fold.kept(), targets, self.pages.each_ref().map(|of_table| of_table.pages().kept()));
+        let made = snapshot::snapshot(
+            &self.fold.kept(),
+            targets,
+            self.pages.each_ref().map(|of_table| of_table.pages().kept()),
+        );
         snapshot::compare(recorded, &made)
     }
 

@@ -635,9 +635,9 @@ pub(super) fn pages(connection: &Connection, table: Table) -> Result<(Pages, Vec
             pending: row.get(4)?,
             digest: Digest(row.get(5)?),
         };
-        Ok((row.get(0)?, page))
+        Ok((row.get::<_, i64>(0)?, page))
     })?;
-    let (ids, all) = pages.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let (ids, all): (Vec<i64>, Vec<Page>) = pages.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     Ok((Pages::of(table, all), ids))
 }
 

@@ -598,10 +598,8 @@ fn snapshots_of_rows_that_come_in_any_order_keep_the_pages_that_their_rows_come_
             let mut lists = Vec::new();
             let made = Pages::made(table, &rows, |made| lists.push(made.list.clone())).unwrap();
             assert_eq!(overlay::pages(&store.connection, table).unwrap().0, made, "round {round}");
-            let mut select = store
-                .connection
-                .prepare("SELECT parts FROM row_page WHERE tbl = ?1 ORDER BY first")
-                .unwrap();
+            let mut select =
+                store.connection.prepare("SELECT parts FROM row_page WHERE tbl = ?1 ORDER BY first").unwrap();
             let stored: Vec<Vec<u8>> =
                 select.query_map([table.code()], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
             assert_eq!(stored, lists, "round {round}");

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 
-use super::{Row, Rows, Table};
+use super::{Rows, Table};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::Digest;
 

@@ -132,6 +132,8 @@ async fn kept_state_that_was_edited_is_refused_at_the_start_by_its_part() {
         ),
         ("DELETE FROM part WHERE name = 'fold'", "part fold"),
         ("DELETE FROM part WHERE name = 'targets/INC-1'", "part targets/INC-1"),
+        ("DELETE FROM part WHERE name = 'targets/INC-1/0'", "part targets/INC-1/0"),
+        ("UPDATE part SET octets = zeroblob(length(octets)) WHERE name = 'targets/INC-1/0'", "part targets/INC-1/0"),
         (
             "DELETE FROM row_page WHERE tbl = 1 AND first = (SELECT min(first) FROM row_page WHERE tbl = 1)",
             "table device",
@@ -340,7 +342,7 @@ fn checked_beside(lie: impl FnOnce(String) -> String, edit: &str) -> Result<bool
         assert!(database.execute(edit, []).unwrap() > 0, "{edit}");
     }
     let mut store = SqliteStore::open(directory.path(), LIMITS).unwrap();
-    let (_, unchecked) = state::start(&mut store).map_err(|error| error.to_string())?;
+    let (_, unchecked) = state::start(&mut store, &mut |_| ()).map_err(|error| error.to_string())?;
     let unchecked = unchecked.expect("it starts from the snapshot");
     let (reader, scratch) = (store.reader().unwrap(), Scratch::open(directory.path()).unwrap());
     let mut told = Vec::new();

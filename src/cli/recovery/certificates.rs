@@ -13,13 +13,14 @@ use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::cli::print::Tone;
 use crate::cli::{Change, CliError, Context, Exit};
-use crate::domain::certificates::pem::{self, certificate_to_pem};
+use crate::domain::certificates::pem;
 use crate::domain::certificates::{Kind, Profile, SmkiCertificate, Usage};
 use crate::domain::ledger::entry::CertificateTally;
 use crate::domain::names::{DeviceId, Digest};
 use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len};
 use crate::domain::responses::device_of;
 use crate::domain::responses::trust::CANDIDATES_MAX;
+use crate::processors::each as each_at_once;
 
 /// Octets of certificates that are given with Responses: some 100,000. They are held in memory; more are imported.
 const GIVEN_LEN_MAX: usize = 64 * 1024 * 1024;
@@ -271,7 +272,7 @@ pub(super) struct Given(BTreeMap<DeviceId, Vec<Vec<u8>>>);
 impl Given {
     /// Those of a file or of a directory's files that are of Devices for signatures.
     pub(super) fn read(context: &Context, path: &Path) -> Result<Self, CliError> {
-        let (mut given, mut len, mut others) = (Self::default(), 0, 0_u64);
+        let (mut all, mut len) = (Vec::new(), 0);
         for file in parts::files(&[path.to_owned()])? {
             each(&file, &mut |(at, found)| {
                 let octets = found.map_err(|why| {
@@ -289,14 +290,22 @@ impl Given {
                         path.display()
                     )));
                 }
-                match SmkiCertificate::parse(&octets, &Profile::shape_only()).map(|certificate| certificate.kind()) {
-                    Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
-                        given.0.entry(device).or_default().push(octets);
-                    }
-                    Ok(_) | Err(_) => others += 1,
-                }
+                all.push(octets);
                 Ok(())
             })?;
+        }
+        // Nothing is sent before: on every processor.
+        let kinds = each_at_once(&all, |octets: &Vec<u8>| {
+            SmkiCertificate::parse(octets, &Profile::shape_only()).map(|certificate| certificate.kind())
+        });
+        let (mut given, mut others) = (Self::default(), 0_u64);
+        for (octets, kind) in all.into_iter().zip(kinds) {
+            match kind {
+                Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
+                    given.0.entry(device).or_default().push(octets);
+                }
+                Ok(_) | Err(_) => others += 1,
+            }
         }
         if others > 0 {
             context.print.note(&format!("{others} certificates are not of Devices for signatures; they are not sent"));
@@ -304,13 +313,13 @@ impl Given {
         Ok(given)
     }
 
-    /// Those that these messages need, in PEM; no more of each Device than are tried.
-    pub(super) fn bundle(&self, messages: &[Vec<u8>]) -> String {
+    /// Those that these messages need, DER one after another; no more of each Device than are tried.
+    pub(super) fn bundle(&self, messages: &[Vec<u8>]) -> Vec<u8> {
         if self.0.is_empty() {
-            return String::new();
+            return Vec::new();
         }
         let devices: BTreeSet<DeviceId> = messages.iter().filter_map(|octets| device_of(octets)).collect();
         let theirs = devices.iter().filter_map(|device| self.0.get(device));
-        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).map(|octets| certificate_to_pem(octets)).collect()
+        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).flatten().copied().collect()
     }
 }

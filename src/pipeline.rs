@@ -599,11 +599,8 @@ fn intend(
     most: usize,
     told: &mut Vec<Told>,
 ) -> Result<(Chunk, bool), CannotRecord> {
-    let (wanted, ended) = if job.kept.is_some() {
-        jobs::next_wanted(recorder, job, most)?
-    } else {
-        next_wanted(recorder, job, most)?
-    };
+    let (wanted, ended) =
+        if job.kept.is_some() { jobs::next_wanted(recorder, job, most)? } else { next_wanted(recorder, job, most)? };
     follow_policy(recorder, job)?;
     let mut passed = jobs::Passed::of(job, &wanted);
     let mut intents = Vec::with_capacity(wanted.len());

@@ -303,10 +303,9 @@ impl Rows for MemoryBook {
                 .requests
                 .range(RequestId(least(from))..)
                 .try_for_each(|(id, facts)| visit(Row::Request { id: *id, facts })),
-            Table::DeviceKey => self
-                .device_keys
-                .from(DeviceId(least(from).into()))
-                .try_for_each(|key| visit(Row::DeviceKey(&key))),
+            Table::DeviceKey => {
+                self.device_keys.from(DeviceId(least(from).into())).try_for_each(|key| visit(Row::DeviceKey(&key)))
+            }
             Table::Response => {
                 let (determination, device) = from.split_at(from.len().min(16));
                 let (first, device) = (DeterminationId(least(determination)), DeviceId(least(device).into()));

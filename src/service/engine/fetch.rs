@@ -170,12 +170,7 @@ impl Daemon {
         let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut walk = Walk {
-                reader: &reader,
-                wanted,
-                pending: Pairs::default(),
-                page: Page::default(),
-            };
+            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow(), &|| pages.is_closed()),

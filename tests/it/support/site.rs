@@ -694,20 +694,24 @@ impl Site {
         let path = self.script(which);
         let _ = fs::remove_file(self.path(&format!("{}.script.counts", which.name())));
         fs::write(&path, script.unwrap_or_default()).unwrap();
-        let (module, more) = match script {
-            None => (MODULE.to_owned(), String::new()),
-            Some(_) => (
-                fault_token().display().to_string(),
-                format!("FAULT_TOKEN_MODULE = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display()),
-            ),
-        };
+        match script {
+            None => self.set_module(which, Path::new(MODULE), ""),
+            Some(_) => {
+                let more = format!("FAULT_TOKEN_MODULE = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display());
+                self.set_module(which, &fault_token(), &more);
+            }
+        }
+    }
+
+    /// From the next start on a token is reached through that module, with `more` in its environment.
+    pub fn set_module(&self, which: Which, module: &Path, more: &str) {
         self.configure(|text| {
             let mut blocks: Vec<String> = text.split("[[token]]").map(ToOwned::to_owned).collect();
             let name = format!("name = \"{}\"", which.name());
             let block = blocks.iter_mut().find(|block| block.contains(&name)).unwrap();
             let lines = block.split_inclusive('\n').map(|line| {
                 if line.starts_with("module = ") {
-                    format!("module = \"{module}\"\n")
+                    format!("module = \"{}\"\n", module.display())
                 } else if line.starts_with("environment = ") {
                     let own = line.find("SOFTHSM2_CONF").unwrap();
                     format!("environment = {{ {more}{}", &line[own..])

@@ -172,3 +172,24 @@ fn a_record_says_what_the_command_says_itself() {
     );
     assert_eq!(check_command(fields, &octets[..28]), Err(Fault::Short(28)));
 }
+
+#[test]
+fn a_header_is_read_up_to_its_longest_and_a_longer_one_is_refused_by_its_length() {
+    // A JSON object may end with spaces.
+    let of = |len: usize| {
+        let mut text = serde_json::to_vec(&header()).unwrap();
+        text.resize(len, b' ');
+        [&MAGIC[..], &u32::try_from(len).unwrap().to_be_bytes()[..], &text].concat()
+    };
+    let mut reader = Reader::of_answer();
+    reader.feed(&of(HEADER_LEN_MAX));
+    assert!(matches!(reader.record(), Ok(Some(Record::Header(_)))));
+    let mut reader = Reader::of_answer();
+    // Before its octets are there.
+    reader.feed(&of(HEADER_LEN_MAX + 1)[..MAGIC.len() + 4]);
+    let Err(error) = reader.record() else { panic!("it was read") };
+    assert!(
+        matches!(error.fault, Fault::Len { what: "the header", found, .. } if found == HEADER_LEN_MAX + 1),
+        "{error}"
+    );
+}

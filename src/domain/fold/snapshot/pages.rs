@@ -16,7 +16,7 @@ use crate::domain::names::Digest;
 pub const BEGINNINGS: u8 = 1;
 
 /// Runs of pages that are replaced one by one; of more, the whole list is made anew.
-const SPLICED_MAX: usize = 32;
+pub(super) const SPLICED_MAX: usize = 32;
 
 /// One page.
 #[derive(Clone, Debug, PartialEq, Eq)]

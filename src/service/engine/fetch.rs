@@ -623,3 +623,33 @@ impl Handing {
         self.pieces.send(Ok(Bytes::from(full))).await.map_err(|_| None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ledger::entry::{ClockState, Released, VERSION};
+    use crate::domain::ledger::merkle::Leaf;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn the_release_of_a_page_fits_an_entry_where_no_two_of_its_commands_stand_side_by_side() {
+        let fits = |commands: usize| {
+            // At the far end of a ledger of a thousand million entries.
+            let intents = (0..commands as u64).map(|n| (1_000_000_000 + 3 * n, 1_000_000_001 + 3 * n)).collect();
+            let (request, determination) = (RequestId([0xEE; 16]), DeterminationId([0xDD; 16]));
+            let event = Event::Released(Released { request, determination, intents });
+            let by = Actor {
+                person: Some("o".repeat(64).parse().unwrap()),
+                account: "a".repeat(64).into(),
+                role: crate::domain::ledger::entry::Role::Operator,
+                channel: crate::domain::ledger::entry::Channel::Socket,
+            };
+            let at: Timestamp = "2026-11-01T09:00:00.123Z".parse().unwrap();
+            let leaf = Entry { v: VERSION, at, clock: ClockState::Untrusted, by, event }.to_leaf();
+            leaf.is_ok_and(|leaf| Leaf::new(&leaf).is_ok())
+        };
+        assert!(fits(PAGE_MAX));
+        // What one outcome may settle at once, with a sick token beside a good one, does not: it goes out by pages.
+        assert!(!fits(3 * PAGE_MAX));
+    }
+}

@@ -260,3 +260,24 @@ fn differences_that_fit_no_command_are_a_fault() {
     write_command(KIND_LIKEWISE, second, &[], &mut octets);
     assert_eq!(read(&octets, false, 64).unwrap_err().fault, Fault::Kind(KIND_LIKEWISE));
 }
+
+#[test]
+fn a_header_is_read_up_to_its_longest_and_a_longer_one_is_refused_by_its_length() {
+    // A JSON object may end with spaces.
+    let of = |len: usize| {
+        let mut text = serde_json::to_vec(&header()).unwrap();
+        text.resize(len, b' ');
+        [&MAGIC[..], &u32::try_from(len).unwrap().to_be_bytes()[..], &text].concat()
+    };
+    let mut reader = Reader::of_answer();
+    reader.feed(&of(HEADER_LEN_MAX));
+    assert!(matches!(reader.record(), Ok(Some(Record::Header(_)))));
+    let mut reader = Reader::of_answer();
+    // Before its octets are there.
+    reader.feed(&of(HEADER_LEN_MAX + 1)[..MAGIC.len() + 4]);
+    let Err(error) = reader.record() else { panic!("it was read") };
+    assert!(
+        matches!(error.fault, Fault::Len { what: "the header", found, .. } if found == HEADER_LEN_MAX + 1),
+        "{error}"
+    );
+}

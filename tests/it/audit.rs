@@ -1224,6 +1224,9 @@ fn snapshot(fixture: &mut Fixture) -> smkid::domain::ledger::snapshots::Snapshot
     snapshot
 }
 
+/// What is changed in a snapshot.
+type Lie<'a> = &'a dyn Fn(&mut smkid::domain::ledger::snapshots::Snapshot);
+
 #[test]
 fn a_snapshot_is_computed_again_and_one_that_lies_is_refused() {
     let mut fixture = Fixture::new();
@@ -1234,7 +1237,7 @@ fn a_snapshot_is_computed_again_and_one_that_lies_is_refused() {
     assert_eq!((status, err.as_str()), (0, ""));
     assert!(out.contains("snapshots"), "{out}");
     let digest = Digest([0xAB; 32]);
-    let lies: [(&str, &dyn Fn(&mut smkid::domain::ledger::snapshots::Snapshot)); 4] = [
+    let lies: [(&str, Lie); 4] = [
         ("the fold", &|snapshot| snapshot.fold = digest),
         ("table device", &|snapshot| snapshot.device.sha256 = digest),
         ("table request", &|snapshot| snapshot.request.rows += 1),

@@ -100,7 +100,7 @@ async fn upload(client: &Client, list: &str) -> Digest {
 }
 
 fn names(devices: impl IntoIterator<Item = u32>) -> String {
-    devices.into_iter().map(|n| format!("{}\n", device(n))).collect()
+    devices.into_iter().fold(String::new(), |names, n| names + &device(n).to_string() + "\n")
 }
 
 /// Nothing more is signed: what was with the token has come to its outcome, and the token is not asked again.
@@ -139,9 +139,9 @@ async fn a_job_runs_to_its_end_without_anybody_listening_and_its_counts_are_the_
     // It is kept: nothing was handed over.
     assert!(ledger.released().is_empty());
     // The same again is that job; the id is for nothing else.
-    let size = ledger.size();
+    let before = ledger.size();
     assert_eq!(start(client, &ask).await, done);
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(site.ledger().size(), before);
     let other = JobStart { per_hour: Some(7), ..ask.clone() };
     let refused = problem(client.post::<_, Job>(JOBS, &other).await);
     assert!(rules(&refused).iter().any(|rule| ["request-reused", "job-known"].contains(rule)), "{refused:?}");
@@ -557,9 +557,9 @@ async fn smkictl_starts_shows_follows_and_stops_jobs() {
     fs::write(site.path("five.txt"), names([9, 1, 4, 2, 3])).unwrap();
     let (id, five) = (site.main(), "00112233445566778899aabbccddeeff");
     let started = format!("recovery start --determination {id} --devices five.txt --request {five} --reason ten");
-    let size = site.ledger().size();
+    let before = site.ledger().size();
     site.smkictl(&format!("{started} --dry-run")).ok().says("Nothing was sent");
-    assert_eq!(site.ledger().size(), size);
+    assert_eq!(site.ledger().size(), before);
     let job = site.smkictl(&format!("{started} --output json")).ok().json();
     assert_eq!(job["request"], five);
     // It is followed to its end, an object a line, the last with all of it.

@@ -150,7 +150,7 @@ async fn a_deleted_leaf_is_refused() {
 /// against the ledger is told which.
 async fn check_edited_row(sql: &str, says: &[&str]) {
     let site = Site::determined().await;
-    site.configure(with_snapshots);
+    site.configure(|text| with_snapshots(&text));
     let daemon = site.start_active().await;
     whole(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 0..40)).await);
     assert!(daemon.stop().await.unwrap().success());

@@ -526,12 +526,11 @@ impl Walk<'_> {
         };
         // What the outcome says of the signature, or else the signature itself: a row alone is nobody's word.
         if let (Ok(()), Some((_, key)), Some(row)) = (&made, parts, row) {
-            let is_it = match expected {
-                Some(expected) => Digest::of(&row.octets) == expected,
-                None => {
-                    let end = self.page.octets.len() - SIGNATURE_PART_LEN;
-                    key.verifies_fixed(&self.page.octets[from + 1..end], &row.octets)
-                }
+            let is_it = if let Some(expected) = expected {
+                Digest::of(&row.octets) == expected
+            } else {
+                let end = self.page.octets.len() - SIGNATURE_PART_LEN;
+                key.verifies_fixed(&self.page.octets[from + 1..end], &row.octets)
             };
             if !is_it {
                 self.page.octets.truncate(from);

@@ -464,7 +464,7 @@ impl Fixture {
     }
 
     fn list(&self) -> Vec<u8> {
-        (0..self.devices).map(|at| format!("{},esme\n", numbered(at))).collect::<String>().into_bytes()
+        (0..self.devices).flat_map(|at| format!("{},esme\n", numbered(at)).into_bytes()).collect()
     }
 
     fn device_list(&self) -> DeviceList {

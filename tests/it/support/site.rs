@@ -285,7 +285,7 @@ impl<'a> Known<'a> {
 }
 
 /// A configuration by which snapshots are taken often.
-pub fn with_snapshots(text: String) -> String {
+pub fn with_snapshots(text: &str) -> String {
     let often = text.replace("[ledger]\n", "[ledger]\nsnapshot_entries = 64\n");
     assert_ne!(often, text);
     often

@@ -30,6 +30,7 @@
 //! | [`cli`] | `smkictl`, one file a noun; `member/` what works without a daemon |
 //! | [`exercise`] | the rehearsal: lab PKI, lab PMA, simulated Devices; [`exercise::bench`], what a recovery costs on this machine |
 //! | [`processors`] | work spread over the processors |
+//! | [`durable_file`] | small files that are replaced in one step and for good |
 //! | [`mod@wall_clock`] | what time it is by this machine, read in one place |
 //!
 //! # Where a new thing goes, and who must hear of it
@@ -56,6 +57,7 @@ pub mod api;
 pub mod cli;
 pub mod custody;
 pub mod domain;
+pub mod durable_file;
 pub mod exercise;
 pub mod hsm;
 pub mod pipeline;

@@ -15,7 +15,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::domain::determination::pages::Page;
 use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
@@ -823,6 +823,8 @@ pub struct Desk {
     asks: mpsc::SyncSender<Ask>,
     /// Whether the ledger token is waited for no longer.
     given_up: Arc<AtomicBool>,
+    /// The durable size.
+    grown: watch::Receiver<u64>,
 }
 
 /// The recorder cannot record any more, and the daemon is stopping; or the ledger token is waited for, and the desk is full.
@@ -843,10 +845,13 @@ impl Desk {
     ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (asks, waiting) = mpsc::sync_channel::<Ask>(DESK_LEN_MAX);
         let given_up = Arc::new(AtomicBool::new(false));
+        let (tell_size, grown) = watch::channel(recorder.durable.size);
         let mut asked = Asked { waiting, held: VecDeque::new(), given_up: Arc::clone(&given_up), waits };
         let thread = thread::Builder::new().name("recorder".into()).spawn(move || {
             while let Some(first) = asked.next() {
                 let served = serve(&mut recorder, first, &mut asked);
+                let size = recorder.durable.size;
+                tell_size.send_if_modified(|grown| std::mem::replace(grown, size) != size);
                 // Whoever asked has the answer by now.
                 if let Err(why) = served.and_then(|()| recorder.snapshot_if_due()) {
                     stopped(why);
@@ -854,7 +859,12 @@ impl Desk {
                 }
             }
         })?;
-        Ok((Self { asks, given_up }, thread))
+        Ok((Self { asks, given_up, grown }, thread))
+    }
+
+    /// Hears of the durable size whenever it has grown; of its end, where nothing more can be recorded.
+    pub fn grown(&self) -> watch::Receiver<u64> {
+        self.grown.clone()
     }
 
     /// The ledger token is waited for no longer: what waits for it comes to nothing, and the next start concludes it.

@@ -416,7 +416,7 @@ pub trait Engine: Send + Sync + 'static {
     ) -> impl Future<Output = Result<wire::Job, Failure>> + Send;
 
     /// `GET /v1/recovery/jobs`.
-    fn job_list(&self, caller: &Caller) -> impl Future<Output = Result<wire::Jobs, Failure>> + Send;
+    fn job_list(&self, caller: &Caller, of: wire::JobsOf) -> impl Future<Output = Result<wire::Jobs, Failure>> + Send;
 
     /// `GET /v1/recovery/jobs/{request}`.
     fn job_show(&self, caller: &Caller, request: RequestId) -> impl Future<Output = Result<wire::Job, Failure>> + Send;

@@ -37,7 +37,7 @@ use crate::domain::time::Timestamp;
 pub use ceremony::CeremonyRecord;
 pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
-pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, RuleCount};
+pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, JobsOf, RuleCount};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 

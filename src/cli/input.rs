@@ -1,13 +1,14 @@
 //! Shell: what commands read from files, each with a limit.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::api::wire::{Base64, DeviceAsk, Devices};
-use crate::domain::names::{NameError, RequestId};
+use crate::domain::determination::devices::{LINE_LEN_MAX, eui64};
+use crate::domain::names::{DeviceId, NameError, RequestId};
 use crate::domain::policy::Files;
 use crate::domain::policy::files::FILE_LEN_MAX;
 
@@ -15,6 +16,14 @@ use crate::domain::policy::files::FILE_LEN_MAX;
 pub const DOCUMENT_LEN_MAX: u64 = 1024 * 1024;
 /// The greatest list of Devices that a request names one by one: what the daemon takes in a request, as text.
 pub const DEVICES_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Faults of a list of Devices that are told one by one. No official reference.
+pub const DEVICE_FAULTS_MAX: usize = 20;
+/// Octets of a line of a list of Devices, with its line feed: more is no line of any of ours.
+const DEVICE_LINE_LEN_MAX: u64 = LINE_LEN_MAX as u64 + 2;
+/// Octets of a list that are read at a time.
+const DEVICES_READ_LEN: usize = 256 * 1024;
+/// Octets of a wrong line that are told.
+const FOUND_LEN_MAX: usize = 32;
 /// The greatest pre-command: GBCS messages have at most 65,535 octets of payload and a short frame (GBCS 7.2).
 pub const PRE_COMMAND_LEN_MAX: u64 = 128 * 1024;
 
@@ -166,20 +175,65 @@ pub fn devices(argument: &str) -> Result<Devices, InputError> {
     if argument == "all" {
         return Ok(Devices::All);
     }
-    let path = Path::new(argument);
-    let text = text(path, DEVICES_LEN_MAX)?;
-    let mut devices = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let wrong = |error: String| InputError::Line { path: path.to_owned(), line: at + 1, error };
+    let devices = device_lines(Path::new(argument), DEVICES_LEN_MAX)?;
+    Ok(Devices::Listed(devices.into_iter().map(|(device, _)| DeviceAsk { device }).collect()))
+}
+
+/// The Devices of a file, one a line, each with its line; in their order, each once. Every fault is told with its line, up to
+/// [`DEVICE_FAULTS_MAX`].
+pub fn device_lines(path: &Path, limit: u64) -> Result<Vec<(DeviceId, u32)>, InputError> {
+    let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
+    let mut lines = BufReader::with_capacity(DEVICES_READ_LEN, File::open(path).map_err(unreadable)?);
+    let (mut devices, mut line, mut at, mut read) = (Vec::<(DeviceId, u32)>::new(), Vec::new(), 0_u32, 0_u64);
+    let (mut faults, mut more) = (Vec::<(u32, String)>::new(), 0_u64);
+    let mut fault =
+        |at: u32, text: String| if faults.len() < DEVICE_FAULTS_MAX { faults.push((at, text)) } else { more += 1 };
+    loop {
+        line.clear();
+        let len = lines.by_ref().take(DEVICE_LINE_LEN_MAX).read_until(b'\n', &mut line).map_err(unreadable)?;
+        if len == 0 {
+            break;
+        }
+        (at, read) = (at + 1, read + len as u64);
+        if read > limit {
+            return Err(InputError::TooLong { path: path.to_owned(), limit });
+        }
+        if len as u64 == DEVICE_LINE_LEN_MAX && line.last() != Some(&b'\n') {
+            fault(at, format!("expected a line of less than {DEVICE_LINE_LEN_MAX} octets, found more"));
+            lines.skip_until(b'\n').map_err(unreadable)?;
+            continue;
+        }
         // In the form of a determination's list, template and counter follow; they are the determination's to say.
-        let device = line.split(',').next().unwrap_or_default();
-        let device = device.parse().map_err(|error: NameError| wrong(error.to_string()))?;
-        devices.push(DeviceAsk { device });
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let digits = text.split(|octet| *octet == b',').next().unwrap_or_default();
+        match eui64(digits) {
+            Some(device) => devices.push((DeviceId(device), at)),
+            None => fault(
+                at,
+                format!(
+                    "EUI-64: expected 16 upper-case hexadecimal digits, found {:?}",
+                    String::from_utf8_lossy(&digits[..digits.len().min(FOUND_LEN_MAX)])
+                ),
+            ),
+        }
+    }
+    devices.sort_unstable();
+    for pair in devices.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+        fault(pair[1].1, format!("Device {} stands in line {} already", pair[1].0, pair[0].1));
+    }
+    if !faults.is_empty() {
+        faults.sort_unstable();
+        let mut told: Vec<String> = faults.into_iter().map(|(at, text)| format!("line {at}: {text}")).collect();
+        if more > 0 {
+            told.push(format!("and {more} more"));
+        }
+        return Err(InputError::Faulty { path: path.to_owned(), faults: told.join("\n  ") });
     }
     if devices.is_empty() {
         return Err(InputError::Empty { path: path.to_owned(), expected: "one Device a line" });
     }
-    Ok(Devices::Listed(devices))
+    Ok(devices)
 }
 
 /// One pre-command, or a directory of them in the order of their names. Binary.

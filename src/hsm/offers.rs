@@ -7,8 +7,7 @@
 //! Who let the PIN of the ledger token be offered again stands there too, until the ledger, which needs that token, was told.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
@@ -18,6 +17,7 @@ use super::errors::{Class, HsmError};
 use super::keeper::lock;
 use crate::domain::ledger::entry::{Actor, LoginRetried};
 use crate::domain::time::Timestamp;
+use crate::durable_file;
 use crate::wall_clock::wall_clock;
 
 /// How many offers in a row may get no answer that tells whether the PIN was counted as wrong: a hang, a crash, a code of the
@@ -254,34 +254,20 @@ fn unusable(path: &Path, found: String) -> HsmError {
 }
 
 fn read(path: &Path) -> Result<Mark, HsmError> {
-    let text = match fs::metadata(path) {
-        Ok(found) if found.len() > FILE_LEN_MAX => {
-            return Err(unusable(path, format!("it has {} octets", found.len())));
-        }
-        Ok(_) => fs::read(path).map_err(|error| unusable(path, format!("it cannot be read ({error})")))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mark::default()),
-        Err(error) => return Err(unusable(path, format!("it cannot be read ({error})"))),
+    let text = durable_file::read(path, FILE_LEN_MAX);
+    let Some(text) = text.map_err(|error| unusable(path, format!("it cannot be read ({error})")))? else {
+        return Ok(Mark::default());
     };
     serde_json::from_slice(&text).map_err(|error| unusable(path, format!("it is not of its form ({error})")))
 }
 
-/// In one step and for good: after a power cut there stands the old or the new. A mark that says nothing is no file.
+/// A mark that says nothing is no file.
 fn write(path: &Path, mark: &Mark) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
     if *mark == Mark::default() {
-        return match fs::remove_file(path) {
-            Ok(()) => File::open(folder)?.sync_all(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        };
+        durable_file::remove(path)
+    } else {
+        durable_file::replace(path, &serde_json::to_vec(mark)?)
     }
-    fs::create_dir_all(folder)?;
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(mark)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod blobs;
 mod derived;
 mod device_keys;
 mod found;
+mod incoming;
 mod lists;
 mod overlay;
 mod reading;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
+pub use self::incoming::Incoming;
+
 use self::derived::{Schema, StoredRows};
-use self::lists::Kept;
+use self::lists::PageCache;
 use self::overlay::{Overlay, Shared};
 use self::reading::{Ledger, Tables};
 use super::files::{Ballast, Lock, failed, sync_directory};
@@ -46,7 +49,7 @@ impl Tables for SqliteStore {
     fn shared(&self) -> Option<&Shared> {
         Some(&self.shared)
     }
-    fn pages(&self) -> &Kept {
+    fn pages(&self) -> &PageCache {
         &self.pages
     }
 }
@@ -60,7 +63,7 @@ impl Tables for SqliteReader {
     fn shared(&self) -> Option<&Shared> {
         Some(&self.shared)
     }
-    fn pages(&self) -> &Kept {
+    fn pages(&self) -> &PageCache {
         &self.pages
     }
 }
@@ -74,7 +77,7 @@ impl Tables for SqliteRebuild<'_> {
     fn shared(&self) -> Option<&Shared> {
         None
     }
-    fn pages(&self) -> &Kept {
+    fn pages(&self) -> &PageCache {
         &self.pages
     }
 }
@@ -83,7 +86,7 @@ impl Tables for SqliteRebuild<'_> {
 pub struct SqliteReader {
     connection: Connection,
     shared: Arc<Shared>,
-    pages: Kept,
+    pages: PageCache,
 }
 
 impl SqliteReader {
@@ -95,7 +98,12 @@ impl SqliteReader {
             return Err(StoreError::Absent { path });
         }
         let connection = schema::open_reader(&path)?;
-        Ok(Self { connection, shared: Shared::of_reader(directory), pages: Kept::default() })
+        Ok(Self { connection, shared: Shared::of_reader(directory), pages: PageCache::default() })
+    }
+
+    /// Some octets of a blob, from a place on. They are not checked: whoever asks knows what they must be.
+    pub fn blob_at(&self, digest: Digest, at: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        blobs::read_at(&self.connection, digest, at, len)
     }
 }
 
@@ -105,7 +113,7 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     directory: PathBuf,
     frontier: Frontier,
-    pages: Kept,
+    pages: PageCache,
     staging: Arc<Staging>,
     ballast: Ballast,
     /// Why nothing can be recorded any more, once writing has failed in a way that leaves open what reached the disk.
@@ -185,7 +193,7 @@ impl SqliteStore {
             shared: Shared::of_store(directory),
             directory: directory.into(),
             frontier: Frontier::new(),
-            pages: Kept::default(),
+            pages: PageCache::default(),
             staging: Arc::new(Staging::open(&directory.join("staging"), limits)?),
             ballast: Ballast::new(directory),
             broken: None,
@@ -317,7 +325,7 @@ fn put_checkpoint(connection: &Connection, head: Head, note: &[u8]) -> Result<()
 
 /// Takes an upload over into the store. What is there already is as good as uploaded again.
 fn adopt(connection: &Connection, staging: &Staging, digest: Digest) -> Result<(), StoreError> {
-    if blobs::find(connection, digest)?.is_some() {
+    if blobs::find(connection, digest)?.is_some() || incoming::adopt(connection, digest)? {
         return Ok(());
     }
     let file = staging.open_staged(digest)?.ok_or(StoreError::NotStaged { digest })?;
@@ -480,7 +488,7 @@ struct SqliteRebuild<'a> {
     connection: &'a Connection,
     shared: &'a Shared,
     path: PathBuf,
-    pages: Kept,
+    pages: PageCache,
     /// Operations since the last commit.
     pending: usize,
 }
@@ -492,7 +500,7 @@ impl<'a> SqliteRebuild<'a> {
         // No sync and no file of undo: what is made here is thrown away, and begun anew after a crash.
         let name = path.to_string_lossy().into_owned();
         connection.execute("ATTACH DATABASE ?1 AS rebuilt", [&name])?;
-        let rebuild = Self { connection, shared, path, pages: Kept::default(), pending: 0 };
+        let rebuild = Self { connection, shared, path, pages: PageCache::default(), pending: 0 };
         rebuild.connection.execute_batch("PRAGMA rebuilt.journal_mode = MEMORY; PRAGMA rebuilt.synchronous = OFF;")?;
         schema::create_derived(rebuild.connection, "rebuilt")?;
         Ok(rebuild)

@@ -84,7 +84,7 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "recovery-devices" => (format!("/v1/recovery/devices?determination={ID}&state=failed"), Value::Null),
         "recovery-resume" => ("/v1/recovery/resume".to_owned(), json!({ "determination": ID, "reason": "r" })),
         "job-start" => ("/v1/recovery/jobs".to_owned(), json!({ "request": ID, "determination": ID, "list": SHA256 })),
-        "job-list" => ("/v1/recovery/jobs".to_owned(), Value::Null),
+        "job-list" => ("/v1/recovery/jobs?from=7".to_owned(), Value::Null),
         "job-show" => (format!("/v1/recovery/jobs/{ID}"), Value::Null),
         "job-pause" => (format!("/v1/recovery/jobs/{ID}/pause"), json!({ "reason": "r" })),
         "job-resume" => (format!("/v1/recovery/jobs/{ID}/resume"), Value::Null),

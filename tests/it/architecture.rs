@@ -10,7 +10,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Beside the rooms, since daemon, CLI and exercise all read it and none of them may know the other two.
     ("wall_clock", &["domain"]),
     ("processors", &[]),
-    ("hsm", &["domain", "wall_clock"]),
+    // Beside them for the same reason: marks of PINs and of stops are kept alike.
+    ("durable_file", &[]),
+    ("hsm", &["domain", "wall_clock", "durable_file"]),
     ("custody", &["domain", "hsm"]),
     ("store", &["domain"]),
     ("state", &["domain", "store", "processors"]),
@@ -19,7 +21,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("api", &["domain"]),
     (
         "service",
-        &["domain", "store", "state", "hsm", "recorder", "pipeline", "api", "wall_clock", "custody", "processors"],
+        &[
+            "domain",
+            "store",
+            "state",
+            "hsm",
+            "recorder",
+            "pipeline",
+            "api",
+            "wall_clock",
+            "custody",
+            "processors",
+            "durable_file",
+        ],
     ),
     ("exercise", &["domain", "hsm", "api", "wall_clock", "custody"]),
     (

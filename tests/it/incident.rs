@@ -94,7 +94,7 @@ fn placed(list: DevicesNamed, assessed: DevicesNamed, notification: Digest) -> V
         ),
         (import(notification, 1, 0, true), targeted.clone()),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
-        (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
+        (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing, S::Paused]),
         (Step::Exclude { devices: list, reason: note() }, targeted),
         (Step::Finish { note: note() }, vec![S::Executing, S::Paused]),
         (Step::BeginPostRecovery { note: note() }, vec![S::Executed]),

@@ -394,6 +394,7 @@ async fn a_job_over_a_list_of_its_own_refuses_what_is_not_determined_and_says_wh
     for (list, says) in [
         (names([5, 3]), "line 2"),
         (names([5, 5]), "line 2"),
+        (names([5, 5, 3, 8, 8]), "line 5: "),
         (names([5]).to_lowercase(), "line 1"),
         (names([5]).trim_end().to_owned(), "line 1"),
         (device_list([5]), "line"),
@@ -407,6 +408,29 @@ async fn a_job_over_a_list_of_its_own_refuses_what_is_not_determined_and_says_wh
     assert_eq!(client.get::<wire::Jobs>(JOBS).await.unwrap().jobs.len(), 1);
     // The list is kept with the ledger, and goes out with it.
     site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_over_a_list_of_its_own_goes_on_where_it_stood() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 16\n");
+    site.fault(Which::Recovery, Some(SLOW));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let every_third: Vec<u32> = (0..DEVICES).step_by(3).collect();
+    let list = upload(client, &names(every_third.iter().copied())).await;
+    let job = start(client, &JobStart { list: Some(list), ..all_of(site.main()) }).await.request;
+    for calls in [10, 30] {
+        site.reach(Which::Recovery, "C_Sign", calls).await;
+        stop(client, job, "pause").await.unwrap();
+        stands_still(&site, client).await;
+        resume(client, job).await.unwrap();
+    }
+    let done = ended(client, job).await;
+    assert_eq!((done.total, done.tally.signed), (every_third.len() as u64, every_third.len() as u64), "{done:?}");
+    assert_eq!(site.ledger().signed(), every_third.into_iter().map(device).collect());
+    site.ledger().check();
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -481,6 +505,48 @@ async fn a_job_is_stopped_at_once_also_while_nothing_can_be_recorded_and_that_is
     resume(client, job).await.unwrap();
     until(client, job, "goes on", |job| job.tally.signed > calls).await;
     stop(client, job, "cancel").await.unwrap();
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_that_was_stopped_while_nothing_could_be_recorded_stands_still_over_a_kill_too() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some("C_Sign * delay 20ms"));
+    site.fault(Which::Ledger, Some("C_Sign 0 stop"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let job = start(client, &all_of(site.main())).await.request;
+    site.reach(Which::Recovery, "C_Sign", 2).await;
+    write_script(&site.script(Which::Ledger), "C_Sign * return CKR_DEVICE_ERROR");
+    waits(client, job, "ledger-token").await;
+    let kept = || fs::read_dir(site.state().join("unrecorded-stops")).map_or(0, Iterator::count);
+    assert_eq!(kept(), 0);
+    let refused = problem(stop(client, job, "pause").await);
+    assert!(refused.message.contains("is paused") && refused.message.contains("not recorded yet"), "{refused:?}");
+    assert_eq!(kept(), 1, "before it is answered");
+    daemon.kill().await.unwrap();
+
+    // While the ledger token is away it stands still without a word in the ledger.
+    let daemon = site.start().await;
+    let held = waits(&daemon.client, job, "job-state").await;
+    assert!(held.why[0].text.contains("not recorded yet"), "{held:?}");
+    write_script(&site.script(Which::Ledger), "");
+    let paused = until(&daemon.client, job, "paused", |job| job.state == JobState::Paused).await;
+    let stopped = paused.stopped.unwrap();
+    assert!(stopped.person.is_some() && stopped.reason.is_some(), "{stopped:?}");
+    site.activate(&daemon.client).await.unwrap();
+    stands_still(&site, &daemon.client).await;
+    assert_eq!(kept(), 0);
+    assert!(daemon.stop().await.unwrap().success());
+
+    // What was recorded, and let go on since, is not brought back by another start.
+    site.fault(Which::Recovery, None);
+    let daemon = site.start_active().await;
+    resume(&daemon.client, job).await.unwrap();
+    let done = ended(&daemon.client, job).await;
+    assert_eq!(done.tally.signed + done.tally.unknown, u64::from(DEVICES), "{done:?}");
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }

@@ -6,14 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use smkid::api::failure::ProblemKind;
 use smkid::api::wire::{self, Item, ItemOutcome};
 use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::commands::container::{Reader, Record};
 use smkid::domain::commands::manifest::{Manifest, NAME, PARTIAL_NAME};
 use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::DeviceId;
+use smkid::exercise::policy::RECOVERY_KEY;
 use smkid::exercise::procedure::plain;
-use smkid::exercise::programs::signal;
+use smkid::exercise::programs::{Daemon, signal};
 
 use crate::support::site::{
     DEVICES, Handed, INCIDENT, Site, Which, ask_for, ask_for_all, device, lines, lines_and_stop, problem, rules,
@@ -318,6 +320,36 @@ async fn nothing_is_handed_over_again_once_the_determination_is_not_in_force() {
 }
 
 #[tokio::test]
+async fn what_was_signed_is_handed_over_while_its_key_is_locked_and_not_while_somebody_paused_the_incident() {
+    let site = Site::determined().await;
+    let daemon = site.start_active().await;
+    let ask = ask_for(site.main(), 0..4);
+    let signed = whole(lines(&daemon.client, SIGN, &ask).await);
+    let all = wire::RecoveryFetch::default();
+    let fetched = async |daemon: &Daemon| commands(&whole(lines(&daemon.client, &fetch_path(ask.request), &all).await));
+    daemon.client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{RECOVERY_KEY}/lock")).await.unwrap();
+    assert!(fetched(&daemon).await == commands(&signed));
+    daemon.kill().await.unwrap();
+    let daemon = site.start().await;
+    assert!(fetched(&daemon).await == commands(&signed), "nobody activated the key since it was killed");
+
+    let carrier = site.carrier(&daemon.client, INCIDENT);
+    let paused = carrier.step(Step::Pause { reason: "the first Responses look odd".into() }).await.unwrap();
+    let refused = site.refused(&daemon.client, &fetch_path(ask.request), &all).await;
+    assert_eq!(rules(&refused), ["incident-paused"]);
+    assert!(refused.reasons[0].text.contains(&format!("entry {paused}")), "{refused:?}");
+    daemon.stop().await.unwrap();
+    let daemon = site.start().await;
+    let refused = site.refused(&daemon.client, &fetch_path(ask.request), &all).await;
+    assert_eq!(rules(&refused), ["incident-paused"], "a restart does not end the pause");
+    site.activate(&daemon.client).await.unwrap();
+    assert!(fetched(&daemon).await == commands(&signed));
+    site.ledger().check();
+    site.verify_export("export");
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_fetch_follows_a_request_that_still_runs_to_its_end() {
     let site = Site::determined().await;
     site.fault(Which::Recovery, Some("C_Sign 300 stop"));
@@ -400,6 +432,41 @@ async fn a_signature_that_somebody_edited_or_took_away_is_never_handed_over() {
     assert_eq!(commands(&items).into_keys().collect::<Vec<_>>(), [device(0), device(3)]);
     assert_eq!(site.ledger().signed().len(), 4);
     daemon.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn so_many_may_follow_at_a_time_and_whoever_fetches_what_is_there_waits_for_none_of_them() {
+    const FOLLOWS: usize = 8;
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 5ms"));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let determination = site.main();
+    let job =
+        wire::JobStart { request: REQUEST.parse().unwrap(), determination, list: None, per_hour: None, reason: None };
+    let _: wire::Job = client.post("/v1/recovery/jobs", &job).await.unwrap();
+    site.reach(Which::Recovery, "C_Sign", 20).await;
+    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
+    let _: wire::Job = client.post(&format!("/v1/recovery/jobs/{REQUEST}/pause"), &why).await.unwrap();
+    let (path, follow) = (fetch_path(REQUEST), wire::RecoveryFetch { follow: true, ..Default::default() });
+    let mut following = Vec::new();
+    for _ in 0..FOLLOWS {
+        following.push(client.post_for_lines(&path, &follow).await.unwrap());
+    }
+    let turned_away = problem(client.post_for_lines(&path, &follow).await.map(drop));
+    assert_eq!(turned_away.error, ProblemKind::TooMany);
+    assert!(turned_away.message.contains("8 fetches with --follow"), "{turned_away:?}");
+    let (_, stopped) = lines_and_stop(client, &path, &wire::RecoveryFetch::default()).await.unwrap();
+    assert_eq!(stopped.unwrap().iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["running"]);
+    // The next comes in once one of them went away.
+    drop(following.pop());
+    let begun = std::time::Instant::now();
+    while let Err(error) = client.post_for_lines(&path, &follow).await {
+        assert_eq!(problem(Err::<(), _>(error)).error, ProblemKind::TooMany);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "its turn is not given back");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    daemon.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -149,9 +149,25 @@ pub struct Job {
     pub hsm_busy: Option<f64>,
 }
 
-/// Every job, the first that was started first.
+/// Which jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobsOf {
+    /// Those that were started by this entry or a later one; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
+/// Jobs, the first that was started first, at most [`Jobs::COUNT_MAX`] at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Jobs {
     /// Them.
     pub jobs: Vec<Job>,
+    /// Where to go on (`from` of the next request); none if these were all.
+    pub next: Option<u64>,
+}
+
+impl Jobs {
+    /// An answer of so many, each with the first Devices that it refused and every reason, stays small.
+    pub const COUNT_MAX: usize = 100;
 }

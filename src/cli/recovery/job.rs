@@ -1,7 +1,6 @@
 //! Shell: `smkictl recovery start | status | watch | pause | resume | cancel`: jobs, which the daemon runs by itself.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,11 @@ use super::Request;
 use crate::api::client::{ClientError, with_query};
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Job, JobState};
-use crate::cli::input::InputError;
+use crate::cli::input;
 use crate::cli::print::{Text, Tone};
 use crate::cli::{Change, CliError, Context, Exit};
 use crate::domain::ledger::entry::Reason;
-use crate::domain::ledger::jobs::{LIST_LINE_LEN, REFUSED_TOLD_MAX};
+use crate::domain::ledger::jobs::LIST_LINE_LEN;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, RequestId};
 
 /// The route.
@@ -112,7 +111,17 @@ impl Status {
             context.print.answer(&job, |text| told(&job, text))?;
             return Ok(Exit::Done);
         }
-        let all: wire::Jobs = context.client.get(JOBS).await?;
+        let mut all = wire::Jobs { jobs: Vec::new(), next: None };
+        let mut from = None;
+        loop {
+            let path = with_query(JOBS, &[("from", from.map(|from: u64| from.to_string()))]);
+            let page: wire::Jobs = context.client.get(&path).await?;
+            all.jobs.extend(page.jobs);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
         context.print.answer(&all, |text| {
             for job in &all.jobs {
                 text.row(&job.request.to_string(), line(job));
@@ -424,8 +433,9 @@ fn told(job: &Job, text: &mut Text) {
     }
     if job.tally.refused > job.refused.len() as u64 {
         text.line(&format!(
-            "… the first {REFUSED_TOLD_MAX} of {} refused are shown; `smkictl recovery devices --determination {} --state unsigned` \
+            "… {} of {} refused are shown; `smkictl recovery devices --determination {} --state unsigned` \
              has every Device without a command",
+            job.refused.len(),
             grouped(job.tally.refused),
             job.determination
         ));
@@ -473,50 +483,9 @@ fn exit(job: &Job) -> Exit {
     }
 }
 
-/// Faults of a list that are told.
-const FAULTS_MAX: usize = 20;
-
-/// The Devices of a file, sorted; each may stand there once. Every fault is told with its line, up to [`FAULTS_MAX`].
-fn devices(path: &Path) -> Result<Vec<DeviceId>, InputError> {
-    let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
-    let mut lines = BufReader::new(File::open(path).map_err(unreadable)?);
-    let (mut devices, mut line, mut at) = (Vec::<(DeviceId, u32)>::new(), String::new(), 0_u32);
-    let (mut faults, mut more) = (Vec::<(u32, String)>::new(), 0_u64);
-    let mut fault = |at: u32, text: String| if faults.len() < FAULTS_MAX { faults.push((at, text)) } else { more += 1 };
-    loop {
-        line.clear();
-        at += 1;
-        if lines.read_line(&mut line).map_err(unreadable)? == 0 {
-            break;
-        }
-        // In the form of a determination's list, template and counter follow; they are the determination's to say.
-        let device = line.trim_end_matches(['\n', '\r']).split(',').next().unwrap_or_default();
-        match device.parse::<DeviceId>() {
-            Ok(device) => devices.push((device, at)),
-            Err(error) => fault(at, error.to_string()),
-        }
-    }
-    devices.sort_unstable();
-    for pair in devices.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-        fault(pair[1].1, format!("Device {} stands in line {} already", pair[1].0, pair[0].1));
-    }
-    if !faults.is_empty() {
-        faults.sort_unstable();
-        let mut told: Vec<String> = faults.into_iter().map(|(at, text)| format!("line {at}: {text}")).collect();
-        if more > 0 {
-            told.push(format!("and {more} more"));
-        }
-        return Err(InputError::Faulty { path: path.to_owned(), faults: told.join("\n  ") });
-    }
-    if devices.is_empty() {
-        return Err(InputError::Empty { path: path.to_owned(), expected: "one Device a line" });
-    }
-    Ok(devices.into_iter().map(|(device, _)| device).collect())
-}
-
-fn lines_of(devices: &[DeviceId]) -> Vec<u8> {
+fn lines_of(devices: &[(DeviceId, u32)]) -> Vec<u8> {
     let mut lines = Vec::new();
-    for device in devices {
+    for (device, _) in devices {
         writeln!(lines, "{device}").expect("a Vec takes everything");
     }
     lines
@@ -524,7 +493,7 @@ fn lines_of(devices: &[DeviceId]) -> Vec<u8> {
 
 /// Uploads the list of a job in its one form, unless nothing is to be changed. Answers its SHA-256.
 async fn upload(context: &Context, path: &Path, change: &Change) -> Result<Digest, CliError> {
-    let devices = devices(path)?;
+    let devices = input::device_lines(path, u64::MAX)?;
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     devices.chunks(LINES_AT_A_TIME).for_each(|some| hash.update(&lines_of(some)));
     let sha256 = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");

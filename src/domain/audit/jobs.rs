@@ -7,7 +7,7 @@ use crate::domain::fold::jobs::{JobFacts, JobState};
 use crate::domain::intake::jobs::{self, ListReader, Room};
 use crate::domain::ledger::entry::{Entry, JobEnded, JobPassed, JobStarted, Reason};
 use crate::domain::ledger::jobs::JobTally;
-use crate::domain::names::{DeviceId, Digest, RequestId};
+use crate::domain::names::{DeviceId, RequestId};
 use crate::domain::policy::rules::{self, Refusal};
 
 impl Again<'_> {
@@ -31,15 +31,9 @@ impl Again<'_> {
                 .map_err(|refusals| refusals.iter().map(Refusal::reason).collect::<Vec<Reason>>()),
         )?;
         let Some(list) = list else { return Ok(()) };
-        let (mut reader, mut fault) = (ListReader::default(), None);
-        let mut feed = |piece: &[u8]| {
-            if fault.is_none() {
-                fault = reader.feed(piece, |_| ()).err();
-            }
-        };
-        self.evidence.stream(list.sha256, &mut feed).map_err(text)?;
-        let found = fault.map_or_else(|| reader.finish(), Err);
-        let found = found.map_err(|fault| format!("job list {}: {fault}", Digest::to_string(&list.sha256)))?;
+        let mut reader = ListReader::default();
+        self.evidence.stream(list.sha256, &mut |piece| reader.feed(piece, |_| ())).map_err(text)?;
+        let found = reader.finish().map_err(|faults| format!("job list {}: {faults}", list.sha256))?;
         demand(found == list.devices, || {
             format!("job list {}: expected {} lines, found {found}", list.sha256, list.devices)
         })
@@ -96,12 +90,8 @@ impl Audit<'_> {
     /// What a job's own list has: eight octets for each Device.
     pub(super) fn keep_list(&mut self, started: &JobStarted) -> Permitted {
         let Some(list) = started.list else { return Ok(()) };
-        let (mut reader, mut devices, mut fault) = (ListReader::default(), Vec::new(), None);
-        let mut feed = |piece: &[u8]| {
-            if fault.is_none() {
-                fault = reader.feed(piece, |device| devices.push(device)).err();
-            }
-        };
+        let (mut reader, mut devices) = (ListReader::default(), Vec::new());
+        let mut feed = |piece: &[u8]| reader.feed(piece, |device| devices.push(device));
         self.evidence.stream(list.sha256, &mut feed).map_err(text)?;
         self.job_lists.insert(started.request, devices);
         Ok(())

@@ -88,10 +88,10 @@ fn bundles_are_compared_with_what_was_signed_within_them_as_entry_by_entry() {
         let each = (0..SIZE).try_for_each(|index| one_by_one.push(leaf(index)).map(drop));
         let each = each.and_then(|()| one_by_one.finish());
         let mut bundles = Roots::new(signed, earlier);
-        let bundled = [0..256, 256..512, 512..SIZE]
+        let taken = [0..256, 256..512, 512..SIZE]
             .into_iter()
             .try_for_each(|range| bundles.push_bundle(&Subtrees::over(range.map(leaf).collect())));
-        assert_eq!(bundled.and_then(|()| bundles.finish()), each);
+        assert_eq!(taken.and_then(|()| bundles.finish()), each);
         each
     };
     let wrong = |size| Head { root: leaf(0), ..head(size) };

@@ -24,6 +24,10 @@ pub const BEHIND_MAX: usize = 64;
 /// Jobs that are over and still known: the ledger has all of them, and the state does not grow by what was done.
 pub const OVER_MAX: usize = 1_000;
 
+/// Of how many of these it is still known which Devices were refused first, and why: each may have twenty with ten reasons each, which every
+/// snapshot would write again.
+pub const OVER_TOLD_MAX: usize = 50;
+
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -211,7 +215,7 @@ impl Fold {
         }
     }
 
-    /// Of jobs that are over the last [`OVER_MAX`] are kept, and of each no more than is shown.
+    /// Of jobs that are over the last [`OVER_MAX`] are kept, of each no more than is shown, and of the last [`OVER_TOLD_MAX`] all of that.
     fn forget_jobs(&mut self) {
         for job in self.jobs.values_mut().filter(|job| job.state.is_over()) {
             (job.behind, job.recent) = (Vec::new(), Recent::new());
@@ -222,6 +226,11 @@ impl Fold {
         for (_, request) in &over[..over.len().saturating_sub(OVER_MAX)] {
             self.jobs.remove(request);
             self.unknown_of_jobs.retain(|_, of| of != request);
+        }
+        for (_, request) in &over[..over.len().saturating_sub(OVER_TOLD_MAX)] {
+            if let Some(job) = self.jobs.get_mut(request) {
+                job.refused_first = Vec::new();
+            }
         }
     }
 

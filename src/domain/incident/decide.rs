@@ -298,7 +298,12 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                 }),
             }
         }
-        Step::Pause { reason } => guards.text("reason", reason),
+        Step::Pause { reason } => {
+            guards.text("reason", reason);
+            guards.demand("incident-state", progress.paused_by.is_none(), || {
+                format!("it is paused already, by entry {}", progress.paused_by.unwrap_or_default())
+            });
+        }
         Step::Exclude { devices, reason } => {
             guards.text("reason", reason);
             guards.demand("devices", devices.count > 0, || "devices: expected at least one".into());

@@ -94,6 +94,9 @@ pub struct Progress {
     pub state: State,
     /// Since when.
     pub since: Timestamp,
+    /// The entry by which a person paused it, while it stands still by that; none while it does so only because its key is locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<u64>,
     /// The method that was proposed, or determined.
     pub method: Option<Method>,
     /// Steps that were taken, by meaning. What is done Device by Device stands here once it was done for any.
@@ -117,6 +120,7 @@ impl Progress {
             notification,
             state: State::Reported,
             since: at,
+            paused_by: None,
             method: None,
             done,
             duties: BTreeMap::new(),
@@ -156,6 +160,8 @@ impl Progress {
     pub fn enter(&mut self, state: State, at: Timestamp) {
         if state == State::Paused {
             self.done.remove(&Meaning::ActivateKey.id());
+        } else {
+            self.paused_by = None;
         }
         if self.state != state {
             (self.state, self.since) = (state, at);
@@ -283,7 +289,10 @@ impl Progress {
             // Where the extract can be read, before this.
             Step::ImportStatuses { .. } => {}
             Step::Prepare { .. } => self.enter(State::Prepared, at),
-            Step::Pause { .. } => self.enter(State::Paused, at),
+            Step::Pause { .. } => {
+                self.enter(State::Paused, at);
+                self.paused_by = Some(index);
+            }
             Step::Exclude { .. } => self.targets.each(Some(named), |target| target.excluded = true)?,
             Step::Finish { .. } => {
                 taken.push(Meaning::Execute.id());

@@ -74,6 +74,20 @@ fn each_step_brings_the_incident_where_the_procedure_says() {
 }
 
 #[test]
+fn a_pause_by_a_person_lasts_over_a_lock_and_ends_with_the_next_activation() {
+    let mut progress = assessed();
+    progress.enter(State::Executing, at(1));
+    progress.enter(State::Paused, at(2));
+    assert_eq!(progress.paused_by, None, "its key was locked");
+    take(&mut progress, &Step::Pause { reason: "the first Responses look odd".into() }, "");
+    assert!(progress.paused_by.is_some());
+    progress.enter(State::Paused, at(3));
+    assert!(progress.paused_by.is_some(), "its key was locked once more");
+    progress.enter(State::KeyActive, at(4));
+    assert_eq!(progress.paused_by, None);
+}
+
+#[test]
 fn a_status_is_set_for_the_devices_of_the_list_or_for_all() {
     let status = |devices| Step::SetStatus {
         status: SmiStatus::Recovery,

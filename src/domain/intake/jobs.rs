@@ -149,6 +149,7 @@ pub fn ends_job(refusal: &Refusal, at: Timestamp) -> bool {
         Refusal::Clock
         | Refusal::ClockSet
         | Refusal::ProcedureState { .. }
+        | Refusal::Paused { .. }
         | Refusal::NotPrepared { .. }
         | Refusal::NotATarget { .. }
         | Refusal::Excluded { .. }
@@ -176,15 +177,22 @@ pub fn ends_job(refusal: &Refusal, at: Timestamp) -> bool {
     }
 }
 
+/// Faults of a list that are told one by one.
+pub const LIST_FAULTS_MAX: usize = 20; // No official reference.
+
 /// Reads the list of a job as it comes, and insists on its one form.
 #[derive(Debug, Default)]
 pub struct ListReader {
-    line: Vec<u8>,
+    /// What came of a line of which more is to come.
+    cut: Vec<u8>,
     lines: u64,
-    last: Option<DeviceId>,
+    /// The last Device, with its line.
+    last: Option<(DeviceId, u64)>,
+    faults: Vec<ListFault>,
+    more: u64,
 }
 
-/// What is wrong with a list: its line, from 1, and why.
+/// What is wrong with a line of a list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct ListFault {
@@ -194,38 +202,91 @@ pub struct ListFault {
     pub reason: String,
 }
 
+/// Every fault of a list, up to [`LIST_FAULTS_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListFaults {
+    /// The first of them, by line.
+    pub faults: Vec<ListFault>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl std::fmt::Display for ListFaults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let told: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+        f.write_str(&told.join("; "))?;
+        if self.more == 0 { Ok(()) } else { write!(f, "; and {} more", self.more) }
+    }
+}
+
 impl ListReader {
-    /// Takes the next octets, and hands out each Device.
-    pub fn feed(&mut self, octets: &[u8], mut take: impl FnMut(DeviceId)) -> Result<(), ListFault> {
-        for octet in octets {
-            self.line.push(*octet);
-            if self.line.len() as u64 == LIST_LINE_LEN {
-                take(self.device()?);
+    /// Takes the next octets, and hands out the Device of each line that has one. Nothing is to be done with them before
+    /// [`ListReader::finish`] has found no fault in any line.
+    pub fn feed(&mut self, mut octets: &[u8], mut take: impl FnMut(DeviceId)) {
+        while let Some(end) = octets.iter().position(|octet| *octet == b'\n') {
+            let (line, rest) = octets.split_at(end);
+            octets = &rest[1..];
+            let device = if self.cut.is_empty() {
+                self.line(line)
+            } else {
+                self.keep(line);
+                let whole = std::mem::take(&mut self.cut);
+                self.line(&whole)
+            };
+            if let Some(device) = device {
+                take(device);
             }
         }
-        Ok(())
+        self.keep(octets);
     }
 
-    fn device(&mut self) -> Result<DeviceId, ListFault> {
+    /// No more of a line than shows that it is too long.
+    fn keep(&mut self, octets: &[u8]) {
+        let room = usize::try_from(LIST_LINE_LEN).unwrap_or(usize::MAX).saturating_sub(self.cut.len());
+        self.cut.extend(&octets[..octets.len().min(room)]);
+    }
+
+    fn line(&mut self, line: &[u8]) -> Option<DeviceId> {
         self.lines += 1;
-        let fault = |reason: String| ListFault { line: self.lines, reason };
-        let device = self.line.strip_suffix(b"\n").and_then(eui64).map(DeviceId);
-        let device = device
-            .ok_or_else(|| fault("expected 16 upper-case hex digits and a line feed, found something else".into()))?;
-        if let Some(last) = self.last.filter(|last| *last >= device) {
-            return Err(fault(format!("expected Devices in ascending order, each once; found {device} after {last}")));
+        let Some(device) = eui64(line).map(DeviceId) else {
+            let found = String::from_utf8_lossy(&line[..line.len().min(32)]).into_owned();
+            self.fault(format!("expected an EUI-64 as 16 upper-case hexadecimal digits, found {found:?}"));
+            return None;
+        };
+        match self.last {
+            Some((last, at)) if last == device => {
+                self.fault(format!("Device {device} stands in line {at} already"));
+            }
+            Some((last, _)) if last > device => {
+                self.fault(format!(
+                    "expected a Device above {last}, found {device}; sort the list with `LC_ALL=C sort`"
+                ));
+            }
+            Some(_) | None => {}
         }
-        self.line.clear();
-        self.last = Some(device);
-        Ok(device)
+        self.last = Some((device, self.lines));
+        Some(device)
+    }
+
+    fn fault(&mut self, reason: String) {
+        if self.faults.len() < LIST_FAULTS_MAX {
+            self.faults.push(ListFault { line: self.lines, reason });
+        } else {
+            self.more += 1;
+        }
     }
 
     /// How many there were.
-    pub fn finish(self) -> Result<u64, ListFault> {
-        if self.line.is_empty() {
-            return Ok(self.lines);
+    ///
+    /// # Errors
+    /// Every fault, of all lines.
+    pub fn finish(mut self) -> Result<u64, ListFaults> {
+        if !self.cut.is_empty() {
+            self.lines += 1;
+            self.fault("expected a line feed at the end of the last line, found the end of the file".into());
         }
-        Err(ListFault { line: self.lines + 1, reason: "it is cut short: its line feed is missing".into() })
+        let Self { lines, faults, more, .. } = self;
+        if faults.is_empty() { Ok(lines) } else { Err(ListFaults { faults, more }) }
     }
 }
 

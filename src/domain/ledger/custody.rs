@@ -51,6 +51,12 @@ impl SharesDealt {
         octets.extend(serde_json::to_vec(&unsigned).expect("names, numbers and texts"));
         octets
     }
+
+    /// Where the polynomial was taken for a share, from 1; none if it is of another generation, or nobody's.
+    pub fn index_of(&self, share: &ShareName, generation: u32) -> Option<u16> {
+        let mut holders = self.holders.iter().filter(|_| self.generation == generation);
+        holders.find(|holder| holder.share == *share).map(|holder| holder.index)
+    }
 }
 
 /// Who holds a share.

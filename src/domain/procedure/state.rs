@@ -102,7 +102,7 @@ impl State {
             Self::Prepared => "everything before the use of the key is done; the key is locked",
             Self::KeyActive => "the key is active, and nothing is signed yet",
             Self::Executing => "commands are being signed, and Devices answer",
-            Self::Paused => "signing is paused, and the key is locked",
+            Self::Paused => "the key is locked, and nothing is signed",
             Self::Executed => "every target is proven recovered or left out; Post-Recovery has not begun",
             Self::PostRecovery => "SMI Status, handover and reports are brought to their end",
             Self::Closed => "it is over",
@@ -183,7 +183,8 @@ impl State {
         matches!(self, Self::Prepared | Self::Paused)
     }
 
-    /// Whether commands may be signed.
+    /// Whether commands may be signed. What was signed may be handed over for longer (`check_release` in
+    /// `domain/policy/rules/procedure.rs`).
     pub const fn may_sign(self) -> bool {
         matches!(self, Self::KeyActive | Self::Executing)
     }
@@ -269,7 +270,9 @@ pub const fn places(step: Meaning) -> &'static [State] {
         ],
         Meaning::Prepare => &[State::DeterminedToExecute],
         Meaning::ActivateKey => &[State::Prepared, State::Paused],
-        Meaning::Execute | Meaning::Pause => &[State::KeyActive, State::Executing],
+        Meaning::Execute => &[State::KeyActive, State::Executing],
+        // It may stand still because its key is locked, and what was signed be handed over all the same.
+        Meaning::Pause => &[State::KeyActive, State::Executing, State::Paused],
         Meaning::Finish => &[State::Executing, State::Paused],
         Meaning::Exclude | Meaning::SetStatus | Meaning::ImportStatuses | Meaning::ReportProgress => TARGETED,
         // A Device's Response may come after any determination, and late.

@@ -68,7 +68,9 @@ impl Daemon {
         let (Some(dealt), Some(share), Some(origin)) = (dealt, event.share.clone(), origin) else {
             return Err(Failure::Internal { what: format!("no shares of key {key} were dealt") });
         };
-        let index = dealt.holders.iter().find(|holder| holder.share == share.name).map_or(0, |holder| holder.index);
+        let Some(index) = dealt.index_of(&share.name, share.generation) else {
+            return Err(Failure::Internal { what: format!("share {} of key {key} was not dealt", share.name) });
+        };
         let purpose = Purpose {
             origin,
             key: key.clone(),
@@ -257,10 +259,7 @@ fn is_held(recorder: &Recorder, key: &KeyLabel, index: u16) -> bool {
     let Some(facts) = recorder.fold().keys().get(key) else { return false };
     let mut presented = facts.presented.values().filter_map(|presented| presented.share.as_ref());
     presented.any(|(name, generation)| {
-        facts.shares.as_ref().is_some_and(|dealt| {
-            let mut holders = dealt.holders.iter();
-            dealt.generation == *generation && holders.any(|holder| holder.share == *name && holder.index == index)
-        })
+        facts.shares.as_ref().is_some_and(|dealt| dealt.index_of(name, *generation) == Some(index))
     })
 }
 
@@ -289,9 +288,8 @@ impl Due {
         }
         let over = facts.presented.iter().filter(|(_, presented)| now >= presented.until);
         let index = |presented: &Presented| {
-            let (share, _) = presented.share.as_ref()?;
-            let holders = facts.shares.as_ref().map_or(&[][..], |dealt| &dealt.holders);
-            holders.iter().find(|holder| holder.share == *share).map(|holder| holder.index)
+            let (share, generation) = presented.share.as_ref()?;
+            facts.shares.as_ref()?.index_of(share, *generation)
         };
         let over: Vec<_> = over.filter_map(|(person, presented)| Some((person.clone(), index(presented)?))).collect();
         if over.is_empty() { Self::Nothing } else { Self::Over(over) }
@@ -350,11 +348,6 @@ fn why_gone(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<String> 
 
 /// The indices of the shares of those who count, for the vault to put together.
 pub(super) fn indices(dealt: Option<&SharesDealt>, count: &Count) -> Vec<u16> {
-    let holders = dealt.map_or(&[][..], |dealt| &dealt.holders);
-    let counted = holders.iter().filter(|holder| count.by.contains_key(&holder.person));
-    let of_share = counted.filter(|holder| {
-        let presented = count.by.get(&holder.person).and_then(|presented| presented.share.as_ref());
-        presented.is_some_and(|(name, _)| *name == holder.share)
-    });
-    of_share.map(|holder| holder.index).collect()
+    let counted = count.by.values().filter_map(|presented| presented.share.as_ref());
+    counted.filter_map(|(share, generation)| dealt?.index_of(share, *generation)).collect()
 }

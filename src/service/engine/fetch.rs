@@ -7,13 +7,13 @@
 //! Time per command, beside the socket: two leaves read and hashed, the signature's row, the template filled, and SHA-256 over four kilobytes, which is
 //! most of it and has to be: what goes out is what the intent says, octet for octet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::answers::{self, LINE_LEN, LINES_LEN};
 use super::make::Pieces;
@@ -32,6 +32,7 @@ use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
 use crate::domain::policy::facts::IntentState;
 use crate::pipeline::{HandOver, Told, ToldOutcome, hand_over};
+use crate::recorder::Desk;
 use crate::store::sqlite::SqliteReader;
 use crate::store::{DerivedState as _, Reader as _, StoreError};
 
@@ -42,8 +43,45 @@ const PAGE_MAX: usize = 1_000;
 const NO_SIGNATURE: &str = "the store has not the signature that was recorded: its table `signature` was edited, or the disk is failing; \
      restore from a backup";
 
-/// How often it is looked whether a request that still runs has come further.
-const FOLLOW_POLL: Duration = Duration::from_millis(50);
+/// How long a request that still runs is let come further before more of it is read: each page is one entry.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
+
+/// Fetches that go on at a time, beside those that follow. Each reads the ledger, makes commands again and has their release recorded, beside
+/// the signing: more of them would take it from the token. No official reference.
+const FETCHES_MAX: usize = 4;
+
+/// Fetches that follow at a time. Each has a thread and a connection to the database for as long as what it follows is not over, which may be
+/// for days. No official reference.
+const FOLLOWS_MAX: usize = 8;
+
+/// When a fetch may be tried again that found no turn.
+const TURN_RETRY_AFTER_S: u32 = 10;
+
+/// Turns at fetching. Those that follow have their own: however many wait for something, what was signed can be fetched.
+pub(super) struct Turns {
+    fetches: Arc<Semaphore>,
+    follows: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { fetches: Arc::new(Semaphore::new(FETCHES_MAX)), follows: Arc::new(Semaphore::new(FOLLOWS_MAX)) }
+    }
+}
+
+impl Turns {
+    fn take(&self, follow: bool) -> Answer<OwnedSemaphorePermit> {
+        let (turns, most, what, then) = if follow {
+            (&self.follows, FOLLOWS_MAX, "fetches with --follow", "or fetch without --follow")
+        } else {
+            (&self.fetches, FETCHES_MAX, "fetches", "for others are being answered")
+        };
+        Arc::clone(turns).try_acquire_owned().map_err(|_| Failure::TooMany {
+            what: format!("{most} {what} go on at a time, and so many do; come again once one has ended, {then}"),
+            retry_after_s: TURN_RETRY_AFTER_S,
+        })
+    }
+}
 
 /// What of a request's commands is wanted, and what they are made of.
 struct Wanted {
@@ -116,6 +154,7 @@ impl Daemon {
             return Err(Failure::NotFound { what: format!("request {request}") });
         };
         let wire::RecoveryFetch { after, devices, follow } = fetch;
+        let turn = self.fetches.take(follow)?;
         let actor = caller.actor();
         // Nothing is looked for that would not be handed over; the refusal is recorded once.
         let begun = self.change(move |recorder| {
@@ -146,6 +185,7 @@ impl Daemon {
             let answer =
                 Handing { desk, about, pieces, piece: Vec::with_capacity(LINES_LEN), summary: Summary::default() };
             answer.run(found, form, header, stopping).await;
+            drop(turn);
         });
         Ok(octets)
     }
@@ -153,27 +193,23 @@ impl Daemon {
     /// Walks on a thread of its own, until all was found or nobody takes it.
     fn walk(&self, wanted: Wanted, pages: mpsc::Sender<Result<Page, Ended>>) -> Answer<()> {
         let reader = SqliteReader::open(&self.state)?;
-        let (running, ended, stopping) =
-            (Arc::clone(&self.running), Arc::clone(&self.ended), self.stopping.subscribe());
-        let request = wanted.request;
-        let (desk, runtime) = (self.desk.clone(), tokio::runtime::Handle::current());
-        // A job goes on for as long as it is not over, whatever it waits for. Whether it is nobody can tell once nothing is recorded any more.
-        let is_job = move || {
-            let is_open = desk
-                .look(move |recorder| Ok(recorder.fold().jobs().get(&request).is_some_and(|job| !job.state.is_over())));
-            runtime.block_on(is_open).ok()
+        let mut source = Source {
+            request: wanted.request,
+            desk: self.desk.clone(),
+            grown: self.desk.grown(),
+            running: Arc::clone(&self.running),
+            runs_ended: self.runs_ended.subscribe(),
+            ended: Arc::clone(&self.ended),
+            stopping: self.stopping.subscribe(),
+            pages: pages.clone(),
+            runtime: tokio::runtime::Handle::current(),
         };
-        let is_running = move || {
-            let runs = running.lock().unwrap_or_else(PoisonError::into_inner).contains(&request);
-            if runs { Some(true) } else { is_job() }
-        };
-        let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
             let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
-                None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow(), &|| pages.is_closed()),
+                None => walk.all(&send, &mut source),
             };
             let ended = match walked {
                 Ok(ended) => ended,
@@ -183,6 +219,65 @@ impl Daemon {
             let _ = pages.blocking_send(Err(ended));
         });
         Ok(())
+    }
+}
+
+/// Where what a walk looks at comes from: whether more comes, and when.
+struct Source {
+    request: RequestId,
+    desk: Desk,
+    /// The durable size.
+    grown: watch::Receiver<u64>,
+    running: Arc<Mutex<BTreeSet<RequestId>>>,
+    runs_ended: watch::Receiver<u64>,
+    ended: Arc<Mutex<BTreeMap<RequestId, u64>>>,
+    stopping: watch::Receiver<bool>,
+    pages: mpsc::Sender<Result<Page, Ended>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Source {
+    /// Whether the request goes on: it is being run, or it is a job that is not over, whatever it waits for. Nobody can tell once nothing is
+    /// recorded any more.
+    fn is_running(&mut self) -> Option<bool> {
+        // What comes after this is waited for.
+        self.grown.mark_unchanged();
+        self.runs_ended.mark_unchanged();
+        if self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.request) {
+            return Some(true);
+        }
+        let request = self.request;
+        let is_open = self
+            .desk
+            .look(move |recorder| Ok(recorder.fold().jobs().get(&request).is_some_and(|job| !job.state.is_over())));
+        self.runtime.block_on(is_open).ok()
+    }
+
+    /// Where the ledger ended when the request had come to its end, if it ran since the start.
+    fn ended_at(&self) -> Option<u64> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(&self.request).copied()
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Waits until more was recorded, a run ended, the daemon stops, or nobody takes more.
+    fn wait(&mut self) -> ControlFlow<()> {
+        let Self { grown, runs_ended, stopping, pages, runtime, .. } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                () = pages.closed() => return ControlFlow::Break(()),
+                _ = stopping.wait_for(|stopping| *stopping) => return ControlFlow::Continue(()),
+                () = tokio::time::sleep(FOLLOW_PAUSE) => {}
+            }
+            tokio::select! {
+                () = pages.closed() => ControlFlow::Break(()),
+                _ = stopping.wait_for(|stopping| *stopping) => ControlFlow::Continue(()),
+                _ = grown.changed() => ControlFlow::Continue(()),
+                _ = runs_ended.changed() => ControlFlow::Continue(()),
+            }
+        })
     }
 }
 
@@ -221,14 +316,7 @@ type Send<'s> = dyn Fn(Page) -> ControlFlow<()> + 's;
 
 impl Walk<'_> {
     /// All that the request has, in the order of its intents.
-    fn all(
-        &mut self,
-        send: &Send<'_>,
-        is_running: &dyn Fn() -> Option<bool>,
-        ended_at: &dyn Fn() -> Option<u64>,
-        is_stopping: &dyn Fn() -> bool,
-        is_left: &dyn Fn() -> bool,
-    ) -> Result<Ended, StoreError> {
+    fn all(&mut self, send: &Send<'_>, source: &mut Source) -> Result<Ended, StoreError> {
         let stopping = || {
             let text = "smkid is stopping; fetch the rest once it runs".to_owned();
             Ok(Ended::Stopped(reason("stopping", text)))
@@ -236,12 +324,12 @@ impl Walk<'_> {
         let (mut next, mut seen) = (0, Vec::new());
         loop {
             // In this order: what a run recorded before it ended is seen.
-            let Some(runs) = is_running() else { return stopping() };
+            let Some(runs) = source.is_running() else { return stopping() };
             let mut size = self.reader.head()?.size;
             let Some(facts) = self.reader.request(self.wanted.request)? else { return Ok(Ended::Whole) };
             // Whoever has all up to an intent has its outcome, and those of all before.
             next = next.max(facts.first_batch).max(self.wanted.after.map_or(0, |after| after.saturating_add(1)));
-            if let Some(end) = ended_at().filter(|_| !runs) {
+            if let Some(end) = source.ended_at().filter(|_| !runs) {
                 size = size.min(end);
             }
             // While it runs, another batch may come any moment.
@@ -262,14 +350,14 @@ impl Walk<'_> {
                         break;
                     }
                 }
-                if is_stopping() {
+                if source.is_stopping() {
                     return stopping();
                 }
             }
             if !self.page.is_empty() && send(std::mem::take(&mut self.page)).is_break() {
                 return Ok(Ended::Left);
             }
-            if is_stopping() {
+            if source.is_stopping() {
                 return stopping();
             }
             match (runs, self.wanted.follow) {
@@ -278,8 +366,11 @@ impl Walk<'_> {
                     let text = "the request is still being run; fetch the rest later, or with --follow".to_owned();
                     return Ok(Ended::Stopped(reason("running", text)));
                 }
-                (true, true) if is_left() => return Ok(Ended::Left),
-                (true, true) => std::thread::sleep(FOLLOW_POLL),
+                (true, true) => {
+                    if source.wait().is_break() {
+                        return Ok(Ended::Left);
+                    }
+                }
             }
         }
     }
@@ -508,7 +599,7 @@ impl Walk<'_> {
 
 /// The side of the answer: records the release of each page, and hands it over.
 struct Handing {
-    desk: crate::recorder::Desk,
+    desk: Desk,
     about: HandOver,
     pieces: Pieces,
     piece: Vec<u8>,

@@ -87,6 +87,9 @@ pub(super) async fn submit(
         if turn.is_none() {
             let waited = Arc::clone(&daemon.looks).acquire_owned().await;
             turn = Some(waited.map_err(|error| Failure::Internal { what: error.to_string() })?);
+            if let Source::Staged(_, digest) = &source {
+                daemon.bring(*digest).await?;
+            }
         }
         let (source, p7s) = (source.clone(), p7s.clone());
         sent = apart(move || {

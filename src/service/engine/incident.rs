@@ -53,6 +53,10 @@ impl Daemon {
         ask: wire::StepAsk,
     ) -> Answer<wire::Recorded> {
         let asked = answers::digest_of(&ask)?;
+        if let Some(devices) = ask.step.devices() {
+            self.may_change()?;
+            self.bring(devices.list).await?;
+        }
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         let taken = self.change(move |recorder| {
             let by = recorder.known(actor);

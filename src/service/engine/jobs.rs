@@ -1,17 +1,17 @@
 //! Shell: jobs. The daemon runs them by itself, whoever listens: one of a key at a time, in the order in which they were started; what
-//! stands in the way of one is waited for, and the others of its key wait behind it.
+//! stands in the way of one is waited for, and the others of its key wait behind it ([`conduct`]).
 //!
-//! What a job is lies in the ledger. Here lies only why it does not go on at the moment, and how fast it is.
+//! What a job is lies in the ledger. Here lies only why it does not go on at the moment, how fast it is ([`lives`]), and what was said of it
+//! that is not recorded yet ([`unrecorded`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::Read as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod conduct;
+mod lives;
+mod unrecorded;
 
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use super::{Answer, Daemon, Running, answers, refused};
 use crate::api::engine::Caller;
@@ -20,48 +20,28 @@ use crate::api::wire;
 use crate::domain::fold::jobs::{JobFacts, JobState, JobStop};
 use crate::domain::fold::{Blobs as _, Fold};
 use crate::domain::intake;
-use crate::domain::intake::jobs::{self as rules_of_jobs, ListReader, Room};
-use crate::domain::ledger::entry::{Actor, Event, JobCancelled, JobEnded, JobPaused, JobResumed, JobStarted, Reason};
-use crate::domain::ledger::jobs::{JobList, JobTally, LIST_LINE_LEN, RuleCount};
-use crate::domain::names::{DeviceId, Digest, KeyLabel, RequestId};
-use crate::domain::policy::rules::{self, Refusal};
+use crate::domain::intake::jobs::{self as rules_of_jobs, ListReader};
+use crate::domain::ledger::entry::{Actor, Event, JobCancelled, JobPaused, JobResumed, JobStarted, Reason};
+use crate::domain::ledger::jobs::{JobList, LIST_LINE_LEN, RuleCount};
+use crate::domain::names::{Digest, KeyLabel, RequestId};
 use crate::domain::time::Timestamp;
-use crate::hsm::{Condition, Several};
-use crate::pipeline::{self, Feed, First, GoOn, Ran, Request, WantedSet};
-use crate::recorder::{Recorded, Recorder};
+use crate::pipeline::{self, Request, WantedSet};
 use crate::state::StoredDocuments;
+use crate::store::Staging;
 use crate::store::sqlite::SqliteReader;
-use crate::store::{Reader as _, Staging};
+use conduct::{first_of_keys, up};
+use lives::{Live, Standing};
+use unrecorded::Said;
+
+pub(super) use conduct::begin;
+pub(super) use lives::Lives;
 
 /// The route that starts one, as refusals name it.
 const START: &str = "job-start";
 
-/// How often it is looked whether a job can go on: a key that is activated, a token that is back.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// How soon a token that signed nothing is tried again; doubled each time up to [`TOKEN_PAUSE_MAX`].
-const TOKEN_PAUSE_FIRST: Duration = Duration::from_secs(2);
-
-/// The longest pause before a token that signed nothing is tried again.
-const TOKEN_PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// The span of a rate.
-const SPAN: Duration = Duration::from_secs(10);
-
-/// How often it is measured.
-const SAMPLE: Duration = Duration::from_millis(500);
-
-/// Devices of a job's list that are read at a time.
-const PAGE: usize = 1_000;
-
-/// Pages that may wait.
-const PAGES_MAX: usize = 2;
-
-/// Octets of a list that are read at a time.
-const PIECE_LEN: usize = 64 * 1024;
-
 /// How an operator stops a job.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Stop {
     Pause,
     Cancel,
@@ -102,413 +82,6 @@ fn may_act(fold: &Fold, by: &Actor, request: RequestId) -> Result<(), Vec<Reason
     fold.jobs().get(&request).map_or(Ok(()), |job| intake::operator(fold, by, &job.incident))
 }
 
-/// How jobs stand, beside what is recorded of them.
-#[derive(Default)]
-pub(super) struct Lives {
-    all: Mutex<BTreeMap<RequestId, Live>>,
-    /// The batches with which jobs were accepted, until they run.
-    accepted: Mutex<BTreeMap<RequestId, u64>>,
-    /// Something happened that may let a job go on.
-    nudge: Notify,
-}
-
-/// How a job stands that is being run or waits for something.
-struct Live {
-    standing: Standing,
-    signed: Arc<AtomicU64>,
-    held: Arc<AtomicBool>,
-    samples: VecDeque<Sample>,
-}
-
-#[derive(Clone, Debug)]
-enum Standing {
-    Running,
-    Waiting(Vec<Reason>),
-    Limited(Timestamp),
-}
-
-#[derive(Clone, Copy)]
-struct Sample {
-    at: Instant,
-    signed: u64,
-    busy: Duration,
-    sessions: u64,
-}
-
-/// How fast a job is.
-#[derive(Clone, Copy, Default)]
-struct Pace {
-    rate: Option<f64>,
-    hsm_busy: Option<f64>,
-}
-
-impl Lives {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<RequestId, Live>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn accepted(&self) -> MutexGuard<'_, BTreeMap<RequestId, u64>> {
-        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn of<R>(&self, request: RequestId, with: impl FnOnce(&mut Live) -> R) -> R {
-        let mut all = self.all();
-        with(all.entry(request).or_insert_with(|| Live {
-            standing: Standing::Waiting(Vec::new()),
-            signed: Arc::default(),
-            held: Arc::default(),
-            samples: VecDeque::new(),
-        }))
-    }
-
-    fn stand(&self, request: RequestId, standing: Standing) {
-        self.of(request, |live| {
-            if !matches!(standing, Standing::Running) {
-                live.samples.clear();
-            }
-            live.standing = standing;
-        });
-    }
-
-    fn sample(&self, request: RequestId, tokens: &Several) {
-        let (busy, sessions) = tokens.busy();
-        self.of(request, |live| {
-            let at = Instant::now();
-            live.samples.push_back(Sample { at, signed: live.signed.load(Ordering::Relaxed), busy, sessions });
-            // One of before the span stays, so that it is covered.
-            while live.samples.len() > 2 && at - live.samples[1].at >= SPAN {
-                live.samples.pop_front();
-            }
-        });
-    }
-}
-
-impl Live {
-    fn pace(&self) -> Pace {
-        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else { return Pace::default() };
-        let span = (last.at - first.at).as_secs_f64();
-        if span <= 0.0 {
-            return Pace::default();
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let per_second = |count: u64| count as f64 / span;
-        // A worker that was replaced counts from nothing.
-        let busy = last.busy.saturating_sub(first.busy).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "sessions are few")]
-        let of_all = busy / (span * last.sessions.max(1) as f64);
-        Pace {
-            rate: Some(per_second(last.signed.saturating_sub(first.signed))),
-            hsm_busy: Some((of_all * 100.0).min(100.0)),
-        }
-    }
-}
-
-/// Lets the daemon run its jobs from here on.
-pub(super) fn begin(daemon: &Arc<Daemon>) {
-    let conducted = conduct(Arc::clone(daemon), daemon.stopping.subscribe());
-    daemon.jobs.lock().unwrap_or_else(PoisonError::into_inner).spawn(conducted);
-}
-
-/// Runs the first job of each key, each in a task of its own.
-async fn conduct(daemon: Arc<Daemon>, mut stopping: watch::Receiver<bool>) {
-    let mut runs: JoinSet<KeyLabel> = JoinSet::new();
-    let mut busy: BTreeSet<KeyLabel> = BTreeSet::new();
-    loop {
-        tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping) => break,
-            () = daemon.lives.nudge.notified() => {}
-            Some(ended) = runs.join_next() => {
-                if let Ok(key) = ended {
-                    busy.remove(&key);
-                }
-            }
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        if daemon.not_ready.borrow().is_some() {
-            continue;
-        }
-        let Ok(first) = daemon.desk.look(|recorder| Ok(first_of_keys(recorder.fold()))).await else { break };
-        for (key, request) in first {
-            if busy.insert(key.clone()) {
-                let (daemon, stopping) = (Arc::clone(&daemon), stopping.clone());
-                runs.spawn(async move {
-                    run_one(&daemon, request, stopping).await;
-                    daemon.lives.all().remove(&request);
-                    key
-                });
-            }
-        }
-    }
-    while runs.join_next().await.is_some() {}
-}
-
-/// The job of each key whose turn it is: the first that was started of those that run.
-fn first_of_keys(fold: &Fold) -> BTreeMap<KeyLabel, RequestId> {
-    let mut running: Vec<&JobFacts> = fold.jobs().values().filter(|job| job.state == JobState::Running).collect();
-    running.sort_by_key(|job| std::cmp::Reverse(job.entry));
-    running.into_iter().map(|job| (job.key.clone(), job.request)).collect()
-}
-
-/// Whether a job can go on, by what is recorded.
-enum Gate {
-    /// It stands still, or is over.
-    Shut,
-    /// It is over, for these reasons, which do not pass.
-    Ends(Vec<Reason>),
-    /// Not yet.
-    Waits(Vec<Reason>),
-    /// The limits of an hour leave no room before this moment.
-    Limited(Timestamp),
-    /// Now, with this key; its own list, if it has one, from the Device after this.
-    Open { key: KeyLabel, list: Option<JobList>, after: Option<DeviceId>, so_far: JobTally },
-}
-
-fn gate(recorder: &Recorder, request: RequestId) -> Gate {
-    let (fold, moment) = (recorder.fold(), recorder.moment());
-    let Some(job) = fold.jobs().get(&request).filter(|job| job.state == JobState::Running) else { return Gate::Shut };
-    let by = recorder.known(job.by.clone());
-    if by.person != job.by.person {
-        let text = format!(
-            "account {} belongs to somebody else since this job was started, by the policy in force now; who has it now must start another",
-            by.account
-        );
-        return Gate::Ends(vec![super::reason("asker-changed", text)]);
-    }
-    let said = |refusals: &[Refusal]| refusals.iter().map(Refusal::reason).collect::<Vec<_>>();
-    match fold.batch_facts(&by, job.determination, moment.at, moment.clock).map(|facts| rules::decide_batch(&facts)) {
-        None => return Gate::Waits(vec![super::reason("policy", "no policy is in force yet".into())]),
-        Some(Err(refusals)) => {
-            let lasting = refusals.iter().any(|refusal| rules_of_jobs::ends_job(refusal, moment.at));
-            return if lasting { Gate::Ends(said(&refusals)) } else { Gate::Waits(said(&refusals)) };
-        }
-        Some(Ok(())) => {}
-    }
-    match rules_of_jobs::room(fold, job, moment.at) {
-        Room::Spent { limit } => Gate::Ends(said(&[Refusal::IntentsSpent { limit, used: limit }])),
-        Room::Until(until) => Gate::Limited(until),
-        Room::Intents(_) => {
-            let (key, list, after) = (job.key.clone(), job.list, job.position);
-            Gate::Open { key, list, after, so_far: job.tally }
-        }
-    }
-}
-
-/// Runs a job until it stands still, is over, or the daemon stops.
-async fn run_one(daemon: &Arc<Daemon>, request: RequestId, mut stopping: watch::Receiver<bool>) {
-    let (mut pause, mut not_before) = (TOKEN_PAUSE_FIRST, None::<(Instant, Vec<Reason>)>);
-    let mut first = true;
-    loop {
-        if !first {
-            tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => {}
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        }
-        first = false;
-        if *stopping.borrow() {
-            return;
-        }
-        let Ok(gate) = daemon.desk.look(move |recorder| Ok(gate(recorder, request))).await else { return };
-        let (key, list, after, before) = match gate {
-            Gate::Shut => return,
-            Gate::Ends(why) => {
-                if end(daemon, request, why).await {
-                    return;
-                }
-                continue;
-            }
-            Gate::Waits(why) => {
-                daemon.lives.stand(request, Standing::Waiting(why));
-                continue;
-            }
-            Gate::Limited(until) => {
-                daemon.lives.stand(request, Standing::Limited(until));
-                continue;
-            }
-            Gate::Open { key, list, after, so_far } => (key, list, after, so_far),
-        };
-        let tokens = match up(daemon, &key) {
-            Ok(tokens) => tokens,
-            Err(why) => {
-                daemon.lives.stand(request, Standing::Waiting(why));
-                continue;
-            }
-        };
-        if let Some((at, why)) = &not_before
-            && Instant::now() < *at
-        {
-            daemon.lives.stand(request, Standing::Waiting(why.clone()));
-            continue;
-        }
-        let (signed, held) = daemon.lives.of(request, |live| (Arc::clone(&live.signed), Arc::clone(&live.held)));
-        if held.load(Ordering::SeqCst) {
-            continue;
-        }
-        let signed_before = signed.load(Ordering::Relaxed);
-        // Whoever starts it is done with it, and nobody else signs for this request meanwhile.
-        let Ok(running) = Running::begin(&daemon.running, request) else { continue };
-        let on = GoOn {
-            request,
-            batch: daemon.lives.accepted().remove(&request),
-            operation: START,
-            chunk: daemon.chunk,
-            probing: not_before.is_some(),
-            feed: list.map(|list| feed(daemon, list, after)),
-            signed: Arc::clone(&signed),
-            held,
-        };
-        let Ok(job) = daemon.desk.record(move |recorder| Ok(pipeline::go_on(recorder, on)?.map(First::Accepted))).await
-        else {
-            return;
-        };
-        let Some(first) = job.into_some() else { continue };
-        daemon.lives.stand(request, Standing::Running);
-        let ran = run_sampled(daemon, request, &tokens, first, stopping.clone()).await;
-        drop(running);
-        daemon.runs_ended.fetch_add(1, Ordering::Relaxed);
-        let Ok(ran) = ran else { return };
-        let has_signed = signed.load(Ordering::Relaxed) > signed_before;
-        if has_signed {
-            (pause, not_before) = (TOKEN_PAUSE_FIRST, None);
-        }
-        match ran {
-            Ran::ToItsEnd => {
-                if *stopping.borrow() {
-                    return;
-                }
-                // What was with the token when the list came to its end may have left something to take up again.
-                let goes_on = daemon.desk.look(move |recorder| Ok(goes_on(recorder, request, before))).await;
-                let Ok(goes_on) = goes_on else { return };
-                if !goes_on && end_soon(daemon, request, &mut stopping).await {
-                    return;
-                }
-            }
-            Ran::Stopped(why) if why.iter().any(|reason| &*reason.rule == "token") => {
-                not_before = Some((Instant::now() + pause, why.clone()));
-                pause = (pause * 2).min(TOKEN_PAUSE_MAX);
-                daemon.lives.stand(request, Standing::Waiting(why));
-            }
-            Ran::Stopped(why) if why.iter().any(|reason| &*reason.rule == "job-list") => {
-                if end(daemon, request, why).await {
-                    return;
-                }
-            }
-            // What stopped it stands before the gate too.
-            Ran::Stopped(why) => daemon.lives.stand(request, Standing::Waiting(why)),
-            Ran::Limited(until) => daemon.lives.stand(request, Standing::Limited(until)),
-        }
-    }
-}
-
-/// One run, measured.
-async fn run_sampled(
-    daemon: &Arc<Daemon>,
-    request: RequestId,
-    tokens: &Several,
-    first: Recorded<First>,
-    stopping: watch::Receiver<bool>,
-) -> Result<Ran, crate::recorder::Closed> {
-    let (news, _heard) = mpsc::channel(1);
-    let run = pipeline::run(&daemon.desk, tokens.clone(), first, news, stopping);
-    tokio::pin!(run);
-    let mut sample = tokio::time::interval(SAMPLE);
-    loop {
-        tokio::select! {
-            ran = &mut run => return ran.map(|(ran, _)| ran),
-            _ = sample.tick() => daemon.lives.sample(request, tokens),
-        }
-    }
-}
-
-/// Whether a job that came to the end of its list has something to take up again: what was left without a signature, as long as a run
-/// signs anything; and what is unknown, as long as a run tries any of it, which is as often as the determination allows.
-fn goes_on(recorder: &Recorder, request: RequestId, before: JobTally) -> bool {
-    let fold = recorder.fold();
-    let Some(job) = fold.jobs().get(&request) else { return false };
-    let scope = fold.determinations().get(&job.determination).and_then(|facts| facts.scope.as_ref());
-    let by_itself = scope.is_some_and(|scope| scope.retries_by_itself);
-    let has_signed = job.tally.signed + job.tally.unknown != before.signed + before.unknown;
-    let has_tried = job.tally.intents > before.intents;
-    (!job.behind.is_empty() && has_signed) || (job.behind.is_empty() && by_itself && job.tally.unknown > 0 && has_tried)
-}
-
-/// Ends a job whose Devices were all come to, once that can be said: a further attempt for one may be with the token, by another request.
-/// False if it stands still meanwhile, or the daemon stops.
-async fn end_soon(daemon: &Daemon, request: RequestId, stopping: &mut watch::Receiver<bool>) -> bool {
-    loop {
-        if end(daemon, request, Vec::new()).await {
-            return true;
-        }
-        tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping) => return false,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-    }
-}
-
-/// The tokens of a key, if one is up; else why not.
-fn up(daemon: &Daemon, key: &KeyLabel) -> Result<Several, Vec<Reason>> {
-    let Some(tokens) = daemon.keys.active(key) else {
-        return Err(vec![super::reason("key-locked", format!("key {key} is locked"))]);
-    };
-    match tokens.condition() {
-        Condition::Up => Ok(tokens),
-        Condition::Down(_) | Condition::Locked(_) => {
-            let standing =
-                tokens.tokens().iter().map(|token| token.standing().told_of(token.name())).collect::<Vec<_>>();
-            Err(vec![super::reason("token", standing.join("; "))])
-        }
-    }
-}
-
-/// Records that a job ended, if it runs. False if it cannot be said yet: then it is asked again.
-async fn end(daemon: &Daemon, request: RequestId, why: Vec<Reason>) -> bool {
-    let ended = daemon.desk.record(move |recorder| {
-        let fold = recorder.fold();
-        let Some(job) = fold.jobs().get(&request).filter(|job| job.state == JobState::Running) else { return Ok(true) };
-        if why.is_empty() && rules_of_jobs::total(fold, job) != Some(job.tally.done()) {
-            return Ok(false);
-        }
-        let tally = job.tally;
-        recorder.queue(&Actor::daemon(), Event::JobEnded(JobEnded { request, tally, why }))?;
-        Ok(true)
-    });
-    ended.await.is_ok_and(crate::recorder::Recorded::into_inner)
-}
-
-/// The Devices of a job's own list after the one it came to last, as they are wanted: read on a thread of its own.
-fn feed(daemon: &Daemon, list: JobList, after: Option<DeviceId>) -> Feed {
-    let (pages, feed) = mpsc::channel(PAGES_MAX);
-    let state = daemon.state.clone();
-    tokio::task::spawn_blocking(move || {
-        let read = || -> Result<(), String> {
-            let reader = SqliteReader::open(&state).map_err(|error| error.to_string())?;
-            // What is read is the list only if all of it is: that shows at its end, and nothing may be signed before.
-            StoredDocuments(&reader).stream(list.sha256, &mut |_| ()).map_err(|error| error.to_string())?;
-            let mut octets = reader.open_blob(list.sha256).map_err(|error| error.to_string())?;
-            let (mut lines, mut page, mut piece) = (ListReader::default(), Vec::new(), vec![0; PIECE_LEN]);
-            loop {
-                let len = octets.read(&mut piece).map_err(|error| error.to_string())?;
-                let take = |device| page.extend(Some(device).filter(|device| Some(*device) > after));
-                lines.feed(&piece[..len], take).map_err(|error| error.to_string())?;
-                if page.len() >= PAGE || (len == 0 && !page.is_empty()) {
-                    // The job needs no more.
-                    if pages.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
-                        return Ok(());
-                    }
-                }
-                if len == 0 {
-                    return Ok(());
-                }
-            }
-        };
-        if let Err(why) = read() {
-            let _ = pages.blocking_send(Err(why));
-        }
-    });
-    feed
-}
-
 impl Daemon {
     pub(super) async fn start_job(&self, caller: &Caller, start: wire::JobStart) -> Answer<wire::Job> {
         let asked = answers::digest_of(&start)?;
@@ -523,7 +96,11 @@ impl Daemon {
         let may_ask = self.read(move |recorder| Ok(pipeline::may_ask(recorder, actor, determination))).await?;
         let list = match list {
             None => None,
-            Some(sha256) if may_ask => Some(JobList { sha256, devices: self.count_list(sha256).await? }),
+            Some(sha256) if may_ask => {
+                let devices = self.count_list(sha256).await?;
+                self.bring(sha256).await?;
+                Some(JobList { sha256, devices })
+            }
             Some(sha256) => Some(JobList { sha256, devices: 0 }),
         };
         let running = Running::begin(&self.running, request)?;
@@ -543,7 +120,9 @@ impl Daemon {
                 per_hour,
                 reason,
             });
-            if let Some(event) = &event
+            // A list that was not read is another's who is refused below.
+            let is_read = list.is_none_or(|list| list.devices > 0);
+            if let Some(event) = event.as_ref().filter(|_| is_read)
                 && let Err(reasons) = rules_of_jobs::may_start(recorder.fold(), event)
             {
                 return refused(recorder, &by, START, asked, (None, Some(determination)), reasons);
@@ -580,7 +159,7 @@ impl Daemon {
         let batch = started.await?;
         self.lives.accepted().insert(request, batch);
         drop(running);
-        self.lives.nudge.notify_one();
+        self.lives.nudges().nudge();
         self.show_job(request).await
     }
 
@@ -626,8 +205,23 @@ impl Daemon {
             }
         })
         .await?;
-        self.lives.nudge.notify_one();
+        if stop == Stop::Cancel {
+            self.lives.accepted().remove(&request);
+        }
+        self.let_go(request).await;
+        self.lives.nudges().nudge();
         self.show_job(request).await
+    }
+
+    /// The ledger has the last word of a job: what was said before and could not be recorded counts no more.
+    async fn let_go(&self, request: RequestId) {
+        let holds = Arc::clone(&self.lives.holds);
+        if holds.is_stuck(request) {
+            let gone = tokio::task::spawn_blocking(move || holds.let_go(request)).await;
+            if let Ok(Err(error)) = gone {
+                tracing::warn!(job = %request, "what is kept of its stop cannot be taken away: {error}");
+            }
+        }
     }
 
     /// Stops a job while nothing can be recorded: the fence stands at once, and the job is held until it can.
@@ -638,60 +232,57 @@ impl Daemon {
         reason: String,
         trouble: wire::Trouble,
     ) -> Answer<wire::Job> {
-        let (asker, said) = (actor.clone(), reason.clone());
         let decided = self.read(move |recorder| {
-            let by = recorder.known(asker);
-            Ok(stop.decide(recorder.fold(), &by, request, &said).map(drop))
+            let by = recorder.known(actor);
+            let size = recorder.fold().size();
+            Ok(stop.decide(recorder.fold(), &by, request, &reason).map(|_| Said { by, stop, reason, size }))
         });
-        if let Err(reasons) = decided.await? {
-            return Err(Failure::Refused { reasons, entry: None });
-        }
-        let held = self.lives.of(request, |live| Arc::clone(&live.held));
-        held.store(true, Ordering::SeqCst);
+        let said = decided.await?.map_err(|reasons| Failure::Refused { reasons, entry: None })?;
+        let account = said.by.account.clone();
+        let holds = &self.lives.holds;
+        let is_first = holds.hold(request, said.clone());
         let keys = Arc::clone(&self.keys);
         let fenced = tokio::task::spawn_blocking(move || keys.fence_key(&key));
         fenced.await.map_err(|error| Failure::Internal { what: error.to_string() })?;
-        tracing::warn!(
-            job = %request,
-            account = %actor.account,
-            "{} while nothing can be recorded; a restart before it is recorded forgets it",
-            stop.done()
-        );
-        let desk = self.desk.clone();
-        tokio::spawn(async move {
-            let recorded = desk.record(move |recorder| {
-                let by = recorder.known(actor);
-                match stop.decide(recorder.fold(), &by, request, &reason) {
-                    Ok(event) => recorder.queue(&by, event).map(drop),
-                    // It came to its end before.
-                    Err(_) => Ok(()),
-                }
-            });
-            if recorded.await.is_ok() {
-                held.store(false, Ordering::SeqCst);
-            }
-        });
+        let not_kept = conduct::keep(holds, request).await;
+        tracing::warn!(job = %request, %account, "{} while nothing can be recorded", stop.done());
+        if is_first {
+            tokio::spawn(conduct::tell(Arc::clone(holds), conduct::Ledger::of(self), request, said));
+        }
+        self.lives.nudges().nudge();
+        let restart = match not_kept {
+            None => "a restart before that lets it stand still too".to_owned(),
+            Some(why) => format!(
+                "a restart before that forgets it, for it cannot be kept on the disk ({why}): say it again before the key is activated"
+            ),
+        };
         Err(Failure::Unavailable {
             why: format!(
                 "job {request} {}, and what was not at the token is not signed. That is not recorded yet: {}",
                 stop.done(),
                 trouble.what
             ),
-            remedy: format!(
-                "It is recorded once it can be; if smkid is restarted before, say it again before the key is activated. {}",
-                trouble.remedy
-            ),
+            remedy: format!("It is recorded once it can be; {restart}. {}", trouble.remedy),
         })
     }
 
     pub(super) async fn resume_job(&self, caller: &Caller, request: RequestId) -> Answer<wire::Job> {
         let actor = caller.actor();
         let asked = Digest::of(request.to_string().as_bytes());
+        let holds = Arc::clone(&self.lives.holds);
         self.change(move |recorder| {
             let by = recorder.known(actor);
             let fold = recorder.fold();
-            if !fold.jobs().contains_key(&request) {
-                return Ok(Err(not_found(request)));
+            let Some(job) = fold.jobs().get(&request) else { return Ok(Err(not_found(request))) };
+            // What stopped it can never be recorded, so by the ledger it runs.
+            if job.state == JobState::Running && holds.is_stuck(request) {
+                return match may_act(fold, &by, request) {
+                    Ok(()) => {
+                        tracing::warn!(job = %request, account = %by.account, "goes on; what stopped it is not recorded");
+                        Ok(Ok(()))
+                    }
+                    Err(reasons) => refused(recorder, &by, "job-resume", asked, (None, None), reasons),
+                };
             }
             match may_act(fold, &by, request).and_then(|()| rules_of_jobs::may_resume(fold, request)) {
                 Ok(()) => recorder.queue(&by, Event::JobResumed(JobResumed { request })).map(|_| Ok(())),
@@ -699,7 +290,8 @@ impl Daemon {
             }
         })
         .await?;
-        self.lives.nudge.notify_one();
+        self.let_go(request).await;
+        self.lives.nudges().nudge();
         self.show_job(request).await
     }
 
@@ -712,21 +304,27 @@ impl Daemon {
             .await
     }
 
-    pub(super) async fn list_jobs(&self) -> Answer<wire::Jobs> {
-        let all = self.read(|recorder| {
+    pub(super) async fn list_jobs(&self, of: wire::JobsOf) -> Answer<wire::Jobs> {
+        let holds = Arc::clone(&self.lives.holds);
+        let page = self.read(move |recorder| {
             let (fold, at) = (recorder.fold(), recorder.moment().at);
-            let mut all: Vec<&JobFacts> = fold.jobs().values().collect();
-            all.sort_by_key(|job| job.entry);
-            let first = first_of_keys(fold);
-            Ok(all.into_iter().map(|job| shown(fold, job, &first, at)).collect::<Vec<_>>())
+            let mut all: Vec<&JobFacts> =
+                fold.jobs().values().filter(|job| of.from.is_none_or(|from| job.entry >= from)).collect();
+            all.sort_unstable_by_key(|job| job.entry);
+            let next = all.get(wire::Jobs::COUNT_MAX).map(|job| job.entry);
+            let first = first_of_keys(fold, &holds);
+            let page = all.into_iter().take(wire::Jobs::COUNT_MAX);
+            Ok((page.map(|job| shown(fold, job, &first, at)).collect::<Vec<_>>(), next))
         });
-        Ok(wire::Jobs { jobs: all.await?.into_iter().map(|shown| self.alive(shown)).collect() })
+        let (jobs, next) = page.await?;
+        Ok(wire::Jobs { jobs: jobs.into_iter().map(|shown| self.alive(shown)).collect(), next })
     }
 
     pub(super) async fn show_job(&self, request: RequestId) -> Answer<wire::Job> {
+        let holds = Arc::clone(&self.lives.holds);
         let found = self.read(move |recorder| {
             let (fold, at) = (recorder.fold(), recorder.moment().at);
-            Ok(fold.jobs().get(&request).map(|job| shown(fold, job, &first_of_keys(fold), at)))
+            Ok(fold.jobs().get(&request).map(|job| shown(fold, job, &first_of_keys(fold, &holds), at)))
         });
         Ok(self.alive(found.await?.ok_or_else(|| not_found(request))?))
     }
@@ -736,17 +334,15 @@ impl Daemon {
         if job.state != wire::JobState::Running {
             return job;
         }
-        let (standing, held, pace) = {
+        let held = self.lives.holds.why(job.request);
+        let (standing, pace) = {
             let all = self.lives.all();
             let live = all.get(&job.request);
-            let held = live.is_some_and(|live| live.held.load(Ordering::SeqCst));
-            (live.map(|live| live.standing.clone()), held, live.map(Live::pace).unwrap_or_default())
+            (live.map(|live| live.standing.clone()), live.map(Live::pace).unwrap_or_default())
         };
         let waits = |why: Vec<Reason>| (wire::JobState::Waiting, why, None);
         let (state, why, until) = match (self.in_the_way(), standing) {
-            _ if held => {
-                waits(vec![super::reason("job-state", "an operator stopped it, which is not recorded yet".into())])
-            }
+            _ if held.is_some() => waits(vec![super::reason("job-state", held.unwrap_or_default())]),
             (Some(trouble), _) => {
                 waits(vec![super::reason("ledger-token", format!("{}. {}", trouble.what, trouble.remedy))])
             }
@@ -863,12 +459,8 @@ fn count_list(staging: &Staging, state: &std::path::Path, sha256: Digest) -> Ans
         let expected = format!("one EUI-64 a line of {LIST_LINE_LEN} octets, sorted, each once");
         Failure::malformed("list", &expected, &found, "`smkictl recovery start` makes it from any list of Devices.")
     };
-    let (mut reader, mut fault) = (ListReader::default(), None);
-    let mut feed = |piece: &[u8]| {
-        if fault.is_none() {
-            fault = reader.feed(piece, |_| ()).err();
-        }
-    };
+    let mut reader = ListReader::default();
+    let mut feed = |piece: &[u8]| reader.feed(piece, |_| ());
     if let Some(file) = staging.open_staged(sha256).map_err(crate::store::StoreError::from)? {
         crate::state::pieces(file, &mut feed).map_err(|error| Failure::Internal { what: error.to_string() })?;
     } else {
@@ -877,9 +469,9 @@ fn count_list(staging: &Staging, state: &std::path::Path, sha256: Digest) -> Ans
             .stream(sha256, &mut feed)
             .map_err(|_| Failure::from(crate::store::StoreError::NotStaged { digest: sha256 }))?;
     }
-    match fault.map_or_else(|| reader.finish(), Err) {
+    match reader.finish() {
         Ok(0) => Err(wrong("nothing".into())),
         Ok(devices) => Ok(devices),
-        Err(fault) => Err(wrong(fault.to_string())),
+        Err(faults) => Err(wrong(faults.to_string())),
     }
 }

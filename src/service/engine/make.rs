@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +88,10 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
     })
     .map_err(|error| refused(&format!("a thread could not be started: {error}"), "Check TasksMax="))?;
 
+    let lives = super::jobs::Lives::open(&state).map_err(|error| {
+        let why = format!("what was said of jobs and is not recorded yet cannot be read: {error}");
+        refused(&why, "Check the disk and who owns `unrecorded-stops` in the state directory")
+    })?;
     let keys = Arc::new(Keys::new(configuration.clone()));
     let (ready, not_ready) = watch::channel(Some(absent("the ledger token is not there yet".to_owned())));
     let (stopping, _) = watch::channel(false);
@@ -105,24 +108,26 @@ pub async fn make(configuration: Configuration) -> Result<Arc<Daemon>, StartErro
         desk: desk.clone(),
         keys: Arc::clone(&keys),
         clock: Arc::clone(&clock),
+        incoming: Arc::new(crate::store::sqlite::Incoming::new(&state, Arc::clone(&staging))),
         staging,
         reader: Arc::new(Mutex::new(reader)),
         state: state.clone(),
         scans: Arc::new(Semaphore::new(super::SCANS_MAX)),
+        fetches: super::fetch::Turns::default(),
         parts: super::responses::Turns::default(),
         looks: Arc::new(Semaphore::new(super::LOOKS_MAX)),
         chunk,
         failed,
         heartbeat: Arc::new(Heartbeat::new(heartbeat::SILENCE_MAX)),
         stopping: stopping.clone(),
-        jobs: Mutex::new(JoinSet::new()),
+        tasks: Mutex::new(JoinSet::new()),
         running: Arc::new(Mutex::new(BTreeSet::new())),
         ended: Arc::new(Mutex::new(BTreeMap::new())),
-        runs_ended: Arc::new(AtomicU64::new(0)),
+        runs_ended: watch::channel(0).0,
         checking: being_checked,
         not_ready,
         waiting,
-        lives: super::jobs::Lives::default(),
+        lives,
     });
 
     // The ledger token once now, so that a ledger that was rolled back is refused before anybody is answered; if it is merely
@@ -382,7 +387,7 @@ async fn look_after(daemon: Arc<Daemon>, head_interval: Duration, mut stopping: 
         }
         let at = daemon.clock.now().at;
         daemon.staging.expire(at.plus_ms(-UPLOAD_MS_MAX));
-        let runs_ended = daemon.runs_ended.load(Ordering::Relaxed);
+        let runs_ended = *daemon.runs_ended.borrow();
         let at_rest = daemon.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         // It may have to wait for the ledger token; the keys are looked after meanwhile.
         let task = recording.get_or_insert_with(|| tokio::spawn(record_standings(Arc::clone(&daemon))));

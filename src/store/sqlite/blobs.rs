@@ -11,11 +11,14 @@ use super::super::StoreError;
 use crate::domain::names::Digest;
 
 /// Octets a row. Large enough that a row's cost is small, small enough to be held by everyone who streams.
-const CHUNK_LEN: usize = 256 * 1024;
+pub(super) const CHUNK_LEN: usize = 256 * 1024;
 /// Bits of a chunk's row id that number it within its blob: 2^24 chunks are 4 TiB.
-const CHUNK_BITS: u32 = 24;
+pub(super) const CHUNK_BITS: u32 = 24;
 
-fn to_digest(context: Context) -> Digest {
+/// The first row id of a blob that was brought ahead of its entry ([`super::incoming`]).
+pub(super) const INCOMING_FIRST: i64 = 1 << 38;
+
+pub(super) fn to_digest(context: Context) -> Digest {
     Digest(context.finish().as_ref().try_into().expect("SHA-256 has 32 octets"))
 }
 
@@ -41,11 +44,14 @@ pub(super) fn put(connection: &Connection, octets: &[u8]) -> Result<(), StoreErr
     end(connection, id, octets.len() as u64)
 }
 
-const INSERT_CHUNK: &str = "INSERT INTO main.chunk (id, octets) VALUES (?1, ?2)";
+pub(super) const INSERT_CHUNK: &str = "INSERT INTO main.chunk (id, octets) VALUES (?1, ?2)";
 
 /// A blob's row, whose length is not known yet.
 fn begin(connection: &Connection, digest: Digest) -> Result<i64, StoreError> {
-    connection.prepare_cached("INSERT INTO main.blob (digest, len) VALUES (?1, 0)")?.execute([digest.0])?;
+    // One above the greatest, of those that were not brought: an id beyond may be taken by what is on its way.
+    let next = "INSERT INTO main.blob (id, digest, len)
+        SELECT 1 + coalesce((SELECT id FROM main.blob WHERE id < ?1 ORDER BY id DESC LIMIT 1), 0), ?2, 0";
+    connection.prepare_cached(next)?.execute((INCOMING_FIRST, digest.0))?;
     Ok(connection.last_insert_rowid())
 }
 

@@ -23,9 +23,9 @@ const KEPT_MAX: usize = 8;
 
 /// The pages that were read last. A list never changes, so they stay right.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<VecDeque<(DeterminationId, Arc<PageText>)>>);
+pub(super) struct PageCache(Mutex<VecDeque<(DeterminationId, Arc<PageText>)>>);
 
-impl Kept {
+impl PageCache {
     /// The page on which this Device of the list stands, if it is kept.
     fn find(&self, determination: DeterminationId, device: DeviceId) -> Option<Arc<PageText>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +146,7 @@ fn read(connection: &Connection, list: &Found, page: &Page) -> Result<PageText, 
 /// The page that a Device would stand on.
 fn page_for(
     connection: &Connection,
-    (schema, kept): (Schema, &Kept),
+    (schema, kept): (Schema, &PageCache),
     list: &Found,
     determination: DeterminationId,
     device: DeviceId,
@@ -190,7 +190,7 @@ fn line(text: &str) -> Result<Listed, StoreError> {
 /// The line of a Device.
 pub(super) fn listed(
     connection: &Connection,
-    tables: (Schema, &Kept),
+    tables: (Schema, &PageCache),
     determination: DeterminationId,
     device: DeviceId,
 ) -> Result<Option<Listed>, StoreError> {
@@ -206,7 +206,7 @@ pub(super) fn listed(
 /// The lines after a Device, in order; at most `limit`.
 pub(super) fn listed_from(
     connection: &Connection,
-    tables: (Schema, &Kept),
+    tables: (Schema, &PageCache),
     determination: DeterminationId,
     from: Option<DeviceId>,
     limit: usize,

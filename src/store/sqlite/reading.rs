@@ -10,7 +10,7 @@ use super::blobs::{self, BlobReader};
 use super::derived::{self, Schema};
 use super::device_keys;
 use super::found;
-use super::lists::{self, Kept};
+use super::lists::{self, PageCache};
 use super::overlay::Shared;
 use crate::domain::determination::document::DeviceList;
 use crate::domain::fold::RequestFacts;
@@ -29,7 +29,7 @@ pub(super) trait Tables {
     /// What lies over the tables; none over those made again.
     fn shared(&self) -> Option<&Shared>;
     /// The pages of device lists that were read last.
-    fn pages(&self) -> &Kept;
+    fn pages(&self) -> &PageCache;
 }
 
 /// Has a connection to a ledger, and the derived tables are the ledger's own.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::{Base, StoreError};
 use super::device_keys;
-use super::found;
+use super::{found, incoming};
 
 /// `SMKI`: how `file` and we know the database by.
 const APPLICATION_ID: i32 = 0x534D_4B49;
@@ -182,6 +182,7 @@ pub(super) fn create(path: &Path, empty_root: &[u8; 32]) -> Result<(), StoreErro
     create_derived(&transaction, "main")?;
     transaction.execute_batch(INDEX)?;
     transaction.execute_batch(found::DEFINITION)?;
+    transaction.execute_batch(incoming::DEFINITION)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, ?1)", [empty_root])?;
     transaction.execute("INSERT INTO base VALUES (1, 0, NULL)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -214,6 +215,7 @@ fn add_new_tables(connection: &mut Connection) -> Result<(), StoreError> {
         transaction.execute_batch(&format!("CREATE TABLE IF NOT EXISTS main.{} {}", table.name, table.definition))?;
     }
     transaction.execute_batch(found::DEFINITION)?;
+    transaction.execute_batch(incoming::DEFINITION)?;
     if found < KEPT_SINCE {
         transaction.execute_batch(KEPT)?;
     }
@@ -266,6 +268,16 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     check_identity(&connection, path)?;
     make_durable(&connection, path)?;
     add_new_tables(&mut connection)?;
+    Ok(connection)
+}
+
+/// A connection beside the writer's, for what is written between its transactions.
+pub(super) fn open_beside(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    check_identity(&connection, path)?;
+    make_durable(&connection, path)?;
     Ok(connection)
 }
 

@@ -688,9 +688,9 @@ impl Engine for FakeEngine {
         Ok(job(start.request))
     }
 
-    async fn job_list(&self, caller: &Caller) -> Result<wire::Jobs, Failure> {
-        self.called("job-list", caller, "")?;
-        Ok(wire::Jobs { jobs: vec![job(RequestId([7; RequestId::LEN]))] })
+    async fn job_list(&self, caller: &Caller, of: wire::JobsOf) -> Result<wire::Jobs, Failure> {
+        self.called("job-list", caller, format!("{:?}", of.from))?;
+        Ok(wire::Jobs { jobs: vec![job(RequestId([7; RequestId::LEN]))], next: None })
     }
 
     async fn job_show(&self, caller: &Caller, request: RequestId) -> Result<wire::Job, Failure> {

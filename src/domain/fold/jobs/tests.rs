@@ -81,7 +81,8 @@ fn of_jobs_that_are_over_the_last_stay_and_those_that_are_not_all_do() {
     for n in 0..over + 3 {
         let state = if n == 1 { JobState::Running } else { JobState::Ended { at: Timestamp::MIN, why: Vec::new() } };
         let behind = vec![(device(1), device(2))];
-        fold.jobs.insert(id(n), JobFacts { request: id(n), entry: n, state, behind, ..job() });
+        let refused_first = vec![DeviceRefused { device: device(1), reasons: Vec::new() }];
+        fold.jobs.insert(id(n), JobFacts { request: id(n), entry: n, state, behind, refused_first, ..job() });
     }
     fold.forget_jobs();
     assert_eq!(fold.jobs.len(), OVER_MAX + 1);
@@ -89,6 +90,10 @@ fn of_jobs_that_are_over_the_last_stay_and_those_that_are_not_all_do() {
     assert!(fold.jobs.contains_key(&id(3)) && fold.jobs.contains_key(&id(over + 2)));
     assert_eq!(behind(&fold.jobs[&id(1)]), [(1, 2)], "one that runs keeps what it needs");
     assert_eq!(behind(&fold.jobs[&id(3)]), []);
+    // Which Devices were refused is told of the last alone.
+    let told = OVER_TOLD_MAX as u64;
+    let refused = |n: u64| fold.jobs[&id(n)].refused_first.len();
+    assert_eq!((refused(1), refused(over + 2), refused(over + 3 - told), refused(over + 2 - told)), (1, 1, 1, 0));
 }
 
 #[test]

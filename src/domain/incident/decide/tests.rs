@@ -115,7 +115,7 @@ fn transitions() -> Vec<(Step, Vec<State>)> {
         (refer(None), vec![S::Assessed]),
         (refer(Some("a fourth meter was read")), vec![S::DeterminedNotToExecute]),
         (Step::Prepare { note: note() }, vec![S::DeterminedToExecute]),
-        (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing]),
+        (Step::Pause { reason: note() }, vec![S::KeyActive, S::Executing, S::Paused]),
         (Step::Finish { note: note() }, vec![S::Executing, S::Paused]),
         (Step::BeginPostRecovery { note: note() }, vec![S::Executed]),
         // Beyond these no key will ever bring a Device back that is set to 'recovery'.
@@ -160,6 +160,15 @@ fn every_step_may_be_taken_from_its_states_and_from_no_other() {
             assert_eq!(rules.is_empty(), from.contains(&state), "{step:?} from {state}: {rules:?}");
         }
     }
+}
+
+#[test]
+fn an_incident_that_a_locked_key_let_stand_still_can_be_paused_and_one_that_is_paused_cannot_again() {
+    let mut case = Case::new(State::Paused);
+    let pause = Step::Pause { reason: note() };
+    assert!(case.rules(&pause).is_empty());
+    case.progress.paused_by = Some(9);
+    assert_eq!(case.rules(&pause), ["incident-state"]);
 }
 
 #[test]

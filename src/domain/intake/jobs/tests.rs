@@ -2,33 +2,47 @@ use super::*;
 use crate::domain::policy::facts::{RECENT_MINUTES, Recent, count_recent};
 use crate::domain::time::Window;
 
-fn read(text: &str, piece: usize) -> Result<Vec<String>, ListFault> {
+fn read(text: &str, piece: usize) -> Result<Vec<String>, ListFaults> {
     let (mut reader, mut devices) = (ListReader::default(), Vec::new());
     for octets in text.as_bytes().chunks(piece) {
-        reader.feed(octets, |device| devices.push(device.to_string()))?;
+        reader.feed(octets, |device| devices.push(device.to_string()));
     }
     assert_eq!(reader.finish()?, devices.len() as u64);
     Ok(devices)
 }
 
 #[test]
-fn a_list_has_one_form_and_its_fault_is_told_by_its_line() {
+fn a_list_has_one_form_and_each_fault_is_told_by_its_line() {
     let good = "00DB1234567890A0\n00DB1234567890A1\n";
     for piece in [1, 7, 17, 100] {
         assert_eq!(read(good, piece).unwrap(), ["00DB1234567890A0", "00DB1234567890A1"]);
     }
     assert_eq!(read("", 1).unwrap(), [""; 0]);
-    for (text, line) in [
-        ("00DB1234567890A1\n00DB1234567890A0\n", 2),
-        ("00DB1234567890A0\n00DB1234567890A0\n", 2),
-        ("00db1234567890a0\n", 1),
-        ("00DB1234567890A0\r\n00DB1234567890A1\r\n", 1),
-        ("00DB1234567890A0,esme\n", 1),
-        ("00DB1234567890A0\n00DB1234567890A1", 2),
-        ("00DB1234567890A0\n\n00DB1234567890A1\n", 2),
+    for (text, lines) in [
+        ("00DB1234567890A1\n00DB1234567890A0\n", vec![2]),
+        ("00DB1234567890A0\n00DB1234567890A0\n", vec![2]),
+        ("00db1234567890a0\n", vec![1]),
+        ("00DB1234567890A0\r\n00DB1234567890A1\r\n", vec![1, 2]),
+        ("00DB1234567890A0,esme\n00DB1234567890A1\n00DB1234567890A1,esme,9\n", vec![1, 3]),
+        ("00DB1234567890A0\n00DB1234567890A1", vec![2]),
+        ("00DB1234567890A0\n\n00DB1234567890A1\n00DB1234567890A0\n00DB1234567890A2\n00", vec![2, 4, 6]),
     ] {
-        assert_eq!(read(text, 5).unwrap_err().line, line, "{text:?}");
+        for piece in [1, 5, 100] {
+            let faults = read(text, piece).unwrap_err().faults;
+            assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), lines, "{text:?}");
+        }
     }
+    let twice = read("00DB1234567890A0\n00DB1234567890A0\n", 9).unwrap_err().to_string();
+    assert_eq!(twice, "line 2: Device 00DB1234567890A0 stands in line 1 already");
+}
+
+#[test]
+fn of_the_faults_of_a_list_the_first_are_told_and_the_others_counted() {
+    let faults = |count: usize| read(&"00\n".repeat(count), 64).unwrap_err();
+    let (all, more) = (faults(LIST_FAULTS_MAX), faults(LIST_FAULTS_MAX + 1));
+    assert_eq!((all.faults.len(), all.more), (LIST_FAULTS_MAX, 0));
+    assert_eq!((more.faults.len(), more.more), (LIST_FAULTS_MAX, 1));
+    assert!(more.to_string().ends_with("; and 1 more") && !all.to_string().contains("more"), "{more}");
 }
 
 #[test]

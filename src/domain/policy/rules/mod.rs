@@ -140,10 +140,15 @@ pub enum Refusal {
     #[error("no determination {id} is recorded; take one in with `smkictl determination record`")]
     DeterminationUnknown { id: DeterminationId },
     #[error(
-        "incident {incident} is {state}, and commands are signed and released only while it is key-active or executing; `smkictl \
-         incident next {incident}` says what is to be done"
+        "incident {incident} is {state}: commands are signed only while it is key-active or executing, and handed over only then or while \
+         its key is locked meanwhile; `smkictl incident next {incident}` says what is to be done"
     )]
     ProcedureState { incident: IncidentId, state: State },
+    #[error(
+        "incident {incident} was paused by entry {entry}: nothing that was signed is handed over until its key is activated again; \
+         `smkictl incident timeline {incident}` says by whom, and why"
+    )]
+    Paused { incident: IncidentId, entry: u64 },
     #[error(
         "incident {incident} is {state}, and the key is activated only while it is prepared or paused; `smkictl incident next \
          {incident}` says what is to be done"
@@ -250,6 +255,7 @@ impl Refusal {
             Self::Clock | Self::ClockSet => "clock",
             Self::DeterminationUnknown { .. } => "determination-unknown",
             Self::ProcedureState { .. } => "procedure-state",
+            Self::Paused { .. } => "incident-paused",
             Self::NotPrepared { .. } => "not-prepared",
             Self::NotFollowed { .. } => "not-followed",
             Self::Separation(_) => "separation",
@@ -327,9 +333,11 @@ const KEY_RULES: &[BatchRule] = &[
     root_cell::check,
 ];
 
-/// Asked when all others are silent, of what is signed and of what is released: where the incident stands follows from what they say,
-/// and would only be said twice.
+/// Asked when all others are silent: where the incident stands follows from what they say, and would only be said twice.
 const STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_state];
+
+/// The same of what is released.
+const RELEASE_STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_release];
 
 /// Asked before a key is activated, with [`ASKER_RULES`] and [`RELEASE_RULES`]: what it would sign for stands, and is this key's.
 const ACTIVATION_RULES: &[BatchRule] = &[
@@ -360,6 +368,7 @@ const _: () = assert!(
         && !RELEASE_RULES.is_empty()
         && !KEY_RULES.is_empty()
         && !STATE_RULES.is_empty()
+        && !RELEASE_STATE_RULES.is_empty()
         && !ACTIVATION_RULES.is_empty()
         && !ACTIVATION_STATE_RULES.is_empty()
         && !COMMAND_RULES.is_empty(),
@@ -378,10 +387,10 @@ pub fn decide_asker(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
 }
 
 /// The rules of asker, determination and state, without those of the key: whether what was signed may be released. What was signed
-/// before a pause waits for the next activation.
+/// before somebody paused the incident waits for the next activation; a lock alone withholds nothing.
 pub fn decide_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
     silent(ASKER_RULES.iter().chain(RELEASE_RULES), facts)?;
-    silent(STATE_RULES.iter(), facts)
+    silent(RELEASE_STATE_RULES.iter(), facts)
 }
 
 /// Whether what was signed for this Device may be released, where [`decide_release`] allows its batch: not if it was left out of the

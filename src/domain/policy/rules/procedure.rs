@@ -1,7 +1,8 @@
-//! Commands are signed and released at their place in the procedure, and for Relevant Devices. Rules 24 and 39, and the state machine.
+//! Commands are signed and handed over at their place in the procedure, and for Relevant Devices. Rules 24 and 39, and the state machine.
 
 use super::{BatchFacts, CommandFacts, Refusal};
 use crate::domain::names::DeviceId;
+use crate::domain::procedure::State;
 
 pub(super) fn check_state(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let Some(incident) = facts.incident else { return Ok(()) };
@@ -12,6 +13,18 @@ pub(super) fn check_state(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
         // Under a policy without the procedure's steps, incidents have no state.
         Some(_) | None => Ok(()),
     }
+}
+
+/// What was signed is handed over where commands are signed, and while only the key is locked: a lock stops the signing, not what was
+/// permitted and done before. Whoever wants that back too pauses the incident.
+pub(super) fn check_release(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
+    let Some((incident, progress)) = facts.incident.and_then(|facts| Some((facts, facts.progress.as_ref()?))) else {
+        return Ok(());
+    };
+    if progress.state != State::Paused {
+        return check_state(facts);
+    }
+    progress.paused_by.map_or(Ok(()), |entry| Err(Refusal::Paused { incident: incident.id.clone(), entry }))
 }
 
 /// The key is activated where the procedure has it: when everything before is done, or after a pause.

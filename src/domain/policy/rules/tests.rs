@@ -565,12 +565,21 @@ fn a_release_asks_nothing_of_the_key_and_everything_of_the_asker_and_the_determi
     check(&|world| world.clock = ClockState::Untrusted, &["clock"]);
     check(&|world| world.determination().withdrawn = true, &["withdrawn"]);
     check(&|world| world.incident = None, &["incident-not-open"]);
-    // What was signed before a pause waits for the next activation, and is released under the determination that is followed.
+    // It is released under the determination that is followed, while commands are signed, and while only the key is locked.
     let ours = format!("{DEVICE},Commissioned,2017-07-01,reads\n");
     for state in State::ALL {
-        let refused: &[&str] = if state.may_sign() { &[] } else { &["procedure-state"] };
+        let may = state.may_sign() || state == State::Paused;
+        let refused: &[&str] = if may { &[] } else { &["procedure-state"] };
         check(&|world| in_procedure(world, state, &ours), refused);
     }
+    // What was signed before somebody paused the incident waits for the next activation.
+    check(
+        &|world| {
+            in_procedure(world, State::Paused, &ours);
+            world.incident.as_mut().unwrap().progress.as_mut().unwrap().paused_by = Some(9);
+        },
+        &["incident-paused"],
+    );
     check(
         &|world| {
             in_procedure(world, State::Executing, &ours);

@@ -321,7 +321,8 @@ impl Jobs<'_> {
     async fn sign(&mut self, count: usize) -> Result<Duration, ExerciseError> {
         let Stage { scratch, programs, socket, .. } = self.stage;
         let (list, out) = (scratch.path().join("turn.txt"), scratch.path().join("turn"));
-        let lines: String = (self.begun..self.begun + count).map(|n| format!("{}\n", device(n))).collect();
+        let devices = self.begun..self.begun + count;
+        let lines = devices.fold(String::new(), |lines, n| lines + &device(n).to_string() + "\n");
         fs::write(&list, lines).map_err(LayoutError::at(&list))?;
         self.begun += count;
         let determination = self.determination.to_string();

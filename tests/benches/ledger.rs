@@ -26,6 +26,7 @@ use ring::signature::{
 use smkid::cli::ledger_export::{StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, verify};
 use smkid::cli::print::Output;
+use smkid::exercise::bench::cpu;
 use smkid::exercise::bench::statistics::Spread;
 use smkid::store::sqlite::SqliteReader;
 use smkid::store::{Reader as _, StoredLeaf};

@@ -228,6 +228,7 @@ impl<'a> Guards<'a> {
 ///
 /// # Errors
 /// Every reason against it.
+#[expect(clippy::too_many_lines, reason = "a table, one row for each step")]
 pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Reason>> {
     let mut guards = Guards::new(situation);
     let progress = situation.progress;

@@ -151,10 +151,10 @@ fn read<R: Rows + ?Sized>(
         let goes_on = open.as_ref().is_some_and(|open| whole || table.group(&open.last) == table.group(&key));
         if !goes_on {
             let octet = octet(table, &key);
-            if octet < PART_BEGINNINGS || open.is_none() {
-                if let Some(before) = open.replace(Open::new(&key, octet)) {
-                    each(before.close());
-                }
+            if (octet < PART_BEGINNINGS || open.is_none())
+                && let Some(before) = open.replace(Open::new(&key, octet))
+            {
+                each(before.close());
             }
         }
         let open = open.as_mut().expect("it was put there");

@@ -188,7 +188,8 @@ impl Results {
     /// awake again some 40 µs after it is woken, and as long as it does not sleep the threads on the way to it are not sent to that core.
     pub fn wait_next_awake(&mut self, moment: Duration) -> Option<SignResult> {
         let begun = Instant::now();
-        while self.came.len() == 0 && self.outcomes.is_empty() && !self.outcomes.is_closed() && begun.elapsed() < moment {
+        while self.came.len() == 0 && self.outcomes.is_empty() && !self.outcomes.is_closed() && begun.elapsed() < moment
+        {
             thread::yield_now();
         }
         self.wait_next()

@@ -215,7 +215,8 @@ fn differ(last: &mut [u8], command: &[u8], out: &mut Vec<u8>) -> bool {
 /// Makes of the last command another, by what differs; none if that does not fit.
 fn make(last: &mut [u8], mut differences: &[u8]) -> Option<()> {
     while let Some((head, rest)) = differences.split_first_chunk::<DIFFERENCE_HEAD_LEN>() {
-        let [place, len] = [[head[0], head[1]], [head[2], head[3]]].map(|octets| usize::from(u16::from_be_bytes(octets)));
+        let [place, len] =
+            [[head[0], head[1]], [head[2], head[3]]].map(|octets| usize::from(u16::from_be_bytes(octets)));
         let (octets, rest) = rest.split_at_checked(len)?;
         last.get_mut(place..place + len)?.copy_from_slice(octets);
         differences = rest;

@@ -145,7 +145,10 @@ fn a_checkpoint_is_three_lines_of_our_ledger() {
     check_checkpoint(&format!("{ORIGIN}\n42\n{root}\nextension\n"), Some("3 lines"));
     let facts = Facts { spki: &[], origin: None };
     let text = format!("{ORIGIN}\n42\n{root}\n");
-    assert!(permitted(KeyUse::Ledger, Kind::Checkpoint, &Shown::new(text.as_bytes()), facts).is_err(), "without a ledger");
+    assert!(
+        permitted(KeyUse::Ledger, Kind::Checkpoint, &Shown::new(text.as_bytes()), facts).is_err(),
+        "without a ledger"
+    );
 }
 
 #[test]

@@ -146,7 +146,11 @@ fn each_fault_is_told_with_its_octet() {
     check(&|octets| octets[8] = 1, 8, "the header: expected at most 65536 octets");
     check(&|octets| octets[12] = b'[', 12, "the header: ");
     let first = begins[0];
-    check(&|octets| octets[first] = 3, first, "expected a record of kind 0, 1 or 2, or 3 in an answer of differences, found 3");
+    check(
+        &|octets| octets[first] = 3,
+        first,
+        "expected a record of kind 0, 1 or 2, or 3 in an answer of differences, found 3",
+    );
     check(&|octets| octets[first + 1] = 1, first + 1, "a command: expected 26 to 1048576 octets");
     check(&|octets| octets[first + 30] = 2, first + 29, "expected one of the header's 2 templates, found the place 2");
     let end = begins[3];
@@ -175,7 +179,8 @@ fn a_record_says_what_the_command_says_itself() {
 
 /// Commands of two templates in turn, each unlike the last of its template in some octets, in many, or in its length.
 fn unlike() -> Vec<(Fields, Vec<u8>)> {
-    let alter = |octets: &mut [u8], places: Range<usize>, n: u8| octets[places].iter_mut().for_each(|octet| *octet ^= n);
+    let alter =
+        |octets: &mut [u8], places: Range<usize>, n: u8| octets[places].iter_mut().for_each(|octet| *octet ^= n);
     let lens = [3_986, 4_001, 3_986, 4_001, 3_986, 4_001, 3_986, 3_987, 3_986, 64, 3_986];
     (0..)
         .zip(lens)
@@ -238,7 +243,9 @@ fn differences_that_fit_no_command_are_a_fault() {
     let mut good = Vec::new();
     assert!(differ(&mut command(first, 100), &command(second, 100), &mut good));
     assert!(of_second(&good).is_ok());
-    for wrong in [&[&good[..], &[0]].concat()[..], &good[..good.len() - 1], &[0, 99, 0, 2, 1, 1], &[0xFF, 0xFF, 0, 1, 1]] {
+    for wrong in
+        [&[&good[..], &[0]].concat()[..], &good[..good.len() - 1], &[0, 99, 0, 2, 1, 1], &[0xFF, 0xFF, 0, 1, 1]]
+    {
         assert_eq!(of_second(wrong), Err(Fault::Differences), "{wrong:?}");
     }
     assert!(matches!(of_second(&[]), Err(Fault::Command { .. })));

@@ -21,6 +21,8 @@
 //!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
 
 mod jobs;
+mod release;
+mod settle;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,14 +31,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::domain::certificates::signature::PublicKey;
-use crate::domain::commands::{self, RebuildError};
 use crate::domain::fold::{Book as _, Fold};
 use crate::domain::gbcs;
 use crate::domain::intake;
 use crate::domain::ledger::entry::{
-    Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, Released, Settled, SignResult,
-    Started,
+    Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, SignResult, Started,
 };
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId, TemplateName};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
@@ -46,10 +45,12 @@ use crate::domain::time::Timestamp;
 use crate::hsm::QUEUE_ITEMS_MAX;
 use crate::hsm::{Class, Condition, FencesSeen, HsmError, Kind, Outcome, Several, ToSign};
 use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened};
-use crate::store::{DerivedState, StoreError};
 
 use jobs::Kept;
 pub use jobs::{Feed, GoOn, go_on};
+pub use release::{FETCH, HandOver, hand_over};
+use release::{finish, is_own, recorded_before, release, release_to};
+pub use settle::{Leave, LeftUnknowns, SETTLE, UNKNOWNS_MAX, leave, unknowns_of};
 
 /// Chunks of one job that are recorded and not yet concluded: one that is signed, one that waits behind it; and one more for
 /// each further token of the key, so that a chunk that a slow token has a part of does not hold up the others.
@@ -865,178 +866,6 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
     Ok(told)
 }
 
-/// Whether what was signed for a Device may be handed over, where its batch may.
-fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Vec<Reason>> {
-    match facts(recorder, &job.by, job.determination) {
-        Some(facts) => rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal.reason()]),
-        None => Err(vec![reason("policy", "no policy is in force")]),
-    }
-}
-
-/// Records that signed commands are about to be handed over.
-fn release(recorder: &mut Recorder, job: &Job, intents: Vec<(u64, u64)>) -> Result<(), CannotRecord> {
-    let released = Released { request: job.request, determination: job.determination, intents: joined(intents) };
-    recorder.queue(&job.by, Event::Released(released)).map(drop)
-}
-
-/// Signed commands of a request that are about to be handed over again.
-#[derive(Debug)]
-pub struct HandOver {
-    /// To whom. The person is whom the account belonged to when this was asked.
-    pub by: Actor,
-    /// Of which request.
-    pub request: RequestId,
-    /// Under which determination.
-    pub determination: DeterminationId,
-    /// SHA-256 of what was asked.
-    pub asked: Digest,
-    /// The intents, with their Devices.
-    pub signed: Vec<(u64, DeviceId)>,
-}
-
-/// The route that hands over what was signed before, as refusals name it.
-pub const FETCH: &str = "recovery-fetch";
-
-/// Records that commands which were signed before are about to be handed over, while their determination is in force. Answers, for each of
-/// them that is withheld, why; or why all of them are, which is recorded.
-pub fn hand_over(
-    recorder: &mut Recorder,
-    hand_over: HandOver,
-) -> Result<Result<HashMap<u64, Vec<Reason>>, NotAccepted>, CannotRecord> {
-    let HandOver { by, request, determination, asked, signed } = hand_over;
-    let known = recorder.known(by.clone());
-    let may_release = match facts(recorder, &known, determination).map(|facts| rules::decide_release(&facts)) {
-        _ if known.person != by.person => Err(vec![asker_changed(&by)]),
-        Some(Ok(())) => Ok(()),
-        Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
-        None => Err(vec![reason("policy", "no policy is in force")]),
-    };
-    if let Err(reasons) = may_release {
-        let about = About { operation: FETCH, request, determination, asked };
-        let entry = about.refuse(recorder, &known, None, reasons.clone())?;
-        return Ok(Err((reasons, entry)));
-    }
-    let (mut withheld, mut intents) = (HashMap::new(), Vec::with_capacity(signed.len()));
-    if let Some(facts) = facts(recorder, &known, determination) {
-        for (intent, device) in signed {
-            // It may have been left out of the incident since.
-            match rules::decide_release_to(&facts, device) {
-                Ok(()) => intents.push((intent, intent + 1)),
-                Err(refusal) => drop(withheld.insert(intent, vec![refusal.reason()])),
-            }
-        }
-    }
-    if !intents.is_empty() {
-        let released = Released { request, determination, intents: joined(intents) };
-        recorder.queue(&known, Event::Released(released))?;
-    }
-    Ok(Ok(withheld))
-}
-
-/// Ranges in ascending order, those that touch made one.
-fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    ranges.sort_unstable();
-    let mut joined: Vec<(u64, u64)> = Vec::new();
-    for (from, until) in ranges {
-        match joined.last_mut() {
-            Some(last) if from <= last.1 => last.1 = last.1.max(until),
-            Some(_) | None => joined.push((from, until)),
-        }
-    }
-    joined
-}
-
-/// What the ledger has for a Device from an earlier run of the same request: told again, and never signed again.
-fn recorded_before(
-    recorder: &Recorder,
-    job: &mut Job,
-    wanted: &Wanted,
-    last: Option<&DeviceFacts>,
-) -> Result<Option<Told>, CannotRecord> {
-    let Some(last) = last.filter(|last| job.repeated && last.determination == job.determination) else {
-        return Ok(None);
-    };
-    let outcome = match (last.state, &wanted.form) {
-        (IntentState::Signed | IntentState::Left, _) => None,
-        (IntentState::Unknown, WantedForm::Device | WantedForm::PreCommand(_)) => {
-            Some(ToldOutcome::Unknown("what became of it is unknown; settle it first".into()))
-        }
-        (IntentState::Unknown, WantedForm::Retry)
-        | (IntentState::Open | IntentState::Failed | IntentState::NotSigned, _) => return Ok(None),
-    };
-    let Some(entry) = intent_entry(recorder, last.intent)?.filter(|entry| entry.device == wanted.device) else {
-        return Ok(None);
-    };
-    // A further attempt belongs to the request that settled the unknown; whoever asked first gets its command all the same.
-    if entry.attempt == 1 && !is_own(recorder, job, entry.batch)? {
-        return Ok(None);
-    }
-    let outcome = match (outcome, last.state) {
-        (Some(outcome), _) => outcome,
-        (None, IntentState::Left) => ToldOutcome::Left,
-        (None, _) => match rebuild(recorder, job, &entry, last.intent)? {
-            Some(command) => match release_to(recorder, job, wanted.device) {
-                Ok(()) => ToldOutcome::Signed(command),
-                Err(reasons) => ToldOutcome::Withheld(reasons),
-            },
-            None => return Ok(None),
-        },
-    };
-    Ok(Some(Told {
-        device: wanted.device,
-        template: Some(entry.template),
-        counter: Some(entry.counter),
-        intent: Some(last.intent),
-        outcome,
-    }))
-}
-
-/// Whether a batch belongs to this request.
-fn is_own(recorder: &Recorder, job: &mut Job, batch: u64) -> Result<bool, CannotRecord> {
-    if let Some(known) = job.own_batches.get(&batch) {
-        return Ok(*known);
-    }
-    let own = match entry_at(recorder, batch)?.map(|entry| entry.event) {
-        Some(Event::Batch(entry)) => entry.request == job.request,
-        Some(_) | None => false,
-    };
-    job.own_batches.insert(batch, own);
-    Ok(own)
-}
-
-/// A command again, octet for octet, from its template, Device, counter and kept signature.
-fn rebuild(recorder: &Recorder, job: &Job, intent: &Intent, at: u64) -> Result<Option<Vec<u8>>, CannotRecord> {
-    let Some(signature) = recorder.store().signature(at)? else { return Ok(None) };
-    let fold = recorder.fold();
-    let template = fold
-        .determinations()
-        .get(&job.determination)
-        .and_then(|facts| facts.scope.as_ref())
-        .and_then(|scope| scope.templates.get(&intent.template));
-    let originator = fold.keys().get(&job.key).and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
-    let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
-    let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
-    match commands::rebuild(template, originator, intent, &signature.octets, &mut octets) {
-        // The row alone is nobody's word: a start from a snapshot does not compare it with the outcome of then.
-        Ok(()) => {
-            let key = fold.keys().get(&job.key).and_then(|key| PublicKey::from_spki(&key.record.spki_octets()).ok());
-            let body = &octets[1..octets.len() - gbcs::SIGNATURE_PART_LEN];
-            let is_it = key.is_some_and(|key| key.verifies_fixed(body, &signature.octets));
-            Ok(is_it.then_some(octets))
-        }
-        Err(RebuildError::Differs { .. }) => Ok(None),
-        Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
-    }
-}
-
-/// The pre-command and its signature: the command that a Device accepts.
-fn finish(octets: Arc<Vec<u8>>, signature: &[u8; 64]) -> Vec<u8> {
-    // The token has let go of it by now; a copy is made only if it has not.
-    let mut octets = Arc::try_unwrap(octets).unwrap_or_else(|shared| shared.to_vec());
-    gbcs::finish(&mut octets, signature);
-    octets
-}
-
 /// What becomes of the intents that a process left open when it died: the crash path, which every start takes.
 ///
 /// An intent that no checkpoint covers was never shown to the token: `not-signed`. One that a checkpoint covers may have been
@@ -1082,123 +911,8 @@ pub fn record_start(recorder: &mut Recorder, started: Started) -> Result<(u64, u
     resume(recorder)
 }
 
-/// Asks that the unknowns of a determination are left as they are.
-#[derive(Clone, Debug)]
-pub struct Leave {
-    /// Who asks.
-    pub by: Actor,
-    /// How whoever asks calls it.
-    pub id: RequestId,
-    /// SHA-256 of what is asked.
-    pub asked: Digest,
-    /// Under which determination.
-    pub determination: DeterminationId,
-    /// For which Devices; all whose outcome is unknown, if none are named.
-    pub devices: Option<Vec<DeviceId>>,
-    /// Why.
-    pub why: String,
-}
-
-/// What [`leave`] did.
-#[derive(Debug)]
-pub struct LeftUnknowns {
-    /// What became of each Device.
-    pub told: Vec<Told>,
-    /// Whether there are more unknowns than one request leaves.
-    pub more: bool,
-}
-
-/// Leaves the unknowns of a determination as they are: for these Devices, or for all. None if the determination is not recorded.
-///
-/// It signs nothing, so the determination need not be in force; whoever asks must be whom a signature could be asked by.
-pub fn leave(recorder: &mut Recorder, leave: Leave) -> Result<Option<Result<LeftUnknowns, NotAccepted>>, CannotRecord> {
-    let Leave { by, id, asked, determination, devices, why } = leave;
-    let by = recorder.known(by);
-    let about = About { operation: SETTLE, request: id, determination, asked };
-    let Some(known) = recorder.fold().determinations().get(&determination) else { return Ok(None) };
-    let key = known.key.as_ref().map(|(key, _)| key.clone());
-    let reasons: Vec<Reason> = match facts(recorder, &by, determination).map(|facts| rules::decide_asker(&facts)) {
-        Some(Ok(())) => Vec::new(),
-        Some(Err(refusals)) => refusals.iter().map(Refusal::reason).collect(),
-        None => vec![reason("policy", "no policy is in force yet")],
-    };
-    if !reasons.is_empty() {
-        let entry = about.refuse(recorder, &by, None, reasons.clone())?;
-        return Ok(Some(Err((reasons, entry))));
-    }
-    let (devices, more) = match (devices, &key) {
-        (Some(devices), _) => (devices, false),
-        (None, Some(key)) => {
-            let (found, more) = unknowns_of(recorder.store(), key, determination, UNKNOWNS_MAX)?;
-            (found.into_iter().map(|(device, _)| device).collect(), more)
-        }
-        // One that is not to execute opens no key, so nothing under it can be unknown.
-        (None, None) => (Vec::new(), false),
-    };
-    let mut told = Vec::with_capacity(devices.len());
-    for device in devices {
-        let last = match &key {
-            Some(key) => recorder.device(key, device)?.filter(|last| last.determination == determination),
-            None => None,
-        };
-        told.push(match (last, &key) {
-            (Some(last), Some(key)) if matches!(last.state, IntentState::Unknown | IntentState::Left) => {
-                // A request that is made again is told what was left before.
-                if last.state == IntentState::Unknown {
-                    let (key, reason) = (key.clone(), why.as_str().into());
-                    let entry = Settled { intent: last.intent, determination, key, device, reason };
-                    recorder.queue(&by, Event::Settled(entry))?;
-                }
-                Told {
-                    device,
-                    template: Some(last.template),
-                    counter: Some(last.counter),
-                    intent: Some(last.intent),
-                    outcome: ToldOutcome::Left,
-                }
-            }
-            (Some(_) | None, _) => {
-                let reasons = vec![Refusal::NothingUnknown { device }.reason()];
-                about.refuse(recorder, &by, Some(device), reasons.clone())?;
-                told_of(device, None, ToldOutcome::Refused(reasons))
-            }
-        });
-    }
-    Ok(Some(Ok(LeftUnknowns { told, more })))
-}
-
-/// The route that settles unknowns, as refusals name it.
-pub const SETTLE: &str = "recovery-settle";
-
 /// The route that signs, as refusals name it.
 pub const SIGN: &str = "recovery-sign";
-
-/// Unknowns that one request leaves as they are, or one listing answers, at most: a worker that dies leaves some hundred.
-pub const UNKNOWNS_MAX: usize = 10_000;
-
-/// Rows that are read at a time while unknowns are looked for.
-const UNKNOWNS_READ_MAX: usize = 1_000;
-
-/// The Devices under a determination whose outcome is unknown, in the order of their ids, at most `most`; and whether there are
-/// more. A key may have unknowns of other determinations: they take no room.
-pub fn unknowns_of<S: DerivedState + ?Sized>(
-    store: &S,
-    key: &KeyLabel,
-    determination: DeterminationId,
-    most: usize,
-) -> Result<(Vec<(DeviceId, DeviceFacts)>, bool), StoreError> {
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let page = store.devices_in(key, IntentState::Unknown, after, UNKNOWNS_READ_MAX)?;
-        let Some((last, _)) = page.last() else { return Ok((found, false)) };
-        after = Some(*last);
-        found.extend(page.into_iter().filter(|(_, facts)| facts.determination == determination));
-        if found.len() > most {
-            found.truncate(most);
-            return Ok((found, true));
-        }
-    }
-}
 
 /// Whether a signature could be asked for by this actor under a determination: what costs something is done for nobody else.
 pub fn may_ask(recorder: &Recorder, by: Actor, determination: DeterminationId) -> bool {

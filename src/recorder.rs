@@ -9,6 +9,8 @@
 //! A ledger token that is away or fails is no such failure: what was queued is durable, its answers wait until the token signs
 //! again, nothing more is decided meanwhile, and whoever only looks ([`Desk::look`]) is answered as before.
 
+mod snapshot;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::domain::determination::pages::Page;
-use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
+use crate::domain::fold::snapshot::TargetsSeen;
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
@@ -28,14 +30,15 @@ use crate::domain::ledger::entry::{
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
-use crate::domain::ledger::snapshots::TargetsKept;
-use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
 use crate::state::{self, Row};
-use crate::store::{Batch, Derived, Store, StoreError, Vouch};
+use crate::store::{Batch, Derived, Store, StoreError};
+
+pub use snapshot::{SNAPSHOT_LEAVES, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LEAVES_MAX, SNAPSHOT_ROWS};
 
 /// How many asks share one transaction at most: so that the first of them does not wait for ever on a busy night.
 const GROUP_MAX: usize = 64;
@@ -48,9 +51,6 @@ const SIGNER_PAUSE_FIRST: Duration = Duration::from_millis(20);
 
 /// The longest pause before a ledger token that can be asked is asked again.
 const SIGNER_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// The longest pause before a snapshot is tried again that the ledger token did not sign.
-const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether it can be asked, or whether the daemon stops.
 const SIGNER_POLL: Duration = Duration::from_millis(20);
@@ -77,20 +77,6 @@ const REASONS_LEN_MAX: usize = 16 * 1024;
 
 /// Characters of a text that others wrote (a caller, a vendor's module) and that an entry tells: enough to act on.
 pub const TEXT_LEN_MAX: usize = 500;
-
-/// Entries after which a snapshot is taken: a start folds no more than these again, in some tenths of a second, and what they changed is
-/// in memory until then. A command has two.
-pub const SNAPSHOT_LEAVES: u64 = 16_384;
-
-/// The most that may be asked for: a row of some 200 octets for each in memory, and a start that folds them again in a second or two.
-pub const SNAPSHOT_LEAVES_MAX: u64 = 131_072;
-
-/// Changed rows after which a snapshot is taken, though entries are fewer, for one entry can take in the answers of many Devices; or as
-/// many rows as entries, where more of those are asked for. The more there are, the more often two of them share a page.
-pub const SNAPSHOT_ROWS: usize = 32_768;
-
-/// Entries after which a snapshot is taken where the daemon stops in order: fewer are folded again faster than it is worth an entry.
-pub const SNAPSHOT_LEAVES_AT_STOP: u64 = 2_048;
 
 /// The target of the journal's lines about checkpoints, which no setting of the log filters: what an outsider compares an older
 /// copy of the ledger with.
@@ -506,67 +492,6 @@ impl Recorder {
         Ok(())
     }
 
-    /// Takes a snapshot if one is due: everything is durable and under a checkpoint, and enough has come since the last. A ledger token
-    /// that does not sign now is asked again after the next ask.
-    pub fn snapshot_if_due(&mut self) -> Result<(), CannotRecord> {
-        let settled = self.queue.leaves.is_empty() && self.checkpointed == self.durable.size;
-        let since = self.durable.size - self.fold.last_snapshot().unwrap_or(0);
-        let leaves = if self.stopped { SNAPSHOT_LEAVES_AT_STOP } else { u64::MAX }.min(self.snapshot_leaves);
-        let may_sign = self.signer.as_ref().is_some_and(|signer| signer.is_ready())
-            && self.snapshot_after.is_none_or(|(next, _)| Instant::now() >= next);
-        let rows = SNAPSHOT_ROWS.max(usize::try_from(self.snapshot_leaves).unwrap_or(usize::MAX));
-        if settled && may_sign && (since >= leaves || self.store.waiting() >= rows) { self.snapshot() } else { Ok(()) }
-    }
-
-    /// Takes a snapshot of the state as it is durable and under a checkpoint.
-    fn snapshot(&mut self) -> Result<(), CannotRecord> {
-        let Some(signer) = self.signer.as_mut() else { return Ok(()) };
-        let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
-        let kept = self.fold.kept();
-        let fold = Digest::of(&kept);
-        let mut parts = vec![(FOLD_PART.to_owned(), kept)];
-        let store = &*self.store;
-        let targets = self.targets.of(
-            &self.fold,
-            &|incident| store.part(&targets_part(incident)).ok().flatten(),
-            &mut |name, octets| parts.push((name, octets)),
-        );
-        let Moment { at, clock } = self.moment;
-        let mut vouching = Vouching {
-            fold,
-            targets,
-            at: self.fold.last_at().map_or(at, |last| last.max(at)),
-            clock: if self.fold.clock_untrusted() { ClockState::Untrusted } else { clock },
-            origin,
-            signer: &mut **signer,
-            entry: None,
-            fault: None,
-        };
-        let taken = self.store.snapshot_at(self.durable.size, &parts, &mut vouching);
-        let Vouching { entry, fault, .. } = vouching;
-        let head = match (taken, fault) {
-            (Ok(Some(head)), _) => head,
-            (Ok(None), Some(why)) => {
-                self.targets.forget();
-                let pause =
-                    self.snapshot_after.map_or(SIGNER_PAUSE_MAX, |(_, pause)| (pause * 2).min(SNAPSHOT_PAUSE_MAX));
-                self.snapshot_after = Some((Instant::now() + pause, pause));
-                return if why.passes() { Ok(()) } else { Err(why) };
-            }
-            (Ok(None), None) => {
-                self.targets.forget();
-                return Ok(());
-            }
-            (Err(error), _) => return Err(error.into()),
-        };
-        let (entry, leaf) = entry.expect("a snapshot that was taken has an entry");
-        let documents = Documents { queue: &self.queue, store: &*self.store };
-        self.fold.apply(&entry, &leaf, &documents, &mut Vec::new())?;
-        (self.durable, self.checkpointed, self.snapshot_after) = (head, head.size, None);
-        tracing::info!(target: CHECKPOINT_TARGET, size = head.size, root = %head.root, "checkpoint over a snapshot");
-        Ok(())
-    }
-
     /// Signs a checkpoint of the durable head, once there is a ledger token. It goes to the journal too, which lies elsewhere.
     fn checkpoint(&mut self) -> Result<(), CannotRecord> {
         let Some(signer) = self.signer.as_mut() else { return Ok(()) };
@@ -612,51 +537,6 @@ impl Recorder {
             Change::List { .. } | Change::Release { .. } => {}
         }
         Ok(())
-    }
-}
-
-/// What vouches for a snapshot: its entry, and the ledger token's signature over the head that has it.
-struct Vouching<'a> {
-    fold: Digest,
-    targets: Vec<TargetsKept>,
-    at: Timestamp,
-    clock: ClockState,
-    origin: Origin,
-    signer: &'a mut dyn CheckpointSigner,
-    /// The entry and its leaf, once it is known what the tables come to.
-    entry: Option<(Entry, Vec<u8>)>,
-    /// Why there is none, or no signature.
-    fault: Option<CannotRecord>,
-}
-
-impl Vouching<'_> {
-    fn sign(&mut self, head: Head) -> Result<Vec<u8>, CannotRecord> {
-        // Signed before it is durable, unlike any other: nobody is shown it before it is, and a crash in between leaves it with nobody.
-        let checkpoint = Checkpoint::new(self.origin.clone(), head);
-        let signature = self.signer.sign(&checkpoint.text())?;
-        Ok(SignedCheckpoint::assemble(&checkpoint, self.signer.verifier(), &signature)?.octets().to_vec())
-    }
-}
-
-impl Vouch for Vouching<'_> {
-    fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
-        let (fold, targets) = (self.fold, self.targets.clone());
-        let event = Event::Snapshot(snapshot::of_tables(fold, targets, *tables));
-        let entry = Entry { v: VERSION, at: self.at, clock: self.clock, by: Actor::daemon(), event };
-        match entry.to_leaf() {
-            Ok(leaf) => {
-                self.entry = Some((entry, leaf.clone()));
-                Some(leaf)
-            }
-            Err(error) => {
-                self.fault = Some(error.into());
-                None
-            }
-        }
-    }
-
-    fn note(&mut self, head: Head) -> Option<Vec<u8>> {
-        self.sign(head).map_err(|fault| self.fault = Some(fault)).ok()
     }
 }
 

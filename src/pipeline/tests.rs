@@ -1,3 +1,4 @@
+use super::settle::UNKNOWNS_READ_MAX;
 use super::*;
 use crate::domain::ledger::merkle::Leaf;
 use crate::store::memory::MemoryStore;

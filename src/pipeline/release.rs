@@ -1,0 +1,191 @@
+//! What leaves: commands that were signed, now or before, each with a `released` entry, while the determination is in force.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{About, Job, NotAccepted, Told, ToldOutcome, asker_changed, entry_at, facts, intent_entry, reason};
+use crate::domain::certificates::signature::PublicKey;
+use crate::domain::commands::{self, RebuildError};
+use crate::domain::gbcs;
+use crate::domain::ledger::entry::{Actor, Event, Intent, Reason, Released};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, RequestId};
+use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
+use crate::domain::policy::rules::{self, Refusal};
+use crate::recorder::{CannotRecord, Recorder};
+
+/// Whether what was signed for a Device may be handed over, where its batch may.
+pub(super) fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Vec<Reason>> {
+    match facts(recorder, &job.by, job.determination) {
+        Some(facts) => rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal.reason()]),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    }
+}
+
+/// Records that signed commands are about to be handed over.
+pub(super) fn release(recorder: &mut Recorder, job: &Job, intents: Vec<(u64, u64)>) -> Result<(), CannotRecord> {
+    let released = Released { request: job.request, determination: job.determination, intents: joined(intents) };
+    recorder.queue(&job.by, Event::Released(released)).map(drop)
+}
+
+/// Signed commands of a request that are about to be handed over again.
+#[derive(Debug)]
+pub struct HandOver {
+    /// To whom. The person is whom the account belonged to when this was asked.
+    pub by: Actor,
+    /// Of which request.
+    pub request: RequestId,
+    /// Under which determination.
+    pub determination: DeterminationId,
+    /// SHA-256 of what was asked.
+    pub asked: Digest,
+    /// The intents, with their Devices.
+    pub signed: Vec<(u64, DeviceId)>,
+}
+
+/// The route that hands over what was signed before, as refusals name it.
+pub const FETCH: &str = "recovery-fetch";
+
+/// Records that commands which were signed before are about to be handed over, while their determination is in force. Answers, for each of
+/// them that is withheld, why; or why all of them are, which is recorded.
+pub fn hand_over(
+    recorder: &mut Recorder,
+    hand_over: HandOver,
+) -> Result<Result<HashMap<u64, Vec<Reason>>, NotAccepted>, CannotRecord> {
+    let HandOver { by, request, determination, asked, signed } = hand_over;
+    let known = recorder.known(by.clone());
+    let may_release = match facts(recorder, &known, determination).map(|facts| rules::decide_release(&facts)) {
+        _ if known.person != by.person => Err(vec![asker_changed(&by)]),
+        Some(Ok(())) => Ok(()),
+        Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
+        None => Err(vec![reason("policy", "no policy is in force")]),
+    };
+    if let Err(reasons) = may_release {
+        let about = About { operation: FETCH, request, determination, asked };
+        let entry = about.refuse(recorder, &known, None, reasons.clone())?;
+        return Ok(Err((reasons, entry)));
+    }
+    let (mut withheld, mut intents) = (HashMap::new(), Vec::with_capacity(signed.len()));
+    if let Some(facts) = facts(recorder, &known, determination) {
+        for (intent, device) in signed {
+            // It may have been left out of the incident since.
+            match rules::decide_release_to(&facts, device) {
+                Ok(()) => intents.push((intent, intent + 1)),
+                Err(refusal) => drop(withheld.insert(intent, vec![refusal.reason()])),
+            }
+        }
+    }
+    if !intents.is_empty() {
+        let released = Released { request, determination, intents: joined(intents) };
+        recorder.queue(&known, Event::Released(released))?;
+    }
+    Ok(Ok(withheld))
+}
+
+/// Ranges in ascending order, those that touch made one.
+fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (from, until) in ranges {
+        match joined.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(until),
+            Some(_) | None => joined.push((from, until)),
+        }
+    }
+    joined
+}
+
+/// What the ledger has for a Device from an earlier run of the same request: told again, and never signed again.
+pub(super) fn recorded_before(
+    recorder: &Recorder,
+    job: &mut Job,
+    wanted: &Wanted,
+    last: Option<&DeviceFacts>,
+) -> Result<Option<Told>, CannotRecord> {
+    let Some(last) = last.filter(|last| job.repeated && last.determination == job.determination) else {
+        return Ok(None);
+    };
+    let outcome = match (last.state, &wanted.form) {
+        (IntentState::Signed | IntentState::Left, _) => None,
+        (IntentState::Unknown, WantedForm::Device | WantedForm::PreCommand(_)) => {
+            Some(ToldOutcome::Unknown("what became of it is unknown; settle it first".into()))
+        }
+        (IntentState::Unknown, WantedForm::Retry)
+        | (IntentState::Open | IntentState::Failed | IntentState::NotSigned, _) => return Ok(None),
+    };
+    let Some(entry) = intent_entry(recorder, last.intent)?.filter(|entry| entry.device == wanted.device) else {
+        return Ok(None);
+    };
+    // A further attempt belongs to the request that settled the unknown; whoever asked first gets its command all the same.
+    if entry.attempt == 1 && !is_own(recorder, job, entry.batch)? {
+        return Ok(None);
+    }
+    let outcome = match (outcome, last.state) {
+        (Some(outcome), _) => outcome,
+        (None, IntentState::Left) => ToldOutcome::Left,
+        (None, _) => match rebuild(recorder, job, &entry, last.intent)? {
+            Some(command) => match release_to(recorder, job, wanted.device) {
+                Ok(()) => ToldOutcome::Signed(command),
+                Err(reasons) => ToldOutcome::Withheld(reasons),
+            },
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Told {
+        device: wanted.device,
+        template: Some(entry.template),
+        counter: Some(entry.counter),
+        intent: Some(last.intent),
+        outcome,
+    }))
+}
+
+/// Whether a batch belongs to this request.
+pub(super) fn is_own(recorder: &Recorder, job: &mut Job, batch: u64) -> Result<bool, CannotRecord> {
+    if let Some(known) = job.own_batches.get(&batch) {
+        return Ok(*known);
+    }
+    let own = match entry_at(recorder, batch)?.map(|entry| entry.event) {
+        Some(Event::Batch(entry)) => entry.request == job.request,
+        Some(_) | None => false,
+    };
+    job.own_batches.insert(batch, own);
+    Ok(own)
+}
+
+/// A command again, octet for octet, from its template, Device, counter and kept signature.
+pub(super) fn rebuild(
+    recorder: &Recorder,
+    job: &Job,
+    intent: &Intent,
+    at: u64,
+) -> Result<Option<Vec<u8>>, CannotRecord> {
+    let Some(signature) = recorder.store().signature(at)? else { return Ok(None) };
+    let fold = recorder.fold();
+    let template = fold
+        .determinations()
+        .get(&job.determination)
+        .and_then(|facts| facts.scope.as_ref())
+        .and_then(|scope| scope.templates.get(&intent.template));
+    let originator = fold.keys().get(&job.key).and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
+    let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
+    let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
+    match commands::rebuild(template, originator, intent, &signature.octets, &mut octets) {
+        // The row alone is nobody's word: a start from a snapshot does not compare it with the outcome of then.
+        Ok(()) => {
+            let key = fold.keys().get(&job.key).and_then(|key| PublicKey::from_spki(&key.record.spki_octets()).ok());
+            let body = &octets[1..octets.len() - gbcs::SIGNATURE_PART_LEN];
+            let is_it = key.is_some_and(|key| key.verifies_fixed(body, &signature.octets));
+            Ok(is_it.then_some(octets))
+        }
+        Err(RebuildError::Differs { .. }) => Ok(None),
+        Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
+    }
+}
+
+/// The pre-command and its signature: the command that a Device accepts.
+pub(super) fn finish(octets: Arc<Vec<u8>>, signature: &[u8; 64]) -> Vec<u8> {
+    // The token has let go of it by now; a copy is made only if it has not.
+    let mut octets = Arc::try_unwrap(octets).unwrap_or_else(|shared| shared.to_vec());
+    gbcs::finish(&mut octets, signature);
+    octets
+}

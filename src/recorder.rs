@@ -788,7 +788,7 @@ impl Book for Recorder {
 
 impl Heads for Recorder {
     fn head(&self, size: u64) -> Option<intake::Head> {
-        state::head(&*self.store, size)
+        state::head(&*self.store, &self.fold, size)
     }
 }
 

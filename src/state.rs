@@ -14,7 +14,7 @@ use crate::domain::incident::targets::kept::pages_of;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, Outcome, SignResult, Snapshot};
-use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash, verify_inclusion};
+use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
@@ -231,11 +231,16 @@ pub fn no_answer(error: StoreError) -> BookError {
     BookError::Store { reason: error.to_string() }
 }
 
-/// The signed head of that size, if there is one.
-pub fn head<R: Reader + ?Sized>(store: &R, size: u64) -> Option<intake::Head> {
-    let checkpoint = store.checkpoints(size, 1).ok()?.pop().filter(|checkpoint| checkpoint.head.size == size)?;
-    let last = store.leaf(size.checked_sub(1)?).ok()?;
-    Some(intake::Head { root: checkpoint.head.root, at: Entry::from_leaf(&last).ok()?.at })
+/// The head of that size as the ledger's key signed it, if it did, and the moment of its last entry, which is proven under it.
+pub fn head<R: Reader + ?Sized>(store: &R, fold: &Fold, size: u64) -> Option<intake::Head> {
+    let checkpoint = store.checkpoints(size, 1).ok()?.pop()?;
+    let verifier = ledger_verifier(fold).ok()??;
+    let head = SignedCheckpoint::verify(&checkpoint.note, &verifier).ok()?.head();
+    if head.size != size {
+        return None;
+    }
+    let last = store.leaf_under(size.checked_sub(1)?, &head).ok()?;
+    Some(intake::Head { root: head.root, at: Entry::from_leaf(&last).ok()?.at })
 }
 
 /// Documents straight from a store.
@@ -281,14 +286,21 @@ impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }
 
+    fn release(&self, intent: u64) -> Result<bool, BookError> {
+        self.signature(intent).map(|found| found.is_some())
+    }
+
     fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
         processors::at_once(count, one);
     }
 }
 
-impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
+/// The signed heads of a ledger that is folded so far.
+struct StoredHeads<'a, R: ?Sized>(&'a R, &'a Fold);
+
+impl<R: Reader + ?Sized> Heads for StoredHeads<'_, R> {
     fn head(&self, size: u64) -> Option<intake::Head> {
-        head(self.0, size)
+        head(self.0, self.1, size)
     }
 }
 
@@ -478,9 +490,7 @@ fn check_since(ledger: &dyn Reader, fold: &Fold, newest: &StoredCheckpoint, at: 
 
 /// A batch from before the snapshot that an intent after it names: it stands under the same checkpoint.
 fn recall(ledger: &dyn Reader, fold: &mut Fold, signed: Head, index: u64) -> Result<(), StateError> {
-    let octets = ledger.leaf(index)?;
-    let path = ledger.inclusion_path(index, signed.size)?;
-    verify_inclusion(leaf_hash(&octets), index, &signed, &path).map_err(StoreError::from)?;
+    let octets = ledger.leaf_under(index, &signed)?;
     let entry = Entry::from_leaf(&octets).map_err(|source| StateError::Entry { index, source })?;
     if let Event::Batch(batch) = &entry.event {
         fold.recall(index, batch);
@@ -499,7 +509,8 @@ fn take_in<D: DerivedState + ?Sized>(
     // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
     let documents = StoredDocuments(ledger);
     let book = StoredBook(book);
-    let again = Again { fold, book: &book, evidence: &documents, heads: &documents };
+    let heads = StoredHeads(ledger, fold);
+    let again = Again { fold, book: &book, evidence: &documents, heads: &heads };
     // What Devices answered opens no key. Under a checkpoint the daemon verified it before, and ten million
     // signatures verified anew would hold up a start for half an hour: that is `smkictl ledger verify`'s.
     let checked = if index < covered { again.check_all_but_answers(entry) } else { again.check(entry) };

@@ -460,6 +460,21 @@ pub trait Reader: DerivedState {
         merkle::inclusion_path(index, size, |subtree| self.subtree(subtree))
     }
 
+    /// One entry, proven to stand there under this head, whatever hashes are stored: for what a decision rests on, since a start from a
+    /// snapshot does not read what lies before that.
+    fn leaf_under(&self, index: u64, head: &Head) -> Result<Vec<u8>, StoreError> {
+        let octets = self.leaf(index)?;
+        let path = self.inclusion_path(index, head.size)?;
+        merkle::verify_inclusion(merkle::leaf_hash(&octets), index, head, &path).map_err(|error| {
+            let Head { size, root } = head;
+            StoreError::HeadCorrupt {
+                expected: format!("{size} entries with the root {root}, entry {index} among them"),
+                found: format!("another entry there ({error})"),
+            }
+        })?;
+        Ok(octets)
+    }
+
     /// The path that proves the first `first` entries a prefix of the first `second`.
     fn consistency_path(&self, first: u64, second: u64) -> Result<Vec<Digest>, StoreError> {
         merkle::consistency_path(first, second, |subtree| self.subtree(subtree))

@@ -10,17 +10,10 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(missing_docs, reason = "a program")]
 
-mod cpu;
 #[expect(dead_code, reason = "the benchmark of commands signs otherwise, and slows tokens down")]
 mod daemon;
-#[expect(
-    dead_code,
-    reason = "the bound here is ring's verification; the daemon under measurement names the other's task"
-)]
-mod limit;
 mod responses_daemon;
 mod responses_rows;
-mod statistics;
 
 use std::process::ExitCode;
 use std::thread;
@@ -32,6 +25,7 @@ use smkid::domain::gbcs::proof::verify_signature;
 use smkid::domain::gbcs::{Frame, Template};
 use smkid::domain::names::{DeviceId, Eui64, PartyId};
 use smkid::domain::responses::{Reading, Trust};
+use smkid::exercise::bench::{cpu, limit, statistics};
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab::{Lab, SoftKey};
 use smkid::exercise::template::template;

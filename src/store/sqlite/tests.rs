@@ -8,6 +8,8 @@ use super::*;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
+use crate::domain::responses::DeviceKey;
+use crate::domain::time::Timestamp;
 use crate::store::{DeviceFacts, IntentState};
 
 fn made(entries: u64) -> (TempDir, SqliteStore) {
@@ -631,4 +633,43 @@ fn pages_that_were_made_before_the_first_snapshot_are_those_that_it_keeps() {
         Table::ALL.map(|table| overlay::pages(&store.connection, table).unwrap().0)
     };
     assert_eq!(tables_after(true), tables_after(false));
+}
+
+#[test]
+fn an_entry_and_what_it_makes_of_rows_are_seen_at_once_by_whoever_reads_beside() {
+    const IMPORTS: u64 = 400;
+    let (directory, mut store) = made(0);
+    let imported = |entry: u64| DeviceKey {
+        device: device(1),
+        point: std::array::from_fn(|at| if at == 0 { 4 } else { 7 }),
+        device_ca: Digest([9; 32]),
+        from: Timestamp::from_unix_ms(0).unwrap(),
+        until: Timestamp::from_unix_ms(i64::try_from(entry).unwrap() * 1_000).unwrap(),
+    };
+    let looked = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let reader = SqliteReader::open(directory.path()).unwrap();
+                scope.spawn(move || {
+                    let mut looked = 0_u64;
+                    loop {
+                        let size = reader.head().unwrap().size;
+                        let keys = reader.device_keys(device(1)).unwrap();
+                        let before = keys.iter().filter(|imported| imported.entry < size).count() as u64;
+                        assert_eq!(before, size, "each entry below the head brought one");
+                        looked += 1;
+                        if size == IMPORTS {
+                            return looked;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for entry in 0..IMPORTS {
+            let keys = [imported(entry)];
+            append(&mut store, 1, &[], &[], &[Derived::DeviceKeys { entry, keys: &keys }]).unwrap();
+        }
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+    });
+    assert!(looked > 10, "{looked}");
 }

@@ -24,7 +24,7 @@ pub const PAGE_BEGINNINGS: u8 = 1;
 pub const PART_BEGINNINGS: u8 = 16;
 
 /// Runs of pages that are replaced one by one; of more, the whole list is made anew.
-const SPLICED_MAX: usize = 32;
+pub(super) const SPLICED_MAX: usize = 32;
 
 /// One page.
 #[derive(Clone, Debug, PartialEq, Eq)]

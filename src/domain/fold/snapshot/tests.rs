@@ -177,3 +177,21 @@ fn every_field_of_a_row_counts() {
         assert_ne!(digest(other.clone()), digest(one.clone()), "{other:?}");
     }
 }
+
+#[test]
+fn few_runs_of_pages_and_many_are_put_in_their_places_alike() {
+    // Every other page changes: runs that are no neighbours.
+    let before = devices((0..60_000).map(|i| i * 2));
+    let Ok(made) = Pages::made(Table::Device, &before);
+    let number = |key: &[u8]| u64::from_be_bytes(key[key.len() - 8..].try_into().unwrap());
+    for runs in [pages::SPLICED_MAX, pages::SPLICED_MAX + 1] {
+        let changed: Vec<u64> = made.all().iter().step_by(2).take(runs).map(|page| number(&page.first) + 1).collect();
+        assert_eq!(changed.len(), runs, "of {} pages", made.all().len());
+        let mut rows = devices((0..60_000).map(|i| i * 2));
+        rows.1.extend(changed.iter().map(|i| (device(*i), facts(7))));
+        let touched: Vec<_> = changed.iter().map(|i| key(*i)).collect();
+        assert_eq!(made.touched(touched.iter().map(Vec::as_slice)).len(), runs);
+        let Ok(again) = Pages::made(Table::Device, &rows);
+        assert_eq!(renewed(made.clone(), &rows, &changed), again, "{runs} runs");
+    }
+}

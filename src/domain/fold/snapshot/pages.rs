@@ -86,9 +86,10 @@ pub fn parts(mut list: &[u8]) -> Vec<Part<'_>> {
     std::iter::from_fn(|| Part::read(&mut list)).collect()
 }
 
-/// In which of these parts the row of a key lies, if its page has it.
-pub fn part_of(parts: &[Part<'_>], key: &[u8]) -> usize {
-    parts.partition_point(|part| part.first <= key).saturating_sub(1)
+/// In which of these parts the row of a key lies, if its page has it. A group is in one part whole, whichever of its rows came first.
+pub fn part_of(table: Table, parts: &[Part<'_>], key: &[u8]) -> usize {
+    let group = table.group(key);
+    parts.partition_point(|part| table.group(part.first) <= group).saturating_sub(1)
 }
 
 /// The octet that says whether a page or a part begins with the row of this key.
@@ -133,12 +134,11 @@ impl Open {
     }
 }
 
-/// Visits the parts of the rows from one key up to another. With `whole`, one part is made of all of them, wherever parts would begin.
+/// Visits the parts of the rows from one key up to another.
 fn read<R: Rows + ?Sized>(
     table: Table,
     rows: &R,
     (from, until): (&[u8], Option<&[u8]>),
-    whole: bool,
     each: &mut dyn FnMut(Run),
 ) -> Result<(), R::Error> {
     let (mut open, mut octets) = (None::<Open>, Vec::new());
@@ -148,7 +148,7 @@ fn read<R: Rows + ?Sized>(
             return ControlFlow::Break(());
         }
         // Rows of one group stay together: what comes after the group does not open a part.
-        let goes_on = open.as_ref().is_some_and(|open| whole || table.group(&open.last) == table.group(&key));
+        let goes_on = open.as_ref().is_some_and(|open| table.group(&open.last) == table.group(&key));
         if !goes_on {
             let octet = octet(table, &key);
             if (octet < PART_BEGINNINGS || open.is_none())
@@ -279,7 +279,7 @@ impl Pages {
     /// Those of a table with these rows; `each` is given each with the list of its parts. Linear in the rows.
     pub fn made<R: Rows + ?Sized>(table: Table, rows: &R, mut each: impl FnMut(&Made)) -> Result<Self, R::Error> {
         let (mut binder, mut all) = (Binder::default(), Vec::new());
-        read(table, rows, (&[], None), false, &mut |run| {
+        read(table, rows, (&[], None), &mut |run| {
             binder.push_made(&run, false);
             for made in binder.made.drain(..) {
                 each(&made);
@@ -345,7 +345,13 @@ impl Pages {
 
     /// Where the row of this key would lie.
     fn slot(&self, key: &[u8]) -> usize {
-        self.all.partition_point(|page| *page.first <= *key).saturating_sub(1)
+        let group = self.table.group(key);
+        self.all.partition_point(|page| self.table.group(&page.first) <= group).saturating_sub(1)
+    }
+
+    /// Before which key the rows of a page end.
+    fn end(&self, page: usize) -> Option<&[u8]> {
+        self.all.get(page + 1).map(|next| self.table.group(&next.first))
     }
 
     /// The pages and parts that change if the rows of these keys, which come in order, change or come in. `list` has the list of the parts
@@ -363,12 +369,12 @@ impl Pages {
                 touched.push(Touched { page: None, list: Vec::new(), parts: Vec::new() });
                 break;
             }
-            let until = self.all.get(page + 1).map(|next| &*next.first);
+            let until = self.end(page);
             let list = list(page)?;
             let of_page = parts(&list);
-            let mut changed = vec![part_of(&of_page, first)];
+            let mut changed = vec![part_of(self.table, &of_page, first)];
             while let Some(key) = keys.next_if(|key| until.is_none_or(|until| **key < *until)) {
-                let part = part_of(&of_page, key);
+                let part = part_of(self.table, &of_page, key);
                 if changed.last() != Some(&part) {
                     changed.push(part);
                 }
@@ -387,9 +393,8 @@ impl Pages {
     ) -> (&'a [u8], Option<&'a [u8]>) {
         // The first page begins where the table does, and the last ends there: no row lies before or after.
         let is_first = page == 0 && start == 0;
-        let from = parts.get(start).filter(|_| !is_first).map_or(&[][..], |part| part.first);
-        let next = || self.all.get(page + 1).map(|next| &*next.first);
-        (from, parts.get(end).map(|part| part.first).or_else(next))
+        let from = parts.get(start).filter(|_| !is_first).map_or(&[][..], |part| self.table.group(part.first));
+        (from, parts.get(end).map(|part| self.table.group(part.first)).or_else(|| self.end(page)))
     }
 
     /// Makes those pages anew: the rows are as they are now.
@@ -401,7 +406,7 @@ impl Pages {
         let Touched { page, list, parts: changed } = touched;
         let mut binder = Binder::default();
         let Some(page) = *page else {
-            read(self.table, rows, (&[], None), false, &mut |run| binder.push_made(&run, false))?;
+            read(self.table, rows, (&[], None), &mut |run| binder.push_made(&run, false))?;
             return Ok(Renewed { old: 0..0, new: binder.finish() });
         };
         let of_page = parts(list);
@@ -417,7 +422,7 @@ impl Pages {
                 at += 1;
             }
             let between = self.between(page, &of_page, start..at);
-            read(self.table, rows, between, false, &mut |run| binder.push_made(&run, false))?;
+            read(self.table, rows, between, &mut |run| binder.push_made(&run, false))?;
         }
         (at..of_page.len()).for_each(|stays| binder.push(&of_page[stays], last));
         Ok(Renewed { old: page..page + 1, new: binder.finish() })
@@ -448,9 +453,8 @@ impl Pages {
     /// Whether a page is what its rows come to, as they are now.
     pub fn is_so<R: Rows + ?Sized>(&self, at: usize, rows: &R) -> Result<bool, R::Error> {
         let mut binder = Binder::default();
-        let from = if at == 0 { &[][..] } else { &*self.all[at].first };
-        let until = self.all.get(at + 1).map(|next| &*next.first);
-        read(self.table, rows, (from, until), false, &mut |run| binder.push_made(&run, true))?;
+        let from = if at == 0 { &[][..] } else { self.table.group(&self.all[at].first) };
+        read(self.table, rows, (from, self.end(at)), &mut |run| binder.push_made(&run, true))?;
         Ok(binder.finish().pop().is_some_and(|made| made.page == self.all[at]))
     }
 }

@@ -97,7 +97,7 @@ fn a_row_that_changes_alters_its_part_and_its_page_and_no_other() {
     let differ: Vec<_> = (0..before.all().len()).filter(|i| before.all()[*i] != after.all()[*i]).collect();
     assert_eq!((before.all().len(), differ), (after.all().len(), vec![at]));
     let (old, new) = (pages::parts(&lists[at]), pages::parts(&others[at]));
-    let part = pages::part_of(&old, &key(4_000));
+    let part = pages::part_of(Table::Device, &old, &key(4_000));
     let differ: Vec<_> = (0..old.len()).filter(|i| old[*i] != new[*i]).collect();
     assert_eq!((old.len(), differ), (new.len(), vec![part]));
     for page in 0..before.all().len() {

@@ -138,7 +138,13 @@ impl LedgerCommands {
 
 impl Walk<'_> {
     /// One entry. What came to its end is put behind `settled`, in the order of the intents.
-    fn entry(&mut self, export: &Exported, index: u64, leaf: &[u8], settled: &mut Vec<Settled<MadeOf>>) -> Result<(), CliError> {
+    fn entry(
+        &mut self,
+        export: &Exported,
+        index: u64,
+        leaf: &[u8],
+        settled: &mut Vec<Settled<MadeOf>>,
+    ) -> Result<(), CliError> {
         let Some(glance) = Glance::at(leaf) else { return Err(wrong(index, "it is none that this program reads")) };
         let unreadable = |error: serde_json::Error| wrong(index, error);
         match glance.kind {

@@ -15,7 +15,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use derived::{Derived, ResultParser, SignatureRow};
+pub use derived::{Derived, SignatureRow};
 pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
@@ -569,6 +569,10 @@ pub trait Store: Reader + Send {
     /// says. The list of pages is compared at once; the rows page by page, when they are read first, or all of them
     /// now.
     fn believe(&mut self, tables: &Tables, now: bool) -> Result<(), StoreError>;
+
+    /// Makes the pages of the rows in the tables, which were compared with the ledger: no snapshot was taken yet, and the first one then has
+    /// no more to do than any other. Linear in the rows.
+    fn make_pages(&mut self) -> Result<(), StoreError>;
 
     /// Takes in what entries after [`Store::base`] make of the rows: they are in the ledger already. What lies in other tables is
     /// passed over.

@@ -26,6 +26,7 @@ use ring::signature::{
 use smkid::cli::ledger_export::{StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, verify};
 use smkid::cli::print::Output;
+use smkid::exercise::bench::statistics::Spread;
 use smkid::store::sqlite::SqliteReader;
 use smkid::store::{Reader as _, StoredLeaf};
 
@@ -35,16 +36,11 @@ mod lab;
 #[path = "../it/support/ledger_fixture.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod ledger_fixture;
-#[path = "cpu.rs"]
-mod cpu;
-#[path = "statistics.rs"]
-mod statistics;
 
 type Fault = Box<dyn std::error::Error>;
 
 use ledger_fixture::large::HandOver;
 use ledger_fixture::{Fixture, numbered};
-use statistics::Spread;
 
 /// Of the speed of SHA-256 over the same octets, with ring on one core.
 const TREE_MIN: f64 = 0.5;

@@ -13,12 +13,10 @@ use smkid::domain::gbcs::Template;
 use smkid::domain::ledger::entry::{Actor, ClockState, Entry, Event, Intent, VERSION};
 use smkid::domain::ledger::glance::Glance;
 use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, PartyId};
+use smkid::exercise::bench::statistics;
 use smkid::exercise::lab::{Lab, SoftKey};
 use smkid::exercise::template::template;
 use smkid::wall_clock::wall_clock;
-
-#[path = "statistics.rs"]
-mod statistics;
 
 /// Commands of a round.
 const COUNT: u32 = 10_000;
@@ -76,12 +74,14 @@ fn main() {
         let mut octets = Vec::with_capacity(one.len() + 64);
         let spans = [
             timed(|| {
-                intents.iter().for_each(|_| {
+                for _ in &intents {
                     black_box(Digest::of(black_box(&one)));
-                })
+                }
             }),
             timed(|| {
-                leaves.iter().for_each(|leaf| drop(black_box(Glance::at(leaf).unwrap().read::<Intent>().unwrap())))
+                for leaf in &leaves {
+                    drop(black_box(Glance::at(leaf).unwrap().read::<Intent>().unwrap()));
+                }
             }),
             timed(|| {
                 for intent in &intents {

@@ -348,8 +348,7 @@ impl Signatures {
         let ahead = if cursor.next < self.count { Some(self.record(cursor.next, cursor)?.0) } else { None };
         let is_next = cursor.passed <= intent && ahead.is_none_or(|ahead| intent <= ahead);
         if !is_next {
-            let (mut low, mut high) =
-                if intent < cursor.passed { (0, cursor.next) } else { (cursor.next, self.count) };
+            let (mut low, mut high) = if intent < cursor.passed { (0, cursor.next) } else { (cursor.next, self.count) };
             while low < high {
                 let middle = low.midpoint(high);
                 if self.record(middle, cursor)?.0 < intent { low = middle + 1 } else { high = middle }

@@ -68,7 +68,8 @@ pub(super) fn audit(
 ) -> Result<Summary, VerifyError> {
     let pool = Pool::new(export.tiles(), head.size, threads, |octets: &mut Vec<u8>, places| {
         let octets = std::mem::take(octets);
-        let read = places.into_iter().map(|place| (Entry::from_canonical_leaf(&octets[place.clone()]), place)).collect();
+        let read =
+            places.into_iter().map(|place| (Entry::from_canonical_leaf(&octets[place.clone()]), place)).collect();
         Entries { octets, read }
     });
     let batch = RefCell::new(Vec::with_capacity(BATCH));

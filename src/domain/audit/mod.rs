@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::dense::Dense;
-use crate::domain::fold::snapshot::{self, Pages, Table, TargetsSeen};
+use crate::domain::fold::snapshot::{self, Table, TargetsSeen, WithParts};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
@@ -287,8 +287,8 @@ pub struct Audit<'a> {
     pending: Dense<u64, DeviceId>,
     /// Takes what is to be checked beside, in the order in which it is found.
     checks: &'a dyn Fn(Check),
-    /// The pages of what grows with Devices, as they were made last.
-    pages: [Pages; Table::ALL.len()],
+    /// The pages of what grows with Devices, as they were made last; with the lists of their parts, some four octets for each row.
+    pages: [WithParts; Table::ALL.len()],
     targets: TargetsSeen,
     summary: Summary,
 }
@@ -313,7 +313,7 @@ impl<'a> Audit<'a> {
             runs: Vec::new(),
             pending: Dense::default(),
             checks,
-            pages: Table::ALL.map(Pages::empty),
+            pages: Table::ALL.map(WithParts::empty),
             targets: TargetsSeen::default(),
             summary: Summary::default(),
         }
@@ -423,8 +423,12 @@ impl<'a> Audit<'a> {
             return Ok(());
         }
         self.renew_pages();
-        let (targets, _) = self.targets.of(&self.fold);
-        let made = snapshot::snapshot(&self.fold.kept(), targets, self.pages.each_ref().map(Pages::kept));
+        let targets = self.targets.told(&self.fold);
+        let made = snapshot::snapshot(
+            &self.fold.kept(),
+            targets,
+            self.pages.each_ref().map(|of_table| of_table.pages().kept()),
+        );
         snapshot::compare(recorded, &made)
     }
 
@@ -432,9 +436,7 @@ impl<'a> Audit<'a> {
     fn renew_pages(&mut self) {
         for (pages, table) in self.pages.iter_mut().zip(Table::ALL) {
             let changed = self.book.take_changed(table);
-            let touched = pages.touched(changed.iter().map(Vec::as_slice));
-            let Ok(renewed) = pages.renewed(&touched, &self.book);
-            pages.put(renewed);
+            let Ok(()) = pages.renew(changed.iter().map(Vec::as_slice), &self.book);
         }
     }
 

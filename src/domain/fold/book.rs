@@ -63,8 +63,8 @@ pub enum Change {
         determination: DeterminationId,
         /// The entry.
         entry: u64,
-        /// SHA-256 of the lines.
-        results: Digest,
+        /// The lines, as the blob of results has them; read once for all who take them in.
+        lines: Arc<[ResultLine]>,
     },
     /// Keys of Devices are known by their certificates.
     DeviceKeys {
@@ -119,6 +119,13 @@ pub trait Blobs {
     /// Streams a list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the octets were
     /// not those of the digest.
     fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
+
+    /// The keys in a bundle of Devices' certificates, sorted, where somebody has just verified those and has them still; nobody else need read
+    /// them again.
+    fn keys_in(&self, certificates: Digest) -> Option<Arc<[DeviceKey]>> {
+        let _ = certificates;
+        None
+    }
 }
 
 /// What is kept per Device, intent and request.
@@ -202,18 +209,16 @@ impl MemoryBook {
                 }
             }
             Change::Release { from: _, until: _ } => {}
-            Change::Responses { determination, entry, results } => {
-                packed::lines(*results, blobs, |line| {
-                    let line = ResultLine::parse(line)?;
-                    let Some(device) = line.device else { return Ok(()) };
+            Change::Responses { determination, entry, lines } => {
+                for line in &**lines {
+                    let Some(device) = line.device else { continue };
                     let answers = self.responded.entry(*determination).or_default();
                     let mut known = answers.get(device).unwrap_or_default();
-                    if known.absorb(&line, *entry) {
+                    if known.absorb(line, *entry) {
                         answers.put(device, known);
                         self.note(Table::Response, response_key(*determination, device).to_vec());
                     }
-                    Ok(())
-                })?;
+                }
             }
             Change::DeviceKeys { entry, keys } => {
                 for &key in &**keys {
@@ -223,6 +228,23 @@ impl MemoryBook {
             }
         }
         Ok(())
+    }
+}
+
+/// The lines of results of an entry, in their order.
+pub(super) fn results(digest: Digest, blobs: &dyn Blobs) -> Result<Vec<ResultLine>, FoldError> {
+    let mut lines = Vec::new();
+    let mut fault = None;
+    packed::lines(digest, blobs, |line| {
+        match ResultLine::parse(line) {
+            Ok(line) => lines.push(line),
+            Err(reason) => fault = fault.take().or(Some(reason)),
+        }
+        Ok(())
+    })?;
+    match fault {
+        None => Ok(lines),
+        Some(reason) => Err(FoldError::Document { what: "list of results", digest, reason }),
     }
 }
 
@@ -281,10 +303,9 @@ impl Rows for MemoryBook {
                 .requests
                 .range(RequestId(least(from))..)
                 .try_for_each(|(id, facts)| visit(Row::Request { id: *id, facts })),
-            Table::DeviceKey => self
-                .device_keys
-                .from(DeviceId(least(from).into()))
-                .try_for_each(|key| visit(Row::DeviceKey(&key))),
+            Table::DeviceKey => {
+                self.device_keys.from(DeviceId(least(from).into())).try_for_each(|key| visit(Row::DeviceKey(&key)))
+            }
             Table::Response => {
                 let (determination, device) = from.split_at(from.len().min(16));
                 let (first, device) = (DeterminationId(least(determination)), DeviceId(least(device).into()));

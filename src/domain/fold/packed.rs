@@ -120,7 +120,9 @@ impl Answers {
     /// In the place of what the Device answered before.
     pub(super) fn put(&mut self, device: DeviceId, responded: Responded) {
         let row = match &responded {
-            Responded { own: Some(OwnResult { entry, intent, outcome, detail }), foreign: None } if detail.is_empty() => {
+            Responded { own: Some(OwnResult { entry, intent, outcome, detail }), foreign: None }
+                if detail.is_empty() =>
+            {
                 self.others.remove(&device);
                 PackedAnswer { intent: *intent, entry: self.entries.place(*entry), outcome: Some(*outcome) }
             }

@@ -170,12 +170,7 @@ impl Daemon {
         let ended_at = move || ended.lock().unwrap_or_else(PoisonError::into_inner).get(&request).copied();
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut walk = Walk {
-                reader: &reader,
-                wanted,
-                pending: Pairs::default(),
-                page: Page::default(),
-            };
+            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &is_running, &ended_at, &|| *stopping.borrow(), &|| pages.is_closed()),
@@ -431,12 +426,11 @@ impl Walk<'_> {
         };
         // What the outcome says of the signature, or else the signature itself: a row alone is nobody's word.
         if let (Ok(()), Some((_, key)), Some(row)) = (&made, parts, row) {
-            let is_it = match expected {
-                Some(expected) => Digest::of(&row.octets) == expected,
-                None => {
-                    let end = self.page.octets.len() - SIGNATURE_PART_LEN;
-                    key.verifies_fixed(&self.page.octets[from + 1..end], &row.octets)
-                }
+            let is_it = if let Some(expected) = expected {
+                Digest::of(&row.octets) == expected
+            } else {
+                let end = self.page.octets.len() - SIGNATURE_PART_LEN;
+                key.verifies_fixed(&self.page.octets[from + 1..end], &row.octets)
             };
             if !is_it {
                 self.page.octets.truncate(from);
@@ -627,5 +621,35 @@ impl Handing {
     async fn send(&mut self) -> Result<(), Option<Failure>> {
         let full = std::mem::replace(&mut self.piece, Vec::with_capacity(LINES_LEN));
         self.pieces.send(Ok(Bytes::from(full))).await.map_err(|_| None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ledger::entry::{ClockState, Released, VERSION};
+    use crate::domain::ledger::merkle::Leaf;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn the_release_of_a_page_fits_an_entry_where_no_two_of_its_commands_stand_side_by_side() {
+        let fits = |commands: usize| {
+            // At the far end of a ledger of a thousand million entries.
+            let intents = (0..commands as u64).map(|n| (1_000_000_000 + 3 * n, 1_000_000_001 + 3 * n)).collect();
+            let (request, determination) = (RequestId([0xEE; 16]), DeterminationId([0xDD; 16]));
+            let event = Event::Released(Released { request, determination, intents });
+            let by = Actor {
+                person: Some("o".repeat(64).parse().unwrap()),
+                account: "a".repeat(64).into(),
+                role: crate::domain::ledger::entry::Role::Operator,
+                channel: crate::domain::ledger::entry::Channel::Socket,
+            };
+            let at: Timestamp = "2026-11-01T09:00:00.123Z".parse().unwrap();
+            let leaf = Entry { v: VERSION, at, clock: ClockState::Untrusted, by, event }.to_leaf();
+            leaf.is_ok_and(|leaf| Leaf::new(&leaf).is_ok())
+        };
+        assert!(fits(PAGE_MAX));
+        // What one outcome may settle at once, with a sick token beside a good one, does not: it goes out by pages.
+        assert!(!fits(3 * PAGE_MAX));
     }
 }

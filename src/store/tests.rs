@@ -183,6 +183,9 @@ fn proofs_come_from_a_few_stored_hashes_and_verify() {
             for index in [0, size / 2, size - 1] {
                 let path = store.inclusion_path(index, size).unwrap();
                 verify_inclusion(leaf_hash(&entry(index)), index, &head, &path).unwrap();
+                assert_eq!(store.leaf_under(index, &head).unwrap(), entry(index));
+                let other = Head { root: leaf_hash(b"another"), ..head };
+                assert!(matches!(store.leaf_under(index, &other), Err(StoreError::HeadCorrupt { .. })));
             }
             let path = store.consistency_path(size, 1000).unwrap();
             verify_consistency(&head, &store.head().unwrap(), &path).unwrap();

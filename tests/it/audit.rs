@@ -677,7 +677,7 @@ fn signatures_and_releases_that_nothing_bears_out_are_found() {
         let intent = forge.command(50, device(2), 7_002);
         let octets = forge.fixture.fill(device(2), 7_002);
         forge.signatures.insert(intent, forge.fixture.recovery_key.sign(&octets[1..]));
-        forge.last("released")
+        forge.last("outcome")
     });
     check("has no outcome yet", |forge| {
         let batch = forge.batch(50);

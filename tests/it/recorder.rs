@@ -10,13 +10,15 @@ use smkid::domain::ledger::entry::{
     Actor, Batch, ClockAccepted, Entry, Event, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally,
     ResponsesTaken, Role, Settled, SigningResumed, Started, Stopped,
 };
+use smkid::domain::ledger::merkle::Head;
 use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::{Digest, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
 use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_ROWS, record_alone};
 use smkid::service::clock::SILENCE_MS_MAX;
-use smkid::state::StateError;
+use smkid::state::{self, StateError};
+use smkid::store::Store as _;
 
 use crate::audit::{FIRST, responses};
 use crate::support::ledger_fixture::{Fixture, MINUTE_MS, Signer, device, operator};
@@ -49,6 +51,23 @@ fn no_refusal_is_too_long_to_be_recorded_whatever_was_sent() {
     check(&mut recorder, vec![reason("a", 70_000)], 1);
     check(&mut recorder, vec![reason("\u{1}", 70_000); 3], 3);
     check(&mut recorder, vec![reason("\u{1}", 70_000); 99], 6);
+}
+
+#[test]
+fn a_head_is_what_the_ledger_s_key_signed_whatever_the_rows_say() {
+    let fixture = Fixture::new();
+    let reader = fixture.reader();
+    let signed: Vec<u64> = reader.checkpoints(0, usize::MAX).unwrap().iter().map(|signed| signed.head.size).collect();
+    let size = reader.head().unwrap().size;
+    let is_head = |size| state::head(&*reader, fixture.fold(), size).is_some();
+    for size in 0..=size + 1 {
+        assert_eq!(is_head(size), signed.contains(&size), "{size}");
+    }
+    // A row of a true root, with the note of another head.
+    let unsigned = (1..size).find(|size| !signed.contains(size)).unwrap();
+    let head = Head { size: unsigned, root: reader.root_at(unsigned).unwrap() };
+    fixture.in_memory().put_checkpoint(head, &reader.latest_checkpoint().unwrap().unwrap().note).unwrap();
+    assert!(reader.checkpoints(unsigned, 1).unwrap()[0].head == head && !is_head(unsigned));
 }
 
 #[test]

@@ -274,3 +274,90 @@ pub(super) fn lines(
     }
     fault.map_or(Ok(()), |reason| Err(BookError::Store { reason: format!("blob {digest}: {reason}") }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::policy::facts::IntentState;
+
+    fn device(n: u64) -> DeviceId {
+        DeviceId(n.to_be_bytes().into())
+    }
+
+    fn determination(n: u8) -> DeterminationId {
+        DeterminationId([n; 16])
+    }
+
+    #[test]
+    fn rows_come_out_as_they_went_in_whatever_they_have_in_common() {
+        let mut kinds = Kinds::default();
+        let mut all = Vec::new();
+        for n in 0..200_u32 {
+            let states = [IntentState::Open, IntentState::Signed, IntentState::Unknown, IntentState::Left];
+            let facts = DeviceFacts {
+                intent: u64::from(n) << 33,
+                determination: determination(u8::try_from(n % 3).unwrap()),
+                template: format!("t{}", n % 5).parse().unwrap(),
+                counter: u64::MAX - u64::from(n),
+                attempt: 1 + n % 2,
+                state: states[n as usize % states.len()],
+            };
+            all.push((kinds.pack(&facts), facts));
+        }
+        assert!(all.iter().all(|(packed, facts)| kinds.unpack(packed) == *facts));
+        // Whatever number of rows there are, there are few kinds of them.
+        assert_eq!(kinds.0.0.len(), 60);
+        assert_eq!(size_of::<PackedFacts>(), 24);
+    }
+
+    #[test]
+    fn answers_are_kept_whether_there_is_more_to_say_of_them_or_not() {
+        let own = |entry, detail: &str| {
+            OwnResult { entry, intent: entry + 7, outcome: Outcome::Failed, detail: detail.into() }
+        };
+        let plain = |entry| Responded { own: Some(own(entry, "")), foreign: None };
+        let mut answers = Answers::default();
+        let kinds = [
+            plain(10),
+            Responded { own: Some(own(10, "cells 2 and 3")), foreign: None },
+            Responded { own: Some(own(11, "")), foreign: Some(0) },
+            Responded { own: None, foreign: Some(5) },
+            plain(11),
+        ];
+        // Each Device goes through all of them, each beginning with another.
+        for step in 0..kinds.len() {
+            for n in 0..5 {
+                answers.put(device(n as u64), kinds[(n + step) % kinds.len()].clone());
+            }
+            for n in 0..5 {
+                assert_eq!(answers.get(device(n as u64)).as_ref(), Some(&kinds[(n + step) % kinds.len()]));
+            }
+        }
+        assert_eq!(answers.get(device(5)), None);
+        let from: Vec<DeviceId> = answers.from(device(2)).map(|(device, _)| device).collect();
+        assert_eq!(from, [2, 3, 4].map(device));
+        assert_eq!(answers.others.len(), 3, "what was overtaken is not kept");
+    }
+
+    #[test]
+    fn each_key_of_a_device_is_kept_once_and_in_the_order_of_rows() {
+        let imported = |n, point: u8, entry| {
+            let (from, until) = (Timestamp::MIN, Timestamp::MIN.plus_ms(i64::from(point) * 1_000));
+            let point = std::array::from_fn(|at| if at == 0 { 0x04 } else { point });
+            ImportedKey { key: DeviceKey { device: device(n), point, device_ca: Digest([7; 32]), from, until }, entry }
+        };
+        let mut keys = DeviceKeys::default();
+        let all = [imported(3, 9, 5), imported(1, 4, 5), imported(3, 2, 6), imported(3, 5, 6), imported(2, 1, 8)];
+        for key in all.iter().chain(&all) {
+            keys.insert(*key);
+        }
+        assert_eq!(keys.of(device(1)), [all[1]]);
+        assert_eq!(keys.of(device(3)), [all[2], all[3], all[0]]);
+        assert_eq!(keys.of(device(4)), []);
+        let mut sorted = all;
+        sorted.sort_unstable();
+        assert!(keys.from(device(0)).eq(sorted));
+        assert!(keys.from(device(2)).eq([all[4], all[2], all[3], all[0]]));
+        assert_eq!(size_of::<(DeviceId, PackedKey)>(), 96);
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use axum::body::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -13,6 +13,7 @@ use super::make::Pieces;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
 use crate::domain::commands::container::Header;
+use crate::domain::commands::pairs::Step;
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::fold::{Blobs as _, Fold, book};
@@ -20,6 +21,7 @@ use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{
     Common, DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
 };
+use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, RequestId, TokenName};
 use crate::domain::policy::Activation;
 use crate::domain::policy::custodians::{self, Count};
@@ -425,74 +427,37 @@ pub(super) fn request(
         return Ok(None);
     };
     let (mut batches, mut intents, mut done) = (BTreeSet::new(), BTreeSet::new(), Summary::default());
+    let mut over = false;
     reader.leaves(facts.first_batch..reader.head()?.size, &mut |leaf| {
-        let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
-        match entry.event {
-            Event::Batch(batch) if batch.request == request => {
-                batches.insert(leaf.index);
-            }
-            Event::Intent(intent) if batches.contains(&intent.batch) => {
-                intents.insert(leaf.index);
+        let Some(glance) = Glance::at(leaf.octets) else { return ControlFlow::Continue(()) };
+        match Step::at(leaf.index, &glance) {
+            Ok(Some(Step::Batch(index, batch))) if batch.request == request => drop(batches.insert(index)),
+            Ok(Some(Step::Intent(index, intent))) if batches.contains(&intent.batch) => {
+                intents.insert(index);
                 done.intents += 1;
             }
-            Event::Outcome(outcome) if intents.remove(&outcome.intent) => match outcome.result {
+            Ok(Some(Step::Outcome(outcome))) if intents.remove(&outcome.intent) => match outcome.result {
                 SignResult::Signed(_) => done.signed += 1,
                 SignResult::Failed(_) => done.failed += 1,
                 SignResult::NotSigned(_) => done.not_signed += 1,
                 SignResult::Unknown(_) => done.unknown += 1,
             },
-            Event::Refused(refused) if refused.request == Some(request) => done.refused += 1,
-            Event::JobPassed(passed) if passed.request == request => done.refused += passed.refused + passed.already,
-            // Those of other requests, and what belongs to none.
-            Event::Batch(_)
-            | Event::Intent(_)
-            | Event::Outcome(_)
-            | Event::Refused(_)
-            | Event::Settled(_)
-            | Event::StepTaken(_)
-            | Event::DirectionRecorded(_)
-            | Event::FileAccepted(_)
-            | Event::ResponsesTaken(_)
-            | Event::DeviceCertificatesImported(_)
-            | Event::SigningResumed(_)
-            | Event::ExerciseRecorded(_)
-            | Event::Genesis(_)
-            | Event::PolicyAdopted(_)
-            | Event::CertificationIntent(_)
-            | Event::CertificateImported(_)
-            | Event::Started(_)
-            | Event::Stopped(_)
-            | Event::IncidentOpened(_)
-            | Event::IncidentClosed(_)
-            | Event::DeterminationRecorded(_)
-            | Event::ScheduleRecorded(_)
-            | Event::DeterminationSuspended(_)
-            | Event::DeterminationWithdrawn(_)
-            | Event::KeyCopied(_)
-            | Event::SharesBegun(_)
-            | Event::SharesDealt(_)
-            | Event::CustodianPresented(_)
-            | Event::KeyMade(_)
-            | Event::KeyDestruction(_)
-            | Event::KeyDestroyed(_)
-            | Event::CeremonyRecorded(_)
-            | Event::KeyActivated(_)
-            | Event::KeyLocked(_)
-            | Event::Released(_)
-            | Event::RefusalsFolded(_)
-            | Event::ClockJumped(_)
-            | Event::TokenHealth(_)
-            | Event::LoginRetried(_)
-            | Event::JobStarted(_)
-            | Event::JobPaused(_)
-            | Event::JobResumed(_)
-            | Event::JobCancelled(_)
-            | Event::JobEnded(_)
-            | Event::JobPassed(_)
-            | Event::Snapshot(_)
-            | Event::ClockAccepted(_) => {}
+            // Those of other requests.
+            Ok(Some(Step::Batch(..) | Step::Intent(..) | Step::Outcome(_))) | Err(_) => {}
+            Ok(None) => match Entry::from_leaf(leaf.octets).map(|entry| entry.event) {
+                Ok(Event::Refused(refused)) if refused.request == Some(request) => done.refused += 1,
+                Ok(Event::JobPassed(passed)) if passed.request == request => {
+                    done.refused += passed.refused + passed.already;
+                }
+                // No intent of the request comes after these, but under another batch of it.
+                Ok(Event::Started(_)) => over |= facts.last_batch < leaf.index,
+                Ok(Event::JobEnded(ended)) => over |= ended.request == request,
+                Ok(Event::JobCancelled(cancelled)) => over |= cancelled.request == request,
+                Ok(_) | Err(_) => {}
+            },
         }
-        ControlFlow::Continue(())
+        // Of the rest of the ledger nothing is about it.
+        if over && !running && intents.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(Some(wire::RequestState { request, determination: first.determination, at, running, done }))
 }
@@ -526,9 +491,13 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
     let size = reader.head()?.size;
     let (from, until) = (of.from.unwrap_or(0).min(size), of.until.unwrap_or(size).min(size));
     let until = until.max(from);
+    let from = if from == 0 { first_about(reader, of, until)? } else { from };
     let mut about = About::new(of, reader);
     let (mut entries, mut next) = (Vec::new(), None);
     let mut visit = |leaf: StoredLeaf<'_>| {
+        if about.passes_over(leaf.octets) {
+            return ControlFlow::Continue(());
+        }
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
         if !about.takes(leaf.index, &entry) || leaf.index < from {
             return ControlFlow::Continue(());
@@ -554,6 +523,28 @@ pub(super) fn entries(reader: &dyn Reader, of: &wire::EntriesOf) -> Result<wire:
         next = next.or((end < until).then_some(end));
     }
     Ok(wire::Entries { entries, next })
+}
+
+/// Where what is asked about an incident or a determination begins: an intent and an outcome follow what their batch belongs to.
+fn first_about(reader: &dyn Reader, of: &wire::EntriesOf, until: u64) -> Result<u64, StoreError> {
+    if of.device.is_some() || (of.incident.is_none() && of.determination.is_none()) {
+        return Ok(0);
+    }
+    let (mut about, mut first) = (About::new(of, reader), until);
+    reader.uncommon(0..until, &mut |leaf| {
+        if Entry::from_leaf(leaf.octets).is_ok_and(|entry| about.concerns(leaf.index, &entry.event)) {
+            first = leaf.index;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(first)
+}
+
+/// What of an intent says whose it is.
+#[derive(Deserialize)]
+struct OfBatch {
+    batch: u64,
 }
 
 /// Visits those entries of `range`, in order, that can be about a Device: what is uncommon, its intents, and what became of them. What
@@ -665,6 +656,29 @@ impl<'a> About<'a> {
     pub(super) fn takes(&mut self, index: u64, entry: &Entry) -> bool {
         let ours = !self.needs_context() || self.concerns(index, &entry.event);
         ours && self.of.kind.as_ref().is_none_or(|kind| entry.event.kind() == kind)
+    }
+
+    /// Whether a leaf is certainly not about what is asked for, as is seen without reading all of it: of a job of millions an intent of
+    /// another, and its signed outcome.
+    fn passes_over(&mut self, leaf: &[u8]) -> bool {
+        if self.of.incident.is_none() && self.of.determination.is_none() {
+            return false;
+        }
+        match Common::of(leaf) {
+            // One before the part that is read is looked up.
+            Some(Common::Signed { intent }) => !self.open.contains(&intent) && intent >= self.of.from.unwrap_or(0),
+            Some(Common::Intent) => {
+                let batch = Glance::at(leaf).and_then(|glance| glance.read::<OfBatch>().ok());
+                let determination = batch.and_then(|OfBatch { batch }| self.of_batch(batch));
+                determination.is_some_and(|determination| {
+                    let subject = self.of_determination(determination);
+                    let wire::EntriesOf { incident, determination, .. } = self.of;
+                    (incident.is_some() && subject.incident != *incident)
+                        || (determination.is_some() && subject.determination != *determination)
+                })
+            }
+            None => false,
+        }
     }
 
     fn concerns(&mut self, index: u64, event: &Event) -> bool {

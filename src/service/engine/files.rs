@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::answers::READ_MAX;
 use super::{Answer, Daemon, pieces, reason, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
@@ -18,6 +19,7 @@ use crate::domain::intake::{self, Context, FileSent, Look, NotTaken};
 use crate::domain::ledger::entry::{Actor, Entry, Event, Role};
 use crate::domain::names::{Digest, FileKind, IncidentId, PersonId};
 use crate::domain::policy::facts::AcceptedFile;
+use crate::domain::time::Timestamp;
 use crate::recorder::{CannotRecord, Moment, Recorder};
 use crate::state::StoredDocuments;
 use crate::store::{Reader, Staging, StoreError};
@@ -244,16 +246,14 @@ struct Raw {
 /// What a person signed or asked for, entry by entry.
 pub(super) fn activity(reader: &dyn Reader, person: PersonId, of: &ActivityOf) -> Result<Activity, StoreError> {
     let size = reader.head()?.size;
-    let (mut acts, mut next) = (Vec::new(), None);
-    reader.leaves(of.from.unwrap_or(0).min(size)..size, &mut |leaf| {
+    let since = of.since.map(|since| first_at(reader, size, since)).transpose()?;
+    let until = of.until.map_or(Ok(size), |until| first_at(reader, size, until))?;
+    let from = of.from.unwrap_or(0).max(since.unwrap_or(0)).min(until);
+    let end = until.min(from + READ_MAX);
+    let (mut acts, mut next) = (Vec::new(), (end < until).then_some(end));
+    reader.leaves(from..end, &mut |leaf| {
         let Ok(entry) = Entry::from_leaf(leaf.octets) else { return ControlFlow::Continue(()) };
-        // Time never goes back in a ledger.
-        if of.until.is_some_and(|until| entry.at >= until) {
-            return ControlFlow::Break(());
-        }
-        let Some(did) = did(&entry, &person).filter(|_| of.since.is_none_or(|since| entry.at >= since)) else {
-            return ControlFlow::Continue(());
-        };
+        let Some(did) = did(&entry, &person) else { return ControlFlow::Continue(()) };
         if acts.len() == Activity::COUNT_MAX {
             next = Some(leaf.index);
             return ControlFlow::Break(());
@@ -264,6 +264,17 @@ pub(super) fn activity(reader: &dyn Reader, person: PersonId, of: &ActivityOf) -
         ControlFlow::Continue(())
     })?;
     Ok(Activity { person, acts, next })
+}
+
+/// The first entry that was recorded at a moment or later; the size where none was. Time never goes back in a ledger.
+fn first_at(reader: &dyn Reader, size: u64, at: Timestamp) -> Result<u64, StoreError> {
+    let (mut low, mut high) = (0, size);
+    while low < high {
+        let middle = low.midpoint(high);
+        let is_before = Entry::from_leaf(&reader.leaf(middle)?).is_ok_and(|entry| entry.at < at);
+        if is_before { low = middle + 1 } else { high = middle }
+    }
+    Ok(low)
 }
 
 fn did(entry: &Entry, person: &PersonId) -> Option<Did> {

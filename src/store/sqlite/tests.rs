@@ -277,6 +277,10 @@ fn an_edited_entry_is_named() {
     edit_with(&directory, "UPDATE leaf SET hash = ?1 WHERE idx = 300", leaf_hash(b"{}").octets());
     assert!(store.leaf(300).is_ok());
     assert!(matches!(store.check_tree(), Err(StoreError::HeadCorrupt { .. })));
+    let head = store.head().unwrap();
+    assert!(matches!(store.leaf_under(300, &head), Err(StoreError::HeadCorrupt { .. })));
+    assert!(store.leaf_under(299, &head).is_err(), "its path has the hash beside it");
+    assert!(store.leaf_under(600, &head).is_ok());
 }
 
 #[test]

@@ -811,7 +811,8 @@ impl Fixture {
         (blobs, event)
     }
 
-    fn in_memory(&self) -> MemoryStore {
+    /// The store, as another process has it.
+    pub fn in_memory(&self) -> MemoryStore {
         self.store.clone().expect("only a small ledger is gone on with by another process")
     }
 

@@ -109,15 +109,14 @@ pub fn go_on(recorder: &mut Recorder, on: GoOn) -> Result<Option<Job>, CannotRec
     let of_policy = of_policy.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_DEFAULT as usize);
     let chunk = chunk.min(of_policy).max(1);
     let accepted = batch.filter(|batch| recorder.fold().batch(*batch).is_some_and(|batch| batch.request == request));
-    let batch = match accepted {
-        Some(batch) => batch,
-        None => {
-            let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
-            let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
-            let (incident, determination, key) = (facts.incident.clone(), facts.determination, facts.key.clone());
-            let entry = Batch { request, asked: facts.asked, incident, determination, policy, profile, key };
-            recorder.queue(&by, Event::Batch(entry))?
-        }
+    let batch = if let Some(batch) = accepted {
+        batch
+    } else {
+        let policy = recorder.fold().policy().map_or(Digest([0; 32]), |adopted| adopted.digest);
+        let profile = intake::profile_in_force(recorder.fold(), recorder.moment().at);
+        let (incident, determination, key) = (facts.incident.clone(), facts.determination, facts.key.clone());
+        let entry = Batch { request, asked: facts.asked, incident, determination, policy, profile, key };
+        recorder.queue(&by, Event::Batch(entry))?
     };
     let given = feed.map(|feed| Given { page: VecDeque::new(), feed, fault: None });
     let mut job = Job {

@@ -18,7 +18,7 @@ use smkid::domain::gbcs::Template;
 use smkid::domain::names::{DeterminationId, RequestId};
 use smkid::domain::policy::Activation;
 use smkid::exercise::bench::recovery::determine;
-pub use smkid::exercise::bench::recovery::{COUNTER, device};
+pub use smkid::exercise::bench::recovery::device;
 use smkid::exercise::clock::Clock;
 use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
@@ -100,7 +100,7 @@ impl Daemon {
     /// Has the next so many Devices' commands signed by `smkictl`, and says how long that took: from its start, with a device list as a
     /// file, to its end, with the commands on the disk and their manifest written.
     pub fn sign(&mut self, count: usize) -> Result<Duration, Fault> {
-        let list: String = self.next(count)?.map(|n| format!("{}\n", device(n))).collect();
+        let list = self.next(count)?.fold(String::new(), |list, n| list + &device(n).to_string() + "\n");
         let (devices, out) = (self.stage.scratch.path().join("turn.txt"), self.stage.scratch.path().join("turn"));
         std::fs::write(&devices, list)?;
         let determination = self.determination.to_string();

@@ -76,7 +76,7 @@ fn read(list: &Path) {
     println!(
         "read and checked: {:.1} s, {:.2} million lines/s ({:.1} times the SHA-256 of the file alone)",
         reading.as_secs_f64(),
-        found as f64 / reading.as_secs_f64() / 1e6,
+        f64::from(u32::try_from(found).unwrap()) / reading.as_secs_f64() / 1e6,
         reading.as_secs_f64() / hashing.as_secs_f64()
     );
 }

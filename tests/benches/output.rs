@@ -74,12 +74,14 @@ fn main() {
         let mut octets = Vec::with_capacity(one.len() + 64);
         let spans = [
             timed(|| {
-                intents.iter().for_each(|_| {
+                for _ in &intents {
                     black_box(Digest::of(black_box(&one)));
-                })
+                }
             }),
             timed(|| {
-                leaves.iter().for_each(|leaf| drop(black_box(Glance::at(leaf).unwrap().read::<Intent>().unwrap())))
+                for leaf in &leaves {
+                    drop(black_box(Glance::at(leaf).unwrap().read::<Intent>().unwrap()));
+                }
             }),
             timed(|| {
                 for intent in &intents {

@@ -236,7 +236,7 @@ impl Folder {
     pub(super) fn finish(self, size: u64) -> Result<(), ExportError> {
         let partial_tiles = tiles::names(size).filter(|name| u64::from(name.width()) < TILE_WIDTH);
         let keep: Vec<PathBuf> = partial_tiles.map(|name| self.path(&name.to_string())).collect();
-        self.sweep(&self.path(TILES), &keep)?;
+        Self::sweep(&self.path(TILES), &keep)?;
         let progress = self.path(PROGRESS);
         rustix::fs::syncfs(&self.open).map_err(|error| failed("sync it", &self.partial, error.into()))?;
         fs::remove_file(&progress).map_err(|error| failed("remove it", &progress, error))?;
@@ -244,7 +244,7 @@ impl Folder {
     }
 
     /// Removes the parts of tiles that an earlier size had, and the folders that are empty then.
-    fn sweep(&self, folder: &Path, keep: &[PathBuf]) -> Result<(), ExportError> {
+    fn sweep(folder: &Path, keep: &[PathBuf]) -> Result<(), ExportError> {
         let removed = |path: &Path, error| failed("remove it", path, error);
         let listed = |error| failed("look into it", folder, error);
         for entry in fs::read_dir(folder).map_err(listed)? {
@@ -254,7 +254,7 @@ impl Folder {
                 continue;
             }
             if path.extension().is_none_or(|ending| ending != "p") {
-                self.sweep(&path, keep)?;
+                Self::sweep(&path, keep)?;
                 continue;
             }
             if keep.iter().all(|name| !name.starts_with(&path)) {

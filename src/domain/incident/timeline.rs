@@ -50,6 +50,7 @@ fn under(profile: &ProfileInForce) -> String {
 }
 
 /// What an entry says about an incident, in a sentence; none for those that are counted instead (intents, outcomes, releases).
+#[expect(clippy::too_many_lines, reason = "a table, one sentence for each kind")]
 pub fn tell(event: &Event) -> Option<String> {
     Some(match event {
         Event::IncidentOpened(opened) => match &opened.notification {

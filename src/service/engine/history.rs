@@ -126,6 +126,7 @@ impl History {
         Self { device, policy: None, progress: None, batches, open, signed, elsewhere: Vec::new(), told }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table, one row for each kind")]
     fn take(&mut self, index: u64, entry: &Entry, blobs: &dyn Blobs) -> Result<(), FoldError> {
         let Entry { v: _, at, clock: _, by: _, event } = entry;
         let tell = |history: &mut Self, profile: Option<&ProfileInForce>, what: String| {

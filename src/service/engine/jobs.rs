@@ -84,7 +84,6 @@ impl Stop {
 
     fn decide(self, fold: &Fold, by: &Actor, request: RequestId, reason: &str) -> Result<Event, Vec<Reason>> {
         may_act(fold, by, request)?;
-        let reason = reason.into();
         Ok(match self {
             Self::Pause => {
                 rules_of_jobs::may_pause(fold, request, reason)?;
@@ -415,7 +414,7 @@ async fn run_sampled(
     let mut sample = tokio::time::interval(SAMPLE);
     loop {
         tokio::select! {
-            ran = &mut run => return ran,
+            ran = &mut run => return ran.map(|(ran, _)| ran),
             _ = sample.tick() => daemon.lives.sample(request, tokens),
         }
     }
@@ -520,8 +519,8 @@ impl Daemon {
             return self.show_job(request).await;
         }
         // Nobody has a list read who could not have anything signed: they are refused below, for all there is.
-        let asker = caller.actor();
-        let may_ask = self.read(move |recorder| Ok(pipeline::may_ask(recorder, asker, determination))).await?;
+        let actor = caller.actor();
+        let may_ask = self.read(move |recorder| Ok(pipeline::may_ask(recorder, actor, determination))).await?;
         let list = match list {
             None => None,
             Some(sha256) if may_ask => Some(JobList { sha256, devices: self.count_list(sha256).await? }),
@@ -870,16 +869,13 @@ fn count_list(staging: &Staging, state: &std::path::Path, sha256: Digest) -> Ans
             fault = reader.feed(piece, |_| ()).err();
         }
     };
-    match staging.open_staged(sha256).map_err(crate::store::StoreError::from)? {
-        Some(file) => {
-            crate::state::pieces(file, &mut feed).map_err(|error| Failure::Internal { what: error.to_string() })?
-        }
-        None => {
-            let stored = SqliteReader::open(state)?;
-            StoredDocuments(&stored)
-                .stream(sha256, &mut feed)
-                .map_err(|_| Failure::from(crate::store::StoreError::NotStaged { digest: sha256 }))?;
-        }
+    if let Some(file) = staging.open_staged(sha256).map_err(crate::store::StoreError::from)? {
+        crate::state::pieces(file, &mut feed).map_err(|error| Failure::Internal { what: error.to_string() })?;
+    } else {
+        let stored = SqliteReader::open(state)?;
+        StoredDocuments(&stored)
+            .stream(sha256, &mut feed)
+            .map_err(|_| Failure::from(crate::store::StoreError::NotStaged { digest: sha256 }))?;
     }
     match fault.map_or_else(|| reader.finish(), Err) {
         Ok(0) => Err(wrong("nothing".into())),

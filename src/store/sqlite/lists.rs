@@ -158,13 +158,12 @@ fn page_for(
         check_next(connection, schema, list, None)?;
         return Ok(None);
     };
-    let text = match kept.find(determination, page.first) {
-        Some(text) => text,
-        None => {
-            let text = Arc::new(read(connection, list, &page)?);
-            kept.keep(determination, &text);
-            text
-        }
+    let text = if let Some(text) = kept.find(determination, page.first) {
+        text
+    } else {
+        let text = Arc::new(read(connection, list, &page)?);
+        kept.keep(determination, &text);
+        text
     };
     if !text.spans(device) {
         check_next(connection, schema, list, Some(page.first))?;

@@ -34,9 +34,9 @@ fn job(forge: &mut Forge<'_>, started: JobStarted) -> u64 {
     batch
 }
 
-fn list_of(forge: &mut Forge<'_>, text: &str, devices: u64) -> Option<JobList> {
+fn list_of(forge: &mut Forge<'_>, text: &str, devices: u64) -> JobList {
     let sha256 = forge.blob_of(text.as_bytes().to_vec());
-    Some(JobList { sha256, devices })
+    JobList { sha256, devices }
 }
 
 fn paused() -> Event {
@@ -63,7 +63,7 @@ fn jobs_that_nobody_could_have_started_are_found() {
     let one = format!("{}\n", device(2));
     // The control: a list of one, its command, a pause, and its end.
     let mut forge = fixture.forge("first job");
-    let list = list_of(&mut forge, &one, 1);
+    let list = Some(list_of(&mut forge, &one, 1));
     job(&mut forge, JobStarted { list, ..started(&fixture) });
     forge.push(paused());
     forge.push(resumed());
@@ -92,7 +92,7 @@ fn jobs_that_nobody_could_have_started_are_found() {
     {
         forged(&fixture, "first job", expected, |forge| {
             forge.batch(60);
-            let list = list_of(forge, text, devices);
+            let list = Some(list_of(forge, text, devices));
             forge.push(Event::JobStarted(JobStarted { list, ..started(&fixture) }))
         });
     }
@@ -146,7 +146,7 @@ fn jobs_that_nobody_could_have_stopped_and_commands_signed_while_one_stood_still
     }
     // A list of its own names who may get a command.
     forged(&fixture, "first job", "does not name Device", |forge| {
-        let list = list_of(forge, &format!("{}\n", device(2)), 1);
+        let list = Some(list_of(forge, &format!("{}\n", device(2)), 1));
         let batch = job(forge, JobStarted { list, ..started(&fixture) });
         forge.intent(batch, device(4), COUNTER_START + 2, 1)
     });

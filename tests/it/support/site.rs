@@ -59,7 +59,7 @@ const REACH_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 
 /// The files of a site, held in memory so that nothing of it is left on the disk.
-pub(super) struct Snapshot {
+pub struct Snapshot {
     home: PathBuf,
     files: Vec<(PathBuf, u32, Vec<u8>)>,
     folders: Vec<(PathBuf, u32)>,
@@ -285,7 +285,7 @@ impl<'a> Known<'a> {
 }
 
 /// A configuration by which snapshots are taken often.
-pub fn with_snapshots(text: String) -> String {
+pub fn with_snapshots(text: &str) -> String {
     let often = text.replace("[ledger]\n", "[ledger]\nsnapshot_entries = 64\n");
     assert_ne!(often, text);
     often
@@ -492,6 +492,17 @@ impl Site {
     pub async fn determined() -> Self {
         let base = BASE.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
         Self::copy(base, &base.determined)
+    }
+
+    /// What is made of such a site, once for all tests that begin there: each has a copy.
+    pub async fn made(once: &'static OnceCell<Snapshot>, make: impl AsyncFnOnce(&Self)) -> Self {
+        let first = async || {
+            let site = Self::determined().await;
+            make(&site).await;
+            Snapshot::take(site.folder.path())
+        };
+        let made = once.get_or_init(first).await;
+        Self::copy(BASE.get().expect("the first one was made of it"), made)
     }
 
     /// The same of another ledger, with other tokens.
@@ -1103,4 +1114,18 @@ pub fn settle_all(determination: DeterminationId) -> RecoverySettle {
 /// A moment so many milliseconds from now.
 pub fn in_ms(ms: i64) -> Timestamp {
     wall_clock().plus_ms(ms)
+}
+
+/// The daemon ends by itself; its status.
+pub async fn wait_for_end(daemon: Daemon) -> Option<i32> {
+    let begun = Instant::now();
+    while daemon.client.get::<wire::Status>("/v1/status").await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it still answers");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    match daemon.stop().await {
+        Ok(status) => status.code(),
+        Err(ProgramError::Signal { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -573,6 +573,7 @@ fn golden_of_what_was_carried_over() -> (Event, &'static str) {
 }
 
 /// The same for the entries of the procedure.
+#[expect(clippy::too_many_lines, reason = "one table of every kind")]
 fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
     let incident = || "INC-1".parse::<IncidentId>().unwrap();
     let direction = DirectionId([0x0C; 16]);
@@ -695,9 +696,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 certificates: digest(1),
                 tally: CertificateTally { imported: 3, known: 2, refused: 1 },
             }),
-            concat!(
-                r#"{"device-certificates-imported":{"certificates":"{01}","tally":{"imported":3,"known":2,"refused":1}}}"#
-            ),
+            r#"{"device-certificates-imported":{"certificates":"{01}","tally":{"imported":3,"known":2,"refused":1}}}"#,
         ),
         (
             Event::SigningResumed(SigningResumed {

@@ -162,7 +162,6 @@ pub async fn run(out: &Path, devices: u32, teller: &mut Teller<'_>) -> Result<Fi
 }
 
 async fn measure(stage: &Stage, devices: usize, teller: &mut Teller<'_>) -> Result<Figures, ExerciseError> {
-    teller.step("The ceremony, and a determination over all Devices");
     let (recovery, genesis) = stage.ceremony(teller).await?;
     let template = template(&stage.lab, &recovery, stage.lab.broker())?;
     let daemon = start(stage).await?.0;
@@ -470,7 +469,7 @@ impl Figures {
         let mut row = |what: &str, figure: Spread| teller.line(&format!("    {what:<46} {}", shown(figure)));
         row("smkid / limit program, commands each second", self.rate_over_limit);
         row("limit program / smkid, CPU of a command", self.limit_cpu_over_cpu);
-        row("ledger verify / ring alone, commands each second", self.verify_over_ring);
+        row("ledger verify / ring alone", self.verify_over_ring);
         row("smkid, list to files, commands each second", of(&|round| round.smkid.commands_per_s));
         row("limit program, commands each second", of(&|round| round.limit.commands_per_s));
         row("C_Sign alone, each second", of(&|round| round.sign_per_s));

@@ -19,15 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
-};
 use smkid::cli::ledger_export::{StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, verify};
 use smkid::cli::print::Output;
 use smkid::exercise::bench::cpu;
 use smkid::exercise::bench::statistics::Spread;
+use smkid::exercise::bench::verification::Verifications;
 use smkid::store::sqlite::SqliteReader;
 use smkid::store::{Reader as _, StoredLeaf};
 
@@ -47,8 +44,6 @@ use ledger_fixture::{Fixture, numbered};
 const TREE_MIN: f64 = 0.5;
 /// Of ring's rate of verification on all cores.
 const VERIFY_MIN: f64 = 0.8;
-/// The octets that are signed for one command.
-const SIGNED_LEN: usize = 3_985;
 
 /// Octets that verifying may take for each Device, of a ledger where each has one command that was released.
 const DEVICE_LEN_MAX: f64 = 64.0;
@@ -230,32 +225,8 @@ fn tree(folder: &Path, rounds: usize) -> bool {
 fn whole(folder: &Path, rounds: usize) -> bool {
     let arguments = arguments(folder, false);
     let count = fs::metadata(folder.join("export/signatures")).unwrap().len() / 72;
-    let rng = SystemRandom::new();
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &rng).unwrap();
-    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref().to_vec());
-    let samples: Vec<(Vec<u8>, _)> = (0..64_u8)
-        .map(|at| {
-            let octets = vec![at; SIGNED_LEN];
-            let signature = pair.sign(&rng, &octets).unwrap();
-            (octets, signature)
-        })
-        .collect();
-    let threads = std::thread::available_parallelism().unwrap().get();
-    let plain = || {
-        let begun = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    for at in 0..usize::try_from(count).unwrap() / threads {
-                        let (octets, signature) = &samples[at % samples.len()];
-                        public.verify(octets, signature.as_ref()).unwrap();
-                    }
-                });
-            }
-        });
-        begun.elapsed().as_secs_f64()
-    };
+    let ring = Verifications::new().unwrap();
+    let plain = || ring.on_all_processors(usize::try_from(count).unwrap()).unwrap().as_secs_f64();
     let ours = || {
         let begun = Instant::now();
         verify(&arguments).unwrap();

@@ -19,7 +19,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// How often a job is asked for its state.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Devices of the first job, and of the second: what does not grow with the commands is the same for both.
+/// Devices of the first job, and of the second.
 const FEW: u32 = 100;
 const MORE: u32 = 200;
 
@@ -34,6 +34,9 @@ const NOT_FOR_A_COMMAND: [&str; 8] = [
     "C_DestroyObject",
     "C_Initialize",
 ];
+
+/// Calls of one kind that it may take to keep the ledger's head on its token.
+const FOR_A_HEAD_MAX: u64 = 8;
 
 /// Where OpenSC's packages put the module: `tests/setup.sh` installs it with opensc.
 fn spy() -> PathBuf {
@@ -106,23 +109,33 @@ async fn a_command_costs_one_sign_init_at_its_token_and_no_login_no_session_and_
     watch(&site, Which::Ledger);
     let daemon = site.start_active().await;
     let client = &daemon.client;
-    let mut grown = Vec::new();
     for devices in [0..FEW, FEW..FEW + MORE] {
         let before = [calls(&site, Which::Recovery), calls(&site, Which::Ledger)];
         let (signed_before, count) = (checkpoints(client).await, u64::from(devices.end - devices.start));
         job(&site, client, devices).await;
-        let signed = checkpoints(client).await - signed_before;
+        let begun = Instant::now();
+        // The checkpoint over a job's end may come after whoever asks was told of it.
+        let (signed, ledger) = loop {
+            let ledger = between(&before[1], &calls(&site, Which::Ledger));
+            let signed = checkpoints(client).await - signed_before;
+            if signed == of(&ledger, "C_SignInit") {
+                break (signed, ledger);
+            }
+            assert!(begun.elapsed() < WITHIN, "{signed} checkpoints: {ledger:?}");
+            tokio::time::sleep(POLL).await;
+        };
         let recovery = between(&before[0], &calls(&site, Which::Recovery));
-        let ledger = between(&before[1], &calls(&site, Which::Ledger));
         println!("{count} commands, {signed} checkpoints: Recovery token {recovery:?}; ledger token {ledger:?}");
         // The binding asks for the length of a signature before it asks for the signature: no second operation, but a second call.
         assert_eq!((of(&recovery, "C_SignInit"), of(&recovery, "C_Sign")), (count, 2 * count), "{recovery:?}");
-        assert_eq!((of(&ledger, "C_SignInit"), of(&ledger, "C_Sign")), (signed, 2 * signed), "{ledger:?}");
+        // Of a call that has just begun the second half may be on its way.
+        assert!((2 * signed - 1..=2 * signed).contains(&of(&ledger, "C_Sign")), "{ledger:?}");
+        assert!(signed <= count / 10, "{signed} checkpoints of {count} commands");
         for function in NOT_FOR_A_COMMAND {
             assert_eq!(of(&recovery, function), 0, "{function}: {recovery:?}");
+            // The ledger token keeps the head once a job is over: that is the job's, whatever its length.
+            assert!(of(&ledger, function) <= FOR_A_HEAD_MAX, "{function}: {ledger:?}");
         }
-        grown.push(NOT_FOR_A_COMMAND.map(|function| of(&ledger, function)));
     }
-    assert_eq!(grown[0], grown[1], "what the ledger token is asked for besides is the job's, and not the commands'");
     assert!(daemon.stop().await.unwrap().success());
 }

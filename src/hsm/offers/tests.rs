@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::super::errors::{Certainty, Fault};
 use super::*;
 

@@ -35,8 +35,6 @@ mod lab;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod ledger_fixture;
 
-type Fault = Box<dyn std::error::Error>;
-
 use ledger_fixture::large::HandOver;
 use ledger_fixture::{Fixture, numbered};
 
@@ -243,7 +241,7 @@ fn compare(one: &str, other: &str, rounds: usize, least: f64, plain: impl Fn() -
     let mut timed = |which: usize, run: &dyn Fn() -> f64| {
         let before = cpu::used(&[std::process::id()]).unwrap();
         let rate = run();
-        used[which] += (cpu::used(&[std::process::id()]).unwrap() - before).as_secs_f64();
+        used[which] += cpu::used(&[std::process::id()]).unwrap().saturating_sub(before).as_secs_f64();
         rate
     };
     for round in 0..rounds {

@@ -90,7 +90,8 @@ pub fn run(count: u64, verification: Duration) -> Result<bool, Fault> {
             }
         }
     }
-    let each = |taken: Duration| taken.as_secs_f64() * 1e6 / count as f64;
+    let count = u32::try_from(count)?;
+    let each = |taken: Duration| taken.as_secs_f64() * 1e6 / f64::from(count);
     let share = |taken: Duration| each(taken) / (verification.as_secs_f64() * 1e6);
     let all: Duration = snapshots.iter().sum();
     snapshots.sort_unstable();

@@ -451,8 +451,8 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let unsettled = asked.len() - handed.len();
     // What the token signed beyond what the ledger says is told there.
     let (made, [signed, failed, not_signed, unknown]) = held_against(&site, &site.path("recovery.calls"));
-    let (lost, doubled) = (ledger.signed().len() - handed.len(), signed - ledger.signed().len());
-    assert_eq!((lost, doubled), (0, 0), "every command that was signed was handed over, and each Device has one");
+    let [not_handed, doubled] = [ledger.signed().len() - handed.len(), signed - ledger.signed().len()];
+    assert_eq!((not_handed, doubled), (0, 0), "every command that was signed was handed over, and each Device has one");
     site.verify_export("export");
     let Report { longest_back, longest_contained, by_fault } = chaos.report;
     assert!(daemon.stop().await.unwrap().success());

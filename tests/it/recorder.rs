@@ -332,13 +332,13 @@ fn a_daemon_that_stops_takes_a_snapshot_from_so_many_entries_on() {
         let mut recorder = fixture.without_key();
         recorder.set_signer(Box::new(fixture.signer()));
         let more = SNAPSHOT_LEAVES_AT_STOP - missing - recorder.durable().size;
-        let recorded = record_alone(&mut recorder, |recorder| {
+        let stopped = record_alone(&mut recorder, |recorder| {
             for _ in 1..more {
                 recorder.queue(&Actor::daemon(), counted())?;
             }
             recorder.queue(&Actor::daemon(), Event::Stopped(Stopped { reason: "SIGTERM".into() }))
         });
-        assert_eq!(recorded.unwrap().into_inner(), SNAPSHOT_LEAVES_AT_STOP - missing - 1);
+        assert_eq!(stopped.unwrap().into_inner(), SNAPSHOT_LEAVES_AT_STOP - missing - 1);
         recorder.snapshot_if_due().unwrap();
         assert_eq!(recorder.fold().last_snapshot().is_some(), is_taken);
     }

@@ -416,7 +416,7 @@ fn a_kept_state_with_a_ledger_key_of_its_own_is_found_whoever_signed_the_checkpo
         let (genesis, rest) = kept.split_at(kept.find("\"policies\":").unwrap());
         let theirs = forger.public.to_spki();
         let lied = rest
-            .replace(&BASE64.encode(ours), &BASE64.encode(&theirs))
+            .replace(&BASE64.encode(ours), &BASE64.encode(theirs))
             .replace(&Digest::of(ours).to_string(), &Digest::of(&theirs).to_string());
         assert_ne!(lied, rest);
         format!("{genesis}{lied}")

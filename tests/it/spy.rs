@@ -86,7 +86,7 @@ async fn checkpoints(client: &Client) -> u64 {
 /// A job for these Devices, from its start to its end.
 async fn job(site: &Site, client: &Client, devices: std::ops::Range<u32>) {
     let count = u64::from(devices.end - devices.start);
-    let list: String = devices.map(|n| format!("{}\n", device(n))).collect();
+    let list = devices.fold(String::new(), |list, n| list + &device(n).to_string() + "\n");
     let stored: Stored = client.put("/v1/uploads", Body::from(list)).await.unwrap();
     let (determination, list) = (site.main(), Some(stored.sha256));
     let ask = JobStart { request: request(), determination, list, per_hour: None, reason: None };

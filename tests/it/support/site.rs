@@ -501,8 +501,8 @@ impl Site {
             make(&site).await;
             Snapshot::take(site.folder.path())
         };
-        let made = once.get_or_init(first).await;
-        Self::copy(BASE.get().expect("the first one was made of it"), made)
+        let snapshot = once.get_or_init(first).await;
+        Self::copy(BASE.get().expect("the first one was made of it"), snapshot)
     }
 
     /// The same of another ledger, with other tokens.
@@ -705,13 +705,11 @@ impl Site {
         let path = self.script(which);
         let _ = fs::remove_file(self.path(&format!("{}.script.counts", which.name())));
         fs::write(&path, script.unwrap_or_default()).unwrap();
-        match script {
-            None => self.set_module(which, Path::new(MODULE), ""),
-            Some(_) => {
-                let more = format!("FAULT_TOKEN_MODULE = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display());
-                self.set_module(which, &fault_token(), &more);
-            }
+        if script.is_none() {
+            return self.set_module(which, Path::new(MODULE), "");
         }
+        let more = format!("FAULT_TOKEN_MODULE = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display());
+        self.set_module(which, &fault_token(), &more);
     }
 
     /// From the next start on a token is reached through that module, with `more` in its environment.

@@ -461,7 +461,7 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     println!(
         "chaos: the token made {made} signatures; intents: {signed} signed, {failed} failed, {not_signed} not signed, {unknown} unknown"
     );
-    println!("chaos: {lost} lost, {doubled} doubled; {unsettled} Devices of {} have no command", asked.len());
+    println!("chaos: {not_handed} lost, {doubled} doubled; {unsettled} Devices of {} have no command", asked.len());
     println!(
         "chaos: back {after_the_last:?} after the last fault, {longest_back:?} at most; hung calls contained within {longest_contained:?}"
     );

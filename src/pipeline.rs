@@ -19,6 +19,12 @@
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
 //! - A token that is away is waited for, for a while: what was recorded and provably never submitted is submitted once it is back,
 //!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
+//!
+//! Where the time goes: of 217 µs of CPU for a command (client, daemon and workers; `perf`, SoftHSM, two cores, 28 November 2026) C_Sign took
+//! some 80 in the module and verification 66, which nothing here can do without. The recorder took 25 (SHA-256 of the command, two entries,
+//! SQLite), the client 13, the worker's own reading and SHA-256 10, wakes of threads and pipes 20. So whatever crosses a thread does so for as
+//! many commands at a time as can be: a chunk is handed to the token in one message, and told to be done in one; and an answer has of a
+//! command only what the last had not.
 
 mod jobs;
 mod release;

@@ -284,13 +284,14 @@ impl Shared {
 
     /// Holds an answer back for `post`, or sends what this signer holds once that is as much as can be noted, or nothing waits to be signed.
     fn hold(&self, n: usize, seq: u64, answer: Answer) {
+        let has_more = self.has_more();
         let mut group = lock(&self.slots[n + 1].group);
         if let Answer::Signed(r, s) = &answer {
             let busy_ns = self.slots[n + 1].busy_ns.load(Ordering::Relaxed);
             protocol::note_signature(&self.mark, (n, group.len()), seq, (r, s), busy_ns);
         }
         group.push((seq, answer));
-        if group.len() < GROUP_LEN_MAX && self.has_more() {
+        if has_more && group.len() < GROUP_LEN_MAX {
             drop(group);
             if !self.held.swap(true, Ordering::SeqCst)
                 && let Some(post) = self.post.get()

@@ -77,6 +77,7 @@ impl Daemon {
         let mut nowhere = io::sink();
         let mut teller = Teller::new(&mut nowhere, &io::stdout());
         let mut stage = Stage::set(folder, programs, Clock::default(), Activation::Stored, &mut teller)?;
+        set_chunk(&mut stage)?;
         if let Hsm::Slow { tokens, sessions, delay_ms } = hsm {
             slow_down(&stage, sessions, delay_ms)?;
             if tokens > 1 {
@@ -234,6 +235,25 @@ impl Daemon {
     }
 }
 
+/// As many commands between two commits as the limit program has: by the policy, which nobody has adopted yet, and by the configuration.
+fn set_chunk(stage: &mut Stage) -> Result<(), Fault> {
+    let path = stage.layout.path("policy/policy.toml");
+    let text = std::fs::read_to_string(&path)?;
+    let line = text.lines().find(|line| line.starts_with("chunk = ")).ok_or("the policy says how long a chunk is")?;
+    std::fs::write(&path, text.replace(line, &format!("chunk = {CHUNK_LEN}")))?;
+    read_policy(stage)?;
+    let text = std::fs::read_to_string(&stage.configuration)?;
+    std::fs::write(&stage.configuration, text + &format!("\n[signing]\nchunk = {CHUNK_LEN}\n"))?;
+    Ok(())
+}
+
+/// Reads the policy again, which was changed.
+fn read_policy(stage: &mut Stage) -> Result<(), Fault> {
+    stage.policy = smkid::domain::policy::Policy::parse(&smkid::cli::input::policy(&stage.layout.path("policy"))?)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    Ok(())
+}
+
 /// Has every signature of the Recovery token take so much longer, on so many sessions.
 fn slow_down(stage: &Stage, sessions: usize, delay_ms: u64) -> Result<(), Fault> {
     let script = stage.scratch.path().join("slow.script");
@@ -259,9 +279,7 @@ fn name_second_token(stage: &mut Stage) -> Result<(), Fault> {
     let copies = format!("{of_key}copies = [{{ token = \"{SECOND_TOKEN}\", by = \"files of the token, copied\" }}]\n");
     let text = std::fs::read_to_string(&path)?.replace(&of_key, &copies);
     std::fs::write(&path, text.replace(&name, &format!("{name}\n[[token]]\nname = \"{SECOND_TOKEN}\"\n")))?;
-    stage.policy = smkid::domain::policy::Policy::parse(&smkid::cli::input::policy(&stage.layout.path("policy"))?)
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    Ok(())
+    read_policy(stage)
 }
 
 /// Copies the files of the Recovery token under another serial number, and has the ceremony find the key there. No maker's cloning

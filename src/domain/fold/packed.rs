@@ -312,8 +312,11 @@ mod tests {
 
     #[test]
     fn answers_are_kept_whether_there_is_more_to_say_of_them_or_not() {
-        let own = |entry, detail: &str| {
-            OwnResult { entry, intent: entry + 7, outcome: Outcome::Failed, detail: detail.into() }
+        let own = |entry, detail: &str| OwnResult {
+            entry,
+            intent: entry + 7,
+            outcome: Outcome::Failed,
+            detail: detail.into(),
         };
         let plain = |entry| Responded { own: Some(own(entry, "")), foreign: None };
         let mut answers = Answers::default();

@@ -166,25 +166,34 @@ impl Tiles<'_> {
     /// One of them.
     pub(super) fn read(self, name: TileName) -> Result<Vec<u8>, VerifyError> {
         let mut octets = Vec::new();
-        self.read_into(name, &mut octets)?;
+        let len = self.read_into(name, &mut octets)?;
+        octets.truncate(len);
         Ok(octets)
     }
 
-    /// One of them in place of what is in `octets`, which grows to the longest of them and no more.
-    pub(super) fn read_into(self, name: TileName, octets: &mut Vec<u8>) -> Result<(), VerifyError> {
-        octets.clear();
+    /// One of them in place of what is in `octets`, which grows where that is too short; how long it is.
+    pub(super) fn read_into(self, name: TileName, octets: &mut Vec<u8>) -> Result<usize, VerifyError> {
         let name = name.to_string();
         let path = self.root.join(&name);
-        let read = File::open(&path).and_then(|file| {
-            let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(TILE_LEN_MAX);
-            octets.reserve(len + 1);
-            file.take(TILE_LEN_MAX as u64 + 1).read_to_end(octets)
-        });
-        match read {
-            Ok(len) if len > TILE_LEN_MAX => {
-                Err(wrong(&name, format!("expected at most {TILE_LEN_MAX} octets, found more")))
+        let mut len = 0;
+        let mut read = || {
+            let mut file = File::open(&path)?;
+            while len <= TILE_LEN_MAX {
+                if len == octets.len() {
+                    octets.resize((2 * len).clamp(PIECE_LEN, TILE_LEN_MAX + 1), 0);
+                }
+                match file.read(&mut octets[len..]) {
+                    Ok(0) => break,
+                    Ok(more) => len += more,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
             }
-            Ok(_) => Ok(()),
+            Ok(())
+        };
+        match read() {
+            Ok(()) if len <= TILE_LEN_MAX => Ok(len),
+            Ok(()) => Err(wrong(&name, format!("expected at most {TILE_LEN_MAX} octets, found more"))),
             Err(source) => Err(VerifyError::Read { path, source }),
         }
     }
@@ -288,8 +297,8 @@ struct Cursor {
     next: u64,
     /// The first intent that was not asked for.
     passed: u64,
-    /// The records read last, and the place of the first of them.
-    block: (u64, Vec<Record>),
+    /// The records read last, as they lie, and the place of the first of them.
+    block: (u64, Vec<u8>),
 }
 
 impl Signatures {
@@ -326,21 +335,22 @@ impl Signatures {
     }
 
     fn record(&self, place: u64, cursor: &mut Cursor) -> Result<Record, String> {
-        let block = &mut cursor.block;
-        let at = |block: &(u64, Vec<Record>)| block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied();
-        if let Some(record) = at(block) {
+        let (from, octets) = &mut cursor.block;
+        let at = |from: u64, octets: &[u8]| {
+            let records = octets.as_chunks::<SIGNATURE_RECORD_LEN>().0;
+            records.get(usize::try_from(place.checked_sub(from)?).ok()?).map(|record| {
+                let (intent, signature) = record.split_first_chunk().expect("a record has more than 8 octets");
+                (u64::from_be_bytes(*intent), signature.try_into().expect("and 64 more"))
+            })
+        };
+        if let Some(record) = at(*from, octets) {
             return Ok(record);
         }
-        let from = place / RECORDS_AT_ONCE as u64 * RECORDS_AT_ONCE as u64;
-        let len = usize::try_from(self.count.saturating_sub(from)).unwrap_or(usize::MAX).min(RECORDS_AT_ONCE);
-        let mut octets = vec![0; len * SIGNATURE_RECORD_LEN];
-        self.file.read_exact_at(&mut octets, from * SIGNATURE_RECORD_LEN as u64).map_err(|error| error.to_string())?;
-        let read = octets.as_chunks::<SIGNATURE_RECORD_LEN>().0.iter().map(|record| {
-            let (intent, signature) = record.split_first_chunk().expect("a record has more than 8 octets");
-            (u64::from_be_bytes(*intent), signature.try_into().expect("and 64 more"))
-        });
-        *block = (from, read.collect());
-        at(block).ok_or_else(|| format!("record {place}: the file has become shorter"))
+        *from = place / RECORDS_AT_ONCE as u64 * RECORDS_AT_ONCE as u64;
+        let len = usize::try_from(self.count.saturating_sub(*from)).unwrap_or(usize::MAX).min(RECORDS_AT_ONCE);
+        octets.resize(len * SIGNATURE_RECORD_LEN, 0);
+        self.file.read_exact_at(octets, *from * SIGNATURE_RECORD_LEN as u64).map_err(|error| error.to_string())?;
+        at(*from, octets).ok_or_else(|| format!("record {place}: the file has become shorter"))
     }
 
     /// The record of an intent, and its place. Where they are asked for in order, those that are not there are not looked for.

@@ -24,7 +24,9 @@ use crate::domain::ledger::tiles::{self, Bundle, TileName, Tree};
 use crate::domain::names::Digest;
 
 /// Bundles of 256 entries that are read ahead of the replay, for each worker.
-const BUNDLES_AHEAD: usize = 4;
+const BUNDLES_AHEAD: usize = 8;
+/// As many are ready before the replay, which waits for the first of them, is woken: to be woken takes longer than to look at one.
+const WAKE: usize = 4;
 /// Checks that a worker takes at a time: 4 ms of work.
 const BATCH: usize = 64;
 /// A ledger of so few bundles is verified on one thread: to begin and end others takes longer.
@@ -66,8 +68,8 @@ pub(super) fn audit(
     roots: Roots<'_>,
     threads: NonZeroUsize,
 ) -> Result<Summary, VerifyError> {
-    let pool = Pool::new(export.tiles(), head.size, threads, |octets: &mut Vec<u8>, places| {
-        let octets = std::mem::take(octets);
+    let pool = Pool::new(export.tiles(), head.size, threads, |octets: &[u8], places: Vec<Range<usize>>| {
+        let octets = octets.to_vec();
         let read =
             places.into_iter().map(|place| (Entry::from_canonical_leaf(&octets[place.clone()]), place)).collect();
         Entries { octets, read }
@@ -126,7 +128,10 @@ struct Pool<'a, R, F> {
     /// Reads the entries of a bundle, from its octets and the places in them.
     read: F,
     state: Mutex<State<R>>,
-    changed: Condvar,
+    /// What the replay waits for: a bundle, or room for checks.
+    for_replay: Condvar,
+    /// What workers wait for.
+    for_workers: Condvar,
 }
 
 struct State<R> {
@@ -142,6 +147,8 @@ struct State<R> {
     given: u64,
     /// How many batches are being checked.
     checking: usize,
+    /// How many workers have nothing to do.
+    idle: usize,
     /// The first batch in which something does not hold, and what is first there.
     fault: Option<(u64, AuditError)>,
     /// The replay is done.
@@ -150,7 +157,7 @@ struct State<R> {
     is_broken: bool,
 }
 
-impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R, F> {
+impl<'a, R: Send, F: Fn(&[u8], Vec<Range<usize>>) -> R + Sync> Pool<'a, R, F> {
     fn new(tiles: Tiles<'a>, size: u64, threads: NonZeroUsize, read: F) -> Self {
         let state = State {
             next: 0,
@@ -159,13 +166,15 @@ impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R
             waiting: VecDeque::new(),
             given: 0,
             checking: 0,
+            idle: 0,
             fault: None,
             is_over: false,
             is_broken: false,
         };
         let bundles: Vec<TileName> = tiles::bundles(size).collect();
         let workers = if bundles.len() <= BUNDLES_ALONE { 0 } else { threads.get() };
-        Self { tiles, bundles, workers, read, state: Mutex::new(state), changed: Condvar::new() }
+        let (for_replay, for_workers) = (Condvar::new(), Condvar::new());
+        Self { tiles, bundles, workers, read, state: Mutex::new(state), for_replay, for_workers }
     }
 
     fn state(&self) -> MutexGuard<'_, State<R>> {
@@ -173,7 +182,7 @@ impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R
     }
 
     fn wait<'b>(&self, state: MutexGuard<'b, State<R>>) -> MutexGuard<'b, State<R>> {
-        let state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let state = self.for_replay.wait(state).unwrap_or_else(PoisonError::into_inner);
         assert!(!state.is_broken, "a worker panicked");
         state
     }
@@ -213,7 +222,7 @@ impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R
             }
             if let Some(ready) = state.ready.remove(&place) {
                 state.wanted += 1;
-                self.changed.notify_all();
+                self.wake(&state);
                 return ready.map(Some);
             }
             if self.workers == 0 {
@@ -242,7 +251,14 @@ impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R
         let number = state.given;
         state.given += 1;
         state.waiting.push_back((number, batch));
-        self.changed.notify_all();
+        self.wake(&state);
+    }
+
+    /// Wakes a worker, if one sleeps.
+    fn wake(&self, state: &State<R>) {
+        if state.idle > 0 {
+            self.for_workers.notify_one();
+        }
     }
 
     fn work(&self) {
@@ -258,8 +274,15 @@ impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R
                 let ready = self.bundle(self.bundles[place], &mut buffers);
                 state = self.state();
                 state.ready.insert(place, ready);
+                if state.ready.len() >= WAKE || state.next == self.bundles.len() {
+                    self.for_replay.notify_one();
+                }
             } else if let Some((number, batch)) = state.waiting.pop_front() {
                 state.checking += 1;
+                // The replay may wait for half of the room: there is enough left to do meanwhile.
+                if state.waiting.len() == BATCHES_WAITING * self.workers / 2 {
+                    self.for_replay.notify_one();
+                }
                 // Behind what does not hold, nothing matters.
                 let matters = state.fault.as_ref().is_none_or(|(first, _)| number < *first);
                 drop(state);
@@ -273,21 +296,28 @@ impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R
                 {
                     state.fault = Some((number, fault));
                 }
+                if state.fault.is_some() || (state.waiting.is_empty() && state.checking == 0) {
+                    self.for_replay.notify_one();
+                }
             } else if state.is_over {
                 return;
             } else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
+                // Whatever the replay waits for, no more of it comes before it goes on.
+                self.for_replay.notify_one();
+                state.idle += 1;
+                state = self.for_workers.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
             }
-            self.changed.notify_all();
         }
     }
 
     /// Reads a bundle, hashes its entries and reads them.
     fn bundle(&self, name: TileName, buffers: &mut Buffers) -> Result<Ready<R>, VerifyError> {
         let Buffers { hashes, octets } = buffers;
-        self.tiles.read_into(Bundle::hashes_name(name), hashes)?;
-        self.tiles.read_into(name, octets)?;
+        let len = self.tiles.read_into(Bundle::hashes_name(name), hashes)?;
+        let hashes = &hashes[..len];
+        let len = self.tiles.read_into(name, octets)?;
+        let octets = &mut octets[..len];
         let Bundle { entries, tree: bundle, fault } = Bundle::check(name, octets, hashes)?;
         Ok(Ready { read: (self.read)(octets, entries), bundle, fault: fault.map(VerifyError::from) })
     }
@@ -306,7 +336,7 @@ struct Ended<'a, 'b, R, F>(&'a Pool<'b, R, F>);
 impl<R, F> Drop for Ended<'_, '_, R, F> {
     fn drop(&mut self) {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
-        self.0.changed.notify_all();
+        self.0.for_workers.notify_all();
     }
 }
 
@@ -317,7 +347,7 @@ impl<R, F> Drop for Broken<'_, '_, R, F> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
-            self.0.changed.notify_all();
+            self.0.for_replay.notify_one();
         }
     }
 }

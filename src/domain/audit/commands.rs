@@ -16,7 +16,6 @@ use crate::domain::policy::rules::{self, BatchFacts, CommandFacts, Refusal};
 use crate::domain::time::Timestamp;
 
 /// A batch that may be signed at this moment, by whom.
-#[derive(PartialEq)]
 pub(super) struct Allowed {
     batch: u64,
     at: Timestamp,
@@ -136,9 +135,12 @@ impl Audit<'_> {
         demand(batch.policy == facts.policy_digest, || {
             format!("its batch names policy {}; in force is {}", batch.policy, facts.policy_digest)
         })?;
-        let now = Allowed { batch: *batch_index, at: entry.at, clock: entry.clock, by: entry.by.clone() };
         // Nothing that the rules of the batch look at changes by an intent.
-        if self.allowed.as_ref() != Some(&now) {
+        let is_allowed = self.allowed.as_ref().is_some_and(|allowed| {
+            (allowed.batch, allowed.at, allowed.clock) == (*batch_index, entry.at, entry.clock)
+                && allowed.by == entry.by
+        });
+        if !is_allowed {
             allowed(rules::decide_batch(&facts))?;
         }
         let listed = self.book.listed(id, *device).map_err(text)?;
@@ -187,7 +189,10 @@ impl Audit<'_> {
             demand(before == Some(command), || "it is a further attempt, and not the octets of the one before".into())?;
         }
         self.filled.insert(index, filled);
-        self.allowed = Some(now);
+        if !is_allowed {
+            self.allowed =
+                Some(Allowed { batch: *batch_index, at: entry.at, clock: entry.clock, by: entry.by.clone() });
+        }
         let again = *attempt > 1;
         let same = |run: &&mut Run| run.request == request && run.determination == id && run.again == again;
         match self.runs.last_mut().filter(same) {

@@ -235,6 +235,7 @@ fn told(error: &CliError) -> String {
             Some("determination") => "`smkictl determination list` shows those that are",
             Some("key") => "`smkictl status` shows those that are",
             Some("job") => "`smkictl recovery status` shows those that are",
+            Some("request") => "`smkictl recovery status` shows the jobs that are",
             Some("Device") => "`smkictl incident devices INCIDENT` shows those that are",
             Some("person") => "`smkictl people list` shows those that are",
             Some(_) | None => return error.to_string(),

@@ -156,5 +156,6 @@ fn whoever_names_what_there_is_not_is_told_where_to_look() {
     };
     assert_eq!(absent("key recovery"), "key recovery is not known here; `smkictl status` shows those that are");
     assert!(absent("incident INC-9").ends_with("`smkictl incident list` shows those that are"));
+    assert!(absent("request 77b0").ends_with("`smkictl recovery status` shows the jobs that are"));
     assert_eq!(absent("a policy"), "a policy is not known here");
 }

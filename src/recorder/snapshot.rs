@@ -30,17 +30,22 @@ pub const SNAPSHOT_ROWS: usize = 32_768;
 /// Entries after which a snapshot is taken where the daemon stops in order: fewer are folded again faster than it is worth an entry.
 pub const SNAPSHOT_LEAVES_AT_STOP: u64 = 2_048;
 
+/// Whether a snapshot is due after so many entries since the last and with so many changed rows, where one is taken every so many entries.
+fn is_due(entries: u64, rows: usize, every: u64, stopped: bool) -> bool {
+    let most = if stopped { every.min(SNAPSHOT_LEAVES_AT_STOP) } else { every };
+    entries >= most || rows >= SNAPSHOT_ROWS.max(usize::try_from(every).unwrap_or(usize::MAX))
+}
+
 impl Recorder {
     /// Takes a snapshot if one is due: everything is durable and under a checkpoint, and enough has come since the last. A ledger token
     /// that does not sign now is asked again after the next ask.
     pub fn snapshot_if_due(&mut self) -> Result<(), CannotRecord> {
         let settled = self.queue.leaves.is_empty() && self.checkpointed == self.durable.size;
         let since = self.durable.size - self.fold.last_snapshot().unwrap_or(0);
-        let leaves = if self.stopped { SNAPSHOT_LEAVES_AT_STOP } else { u64::MAX }.min(self.snapshot_leaves);
         let may_sign = self.signer.as_ref().is_some_and(|signer| signer.is_ready())
             && self.snapshot_after.is_none_or(|(next, _)| Instant::now() >= next);
-        let rows = SNAPSHOT_ROWS.max(usize::try_from(self.snapshot_leaves).unwrap_or(usize::MAX));
-        if settled && may_sign && (since >= leaves || self.store.waiting() >= rows) { self.snapshot() } else { Ok(()) }
+        let is_due = || is_due(since, self.store.waiting(), self.snapshot_leaves, self.stopped);
+        if settled && may_sign && is_due() { self.snapshot() } else { Ok(()) }
     }
 
     /// Takes a snapshot of the state as it is durable and under a checkpoint.
@@ -135,5 +140,28 @@ impl Vouch for Vouching<'_> {
 
     fn note(&mut self, head: Head) -> Option<Vec<u8>> {
         self.sign(head).map_err(|fault| self.fault = Some(fault)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_due_after_so_many_entries_or_rows_and_after_fewer_entries_at_the_end() {
+        let every = SNAPSHOT_LEAVES;
+        assert!(!is_due(every - 1, 0, every, false));
+        assert!(is_due(every, 0, every, false));
+        // One entry may change many rows.
+        assert!(!is_due(1, SNAPSHOT_ROWS - 1, every, false));
+        assert!(is_due(1, SNAPSHOT_ROWS, every, false));
+        // Who has them taken more seldom has more in memory.
+        let seldom = 2 * SNAPSHOT_ROWS;
+        assert!(!is_due(1, seldom - 1, seldom as u64, false));
+        assert!(is_due(1, seldom, seldom as u64, false));
+        assert!(!is_due(SNAPSHOT_LEAVES_AT_STOP - 1, 0, every, true));
+        assert!(is_due(SNAPSHOT_LEAVES_AT_STOP, 0, every, true));
+        assert!(!is_due(SNAPSHOT_LEAVES_AT_STOP, 0, every, false));
+        assert!(is_due(64, 0, 64, true) && !is_due(63, 0, 64, true));
     }
 }

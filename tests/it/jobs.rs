@@ -646,12 +646,12 @@ async fn a_command_that_settled_two_attempts_of_a_job_is_fetched_once_and_withhe
     let script = "C_Sign 3 kill\nC_Sign 5 kill\nC_Initialize 3- return CKR_GENERAL_ERROR";
     site.fault(Which::Recovery, Some(script));
     let daemon = site.start().await;
-    let limits = Limits { intents: 40, per_hour: 40, retries_of_unknown: 3, retry_by_itself: true };
+    let limits = Limits { intents: 16, per_hour: 16, retries_of_unknown: 3, retry_by_itself: true };
     let id = limited(&site, &daemon.client, 4, limits).await;
     let job = start(&daemon.client, &all_of(id)).await.request;
     let lost = |job: &Job| job.state == JobState::Waiting && (job.tally.signed, job.tally.unknown) == (3, 1);
     let stood =
-        until(&daemon.client, job, "the second attempt is lost", |job| lost(job) && job.tally.intents == 6).await;
+        until(&daemon.client, job, "the second attempt is lost", |job| lost(job) && job.tally.intents == 5).await;
     assert_eq!(site.calls(Which::Recovery, "C_Sign"), 5, "{stood:?}");
     stop(&daemon.client, job, "cancel").await.unwrap();
     assert!(daemon.stop().await.unwrap().success());

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use smkid::domain::fold::Fold;
 use smkid::domain::ledger::entry::{
-    Actor, Batch, ClockAccepted, Entry, Event, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally,
-    ResponsesTaken, Role, Settled, SigningResumed, Started, Stopped,
+    Actor, ClockAccepted, Entry, Event, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally, ResponsesTaken,
+    Role, Settled, SigningResumed, Started, Stopped,
 };
 use smkid::domain::ledger::merkle::Head;
 use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::{Digest, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
-use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_ROWS, record_alone};
+use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, record_alone};
 use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::{self, StateError};
 use smkid::store::Store as _;
@@ -342,33 +342,4 @@ fn a_daemon_that_stops_takes_a_snapshot_from_so_many_entries_on() {
         recorder.snapshot_if_due().unwrap();
         assert_eq!(recorder.fold().last_snapshot().is_some(), is_taken);
     }
-}
-
-#[test]
-fn a_snapshot_is_taken_once_so_many_rows_changed_however_few_the_entries_may_be() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut fixture = Fixture::large(directory.path(), 5);
-    let (determination, policy) = (fixture.determination, fixture.policy);
-    let batch = |n: usize| {
-        let request = RequestId((n as u128).to_be_bytes());
-        let (incident, key) = ("INC-1".parse().unwrap(), "recovery-1".parse().unwrap());
-        Event::Batch(Batch { request, asked: Digest([1; 32]), incident, determination, policy, profile: None, key })
-    };
-    fixture.record(|recorder| recorder.set_snapshot_leaves(u64::MAX));
-    // A request has one row.
-    let waiting = fixture.record(|recorder| recorder.store().waiting());
-    fixture.record(|recorder| {
-        let by = recorder.known(operator());
-        for n in waiting..SNAPSHOT_ROWS - 1 {
-            recorder.queue(&by, batch(n)).unwrap();
-        }
-    });
-    assert_eq!(fixture.record(|recorder| recorder.store().waiting()), SNAPSHOT_ROWS - 1);
-    assert_eq!(fixture.fold().last_snapshot(), None);
-    fixture.record(|recorder| {
-        let by = recorder.known(operator());
-        recorder.queue(&by, batch(SNAPSHOT_ROWS)).unwrap();
-    });
-    assert!(fixture.fold().last_snapshot().is_some());
-    assert_eq!(fixture.record(|recorder| recorder.store().waiting()), 0);
 }

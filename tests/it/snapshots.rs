@@ -395,12 +395,12 @@ fn a_snapshot_that_lies_under_the_ledger_key_is_found_by_the_check_beside_the_da
         (
             "UPDATE chunk SET octets = CAST(replace(CAST(octets AS TEXT), '\"execute\"', '\"Execute\"') AS BLOB) WHERE CAST(octets AS TEXT) \
              LIKE '%smkid-determination/v1%'",
-            "has another SHA-256",
+            "they were edited",
         ),
         (
             "UPDATE chunk SET octets = CAST(replace(CAST(octets AS TEXT), '9001,esme', '9009,esme') AS BLOB) WHERE CAST(octets AS TEXT) LIKE \
              '%9001,esme%'",
-            "has another SHA-256",
+            "they were edited",
         ),
     ] {
         let said = checked_beside(|kept, _| kept, None, sql).unwrap_err();

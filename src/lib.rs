@@ -21,14 +21,14 @@
 //! | [`domain::incident`] | an incident's way through it: [`domain::incident::decide()`] whether a step may be taken, `next` what is to be done, `targets` the Relevant Devices, `timeline` the story |
 //! | [`domain::files`], [`domain::responses`] | what the procedure's files say; what a Device's answer proves |
 //! | [`recorder`] | the one writer: entries durable and under a signed checkpoint, or nothing |
-//! | [`state`] | the fold, made again from a store at each start |
+//! | [`state`] | the fold, caught up with the ledger: from its newest snapshot, or from the first entry |
 //! | [`store`] | where entries lie |
 //! | [`hsm`] | the only way to a private key: a worker process for each token |
 //! | [`custody`] | what Key Custodians hold: the split of a sealing secret, shares, sealed PINs, and the vault, the process that alone puts them together |
 //! | [`api`] | one route table, the gate, the wire types, the OpenAPI document, the client |
 //! | [`service`] | configuration, clock, order of start, the engine behind the API |
 //! | [`cli`] | `smkictl`, one file a noun; `member/` what works without a daemon |
-//! | [`exercise`] | the rehearsal: lab PKI, lab PMA, simulated Devices |
+//! | [`exercise`] | the rehearsal: lab PKI, lab PMA, simulated Devices; [`exercise::bench`], what a recovery costs on this machine |
 //! | [`processors`] | work spread over the processors |
 //! | [`durable_file`] | small files that are replaced in one step and for good |
 //! | [`mod@wall_clock`] | what time it is by this machine, read in one place |

@@ -57,6 +57,10 @@ const fn in_flight_max(tokens: usize) -> usize {
     if tokens < 2 { 2 } else { tokens + 1 }
 }
 
+/// Commands of the first chunk and of the last ones, at most: with all of a chunk the token would wait for the first until all of its
+/// intents are recorded, and whoever asked for the end until all of its outcomes are.
+const CHUNK_EDGE: usize = 256;
+
 const _: () = assert!(
     in_flight_max(1) * CHUNK_MAX as usize <= QUEUE_ITEMS_MAX
         && in_flight_max(2) * CHUNK_MAX as usize <= 2 * QUEUE_ITEMS_MAX,
@@ -133,7 +137,7 @@ pub struct Job {
 #[derive(Debug)]
 enum Source {
     List { after: Option<DeviceId> },
-    These(VecDeque<Wanted>),
+    These { left: VecDeque<Wanted>, is_begun: bool },
     Unknowns { after: Option<DeviceId> },
 }
 
@@ -215,7 +219,7 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
     let batch = recorder.queue(&by, Event::Batch(entry))?;
     let source = match wanted {
         WantedSet::All => Source::List { after: None },
-        WantedSet::These(these) => Source::These(these.into()),
+        WantedSet::These(these) => Source::These { left: these.into(), is_begun: false },
         WantedSet::Unknowns => Source::Unknowns { after: None },
     };
     let repeated = known.is_some();
@@ -253,7 +257,7 @@ impl First {
     /// no token is there.
     pub fn of(recorder: &mut Recorder, tokens: &Several, job: Job) -> Result<Self, CannotRecord> {
         match tokens.condition() {
-            Condition::Up => step(recorder, tokens, job, None, true).map(Self::Chunk),
+            Condition::Up => step(recorder, tokens, job, None, Turn::Begins).map(Self::Chunk),
             Condition::Down(_) | Condition::Locked(_) => Ok(Self::Accepted(job)),
         }
     }
@@ -282,13 +286,15 @@ pub enum Ran {
 /// The channel is bounded, so that whoever reads slowly slows the job down.
 ///
 /// A job that the daemon runs by itself waits for no token here: it is begun again once one is up.
+///
+/// Answers how it ended, and a size of the ledger beyond which nothing of it lies.
 pub async fn run(
     desk: &Desk,
     tokens: Several,
     first: Recorded<First>,
     news: mpsc::Sender<News>,
     stopping: watch::Receiver<bool>,
-) -> Result<Ran, Closed> {
+) -> Result<(Ran, u64), Closed> {
     let (is_kept, mut batch) = (first.get().job().kept.is_some(), first.get().job().batch);
     let (first, mut job) = first.split(|first| match first {
         First::Chunk(step) => (Some(step), None),
@@ -300,6 +306,7 @@ pub async fn run(
     let mut signed: Option<Signed> = None;
     let mut failing = Failing::default();
     let (mut more, mut why_stopped): (bool, Option<Vec<Reason>>) = (true, None);
+    let mut over: Option<u64> = None;
     while more || signed.is_some() || !in_flight.is_empty() {
         let is_stopping = *stopping.borrow();
         if more && is_stopping {
@@ -330,10 +337,17 @@ pub async fn run(
             }
             let done = signed.take();
             let asked = tokens.clone();
-            desk.record(move |recorder| step(recorder, &asked, mine, done, begins)).await?
+            let turn = match (begins, wants_more, in_flight.is_empty()) {
+                (true, ..) => Turn::Begins,
+                (false, false, true) => Turn::Last,
+                (false, ..) => Turn::Concludes,
+            };
+            desk.record(move |recorder| step(recorder, &asked, mine, done, turn)).await?
         };
-        let (next, (mine, told, halted, ended)) =
-            step.split(|Step { job, told, halted, next, ended }| (next, (job, told, halted, ended)));
+        let (next, (mine, told, halted, ended)) = step.split(|step| {
+            over = step.over;
+            (step.next, (step.job, step.told, step.halted, step.ended))
+        });
         batch = mine.batch;
         let stopped = match halted {
             Some(Halt::Stopped(reasons)) => Some(reasons),
@@ -343,8 +357,10 @@ pub async fn run(
             }
             None => None,
         };
+        // What is unknown since, and may be signed again by itself, comes behind all else.
+        let has_again = !mine.again.is_empty() && stopped.is_none() && why_stopped.is_none();
         job = Some(mine);
-        more = wants_more && !(begins && ended);
+        more = (wants_more && !(begins && ended)) || (has_again && !news.is_closed() && !is_stopping);
 
         // Sign and verify, while the rest of this turn goes on.
         if !next.get().intents.is_empty() {
@@ -381,12 +397,17 @@ pub async fn run(
         (None, Some(until)) => Ran::Limited(until),
         (None, None) => Ran::ToItsEnd,
     };
-    let forgotten = desk.record(move |recorder| {
-        recorder.end_batch(batch);
-        Ok(())
-    });
-    forgotten.await.map(Recorded::into_inner)?;
-    Ok(ran)
+    let size = match over {
+        Some(size) => size,
+        None => desk.record(move |recorder| Ok(end(recorder, batch))).await?.into_inner(),
+    };
+    Ok((ran, size))
+}
+
+/// Forgets a batch whose request is done; answers the size beyond which nothing of it lies.
+fn end(recorder: &mut Recorder, batch: u64) -> u64 {
+    recorder.end_batch(batch);
+    recorder.fold().size()
 }
 
 /// Waits for the worker of one of the key's tokens to be replaced, if all have died, up to [`TOKEN_WAIT`]; answers whether it is there.
@@ -438,6 +459,19 @@ pub struct Step {
     halted: Option<Halt>,
     next: Chunk,
     ended: bool,
+    /// Set if its batch ended with it: as [`end`] answers.
+    over: Option<u64>,
+}
+
+/// What a turn is for, beside concluding what was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// To record the intents of the next chunk.
+    Begins,
+    /// For nothing: a chunk is with the token, or may yet be begun.
+    Concludes,
+    /// For nothing, and nothing comes after it, unless it leaves something that may be signed again.
+    Last,
 }
 
 /// Why a turn records no intents.
@@ -516,7 +550,7 @@ fn step(
     tokens: &Several,
     mut job: Job,
     done: Option<Signed>,
-    wants_more: bool,
+    turn: Turn,
 ) -> Result<Step, CannotRecord> {
     job.follow_account(recorder);
     let mut told = match done {
@@ -524,7 +558,7 @@ fn step(
         None => Vec::new(),
     };
     let (mut next, mut halted, mut ended) = (Chunk::empty(), None, true);
-    if wants_more {
+    if turn == Turn::Begins {
         // Before anything is looked at: whatever is raised from here on stops what is decided here.
         let fences = tokens.fences_seen();
         let most = may_go_on(recorder, &job)?.map_err(Halt::Stopped).and_then(|()| jobs::room(recorder, &job));
@@ -536,7 +570,9 @@ fn step(
             Err(why) => halted = Some(why),
         }
     }
-    Ok(Step { job, told, halted, next, ended })
+    let is_over = turn == Turn::Last && job.again.is_empty();
+    let over = is_over.then(|| end(recorder, job.batch));
+    Ok(Step { job, told, halted, next, ended, over })
 }
 
 /// Whether the batch may still be signed for; if not, that is recorded.
@@ -563,13 +599,8 @@ fn intend(
     most: usize,
     told: &mut Vec<Told>,
 ) -> Result<(Chunk, bool), CannotRecord> {
-    let (wanted, ended) = if job.kept.is_some() {
-        jobs::next_wanted(recorder, job, most)?
-    } else {
-        let wanted = next_wanted(recorder, job, most)?;
-        let ended = wanted.is_empty();
-        (wanted, ended)
-    };
+    let (wanted, ended) =
+        if job.kept.is_some() { jobs::next_wanted(recorder, job, most)? } else { next_wanted(recorder, job, most)? };
     follow_policy(recorder, job)?;
     let mut passed = jobs::Passed::of(job, &wanted);
     let mut intents = Vec::with_capacity(wanted.len());
@@ -610,15 +641,21 @@ fn intend(
     Ok((Chunk { fences: FencesSeen::default(), not_after, intents }, ended))
 }
 
-/// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself.
-fn next_wanted(recorder: &Recorder, job: &mut Job, most: usize) -> Result<Vec<Wanted>, CannotRecord> {
+/// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself. And whether that is all, as
+/// far as it is known.
+fn next_wanted(recorder: &Recorder, job: &mut Job, most: usize) -> Result<(Vec<Wanted>, bool), CannotRecord> {
     let mut wanted: Vec<Wanted> = match &mut job.source {
         Source::List { after } => {
             let listed = recorder.store().listed_from(job.determination, *after, most)?;
             *after = listed.last().map(|listed| listed.device).or(*after);
             listed.into_iter().map(|listed| Wanted { device: listed.device, form: WantedForm::Device }).collect()
         }
-        Source::These(these) => these.drain(..these.len().min(most)).collect(),
+        Source::These { left, is_begun } => {
+            let edge = CHUNK_EDGE.min(most);
+            let most = if *is_begun { left.len().div_ceil(2).clamp(edge, most) } else { edge };
+            *is_begun = true;
+            left.drain(..left.len().min(most)).collect()
+        }
         Source::Unknowns { after } => {
             let rows = recorder.store().devices_in(&job.key, IntentState::Unknown, *after, most)?;
             *after = rows.last().map(|(device, _)| *device).or(*after);
@@ -631,7 +668,12 @@ fn next_wanted(recorder: &Recorder, job: &mut Job, most: usize) -> Result<Vec<Wa
         let again = std::mem::take(&mut job.again);
         wanted.extend(again.into_iter().map(|device| Wanted { device, form: WantedForm::Retry }));
     }
-    Ok(wanted)
+    // Of a list nobody knows before it is read on.
+    let is_all = match &job.source {
+        Source::These { left, .. } => left.is_empty() && job.again.is_empty(),
+        Source::List { .. } | Source::Unknowns { .. } => wanted.is_empty(),
+    };
+    Ok((wanted, is_all))
 }
 
 /// A batch names the policy and the procedure profile in force: where either became another, the request goes on in another batch.
@@ -1179,7 +1221,7 @@ fn entry_at(recorder: &Recorder, index: u64) -> Result<Option<Entry>, CannotReco
     if index >= recorder.durable().size {
         return Ok(None);
     }
-    let leaf = recorder.store().leaf(index)?;
+    let leaf = recorder.store().leaf_under(index, &recorder.durable())?;
     Ok(Some(Entry::from_leaf(&leaf)?))
 }
 

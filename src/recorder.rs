@@ -31,7 +31,7 @@ use crate::domain::ledger::note::Verifier;
 use crate::domain::ledger::snapshots::TargetsKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{ImportedKey, Responded, ResultLine};
+use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::hsm::{Class, HsmError};
 use crate::state::{self, Row};
@@ -79,11 +79,15 @@ const REASONS_LEN_MAX: usize = 16 * 1024;
 pub const TEXT_LEN_MAX: usize = 500;
 
 /// Entries after which a snapshot is taken: a start folds no more than these again, in some tenths of a second, and what they changed is
-/// in memory until then. A command has two, so the memory is at its most after 8,192 Devices.
+/// in memory until then. A command has two.
 pub const SNAPSHOT_LEAVES: u64 = 16_384;
 
-/// Changed rows after which a snapshot is taken, though entries are fewer: one entry can take in the answers of many Devices.
-pub const SNAPSHOT_ROWS: usize = 16_384;
+/// The most that may be asked for: a row of some 200 octets for each in memory, and a start that folds them again in a second or two.
+pub const SNAPSHOT_LEAVES_MAX: u64 = 131_072;
+
+/// Changed rows after which a snapshot is taken, though entries are fewer, for one entry can take in the answers of many Devices; or as
+/// many rows as entries, where more of those are asked for. The more there are, the more often two of them share a page.
+pub const SNAPSHOT_ROWS: usize = 32_768;
 
 /// Entries after which a snapshot is taken where the daemon stops in order: fewer are folded again faster than it is worth an entry.
 pub const SNAPSHOT_LEAVES_AT_STOP: u64 = 2_048;
@@ -167,12 +171,15 @@ struct Queue {
     staged: Vec<Digest>,
     /// By which pages the Devices of lists are found that queued entries bring into force.
     pages: HashMap<Digest, Arc<[Page]>>,
+    /// What the bundles of certificates have that queued entries name.
+    keys_in: HashMap<Digest, Arc<[DeviceKey]>>,
     changes: Vec<Change>,
     signatures: Vec<(u64, [u8; 64], bool)>,
     /// What the changes say about Devices, for decisions that follow in the same group.
     devices: HashMap<(KeyLabel, DeviceId), DeviceFacts>,
     requests: HashMap<RequestId, RequestFacts>,
-    responded: HashMap<(DeterminationId, DeviceId), Responded>,
+    /// Lines of results by entry, sorted by Device.
+    answers: Vec<(DeterminationId, u64, Arc<[ResultLine]>)>,
     device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
 }
 
@@ -413,6 +420,11 @@ impl Recorder {
         self.queue.pages.insert(list, pages);
     }
 
+    /// Says which keys, sorted, a bundle of certificates has that an entry queued next is going to name: found as they were verified.
+    pub fn queue_keys_in(&mut self, certificates: Digest, keys: Arc<[DeviceKey]>) {
+        self.queue.keys_in.insert(certificates, keys);
+    }
+
     /// Keeps the signature of an intent, whose SHA-256 its queued outcome has.
     pub fn queue_signature(&mut self, intent: u64, octets: [u8; 64], released: bool) {
         self.queue.signatures.push((intent, octets, released));
@@ -502,22 +514,26 @@ impl Recorder {
         let leaves = if self.stopped { SNAPSHOT_LEAVES_AT_STOP } else { u64::MAX }.min(self.snapshot_leaves);
         let may_sign = self.signer.as_ref().is_some_and(|signer| signer.is_ready())
             && self.snapshot_after.is_none_or(|(next, _)| Instant::now() >= next);
-        if settled && may_sign && (since >= leaves || self.store.waiting() >= SNAPSHOT_ROWS) {
-            self.snapshot()
-        } else {
-            Ok(())
-        }
+        let rows = SNAPSHOT_ROWS.max(usize::try_from(self.snapshot_leaves).unwrap_or(usize::MAX));
+        if settled && may_sign && (since >= leaves || self.store.waiting() >= rows) { self.snapshot() } else { Ok(()) }
     }
 
     /// Takes a snapshot of the state as it is durable and under a checkpoint.
     fn snapshot(&mut self) -> Result<(), CannotRecord> {
         let Some(signer) = self.signer.as_mut() else { return Ok(()) };
         let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
-        let (targets, changed) = self.targets.of(&self.fold);
         let kept = self.fold.kept();
+        let fold = Digest::of(&kept);
+        let mut parts = vec![(FOLD_PART.to_owned(), kept)];
+        let store = &*self.store;
+        let targets = self.targets.of(
+            &self.fold,
+            &|incident| store.part(&targets_part(incident)).ok().flatten(),
+            &mut |name, octets| parts.push((name, octets)),
+        );
         let Moment { at, clock } = self.moment;
         let mut vouching = Vouching {
-            fold: Digest::of(&kept),
+            fold,
             targets,
             at: self.fold.last_at().map_or(at, |last| last.max(at)),
             clock: if self.fold.clock_untrusted() { ClockState::Untrusted } else { clock },
@@ -526,8 +542,6 @@ impl Recorder {
             entry: None,
             fault: None,
         };
-        let mut parts = vec![(FOLD_PART.to_owned(), kept)];
-        parts.extend(changed.into_iter().map(|(incident, octets)| (targets_part(&incident), octets)));
         let taken = self.store.snapshot_at(self.durable.size, &parts, &mut vouching);
         let Vouching { entry, fault, .. } = vouching;
         let head = match (taken, fault) {
@@ -566,14 +580,6 @@ impl Recorder {
         Ok(())
     }
 
-    /// The lines of results that an entry names: queued with it.
-    fn results(&self, digest: Digest) -> Result<Vec<ResultLine>, BookError> {
-        let octets = queued(&self.queue, digest).ok_or(BookError::BlobMissing { digest })?;
-        let wrong = |reason: String| BookError::Store { reason: format!("results {digest}: {reason}") };
-        let text = str::from_utf8(octets).map_err(|error| wrong(error.to_string()))?;
-        text.lines().map(|line| ResultLine::parse(line).map_err(wrong)).collect()
-    }
-
     /// Keeps what a change says, for decisions that follow in the same group.
     fn overlay(&mut self, change: &Change) -> Result<(), CannotRecord> {
         match change {
@@ -595,14 +601,8 @@ impl Recorder {
                 facts.last_batch = *index;
                 self.queue.requests.insert(*request, facts);
             }
-            Change::Responses { determination, entry, results } => {
-                for line in self.results(*results)? {
-                    let Some(device) = line.device else { continue };
-                    let mut known = self.responded(*determination, device)?.unwrap_or_default();
-                    if known.absorb(&line, *entry) {
-                        self.queue.responded.insert((*determination, device), known);
-                    }
-                }
+            Change::Responses { determination, entry, lines } => {
+                self.queue.answers.push((*determination, *entry, Arc::clone(lines)));
             }
             Change::DeviceKeys { entry, keys } => {
                 for &key in &**keys {
@@ -717,6 +717,10 @@ impl Blobs for Documents<'_> {
             Err(error) => Err(BookError::Store { reason: error.to_string() }),
         }
     }
+
+    fn keys_in(&self, certificates: Digest) -> Option<Arc<[DeviceKey]>> {
+        self.queue.keys_in.get(&certificates).cloned()
+    }
 }
 
 impl Blobs for Recorder {
@@ -764,10 +768,15 @@ impl Book for Recorder {
     }
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
-        match self.queue.responded.get(&(determination, device)) {
-            Some(known) => Ok(Some(known.clone())),
-            None => self.store.responded(determination, device).map_err(state::no_answer),
+        let stored = self.store.responded(determination, device).map_err(state::no_answer)?;
+        let mut known = stored.clone().unwrap_or_default();
+        let mut is_altered = false;
+        for (_, entry, lines) in self.queue.answers.iter().filter(|(of, ..)| *of == determination) {
+            let from = lines.partition_point(|line| line.device < Some(device));
+            let of_device = lines[from..].iter().take_while(|line| line.device == Some(device));
+            is_altered |= of_device.fold(false, |altered, line| known.absorb(line, *entry) | altered);
         }
+        Ok(if is_altered { Some(known) } else { stored })
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
@@ -779,7 +788,7 @@ impl Book for Recorder {
 
 impl Heads for Recorder {
     fn head(&self, size: u64) -> Option<intake::Head> {
-        state::head(&*self.store, size)
+        state::head(&*self.store, &self.fold, size)
     }
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use crate::domain::audit::{Again, Evidence};
 use crate::domain::determination::document::{DOCUMENT_LEN_MAX, DeviceList};
 use crate::domain::determination::pages::Page;
-use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
+use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_page, targets_part};
 use crate::domain::fold::{Blobs, Book, BookError, Change, Fold, FoldError, RequestFacts};
 use crate::domain::incident::Targets;
+use crate::domain::incident::targets::kept::pages_of;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{Entry, EntryError, Event, Outcome, SignResult, Snapshot};
-use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash, verify_inclusion};
+use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
 use crate::domain::ledger::note::{NoteError, Verifier};
 use crate::domain::ledger::snapshots::{FORM, TargetsKept};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
@@ -135,8 +136,8 @@ pub enum Row {
         determination: DeterminationId,
         /// The entry.
         entry: u64,
-        /// The lines of results, a blob.
-        results: Digest,
+        /// The lines of results.
+        lines: Arc<[ResultLine]>,
     },
     /// Keys of Devices that were imported.
     DeviceKeys {
@@ -165,12 +166,9 @@ impl Row {
             }
             Self::DeviceKeys { entry, keys } => Derived::DeviceKeys { entry: *entry, keys },
             Self::Released { from, until } => Derived::Released { from: *from, until: *until },
-            Self::Responses { determination, entry, results } => Derived::Responses {
-                determination: *determination,
-                entry: *entry,
-                blob: *results,
-                parse: ResultLine::parse,
-            },
+            Self::Responses { determination, entry, lines } => {
+                Derived::Responses { determination: *determination, entry: *entry, lines }
+            }
         }
     }
 }
@@ -205,8 +203,8 @@ pub fn rows<D: DerivedState + ?Sized>(changes: &[Change], so_far: &D) -> Result<
                 rows.push(Row::DeviceKeys { entry: *entry, keys: Arc::clone(keys) });
             }
             Change::Release { from, until } => rows.push(Row::Released { from: *from, until: *until }),
-            Change::Responses { determination, entry, results } => {
-                rows.push(Row::Responses { determination: *determination, entry: *entry, results: *results });
+            Change::Responses { determination, entry, lines } => {
+                rows.push(Row::Responses { determination: *determination, entry: *entry, lines: Arc::clone(lines) });
             }
         }
     }
@@ -233,11 +231,16 @@ pub fn no_answer(error: StoreError) -> BookError {
     BookError::Store { reason: error.to_string() }
 }
 
-/// The signed head of that size, if there is one.
-pub fn head<R: Reader + ?Sized>(store: &R, size: u64) -> Option<intake::Head> {
-    let checkpoint = store.checkpoints(size, 1).ok()?.pop().filter(|checkpoint| checkpoint.head.size == size)?;
-    let last = store.leaf(size.checked_sub(1)?).ok()?;
-    Some(intake::Head { root: checkpoint.head.root, at: Entry::from_leaf(&last).ok()?.at })
+/// The head of that size as the ledger's key signed it, if it did, and the moment of its last entry, which is proven under it.
+pub fn head<R: Reader + ?Sized>(store: &R, fold: &Fold, size: u64) -> Option<intake::Head> {
+    let checkpoint = store.checkpoints(size, 1).ok()?.pop()?;
+    let verifier = ledger_verifier(fold).ok()??;
+    let head = SignedCheckpoint::verify(&checkpoint.note, &verifier).ok()?.head();
+    if head.size != size {
+        return None;
+    }
+    let last = store.leaf_under(size.checked_sub(1)?, &head).ok()?;
+    Some(intake::Head { root: head.root, at: Entry::from_leaf(&last).ok()?.at })
 }
 
 /// Documents straight from a store.
@@ -283,14 +286,21 @@ impl<R: Reader + ?Sized> Evidence for StoredDocuments<'_, R> {
         self.0.signature(intent).map(|row| row.map(|row| row.octets)).map_err(no_answer)
     }
 
+    fn release(&self, intent: u64) -> Result<bool, BookError> {
+        self.signature(intent).map(|found| found.is_some())
+    }
+
     fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
         processors::at_once(count, one);
     }
 }
 
-impl<R: Reader + ?Sized> Heads for StoredDocuments<'_, R> {
+/// The signed heads of a ledger that is folded so far.
+struct StoredHeads<'a, R: ?Sized>(&'a R, &'a Fold);
+
+impl<R: Reader + ?Sized> Heads for StoredHeads<'_, R> {
     fn head(&self, size: u64) -> Option<intake::Head> {
-        head(self.0, size)
+        head(self.0, self.1, size)
     }
 }
 
@@ -310,17 +320,23 @@ impl Unchecked {
 }
 
 /// The state of a ledger for a daemon: from its newest snapshot, if it has one that this program can read and a checkpoint covers, and
-/// then with what is still to be checked; else as [`check_all`] makes it.
-pub fn start(store: &mut dyn Store) -> Result<(Fold, Option<Unchecked>), StateError> {
-    match since_snapshot(store)? {
-        Some((fold, unchecked)) => Ok((fold, Some(unchecked))),
-        None => Ok((check_all(store)?, None)),
+/// then with what is still to be checked; else as [`check_all`] makes it. That takes long: `tell` hears each time that it went on, and of
+/// how many entries. Then the pages of the rows are made too, so that the first snapshot is as short as any other.
+pub fn start(store: &mut dyn Store, tell: &mut dyn FnMut(u64)) -> Result<(Fold, Option<Unchecked>), StateError> {
+    if let Some((fold, unchecked)) = since_snapshot(store)? {
+        return Ok((fold, Some(unchecked)));
     }
+    let (fold, has_pages) = check_all_telling(store, tell)?;
+    if !has_pages {
+        store.make_pages()?;
+        tell(fold.size());
+    }
+    Ok((fold, None))
 }
 
 /// The same without a word about what is still to be checked: for whoever checks it otherwise.
 pub fn catch_up(store: &mut dyn Store) -> Result<Fold, StateError> {
-    start(store).map(|(fold, _)| fold)
+    start(store, &mut |_| ()).map(|(fold, _)| fold)
 }
 
 /// The state from the newest snapshot and the entries after it. None if there is no snapshot to start from.
@@ -426,8 +442,15 @@ fn kept_fold(
     let kept = part(FOLD_PART, snapshot.fold)?;
     let mut targets = Vec::with_capacity(snapshot.targets.len());
     for TargetsKept { incident, sha256 } in &snapshot.targets {
-        let octets = part(&targets_part(incident), *sha256)?;
-        targets.push((incident.clone(), Targets::of_kept(&octets).map_err(wrong)?));
+        let head = part(&targets_part(incident), *sha256)?;
+        let mut fault = None;
+        let pages = pages_of(&head).map_err(wrong)?.into_iter().enumerate();
+        let pages = pages.map_while(|(page, sha256)| {
+            part(&targets_page(incident, page), sha256).map_err(|error| fault = Some(error)).ok()
+        });
+        let read = Targets::of_kept(&head, pages);
+        fault.map_or(Ok(()), Err)?;
+        targets.push((incident.clone(), read.map_err(wrong)?));
     }
     let fold = Fold::of_kept(&kept, targets, documents).map_err(|error| wrong(error.to_string()))?;
     if fold.size() == at { Ok(fold) } else { Err(wrong(format!("it is of {} entries", fold.size()))) }
@@ -467,9 +490,7 @@ fn check_since(ledger: &dyn Reader, fold: &Fold, newest: &StoredCheckpoint, at: 
 
 /// A batch from before the snapshot that an intent after it names: it stands under the same checkpoint.
 fn recall(ledger: &dyn Reader, fold: &mut Fold, signed: Head, index: u64) -> Result<(), StateError> {
-    let octets = ledger.leaf(index)?;
-    let path = ledger.inclusion_path(index, signed.size)?;
-    verify_inclusion(leaf_hash(&octets), index, &signed, &path).map_err(StoreError::from)?;
+    let octets = ledger.leaf_under(index, &signed)?;
     let entry = Entry::from_leaf(&octets).map_err(|source| StateError::Entry { index, source })?;
     if let Event::Batch(batch) = &entry.event {
         fold.recall(index, batch);
@@ -488,7 +509,8 @@ fn take_in<D: DerivedState + ?Sized>(
     // Under a checkpoint or not: who has the ledger key and the disk, but no quorum, gets no further than here.
     let documents = StoredDocuments(ledger);
     let book = StoredBook(book);
-    let again = Again { fold, book: &book, evidence: &documents, heads: &documents };
+    let heads = StoredHeads(ledger, fold);
+    let again = Again { fold, book: &book, evidence: &documents, heads: &heads };
     // What Devices answered opens no key. Under a checkpoint the daemon verified it before, and ten million
     // signatures verified anew would hold up a start for half an hour: that is `smkictl ledger verify`'s.
     let checked = if index < covered { again.check_all_but_answers(entry) } else { again.check(entry) };
@@ -513,6 +535,11 @@ fn check_signature(ledger: &dyn Reader, index: u64, outcome: &Outcome) -> Result
 ///
 /// Linear in the ledger, with memory for what does not grow with Devices.
 pub fn check_all(store: &mut dyn Store) -> Result<Fold, StateError> {
+    check_all_telling(store, &mut |_| ()).map(|(fold, _)| fold)
+}
+
+/// The same; and whether the rows are believed by the pages of a snapshot from here on.
+fn check_all_telling(store: &mut dyn Store, tell: &mut dyn FnMut(u64)) -> Result<(Fold, bool), StateError> {
     let head = store.check_tree()?;
     let ledger = store.reader()?;
     // Said first: without checkpoints, every document would seem to name a head that was never signed.
@@ -526,15 +553,17 @@ pub fn check_all(store: &mut dyn Store) -> Result<Fold, StateError> {
         return Err(StoreError::HeadCorrupt { expected, found: head.size.to_string() }.into());
     }
     let mut rebuild = store.rebuild()?;
-    let through =
-        judge(&*ledger, &mut *rebuild, Unchecked { base, head, covered }, true, &mut |_| ControlFlow::Continue(()))?;
+    let through = judge(&*ledger, &mut *rebuild, Unchecked { base, head, covered }, true, &mut |entries| {
+        tell(entries);
+        ControlFlow::Continue(())
+    })?;
     let Some((fold, believed)) = through else { return Err(StateError::NoCheckpoint { entries: head.size }) };
     rebuild.compare_and_finish()?;
     check_checkpoint(&*ledger, &fold, head)?;
     if let Some(tables) = believed {
         store.believe(&tables, true)?;
     }
-    Ok(fold)
+    Ok((fold, believed.is_some()))
 }
 
 /// Judges the whole of a ledger beside the daemon that was started from its snapshot, as [`check_all`] does: every entry up to the head at
@@ -581,7 +610,7 @@ fn judge(
                 // The rows are compared with the newest; those of before are an audit's, which has them page by page.
                 let is_base = base.snapshot == Some(index);
                 let tables = if is_base { rebuild.tables()? } else { snapshot.tables() };
-                let made = snapshot::snapshot(&fold.kept(), targets.of(&fold).0, tables);
+                let made = snapshot::snapshot(&fold.kept(), targets.told(&fold), tables);
                 snapshot::compare(snapshot, &made).map_err(|reason| StateError::NotPermitted { index, reason })?;
                 believed = is_base.then_some(tables).or(believed);
             }

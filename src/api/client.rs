@@ -3,7 +3,6 @@
 //! One connection per call: a command makes one or two, and a broken one then belongs to one call only.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::net::UnixStream;
 use super::failure::{Exit, Problem};
 use super::routes::Verb;
 use super::wire::{Item, Line, Summary};
-use crate::domain::commands::container::{self, Fields, Header, Record};
+use crate::domain::commands::container::{self, Fields, Header, Octets, Record};
 use crate::domain::ledger::entry::Reason;
 
 /// Where the daemon listens if nobody says otherwise.
@@ -126,7 +125,7 @@ impl Client {
 
     /// Asks for something to be done whose answer is a container of signed commands.
     pub async fn post_for_commands<T: Serialize>(&self, path: &str, ask: &T) -> Result<Commands, ClientError> {
-        let path = with_query(path, &[("form", Some("container".to_owned()))]);
+        let path = with_query(path, &[("form", Some("differences".to_owned()))]);
         let pieces = Pieces(self.send(Verb::Post, &path, json_body(ask)?).await?.into_body());
         let reader = container::Reader::of_answer();
         Ok(Commands { pieces, reader, header: None, count: 0, stopped: Vec::new(), summary: None })
@@ -320,7 +319,7 @@ pub struct Commands {
 #[derive(Debug)]
 pub enum Answered {
     /// A command. Its octets are [`Commands::octets`] until the next part.
-    Command(Fields, Range<usize>),
+    Command(Fields, Octets),
     /// What became of a Device that has none.
     Told(Box<Item>),
 }
@@ -367,7 +366,7 @@ impl Commands {
     }
 
     /// The octets of the command that came last.
-    pub fn octets(&self, of: &Range<usize>) -> &[u8] {
+    pub fn octets(&self, of: &Octets) -> &[u8] {
         self.reader.octets(of)
     }
 

@@ -169,7 +169,7 @@ fn responses<E: Engine>(route: &Route<E>, schemas: &mut Schemas) -> Value {
     if matches!(route.gives, Gives::Lines) {
         responses["200"]["content"][Gives::Container.media_type()] = json!({ "schema": {
             "type": "string",
-            "description": "With `form=container`: the same in the container of signed commands, src/docs/container.md.",
+            "description": "With `form=container`, or `form=differences`: the same in the container of signed commands, src/docs/container.md.",
         } });
     }
     for kind in ProblemKind::ALL {

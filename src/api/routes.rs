@@ -565,7 +565,7 @@ fn json<T: Serialize + ToSchema>(value: &T) -> Answer {
 const fn commands(form: wire::Form) -> Gives {
     match form {
         wire::Form::Ndjson => Gives::Lines,
-        wire::Form::Container => Gives::Container,
+        wire::Form::Container | wire::Form::Differences => Gives::Container,
     }
 }
 

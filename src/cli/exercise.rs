@@ -1,7 +1,7 @@
 //! Shell: `smkictl exercise`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,9 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Change, CliError, Context, Exit, document, incident};
 use crate::api::wire;
 use crate::domain::time::Timestamp;
+use crate::exercise::bench::{self, DEVICES_MIN, Figures};
 use crate::exercise::fleet::DEVICES_MAX;
 use crate::exercise::scenario::Scenario;
 use crate::exercise::softhsm::SoftHsmError;
+use crate::exercise::summary::Summary;
 use crate::exercise::tell::Teller;
 use crate::exercise::{self, ExerciseError};
 
@@ -33,6 +35,7 @@ Examples:
   smkictl exercise --devices 10000 --out rehearsal/
   smkictl exercise --scenario not-to-execute
   smkictl exercise --scenario variation-2017
+  smkictl exercise --bench --devices 400000
 
 Needs SoftHSM (apt-get install softhsm2), and asks openssl if it is there.
 
@@ -54,17 +57,25 @@ In DIR it leaves
   policy/                    the policy in force
   summary.json, smkid.log
 
+With --bench nothing is rehearsed; what a recovery costs on this machine is measured instead: a job signs
+for N Devices in rounds and its commands are fetched, in turns with a program that does only what a recorded
+and verified signature cannot do without, on the same token and key; then the audit, in turns with bare
+verifications. A table says the ratios and how to read them. DIR has bench.json in the place of summary.json.
+
 Status: 0 everything was as it must be, 5 something was not, 3 no SoftHSM or no daemon, 1 anything else."
 )]
 pub struct Exercise {
     #[command(subcommand)]
     record: Option<Afterwards>,
-    /// How many Devices are recovered
-    #[arg(long, value_name = "N", default_value_t = DEVICES, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
-    devices: u32,
+    /// How many Devices are recovered [default: 1000; with --bench 80000, and 8000 at least]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
+    devices: Option<u32>,
     /// Which story is played
     #[arg(long, value_enum, default_value_t = ScenarioArg::Base)]
     scenario: ScenarioArg,
+    /// Measure instead of rehearse: signing and audit, each against a bound that is measured beside it
+    #[arg(long, conflicts_with = "scenario")]
+    bench: bool,
     /// Leave everything behind in this folder, new or empty; else it goes into a temporary one, which is removed
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -134,11 +145,40 @@ impl Record {
     }
 }
 
+/// What came of it.
+enum Came {
+    Summary(Box<Summary>),
+    Figures(Box<Figures>),
+}
+
+/// Rehearses a scenario, or measures without one.
+async fn play(
+    out: &Path,
+    devices: Option<u32>,
+    scenario: Option<Scenario>,
+    teller: &mut Teller<'_>,
+) -> Result<Came, ExerciseError> {
+    Ok(match scenario {
+        Some(scenario) => {
+            let devices = devices.unwrap_or(DEVICES);
+            Came::Summary(Box::new(exercise::run(out, devices, scenario, teller).await?))
+        }
+        None => Came::Figures(Box::new(bench::run(out, devices.unwrap_or(bench::DEVICES), teller).await?)),
+    })
+}
+
 impl Exercise {
     /// Does it. The story goes to stdout, and to stderr if stdout is for programs.
     pub async fn run(self, context: &Context) -> Result<Exit, CliError> {
         if let Some(Afterwards::Record(record)) = self.record {
             return record.run(context).await;
+        }
+        if self.bench && self.devices.is_some_and(|devices| devices < DEVICES_MIN) {
+            let few = format!(
+                "--bench takes at least {DEVICES_MIN} Devices: with fewer it would measure how long programs take to start"
+            );
+            context.print.error(&few);
+            return Ok(Exit::Usage);
         }
         let is_json = context.print.is_json();
         let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
@@ -153,10 +193,11 @@ impl Exercise {
         };
         let out = self.out.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path));
         let out = out.expect("the folder is named, or temporary").to_owned();
+        let scenario = (!self.bench).then(|| self.scenario.into());
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         // Dropping the exercise stops what it has started and removes its tokens.
         let ended = tokio::select! {
-            ended = exercise::run(&out, self.devices, self.scenario.into(), &mut teller) => ended,
+            ended = play(&out, self.devices, scenario, &mut teller) => ended,
             _ = interrupt.recv() => Err(ExerciseError::Interrupted),
             _ = terminate.recv() => Err(ExerciseError::Interrupted),
         };
@@ -169,11 +210,17 @@ impl Exercise {
             None => teller.line(&format!("\nEverything is in {}", out.display())),
         }
         match ended {
-            Ok(summary) => {
+            Ok(Came::Summary(summary)) => {
                 if is_json {
                     context.print.json_line(&summary)?;
                 }
                 Ok(if summary.passed { Exit::Done } else { Exit::Unverified })
+            }
+            Ok(Came::Figures(figures)) => {
+                if is_json {
+                    context.print.json_line(&figures)?;
+                }
+                Ok(Exit::Done)
             }
             Err(error) => {
                 context.print.error(&error.to_string());

@@ -3,7 +3,7 @@
 //! Templates are in the determination's document, Device and counter in the intent, the signature is released. Each command is compared with the
 //! digest of its intent, and its signature with that of its outcome. The certificate of the key is the one of then.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use super::recovery::out::files::Order;
 use super::recovery::out::{As, Format, Out, below};
 use super::{CliError, Context, Exit};
 use crate::domain::commands::container::{Fields, Header};
+use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
 use crate::domain::commands::rebuild;
 use crate::domain::determination::document::{Determination, Schedule};
 use crate::domain::fold;
 use crate::domain::gbcs::Template;
 use crate::domain::ledger::entry::{
-    Batch, CertificateImported, DeterminationRecorded, Genesis, Intent, Outcome, ScheduleRecorded, SignResult,
+    Batch, CertificateImported, DeterminationRecorded, Genesis, Intent, ScheduleRecorded, SignResult,
 };
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, PartyId, RequestId, TemplateName};
@@ -66,15 +67,10 @@ struct Determined {
     templates: BTreeMap<TemplateName, Arc<Template>>,
 }
 
-/// An intent that was asked for, with what it was made of at its time.
-struct Place {
-    at: u64,
-    /// Where it stands in what is given out: a further attempt stands in the place of the first.
-    stands_at: u64,
-    intent: Intent,
+/// What an intent was made of at its time.
+struct MadeOf {
     determination: DeterminationId,
     originator: PartyId,
-    result: Option<SignResult>,
 }
 
 /// Reads through an export.
@@ -85,9 +81,7 @@ struct Walk<'a> {
     determinations: HashMap<DeterminationId, Determined>,
     originators: HashMap<KeyLabel, PartyId>,
     batches: HashMap<u64, Batch>,
-    pending: VecDeque<Place>,
-    /// Of the request that is asked for: what was signed, and by whom nobody knows.
-    unknown: HashMap<Digest, u64>,
+    pairs: Pairs<MadeOf>,
     outs: BTreeMap<DeterminationId, (Header, Out)>,
     made: Made,
     command: Vec<u8>,
@@ -108,8 +102,7 @@ impl LedgerCommands {
             determinations: HashMap::new(),
             originators: HashMap::new(),
             batches: HashMap::new(),
-            pending: VecDeque::new(),
-            unknown: HashMap::new(),
+            pairs: Pairs::default(),
             outs: BTreeMap::new(),
             made: Made::default(),
             command: Vec::new(),
@@ -145,7 +138,13 @@ impl LedgerCommands {
 
 impl Walk<'_> {
     /// One entry. What came to its end is put behind `settled`, in the order of the intents.
-    fn entry(&mut self, export: &Exported, index: u64, leaf: &[u8], settled: &mut Vec<Place>) -> Result<(), CliError> {
+    fn entry(
+        &mut self,
+        export: &Exported,
+        index: u64,
+        leaf: &[u8],
+        settled: &mut Vec<Settled<MadeOf>>,
+    ) -> Result<(), CliError> {
         let Some(glance) = Glance::at(leaf) else { return Err(wrong(index, "it is none that this program reads")) };
         let unreadable = |error: serde_json::Error| wrong(index, error);
         match glance.kind {
@@ -175,54 +174,40 @@ impl Walk<'_> {
                     determined.templates = scope.templates;
                 }
             }
-            b"batch" => {
-                let batch: Batch = glance.read().map_err(unreadable)?;
-                if self.args.determination.is_none_or(|of| of == batch.determination) {
-                    self.batches.insert(index, batch);
+            _ => match Step::at(index, &glance).map_err(unreadable)? {
+                Some(Step::Batch(at, batch)) if self.args.determination.is_none_or(|of| of == batch.determination) => {
+                    let is_asked = self.args.request.is_none_or(|request| request == batch.request);
+                    self.pairs.batch(at, if is_asked { Whose::Asked } else { Whose::Other });
+                    self.batches.insert(at, batch);
                 }
-            }
-            b"intent" => self.intent(index, glance.read().map_err(unreadable)?)?,
-            b"outcome" if !self.pending.is_empty() => {
-                let Outcome { intent, result } = glance.read().map_err(unreadable)?;
-                if let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at) {
-                    self.pending[at].result = Some(result);
-                    while self.pending.front().is_some_and(|place| place.result.is_some()) {
-                        let Some(place) = self.pending.pop_front() else { break };
-                        if matches!(place.result, Some(SignResult::Unknown(_))) {
-                            self.unknown.insert(place.intent.command, place.stands_at);
-                        }
-                        settled.push(place);
-                    }
+                Some(Step::Intent(at, intent)) => self.intent(at, intent)?,
+                Some(Step::Outcome(outcome)) => {
+                    self.pairs.outcome(outcome);
+                    settled.extend(std::iter::from_fn(|| self.pairs.settled()));
                 }
-            }
-            _ => {}
+                Some(Step::Batch(..)) | None => {}
+            },
         }
         Ok(())
     }
 
     fn intent(&mut self, index: u64, intent: Intent) -> Result<(), CliError> {
         let Some(batch) = self.batches.get(&intent.batch) else { return Ok(()) };
-        // A further attempt belongs to the request that settled the unknown; whoever asked first gets its command all the same.
-        let is_own = self.args.request.is_none_or(|request| request == batch.request);
-        let first = self.unknown.get(&intent.command).copied().filter(|_| intent.attempt > 1);
-        let is_asked_for = self.args.device.is_none_or(|device| device == intent.device);
-        if !is_asked_for || !(is_own || first.is_some()) {
+        if self.args.device.is_some_and(|device| device != intent.device) {
             return Ok(());
         }
         let originator = self.originators.get(&batch.key).copied();
         let originator = originator.ok_or_else(|| wrong(index, format!("key {} has no certificate", batch.key)))?;
-        let place = if is_own { index } else { first.unwrap_or(index) };
-        let determination = batch.determination;
-        self.pending.push_back(Place { at: index, stands_at: place, intent, determination, originator, result: None });
+        self.pairs.intent(index, intent, MadeOf { determination: batch.determination, originator });
         Ok(())
     }
 
     /// What became of an intent: its command, if it was signed.
-    fn write(&mut self, export: &mut Exported, place: Place) -> Result<(), CliError> {
-        let Place { at, stands_at: place, intent, determination, originator, result } = place;
+    fn write(&mut self, export: &mut Exported, settled: Settled<MadeOf>) -> Result<(), CliError> {
+        let Settled { place, signed_as: at, intent, result, with: MadeOf { determination, originator } } = settled;
         let expected = match result {
-            Some(SignResult::Signed(expected)) => expected,
-            Some(SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_)) | None => return Ok(()),
+            SignResult::Signed(expected) => expected,
+            SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_) => return Ok(()),
         };
         let Some(signature) = export.signature(at)? else {
             self.made.not_released += 1;

@@ -41,6 +41,7 @@ use crate::api::client::{self, Client, ClientError};
 pub use crate::api::failure::Exit;
 use crate::api::failure::ProblemKind;
 use crate::api::routes::Verb;
+use crate::exercise::bench::limit;
 use input::InputError;
 use print::{Output, Printer};
 
@@ -133,6 +134,9 @@ enum Command {
     Clock(clock::Clock),
     /// Rehearse a whole recovery with a daemon and simulated Devices of its own; record that it was done
     Exercise(exercise::Exercise),
+    /// What `exercise --bench` runs beside the daemon
+    #[command(hide = true, name = limit::ARGUMENT, after_help = "Example:\n  smkictl limit-program < task")]
+    LimitProgram,
     /// Print completions for a shell
     #[command(after_help = "Example:\n  smkictl completions bash > /etc/bash_completion.d/smkictl")]
     Completions {
@@ -271,6 +275,10 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Gbcs(gbcs) => context.offline(|out, err| gbcs.run(context.print.output(), out, err)),
         Command::Clock(clock) => clock.run(context).await,
         Command::Exercise(exercise) => exercise.run(context).await,
+        Command::LimitProgram => {
+            limit::main().map_err(|fault| CliError::Unfit(format!("limit program: {fault}")))?;
+            Ok(Exit::Done)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "smkictl", &mut script);

@@ -298,6 +298,11 @@ async fn check_each(
             found.devices_count.unwrap_or_default()
         }
     };
+    is_few(count)
+}
+
+/// Whether so many Devices get a file each without a word.
+fn is_few(count: u64) -> Result<(), CliError> {
     if count <= EACH_MAX {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -199,12 +200,12 @@ party!(
     PartyId
 );
 
-/// A short text of a fixed alphabet.
+/// A short text of a fixed alphabet. Shared: a command copies the names of its key and template two dozen times.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident, $len_max:literal, $what:literal, $expected:literal, $alphabet:pat) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The greatest length in octets.

@@ -63,7 +63,7 @@ impl Stage {
         for name in KEYS {
             self.layout.write(&format!("keys/{name}"), read(&self.layout.path(&format!("ceremony/{name}")))?)?;
         }
-        for left in [self.layout.path("ceremony/lock"), self.recovery_pin.clone()] {
+        for left in [self.layout.path("ceremony/lock"), self.recovery_token.pin_file.clone()] {
             fs::remove_file(&left).map_err(LayoutError::at(&left))?;
         }
         Ok((recovery, genesis))
@@ -110,7 +110,7 @@ impl Stage {
     /// Goes through the plan as far as it can be gone.
     async fn run(&self, plan: &Path, exit: Exit) -> Result<(), ExerciseError> {
         let (plan, answers) = (text(plan), text(&self.scratch.path().join("answers.toml")));
-        let pin = format!("{}={}", self.names.recovery_token, text(&self.recovery_pin));
+        let pin = format!("{}={}", self.names.recovery_token, text(&self.recovery_token.pin_file));
         let passphrases = self.people.custodians.iter().enumerate().filter_map(|(n, custodian)| {
             let (argument, file) = self.opens_share(n);
             (argument == "--passphrase-file").then(|| format!("{}={}", custodian.id, text(&file)))

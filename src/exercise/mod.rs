@@ -18,10 +18,12 @@
 //! | `softhsm` | the tokens |
 //! | `layout` | what is left behind |
 //! | `tell`, `summary` | what is said to whoever watches |
+//! | `bench` | `--bench`: what a recovery costs on this machine, against a bound that is measured beside it |
 //!
 //! It uses nothing that a live daemon would not, but for what `purpose = "exercise"` in genesis, policy and documents permits:
 //! answers and passphrases from files, and a clock that is set.
 
+pub mod bench;
 pub mod ceremony;
 pub mod clock;
 pub mod deliveries;
@@ -140,6 +142,9 @@ pub enum ExerciseError {
     /// The first member has one key.
     #[error("expected a member with two keys, found none")]
     NoSecondKey,
+    /// A measurement.
+    #[error("the measurement: {0}")]
+    Measure(#[source] bench::Fault),
     /// The export is empty.
     #[error("{}: expected files with the ledger's entries, found none", .0.display())]
     NoEntries(PathBuf),

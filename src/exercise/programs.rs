@@ -111,7 +111,14 @@ impl Programs {
 
     /// Runs `smkictl` with these arguments, to its end, whatever that is. It talks to the daemon at `socket`.
     pub async fn try_smkictl<A: AsRef<OsStr>>(&self, socket: &Path, arguments: &[A]) -> Result<Output, ProgramError> {
-        run(Command::new(&self.smkictl).args(arguments).env(SOCKET_VARIABLE, socket)).await
+        run(&mut self.command(socket, arguments)).await
+    }
+
+    /// `smkictl` with these arguments, to be run by whoever asks. It ends when whoever runs it does.
+    pub fn command<A: AsRef<OsStr>>(&self, socket: &Path, arguments: &[A]) -> Command {
+        let mut command = Command::new(&self.smkictl);
+        command.args(arguments).env(SOCKET_VARIABLE, socket).stdin(Stdio::null()).kill_on_drop(true);
+        command
     }
 
     /// The same, which must succeed. Answers what it printed.

@@ -44,8 +44,10 @@ pub struct Stage {
     pub policy: Policy,
     /// What opens the Recovery key.
     pub activation: Activation,
-    /// The PIN that the Recovery token was initialised with.
-    pub recovery_pin: PathBuf,
+    /// Where the tokens are.
+    pub softhsm: SoftHsm,
+    /// The Recovery token, and the PIN that it was initialised with.
+    pub recovery_token: Token,
     /// The daemon's configuration file.
     pub configuration: PathBuf,
     /// Where the daemon listens.
@@ -124,7 +126,7 @@ impl Stage {
         }
         write_secret(&configuration, text.as_bytes())?;
         let log = layout.path("smkid.log");
-        let [_, Token { pin_file: recovery_pin, .. }] = tokens;
+        let [_, recovery_token] = tokens;
         Ok(Self {
             scratch,
             layout,
@@ -134,7 +136,8 @@ impl Stage {
             names,
             policy,
             activation,
-            recovery_pin,
+            softhsm,
+            recovery_token,
             configuration,
             socket,
             log,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::breaker::{Breaker, Standing};
 use super::errors::{Certainty, Class, HsmError};
 use super::healer::{self, Healing};
-use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, SessionsHeld, ended, lock, spawn_failed};
+use super::keeper::{Batch, Counts, Keeper, Open, Outgoing, SessionsHeld, Told, Way, ended, lock, spawn_failed};
 use super::kinds::Kind;
 use super::offers::{Asked, Mark, Offers};
 use super::one_time::{PinFor, pin_info};
@@ -157,28 +157,42 @@ pub struct SignResult {
 /// The outcomes of one call, one for each item, as they come: in no particular order.
 #[derive(Debug)]
 pub struct Results {
-    outcomes: UnboundedReceiver<SignResult>,
+    /// Those that came and were not taken.
+    came: std::vec::IntoIter<SignResult>,
+    outcomes: UnboundedReceiver<Vec<SignResult>>,
 }
 
 impl Results {
     /// The next one; `None` after the last.
     pub async fn next(&mut self) -> Option<SignResult> {
-        self.outcomes.recv().await
+        if self.came.len() == 0 {
+            self.came = self.outcomes.recv().await?.into_iter();
+        }
+        self.came.next()
     }
 
     /// The next one, on a plain thread. Panics within an async task.
     pub fn wait_next(&mut self) -> Option<SignResult> {
-        self.outcomes.blocking_recv()
-    }
-
-    /// As many as are there, at least one, at most `limit`, appended to `into`; 0 after the last.
-    pub async fn next_many(&mut self, into: &mut Vec<SignResult>, limit: usize) -> usize {
-        self.outcomes.recv_many(into, limit).await
+        if self.came.len() == 0 {
+            self.came = self.outcomes.blocking_recv()?.into_iter();
+        }
+        self.came.next()
     }
 
     /// All of them, on a plain thread. Panics within an async task.
     pub fn wait_all(mut self) -> Vec<SignResult> {
         std::iter::from_fn(|| self.wait_next()).collect()
+    }
+
+    /// The next one where it is due in a moment: looked for that long before this thread sleeps. A thread that sleeps on an idle core is
+    /// awake again some 40 µs after it is woken, and as long as it does not sleep the threads on the way to it are not sent to that core.
+    pub fn wait_next_awake(&mut self, moment: Duration) -> Option<SignResult> {
+        let begun = Instant::now();
+        while self.came.len() == 0 && self.outcomes.is_empty() && !self.outcomes.is_closed() && begun.elapsed() < moment
+        {
+            thread::yield_now();
+        }
+        self.wait_next()
     }
 }
 
@@ -256,7 +270,7 @@ enum State {
 /// What ties us to a living worker.
 struct Link {
     pid: u32,
-    outgoing: mpsc::Sender<Outgoing>,
+    way: Way,
     open: Arc<Mutex<Option<Open>>>,
     keeper: Mutex<Option<thread::JoinHandle<()>>>,
 }
@@ -469,8 +483,8 @@ impl Token {
         not_after: Timestamp,
     ) -> Result<Results, HsmError> {
         let (results, outcomes) = unbounded_channel();
-        self.sign_into(fences, key, items, not_after, results)?;
-        Ok(Results { outcomes })
+        self.sign_into(fences, key, items, not_after, (results, Told::AsTheyCome))?;
+        Ok(Results { came: Vec::new().into_iter(), outcomes })
     }
 
     /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`.
@@ -483,12 +497,12 @@ impl Token {
         key: &KeyLabel,
         items: Vec<ToSign>,
         not_after: Timestamp,
-        results: UnboundedSender<SignResult>,
+        results: (UnboundedSender<Vec<SignResult>>, Told),
     ) -> Result<(), HsmError> {
         if let Some(long) = items.iter().find(|item| item.octets().len() > OCTETS_LEN_MAX) {
             return Err(HsmError::TooLong { tag: long.tag, len: long.octets().len(), limit: OCTETS_LEN_MAX });
         }
-        let (outgoing, point) = {
+        let (way, point) = {
             let state = lock(&self.0.state);
             match &*state {
                 State::Up { link, .. } if link.is_gone() => return Err(nothing_signed(&gone())),
@@ -496,7 +510,7 @@ impl Token {
                     let report = report.keys.iter().find(|found| found.label == *key);
                     let point = report.and_then(|found| PublicPoint::from_spki(&found.spki));
                     let point = point.ok_or_else(|| HsmError::KeyUnknown(key.clone()))?;
-                    (link.outgoing.clone(), point)
+                    (link.way.clone(), point)
                 }
                 State::Down(why) | State::Locked(why) => return Err(nothing_signed(why)),
             }
@@ -510,8 +524,7 @@ impl Token {
         }
         let not_after = not_after.plus_ms(-self.0.config.clock_offset_ms);
         let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.counts.clone());
-        // A writer that is gone drops the batch, which says of each item that it was not reached.
-        let _ = outgoing.send(Outgoing::Batch(Arc::new(batch)));
+        way.send_batch(Arc::new(batch));
         Ok(())
     }
 
@@ -526,7 +539,7 @@ impl Token {
         let mut open = lock(&link.open);
         let Some(open) = open.as_mut() else { return stands() };
         open.fences.push_back((generation, answer));
-        let _ = link.outgoing.send(Outgoing::Fence(generation));
+        link.way.send(Outgoing::Fence(generation));
         Reply(reply)
     }
 
@@ -684,7 +697,7 @@ impl Token {
             State::Up { link, .. } => {
                 // What was not written yet will not be, so that the word to end does not wait behind it.
                 self.0.generation.fetch_add(1, Ordering::SeqCst);
-                let _ = link.outgoing.send(Outgoing::End);
+                link.way.send(Outgoing::End);
                 if let Some(keeper) = lock(&link.keeper).take() {
                     let _ = keeper.join();
                 }
@@ -733,7 +746,7 @@ impl Token {
             };
             open.calls.insert(call, Box::new(finish));
         }
-        let _ = link.outgoing.send(Outgoing::Manage(call, what));
+        link.way.send(Outgoing::Manage(call, what));
         Reply(reply)
     }
 }
@@ -824,7 +837,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
             origin,
         }
     };
-    let (outgoing, to_write) = mpsc::channel();
+    let (way, pipe, to_write) = Way::new();
     let open = Arc::new(Mutex::new(Some(Open::default())));
     let (tell, ready) = mpsc::channel();
     let keeper = Keeper {
@@ -834,6 +847,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         generation: inner.generation.clone(),
         counts: inner.counts.clone(),
         offers,
+        pipe,
         ready: Some(tell),
         last_words: Vec::new(),
         wrong: Arc::default(),
@@ -844,7 +858,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         .spawn(move || keeper.keep(&setup, pin, to_write))
         .map_err(spawn_failed)?;
     let (pid, report) = ready.recv().unwrap_or_else(|_| Err(ended("its keeper ended")))?;
-    Ok((Arc::new(Link { pid, outgoing, open, keeper: Mutex::new(Some(keeper)) }), report))
+    Ok((Arc::new(Link { pid, way, open, keeper: Mutex::new(Some(keeper)) }), report))
 }
 
 /// What the keeper calls when its worker is gone: the token is down, unless it is up with another one already, or locked.

@@ -54,6 +54,58 @@ pub(super) enum Outgoing {
     End,
 }
 
+/// The way to a worker: the writing side of its pipe, and a thread that writes what comes. What is short and first is written at once by
+/// whoever sends it: a hop less, of some 40 µs, for a command or a checkpoint that somebody waits for.
+#[derive(Clone)]
+pub(super) struct Way {
+    outgoing: mpsc::Sender<Outgoing>,
+    pipe: Arc<Pipe>,
+}
+
+/// The writing side of a worker's pipe.
+#[derive(Default)]
+pub(super) struct Pipe {
+    /// What was sent and is not written yet.
+    queued: AtomicUsize,
+    /// There once the worker is ready.
+    writer: Mutex<Option<Writer>>,
+}
+
+/// Octets to sign that are written at once. Nothing else is in the pipe then, which has room for twice as many: nobody waits there.
+const AT_ONCE_MAX: usize = 64 * 1024;
+
+impl Way {
+    /// With what a [`Keeper`] needs of it.
+    pub(super) fn new() -> (Self, Arc<Pipe>, mpsc::Receiver<Outgoing>) {
+        let (outgoing, to_write) = mpsc::channel();
+        let pipe = Arc::<Pipe>::default();
+        (Self { outgoing, pipe: pipe.clone() }, pipe, to_write)
+    }
+
+    /// Sends it. A writer that is gone drops it: a batch then says of each item that it was not reached.
+    pub(super) fn send(&self, outgoing: Outgoing) {
+        self.pipe.queued.fetch_add(1, Ordering::SeqCst);
+        let _ = self.outgoing.send(outgoing);
+    }
+
+    /// Sends a batch, at once if it can be.
+    pub(super) fn send_batch(&self, batch: Arc<Batch>) {
+        let is_short = batch.items.iter().map(|item| item.octets().len()).sum::<usize>() <= AT_ONCE_MAX;
+        if is_short
+            && let Ok(mut writer) = self.pipe.writer.try_lock()
+            && self.pipe.queued.load(Ordering::SeqCst) == 0
+            && let Some(writer) = writer.as_mut().filter(|writer| writer.is_idle())
+        {
+            if writer.batch(&batch).is_err() {
+                // As the thread does. What was noted as open gets its outcome when the worker is buried.
+                let _ = writer.socket.shutdown(Shutdown::Write);
+            }
+        } else {
+            self.send(Outgoing::Batch(batch));
+        }
+    }
+}
+
 /// What was sent and is not answered. `None` once the worker is gone: then nothing can be added.
 #[derive(Default)]
 pub(super) struct Open {
@@ -104,6 +156,15 @@ pub struct SessionsHeld {
     pub lacking: Option<String>,
 }
 
+/// When whoever waits for outcomes hears of them. Hearing wakes a thread, which costs as much as a tenth of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As they come, those of one frame together.
+    AsTheyCome,
+    /// All of a call together: nothing can be done with some of them.
+    Together,
+}
+
 /// The items of one call, until each has its outcome.
 pub(super) struct Batch {
     key: KeyLabel,
@@ -112,7 +173,10 @@ pub(super) struct Batch {
     not_after: Timestamp,
     items: Vec<ToSign>,
     stages: Vec<AtomicU8>,
-    results: UnboundedSender<SignResult>,
+    told: Told,
+    /// Outcomes that were given and are not told yet, and how many items have none.
+    given: Mutex<(Vec<SignResult>, usize)>,
+    results: UnboundedSender<Vec<SignResult>>,
     counts: Arc<Counts>,
 }
 
@@ -123,23 +187,38 @@ impl Batch {
         items: Vec<ToSign>,
         generation: u64,
         not_after: Timestamp,
-        results: UnboundedSender<SignResult>,
+        (results, told): (UnboundedSender<Vec<SignResult>>, Told),
         counts: Arc<Counts>,
     ) -> Self {
         let stages = items.iter().map(|_| AtomicU8::new(WAITING)).collect();
         let (key, point) = key;
-        Self { key, point, generation, not_after, items, stages, results, counts }
+        let given = Mutex::new((Vec::new(), items.len()));
+        Self { key, point, generation, not_after, items, stages, told, given, results, counts }
     }
 
     /// Gives an item its outcome; the first one counts.
     fn give(&self, n: usize, outcome: Outcome) {
-        if self.stages[n].swap(GIVEN, Ordering::SeqCst) != GIVEN {
+        self.give_all([(n, outcome)]);
+    }
+
+    /// Gives some items their outcomes; the first one of each counts.
+    fn give_all(&self, outcomes: impl IntoIterator<Item = (usize, Outcome)>) {
+        let mut given = lock(&self.given);
+        let (held, left) = &mut *given;
+        for (n, outcome) in outcomes {
+            if self.stages[n].swap(GIVEN, Ordering::SeqCst) == GIVEN {
+                continue;
+            }
             self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
             if matches!(outcome, Outcome::Signed(_)) {
                 self.counts.signed.fetch_add(1, Ordering::Relaxed);
             }
+            held.push(SignResult { tag: self.items[n].tag, outcome });
+            *left -= 1;
+        }
+        if !held.is_empty() && (*left == 0 || self.told == Told::AsTheyCome) {
             // A caller that no longer listens has lost interest, not its records: those were written before.
-            let _ = self.results.send(SignResult { tag: self.items[n].tag, outcome });
+            let _ = self.results.send(std::mem::take(held));
         }
     }
 
@@ -178,6 +257,8 @@ pub(super) struct Keeper {
     pub(super) counts: Arc<Counts>,
     /// Where it is kept that the PIN was offered, and what came of it.
     pub(super) offers: Arc<Offers>,
+    /// Where the writing side of the worker's pipe goes once it is ready.
+    pub(super) pipe: Arc<Pipe>,
     /// Where to say that the worker is ready, until it was said.
     pub(super) ready: Option<mpsc::Sender<Ready>>,
     /// Outcomes that a worker gave because it is about to end. They are told once the handle knows that it has: whoever hears that
@@ -381,14 +462,15 @@ impl Keeper {
     }
 
     fn start_writer(&self, socket: &UnixStream, to_write: mpsc::Receiver<Outgoing>) -> io::Result<()> {
-        let writer = Writer {
+        *lock(&self.pipe.writer) = Some(Writer {
             socket: socket.try_clone()?,
             open: self.open.clone(),
             generation: self.generation.clone(),
             next_seq: 0,
             buffer: Vec::with_capacity(2 * BATCH_OCTETS_MAX),
-        };
-        thread::Builder::new().name(format!("to-{}", self.config.name)).spawn(move || writer.write(&to_write))?;
+        });
+        let pipe = self.pipe.clone();
+        thread::Builder::new().name(format!("to-{}", self.config.name)).spawn(move || pipe.write(&to_write))?;
         Ok(())
     }
 
@@ -431,17 +513,19 @@ impl Keeper {
             let (wrong, socket) = (self.wrong.clone(), socket.try_clone());
             let is_alone = signed.len() == 1;
             let verify = move || {
-                // Given together, after the last is verified: giving wakes whoever waits, and a wake for each costs as much
-                // as a tenth of a signature.
-                let verified: Vec<_> =
-                    signed.into_iter().map(|(batch, n, signature)| (batch.verify(n, signature), batch, n)).collect();
-                for (outcome, batch, n) in verified {
-                    if let Outcome::Unknown(error) = &outcome {
-                        let _ = wrong.set(error.clone());
-                        // Without a handle to it the worker is cut off at its next sign of life.
-                        let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
+                // Given together, after the last is verified. One frame has items of one batch, or of the end of one and the
+                // beginning of the next.
+                for of_batch in signed.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other)) {
+                    let verified = of_batch.iter().map(|(batch, n, signature)| (*n, batch.verify(*n, *signature)));
+                    let verified: Vec<_> = verified.collect();
+                    for (_, outcome) in &verified {
+                        if let Outcome::Unknown(error) = outcome {
+                            let _ = wrong.set(error.clone());
+                            // Without a handle to it the worker is cut off at its next sign of life.
+                            let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
+                        }
                     }
-                    batch.give(n, outcome);
+                    of_batch[0].0.give_all(verified);
                 }
             };
             // One alone is verified here: to hand it over takes as long as to verify it, and whoever waits for a checkpoint waits for both.
@@ -558,6 +642,38 @@ impl Open {
     }
 }
 
+impl Pipe {
+    /// Writes what comes until the token is dropped or the worker is gone.
+    fn write(&self, to_write: &mpsc::Receiver<Outgoing>) {
+        for outgoing in to_write {
+            let mut writer = lock(&self.writer);
+            let Some(writer) = writer.as_mut() else { break };
+            let result = match outgoing {
+                Outgoing::Batch(batch) => writer.batch(&batch),
+                Outgoing::Fence(generation) => writer.message(&ToWorker::Fence { generation }),
+                Outgoing::Manage(call, what) => writer.message(&ToWorker::Manage { call, what }),
+                Outgoing::End => writer.message(&ToWorker::End),
+            };
+            // Not before: what is written at once comes behind what was sent before it.
+            self.queued.fetch_sub(1, Ordering::SeqCst);
+            if result.is_err() {
+                break;
+            }
+        }
+        // The worker's reader sees the end of the pipe and ends; if it hears nothing any more, the keeper sees its silence.
+        if let Some(writer) = &*lock(&self.writer) {
+            let _ = writer.socket.shutdown(Shutdown::Write);
+        }
+        for outgoing in to_write {
+            if let (Outgoing::Batch(batch), Some(writer)) = (outgoing, &*lock(&self.writer))
+                && let Some(open) = lock(&writer.open).as_mut()
+            {
+                open.unwritten.push(batch);
+            }
+        }
+    }
+}
+
 /// Owns the pipe's writing side and the numbers of the items.
 struct Writer {
     socket: UnixStream,
@@ -568,26 +684,9 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes what comes until the token is dropped or the worker is gone.
-    fn write(mut self, to_write: &mpsc::Receiver<Outgoing>) {
-        for outgoing in to_write {
-            let result = match outgoing {
-                Outgoing::Batch(batch) => self.batch(&batch),
-                Outgoing::Fence(generation) => self.message(&ToWorker::Fence { generation }),
-                Outgoing::Manage(call, what) => self.message(&ToWorker::Manage { call, what }),
-                Outgoing::End => self.message(&ToWorker::End),
-            };
-            if result.is_err() {
-                break;
-            }
-        }
-        // The worker's reader sees the end of the pipe and ends; if it hears nothing any more, the keeper sees its silence.
-        let _ = self.socket.shutdown(Shutdown::Write);
-        for outgoing in to_write {
-            if let (Outgoing::Batch(batch), Some(open)) = (outgoing, lock(&self.open).as_mut()) {
-                open.unwritten.push(batch);
-            }
-        }
+    /// Whether the worker has nothing to sign, so that nothing lies in the pipe.
+    fn is_idle(&self) -> bool {
+        lock(&self.open).as_ref().is_some_and(|open| open.frames.is_empty())
     }
 
     fn message(&mut self, message: &ToWorker<'_>) -> Result<(), FrameError> {

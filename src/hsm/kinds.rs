@@ -4,7 +4,7 @@
 //! passes, so there is no way to have something signed without showing it.
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 use crate::domain::certificates::bodies::is_certification_request_info;
 use crate::domain::certificates::signature::PublicKey;
@@ -64,17 +64,42 @@ pub struct Facts<'a> {
     pub origin: Option<&'a Origin>,
 }
 
+/// Octets as they are shown to whoever signs them.
+///
+/// They lie behind the octet that precedes a command's and that no signature covers, so that a command is read without a copy of it.
+pub struct Shown(Vec<u8>);
+
+impl Shown {
+    /// Takes a copy: the one that is judged is the one that is signed.
+    pub fn new(octets: &[u8]) -> Self {
+        let mut whole = Vec::with_capacity(1 + octets.len());
+        whole.push(UNSIGNED);
+        whole.extend_from_slice(octets);
+        Self(whole)
+    }
+
+    /// All that the signature covers.
+    pub fn octets(&self) -> &[u8] {
+        &self.0[1..]
+    }
+
+    /// Leaves nothing of them: a command of mode 9 has a symmetric key inside.
+    pub fn wipe(&mut self) {
+        self.0[1..].zeroize();
+    }
+}
+
 /// Whether a key of this use may sign these octets as this kind.
-pub fn permitted(use_: KeyUse, kind: Kind, octets: &[u8], facts: Facts<'_>) -> Result<(), KindError> {
+pub fn permitted(use_: KeyUse, kind: Kind, shown: &Shown, facts: Facts<'_>) -> Result<(), KindError> {
     match (use_, kind) {
         (KeyUse::Recovery, Kind::Command) => {
-            command(octets, CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery)
+            command(&shown.0, CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery)
         }
-        (KeyUse::Contingency, Kind::Command) => command(octets, CredentialsReplacementMode::AnyByContingency),
+        (KeyUse::Contingency, Kind::Command) => command(&shown.0, CredentialsReplacementMode::AnyByContingency),
         (KeyUse::Recovery | KeyUse::Contingency, Kind::CertificationRequest) => {
-            certification_request(octets, facts.spki)
+            certification_request(shown.octets(), facts.spki)
         }
-        (KeyUse::Ledger, Kind::Checkpoint) => checkpoint(octets, facts.origin),
+        (KeyUse::Ledger, Kind::Checkpoint) => checkpoint(shown.octets(), facts.origin),
         (KeyUse::Ledger, Kind::Command | Kind::CertificationRequest)
         | (KeyUse::Recovery | KeyUse::Contingency, Kind::Checkpoint) => Err(KindError::Use { use_, kind }),
     }
@@ -84,13 +109,9 @@ pub fn permitted(use_: KeyUse, kind: Kind, octets: &[u8], facts: Facts<'_>) -> R
 const UNSIGNED: u8 = 0xDF;
 
 /// A CS02b command of this mode, all of it read as strict DER: message code, mode, counter and everything else agree.
-fn command(octets: &[u8], mode: CredentialsReplacementMode) -> Result<(), KindError> {
+fn command(whole: &[u8], mode: CredentialsReplacementMode) -> Result<(), KindError> {
     let wrong = |why: String| KindError::Form { kind: Kind::Command, why };
-    // Mode 9 has a symmetric key inside, so the copy is wiped.
-    let mut whole = Zeroizing::new(Vec::with_capacity(1 + octets.len()));
-    whole.push(UNSIGNED);
-    whole.extend_from_slice(octets);
-    let message = Message::decode(&whole).map_err(|error| wrong(format!("counted from the DF before it, {error}")))?;
+    let message = Message::decode(whole).map_err(|error| wrong(format!("counted from the DF before it, {error}")))?;
     let header = &message.frame.header;
     match header.cra {
         Cra::Command => {}

@@ -357,7 +357,7 @@ pub fn write_raw(to: &mut impl Write, octets: &[u8]) -> Result<(), FrameError> {
 }
 
 /// The most answers that are sent in one frame: so many each signer may hold back.
-pub const GROUP_LEN_MAX: usize = 16;
+pub const GROUP_LEN_MAX: usize = 32;
 /// A signature as it is noted behind the mark: the number of its item plus one, r, s, and how long its signer has been in `C_Sign` in all,
 /// in nanoseconds.
 const NOTE_LEN: usize = 8 + 64 + 8;

@@ -22,7 +22,7 @@ use super::errors::HsmError;
 use super::handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, SignResult, ToSign, Token, nothing_signed,
 };
-use super::keeper::lock;
+use super::keeper::{Told, lock};
 use super::{OCTETS_LEN_MAX, QUEUE_ITEMS_MAX};
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::time::Timestamp;
@@ -42,8 +42,8 @@ const MEASURE: Duration = Duration::from_millis(20);
 const PACE_KEPT: Duration = Duration::from_secs(5);
 /// A silence this long says that a token is slower than it was thought to be.
 const SILENCE: Duration = Duration::from_millis(50);
-/// Outcomes that are taken at a time.
-const TAKEN_MAX: usize = 256;
+/// Groups of outcomes that are taken at a time.
+const TAKEN_MAX: usize = 16;
 
 /// The tokens on which a key is active. Cheap to clone.
 #[derive(Clone)]
@@ -331,7 +331,7 @@ struct Call<'g> {
     /// What came of those that came back without having been submitted: their outcome, if no other token takes them.
     came_back: HashMap<usize, Outcome>,
     outcomes: Vec<SignResult>,
-    results: UnboundedSender<SignResult>,
+    results: UnboundedSender<Vec<SignResult>>,
 }
 
 impl<'g> Call<'g> {
@@ -341,7 +341,7 @@ impl<'g> Call<'g> {
         fences: FencesSeen,
         items: Vec<ToSign>,
         not_after: Timestamp,
-        results: UnboundedSender<SignResult>,
+        results: UnboundedSender<Vec<SignResult>>,
     ) -> Self {
         Self {
             left_out: vec![false; members.len()],
@@ -384,7 +384,11 @@ impl<'g> Call<'g> {
             let items = places.iter().map(|place| self.items[*place].clone()).collect();
             lock(&member.pace).give(share, Instant::now());
             self.given[n] += share;
-            let asked = member.token.sign_into(seen, &self.group.key, items, self.not_after, self.results.clone());
+            // A token that is alone with all of it need say nothing before it is done: nothing could go to another.
+            let is_alone = self.members.len() == 1 && self.waiting.is_empty();
+            let told = if is_alone { Told::Together } else { Told::AsTheyCome };
+            let results = (self.results.clone(), told);
+            let asked = member.token.sign_into(seen, &self.group.key, items, self.not_after, results);
             match asked {
                 Ok(()) => {
                     self.asked = true;
@@ -436,9 +440,9 @@ impl<'g> Call<'g> {
     }
 
     /// Takes outcomes. What a token that died, or could not sign, was provably not asked for waits again, for another.
-    fn take(&mut self, results: &mut Vec<SignResult>) {
+    fn take(&mut self, results: &mut Vec<Vec<SignResult>>) {
         let mut counts = vec![0; self.members.len()];
-        for result in results.drain(..) {
+        for result in results.drain(..).flatten() {
             let Some(place) = self.places.get(&result.tag).copied() else { continue };
             let n = self.with[place];
             counts[n] += 1;

@@ -23,7 +23,7 @@ use rustix::process::Signal;
 
 use super::errors::{Certainty, Class, HsmError};
 use super::hardening;
-use super::kinds::{self, Facts, Kind};
+use super::kinds::{self, Facts, Kind, Shown};
 use super::one_time::{OneTimeKey, PinFor, pin_info};
 use super::pin;
 use super::pkcs11::{KeyHandle, LoggedIn, Login, Signer};
@@ -34,7 +34,7 @@ use crate::domain::names::{Digest, KeyLabel, KeyUse, Origin};
 /// How long an answer may wait for those of other signers while there is more to sign. Each frame wakes the daemon four times over, and
 /// on a machine with few cores each of those takes the core from a signer: at 16 sessions of 5 ms, a frame for each answer cost
 /// 3 % of all signatures. What a crash meets in a group was noted behind the mark.
-const GROUP_AGE_MAX: Duration = Duration::from_millis(2);
+const GROUP_AGE_MAX: Duration = Duration::from_millis(4);
 /// Answers in a frame: some 80 octets each, far below the greatest frame.
 const FRAME_ANSWERS_MAX: usize = 1_024;
 /// How often a signer without a session tries to open one, while others sign.
@@ -185,7 +185,7 @@ struct Job {
     generation: u64,
     not_after_unix_ms: i64,
     next_seq: u64,
-    items: std::vec::IntoIter<(Kind, Vec<u8>)>,
+    items: std::vec::IntoIter<(Kind, Shown)>,
 }
 
 /// An item that a signer has claimed.
@@ -195,7 +195,7 @@ struct Claimed {
     not_after_unix_ms: i64,
     seq: u64,
     kind: Kind,
-    octets: Vec<u8>,
+    shown: Shown,
 }
 
 /// A call of the module, seen from outside: when it began, in milliseconds since the worker started, plus one; 0 for none.
@@ -282,7 +282,7 @@ impl Shared {
         }
     }
 
-    /// Holds an answer back for `post`, or sends what this signer holds once that is as much as can be noted.
+    /// Holds an answer back for `post`, or sends what this signer holds once that is as much as can be noted, or nothing waits to be signed.
     fn hold(&self, n: usize, seq: u64, answer: Answer) {
         let mut group = lock(&self.slots[n + 1].group);
         if let Answer::Signed(r, s) = &answer {
@@ -290,7 +290,7 @@ impl Shared {
             protocol::note_signature(&self.mark, (n, group.len()), seq, (r, s), busy_ns);
         }
         group.push((seq, answer));
-        if group.len() < GROUP_LEN_MAX {
+        if group.len() < GROUP_LEN_MAX && self.has_more() {
             drop(group);
             if !self.held.swap(true, Ordering::SeqCst)
                 && let Some(post) = self.post.get()
@@ -389,7 +389,7 @@ impl Shared {
                         self.send(&FromWorker::Answers((0..items.len() as u64).map(failed).collect()))?;
                         continue;
                     };
-                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, item.octets.into_owned())).collect();
+                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, Shown::new(&item.octets))).collect();
                     let job = Job { key, generation, not_after_unix_ms, next_seq: first_seq, items: items.into_iter() };
                     lock(&self.queue).push_back(job);
                     self.come.notify_all();
@@ -445,6 +445,11 @@ impl Shared {
         }
     }
 
+    /// Whether anything waits to be signed.
+    fn has_more(&self) -> bool {
+        lock(&self.queue).iter().any(|job| job.items.len() > 0)
+    }
+
     /// Claims the next item and raises the mark above it; both under one lock, so that the mark is exact. `wait`: until there is
     /// one. `None`: there is none, or the worker is closing.
     fn claim(&self, wait: bool) -> Option<Claimed> {
@@ -454,7 +459,7 @@ impl Shared {
                 return None;
             }
             while let Some(job) = queue.front_mut() {
-                let Some((kind, octets)) = job.items.next() else {
+                let Some((kind, shown)) = job.items.next() else {
                     queue.pop_front();
                     continue;
                 };
@@ -474,7 +479,7 @@ impl Shared {
                     not_after_unix_ms: job.not_after_unix_ms,
                     seq,
                     kind,
-                    octets,
+                    shown,
                 });
             }
             if !wait {
@@ -535,8 +540,11 @@ impl Shared {
                 self.send_held();
                 self.claim(true)
             });
-            let Some(item) = claimed else { return };
+            let Some(mut item) = claimed else { return };
             let answer = self.sign_one(n, &mut signer, &item);
+            if item.key.use_ == KeyUse::Contingency {
+                item.shown.wipe();
+            }
             let broken = match &answer {
                 Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
                 Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,
@@ -552,12 +560,12 @@ impl Shared {
 
     /// Kind, digest, fence, time, C_Sign: in this order, the last two as late as can be.
     fn sign_one(&self, n: usize, signer: &mut Signer, item: &Claimed) -> Answer {
-        let Claimed { key, generation, not_after_unix_ms, seq, kind, octets } = item;
+        let Claimed { key, generation, not_after_unix_ms, seq, kind, shown } = item;
         let facts = Facts { spki: &key.spki, origin: self.origin.as_ref() };
-        if let Err(why) = kinds::permitted(key.use_, *kind, octets, facts) {
+        if let Err(why) = kinds::permitted(key.use_, *kind, shown, facts) {
             return Answer::Failed(HsmError::Kind { label: key.label.clone(), why });
         }
-        let digest = digest::digest(&digest::SHA256, octets);
+        let digest = digest::digest(&digest::SHA256, shown.octets());
         let digest = digest.as_ref().try_into().expect("SHA-256 gives 32 octets");
         let mut again = true;
         loop {

@@ -9,6 +9,10 @@ use crate::domain::names::KeyLabel;
 use crate::hsm::{Condition, HsmError, Kind, NotSigned, Outcome, ToSign, Token};
 use crate::recorder::CheckpointSigner;
 
+/// How long a checkpoint is waited for without sleeping: as long as a quick token takes, there and back. A slow one is not worth it, and
+/// does not notice.
+const AWAKE: Duration = Duration::from_micros(400);
+
 /// Signs checkpoints with the ledger key. Waits for the token, so it belongs on a plain thread: the recorder's.
 #[derive(Debug)]
 pub struct TokenSigner {
@@ -43,8 +47,8 @@ impl TokenSigner {
         let deadline_ms = i64::try_from(self.deadline.as_millis()).unwrap_or(i64::MAX);
         // The token's worker goes by the wall clock, whatever it is worth.
         let item = ToSign::new(0, Kind::Checkpoint, text.as_bytes().to_vec());
-        let results = self.token.sign(&self.key, vec![item], self.clock.now().wall.plus_ms(deadline_ms))?.wait_all();
-        let outcome = results.into_iter().next().map(|result| result.outcome);
+        let mut results = self.token.sign(&self.key, vec![item], self.clock.now().wall.plus_ms(deadline_ms))?;
+        let outcome = results.wait_next_awake(AWAKE).map(|result| result.outcome);
         match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
             Outcome::Signed(signature) => Ok(signature),
             Outcome::Failed(error) | Outcome::Unknown(error) => Err(error),

@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 use crate::api::authenticate::Roles;
 use crate::domain::names::{Digest, TokenName};
 use crate::domain::policy::files::{CHUNK_DEFAULT, CHUNK_MAX};
-use crate::recorder::SNAPSHOT_LEAVES;
+use crate::recorder::{SNAPSHOT_LEAVES, SNAPSHOT_LEAVES_MAX};
 
 /// Where the configuration lies if nobody says otherwise.
 pub const PATH: &str = "/etc/smkid/smkid.toml";
@@ -295,7 +295,7 @@ fn read(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Configuration> {
     let section = top.section("ledger");
     let ledger_token = section.name::<TokenName>("token");
     let head_interval_s = section.integer("head_interval_s", Some(HEAD_INTERVAL_S), 1..=86_400);
-    let snapshot_entries = section.integer("snapshot_entries", Some(SNAPSHOT_LEAVES), 64..=1_000_000);
+    let snapshot_entries = section.integer("snapshot_entries", Some(SNAPSHOT_LEAVES), 64..=SNAPSHOT_LEAVES_MAX);
     section.close();
     if let (Some(tokens), Some(wanted)) = (&tokens, &ledger_token) {
         for (at, token) in tokens.iter().enumerate() {

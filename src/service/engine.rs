@@ -277,8 +277,7 @@ impl Daemon {
             let _ = answer.send(Ok(octets));
             let run = pipeline::run(&desk, tokens, first, news, stopping);
             let (told, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header)), run);
-            // What it recorded lies before.
-            if let Ok(size) = desk.look(|recorder| Ok(recorder.durable().size)).await {
+            if let Ok((_, size)) = ran {
                 let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
                 ended.insert(running.request, size);
                 if ended.len() > ENDED_MAX

@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::checkpoint::TokenSigner;
 use super::configuration::{self, Configuration, Pin};
+use super::notify;
 use crate::api::engine::{Fatal, FatalKind};
 use crate::domain::fold::Fold;
 use crate::domain::ledger::entry::{Entry, Event, KeyRecord};
@@ -33,6 +34,12 @@ const PIN_MARKS: &str = "pin-marks";
 
 /// Where systemd puts the credentials of a unit (systemd.exec, "Credentials").
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// How often the service manager hears that a start goes on, at most.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the next step of a start may take: the last of them read every row of the tables, twenty million in a minute or two.
+const STEP_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Why nothing is started. Nothing was recorded and nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +207,13 @@ pub fn open_since_snapshot(
     configuration: &Configuration,
 ) -> Result<(SqliteStore, Fold, Option<state::Unchecked>), StartFault> {
     let mut store = SqliteStore::open(&configuration.state, staging_limits(configuration))?;
-    let (fold, unchecked) = state::start(&mut store)?;
+    let mut told: Option<Instant> = None;
+    let (fold, unchecked) = state::start(&mut store, &mut |entries| {
+        if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+            told = Some(Instant::now());
+            notify::still_starting(STEP_MAX, &format!("checking the ledger: {entries} entries so far"));
+        }
+    })?;
     Ok((store, fold, unchecked))
 }
 

@@ -4,7 +4,7 @@ use crate::domain::determination::pages::Page;
 use crate::domain::fold::{RequestFacts, listed_line};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
-use crate::domain::responses::{DeviceKey, ResultLine, results};
+use crate::domain::responses::{DeviceKey, ResultLine};
 
 use super::StoreError;
 
@@ -25,9 +25,6 @@ pub struct SignatureRow {
     /// Whether its release was recorded.
     pub released: bool,
 }
-
-/// Reads one line of results, without its line feed. The text of the error goes into [`StoreError::ListLine`].
-pub type ResultParser = fn(&str) -> Result<ResultLine, String>;
 
 /// One change of the derived state. Each is a function of entries (and of the blobs and signatures that entries name by
 /// SHA-256), so that the same ones make the same tables again.
@@ -67,16 +64,14 @@ pub enum Derived<'a> {
         /// The first that is no longer in it.
         until: u64,
     },
-    /// Devices have answered: what the lines of results prove is taken in, streaming.
+    /// Devices have answered: what lines of results prove is taken in, in their order.
     Responses {
         /// Under which determination.
         determination: DeterminationId,
         /// The entry.
         entry: u64,
-        /// The SHA-256 of the lines; they are in the store or in the same batch.
-        blob: Digest,
-        /// Reads each line.
-        parse: ResultParser,
+        /// The lines.
+        lines: &'a [ResultLine],
     },
     /// Keys of Devices were imported, none of which has a row.
     DeviceKeys {
@@ -113,19 +108,6 @@ pub(super) fn each_listed(
 pub(super) fn out_of_order(digest: Digest, line: u64, is_same: bool, device: DeviceId) -> StoreError {
     let what = if is_same { "twice" } else { "below the one before it" };
     StoreError::ListLine { digest, line, reason: format!("Device {device} stands there {what}") }
-}
-
-/// Visits the lines of results, likewise.
-pub(super) fn each_result(
-    digest: Digest,
-    octets: impl std::io::Read,
-    parse: ResultParser,
-    mut visit: impl FnMut(u64, ResultLine) -> Result<(), StoreError>,
-) -> Result<u64, StoreError> {
-    lines(digest, octets, results::LINE_LEN_MAX as u64 + 1, |number, line| {
-        let result = parse(line).map_err(|reason| StoreError::ListLine { digest, line: number, reason })?;
-        visit(number, result)
-    })
 }
 
 fn lines(

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::derived::{each_listed, each_result, out_of_order};
+use super::derived::{each_listed, out_of_order};
 use super::{
     Base, Batch, Derived, DerivedState, Reader, Rebuild, SignatureRow, Staging, StagingLimits, Store, StoreError,
     StoredCheckpoint, StoredLeaf, Vouch,
@@ -93,7 +93,7 @@ impl Rows for Tables {
 
 impl Tables {
     fn kept(&self) -> Result<snapshot::Tables, StoreError> {
-        snapshot::of_each(|table| Ok(Pages::made(table, self)?.kept()))
+        snapshot::of_each(|table| Ok(Pages::made(table, self, |_| ())?.kept()))
     }
 
     fn apply(&mut self, blobs: &BTreeMap<Digest, Arc<[u8]>>, derived: &Derived<'_>) -> Result<(), StoreError> {
@@ -130,17 +130,13 @@ impl Tables {
             Derived::Released { from, until } => {
                 self.signatures.range_mut(*from..*until).for_each(|(_, row)| row.released = true);
             }
-            Derived::Responses { determination, entry, blob, parse } => {
-                let octets = blobs.get(blob).ok_or(StoreError::NoSuchBlob { digest: *blob })?;
-                each_result(*blob, &octets[..], *parse, |_, line| {
-                    if let Some(device) = line.device {
-                        let mut responded = self.responses.get(&(*determination, device)).cloned().unwrap_or_default();
-                        if responded.absorb(&line, *entry) {
-                            self.responses.insert((*determination, device), responded);
-                        }
+            Derived::Responses { determination, entry, lines } => {
+                for (device, line) in lines.iter().filter_map(|line| Some((line.device?, line))) {
+                    let mut responded = self.responses.get(&(*determination, device)).cloned().unwrap_or_default();
+                    if responded.absorb(line, *entry) {
+                        self.responses.insert((*determination, device), responded);
                     }
-                    Ok(())
-                })?;
+                }
             }
             Derived::DeviceKeys { entry, keys } => {
                 let keys = keys.iter().map(|&key| ImportedKey { key, entry: *entry });
@@ -429,6 +425,11 @@ impl Store for MemoryStore {
 
     fn part(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.0.state().parts.get(name).cloned())
+    }
+
+    fn make_pages(&mut self) -> Result<(), StoreError> {
+        // It makes all of them each time.
+        Ok(())
     }
 
     fn believe(&mut self, tables: &snapshot::Tables, _now: bool) -> Result<(), StoreError> {

@@ -15,7 +15,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use derived::{Derived, ResultParser, SignatureRow};
+pub use derived::{Derived, SignatureRow};
 pub use files::Lock;
 pub use staging::{Staging, StagingError, StagingLimits, UPLOAD_COST, Upload};
 
@@ -460,6 +460,21 @@ pub trait Reader: DerivedState {
         merkle::inclusion_path(index, size, |subtree| self.subtree(subtree))
     }
 
+    /// One entry, proven to stand there under this head, whatever hashes are stored: for what a decision rests on, since a start from a
+    /// snapshot does not read what lies before that.
+    fn leaf_under(&self, index: u64, head: &Head) -> Result<Vec<u8>, StoreError> {
+        let octets = self.leaf(index)?;
+        let path = self.inclusion_path(index, head.size)?;
+        merkle::verify_inclusion(merkle::leaf_hash(&octets), index, head, &path).map_err(|error| {
+            let Head { size, root } = head;
+            StoreError::HeadCorrupt {
+                expected: format!("{size} entries with the root {root}, entry {index} among them"),
+                found: format!("another entry there ({error})"),
+            }
+        })?;
+        Ok(octets)
+    }
+
     /// The path that proves the first `first` entries a prefix of the first `second`.
     fn consistency_path(&self, first: u64, second: u64) -> Result<Vec<Digest>, StoreError> {
         merkle::consistency_path(first, second, |subtree| self.subtree(subtree))
@@ -554,6 +569,10 @@ pub trait Store: Reader + Send {
     /// says. The list of pages is compared at once; the rows page by page, when they are read first, or all of them
     /// now.
     fn believe(&mut self, tables: &Tables, now: bool) -> Result<(), StoreError>;
+
+    /// Makes the pages of the rows in the tables, which were compared with the ledger: no snapshot was taken yet, and the first one then has
+    /// no more to do than any other. Linear in the rows.
+    fn make_pages(&mut self) -> Result<(), StoreError>;
 
     /// Takes in what entries after [`Store::base`] make of the rows: they are in the ledger already. What lies in other tables is
     /// passed over.

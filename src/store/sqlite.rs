@@ -366,7 +366,7 @@ impl Store for SqliteStore {
 
     fn believe(&mut self, tables: &KeptTables, now: bool) -> Result<(), StoreError> {
         let pages = of_each(|table| overlay::pages(&self.connection, table))?;
-        for ((table, pages), kept) in Table::ALL.into_iter().zip(&pages).zip(tables) {
+        for ((table, (pages, _)), kept) in Table::ALL.into_iter().zip(&pages).zip(tables) {
             let found = pages.kept();
             if found != *kept {
                 return Err(StoreError::PagesDiffer {
@@ -376,8 +376,17 @@ impl Store for SqliteStore {
                 });
             }
         }
-        self.shared.hold(pages);
+        self.shared.hold(pages, false);
         if now { self.shared.read().see_all(&self.connection) } else { Ok(()) }
+    }
+
+    fn make_pages(&mut self) -> Result<(), StoreError> {
+        self.let_go()?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let pages = overlay::made(&transaction)?;
+        transaction.commit()?;
+        self.shared.hold(pages, true);
+        Ok(())
     }
 
     fn replay(&mut self, derived: &[Derived<'_>]) -> Result<(), StoreError> {
@@ -536,7 +545,7 @@ impl Rebuild for SqliteRebuild<'_> {
 
     fn tables(&self) -> Result<KeptTables, StoreError> {
         let rows = StoredRows { connection: self.connection, schema: Schema::Rebuilt };
-        of_each(|table| Ok(Pages::made(table, &rows)?.kept()))
+        of_each(|table| Ok(Pages::made(table, &rows, |_| ())?.kept()))
     }
 
     fn compare_lists(&mut self) -> Result<(), StoreError> {

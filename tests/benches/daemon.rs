@@ -5,27 +5,21 @@
 //! as long as one of an HSM does; and there may be several.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use secrecy::SecretString;
-use smkid::api::wire::{
-    Base64, Checkpoints, DeviceAsk, Devices, Document, DocumentRecorded, Job, JobStart, RecoverySign, Stored,
-};
-use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
+use smkid::api::wire::{Checkpoints, DeviceAsk, Devices, Job, JobStart, RecoverySign};
+use smkid::domain::determination::document::KeyChosen;
 use smkid::domain::gbcs::Template;
-use smkid::domain::names::{DeterminationId, DeviceId, Eui64, IncidentId, RequestId, TemplateName};
+use smkid::domain::names::{DeterminationId, RequestId};
 use smkid::domain::policy::Activation;
-use smkid::domain::time::Window;
+use smkid::exercise::bench::recovery::determine;
+pub use smkid::exercise::bench::recovery::device;
 use smkid::exercise::clock::Clock;
-use smkid::exercise::documents::{self, Drafter, Scope};
-use smkid::exercise::people::APPROVALS;
-use smkid::exercise::procedure::{Carrier, Order};
 use smkid::exercise::programs::{Daemon as Process, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
@@ -36,12 +30,8 @@ use tokio::runtime::Runtime;
 
 use crate::Fault;
 use crate::cpu::memory_kb_max;
-use crate::limit::Task;
+use crate::limit::{CHUNK_LEN, Task};
 
-/// How long the determination is in force: longer than any benchmark.
-const WINDOW_MS: i64 = 24 * 3_600_000;
-/// What every Device has accepted before.
-pub const COUNTER: u64 = 7_000;
 /// The variable by which the fault-injecting module finds its script.
 const SCRIPT_VARIABLE: &str = "FAULT_TOKEN_SCRIPT";
 
@@ -101,7 +91,7 @@ impl Daemon {
             let process = Process::start(&stage.programs, &stage.configuration, &stage.socket, &stage.log).await?;
             let template = template::template(&stage.lab, &recovery, stage.lab.broker())?;
             let key = KeyChosen { label: stage.names.recovery_key.clone(), spki_sha256: recovery.spki_sha256() };
-            let determination = determine(&stage, &process, &template, key, devices).await?;
+            let determination = determine(&stage, &process.client, &template, key, devices).await?;
             Ok::<_, Fault>((process, determination, template))
         })?;
         Ok(Self { runtime, process, determination, template, stage, asked: 0, devices })
@@ -180,11 +170,12 @@ impl Daemon {
         let task = Task {
             module: token.module.clone(),
             token: token.label.clone(),
-            pin: std::fs::read_to_string(pin)?.trim().to_owned(),
+            pin_file: pin.clone(),
             key: self.stage.names.recovery_key.to_string(),
             template: self.template.octets().to_vec(),
             database: self.stage.scratch.path().join("limit.db"),
             sessions,
+            chunk: CHUNK_LEN,
         };
         Ok((task, environment))
     }
@@ -343,78 +334,4 @@ fn recovery_token(stage: &Stage) -> Result<configuration::Token, Fault> {
 fn fault_token() -> Result<PathBuf, Fault> {
     let module = std::env::current_exe()?.with_file_name("libfault_token.so");
     if module.exists() { Ok(module) } else { Err(format!("{} was not built", module.display()).into()) }
-}
-
-/// The n-th Device: locally administered, so that it is nobody's.
-pub fn device(n: usize) -> DeviceId {
-    DeviceId(Eui64((0x02DE_1CE0_0000_0000 + n as u64).to_be_bytes()))
-}
-
-/// Opens an incident, and has a determination over so many Devices drafted, signed and recorded.
-async fn determine(
-    stage: &Stage,
-    process: &Process,
-    template: &Template,
-    key: KeyChosen,
-    devices: usize,
-) -> Result<DeterminationId, Fault> {
-    let (client, victim) = (&process.client, &stage.lab.before()[0]);
-    let incident: IncidentId = "INC-BENCHMARK-1".parse()?;
-    let name: TemplateName = "esme".parse()?;
-    let carrier = Carrier {
-        lab: &stage.lab,
-        people: &stage.people,
-        layout: None,
-        client,
-        clock: stage.clock,
-        incident: incident.clone(),
-        order: Order::BeforeReferral,
-    };
-    let targets: Vec<DeviceId> = (0..devices).map(device).collect();
-    let notification = carrier.assess(&targets, Method::AcbCertificates).await?;
-    carrier.refer(notification).await?;
-    let mut list = String::new();
-    for n in 0..devices {
-        writeln!(list, "{},{name},{COUNTER}", device(n))?;
-    }
-    let stored: Stored = client.put("/v1/uploads/devices", Body::from(list.clone())).await?;
-    let drafter = Drafter {
-        proposer: stage.names.proposer.clone(),
-        policy: &stage.policy,
-        incident,
-        compromised: Compromised {
-            certificate_sha256: victim.sha256(),
-            spki_sha256: victim.spki_sha256(),
-            party: lab::party_of(victim),
-        },
-        key,
-        also_weighed: None,
-    };
-    let from = stage.now();
-    let scope = Scope {
-        decision_number: 1,
-        method: Method::AcbCertificates,
-        name: &name,
-        template,
-        devices: &list,
-        window: Window { from, until: from.plus_ms(WINDOW_MS) },
-        retries_of_unknown: 0,
-    };
-    let head = documents::head(&client.text("/v1/ledger/checkpoint").await?)?;
-    let document = drafter.determination(head, &scope)?;
-    let mut signatures = Vec::with_capacity(APPROVALS);
-    for member in &stage.people.members[..APPROVALS] {
-        signatures.push(Base64(stage.sign(document.octets(), &member.first).await?));
-    }
-    let ask = Document {
-        document: Base64(document.octets().to_vec()),
-        signatures,
-        devices: Some(stored.sha256),
-        policy_files: None,
-        text: None,
-    };
-    let _: DocumentRecorded = client.post("/v1/documents", &ask).await?;
-    carrier.prepare().await?;
-    carrier.activate(&stage.names.recovery_key).await?;
-    Ok(document.form().id)
 }

@@ -3,12 +3,9 @@
 //! See `src/docs/benchmarks.md` for what the figures mean. Rates of one machine at one moment are worth little; the two
 //! sides therefore take turns, in rounds of some seconds, and what counts is the median of the rounds' ratios.
 
-mod cpu;
 mod daemon;
 mod latency;
-mod limit;
 mod scale;
-mod statistics;
 mod tokens;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -17,8 +14,9 @@ use std::thread;
 use clap::Parser;
 
 use daemon::{Daemon, Hsm};
-use limit::{CHUNK_LEN, Limit, Measure, per_second};
-use statistics::Spread;
+use smkid::exercise::bench::limit::{CHUNK_LEN, Limit, Measure, per_second};
+use smkid::exercise::bench::statistics::Spread;
+use smkid::exercise::bench::{cpu, limit};
 
 /// Whatever stops a benchmark; its text is for a person.
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;

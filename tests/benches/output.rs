@@ -13,12 +13,10 @@ use smkid::domain::gbcs::Template;
 use smkid::domain::ledger::entry::{Actor, ClockState, Entry, Event, Intent, VERSION};
 use smkid::domain::ledger::glance::Glance;
 use smkid::domain::names::{DeterminationId, DeviceId, Digest, Eui64, PartyId};
+use smkid::exercise::bench::statistics;
 use smkid::exercise::lab::{Lab, SoftKey};
 use smkid::exercise::template::template;
 use smkid::wall_clock::wall_clock;
-
-#[path = "statistics.rs"]
-mod statistics;
 
 /// Commands of a round.
 const COUNT: u32 = 10_000;

@@ -4,21 +4,16 @@
 //! certificates that were imported before, the first is done once.
 //!
 //! Without arguments what is verified lies in memory. With `--daemon` all of it is there: files on disk, `smkictl`, its socket, a
-//! daemon with its ledger, what becomes of each Device.
+//! daemon with its ledger, what becomes of each Device. With `--rows` only what is kept of them is measured, of any number and in no
+//! order.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(missing_docs, reason = "a program")]
 
-mod cpu;
 #[expect(dead_code, reason = "the benchmark of commands signs otherwise, and slows tokens down")]
 mod daemon;
-#[expect(
-    dead_code,
-    reason = "the bound here is ring's verification; the daemon under measurement names the other's task"
-)]
-mod limit;
 mod responses_daemon;
-mod statistics;
+mod responses_rows;
 
 use std::process::ExitCode;
 use std::thread;
@@ -30,6 +25,7 @@ use smkid::domain::gbcs::proof::verify_signature;
 use smkid::domain::gbcs::{Frame, Template};
 use smkid::domain::names::{DeviceId, Eui64, PartyId};
 use smkid::domain::responses::{Reading, Trust};
+use smkid::exercise::bench::{cpu, limit, statistics};
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab::{Lab, SoftKey};
 use smkid::exercise::template::template;
@@ -55,6 +51,9 @@ struct Arguments {
     /// Devices of a round with `--daemon`.
     #[arg(long)]
     devices: Option<usize>,
+    /// What it costs to keep the answers of so many Devices that come in no order, against their verification.
+    #[arg(long, value_name = "DEVICES", conflicts_with = "daemon")]
+    rows: Option<u64>,
     /// What `cargo bench` says to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -62,17 +61,15 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let met = if arguments.daemon {
-        match responses_daemon::run(arguments.quick, arguments.devices) {
-            Ok(met) => met,
-            Err(fault) => {
-                eprintln!("responses: {fault}");
-                false
-            }
-        }
-    } else {
-        in_memory(arguments.quick)
+    let measured = match arguments.rows {
+        Some(count) => responses_rows::run(count, verification()),
+        None if arguments.daemon => responses_daemon::run(arguments.quick, arguments.devices),
+        None => Ok(in_memory(arguments.quick)),
     };
+    let met = measured.unwrap_or_else(|fault| {
+        eprintln!("responses: {fault}");
+        false
+    });
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -101,6 +98,17 @@ pub fn plain(all: &[Signed], times: usize) -> Duration {
         }
     });
     begun.elapsed()
+}
+
+/// How long one verification takes, on one processor.
+fn verification() -> Duration {
+    const TIMES: u32 = 10_000;
+    let key = SoftKey::generate().unwrap();
+    let (octets, point) = ([7; 600], *key.public().point());
+    let signature = key.sign(&octets).unwrap();
+    let begun = Instant::now();
+    (0..TIMES).for_each(|_| assert!(verify_signature(&octets, &signature, &point)));
+    begun.elapsed() / TIMES
 }
 
 /// So many each second.

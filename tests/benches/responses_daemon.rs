@@ -12,12 +12,13 @@ use smkid::api::wire::{DeviceAsk, Devices, RecoverySign};
 use smkid::domain::certificates::pem::{certificate_to_pem, certificates};
 use smkid::domain::certificates::{Profile, SmkiCertificate};
 use smkid::domain::names::{DeviceId, Digest, RequestId};
+use smkid::exercise::bench::recovery::COUNTER;
 use smkid::exercise::device::{Device, Judge, Made};
 use smkid::exercise::lab;
 use smkid::exercise::stage::certificate_path;
 use smkid::wall_clock::wall_clock;
 
-use crate::daemon::{COUNTER, Daemon, Hsm, device};
+use crate::daemon::{Daemon, Hsm, device};
 use crate::{Fault, Signed, cpu, judge, plain, rate};
 
 /// Devices of a round: some parts of what one entry takes.

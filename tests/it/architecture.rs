@@ -259,8 +259,11 @@ fn only_the_way_to_the_hsm_names_cryptoki_and_only_the_store_its_database() {
     for path in sources(&root()) {
         let inner = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
         let code = code(&path);
-        assert!(!code.contains("rusqlite::") || inner.starts_with("store/"), "{inner} names the database");
-        assert!(!code.contains("cryptoki::") || inner.starts_with("hsm/pkcs11"), "{inner} names PKCS#11");
+        // The limit program is what both are measured against: it goes past them.
+        let is_limit = inner == "exercise/bench/limit.rs";
+        let is_store = inner.starts_with("store/") || is_limit;
+        assert!(!code.contains("rusqlite::") || is_store, "{inner} names the database");
+        assert!(!code.contains("cryptoki::") || inner.starts_with("hsm/pkcs11") || is_limit, "{inner} names PKCS#11");
     }
 }
 

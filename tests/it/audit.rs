@@ -387,7 +387,15 @@ fn entries_dropped_swapped_added_or_repeated_are_refused() {
 #[test]
 fn every_flipped_octet_is_refused_at_every_position() {
     let fixture = Fixture::new();
-    let forge = fixture.forge("first job");
+    let mut forge = fixture.forge("first job");
+    // Every checkpoint costs each of the runs a verification, and more octets of its kind: no more than the ledger needs.
+    for size in forge.sizes.clone() {
+        forge.sizes.remove(&size);
+        if Export::of(&fixture, &forge).verify().0 != 0 {
+            forge.sizes.insert(size);
+        }
+    }
+    assert!(forge.sizes.len() >= 2, "one before each signature: {:?}", forge.sizes);
     let exports = [Export::of(&fixture, &forge), Export::of(&fixture, &forge)];
     // The checkpoints of the two are signed each for itself, so each is compared with its own files.
     let (done, next) = (AtomicUsize::new(0), AtomicUsize::new(0));

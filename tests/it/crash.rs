@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use smkid::api::client::ClientError;
 use smkid::api::wire::{self, Item, ItemOutcome};
 use smkid::domain::ledger::entry::SignResult;
-use smkid::exercise::programs::{Daemon, ProgramError};
+use smkid::exercise::programs::Daemon;
 use tokio::task::JoinHandle;
 
 use crate::support::seeded::Seeded;
 use crate::support::site::{
-    DEVICES, Ended, Handed, Ledger, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, whole,
+    DEVICES, Ended, Handed, Ledger, Site, Which, ask_for_all, lines, lines_and_stop, settle_all, wait_for_end, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -366,19 +366,5 @@ async fn a_ledger_token_that_signs_no_more_is_waited_for_and_the_next_start_goes
         handed.take(&site, &came(answer).await);
         let before = site.ledger();
         go_on(&site, &ask, &before, &mut handed, "export").await;
-    }
-}
-
-/// The daemon ends by itself; its status.
-pub async fn wait_for_end(daemon: Daemon) -> Option<i32> {
-    let begun = Instant::now();
-    while daemon.client.get::<wire::Status>("/v1/status").await.is_ok() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it still answers");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    match daemon.stop().await {
-        Ok(status) => status.code(),
-        Err(ProgramError::Signal { .. }) => None,
-        Err(error) => panic!("{error}"),
     }
 }

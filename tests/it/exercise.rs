@@ -70,6 +70,72 @@ fn a_small_exercise_passes_and_leaves_behind_what_its_documentation_says() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 }
 
+/// Devices of a measurement at least, as `--help` says.
+const MEASURED_MIN: usize = 8_000;
+
+#[test]
+fn a_measurement_ends_with_its_figures_each_beside_the_bound_that_was_measured_with_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let devices = MEASURED_MIN.to_string();
+    let arguments = ["--output", "json", "exercise", "--bench", "--devices", &devices, "--out", out.to_str().unwrap()];
+    let output = smkictl(&arguments).output().unwrap();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(out.join("bench.json")).unwrap()).unwrap();
+    assert_eq!(figures, written);
+    let rounds = figures["rounds"].as_array().unwrap();
+    assert_eq!((rounds.len(), &figures["turn"]), (7, &1_000.into()));
+    // What is said to be a ratio of two figures is one, in each round and as the median of them.
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let rate = |side: &serde_json::Value| number(&side["commands_per_s"]);
+    let mut ratios: Vec<f64> = rounds.iter().map(|round| rate(&round["smkid"]) / rate(&round["limit"])).collect();
+    ratios.sort_by(f64::total_cmp);
+    assert!((number(&figures["rate_over_limit"]["median"]) - ratios[3]).abs() < 1e-9, "{figures:#}");
+    for (figure, least, most) in [
+        ("verified_per_s", 1.0, 1e6),
+        ("verify_over_ring", 0.001, 2.0),
+        ("limit_cpu_over_cpu", 0.001, 2.0),
+        ("rate_over_limit", 0.001, 2.0),
+    ] {
+        let median = number(&figures[figure]["median"]);
+        assert!((least..most).contains(&median), "{figure}: {median}");
+    }
+    // Two entries a command, and those of the jobs.
+    let entries = |start: &str| usize::try_from(figures[start]["entries"].as_u64().unwrap()).unwrap();
+    let grown = entries("start_after") - entries("start_before");
+    assert!((2 * MEASURED_MIN..2 * MEASURED_MIN + 500).contains(&grown), "{grown}");
+    assert!((500..5_000).contains(&figures["disk_octets_per_command"].as_u64().unwrap()), "{figures:#}");
+    for expected in ["smkid / limit program, commands each second", "Read the ratios"] {
+        assert!(told.contains(expected), "{told}");
+    }
+    // Nothing of the commands is left, but the log of what was signed is, and it verifies.
+    let verify = ["ledger", "verify", "ledger", "--key", "keys/ledger.vkey", "--genesis"];
+    let genesis = fs::read_to_string(out.join("keys/genesis")).unwrap();
+    let output = smkictl(&verify).arg(genesis.trim()).current_dir(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}
+
+#[test]
+fn a_measurement_of_too_few_devices_is_refused_before_anything_is_made() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let devices = (MEASURED_MIN - 1).to_string();
+    for (arguments, says) in [
+        (vec!["--devices", &devices], "--bench takes at least 8000 Devices"),
+        (vec!["--scenario", "base"], "cannot be used with"),
+        (vec!["--devices", "1000001"], "1000000"),
+        (vec!["--devices", "0"], "1..=1000000"),
+    ] {
+        let output =
+            smkictl(&["exercise", "--bench", "--out", out.to_str().unwrap()]).args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(says), "{arguments:?}: {}", said(&output));
+    }
+    assert!(!out.exists());
+}
+
 #[test]
 fn the_exercise_of_a_determination_not_to_execute_signs_nothing_and_names_every_stranded_device() {
     let scratch = tempfile::tempdir().unwrap();

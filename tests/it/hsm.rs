@@ -196,7 +196,9 @@ fn signs_on_while_awaited_in_an_async_task() {
     let results = runtime.block_on(async {
         let mut results = token.sign(&label("recovery"), commands(100), Timestamp::MAX).unwrap();
         let mut all = Vec::new();
-        while results.next_many(&mut all, 32).await > 0 {}
+        while let Some(result) = results.next().await {
+            all.push(result);
+        }
         assert_eq!(token.list_keys().get().await.unwrap().len(), 2);
         all
     });

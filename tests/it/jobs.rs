@@ -14,8 +14,9 @@ use smkid::api::client::{Client, ClientError};
 use smkid::api::wire::{self, ItemOutcome, Job, JobStart, JobState, JobTally};
 use smkid::domain::determination::document::{Determination, Limits};
 use smkid::domain::ledger::entry::{Event, SignResult};
+use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::{DeterminationId, Digest, RequestId};
-use smkid::exercise::procedure::Order;
+use smkid::exercise::procedure::{Order, plain};
 use smkid::exercise::programs::Daemon;
 use tokio::io::AsyncReadExt as _;
 
@@ -470,10 +471,10 @@ async fn a_token_that_goes_away_lets_a_job_wait_and_not_end() {
     site.fault(Which::Recovery, Some(script));
     let daemon = site.start_active().await;
     let client = &daemon.client;
-    let limits_are_not_met = start(client, &all_of(site.main())).await.request;
-    let waiting = waits(client, limits_are_not_met, "token").await;
+    let job = start(client, &all_of(site.main())).await.request;
+    let waiting = waits(client, job, "token").await;
     assert!(waiting.tally.signed > 0, "{waiting:?}");
-    let done = ended(client, limits_are_not_met).await;
+    let done = ended(client, job).await;
     // What the worker had in its hands is unknown; the rest was taken up again.
     assert_eq!(done.done, u64::from(DEVICES));
     assert_eq!(done.tally.not_signed + done.tally.refused, 0, "{done:?}");
@@ -637,6 +638,91 @@ async fn whoever_follows_a_job_sees_it_through_a_restart_and_leaves_it_running_b
     assert!(daemon.stop().await.unwrap().success());
 }
 
+#[tokio::test]
+async fn a_command_that_settled_two_attempts_of_a_job_is_fetched_once_and_withheld_once() {
+    let site = Site::determined().await;
+    site.configure(|text| text.replace("[[token]]\n", "[[token]]\nsessions = 1\n"));
+    // The third Device's first attempt is lost, and its second, after which no worker starts.
+    let script = "C_Sign 3 kill\nC_Sign 5 kill\nC_Initialize 3- return CKR_GENERAL_ERROR";
+    site.fault(Which::Recovery, Some(script));
+    let daemon = site.start().await;
+    let limits = Limits { intents: 40, per_hour: 40, retries_of_unknown: 3, retry_by_itself: true };
+    let id = limited(&site, &daemon.client, 4, limits).await;
+    let job = start(&daemon.client, &all_of(id)).await.request;
+    let lost = |job: &Job| job.state == JobState::Waiting && (job.tally.signed, job.tally.unknown) == (3, 1);
+    let stood =
+        until(&daemon.client, job, "the second attempt is lost", |job| lost(job) && job.tally.intents == 6).await;
+    assert_eq!(site.calls(Which::Recovery, "C_Sign"), 5, "{stood:?}");
+    stop(&daemon.client, job, "cancel").await.unwrap();
+    assert!(daemon.stop().await.unwrap().success());
+
+    site.fault(Which::Recovery, None);
+    let daemon = activated(&site, "INC-2").await;
+    let client = &daemon.client;
+    let settled = whole(lines(client, "/v1/recovery/settle", &crate::support::site::settle_all(id)).await);
+    assert_eq!(
+        settled.iter().map(|item| (item.device, item.outcome)).collect::<Vec<_>>(),
+        [(device(1_002), ItemOutcome::Signed)]
+    );
+    let attempts = site.ledger().intents().into_values().filter(|intent| intent.device == device(1_002)).count();
+    assert_eq!(attempts, 3);
+    let fetch = async || {
+        let path = format!("/v1/recovery/requests/{job}/commands");
+        let items = whole(lines(client, &path, &wire::RecoveryFetch::default()).await);
+        let theirs: Vec<_> = items.iter().filter(|item| item.device == device(1_002)).cloned().collect();
+        let others =
+            items.iter().filter(|item| item.device != device(1_002)).filter(|item| item.command.is_some()).count();
+        assert_eq!(others, 3, "{items:?}");
+        let [only] = &theirs[..] else { panic!("told {} times: {theirs:?}", theirs.len()) };
+        only.clone()
+    };
+    let told = fetch().await;
+    assert_eq!((told.outcome, &told.command), (ItemOutcome::Signed, &settled[0].command));
+    // Once it is left out, nothing of it is handed over, in whichever place.
+    let carrier = site.carrier(client, "INC-2");
+    let devices = carrier.upload(&plain(&[device(1_002)]), 1).await.unwrap();
+    carrier.step(Step::Exclude { devices, reason: "exchanged this morning".into() }).await.unwrap();
+    let told = fetch().await;
+    assert_eq!((told.outcome, told.command), (ItemOutcome::Withheld, None));
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_whose_own_list_was_edited_since_signs_for_nobody_and_ends() {
+    let site = Site::determined().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
+    site.fault(Which::Recovery, Some(SLOW));
+    let daemon = site.start_active().await;
+    let client = &daemon.client;
+    let (low, high) = (upload(client, &names(0..400)).await, upload(client, &names([403, 405, 408])).await);
+    let first = start(client, &JobStart { list: Some(low), ..all_of(site.main()) }).await.request;
+    let second = start(client, &JobStart { list: Some(high), ..all_of(site.main()) }).await.request;
+    waits(client, second, "job-order").await;
+    // Another Device of the determination, which the operator did not name: the list is as long as before, and in order.
+    let edit = |from: u32, to: u32| {
+        let sql = format!(
+            "UPDATE chunk SET octets = CAST(replace(CAST(octets AS TEXT), '{}', '{}') AS BLOB) WHERE CAST(octets AS TEXT) LIKE '{}' || \
+             char(10) || '%'",
+            device(from),
+            device(to),
+            device(403)
+        );
+        site.edit(&sql, 1);
+    };
+    edit(405, 406);
+    stop(client, first, "pause").await.unwrap();
+    let done = ended(client, second).await;
+    assert_eq!(done.why.iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["job-list"], "{done:?}");
+    assert_eq!(done.tally, JobTally::default());
+    stands_still(&site, client).await;
+    assert!(site.ledger().signed().iter().all(|of| *of < device(400)));
+    // As it was, its ledger verifies: nothing was recorded that the list does not bear out.
+    edit(406, 405);
+    site.verify_export("export");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
 /// What a number of kills is tried with: Devices of a job, jobs at most, commands of a chunk, and how long the daemon lives at most once
 /// its key is active.
 const fn scale(kills: u64) -> (u32, u32, usize, u64) {
@@ -687,17 +773,19 @@ async fn killed_at_moments_of_no_choice_every_device_gets_one_live_command_and_e
     }
     let all = u64::from(devices) * jobs.len() as u64;
     let ledger = site.ledger();
-    assert_eq!(ledger.signed().len() as u64, all - unknown, "each Device has one live command");
     let outcomes = ledger.outcomes();
     let of = |which: fn(&SignResult) -> bool| outcomes.values().filter(|result| which(result)).count();
     let was_unknown = of(|result| matches!(result, SignResult::Unknown(_)));
+    let was_signed = of(|result| matches!(result, SignResult::Signed(_)));
     let (made, _) = held_against(&site, &site.path("recovery.calls"));
     assert!(made as u64 >= all - unknown && made <= ledger.signed().len() + was_unknown, "{made} signatures");
+    let (lost, doubled) = (all - unknown - ledger.signed().len() as u64, was_signed - ledger.signed().len());
+    assert_eq!((lost, doubled), (0, 0));
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
     println!(
         "kills: seed {seed}, {kills} kills in {:?}, {killed_signing} with intents open; {} jobs of {devices} Devices; the token made \
-         {made} signatures, {was_unknown} intents were unknown, {unknown} Devices are left so; 0 lost, 0 doubled",
+         {made} signatures, {was_unknown} intents were unknown, {unknown} Devices are left so; {lost} lost, {doubled} doubled",
         begun.elapsed(),
         jobs.len()
     );

@@ -44,6 +44,7 @@ mod routes;
 mod smkictl;
 mod smkid;
 mod snapshots;
+mod spy;
 mod store;
 mod support;
 mod systemd;

@@ -15,7 +15,7 @@ use smkid::domain::ledger::steps::Step;
 use smkid::domain::names::DeviceId;
 use smkid::exercise::policy::RECOVERY_KEY;
 use smkid::exercise::procedure::plain;
-use smkid::exercise::programs::Daemon;
+use smkid::exercise::programs::{Daemon, signal};
 
 use crate::support::site::{
     DEVICES, Handed, INCIDENT, Site, Which, ask_for, ask_for_all, device, lines, lines_and_stop, problem, rules,
@@ -352,7 +352,7 @@ async fn what_was_signed_is_handed_over_while_its_key_is_locked_and_not_while_so
 #[tokio::test]
 async fn a_fetch_follows_a_request_that_still_runs_to_its_end() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign 300 delay 2s"));
+    site.fault(Which::Recovery, Some("C_Sign 300 stop"));
     let daemon = site.start_active().await;
     let ask = ask_for_all(site.main());
     let (client, sent) = (daemon.client.clone(), ask.clone());
@@ -364,8 +364,16 @@ async fn a_fetch_follows_a_request_that_still_runs_to_its_end() {
     assert_eq!(stopped.unwrap().iter().map(|reason| &*reason.rule).collect::<Vec<_>>(), ["running"]);
     assert!(items.len() < DEVICES as usize);
     let follow = wire::RecoveryFetch { follow: true, ..some };
-    let followed = whole(lines(&daemon.client, &fetch_path(ask.request), &follow).await);
-    let signed = whole(answer.await.unwrap());
+    let (client, path) = (daemon.client.clone(), fetch_path(ask.request));
+    let follow = tokio::spawn(async move { lines(&client, &path, &follow).await });
+    // The call goes on, and with it the rest; once it has stopped, which is not told.
+    while !answer.is_finished() {
+        for worker in daemon.workers() {
+            let _ = signal(worker, rustix::process::Signal::CONT);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let (followed, signed) = (whole(follow.await.unwrap()), whole(answer.await.unwrap()));
     assert!(commands(&followed) == commands(&signed));
     assert_eq!(followed.len(), DEVICES as usize);
     site.ledger().check();

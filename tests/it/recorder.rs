@@ -1,18 +1,25 @@
 //! The recorder and the start that finds what it left: what is believed, and what cannot stop it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use smkid::domain::fold::Fold;
 use smkid::domain::ledger::entry::{
-    Actor, ClockAccepted, Entry, Event, ProfileInForce, Reason, Refused, ResponseTally, ResponsesTaken, Role, Settled,
-    SigningResumed, Started,
+    Actor, Batch, ClockAccepted, Entry, Event, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally,
+    ResponsesTaken, Role, Settled, SigningResumed, Started, Stopped,
 };
+use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::{Digest, RequestId};
+use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
-use smkid::recorder::record_alone;
+use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_ROWS, record_alone};
 use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::StateError;
 
 use crate::audit::{FIRST, responses};
-use crate::support::ledger_fixture::{Fixture, MINUTE_MS, device, operator};
+use crate::support::ledger_fixture::{Fixture, MINUTE_MS, Signer, device, operator};
 
 #[test]
 fn no_refusal_is_too_long_to_be_recorded_whatever_was_sent() {
@@ -225,4 +232,124 @@ fn after_a_long_silence_nothing_is_signed_until_an_operator_accepts_the_clock_wh
     fixture.wait(MINUTE_MS);
     fixture.restart();
     assert!(!started(&mut fixture));
+}
+
+/// A ledger token that is there or not, signs or not, and counts how often it was asked.
+struct Moody {
+    signer: Signer,
+    mood: Arc<Mood>,
+}
+
+#[derive(Default)]
+struct Mood {
+    is_away: AtomicBool,
+    refuses: AtomicBool,
+    asked: AtomicUsize,
+}
+
+impl CheckpointSigner for Moody {
+    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError> {
+        self.mood.asked.fetch_add(1, Ordering::SeqCst);
+        if self.mood.refuses.load(Ordering::SeqCst) {
+            let (label, serial, found) = ("ledger-a".into(), "1".into(), "none".into());
+            return Err(HsmError::TokenAbsent { label, serial, found });
+        }
+        self.signer.sign(text)
+    }
+
+    fn verifier(&self) -> &Verifier {
+        self.signer.verifier()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.mood.is_away.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_snapshot_that_the_ledger_token_does_not_sign_is_not_begun_again_with_every_ask() {
+    let fixture = Fixture::new();
+    let mut recorder = fixture.without_key();
+    let mood = Arc::<Mood>::default();
+    recorder.set_signer(Box::new(Moody { signer: fixture.signer(), mood: Arc::clone(&mood) }));
+    let ask = |recorder: &mut Recorder| {
+        record_alone(recorder, |recorder| recorder.queue(&Actor::daemon(), counted())).unwrap().into_inner();
+    };
+    let asked = || mood.asked.load(Ordering::SeqCst);
+    ask(&mut recorder);
+    assert_eq!(asked(), 1, "the checkpoint");
+    recorder.set_snapshot_leaves(1);
+    let head = recorder.durable();
+    // Away, it is not asked at all; and refusing, once, however many asks come meanwhile.
+    mood.is_away.store(true, Ordering::SeqCst);
+    (0..20).for_each(|_| recorder.snapshot_if_due().unwrap());
+    assert_eq!(asked(), 1);
+    mood.is_away.store(false, Ordering::SeqCst);
+    mood.refuses.store(true, Ordering::SeqCst);
+    (0..20).for_each(|_| recorder.snapshot_if_due().unwrap());
+    assert_eq!(asked(), 2);
+    assert_eq!((recorder.durable(), recorder.fold().last_snapshot()), (head, None));
+    // It comes by itself once the token signs, after a pause and by one ask more.
+    mood.refuses.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    while recorder.fold().last_snapshot().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no snapshot comes");
+        thread::sleep(Duration::from_millis(10));
+        recorder.snapshot_if_due().unwrap();
+    }
+    assert_eq!((asked(), recorder.durable().size, recorder.checkpointed()), (3, head.size + 1, head.size + 1));
+}
+
+/// An entry that changes no row.
+fn counted() -> Event {
+    let since = "2026-11-01T09:00:00Z".parse().unwrap();
+    Event::RefusalsFolded(RefusalsFolded { account: "operator-1".into(), count: 1, since })
+}
+
+#[test]
+fn a_daemon_that_stops_takes_a_snapshot_from_so_many_entries_on() {
+    for (missing, is_taken) in [(1, false), (0, true)] {
+        let fixture = Fixture::new();
+        let mut recorder = fixture.without_key();
+        recorder.set_signer(Box::new(fixture.signer()));
+        let more = SNAPSHOT_LEAVES_AT_STOP - missing - recorder.durable().size;
+        let recorded = record_alone(&mut recorder, |recorder| {
+            for _ in 1..more {
+                recorder.queue(&Actor::daemon(), counted())?;
+            }
+            recorder.queue(&Actor::daemon(), Event::Stopped(Stopped { reason: "SIGTERM".into() }))
+        });
+        assert_eq!(recorded.unwrap().into_inner(), SNAPSHOT_LEAVES_AT_STOP - missing - 1);
+        recorder.snapshot_if_due().unwrap();
+        assert_eq!(recorder.fold().last_snapshot().is_some(), is_taken);
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_once_so_many_rows_changed_however_few_the_entries_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut fixture = Fixture::large(directory.path(), 5);
+    let (determination, policy) = (fixture.determination, fixture.policy);
+    let batch = |n: usize| {
+        let request = RequestId((n as u128).to_be_bytes());
+        let (incident, key) = ("INC-1".parse().unwrap(), "recovery-1".parse().unwrap());
+        Event::Batch(Batch { request, asked: Digest([1; 32]), incident, determination, policy, profile: None, key })
+    };
+    fixture.record(|recorder| recorder.set_snapshot_leaves(u64::MAX));
+    // A request has one row.
+    let waiting = fixture.record(|recorder| recorder.store().waiting());
+    fixture.record(|recorder| {
+        let by = recorder.known(operator());
+        for n in waiting..SNAPSHOT_ROWS - 1 {
+            recorder.queue(&by, batch(n)).unwrap();
+        }
+    });
+    assert_eq!(fixture.record(|recorder| recorder.store().waiting()), SNAPSHOT_ROWS - 1);
+    assert_eq!(fixture.fold().last_snapshot(), None);
+    fixture.record(|recorder| {
+        let by = recorder.known(operator());
+        recorder.queue(&by, batch(SNAPSHOT_ROWS)).unwrap();
+    });
+    assert!(fixture.fold().last_snapshot().is_some());
+    assert_eq!(fixture.record(|recorder| recorder.store().waiting()), 0);
 }

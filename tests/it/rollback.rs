@@ -12,8 +12,10 @@ use smkid::api::wire::{self, ServiceState};
 use smkid::domain::ledger::entry::Event;
 use smkid::exercise::policy::{LEDGER_TOKEN, RECOVERY_TOKEN};
 
-use crate::support::site::{Site, Which, ask_for, ask_for_all, incident, lines, problem, whole, with_snapshots};
+use crate::snapshots::half_signed;
+use crate::support::site::{Site, Snapshot, Which, ask_for, ask_for_all, incident, lines, problem, whole};
 use smkid::wall_clock::wall_clock;
+use tokio::sync::OnceCell;
 
 /// The exit status of a daemon that refuses to start.
 const REFUSED: i32 = 70;
@@ -36,12 +38,14 @@ fn check_refused(
 
 /// A site with some commands signed and released, stopped in order.
 async fn signed() -> Site {
-    let site = Site::determined().await;
-    let daemon = site.start_active().await;
-    let items = whole(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 0..3)).await);
-    assert_eq!(items.len(), 3);
-    assert!(daemon.stop().await.unwrap().success());
-    site
+    static SIGNED: OnceCell<Snapshot> = OnceCell::const_new();
+    Site::made(&SIGNED, async |site| {
+        let daemon = site.start_active().await;
+        let items = whole(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 0..3)).await);
+        assert_eq!(items.len(), 3);
+        assert!(daemon.stop().await.unwrap().success());
+    })
+    .await
 }
 
 #[tokio::test]
@@ -146,22 +150,34 @@ async fn a_deleted_leaf_is_refused() {
     .await;
 }
 
+/// Holds the state against the ledger, as an operator does; the status, and what was said.
+fn check_state(site: &Site) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smkid"));
+    let output = command.arg("--config").arg(&site.configuration).arg("check-state").output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 /// A row of what grows with Devices is edited behind the daemon's back, after a snapshot was taken at its end: whoever holds the state
 /// against the ledger is told which.
 async fn check_edited_row(sql: &str, says: &[&str]) {
-    let site = Site::determined().await;
-    site.configure(|text| with_snapshots(&text));
-    let daemon = site.start_active().await;
-    whole(lines(&daemon.client, "/v1/recovery/sign", &ask_for(site.main(), 0..40)).await);
-    assert!(daemon.stop().await.unwrap().success());
+    let site = half_signed().await;
     site.edit(sql, 1);
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_smkid")).arg("--config").arg(&site.configuration).arg("check-state").output();
-    let output = output.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(REFUSED), "{said}");
+    let (status, said) = check_state(&site);
+    assert_eq!(status, Some(REFUSED), "{said}");
     for expected in says {
         assert!(said.contains(expected), "expected {expected:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_is_as_the_ledger_has_it_is_said_to_be_good_with_a_snapshot_and_without() {
+    for site in [half_signed().await, signed().await] {
+        let size = site.ledger().size();
+        let (status, said) = check_state(&site);
+        assert_eq!(status, Some(0), "{said}");
+        // It was looked at, and nothing more.
+        assert_eq!(site.ledger().size(), size);
+        assert!(site.start().await.stop().await.unwrap().success());
     }
 }
 

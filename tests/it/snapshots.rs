@@ -5,13 +5,17 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use smkid::domain::determination::devices::DeviceListReader;
 use smkid::domain::fold::snapshot::Tables;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::merkle::{Head, Leaf};
 use smkid::domain::ledger::snapshots::TableKept;
-use smkid::domain::names::{DeterminationId, DeviceId, KeyLabel};
+use smkid::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel};
 use smkid::domain::policy::facts::{DeviceFacts, IntentState};
 use smkid::recorder::REFUSALS_TOLD_MAX;
 use smkid::state;
@@ -20,11 +24,14 @@ use smkid::store::{
     Base, Batch, Derived, DerivedState as _, Reader as _, StagingLimits, Store as _, StoreError, Vouch,
 };
 
-use crate::crash::wait_for_end;
+use crate::lab::Key;
 use crate::support::ledger_fixture::Fixture;
 use crate::support::ledger_fixture::large::HandOver;
 use crate::support::seeded::Seeded;
-use crate::support::site::{DEVICES, Site, ask_for, ask_for_all, device, lines, problem, whole, with_snapshots};
+use crate::support::site::{
+    DEVICES, Site, Snapshot, Which, ask_for, ask_for_all, device, lines, problem, wait_for_end, whole, with_snapshots,
+};
+use tokio::sync::OnceCell;
 
 const LIMITS: StagingLimits = StagingLimits { account_len_max: 1 << 30, total_len_max: 1 << 30 };
 
@@ -35,13 +42,15 @@ fn open(site: &Site) -> SqliteStore {
 }
 
 /// A site on which half of the Devices have a command, and snapshots were taken on the way, stopped in order.
-async fn half_signed() -> Site {
-    let site = Site::determined().await;
-    site.configure(|text| with_snapshots(&text));
-    let daemon = site.start_active().await;
-    whole(lines(&daemon.client, SIGN, &ask_for(site.main(), 0..DEVICES / 2)).await);
-    assert!(daemon.stop().await.unwrap().success());
-    site
+pub async fn half_signed() -> Site {
+    static HALF: OnceCell<Snapshot> = OnceCell::const_new();
+    Site::made(&HALF, async |site| {
+        site.configure(|text| with_snapshots(&text));
+        let daemon = site.start_active().await;
+        whole(lines(&daemon.client, SIGN, &ask_for(site.main(), 0..DEVICES / 2)).await);
+        assert!(daemon.stop().await.unwrap().success());
+    })
+    .await
 }
 
 fn snapshots(site: &Site) -> usize {
@@ -91,6 +100,8 @@ async fn a_start_from_a_snapshot_makes_the_state_that_the_whole_ledger_makes_and
 #[tokio::test]
 async fn a_daemon_that_is_killed_in_the_middle_of_a_job_starts_from_its_last_snapshot() {
     let site = half_signed().await;
+    site.configure(|text| text + "\n[signing]\nchunk = 16\n");
+    site.fault(Which::Recovery, Some("C_Sign * delay 20ms"));
     for round in 0..3 {
         let daemon = site.start_active().await;
         let (client, ask) = (daemon.client.clone(), ask_for_all(site.main()));
@@ -98,12 +109,13 @@ async fn a_daemon_that_is_killed_in_the_middle_of_a_job_starts_from_its_last_sna
         let before = snapshots(&site);
         // Some way into the job, which has another snapshot before long.
         tokio::time::timeout(Duration::from_secs(30), async {
-            while snapshots(&site) == before && !answer.is_finished() {
+            while snapshots(&site) == before {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await
         .unwrap();
+        assert!(!answer.is_finished(), "round {round}: the job runs");
         daemon.kill().await.unwrap();
         let _ = answer.await;
         check_same(&site);
@@ -132,6 +144,8 @@ async fn kept_state_that_was_edited_is_refused_at_the_start_by_its_part() {
         ),
         ("DELETE FROM part WHERE name = 'fold'", "part fold"),
         ("DELETE FROM part WHERE name = 'targets/INC-1'", "part targets/INC-1"),
+        ("DELETE FROM part WHERE name = 'targets/INC-1/0'", "part targets/INC-1/0"),
+        ("UPDATE part SET octets = zeroblob(length(octets)) WHERE name = 'targets/INC-1/0'", "part targets/INC-1/0"),
         (
             "DELETE FROM row_page WHERE tbl = 1 AND first = (SELECT min(first) FROM row_page WHERE tbl = 1)",
             "table device",
@@ -329,18 +343,24 @@ fn a_snapshot_that_was_cut_off_by_sigkill_is_whole_or_was_never_begun() {
     }
 }
 
-/// A ledger in memory's keys that ends with a snapshot of the state as `lie` has it, started from that and then checked whole.
-fn checked_beside(lie: impl FnOnce(String) -> String, edit: &str) -> Result<bool, String> {
+/// A ledger in memory's keys that ends with a snapshot of the state as `lie` has it, which is told the ledger's own public key; under a
+/// checkpoint of `by`, or of the ledger's own key. Started from that and then checked whole.
+fn checked_beside(
+    lie: impl FnOnce(String, &[u8]) -> String,
+    by: Option<&Arc<Key>>,
+    edit: &str,
+) -> Result<bool, String> {
     let directory = tempfile::tempdir().unwrap();
     let mut fixture = Fixture::large(directory.path(), 20);
     fixture.sign_all(0..20, HandOver::AtOnce);
-    fixture.end_with_snapshot(directory.path(), lie);
+    let ours = fixture.verifier.spki().to_vec();
+    fixture.end_with_snapshot(directory.path(), by.cloned(), |kept| lie(kept, &ours));
     if !edit.is_empty() {
         let database = rusqlite::Connection::open(directory.path().join("ledger.db")).unwrap();
         assert!(database.execute(edit, []).unwrap() > 0, "{edit}");
     }
     let mut store = SqliteStore::open(directory.path(), LIMITS).unwrap();
-    let (_, unchecked) = state::start(&mut store).map_err(|error| error.to_string())?;
+    let (_, unchecked) = state::start(&mut store, &mut |_| ()).map_err(|error| error.to_string())?;
     let unchecked = unchecked.expect("it starts from the snapshot");
     let (reader, scratch) = (store.reader().unwrap(), Scratch::open(directory.path()).unwrap());
     let mut told = Vec::new();
@@ -354,13 +374,13 @@ fn checked_beside(lie: impl FnOnce(String) -> String, edit: &str) -> Result<bool
 
 #[test]
 fn a_snapshot_that_lies_under_the_ledger_key_is_found_by_the_check_beside_the_daemon() {
-    assert_eq!(checked_beside(|kept| kept, ""), Ok(true));
-    let fewer = |kept: String| {
+    assert_eq!(checked_beside(|kept, _| kept, None, ""), Ok(true));
+    let fewer = |kept: String, _: &[u8]| {
         let lied = kept.replace("\"intents\":20", "\"intents\":0");
         assert_ne!(lied, kept);
         lied
     };
-    let said = checked_beside(fewer, "").unwrap_err();
+    let said = checked_beside(fewer, None, "").unwrap_err();
     assert!(said.contains("snapshot") || said.contains("the fold"), "{said}");
     // What a start from a snapshot does not look at.
     for (sql, says) in [
@@ -370,11 +390,71 @@ fn a_snapshot_that_lies_under_the_ledger_key_is_found_by_the_check_beside_the_da
             "UPDATE signature SET octets = zeroblob(64) WHERE intent = (SELECT min(intent) FROM signature)",
             "the signature of",
         ),
+        ("DELETE FROM signature WHERE intent = (SELECT max(intent) FROM signature)", "the signature of"),
         ("UPDATE leaf SET octets = x'7b7d' WHERE idx = 5", "entry 5"),
+        (
+            "UPDATE chunk SET octets = CAST(replace(CAST(octets AS TEXT), '\"execute\"', '\"Execute\"') AS BLOB) WHERE CAST(octets AS TEXT) \
+             LIKE '%smkid-determination/v1%'",
+            "has another SHA-256",
+        ),
+        (
+            "UPDATE chunk SET octets = CAST(replace(CAST(octets AS TEXT), '9001,esme', '9009,esme') AS BLOB) WHERE CAST(octets AS TEXT) LIKE \
+             '%9001,esme%'",
+            "has another SHA-256",
+        ),
     ] {
-        let said = checked_beside(|kept| kept, sql).unwrap_err();
+        let said = checked_beside(|kept, _| kept, None, sql).unwrap_err();
         assert!(said.contains(says), "expected {says:?} in {said}");
     }
+}
+
+#[test]
+fn a_kept_state_with_a_ledger_key_of_its_own_is_found_whoever_signed_the_checkpoint_over_it() {
+    let forger = Arc::new(Key::generate());
+    let own_key = |kept: String, ours: &[u8]| {
+        // The genesis entry in it stays as it is: that it is the ledger's is compared.
+        let (genesis, rest) = kept.split_at(kept.find("\"policies\":").unwrap());
+        let theirs = forger.public.to_spki();
+        let lied = rest
+            .replace(&BASE64.encode(ours), &BASE64.encode(&theirs))
+            .replace(&Digest::of(ours).to_string(), &Digest::of(&theirs).to_string());
+        assert_ne!(lied, rest);
+        format!("{genesis}{lied}")
+    };
+    let said = checked_beside(own_key, Some(&forger), "").unwrap_err();
+    assert!(said.contains("the checkpoint of size"), "{said}");
+    // Nor is what the ledger key signed believed for longer than it takes to read the ledger.
+    let said = checked_beside(own_key, None, "").unwrap_err();
+    assert!(said.contains("snapshot") || said.contains("the fold"), "{said}");
+}
+
+#[tokio::test]
+async fn a_list_of_somebodys_own_is_refused_at_the_start_though_its_page_fits_its_lines() {
+    let site = half_signed().await;
+    let database = site.database();
+    let first = device(0).to_string();
+    let (chunk, octets): (i64, Vec<u8>) = database
+        .query_row(
+            "SELECT chunk.id, chunk.octets FROM list JOIN blob ON blob.digest = list.blob JOIN chunk ON chunk.id = blob.id << 24",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    // Another floor for the counter of the first Device.
+    let text = String::from_utf8(octets).unwrap();
+    let edited = text.replacen(&format!("{first},esme,7000"), &format!("{first},esme,6000"), 1);
+    assert!(edited != text && edited.len() == text.len());
+    let mut reader = DeviceListReader::new(&["esme".parse().unwrap()], u64::from(DEVICES));
+    reader.feed(edited.as_bytes(), |_| {});
+    let (_, pages) = reader.finish_with_pages().unwrap();
+    database.execute("UPDATE chunk SET octets = ?1 WHERE id = ?2", (edited.as_bytes(), chunk)).unwrap();
+    for page in pages {
+        let place = (page.root.0, page.first.0.octets());
+        assert_eq!(database.execute("UPDATE page SET root = ?1 WHERE first = ?2", place).unwrap(), 1);
+    }
+    drop(database);
+    let said = state::catch_up(&mut open(&site)).unwrap_err().to_string();
+    assert!(said.contains("the store's pages make device list"), "{said}");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ pub enum Form {
     Ndjson,
     /// The container of signed commands, `src/docs/container.md`: a third shorter, and much less work.
     Container,
+    /// The same, a command told by what differs from the last: for `smkictl`, whose answers are most of what goes out.
+    Differences,
 }
 
 /// The query of calls that answer with commands.
@@ -44,7 +46,7 @@ pub struct RecoveryFetch {
     pub follow: bool,
 }
 
-/// Writes an answer with commands, in either form, behind what is in a buffer already.
+/// Writes an answer with commands, in any form, behind what is in a buffer already.
 #[derive(Debug)]
 pub enum AnswerWriter {
     /// Lines of NDJSON.
@@ -61,7 +63,11 @@ impl AnswerWriter {
                 let writer = container::Writer::begin(&header, out);
                 Self::Container(Box::new(header), writer)
             }
-            (Form::Ndjson, _) | (Form::Container, None) => Self::Ndjson,
+            (Form::Differences, Some(header)) => {
+                let writer = container::Writer::begin_differences(&header, out);
+                Self::Container(Box::new(header), writer)
+            }
+            (Form::Ndjson, _) | (Form::Container | Form::Differences, None) => Self::Ndjson,
         }
     }
 

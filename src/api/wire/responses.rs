@@ -18,7 +18,7 @@ pub struct RecoveryResponses {
     /// The messages: hexadecimal, one a line, or binary one after another. SHA-256 of the upload.
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
     pub responses: Digest,
-    /// The Devices' certificates in PEM, beside those that were imported. SHA-256 of the upload; none if there are no others.
+    /// The Devices' certificates, DER one after another or PEM, beside those that were imported. SHA-256 of the upload; none if there are no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{64}$")]
     pub certificates: Option<Digest>,

@@ -1,6 +1,6 @@
 //! Shell: the files of an export, each accounted for.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
@@ -165,16 +165,26 @@ pub(super) struct Tiles<'a> {
 impl Tiles<'_> {
     /// One of them.
     pub(super) fn read(self, name: TileName) -> Result<Vec<u8>, VerifyError> {
+        let mut octets = Vec::new();
+        self.read_into(name, &mut octets)?;
+        Ok(octets)
+    }
+
+    /// One of them in place of what is in `octets`, which grows to the longest of them and no more.
+    pub(super) fn read_into(self, name: TileName, octets: &mut Vec<u8>) -> Result<(), VerifyError> {
+        octets.clear();
         let name = name.to_string();
         let path = self.root.join(&name);
-        let read = || {
-            let file = File::open(&path)?;
+        let read = File::open(&path).and_then(|file| {
             let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(TILE_LEN_MAX);
-            let mut octets = Vec::with_capacity(len + 1);
-            file.take(TILE_LEN_MAX as u64 + 1).read_to_end(&mut octets).map(|_| octets)
-        };
-        match read() {
-            Ok(octets) => at_most(&name, TILE_LEN_MAX, octets),
+            octets.reserve(len + 1);
+            file.take(TILE_LEN_MAX as u64 + 1).read_to_end(octets)
+        });
+        match read {
+            Ok(len) if len > TILE_LEN_MAX => {
+                Err(wrong(&name, format!("expected at most {TILE_LEN_MAX} octets, found more")))
+            }
+            Ok(_) => Ok(()),
             Err(source) => Err(VerifyError::Read { path, source }),
         }
     }
@@ -244,7 +254,12 @@ impl Blobs for Export {
 
 impl Evidence for Export {
     fn signature(&self, intent: u64) -> Result<Option<[u8; 64]>, BookError> {
-        self.signatures.find(intent).map_err(|reason| BookError::Store { reason })
+        let found = self.signatures.look(intent).map_err(|reason| BookError::Store { reason })?;
+        Ok(found.map(|(_, signature)| signature))
+    }
+
+    fn release(&self, intent: u64) -> Result<bool, BookError> {
+        self.signatures.release(intent).map_err(|reason| BookError::Store { reason })
     }
 
     fn at_once(&self, count: usize, one: &(dyn Fn(usize) + Sync)) {
@@ -258,12 +273,23 @@ type Record = (u64, [u8; 64]);
 struct Signatures {
     file: File,
     count: u64,
-    /// The record after the one that was found last: releases go through the file in order, nearly.
-    next: Cell<u64>,
-    /// The records read last, from which on.
-    block: RefCell<(u64, Vec<Record>)>,
-    /// Which records were asked for.
+    /// Where outcomes are.
+    outcomes: RefCell<Cursor>,
+    /// Where releases are: a chunk behind those, or everything.
+    releases: RefCell<Cursor>,
+    /// Which records were released.
     used: RefCell<Vec<u64>>,
+}
+
+/// A place in the file of somebody who goes through it in order, nearly.
+#[derive(Default)]
+struct Cursor {
+    /// The records before it are of intents below `passed`, and the others are not.
+    next: u64,
+    /// The first intent that was not asked for.
+    passed: u64,
+    /// The records read last, and the place of the first of them.
+    block: (u64, Vec<Record>),
 }
 
 impl Signatures {
@@ -280,11 +306,16 @@ impl Signatures {
         }
         let count = len / record_len;
         let words = usize::try_from(count.div_ceil(64)).map_err(|_| wrong(SIGNATURES, "it is too large"))?;
-        let (block, used) = (RefCell::new((0, Vec::new())), RefCell::new(vec![0; words]));
-        let this = Self { file, count, next: Cell::new(0), block, used };
-        let mut before = None;
+        let this = Self {
+            file,
+            count,
+            outcomes: RefCell::default(),
+            releases: RefCell::default(),
+            used: RefCell::new(vec![0; words]),
+        };
+        let (mut cursor, mut before) = (Cursor::default(), None);
         for place in 0..count {
-            let (intent, _) = this.record(place).map_err(|reason| wrong(SIGNATURES, reason))?;
+            let (intent, _) = this.record(place, &mut cursor).map_err(|reason| wrong(SIGNATURES, reason))?;
             if let Some(before) = before.filter(|before| *before >= intent) {
                 let reason = format!("record {place}: expected an intent above {before}, found {intent}");
                 return Err(wrong(SIGNATURES, reason));
@@ -294,10 +325,10 @@ impl Signatures {
         Ok(this)
     }
 
-    fn record(&self, place: u64) -> Result<Record, String> {
-        let mut block = self.block.borrow_mut();
+    fn record(&self, place: u64, cursor: &mut Cursor) -> Result<Record, String> {
+        let block = &mut cursor.block;
         let at = |block: &(u64, Vec<Record>)| block.1.get(usize::try_from(place.checked_sub(block.0)?).ok()?).copied();
-        if let Some(record) = at(&block) {
+        if let Some(record) = at(block) {
             return Ok(record);
         }
         let from = place / RECORDS_AT_ONCE as u64 * RECORDS_AT_ONCE as u64;
@@ -309,42 +340,43 @@ impl Signatures {
             (u64::from_be_bytes(*intent), signature.try_into().expect("and 64 more"))
         });
         *block = (from, read.collect());
-        at(&block).ok_or_else(|| format!("record {place}: the file has become shorter"))
+        at(block).ok_or_else(|| format!("record {place}: the file has become shorter"))
     }
 
-    fn find(&self, intent: u64) -> Result<Option<[u8; 64]>, String> {
-        let next = self.next.get();
-        let mut place = next;
-        let mut found = if next < self.count { Some(self.record(next)?) } else { None };
-        if found.is_none_or(|(at, _)| at != intent) {
-            let (mut low, mut high) = (0, self.count);
-            found = None;
+    /// The record of an intent, and its place. Where they are asked for in order, those that are not there are not looked for.
+    fn find(&self, intent: u64, cursor: &mut Cursor) -> Result<Option<(u64, [u8; 64])>, String> {
+        let ahead = if cursor.next < self.count { Some(self.record(cursor.next, cursor)?.0) } else { None };
+        let is_next = cursor.passed <= intent && ahead.is_none_or(|ahead| intent <= ahead);
+        if !is_next {
+            let (mut low, mut high) = if intent < cursor.passed { (0, cursor.next) } else { (cursor.next, self.count) };
             while low < high {
-                place = low.midpoint(high);
-                let record = self.record(place)?;
-                match record.0.cmp(&intent) {
-                    std::cmp::Ordering::Less => low = place + 1,
-                    std::cmp::Ordering::Greater => high = place,
-                    std::cmp::Ordering::Equal => {
-                        found = Some(record);
-                        break;
-                    }
-                }
+                let middle = low.midpoint(high);
+                if self.record(middle, cursor)?.0 < intent { low = middle + 1 } else { high = middle }
             }
+            cursor.next = low;
         }
-        Ok(found.map(|(_, signature)| {
-            self.next.set(place + 1);
-            self.mark(place);
-            signature
-        }))
+        let place = cursor.next;
+        let found = if place < self.count { Some(self.record(place, cursor)?) } else { None };
+        let found = found.filter(|(of, _)| *of == intent);
+        (cursor.next, cursor.passed) = if found.is_some() { (place + 1, intent + 1) } else { (place, intent) };
+        Ok(found.map(|(_, signature)| (place, signature)))
     }
 
-    fn mark(&self, place: u64) {
-        if let Ok(word) = usize::try_from(place / 64)
-            && let Some(word) = self.used.borrow_mut().get_mut(word)
-        {
-            *word |= 1 << (place % 64);
-        }
+    /// What is published of an outcome.
+    fn look(&self, intent: u64) -> Result<Option<(u64, [u8; 64])>, String> {
+        self.find(intent, &mut self.outcomes.borrow_mut())
+    }
+
+    /// It was released; whether it is there.
+    fn release(&self, intent: u64) -> Result<bool, String> {
+        let found = self.find(intent, &mut self.releases.borrow_mut())?;
+        Ok(found.is_some_and(|(place, _)| self.mark(place)))
+    }
+
+    fn mark(&self, place: u64) -> bool {
+        let mut used = self.used.borrow_mut();
+        let word = usize::try_from(place / 64).ok().and_then(|word| used.get_mut(word));
+        word.map(|word| *word |= 1 << (place % 64)).is_some()
     }
 
     /// Whose they are was not looked at.
@@ -352,13 +384,14 @@ impl Signatures {
         self.used.borrow_mut().fill(u64::MAX);
     }
 
-    /// The intent of the first signature that nothing asked for.
+    /// The intent of the first signature that was not released.
     fn first_unused(&self) -> Result<Option<u64>, String> {
         let used = self.used.borrow();
         let is_used = |place: u64| {
             usize::try_from(place / 64).ok().and_then(|word| used.get(word)).is_some_and(|w| w >> (place % 64) & 1 == 1)
         };
         let unused = (0..self.count).find(|place| !is_used(*place));
-        unused.map(|place| self.record(place).map(|(intent, _)| intent)).transpose()
+        let cursor = &mut self.releases.borrow_mut();
+        unused.map(|place| self.record(place, cursor).map(|(intent, _)| intent)).transpose()
     }
 }

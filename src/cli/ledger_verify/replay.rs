@@ -18,8 +18,8 @@ use std::thread;
 use super::VerifyError;
 use super::files::{Export, Tiles};
 use crate::domain::audit::{Audit, AuditError, Check, Roots, Summary, Trust};
-use crate::domain::ledger::entry::Entry;
-use crate::domain::ledger::merkle::Head;
+use crate::domain::ledger::entry::{Entry, EntryError};
+use crate::domain::ledger::merkle::{Head, Subtrees};
 use crate::domain::ledger::tiles::{self, Bundle, TileName, Tree};
 use crate::domain::names::Digest;
 
@@ -40,20 +40,17 @@ pub(super) fn tree(
     genesis: Digest,
     threads: NonZeroUsize,
 ) -> Result<(), VerifyError> {
-    let pool = Pool::new(export.tiles(), head.size, threads, |_| ());
+    let pool = Pool::new(export.tiles(), head.size, threads, |_, _| ());
     pool.run(head, |tree| {
-        while let Some(Ready { octets: _, items, fault, root }) = pool.take()? {
-            let hashes = || items.iter().map(|item| item.hash);
-            if let Some(found) = hashes().next().filter(|found| tree.size() == 0 && *found != genesis) {
+        while let Some(Ready { read: (), bundle, fault }) = pool.take()? {
+            let first = bundle.leaves().first().filter(|found| tree.size() == 0 && **found != genesis);
+            if let Some(found) = first {
                 let reason = format!("expected leaf hash {genesis}, found {found}: this is another ledger");
                 return Err(AuditError::entry(0, "genesis", reason).into());
             }
-            match root {
-                Some(root) => roots.push_bundle(hashes(), root)?,
-                None => hashes().try_for_each(|hash| roots.push(hash).map(drop))?,
-            }
+            roots.push_bundle(&bundle)?;
             fault.map_or(Ok(()), Err)?;
-            tree.push(hashes(), root, |name| export.tiles().read(name))?;
+            tree.push(&bundle, |name| export.tiles().read(name))?;
         }
         Ok(())
     })?;
@@ -69,7 +66,12 @@ pub(super) fn audit(
     roots: Roots<'_>,
     threads: NonZeroUsize,
 ) -> Result<Summary, VerifyError> {
-    let pool = Pool::new(export.tiles(), head.size, threads, Entry::from_canonical_leaf);
+    let pool = Pool::new(export.tiles(), head.size, threads, |octets: &mut Vec<u8>, places| {
+        let octets = std::mem::take(octets);
+        let read =
+            places.into_iter().map(|place| (Entry::from_canonical_leaf(&octets[place.clone()]), place)).collect();
+        Entries { octets, read }
+    });
     let batch = RefCell::new(Vec::with_capacity(BATCH));
     let checks = |check| {
         let mut batch = batch.borrow_mut();
@@ -81,13 +83,13 @@ pub(super) fn audit(
     let mut audit = Audit::new(trust, roots, export, &checks);
     pool.run(head, |tree| {
         let mut replay = || -> Result<(), VerifyError> {
-            while let Some(Ready { octets, items, fault, root }) = pool.take()? {
-                for (index, Item { at, hash, read: entry }) in (tree.size()..).zip(&items) {
-                    let entry = entry.as_ref().map_err(|error| AuditError::entry(index, "entry", error))?;
-                    audit.entry(entry, &octets[at.clone()], *hash)?;
+            while let Some(Ready { read: Entries { octets, read }, bundle, fault }) = pool.take()? {
+                for (index, ((entry, place), hash)) in (tree.size()..).zip(read.into_iter().zip(bundle.leaves())) {
+                    let entry = entry.map_err(|error| AuditError::entry(index, "entry", error))?;
+                    audit.entry(&entry, &octets[place], *hash)?;
                 }
                 fault.map_or(Ok(()), Err)?;
-                tree.push(items.iter().map(|item| item.hash), root, |name| export.tiles().read(name))?;
+                tree.push(&bundle, |name| export.tiles().read(name))?;
             }
             Ok(())
         };
@@ -99,44 +101,41 @@ pub(super) fn audit(
     Ok(audit.finish()?)
 }
 
-/// An entry that waits for its turn.
-struct Item<P> {
-    /// Where it lies in its bundle.
-    at: Range<usize>,
-    hash: Digest,
-    /// What was read in it.
-    read: P,
+/// The entries of a bundle, read.
+struct Entries {
+    octets: Vec<u8>,
+    /// Each with where it lies in the octets.
+    read: Vec<(Result<Entry, EntryError>, Range<usize>)>,
 }
 
 /// A bundle that waits for its turn.
-struct Ready<P> {
-    octets: Vec<u8>,
-    items: Vec<Item<P>>,
+struct Ready<R> {
+    /// What was read in its entries.
+    read: R,
+    bundle: Subtrees,
     /// What is wrong behind these.
     fault: Option<VerifyError>,
-    /// Over a full bundle.
-    root: Option<Digest>,
 }
 
 /// What workers and the replay share.
-struct Pool<'a, P, F> {
+struct Pool<'a, R, F> {
     tiles: Tiles<'a>,
     bundles: Vec<TileName>,
     /// How many workers there are. With none the replay does it all.
     workers: usize,
-    /// Reads an entry.
+    /// Reads the entries of a bundle, from its octets and the places in them.
     read: F,
-    state: Mutex<State<P>>,
+    state: Mutex<State<R>>,
     changed: Condvar,
 }
 
-struct State<P> {
+struct State<R> {
     /// The bundle that is to be read next.
     next: usize,
     /// The bundle that the replay waits for, or will.
     wanted: usize,
     /// Those that were read.
-    ready: BTreeMap<usize, Result<Ready<P>, VerifyError>>,
+    ready: BTreeMap<usize, Result<Ready<R>, VerifyError>>,
     /// Checks that wait, in batches, each with its number.
     waiting: VecDeque<(u64, Vec<Check>)>,
     /// How many batches were given.
@@ -151,7 +150,7 @@ struct State<P> {
     is_broken: bool,
 }
 
-impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
+impl<'a, R: Send, F: Fn(&mut Vec<u8>, Vec<Range<usize>>) -> R + Sync> Pool<'a, R, F> {
     fn new(tiles: Tiles<'a>, size: u64, threads: NonZeroUsize, read: F) -> Self {
         let state = State {
             next: 0,
@@ -169,11 +168,11 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
         Self { tiles, bundles, workers, read, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<P>> {
+    fn state(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'b>(&self, state: MutexGuard<'b, State<P>>) -> MutexGuard<'b, State<P>> {
+    fn wait<'b>(&self, state: MutexGuard<'b, State<R>>) -> MutexGuard<'b, State<R>> {
         let state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         assert!(!state.is_broken, "a worker panicked");
         state
@@ -202,7 +201,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
     }
 
     /// The next bundle in order; none behind the last, or once a check before it did not hold.
-    fn take(&self) -> Result<Option<Ready<P>>, VerifyError> {
+    fn take(&self) -> Result<Option<Ready<R>>, VerifyError> {
         let mut state = self.state();
         let place = state.wanted;
         if place == self.bundles.len() {
@@ -220,7 +219,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
             if self.workers == 0 {
                 state.wanted += 1;
                 drop(state);
-                return self.bundle(self.bundles[place]).map(Some);
+                return self.bundle(self.bundles[place], &mut Buffers::default()).map(Some);
             }
             state = self.wait(state);
         }
@@ -248,7 +247,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
 
     fn work(&self) {
         let _ended = Broken(self);
-        let mut scratch = Vec::new();
+        let (mut scratch, mut buffers) = (Vec::new(), Buffers::default());
         let mut state = self.state();
         loop {
             let ahead = state.wanted + BUNDLES_AHEAD * self.workers;
@@ -256,7 +255,7 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
                 let place = state.next;
                 state.next += 1;
                 drop(state);
-                let ready = self.bundle(self.bundles[place]);
+                let ready = self.bundle(self.bundles[place], &mut buffers);
                 state = self.state();
                 state.ready.insert(place, ready);
             } else if let Some((number, batch)) = state.waiting.pop_front() {
@@ -285,26 +284,26 @@ impl<'a, P: Send, F: Fn(&[u8]) -> P + Sync> Pool<'a, P, F> {
     }
 
     /// Reads a bundle, hashes its entries and reads them.
-    fn bundle(&self, name: TileName) -> Result<Ready<P>, VerifyError> {
-        let hashes = self.tiles.read(Bundle::hashes_name(name))?;
-        let octets = self.tiles.read(name)?;
-        let Bundle { entries, fault, root } = Bundle::check(name, &octets, &hashes)?;
-        let mut until = 0;
-        let items = entries.into_iter().map(|(_, entry, hash)| {
-            // Each lies behind its length of two octets.
-            let from = until + 2;
-            until = from + entry.len();
-            Item { at: from..until, hash, read: (self.read)(entry) }
-        });
-        let items = items.collect();
-        Ok(Ready { items, fault: fault.map(VerifyError::from), root, octets })
+    fn bundle(&self, name: TileName, buffers: &mut Buffers) -> Result<Ready<R>, VerifyError> {
+        let Buffers { hashes, octets } = buffers;
+        self.tiles.read_into(Bundle::hashes_name(name), hashes)?;
+        self.tiles.read_into(name, octets)?;
+        let Bundle { entries, tree: bundle, fault } = Bundle::check(name, octets, hashes)?;
+        Ok(Ready { read: (self.read)(octets, entries), bundle, fault: fault.map(VerifyError::from) })
     }
 }
 
-/// The replay has ended, in whichever way: the workers end too.
-struct Ended<'a, 'b, P, F>(&'a Pool<'b, P, F>);
+/// Files as a worker reads them, one after the other in the same place.
+#[derive(Default)]
+struct Buffers {
+    hashes: Vec<u8>,
+    octets: Vec<u8>,
+}
 
-impl<P, F> Drop for Ended<'_, '_, P, F> {
+/// The replay has ended, in whichever way: the workers end too.
+struct Ended<'a, 'b, R, F>(&'a Pool<'b, R, F>);
+
+impl<R, F> Drop for Ended<'_, '_, R, F> {
     fn drop(&mut self) {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
         self.0.changed.notify_all();
@@ -312,9 +311,9 @@ impl<P, F> Drop for Ended<'_, '_, P, F> {
 }
 
 /// A worker ends; if it panics, the replay must not wait for it.
-struct Broken<'a, 'b, P, F>(&'a Pool<'b, P, F>);
+struct Broken<'a, 'b, R, F>(&'a Pool<'b, R, F>);
 
-impl<P, F> Drop for Broken<'_, '_, P, F> {
+impl<R, F> Drop for Broken<'_, '_, R, F> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;

@@ -13,13 +13,14 @@ use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::cli::print::Tone;
 use crate::cli::{Change, CliError, Context, Exit};
-use crate::domain::certificates::pem::{self, certificate_to_pem};
+use crate::domain::certificates::pem;
 use crate::domain::certificates::{Kind, Profile, SmkiCertificate, Usage};
 use crate::domain::ledger::entry::CertificateTally;
 use crate::domain::names::{DeviceId, Digest};
 use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len};
 use crate::domain::responses::device_of;
 use crate::domain::responses::trust::CANDIDATES_MAX;
+use crate::processors::each as each_at_once;
 
 /// Octets of certificates that are given with Responses: some 100,000. They are held in memory; more are imported.
 const GIVEN_LEN_MAX: usize = 64 * 1024 * 1024;
@@ -229,23 +230,28 @@ fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliErr
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     const END: &[u8] = b"-----END CERTIFICATE-----";
     const UNENDED: &str = "expected a line -----END CERTIFICATE----- to end the block that begins here";
-    let (mut block, mut from, mut found_any) = (Vec::new(), None, false);
+    let (mut block, mut from, mut found_any, mut is_long) = (Vec::new(), None, false, false);
     source.lines(LINE_LEN_MAX, |number, line| {
         let line = line.unwrap_or_default();
         if line == BEGIN {
             if let Some(from) = from.replace(number) {
                 visit((At::Line(from), Err(UNENDED.to_owned())))?;
             }
-            found_any = true;
+            (found_any, is_long) = (true, false);
             block.clear();
         }
         let Some(begun) = from else { return Ok(()) };
-        if block.len() + line.len() <= BLOCK_LEN_MAX {
+        is_long |= block.len() + line.len() >= BLOCK_LEN_MAX;
+        if !is_long {
             block.extend_from_slice(line);
             block.push(b'\n');
         }
         if line == END {
             from = None;
+            if is_long {
+                let why = format!("expected a block of at most {BLOCK_LEN_MAX} octets, found more");
+                return visit((At::Line(begun), Err(why)));
+            }
             let text = pem::text(&block).and_then(pem::bundle);
             let der = text.map(|mut all| all.pop().unwrap_or_default());
             // A line number of the block would be another one than the file's.
@@ -271,7 +277,16 @@ pub(super) struct Given(BTreeMap<DeviceId, Vec<Vec<u8>>>);
 impl Given {
     /// Those of a file or of a directory's files that are of Devices for signatures.
     pub(super) fn read(context: &Context, path: &Path) -> Result<Self, CliError> {
-        let (mut given, mut len, mut others) = (Self::default(), 0, 0_u64);
+        let (given, others) = Self::read_at_most(path, GIVEN_LEN_MAX)?;
+        if others > 0 {
+            context.print.note(&format!("{others} certificates are not of Devices for signatures; they are not sent"));
+        }
+        Ok(given)
+    }
+
+    /// Those of so many octets at most; and how many others there were.
+    fn read_at_most(path: &Path, len_max: usize) -> Result<(Self, u64), CliError> {
+        let (mut all, mut len) = (Vec::new(), 0);
         for file in parts::files(&[path.to_owned()])? {
             each(&file, &mut |(at, found)| {
                 let octets = found.map_err(|why| {
@@ -282,35 +297,120 @@ impl Given {
                     CliError::Unfit(format!("{}: {at}: {why}", file.display()))
                 })?;
                 len += octets.len();
-                if len > GIVEN_LEN_MAX {
+                if len > len_max {
                     return Err(CliError::Unfit(format!(
-                        "{}: expected at most {GIVEN_LEN_MAX} octets of certificates to be given with Responses, found more; have them \
+                        "{}: expected at most {len_max} octets of certificates to be given with Responses, found more; have them \
                          verified once by `smkictl recovery certificates import`, and give none",
                         path.display()
                     )));
                 }
-                match SmkiCertificate::parse(&octets, &Profile::shape_only()).map(|certificate| certificate.kind()) {
-                    Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
-                        given.0.entry(device).or_default().push(octets);
-                    }
-                    Ok(_) | Err(_) => others += 1,
-                }
+                all.push(octets);
                 Ok(())
             })?;
         }
-        if others > 0 {
-            context.print.note(&format!("{others} certificates are not of Devices for signatures; they are not sent"));
+        // Nothing is sent before: on every processor.
+        let kinds = each_at_once(&all, |octets: &Vec<u8>| {
+            SmkiCertificate::parse(octets, &Profile::shape_only()).map(|certificate| certificate.kind())
+        });
+        let (mut given, mut others) = (Self::default(), 0_u64);
+        for (octets, kind) in all.into_iter().zip(kinds) {
+            match kind {
+                Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
+                    given.0.entry(device).or_default().push(octets);
+                }
+                Ok(_) | Err(_) => others += 1,
+            }
         }
-        Ok(given)
+        Ok((given, others))
     }
 
-    /// Those that these messages need, in PEM; no more of each Device than are tried.
-    pub(super) fn bundle(&self, messages: &[Vec<u8>]) -> String {
+    /// Those that these messages need, DER one after another; no more of each Device than are tried.
+    pub(super) fn bundle(&self, messages: &[Vec<u8>]) -> Vec<u8> {
         if self.0.is_empty() {
-            return String::new();
+            return Vec::new();
         }
         let devices: BTreeSet<DeviceId> = messages.iter().filter_map(|octets| device_of(octets)).collect();
         let theirs = devices.iter().filter_map(|device| self.0.get(device));
-        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).map(|octets| certificate_to_pem(octets)).collect()
+        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).flatten().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+
+    use super::*;
+
+    /// DER of this length, its header included, of which nobody reads more than where it ends.
+    fn der(len: usize) -> Vec<u8> {
+        let [high, low] = u16::try_from(len - 4).unwrap().to_be_bytes();
+        [vec![0x30, 0x82, high, low], vec![7; len - 4]].concat()
+    }
+
+    fn found(octets: &[u8]) -> Vec<Found> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("certificates");
+        std::fs::write(&path, octets).unwrap();
+        let mut all = Vec::new();
+        each(&path.into(), &mut |found| {
+            all.push(found);
+            Ok(())
+        })
+        .unwrap();
+        all
+    }
+
+    #[test]
+    fn a_block_is_read_up_to_its_longest_and_a_longer_one_is_told_and_the_next_is_read() {
+        let frame = "-----BEGIN CERTIFICATE-----\n".len() + "-----END CERTIFICATE-----\n".len();
+        // Lines of 64 characters and a line feed, and one more of 4 characters or of 8.
+        let lines = (BLOCK_LEN_MAX - frame - 5) / 65;
+        let rest = BLOCK_LEN_MAX - frame - lines * 65;
+        let block = |len: usize| {
+            let text = "A".repeat(64) + "\n";
+            let last = "A".repeat(len) + "\n";
+            format!("-----BEGIN CERTIFICATE-----\n{}{last}-----END CERTIFICATE-----\n", text.repeat(lines))
+        };
+        assert_eq!(block(rest - 1).len(), BLOCK_LEN_MAX);
+        let small = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            base64::engine::general_purpose::STANDARD.encode([5; 30])
+        );
+        for (len, is_told) in [(rest - 1, false), (rest, true)] {
+            let all = found(format!("{}{small}", block(len)).as_bytes());
+            assert_eq!(all.len(), 2);
+            let told =
+                all[0].1.as_ref().err().is_some_and(|why| why.contains("expected a block of at most 131072 octets"));
+            assert_eq!(told, is_told, "{len}: {:?}", all[0].1);
+            assert_eq!(all[1].1.as_deref(), Ok(&[5; 30][..]));
+        }
+    }
+
+    #[test]
+    fn certificates_given_with_responses_are_read_up_to_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("certificates");
+        std::fs::write(&path, [der(500), der(700)].concat()).unwrap();
+        assert_eq!(Given::read_at_most(&path, 1_200).unwrap().1, 2, "they are of no Devices");
+        let refused = Given::read_at_most(&path, 1_199).err().unwrap().to_string();
+        assert!(
+            refused.contains("expected at most 1199 octets") && refused.contains("certificates import"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_part_is_sent_before_the_longest_certificate_would_make_it_too_long() {
+        let max = usize::try_from(BUNDLE_LEN_MAX).unwrap();
+        let place = || Place { file: Path::new("certificates").into(), at: At::Octet(0) };
+        let part = |octets: usize, places: usize| Part {
+            octets: vec![0; octets],
+            places: (0..places).map(|_| place()).collect(),
+            unreadable: Vec::new(),
+        };
+        assert!(!part(max - CERTIFICATE_LEN_MAX, 1).is_full());
+        assert!(part(max - CERTIFICATE_LEN_MAX + 1, 1).is_full());
+        assert!(!part(1, CERTIFICATES_MAX - 1).is_full());
+        assert!(part(1, CERTIFICATES_MAX).is_full());
     }
 }

@@ -16,10 +16,9 @@ use super::out::files::{MANIFEST_LEN_MAX, digest_of};
 use crate::api::wire::Item;
 use crate::domain::commands::container::{self, Fields, Header, Reader, Record};
 use crate::domain::commands::manifest::{self, Format, Manifest, NAME, PARTIAL_NAME, Ranges};
+use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
 use crate::domain::gbcs::SIGNATURE_PART_LEN;
-use crate::domain::ledger::entry::{
-    Batch, DeterminationRecorded, Genesis, Intent, KeyMade, KeyRecord, Outcome, SignResult,
-};
+use crate::domain::ledger::entry::{Batch, DeterminationRecorded, Genesis, Intent, KeyMade, KeyRecord, SignResult};
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeviceId, Digest};
 
@@ -287,7 +286,7 @@ fn check_key(ledger: &Exported, of: &Header) -> Result<(), Bad> {
     }
 }
 
-/// Compares the commands of a file with their intents and outcomes. A further attempt is an intent of its own, for the same octets.
+/// Compares the commands of a file with their intents and outcomes.
 fn compare(
     path: &Path,
     said: &BTreeMap<u64, Said>,
@@ -296,53 +295,37 @@ fn compare(
     ledger: &mut Exported,
 ) -> Result<(), Bad> {
     let mut left: BTreeMap<u64, &Said> = said.iter().map(|(intent, said)| (*intent, said)).collect();
-    // By the SHA-256 of what was signed: where an intent's own outcome is no signature.
-    let mut again: BTreeMap<Digest, u64> = BTreeMap::new();
-    let (mut attempts, mut batches): (BTreeMap<u64, u64>, BTreeMap<u64, bool>) = (BTreeMap::new(), BTreeMap::new());
-    let mut seen = 0_u64;
-    let mut fault = None;
-    let size = ledger.head().size;
-    ledger.leaves(file.first_intent..size, &mut |index, leaf| {
-        let Some(glance) = Glance::at(leaf) else { return Ok(ControlFlow::Continue(())) };
-        let found = if glance.kind == b"intent" {
-            let intent: Option<Intent> = glance.read().ok();
-            let Some(intent) = intent else { return Ok(ControlFlow::Continue(())) };
-            if let Some(of) = again.get(&intent.command) {
-                attempts.insert(index, *of);
+    let whose = |batch: &Batch| {
+        let is_asked =
+            batch.determination == of.determination && of.request.is_none_or(|request| request == batch.request);
+        if is_asked { Whose::Asked } else { Whose::Other }
+    };
+    let (mut pairs, mut seen, mut fault) = (Pairs::default(), 0_u64, None);
+    let ledger = &*ledger;
+    ledger.leaves(file.first_intent..ledger.head().size, &mut |index, leaf| {
+        let step = Glance::at(leaf).and_then(|glance| Step::at(index, &glance).ok().flatten());
+        let found = match step {
+            None => Ok(()),
+            Some(Step::Batch(at, batch)) => {
+                pairs.batch(at, whose(&batch));
+                Ok(())
             }
-            match said.get(&index) {
-                None => Ok(()),
-                Some(said) => {
+            Some(Step::Intent(at, intent)) => {
+                if pairs.whose(intent.batch).is_none() {
+                    let batch = batch(ledger, intent.batch)?;
+                    pairs.batch(intent.batch, batch.as_ref().map_or(Whose::Elsewhere, whose));
+                }
+                let agrees = said.get(&at).map_or(Ok(()), |said| {
                     seen += 1;
-                    batches.entry(intent.batch).or_insert(false);
-                    let recorded = (intent.device, intent.counter, intent.command);
-                    if recorded == (said.device, said.counter, said.command) {
-                        Ok(())
-                    } else {
-                        Err(format!("intent {index} is of other octets than its command"))
-                    }
-                }
+                    agrees(at, &intent, said, pairs.whose(intent.batch))
+                });
+                pairs.intent(at, intent, ());
+                agrees
             }
-        } else if glance.kind == b"outcome" {
-            let outcome: Option<Outcome> = glance.read().ok();
-            let Some(Outcome { intent, result }) = outcome else { return Ok(ControlFlow::Continue(())) };
-            let place = attempts.remove(&intent).unwrap_or(intent);
-            match (left.get(&place), result) {
-                (Some(said), SignResult::Signed(signature)) if said.signature == signature => {
-                    left.remove(&place);
-                    Ok(())
-                }
-                (Some(_), SignResult::Signed(_)) => {
-                    Err(format!("the outcome of intent {intent} is another signature than its command's"))
-                }
-                (Some(said), SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_)) => {
-                    again.insert(said.command, place);
-                    Ok(())
-                }
-                (None, _) => Ok(()),
+            Some(Step::Outcome(outcome)) => {
+                pairs.outcome(outcome);
+                std::iter::from_fn(|| pairs.settled()).try_for_each(|settled| settles(&settled, &mut left))
             }
-        } else {
-            Ok(())
         };
         if let Err(why) = found {
             fault = Some(why);
@@ -359,18 +342,38 @@ fn compare(
     if seen != said.len() as u64 {
         return wrong(path, format!("{} of its commands have no intent in the export", said.len() as u64 - seen));
     }
-    for batch in batches.keys() {
-        let mut is_ours = false;
-        ledger.leaves(*batch..batch + 1, &mut |_, leaf| {
-            let of_batch: Option<Batch> = Glance::at(leaf).and_then(|glance| glance.read().ok());
-            is_ours = of_batch.is_some_and(|batch| {
-                batch.determination == of.determination && of.request.is_none_or(|request| request == batch.request)
-            });
-            Ok(ControlFlow::Break(()))
-        })?;
-        if !is_ours {
-            return wrong(path, format!("batch {batch} is of another determination or request"));
-        }
+    Ok(())
+}
+
+/// What an intent says is what its command is.
+fn agrees(at: u64, intent: &Intent, said: &Said, whose: Option<Whose>) -> Result<(), String> {
+    if (intent.device, intent.counter, intent.command) != (said.device, said.counter, said.command) {
+        return Err(format!("intent {at} is of other octets than its command"));
+    }
+    if whose != Some(Whose::Asked) {
+        return Err(format!("batch {} is of another determination or request", intent.batch));
     }
     Ok(())
+}
+
+/// What became of the intent of a command.
+fn settles(settled: &Settled, left: &mut BTreeMap<u64, &Said>) -> Result<(), String> {
+    let SignResult::Signed(signature) = settled.result else { return Ok(()) };
+    match left.remove(&settled.place) {
+        Some(said) if said.signature != signature => {
+            Err(format!("the outcome of intent {} is another signature than its command's", settled.signed_as))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The batch that stands there, if one does.
+fn batch(ledger: &Exported, index: u64) -> Result<Option<Batch>, CliError> {
+    let mut found = None;
+    ledger.leaves(index..index.saturating_add(1), &mut |_, leaf| {
+        let glance = Glance::at(leaf).filter(|glance| glance.kind == b"batch");
+        found = glance.and_then(|glance| glance.read().ok());
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
 }

@@ -110,7 +110,7 @@ pub struct Resume {
 #[derive(Default)]
 struct Part {
     messages: Vec<u8>,
-    certificates: String,
+    certificates: Vec<u8>,
     places: Vec<Place>,
     unreadable: Vec<(Place, String)>,
 }
@@ -196,7 +196,7 @@ async fn would_send(
         let ask = wire::RecoveryResponses {
             determination,
             responses: Digest::of(&part.messages),
-            certificates: (!part.certificates.is_empty()).then(|| Digest::of(part.certificates.as_bytes())),
+            certificates: (!part.certificates.is_empty()).then(|| Digest::of(&part.certificates)),
         };
         context.would_send(Verb::Post, PATH, Some(&ask))?;
     }
@@ -217,7 +217,7 @@ async fn hand_in(
     let responses = parts::upload(&client, std::mem::take(&mut part.messages)).await?;
     let certificates = match std::mem::take(&mut part.certificates) {
         none if none.is_empty() => None,
-        some => Some(parts::upload(&client, some.into_bytes()).await?),
+        some => Some(parts::upload(&client, some).await?),
     };
     let ask = wire::RecoveryResponses { determination, responses, certificates };
     let text = client.post_for_text(PATH, &ask).await?;

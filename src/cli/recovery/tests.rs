@@ -44,3 +44,10 @@ fn a_command_that_is_not_signed_is_told_with_every_reason() {
     };
     assert_eq!(told(&item), "00DB1234567890A0 refused\n    it is over (window)\n    not on the list (scope)");
 }
+
+#[test]
+fn a_file_each_is_for_few_devices_unless_somebody_says_so() {
+    assert!(is_few(EACH_MAX).is_ok());
+    let refused = is_few(EACH_MAX + 1).unwrap_err().to_string();
+    assert!(refused.contains("100001 Devices") && refused.contains("--format"), "{refused}");
+}

@@ -49,15 +49,6 @@ impl Filled {
     }
 }
 
-/// A signed outcome whose signature was not released yet.
-pub(super) struct Pending {
-    filled: Filled,
-    /// Its leaf.
-    outcome: u64,
-    /// SHA-256 of the signature.
-    signature: Digest,
-}
-
 /// Intents of one request in a row; other kinds of entries may lie between.
 pub(super) struct Run {
     from: u64,
@@ -111,17 +102,20 @@ impl Again<'_> {
     }
 }
 
-/// The signature that must be there, and hash to what its outcome says.
-fn published(evidence: &dyn Evidence, intent: u64, expected: Digest) -> Result<[u8; 64], String> {
-    let octets = evidence
-        .signature(intent)
-        .map_err(text)?
-        .ok_or_else(|| format!("the signature of intent {intent} was released and is missing"))?;
+/// The signature of an intent if it is published: it hashes to what its outcome says.
+fn published(evidence: &dyn Evidence, intent: u64, expected: Digest) -> Result<Option<[u8; 64]>, String> {
+    let Some(octets) = evidence.signature(intent).map_err(text)? else { return Ok(None) };
     let found = Digest::of(&octets);
     demand(found == expected, || {
         format!("the signature of intent {intent}: its outcome has SHA-256 {expected}, found {found}")
     })?;
-    Ok(octets)
+    Ok(Some(octets))
+}
+
+/// From here on the signature of an intent may be published, and has to be.
+fn release(evidence: &dyn Evidence, intent: u64) -> Permitted {
+    let is_there = evidence.release(intent).map_err(text)?;
+    demand(is_there, || format!("the signature of intent {intent} was released and is missing"))
 }
 
 impl Audit<'_> {
@@ -234,11 +228,18 @@ impl Audit<'_> {
         if let Some(certification) = certification {
             let key = Arc::clone(self.keys.get(&certification.key).ok_or("the ledger has no such key")?);
             let info = self.evidence.blob(certification.request_info).map_err(text)?;
+            release(self.evidence, *intent)?;
             let signature = published(self.evidence, *intent, signature)?;
+            let signature = signature.ok_or_else(|| format!("the signature of intent {intent} is missing"))?;
             let what = Checked::Certification { intent: *intent, info, signature, key };
             (self.checks)(Check { index, what });
         } else if let Some(filled) = self.filled.get(intent) {
-            self.pending.insert(*intent, Pending { filled: filled.clone(), outcome: index, signature });
+            // Checked here, and not when it is released: so all that is kept until then is whose it is.
+            if let Some(signature) = published(self.evidence, *intent, signature)? {
+                let what = Checked::Signature { intent: *intent, filled: filled.clone(), signature };
+                (self.checks)(Check { index, what });
+            }
+            self.pending.insert(*intent, filled.device);
         }
         Ok(())
     }
@@ -272,10 +273,9 @@ impl Audit<'_> {
                 })?;
             }
             demand(any, || format!("no intent lies from {from} until {until}"))?;
-            while let Some((intent, Pending { filled, outcome, signature })) = self.pending.take_first(from, until) {
-                allowed(rules::decide_release_to(&facts, filled.device).map_err(|refusal| vec![refusal]))?;
-                let signature = published(self.evidence, intent, signature)?;
-                (self.checks)(Check { index: outcome, what: Checked::Signature { intent, filled, signature } });
+            while let Some((intent, device)) = self.pending.take_first(from, until) {
+                allowed(rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal]))?;
+                release(self.evidence, intent)?;
                 self.summary.released += 1;
             }
         }

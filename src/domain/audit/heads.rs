@@ -3,9 +3,8 @@
 use super::{Audit, AuditError};
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::SignedCheckpoint;
-use crate::domain::ledger::merkle::{Frontier, Head};
+use crate::domain::ledger::merkle::{Frontier, Head, Subtrees};
 use crate::domain::ledger::note::{Note, Verifier};
-use crate::domain::ledger::tiles::{TILE_HEIGHT, TILE_WIDTH};
 use crate::domain::names::Digest;
 
 /// The name of the file of all checkpoints.
@@ -96,15 +95,25 @@ impl<'a> Roots<'a> {
         Self { frontier: Frontier::new(), signed, passed: 0, earlier }
     }
 
-    /// A full bundle: its leaf hashes in order, and the root over them. As [`Roots::push`] for each of them, and quicker where no
-    /// checkpoint lies within.
-    pub fn push_bundle(&mut self, leaves: impl IntoIterator<Item = Digest>, root: Digest) -> Result<(), AuditError> {
+    /// The next bundle, as the tree over it: as [`Roots::push`] for each of its entries, but that a checkpoint within it costs some
+    /// hashes, and what lies between checkpoints none.
+    pub fn push_bundle(&mut self, bundle: &Subtrees) -> Result<(), AuditError> {
         let from = self.frontier.size();
-        let is_within = |head: &Head| (from + 1..=from + TILE_WIDTH).contains(&head.size);
-        if self.earlier.as_ref().is_some_and(is_within) || self.signed.get(self.passed).is_some_and(is_within) {
-            return leaves.into_iter().try_for_each(|leaf| self.push(leaf).map(drop));
+        let until = from + bundle.leaves().len() as u64;
+        let mut compared = from;
+        let is_next = |size: u64, compared: u64| (compared < size && size <= until).then_some(size);
+        while let Some(size) = [self.earlier, self.signed.get(self.passed).copied()]
+            .iter()
+            .filter_map(|head| is_next(head.as_ref()?.size, compared))
+            .min()
+        {
+            let mut frontier = self.frontier.clone();
+            let within = usize::try_from(size - from).expect("a bundle is in memory");
+            frontier.push_first(within, bundle, |_, _| ());
+            self.compare(frontier.head())?;
+            compared = size;
         }
-        self.frontier.push_subtree(TILE_HEIGHT, root, |_, _| ());
+        self.frontier.push_first(bundle.leaves().len(), bundle, |_, _| ());
         Ok(())
     }
 
@@ -112,29 +121,31 @@ impl<'a> Roots<'a> {
     pub fn push(&mut self, leaf: Digest) -> Result<bool, AuditError> {
         self.frontier.push(leaf);
         let size = self.frontier.size();
-        if let Some(earlier) = self.earlier.filter(|earlier| earlier.size == size) {
-            let found = self.frontier.root();
-            if found != earlier.root {
-                return Err(AuditError::entry(
-                    size - 1,
-                    "the checkpoint given",
-                    format!(
-                        "this ledger does not extend it: at size {size} it has root {}, the ledger {found}",
-                        earlier.root
-                    ),
-                ));
-            }
+        let is_named = |head: Option<&Head>| head.is_some_and(|head| head.size == size);
+        if is_named(self.earlier.as_ref()) || is_named(self.signed.get(self.passed)) {
+            self.compare(self.frontier.head())
+        } else {
+            Ok(false)
+        }
+    }
+
+    /// Compares the head over the first entries with those that name its size. Answers whether it was signed.
+    fn compare(&mut self, found: Head) -> Result<bool, AuditError> {
+        let Head { size, root: found } = found;
+        if let Some(earlier) = self.earlier.filter(|earlier| earlier.size == size && earlier.root != found) {
+            let root = earlier.root;
+            let reason =
+                format!("this ledger does not extend it: at size {size} it has root {root}, the ledger {found}");
+            return Err(AuditError::entry(size - 1, "the checkpoint given", reason));
         }
         let Some(head) = self.signed.get(self.passed).filter(|head| head.size == size) else { return Ok(false) };
         self.passed += 1;
-        let found = self.frontier.root();
         if head.root == found {
             return Ok(true);
         }
-        Err(AuditError::file(
-            format!("{FILE}, checkpoint {}", self.passed),
-            format!("at size {size} it has root {}, the entries {found}: entries were changed", head.root),
-        ))
+        let (number, root) = (self.passed, head.root);
+        let reason = format!("at size {size} it has root {root}, the entries {found}: entries were changed");
+        Err(AuditError::file(format!("{FILE}, checkpoint {number}"), reason))
     }
 
     /// The size of the newest checkpoint over no more than the entries so far; 0 if there is none.

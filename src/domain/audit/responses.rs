@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use super::documents::{Again, permitted};
 use super::{Permitted, demand, each_at_once, text, whole};
-use crate::domain::certificates::pem;
 use crate::domain::intake::device_certificates::{Judged, NotImported, device_certificates};
 use crate::domain::intake::responses::{Handed, imported_keys, responses, resumption};
 use crate::domain::ledger::entry::{DeviceCertificatesImported, ResponsesTaken, SigningResumed};
@@ -22,9 +21,8 @@ const RESULTS_LEN_MAX: u64 = 4 * MESSAGES_LEN_MAX;
 impl Again<'_> {
     pub(super) fn check_responses(&self, taken: &ResponsesTaken, at: Timestamp) -> Permitted {
         let sent = messages::read(&whole(self.evidence, taken.responses, messages::FILE_LEN_MAX)?).map_err(text)?;
-        let bundle =
-            String::from_utf8(whole(self.evidence, taken.certificates, CERTIFICATES_LEN_MAX)?).map_err(text)?;
-        let certificates = if bundle.is_empty() { Vec::new() } else { pem::bundle(&bundle).map_err(text)? };
+        let kept = whole(self.evidence, taken.certificates, CERTIFICATES_LEN_MAX)?;
+        let certificates = bundle::given(&kept)?;
         let devices: BTreeSet<_> = sent.iter().filter_map(|octets| device_of(octets)).collect();
         let policy = self.fold.policy().ok_or("no policy is in force")?;
         let trust = Trust::new(&policy.policy);

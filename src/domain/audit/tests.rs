@@ -5,7 +5,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as 
 
 use super::*;
 use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
-use crate::domain::ledger::merkle::{Frontier, Head};
+use crate::domain::ledger::merkle::{Frontier, Head, Subtrees};
 
 struct Signer {
     pair: EcdsaKeyPair,
@@ -78,6 +78,35 @@ fn a_further_signature_line_is_refused_because_nobody_checks_it() {
     let line = "\u{2014} witness.example AAAAAAAA\n".as_bytes();
     let error = read_checkpoint(&[&note[..], line].concat(), &signer.verifier).unwrap_err();
     assert_eq!(error, "expected one signature line, found 2");
+}
+
+#[test]
+fn bundles_are_compared_with_what_was_signed_within_them_as_entry_by_entry() {
+    const SIZE: u64 = 600;
+    let answers = |signed: &[Head], earlier: Option<Head>| {
+        let mut one_by_one = Roots::new(signed, earlier);
+        let each = (0..SIZE).try_for_each(|index| one_by_one.push(leaf(index)).map(drop));
+        let each = each.and_then(|()| one_by_one.finish());
+        let mut bundles = Roots::new(signed, earlier);
+        let bundled = [0..256, 256..512, 512..SIZE]
+            .into_iter()
+            .try_for_each(|range| bundles.push_bundle(&Subtrees::over(range.map(leaf).collect())));
+        assert_eq!(bundled.and_then(|()| bundles.finish()), each);
+        each
+    };
+    let wrong = |size| Head { root: leaf(0), ..head(size) };
+    let signed = [1, 7, 255, 256, 257, 300, 512, 600].map(head);
+    assert_eq!(answers(&signed, None), Ok(8));
+    for place in 0..signed.len() {
+        let mut changed = signed;
+        changed[place] = wrong(signed[place].size + u64::from(place == 0));
+        assert!(answers(&changed, None).is_err(), "checkpoint {place}");
+    }
+    for size in [2, 255, 256, 257, 300, 511, 512, 513, 600] {
+        assert_eq!(answers(&signed, Some(head(size))), Ok(8));
+        assert_eq!(answers(&signed, Some(wrong(size))).unwrap_err().index, Some(size - 1));
+    }
+    assert!(answers(&signed[..7], None).is_err() && answers(&signed, Some(head(601))).is_err());
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Pure. Signed commands as they are handed over and kept: the container ([`container`]), the manifest of a folder of files ([`manifest`]), and
-//! a command made again from what the ledger keeps of it ([`rebuild`]). The form is ours; `src/docs/container.md` describes it for others.
+//! Pure. Signed commands as they are handed over and kept: the container ([`container`]), the manifest of a folder of files ([`manifest`]),
+//! which intent of a ledger came to which end ([`pairs`]), and a command made again from what the ledger keeps of it ([`rebuild`]). The form is ours; `src/docs/container.md` describes it for others.
 
 pub mod container;
 pub mod manifest;
+pub mod pairs;
 
 use crate::domain::gbcs::{self, FillError, Template};
 use crate::domain::ledger::entry::Intent;

@@ -13,7 +13,7 @@ use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 
 use super::FoldError;
 use super::dense::Dense;
-use super::packed::{self, Names, PackedFacts, PackedList};
+use super::packed::{self, Answers, DeviceKeys, Kinds, PackedFacts, PackedList};
 
 /// What an entry alters in the book. Applied in order, in the same transaction as the entry itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub enum Change {
         determination: DeterminationId,
         /// The entry.
         entry: u64,
-        /// SHA-256 of the lines.
-        results: Digest,
+        /// The lines, as the blob of results has them; read once for all who take them in.
+        lines: Arc<[ResultLine]>,
     },
     /// Keys of Devices are known by their certificates.
     DeviceKeys {
@@ -119,6 +119,13 @@ pub trait Blobs {
     /// Streams a list, which may be too large for [`Blobs::blob`]. An error may come after the last piece, if the octets were
     /// not those of the digest.
     fn stream(&self, digest: Digest, piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError>;
+
+    /// The keys in a bundle of Devices' certificates, sorted, where somebody has just verified those and has them still; nobody else need read
+    /// them again.
+    fn keys_in(&self, certificates: Digest) -> Option<Arc<[DeviceKey]>> {
+        let _ = certificates;
+        None
+    }
 }
 
 /// What is kept per Device, intent and request.
@@ -141,15 +148,15 @@ pub trait Book {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBook {
     devices: BTreeMap<KeyLabel, Dense<DeviceId, PackedFacts>>,
-    names: Names,
+    kinds: Kinds,
     lists: HashMap<DeterminationId, PackedList>,
     requests: BTreeMap<RequestId, RequestFacts>,
     /// By Device, and by the bits of the counter as a signed number: in the order of [`Table::Earlier`].
     earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, i64), u64>>,
-    responded: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    responded: BTreeMap<DeterminationId, Answers>,
     /// The keys of rows that changed since somebody asked, by table.
     changed: [BTreeSet<Vec<u8>>; Table::ALL.len()],
-    device_keys: BTreeMap<DeviceId, BTreeSet<ImportedKey>>,
+    device_keys: DeviceKeys,
 }
 
 impl MemoryBook {
@@ -182,10 +189,10 @@ impl MemoryBook {
             }
             Change::Device { key, device, facts } => {
                 self.note(Table::Device, device_key(key, *device));
-                let packed = self.names.pack(facts);
+                let packed = self.kinds.pack(facts);
                 let before = self.devices.entry(key.clone()).or_default().insert(*device, packed);
                 let before = before.filter(|_| facts.state == IntentState::Open);
-                if let Some(before) = before.map(|before| self.names.unpack(&before))
+                if let Some(before) = before.map(|before| self.kinds.unpack(&before))
                     && before.is_overtaken_by(facts)
                 {
                     self.note(Table::Earlier, earlier_key(key, *device, before.counter));
@@ -195,34 +202,49 @@ impl MemoryBook {
             }
             Change::Leave { key, device } => {
                 if let Some(rows) = self.devices.get_mut(key)
-                    && let Some(mut facts) = rows.get(*device).copied()
+                    && let Some(facts) = rows.get(*device).map(|packed| self.kinds.unpack(packed))
                 {
-                    facts.state = IntentState::Left;
-                    rows.insert(*device, facts);
+                    rows.insert(*device, self.kinds.pack(&DeviceFacts { state: IntentState::Left, ..facts }));
                     self.note(Table::Device, device_key(key, *device));
                 }
             }
             Change::Release { from: _, until: _ } => {}
-            Change::Responses { determination, entry, results } => {
-                packed::lines(*results, blobs, |line| {
-                    let line = ResultLine::parse(line)?;
-                    let Some(device) = line.device else { return Ok(()) };
-                    let mut known = self.responded.get(&(*determination, device)).cloned().unwrap_or_default();
-                    if known.absorb(&line, *entry) {
-                        self.responded.insert((*determination, device), known);
+            Change::Responses { determination, entry, lines } => {
+                for line in &**lines {
+                    let Some(device) = line.device else { continue };
+                    let answers = self.responded.entry(*determination).or_default();
+                    let mut known = answers.get(device).unwrap_or_default();
+                    if known.absorb(line, *entry) {
+                        answers.put(device, known);
                         self.note(Table::Response, response_key(*determination, device).to_vec());
                     }
-                    Ok(())
-                })?;
+                }
             }
             Change::DeviceKeys { entry, keys } => {
                 for &key in &**keys {
                     self.note(Table::DeviceKey, imported_key(&key));
-                    self.device_keys.entry(key.device).or_default().insert(ImportedKey { key, entry: *entry });
+                    self.device_keys.insert(ImportedKey { key, entry: *entry });
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The lines of results of an entry, in their order.
+pub(super) fn results(digest: Digest, blobs: &dyn Blobs) -> Result<Vec<ResultLine>, FoldError> {
+    let mut lines = Vec::new();
+    let mut fault = None;
+    packed::lines(digest, blobs, |line| {
+        match ResultLine::parse(line) {
+            Ok(line) => lines.push(line),
+            Err(reason) => fault = fault.take().or(Some(reason)),
+        }
+        Ok(())
+    })?;
+    match fault {
+        None => Ok(lines),
+        Some(reason) => Err(FoldError::Document { what: "list of results", digest, reason }),
     }
 }
 
@@ -265,7 +287,7 @@ impl Rows for MemoryBook {
                 self.devices.iter().filter(|(key, _)| key.as_str() >= label).try_for_each(|(key, rows)| {
                     let from = if key.as_str() == label { first } else { DeviceId([0; 8].into()) };
                     rows.from(from).try_for_each(|(device, packed)| {
-                        visit(Row::Device { key, device: *device, facts: &self.names.unpack(packed) })
+                        visit(Row::Device { key, device: *device, facts: &self.kinds.unpack(packed) })
                     })
                 })
             }
@@ -281,15 +303,17 @@ impl Rows for MemoryBook {
                 .requests
                 .range(RequestId(least(from))..)
                 .try_for_each(|(id, facts)| visit(Row::Request { id: *id, facts })),
-            Table::DeviceKey => self
-                .device_keys
-                .range(DeviceId(least(from).into())..)
-                .try_for_each(|(_, keys)| keys.iter().try_for_each(|key| visit(Row::DeviceKey(key)))),
+            Table::DeviceKey => {
+                self.device_keys.from(DeviceId(least(from).into())).try_for_each(|key| visit(Row::DeviceKey(&key)))
+            }
             Table::Response => {
                 let (determination, device) = from.split_at(from.len().min(16));
-                let from = (DeterminationId(least(determination)), DeviceId(least(device).into()));
-                self.responded.range(from..).try_for_each(|((determination, device), responded)| {
-                    visit(Row::Response { determination: *determination, device: *device, responded })
+                let (first, device) = (DeterminationId(least(determination)), DeviceId(least(device).into()));
+                self.responded.range(first..).try_for_each(|(&determination, answers)| {
+                    let from = if determination == first { device } else { DeviceId([0; 8].into()) };
+                    answers.from(from).try_for_each(|(device, responded)| {
+                        visit(Row::Response { determination, device, responded: &responded })
+                    })
                 })
             }
         };
@@ -300,7 +324,7 @@ impl Rows for MemoryBook {
 impl Book for MemoryBook {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
         let row = self.devices.get(key).and_then(|rows| rows.get(device));
-        Ok(row.map(|packed| self.names.unpack(packed)))
+        Ok(row.map(|packed| self.kinds.unpack(packed)))
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
@@ -316,11 +340,11 @@ impl Book for MemoryBook {
     }
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
-        Ok(self.responded.get(&(determination, device)).cloned())
+        Ok(self.responded.get(&determination).and_then(|answers| answers.get(device)))
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
-        Ok(self.device_keys.get(&device).into_iter().flatten().copied().collect())
+        Ok(self.device_keys.of(device))
     }
 }
 

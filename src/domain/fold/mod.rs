@@ -787,17 +787,22 @@ impl Fold {
         blobs: &dyn Blobs,
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
+        let lines: Arc<[_]> = book::results(taken.results, blobs)?.into();
         let facts = self.determination_mut(taken.determination)?;
         facts.responses.add(&taken.tally);
         if taken.tally.foreign > 0 {
             facts.foreign = Some(index);
         }
-        changes.push(Change::Responses { determination: taken.determination, entry: index, results: taken.results });
-        self.prove_targets(taken, blobs)
+        self.prove_targets(taken, &lines);
+        changes.push(Change::Responses { determination: taken.determination, entry: index, lines });
+        Ok(())
     }
 
     /// The keys in the certificates of a bundle that was verified under the policy in force.
     fn device_keys(&self, certificates: Digest, entry: u64, blobs: &dyn Blobs) -> Result<Change, FoldError> {
+        if let Some(keys) = blobs.keys_in(certificates) {
+            return Ok(Change::DeviceKeys { entry, keys });
+        }
         let wrong = |reason| FoldError::Document { what: "bundle of certificates", digest: certificates, reason };
         let policy = &self.policy().ok_or_else(|| wrong("no policy is in force".to_owned()))?.policy;
         let mut octets = Vec::new();

@@ -191,42 +191,10 @@ impl Fold {
     }
 
     /// What Devices proved by their Responses is known of the targets too.
-    pub(super) fn prove_targets(&mut self, taken: &ResponsesTaken, blobs: &dyn Blobs) -> Result<(), FoldError> {
-        let Some(progress) = self.progress_mut(&taken.incident) else { return Ok(()) };
-        let (mut part, mut fault) = (Vec::new(), None);
-        blobs.stream(taken.results, &mut |piece| {
-            for &octet in piece {
-                if octet != b'\n' {
-                    part.push(octet);
-                    continue;
-                }
-                let line = std::str::from_utf8(&part).map_err(|error| error.to_string()).and_then(ResultLine::parse);
-                part.clear();
-                match line {
-                    Ok(line) => {
-                        let proof = match line.outcome {
-                            Outcome::Recovered => Proof::Succeeded,
-                            Outcome::Failed => Proof::Failed,
-                            Outcome::Accepted
-                            | Outcome::Alert
-                            | Outcome::Foreign
-                            | Outcome::Unmatched
-                            | Outcome::Unverified
-                            | Outcome::Malformed
-                            | Outcome::Duplicate
-                            | Outcome::Contradiction => continue,
-                        };
-                        if let Some(device) = line.device {
-                            progress.prove(device, proof, taken.determination);
-                        }
-                    }
-                    Err(reason) => fault = Some(reason),
-                }
-            }
-        })?;
-        match fault {
-            None => Ok(()),
-            Some(reason) => Err(FoldError::Document { what: "list of results", digest: taken.results, reason }),
+    pub(super) fn prove_targets(&mut self, taken: &ResponsesTaken, lines: &[ResultLine]) {
+        if let Some(progress) = self.progress_mut(&taken.incident) {
+            let proofs = lines.iter().filter_map(|line| Some((line.device?, proof(line.outcome)?)));
+            progress.prove_all(proofs, taken.determination);
         }
     }
 
@@ -345,4 +313,20 @@ fn waiting(progress: &Progress) -> BTreeMap<StepId, Waiting> {
         (Meaning::SetRecovered.id(), Waiting::Owed(counts.proven_not_recovered)),
         (Meaning::HandOver.id(), Waiting::Owed(counts.under_dcc_control)),
     ])
+}
+
+/// What a message proves of a recovery; none where it says nothing of it.
+const fn proof(outcome: Outcome) -> Option<Proof> {
+    match outcome {
+        Outcome::Recovered => Some(Proof::Succeeded),
+        Outcome::Failed => Some(Proof::Failed),
+        Outcome::Accepted
+        | Outcome::Alert
+        | Outcome::Foreign
+        | Outcome::Unmatched
+        | Outcome::Unverified
+        | Outcome::Malformed
+        | Outcome::Duplicate
+        | Outcome::Contradiction => None,
+    }
 }

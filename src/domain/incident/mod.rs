@@ -224,7 +224,16 @@ impl Progress {
 
     /// What a Device's Response proved, under a determination.
     pub fn prove(&mut self, device: DeviceId, proof: targets::Proof, determination: DeterminationId) {
-        if self.targets.prove(device, proof, determination) {
+        self.prove_all([(device, proof)], determination);
+    }
+
+    /// The same of many, best in the order of their Devices.
+    pub fn prove_all(
+        &mut self,
+        proofs: impl IntoIterator<Item = (DeviceId, targets::Proof)>,
+        determination: DeterminationId,
+    ) {
+        if self.targets.prove(proofs, determination) {
             self.stranded_accepted = None;
         }
     }

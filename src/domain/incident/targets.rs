@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use self::packed::PagesKept;
 use self::packed::{Building, Packed};
 use super::{Determined, TakeError};
 use crate::domain::determination::devices;
@@ -655,18 +656,25 @@ impl Targets {
         })
     }
 
-    /// What a Device's Response proved, under a determination. Answers whether that alters what is left
+    /// What Devices' Responses proved, under a determination; best in the order of the Devices. Answers whether that alters what is left
     /// behind.
-    pub fn prove(&mut self, device: DeviceId, proof: Proof, determination: DeterminationId) -> bool {
-        let Some((at, _)) = self.all.find(device) else { return false };
+    pub fn prove(
+        &mut self,
+        proofs: impl IntoIterator<Item = (DeviceId, Proof)>,
+        determination: DeterminationId,
+    ) -> bool {
+        let mut finder = self.all.finder();
+        let found = proofs.into_iter().filter_map(|(device, proof)| Some((finder.find(device)?.0, proof)));
+        let (places, proofs): (Vec<usize>, Vec<Proof>) = found.unzip();
+        let mut proofs = proofs.into_iter();
         let known = self.followed.iter().position(|(id, _)| *id == determination);
         let method = known.and_then(|at| self.followed[at].1);
         let (under, last) = (Place::of(known), Place::of(self.followed.len().checked_sub(1)));
         let mut is_altered = false;
-        self.alter([at], |target| {
+        self.alter(places, |target| {
             let was = target.left_behind();
-            target.take(proof, under, last, method);
-            is_altered = was != target.left_behind();
+            target.take(proofs.next().unwrap_or_default(), under, last, method);
+            is_altered |= was != target.left_behind();
         });
         is_altered
     }
@@ -829,6 +837,6 @@ impl fmt::Display for Counts {
     }
 }
 
-mod kept;
+pub mod kept;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,8 @@ pub struct Imported {
     pub event: DeviceCertificatesImported,
     /// The certificates that were taken in, as they are kept.
     pub kept: Vec<u8>,
+    /// The keys in them, sorted.
+    pub keys: Vec<DeviceKey>,
     /// Those that were not.
     pub others: Vec<NotImported>,
 }
@@ -64,7 +66,7 @@ pub fn device_certificates(book: &dyn Book, at: Timestamp, judged: &[Judged<'_>]
         others.push(NotImported { certificate, device, why });
     }
     let event = DeviceCertificatesImported { certificates: Digest::of(&kept), tally };
-    Ok(Imported { event, kept, others })
+    Ok(Imported { event, kept, keys: fresh.into_iter().collect(), others })
 }
 
 /// Whether whoever asks may import: a person whom the policy names, under a policy.
@@ -120,8 +122,9 @@ mod tests {
             (b"e", Ok(key(1, "9998-12-31T23:59:59Z"))),
             (b"f", refused),
         ];
-        let Imported { event, kept, others } = device_certificates(&book, at, &judged).unwrap();
+        let Imported { event, kept, keys, others } = device_certificates(&book, at, &judged).unwrap();
         assert_eq!(kept, b"be");
+        assert_eq!(keys, [key(1, "9998-12-31T23:59:59Z"), key(2, long)]);
         assert_eq!(event.certificates, Digest::of(b"be"));
         assert_eq!(event.tally, CertificateTally { imported: 2, known: 2, refused: 2 });
         let told: Vec<_> = others.iter().map(|other| (other.certificate, other.why.as_deref().unwrap_or(""))).collect();

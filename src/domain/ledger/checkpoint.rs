@@ -117,11 +117,16 @@ impl SignedCheckpoint {
 
     /// Puts a token's signature (r ‖ s) under a checkpoint, and verifies it.
     pub fn assemble(checkpoint: &Checkpoint, key: &Verifier, signature: &[u8; 64]) -> Result<Self, CheckpointError> {
-        Self::from_note(Note::assemble(&checkpoint.text(), key, &signature_to_der(signature))?, key)
+        // A note is put together only if its signature verifies: once is enough, while a command waits for two of these.
+        Self::verified(Note::assemble(&checkpoint.text(), key, &signature_to_der(signature))?, key)
     }
 
     fn from_note(note: Note, key: &Verifier) -> Result<Self, CheckpointError> {
         note.verify(key)?;
+        Self::verified(note, key)
+    }
+
+    fn verified(note: Note, key: &Verifier) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::parse(note.text())?;
         if checkpoint.origin.as_str() != key.name() {
             return Err(CheckpointError::OtherLedger { expected: key.name().into(), found: checkpoint.origin });

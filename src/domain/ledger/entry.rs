@@ -38,6 +38,9 @@ use crate::domain::time::Timestamp;
 /// The greatest length of a leaf in octets: a C2SP tlog-tiles entry has a uint16 length.
 pub const LEAF_LEN_MAX: usize = 65_535;
 
+/// More octets than nearly every leaf has.
+const LEAF_LEN_COMMON: usize = 512;
+
 /// The version that this program writes, and the only one it reads.
 pub const VERSION: u8 = 1;
 
@@ -720,7 +723,8 @@ pub enum EntryError {
 impl Entry {
     /// The leaf: what is hashed and stored.
     pub fn to_leaf(&self) -> Result<Vec<u8>, EntryError> {
-        let leaf = serde_json::to_vec(self).expect("an entry is made of texts, numbers and lists of them");
+        let mut leaf = Vec::with_capacity(LEAF_LEN_COMMON);
+        serde_json::to_writer(&mut leaf, self).expect("an entry is made of texts, numbers and lists of them");
         if leaf.len() > LEAF_LEN_MAX {
             return Err(EntryError::TooLong { len: leaf.len() });
         }

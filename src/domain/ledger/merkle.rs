@@ -78,6 +78,17 @@ pub fn leaf_hash(octets: &[u8]) -> Digest {
     to_digest(context.finish())
 }
 
+/// [`leaf_hash`] of all of these octets but the first: the prefix stands in its place meanwhile, so that SHA-256 is taken in one call.
+///
+/// # Panics
+/// There is no first octet.
+pub fn leaf_hash_behind(octets: &mut [u8]) -> Digest {
+    let first = std::mem::replace(&mut octets[0], 0x00);
+    let hash = to_digest(digest(&SHA256, octets));
+    octets[0] = first;
+    hash
+}
+
 /// SHA-256(0x01 ‖ left ‖ right). RFC 9162 2.1.1.
 pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
     let mut octets = [0x01; 1 + 2 * Digest::LEN];
@@ -143,6 +154,42 @@ pub struct Subtree {
     pub index: u64,
 }
 
+/// All complete subtrees over a few leaves, so that the root of any number of the first of them is some hashes away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subtrees {
+    /// Level by level, the leaves first: one hash less than there are leaves, twice, if they are a power of two.
+    hashes: Vec<Digest>,
+    leaves: usize,
+}
+
+impl Subtrees {
+    /// Over these leaves.
+    pub fn over(mut leaves: Vec<Digest>) -> Self {
+        let count = leaves.len();
+        leaves.reserve_exact(count);
+        let (mut from, mut width) = (0, count);
+        while width > 1 {
+            for left in (from..from + width / 2 * 2).step_by(2) {
+                let hash = node_hash(&leaves[left], &leaves[left + 1]);
+                leaves.push(hash);
+            }
+            (from, width) = (from + width, width / 2);
+        }
+        Self { hashes: leaves, leaves: count }
+    }
+
+    /// The leaves.
+    pub fn leaves(&self) -> &[Digest] {
+        &self.hashes[..self.leaves]
+    }
+
+    /// One of them, by its place from the first leaf on.
+    fn root(&self, Subtree { level, index }: Subtree) -> Digest {
+        let from: usize = (0..level).map(|level| self.leaves >> level).sum();
+        self.hashes[from + usize::try_from(index).expect("below the number of leaves")]
+    }
+}
+
 /// An append-only tree, as the roots of its complete subtrees: O(log n) memory, O(1) hashes a leaf.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frontier {
@@ -198,6 +245,18 @@ impl Frontier {
         }
         self.roots.push(hash);
         self.size += 1 << height;
+    }
+
+    /// Appends the first `count` of these leaves, by the subtrees over them, and tells of each subtree that this completes.
+    ///
+    /// # Panics
+    /// The leaves so far are no multiple of a power of two that is at least `count`, or there are no so many more.
+    pub fn push_first(&mut self, count: usize, of: &Subtrees, mut completed: impl FnMut(Subtree, Digest)) {
+        assert!(count <= of.leaves, "no more leaves are appended than there are");
+        for level in (0..usize::BITS).rev().filter(|level| count >> level & 1 == 1) {
+            let index = ((count >> level) - 1) as u64;
+            self.push_subtree(level, of.root(Subtree { level, index }), &mut completed);
+        }
     }
 
     /// The root over all leaves; of no leaves, SHA-256 of nothing.

@@ -1,10 +1,11 @@
 //! Pure. C2SP tlog-tiles v0.1.0: a ledger as a set of named files. The shell reads and writes them.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use super::checkpoint::{parse_decimal, shorten};
-use super::merkle::{Frontier, Head, LEAF_LEN_MAX, Leaf, MerkleError, Subtree, leaf_hash};
+use super::merkle::{Frontier, Head, LEAF_LEN_MAX, Leaf, MerkleError, Subtree, Subtrees, leaf_hash_behind};
 use crate::domain::names::Digest;
 
 /// How many hashes or entries a full tile has.
@@ -306,28 +307,35 @@ impl Tiler {
     }
 }
 
-/// The entries of a bundle, in order, with their indices in the ledger.
-pub fn entries(name: TileName, octets: &[u8]) -> Result<Vec<(u64, &[u8])>, TileError> {
-    let mut entries = Vec::with_capacity(name.width.into());
-    let mut rest = octets;
+/// Where each entry of a bundle lies in its octets, in order. Before each stands its length, two octets.
+pub fn places(name: TileName, octets: &[u8]) -> Result<Vec<Range<usize>>, TileError> {
+    let mut places = Vec::with_capacity(name.width.into());
+    let mut until = 0;
     for index in (name.index * TILE_WIDTH..).take(name.width.into()) {
-        let wrong = |expected| TileError::Bundle { name, index, at: octets.len() - rest.len(), expected };
-        let (len, after) = rest.split_first_chunk().ok_or_else(|| wrong("its length in 2 octets, found the end"))?;
-        let len = usize::from(u16::from_be_bytes(*len));
-        let (entry, after) = after.split_at_checked(len).ok_or_else(|| wrong("as many octets as its length says"))?;
-        if entry.is_empty() {
+        let wrong = |expected| TileError::Bundle { name, index, at: until, expected };
+        let len = octets[until..].first_chunk().ok_or_else(|| wrong("its length in 2 octets, found the end"))?;
+        let (from, len) = (until + 2, usize::from(u16::from_be_bytes(*len)));
+        if octets.len() - from < len {
+            return Err(wrong("as many octets as its length says"));
+        }
+        if len == 0 {
             return Err(wrong("at least one octet"));
         }
-        entries.push((index, entry));
-        rest = after;
+        until = from + len;
+        places.push(from..until);
     }
-    if rest.is_empty() {
-        Ok(entries)
+    if until == octets.len() {
+        Ok(places)
     } else {
-        let at = octets.len() - rest.len();
         let index = name.index * TILE_WIDTH + u64::from(name.width);
-        Err(TileError::Bundle { name, index, at, expected: "the end of the file after the last entry" })
+        Err(TileError::Bundle { name, index, at: until, expected: "the end of the file after the last entry" })
     }
+}
+
+/// The entries of a bundle, in order, with their indices in the ledger.
+pub fn entries(name: TileName, octets: &[u8]) -> Result<Vec<(u64, &[u8])>, TileError> {
+    let places = places(name, octets)?;
+    Ok((name.index * TILE_WIDTH..).zip(places).map(|(index, place)| (index, &octets[place])).collect())
 }
 
 /// The names of the bundles of a ledger of this size, in order.
@@ -337,38 +345,43 @@ pub fn bundles(size: u64) -> impl Iterator<Item = TileName> {
 
 /// A bundle whose entries were hashed: each bundle by itself, so that several are on several processors.
 #[derive(Debug)]
-pub struct Bundle<'a> {
-    /// The entries whose hash is the one that the tile of level 0 says, each with it, up to the first that is another.
-    pub entries: Vec<(u64, &'a [u8], Digest)>,
+pub struct Bundle {
+    /// Where the entries lie whose hash is the one that the tile of level 0 says, up to the first that is another.
+    pub entries: Vec<Range<usize>>,
+    /// The tree over these.
+    pub tree: Subtrees,
     /// That one.
     pub fault: Option<TileError>,
-    /// The root over a full bundle; none over a part of one.
-    pub root: Option<Digest>,
 }
 
-impl<'a> Bundle<'a> {
+impl Bundle {
     /// The tile of level 0 beside a bundle.
     pub const fn hashes_name(bundle: TileName) -> TileName {
         TileName { kind: TileKind::Hashes { level: 0 }, ..bundle }
     }
 
-    /// Hashes the entries of a bundle; `hashes` is the file of [`Bundle::hashes_name`].
-    pub fn check(bundle: TileName, octets: &'a [u8], hashes: &[u8]) -> Result<Self, TileError> {
+    /// Hashes the entries of a bundle; `hashes` is the file of [`Bundle::hashes_name`]. The octets are left as they are found.
+    ///
+    /// Of SHA-256 this takes half as much again as the octets by themselves: an entry of 300 octets is five blocks, and two more are the
+    /// node above it.
+    pub fn check(bundle: TileName, octets: &mut [u8], hashes: &[u8]) -> Result<Self, TileError> {
         let name = Self::hashes_name(bundle);
-        let hashes = split_hashes(name, hashes)?;
-        let mut checked = Self { entries: Vec::with_capacity(hashes.len()), fault: None, root: None };
-        let mut frontier = Frontier::new();
-        for ((index, entry), expected) in entries(bundle, octets)?.into_iter().zip(hashes) {
-            let found = leaf_hash(entry);
-            if found != expected {
-                checked.fault = Some(TileError::Entry { index, name, expected, found });
-                return Ok(checked);
+        check_len(name, hashes)?;
+        let mut entries = places(bundle, octets)?;
+        let mut leaves = Vec::with_capacity(2 * entries.len());
+        let mut fault = None;
+        for (at, (place, expected)) in entries.iter().zip(hashes.as_chunks().0).enumerate() {
+            // An octet of its length stands before it.
+            let found = leaf_hash_behind(&mut octets[place.start - 1..place.end]);
+            if found.0 != *expected {
+                let index = bundle.index * TILE_WIDTH + at as u64;
+                fault = Some(TileError::Entry { index, name, expected: Digest(*expected), found });
+                break;
             }
-            checked.entries.push((index, entry, found));
-            frontier.push(found);
+            leaves.push(found);
         }
-        checked.root = (frontier.size() == TILE_WIDTH).then(|| frontier.root());
-        Ok(checked)
+        entries.truncate(leaves.len());
+        Ok(Self { entries, tree: Subtrees::over(leaves), fault })
     }
 }
 
@@ -394,19 +407,15 @@ impl Tree {
         self.frontier.size()
     }
 
-    /// The next bundle: its leaf hashes, and its root if it is full. `read` is asked for each tile that it fills.
+    /// The next bundle, as the tree over it. `read` is asked for each tile that it fills.
     pub fn push<E: From<TileError>>(
         &mut self,
-        hashes: impl IntoIterator<Item = Digest>,
-        root: Option<Digest>,
+        bundle: &Subtrees,
         mut read: impl FnMut(TileName) -> Result<Vec<u8>, E>,
     ) -> Result<(), E> {
         let levels = &mut self.levels;
-        if let Some(root) = root {
-            self.frontier.push_subtree(TILE_HEIGHT, root, |subtree, hash| keep(levels, subtree, hash));
-        } else {
-            hashes.into_iter().for_each(|hash| self.frontier.push(hash));
-        }
+        let completed = |subtree, hash| keep(levels, subtree, hash);
+        self.frontier.push_first(bundle.leaves().len(), bundle, completed);
         for (level, hashes) in (1..).zip(&mut self.levels) {
             if hashes.len() < 256 {
                 break;
@@ -449,11 +458,13 @@ fn keep(levels: &mut Vec<Vec<Digest>>, subtree: Subtree, hash: Digest) {
     }
 }
 
+fn check_len(name: TileName, hashes: &[u8]) -> Result<(), TileError> {
+    let (expected, found) = (usize::from(name.width) * Digest::LEN, hashes.len());
+    if found == expected { Ok(()) } else { Err(TileError::Len { name, expected, found }) }
+}
+
 fn split_hashes(name: TileName, octets: &[u8]) -> Result<Vec<Digest>, TileError> {
-    let expected = usize::from(name.width) * Digest::LEN;
-    if octets.len() != expected {
-        return Err(TileError::Len { name, expected, found: octets.len() });
-    }
+    check_len(name, octets)?;
     Ok(octets.as_chunks().0.iter().copied().map(Digest).collect())
 }
 

@@ -1,8 +1,12 @@
-//! Pure. Devices' certificates that are imported once, so that Responses need none: DER, one after another.
+//! Pure. Devices' certificates, DER, one after another: those that are imported once, so that Responses need none, and those that are given
+//! with Responses.
 //!
 //! No tool asks for one form: PEM is taken apart where it is read (`smkictl`), and what is kept is a third shorter without it.
 
+use std::borrow::Cow;
+
 use super::trust::{DeviceKey, Trust};
+use crate::domain::certificates::pem;
 use crate::domain::policy::Policy;
 
 /// Certificates of one entry. Each costs a look-up and a row while everybody waits for the recorder: together some 50 ms.
@@ -39,11 +43,32 @@ pub fn certificate_len(octets: &[u8]) -> Option<usize> {
 
 /// The certificates of a bundle, of which nothing is read but where each ends; no more than one entry takes.
 pub fn split(octets: &[u8]) -> Result<Vec<&[u8]>, BundleError> {
-    let (mut all, mut rest) = (Vec::new(), octets);
-    while !rest.is_empty() {
-        if all.len() == CERTIFICATES_MAX {
-            return Err(BundleError::TooMany);
+    let all = all(octets, CERTIFICATES_MAX + 1)?;
+    if all.len() > CERTIFICATES_MAX { Err(BundleError::TooMany) } else { Ok(all) }
+}
+
+/// Certificates that are given with Responses: DER, or PEM as older entries have it.
+///
+/// # Errors
+/// What was expected, and what was found.
+pub fn given(octets: &[u8]) -> Result<Vec<Cow<'_, [u8]>>, String> {
+    match octets.first() {
+        None => Ok(Vec::new()),
+        Some(0x30) => {
+            let all = all(octets, usize::MAX).map_err(|error| error.to_string())?;
+            Ok(all.into_iter().map(Cow::Borrowed).collect())
         }
+        Some(_) => {
+            let all = pem::text(octets).and_then(pem::bundle).map_err(|error| error.to_string())?;
+            Ok(all.into_iter().map(Cow::Owned).collect())
+        }
+    }
+}
+
+/// As [`split`], the first `count_max` of any number.
+fn all(octets: &[u8], count_max: usize) -> Result<Vec<&[u8]>, BundleError> {
+    let (mut all, mut rest) = (Vec::new(), octets);
+    while !rest.is_empty() && all.len() < count_max {
         let octet = octets.len() - rest.len();
         let len = certificate_len(rest).filter(|len| *len <= rest.len()).ok_or(BundleError::NotDer { octet })?;
         let (certificate, after) = rest.split_at(len);

@@ -11,9 +11,6 @@ use crate::domain::names::DeviceId;
 /// Characters of a detail: enough for every cell of a Device with its status.
 pub const DETAIL_LEN_MAX: usize = 600;
 
-/// A line of results without its line feed: EUI-64, intent, result, and a detail of up to four octets a character.
-pub const LINE_LEN_MAX: usize = 64 + 4 * DETAIL_LEN_MAX;
-
 /// What a message comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {

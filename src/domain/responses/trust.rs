@@ -19,7 +19,7 @@ use crate::domain::time::Timestamp;
 /// Certificates of one Device that are tried: the one in use, one that it had before, and some to spare.
 pub const CANDIDATES_MAX: usize = 4;
 
-/// Octets of a bundle of certificates: each has about 800 in PEM, and each Device of a file two.
+/// Octets of a bundle of certificates: each has about 500, 800 in PEM, and each Device of a file two.
 pub const CERTIFICATES_LEN_MAX: u64 = 8 * 1024 * 1024;
 
 /// Whom a policy believes who is a Device.

@@ -24,7 +24,7 @@ fn public(key: &Key) -> PublicKey {
 
 fn verdict(use_: KeyUse, kind: Kind, octets: &[u8], spki: &[u8]) -> Result<(), KindError> {
     let origin = ORIGIN.parse().unwrap();
-    permitted(use_, kind, octets, Facts { spki, origin: Some(&origin) })
+    permitted(use_, kind, &Shown::new(octets), Facts { spki, origin: Some(&origin) })
 }
 
 /// `expected`: a part of why the octets are refused, or `None` when they are taken.
@@ -145,7 +145,10 @@ fn a_checkpoint_is_three_lines_of_our_ledger() {
     check_checkpoint(&format!("{ORIGIN}\n42\n{root}\nextension\n"), Some("3 lines"));
     let facts = Facts { spki: &[], origin: None };
     let text = format!("{ORIGIN}\n42\n{root}\n");
-    assert!(permitted(KeyUse::Ledger, Kind::Checkpoint, text.as_bytes(), facts).is_err(), "without a ledger");
+    assert!(
+        permitted(KeyUse::Ledger, Kind::Checkpoint, &Shown::new(text.as_bytes()), facts).is_err(),
+        "without a ledger"
+    );
 }
 
 #[test]

@@ -470,7 +470,7 @@ impl Engine for Daemon {
                     })
                 });
                 let (left, header) = left.await?;
-                if header.is_none() && form == wire::Form::Container {
+                if header.is_none() && form != wire::Form::Ndjson {
                     // One that is not to execute opens no key, so nothing under it can be unknown.
                     return Err(Failure::NotFound { what: format!("a key of determination {determination}") });
                 }

@@ -61,11 +61,12 @@ impl Daemon {
                 return refused(recorder, &by, "recovery-certificates", asked, (None, None), reasons);
             }
             let judged: Vec<Judged<'_>> = places.into_iter().map(|(place, judged)| (&octets[place], judged)).collect();
-            let Imported { event, kept, others } = device_certificates(recorder, recorder.moment().at, &judged)?;
+            let Imported { event, kept, keys, others } = device_certificates(recorder, recorder.moment().at, &judged)?;
             let tally = event.tally;
             // The same ones once more are no news, however often they come.
             let entry = if tally.imported + tally.refused > 0 {
-                recorder.queue_blob(kept);
+                recorder.queue_keys_in(event.certificates, keys.into());
+                recorder.queue_hashed_blob(event.certificates, kept);
                 Some(recorder.queue(&by, Event::DeviceCertificatesImported(event))?)
             } else {
                 None

@@ -7,7 +7,7 @@
 //! Time per command, beside the socket: two leaves read and hashed, the signature's row, the template filled, and SHA-256 over four kilobytes, which is
 //! most of it and has to be: what goes out is what the intent says, octet for octet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,10 +22,11 @@ use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
 use crate::domain::certificates::signature::PublicKey;
+use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
 use crate::domain::commands::{self, container::Header};
 use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use crate::domain::ledger::entry::{
-    Actor, Batch, Entry, Event, Intent, JobCancelled, JobEnded, Outcome, Reason, Refused, SignResult,
+    Actor, Batch, Entry, Event, Intent, JobCancelled, JobEnded, Reason, Refused, SignResult,
 };
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
@@ -205,14 +206,7 @@ impl Daemon {
         };
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut walk = Walk {
-                reader: &reader,
-                wanted,
-                own: HashMap::new(),
-                pending: VecDeque::new(),
-                given: BTreeSet::new(),
-                page: Page::default(),
-            };
+            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &mut source),
@@ -299,30 +293,17 @@ enum Ended {
     Failed(Failure),
 }
 
-/// An intent of the request, and what became of it.
-struct Place {
-    at: u64,
-    intent: Intent,
-    result: Option<SignResult>,
-}
-
 struct Walk<'a> {
     reader: &'a SqliteReader,
     wanted: Wanted,
-    /// Whether a batch is this request's, as far as it was looked up.
-    own: HashMap<u64, bool>,
-    /// Intents that wait for their outcome, or behind one that does: a few chunks.
-    pending: VecDeque<Place>,
-    /// Further attempts of other requests whose commands were given: once for a Device, whatever number of its own attempts were unknown.
-    given: BTreeSet<u64>,
+    /// The request's intents that wait for their outcome, or behind one that does.
+    pending: Pairs,
     page: Page,
 }
 
 /// What is read of a leaf, and worked on when the reading is over: a row that is read meanwhile would be as of its beginning.
 enum Seen {
-    Batch(u64, bool),
-    Intent(u64, Intent),
-    Outcome(Outcome),
+    Step(Step),
     Refused(DeviceId, Vec<Reason>),
     /// No intent of the request comes after it, but in another batch: a start, or the end of its job.
     Ended(u64),
@@ -399,9 +380,6 @@ impl Walk<'_> {
         let glance = Glance::at(octets)?;
         let request = self.wanted.request;
         match glance.kind {
-            b"intent" => Some(Seen::Intent(index, glance.read().ok()?)),
-            b"outcome" => Some(Seen::Outcome(glance.read().ok()?)),
-            b"batch" => Some(Seen::Batch(index, glance.read::<Batch>().ok()?.request == request)),
             b"refused" => match glance.read().ok()? {
                 Refused { request: Some(of), device: Some(device), reasons, .. } if of == request => {
                     Some(Seen::Refused(device, reasons))
@@ -411,26 +389,26 @@ impl Walk<'_> {
             b"started" => Some(Seen::Ended(index)),
             b"job-ended" => (glance.read::<JobEnded>().ok()?.request == request).then_some(Seen::Ended(index)),
             b"job-cancelled" => (glance.read::<JobCancelled>().ok()?.request == request).then_some(Seen::Ended(index)),
-            _ => None,
+            _ => Step::at(index, &glance).ok()?.map(Seen::Step),
         }
     }
 
     fn work(&mut self, seen: Seen, send: &Send<'_>) -> Result<ControlFlow<()>, StoreError> {
         match seen {
-            Seen::Batch(index, is_own) => drop(self.own.insert(index, is_own)),
-            Seen::Intent(at, intent) => {
+            Seen::Step(Step::Batch(index, batch)) => {
+                let whose = self.whose(&batch);
+                self.pending.batch(index, whose);
+            }
+            Seen::Step(Step::Intent(at, intent)) => {
                 if self.is_own(intent.batch)? {
-                    self.pending.push_back(Place { at, intent, result: None });
+                    self.pending.intent(at, intent, ());
                 }
             }
-            Seen::Outcome(Outcome { intent, result }) => {
-                if let Ok(at) = self.pending.binary_search_by_key(&intent, |place| place.at) {
-                    self.pending[at].result = Some(result);
-                }
+            Seen::Step(Step::Outcome(outcome)) => {
+                self.pending.outcome(outcome);
                 // One outcome may end the wait of several chunks; a page has no more than its release has room for.
-                while self.pending.front().is_some_and(|place| place.result.is_some()) {
-                    let Some(place) = self.pending.pop_front() else { break };
-                    self.settle(place)?;
+                while let Some(settled) = self.pending.settled() {
+                    self.settle(settled)?;
                     if self.page.is_full() && send(std::mem::take(&mut self.page)).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -447,16 +425,33 @@ impl Walk<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Further attempts of other requests are not waited for, which may come at any time: what became of a Device says whether there was one.
+    fn whose(&self, batch: &Batch) -> Whose {
+        if batch.request == self.wanted.request { Whose::Asked } else { Whose::Elsewhere }
+    }
+
     /// Whether a batch belongs to the request.
     fn is_own(&mut self, batch: u64) -> Result<bool, StoreError> {
-        if let Some(known) = self.own.get(&batch) {
-            return Ok(*known);
+        if let Some(known) = self.pending.whose(batch) {
+            return Ok(known == Whose::Asked);
         }
         let leaf = self.reader.leaf(batch)?;
         let of = Glance::at(&leaf).and_then(|glance| glance.read::<Batch>().ok());
-        let own = of.is_some_and(|batch| batch.request == self.wanted.request);
-        self.own.insert(batch, own);
-        Ok(own)
+        let whose = of.map_or(Whose::Elsewhere, |batch| self.whose(&batch));
+        self.pending.batch(batch, whose);
+        Ok(whose == Whose::Asked)
+    }
+
+    /// Whether the request has a further attempt at the octets of this intent: then that is told, and this is not.
+    fn comes_again(&mut self, at: u64, intent: &Intent) -> Result<bool, StoreError> {
+        for later in self.reader.intents_of(intent.device)?.into_iter().filter(|later| *later > at) {
+            let leaf = self.reader.leaf(later)?;
+            let Some(later) = Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) else { continue };
+            if later.command == intent.command && self.is_own(later.batch)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn has_command(&self, device: DeviceId) -> Result<bool, StoreError> {
@@ -466,14 +461,13 @@ impl Walk<'_> {
     }
 
     /// What became of an intent of the request, told once for each Device: by its last.
-    fn settle(&mut self, place: Place) -> Result<(), StoreError> {
-        let Place { at, intent, result } = place;
+    fn settle(&mut self, settled: Settled) -> Result<(), StoreError> {
+        let Settled { place: at, intent, result, .. } = settled;
         let outcome = match result {
-            Some(SignResult::Signed(signature)) => return self.signed(at, at, intent, Some(signature)),
-            Some(SignResult::Failed(why)) => ToldOutcome::Failed(why.into()),
-            Some(SignResult::NotSigned(why)) => ToldOutcome::NotSigned(why.into()),
-            Some(SignResult::Unknown(why)) => ToldOutcome::Unknown(why.into()),
-            None => return Ok(()),
+            SignResult::Signed(signature) => return self.signed(at, at, intent, Some(signature)),
+            SignResult::Failed(why) => ToldOutcome::Failed(why.into()),
+            SignResult::NotSigned(why) => ToldOutcome::NotSigned(why.into()),
+            SignResult::Unknown(why) => ToldOutcome::Unknown(why.into()),
         };
         let last = self.reader.device(&self.wanted.header.key, intent.device)?;
         let last = last.filter(|last| last.determination == self.wanted.determination);
@@ -482,13 +476,10 @@ impl Walk<'_> {
                 let leaf = self.reader.leaf(last.intent)?;
                 match Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) {
                     // It comes by itself.
-                    Some(later) if self.is_own(later.batch)? => return Ok(()),
+                    Some(later) if self.is_own(later.batch)? || self.comes_again(at, &intent)? => return Ok(()),
                     // A further attempt belongs to the request that settled the unknown; this one gets its command all the same.
                     Some(later) if later.attempt > 1 && later.command == intent.command => match last.state {
-                        IntentState::Signed if self.given.insert(last.intent) => {
-                            return self.signed(at, last.intent, later, None);
-                        }
-                        IntentState::Signed => return Ok(()),
+                        IntentState::Signed => return self.signed(at, last.intent, later, None),
                         IntentState::Left => ToldOutcome::Left,
                         IntentState::Open | IntentState::Failed | IntentState::NotSigned | IntentState::Unknown => {
                             outcome
@@ -721,5 +712,35 @@ impl Handing {
     async fn send(&mut self) -> Result<(), Option<Failure>> {
         let full = std::mem::replace(&mut self.piece, Vec::with_capacity(LINES_LEN));
         self.pieces.send(Ok(Bytes::from(full))).await.map_err(|_| None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ledger::entry::{ClockState, Released, VERSION};
+    use crate::domain::ledger::merkle::Leaf;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn the_release_of_a_page_fits_an_entry_where_no_two_of_its_commands_stand_side_by_side() {
+        let fits = |commands: usize| {
+            // At the far end of a ledger of a thousand million entries.
+            let intents = (0..commands as u64).map(|n| (1_000_000_000 + 3 * n, 1_000_000_001 + 3 * n)).collect();
+            let (request, determination) = (RequestId([0xEE; 16]), DeterminationId([0xDD; 16]));
+            let event = Event::Released(Released { request, determination, intents });
+            let by = Actor {
+                person: Some("o".repeat(64).parse().unwrap()),
+                account: "a".repeat(64).into(),
+                role: crate::domain::ledger::entry::Role::Operator,
+                channel: crate::domain::ledger::entry::Channel::Socket,
+            };
+            let at: Timestamp = "2026-11-01T09:00:00.123Z".parse().unwrap();
+            let leaf = Entry { v: VERSION, at, clock: ClockState::Untrusted, by, event }.to_leaf();
+            leaf.is_ok_and(|leaf| Leaf::new(&leaf).is_ok())
+        };
+        assert!(fits(PAGE_MAX));
+        // What one outcome may settle at once, with a sick token beside a good one, does not: it goes out by pages.
+        assert!(!fits(3 * PAGE_MAX));
     }
 }

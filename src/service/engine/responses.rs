@@ -1,5 +1,6 @@
 //! Shell: Responses of Devices, from the uploads to the entry; and how far each Device has come.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -11,12 +12,12 @@ use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::certificates::pem;
 use crate::domain::intake;
 use crate::domain::intake::responses::{Handed, ResponsesError, Taken, imported_keys, responses as decide, resumption};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
 use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
+use crate::domain::responses::bundle;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
@@ -87,8 +88,9 @@ struct Prepared {
     /// The messages as they are kept.
     responses: Vec<u8>,
     responses_sha256: Digest,
-    /// The certificates that are kept, in PEM.
-    certificates: String,
+    /// The certificates that are kept: DER, one after another.
+    certificates: Vec<u8>,
+    certificates_sha256: Digest,
     imported_before: Option<u64>,
 }
 
@@ -123,14 +125,15 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
     let certificates = if bundle.iter().all(u8::is_ascii_whitespace) {
         Vec::new()
     } else {
-        pem::text(&bundle).and_then(pem::bundle).map_err(|error| {
+        let given = bundle::given(&bundle).map_err(|error| {
             Failure::malformed(
                 "certificates",
-                "certificates in PEM",
-                &format!("other text ({error})"),
+                "certificates in DER, one after another, or in PEM",
+                &format!("something else ({error})"),
                 "Mend it and send it again.",
             )
-        })?
+        })?;
+        given.into_iter().map(Cow::into_owned).collect()
     };
     let (mut imported, mut imported_before) = (None, None);
     // In this order: what is imported after the head was read does not count, and so cannot be there for one Device and not for
@@ -147,10 +150,11 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
 fn verified(sent: Sent, trust: &Trust) -> Prepared {
     let Sent { messages, certificates, imported, imported_before } = sent;
     let (readings, candidates) = responses::verify(&messages, &certificates, imported, trust);
-    let certificates = candidates.octets().map(pem::certificate_to_pem).collect();
+    let certificates = candidates.octets().collect::<Vec<_>>().concat();
+    let certificates_sha256 = Digest::of(&certificates);
     let responses = messages::kept(&messages);
     let responses_sha256 = Digest::of(&responses);
-    Prepared { messages, readings, responses, responses_sha256, certificates, imported_before }
+    Prepared { messages, readings, responses, responses_sha256, certificates, certificates_sha256, imported_before }
 }
 
 /// The lines of what proves no recovery, and the summary.
@@ -195,8 +199,9 @@ impl Daemon {
         let keys = Arc::clone(&self.keys);
         let determination = ask.determination;
         let taken = self.change(move |recorder| {
-            let Prepared { messages, readings, responses: kept, responses_sha256, certificates, imported_before } =
-                prepared;
+            let Prepared { messages, readings, responses: kept, responses_sha256, .. } = prepared;
+            let (certificates, imported_before) = (prepared.certificates, prepared.imported_before);
+            let certificates_sha256 = prepared.certificates_sha256;
             let by = recorder.known(actor);
             if recorder.fold().policy().map(|adopted| adopted.digest) != Some(policy_digest) {
                 return Ok(Err(another_policy()));
@@ -205,7 +210,7 @@ impl Daemon {
                 messages: &messages,
                 readings: &readings,
                 responses: responses_sha256,
-                certificates: Digest::of(certificates.as_bytes()),
+                certificates: certificates_sha256,
                 imported_before,
             };
             let at = recorder.moment().at;
@@ -225,8 +230,8 @@ impl Daemon {
                 keys.fence();
             }
             recorder.queue_hashed_blob(responses_sha256, kept);
-            recorder.queue_blob(certificates.into_bytes());
-            recorder.queue_blob(std::mem::take(&mut taken.results).into_bytes());
+            recorder.queue_hashed_blob(certificates_sha256, certificates);
+            recorder.queue_hashed_blob(taken.event.results, std::mem::take(&mut taken.results).into_bytes());
             let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;
             Ok(Ok((taken, entry)))
         });

@@ -7,9 +7,8 @@ use std::str::FromStr;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::super::derived::{each_result, from_code};
+use super::super::derived::from_code;
 use super::super::{Derived, SignatureRow, StoreError};
-use super::blobs::BlobReader;
 use super::device_keys;
 use super::lists;
 use super::schema::Table;
@@ -353,16 +352,13 @@ pub(super) fn apply(connection: &Connection, derived: &Derived<'_>) -> Result<()
             }
             put_device(connection, Schema::Rebuilt, key, *device, row)
         }
-        Derived::Responses { determination, entry, blob, parse } => {
-            let octets = BlobReader::open(connection, *blob)?;
-            each_result(*blob, octets, *parse, |_, line| {
-                let Some(device) = line.device else { return Ok(()) };
+        Derived::Responses { determination, entry, lines } => {
+            for (device, line) in lines.iter().filter_map(|line| Some((line.device?, line))) {
                 let mut known = responded(connection, Schema::Rebuilt, *determination, device)?.unwrap_or_default();
-                if known.absorb(&line, *entry) {
+                if known.absorb(line, *entry) {
                     put_responded(connection, Schema::Rebuilt, *determination, device, &known)?;
                 }
-                Ok(())
-            })?;
+            }
             Ok(())
         }
         Derived::Request { id, row } => put_request(connection, Schema::Rebuilt, *id, row),

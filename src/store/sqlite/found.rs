@@ -17,18 +17,25 @@ use super::reading::hash_at;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeviceId;
 
-/// `"event":{"intent":{` stands in it.
-macro_rules! is_intent {
+/// It is no signed outcome, which ends in `,"result":{"signed":"`, 64 digits, `"}}}}`. Asked first: at a known place, it costs a fiftieth of
+/// a search through all of a leaf, of which half are such outcomes.
+macro_rules! is_not_signed_outcome {
     () => {
-        "instr(octets, X'226576656E74223A7B22696E74656E74223A7B') > 0"
+        "substr(octets, -90, 21) <> X'2C22726573756C74223A7B227369676E6564223A22'"
     };
 }
 
-/// It is neither an intent nor a signed outcome: that ends in `,"result":{"signed":"`, 64 digits, `"}}}}`.
+/// `"event":{"intent":{` stands in it.
+macro_rules! is_intent {
+    () => {
+        concat!(is_not_signed_outcome!(), " AND instr(octets, X'226576656E74223A7B22696E74656E74223A7B') > 0")
+    };
+}
+
+/// It is neither an intent nor a signed outcome.
 macro_rules! is_uncommon {
     () => {
-        "instr(octets, X'226576656E74223A7B22696E74656E74223A7B') = 0
-         AND substr(octets, -90, 21) <> X'2C22726573756C74223A7B227369676E6564223A22'"
+        concat!(is_not_signed_outcome!(), " AND instr(octets, X'226576656E74223A7B22696E74656E74223A7B') = 0")
     };
 }
 

@@ -5,21 +5,19 @@
 //! entry commits to. Where no snapshot was taken yet, a start has compared every row with what the ledger makes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, ControlFlow, Range};
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::super::derived::each_result;
 use super::super::{Derived, StoreError};
-use super::blobs::BlobReader;
 use super::derived::{self, Schema, StoredRows};
 use super::device_keys;
 use crate::domain::fold::RequestFacts;
 use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
-use crate::domain::fold::snapshot::{Page, Pages, Renewed, Table, Tables, of_each};
+use crate::domain::fold::snapshot::{Made, Page, Pages, Renewed, Table, Tables, Touched, of_each};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
@@ -146,48 +144,72 @@ fn under<'a, T: Default>(all: &'a mut BTreeMap<KeyLabel, T>, key: &KeyLabel) -> 
     all.get_mut(key).expect("it was put there")
 }
 
-/// The pages of a table, and which of them were compared with their rows since the start.
+/// The pages of a table, where each lies, and which of them were compared with their rows since the start.
 #[derive(Debug)]
 struct Held {
     pages: Pages,
-    seen: Vec<AtomicBool>,
+    marks: Vec<Mark>,
+}
+
+/// What is known of a page besides.
+#[derive(Debug)]
+struct Mark {
+    /// Its row in `row_page`.
+    id: i64,
+    /// It was compared with its rows.
+    seen: AtomicBool,
+}
+
+impl Mark {
+    const fn new(id: i64, seen: bool) -> Self {
+        Self { id, seen: AtomicBool::new(seen) }
+    }
 }
 
 impl Held {
-    fn new(pages: Pages, seen: bool) -> Self {
-        let seen = pages.all().iter().map(|_| AtomicBool::new(seen)).collect();
-        Self { pages, seen }
+    fn new((pages, ids): (Pages, Vec<i64>), seen: bool) -> Self {
+        Self { pages, marks: ids.into_iter().map(|id| Mark::new(id, seen)).collect() }
     }
 
     /// Compares a page with its rows, unless that was done before.
     fn see(&self, connection: &Connection, table: Table, at: usize) -> Result<(), StoreError> {
-        if self.seen[at].load(Ordering::Acquire) {
+        let seen = &self.marks[at].seen;
+        if seen.load(Ordering::Acquire) {
             return Ok(());
         }
-        let expected = &self.pages.all()[at];
-        let found = self.pages.read_again(at, &StoredRows { connection, schema: Schema::Main })?;
-        if found.as_ref() != Some(expected) {
-            return Err(StoreError::PageDiffers {
-                table: table.as_str(),
-                rows: format!("from {} to {}", shown(table, &expected.first), shown(table, &expected.last)).into(),
-            });
+        if !self.pages.is_so(at, &StoredRows { connection, schema: Schema::Main })? {
+            return Err(self.differs(table, at));
         }
-        self.seen[at].store(true, Ordering::Release);
+        seen.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Puts pages that were just made of their rows in the place of others.
-    fn put(&mut self, renewed: Vec<Renewed>) {
-        let mut seen = Vec::with_capacity(self.seen.len() + renewed.len());
-        let (mut before, mut at) = (std::mem::take(&mut self.seen).into_iter(), 0);
+    fn differs(&self, table: Table, at: usize) -> StoreError {
+        let Page { first, last, .. } = &self.pages.all()[at];
+        let rows = format!("from {} to {}", shown(table, first), shown(table, last)).into();
+        StoreError::PageDiffers { table: table.as_str(), rows }
+    }
+
+    /// The list of the parts of a page.
+    fn list(&self, connection: &Connection, table: Table, at: usize) -> Result<Vec<u8>, StoreError> {
+        let mut select = connection.prepare_cached("SELECT parts FROM main.row_page WHERE id = ?1")?;
+        let list: Option<Vec<u8>> = select.query_row([self.marks[at].id], |row| row.get(0)).optional()?;
+        let list = list.filter(|list| Digest::of(list) == self.pages.all()[at].digest);
+        list.ok_or_else(|| self.differs(table, at))
+    }
+
+    /// Puts pages that were just made of their rows in the place of others; `ids` are where they lie.
+    fn put(&mut self, renewed: Vec<Renewed>, ids: Vec<i64>) {
+        let (mut ids, mut marks) = (ids.into_iter(), Vec::with_capacity(self.marks.len() + renewed.len()));
+        let (mut before, mut at) = (std::mem::take(&mut self.marks).into_iter(), 0);
         for Renewed { old, new } in &renewed {
-            seen.extend(before.by_ref().take(old.start - at));
+            marks.extend(before.by_ref().take(old.start - at));
             before.by_ref().take(old.len()).for_each(drop);
-            seen.extend(new.iter().map(|_| AtomicBool::new(true)));
+            marks.extend(ids.by_ref().take(new.len()).map(|id| Mark::new(id, true)));
             at = old.end;
         }
-        seen.extend(before);
-        self.seen = seen;
+        marks.extend(before);
+        self.marks = marks;
         self.pages.put(renewed);
     }
 }
@@ -273,9 +295,9 @@ impl Shared {
         Ok(())
     }
 
-    /// From here on rows are believed by these pages.
-    pub(super) fn hold(&self, pages: [Pages; Table::ALL.len()]) {
-        self.write().held = Some(pages.map(|pages| Held::new(pages, false)));
+    /// From here on rows are believed by these pages; with `seen` they were just made of their rows.
+    pub(super) fn hold(&self, pages: Placed, seen: bool) {
+        self.write().held = Some(pages.map(|pages| Held::new(pages, seen)));
     }
 
     /// Ends a snapshot: `commit` makes it durable, and from then on the tables have what the overlay had. Nobody reads meanwhile.
@@ -287,10 +309,10 @@ impl Shared {
         let mut state = self.write();
         commit()?;
         match written {
-            Written::First(pages) => state.held = Some(pages.map(|pages| Held::new(pages, true))),
+            Written::First(pages) => state.held = Some(pages.map(|of_table| Held::new(of_table, true))),
             Written::Renewed(renewed) => {
-                for (held, renewed) in state.held.iter_mut().flatten().zip(renewed) {
-                    held.put(renewed);
+                for (held, (renewed, ids)) in state.held.iter_mut().flatten().zip(renewed) {
+                    held.put(renewed, ids);
                 }
             }
         }
@@ -299,12 +321,15 @@ impl Shared {
     }
 }
 
-/// What a snapshot has made of the pages.
+/// The pages of each table, and where each lies.
+pub(super) type Placed = [(Pages, Vec<i64>); Table::ALL.len()];
+
+/// What a snapshot has made of the pages of each table, and where each page lies that it made.
 pub(super) enum Written {
     /// All of them, which were none before.
-    First([Pages; Table::ALL.len()]),
-    /// Some, by table.
-    Renewed([Vec<Renewed>; Table::ALL.len()]),
+    First(Placed),
+    /// Some.
+    Renewed([(Vec<Renewed>, Vec<i64>); Table::ALL.len()]),
 }
 
 impl State {
@@ -461,18 +486,16 @@ impl State {
                 next.put_device(key, *device, (*row).clone());
             }
             Derived::Request { id, row } => next.put_request(*id, **row),
-            Derived::Responses { determination, entry, blob, parse } => {
-                each_result(*blob, BlobReader::open(connection, *blob)?, *parse, |_, line| {
-                    let Some(device) = line.device else { return Ok(()) };
+            Derived::Responses { determination, entry, lines } => {
+                for (device, line) in lines.iter().filter_map(|line| Some((line.device?, line))) {
                     let mut known = match next.responses.get(&(*determination, device)) {
                         Some(known) => known.clone(),
                         None => self.responded(connection, *determination, device)?.unwrap_or_default(),
                     };
-                    if known.absorb(&line, *entry) {
+                    if known.absorb(line, *entry) {
                         next.put_responded(*determination, device, known);
                     }
-                    Ok(())
-                })?;
+                }
             }
             Derived::DeviceKeys { entry, keys } => {
                 keys.iter().for_each(|key| next.put_device_key(ImportedKey { key: *key, entry: *entry }));
@@ -489,34 +512,50 @@ impl State {
         let rows = StoredRows { connection, schema: Schema::Main };
         let Some(held) = &self.held else {
             self.overlay.write(connection)?;
-            let pages = of_each(|table| Pages::made(table, &rows))?;
-            connection.execute("DELETE FROM main.row_page", [])?;
-            for (table, pages) in Table::ALL.into_iter().zip(&pages) {
-                put_pages(connection, table, pages.all())?;
-            }
-            let kept = pages.each_ref().map(Pages::kept);
+            let pages = made(connection)?;
+            let kept = pages.each_ref().map(|(pages, _)| pages.kept());
             return Ok((Written::First(pages), kept));
         };
         // A page that nobody has read since the start is compared before it is altered, so that no forged row gets a good digest.
-        let mut touched: [Vec<Range<usize>>; Table::ALL.len()] = Default::default();
-        for (at, table) in Table::ALL.into_iter().enumerate() {
+        let mut touched: [Vec<Touched>; Table::ALL.len()] = Default::default();
+        for ((held, table), touched) in held.iter().zip(Table::ALL).zip(&mut touched) {
             let keys = self.overlay.keys(table);
-            touched[at] = held[at].pages.touched(keys.iter().map(Vec::as_slice));
-            touched[at].iter().cloned().flatten().try_for_each(|page| held[at].see(connection, table, page))?;
+            *touched = held.pages.touched(keys.iter().map(Vec::as_slice), |page| {
+                held.see(connection, table, page)?;
+                held.list(connection, table, page)
+            })?;
         }
         self.overlay.write(connection)?;
-        let mut renewed: [Vec<Renewed>; Table::ALL.len()] = Default::default();
+        let mut renewed: [(Vec<Renewed>, Vec<i64>); Table::ALL.len()] = Default::default();
         let mut kept = [TableKept { rows: 0, sha256: Digest([0; 32]) }; Table::ALL.len()];
         for (at, table) in Table::ALL.into_iter().enumerate() {
-            renewed[at] = held[at].pages.renewed(&touched[at], &rows)?;
-            for Renewed { old, new } in &renewed[at] {
-                drop_pages(connection, table, &held[at].pages.all()[old.clone()])?;
-                put_pages(connection, table, new)?;
+            let (held, (renewed, ids)) = (&held[at], &mut renewed[at]);
+            *renewed = held.pages.renewed(&touched[at], &rows)?;
+            for Renewed { old, new } in &*renewed {
+                // The first takes the place of the one that was there: rows are never taken away, so there is one at least.
+                let mut places = held.marks[old.clone()].iter().map(|mark| mark.id);
+                for made in new {
+                    ids.push(put_page(connection, table, places.next(), made)?);
+                }
             }
-            kept[at] = held[at].pages.kept_with(&renewed[at]);
+            kept[at] = held.pages.kept_with(renewed);
         }
         Ok((Written::Renewed(renewed), kept))
     }
+}
+
+/// The pages of all rows that lie in the tables, made and kept within the caller's transaction, and where each lies.
+pub(super) fn made(connection: &Connection) -> Result<Placed, StoreError> {
+    let rows = StoredRows { connection, schema: Schema::Main };
+    connection.execute("DELETE FROM main.row_page", [])?;
+    of_each(|table| {
+        let (mut ids, mut fault) = (Vec::new(), None);
+        let pages = Pages::made(table, &rows, |made| match put_page(connection, table, None, made) {
+            Ok(id) => ids.push(id),
+            Err(error) => fault = Some(error),
+        })?;
+        fault.map_or(Ok((pages, ids)), Err)
+    })
 }
 
 fn place(table: Table) -> usize {
@@ -570,36 +609,36 @@ fn bound(key: &KeyLabel, first: &[u8]) -> Option<DeviceId> {
     (label == key.as_str()).then(|| DeviceId(octets.into()))
 }
 
-fn put_pages(connection: &Connection, table: Table, pages: &[Page]) -> Result<(), StoreError> {
-    let mut insert = connection.prepare_cached("INSERT INTO main.row_page VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    for Page { first, last, rows, pending, digest } in pages {
-        insert.execute((table.code(), &first[..], &last[..], rows, pending, digest.0))?;
-    }
-    Ok(())
+/// Keeps a page, in the place of another if one is given; where it lies.
+fn put_page(
+    connection: &Connection,
+    table: Table,
+    place: Option<i64>,
+    Made { page, list }: &Made,
+) -> Result<i64, StoreError> {
+    let Page { first, last, rows, pending, digest } = page;
+    let sql = "INSERT OR REPLACE INTO main.row_page VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let values = (place, table.code(), &first[..], &last[..], rows, pending, digest.0, &list[..]);
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(place.unwrap_or_else(|| connection.last_insert_rowid()))
 }
 
-fn drop_pages(connection: &Connection, table: Table, pages: &[Page]) -> Result<(), StoreError> {
-    let mut delete = connection.prepare_cached("DELETE FROM main.row_page WHERE tbl = ?1 AND first = ?2")?;
-    for page in pages {
-        delete.execute((table.code(), &page.first[..]))?;
-    }
-    Ok(())
-}
-
-/// The pages of a table as they are kept. Whoever reads them compares [`Pages::kept`].
-pub(super) fn pages(connection: &Connection, table: Table) -> Result<Pages, StoreError> {
+/// The pages of a table as they are kept, and where each lies. Whoever reads them compares [`Pages::kept`].
+pub(super) fn pages(connection: &Connection, table: Table) -> Result<(Pages, Vec<i64>), StoreError> {
     let mut select = connection
-        .prepare("SELECT first, last, rows, pending, digest FROM main.row_page WHERE tbl = ?1 ORDER BY first")?;
+        .prepare("SELECT id, first, last, rows, pending, digest FROM main.row_page WHERE tbl = ?1 ORDER BY first")?;
     let pages = select.query_map([table.code()], |row| {
-        Ok(Page {
-            first: row.get::<_, Vec<u8>>(0)?.into(),
-            last: row.get::<_, Vec<u8>>(1)?.into(),
-            rows: row.get(2)?,
-            pending: row.get(3)?,
-            digest: Digest(row.get(4)?),
-        })
+        let page = Page {
+            first: row.get::<_, Vec<u8>>(1)?.into(),
+            last: row.get::<_, Vec<u8>>(2)?.into(),
+            rows: row.get(3)?,
+            pending: row.get(4)?,
+            digest: Digest(row.get(5)?),
+        };
+        Ok((row.get::<_, i64>(0)?, page))
     })?;
-    Ok(Pages::of(table, pages.collect::<Result<_, _>>()?))
+    let (ids, all): (Vec<i64>, Vec<Page>) = pages.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    Ok((Pages::of(table, all), ids))
 }
 
 /// A part of the kept state.

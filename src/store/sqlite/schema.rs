@@ -36,11 +36,11 @@ CREATE TABLE chunk (id INTEGER PRIMARY KEY, octets BLOB NOT NULL) STRICT;
 ";
 
 /// What a snapshot keeps: as of how many entries the rows of what grows with Devices are, and by which entry that is so; the pages of
-/// those rows; the rest of the state.
+/// those rows, each with the list of its parts; the rest of the state.
 const KEPT: &str = "
 CREATE TABLE IF NOT EXISTS main.base (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, snapshot INTEGER) STRICT;
-CREATE TABLE IF NOT EXISTS main.row_page (tbl INTEGER NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL, rows INTEGER NOT NULL,
-    pending INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (tbl, first)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS main.row_page (id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL,
+    rows INTEGER NOT NULL, pending INTEGER NOT NULL, digest BLOB NOT NULL, parts BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS main.part (name TEXT PRIMARY KEY, octets BLOB NOT NULL) STRICT;
 ";
 /// The first version with these. In an older one every row was written with its entry.

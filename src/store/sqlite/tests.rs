@@ -8,6 +8,8 @@ use super::*;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
+use crate::domain::responses::DeviceKey;
+use crate::domain::time::Timestamp;
 use crate::store::{DeviceFacts, IntentState};
 
 fn made(entries: u64) -> (TempDir, SqliteStore) {
@@ -455,7 +457,7 @@ fn kept(devices: u64) -> (TempDir, SqliteStore, KeptTables) {
     drop(store);
     let store = open(&directory).unwrap();
     let tables = StoredRows { connection: &store.connection, schema: Schema::Main };
-    let tables = Table::ALL.map(|table| Pages::made(table, &tables).unwrap().kept());
+    let tables = Table::ALL.map(|table| Pages::made(table, &tables, |_| ()).unwrap().kept());
     (directory, store, tables)
 }
 
@@ -541,7 +543,7 @@ fn what_is_still_to_be_settled_is_found_by_pages_that_were_compared() {
 /// The store again, believing the pages that it keeps.
 fn open_again(directory: &TempDir) -> SqliteStore {
     let mut store = open(directory).unwrap();
-    let tables = Table::ALL.map(|table| overlay::pages(&store.connection, table).unwrap().kept());
+    let tables = Table::ALL.map(|table| overlay::pages(&store.connection, table).unwrap().0.kept());
     store.believe(&tables, false).unwrap();
     store
 }
@@ -558,4 +560,116 @@ fn a_list_of_pages_that_was_edited_is_refused() {
         let believed = store.believe(&tables, false);
         assert!(matches!(believed, Err(StoreError::PagesDiffer { table: "device", .. })), "{believed:?}");
     }
+}
+
+#[test]
+fn a_list_of_parts_that_was_edited_is_found_before_a_snapshot_rests_on_it() {
+    for sql in [
+        "UPDATE row_page SET parts = zeroblob(64) WHERE tbl = 1",
+        "UPDATE row_page SET parts = (SELECT parts FROM row_page WHERE id = (SELECT max(id) FROM row_page))",
+    ] {
+        let (directory, mut store, tables) = kept(2_000);
+        edit(&directory, sql);
+        // A start does not look at them; what is read needs none.
+        store.believe(&tables, true).unwrap();
+        assert_eq!(store.device(&key(), device(0)).unwrap(), Some(row(0, IntentState::Signed)));
+        let size = store.head().unwrap().size;
+        let changed = row(9_000, IntentState::Signed);
+        store.replay(&[Derived::Device { key: &key(), device: device(3), row: &changed }]).unwrap();
+        let kept = keep(&mut store, size);
+        assert!(matches!(kept, Err(StoreError::PageDiffers { table: "device", .. })), "{sql}: {kept:?}");
+    }
+}
+
+#[test]
+fn snapshots_of_rows_that_come_in_any_order_keep_the_pages_that_their_rows_come_to() {
+    let (directory, store, _) = kept(2_000);
+    drop(store);
+    let mut store = open_again(&directory);
+    for round in 0..6_u64 {
+        let changed: Vec<_> = (0..300).map(|i| (i * 7_919 + round * 131) % 6_000).collect();
+        let facts = row(10_000 + round, IntentState::Signed);
+        let key = key();
+        let derived: Vec<_> =
+            changed.iter().map(|i| Derived::Device { key: &key, device: device(*i), row: &facts }).collect();
+        append(&mut store, 1, &[], &[], &derived).unwrap();
+        let size = store.head().unwrap().size;
+        keep(&mut store, size).unwrap();
+        let rows = StoredRows { connection: &store.connection, schema: Schema::Main };
+        for table in Table::ALL {
+            let mut lists = Vec::new();
+            let made = Pages::made(table, &rows, |made| lists.push(made.list.clone())).unwrap();
+            assert_eq!(overlay::pages(&store.connection, table).unwrap().0, made, "round {round}");
+            let mut select =
+                store.connection.prepare("SELECT parts FROM row_page WHERE tbl = ?1 ORDER BY first").unwrap();
+            let stored: Vec<Vec<u8>> =
+                select.query_map([table.code()], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            assert_eq!(stored, lists, "round {round}");
+        }
+    }
+    drop(store);
+    // Every page is there again, and holds.
+    let store = open_again(&directory);
+    store.shared.read().see_all(&store.connection).unwrap();
+}
+
+#[test]
+fn pages_that_were_made_before_the_first_snapshot_are_those_that_it_keeps() {
+    let tables_after = |with_pages: bool| {
+        let (_directory, mut store) = made(0);
+        let (key, first, second) = (key(), row(1, IntentState::Signed), row(2, IntentState::Signed));
+        let rows = |row, from: u64| (from..from + 700).map(move |i| (device(i * 3), row));
+        let derived = |row, from| -> Vec<Derived<'_>> {
+            rows(row, from).map(|(device, row)| Derived::Device { key: &key, device, row }).collect()
+        };
+        append(&mut store, 1, &[], &[], &derived(&first, 0)).unwrap();
+        // As an older version left them: rows in their tables, and no pages.
+        store.shared.read().overlay().write(&store.connection).unwrap();
+        if with_pages {
+            store.make_pages().unwrap();
+        }
+        append(&mut store, 1, &[], &[], &derived(&second, 500)).unwrap();
+        keep(&mut store, 2).unwrap();
+        Table::ALL.map(|table| overlay::pages(&store.connection, table).unwrap().0)
+    };
+    assert_eq!(tables_after(true), tables_after(false));
+}
+
+#[test]
+fn an_entry_and_what_it_makes_of_rows_are_seen_at_once_by_whoever_reads_beside() {
+    const IMPORTS: u64 = 400;
+    let (directory, mut store) = made(0);
+    let imported = |entry: u64| DeviceKey {
+        device: device(1),
+        point: std::array::from_fn(|at| if at == 0 { 4 } else { 7 }),
+        device_ca: Digest([9; 32]),
+        from: Timestamp::from_unix_ms(0).unwrap(),
+        until: Timestamp::from_unix_ms(i64::try_from(entry).unwrap() * 1_000).unwrap(),
+    };
+    let looked = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let reader = SqliteReader::open(directory.path()).unwrap();
+                scope.spawn(move || {
+                    let mut looked = 0_u64;
+                    loop {
+                        let size = reader.head().unwrap().size;
+                        let keys = reader.device_keys(device(1)).unwrap();
+                        let before = keys.iter().filter(|imported| imported.entry < size).count() as u64;
+                        assert_eq!(before, size, "each entry below the head brought one");
+                        looked += 1;
+                        if size == IMPORTS {
+                            return looked;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for entry in 0..IMPORTS {
+            let keys = [imported(entry)];
+            append(&mut store, 1, &[], &[], &[Derived::DeviceKeys { entry, keys: &keys }]).unwrap();
+        }
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+    });
+    assert!(looked > 10, "{looked}");
 }

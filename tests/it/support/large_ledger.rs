@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smkid::domain::fold::{Book as _, Fold};
 use smkid::domain::gbcs::{CellUsage, KeyUsage, RemotePartyRole, TrustAnchorCell};
 use smkid::domain::ledger::entry::{Actor, Batch, ClockState, Event, Intent, Outcome, Released, SignResult};
+use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::{Digest, KeyLabel, RequestId};
 use smkid::domain::policy::facts::WantedForm;
 use smkid::domain::policy::rules::{self, CommandFacts};
@@ -16,7 +17,7 @@ use smkid::state;
 use smkid::store::Store as _;
 use smkid::store::sqlite::SqliteStore;
 
-use super::{DEVICES, Fixture, MINUTE_MS, STAGING, Signer, numbered, operator};
+use super::{DEVICES, Fixture, Key, MINUTE_MS, ORIGIN, STAGING, Signer, numbered, operator};
 
 /// Commands in a chunk, as the daemon's.
 const CHUNK: usize = 1_000;
@@ -96,9 +97,11 @@ impl Fixture {
         request
     }
 
-    /// Ends with a snapshot, as somebody takes it who has the ledger key and the disk: of the state as `lie` has it.
-    pub fn end_with_snapshot(self, directory: &Path, lie: impl FnOnce(String) -> String) {
-        let (ledger_key, verifier, at) = (Arc::clone(&self.ledger_key), self.verifier.clone(), self.at());
+    /// Ends with a snapshot, as somebody takes it who has the disk and the ledger key, or another: of the state as `lie` has it.
+    pub fn end_with_snapshot(self, directory: &Path, by: Option<Arc<Key>>, lie: impl FnOnce(String) -> String) {
+        let ledger_key = by.unwrap_or_else(|| Arc::clone(&self.ledger_key));
+        let verifier = Verifier::from_spki(ORIGIN, &ledger_key.public.to_spki()).unwrap();
+        let at = self.at();
         drop(self);
         let mut store = SqliteStore::open(directory, STAGING).unwrap();
         let fold = state::catch_up(&mut store).unwrap();

@@ -738,6 +738,11 @@ impl Fixture {
         Recorder::new(Box::new(self.in_memory()), self.recorder.fold().clone(), Box::new(read)).unwrap()
     }
 
+    /// What signs its checkpoints.
+    pub fn signer(&self) -> Signer {
+        Signer { key: Arc::clone(&self.ledger_key), verifier: self.verifier.clone() }
+    }
+
     /// The recorder of another process, which knows what the ledger says.
     pub fn restart(&mut self) {
         let now = Arc::clone(&self.now);
@@ -753,7 +758,7 @@ impl Fixture {
             (Moment { at, clock: state }, jump_ms)
         };
         let mut recorder = Recorder::new(Box::new(self.in_memory()), fold, Box::new(read)).unwrap();
-        recorder.set_signer(Box::new(Signer { key: Arc::clone(&self.ledger_key), verifier: self.verifier.clone() }));
+        recorder.set_signer(Box::new(self.signer()));
         self.recorder = recorder;
     }
 

@@ -59,7 +59,7 @@ const REACH_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 
 /// The files of a site, held in memory so that nothing of it is left on the disk.
-pub(super) struct Snapshot {
+pub struct Snapshot {
     home: PathBuf,
     files: Vec<(PathBuf, u32, Vec<u8>)>,
     folders: Vec<(PathBuf, u32)>,
@@ -494,6 +494,17 @@ impl Site {
         Self::copy(base, &base.determined)
     }
 
+    /// What is made of such a site, once for all tests that begin there: each has a copy.
+    pub async fn made(once: &'static OnceCell<Snapshot>, make: impl AsyncFnOnce(&Self)) -> Self {
+        let first = async || {
+            let site = Self::determined().await;
+            make(&site).await;
+            Snapshot::take(site.folder.path())
+        };
+        let made = once.get_or_init(first).await;
+        Self::copy(BASE.get().expect("the first one was made of it"), made)
+    }
+
     /// The same of another ledger, with other tokens.
     pub async fn of_another_ledger() -> Self {
         static OTHER: OnceCell<Base> = OnceCell::const_new();
@@ -694,20 +705,24 @@ impl Site {
         let path = self.script(which);
         let _ = fs::remove_file(self.path(&format!("{}.script.counts", which.name())));
         fs::write(&path, script.unwrap_or_default()).unwrap();
-        let (module, more) = match script {
-            None => (MODULE.to_owned(), String::new()),
-            Some(_) => (
-                fault_token().display().to_string(),
-                format!("FAULT_TOKEN_MODULE = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display()),
-            ),
-        };
+        match script {
+            None => self.set_module(which, Path::new(MODULE), ""),
+            Some(_) => {
+                let more = format!("FAULT_TOKEN_MODULE = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display());
+                self.set_module(which, &fault_token(), &more);
+            }
+        }
+    }
+
+    /// From the next start on a token is reached through that module, with `more` in its environment.
+    pub fn set_module(&self, which: Which, module: &Path, more: &str) {
         self.configure(|text| {
             let mut blocks: Vec<String> = text.split("[[token]]").map(ToOwned::to_owned).collect();
             let name = format!("name = \"{}\"", which.name());
             let block = blocks.iter_mut().find(|block| block.contains(&name)).unwrap();
             let lines = block.split_inclusive('\n').map(|line| {
                 if line.starts_with("module = ") {
-                    format!("module = \"{module}\"\n")
+                    format!("module = \"{}\"\n", module.display())
                 } else if line.starts_with("environment = ") {
                     let own = line.find("SOFTHSM2_CONF").unwrap();
                     format!("environment = {{ {more}{}", &line[own..])
@@ -1099,4 +1114,18 @@ pub fn settle_all(determination: DeterminationId) -> RecoverySettle {
 /// A moment so many milliseconds from now.
 pub fn in_ms(ms: i64) -> Timestamp {
     wall_clock().plus_ms(ms)
+}
+
+/// The daemon ends by itself; its status.
+pub async fn wait_for_end(daemon: Daemon) -> Option<i32> {
+    let begun = Instant::now();
+    while daemon.client.get::<wire::Status>("/v1/status").await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it still answers");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    match daemon.stop().await {
+        Ok(status) => status.code(),
+        Err(ProgramError::Signal { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -68,7 +68,7 @@ fn read(octets: &[u8], of_file: bool, piece: usize) -> Result<Vec<String>, Conta
                 }
                 Record::Command(fields, octets) => {
                     assert_eq!(check_command(fields, reader.octets(&octets)), Ok(()));
-                    format!("{} {} {} {}", fields.intent, fields.counter, fields.template, octets.len())
+                    format!("{} {} {} {}", fields.intent, fields.counter, fields.template, reader.octets(&octets).len())
                 }
                 Record::Line(line) => String::from_utf8(reader.octets(&line).to_vec()).unwrap(),
                 Record::End(commands) => format!("end {commands}"),
@@ -146,7 +146,11 @@ fn each_fault_is_told_with_its_octet() {
     check(&|octets| octets[8] = 1, 8, "the header: expected at most 65536 octets");
     check(&|octets| octets[12] = b'[', 12, "the header: ");
     let first = begins[0];
-    check(&|octets| octets[first] = 3, first, "expected a record of kind 0, 1 or 2, found 3");
+    check(
+        &|octets| octets[first] = 3,
+        first,
+        "expected a record of kind 0, 1 or 2, or 3 in an answer of differences, found 3",
+    );
     check(&|octets| octets[first + 1] = 1, first + 1, "a command: expected 26 to 1048576 octets");
     check(&|octets| octets[first + 30] = 2, first + 29, "expected one of the header's 2 templates, found the place 2");
     let end = begins[3];
@@ -171,4 +175,109 @@ fn a_record_says_what_the_command_says_itself() {
             .contains("its record says 00DB123400000001 with counter 1")
     );
     assert_eq!(check_command(fields, &octets[..28]), Err(Fault::Short(28)));
+}
+
+/// Commands of two templates in turn, each unlike the last of its template in some octets, in many, or in its length.
+fn unlike() -> Vec<(Fields, Vec<u8>)> {
+    let alter =
+        |octets: &mut [u8], places: Range<usize>, n: u8| octets[places].iter_mut().for_each(|octet| *octet ^= n);
+    let lens = [3_986, 4_001, 3_986, 4_001, 3_986, 4_001, 3_986, 3_987, 3_986, 64, 3_986];
+    (0..)
+        .zip(lens)
+        .map(|(n, len)| {
+            let fields = fields(n, u16::from(n % 2 == 1));
+            let mut octets = command(fields, len);
+            match n {
+                // As signatures do, at the very end; nothing at all; more than is worth it.
+                2 | 3 => alter(&mut octets, len - 64..len, 0x33),
+                6 => alter(&mut octets, 100..700, 0x44),
+                _ => {}
+            }
+            (fields, octets)
+        })
+        .collect()
+}
+
+#[test]
+fn commands_told_by_differences_are_the_very_same() {
+    let commands = unlike();
+    let mut octets = Vec::new();
+    let mut writer = Writer::begin_differences(&header(), &mut octets);
+    let mut kinds = Vec::new();
+    for (fields, command) in &commands {
+        let begin = octets.len();
+        writer.command(*fields, command, &mut octets);
+        kinds.push(octets[begin]);
+    }
+    writer.end(&mut octets);
+    assert_eq!(kinds, [1, 1, 3, 3, 3, 3, 1, 1, 1, 1, 3]);
+    for piece in [1, 64, 4_096, octets.len()] {
+        let (mut reader, mut found) = (Reader::of_answer(), Vec::new());
+        for piece in octets.chunks(piece) {
+            reader.feed(piece);
+            while let Some(record) = reader.record().unwrap() {
+                if let Record::Command(fields, octets) = record {
+                    found.push((fields, reader.octets(&octets).to_vec()));
+                }
+            }
+        }
+        assert_eq!(reader.finish(), Ok(()));
+        assert!(found == commands, "in pieces of {piece}");
+    }
+    // No file is of differences.
+    assert!(matches!(read(&octets, true, 64).unwrap_err().fault, Fault::Magic(_)));
+}
+
+#[test]
+fn differences_that_fit_no_command_are_a_fault() {
+    let (first, second) = (fields(1, 0), fields(2, 0));
+    let of_second = |differences: &[u8]| {
+        let mut octets = Vec::new();
+        let mut writer = Writer::begin_differences(&header(), &mut octets);
+        writer.command(first, &command(first, 100), &mut octets);
+        write_command(KIND_LIKEWISE, second, differences, &mut octets);
+        writer.commands += 1;
+        writer.end(&mut octets);
+        read(&octets, false, 4_096).map_err(|error| error.fault)
+    };
+    let mut good = Vec::new();
+    assert!(differ(&mut command(first, 100), &command(second, 100), &mut good));
+    assert!(of_second(&good).is_ok());
+    for wrong in
+        [&[&good[..], &[0]].concat()[..], &good[..good.len() - 1], &[0, 99, 0, 2, 1, 1], &[0xFF, 0xFF, 0, 1, 1]]
+    {
+        assert_eq!(of_second(wrong), Err(Fault::Differences), "{wrong:?}");
+    }
+    assert!(matches!(of_second(&[]), Err(Fault::Command { .. })));
+    // Before any command of its template.
+    let mut octets = Vec::new();
+    let _ = Writer::begin_differences(&header(), &mut octets);
+    write_command(KIND_LIKEWISE, second, &[], &mut octets);
+    assert_eq!(read(&octets, false, 64).unwrap_err().fault, Fault::Differences);
+    // The same record where none is expected.
+    let mut octets = Vec::new();
+    let _ = Writer::begin(&header(), &mut octets);
+    write_command(KIND_LIKEWISE, second, &[], &mut octets);
+    assert_eq!(read(&octets, false, 64).unwrap_err().fault, Fault::Kind(KIND_LIKEWISE));
+}
+
+#[test]
+fn a_header_is_read_up_to_its_longest_and_a_longer_one_is_refused_by_its_length() {
+    // A JSON object may end with spaces.
+    let of = |len: usize| {
+        let mut text = serde_json::to_vec(&header()).unwrap();
+        text.resize(len, b' ');
+        [&MAGIC[..], &u32::try_from(len).unwrap().to_be_bytes()[..], &text].concat()
+    };
+    let mut reader = Reader::of_answer();
+    reader.feed(&of(HEADER_LEN_MAX));
+    assert!(matches!(reader.record(), Ok(Some(Record::Header(_)))));
+    let mut reader = Reader::of_answer();
+    // Before its octets are there.
+    reader.feed(&of(HEADER_LEN_MAX + 1)[..MAGIC.len() + 4]);
+    let Err(error) = reader.record() else { panic!("it was read") };
+    assert!(
+        matches!(error.fault, Fault::Len { what: "the header", found, .. } if found == HEADER_LEN_MAX + 1),
+        "{error}"
+    );
 }

@@ -95,3 +95,29 @@ fn of_jobs_that_are_over_the_last_stay_and_those_that_are_not_all_do() {
     let refused = |n: u64| fold.jobs[&id(n)].refused_first.len();
     assert_eq!((refused(1), refused(over + 2), refused(over + 3 - told), refused(over + 2 - told)), (1, 1, 1, 0));
 }
+
+#[test]
+fn of_the_devices_that_a_job_refused_the_first_are_told_and_all_are_counted() {
+    let refused = |n: usize| DeviceRefused { device: device(n as u64), reasons: Vec::new() };
+    for (before, more, told) in [
+        (0, REFUSED_TOLD_MAX, REFUSED_TOLD_MAX),
+        (0, REFUSED_TOLD_MAX + 1, REFUSED_TOLD_MAX),
+        (REFUSED_TOLD_MAX - 1, 1, REFUSED_TOLD_MAX),
+        (REFUSED_TOLD_MAX - 1, 2, REFUSED_TOLD_MAX),
+        (REFUSED_TOLD_MAX - 2, 1, REFUSED_TOLD_MAX - 1),
+    ] {
+        let mut fold = Fold::default();
+        let job = job();
+        let request = job.request;
+        fold.jobs.insert(request, job);
+        for (from, count) in [(0, before), (before, more)] {
+            let first: Vec<_> = (from..from + count).map(refused).collect();
+            let until = device((from + count) as u64);
+            let passed = JobPassed { request, until, already: 0, refused: count as u64, rules: Vec::new(), first };
+            fold.pass_in_job(&passed).unwrap();
+        }
+        let job = &fold.jobs[&request];
+        assert_eq!((job.refused_first.len(), job.tally.refused), (told, (before + more) as u64));
+        assert!(job.refused_first.iter().enumerate().all(|(n, told)| told.device == device(n as u64)));
+    }
+}

@@ -3,21 +3,24 @@
 //! | what | how it is committed to |
 //! |---|---|
 //! | the fold, without the Relevant Devices | SHA-256 of its one encoding ([`crate::domain::fold::Fold::kept`]) |
-//! | the Relevant Devices of each incident | SHA-256 of theirs |
-//! | what grows with Devices: five [`Table`]s | SHA-256 of the list of their [`Pages`], each of which has the SHA-256 of its rows |
+//! | the Relevant Devices of each incident | SHA-256 of a head, which has the SHA-256 of each of their pages |
+//! | what grows with Devices: five [`Table`]s | SHA-256 of the list of their [`Pages`], each of which has that of the list of its parts, and each part that of its rows |
 //!
-//! All of it is a function of the entries before, whoever computes it: where a page begins depends on the keys of its rows alone, and
-//! not on when they came. So the daemon hashes only the pages that changed, and so does whoever verifies the ledger.
+//! All of it is a function of the entries before, whoever computes it: where a page or a part begins depends on the keys of its rows alone, and
+//! not on when they came. So the daemon hashes only the parts that changed, and so does whoever verifies the ledger: a change costs the same
+//! in a small and in a large table, in whatever order they come.
 
 pub mod pages;
 pub mod rows;
 
-pub use pages::{Page, Pages, Renewed};
+pub use pages::{Made, Page, Pages, Renewed, Touched, WithParts};
 pub use rows::{Row, Table};
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::domain::fold::Fold;
+use crate::domain::incident::targets::PagesKept;
 use crate::domain::ledger::snapshots::{FORM, Snapshot, TableKept, TargetsKept};
 use crate::domain::names::{Digest, IncidentId};
 
@@ -35,7 +38,7 @@ pub trait Rows {
     ) -> Result<(), Self::Error>;
 }
 
-/// What the four tables come to, in the order of [`Table::ALL`].
+/// What the tables come to, in the order of [`Table::ALL`].
 pub type Tables = [TableKept; Table::ALL.len()];
 
 /// The snapshot of a state.
@@ -82,31 +85,47 @@ pub fn compare(recorded: &Snapshot, made: &Snapshot) -> Result<(), String> {
     Ok(())
 }
 
-/// What snapshots say of the Relevant Devices, made again only after an entry that may have altered them: they may be ten million.
+/// What snapshots say of the Relevant Devices, made again only after an entry that may have altered them, and of the pages that it did
+/// alter: they may be ten million.
 #[derive(Clone, Debug, Default)]
 pub struct TargetsSeen {
     /// [`Fold::targets_altered`] when they were made.
     altered: Option<u64>,
     kept: Vec<TargetsKept>,
+    pages: BTreeMap<IncidentId, PagesKept>,
 }
 
 impl TargetsSeen {
-    /// Those of a state, and the encodings of those that are not what they were before.
-    pub fn of(&mut self, fold: &Fold) -> (Vec<TargetsKept>, Vec<(IncidentId, Vec<u8>)>) {
+    /// Those of a state. `stored` has the head of an incident's as it is kept where `put` takes what is another since, with the name of its
+    /// part; it is asked once.
+    pub fn of(
+        &mut self,
+        fold: &Fold,
+        stored: &dyn Fn(&IncidentId) -> Option<Vec<u8>>,
+        put: &mut dyn FnMut(String, Vec<u8>),
+    ) -> Vec<TargetsKept> {
         if self.altered == Some(fold.targets_altered()) {
-            return (self.kept.clone(), Vec::new());
+            return self.kept.clone();
         }
-        let (mut kept, mut changed) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
         for (incident, targets) in fold.targets() {
-            let octets = targets.kept();
-            let of_incident = TargetsKept { incident: incident.clone(), sha256: Digest::of(&octets) };
+            let pages = self.pages.entry(incident.clone()).or_insert_with(|| {
+                stored(incident).and_then(|head| PagesKept::of_head(&head).ok()).unwrap_or_default()
+            });
+            let head = targets.keep(pages, &mut |page, octets| put(targets_page(incident, page), octets));
+            let of_incident = TargetsKept { incident: incident.clone(), sha256: Digest::of(&head) };
             if !self.kept.contains(&of_incident) {
-                changed.push((incident.clone(), octets));
+                put(targets_part(incident), head);
             }
             kept.push(of_incident);
         }
         (self.altered, self.kept) = (Some(fold.targets_altered()), kept.clone());
-        (kept, changed)
+        kept
+    }
+
+    /// The same for whoever keeps none of it.
+    pub fn told(&mut self, fold: &Fold) -> Vec<TargetsKept> {
+        self.of(fold, &|_| None, &mut |_, _| ())
     }
 
     /// They were not kept after all.
@@ -118,9 +137,14 @@ impl TargetsSeen {
 /// Where the store keeps the encoding of the fold.
 pub const FOLD_PART: &str = "fold";
 
-/// Where it keeps the Relevant Devices of an incident.
+/// Where it keeps the head of the Relevant Devices of an incident.
 pub fn targets_part(incident: &IncidentId) -> String {
     format!("targets/{incident}")
+}
+
+/// Where it keeps a page of them, counted from 0.
+pub fn targets_page(incident: &IncidentId, page: usize) -> String {
+    format!("targets/{incident}/{page}")
 }
 
 #[cfg(test)]

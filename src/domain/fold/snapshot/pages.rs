@@ -1,22 +1,30 @@
-//! Pure. The pages of a table: runs of rows in the order of their keys, each with the SHA-256 of its rows.
+//! Pure. The pages of a table: runs of rows in the order of their keys, and the parts of each page, which are shorter runs.
 //!
-//! A page begins with the first row of the table, and with each row whose key's SHA-256 begins with an octet below
-//! [`BEGINNINGS`]: with one in 256. So the pages are a function of the rows, and a row that changes, or comes in between, alters the
-//! page that it lies in and no other. A page that is not there shows too: what lies between the last key of one and the first key of
-//! the next does not exist.
+//! A part begins with the first row of the table, and with each row whose key's SHA-256 begins with an octet below
+//! [`PART_BEGINNINGS`]: with one in 16. A page begins with the first row too, and with each whose octet is below
+//! [`PAGE_BEGINNINGS`]: with one in 256. So both are a function of the rows, however they came. A part has the SHA-256 of its rows, and a page that of the
+//! list of its parts. A row that changes, or comes in between, alters its part and the list of its page, and nothing else: it costs some 16 rows
+//! wherever it lies, be there a thousand or ten million. A page or a part that is not there shows too: what lies between the
+//! last key of a page and the first key of the next does not exist.
+//!
+//! Pages are in memory; the lists of their parts are kept where the rows are, and read where a row of the page changes or is read first.
 
+use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 
-use super::{Row, Rows, Table};
+use super::{Rows, Table};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::Digest;
 
 /// How many of the 256 first octets of a hash let a page begin: with 1, a page has 256 rows on average. Ten million Devices have 40,000
 /// pages, of some 150 octets each in memory.
-pub const BEGINNINGS: u8 = 1;
+pub const PAGE_BEGINNINGS: u8 = 1;
+
+/// How many of them let a part begin: with 16, a part has 16 rows on average, and a page 16 parts, of some 60 octets each.
+pub const PART_BEGINNINGS: u8 = 16;
 
 /// Runs of pages that are replaced one by one; of more, the whole list is made anew.
-const SPLICED_MAX: usize = 32;
+pub(super) const SPLICED_MAX: usize = 32;
 
 /// One page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,75 +37,204 @@ pub struct Page {
     pub rows: u32,
     /// How many of them are still to be settled.
     pub pending: u32,
+    /// SHA-256 of the list of its parts.
+    pub digest: Digest,
+}
+
+/// One part of a page, as the list has it: the length of the key in two octets, the key, both counts, the digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The key of its first row.
+    pub first: &'a [u8],
+    /// How many rows it has.
+    pub rows: u32,
+    /// How many of them are still to be settled.
+    pub pending: u32,
     /// SHA-256 of its rows, each with its length in four octets before it.
     pub digest: Digest,
 }
 
-/// Whether a page begins with the row of this key.
-fn begins(table: Table, key: &[u8]) -> bool {
+impl<'a> Part<'a> {
+    fn write(&self, list: &mut Vec<u8>) {
+        let Self { first, rows, pending, digest } = self;
+        list.extend_from_slice(&u16::try_from(first.len()).unwrap_or(u16::MAX).to_be_bytes());
+        list.extend_from_slice(first);
+        list.extend_from_slice(&rows.to_be_bytes());
+        list.extend_from_slice(&pending.to_be_bytes());
+        list.extend_from_slice(digest.octets());
+    }
+
+    fn read(list: &mut &'a [u8]) -> Option<Self> {
+        let mut rest = *list;
+        let first = usize::from(u16::from_be_bytes(array(&mut rest)?));
+        let (first, mut rest) = rest.split_at_checked(first)?;
+        let (rows, pending) = (u32::from_be_bytes(array(&mut rest)?), u32::from_be_bytes(array(&mut rest)?));
+        let digest = Digest(array(&mut rest)?);
+        *list = rest;
+        Some(Self { first, rows, pending, digest })
+    }
+}
+
+fn array<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (octets, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*octets)
+}
+
+/// The parts in a list that was compared with the digest of its page.
+pub fn parts(mut list: &[u8]) -> Vec<Part<'_>> {
+    std::iter::from_fn(|| Part::read(&mut list)).collect()
+}
+
+/// In which of these parts the row of a key lies, if its page has it.
+pub fn part_of(parts: &[Part<'_>], key: &[u8]) -> usize {
+    parts.partition_point(|part| part.first <= key).saturating_sub(1)
+}
+
+/// The octet that says whether a page or a part begins with the row of this key.
+fn octet(table: Table, key: &[u8]) -> u8 {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     hash.update(&[table.code()]);
     hash.update(table.group(key));
-    hash.finish().as_ref()[0] < BEGINNINGS
+    hash.finish().as_ref()[0]
 }
 
-/// Makes pages of rows that come in order.
-struct Builder {
-    table: Table,
-    pages: Vec<Page>,
-    open: Option<Open>,
-    octets: Vec<u8>,
-}
-
-/// The page that the next row may belong to.
-struct Open {
-    first: Box<[u8]>,
+/// A part that was made of its rows.
+struct Run {
+    first: Vec<u8>,
     last: Vec<u8>,
+    /// The [`octet`] of its first key.
+    octet: u8,
+    rows: u32,
+    pending: u32,
+    digest: Digest,
+}
+
+/// The part that the next row may belong to.
+struct Open {
+    first: Vec<u8>,
+    last: Vec<u8>,
+    octet: u8,
     rows: u32,
     pending: u32,
     hash: ring::digest::Context,
 }
 
 impl Open {
-    fn close(self) -> Page {
-        let digest = Digest::try_from(self.hash.finish().as_ref()).expect("SHA-256 has 32 octets");
-        Page { first: self.first, last: self.last.into(), rows: self.rows, pending: self.pending, digest }
+    fn new(key: &[u8], octet: u8) -> Self {
+        let hash = ring::digest::Context::new(&ring::digest::SHA256);
+        Self { first: key.to_vec(), last: Vec::new(), octet, rows: 0, pending: 0, hash }
+    }
+
+    fn close(self) -> Run {
+        let Self { first, last, octet, rows, pending, hash } = self;
+        let digest = Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets");
+        Run { first, last, octet, rows, pending, digest }
     }
 }
 
-impl Builder {
-    fn new(table: Table) -> Self {
-        Self { table, pages: Vec::new(), open: None, octets: Vec::new() }
-    }
-
-    /// With `whole`, one page is made of all rows, wherever pages would begin.
-    fn push(&mut self, key: Vec<u8>, row: &Row<'_>, whole: bool) {
-        // Rows of one group stay together: what comes after the group does not open a page.
-        let same_group = self.open.as_ref().is_some_and(|open| self.table.group(&open.last) == self.table.group(&key));
-        if self.open.is_some() && !whole && !same_group && begins(self.table, &key) {
-            self.pages.extend(self.open.take().map(Open::close));
+/// Visits the parts of the rows from one key up to another. With `whole`, one part is made of all of them, wherever parts would begin.
+fn read<R: Rows + ?Sized>(
+    table: Table,
+    rows: &R,
+    (from, until): (&[u8], Option<&[u8]>),
+    whole: bool,
+    each: &mut dyn FnMut(Run),
+) -> Result<(), R::Error> {
+    let (mut open, mut octets) = (None::<Open>, Vec::new());
+    rows.rows_from(table, from, &mut |row| {
+        let key = row.key();
+        if until.is_some_and(|until| *key >= *until) {
+            return ControlFlow::Break(());
         }
-        let open = self.open.get_or_insert_with(|| Open {
-            first: key.as_slice().into(),
-            last: Vec::new(),
-            rows: 0,
-            pending: 0,
-            hash: ring::digest::Context::new(&ring::digest::SHA256),
-        });
-        self.octets.clear();
-        self.octets.extend_from_slice(&[0; 4]);
-        row.encode(&mut self.octets);
-        let len = u32::try_from(self.octets.len() - 4).unwrap_or(u32::MAX);
-        self.octets[..4].copy_from_slice(&len.to_be_bytes());
-        open.hash.update(&self.octets);
+        // Rows of one group stay together: what comes after the group does not open a part.
+        let goes_on = open.as_ref().is_some_and(|open| whole || table.group(&open.last) == table.group(&key));
+        if !goes_on {
+            let octet = octet(table, &key);
+            if octet < PART_BEGINNINGS || open.is_none() {
+                if let Some(before) = open.replace(Open::new(&key, octet)) {
+                    each(before.close());
+                }
+            }
+        }
+        let open = open.as_mut().expect("it was put there");
+        octets.clear();
+        octets.extend_from_slice(&[0; 4]);
+        row.encode(&mut octets);
+        let len = u32::try_from(octets.len() - 4).unwrap_or(u32::MAX);
+        octets[..4].copy_from_slice(&len.to_be_bytes());
+        open.hash.update(&octets);
         open.rows += 1;
         open.pending += u32::from(row.is_pending());
         open.last = key;
+        ControlFlow::Continue(())
+    })?;
+    if let Some(open) = open {
+        each(open.close());
+    }
+    Ok(())
+}
+
+/// A page that was made, with the list of its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The page.
+    pub page: Page,
+    /// The list of its parts.
+    pub list: Vec<u8>,
+}
+
+/// Makes pages of parts that come in order.
+#[derive(Default)]
+struct Binder {
+    made: Vec<Made>,
+    first: Vec<u8>,
+    last: Vec<u8>,
+    rows: u32,
+    pending: u32,
+    list: Vec<u8>,
+}
+
+impl Binder {
+    /// The next part, and the key of its last row.
+    fn push(&mut self, part: &Part<'_>, last: &[u8]) {
+        if self.list.is_empty() {
+            part.first.clone_into(&mut self.first);
+        }
+        part.write(&mut self.list);
+        self.rows += part.rows;
+        self.pending += part.pending;
+        last.clone_into(&mut self.last);
     }
 
-    fn finish(mut self) -> Vec<Page> {
-        self.pages.extend(self.open.take().map(Open::close));
-        self.pages
+    /// One that was made of its rows; with `whole` in the same page, wherever pages would begin.
+    fn push_made(&mut self, run: &Run, whole: bool) {
+        if run.octet < PAGE_BEGINNINGS && !whole {
+            self.close();
+        }
+        let Run { first, last, octet: _, rows, pending, digest } = run;
+        self.push(&Part { first, rows: *rows, pending: *pending, digest: *digest }, last);
+    }
+
+    fn close(&mut self) {
+        if self.list.is_empty() {
+            return;
+        }
+        let Self { made, first, last, rows, pending, list } = self;
+        let list = std::mem::take(list);
+        let page = Page {
+            first: first.as_slice().into(),
+            last: last.as_slice().into(),
+            rows: std::mem::take(rows),
+            pending: std::mem::take(pending),
+            digest: Digest::of(&list),
+        };
+        made.push(Made { page, list });
+    }
+
+    fn finish(mut self) -> Vec<Made> {
+        self.close();
+        self.made
     }
 }
 
@@ -108,13 +245,24 @@ pub struct Pages {
     all: Vec<Page>,
 }
 
+/// A page of which rows change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Which; of a table without rows there is none.
+    pub page: Option<usize>,
+    /// The list of its parts.
+    pub list: Vec<u8>,
+    /// Which of them, in order.
+    pub parts: Vec<usize>,
+}
+
 /// Some pages of a table, and those that took their place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewed {
     /// Which, counted as they were before.
     pub old: Range<usize>,
     /// What they became.
-    pub new: Vec<Page>,
+    pub new: Vec<Made>,
 }
 
 impl Pages {
@@ -128,9 +276,21 @@ impl Pages {
         Self { table, all }
     }
 
-    /// Those of a table with these rows. Linear in them.
-    pub fn made<R: Rows + ?Sized>(table: Table, rows: &R) -> Result<Self, R::Error> {
-        Ok(Self { table, all: read(table, rows, &[], None, false)? })
+    /// Those of a table with these rows; `each` is given each with the list of its parts. Linear in the rows.
+    pub fn made<R: Rows + ?Sized>(table: Table, rows: &R, mut each: impl FnMut(&Made)) -> Result<Self, R::Error> {
+        let (mut binder, mut all) = (Binder::default(), Vec::new());
+        read(table, rows, (&[], None), false, &mut |run| {
+            binder.push_made(&run, false);
+            for made in binder.made.drain(..) {
+                each(&made);
+                all.push(made.page);
+            }
+        })?;
+        for made in binder.finish() {
+            each(&made);
+            all.push(made.page);
+        }
+        Ok(Self { table, all })
     }
 
     /// All of them.
@@ -145,26 +305,11 @@ impl Pages {
 
     /// The same once these pages have taken the place of others.
     pub fn kept_with(&self, renewed: &[Renewed]) -> TableKept {
-        let mut renewed = renewed.iter().peekable();
-        let mut at = 0;
-        let all = std::iter::from_fn(|| {
-            if let Some(Renewed { old, new }) = renewed.next_if(|renewed| renewed.old.start == at) {
-                at = old.end;
-                return Some(new.as_slice());
-            }
-            let until = renewed.peek().map_or(self.all.len(), |renewed| renewed.old.start);
-            let pages = &self.all[at..until];
-            at = until;
-            (!pages.is_empty()).then_some(pages)
-        });
-        self.hash(all.flatten())
-    }
-
-    fn hash<'a>(&self, pages: impl Iterator<Item = &'a Page>) -> TableKept {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         let mut octets = vec![self.table.code()];
         let mut rows = 0;
-        for Page { first, last, rows: of_page, pending, digest } in pages {
+        let mut take = |page: &Page| {
+            let Page { first, last, rows: of_page, pending, digest } = page;
             for key in [first, last] {
                 octets.extend_from_slice(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes());
                 octets.extend_from_slice(key);
@@ -175,7 +320,14 @@ impl Pages {
             hash.update(&octets);
             octets.clear();
             rows += u64::from(*of_page);
+        };
+        let mut at = 0;
+        for Renewed { old, new } in renewed {
+            self.all[at..old.start].iter().for_each(&mut take);
+            new.iter().map(|made| &made.page).for_each(&mut take);
+            at = old.end;
         }
+        self.all[at..].iter().for_each(&mut take);
         hash.update(&octets);
         TableKept { rows, sha256: Digest::try_from(hash.finish().as_ref()).expect("SHA-256 has 32 octets") }
     }
@@ -196,41 +348,88 @@ impl Pages {
         self.all.partition_point(|page| *page.first <= *key).saturating_sub(1)
     }
 
-    /// The pages that change if the rows of these keys, which come in order, change or come in.
-    pub fn touched<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Range<usize>> {
-        let mut touched: Vec<Range<usize>> = Vec::new();
-        for key in keys {
-            // Of no page there is one, which is empty.
-            let slot = self.slot(key);
-            let until = (slot + 1).min(self.all.len());
-            match touched.last_mut() {
-                Some(last) if slot < last.end || (last.start == last.end && slot == last.start) => {}
-                // Neighbours are read in one go.
-                Some(last) if slot == last.end => last.end = until,
-                Some(_) | None => touched.push(slot..until),
+    /// The pages and parts that change if the rows of these keys, which come in order, change or come in. `list` has the list of the parts
+    /// of a page.
+    pub fn touched<'a, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'a [u8]>,
+        mut list: impl FnMut(usize) -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<Touched>, E> {
+        let mut touched: Vec<Touched> = Vec::new();
+        let mut keys = keys.into_iter().peekable();
+        while let Some(first) = keys.next() {
+            let page = self.slot(first);
+            if self.all.is_empty() {
+                touched.push(Touched { page: None, list: Vec::new(), parts: Vec::new() });
+                break;
             }
+            let until = self.all.get(page + 1).map(|next| &*next.first);
+            let list = list(page)?;
+            let of_page = parts(&list);
+            let mut changed = vec![part_of(&of_page, first)];
+            while let Some(key) = keys.next_if(|key| until.is_none_or(|until| **key < *until)) {
+                let part = part_of(&of_page, key);
+                if changed.last() != Some(&part) {
+                    changed.push(part);
+                }
+            }
+            touched.push(Touched { page: Some(page), list, parts: changed });
         }
-        touched
+        Ok(touched)
     }
 
-    /// Hashes those pages anew: the rows are as they are now.
-    pub fn renewed<R: Rows + ?Sized>(&self, touched: &[Range<usize>], rows: &R) -> Result<Vec<Renewed>, R::Error> {
-        touched
-            .iter()
-            .map(|old| {
-                let from = if old.start == 0 { &[][..] } else { &*self.all[old.start].first };
-                let until = self.all.get(old.end).map(|page| &*page.first);
-                Ok(Renewed { old: old.clone(), new: read(self.table, rows, from, until, false)? })
-            })
-            .collect()
+    /// Between which keys the rows of some neighbouring parts of a page lie.
+    fn between<'a>(
+        &'a self,
+        page: usize,
+        parts: &[Part<'a>],
+        Range { start, end }: Range<usize>,
+    ) -> (&'a [u8], Option<&'a [u8]>) {
+        // The first page begins where the table does, and the last ends there: no row lies before or after.
+        let is_first = page == 0 && start == 0;
+        let from = parts.get(start).filter(|_| !is_first).map_or(&[][..], |part| part.first);
+        let next = || self.all.get(page + 1).map(|next| &*next.first);
+        (from, parts.get(end).map(|part| part.first).or_else(next))
+    }
+
+    /// Makes those pages anew: the rows are as they are now.
+    pub fn renewed<R: Rows + ?Sized>(&self, touched: &[Touched], rows: &R) -> Result<Vec<Renewed>, R::Error> {
+        touched.iter().map(|touched| self.renew(touched, rows)).collect()
+    }
+
+    fn renew<R: Rows + ?Sized>(&self, touched: &Touched, rows: &R) -> Result<Renewed, R::Error> {
+        let Touched { page, list, parts: changed } = touched;
+        let mut binder = Binder::default();
+        let Some(page) = *page else {
+            read(self.table, rows, (&[], None), false, &mut |run| binder.push_made(&run, false))?;
+            return Ok(Renewed { old: 0..0, new: binder.finish() });
+        };
+        let of_page = parts(list);
+        let (mut at, mut changed) = (0, changed.iter().copied().peekable());
+        // The key of the last row of a part that stays is known of the last one alone, and asked for of no other: rows are never taken
+        // away, so a page begins but with a part that was made now, and before that one stands another such, or nothing.
+        let last = &self.all[page].last;
+        while let Some(start) = changed.next() {
+            (at..start).for_each(|stays| binder.push(&of_page[stays], last));
+            // Neighbours are read in one go.
+            at = start + 1;
+            while changed.next_if_eq(&at).is_some() {
+                at += 1;
+            }
+            let between = self.between(page, &of_page, start..at);
+            read(self.table, rows, between, false, &mut |run| binder.push_made(&run, false))?;
+        }
+        (at..of_page.len()).for_each(|stays| binder.push(&of_page[stays], last));
+        Ok(Renewed { old: page..page + 1, new: binder.finish() })
     }
 
     /// Puts pages in the place of those that they were made of.
     pub fn put(&mut self, renewed: Vec<Renewed>) {
+        let page = |made: Made| made.page;
         // Few, and those of a job that walks the Devices in order lie at the end: the others stay where they are.
         if renewed.len() <= SPLICED_MAX {
             for Renewed { old, new } in renewed.into_iter().rev() {
-                self.all.splice(old, new);
+                self.all.splice(old, new.into_iter().map(page));
             }
             return;
         }
@@ -239,38 +438,56 @@ impl Pages {
         for Renewed { old, new } in renewed {
             all.extend(before.by_ref().take(old.start - at));
             before.by_ref().take(old.len()).for_each(drop);
-            all.extend(new);
+            all.extend(new.into_iter().map(page));
             at = old.end;
         }
         all.extend(before);
         self.all = all;
     }
 
-    /// What a page comes to, as its rows are now; none if there are no rows any more.
-    pub fn read_again<R: Rows + ?Sized>(&self, at: usize, rows: &R) -> Result<Option<Page>, R::Error> {
-        // The first one begins where the table does, and the last ends there: no row lies before or after.
+    /// Whether a page is what its rows come to, as they are now.
+    pub fn is_so<R: Rows + ?Sized>(&self, at: usize, rows: &R) -> Result<bool, R::Error> {
+        let mut binder = Binder::default();
         let from = if at == 0 { &[][..] } else { &*self.all[at].first };
-        let until = self.all.get(at + 1).map(|page| &*page.first);
-        Ok(read(self.table, rows, from, until, true)?.pop())
+        let until = self.all.get(at + 1).map(|next| &*next.first);
+        read(self.table, rows, (from, until), false, &mut |run| binder.push_made(&run, true))?;
+        Ok(binder.finish().pop().is_some_and(|made| made.page == self.all[at]))
     }
 }
 
-/// The pages of the rows from one key up to another.
-fn read<R: Rows + ?Sized>(
-    table: Table,
-    rows: &R,
-    from: &[u8],
-    until: Option<&[u8]>,
-    whole: bool,
-) -> Result<Vec<Page>, R::Error> {
-    let mut builder = Builder::new(table);
-    rows.rows_from(table, from, &mut |row| {
-        let key = row.key();
-        if until.is_some_and(|until| *key >= *until) {
-            return ControlFlow::Break(());
+/// Pages with the lists of their parts, for whoever keeps both in memory.
+#[derive(Clone, Debug)]
+pub struct WithParts {
+    pages: Pages,
+    /// By the first key of the page.
+    lists: HashMap<Box<[u8]>, Box<[u8]>>,
+}
+
+impl WithParts {
+    /// Of a table without rows.
+    pub fn empty(table: Table) -> Self {
+        Self { pages: Pages::empty(table), lists: HashMap::new() }
+    }
+
+    /// The pages.
+    pub const fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Takes in that the rows of these keys, which come in order, changed or came in.
+    pub fn renew<'a, R: Rows + ?Sized>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'a [u8]>,
+        rows: &R,
+    ) -> Result<(), R::Error> {
+        let Self { pages, lists } = self;
+        let list = |page: usize| Ok(lists[&pages.all[page].first].to_vec());
+        let renewed = pages.renewed(&pages.touched(keys, list)?, rows)?;
+        for Renewed { old, new } in &renewed {
+            pages.all[old.clone()].iter().for_each(|page| drop(lists.remove(&page.first)));
+            lists.extend(new.iter().map(|made| (made.page.first.clone(), made.list.as_slice().into())));
         }
-        builder.push(key, &row, whole);
-        ControlFlow::Continue(())
-    })?;
-    Ok(builder.finish())
+        pages.put(renewed);
+        Ok(())
+    }
 }

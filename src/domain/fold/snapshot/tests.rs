@@ -49,55 +49,102 @@ fn devices(all: impl IntoIterator<Item = u64>) -> Devices {
     Devices("recovery-1".parse().unwrap(), all.into_iter().map(|i| (device(i), facts(i))).collect())
 }
 
-/// The pages after these Devices changed.
-fn renewed(mut pages: Pages, rows: &Devices, changed: &[u64]) -> Pages {
+/// After these Devices changed.
+fn renew(pages: &mut WithParts, rows: &Devices, changed: &[u64]) {
     let keys: Vec<_> = changed.iter().map(|i| key(*i)).collect();
-    let Ok(renewed) = pages.renewed(&pages.touched(keys.iter().map(Vec::as_slice)), rows);
-    let kept = pages.kept_with(&renewed);
-    pages.put(renewed);
-    assert_eq!(pages.kept(), kept);
-    pages
+    let Ok(()) = pages.renew(keys.iter().map(Vec::as_slice), rows);
+}
+
+/// All of them, with the lists of their parts.
+fn made(rows: &Devices) -> (Pages, Vec<Vec<u8>>) {
+    let mut lists = Vec::new();
+    let Ok(pages) = Pages::made(Table::Device, rows, |made| lists.push(made.list.clone()));
+    (pages, lists)
 }
 
 #[test]
 fn pages_are_a_function_of_the_rows_whatever_way_they_came() {
     let all: Vec<u64> = (0..20_000).map(|i| i * 3).collect();
-    let whole = devices(all.iter().copied());
-    let Ok(made) = Pages::made(Table::Device, &whole);
-    assert!((40..200).contains(&made.all().len()), "{} pages", made.all().len());
-    // In order, backwards, and each a little of everything.
-    let orders: [Box<dyn Fn(u64) -> u64>; 3] =
-        [Box::new(|i| i), Box::new(|i| 19_999 - i), Box::new(|i| i * 7_919 % 20_000)];
+    let (whole, lists) = made(&devices(all.iter().copied()));
+    assert!((40..200).contains(&whole.all().len()), "{} pages", whole.all().len());
+    let parts: usize = lists.iter().map(|list| pages::parts(list).len()).sum();
+    assert!((800..1_800).contains(&parts), "{parts} parts");
+    // In order, backwards, and each a little of everything; many and few at a time.
+    let orders: [fn(u64) -> u64; 3] = [|i| i, |i| 19_999 - i, |i| i * 7_919 % 20_000];
     for order in orders {
-        let (mut rows, mut pages) = (devices([]), Pages::empty(Table::Device));
-        for part in (0..20_000).collect::<Vec<u64>>().chunks(1_900) {
-            let mut changed: Vec<u64> = part.iter().map(|i| order(*i) * 3).collect();
-            changed.sort_unstable();
-            rows.1.extend(changed.iter().map(|i| (device(*i), facts(*i))));
-            pages = renewed(pages, &rows, &changed);
+        for at_a_time in [1_900, 11] {
+            let (mut rows, mut pages) = (devices([]), WithParts::empty(Table::Device));
+            let until = if at_a_time < 100 { 3_000 } else { 20_000 };
+            for part in (0..until).collect::<Vec<u64>>().chunks(at_a_time) {
+                let mut changed: Vec<u64> = part.iter().map(|i| order(*i) * 3).collect();
+                changed.sort_unstable();
+                rows.1.extend(changed.iter().map(|i| (device(*i), facts(*i))));
+                renew(&mut pages, &rows, &changed);
+            }
+            assert_eq!(*pages.pages(), made(&rows).0);
+            assert!(until < 20_000 || *pages.pages() == whole);
         }
-        assert_eq!(pages, made);
     }
 }
 
 #[test]
-fn a_row_that_changes_alters_its_page_and_no_other() {
+fn a_row_that_changes_alters_its_part_and_its_page_and_no_other() {
     let mut rows = devices((0..5_000).map(|i| i * 2));
-    let Ok(before) = Pages::made(Table::Device, &rows);
+    let (before, lists) = made(&rows);
     let at = before.covering(&key(4_000)).unwrap();
     rows.1.insert(device(4_000), facts(1));
-    let after = renewed(before.clone(), &rows, &[4_000]);
+    let (after, others) = made(&rows);
     let differ: Vec<_> = (0..before.all().len()).filter(|i| before.all()[*i] != after.all()[*i]).collect();
     assert_eq!((before.all().len(), differ), (after.all().len(), vec![at]));
-    let Ok(again) = before.read_again(at, &rows);
-    assert_eq!(again.as_ref(), Some(&after.all()[at]));
-    assert_ne!(again.as_ref(), Some(&before.all()[at]));
+    let (old, new) = (pages::parts(&lists[at]), pages::parts(&others[at]));
+    let part = pages::part_of(&old, &key(4_000));
+    let differ: Vec<_> = (0..old.len()).filter(|i| old[*i] != new[*i]).collect();
+    assert_eq!((old.len(), differ), (new.len(), vec![part]));
+    for page in 0..before.all().len() {
+        assert_eq!(before.is_so(page, &rows), Ok(page != at), "page {page}");
+    }
+}
+
+/// Counts the rows that are read.
+struct Counted<'a>(&'a Devices, std::cell::Cell<usize>);
+
+impl Rows for Counted<'_> {
+    type Error = Infallible;
+
+    fn rows_from(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Infallible> {
+        self.0.rows_from(table, from, &mut |row| {
+            self.1.set(self.1.get() + 1);
+            visit(row)
+        })
+    }
+}
+
+#[test]
+fn rows_that_change_here_and_there_cost_as_much_in_a_large_table_as_in_a_small_one() {
+    let mut each = Vec::new();
+    for count in [4_000, 32_000] {
+        let rows = devices(0..count);
+        let mut pages = WithParts::empty(Table::Device);
+        renew(&mut pages, &rows, &(0..count).collect::<Vec<_>>());
+        let changed: Vec<u64> = (0..100).map(|i| i * (count / 100)).collect();
+        let counted = Counted(&rows, std::cell::Cell::new(0));
+        let keys: Vec<_> = changed.iter().map(|i| key(*i)).collect();
+        let Ok(()) = pages.renew(keys.iter().map(Vec::as_slice), &counted);
+        each.push(counted.1.get() / changed.len());
+    }
+    // A row falls into a long part more often than into a short one: 31 rows on average, and the one after them.
+    assert!(each.iter().all(|rows| (8..60).contains(rows)), "{each:?} rows read for each that changed");
 }
 
 #[test]
 fn what_lies_between_two_pages_or_beyond_them_is_in_none() {
     let rows = devices((0..5_000).map(|i| i * 2));
-    let Ok(pages) = Pages::made(Table::Device, &rows);
+    let (pages, _) = made(&rows);
     let last: [u8; 8] = pages.all()[3].last[11..].try_into().unwrap();
     let last = u64::from_be_bytes(last);
     assert_eq!(pages.covering(&key(last)), Some(3));
@@ -114,7 +161,7 @@ fn what_lies_between_two_pages_or_beyond_them_is_in_none() {
 fn every_field_of_a_row_counts() {
     let digest = |facts: DeviceFacts| {
         let rows = Devices("recovery-1".parse().unwrap(), BTreeMap::from([(device(1), facts)]));
-        let Ok(pages) = Pages::made(Table::Device, &rows);
+        let (pages, _) = made(&rows);
         pages.kept().sha256
     };
     let one = facts(1);
@@ -128,5 +175,23 @@ fn every_field_of_a_row_counts() {
     ];
     for other in others {
         assert_ne!(digest(other.clone()), digest(one.clone()), "{other:?}");
+    }
+}
+
+#[test]
+fn few_runs_of_pages_and_many_are_put_in_their_places_alike() {
+    // Every other page changes: runs that are no neighbours.
+    let before = devices((0..60_000).map(|i| i * 2));
+    let Ok(made) = Pages::made(Table::Device, &before);
+    let number = |key: &[u8]| u64::from_be_bytes(key[key.len() - 8..].try_into().unwrap());
+    for runs in [pages::SPLICED_MAX, pages::SPLICED_MAX + 1] {
+        let changed: Vec<u64> = made.all().iter().step_by(2).take(runs).map(|page| number(&page.first) + 1).collect();
+        assert_eq!(changed.len(), runs, "of {} pages", made.all().len());
+        let mut rows = devices((0..60_000).map(|i| i * 2));
+        rows.1.extend(changed.iter().map(|i| (device(*i), facts(7))));
+        let touched: Vec<_> = changed.iter().map(|i| key(*i)).collect();
+        assert_eq!(made.touched(touched.iter().map(Vec::as_slice)).len(), runs);
+        let Ok(again) = Pages::made(Table::Device, &rows);
+        assert_eq!(renewed(made.clone(), &rows, &changed), again, "{runs} runs");
     }
 }

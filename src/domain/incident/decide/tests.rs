@@ -64,7 +64,7 @@ impl Case {
     fn end_all(mut self, proof: Proof) -> Self {
         let devices: Vec<_> = self.progress.targets.all().iter().map(|target| target.device).collect();
         for device in devices {
-            self.progress.targets.prove(device, proof, DeterminationId([1; 16]));
+            self.progress.targets.prove([(device, proof)], DeterminationId([1; 16]));
         }
         self
     }

@@ -1,5 +1,6 @@
-//! Pure. The one encoding of the Relevant Devices, for a snapshot: after the determinations that were followed, the pages of `packed.rs`
-//! made anew of their targets. Some three octets each where they are alike, seven where each has a date of its own.
+//! Pure. The one encoding of the Relevant Devices, for a snapshot: the pages of `packed.rs` made anew of their targets, and a head with the
+//! determinations that were followed and the SHA-256 of each page. Some three octets each where they are alike, seven where each has a date of
+//! its own. Only pages that were altered are encoded again: there may be ten million Devices, of which some thousand answered.
 //!
 //! A page has how many it is of (2 octets), its first Device (8), and of each other Device the distance from the one before it, seven bits an
 //! octet, the lowest first, all but the last octet with the high bit set; how many ways to stand (2) and each of them (8), in the order
@@ -9,10 +10,10 @@
 //! *Warning:* it is hashed in ledgers. Another encoding is another form of the snapshot
 //! ([`crate::domain::ledger::snapshots::FORM`]).
 
-use super::packed::{Packed, STANDING_LEN};
+use super::packed::{Packed, PagesKept, STANDING_LEN};
 use super::{Again, Control, Overridden, Place, Proof, Tally, Target, Targets};
 use crate::domain::ledger::steps::{Method, SmiStatus};
-use crate::domain::names::{DeterminationId, DeviceId, Eui64};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64};
 use crate::domain::time::Timestamp;
 
 /// Octets of one determination that was followed.
@@ -57,8 +58,8 @@ impl Targets {
         !self.followed.is_empty() || !self.is_empty()
     }
 
-    /// Their encoding.
-    pub fn kept(&self) -> Vec<u8> {
+    /// The head of their encoding. `put` is given the pages that are others than those `kept`, each with its number, counted from 0.
+    pub fn keep(&self, kept: &mut PagesKept, put: &mut dyn FnMut(usize, Vec<u8>)) -> Vec<u8> {
         let mut octets = Vec::new();
         let followed = u32::try_from(self.followed.len()).unwrap_or(u32::MAX);
         octets.extend_from_slice(&followed.to_be_bytes());
@@ -66,28 +67,51 @@ impl Targets {
             octets.extend_from_slice(id.octets());
             octets.push(code(&METHODS, method));
         }
-        self.all.write(standing, &mut octets);
+        self.all.keep(standing, kept, put, |digest| octets.extend_from_slice(digest.octets()));
         octets
     }
 
-    /// Reads their encoding.
+    /// Reads their encoding: the head, and the pages that it names, in their order ([`pages_of`]).
     ///
     /// # Errors
     /// What was expected, and what was found.
-    pub fn of_kept(octets: &[u8]) -> Result<Self, String> {
-        let (count, rest) = octets.split_first_chunk().ok_or_else(cut)?;
-        let count = usize::try_from(u32::from_be_bytes(*count)).map_err(|_| cut())?;
-        let len = count.checked_mul(FOLLOWED_LEN).ok_or_else(cut)?;
-        let (followed, rest) = rest.split_at_checked(len).ok_or_else(cut)?;
+    pub fn of_kept(head: &[u8], pages: impl IntoIterator<Item = Vec<u8>>) -> Result<Self, String> {
+        let (followed, _) = parts(head)?;
         let followed = followed.chunks_exact(FOLLOWED_LEN).map(|octets| {
             let (id, method) = octets.split_first_chunk().ok_or_else(cut)?;
             Ok((DeterminationId(*id), decode(&METHODS, method[0], "a method")?))
         });
         let followed = followed.collect::<Result<Vec<_>, String>>()?;
         let mut tally = Tally::default();
-        let all = Packed::read(rest, target, |target| tally.enter(target))?;
+        let all = Packed::read(pages, target, |target| tally.enter(target))?;
         Ok(Self { all, followed, tally })
     }
+}
+
+/// The SHA-256 of each page that a head names.
+///
+/// # Errors
+/// What was expected, and what was found.
+pub fn pages_of(head: &[u8]) -> Result<Vec<Digest>, String> {
+    let (digests, rest) = parts(head)?.1.as_chunks();
+    if rest.is_empty() { Ok(digests.iter().map(|digest| Digest(*digest)).collect()) } else { Err(cut()) }
+}
+
+impl PagesKept {
+    /// Those that a head names.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn of_head(head: &[u8]) -> Result<Self, String> {
+        pages_of(head).map(Self::of)
+    }
+}
+
+/// The determinations that were followed, and the pages.
+fn parts(head: &[u8]) -> Result<(&[u8], &[u8]), String> {
+    let (count, rest) = head.split_first_chunk().ok_or_else(cut)?;
+    let count = usize::try_from(u32::from_be_bytes(*count)).map_err(|_| cut())?;
+    rest.split_at_checked(count.checked_mul(FOLLOWED_LEN).ok_or_else(cut)?).ok_or_else(cut)
 }
 
 fn cut() -> String {

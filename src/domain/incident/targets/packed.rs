@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Again, Control, Overridden, Place, Proof, Target};
 use crate::domain::ledger::steps::SmiStatus;
-use crate::domain::names::{DeviceId, Eui64};
+use crate::domain::names::{DeviceId, Digest, Eui64};
 use crate::domain::time::Timestamp;
 
 /// Targets of every page but the last.
@@ -359,6 +359,18 @@ impl Page {
     }
 }
 
+/// Which pages of targets are kept, by their SHA-256; with each the page itself as it was then, once that was looked at: one that is still
+/// the same need not be encoded again.
+#[derive(Clone, Debug, Default)]
+pub struct PagesKept(Vec<(Option<Arc<Page>>, Digest)>);
+
+impl PagesKept {
+    /// Of these.
+    pub(super) fn of(digests: impl IntoIterator<Item = Digest>) -> Self {
+        Self(digests.into_iter().map(|digest| (None, digest)).collect())
+    }
+}
+
 /// Targets, sorted, each Device once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Packed {
@@ -441,25 +453,53 @@ impl Packed {
         (number <= self.pages[at].last).then_some(at)
     }
 
-    /// Writes them: however they came to be what they are, in the same octets.
-    pub(super) fn write(&self, standing: impl Fn(&Target) -> [u8; STANDING_LEN], to: &mut Vec<u8>) {
-        for page in self.pages.iter() {
-            let targets: Vec<Target> = page.devices().enumerate().map(|(at, device)| page.target(at, device)).collect();
-            Page::of(&targets).write(&standing, to);
+    /// Gives out the SHA-256 of each page, and to `put` each page that is another than `kept` has: however the targets came to be what they
+    /// are, in the same octets. From then on it is `kept`.
+    pub(super) fn keep(
+        &self,
+        standing: impl Fn(&Target) -> [u8; STANDING_LEN],
+        kept: &mut PagesKept,
+        put: &mut dyn FnMut(usize, Vec<u8>),
+        mut each: impl FnMut(Digest),
+    ) {
+        let mut pages = Vec::with_capacity(self.pages.len());
+        for (at, page) in self.pages.iter().enumerate() {
+            let (known, before) = match kept.0.get(at) {
+                Some((known, digest)) => (known.as_ref(), Some(*digest)),
+                None => (None, None),
+            };
+            let digest = match before {
+                Some(digest) if known.is_some_and(|known| Arc::ptr_eq(known, page)) => digest,
+                before => {
+                    let targets: Vec<Target> =
+                        page.devices().enumerate().map(|(at, device)| page.target(at, device)).collect();
+                    let mut octets = Vec::new();
+                    Page::of(&targets).write(&standing, &mut octets);
+                    let digest = Digest::of(&octets);
+                    if before != Some(digest) {
+                        put(at, octets);
+                    }
+                    digest
+                }
+            };
+            each(digest);
+            pages.push((Some(Arc::clone(page)), digest));
         }
+        kept.0 = pages;
     }
 
-    /// Reads them to the end of the octets, a page at a time.
+    /// Reads them, page by page.
     ///
     /// # Errors
     /// What was expected, and what was found.
     pub(super) fn read(
-        mut from: &[u8],
+        pages: impl IntoIterator<Item = Vec<u8>>,
         standing: impl Fn([u8; STANDING_LEN]) -> Result<Target, String>,
         mut each: impl FnMut(&Target),
     ) -> Result<Self, String> {
         let (mut building, mut before) = (Building::default(), None);
-        while !from.is_empty() {
+        for octets in pages {
+            let mut from = &octets[..];
             for target in Page::read(&mut from, &standing)? {
                 if before.is_some_and(|before| before >= target.device) {
                     return Err("expected the Devices sorted, each once, found another order".to_owned());
@@ -467,6 +507,9 @@ impl Packed {
                 before = Some(target.device);
                 each(&target);
                 building.push(target);
+            }
+            if !from.is_empty() {
+                return Err(format!("expected a page of Relevant Devices, found {} octets more", from.len()));
             }
         }
         Ok(building.finish())

@@ -1,4 +1,6 @@
+use super::kept::pages_of;
 use super::*;
+use crate::domain::names::Digest;
 
 fn read(list: &str) -> Result<Targets, String> {
     // In pieces of three octets, so that lines are cut anywhere.
@@ -92,7 +94,7 @@ fn lines_beyond_those_announced_are_counted_and_not_looked_at() {
 fn a_reader_keeps_what_it_was_given_while_the_incident_goes_on() {
     let mut targets = read(GOOD).unwrap();
     let held = targets.clone();
-    targets.prove(targets.all()[0].device, Proof::Succeeded, ONE);
+    targets.prove([(targets.all()[0].device, Proof::Succeeded)], ONE);
     assert_eq!((held.counts().succeeded, targets.counts().succeeded), (0, 1));
 }
 
@@ -128,8 +130,8 @@ fn what_is_counted_is_what_a_count_of_all_of_them_finds_after_whatever_was_done(
     targets.each(Some(second), |target| target.excluded = true).unwrap();
     check(&targets, "leaving one out");
     follow(&mut targets, ONE);
-    targets.prove(one, Proof::Succeeded, ONE);
-    targets.prove(other, Proof::Failed, ONE);
+    targets.prove([(one, Proof::Succeeded)], ONE);
+    targets.prove([(other, Proof::Failed)], ONE);
     check(&targets, "two answers");
     assert_eq!((targets.counts().succeeded, targets.counts().under_dcc_control), (1, 1));
     follow(&mut targets, two);
@@ -166,14 +168,14 @@ fn many_faults_are_counted_and_not_all_told() {
 fn a_proven_recovery_is_not_undone_by_a_later_failure_and_a_failure_is_by_a_proof() {
     let mut targets = read(GOOD).unwrap();
     let (one, two) = (targets.all()[0].device, targets.all()[1].device);
-    targets.prove(one, Proof::Succeeded, ONE);
-    targets.prove(one, Proof::Failed, ONE);
-    targets.prove(two, Proof::Failed, ONE);
+    targets.prove([(one, Proof::Succeeded)], ONE);
+    targets.prove([(one, Proof::Failed)], ONE);
+    targets.prove([(two, Proof::Failed)], ONE);
     assert_eq!((targets.all()[0].proof, targets.all()[1].proof), (Proof::Succeeded, Proof::Failed));
-    targets.prove(two, Proof::Succeeded, ONE);
+    targets.prove([(two, Proof::Succeeded)], ONE);
     assert_eq!(targets.counts().succeeded, 2);
     // A Device that is no target is nobody's.
-    targets.prove("00DB1234567890FF".parse().unwrap(), Proof::Succeeded, ONE);
+    targets.prove([("00DB1234567890FF".parse().unwrap(), Proof::Succeeded)], ONE);
     assert_eq!(targets.counts().targets, 2);
 }
 
@@ -219,7 +221,7 @@ fn a_device_that_was_left_out_stands_for_no_other_that_lacks_the_status() {
         })
         .unwrap();
     assert_eq!(targets.without_recovery(), 1);
-    targets.prove(targets.all()[1].device, Proof::Succeeded, ONE);
+    targets.prove([(targets.all()[1].device, Proof::Succeeded)], ONE);
     assert_eq!(targets.without_recovery(), 0, "what is recovered needs no 'recovery' any more");
 }
 
@@ -239,25 +241,47 @@ fn what_is_kept_of_them_is_read_again_and_the_same_however_they_came_to_be_so() 
         let devices = targets.iter().map(|target| target.device).collect();
         (targets, devices)
     };
-    assert!(one.kept().len() < 8 * devices.len(), "{} octets", one.kept().len());
+    let kept = |targets: &Targets, pages: &mut PagesKept| {
+        let mut altered = BTreeMap::new();
+        let head = targets.keep(pages, &mut |page, octets| drop(altered.insert(page, octets)));
+        (head, altered)
+    };
+    let mut pages = PagesKept::default();
+    let (first, all) = kept(&one, &mut pages);
+    let len = |pages: &BTreeMap<usize, Vec<u8>>| pages.values().map(Vec::len).sum::<usize>();
+    assert_eq!(all.len(), 4);
+    assert!(len(&all) < 8 * devices.len(), "{} octets", len(&all));
     let mut other = one.clone();
     for device in &devices[..700] {
-        one.prove(*device, Proof::Failed, ONE);
+        one.prove([(*device, Proof::Failed)], ONE);
     }
     let since = other.iter().map(|target| target.since).collect::<Vec<_>>();
     for (at, device) in devices[..700].iter().enumerate().rev() {
         other.record([(at, SmiStatus::Withdrawn, Timestamp::MAX)]);
-        other.prove(*device, Proof::Failed, ONE);
+        other.prove([(*device, Proof::Failed)], ONE);
         other.record([(at, SmiStatus::Commissioned, since[at])]);
     }
     assert_eq!(one, other);
-    let kept = one.kept();
-    assert!(kept == other.kept(), "the same targets, other octets");
-    assert!(kept.len() < 8 * devices.len(), "every other one answered, and it is {} octets", kept.len());
-    assert_eq!(Targets::of_kept(&kept), Ok(one));
-    for len in (0..kept.len()).step_by(7) {
-        // A cut between two pages leaves fewer Devices; whoever reads it has its SHA-256.
-        assert!(Targets::of_kept(&kept[..len]).map_or(true, |read| read.len() < 1_000), "{len}");
+    let (head, altered) = kept(&one, &mut pages);
+    // Of the last page no Device was altered.
+    assert_eq!(altered.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    assert_ne!(head, first);
+    assert_eq!(kept(&one, &mut pages), (head.clone(), BTreeMap::new()));
+    let others = kept(&other, &mut PagesKept::default());
+    assert!(others.0 == head, "the same targets, other octets");
+    assert!(len(&others.1) < 8 * devices.len(), "every other one answered, and it is {} octets", len(&others.1));
+    // Whoever has only the digests writes nothing that is there already.
+    assert_eq!(kept(&other, &mut PagesKept::of_head(&head).unwrap()), (head.clone(), BTreeMap::new()));
+    let digests: Vec<_> = others.1.values().map(|page| Digest::of(page)).collect();
+    assert_eq!(pages_of(&head), Ok(digests));
+    let all: Vec<Vec<u8>> = others.1.into_values().collect();
+    assert_eq!(Targets::of_kept(&head, all.clone()), Ok(one));
+    for len in (0..all[0].len()).step_by(7) {
+        assert!(Targets::of_kept(&head, [all[0][..len].to_vec()]).is_err(), "{len}");
     }
-    assert_eq!(Targets::of_kept(&Targets::default().kept()), Ok(Targets::default()));
+    assert!(Targets::of_kept(&head, [[&all[0][..], &[0]].concat()]).is_err());
+    assert!(Targets::of_kept(&head, [all[1].clone(), all[0].clone()]).is_err());
+    assert!(pages_of(&head[..head.len() - 1]).is_err());
+    let (head, none) = kept(&Targets::default(), &mut PagesKept::default());
+    assert_eq!((Targets::of_kept(&head, []), none.len()), (Ok(Targets::default()), 0));
 }

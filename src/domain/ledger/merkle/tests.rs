@@ -196,3 +196,35 @@ proptest! {
         verify_consistency(&first, &frontier.head(), &path).unwrap();
     }
 }
+
+#[test]
+fn leaves_appended_by_the_subtrees_over_them_make_the_tree_of_each_of_them() {
+    for len in [1, 2, 3, 5, 8, 13, 64, 255, 256] {
+        let leaves: Vec<Digest> = (0..len).map(|i| leaf_hash(&entry(i))).collect();
+        let subtrees = Subtrees::over(leaves.clone());
+        assert_eq!(subtrees.leaves(), leaves);
+        for before in [0, 256, 768] {
+            let mut one_by_one = Frontier::new();
+            one_by_one.extend((0..before).map(|i| leaf_hash(&entry(i + 1_000))));
+            let begun = one_by_one.clone();
+            let mut completed = Vec::new();
+            for count in 0..=leaves.len() {
+                let (mut at_once, mut told) = (begun.clone(), Vec::new());
+                at_once.push_first(count, &subtrees, |subtree, _| told.push(subtree));
+                assert_eq!(at_once, one_by_one, "{count} of {len} behind {before}");
+                assert!(told.iter().all(|subtree| completed.contains(subtree)), "only what each of them completes");
+                if let Some(leaf) = leaves.get(count) {
+                    one_by_one.push_with(*leaf, |subtree, _| completed.push(subtree));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_leaf_is_hashed_with_its_prefix_in_the_place_of_the_octet_before_it() {
+    let mut octets = *b"7abc";
+    assert_eq!(leaf_hash_behind(&mut octets), leaf_hash(b"abc"));
+    assert_eq!(&octets, b"7abc");
+    assert_eq!(leaf_hash_behind(&mut [9]), leaf_hash(b""));
+}

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::ledger::merkle::leaf_hash;
 
 type Files = BTreeMap<TileName, Vec<u8>>;
 
@@ -27,15 +28,17 @@ fn verify_files(head: &Head, files: &Files) -> Result<u64, TileError> {
     let read = |name: TileName| files.get(&name).cloned().ok_or(TileError::Name { found: name.to_string() });
     let (mut tree, mut next) = (Tree::new(), 0);
     for name in bundles(head.size) {
-        let (hashes, octets) = (read(Bundle::hashes_name(name))?, read(name)?);
-        let bundle = Bundle::check(name, &octets, &hashes)?;
-        for (index, octets, hash) in &bundle.entries {
-            assert_eq!((*index, *octets), (next, entry(*index).as_slice()), "only entries whose hash agrees are seen");
-            assert_eq!(*hash, leaf_hash(octets));
+        let (hashes, mut octets) = (read(Bundle::hashes_name(name))?, read(name)?);
+        let bundle = Bundle::check(name, &mut octets, &hashes)?;
+        assert_eq!(octets, read(name)?, "hashing leaves them as they were");
+        assert_eq!(bundle.entries.len(), bundle.tree.leaves().len());
+        for (place, hash) in bundle.entries.iter().zip(bundle.tree.leaves()) {
+            assert_eq!(octets[place.clone()], entry(next), "only entries whose hash agrees are seen");
+            assert_eq!(*hash, leaf_hash(&entry(next)));
             next += 1;
         }
         bundle.fault.map_or(Ok(()), Err)?;
-        tree.push(bundle.entries.iter().map(|(_, _, hash)| *hash), bundle.root, read)?;
+        tree.push(&bundle.tree, read)?;
     }
     tree.finish(head, read).map(|()| next)
 }

@@ -316,7 +316,7 @@ async fn run_sampled(
     let mut sample = tokio::time::interval(SAMPLE);
     loop {
         tokio::select! {
-            ran = &mut run => return ran,
+            ran = &mut run => return ran.map(|(ran, _)| ran),
             _ = sample.tick() => daemon.lives.sample(request, tokens),
         }
     }

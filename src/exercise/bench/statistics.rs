@@ -1,7 +1,9 @@
 //! Pure. What is said about a handful of rounds: the median and the extremes, for the machine is shared and noisy.
 
+use serde::Serialize;
+
 /// The median, the least and the greatest of some figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The middle one; between the middle two of an even number.
     pub median: f64,

@@ -8,8 +8,11 @@
 //! It is as fast as we could make it: each worker has a session and carries a chunk from end to end, so nothing is handed
 //! over; buffers are made once; workers meet only to commit, some 3 % of the time.
 //!
-//! It runs as a process of its own, because SoftHSM takes its configuration from the environment. The task comes as one line
-//! of JSON on standard input, the PIN in it; then each line asks for a measurement, and each is answered by the nanoseconds.
+//! It runs as a process of its own, because SoftHSM takes its configuration from the environment: the program that measures runs
+//! itself again, with [`ARGUMENT`]. The task comes as one line of JSON on standard input; then each line asks for a measurement, and each
+//! is answered by the nanoseconds.
+//!
+//! It goes to token and disk by itself, past `hsm` and `store`, for it is what these are measured against.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Lines, Write as _};
@@ -20,6 +23,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::domain::gbcs::{self, Template};
+use crate::domain::ledger::checkpoint::Checkpoint;
+use crate::domain::ledger::entry::{
+    Actor, Channel, ClockState, Entry, Event, Intent, Outcome, Role, SignResult, VERSION,
+};
+use crate::domain::ledger::merkle::{Frontier, Head, leaf_hash};
+use crate::domain::names::{DeviceId, Digest, Eui64, Origin, PartyId, TemplateName};
+use crate::hsm::PublicPoint;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
@@ -28,21 +39,14 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use rusqlite::{Connection, TransactionBehavior};
 use serde::{Deserialize, Serialize};
-use smkid::domain::gbcs::{self, Template};
-use smkid::domain::ledger::checkpoint::Checkpoint;
-use smkid::domain::ledger::entry::{
-    Actor, Channel, ClockState, Entry, Event, Intent, Outcome, Role, SignResult, VERSION,
-};
-use smkid::domain::ledger::merkle::{Frontier, Head, leaf_hash};
-use smkid::domain::names::{DeviceId, Digest, Eui64, Origin, PartyId, TemplateName};
-use smkid::hsm::PublicPoint;
+use zeroize::Zeroizing;
 
-use crate::Fault;
+use super::Fault;
 
-/// The argument by which the benchmark runs itself as the limit program.
+/// The argument by which a program runs itself as the limit program.
 pub const ARGUMENT: &str = "limit-program";
 
-/// Commands between two commits: what the daemon is compared at.
+/// Commands between two commits at most: what the daemon is compared at.
 pub const CHUNK_LEN: usize = 1_000;
 
 /// What the limit program works on.
@@ -52,8 +56,8 @@ pub struct Task {
     pub module: PathBuf,
     /// The token's label.
     pub token: String,
-    /// Its PIN.
-    pub pin: String,
+    /// The file that has its PIN.
+    pub pin_file: PathBuf,
     /// The label of the key that signs.
     pub key: String,
     /// The command template.
@@ -62,6 +66,8 @@ pub struct Task {
     pub database: PathBuf,
     /// How many sessions, each with a thread.
     pub sessions: usize,
+    /// Commands between two commits.
+    pub chunk: usize,
 }
 
 /// One measurement, as a line.
@@ -83,6 +89,7 @@ pub struct Limit {
     child: Child,
     asks: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
+    chunk: usize,
 }
 
 impl Limit {
@@ -96,7 +103,7 @@ impl Limit {
             .spawn()?;
         let asks = child.stdin.take().ok_or("a piped standard input")?;
         let answers = BufReader::new(child.stdout.take().ok_or("a piped standard output")?).lines();
-        let mut limit = Self { child, asks, answers };
+        let mut limit = Self { child, asks, answers, chunk: task.chunk };
         writeln!(limit.asks, "{}", serde_json::to_string(task)?)?;
         limit.answer()?;
         Ok(limit)
@@ -107,7 +114,7 @@ impl Limit {
         writeln!(self.asks, "{}", serde_json::to_string(&measure)?)?;
         let took = Duration::from_nanos(self.answer()?.parse()?);
         let count = match measure {
-            Measure::Chunks(count) => count * CHUNK_LEN,
+            Measure::Chunks(count) => count * self.chunk,
             Measure::Sign(count) => count,
             Measure::SignAlone(_) | Measure::CommitAlone(_) => 1,
         };
@@ -173,6 +180,8 @@ struct Work {
     key: ObjectHandle,
     point: PublicPoint,
     template: Template,
+    /// Commands of a chunk.
+    len: usize,
     ledger: Mutex<Ledger>,
     /// Chunks begun since the start: each has Devices of its own.
     begun: AtomicUsize,
@@ -185,7 +194,8 @@ impl Program {
         let slot = find_token(&module, &task.token)?;
         let sessions = (0..task.sessions).map(|_| module.open_ro_session(slot)).collect::<Result<Vec<_>, _>>()?;
         let first = sessions.first().ok_or("a limit program needs a session")?;
-        first.login(UserType::User, Some(&AuthPin::from(task.pin.clone())))?;
+        let pin = Zeroizing::new(std::fs::read_to_string(&task.pin_file)?);
+        first.login(UserType::User, Some(&AuthPin::from(pin.trim())))?;
         let label = || Attribute::Label(task.key.clone().into());
         let key = one(&first.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY), label()])?)?;
         let public = one(&first.find_objects(&[Attribute::Class(ObjectClass::PUBLIC_KEY), label()])?)?;
@@ -197,6 +207,7 @@ impl Program {
             key,
             point: point.ok_or("the public key is not an uncompressed point of P-256")?,
             template: Template::parse(&task.template)?,
+            len: task.chunk,
             ledger: Mutex::new(Ledger::create(&task.database)?),
             begun: AtomicUsize::new(0),
         };
@@ -208,7 +219,7 @@ impl Program {
         let until = self.work.begun.load(Ordering::Relaxed) + count;
         let began = Instant::now();
         let took = self.each_session(|session, work| {
-            let mut buffers = Buffers::new()?;
+            let mut buffers = Buffers::new(work.len)?;
             loop {
                 let chunk = work.begun.fetch_add(1, Ordering::Relaxed);
                 if chunk >= until {
@@ -248,7 +259,7 @@ impl Program {
 
     /// The median of so many commits, one after the other.
     fn commit_alone(&self, count: usize) -> Result<Duration, Fault> {
-        let mut buffers = Buffers::new()?;
+        let mut buffers = Buffers::new(self.work.len)?;
         let event = buffers.entry.event.clone();
         median_of(count, || {
             buffers.push_leaf(event.clone())?;
@@ -292,7 +303,7 @@ struct Buffers {
 type Leaf = (Vec<u8>, Digest);
 
 impl Buffers {
-    fn new() -> Result<Self, Fault> {
+    fn new(len: usize) -> Result<Self, Fault> {
         let by = Actor {
             person: Some("operator-one".parse()?),
             account: "operator".into(),
@@ -302,9 +313,9 @@ impl Buffers {
         let at = "2026-11-24T01:02:03.456Z".parse()?;
         let event = Event::Outcome(Outcome { intent: 0, result: SignResult::Signed(Digest::of(b"")) });
         Ok(Self {
-            commands: vec![Vec::new(); CHUNK_LEN],
-            digests: Vec::with_capacity(CHUNK_LEN),
-            leaves: Vec::with_capacity(CHUNK_LEN),
+            commands: vec![Vec::new(); len],
+            digests: Vec::with_capacity(len),
+            leaves: Vec::with_capacity(len),
             entry: Entry { v: VERSION, at, clock: ClockState::Trusted, by, event },
         })
     }
@@ -325,8 +336,8 @@ impl Work {
         let template: TemplateName = "recovery-esme".parse()?;
         buffers.digests.clear();
         buffers.leaves.clear();
-        for n in 0..CHUNK_LEN {
-            let counter = (chunk * CHUNK_LEN + n) as u64 + 1;
+        for n in 0..self.len {
+            let counter = (chunk * self.len + n) as u64 + 1;
             let device = DeviceId(Eui64(counter.to_be_bytes()));
             let mut command = std::mem::take(&mut buffers.commands[n]);
             command.clear();
@@ -348,7 +359,7 @@ impl Work {
         // The checkpoint over the intents is the one over the outcomes of the chunk before, as in a running job.
         let checkpoint = Checkpoint::new(ORIGIN.parse::<Origin>()?, head);
         session.sign(&Mechanism::Ecdsa, self.key, Digest::of(checkpoint.text().as_bytes()).octets())?;
-        for n in 0..CHUNK_LEN {
+        for n in 0..self.len {
             let signature = session.sign(&Mechanism::Ecdsa, self.key, &buffers.digests[n])?;
             let signature: [u8; 64] = signature.as_slice().try_into().map_err(|_| "a signature is not 64 octets")?;
             let command = &mut buffers.commands[n];

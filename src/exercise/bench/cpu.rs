@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::Fault;
+use super::Fault;
 
 /// User and system time of all these processes since they began, and of those of their children that have ended.
 pub fn used(processes: &[u32]) -> Result<Duration, Fault> {

@@ -1,0 +1,23 @@
+use super::limit::CHUNK_LEN;
+use super::{DEVICES, DEVICES_MIN, Plan, ROUNDS_MIN, TURN_MAX};
+
+#[test]
+fn every_device_is_in_one_turn_and_no_turn_is_too_long_or_too_short() {
+    for devices in [DEVICES_MIN, DEVICES_MIN + 1, 9_999, DEVICES, 160_000, 160_001, 1_000_000] {
+        for sessions in [1, 2, 16, 64] {
+            let Plan { rounds, turn, first, chunk, chunks } = Plan::of(devices as usize, sessions);
+            assert_eq!(first + rounds * turn, devices as usize);
+            assert!(rounds >= ROUNDS_MIN && (1_000..=TURN_MAX).contains(&turn), "{devices}: {rounds} of {turn}");
+            assert!(first >= turn && first < turn + rounds + 1, "{devices}: {first} of {turn}");
+            // The limit program does as much, but for what no session has a whole share of.
+            assert!(
+                chunk <= CHUNK_LEN && chunks.is_multiple_of(sessions),
+                "{devices}, {sessions}: {chunks} of {chunk}"
+            );
+            assert!(
+                chunks * chunk <= turn && chunks * chunk + chunks > turn,
+                "{devices}, {sessions}: {chunks} of {chunk}"
+            );
+        }
+    }
+}

@@ -730,7 +730,7 @@ mod tests {
             let (request, determination) = (RequestId([0xEE; 16]), DeterminationId([0xDD; 16]));
             let event = Event::Released(Released { request, determination, intents });
             let by = Actor {
-                person: Some("o".repeat(64).parse().unwrap()),
+                person: Some("o".repeat(32).parse().unwrap()),
                 account: "a".repeat(64).into(),
                 role: crate::domain::ledger::entry::Role::Operator,
                 channel: crate::domain::ledger::entry::Channel::Socket,

@@ -7,7 +7,11 @@ use std::path::Path;
 /// Puts these octets in the place of what the file had. Makes its folder where there is none.
 pub fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
+    if !folder.is_dir() {
+        fs::create_dir_all(folder)?;
+        // Its name is in the folder above it, and outlives a power cut only with that.
+        File::open(folder.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    }
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(octets)?;

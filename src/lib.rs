@@ -38,7 +38,7 @@
 //! - **A kind of entry**: a variant of [`domain::ledger::entry::Event`]. The compiler then names its kind, its blobs, the fold
 //!   ([`domain::fold::Fold::apply`]), the audit and the filters of `ledger list`; who may record it says
 //!   `audit::Again::check_actor`, and its golden form stands in `domain/ledger/entry/tests.rs`.
-//! - **A rule**: a file in `domain/policy/rules/`, a line in one of the three lists there, a variant of
+//! - **A rule**: a file in `domain/policy/rules/`, a line in one of the lists there, a variant of
 //!   [`domain::policy::rules::Refusal`]. Daemon and audit ask it alike.
 //! - **A step of an incident**: a variant of [`domain::ledger::steps::Step`]. The compiler then names its meaning, its guard
 //!   ([`domain::incident::decide()`]), what it alters and its sentence; by hand go its place in `domain/incident/next.rs`, its command in

@@ -742,7 +742,7 @@ impl Desk {
         Ok((Self { asks, given_up, grown }, thread))
     }
 
-    /// Hears of the durable size whenever it has grown; of its end, where nothing more can be recorded.
+    /// Hears of the durable size whenever it has grown (by a snapshot alone: with the next ask); of its end, where nothing more can be recorded.
     pub fn grown(&self) -> watch::Receiver<u64> {
         self.grown.clone()
     }

@@ -298,11 +298,11 @@ async fn check_each(
             found.devices_count.unwrap_or_default()
         }
     };
-    is_few(count)
+    few_enough(count)
 }
 
-/// Whether so many Devices get a file each without a word.
-fn is_few(count: u64) -> Result<(), CliError> {
+/// Refuses a file each for more than [`EACH_MAX`] Devices.
+fn few_enough(count: u64) -> Result<(), CliError> {
     if count <= EACH_MAX {
         return Ok(());
     }

@@ -233,6 +233,7 @@ impl SqliteStore {
 
     fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Frontier, StoreError> {
         let Batch { leaves, blobs, staged, derived } = *batch;
+        let _turn = self.staging.turn_to_write();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let head = reading::head(&transaction)?;
         if head.size != expected_size {
@@ -267,6 +268,7 @@ impl SqliteStore {
         parts: &[(String, Vec<u8>)],
         vouch: &mut dyn Vouch,
     ) -> Result<Option<Frontier>, StoreError> {
+        let _turn = self.staging.turn_to_write();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let head = reading::head(&transaction)?;
         if head.size != expected_size {
@@ -382,6 +384,7 @@ impl Store for SqliteStore {
 
     fn make_pages(&mut self) -> Result<(), StoreError> {
         self.let_go()?;
+        let _turn = self.staging.turn_to_write();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let pages = overlay::made(&transaction)?;
         transaction.commit()?;

@@ -123,6 +123,7 @@ pub struct Staging {
     directory: PathBuf,
     limits: StagingLimits,
     waiting: Mutex<Waiting>,
+    writing: Mutex<()>,
 }
 
 impl Staging {
@@ -133,7 +134,13 @@ impl Staging {
             Ok(()) | Err(_) => {}
         }
         std::fs::create_dir(directory).map_err(failed("create", directory))?;
-        Ok(Self { directory: directory.into(), limits, waiting: Mutex::default() })
+        Ok(Self { directory: directory.into(), limits, waiting: Mutex::default(), writing: Mutex::default() })
+    }
+
+    /// The turn of whoever writes to the database: the store with an entry, or an upload on its way there. Each waits for the other's
+    /// transaction and no longer, where SQLite would look for its turn seldom, and in the end give up.
+    pub(super) fn turn_to_write(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

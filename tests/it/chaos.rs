@@ -451,7 +451,7 @@ async fn whatever_fails_under_load_no_signature_is_lost_doubled_or_uncounted_and
     let unsettled = asked.len() - handed.len();
     // What the token signed beyond what the ledger says is told there.
     let (made, [signed, failed, not_signed, unknown]) = held_against(&site, &site.path("recovery.calls"));
-    let [not_handed, doubled] = [ledger.signed().len() - handed.len(), signed - ledger.signed().len()];
+    let [not_handed, doubled] = [ledger.signed().len().abs_diff(handed.len()), signed.abs_diff(ledger.signed().len())];
     assert_eq!((not_handed, doubled), (0, 0), "every command that was signed was handed over, and each Device has one");
     site.verify_export("export");
     let Report { longest_back, longest_contained, by_fault } = chaos.report;

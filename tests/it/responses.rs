@@ -176,7 +176,7 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
     let refused = client.post_for_text("/v1/recovery/responses", &ask(none, stored.0, stored.1)).await;
     assert_eq!(&*problem(refused).reasons[0].rule, "determination-unknown");
     let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, stored.0, stored.0)).await;
-    assert!(problem(refused).message.contains("certificates in PEM"));
+    assert!(problem(refused).message.contains("certificates in DER, one after another, or in PEM"));
     let never = smkid::domain::names::Digest::of(b"never uploaded");
     let refused = client.post_for_text("/v1/recovery/responses", &ask(determination, never, stored.1)).await;
     assert!(problem(refused).message.contains("an upload that waits"));

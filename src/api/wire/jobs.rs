@@ -158,7 +158,7 @@ pub struct JobsOf {
     pub from: Option<u64>,
 }
 
-/// Jobs, the first that was started first, at most [`Jobs::COUNT_MAX`] at a time.
+/// Jobs, the first that was started first, at most 100 at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Jobs {
     /// Them.

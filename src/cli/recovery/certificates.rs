@@ -257,7 +257,15 @@ fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliErr
             // A line number of the block would be another one than the file's.
             let der =
                 der.map_err(|error| format!("expected a certificate in PEM: {error}").replace("PEM: line 1: ", ""));
-            visit((At::Line(begun), der))?;
+            // They are sent one after another: each has to say itself where it ends.
+            let whole = |der: Vec<u8>| match certificate_len(&der) {
+                Some(len) if len == der.len() => Ok(der),
+                Some(_) | None => {
+                    Err("expected one certificate in DER in the block, found a part of one or something else"
+                        .to_owned())
+                }
+            };
+            visit((At::Line(begun), der.and_then(whole)))?;
         }
         Ok(())
     })?;
@@ -374,7 +382,7 @@ mod tests {
         assert_eq!(block(rest - 1).len(), BLOCK_LEN_MAX);
         let small = format!(
             "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            base64::engine::general_purpose::STANDARD.encode([5; 30])
+            base64::engine::general_purpose::STANDARD.encode(der(300))
         );
         for (len, is_told) in [(rest - 1, false), (rest, true)] {
             let all = found(format!("{}{small}", block(len)).as_bytes());
@@ -382,7 +390,7 @@ mod tests {
             let told =
                 all[0].1.as_ref().err().is_some_and(|why| why.contains("expected a block of at most 131072 octets"));
             assert_eq!(told, is_told, "{len}: {:?}", all[0].1);
-            assert_eq!(all[1].1.as_deref(), Ok(&[5; 30][..]));
+            assert_eq!(all[1].1.as_deref(), Ok(&der(300)[..]));
         }
     }
 

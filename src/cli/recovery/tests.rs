@@ -47,7 +47,7 @@ fn a_command_that_is_not_signed_is_told_with_every_reason() {
 
 #[test]
 fn a_file_each_is_for_few_devices_unless_somebody_says_so() {
-    assert!(is_few(EACH_MAX).is_ok());
-    let refused = is_few(EACH_MAX + 1).unwrap_err().to_string();
+    assert!(few_enough(EACH_MAX).is_ok());
+    let refused = few_enough(EACH_MAX + 1).unwrap_err().to_string();
     assert!(refused.contains("100001 Devices") && refused.contains("--format"), "{refused}");
 }

@@ -325,10 +325,10 @@ impl fmt::Display for Hex<'_> {
 
 /// Where a reader has the octets of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Octets(Lie);
+pub struct Octets(Place);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Lie {
+enum Place {
     Held(Range<usize>),
     /// As the last command of this template.
     Last(usize),
@@ -385,8 +385,8 @@ impl Reader {
     /// The octets of a record that was read last.
     pub fn octets(&self, of: &Octets) -> &[u8] {
         match &of.0 {
-            Lie::Held(range) => &self.held[range.clone()],
-            Lie::Last(template) => {
+            Place::Held(range) => &self.held[range.clone()],
+            Place::Last(template) => {
                 self.lasts.as_ref().and_then(|lasts| lasts.get(*template)).map_or(&[], Vec::as_slice)
             }
         }
@@ -421,7 +421,7 @@ impl Reader {
                 self.commands += 1;
                 Record::Command(fields, self.read_command(kind, fields, body.start + FIELDS_LEN..body.end)?)
             }
-            _ => Record::Line(Octets(Lie::Held(body.clone()))),
+            _ => Record::Line(Octets(Place::Held(body.clone()))),
         };
         if let Some(hash) = &mut self.hash {
             hash.update(&self.held[self.read..body.end]);
@@ -507,7 +507,7 @@ impl Reader {
     fn read_command(&mut self, kind: u8, fields: Fields, rest: Range<usize>) -> Result<Octets, ContainerError> {
         let (template, held) = (usize::from(fields.template), &self.held[rest.clone()]);
         let Some(last) = self.lasts.as_mut().and_then(|lasts| lasts.get_mut(template)) else {
-            return Ok(Octets(Lie::Held(rest)));
+            return Ok(Octets(Place::Held(rest)));
         };
         if kind == KIND_COMMAND {
             last.clear();
@@ -517,7 +517,7 @@ impl Reader {
         } else if let Err(fault) = check_command(fields, last) {
             return Err(self.fault(FRAME_LEN, fault));
         }
-        Ok(Octets(Lie::Last(template)))
+        Ok(Octets(Place::Last(template)))
     }
 
     fn read_end(&mut self, body: &Range<usize>) -> Result<u64, ContainerError> {

@@ -68,7 +68,7 @@ struct Waiting<T> {
     with: T,
 }
 
-/// Pairs intents with their outcomes. What it holds is what waits: a few chunks.
+/// Pairs intents with their outcomes. What it holds is what waits (a few chunks), what is unknown, and a word for each batch.
 pub struct Pairs<T = ()> {
     batches: HashMap<u64, Whose>,
     waiting: VecDeque<Waiting<T>>,

@@ -96,7 +96,7 @@ impl Daemon {
         match why {
             None => Ok(()),
             Some(why) => {
-                let remedy = "No key is activated before: ask again then. `smkictl status` says how far it is".into();
+                let remedy = "No key is activated, and no command fetched, before: ask again then. `smkictl status` says how far it is".into();
                 Err(Failure::Unavailable { why, remedy })
             }
         }

@@ -145,10 +145,13 @@ impl Daemon {
         fetch: wire::RecoveryFetch,
         form: wire::Form,
     ) -> Answer<Octets> {
+        // What of the ledger it hands over was read by nobody since the start, before.
+        self.is_checked().await?;
         let asked = answers::digest_of(&fetch)?;
         let batch = self.look(move |reader| {
             let Some(facts) = reader.request(request)? else { return Ok(None) };
-            Ok(Entry::from_leaf(&reader.leaf(facts.first_batch)?).ok())
+            // Under which determination it is released rests on this.
+            Ok(Entry::from_leaf(&reader.leaf_under(facts.first_batch, &reader.head()?)?).ok())
         });
         let Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) = batch.await? else {
             return Err(Failure::NotFound { what: format!("request {request}") });
@@ -179,7 +182,8 @@ impl Daemon {
         let about = HandOver { by, request, determination, asked, signed: Vec::new() };
         let (pages, found) = mpsc::channel(1);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
-        self.walk(wanted, pages)?;
+        let turn = Arc::new(turn);
+        self.walk(wanted, pages, Arc::clone(&turn))?;
         let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
         tokio::spawn(async move {
             let answer =
@@ -191,7 +195,12 @@ impl Daemon {
     }
 
     /// Walks on a thread of its own, until all was found or nobody takes it.
-    fn walk(&self, wanted: Wanted, pages: mpsc::Sender<Result<Page, Ended>>) -> Answer<()> {
+    fn walk(
+        &self,
+        wanted: Wanted,
+        pages: mpsc::Sender<Result<Page, Ended>>,
+        turn: Arc<OwnedSemaphorePermit>,
+    ) -> Answer<()> {
         let reader = SqliteReader::open(&self.state)?;
         let mut source = Source {
             request: wanted.request,
@@ -217,6 +226,7 @@ impl Daemon {
             };
             // Whoever asked may have gone away.
             let _ = pages.blocking_send(Err(ended));
+            drop(turn);
         });
         Ok(())
     }
@@ -349,6 +359,9 @@ impl Walk<'_> {
                     if over && !runs && self.pending.is_empty() {
                         break;
                     }
+                }
+                if source.pages.is_closed() {
+                    return Ok(Ended::Left);
                 }
                 if source.is_stopping() {
                     return stopping();

@@ -25,10 +25,10 @@ pub(super) const DEFINITION: &str = "CREATE TABLE IF NOT EXISTS main.incoming (i
 /// What is shorter is copied with its entry in some milliseconds.
 pub const BRING_LEN_MIN: u64 = 4 * 1024 * 1024;
 
-/// Rows that are written or deleted in a transaction: 4 MiB, some ten milliseconds for which the writer may have to wait.
+/// Rows that are written or deleted in a transaction: 4 MiB, some ten milliseconds for which the writer may have to wait ([`Staging::turn_to_write`]).
 const ROWS: usize = 16;
 
-/// How long the writer is given way after each. It looks for its turn after 1, 2, 5, 10 ms and so on.
+/// How long the writer is given way after each: it takes its turn at once.
 const GIVE_WAY: Duration = Duration::from_millis(10);
 
 /// Brings uploads into the database of a state directory, one at a time.
@@ -61,11 +61,11 @@ impl Incoming {
         if is_there == Some(true) || blobs::find(&connection, digest)?.is_some() {
             return Ok(());
         }
-        drop_all(&mut connection)?;
+        self.drop_all(&connection)?;
         let copied = self.copy(&mut connection, digest);
         if copied.is_err() {
             // The first error is the one to tell.
-            let _ = drop_all(&mut connection);
+            let _ = self.drop_all(&connection);
         }
         copied
     }
@@ -73,7 +73,7 @@ impl Incoming {
     fn copy(&self, connection: &mut Connection, digest: Digest) -> Result<(), StoreError> {
         // It may have expired meanwhile.
         let Some(mut file) = self.staging.open_staged(digest)? else { return Ok(()) };
-        let id = begin(connection, digest)?;
+        let id = self.begin(connection, digest)?;
         let (mut context, mut piece, mut len, mut number) = (Context::new(&SHA256), Vec::new(), 0_u64, 0_i64);
         loop {
             piece.clear();
@@ -84,6 +84,7 @@ impl Incoming {
             }
             context.update(&piece);
             len += piece.len() as u64;
+            let turn = self.staging.turn_to_write();
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
                 let mut insert = transaction.prepare_cached(INSERT_CHUNK)?;
@@ -93,28 +94,53 @@ impl Incoming {
                 }
             }
             transaction.commit()?;
+            drop(turn);
             thread::sleep(GIVE_WAY);
         }
         let found = to_digest(context);
         if found != digest {
             return Err(StoreError::BlobCorrupt { digest, found });
         }
+        let _turn = self.staging.turn_to_write();
         connection.execute("UPDATE main.incoming SET len = ?1 WHERE id = ?2", (len.cast_signed(), id))?;
         Ok(())
     }
-}
 
-/// The row id of the next upload: above those that are on their way, and those that came so and are blobs.
-fn begin(connection: &mut Connection, digest: Digest) -> Result<i64, StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let greatest = |table: &str| {
-        let sql = format!("SELECT max(id) FROM main.{table}");
-        transaction.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
-    };
-    let id = greatest("incoming")?.max(greatest("blob")?).map_or(INCOMING_FIRST, |id| INCOMING_FIRST.max(id + 1));
-    transaction.execute("INSERT INTO main.incoming VALUES (?1, ?2, NULL)", (id, digest.0))?;
-    transaction.commit()?;
-    Ok(id)
+    /// The row id of the next upload: above those that are on their way, and those that came so and are blobs.
+    fn begin(&self, connection: &mut Connection, digest: Digest) -> Result<i64, StoreError> {
+        let _turn = self.staging.turn_to_write();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let greatest = |table: &str| {
+            let sql = format!("SELECT max(id) FROM main.{table}");
+            transaction.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
+        };
+        let id = greatest("incoming")?.max(greatest("blob")?).map_or(INCOMING_FIRST, |id| INCOMING_FIRST.max(id + 1));
+        transaction.execute("INSERT INTO main.incoming VALUES (?1, ?2, NULL)", (id, digest.0))?;
+        transaction.commit()?;
+        Ok(id)
+    }
+
+    /// Drops whatever was brought and not adopted. From the first step on nobody adopts it.
+    fn drop_all(&self, connection: &Connection) -> Result<(), StoreError> {
+        let in_turn = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
+            let _turn = self.staging.turn_to_write();
+            connection.execute(sql, values)
+        };
+        in_turn("UPDATE main.incoming SET len = NULL WHERE len IS NOT NULL", &[])?;
+        loop {
+            let first = "SELECT id FROM main.incoming ORDER BY id LIMIT 1";
+            let Some(id) = connection.query_row(first, [], |row| row.get::<_, i64>(0)).optional()? else {
+                return Ok(());
+            };
+            let some =
+                "DELETE FROM main.chunk WHERE id IN (SELECT id FROM main.chunk WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
+            let (from, until, rows) = (id << CHUNK_BITS, (id + 1) << CHUNK_BITS, i64::try_from(ROWS).unwrap_or(1));
+            while in_turn(some, &[&from, &until, &rows])? > 0 {
+                thread::sleep(GIVE_WAY);
+            }
+            in_turn("DELETE FROM main.incoming WHERE id = ?1", &[&id])?;
+        }
+    }
 }
 
 /// Makes what was brought a blob, within the caller's transaction; false if it was not brought.
@@ -126,25 +152,6 @@ pub(super) fn adopt(connection: &Connection, digest: Digest) -> Result<bool, Sto
         connection.prepare_cached("DELETE FROM main.incoming WHERE digest = ?1")?.execute([digest.0])?;
     }
     Ok(is_adopted)
-}
-
-/// Drops whatever was brought and not adopted. From the first step on nobody adopts it.
-fn drop_all(connection: &mut Connection) -> Result<(), StoreError> {
-    connection.execute("UPDATE main.incoming SET len = NULL WHERE len IS NOT NULL", [])?;
-    loop {
-        let first = "SELECT id FROM main.incoming ORDER BY id LIMIT 1";
-        let Some(id) = connection.query_row(first, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-        loop {
-            let some =
-                "DELETE FROM main.chunk WHERE id IN (SELECT id FROM main.chunk WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
-            let range = (id << CHUNK_BITS, (id + 1) << CHUNK_BITS, i64::try_from(ROWS).unwrap_or(1));
-            if connection.execute(some, range)? == 0 {
-                break;
-            }
-            thread::sleep(GIVE_WAY);
-        }
-        connection.execute("DELETE FROM main.incoming WHERE id = ?1", [id])?;
-    }
 }
 
 #[cfg(test)]

@@ -73,12 +73,23 @@ pub struct FakeEngine {
     me: Mutex<std::sync::Weak<FakeEngine>>,
 }
 
+/// The counter of every command.
+const COUNTER: u64 = 7;
+
 pub fn digest(octets: &[u8]) -> Digest {
     Digest::try_from(ring::digest::digest(&ring::digest::SHA256, octets).as_ref()).unwrap()
 }
 
 pub fn device(at: u64) -> DeviceId {
     DeviceId(Eui64((0x00DB_1234_0000_0000 + at).to_be_bytes()))
+}
+
+/// What is handed over for a Device: its counter and it where a Grouping Header has them (GBCS 7.2), and nothing else that means anything.
+pub fn command(device: DeviceId, len: usize) -> Vec<u8> {
+    let mut octets = vec![0xdf; len];
+    octets[3..11].copy_from_slice(&COUNTER.to_be_bytes());
+    octets[21..29].copy_from_slice(device.0.octets());
+    octets
 }
 
 pub fn at() -> Timestamp {
@@ -144,9 +155,9 @@ impl FakeEngine {
                 let item = Item {
                     device,
                     template: Some("esme".parse().unwrap()),
-                    counter: Some(7),
+                    counter: Some(COUNTER),
                     outcome,
-                    command: is_signed.then(|| Base64(vec![0xdf; signing.command_len])),
+                    command: is_signed.then(|| Base64(command(device, signing.command_len))),
                     intent: Some(at as u64),
                     reasons: if is_signed { vec![] } else { vec![reason("rule", "because")] },
                 };

@@ -1,7 +1,7 @@
 //! Pure. A device list by pages, so that one Device of ten million is found without a row for each.
 //!
 //! A page is [`PAGE_LINES`] lines, so that its RFC 6962 root is the root of a complete subtree of the tree over all lines (the last page's
-//! is what remains): the roots of the pages fold to the root that the PMA signed ([`Pages::root`]). Whoever finds a page by the Device
+//! is what remains): the roots of the pages fold to the root that the PMA signed, which a start compares. Whoever finds a page by the Device
 //! that it begins with reads its octets, and believes them once they make its root again ([`Page::read`]).
 
 use std::cmp::Ordering;

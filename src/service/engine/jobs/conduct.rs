@@ -86,9 +86,14 @@ pub(super) async fn tell(holds: Arc<Holds>, mut ledger: Ledger, request: Request
                 keep(&holds, request).await;
             }
             Ok(Told::NotPermitted(why)) => {
-                tracing::warn!(job = %request, "it was stopped, which cannot be recorded: {why}. It stands still until an operator lets it go on");
-                holds.stick(request, why);
-                next = None;
+                next = holds.passed_over(request);
+                if next.is_some() {
+                    tracing::warn!(job = %request, "it was stopped, which cannot be recorded: {why}. It was stopped again since");
+                    keep(&holds, request).await;
+                } else {
+                    tracing::warn!(job = %request, "it was stopped, which cannot be recorded: {why}. It stands still until an operator lets it go on");
+                    holds.stick(request, why);
+                }
             }
             Err(_) => return,
         }

@@ -181,6 +181,17 @@ impl Holds {
         hold.said.first().cloned()
     }
 
+    /// What was said first can never be recorded: what was said after it, which is held to. None if nothing was.
+    pub(super) fn passed_over(&self, request: RequestId) -> Option<Said> {
+        let mut all = self.all();
+        let said = &mut all.get_mut(&request)?.said;
+        if said.len() < 2 {
+            return None;
+        }
+        said.remove(0);
+        said.first().cloned()
+    }
+
     /// It stays held, whatever the ledger says, until an operator lets it go on.
     pub(super) fn stick(&self, request: RequestId, why: String) {
         if let Some(hold) = self.all().get_mut(&request) {

@@ -61,10 +61,17 @@ fn what_can_never_be_recorded_gives_way_to_what_is_said_next() {
     let state = tempfile::tempdir().unwrap();
     let holds = Holds::open(state.path()).unwrap();
     holds.hold(JOB, said(Stop::Pause));
+    assert_eq!(holds.passed_over(JOB), None, "it is the only one, and holds");
+    assert!(holds.is_held(JOB));
+    let other = RequestId([8; RequestId::LEN]);
+    holds.hold(other, said(Stop::Pause));
+    holds.hold(other, said(Stop::Cancel));
+    assert_eq!(holds.passed_over(other), Some(said(Stop::Cancel)));
+    assert!(holds.is_held(other));
     holds.stick(JOB, "account uid-1000 is another's now".into());
     assert!(holds.why(JOB).unwrap().contains("another's now"));
     assert!(holds.hold(JOB, said(Stop::Pause)), "it is to be told anew");
-    assert!(holds.is_held(JOB) && !holds.is_stuck(JOB) && holds.to_tell().len() == 1);
+    assert!(holds.is_held(JOB) && !holds.is_stuck(JOB) && holds.to_tell().len() == 2);
 }
 
 #[test]

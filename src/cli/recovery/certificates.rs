@@ -345,9 +345,8 @@ impl Given {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine as _;
-
     use super::*;
+    use crate::domain::certificates::pem::certificate_to_pem;
 
     /// DER of this length, its header included, of which nobody reads more than where it ends.
     fn der(len: usize) -> Vec<u8> {
@@ -380,10 +379,7 @@ mod tests {
             format!("-----BEGIN CERTIFICATE-----\n{}{last}-----END CERTIFICATE-----\n", text.repeat(lines))
         };
         assert_eq!(block(rest - 1).len(), BLOCK_LEN_MAX);
-        let small = format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            base64::engine::general_purpose::STANDARD.encode(der(300))
-        );
+        let small = certificate_to_pem(&der(300));
         for (len, is_told) in [(rest - 1, false), (rest, true)] {
             let all = found(format!("{}{small}", block(len)).as_bytes());
             assert_eq!(all.len(), 2);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::api::wire::{Base64, DeviceAsk, Devices};
-use crate::domain::determination::devices::{LINE_LEN_MAX, eui64};
+use crate::domain::determination::devices::{FAULTS_MAX, LINE_LEN_MAX, eui64};
 use crate::domain::names::{DeviceId, NameError, RequestId};
 use crate::domain::policy::Files;
 use crate::domain::policy::files::FILE_LEN_MAX;
@@ -16,8 +16,6 @@ use crate::domain::policy::files::FILE_LEN_MAX;
 pub const DOCUMENT_LEN_MAX: u64 = 1024 * 1024;
 /// The greatest list of Devices that a request names one by one: what the daemon takes in a request, as text.
 pub const DEVICES_LEN_MAX: u64 = 64 * 1024 * 1024;
-/// Faults of a list of Devices that are told one by one. No official reference.
-pub const DEVICE_FAULTS_MAX: usize = 20;
 /// Octets of a line of a list of Devices, with its line feed: more is no line of any of ours.
 const DEVICE_LINE_LEN_MAX: u64 = LINE_LEN_MAX as u64 + 2;
 /// Octets of a list that are read at a time.
@@ -180,14 +178,13 @@ pub fn devices(argument: &str) -> Result<Devices, InputError> {
 }
 
 /// The Devices of a file, one a line, each with its line; in their order, each once. Every fault is told with its line, up to
-/// [`DEVICE_FAULTS_MAX`].
+/// [`FAULTS_MAX`].
 pub fn device_lines(path: &Path, limit: u64) -> Result<Vec<(DeviceId, u32)>, InputError> {
     let unreadable = |source| InputError::Unreadable { path: path.to_owned(), source };
     let mut lines = BufReader::with_capacity(DEVICES_READ_LEN, File::open(path).map_err(unreadable)?);
     let (mut devices, mut line, mut at, mut read) = (Vec::<(DeviceId, u32)>::new(), Vec::new(), 0_u32, 0_u64);
     let (mut faults, mut more) = (Vec::<(u32, String)>::new(), 0_u64);
-    let mut fault =
-        |at: u32, text: String| if faults.len() < DEVICE_FAULTS_MAX { faults.push((at, text)) } else { more += 1 };
+    let mut fault = |at: u32, text: String| if faults.len() < FAULTS_MAX { faults.push((at, text)) } else { more += 1 };
     loop {
         line.clear();
         let len = lines.by_ref().take(DEVICE_LINE_LEN_MAX).read_until(b'\n', &mut line).map_err(unreadable)?;

@@ -19,6 +19,7 @@ use smkid::domain::determination::document::{Compromised, KeyChosen, Method};
 use smkid::domain::names::{DeviceId, Eui64, IncidentId, RequestId, TemplateName};
 use smkid::domain::policy::Activation;
 use smkid::domain::time::Window;
+use smkid::exercise::bench::cpu;
 use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
 use smkid::exercise::people::APPROVALS;
@@ -215,11 +216,10 @@ fn run(stage: &Stage, arguments: &[String]) -> f64 {
     most
 }
 
-/// The most memory that a process had at any moment, as proc(5) tells; 0 once it is gone.
+/// The most memory that a process had at any moment; 0 once it is gone.
 fn memory_mb(pid: i32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    let kb = cpu::memory_kb_max(pid.unsigned_abs()).unwrap_or_default();
+    f64::from(u32::try_from(kb).unwrap()) / 1024.0
 }
 
 /// Asks for the daemon's status again and again.

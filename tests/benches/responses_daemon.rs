@@ -78,19 +78,12 @@ struct Side {
 }
 
 fn side(processes: &[u32], count: usize, turn: impl FnOnce() -> Result<Duration, Fault>) -> Result<Side, Fault> {
-    let used = || Ok::<_, Fault>(cpu::used(processes)? + own()?);
+    // This process waits for the clients, whose time is then its own.
+    let used = || Ok::<_, Fault>(cpu::used(processes)? + cpu::used(&[std::process::id()])?);
     let before = used()?;
     let taken = turn()?;
     let cpu_us = 1e6 / rate(count, used()?.saturating_sub(before));
     Ok(Side { rate: rate(count, taken), cpu_us })
-}
-
-/// The CPU time of this process and of its children that have ended.
-fn own() -> Result<Duration, Fault> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').ok_or("proc(5) puts the name in parentheses")?;
-    let ticks: u64 = fields.split_whitespace().skip(11).take(4).map(str::parse::<u64>).sum::<Result<_, _>>()?;
-    Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
 }
 
 fn told(what: &str, alone: Side, ours: Side) -> f64 {
@@ -122,7 +115,7 @@ fn smkictl(daemon: &Daemon, verifications: usize, arguments: &[&str], of_determi
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            memory = memory.max(memory_kb(child.id()).unwrap_or_default());
+            memory = memory.max(cpu::memory_kb_max(child.id()).unwrap_or_default());
             thread::sleep(Duration::from_millis(2));
         };
         let taken = begun.elapsed();
@@ -130,12 +123,6 @@ fn smkictl(daemon: &Daemon, verifications: usize, arguments: &[&str], of_determi
     })?;
     println!("    smkictl: VmHWM {memory} kB");
     Ok(took)
-}
-
-fn memory_kb(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 /// Has so many commands signed, and Devices answer them, on every processor.

@@ -486,18 +486,24 @@ async fn a_token_that_goes_away_lets_a_job_wait_and_not_end() {
     assert!(daemon.stop().await.unwrap().success());
 }
 
-#[tokio::test]
-async fn a_job_is_stopped_at_once_also_while_nothing_can_be_recorded_and_that_is_recorded_later() {
+/// A job that has begun to sign, and whose ledger token is away since.
+async fn unrecordable() -> (Site, Daemon, RequestId) {
     let site = Site::determined().await;
     site.configure(|text| text + "\n[signing]\nchunk = 64\n");
     site.fault(Which::Recovery, Some("C_Sign * delay 20ms"));
     site.fault(Which::Ledger, Some("C_Sign 0 stop"));
     let daemon = site.start_active().await;
-    let client = &daemon.client;
-    let job = start(client, &all_of(site.main())).await.request;
+    let job = start(&daemon.client, &all_of(site.main())).await.request;
     site.reach(Which::Recovery, "C_Sign", 2).await;
     write_script(&site.script(Which::Ledger), "C_Sign * return CKR_DEVICE_ERROR");
-    waits(client, job, "ledger-token").await;
+    waits(&daemon.client, job, "ledger-token").await;
+    (site, daemon, job)
+}
+
+#[tokio::test]
+async fn a_job_is_stopped_at_once_also_while_nothing_can_be_recorded_and_that_is_recorded_later() {
+    let (site, daemon, job) = unrecordable().await;
+    let client = &daemon.client;
     let refused = problem(stop(client, job, "pause").await);
     assert!(refused.message.contains("is paused") && refused.message.contains("not recorded yet"), "{refused:?}");
     let calls = site.calls(Which::Recovery, "C_Sign");
@@ -514,16 +520,8 @@ async fn a_job_is_stopped_at_once_also_while_nothing_can_be_recorded_and_that_is
 
 #[tokio::test]
 async fn a_job_that_was_stopped_while_nothing_could_be_recorded_stands_still_over_a_kill_too() {
-    let site = Site::determined().await;
-    site.configure(|text| text + "\n[signing]\nchunk = 64\n");
-    site.fault(Which::Recovery, Some("C_Sign * delay 20ms"));
-    site.fault(Which::Ledger, Some("C_Sign 0 stop"));
-    let daemon = site.start_active().await;
+    let (site, daemon, job) = unrecordable().await;
     let client = &daemon.client;
-    let job = start(client, &all_of(site.main())).await.request;
-    site.reach(Which::Recovery, "C_Sign", 2).await;
-    write_script(&site.script(Which::Ledger), "C_Sign * return CKR_DEVICE_ERROR");
-    waits(client, job, "ledger-token").await;
     let kept = || fs::read_dir(site.state().join("unrecorded-stops")).map_or(0, Iterator::count);
     assert_eq!(kept(), 0);
     let refused = problem(stop(client, job, "pause").await);

@@ -1,12 +1,11 @@
 //! A ledger of some thousand entries: verified on several threads, exported again and again, and searched.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use smkid::cli::ledger_export::{ExportError, Exported, Source, StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, VerifyError, verify_on};
@@ -14,6 +13,7 @@ use smkid::cli::print::Output;
 use smkid::domain::ledger::entry::{Entry, Event};
 use smkid::domain::names::{DeviceId, Digest};
 
+use crate::audit::files;
 use crate::support::ledger_fixture::large::HandOver;
 use crate::support::ledger_fixture::{Fixture, numbered};
 
@@ -170,22 +170,6 @@ fn a_signature_over_something_else_is_found_before_what_is_wrong_behind_it() {
     let wrong = large.altered("ledger/signatures", |octets| flip(1, octets), || large.wrong("ledger", false).unwrap());
     assert!(wrong.contains(&format!("the signature of intent {at}: its outcome has SHA-256")), "{wrong}");
     assert_eq!(large.wrong("ledger", true), None);
-}
-
-fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let (mut found, mut folders) = (BTreeMap::new(), vec![root.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Counts the entries that are asked for, and breaks off.

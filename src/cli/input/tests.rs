@@ -38,7 +38,7 @@ fn every_fault_of_a_list_is_told_with_its_line_up_to_a_number_and_a_device_twice
     assert!(twice.contains("line 3: Device 00DB1234567890A1 stands in line 1 already"), "{twice}");
     let several = told("00DB1234567890A1\nsomething\n00DB1234567890A1\nelse\n");
     assert!(["line 2: ", "line 3: ", "line 4: "].iter().all(|line| several.contains(line)), "{several}");
-    for (wrong, more) in [(DEVICE_FAULTS_MAX, false), (DEVICE_FAULTS_MAX + 1, true)] {
+    for (wrong, more) in [(FAULTS_MAX, false), (FAULTS_MAX + 1, true)] {
         assert_eq!(told(&"x\n".repeat(wrong)).contains("and 1 more"), more);
     }
     let long = usize::try_from(DEVICE_LINE_LEN_MAX).unwrap();

@@ -5,7 +5,7 @@
 //! stop it. None of the three needs the determination to be in force.
 
 use super::{DESCRIPTION_LEN_MAX, Reasons};
-use crate::domain::determination::devices::eui64;
+use crate::domain::determination::devices::{FAULTS_MAX, eui64};
 use crate::domain::fold::Fold;
 use crate::domain::fold::jobs::{JobFacts, JobState};
 use crate::domain::ledger::entry::{JobStarted, Reason};
@@ -177,9 +177,6 @@ pub fn ends_job(refusal: &Refusal, at: Timestamp) -> bool {
     }
 }
 
-/// Faults of a list that are told one by one.
-pub const LIST_FAULTS_MAX: usize = 20; // No official reference.
-
 /// Reads the list of a job as it comes, and insists on its one form.
 #[derive(Debug, Default)]
 pub struct ListReader {
@@ -202,7 +199,7 @@ pub struct ListFault {
     pub reason: String,
 }
 
-/// Every fault of a list, up to [`LIST_FAULTS_MAX`].
+/// Every fault of a list, up to [`FAULTS_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListFaults {
     /// The first of them, by line.
@@ -269,7 +266,7 @@ impl ListReader {
     }
 
     fn fault(&mut self, reason: String) {
-        if self.faults.len() < LIST_FAULTS_MAX {
+        if self.faults.len() < FAULTS_MAX {
             self.faults.push(ListFault { line: self.lines, reason });
         } else {
             self.more += 1;

@@ -39,9 +39,9 @@ fn a_list_has_one_form_and_each_fault_is_told_by_its_line() {
 #[test]
 fn of_the_faults_of_a_list_the_first_are_told_and_the_others_counted() {
     let faults = |count: usize| read(&"00\n".repeat(count), 64).unwrap_err();
-    let (all, more) = (faults(LIST_FAULTS_MAX), faults(LIST_FAULTS_MAX + 1));
-    assert_eq!((all.faults.len(), all.more), (LIST_FAULTS_MAX, 0));
-    assert_eq!((more.faults.len(), more.more), (LIST_FAULTS_MAX, 1));
+    let (all, more) = (faults(FAULTS_MAX), faults(FAULTS_MAX + 1));
+    assert_eq!((all.faults.len(), all.more), (FAULTS_MAX, 0));
+    assert_eq!((more.faults.len(), more.more), (FAULTS_MAX, 1));
     assert!(more.to_string().ends_with("; and 1 more") && !all.to_string().contains("more"), "{more}");
 }
 

@@ -453,13 +453,13 @@ impl Store for MemoryStore {
         0
     }
 
-    fn snapshot_at(
-        &mut self,
-        expected_size: u64,
-        parts: &[(String, Vec<u8>)],
-        vouch: &mut dyn Vouch,
-    ) -> Result<Option<Head>, StoreError> {
+    fn snapshot_at(&mut self, expected_size: u64, vouch: &mut dyn Vouch) -> Result<Option<Head>, StoreError> {
         let before = self.0.state();
+        let mut parts = Vec::new();
+        vouch.parts(&mut |name, octets| {
+            parts.push((name.to_owned(), octets.to_vec()));
+            Ok(())
+        })?;
         let Some(octets) = vouch.leaf(&before.tables.kept()?) else { return Ok(None) };
         let leaves = [Leaf::new(&octets)?];
         let head = self.append_at(expected_size, &Batch { leaves: &leaves, ..Batch::default() })?;
@@ -468,7 +468,7 @@ impl Store for MemoryStore {
             return Ok(None);
         };
         let mut state = State::clone(&self.0.state());
-        state.parts.extend(parts.iter().cloned());
+        state.parts.extend(parts);
         self.0.replace(state);
         self.put_checkpoint(head, &note)?;
         Ok(Some(head))

@@ -530,11 +530,16 @@ pub struct Base {
 
 /// Gives what vouches for a snapshot. None undoes it.
 pub trait Vouch {
+    /// The parts of the state that are others than those kept, one after the other: together they may be large.
+    fn parts(&mut self, put: &mut PutPart<'_>) -> Result<(), StoreError>;
     /// The entry, once it is known what the tables come to.
     fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>>;
     /// The signed checkpoint over it.
     fn note(&mut self, head: Head) -> Option<Vec<u8>>;
 }
+
+/// Keeps a part of the state under its name.
+pub type PutPart<'a> = dyn FnMut(&str, &[u8]) -> Result<(), StoreError> + 'a;
 
 /// The writer's handle. One thread of one process has it.
 pub trait Store: Reader + Send {
@@ -581,15 +586,10 @@ pub trait Store: Reader + Send {
     /// How many changed rows wait in memory for a snapshot.
     fn waiting(&self) -> usize;
 
-    /// Takes a snapshot if the ledger still has `expected_size` entries: writes what waits in memory into the tables, keeps `parts` in
+    /// Takes a snapshot if the ledger still has `expected_size` entries: writes what waits in memory into the tables, keeps parts in
     /// the place of those with their names, and records the entry that commits to all of it, and the checkpoint over that, in one
     /// durable transaction. `None`, and nothing is done, if `vouch` gives no entry or no note.
-    fn snapshot_at(
-        &mut self,
-        expected_size: u64,
-        parts: &[(String, Vec<u8>)],
-        vouch: &mut dyn Vouch,
-    ) -> Result<Option<Head>, StoreError>;
+    fn snapshot_at(&mut self, expected_size: u64, vouch: &mut dyn Vouch) -> Result<Option<Head>, StoreError>;
 
     /// Another handle for reading, for another thread.
     fn reader(&self) -> Result<Box<dyn Reader + Send>, StoreError>;

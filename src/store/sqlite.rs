@@ -262,12 +262,7 @@ impl SqliteStore {
     }
 
     /// As [`Store::snapshot_at`]; the frontier after it.
-    fn take_snapshot(
-        &mut self,
-        expected_size: u64,
-        parts: &[(String, Vec<u8>)],
-        vouch: &mut dyn Vouch,
-    ) -> Result<Option<Frontier>, StoreError> {
+    fn take_snapshot(&mut self, expected_size: u64, vouch: &mut dyn Vouch) -> Result<Option<Frontier>, StoreError> {
         let _turn = self.staging.turn_to_write();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let head = reading::head(&transaction)?;
@@ -276,9 +271,10 @@ impl SqliteStore {
         }
         same_head(head, self.frontier.head())?;
         let (written, tables) = self.shared.read().write(&transaction)?;
-        for (name, octets) in parts {
+        vouch.parts(&mut |name, octets| {
             transaction.prepare_cached("INSERT OR REPLACE INTO main.part VALUES (?1, ?2)")?.execute((name, octets))?;
-        }
+            Ok(())
+        })?;
         let Some(octets) = vouch.leaf(&tables) else { return Ok(None) };
         let mut frontier = self.frontier.clone();
         push(&transaction, &mut frontier, &[Leaf::new(&octets)?])?;
@@ -400,15 +396,10 @@ impl Store for SqliteStore {
         self.shared.read().overlay().len()
     }
 
-    fn snapshot_at(
-        &mut self,
-        expected_size: u64,
-        parts: &[(String, Vec<u8>)],
-        vouch: &mut dyn Vouch,
-    ) -> Result<Option<Head>, StoreError> {
+    fn snapshot_at(&mut self, expected_size: u64, vouch: &mut dyn Vouch) -> Result<Option<Head>, StoreError> {
         self.let_go()?;
         self.check_usable()?;
-        let result = self.take_snapshot(expected_size, parts, vouch);
+        let result = self.take_snapshot(expected_size, vouch);
         let Some(frontier) = self.recorded(result)? else { return Ok(None) };
         self.frontier = frontier;
         Ok(Some(self.frontier.head()))

@@ -53,6 +53,10 @@ impl Voucher {
 }
 
 impl Vouch for Voucher {
+    fn parts(&mut self, put: &mut PutPart<'_>) -> Result<(), StoreError> {
+        put("fold", &[1])
+    }
+
     fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
         self.tables = Some(*tables);
         self.leaf.then(|| entry(u64::MAX))
@@ -65,7 +69,7 @@ impl Vouch for Voucher {
 
 /// Takes a snapshot of a store of this size.
 pub(super) fn keep(store: &mut dyn Store, size: u64) -> Result<Head, StoreError> {
-    store.snapshot_at(size, &[], &mut Voucher::willing()).map(|taken| taken.unwrap())
+    store.snapshot_at(size, &mut Voucher::willing()).map(|taken| taken.unwrap())
 }
 
 pub(super) fn key() -> KeyLabel {
@@ -708,7 +712,7 @@ fn a_snapshot_commits_to_the_rows_whenever_it_is_taken() {
                 }
             }
             let (size, mut voucher) = (store.head().unwrap().size, Voucher::willing());
-            store.snapshot_at(size, &[], &mut voucher).unwrap().unwrap();
+            store.snapshot_at(size, &mut voucher).unwrap().unwrap();
             last.borrow_mut().extend(voucher.tables);
         }
     });
@@ -730,12 +734,12 @@ fn a_snapshot_alters_nothing_that_is_read_and_one_that_nobody_vouches_for_is_und
         let (before, head) = (read(store), store.head().unwrap());
         for voucher in [Voucher { leaf: false, ..Voucher::willing() }, Voucher { note: false, ..Voucher::willing() }] {
             let mut voucher = voucher;
-            assert_eq!(store.snapshot_at(40, &[("fold".into(), vec![1])], &mut voucher).unwrap(), None);
+            assert_eq!(store.snapshot_at(40, &mut voucher).unwrap(), None);
             assert_eq!((store.head().unwrap(), store.part("fold").unwrap()), (head, None));
             assert_eq!(store.latest_checkpoint().unwrap(), None);
             assert_eq!(read(store), before);
         }
-        let taken = store.snapshot_at(40, &[("fold".into(), vec![1])], &mut Voucher::willing()).unwrap().unwrap();
+        let taken = store.snapshot_at(40, &mut Voucher::willing()).unwrap().unwrap();
         assert_eq!((taken, store.part("fold").unwrap()), (store.head().unwrap(), Some(vec![1])));
         assert_eq!(store.latest_checkpoint().unwrap().unwrap().head, taken);
         assert_eq!(read(store), before);

@@ -12,7 +12,7 @@ use smkid::domain::responses::messages::MESSAGES_MAX;
 use smkid::domain::responses::{Outcome, ResultLine};
 use smkid::recorder::SNAPSHOT_ROWS;
 use smkid::store::sqlite::SqliteStore;
-use smkid::store::{Batch, Derived, StagingLimits, Store as _, Vouch};
+use smkid::store::{Batch, Derived, PutPart, StagingLimits, Store as _, StoreError, Vouch};
 
 use crate::Fault;
 
@@ -28,6 +28,10 @@ const STRIDE: u64 = 7_368_787;
 struct Vouched(Option<Tables>);
 
 impl Vouch for Vouched {
+    fn parts(&mut self, _put: &mut PutPart<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
         self.0 = Some(*tables);
         Some(b"{}".to_vec())
@@ -77,7 +81,7 @@ pub fn run(count: u64, verification: Duration) -> Result<bool, Fault> {
         if store.waiting() >= SNAPSHOT_ROWS || from + MESSAGES_MAX as u64 >= count {
             let mut vouched = Vouched(None);
             let begun = Instant::now();
-            size = store.snapshot_at(size, &[], &mut vouched)?.ok_or("a snapshot was not taken")?.size;
+            size = store.snapshot_at(size, &mut vouched)?.ok_or("a snapshot was not taken")?.size;
             snapshots.push(begun.elapsed());
             let begun = Instant::now();
             for (table, pages) in Table::ALL.into_iter().zip(&mut pages) {

@@ -21,7 +21,7 @@ use smkid::recorder::REFUSALS_TOLD_MAX;
 use smkid::state;
 use smkid::store::sqlite::{Scratch, SqliteStore};
 use smkid::store::{
-    Base, Batch, Derived, DerivedState as _, Reader as _, StagingLimits, Store as _, StoreError, Vouch,
+    Base, Batch, Derived, DerivedState as _, PutPart, Reader as _, StagingLimits, Store as _, StoreError, Vouch,
 };
 
 use crate::lab::Key;
@@ -245,9 +245,13 @@ fn row(index: u64) -> (DeviceId, DeviceFacts) {
 }
 
 /// Writes the tables into the entry.
-struct Written;
+struct Written(u64);
 
 impl Vouch for Written {
+    fn parts(&mut self, put: &mut PutPart<'_>) -> Result<(), StoreError> {
+        put("fold", &self.0.to_be_bytes())
+    }
+
     fn leaf(&mut self, tables: &Tables) -> Option<Vec<u8>> {
         Some(serde_json::to_vec(tables).unwrap())
     }
@@ -272,11 +276,7 @@ fn snapshots_for_ever(directory: &Path) -> ! {
         let batch = Batch { leaves: &[Leaf::new(octets).unwrap()], derived: &derived, ..Batch::default() };
         size = store.append_at(size, &batch).unwrap().size;
         if size.is_multiple_of(BETWEEN) {
-            size = store
-                .snapshot_at(size, &[("fold".into(), size.to_be_bytes().to_vec())], &mut Written)
-                .unwrap()
-                .unwrap()
-                .size;
+            size = store.snapshot_at(size, &mut Written(size)).unwrap().unwrap().size;
         }
         writeln!(stdout, "acknowledged {size}").unwrap();
         stdout.flush().unwrap();

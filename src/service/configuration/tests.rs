@@ -172,6 +172,13 @@ fn an_integer_is_within_its_range() {
     check("-1", false);
     check("1.0", false);
     check("99999999999999999999", false);
+    // What changed since the last snapshot is in memory.
+    for (entries, is_accepted) in
+        [(63, false), (64, true), (SNAPSHOT_LEAVES_MAX, true), (SNAPSHOT_LEAVES_MAX + 1, false)]
+    {
+        let found = Configuration::parse(&format!("{}snapshot_entries = {entries}\n", whole("")));
+        assert_eq!(found.is_ok(), is_accepted, "{entries}");
+    }
 }
 
 #[test]

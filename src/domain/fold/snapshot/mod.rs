@@ -96,6 +96,11 @@ pub struct TargetsSeen {
 }
 
 impl TargetsSeen {
+    /// The incidents whose Relevant Devices it has not seen yet.
+    pub fn unseen<'a>(&'a self, fold: &'a Fold) -> impl Iterator<Item = &'a IncidentId> {
+        fold.targets().map(|(incident, _)| incident).filter(move |incident| !self.pages.contains_key(*incident))
+    }
+
     /// Those of a state. `stored` has the head of an incident's as it is kept where `put` takes what is another since, with the name of its
     /// part; it is asked once.
     pub fn of(

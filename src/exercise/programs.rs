@@ -192,6 +192,8 @@ impl Daemon {
         let child = Command::new(&programs.smkid)
             .arg("--config")
             .arg(configuration)
+            // As the systemd unit has it: what is rehearsed and measured is what runs.
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(appended)

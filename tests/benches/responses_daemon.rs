@@ -21,11 +21,12 @@ use smkid::wall_clock::wall_clock;
 use crate::daemon::{Daemon, Hsm, device};
 use crate::{Fault, Signed, cpu, judge, plain, rate};
 
-/// Devices of a round: some parts of what one entry takes.
-const DEVICES: usize = 16_384;
+/// Devices of a round: so many parts of what one entry takes that their beginning and end, when only one processor works, are a small
+/// share, as in a file of millions.
+const DEVICES: usize = 65_536;
 /// The same when it is to be quick.
 const QUICK_DEVICES: usize = 8_192;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const QUICK_ROUNDS: usize = 2;
 
 /// What one round hands in.

@@ -14,13 +14,11 @@ use crate::api::wire;
 use crate::cli::print::Tone;
 use crate::cli::{Change, CliError, Context, Exit};
 use crate::domain::certificates::pem;
-use crate::domain::certificates::{Kind, Profile, SmkiCertificate, Usage};
 use crate::domain::ledger::entry::CertificateTally;
 use crate::domain::names::{DeviceId, Digest};
-use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len};
+use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len, signing_device};
 use crate::domain::responses::device_of;
 use crate::domain::responses::trust::CANDIDATES_MAX;
-use crate::processors::each as each_at_once;
 
 /// Octets of certificates that are given with Responses: some 100,000. They are held in memory; more are imported.
 const GIVEN_LEN_MAX: usize = 64 * 1024 * 1024;
@@ -316,17 +314,11 @@ impl Given {
                 Ok(())
             })?;
         }
-        // Nothing is sent before: on every processor.
-        let kinds = each_at_once(&all, |octets: &Vec<u8>| {
-            SmkiCertificate::parse(octets, &Profile::shape_only()).map(|certificate| certificate.kind())
-        });
         let (mut given, mut others) = (Self::default(), 0_u64);
-        for (octets, kind) in all.into_iter().zip(kinds) {
-            match kind {
-                Ok(Kind::Device { device, usage: Usage::DigitalSignature }) => {
-                    given.0.entry(device).or_default().push(octets);
-                }
-                Ok(_) | Err(_) => others += 1,
+        for octets in all {
+            match signing_device(&octets) {
+                Some(device) => given.0.entry(device).or_default().push(octets),
+                None => others += 1,
             }
         }
         Ok((given, others))

@@ -1,5 +1,7 @@
 //! Pure. Text armour (RFC 7468) in and out: certificates, public keys, and whatever else a file of blocks holds.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use der::pem::{LineEnding, decode_vec, encode_string};
 
 use super::signature::{PublicKey, PublicKeyError};
@@ -10,6 +12,9 @@ pub const TEXT_LEN_MAX: usize = 256 * 1024; // No official reference.
 
 /// Most certificates in one text.
 pub const CERTIFICATES_MAX: usize = 64; // No official reference.
+
+/// Characters of each line inside a block but the last (RFC 7468 2).
+const LINE_LEN: usize = 64;
 
 const CERTIFICATE: &str = "CERTIFICATE";
 const PUBLIC_KEY: &str = "PUBLIC KEY";
@@ -97,10 +102,36 @@ pub struct Block<'a> {
 impl Block<'_> {
     /// The octets inside.
     pub fn decode(&self) -> Result<Vec<u8>, PemError> {
+        // A certificate is no secret: millions are read in a quarter of the time that decoding takes which tells nothing by how long it takes.
+        if self.label == CERTIFICATE
+            && let Some(octets) = self.decode_public()
+        {
+            return Ok(octets);
+        }
         match decode_vec(self.text.as_bytes()) {
             Ok((_, octets)) => Ok(octets),
             Err(fault) => Err(PemError::Block { line: self.line, label: self.label.to_owned(), fault }),
         }
+    }
+}
+
+impl Block<'_> {
+    /// The octets of a block that is written as most are. None of any other, of which the strict decoder says what is wrong.
+    fn decode_public(&self) -> Option<Vec<u8>> {
+        let mut lines = self.text.lines();
+        let (first, last) = (lines.next()?, lines.next_back()?);
+        let is_framed = first.strip_prefix("-----BEGIN ")?.strip_suffix("-----")? == self.label
+            && last.strip_prefix("-----END ")?.strip_suffix("-----")? == self.label;
+        let mut digits = String::with_capacity(self.text.len());
+        let mut is_over = false;
+        for line in lines {
+            if is_over || line.is_empty() || line.len() > LINE_LEN {
+                return None;
+            }
+            is_over = line.len() < LINE_LEN;
+            digits.push_str(line);
+        }
+        STANDARD.decode(digits).ok().filter(|octets| is_framed && !octets.is_empty())
     }
 }
 

@@ -604,14 +604,12 @@ fn attribute_text(attribute: &NameAttribute<'_>) -> String {
         (None, None) => format!("#{}", hex::encode(attribute.value.value())),
     };
     // A name is somebody else's text: what would move a cursor or turn a line around is shown and not done.
-    let shown: String = value
-        .chars()
-        .flat_map(|c| {
-            let harmless = c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
-            if harmless { vec![c] } else { c.escape_unicode().collect() }
-        })
-        .collect();
-    format!("{kind}={shown}")
+    let mut shown = format!("{kind}=");
+    for c in value.chars() {
+        let harmless = c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
+        if harmless { shown.push(c) } else { shown.extend(c.escape_unicode()) }
+    }
+    shown
 }
 
 /// The text of a UTF8String or PrintableString.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::trust::{DeviceKey, Trust};
 use crate::domain::certificates::pem;
+use crate::domain::names::DeviceId;
 use crate::domain::policy::Policy;
 
 /// Certificates of one entry. Each costs a look-up and a row while everybody waits for the recorder: together some 50 ms.
@@ -39,6 +40,25 @@ pub fn certificate_len(octets: &[u8]) -> Option<usize> {
         [0x30, 0x82, high, low, ..] if high > 0 => Some(4 + usize::from(u16::from_be_bytes([high, low]))),
         _ => None,
     }
+}
+
+/// Of which Device's signatures a certificate says it is, as far as its octets show where SMKI certificates have it: the serial number of
+/// its hardwareModuleName, and a keyUsage of digitalSignature alone. A guess for whoever sorts millions that the daemon reads and verifies.
+pub fn signing_device(der: &[u8]) -> Option<DeviceId> {
+    /// keyUsage 2.5.29.15, critical, `03 02 07 80` (GBCS section 12).
+    const SIGNATURES: &[u8] = &[0x06, 3, 0x55, 0x1D, 0x0F, 0x01, 1, 0xFF, 0x04, 4, 3, 2, 7, 0x80];
+    /// id-on-hardwareModuleName 1.3.6.1.5.5.7.8.4 (RFC 4108 5).
+    const HARDWARE_MODULE_NAME: &[u8] = &[0x06, 8, 0x2B, 6, 1, 5, 5, 7, 8, 4];
+    let find =
+        |wanted: &[u8]| der.windows(wanted.len()).position(|window| window == wanted).map(|at| at + wanted.len());
+    find(SIGNATURES)?;
+    // [0] { SEQUENCE { hwType, hwSerialNum } }
+    let rest = match der.get(find(HARDWARE_MODULE_NAME)?..)? {
+        [0xA0, _, 0x30, _, 0x06, len, rest @ ..] => rest.get(usize::from(*len)..)?,
+        _ => return None,
+    };
+    let serial: [u8; 8] = *rest.strip_prefix(&[0x04, 8])?.first_chunk()?;
+    Some(DeviceId(serial.into()))
 }
 
 /// The certificates of a bundle, of which nothing is read but where each ends; no more than one entry takes.

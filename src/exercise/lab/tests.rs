@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::Kind;
+use crate::domain::responses::bundle::signing_device;
 
 /// A lab as of some day.
 pub fn lab() -> Lab {
@@ -54,4 +55,25 @@ fn recovery_is_certified_for_whom_the_policy_names_and_nobody_else() {
     assert!(matches!(lab.certify_recovery(&request(2, party), party), Err(LabError::Request { .. })));
     let another = PartyId(Eui64([9; 8]));
     assert!(matches!(lab.certify_recovery(&request(1, another), party), Err(LabError::Request { .. })));
+}
+
+#[test]
+fn of_whose_signatures_a_certificate_says_it_is_the_octets_show_as_reading_it_does() {
+    let lab = lab();
+    let device = DeviceId([0x90, 0xB3, 0xD5, 0x1F, 0x30, 0, 0, 1].into());
+    let certificate = lab.certify_device(device, SoftKey::generate().unwrap().public()).unwrap();
+    assert_eq!(signing_device(&certificate), Some(device));
+    for (what, other) in [
+        ("an Organisation's", lab.before()[0].octets().to_vec()),
+        ("the Device CA's", lab.device_ca().octets().to_vec()),
+        ("a part of it", certificate[..certificate.len() / 2].to_vec()),
+        ("nothing", Vec::new()),
+    ] {
+        assert_eq!(signing_device(&other), None, "{what}");
+    }
+    // For key agreement: the last octet of keyUsage.
+    let mut agreement = certificate.clone();
+    let at = agreement.windows(4).position(|window| window == [3, 2, 7, 0x80]).unwrap();
+    agreement[at..at + 4].copy_from_slice(&[3, 2, 3, 8]);
+    assert_eq!(signing_device(&agreement), None);
 }

@@ -49,3 +49,35 @@ fn der_is_told_from_text() {
     assert!(!is_pem(b""));
     assert_eq!(text(&[0x41, 0xFF]), Err(PemError::NotText { octet: 1 }));
 }
+
+#[test]
+fn a_certificate_block_is_read_as_the_strict_decoder_reads_it_whatever_its_form() {
+    let of = |label: &str, inside: &str| format!("-----BEGIN {label}-----\n{inside}-----END {label}-----\n");
+    let line = "A".repeat(64);
+    let taken = ["AAAA\n".to_owned(), format!("{line}\n"), format!("{line}\nAQID\n"), format!("{line}\r\nAQI=\r\n")];
+    let refused = [
+        String::new(),
+        "\n".to_owned(),
+        // Longer lines, a shorter one before the last, an empty one.
+        format!("{line}AAAA\n"),
+        format!("{}\nAAAA\n", "A".repeat(60)),
+        format!("{line}\n\nAAAA\n"),
+        // No padding, surplus bits, characters of another alphabet, white space.
+        "AQI\n".to_owned(),
+        "AQJ=\n".to_owned(),
+        "AA_-\n".to_owned(),
+        " AAAA\n".to_owned(),
+    ];
+    for (inside, is_taken) in
+        taken.iter().map(|inside| (inside, true)).chain(refused.iter().map(|inside| (inside, false)))
+    {
+        let decoded = |label: &str| {
+            let text = of(label, inside);
+            blocks(&text).unwrap()[0].decode().map_err(|fault| fault.to_string().replace(label, ""))
+        };
+        // Of another label the strict decoder alone is asked.
+        let (certificate, other) = (decoded("CERTIFICATE"), decoded("OTHER"));
+        assert_eq!(certificate, other, "{inside:?}");
+        assert_eq!(certificate.is_ok(), is_taken, "{inside:?}: {certificate:?}");
+    }
+}

@@ -691,6 +691,8 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::MechanismAbsent { .. }
         | HsmError::DataDuplicate { .. }
         | HsmError::KeyExists { .. }
+        | HsmError::NotGuarded { .. }
+        | HsmError::NoMaterial(_)
         | HsmError::KeyUnknown(_)
         | HsmError::Kind { .. }
         | HsmError::SignatureLength { .. }

@@ -321,6 +321,7 @@ pub fn expected(key: &KeyFacts, token: &TokenName) -> ExpectedKey {
         use_: record.use_,
         spki: Some(record.spki_octets()),
         cloned: record.token != *token,
+        material: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The worker, over a real SoftHSM token and the real binary; with other modules in `hsm/modules.rs`.
 
+mod contingency;
 mod faults;
 mod modules;
 
@@ -66,6 +67,7 @@ impl Made {
             use_: key.use_,
             spki: Some(key.spki.clone()),
             cloned: false,
+            material: None,
         };
         Expectations {
             keys: vec![expected(&self.recovery), expected(&self.ledger)],

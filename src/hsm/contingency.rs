@@ -29,6 +29,11 @@ impl Material {
     }
 }
 
+/// How errors call the Contingency Symmetric Key.
+pub const SYMMETRIC_KEY: &str = "Contingency Symmetric Key";
+/// How errors call its wrapping key.
+pub const WRAPPING_KEY: &str = "wrapping key";
+
 /// `CKA_LABEL` of the Contingency Symmetric Key of that pair.
 pub fn symmetric_label(pair: &KeyLabel) -> String {
     format!("{pair}-symmetric")

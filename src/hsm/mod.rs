@@ -38,7 +38,6 @@ pub mod protocol;
 pub mod returns;
 mod several;
 pub mod signer;
-mod stub;
 pub mod verify;
 pub mod worker;
 

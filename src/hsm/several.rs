@@ -23,8 +23,8 @@ use super::handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, SignResult, ToSign, Token, nothing_signed,
 };
 use super::keeper::{Told, lock};
-use super::stub::SymmetricKey;
 use super::{OCTETS_LEN_MAX, QUEUE_ITEMS_MAX};
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::time::Timestamp;
 use share::Standing;

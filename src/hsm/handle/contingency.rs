@@ -1,11 +1,11 @@
 //! Shell: what is asked of a token about a contingency key, besides signatures.
 
 use super::{HsmError, Managed, Reply, Token, done, lock};
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::names::{KeyId, KeyLabel};
 use crate::hsm::contingency::{Compared, Material, release_info};
 use crate::hsm::one_time::OneTimeKey;
 use crate::hsm::protocol::Manage;
-use crate::hsm::stub::SymmetricKey;
 
 impl Token {
     /// Makes the wrapping key that is to stand beside a contingency key. Where the security officer is logged in

@@ -10,17 +10,18 @@
 
 use aes_kw::{KeyInit as _, KwAes256};
 use cryptoki::error::Error;
-use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::aead::GcmParams;
+use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Class, HsmError, LoggedIn, code, fault, returns};
+use crate::domain::certificates::apex::{GCM_NONCE_LEN, WrapParameters, WrappedApexKey};
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::names::{Digest, KeyId, KeyLabel};
-use crate::hsm::contingency::{Compared, Material, symmetric_label, wrapping_label};
-use crate::hsm::stub::{SymmetricKey, WrapAlgorithm, WrappedApexKey};
+use crate::hsm::contingency::{Compared, Material, SYMMETRIC_KEY, WRAPPING_KEY, symmetric_label, wrapping_label};
 
 /// Length of a wrapping key, and of a key of the moment, in octets.
 const KEK_LEN: usize = 32;
@@ -81,11 +82,11 @@ struct Secret<'k> {
 
 impl<'k> Secret<'k> {
     fn symmetric(pair: &'k KeyLabel, id: KeyId) -> Self {
-        Self { pair, label: symmetric_label(pair), id, what: "Contingency Symmetric Key" }
+        Self { pair, label: symmetric_label(pair), id, what: SYMMETRIC_KEY }
     }
 
     fn wrapping(pair: &'k KeyLabel, id: KeyId) -> Self {
-        Self { pair, label: wrapping_label(pair), id, what: "wrapping key" }
+        Self { pair, label: wrapping_label(pair), id, what: WRAPPING_KEY }
     }
 
     fn unfit(&self, attribute: &str, expected: impl ToString, found: Option<String>) -> HsmError {
@@ -137,6 +138,7 @@ impl LoggedIn {
     ///
     /// Refuses a label or CKA_ID that is taken. As in [`LoggedIn::generate_key`] nothing half made is left.
     pub fn make_wrapping(&self, pair: &KeyLabel, id: KeyId, kind: WrappingKey) -> Result<(), HsmError> {
+        self.check_mechanisms()?;
         let secret = Secret::wrapping(pair, id);
         let is_trusted = kind == WrappingKey::Trusted;
         let mut template = vec![
@@ -243,8 +245,24 @@ impl LoggedIn {
 
     /// Checks what stands beside a contingency pair.
     pub fn check_material(&self, pair: &KeyLabel, material: Material) -> Result<(), HsmError> {
-        self.check_symmetric(&Secret::symmetric(pair, material.symmetric), material)?;
-        self.check_wrapping(&Secret::wrapping(pair, material.wrapping), material.wrap_with_trusted).map(drop)
+        self.check_mechanisms()?;
+        // In the order in which they are made.
+        self.check_wrapping(&Secret::wrapping(pair, material.wrapping), material.wrap_with_trusted)?;
+        self.check_symmetric(&Secret::symmetric(pair, material.symmetric), material).map(drop)
+    }
+
+    /// What is done with these keys takes mechanisms that signing does not.
+    fn check_mechanisms(&self) -> Result<(), HsmError> {
+        (self.watch)("C_GetMechanismList");
+        let offered = self.module.get_mechanism_list(self.slot).map_err(|error| fault(&self.name, error))?;
+        for (wanted, name) in
+            [(MechanismType::AES_KEY_WRAP, "CKM_AES_KEY_WRAP"), (MechanismType::AES_GCM, "CKM_AES_GCM")]
+        {
+            if !offered.contains(&wanted) {
+                return Err(HsmError::MechanismAbsent { mechanism: name.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     fn check_symmetric(&self, secret: &Secret<'_>, material: Material) -> Result<ObjectHandle, HsmError> {
@@ -309,14 +327,16 @@ impl LoggedIn {
     pub fn wrap_public(&self, pair: &KeyLabel, spki: &[u8], material: Material) -> Result<Vec<u8>, HsmError> {
         let symmetric = self.check_symmetric(&Secret::symmetric(pair, material.symmetric), material)?;
         let apart = self.apart()?;
-        let mut nonce = [0; 12];
+        let mut nonce = [0; GCM_NONCE_LEN];
         apart.call("C_GenerateRandom", |session| session.generate_random_slice(&mut nonce))?;
         let wrapped = apart.call("C_Encrypt", |session| {
             let mut iv = nonce;
             let parameters = GcmParams::new(&mut iv, &[], TAG_BITS.into())?;
             session.encrypt(&Mechanism::AesGcm(parameters), symmetric, spki)
         })?;
-        let extension = WrappedApexKey::new_gcm(nonce, wrapped, usize::from(material.bits / 8)).to_der();
+        let extension = WrappedApexKey::new_gcm(nonce, wrapped, usize::from(material.bits / 8))
+            .map_err(|error| HsmError::Protocol { found: format!("C_Encrypt: {error}") })?
+            .to_der();
         match self.compare_wrapped(pair, spki, material, &extension)? {
             Compared::Matches => Ok(extension),
             Compared::Differs(why) | Compared::Failed(why) => Err(HsmError::Protocol {
@@ -339,20 +359,21 @@ impl LoggedIn {
             Err(error) => return Ok(Compared::Failed(error.to_string())),
         };
         let algorithm = wrapped.algorithm();
-        let Some(mut nonce) = wrapped.gcm_nonce() else {
+        let WrapParameters::Gcm { mut nonce, icv_len } = wrapped.parameters() else {
             return Ok(Compared::Failed(format!(
-                "it is wrapped by {}, and in the token only what is wrapped by AES-GCM is compared",
-                algorithm.as_str()
+                "it is wrapped by {algorithm}, and in the token only what is wrapped by AES-GCM is compared"
             )));
         };
         if algorithm.key_len() != usize::from(material.bits / 8) {
-            let (found, bits) = (algorithm.as_str(), material.bits);
-            return Ok(Compared::Failed(format!("it is wrapped by {found}, and the symmetric key has {bits} bits")));
+            let bits = material.bits;
+            return Ok(Compared::Failed(format!(
+                "it is wrapped by {algorithm}, and the symmetric key has {bits} bits"
+            )));
         }
         let symmetric = self.check_symmetric(&Secret::symmetric(pair, material.symmetric), material)?;
         let apart = self.apart()?;
         (self.watch)("C_Decrypt");
-        let opened = GcmParams::new(&mut nonce, &[], TAG_BITS.into())
+        let opened = GcmParams::new(&mut nonce, &[], (8 * icv_len as u64).into())
             .and_then(|parameters| apart.session.decrypt(&Mechanism::AesGcm(parameters), symmetric, wrapped.wrapped()));
         let found = match opened {
             Ok(found) => found,

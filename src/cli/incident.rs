@@ -244,7 +244,7 @@ impl Open {
         let Self { incident, certificate, description, notified, change } = self;
         let certificate_pem = input::text(&certificate, input::DOCUMENT_LEN_MAX)?;
         let notification = notified.notification();
-        let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
+        let ask = wire::IncidentOpen { incident, certificate_pem, key: None, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
     }
 }

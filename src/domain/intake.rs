@@ -5,6 +5,7 @@
 mod activation;
 mod asker;
 mod ceremonies;
+pub mod contingency;
 mod custodians;
 pub mod device_certificates;
 mod files;
@@ -33,12 +34,13 @@ use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
 use crate::domain::incident::Progress;
 use crate::domain::incident::decide::{Decided, decide_determination};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{
     CertificateImported, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended,
     DeterminationWithdrawn, IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
-use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, Eui64, IncidentId, KeyLabel, PartyId, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::{DeterminationFacts, Standing};
 use crate::domain::policy::rules::Refusal;
@@ -481,15 +483,25 @@ pub fn certificate(
     }))
 }
 
+/// What an incident is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// Its id.
+    pub incident: &'a IncidentId,
+    /// The DER certificate: the one whose Private Key is meant, or for contingency material that of the Root OCA that carries it.
+    pub certificate: &'a [u8],
+    /// Which key is meant, where it is not the one behind an Organisation Certificate on Devices.
+    pub key: Option<OtherKey>,
+    /// What was notified, in words.
+    pub description: &'a str,
+    /// How it came to be known.
+    pub notification: Option<&'a Notification>,
+}
+
 /// An incident: the certificate whose Private Key is, or may be, Compromised, and how that came to be known.
-pub fn incident(
-    context: &Context<'_>,
-    incident: &IncidentId,
-    certificate: &[u8],
-    description: &str,
-    notification: Option<&Notification>,
-) -> Result<IncidentOpened, Vec<Reason>> {
+pub fn incident(context: &Context<'_>, opening: Opening<'_>) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
+    let Opening { incident, certificate, key, description, notification } = opening;
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     check_clock(context, &mut reasons);
     reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
@@ -499,34 +511,16 @@ pub fn incident(
         format!("description: expected 1 to {DESCRIPTION_LEN_MAX} octets of text, found {}", description.len())
     });
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
-    let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
-        Kind::Organisation { role, party, .. } => Some((role, party)),
-        kind @ (Kind::IssuingOca | Kind::RootOca) => {
-            reasons.add(
-                "certificate-kind",
-                format!(
-                    "expected an Organisation Certificate, found {kind}. The Compromise of an OCA's key, and that of the Contingency \
-                     Private Key or Symmetric Key, is refused until its route (SEC Appendix L 5 and 6) is built; inform the SMKI PMA \
-                     and carry it outside this daemon"
-                ),
-            );
-            None
-        }
-        kind @ (Kind::DeviceCa | Kind::Device { .. }) => {
-            reasons.add(
-                "certificate-kind",
-                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
-            );
-            None
-        }
-    });
+    let meant = parsed.as_ref().and_then(|parsed| meant(context.fold, parsed, key, &mut reasons));
     let procedure = adopted.policy.procedure();
     match (procedure, notification) {
         (Some(_), Some(notification)) => {
+            // Of one Root OCA Certificate the root's own key may be meant, or what it carries.
             if let Some(parsed) = &parsed {
-                rivals::check_no_other(context.fold, incident, parsed.certificate().spki_sha256(), &mut reasons);
+                let of = (parsed.certificate().spki_sha256(), key);
+                rivals::check_no_other(context.fold, incident, of, &mut reasons);
             }
-            check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
+            check_notification(notification, meant.map(|meant| meant.class), context.at, &mut reasons);
             check_notified_for(&adopted.policy, notification, &mut reasons);
         }
         (Some(_), None) => reasons.add(
@@ -542,13 +536,14 @@ pub fn incident(
         (None, None) => {}
     }
     let profile = profile_in_force(context.fold, context.at);
-    reasons.end(party.zip(parsed).map(|((_, party), parsed)| IncidentOpened {
+    reasons.end(meant.zip(parsed).map(|(Meant { party, class: _ }, parsed)| IncidentOpened {
         incident: incident.clone(),
         compromised: Compromised {
             certificate_sha256: parsed.certificate().sha256(),
             spki_sha256: parsed.certificate().spki_sha256(),
             party,
         },
+        key,
         description: description.into(),
         notification: notification.cloned(),
         profile,
@@ -558,7 +553,76 @@ pub fn incident(
 /// The role of the Recovery Private Key's certificate (GBCS, Remote Party Role 1).
 const RECOVERY_ROLE: u8 = 1;
 
-fn check_notification(notification: &Notification, role: Option<u8>, at: Timestamp, reasons: &mut Reasons) {
+/// The EUI-64 of an OCA, which has none: eight zero octets, as a Device writes it of a root (GBCS 13.3, the Response).
+pub const OF_AN_OCA: PartyId = PartyId(Eui64([0; 8]));
+
+/// Whose the key is that an incident is about.
+#[derive(Clone, Copy)]
+struct Meant {
+    party: PartyId,
+    class: CompromiseClass,
+}
+
+/// Whether the certificate is one of the key that is meant, and whose.
+fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: &mut Reasons) -> Option<Meant> {
+    let of_oca = Some(Meant { party: OF_AN_OCA, class: CompromiseClass::Other });
+    match (parsed.kind(), key) {
+        (Kind::Organisation { role: RECOVERY_ROLE, party, .. }, None | Some(OtherKey::Recovery)) => {
+            Some(Meant { party, class: CompromiseClass::Other })
+        }
+        (Kind::Organisation { party, .. }, None) => Some(Meant { party, class: CompromiseClass::Organisation }),
+        (Kind::IssuingOca, Some(OtherKey::IssuingOca)) | (Kind::RootOca, Some(OtherKey::RootOca)) => of_oca,
+        (Kind::RootOca, Some(key @ (OtherKey::Contingency | OtherKey::ContingencySymmetric))) => {
+            let digest = parsed.certificate().sha256();
+            reasons.demand("contingency-root", fold.generation_of(digest).is_some(), || {
+                format!(
+                    "expected the Root OCA Certificate that carries a contingency key of this ledger, whose {key} key is meant, found \
+                     {digest}, which carries none"
+                )
+            });
+            of_oca
+        }
+        (kind @ (Kind::IssuingOca | Kind::RootOca), None) => {
+            reasons.add(
+                "certificate-kind",
+                format!(
+                    "expected an Organisation Certificate, found {kind}; say which key is meant: root-oca, issuing-oca, contingency or \
+                     contingency-symmetric (`smkictl incident open --key`)"
+                ),
+            );
+            None
+        }
+        (
+            kind @ (Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }),
+            Some(key),
+        ) => {
+            let expected = match key {
+                OtherKey::Recovery => "an Organisation Certificate of role 01 (recovery)",
+                OtherKey::IssuingOca => "an Issuing OCA Certificate",
+                OtherKey::RootOca => "a Root OCA Certificate",
+                OtherKey::Contingency | OtherKey::ContingencySymmetric => {
+                    "the Root OCA Certificate that carries the contingency key"
+                }
+            };
+            reasons.add("certificate-kind", format!("the key that is meant is {key}: expected {expected}, found {kind}"));
+            None
+        }
+        (kind @ (Kind::DeviceCa | Kind::Device { .. }), None) => {
+            reasons.add(
+                "certificate-kind",
+                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
+            );
+            None
+        }
+    }
+}
+
+fn check_notification(
+    notification: &Notification,
+    expected: Option<CompromiseClass>,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) {
     let Notification { by, party: _, certainty: _, class, at: notified, channel, recovery_event } = notification;
     for (field, text) in [("by", by), ("channel", channel)] {
         reasons.demand("notification", !text.trim().is_empty() && text.len() <= NOTIFICATION_TEXT_LEN_MAX, || {
@@ -570,13 +634,9 @@ fn check_notification(notification: &Notification, role: Option<u8>, at: Timesta
             format!("{field}: expected a moment that is over, found {moment}; it is {at}")
         });
     }
-    let expected = match role {
-        Some(RECOVERY_ROLE) => CompromiseClass::Other,
-        Some(_) => CompromiseClass::Organisation,
-        None => return,
-    };
+    let Some(expected) = expected else { return };
     reasons.demand("class", *class == expected, || {
-        format!("class: expected {expected} for this certificate (the Recovery Private Key has a route of its own), found {class}")
+        format!("class: expected {expected} for this certificate (the Recovery Private Key, contingency material and OCAs have routes of their own), found {class}")
     });
 }
 

@@ -14,6 +14,7 @@
 
 mod actor;
 mod commands;
+mod contingency;
 mod documents;
 mod heads;
 mod jobs;
@@ -28,6 +29,7 @@ use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::dense::Dense;
 use crate::domain::fold::snapshot::{self, Table, TargetsSeen, WithParts};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
+use crate::domain::ledger::contingency::ReleaseResult;
 use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
@@ -257,6 +259,15 @@ pub struct Summary {
     pub snapshots_unknown: u64,
     /// Jobs started.
     pub jobs: u64,
+    /// Root OCA Certificates taken in for contingency keys.
+    pub roots: u64,
+    /// Contingency Symmetric Keys spent.
+    pub symmetric_keys_spent: u64,
+    /// Times that one was released.
+    pub symmetric_releases: u64,
+    /// Signatures of a Contingency Private Key that were not verified: what they are over has the Contingency Symmetric Key in it, which no
+    /// ledger keeps, and whoever verified had no command to take it from.
+    pub contingency_unverified: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -411,7 +422,13 @@ impl<'a> Audit<'a> {
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
+            | Event::SymmetricKeySpent(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
+            | Event::ContingencyChecked(_)
             | Event::ClockAccepted(_) => Ok(()),
+            Event::SymmetricRelease(_) => self.check_symmetric_release(),
+            Event::SymmetricReleased(released) => self.check_symmetric_released(released),
             Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
         }
     }
@@ -523,6 +540,11 @@ impl<'a> Audit<'a> {
             Event::CeremonyRecorded(_) => summary.ceremonies += 1,
             Event::JobStarted(_) => summary.jobs += 1,
             Event::JobPassed(passed) => summary.refusals += passed.refused,
+            Event::RootImported(_) => summary.roots += 1,
+            Event::SymmetricKeySpent(_) => summary.symmetric_keys_spent += 1,
+            Event::SymmetricReleased(released) => {
+                summary.symmetric_releases += u64::from(released.result == ReleaseResult::Released);
+            }
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -540,6 +562,9 @@ impl<'a> Audit<'a> {
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
+            | Event::ContingencyPrepared(_)
+            | Event::ContingencyChecked(_)
+            | Event::SymmetricRelease(_)
             | Event::ClockAccepted(_) => {}
         }
     }

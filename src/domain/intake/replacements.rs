@@ -1,5 +1,6 @@
 //! Pure. Whose the certificates are that a determination puts on Devices, and what they may not be. Rules 29 and 30.
 
+use super::rivals::is_of_contingency;
 use super::{Context, Reasons, profile};
 use crate::domain::certificates::profile::{Kind, SmkiCertificate};
 use crate::domain::determination::document::{Compromised, Method};
@@ -52,7 +53,7 @@ impl<'a> Replacing<'a> {
             let compromised = &incident.compromised;
             let is_other = compromised.spki_sha256 != self.compromised.spki_sha256;
             let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
-            is_other && stands && compromised.spki_sha256 == spki
+            is_other && stands && compromised.spki_sha256 == spki && !is_of_contingency(incident.key)
         });
         let others = others.filter(|_| !self.policy.parties().is_empty());
         let others: Vec<&str> = others.map(|incident| IncidentId::as_str(&incident.id)).collect();

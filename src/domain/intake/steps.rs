@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Context, Reasons, check_clock, policy_in_force};
+use super::{Context, OF_AN_OCA, Reasons, check_clock, policy_in_force};
 use crate::domain::determination::devices;
 use crate::domain::fold::BookError;
 use crate::domain::incident::decide::{
@@ -259,6 +259,10 @@ fn check_list(
 /// affected Subscriber. A policy of the first version names no Parties.
 fn check_subscriber(policy: &Policy, facts: &IncidentFacts, reasons: &mut Reasons) {
     let (parties, eui64) = (policy.parties(), facts.compromised.party);
+    // An OCA is the DCC's, and has no EUI-64.
+    if eui64 == OF_AN_OCA {
+        return;
+    }
     reasons.demand("party-unknown", parties.is_empty() || parties.of(eui64).is_some(), || {
         format!(
             "the compromised certificate is {eui64}'s, and no [[party]] of the policy in force has that EUI-64; the PMA must adopt \

@@ -423,6 +423,9 @@ pub struct Incident {
     pub incident: IncidentId,
     /// What is Compromised.
     pub compromised: Compromised,
+    /// Which key that is, where it is not the one behind an Organisation Certificate on Devices, and somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified.
     pub description: String,
     /// When it was opened.

@@ -25,15 +25,15 @@ use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage
 use crate::domain::certificates::x509::Certificate;
 use crate::domain::determination::cms::{self, Ess};
 use crate::domain::determination::document::{
-    Determination, DeviceList, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
+    Determination, DeviceList, DocumentFault, Form, LedgerHead, Proposed, Schedule, Scope, Suspension,
     Template as DocumentTemplate, Withdrawal, Written,
 };
 use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, NotQuorate, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
-use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
-use crate::domain::incident::Progress;
+use crate::domain::gbcs::{CpvChecks, KeyUsage, RemotePartyRole, Template, Update};
 use crate::domain::incident::decide::{Decided, decide_determination};
+use crate::domain::incident::{Progress, routes, timeline};
 use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{
     CertificateImported, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended,
@@ -160,9 +160,11 @@ pub fn determination(
     let departures = check_procedure(context, form, signatures.is_some(), &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
+    contingency::check_line(fold, &adopted.policy, form, &mut reasons);
+    check_class(fold, form, &mut reasons);
     match form.scope() {
         Some(scope) => {
-            let replacing = Replacing::new(context, &adopted.policy, form.method, &form.compromised);
+            let replacing = Replacing::new(context, &adopted.policy, form);
             let sent = (submission, signatures.is_some());
             check_scope(context, adopted, &scope, &replacing, sent, &mut reasons);
         }
@@ -205,7 +207,8 @@ pub fn schedule(
         });
         check_followed(context, target, &mut reasons);
         let of = of.form();
-        let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
+        contingency::check_line(context.fold, &adopted.policy, of, &mut reasons);
+        let replacing = Replacing::new(context, &adopted.policy, of);
         let sent = (submission, signatures.is_some());
         check_scope(context, adopted, &form.scope(), &replacing, sent, &mut reasons);
         let facts = context.fold.incidents().get(&target.incident);
@@ -593,7 +596,8 @@ fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: 
             None
         }
         (
-            kind @ (Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }),
+            kind
+            @ (Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }),
             Some(key),
         ) => {
             let expected = match key {
@@ -604,7 +608,8 @@ fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: 
                     "the Root OCA Certificate that carries the contingency key"
                 }
             };
-            reasons.add("certificate-kind", format!("the key that is meant is {key}: expected {expected}, found {kind}"));
+            reasons
+                .add("certificate-kind", format!("the key that is meant is {key}: expected {expected}, found {kind}"));
             None
         }
         (kind @ (Kind::DeviceCa | Kind::Device { .. }), None) => {
@@ -755,6 +760,22 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     });
 }
 
+/// The method is one of those that there are for the key that the incident is about.
+fn check_class(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
+    let (Some(method), Some(facts)) = (form.method, fold.incidents().get(&form.incident)) else { return };
+    // Of before anybody said which key is meant: what was assessed was judged then.
+    let Some(key) = facts.key else { return };
+    let methods = routes::of(Some(key)).methods;
+    reasons.demand("method", methods.contains(&method), || {
+        let expected: Vec<&str> = methods.iter().map(|method| timeline::method(*method)).collect();
+        format!(
+            "method: for a Compromise of the {key} key expected {}, found {}",
+            expected.join(" or "),
+            timeline::method(method)
+        )
+    });
+}
+
 /// The PMA determines on what was referred to it, and only about Relevant Devices. A list is looked through for a quorum, and for
 /// nobody else: it is long, and everybody waits. Answers the directions that this relied on.
 fn check_procedure(
@@ -834,7 +855,7 @@ fn check_supersession(fold: &Fold, form: &Determination, reasons: &mut Reasons) 
     }
 }
 
-/// The key is one of the ledger's, with that public key; and what is not built yet is refused.
+/// The key is one of the ledger's, with that public key, and not Compromised itself.
 fn check_key(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     let Some(chosen) = &form.key else { return };
     match fold.keys().get(&chosen.label) {
@@ -843,9 +864,10 @@ fn check_key(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
             format!("key.spki_sha256: expected {}, found {}", key.record.spki_sha256, chosen.spki_sha256)
         }),
     }
-    reasons.demand("method", form.method != Some(Method::Contingency), || {
-        "method: this version signs mode 8 (Recovery) only; a contingency recovery is refused until it is built".into()
-    });
+    if let Some(incident) = fold.compromised_in(&chosen.label) {
+        let refusal = Refusal::KeyCompromised { key: chosen.label.clone(), incident: incident.clone() };
+        reasons.0.push(refusal.reason());
+    }
 }
 
 fn check_scope(
@@ -885,8 +907,13 @@ fn check_template(
     let template = Template::parse(document.payload.octets()).map_err(|error| format!("template {name}: {error}"));
     let Some(template) = reasons.take("template", template) else { return };
     let update = template.update();
-    reasons.demand("mode", template.mode().code() == 8, || {
-        format!("template {name}: expected mode 8 (anyExceptAbnormalRootByRecovery), found {}", template.mode())
+    let expected = replacing.mode();
+    reasons.demand("mode", template.mode() == expected, || {
+        format!(
+            "template {name}: by this method expected mode {} ({expected}), found {}",
+            expected.code(),
+            template.mode()
+        )
     });
     reasons.demand("future-dated", update.execution.is_none(), || {
         format!("template {name}: it is future dated or a cancellation, which this version does not sign")
@@ -901,6 +928,7 @@ fn check_template(
         });
     }
     check_replacements(policy, name.as_str(), &update, replacing, at, reasons);
+    replacing.check_contingency(&update, name.as_str(), reasons);
 }
 
 fn check_replacements(
@@ -912,13 +940,17 @@ fn check_replacements(
     reasons: &mut Reasons,
 ) {
     let profile = profile(policy);
-    reasons.demand("root-cell", !update.replaces_root() || policy.mode_8().root_cell != RootCell::Refuse, || {
+    let may_replace_root = replacing.by_contingency() || policy.mode_8().root_cell != RootCell::Refuse;
+    reasons.demand("root-cell", !update.replaces_root() || may_replace_root, || {
         format!("template {name}: it replaces the root, which only the Contingency Private Key may")
     });
     let mut offered = Vec::new();
     for octets in &update.path_certificates {
         let parsed = SmkiCertificate::parse(octets, &profile);
         offered.extend(reasons.take("path-certificate", parsed.map_err(|error| format!("template {name}: {error}"))));
+    }
+    for certificate in &offered {
+        replacing.check_issuer(certificate, name, reasons);
     }
     let time = match update.cpv_checks {
         CpvChecks::Apply => Time::At(at),
@@ -942,7 +974,14 @@ fn check_replacements(
         reasons.demand("replacement-usage", usage == Some(replacement.cell.key_usage), || {
             format!("{place}: the certificate is of {}, which does not go there", certificate.kind())
         });
-        check_path(policy, &profile, &certificate, &offered, time, &place, reasons);
+        match replacing.new_root() {
+            // That it is the one that carries the next generation is asked beside.
+            Some(_) if replacement.cell.role == RemotePartyRole::Root => {}
+            Some(root) => {
+                check_path_to(policy, &certificate, &offered, std::slice::from_ref(root), time, &place, reasons)
+            }
+            None => check_path_to(policy, &certificate, &offered, &replacing.roots(&profile), time, &place, reasons),
+        }
     }
 }
 
@@ -956,16 +995,31 @@ fn check_path(
     place: &str,
     reasons: &mut Reasons,
 ) {
+    let roots: Vec<SmkiCertificate> =
+        policy.anchors().root_oca.iter().filter_map(|root| SmkiCertificate::parse(root, profile).ok()).collect();
+    check_path_to(policy, leaf, offered, &roots, time, place, reasons);
+}
+
+/// A path to one of these roots.
+fn check_path_to(
+    policy: &Policy,
+    leaf: &SmkiCertificate,
+    offered: &[SmkiCertificate],
+    roots: &[SmkiCertificate],
+    time: Time,
+    place: &str,
+    reasons: &mut Reasons,
+) {
     let oids: Vec<ObjectIdentifier> = policy.certificates().organisation_policy_oids.iter().copied().collect();
     let mut faults = Vec::new();
-    for root in &policy.anchors().root_oca {
-        match SmkiCertificate::parse(root, profile) {
-            Ok(root) => match path::check(leaf, offered, &root, &oids, time) {
-                Ok(_) => return,
-                Err(error) => faults.push(error.to_string()),
-            },
+    for root in roots {
+        match path::check(leaf, offered, root, &oids, time) {
+            Ok(_) => return,
             Err(error) => faults.push(error.to_string()),
         }
+    }
+    if faults.is_empty() {
+        faults.push("no Root OCA Certificate is left that it could lead to".to_owned());
     }
     reasons.add("path", format!("{place}: {}", faults.join("; ")));
 }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::ledger::contingency::ContingencyPrepared;
 use crate::domain::names::{KeyId, KeyLabel, TokenName};
 
 /// The two secret keys that stand beside a contingency key pair.
@@ -20,6 +21,13 @@ pub struct Material {
     /// Whether only a key that the token's security officer marked as trusted wraps the Contingency Symmetric Key
     /// (`CKA_WRAP_WITH_TRUSTED`, PKCS#11 3.1, 4.9). Without it, whoever has the token's PIN gets the key out under one of their own.
     pub wrap_with_trusted: bool,
+}
+
+impl From<&ContingencyPrepared> for Material {
+    fn from(prepared: &ContingencyPrepared) -> Self {
+        let ContingencyPrepared { symmetric, wrapping, bits, wrap_with_trusted, .. } = *prepared;
+        Self { symmetric, wrapping, bits, wrap_with_trusted }
+    }
 }
 
 impl Material {

@@ -9,10 +9,8 @@ mod contingency;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,7 +29,7 @@ use super::one_time::{PinFor, pin_info};
 use super::pin::{self, PinSource};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
 use super::verify::PublicPoint;
-use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
+use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, Material, QUEUE_ITEMS_MAX, TokenReport};
 use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, TokenName};
 use crate::domain::time::Timestamp;
@@ -243,7 +241,7 @@ pub struct Reply<T>(oneshot::Receiver<Result<T, HsmError>>);
 impl<T> Reply<T> {
     /// Awaits it.
     pub async fn get(self) -> Result<T, HsmError> {
-        self.await
+        self.0.await.unwrap_or_else(|_| Err(ended("no answer came")))
     }
 
     /// Waits for it on a plain thread. Panics within an async task.
@@ -255,15 +253,6 @@ impl<T> Reply<T> {
         let (answer, reply) = oneshot::channel();
         let _ = answer.send(result);
         Self(reply)
-    }
-}
-
-impl<T> Future for Reply<T> {
-    type Output = Result<T, HsmError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.0).poll(context);
-        answer.map(|answer| answer.unwrap_or_else(|_| Err(ended("no answer came"))))
     }
 }
 
@@ -624,8 +613,9 @@ impl Token {
 
     /// Destroys the key pair with this CKA_ID and this public key, and looks whether it is gone. A pair with another public key is
     /// left as it is; that there is none is no error, so what was cut off can be done again.
-    pub fn destroy_key(&self, label: KeyLabel, id: KeyId, spki: Digest) -> Reply<()> {
-        self.manage(Manage::DestroyKey { label, id, spki }, done)
+    /// With `material`, what stands beside a contingency key goes first.
+    pub fn destroy_key(&self, label: KeyLabel, id: KeyId, spki: Digest, material: Option<Material>) -> Reply<()> {
+        self.manage(Manage::DestroyKey { label, id, spki, material }, done)
     }
 
     /// Looks every key up and checks it anew.

@@ -163,6 +163,8 @@ pub enum Manage<'a> {
         id: KeyId,
         /// SHA-256 of its DER SubjectPublicKeyInfo.
         spki: Digest,
+        /// What stands beside it, of a contingency key: it goes first.
+        material: Option<Material>,
     },
     /// Makes the wrapping key that is to stand beside a contingency key: a trusted one, where the security officer is logged in.
     MakeWrapping {

@@ -661,11 +661,14 @@ impl Shared {
                     Ok(Managed::SealTo(key.seal_to().clone()))
                 }
                 OwnedManage::SetPin { sealed } => change_pin(&token, pin_key.take(), setup, &sealed),
-                OwnedManage::DestroyKey { label, id, spki } => token.destroy_key(&label, id, spki).map(|()| {
-                    expected.retain(|key| key.id != id);
-                    self.forget(spki);
-                    Managed::Done
-                }),
+                OwnedManage::DestroyKey { label, id, spki, material } => material
+                    .map_or(Ok(()), |material| token.destroy_material(&label, material))
+                    .and_then(|()| token.destroy_key(&label, id, spki))
+                    .map(|()| {
+                        expected.retain(|key| key.id != id);
+                        self.forget(spki);
+                        Managed::Done
+                    }),
                 OwnedManage::MakeWrapping { key, id } => {
                     let kind = if setup.officer { WrappingKey::Trusted } else { WrappingKey::Plain };
                     token.make_wrapping(&key, id, kind).map(|()| Managed::Done)
@@ -723,7 +726,7 @@ enum OwnedManage {
     GenerateKey { label: KeyLabel, id: KeyId, use_: KeyUse },
     PinKey,
     SetPin { sealed: Vec<u8> },
-    DestroyKey { label: KeyLabel, id: KeyId, spki: Digest },
+    DestroyKey { label: KeyLabel, id: KeyId, spki: Digest, material: Option<Material> },
     MakeWrapping { key: KeyLabel, id: KeyId },
     MakeSymmetric { key: KeyLabel, material: Material },
     WrapPublic { key: KeyLabel },
@@ -783,7 +786,7 @@ impl From<Manage<'_>> for OwnedManage {
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
             Manage::PinKey => Self::PinKey,
             Manage::SetPin { sealed } => Self::SetPin { sealed: sealed.into_owned() },
-            Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
+            Manage::DestroyKey { label, id, spki, material } => Self::DestroyKey { label, id, spki, material },
             Manage::MakeWrapping { key, id } => Self::MakeWrapping { key, id },
             Manage::MakeSymmetric { key, material } => Self::MakeSymmetric { key, material },
             Manage::WrapPublic { key } => Self::WrapPublic { key },

@@ -1,15 +1,20 @@
 //! Pure. Contingency material decided again: prepared, carried by its Root OCA Certificate, checked, spent before it is released, and
 //! released under checkpoints.
 
+use std::sync::Arc;
+
 use super::documents::{Again, compare, permitted};
-use super::{Audit, Permitted, demand, whole};
+use super::{Audit, Permitted, demand, text, whole};
+use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::x509::CERTIFICATE_LEN_MAX;
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::intake::contingency;
 use crate::domain::ledger::contingency::{
     ContingencyChecked, ContingencyPrepared, ReleaseResult, RootImported, SymmetricKeySpent, SymmetricRelease,
     SymmetricReleased,
 };
 use crate::domain::ledger::entry::Entry;
+use crate::domain::names::KeyLabel;
 
 impl Again<'_> {
     pub(super) fn check_prepared(&self, prepared: &ContingencyPrepared) -> Permitted {
@@ -38,6 +43,26 @@ impl Again<'_> {
 }
 
 impl Audit<'_> {
+    /// Of the symmetric keys that whoever verifies has, the one that is of this generation.
+    pub(super) fn try_symmetric_keys(&mut self, prepared: &ContingencyPrepared) -> Permitted {
+        if self.symmetric_keys.is_empty() {
+            return Ok(());
+        }
+        let octets = whole(self.evidence, prepared.extension, CERTIFICATE_LEN_MAX as u64)?;
+        let wrapped = WrappedApexKey::from_der(&octets).map_err(text)?;
+        let spki = self.fold.keys().get(&prepared.key).map(|facts| facts.record.spki_octets()).unwrap_or_default();
+        let opens = |key: &&SymmetricKey| wrapped.unwrap_with(key).is_ok_and(|found| found == spki);
+        if let Some(key) = self.symmetric_keys.iter().find(opens) {
+            self.symmetric_of.insert(prepared.key.clone(), Arc::new(key.clone()));
+        }
+        Ok(())
+    }
+
+    /// The symmetric key of a generation, where whoever verifies has it.
+    pub(super) fn symmetric_key_of(&self, key: &KeyLabel) -> Option<Arc<SymmetricKey>> {
+        self.symmetric_of.get(key).map(Arc::clone)
+    }
+
     /// What was announced before a start has its outcome since: nobody can tell otherwise what the daemon of then did.
     pub(super) fn check_symmetric_release(&self) -> Permitted {
         let (open, started) = (self.fold.open_releases().next(), self.started);

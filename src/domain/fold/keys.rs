@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Fold, FoldError, not_known};
+use crate::domain::incident::routes;
 use crate::domain::ledger::contingency::{
     ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
 };
@@ -81,10 +82,13 @@ impl Fold {
         Ok(())
     }
 
-    pub(super) fn spend(&mut self, spent: &SymmetricKeySpent) -> Result<(), FoldError> {
+    pub(super) fn spend(&mut self, spent: &SymmetricKeySpent, at: Timestamp) -> Result<(), FoldError> {
         let SymmetricKeySpent { key, incident, determination } = spent;
         let facts = self.contingency_mut(key)?;
         facts.spent.get_or_insert_with(|| (incident.clone(), *determination));
+        if let Some(progress) = self.progress_mut(incident) {
+            progress.arise([routes::replacement_of(key)], at);
+        }
         Ok(())
     }
 

@@ -485,7 +485,7 @@ impl Fold {
             Event::ContingencyPrepared(prepared) => self.prepare_contingency(prepared)?,
             Event::RootImported(imported) => self.contingency_mut(&imported.key)?.root = Some(imported.root),
             Event::ContingencyChecked(checked) => self.check_contingency(checked, index)?,
-            Event::SymmetricKeySpent(spent) => self.spend(spent)?,
+            Event::SymmetricKeySpent(spent) => self.spend(spent, *at)?,
             Event::SymmetricRelease(release) => self.release_symmetric(release, index)?,
             Event::SymmetricReleased(released) => self.symmetric_released(released)?,
         }

@@ -2,19 +2,19 @@
 
 use super::rivals::is_of_contingency;
 use super::{Context, Reasons, check_clock, policy_in_force, profile};
+use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::profile::{Kind, SmkiCertificate, WRAPPED_APEX_CONTINGENCY_KEY};
+use crate::domain::determination::document::{Determination, SymmetricKeyLine};
 use crate::domain::fold::Fold;
+use crate::domain::incident::routes::Generation;
 use crate::domain::ledger::contingency::{
     Compared, ContingencyChecked, ContingencyPrepared, RootImported, SymmetricKeySpent, SymmetricRelease,
 };
 use crate::domain::ledger::entry::{Actor, Reason};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
-use crate::domain::policy::WrapWithTrusted;
-use crate::domain::policy::facts::KeyFacts;
+use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
 use crate::domain::policy::rules::{self, BatchFacts, Refusal};
-
-/// The lengths of a Contingency Symmetric Key in bits. Which one the SMKI has, no document that could be read says.
-const BITS: [u16; 2] = [128, 256];
+use crate::domain::policy::{Policy, WrapWithTrusted};
 
 /// Contingency material that a ceremony made: of a contingency key that has none yet, on its own token, as the policy wants it.
 /// `extension` is what the entry names.
@@ -24,7 +24,7 @@ const BITS: [u16; 2] = [128, 256];
 pub fn may_prepare(fold: &Fold, prepared: &ContingencyPrepared, extension: &[u8]) -> Result<(), Vec<Reason>> {
     let mut reasons = Reasons::default();
     let policy = &policy_in_force(fold, &mut reasons)?.policy;
-    let ContingencyPrepared { key, token, symmetric, wrapping, bits, wrap_with_trusted, algorithm: _, extension: digest } =
+    let ContingencyPrepared { key, token, symmetric, wrapping, bits, wrap_with_trusted, algorithm, extension: digest } =
         prepared;
     let Some(facts) = contingency_key(fold, key, &mut reasons) else { return Err(reasons.0) };
     reasons.demand("key-ends", facts.ending.is_none(), || format!("key {key} is destroyed, or about to be"));
@@ -35,7 +35,6 @@ pub fn may_prepare(fold: &Fold, prepared: &ContingencyPrepared, extension: &[u8]
     reasons.demand("contingency-token", is_there, || {
         format!("key {key} was made on token {}, and its material on {token}; expected both on one", facts.record.token)
     });
-    reasons.demand("contingency-bits", BITS.contains(bits), || format!("bits: expected 128 or 256, found {bits}"));
     let mut others: Vec<_> = fold.keys().values().map(|facts| facts.record.id).collect();
     let generations = fold.keys().values().filter_map(|facts| facts.contingency.as_ref());
     others.extend(generations.flat_map(|of| [of.prepared.symmetric, of.prepared.wrapping]));
@@ -54,9 +53,22 @@ pub fn may_prepare(fold: &Fold, prepared: &ContingencyPrepared, extension: &[u8]
              policy in force wants that; use a module that does, or, in an exercise, wrap_with_trusted = \"not-enforced\""
         )
     });
+    let wanted = rules.wrap_algorithm;
+    reasons.demand("contingency-algorithm", wanted.as_str() == &**algorithm, || {
+        format!("the policy in force has key {key} wrapped by {wanted}, found {algorithm}")
+    });
+    let wanted_bits = wanted.key_len() * 8;
+    reasons.demand("contingency-bits", usize::from(*bits) == wanted_bits, || {
+        format!("bits: {wanted} takes a symmetric key of {wanted_bits}, found {bits}")
+    });
     reasons.demand("contingency-extension", Digest::of(extension) == *digest, || {
         format!("extension: expected SHA-256 {digest}, found {}", Digest::of(extension))
     });
+    if let Some(found) = reasons.take("contingency-extension", WrappedApexKey::from_der(extension)) {
+        reasons.demand("contingency-extension", found.algorithm() == wanted, || {
+            format!("extension: expected it to be wrapped by {wanted}, found {}", found.algorithm())
+        });
+    }
     reasons.end(Some(()))
 }
 
@@ -77,12 +89,15 @@ pub fn root(
     let Some(facts) = contingency_key(fold, key, &mut reasons) else { return Err(reasons.0) };
     let digest = Digest::of(root);
     match &facts.contingency {
-        None => reasons.add("contingency-unknown", format!("key {key} has no contingency material; a ceremony makes it first")),
+        None => reasons
+            .add("contingency-unknown", format!("key {key} has no contingency material; a ceremony makes it first")),
         Some(contingency) => {
             if let Some(known) = contingency.root {
                 reasons.add(
                     "root-known",
-                    format!("key {key} has its Root OCA Certificate already, {known}; another is of another generation"),
+                    format!(
+                        "key {key} has its Root OCA Certificate already, {known}; another is of another generation"
+                    ),
                 );
             }
         }
@@ -142,6 +157,65 @@ pub fn may_check(fold: &Fold, checked: &ContingencyChecked) -> Result<(), Vec<Re
     reasons.end(Some(()))
 }
 
+/// The line of a determination that releases the symmetric key: of this very generation, unspent or spent in this incident, and with a
+/// next one that the Devices have afterwards.
+pub(super) fn check_line(fold: &Fold, policy: &Policy, form: &Determination, reasons: &mut Reasons) {
+    let (Some(chosen), Some(line)) = (&form.key, &form.symmetric_key) else { return };
+    let Some(facts) = fold.keys().get(&chosen.label).filter(|facts| facts.record.use_ == KeyUse::Contingency) else {
+        return;
+    };
+    let mut refusals = Vec::new();
+    refusals.extend(rules::check_line(facts, Some(line), form.id, policy).err());
+    if let Some(spent) = facts.contingency.as_ref().and_then(|contingency| contingency.spent_elsewhere(&form.incident))
+    {
+        refusals.push(Refusal::SpentElsewhere { key: chosen.label.clone(), spent: spent.clone() });
+    }
+    refusals.extend(next_root(fold, &chosen.label, line).err());
+    reasons.extend(Err(refusals));
+}
+
+/// The Root OCA Certificate that carries the next generation.
+pub(super) fn next_root(fold: &Fold, key: &KeyLabel, line: &SymmetricKeyLine) -> Result<Digest, Refusal> {
+    let next = &line.next;
+    rules::next_root(key, next, fold.keys().get(next), fold.compromised_in(next))
+        .map_err(|why| Refusal::NextGeneration { next: next.clone(), why })
+}
+
+/// The contingency generation of an incident: that of the determination that it follows, or the one that was spent in it.
+pub(super) fn generation(
+    fold: &Fold,
+    incident: &IncidentId,
+    followed: Option<&DeterminationFacts>,
+) -> Option<Generation> {
+    let of_use = |facts: &&KeyFacts| facts.record.use_ == KeyUse::Contingency;
+    let spent_here = |facts: &KeyFacts| {
+        let spent = facts.contingency.as_ref().and_then(|contingency| contingency.spent.as_ref());
+        spent.is_some_and(|(spent, _)| spent == incident)
+    };
+    let required = followed.and_then(|facts| facts.key.as_ref()).and_then(|(label, _)| fold.keys().get(label));
+    let key = required.filter(of_use).or_else(|| fold.keys().values().find(|facts| spent_here(facts)))?;
+    let label = &key.record.label;
+    let named = followed.and_then(|facts| facts.symmetric_key.as_ref()).map(|line| line.next.clone());
+    let is_next =
+        |next: &KeyLabel| rules::next_root(label, next, fold.keys().get(next), fold.compromised_in(next)).map(|_| ());
+    // Whichever the determination names; where it is gone, any that is there.
+    let next = match named {
+        Some(next) => is_next(&next)
+            .map(|()| next.clone())
+            .map_err(|why| Refusal::NextGeneration { next, why }.to_string().into()),
+        None => fold.keys().keys().find(|next| is_next(next).is_ok()).cloned().ok_or_else(|| {
+            "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony".into()
+        }),
+    };
+    let released = key.contingency.as_ref().and_then(|contingency| contingency.released);
+    Some(Generation {
+        key: label.clone(),
+        spent: spent_here(key),
+        released: released.is_some() && released == followed.map(|facts| facts.id),
+        next,
+    })
+}
+
 /// What is to be checked before a symmetric key may be released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -180,7 +254,11 @@ pub fn spend(
     if let Some((incident, id)) = spent {
         reasons.add("spent-already", format!("it was spent in incident {incident}, under determination {id}"));
     }
-    reasons.end(wanted(&facts).map(|Wanted { key, incident, root: _ }| SymmetricKeySpent { key, incident, determination }))
+    reasons.end(wanted(&facts).map(|Wanted { key, incident, root: _ }| SymmetricKeySpent {
+        key,
+        incident,
+        determination,
+    }))
 }
 
 /// The release of a symmetric key into the commands of a determination, once it is spent: the first, and every one that is needed again.
@@ -245,7 +323,8 @@ fn wanted(facts: &BatchFacts<'_>) -> Option<Wanted> {
 
 fn is_signed_by_itself(root: &SmkiCertificate) -> bool {
     let certificate = root.certificate();
-    certificate.subject() == certificate.issuer() && root.key().verifies_der(certificate.body(), certificate.signature())
+    certificate.subject() == certificate.issuer()
+        && root.key().verifies_der(certificate.body(), certificate.signature())
 }
 
 fn contingency_key<'a>(fold: &'a Fold, key: &KeyLabel, reasons: &mut Reasons) -> Option<&'a KeyFacts> {

@@ -8,9 +8,11 @@ use crate::domain::fold::BookError;
 use crate::domain::incident::decide::{
     Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
 };
+use crate::domain::incident::routes::Generation;
 use crate::domain::incident::statuses::{Compared, compare_all};
 use crate::domain::incident::targets::TargetsError;
 use crate::domain::incident::{self, Counts, Progress, TakeError, Targets};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{IncidentClosed, Reason};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken};
@@ -33,6 +35,8 @@ pub struct View<'a> {
     mechanisms: BTreeSet<MechanismId>,
     notifications: BTreeSet<Digest>,
     determination: Option<Followed>,
+    key: Option<OtherKey>,
+    generation: Option<Generation>,
 }
 
 impl<'a> View<'a> {
@@ -58,6 +62,8 @@ impl<'a> View<'a> {
                 has_scope: facts.scope.is_some(),
                 key: facts.key.as_ref().map(|(key, _)| key.clone()),
             }),
+            key: facts.key,
+            generation: super::contingency::generation(fold, incident_id, of),
         })
     }
 
@@ -71,6 +77,8 @@ impl<'a> View<'a> {
             mechanisms: &self.mechanisms,
             notifications: &self.notifications,
             determination: self.determination.clone(),
+            key: self.key,
+            generation: self.generation.clone(),
         }
     }
 }

@@ -13,10 +13,11 @@ use toml::Spanned;
 use super::parties::{Parties, Party, PartyFault};
 use super::reminders::{CEREMONY_OR_EXERCISE_MONTHS_DEFAULT, CEREMONY_OR_EXERCISE_MONTHS_MAX, Reminders};
 use super::{
-    Anchors, Certificates, Consider, ContingencyRules, Custodians, Determinations, Factor, Files, Guidance, Key, Limits, Mode8, Policy,
-    digest,
+    Anchors, Certificates, Consider, ContingencyRules, Custodians, Determinations, Factor, Files, Guidance, Key,
+    Limits, Mode8, Policy, digest,
 };
 use crate::domain::certificates::Certificate;
+use crate::domain::certificates::apex::WrapAlgorithm;
 use crate::domain::determination::people::{Credential, Person, Records, Role, Roster, RosterError, Screening};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Quorum, QuorumError};
@@ -77,6 +78,10 @@ const STATEMENT_HOURS_MAX: u64 = 48;
 pub const ORGANISATION_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.8641679.1.2.1.4";
 /// Policy OID of Device Certificates as observed in the public test PKI; a live policy must name its own.
 pub const DEVICE_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.1800000.1.2.1.4";
+
+/// How a contingency key's public half is wrapped for the Root OCA Certificate. The profile that says it (Organisation Certificate Policy,
+/// Annex B) could not be read: a default of ours, which tokens can write by themselves.
+pub const WRAP_ALGORITHM_DEFAULT: WrapAlgorithm = WrapAlgorithm::Aes256Gcm;
 
 /// Ranks of factors: as many as a determination may name. No official reference.
 const RANK_MAX: u64 = 64;
@@ -219,6 +224,7 @@ struct KeyForm {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ContingencyForm {
+    wrap_algorithm: Option<WrapAlgorithm>,
     #[serde(default)]
     wrap_with_trusted: WrapWithTrusted,
 }
@@ -1058,11 +1064,12 @@ impl Reading<'_> {
             }
             return None;
         }
-        let ContingencyForm { wrap_with_trusted } = form.unwrap_or_default();
+        let ContingencyForm { wrap_algorithm, wrap_with_trusted } = form.unwrap_or_default();
         if wrap_with_trusted == WrapWithTrusted::NotEnforced && purpose == Some(Purpose::Live) {
             self.fault(KEYS, Some(at), PolicyFault::NotTrustedLive { key: key.clone() });
         }
-        Some(ContingencyRules { wrap_with_trusted })
+        let wrap_algorithm = wrap_algorithm.unwrap_or(WRAP_ALGORITHM_DEFAULT);
+        Some(ContingencyRules { wrap_algorithm, wrap_with_trusted })
     }
 
     fn custodians(&mut self, form: &CustodiansForm, roster: Option<&Roster>) -> Custodians {

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use der::asn1::ObjectIdentifier;
 
+use crate::domain::certificates::apex::WrapAlgorithm;
 use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
@@ -149,6 +150,8 @@ pub struct Key {
 /// What the policy wants of contingency material.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContingencyRules {
+    /// How the public half is wrapped for the Root OCA Certificate.
+    pub wrap_algorithm: WrapAlgorithm,
     /// Whether the token must keep the symmetric key from being wrapped with any key but a trusted one.
     pub wrap_with_trusted: WrapWithTrusted,
 }

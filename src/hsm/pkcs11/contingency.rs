@@ -265,6 +265,24 @@ impl LoggedIn {
         Ok(())
     }
 
+    /// Destroys what stands beside a contingency pair: the secret keys with these labels and CKA_IDs. That one is gone already is no error.
+    pub fn destroy_material(&self, pair: &KeyLabel, material: Material) -> Result<(), HsmError> {
+        for secret in [Secret::symmetric(pair, material.symmetric), Secret::wrapping(pair, material.wrapping)] {
+            let named = [
+                Attribute::Class(ObjectClass::SECRET_KEY),
+                Attribute::Label(secret.label.as_bytes().to_vec()),
+                Attribute::Id(secret.id.octets().to_vec()),
+            ];
+            for key in self.find(&named)? {
+                self.call("C_DestroyObject", |life| life.destroy_object(key))?;
+            }
+            if !self.find(&named)?.is_empty() {
+                return Err(HsmError::KeyExists { label: pair.clone(), id: secret.id });
+            }
+        }
+        Ok(())
+    }
+
     fn check_symmetric(&self, secret: &Secret<'_>, material: Material) -> Result<ObjectHandle, HsmError> {
         let guarded = material.wrap_with_trusted.then_some((AttributeType::WrapWithTrusted, true));
         self.check_secret(secret, material.len(), SYMMETRIC.into_iter().chain(guarded))

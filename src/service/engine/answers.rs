@@ -380,6 +380,7 @@ pub(super) fn incident(fold: &Fold, facts: &IncidentFacts) -> wire::Incident {
     wire::Incident {
         incident: facts.id.clone(),
         compromised: facts.compromised.clone(),
+        key: facts.key,
         description: facts.description.to_string(),
         opened: facts.opened_at,
         closed: facts.closed_at,

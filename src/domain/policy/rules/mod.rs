@@ -44,7 +44,8 @@ use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, TemplateName,
 };
-pub use next_generation::NotNext;
+pub use next_generation::{NotNext, next_root};
+pub use symmetric_key_line::check_line;
 
 use crate::domain::policy::separation::TwoParts;
 use crate::domain::time::{Timestamp, Window};

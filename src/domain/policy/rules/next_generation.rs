@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::{BatchFacts, Refusal};
 use crate::domain::gbcs::RemotePartyRole;
-use crate::domain::names::{Digest, IncidentId, KeyUse};
+use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
+use crate::domain::policy::facts::KeyFacts;
 
 /// Why a contingency key is not the next generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,26 +54,8 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let (Some((key, _)), Some(determination)) = (facts.generation(), facts.determination) else { return Ok(()) };
     // That there is no such line is said by its own rule.
     let Some(line) = &determination.symmetric_key else { return Ok(()) };
-    let refuse = |why| Err(Refusal::NextGeneration { next: line.next.clone(), why });
-    if line.next == key.record.label {
-        return refuse(NotNext::Same);
-    }
-    let Some(next) = facts.next else { return refuse(NotNext::Unknown) };
-    if next.record.use_ != KeyUse::Contingency {
-        return refuse(NotNext::Use(next.record.use_));
-    }
-    if next.ending.is_some() {
-        return refuse(NotNext::Ending);
-    }
-    let Some((contingency, expected)) = next.contingency.as_ref().and_then(|facts| Some((facts, facts.root?))) else {
-        return refuse(NotNext::NoRoot);
-    };
-    if let Some((incident, _)) = &contingency.spent {
-        return refuse(NotNext::Spent(incident.clone()));
-    }
-    if let Some(incident) = facts.next_compromised_in {
-        return refuse(NotNext::Compromised(incident.clone()));
-    }
+    let refused = |why| Refusal::NextGeneration { next: line.next.clone(), why };
+    let expected = next_root(&key.record.label, &line.next, facts.next, facts.next_compromised_in).map_err(refused)?;
     let templates = facts.scope().into_iter().flat_map(|scope| scope.templates.values());
     let mut roots = templates.flat_map(|template| {
         let replacements = template.update().replacements;
@@ -80,7 +63,38 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
         roots.map(|replacement| Digest::of(replacement.certificate)).collect::<Vec<_>>()
     });
     match roots.find(|found| *found != expected) {
-        Some(found) => refuse(NotNext::OtherRoot { expected, found }),
+        Some(found) => Err(refused(NotNext::OtherRoot { expected, found })),
         None => Ok(()),
+    }
+}
+
+/// The Root OCA Certificate that carries the next generation after `key`, which is `label`.
+///
+/// # Errors
+/// Why that is none.
+pub fn next_root(
+    key: &KeyLabel,
+    label: &KeyLabel,
+    next: Option<&KeyFacts>,
+    compromised_in: Option<&IncidentId>,
+) -> Result<Digest, NotNext> {
+    if label == key {
+        return Err(NotNext::Same);
+    }
+    let next = next.ok_or(NotNext::Unknown)?;
+    if next.record.use_ != KeyUse::Contingency {
+        return Err(NotNext::Use(next.record.use_));
+    }
+    if next.ending.is_some() {
+        return Err(NotNext::Ending);
+    }
+    let contingency = next.contingency.as_ref().ok_or(NotNext::NoRoot)?;
+    let root = contingency.root.ok_or(NotNext::NoRoot)?;
+    if let Some((incident, _)) = &contingency.spent {
+        return Err(NotNext::Spent(incident.clone()));
+    }
+    match compromised_in {
+        Some(incident) => Err(NotNext::Compromised(incident.clone())),
+        None => Ok(root),
     }
 }

@@ -432,4 +432,4 @@ fn write(
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

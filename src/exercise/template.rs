@@ -105,4 +105,4 @@ pub fn with_floor(
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

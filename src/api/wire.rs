@@ -25,6 +25,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 pub use incident::{DeviceEvent, DeviceHistory, Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
 
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
 use crate::domain::ledger::steps::Notification;
 use crate::domain::names::{
@@ -398,6 +399,10 @@ pub struct IncidentOpen {
     pub incident: IncidentId,
     /// The certificate whose Private Key is, or may be, Compromised.
     pub certificate_pem: String,
+    /// Which key is meant, where it is not the one behind an Organisation Certificate on Devices. The certificate is then the OCA's, the
+    /// Recovery Private Key's, or, for contingency material, that of the Root OCA that carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified.
     pub description: String,
     /// How it came to be known: asked for where the policy in force has the steps of the procedure.
@@ -413,6 +418,9 @@ pub struct Incident {
     pub incident: IncidentId,
     /// What is Compromised.
     pub compromised: Compromised,
+    /// Which key that is, where it is not the one behind an Organisation Certificate on Devices, and somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified.
     pub description: String,
     /// When it was opened.

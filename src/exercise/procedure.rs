@@ -130,6 +130,7 @@ impl Carrier<'_> {
         let open = wire::IncidentOpen {
             incident: self.incident.clone(),
             certificate_pem: certificate_to_pem(victim.octets()),
+            key: None,
             description: "An exercise: the Supplier's Private Key for signing is Compromised.".to_owned(),
             notification: Some(notification),
         };

@@ -127,6 +127,7 @@ impl Bench {
         let opened = IncidentOpened {
             incident: incident(),
             compromised,
+            key: None,
             description: "a key".into(),
             notification: Some(notification),
             profile: None,
@@ -461,6 +462,7 @@ fn determination(
         document: Digest([4; 32]),
         execute,
         key: None,
+        symmetric_key: None,
         counter_start: 0,
         window: window(at.plus_ms(-1), at.plus_ms(24 * 3_600_000)),
         policy: Digest([3; 32]),

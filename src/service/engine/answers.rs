@@ -340,6 +340,7 @@ pub(super) fn incident(fold: &Fold, facts: &IncidentFacts) -> wire::Incident {
     wire::Incident {
         incident: facts.id.clone(),
         compromised: facts.compromised.clone(),
+        key: facts.key,
         description: facts.description.to_string(),
         opened: facts.opened_at,
         closed: facts.closed_at,
@@ -725,6 +726,17 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::ContingencyChecked(entry) => Self::of_incident(&entry.incident),
+            Event::SymmetricKeySpent(entry) => self.of_determination(entry.determination),
+            Event::SymmetricRelease(entry) => self.of_determination(entry.determination),
+            Event::SymmetricReleased(entry) => {
+                let Ok(Some(Entry { event: Event::SymmetricRelease(release), .. })) =
+                    entry_at(self.reader, entry.intent)
+                else {
+                    return false;
+                };
+                self.of_determination(release.determination)
+            }
             Event::CustodianPresented(entry) => Self::of_incident(&entry.incident),
             Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
             | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
@@ -768,6 +780,8 @@ impl<'a> About<'a> {
             | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
             | Event::DeviceCertificatesImported(_) => return false,
         };
         let ours = self.lets_through(&subject);

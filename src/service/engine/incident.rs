@@ -10,7 +10,7 @@ use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
 use crate::domain::incident::targets::{Control, LeftBehind, Overridden, Proof, Target};
-use crate::domain::intake::{self, Context, steps};
+use crate::domain::intake::{self, Context, Opening, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel};
@@ -29,11 +29,17 @@ impl Daemon {
         })?;
         self.change(move |recorder| {
             let by = recorder.known(actor);
-            let wire::IncidentOpen { incident, certificate_pem, description, notification } = open;
+            let wire::IncidentOpen { incident, certificate_pem, key, description, notification } = open;
             let asked = Digest::of(certificate_pem.as_bytes());
             let opened = intake::operator(recorder.fold(), &by, &incident).and_then(|()| {
-                let octets = certificate.octets();
-                intake::incident(&context(recorder), &incident, octets, &description, notification.as_ref())
+                let opening = Opening {
+                    incident: &incident,
+                    certificate: certificate.octets(),
+                    key,
+                    description: &description,
+                    notification: notification.as_ref(),
+                };
+                intake::incident(&context(recorder), opening)
             });
             match opened {
                 Ok(opened) => {

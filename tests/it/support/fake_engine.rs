@@ -250,6 +250,7 @@ pub fn incident(id: &IncidentId) -> wire::Incident {
             spki_sha256: digest(b"s"),
             party: "00DB1234567890A0".parse().unwrap(),
         },
+        key: None,
         description: "told by telephone \x1b[2J".to_owned(),
         opened: at(),
         closed: None,

@@ -74,6 +74,7 @@ impl World {
             document: Digest([4; 32]),
             execute: true,
             key: Some((key.clone(), Digest([1; 32]))),
+            symmetric_key: None,
             counter_start: START,
             window: Window { from: now(), until: now().plus_ms(1) },
             policy: policy.digest(),
@@ -99,6 +100,7 @@ impl World {
             id: "INC-1".parse().unwrap(),
             opened: 3,
             compromised,
+            key: None,
             description: "told".into(),
             opened_at: now(),
             closed: None,
@@ -138,6 +140,7 @@ impl World {
                 ending: None,
                 active_for: None,
                 presented: BTreeMap::new(),
+                contingency: None,
             }),
             stopped_by: None,
             form: WantedForm::Device,
@@ -218,6 +221,9 @@ impl World {
             incident: self.incident.as_ref(),
             key: self.key.as_ref(),
             stopped_by: self.stopped_by,
+            compromised_in: None,
+            next: None,
+            next_compromised_in: None,
         }
     }
 

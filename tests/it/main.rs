@@ -17,6 +17,7 @@ mod chaos;
 mod clock;
 mod cms;
 mod containment;
+mod contingency;
 mod copies;
 mod crash;
 mod custodians;

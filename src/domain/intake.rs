@@ -32,8 +32,8 @@ use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
 use crate::domain::gbcs::{CpvChecks, KeyUsage, RemotePartyRole, Template, Update};
-use crate::domain::incident::{Progress, routes, timeline};
 use crate::domain::incident::decide::{Decided, decide_determination};
+use crate::domain::incident::{Progress, routes, timeline};
 use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{
     CertificateImported, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended,
@@ -596,7 +596,8 @@ fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: 
             None
         }
         (
-            kind @ (Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }),
+            kind
+            @ (Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }),
             Some(key),
         ) => {
             let expected = match key {
@@ -607,7 +608,8 @@ fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: 
                     "the Root OCA Certificate that carries the contingency key"
                 }
             };
-            reasons.add("certificate-kind", format!("the key that is meant is {key}: expected {expected}, found {kind}"));
+            reasons
+                .add("certificate-kind", format!("the key that is meant is {key}: expected {expected}, found {kind}"));
             None
         }
         (kind @ (Kind::DeviceCa | Kind::Device { .. }), None) => {
@@ -907,7 +909,11 @@ fn check_template(
     let update = template.update();
     let expected = replacing.mode();
     reasons.demand("mode", template.mode() == expected, || {
-        format!("template {name}: by this method expected mode {} ({expected}), found {}", expected.code(), template.mode())
+        format!(
+            "template {name}: by this method expected mode {} ({expected}), found {}",
+            expected.code(),
+            template.mode()
+        )
     });
     reasons.demand("future-dated", update.execution.is_none(), || {
         format!("template {name}: it is future dated or a cancellation, which this version does not sign")
@@ -971,7 +977,9 @@ fn check_replacements(
         match replacing.new_root() {
             // That it is the one that carries the next generation is asked beside.
             Some(_) if replacement.cell.role == RemotePartyRole::Root => {}
-            Some(root) => check_path_to(policy, &certificate, &offered, std::slice::from_ref(root), time, &place, reasons),
+            Some(root) => {
+                check_path_to(policy, &certificate, &offered, std::slice::from_ref(root), time, &place, reasons)
+            }
             None => check_path_to(policy, &certificate, &offered, &replacing.roots(&profile), time, &place, reasons),
         }
     }

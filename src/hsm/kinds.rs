@@ -8,7 +8,9 @@ use zeroize::Zeroize as _;
 
 use crate::domain::certificates::bodies::is_certification_request_info;
 use crate::domain::certificates::signature::PublicKey;
-use crate::domain::gbcs::{Authentication, Cra, CredentialsReplacementMode, Message};
+use crate::domain::gbcs::{
+    Authentication, CommandPayload, Cra, CredentialsReplacementMode, Message, Payload, SymmetricKey,
+};
 use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::names::{KeyUse, Origin};
 
@@ -120,6 +122,13 @@ fn command(whole: &[u8], mode: CredentialsReplacementMode) -> Result<(), KindErr
     if header.code != mode.message_code() {
         let (expected, found) = (mode.message_code().value(), header.code.value());
         return Err(wrong(format!("expected the message code {expected:04X} of this key, found {found:04X}")));
+    }
+    // That a key is there in this mode, and in no other, is how a command reads; what would be no AES key is refused here.
+    if let Payload::Command(CommandPayload { plaintext_symmetric_key: Some(key), .. }) = &message.payload
+        && !SymmetricKey::LENS.contains(&key.expose().len())
+    {
+        let found = key.expose().len();
+        return Err(wrong(format!("expected a plaintextSymmetricKey of 16 or 32 octets, found {found}")));
     }
     match message.frame.authentication {
         Authentication::PreCommand => Ok(()),

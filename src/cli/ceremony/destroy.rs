@@ -31,7 +31,7 @@ use crate::domain::policy::facts::Ending;
 use crate::hsm::Expectations;
 use crate::recorder::{Moment, Recorder, record_alone};
 use crate::service::configuration::{self, Configuration};
-use crate::service::start::StartFault;
+use crate::service::start::{self, StartFault};
 use crate::store::Reader as _;
 use crate::store::sqlite::SqliteReader;
 use crate::wall_clock::wall_clock;
@@ -293,7 +293,7 @@ fn destroy(
     let mut tokens = Vec::new();
     for on in &form.tokens {
         let uses = opened.uses(&on.token);
-        let mut expectations = crate::service::start::expectations(opened.fold(), &on.token);
+        let mut expectations = start::expectations(opened.fold(), &on.token);
         // It may be gone from this token already.
         expectations.keys.retain(|key| key.label != *label);
         let expectations = Expectations { origin: None, ..expectations };
@@ -325,7 +325,8 @@ fn destroy(
     };
     opened.keep_head(&ledger_token)?;
     for (on, token) in form.tokens.iter().zip(&tokens) {
-        let gone = token.destroy_key(label.clone(), form.cka_id, form.key.spki_sha256).wait();
+        let material = opened.fold().keys().get(label).and_then(|facts| start::expected(facts, &on.token).material);
+        let gone = token.destroy_key(label.clone(), form.cka_id, form.key.spki_sha256, material).wait();
         gone.map_err(|source| StartFault::Hsm { token: on.token.clone(), source })?;
         print.note(&format!("key {label} is not on token {} any more", on.token));
         token.shutdown();

@@ -465,8 +465,13 @@ fn determination(page: &mut Page, form: &Determination) {
         }
         if let Some(SymmetricKeyLine { root_sha256, next }) = symmetric_key {
             page.line("The Contingency Symmetric Key of that key SHALL be released into these commands.");
-            page.line("Whoever sees such a command has it from then on: it is spent, and its generation is to be replaced.");
-            page.row("  Devices hold", format!("the Root OCA Certificate with SHA-256 {root_sha256}, which carries that key"));
+            page.line(
+                "Whoever sees such a command has it from then on: it is spent, and its generation is to be replaced.",
+            );
+            page.row(
+                "  Devices hold",
+                format!("the Root OCA Certificate with SHA-256 {root_sha256}, which carries that key"),
+            );
             page.row("  afterwards", format!("one that carries {next}, the next generation"));
         }
         if let Some(start) = counter_start {

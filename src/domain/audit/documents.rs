@@ -211,7 +211,13 @@ impl Again<'_> {
     fn check_incident(&self, recorded: &IncidentOpened, entry: &Entry) -> Permitted {
         let certificate = self.blob(recorded.compromised.certificate_sha256)?;
         let IncidentOpened { incident, compromised: _, key, description, notification, profile: _ } = recorded;
-        let opening = Opening { incident, certificate: &certificate, key: *key, description, notification: notification.as_ref() };
+        let opening = Opening {
+            incident,
+            certificate: &certificate,
+            key: *key,
+            description,
+            notification: notification.as_ref(),
+        };
         let decided = intake::incident(&self.context(entry), opening);
         compare(decided, recorded)
     }

@@ -31,7 +31,9 @@ use crate::domain::fold::snapshot::{self, Table, TargetsSeen, WithParts};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
 use crate::domain::gbcs::SymmetricKey;
 use crate::domain::ledger::contingency::ReleaseResult;
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, KeyRecord, ResponseTally, SignResult, Snapshot, Started};
+use crate::domain::ledger::entry::{
+    ClockState, Entry, Event, Genesis, KeyRecord, ResponseTally, SignResult, Snapshot, Started,
+};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::ledger::snapshots::FORM;

@@ -291,7 +291,9 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
             }
             let next = situation.generation.as_ref().map(|generation| &generation.next);
             if let Some(Err(why)) = next.filter(|_| routes::is_replacement(duty)) {
-                guards.demand("next-generation", false, || format!("duty {duty}: nothing has taken its place yet: {why}"));
+                guards.demand("next-generation", false, || {
+                    format!("duty {duty}: nothing has taken its place yet: {why}")
+                });
             }
         }
         Step::Refer { notification, new_facts } => refer(&mut guards, *notification, new_facts.as_deref()),

@@ -89,12 +89,15 @@ pub fn root(
     let Some(facts) = contingency_key(fold, key, &mut reasons) else { return Err(reasons.0) };
     let digest = Digest::of(root);
     match &facts.contingency {
-        None => reasons.add("contingency-unknown", format!("key {key} has no contingency material; a ceremony makes it first")),
+        None => reasons
+            .add("contingency-unknown", format!("key {key} has no contingency material; a ceremony makes it first")),
         Some(contingency) => {
             if let Some(known) = contingency.root {
                 reasons.add(
                     "root-known",
-                    format!("key {key} has its Root OCA Certificate already, {known}; another is of another generation"),
+                    format!(
+                        "key {key} has its Root OCA Certificate already, {known}; another is of another generation"
+                    ),
                 );
             }
         }
@@ -163,7 +166,8 @@ pub(super) fn check_line(fold: &Fold, policy: &Policy, form: &Determination, rea
     };
     let mut refusals = Vec::new();
     refusals.extend(rules::check_line(facts, Some(line), form.id, policy).err());
-    if let Some(spent) = facts.contingency.as_ref().and_then(|contingency| contingency.spent_elsewhere(&form.incident)) {
+    if let Some(spent) = facts.contingency.as_ref().and_then(|contingency| contingency.spent_elsewhere(&form.incident))
+    {
         refusals.push(Refusal::SpentElsewhere { key: chosen.label.clone(), spent: spent.clone() });
     }
     refusals.extend(next_root(fold, &chosen.label, line).err());
@@ -192,9 +196,8 @@ pub(super) fn generation(
     let key = required.filter(of_use).or_else(|| fold.keys().values().find(|facts| spent_here(facts)))?;
     let label = &key.record.label;
     let named = followed.and_then(|facts| facts.symmetric_key.as_ref()).map(|line| line.next.clone());
-    let is_next = |next: &KeyLabel| {
-        rules::next_root(label, next, fold.keys().get(next), fold.compromised_in(next)).map(|_| ())
-    };
+    let is_next =
+        |next: &KeyLabel| rules::next_root(label, next, fold.keys().get(next), fold.compromised_in(next)).map(|_| ());
     // Whichever the determination names; where it is gone, any that is there.
     let next = match named {
         Some(next) => is_next(&next)
@@ -251,7 +254,11 @@ pub fn spend(
     if let Some((incident, id)) = spent {
         reasons.add("spent-already", format!("it was spent in incident {incident}, under determination {id}"));
     }
-    reasons.end(wanted(&facts).map(|Wanted { key, incident, root: _ }| SymmetricKeySpent { key, incident, determination }))
+    reasons.end(wanted(&facts).map(|Wanted { key, incident, root: _ }| SymmetricKeySpent {
+        key,
+        incident,
+        determination,
+    }))
 }
 
 /// The release of a symmetric key into the commands of a determination, once it is spent: the first, and every one that is needed again.
@@ -316,7 +323,8 @@ fn wanted(facts: &BatchFacts<'_>) -> Option<Wanted> {
 
 fn is_signed_by_itself(root: &SmkiCertificate) -> bool {
     let certificate = root.certificate();
-    certificate.subject() == certificate.issuer() && root.key().verifies_der(certificate.body(), certificate.signature())
+    certificate.subject() == certificate.issuer()
+        && root.key().verifies_der(certificate.body(), certificate.signature())
 }
 
 fn contingency_key<'a>(fold: &'a Fold, key: &KeyLabel, reasons: &mut Reasons) -> Option<&'a KeyFacts> {

@@ -105,7 +105,8 @@ impl<'a> Replacing<'a> {
         if !self.by_contingency() {
             return;
         }
-        let roots = update.replacements.iter().filter(|replacement| replacement.cell.role == RemotePartyRole::Root).count();
+        let roots =
+            update.replacements.iter().filter(|replacement| replacement.cell.role == RemotePartyRole::Root).count();
         let is_first = update.replacements.first().is_some_and(|first| first.cell == TrustAnchorCell::ROOT);
         reasons.demand("root-first", roots == 1 && is_first, || {
             format!(
@@ -126,7 +127,8 @@ impl<'a> Replacing<'a> {
         reasons.demand("floor-missing", update.new_floor.is_some(), || {
             format!("template {name}: expected a counter floor for the root (newRemotePartyFloorSeqNumber), found none")
         });
-        let with_floor: BTreeSet<RemotePartyRole> = update.other_changes.iter().flatten().map(|change| change.role).collect();
+        let with_floor: BTreeSet<RemotePartyRole> =
+            update.other_changes.iter().flatten().map(|change| change.role).collect();
         let replaced: BTreeSet<RemotePartyRole> =
             update.replacements.iter().map(|replacement| replacement.cell.role).collect();
         for role in replaced.difference(&with_floor) {

@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
 pub use super::contingency::{
-    ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+    ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
+    SymmetricReleased,
 };
 pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::jobs::{JobCancelled, JobEnded, JobPassed, JobPaused, JobResumed, JobStarted};

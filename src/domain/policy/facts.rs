@@ -17,8 +17,8 @@ use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
 use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
-    DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, SecParty, SmsrReference,
-    TemplateName, TokenName,
+    DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, SecParty,
+    SmsrReference, TemplateName, TokenName,
 };
 use crate::domain::policy::contingency::ContingencyFacts;
 use crate::domain::policy::custodians::Presented;

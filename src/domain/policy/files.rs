@@ -13,8 +13,8 @@ use toml::Spanned;
 use super::parties::{Parties, Party, PartyFault};
 use super::reminders::{CEREMONY_OR_EXERCISE_MONTHS_DEFAULT, CEREMONY_OR_EXERCISE_MONTHS_MAX, Reminders};
 use super::{
-    Anchors, Certificates, Consider, ContingencyRules, Custodians, Determinations, Factor, Files, Guidance, Key, Limits, Mode8, Policy,
-    digest,
+    Anchors, Certificates, Consider, ContingencyRules, Custodians, Determinations, Factor, Files, Guidance, Key,
+    Limits, Mode8, Policy, digest,
 };
 use crate::domain::certificates::Certificate;
 use crate::domain::certificates::apex::WrapAlgorithm;

@@ -17,7 +17,9 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
 pub(super) fn check_certificate(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     match facts.key {
         // The Contingency Private Key has none: the Root OCA Certificate carries its public half.
-        Some(key) if key.certificate.is_none() && key.record.use_ != KeyUse::Contingency => Err(Refusal::KeyWithoutCertificate { key: key.record.label.clone() }),
+        Some(key) if key.certificate.is_none() && key.record.use_ != KeyUse::Contingency => {
+            Err(Refusal::KeyWithoutCertificate { key: key.record.label.clone() })
+        }
         Some(_) | None => Ok(()),
     }
 }

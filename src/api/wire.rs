@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
 mod ceremony;
+mod contingency;
 mod fetch;
 mod files;
 mod incident;
@@ -36,6 +37,7 @@ use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
 pub use ceremony::CeremonyRecord;
+pub use contingency::{CheckedRoot, ContingencyState, SpentFor, SymmetricRelease, SymmetricReleased};
 pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, JobsOf, RuleCount};
@@ -246,6 +248,9 @@ pub struct KeyState {
     /// Who presented, where Key Custodians open it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custody: Option<Custody>,
+    /// Of a contingency key whose symmetric key was made: how far that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contingency: Option<ContingencyState>,
 }
 
 /// A token of a key.

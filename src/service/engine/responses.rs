@@ -12,6 +12,7 @@ use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
+use crate::domain::gbcs::take_symmetric_key;
 use crate::domain::intake;
 use crate::domain::intake::responses::{Handed, ResponsesError, Taken, imported_keys, responses as decide, resumption};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
@@ -114,6 +115,15 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
     let messages = messages::split(&sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
+    // What is handed in is kept for good, and the Contingency Symmetric Key in nothing that is.
+    if let Some(n) = messages.iter().position(|message| take_symmetric_key(message).is_ok()) {
+        return Err(Failure::malformed(
+            "responses",
+            "what Devices answered",
+            &format!("message {} is a Command, with a Contingency Symmetric Key inside", n + 1),
+            "Hand in the Responses, and not the commands that were sent.",
+        ));
+    }
     // What is kept, and read again by every audit, is the messages; as octets alone they are not halved.
     if messages.iter().map(|message| message.len() as u64).sum::<u64>() > MESSAGES_LEN_MAX {
         return Err(Failure::TooLarge { what: "the messages of one upload together", limit: MESSAGES_LEN_MAX });

@@ -594,6 +594,24 @@ impl Engine for FakeEngine {
         Ok(wire::KeyChanged { entry: 4, key: key(&label, false) })
     }
 
+    async fn key_symmetric_release(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        release: wire::SymmetricRelease,
+    ) -> Result<wire::SymmetricReleased, Failure> {
+        self.called("key-symmetric-release", caller, format!("{label} {}", release.determination))?;
+        Ok(wire::SymmetricReleased {
+            key: label,
+            determination: release.determination,
+            checked: Some(wire::CheckedRoot { entry: 4, root: Digest([7; 32]), result: CheckResult::Matches }),
+            spent_before: false,
+            intent: Some(6),
+            outcome: Some(ReleaseResult::Released),
+            held: true,
+        })
+    }
+
     async fn hsm_status(&self, caller: &Caller) -> Result<wire::Tokens, Failure> {
         self.called("hsm-status", caller, "")?;
         let state = wire::TokenState {

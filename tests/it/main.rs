@@ -6,6 +6,7 @@
 )]
 
 mod activation;
+mod apex;
 mod api;
 mod architecture;
 mod audit;

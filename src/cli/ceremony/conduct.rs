@@ -3,6 +3,7 @@
 //! The journal is written before and after each step, and each step looks first whether it was done: so a run that was cut off
 //! at any point is started again with the same command, and goes on at the step it was at.
 
+mod generation;
 mod record;
 pub mod steps;
 

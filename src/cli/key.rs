@@ -133,8 +133,9 @@ impl ReleaseSymmetric {
         Ok(match (&released.outcome, released.checked.as_ref().map(|checked| &checked.result)) {
             (Some(ReleaseResult::Released), _) | (None, Some(CheckResult::Matches) | None) => Exit::Done,
             (None, Some(CheckResult::Differs(_))) => Exit::Unverified,
-            (None, Some(CheckResult::Failed(_)))
-            | (Some(ReleaseResult::Failed(_) | ReleaseResult::Unknown(_)), _) => Exit::Unreachable,
+            (None, Some(CheckResult::Failed(_))) | (Some(ReleaseResult::Failed(_) | ReleaseResult::Unknown(_)), _) => {
+                Exit::Unreachable
+            }
             (Some(ReleaseResult::NotReleased(_)), _) => Exit::Refused,
         })
     }
@@ -160,7 +161,9 @@ fn released_rows(released: &wire::SymmetricReleased, text: &mut Text) {
         text.row("released", "no: only the check was asked for");
         return;
     };
-    let again = format!("the same again with a new request id: smkictl key release-symmetric {key} --determination {determination}");
+    let again = format!(
+        "the same again with a new request id: smkictl key release-symmetric {key} --determination {determination}"
+    );
     let (said, tone) = match outcome {
         ReleaseResult::Released if *held => ("held by smkid until the key is locked".to_owned(), None),
         ReleaseResult::Released => (format!("released before, and held no longer; {again}"), Some(Tone::Warning)),

@@ -256,7 +256,10 @@ impl Walk<'_> {
         // What was signed had the key inside, and the intent says nothing of it.
         let body = &command[1..command.len() - SIGNATURE_PART_LEN];
         if with.is_some_and(|(_, public)| !public.verifies_fixed(body, &signature)) {
-            return Err(wrong(at, format!("the signature is not one of key {key} over the command with its symmetric key")));
+            return Err(wrong(
+                at,
+                format!("the signature is not one of key {key} over the command with its symmetric key"),
+            ));
         }
         let fields = |header: &Header| {
             let template = header.template(&intent.template).unwrap_or_default();

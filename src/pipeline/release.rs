@@ -204,7 +204,9 @@ pub(super) fn rebuild(
             let is_it = key.is_some_and(|key| key.verifies_fixed(body, &signature.octets));
             Ok(is_it.then_some(octets))
         }
-        Err(RebuildError::Differs { .. } | RebuildError::SymmetricKeyNeeded | RebuildError::SymmetricKey(_)) => Ok(None),
+        Err(RebuildError::Differs { .. } | RebuildError::SymmetricKeyNeeded | RebuildError::SymmetricKey(_)) => {
+            Ok(None)
+        }
         Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
     }
 }

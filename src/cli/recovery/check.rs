@@ -228,7 +228,9 @@ fn without_key(command: &[u8], generation: &Generation, known: &mut Option<Symme
     let (key, unfilled) = take_symmetric_key(command).map_err(|error| error.to_string())?;
     if known.as_ref().is_none_or(|known| known.octets() != key.octets()) {
         if !generation.is_of(&key) {
-            return Err("its symmetric key does not unwrap the field that was made for the Root OCA Certificate".to_owned());
+            return Err(
+                "its symmetric key does not unwrap the field that was made for the Root OCA Certificate".to_owned()
+            );
         }
         *known = Some(key);
     }

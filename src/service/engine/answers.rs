@@ -323,10 +323,10 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
 fn contingency(facts: &KeyFacts, fold: &Fold, keys: &Keys) -> Option<wire::ContingencyState> {
     let label = &facts.record.label;
     let of = fold.contingency(label)?;
-    let spent = of.spent.as_ref().map(|(incident, determination)| wire::SpentFor {
-        incident: incident.clone(),
-        determination: *determination,
-    });
+    let spent = of
+        .spent
+        .as_ref()
+        .map(|(incident, determination)| wire::SpentFor { incident: incident.clone(), determination: *determination });
     let held = of.released.is_some_and(|determination| symmetric::holds(fold, keys, label, determination));
     Some(wire::ContingencyState { root: of.root, spent, released: of.released, held })
 }

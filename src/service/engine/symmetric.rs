@@ -232,13 +232,15 @@ impl Releasing {
             let incident = recorder.fold().determinations().get(&determination).map(|facts| facts.incident.clone());
             let about = (incident, Some(determination));
             let wanted = contingency::check_wanted(&incident::context(recorder), &by, determination);
-            let wanted = wanted.and_then(|wanted| if wanted.key == key { Ok(wanted) } else { Err(of_another(&wanted.key, &key)) });
+            let wanted = wanted
+                .and_then(|wanted| if wanted.key == key { Ok(wanted) } else { Err(of_another(&wanted.key, &key)) });
             let contingency::Wanted { key: _, incident, root } = match wanted {
                 Ok(wanted) => wanted,
                 Err(reasons) => return refused(recorder, &by, OPERATION, asked, about, reasons),
             };
             let facts = recorder.fold().keys().get(&key).and_then(|facts| Some((facts, facts.contingency.as_ref()?)));
-            let Some((on, spki)) = facts.map(|(facts, of)| (of.prepared.token.clone(), facts.record.spki_octets())) else {
+            let Some((on, spki)) = facts.map(|(facts, of)| (of.prepared.token.clone(), facts.record.spki_octets()))
+            else {
                 return Ok(Err(Failure::NotFound { what: format!("key {key} with contingency material") }));
             };
             let field = match field_of(&*incident::context(recorder).blobs, root) {

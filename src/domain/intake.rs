@@ -25,7 +25,7 @@ use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage
 use crate::domain::certificates::x509::Certificate;
 use crate::domain::determination::cms::{self, Ess};
 use crate::domain::determination::document::{
-    Determination, DeviceList, DocumentFault, Form, LedgerHead, Proposed, Schedule, Scope, Suspension,
+    Determination, DeviceList, DocumentFault, Form, LedgerHead, Method, Proposed, Schedule, Scope, Suspension,
     Template as DocumentTemplate, Withdrawal, Written,
 };
 use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, NotQuorate, Signature};
@@ -763,13 +763,18 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
 /// The method is one of those that there are for the key that the incident is about.
 fn check_class(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     let (Some(method), Some(facts)) = (form.method, fold.incidents().get(&form.incident)) else { return };
-    // Of before anybody said which key is meant: what was assessed was judged then.
-    let Some(key) = facts.key else { return };
-    let methods = routes::of(Some(key)).methods;
-    reasons.demand("method", methods.contains(&method), || {
-        let expected: Vec<&str> = methods.iter().map(|method| timeline::method(*method)).collect();
+    let class = facts.progress.as_ref().map_or(CompromiseClass::Organisation, Progress::class);
+    let (fits, of) = match (facts.key, class) {
+        (Some(key), _) => (routes::of(Some(key)).methods.contains(&method), routes::name(key)),
+        (None, CompromiseClass::Organisation) => (method != Method::Contingency, "an Organisation key"),
+        // Of before anybody said which key is meant: what was assessed was judged then.
+        (None, CompromiseClass::Other) => return,
+    };
+    reasons.demand("method", fits, || {
+        let expected: Vec<&str> =
+            routes::of(facts.key).methods.iter().map(|method| timeline::method(*method)).collect();
         format!(
-            "method: for a Compromise of the {key} key expected {}, found {}",
+            "method: for a Compromise of {of} expected {}, found {}",
             expected.join(" or "),
             timeline::method(method)
         )

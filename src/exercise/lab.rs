@@ -17,6 +17,7 @@ use crate::domain::certificates::profile::{
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
 use crate::domain::certificates::{OrganisationSubject, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::{CellUsage, KeyUsage, RemotePartyRole, TrustAnchorCell};
+use crate::domain::intake::OF_AN_OCA;
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{DeviceId, Eui64, IncidentId, PartyId};
 use crate::domain::time::Timestamp;
@@ -327,13 +328,19 @@ impl Lab {
         Ok(certificate)
     }
 
+    /// From now on that incident is about the key of this OCA.
+    pub fn compromise(&self, incident: &IncidentId, oca: &SmkiCertificate) {
+        let mut victims = self.victims.lock().unwrap_or_else(PoisonError::into_inner);
+        victims.insert(incident.clone(), oca.clone());
+    }
+
     /// The same, as an incident and a determination name it.
     pub fn compromised(&self, incident: &IncidentId) -> Result<Compromised, LabError> {
         let victim = self.victim(incident)?;
         Ok(Compromised {
             certificate_sha256: victim.sha256(),
             spki_sha256: victim.spki_sha256(),
-            party: party_of(&victim),
+            party: if victim.is_ca() { OF_AN_OCA } else { party_of(&victim) },
         })
     }
 
@@ -366,7 +373,8 @@ impl Lab {
     }
 
     /// A new Root OCA, whose certificate carries the next wrapped Contingency Public Key if there is one, with an Issuing OCA below it,
-    /// and below that every certificate that a Device holds: `recovery`'s key is certified again, the organisations get new keys.
+    /// and below that every certificate that a Device holds: `recovery`'s key is certified again, the organisations, who stay
+    /// who they are, get new keys.
     pub fn renew(&self, contingency: Option<WrappedApexKey>, recovery: &SmkiCertificate) -> Result<Renewal, LabError> {
         let root = Issuer::make(&self.profile, self.now, &root_template("LR2", contingency), None)?;
         let issuing = bodies::Template::IssuingOca { common_name: "L2".into() };
@@ -374,7 +382,7 @@ impl Lab {
         let role = RemotePartyRole::Recovery.code();
         let subject = OrganisationSubject { common_name: None, role, party: party_of(recovery) };
         let recovery = self.organisation(&issuing, subject, Usage::DigitalSignature, recovery.key())?;
-        let credentials = self.credentials(&issuing, 4, |cell| cell.role)?;
+        let credentials = self.credentials(&issuing, 1, |cell| cell.role)?;
         Ok(Renewal { root, issuing, recovery, credentials })
     }
 

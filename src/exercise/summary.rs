@@ -113,8 +113,10 @@ impl Summary {
         }
         teller.fact("refused, as it must be", &format!("{refused} of {} attempts", self.refusals.len()));
         if self.scenario != Scenario::NotToExecute {
-            let openings = number(self.openings.len() as u64);
-            teller.fact("key opened", &format!("{openings} times, by Key Custodians who presented anew each time"));
+            if self.scenario != Scenario::Contingency {
+                let openings = number(self.openings.len() as u64);
+                teller.fact("key opened", &format!("{openings} times, by Key Custodians who presented anew each time"));
+            }
             self.tell_signing(teller);
         }
         let ledger = format!(

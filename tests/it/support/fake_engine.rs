@@ -11,6 +11,7 @@ use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedL
 use smkid::domain::commands::container::Header;
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
+use smkid::domain::ledger::contingency::{CheckResult, ReleaseResult};
 use smkid::domain::ledger::entry::{CertificateTally, ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
@@ -239,6 +240,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
             trouble: None,
         }],
         custody: None,
+        contingency: None,
     }
 }
 

@@ -817,7 +817,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
         (
             Event::IncidentOpened(IncidentOpened {
                 incident: incident(),
-                compromised: Compromised { certificate_sha256: digest(1), spki_sha256: digest(2), party },
+                compromised: Compromised { certificate_sha256: digest(1), spki_sha256: digest(2), party: "0000000000000000".parse().unwrap() },
                 key: Some(OtherKey::ContingencySymmetric),
                 description: "found on a memory stick".into(),
                 notification: None,
@@ -825,7 +825,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
             }),
             concat!(
                 r#"{"incident-opened":{"incident":"INC-1","compromised":{"certificate_sha256":"{01}","spki_sha256":"{02}","#,
-                r#""party":"90B3D51F30000002"},"key":"contingency-symmetric","description":"found on a memory stick"}}"#
+                r#""party":"0000000000000000"},"key":"contingency-symmetric","description":"found on a memory stick"}}"#
             ),
         ),
     ]

@@ -10,7 +10,7 @@ use smkid::api::client::Client;
 use smkid::api::wire::{self, Base64, DeviceAsk, Devices, Item, ItemOutcome, RecoverySign};
 use smkid::domain::certificates::apex::WrappedApexKey;
 use smkid::domain::certificates::signature::PublicKey;
-use smkid::domain::determination::document::{KeyChosen, Method, SymmetricKeyLine};
+use smkid::domain::determination::document::{Determination, Form, KeyChosen, Method, SymmetricKeyLine, Written};
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, take_symmetric_key};
 use smkid::domain::ledger::contingency::{CheckResult, ReleaseResult};
 use smkid::domain::names::{DeterminationId, Digest, IncidentId};
@@ -29,12 +29,16 @@ use tempfile::TempDir;
 use crate::support::site::{
     Ended, device, device_list, head, lines, problem, request, rules, template_name, upload, whole,
 };
+use crate::support::token::{MODULE, fault_token};
 
 const KEY: &str = "contingency-1";
 const NEXT: &str = "contingency-2";
 const INCIDENT: &str = "INC-ROOT";
 const SIGN: &str = "/v1/recovery/sign";
-const DEVICES: u32 = 5;
+/// Devices of the determination: so many that a job can be stopped in the middle.
+const DEVICES: u32 = 1_500;
+/// Those that are signed for by name.
+const SOME: u32 = 5;
 
 /// A site whose policy has two contingency keys, each a generation with its Root OCA Certificate, and a determination about the Compromise of
 /// the root: recorded, and prepared.
@@ -42,6 +46,7 @@ struct Site {
     stage: Stage,
     _out: TempDir,
     determination: DeterminationId,
+    document: Option<Written<Determination>>,
     /// The field of the Root OCA Certificate that Devices hold.
     field: WrappedApexKey,
     spki: Vec<u8>,
@@ -66,15 +71,15 @@ impl Site {
         let field = WrappedApexKey::of_certificate(root.certificate()).unwrap().unwrap();
         let listing = fs::read_to_string(stage.layout.path("keys/keys.json")).unwrap();
         let (spki, determination) = (spki_of(&listing, KEY), DeterminationId([0; 16]));
-        let mut site = Self { stage, _out: out, determination, field, spki };
+        let mut site = Self { stage, _out: out, determination, document: None, field, spki };
         let daemon = site.start().await;
         let carrier = site.carrier(&daemon.client);
         let devices: Vec<_> = (0..DEVICES).map(device).collect();
         let notification = carrier.assess(&devices, Method::Contingency).await.unwrap();
         carrier.refer(notification).await.unwrap();
-        let determination = site.determine(&daemon.client, &renewal).await;
+        let document = site.determine(&daemon.client, &renewal).await;
         carrier.prepare().await.unwrap();
-        site.determination = determination;
+        (site.determination, site.document) = (document.form().id, Some(document));
         assert!(daemon.stop().await.unwrap().success());
         site
     }
@@ -95,7 +100,7 @@ impl Site {
     }
 
     /// The SMKI PMA determines that the root is replaced, with the symmetric key in the commands.
-    async fn determine(&self, client: &Client, renewal: &Renewal) -> DeterminationId {
+    async fn determine(&self, client: &Client, renewal: &Renewal) -> Written<Determination> {
         let root = self.stage.lab.root_oca();
         let (name, template) = (template_name(), template::contingency(renewal).unwrap());
         let (from, list) = (self.stage.now(), device_list(0..DEVICES));
@@ -108,30 +113,67 @@ impl Site {
             window: Window { from, until: from.plus_ms(24 * 3_600_000) },
             retries_of_unknown: 1,
         };
+        let drafter = self.drafter();
+        let line = SymmetricKeyLine { root_sha256: root.sha256(), next: NEXT.parse().unwrap() };
+        let written = drafter.contingency(head(client).await, &scope, line).unwrap();
+        let listed = upload(client, &list).await.unwrap().sha256;
+        self.deliver(client, &written, Some(listed)).await;
+        written
+    }
+
+    fn drafter(&self) -> Drafter<'_> {
         let incident: IncidentId = INCIDENT.parse().unwrap();
-        let drafter = Drafter {
+        Drafter {
             proposer: self.stage.names.proposer.clone(),
             policy: &self.stage.policy,
             compromised: self.stage.lab.compromised(&incident).unwrap(),
             incident,
             key: KeyChosen { label: KEY.parse().unwrap(), spki_sha256: Digest::of(&self.spki) },
             also_weighed: None,
-        };
-        let line = SymmetricKeyLine { root_sha256: root.sha256(), next: NEXT.parse().unwrap() };
-        let written = drafter.contingency(head(client).await, &scope, line).unwrap();
-        let listed = upload(client, &list).await.unwrap().sha256;
+        }
+    }
+
+    /// Enough members sign a document, and it is recorded.
+    async fn deliver<F: Form>(&self, client: &Client, document: &Written<F>, devices: Option<Digest>) {
         let members = self.stage.people.members[..APPROVALS].iter();
         let sign =
-            |member: &Member| Base64(documents::sign(written.octets(), &member.first, self.stage.now()).unwrap());
+            |member: &Member| Base64(documents::sign(document.octets(), &member.first, self.stage.now()).unwrap());
         let ask = wire::Document {
-            document: Base64(written.octets().to_vec()),
+            document: Base64(document.octets().to_vec()),
             signatures: members.map(sign).collect(),
-            devices: Some(listed),
+            devices,
             policy_files: None,
             text: None,
         };
         client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask).await.unwrap();
-        written.form().id
+    }
+
+    /// From the next start on the token of the contingency keys fails so; or no more.
+    fn fault(&self, script: Option<&str>) {
+        let path = self.stage.scratch.path().join("contingency.script");
+        let _ = fs::remove_file(self.stage.scratch.path().join("contingency.script.counts"));
+        fs::write(&path, script.unwrap_or_default()).unwrap();
+        let text = fs::read_to_string(&self.stage.configuration).unwrap();
+        let name = format!("name = \"{}\"", self.stage.names.contingency_token);
+        let (before, after) = text.split_once(&name).unwrap();
+        let module = |module: &Path| format!("module = \"{}\"", module.display());
+        let through = "environment = { FAULT_TOKEN_MODULE";
+        let more = format!("{through} = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display());
+        let after = if after.contains(through) {
+            after.to_owned()
+        } else {
+            after.replacen(&module(Path::new(MODULE)), &module(&fault_token()), 1).replacen(
+                "environment = { ",
+                &more,
+                1,
+            )
+        };
+        fs::write(&self.stage.configuration, format!("{before}{name}{after}")).unwrap();
+    }
+
+    /// The entries of a kind.
+    async fn entries(&self, client: &Client, kind: &str) -> Vec<wire::EntryAt> {
+        client.get::<wire::Entries>(&format!("/v1/ledger/entries?kind={kind}")).await.unwrap().entries
     }
 
     async fn activate(&self, client: &Client) {
@@ -243,7 +285,7 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
     let locked = problem(site.release(client, &site.ask_release()).await);
     assert!(rules(&locked).contains(&"key-locked"), "{locked:?}");
     site.activate(client).await;
-    let ask = site.ask(0..DEVICES);
+    let ask = site.ask(0..SOME);
     let early = problem(lines(client, SIGN, &ask).await);
     assert!(rules(&early).contains(&"symmetric-key-released"), "{early:?}");
     assert_eq!(site.state(client).await.spent, None);
@@ -275,7 +317,7 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
 
     // What is signed, a Device takes.
     let signed = commands(&whole(lines(client, SIGN, &ask).await));
-    assert_eq!(signed.len(), DEVICES as usize);
+    assert_eq!(signed.len(), SOME as usize);
     let keys: Vec<Vec<u8>> = signed.iter().map(|command| site.check_as_a_device(command)).collect();
     let key = keys[0].clone();
     assert!(keys.iter().all(|other| *other == key));
@@ -320,7 +362,7 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
     let genesis = fs::read_to_string(genesis).unwrap().trim().to_owned();
     let verify = ["ledger", "verify", path(&export), "--key", path(&vkey), "--genesis", &genesis, "--output", "json"];
     let with = ["--contingency-command", path(&one)];
-    for (arguments, unverified) in [(verify.to_vec(), u64::from(DEVICES)), ([&verify[..], &with].concat(), 0)] {
+    for (arguments, unverified) in [(verify.to_vec(), u64::from(SOME)), ([&verify[..], &with].concat(), 0)] {
         let answer: serde_json::Value = serde_json::from_str(&site.smkictl(&arguments, 0).await).unwrap();
         assert_eq!(answer["summary"]["contingency_unverified"], unverified, "{answer}");
     }
@@ -345,6 +387,129 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
     assert!(!log.is_empty() && !log.windows(key.len()).any(|window| window == key));
     assert!(!String::from_utf8_lossy(&log).contains(&hex::encode(&key)));
     // The same search finds it where it is.
-    assert_eq!(with_the_key(&made, &key).len(), DEVICES as usize);
+    assert_eq!(with_the_key(&made, &key).len(), SOME as usize);
     assert_eq!(with_the_key(&out, &key).len(), 1);
+}
+
+#[tokio::test]
+async fn a_root_that_does_not_carry_the_key_stops_the_release_before_anything_is_spent() {
+    let site = Site::set().await;
+    // What the token unwraps has a bit that is not the key's.
+    site.fault(Some("C_Decrypt * corrupt\n"));
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    let ask = site.ask_release();
+    let checked = site.release(client, &wire::SymmetricRelease { dry_run: true, ..ask.clone() }).await.unwrap();
+    assert!(matches!(checked.checked.unwrap().result, CheckResult::Differs(_)));
+    assert_eq!((checked.intent, checked.outcome, checked.held), (None, None, false));
+    let refused = problem(site.release(client, &ask).await);
+    assert_eq!(rules(&refused), ["preflight"], "{refused:?}");
+    assert_eq!(site.entries(client, "contingency-checked").await.len(), 2);
+    for kind in ["symmetric-key-spent", "symmetric-release"] {
+        assert!(site.entries(client, kind).await.is_empty(), "{kind}");
+    }
+    assert_eq!(site.state(client).await.spent, None);
+    let early = problem(lines(client, SIGN, &site.ask(0..1)).await);
+    assert!(rules(&early).contains(&"preflight"), "{early:?}");
+    assert!(daemon.stop().await.unwrap().success());
+
+    // With the token as it is, the same request is a new one: nothing was recorded of it but that it was refused.
+    site.fault(None);
+    let daemon = site.start().await;
+    site.activate(&daemon.client).await;
+    assert!(site.release(&daemon.client, &ask).await.unwrap().held);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_release_that_was_cut_off_leaves_the_key_spent_and_unknown_and_another_brings_it_back() {
+    let site = Site::set().await;
+    site.fault(Some("C_WrapKey * hang\n"));
+    let daemon = site.start().await;
+    site.activate(&daemon.client).await;
+    let ask = site.ask_release();
+    let (client, cut) = (daemon.client.clone(), ask.clone());
+    let asking = tokio::spawn(async move {
+        let path = format!("/v1/keys/{KEY}/symmetric-release");
+        drop(client.post::<_, wire::SymmetricReleased>(&path, &cut).await);
+    });
+    while site.entries(&daemon.client, "symmetric-release").await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    daemon.kill().await.unwrap();
+    asking.await.unwrap();
+
+    site.fault(None);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    assert_eq!(site.entries(client, "symmetric-key-spent").await.len(), 1);
+    let told = site.release(client, &ask).await.unwrap();
+    assert!(matches!(told.outcome, Some(ReleaseResult::Unknown(_))), "{told:?}");
+    assert!(told.spent_before && !told.held);
+    assert_eq!(site.state(client).await.spent.unwrap().incident.as_str(), INCIDENT);
+    site.activate(client).await;
+    assert!(rules(&problem(lines(client, SIGN, &site.ask(0..1)).await)).contains(&"symmetric-key-released"));
+    let again = site.release(client, &site.ask_release()).await.unwrap();
+    assert!(again.spent_before && again.held);
+    let signed = commands(&whole(lines(client, SIGN, &site.ask(0..1)).await));
+    site.check_as_a_device(&signed[0]);
+    assert_eq!(site.entries(client, "symmetric-key-spent").await.len(), 1, "it is spent once");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_determination_that_is_withdrawn_takes_the_key_with_it() {
+    let site = Site::set().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    site.release(client, &site.ask_release()).await.unwrap();
+    let ask = site.ask(0..1);
+    whole(lines(client, SIGN, &ask).await);
+    let withdrawal = site.drafter().withdrawal(site.document.as_ref().unwrap(), head(client).await).unwrap();
+    site.deliver(client, &withdrawal, None).await;
+    let state = site.state(client).await;
+    assert_eq!((state.released, state.held), (None, false));
+    assert!(rules(&problem(site.fetch(client, &ask).await)).contains(&"withdrawn"));
+    let refused = problem(site.release(client, &site.ask_release()).await);
+    assert!(rules(&refused).contains(&"withdrawn"), "{refused:?}");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_waits_for_the_release_and_goes_on_by_itself() {
+    let site = Site::set().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    site.release(client, &site.ask_release()).await.unwrap();
+    let start = wire::JobStart {
+        request: request(),
+        determination: site.determination,
+        list: None,
+        per_hour: None,
+        reason: None,
+    };
+    client.post::<_, wire::Job>("/v1/recovery/jobs", &start).await.unwrap();
+    client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{KEY}/lock")).await.unwrap();
+    let job = async || client.get::<wire::Job>(&format!("/v1/recovery/jobs/{}", start.request)).await.unwrap();
+    assert!(job().await.done < u64::from(DEVICES), "it was locked in the middle");
+    site.activate(client).await;
+    let waits = |job: &wire::Job| job.why.iter().any(|reason| &*reason.rule == "symmetric-key-released");
+    while !waits(&job().await) {
+        tokio::task::yield_now().await;
+    }
+    site.release(client, &site.ask_release()).await.unwrap();
+    while job().await.state != wire::JobState::Ended {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(job().await.tally.signed, u64::from(DEVICES));
+    let path = format!("/v1/recovery/requests/{}/commands", start.request);
+    let fetched = commands(&whole(lines(client, &path, &wire::RecoveryFetch::default()).await));
+    assert_eq!(fetched.len(), DEVICES as usize);
+    for command in &fetched {
+        site.check_as_a_device(command);
+    }
+    assert!(daemon.stop().await.unwrap().success());
 }

@@ -91,7 +91,7 @@ fn a_contingency_key_gets_its_symmetric_key_and_the_root_that_carries_it_is_take
     // Of another key there is none, and no root before there is a field.
     stage.expect(1, "expected a contingency key", &make(OFFICER).replace("contingency-1", "recovery-1"));
     stage.write_root("bare.pem", None);
-    stage.expect(5, "has no contingency material; a ceremony makes it first", &import("bare.pem", ""));
+    stage.expect(4, "has no contingency material; a ceremony makes it first", &import("bare.pem", ""));
     // A dry run, nobody to ask, and the user's PIN for the officer's: nothing is made.
     stage.expect(0, "Nothing was made", &make("--dry-run"));
     stage.expect(1, "PIN of the security officer", &make(""));
@@ -134,14 +134,14 @@ fn a_contingency_key_gets_its_symmetric_key_and_the_root_that_carries_it_is_take
     assert_eq!(stage.scratch.read("keys/contingency-1.wrapped-apex.der"), der);
 
     // The root that carries it, and others.
-    stage.expect(5, "has no WrappedApexContingencyKey field", &import("bare.pem", ""));
+    stage.expect(4, "has no WrappedApexContingencyKey field", &import("bare.pem", ""));
     let WrapParameters::Gcm { nonce, icv_len } = field.parameters() else { panic!("{field:?}") };
     let mut other = nonce;
     other[0] ^= 1;
     let parameters = WrapParameters::Gcm { nonce: other, icv_len };
     let altered = WrappedApexKey::new(field.algorithm(), parameters, field.wrapped().to_vec()).unwrap();
     stage.write_root("other.pem", Some(&altered));
-    stage.expect(5, "is not the one that was made for key contingency-1", &import("other.pem", ""));
+    stage.expect(4, "is not the one that was made for key contingency-1", &import("other.pem", ""));
     let root = stage.write_root("root.pem", Some(&field));
     stage.expect(0, "Nothing was recorded", &import("root.pem", "--dry-run"));
     let events = stage.events();
@@ -151,7 +151,7 @@ fn a_contingency_key_gets_its_symmetric_key_and_the_root_that_carries_it_is_take
         panic!()
     };
     assert_eq!((key.as_str(), recorded, compared), ("contingency-1", root, Compared::InToken));
-    stage.expect(5, "has its Root OCA Certificate already", &import("root.pem", ""));
+    stage.expect(4, "has its Root OCA Certificate already", &import("root.pem", ""));
     let certificate = pem::certificate(&stage.scratch.text("root.pem")).unwrap();
     assert_eq!(WrappedApexKey::of_certificate(&certificate).unwrap(), Some(field));
 }

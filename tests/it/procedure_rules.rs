@@ -567,11 +567,23 @@ async fn an_incident_about_another_key_says_which_and_has_its_certificate() {
         (&issuing, None, other, "certificate-kind", "say which key is meant"),
         (&root, Some(OtherKey::IssuingOca), other, "certificate-kind", "expected an Issuing OCA Certificate"),
         (&issuing, Some(OtherKey::RootOca), other, "certificate-kind", "expected a Root OCA Certificate"),
-        (&supplier, Some(OtherKey::Recovery), other, "certificate-kind", "expected an Organisation Certificate of role 01"),
+        (
+            &supplier,
+            Some(OtherKey::Recovery),
+            other,
+            "certificate-kind",
+            "expected an Organisation Certificate of role 01",
+        ),
         (&root, Some(OtherKey::Contingency), other, "contingency-root", "which carries none"),
         (&root, Some(OtherKey::ContingencySymmetric), other, "contingency-root", "which carries none"),
         (&root, Some(OtherKey::RootOca), organisation, "class", "expected other"),
-        (&lab.device_ca().octets().to_vec(), None, other, "certificate-kind", "no Relevant Private Key of the procedure"),
+        (
+            &lab.device_ca().octets().to_vec(),
+            None,
+            other,
+            "certificate-kind",
+            "no Relevant Private Key of the procedure",
+        ),
     ] {
         let before = site.ledger().size();
         let problem = problem(client.post::<_, wire::Recorded>("/v1/incidents", &ask(certificate, key, class)).await);
@@ -580,7 +592,9 @@ async fn an_incident_about_another_key_says_which_and_has_its_certificate() {
         assert!(problem.message.contains(expected), "{problem:?}");
         assert_eq!(site.ledger().refusals().pop().unwrap().reasons, problem.reasons);
     }
-    for (n, (certificate, key)) in [(&root, OtherKey::RootOca), (&issuing, OtherKey::IssuingOca)].into_iter().enumerate() {
+    for (n, (certificate, key)) in
+        [(&root, OtherKey::RootOca), (&issuing, OtherKey::IssuingOca)].into_iter().enumerate()
+    {
         let open = wire::IncidentOpen {
             incident: format!("INC-OCA-{n}").parse().unwrap(),
             ..ask(certificate, Some(key), other)

@@ -196,7 +196,10 @@ fn warnings(policy: &Policy, now: Timestamp) -> Vec<String> {
     let not_enforced =
         |key: &&Key| key.contingency.is_some_and(|of| of.wrap_with_trusted == WrapWithTrusted::NotEnforced);
     found.extend(policy.keys().filter(not_enforced).map(|key| {
-        format!("key {}: wrap_with_trusted = \"not-enforced\": whoever has the token's PIN can take its symmetric key out", key.label)
+        format!(
+            "key {}: wrap_with_trusted = \"not-enforced\": whoever has the token's PIN can take its symmetric key out",
+            key.label
+        )
     }));
     match policy.certificates().signing_certificate_v2 {
         SigningCertificate::Require => {}

@@ -517,9 +517,7 @@ fn contingency(template: &TemplateName, update: &Update<'_>, found: &mut Vec<War
         with_floor.insert(RemotePartyRole::Root);
     }
     let replaced: BTreeSet<RemotePartyRole> = update.replacements.iter().map(|of| of.cell.role).collect();
-    found.extend(
-        replaced.difference(&with_floor).map(|role| Warning::FloorMissing { template: name(), role: *role }),
-    );
+    found.extend(replaced.difference(&with_floor).map(|role| Warning::FloorMissing { template: name(), role: *role }));
     let seen: BTreeSet<TrustAnchorCell> = update.replacements.iter().map(|of| of.cell).collect();
     let left: Vec<_> = cells_of_an_esme().into_iter().filter(|cell| !seen.contains(cell)).collect();
     if !left.is_empty() {
@@ -651,7 +649,8 @@ fn certificates(template: &TemplateName, update: &Update<'_>, looking: &Looking<
         let root = update.replacements.first().filter(|first| by_contingency && first.cell == TrustAnchorCell::ROOT);
         // By the Contingency route all the others lead to the new root, and that to nothing.
         if let Some(policy) = looking.policy.filter(|_| !by_contingency || cell != TrustAnchorCell::ROOT)
-            && let Err(fault) = path_to_root(policy, &profile, &certificate, &offered, root.map(|root| root.certificate))
+            && let Err(fault) =
+                path_to_root(policy, &profile, &certificate, &offered, root.map(|root| root.certificate))
         {
             found.push(Warning::NoPath { template: name(), place, fault });
         }

@@ -342,10 +342,12 @@ fn key(edges: &mut Edges) {
     edges.check(|world| world.key().active_for = Some("INC-2".parse().unwrap()), &["key-of-another-incident"]);
 
     let templates = |template: Arc<Template>| BTreeMap::from([("esme".parse().unwrap(), template)]);
-    let mode_9 = || template(|update| {
-        update.mode = CredentialsReplacementMode::AnyByContingency;
-        update.authorising_cell = Some(TrustAnchorCell::ROOT);
-    });
+    let mode_9 = || {
+        template(|update| {
+            update.mode = CredentialsReplacementMode::AnyByContingency;
+            update.authorising_cell = Some(TrustAnchorCell::ROOT);
+        })
+    };
     edges.check(|world| world.scope().templates = templates(mode_9()), &["mode-not-permitted"]);
     let no_modes = || policy(&changed("keys.toml", "modes = [8]", "modes = []"));
     edges.check(|world| world.policy = no_modes(), &["mode-not-permitted"]);
@@ -459,7 +461,10 @@ fn contingency(edges: &mut Edges) {
             world.of_key().prepared.wrap_with_trusted = false;
             let mut files = changed("policy.toml", "purpose = \"live\"", "purpose = \"exercise\"");
             let keys = String::from_utf8(files["keys.toml"].clone()).unwrap();
-            let keys = keys.replace("modes = []\noriginator = \"90B3D51F30000003\"", "modes = [9]\noriginator = \"90B3D51F30000003\"");
+            let keys = keys.replace(
+                "modes = []\noriginator = \"90B3D51F30000003\"",
+                "modes = [9]\noriginator = \"90B3D51F30000003\"",
+            );
             let keys = keys.replace("wrap_with_trusted = \"required\"", "wrap_with_trusted = \"not-enforced\"");
             files.insert("keys.toml".into(), keys.into_bytes());
             world.policy = policy(&files);
@@ -469,7 +474,13 @@ fn contingency(edges: &mut Edges) {
     );
     // The next generation.
     check(&|world| world.next = None, &["next-generation"]);
-    check(&|world| world.determination().symmetric_key.as_mut().unwrap().next = world.key.as_ref().unwrap().record.label.clone(), &["next-generation"]);
+    check(
+        &|world| {
+            world.determination().symmetric_key.as_mut().unwrap().next =
+                world.key.as_ref().unwrap().record.label.clone()
+        },
+        &["next-generation"],
+    );
     check(&|world| world.next.as_mut().unwrap().record.use_ = KeyUse::Recovery, &["next-generation"]);
     check(&|world| world.next.as_mut().unwrap().ending = Some(Ending::Destroyed { entry: 8 }), &["next-generation"]);
     check(&|world| world.next.as_mut().unwrap().contingency = None, &["next-generation"]);

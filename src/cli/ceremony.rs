@@ -385,16 +385,20 @@ pub enum CeremonyError {
     #[error("--pin-file {0}: no key of this step is on a token of that name")]
     PinFileUnused(TokenName),
     /// Nobody to ask.
-    #[error("token {token}: its PIN is asked for on a terminal, and there is none; run this at the console")]
+    #[error("token {token}: its {what} is asked for on a terminal, and there is none; run this at the console")]
     NoTerminal {
         /// Which.
         token: TokenName,
+        /// Whose PIN.
+        what: &'static str,
     },
     /// Asking failed.
-    #[error("token {token}: asking for its PIN failed: {source}")]
+    #[error("token {token}: asking for its {what} failed: {source}")]
     Asking {
         /// Which.
         token: TokenName,
+        /// Whose PIN.
+        what: &'static str,
         /// Why.
         source: std::io::Error,
     },

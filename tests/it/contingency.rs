@@ -1,7 +1,6 @@
 //! The Contingency Symmetric Key, from its release to the commands that have it inside, on real tokens with the real programs: nothing is
 //! signed or handed over without it, it is gone with a lock and a restart, and it lies nowhere but in what is handed out.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,24 +8,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use smkid::api::client::Client;
 use smkid::api::wire::{self, Base64, DeviceAsk, Devices, Item, ItemOutcome, RecoverySign};
-use smkid::domain::certificates::SmkiCertificate;
 use smkid::domain::certificates::apex::WrappedApexKey;
-use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::certificates::signature::PublicKey;
-use smkid::domain::determination::document::{
-    Compromised, Determination, KeyChosen, Method, SymmetricKeyLine, Written,
-};
+use smkid::domain::determination::document::{Determination, Form, KeyChosen, Method, SymmetricKeyLine, Written};
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, take_symmetric_key};
-use smkid::domain::intake::OF_AN_OCA;
-use smkid::domain::ledger::contingency::{CheckResult, OtherKey, ReleaseResult};
-use smkid::domain::ledger::steps::{Certainty, CompromiseClass, Notification, SmiStatus, Step};
-use smkid::domain::names::{DeterminationId, Digest, FileKind, IncidentId, KeyLabel};
-use smkid::domain::policy::{Activation, Policy};
+use smkid::domain::ledger::contingency::{CheckResult, ReleaseResult};
+use smkid::domain::names::{DeterminationId, Digest, IncidentId};
 use smkid::domain::time::Window;
 use smkid::exercise::clock::Clock;
 use smkid::exercise::documents::{self, Drafter, Scope};
-use smkid::exercise::people::APPROVALS;
-use smkid::exercise::procedure::{self, Carrier, Order};
+use smkid::exercise::lab::Renewal;
+use smkid::exercise::people::{APPROVALS, Member};
+use smkid::exercise::procedure::{Carrier, Order};
 use smkid::exercise::programs::{Daemon, Programs};
 use smkid::exercise::stage::Stage;
 use smkid::exercise::tell::Teller;
@@ -36,13 +29,16 @@ use tempfile::TempDir;
 use crate::support::site::{
     Ended, device, device_list, head, lines, problem, request, rules, template_name, upload, whole,
 };
+use crate::support::token::{MODULE, fault_token};
 
 const KEY: &str = "contingency-1";
 const NEXT: &str = "contingency-2";
-const TOKEN: &str = "contingency-a";
 const INCIDENT: &str = "INC-ROOT";
 const SIGN: &str = "/v1/recovery/sign";
-const DEVICES: u32 = 5;
+/// Devices of the determination: so many that a job can be stopped in the middle.
+const DEVICES: u32 = 1_000;
+/// Those that are signed for by name.
+const SOME: u32 = 5;
 
 /// A site whose policy has two contingency keys, each a generation with its Root OCA Certificate, and a determination about the Compromise of
 /// the root: recorded, and prepared.
@@ -50,6 +46,7 @@ struct Site {
     stage: Stage,
     _out: TempDir,
     determination: DeterminationId,
+    document: Option<Written<Determination>>,
     /// The field of the Root OCA Certificate that Devices hold.
     field: WrappedApexKey,
     spki: Vec<u8>,
@@ -59,111 +56,32 @@ fn path(text: &Path) -> &str {
     text.to_str().unwrap()
 }
 
-/// The policy's files, by their paths.
-fn files(folder: &Path, within: &str, found: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in fs::read_dir(folder.join(within)).unwrap().map(Result::unwrap) {
-        let name = format!("{within}{}", entry.file_name().into_string().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            files(folder, &format!("{name}/"), found);
-        } else {
-            found.insert(name, fs::read(entry.path()).unwrap());
-        }
-    }
-}
-
 impl Site {
     async fn set() -> Self {
         let out = tempfile::tempdir().unwrap();
         let programs = Programs::new(env!("CARGO_BIN_EXE_smkictl").into(), env!("CARGO_BIN_EXE_smkid").into());
         let mut said = Vec::new();
         let mut teller = Teller::new(&mut said, &std::io::stderr());
-        let mut stage =
-            Stage::set(&out.path().join("out"), programs, Clock::default(), Activation::Stored, &mut teller).unwrap();
-        let token = stage.softhsm.make_token_with_officer("exercise-contingency").unwrap();
-        let so_pin = format!("{TOKEN}={}", path(token.so_pin_file.as_ref().unwrap()));
-        Self::configure(&mut stage, &token);
+        let folder = out.path().join("out");
+        let mut stage = Stage::set_with_contingency(&folder, programs, Clock::default(), &mut teller).unwrap();
         let (recovery, _) = stage.ceremony(&mut teller).await.unwrap();
-        let (config, keys) = (path(&stage.configuration).to_owned(), path(&stage.layout.path("keys")).to_owned());
-        let made = async |stage: &Stage, key: &str| {
-            let arguments = [
-                "ceremony",
-                "contingency",
-                "--config",
-                &config,
-                "--key",
-                key,
-                "--out",
-                &keys,
-                "--so-pin-file",
-                &so_pin,
-            ];
-            stage.programs.smkictl(&stage.socket, &arguments).await.unwrap();
-            let octets = fs::read(stage.layout.path(&format!("keys/{key}.wrapped-apex.der"))).unwrap();
-            WrappedApexKey::from_der(&octets).unwrap()
-        };
-        let (first, second) = (made(&stage, KEY).await, made(&stage, NEXT).await);
-        stage.lab.carry(first.clone()).unwrap();
-        let renewal = stage.lab.renew(Some(second), &recovery).unwrap();
-        for (key, root) in [(KEY, stage.lab.root_oca()), (NEXT, renewal.root_oca())] {
-            let file = stage.scratch.path().join(format!("{key}.root.pem"));
-            fs::write(&file, certificate_to_pem(root.octets())).unwrap();
-            let arguments = ["ceremony", "import-root", "--config", &config, "--key", key, "--root", path(&file)];
-            stage.programs.smkictl(&stage.socket, &arguments).await.unwrap();
-        }
-        let mut site =
-            Self { stage, _out: out, determination: DeterminationId([0; 16]), field: first, spki: Vec::new() };
+        let (renewal, _) = stage.contingency(&recovery, &mut teller).await.unwrap();
+        let root = stage.lab.root_oca();
+        stage.lab.compromise(&INCIDENT.parse().unwrap(), root);
+        let field = WrappedApexKey::of_certificate(root.certificate()).unwrap().unwrap();
+        let listing = fs::read_to_string(stage.layout.path("keys/keys.json")).unwrap();
+        let (spki, determination) = (spki_of(&listing, KEY), DeterminationId([0; 16]));
+        let mut site = Self { stage, _out: out, determination, document: None, field, spki };
         let daemon = site.start().await;
-        site.refer(&daemon.client).await;
-        let written = site.determination(&daemon.client, &renewal).await;
-        site.determination = written.form().id;
-        site.carrier(&daemon.client).inform().await.unwrap();
-        let prepared = Step::Prepare { note: "Templates, list and certificates were compared.".into() };
-        site.carrier(&daemon.client).step(prepared).await.unwrap();
+        let carrier = site.carrier(&daemon.client);
+        let devices: Vec<_> = (0..DEVICES).map(device).collect();
+        let notification = carrier.assess(&devices, Method::Contingency).await.unwrap();
+        carrier.refer(notification).await.unwrap();
+        let document = site.determine(&daemon.client, &renewal).await;
+        carrier.prepare().await.unwrap();
+        (site.determination, site.document) = (document.form().id, Some(document));
         assert!(daemon.stop().await.unwrap().success());
         site
-    }
-
-    /// A third token with two contingency keys; the DCC's ARO; the EUI-64s of the DCC's certificates below the new root.
-    fn configure(stage: &mut Stage, token: &smkid::exercise::softhsm::Token) {
-        let folder = stage.layout.path("policy");
-        let change = |name: &str, change: &dyn Fn(String) -> String| {
-            let file = folder.join(name);
-            fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
-        };
-        let key = |label: &str| {
-            format!(
-                "\n[[key]]\nlabel = \"{label}\"\nuse = \"contingency\"\ntoken = \"{TOKEN}\"\nmodes = [9]\noriginator = \
-                 \"025EAF0000000009\"\nactivation = \"stored\"\n[key.contingency]\nwrap_algorithm = \
-                 \"aes-256-gcm\"\nwrap_with_trusted = \"required\"\n"
-            )
-        };
-        change("keys.toml", &|text| format!("{text}\n[[token]]\nname = \"{TOKEN}\"\n{}{}", key(KEY), key(NEXT)));
-        let officer = stage.people.officers[1].id.clone();
-        change("persons.toml", &|text| {
-            let (before, after) = text.split_once(&format!("id = \"{officer}\"")).unwrap();
-            let after = after.replacen("party = \"supplier-b\"", "party = \"dcc\"", 1);
-            let (dcc, rest) = after.split_once("\0").unwrap_or((&after, ""));
-            let text = format!("{before}id = \"{officer}\"{dcc}{rest}");
-            let (before, after) = text.split_once("kind = \"dcc\"\neui64 = [").unwrap();
-            // Role 5 and 6: Access Control Broker and transitional CoS, of the lab's fourth generation.
-            format!("{before}kind = \"dcc\"\neui64 = [\"025EAF0400000005\", \"025EAF0400000006\", {after}")
-        });
-        let mut found = BTreeMap::new();
-        files(&folder, "", &mut found);
-        stage.policy = Policy::parse(&found).unwrap();
-        let text = fs::read_to_string(&stage.configuration).unwrap();
-        let quoted = |path: &Path| toml::Value::String(path.to_str().unwrap().to_owned()).to_string();
-        let described = format!(
-            "\n[[token]]\nname = \"{TOKEN}\"\nmodule = {}\nlabel = \"{}\"\nserial = \"{}\"\nenvironment = {{ SOFTHSM2_CONF = {} \
-             }}\npin = {{ file = {} }}\n",
-            quoted(stage.softhsm.module()),
-            token.label,
-            token.serial,
-            quoted(stage.softhsm.configuration()),
-            quoted(&token.pin_file),
-        );
-        let text = text.replace("reserve_octets = 16777216", "reserve_octets = 1048576");
-        fs::write(&stage.configuration, text.replacen("\n[ledger]\n", &format!("{described}\n[ledger]\n"), 1)).unwrap();
     }
 
     async fn start(&self) -> Daemon {
@@ -181,73 +99,9 @@ impl Site {
         Carrier { lab, people, layout: None, client, clock: *clock, incident, order }
     }
 
-    /// A file that the DCC's ARO signs.
-    async fn submit(&self, client: &Client, kind: FileKind, text: &str) -> Digest {
-        let p7s = documents::sign(text.as_bytes(), &self.stage.people.officers[1].first, self.stage.now()).unwrap();
-        let ask = wire::FileSubmit {
-            kind,
-            octets: Some(Base64(text.as_bytes().to_vec())),
-            staged: None,
-            signature: Some(Base64(p7s)),
-        };
-        let file: wire::File = client.post(&format!("/v1/incidents/{INCIDENT}/files"), &ask).await.unwrap();
-        file.sha256
-    }
-
-    /// The root is Compromised: opened, confirmed, assessed, referred to the SMKI PMA.
-    async fn refer(&self, client: &Client) {
-        let (root, now) = (self.stage.lab.root_oca(), self.stage.now());
-        let open = wire::IncidentOpen {
-            incident: INCIDENT.parse().unwrap(),
-            certificate_pem: certificate_to_pem(root.octets()),
-            key: Some(OtherKey::RootOca),
-            description: "The Root OCA Private Key is Compromised.".to_owned(),
-            notification: Some(Notification {
-                by: "ARO of the DCC".into(),
-                party: "dcc".parse().unwrap(),
-                certainty: Certainty::Suspected,
-                class: CompromiseClass::Other,
-                at: now,
-                channel: "telephone".into(),
-                recovery_event: now,
-            }),
-        };
-        client.post::<_, wire::Recorded>("/v1/incidents", &open).await.unwrap();
-        let carrier = self.carrier(client);
-        carrier.inform().await.unwrap();
-        let evidence = "The officer was called back on the number of the register.".into();
-        let mechanism = "call-back".parse().unwrap();
-        carrier.step(Step::Confirm { mechanism, certainty: Certainty::Actual, evidence }).await.unwrap();
-        carrier.inform().await.unwrap();
-        let devices: Vec<_> = (0..DEVICES).map(device).collect();
-        let targets = carrier.upload(&procedure::targets(&devices, now), devices.len()).await.unwrap();
-        carrier.step(Step::Assess { method: Method::Contingency, targets }).await.unwrap();
-        let file = format!(
-            "notifier,party,key,certificate-sha256,key-id,compromise,time,channel,class\nARO of the \
-             DCC,dcc,root-oca,{},,actual,{now},telephone,other\n",
-            root.sha256()
-        );
-        let notification = self.submit(client, FileKind::OtherNotification, &file).await;
-        carrier.step(procedure::status(SmiStatus::Recovery, None, now)).await.unwrap();
-        let user = smkid::exercise::lab::party_of(&self.stage.lab.before()[0]);
-        let thresholds = format!(
-            "smsr,user-id,service-request,period-minutes,warning,quarantine\nSMSR-{INCIDENT},{user},all,1440,9000,10000\n"
-        );
-        self.submit(client, FileKind::Adt, &thresholds).await;
-        carrier.step(Step::Refer { notification: Some(notification), new_facts: None }).await.unwrap();
-    }
-
-    async fn determination(
-        &mut self,
-        client: &Client,
-        renewal: &smkid::exercise::lab::Renewal,
-    ) -> Written<Determination> {
-        let status: wire::Status = client.get("/v1/status").await.unwrap();
-        let root: &SmkiCertificate = self.stage.lab.root_oca();
-        let state = status.keys.iter().find(|key| key.key.as_str() == KEY).unwrap();
-        assert_eq!(state.contingency.as_ref().unwrap().root, Some(root.sha256()));
-        let listing = fs::read_to_string(self.stage.layout.path("keys/keys.json")).unwrap();
-        self.spki = spki_of(&listing, KEY);
+    /// The SMKI PMA determines that the root is replaced, with the symmetric key in the commands.
+    async fn determine(&self, client: &Client, renewal: &Renewal) -> Written<Determination> {
+        let root = self.stage.lab.root_oca();
         let (name, template) = (template_name(), template::contingency(renewal).unwrap());
         let (from, list) = (self.stage.now(), device_list(0..DEVICES));
         let scope = Scope {
@@ -259,35 +113,67 @@ impl Site {
             window: Window { from, until: from.plus_ms(24 * 3_600_000) },
             retries_of_unknown: 1,
         };
-        let compromised =
-            Compromised { certificate_sha256: root.sha256(), spki_sha256: root.spki_sha256(), party: OF_AN_OCA };
-        let drafter = Drafter {
+        let drafter = self.drafter();
+        let line = SymmetricKeyLine { root_sha256: root.sha256(), next: NEXT.parse().unwrap() };
+        let written = drafter.contingency(head(client).await, &scope, line).unwrap();
+        let listed = upload(client, &list).await.unwrap().sha256;
+        self.deliver(client, &written, Some(listed)).await;
+        written
+    }
+
+    fn drafter(&self) -> Drafter<'_> {
+        let incident: IncidentId = INCIDENT.parse().unwrap();
+        Drafter {
             proposer: self.stage.names.proposer.clone(),
             policy: &self.stage.policy,
-            incident: INCIDENT.parse::<IncidentId>().unwrap(),
-            compromised,
+            compromised: self.stage.lab.compromised(&incident).unwrap(),
+            incident,
             key: KeyChosen { label: KEY.parse().unwrap(), spki_sha256: Digest::of(&self.spki) },
             also_weighed: None,
-        };
-        let drafted = drafter.determination(head(client).await, &scope).unwrap();
-        let mut form = drafted.form().clone();
-        let next: KeyLabel = NEXT.parse().unwrap();
-        form.symmetric_key = Some(SymmetricKeyLine { root_sha256: root.sha256(), next });
-        let written = Written::write(&form).unwrap();
-        let listed = upload(client, &list).await.unwrap().sha256;
+        }
+    }
+
+    /// Enough members sign a document, and it is recorded.
+    async fn deliver<F: Form>(&self, client: &Client, document: &Written<F>, devices: Option<Digest>) {
         let members = self.stage.people.members[..APPROVALS].iter();
-        let sign = |member: &smkid::exercise::people::Member| {
-            Base64(documents::sign(written.octets(), &member.first, self.stage.now()).unwrap())
-        };
+        let sign =
+            |member: &Member| Base64(documents::sign(document.octets(), &member.first, self.stage.now()).unwrap());
         let ask = wire::Document {
-            document: Base64(written.octets().to_vec()),
+            document: Base64(document.octets().to_vec()),
             signatures: members.map(sign).collect(),
-            devices: Some(listed),
+            devices,
             policy_files: None,
             text: None,
         };
         client.post::<_, wire::DocumentRecorded>("/v1/documents", &ask).await.unwrap();
-        written
+    }
+
+    /// From the next start on the token of the contingency keys fails so; or no more.
+    fn fault(&self, script: Option<&str>) {
+        let path = self.stage.scratch.path().join("contingency.script");
+        let _ = fs::remove_file(self.stage.scratch.path().join("contingency.script.counts"));
+        fs::write(&path, script.unwrap_or_default()).unwrap();
+        let text = fs::read_to_string(&self.stage.configuration).unwrap();
+        let name = format!("name = \"{}\"", self.stage.names.contingency_token);
+        let (before, after) = text.split_once(&name).unwrap();
+        let module = |module: &Path| format!("module = \"{}\"", module.display());
+        let through = "environment = { FAULT_TOKEN_MODULE";
+        let more = format!("{through} = \"{MODULE}\", FAULT_TOKEN_SCRIPT = \"{}\", ", path.display());
+        let after = if after.contains(through) {
+            after.to_owned()
+        } else {
+            after.replacen(&module(Path::new(MODULE)), &module(&fault_token()), 1).replacen(
+                "environment = { ",
+                &more,
+                1,
+            )
+        };
+        fs::write(&self.stage.configuration, format!("{before}{name}{after}")).unwrap();
+    }
+
+    /// The entries of a kind.
+    async fn entries(&self, client: &Client, kind: &str) -> Vec<wire::EntryAt> {
+        client.get::<wire::Entries>(&format!("/v1/ledger/entries?kind={kind}")).await.unwrap().entries
     }
 
     async fn activate(&self, client: &Client) {
@@ -399,7 +285,7 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
     let locked = problem(site.release(client, &site.ask_release()).await);
     assert!(rules(&locked).contains(&"key-locked"), "{locked:?}");
     site.activate(client).await;
-    let ask = site.ask(0..DEVICES);
+    let ask = site.ask(0..SOME);
     let early = problem(lines(client, SIGN, &ask).await);
     assert!(rules(&early).contains(&"symmetric-key-released"), "{early:?}");
     assert_eq!(site.state(client).await.spent, None);
@@ -431,7 +317,7 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
 
     // What is signed, a Device takes.
     let signed = commands(&whole(lines(client, SIGN, &ask).await));
-    assert_eq!(signed.len(), DEVICES as usize);
+    assert_eq!(signed.len(), SOME as usize);
     let keys: Vec<Vec<u8>> = signed.iter().map(|command| site.check_as_a_device(command)).collect();
     let key = keys[0].clone();
     assert!(keys.iter().all(|other| *other == key));
@@ -476,7 +362,7 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
     let genesis = fs::read_to_string(genesis).unwrap().trim().to_owned();
     let verify = ["ledger", "verify", path(&export), "--key", path(&vkey), "--genesis", &genesis, "--output", "json"];
     let with = ["--contingency-command", path(&one)];
-    for (arguments, unverified) in [(verify.to_vec(), u64::from(DEVICES)), ([&verify[..], &with].concat(), 0)] {
+    for (arguments, unverified) in [(verify.to_vec(), u64::from(SOME)), ([&verify[..], &with].concat(), 0)] {
         let answer: serde_json::Value = serde_json::from_str(&site.smkictl(&arguments, 0).await).unwrap();
         assert_eq!(answer["summary"]["contingency_unverified"], unverified, "{answer}");
     }
@@ -501,6 +387,130 @@ async fn the_symmetric_key_is_in_what_is_handed_out_and_nowhere_else() {
     assert!(!log.is_empty() && !log.windows(key.len()).any(|window| window == key));
     assert!(!String::from_utf8_lossy(&log).contains(&hex::encode(&key)));
     // The same search finds it where it is.
-    assert_eq!(with_the_key(&made, &key).len(), DEVICES as usize);
+    assert_eq!(with_the_key(&made, &key).len(), SOME as usize);
     assert_eq!(with_the_key(&out, &key).len(), 1);
+}
+
+#[tokio::test]
+async fn a_root_that_does_not_carry_the_key_stops_the_release_before_anything_is_spent() {
+    let site = Site::set().await;
+    // What the token unwraps has a bit that is not the key's.
+    site.fault(Some("C_Decrypt * corrupt\n"));
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    let ask = site.ask_release();
+    let checked = site.release(client, &wire::SymmetricRelease { dry_run: true, ..ask.clone() }).await.unwrap();
+    assert!(matches!(checked.checked.unwrap().result, CheckResult::Differs(_)));
+    assert_eq!((checked.intent, checked.outcome, checked.held), (None, None, false));
+    let refused = problem(site.release(client, &ask).await);
+    assert_eq!(rules(&refused), ["preflight"], "{refused:?}");
+    assert_eq!(site.entries(client, "contingency-checked").await.len(), 2);
+    for kind in ["symmetric-key-spent", "symmetric-release"] {
+        assert!(site.entries(client, kind).await.is_empty(), "{kind}");
+    }
+    assert_eq!(site.state(client).await.spent, None);
+    let early = problem(lines(client, SIGN, &site.ask(0..1)).await);
+    assert!(rules(&early).contains(&"preflight"), "{early:?}");
+    assert!(daemon.stop().await.unwrap().success());
+
+    // With the token as it is, the same request is a new one: nothing was recorded of it but that it was refused.
+    site.fault(None);
+    let daemon = site.start().await;
+    site.activate(&daemon.client).await;
+    assert!(site.release(&daemon.client, &ask).await.unwrap().held);
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_release_that_was_cut_off_leaves_the_key_spent_and_unknown_and_another_brings_it_back() {
+    let site = Site::set().await;
+    site.fault(Some("log calls\nC_WrapKey * hang\n"));
+    let daemon = site.start().await;
+    site.activate(&daemon.client).await;
+    let ask = site.ask_release();
+    let (client, cut) = (daemon.client.clone(), ask.clone());
+    let asking = tokio::spawn(async move {
+        let path = format!("/v1/keys/{KEY}/symmetric-release");
+        drop(client.post::<_, wire::SymmetricReleased>(&path, &cut).await);
+    });
+    let calls = site.stage.scratch.path().join("calls");
+    while !fs::read_to_string(&calls).unwrap_or_default().contains("C_WrapKey") {
+        tokio::task::yield_now().await;
+    }
+    daemon.kill().await.unwrap();
+    asking.await.unwrap();
+
+    site.fault(None);
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    assert_eq!(site.entries(client, "symmetric-key-spent").await.len(), 1);
+    let told = site.release(client, &ask).await.unwrap();
+    assert!(matches!(told.outcome, Some(ReleaseResult::Unknown(_))), "{told:?}");
+    assert!(told.spent_before && !told.held);
+    assert_eq!(site.state(client).await.spent.unwrap().incident.as_str(), INCIDENT);
+    site.activate(client).await;
+    assert!(rules(&problem(lines(client, SIGN, &site.ask(0..1)).await)).contains(&"symmetric-key-released"));
+    let again = site.release(client, &site.ask_release()).await.unwrap();
+    assert!(again.spent_before && again.held);
+    let signed = commands(&whole(lines(client, SIGN, &site.ask(0..1)).await));
+    site.check_as_a_device(&signed[0]);
+    assert_eq!(site.entries(client, "symmetric-key-spent").await.len(), 1, "it is spent once");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_determination_that_is_withdrawn_takes_the_key_with_it() {
+    let site = Site::set().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    site.release(client, &site.ask_release()).await.unwrap();
+    let ask = site.ask(0..1);
+    whole(lines(client, SIGN, &ask).await);
+    let withdrawal = site.drafter().withdrawal(site.document.as_ref().unwrap(), head(client).await).unwrap();
+    site.deliver(client, &withdrawal, None).await;
+    let state = site.state(client).await;
+    assert_eq!((state.released, state.held), (None, false));
+    assert!(rules(&problem(site.fetch(client, &ask).await)).contains(&"withdrawn"));
+    let refused = problem(site.release(client, &site.ask_release()).await);
+    assert!(rules(&refused).contains(&"withdrawn"), "{refused:?}");
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_job_waits_for_the_release_and_goes_on_by_itself() {
+    let site = Site::set().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    site.release(client, &site.ask_release()).await.unwrap();
+    let start = wire::JobStart {
+        request: request(),
+        determination: site.determination,
+        list: None,
+        per_hour: None,
+        reason: None,
+    };
+    client.post::<_, wire::Job>("/v1/recovery/jobs", &start).await.unwrap();
+    client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{KEY}/lock")).await.unwrap();
+    let job = async || client.get::<wire::Job>(&format!("/v1/recovery/jobs/{}", start.request)).await.unwrap();
+    assert!(job().await.done < u64::from(DEVICES), "it was locked in the middle");
+    site.activate(client).await;
+    let waits = |job: &wire::Job| job.why.iter().any(|reason| &*reason.rule == "symmetric-key-released");
+    while !waits(&job().await) {
+        tokio::task::yield_now().await;
+    }
+    site.release(client, &site.ask_release()).await.unwrap();
+    while job().await.state != wire::JobState::Ended {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(job().await.tally.signed, u64::from(DEVICES));
+    let path = format!("/v1/recovery/requests/{}/commands", start.request);
+    let fetched = commands(&whole(lines(client, &path, &wire::RecoveryFetch::default()).await));
+    assert_eq!(fetched.len(), DEVICES as usize);
+    for command in &fetched {
+        site.check_as_a_device(command);
+    }
+    assert!(daemon.stop().await.unwrap().success());
 }

@@ -123,14 +123,14 @@ impl Room {
 }
 
 /// Asks for a PIN without echo.
-fn ask(token: &TokenName, what: &str) -> Result<SecretString, CeremonyError> {
+fn ask(token: &TokenName, what: &'static str) -> Result<SecretString, CeremonyError> {
     if !io::stdin().is_terminal() {
-        return Err(CeremonyError::NoTerminal { token: token.clone() });
+        return Err(CeremonyError::NoTerminal { token: token.clone(), what });
     }
     let prompt = format!("{what} of token {token}: ");
     let pin = rpassword::prompt_password(prompt)
         .map(zeroize::Zeroizing::new)
-        .map_err(|source| CeremonyError::Asking { token: token.clone(), source })?;
+        .map_err(|source| CeremonyError::Asking { token: token.clone(), what, source })?;
     Ok(SecretString::from(pin.as_str()))
 }
 

@@ -106,3 +106,6 @@ pub fn filled(pre_command: &[u8], symmetric: &SymmetricKey) -> Result<CommandOct
     octets.extend_from_slice(&whole);
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,6 +88,9 @@ pub const fn name(key: OtherKey) -> &'static str {
 /// The duty that arises when a Contingency Symmetric Key is spent (rule 34).
 pub const REPLACEMENT: &str = "replace-contingency-generation";
 
+/// The step of the procedure that is taken by meeting it: nothing is closed before.
+const REPLACE_SPENT_MATERIAL: &str = "replace-spent-material";
+
 /// Whether a duty is [`REPLACEMENT`].
 pub fn is_replacement(duty: &DutyId) -> bool {
     duty.as_str() == REPLACEMENT
@@ -104,7 +107,7 @@ pub fn replacement_of(key: &KeyLabel) -> DutyArising {
         )
         .into(),
         within_hours: None,
-        step: None,
+        step: Some(REPLACE_SPENT_MATERIAL.parse().expect("the name above is that of a step")),
     }
 }
 

@@ -243,8 +243,8 @@ impl Play<'_, '_> {
         let early = listed_ask(id, &[self.device(0)])?;
         self.must_not_sign(client, &early, "Signing before the symmetric key is released").await?;
 
-        let state = wire::SymmetricRelease { request: RequestId(lab::random()?), determination: id, dry_run: true };
-        let checked: wire::SymmetricReleased = client.post(&path, &state).await?;
+        let check = wire::SymmetricRelease { request: RequestId(lab::random()?), determination: id, dry_run: true };
+        let checked: wire::SymmetricReleased = client.post(&path, &check).await?;
         self.expect(
             checked.checked.is_some() && checked.outcome.is_none() && !checked.spent_before,
             "The token unwrapped the key in the Root OCA Certificate that Devices hold: it is its own. Nothing left it.",

@@ -164,6 +164,8 @@ struct Releasing {
 /// What a release is of, as it stands before a token is asked anything.
 #[derive(Clone)]
 struct Material {
+    /// Whoever asks, as the policy knew them when they did.
+    by: Actor,
     incident: IncidentId,
     /// SHA-256 of the Root OCA Certificate that the Devices hold, as the determination says.
     root: Digest,
@@ -255,7 +257,7 @@ impl Releasing {
                 }));
             };
             let locks = keys.locks(&key);
-            Ok(Ok(Material { incident, root, field: Arc::new(field), spki, locks, tokens, token }))
+            Ok(Ok(Material { by, incident, root, field: Arc::new(field), spki, locks, tokens, token }))
         })
         .await
     }
@@ -342,7 +344,7 @@ impl Releasing {
 
     fn announced(&self, material: &Material) -> Announced {
         Announced {
-            by: self.by.clone(),
+            by: material.by.clone(),
             key: self.key.clone(),
             determination: self.determination,
             locks: material.locks,

@@ -27,4 +27,6 @@ fn the_duty_of_a_spent_key_names_it_and_is_known_again() {
     let duty = replacement_of(&"contingency-1".parse().unwrap());
     assert!(is_replacement(&duty.duty) && !is_replacement(&"inform-parties".parse().unwrap()));
     assert!(duty.text.contains("what took the place of contingency-1"), "{}", duty.text);
+    // Nothing else takes that step of the procedure, and an incident is not closed before it.
+    assert_eq!(duty.step.unwrap().as_str(), "replace-spent-material");
 }

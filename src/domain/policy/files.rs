@@ -102,7 +102,8 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WrapWithTrusted {
-    /// It must (`CKA_WRAP_WITH_TRUSTED`): whoever has the PIN alone cannot take it out.
+    /// It must (`CKA_WRAP_WITH_TRUSTED`): no key that somebody makes with the token's PIN wraps it. Who has the PIN and takes the daemon's own
+    /// way, by the trusted key and a copy, has it all the same.
     #[default]
     Required,
     /// It need not, for a module that lacks that. In an exercise alone.
@@ -469,10 +470,21 @@ pub enum PolicyFault {
         /// Its use.
         key_use: KeyUse,
     },
-    /// A symmetric key that whoever has the PIN can take out.
+    /// An algorithm by which no token of ours writes the field.
     #[error(
-        "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it whoever has the token's PIN can take its \
-             Contingency Symmetric Key out"
+        "key {key}: wrap_algorithm: expected aes-256-gcm or aes-128-gcm, found {found}: the field is made inside the token, and what tokens do to \
+         octets that are no key of theirs is AES-GCM"
+    )]
+    WrapNotWritten {
+        /// The key.
+        key: KeyLabel,
+        /// The algorithm.
+        found: WrapAlgorithm,
+    },
+    /// A symmetric key that any key of its token may wrap.
+    #[error(
+        "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it any key that is made with the token's PIN wraps its \
+         Contingency Symmetric Key, and any tool takes it out"
     )]
     NotTrustedLive {
         /// The key.
@@ -1069,6 +1081,16 @@ impl Reading<'_> {
             self.fault(KEYS, Some(at), PolicyFault::NotTrustedLive { key: key.clone() });
         }
         let wrap_algorithm = wrap_algorithm.unwrap_or(WRAP_ALGORITHM_DEFAULT);
+        match wrap_algorithm {
+            WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm => {}
+            WrapAlgorithm::Aes128WrapPad
+            | WrapAlgorithm::Aes256WrapPad
+            | WrapAlgorithm::Aes128Cbc
+            | WrapAlgorithm::Aes256Cbc => {
+                let found = wrap_algorithm;
+                self.fault(KEYS, Some(at), PolicyFault::WrapNotWritten { key: key.clone(), found });
+            }
+        }
         Some(ContingencyRules { wrap_algorithm, wrap_with_trusted })
     }
 

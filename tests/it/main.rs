@@ -19,6 +19,7 @@ mod clock;
 mod cms;
 mod containment;
 mod contingency;
+mod contingency_determined;
 mod copies;
 mod crash;
 mod custodians;

@@ -761,7 +761,7 @@ fn a_key_without_contingency_material_is_kept_as_it_was_before_there_was_any() {
 
 #[test]
 fn a_spent_symmetric_key_is_of_its_incident_for_ever_and_its_replacement_is_owed_until_it_is_there() {
-    let mut bench = Bench::key_active(BASE, Method::Contingency);
+    let mut bench = Bench::key_active(BASE, Method::NewOrganisationCertificates);
     let key = with_contingency(&mut bench);
     let owed = |bench: &Bench| open_duties(bench).contains(&"replace-contingency-generation".to_owned());
     assert!(!owed(&bench));

@@ -17,6 +17,8 @@
 //! - Limits count intents, never outcomes.
 //! - Every intent gets one outcome: signed, failed, not signed (provably never submitted) or unknown.
 //! - Nothing is handed over but what a `released` entry says, while the determination is in force.
+//! - What is recorded of a Contingency command is without its symmetric key, which lies nowhere. It is put in right before the octets go
+//!   to the token, from where a recorded release left it ([`Several::symmetric`]), and again when a command is handed over.
 //! - A token that is away is waited for, for a while: what was recorded and provably never submitted is submitted once it is back,
 //!   under the same intent and the same fences. What may have been signed is unknown, and not submitted again.
 //!
@@ -37,9 +39,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::domain::commands::CommandOctets;
 use crate::domain::fold::{Book as _, Fold};
-use crate::domain::gbcs;
+use crate::domain::gbcs::{self, SymmetricKey, put_symmetric_key};
 use crate::domain::intake;
+use crate::domain::ledger::contingency::{ReleaseResult, SymmetricReleased};
 use crate::domain::ledger::entry::{
     Actor, Batch, Entry, Event, Intent, Outcome as OutcomeEntry, Reason, Refused, SignResult, Started,
 };
@@ -54,8 +58,8 @@ use crate::recorder::{CannotRecord, Closed, Desk, Recorded, Recorder, shortened}
 
 use jobs::Kept;
 pub use jobs::{Feed, GoOn, go_on};
-pub use release::{FETCH, HandOver, hand_over};
-use release::{finish, is_own, recorded_before, release, release_to};
+pub use release::{FETCH, HandOver, hand_over, needs_symmetric, not_held};
+use release::{finish, is_own, may_hand_over, recorded_before, release, release_to};
 pub use settle::{Leave, LeftUnknowns, SETTLE, UNKNOWNS_MAX, leave, unknowns_of};
 
 /// Chunks of one job that are recorded and not yet concluded: one that is signed, one that waits behind it; and one more for
@@ -81,6 +85,9 @@ const TOKEN_WAIT: Duration = Duration::from_secs(15);
 /// How often commands are given to the token again that provably were not submitted to it, without its signing anything
 /// meanwhile. A token that comes back and fails at once is not worth more: each time may leave an unknown.
 const SUBMISSIONS_MAX: u32 = 3;
+
+/// Why a Contingency command was not given to the token that was to be signed.
+const NOT_HELD: &str = "the Contingency Symmetric Key was let go of before the token was asked, by a lock or an end";
 
 /// How often it is looked.
 const TOKEN_POLL: Duration = Duration::from_millis(50);
@@ -137,6 +144,10 @@ pub struct Job {
     again: Vec<DeviceId>,
     /// Whether the account that asked became another person's meanwhile, or nobody's.
     disowned: bool,
+    /// Whether its commands are of mode 9, which have the Contingency Symmetric Key inside.
+    needs_symmetric: bool,
+    /// That key, while a turn goes on and if it is held: what is handed over in that turn has it inside.
+    symmetric: Option<SymmetricKey>,
     /// Set where the daemon runs it by itself: what is signed is kept, and nothing handed over.
     kept: Option<Kept>,
 }
@@ -167,7 +178,7 @@ pub struct Told {
 #[derive(Debug)]
 pub enum ToldOutcome {
     /// The whole signed command, `DF` to the last octet of the signature.
-    Signed(Vec<u8>),
+    Signed(CommandOctets),
     /// Signed and recorded, but the determination is no longer in force: it is not handed over.
     Withheld(Vec<Reason>),
     /// The token failed.
@@ -230,6 +241,7 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
         WantedSet::Unknowns => Source::Unknowns { after: None },
     };
     let repeated = known.is_some();
+    let needs_symmetric = needs_symmetric(recorder.fold(), &key);
     let (own_batches, again) = (HashMap::new(), Vec::new());
     Ok(Ok(Job {
         request: id,
@@ -245,6 +257,8 @@ pub fn accept(recorder: &mut Recorder, request: Request) -> Result<Result<Job, N
         own_batches,
         again,
         disowned: false,
+        needs_symmetric,
+        symmetric: None,
         kept: None,
     }))
 }
@@ -498,15 +512,18 @@ struct Chunk {
     /// The last moment at which one of them may be submitted to the token.
     not_after: Timestamp,
     intents: Vec<Intended>,
+    /// Whether the Contingency Symmetric Key goes into them.
+    with_symmetric: bool,
 }
 
 impl Chunk {
     fn empty() -> Self {
-        Self { fences: FencesSeen::default(), not_after: Timestamp::MIN, intents: Vec::new() }
+        let (fences, not_after) = (FencesSeen::default(), Timestamp::MIN);
+        Self { fences, not_after, intents: Vec::new(), with_symmetric: false }
     }
 }
 
-/// One intent: the whole pre-command, of which all but the first octet is signed.
+/// One intent: the whole pre-command, of which all but the first octet is signed; in mode 9 with its symmetric key put in.
 #[derive(Debug)]
 struct Intended {
     intent: u64,
@@ -560,6 +577,7 @@ fn step(
     turn: Turn,
 ) -> Result<Step, CannotRecord> {
     job.follow_account(recorder);
+    job.symmetric = if job.needs_symmetric { tokens.symmetric() } else { None };
     let mut told = match done {
         Some(signed) => conclude(recorder, &mut job, signed)?,
         None => Vec::new(),
@@ -577,6 +595,7 @@ fn step(
             Err(why) => halted = Some(why),
         }
     }
+    job.symmetric = None;
     let is_over = turn == Turn::Last && job.again.is_empty();
     let over = is_over.then(|| end(recorder, job.batch));
     Ok(Step { job, told, halted, next, ended, over })
@@ -645,7 +664,8 @@ fn intend(
     let until = facts.map_or(Timestamp::MIN, |facts| facts.window.until);
     let active = recorder.fold().keys().get(&job.key).and_then(|key| key.active).flatten();
     let not_after = active.map_or(until, |active| active.min(until)).plus_ms(-1);
-    Ok((Chunk { fences: FencesSeen::default(), not_after, intents }, ended))
+    let with_symmetric = job.needs_symmetric;
+    Ok((Chunk { fences: FencesSeen::default(), not_after, intents, with_symmetric }, ended))
 }
 
 /// The next Devices of a request, at most a chunk; at its end, what the daemon may sign again by itself. And whether that is all, as
@@ -752,7 +772,7 @@ fn record_intent(
 ///
 /// What tokens that went away provably were not asked for is submitted again once one of them is back.
 async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver<bool>) -> Signed {
-    let Chunk { fences, not_after, intents } = chunk.into_inner();
+    let Chunk { fences, not_after, intents, with_symmetric } = chunk.into_inner();
     let mut outcomes: HashMap<u64, Outcome> = HashMap::with_capacity(intents.len());
     let (mut refused, mut in_vain) = (None, 0);
     loop {
@@ -760,11 +780,26 @@ async fn sign(tokens: Several, chunk: Recorded<Chunk>, stopping: watch::Receiver
             let outcome = outcomes.get(&intended.intent);
             outcome.is_none_or(Outcome::is_not_submitted)
         });
+        // Asked each time: it is gone once the key is locked.
+        let symmetric = if with_symmetric { tokens.symmetric() } else { None };
+        if with_symmetric && symmetric.is_none() {
+            refused = Some(NOT_HELD.to_owned());
+            break;
+        }
         let items: Vec<ToSign> = left
             .filter_map(|Intended { intent, octets, .. }| {
-                ToSign::part(*intent, Kind::Command, Arc::clone(octets), 1..octets.len())
+                let filled = symmetric.as_ref().and_then(|symmetric| put_symmetric_key(octets, symmetric).ok());
+                match filled {
+                    Some(filled) => {
+                        let range = 1..filled.len();
+                        ToSign::secret(*intent, Kind::Command, filled, range)
+                    }
+                    // What has no place for the key is given as it is: the worker refuses it.
+                    None => ToSign::part(*intent, Kind::Command, Arc::clone(octets), 1..octets.len()),
+                }
             })
             .collect();
+        drop(symmetric);
         if items.is_empty() {
             break;
         }
@@ -803,7 +838,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
     let Signed { intents, mut outcomes, refused, given_up: _ } = signed;
     let by = Actor::daemon();
     let is_kept = job.kept.is_some();
-    let may_release = match facts(recorder, &job.by, job.determination).map(|facts| rules::decide_release(&facts)) {
+    let may_release = match facts(recorder, &job.by, job.determination).map(|facts| may_hand_over(&facts)) {
         // Whoever fetches it is asked about then.
         _ if is_kept => Err(Vec::new()),
         _ if job.disowned => Err(vec![job.disowned_reason()]),
@@ -823,6 +858,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
             Some(Outcome::Signed(signature)) => {
                 // A Device may have been left out of the incident since its intent was recorded.
                 let may_release = may_release.clone().and_then(|()| release_to(recorder, job, device));
+                let may_release = may_release.and_then(|()| finish(octets, &signature, job));
                 recorder.queue_signature(intent, signature, may_release.is_ok());
                 match released.last_mut().filter(|_| goes_on && may_release.is_ok()) {
                     Some(last) => last.1 = intent + 1,
@@ -831,7 +867,7 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
                 }
                 goes_on = may_release.is_ok();
                 let outcome = match may_release {
-                    Ok(()) => ToldOutcome::Signed(finish(octets, &signature)),
+                    Ok(command) => ToldOutcome::Signed(command),
                     Err(reasons) => ToldOutcome::Withheld(reasons),
                 };
                 (SignResult::Signed(Digest::of(&signature)), outcome)
@@ -872,7 +908,8 @@ fn conclude(recorder: &mut Recorder, job: &mut Job, signed: Signed) -> Result<Ve
     Ok(told)
 }
 
-/// What becomes of the intents that a process left open when it died: the crash path, which every start takes.
+/// What becomes of the intents, and of the releases of a symmetric key, that a process left open when it died: the crash path, which every
+/// start takes.
 ///
 /// An intent that no checkpoint covers was never shown to the token: `not-signed`. One that a checkpoint covers may have been
 /// signed: `unknown`.
@@ -890,6 +927,16 @@ pub fn resume(recorder: &mut Recorder) -> Result<(u64, u64), CannotRecord> {
             SignResult::NotSigned("smkid ended before the token was asked".into())
         };
         recorder.queue(&Actor::daemon(), Event::Outcome(OutcomeEntry { intent, result }))?;
+    }
+    // A Contingency Symmetric Key is spent from before its token is asked: only whether it left the token is not known.
+    let releases: Vec<u64> = recorder.fold().open_releases().map(|(intent, _)| intent).collect();
+    for intent in releases {
+        let result = if intent < covered {
+            ReleaseResult::Unknown("smkid ended before the outcome was recorded; what it had is gone with it".into())
+        } else {
+            ReleaseResult::NotReleased("smkid ended before the token was asked".into())
+        };
+        recorder.queue(&Actor::daemon(), Event::SymmetricReleased(SymmetricReleased { intent, result }))?;
     }
     Ok((not_signed, unknown))
 }

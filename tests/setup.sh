@@ -4,12 +4,13 @@
 #   softhsm2                  the token of the exercise and of the tests
 #   openssl, libengine-pkcs11-openssl, opensc, gnutls-bin
 #                             the tools that check our work: openssl cms/dgst/verify, pkcs11-tool, p11tool
+#   python3-cryptography      the same of AES-GCM, which openssl's command line does not do
 #   p11-kit, p11-kit-modules  an HSM that can be killed: p11-kit's server in front of SoftHSM
 #   libssl-dev, libsqlite3-dev, pkg-config, libclang1, libclang-common-14-dev
 #                             what the tests build Kryoptic against, a second token: its headers are read by libclang
 #   systemd                   systemd-analyze, which lints the units
 set -eu
-packages="gcc libc6-dev ca-certificates softhsm2 openssl libengine-pkcs11-openssl opensc gnutls-bin p11-kit p11-kit-modules \
+packages="gcc libc6-dev ca-certificates softhsm2 openssl libengine-pkcs11-openssl opensc gnutls-bin python3-cryptography p11-kit p11-kit-modules \
 libssl-dev libsqlite3-dev pkg-config libclang1 libclang-common-14-dev systemd"
 
 missing=""

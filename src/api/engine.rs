@@ -338,6 +338,15 @@ pub trait Engine: Send + Sync + 'static {
         key: KeyLabel,
     ) -> impl Future<Output = Result<wire::KeyChanged, Failure>> + Send;
 
+    /// `POST /v1/keys/{key}/symmetric-release`: the Contingency Symmetric Key, into smkid's own memory. It is run to its end though
+    /// whoever asked goes away.
+    fn key_symmetric_release(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        release: wire::SymmetricRelease,
+    ) -> impl Future<Output = Result<wire::SymmetricReleased, Failure>> + Send;
+
     /// `POST /v1/recovery/sign`. Lines of NDJSON, several to a piece: one [`wire::Item`] per Device, a
     /// [`wire::StoppedLine`] if nothing more is signed, and one [`wire::SummaryLine`] as the last, without which the caller takes
     /// the answer for cut. Or the same as a container ([`crate::domain::commands::container`]).

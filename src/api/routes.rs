@@ -347,6 +347,8 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.ceremony_record(caller, ask.json()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/keys/{key}/lock", "key-lock", "Locks a key.", Nothing, gives::<wire::KeyChanged>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.key_lock(caller, ask.name("key")?).await?) }),
+        row::<Operating, E, _, _>(Post, "/v1/keys/{key}/symmetric-release", "key-symmetric-release", "Releases the Contingency Symmetric Key into the commands of a determination: into the daemon's memory alone, after the token compared the Root OCA Certificate with the key. The first release spends it.", takes::<wire::SymmetricRelease>(BODY_LEN_MAX), gives::<wire::SymmetricReleased>(),
+            |p, ask| async move { let (engine, caller) = p.pass(); let key = ask.name("key")?; json(&engine.key_symmetric_release(caller, key, ask.json()?).await?) }),
 
         row::<Reading, E, _, _>(Get, "/v1/hsm", "hsm-status", "How the tokens stand.", Nothing, gives::<wire::Tokens>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.hsm_status(caller).await?) }),

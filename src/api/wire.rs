@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields, so that a misspelt one is not taken for absent. Answers may gain fields.
 
 mod ceremony;
+mod contingency;
 mod fetch;
 mod files;
 mod incident;
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -25,6 +27,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 pub use incident::{DeviceEvent, DeviceHistory, Done, Duty, Happened, Next, Progress, StepAsk, StoryOf, Timeline};
 
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{ClockState, Compromised, Reason};
 use crate::domain::ledger::steps::Notification;
 use crate::domain::names::{
@@ -35,6 +38,7 @@ use crate::domain::policy::facts;
 use crate::domain::time::Timestamp;
 
 pub use ceremony::CeremonyRecord;
+pub use contingency::{CheckedRoot, ContingencyState, SpentFor, SymmetricRelease, SymmetricReleased};
 pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
 pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, JobsOf, RuleCount};
@@ -59,7 +63,8 @@ impl fmt::Debug for Base64 {
 
 impl Serialize for Base64 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
+        // Right where it goes: a text of its own would not be wiped.
+        serializer.collect_str(&Base64Display::new(&self.0, &STANDARD))
     }
 }
 
@@ -245,6 +250,9 @@ pub struct KeyState {
     /// Who presented, where Key Custodians open it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custody: Option<Custody>,
+    /// Of a contingency key whose symmetric key was made: how far that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contingency: Option<ContingencyState>,
 }
 
 /// A token of a key.
@@ -398,6 +406,10 @@ pub struct IncidentOpen {
     pub incident: IncidentId,
     /// The certificate whose Private Key is, or may be, Compromised.
     pub certificate_pem: String,
+    /// Which key is meant, where it is not the one behind an Organisation Certificate on Devices. The certificate is then the OCA's, the
+    /// Recovery Private Key's, or, for contingency material, that of the Root OCA that carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified.
     pub description: String,
     /// How it came to be known: asked for where the policy in force has the steps of the procedure.
@@ -413,6 +425,9 @@ pub struct Incident {
     pub incident: IncidentId,
     /// What is Compromised.
     pub compromised: Compromised,
+    /// Which key that is, where it is not the one behind an Organisation Certificate on Devices, and somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified.
     pub description: String,
     /// When it was opened.

@@ -10,6 +10,8 @@
 //! | `begin` | the ledger, genesis on every token, the head on the ledger token | run again: completes what is missing |
 //! | `request` | an intent, a certification request for the SMKI | run again: the intent is closed as unknown, a new one made |
 //! | `import` | an entry with the issued certificate and its path | run again |
+//! | `contingency` | what stands beside a contingency key, an entry, the field for the Root OCA Certificate | run again: goes on with what is missing |
+//! | `import-root` | an entry with the Root OCA Certificate that carries it | run again |
 //! | `copy` | an entry that a key is on a further token, genesis on that token | run again: completes what is missing |
 //! | `deal` | share files, the custody file, new PINs, an entry | run again: see there |
 //! | `destroy` | a document for the quorum; then an intent, a key that is on no token any more, an outcome | run again: see there |
@@ -20,6 +22,7 @@
 mod begin;
 mod certificate;
 mod conduct;
+mod contingency;
 mod copy;
 mod deal;
 mod desk;
@@ -69,6 +72,9 @@ In this order, with no daemon running (copy and deal may go beside a running one
   smkictl ceremony begin    --policy keys-policy/ --out keys/ --adoption adoption.json --signature a.p7s --signature b.p7s
   smkictl ceremony request  --key recovery-1 --out keys/
   smkictl ceremony import   --key recovery-1 --certificate recovery.pem --chain issuing-oca.pem --chain root-oca.pem
+and, for a contingency key that may sign:
+  smkictl ceremony contingency --key contingency-1 --out keys/
+  smkictl ceremony import-root --key contingency-1 --root root-oca.pem     (the Root OCA Certificate that carries the field)
 and, for each token to which the maker's means cloned a key:
   smkictl ceremony copy     --key recovery-1 --token smki-b
 and, where Key Custodians open the key, when all its tokens are there:
@@ -116,6 +122,22 @@ Example:
 Example:
   smkictl ceremony import --key recovery-1 --certificate recovery.pem --chain issuing-oca.pem --chain root-oca.pem")]
     Import(Import),
+    /// Make the Contingency Symmetric Key beside a contingency key, and the field for the Root OCA Certificate
+    #[command(
+        long_about = "Make the Contingency Symmetric Key beside a contingency key, and the field for the Root OCA Certificate.\n\nThe \
+                      token's security officer is asked for: only they can make the wrapping key a trusted one, without which the symmetric \
+                      key would leave the token under any key. The token wraps the public half of the key pair with the symmetric key; what \
+                      comes of it is handed to the Root OCA's operator as DER and as text.",
+        after_help = "Example:\n  smkictl ceremony contingency --key contingency-1 --out keys/"
+    )]
+    Contingency(Contingency),
+    /// Record the Root OCA Certificate that carries a contingency key
+    #[command(
+        long_about = "Record the Root OCA Certificate that carries a contingency key.\n\nIts field must be the very one that `ceremony \
+                      contingency` handed over, and the token must unwrap it to the key's own public half. Nothing leaves the token.",
+        after_help = "Example:\n  smkictl ceremony import-root --key contingency-1 --root root-oca.pem"
+    )]
+    ImportRoot(ImportRoot),
     /// Record that a key was cloned to a further token, once it is found there
     #[command(
         long_about = "Record that a key was cloned to a further token, once it is found there.\n\nThe clone is made before, by the means of \
@@ -148,6 +170,9 @@ struct Tokens {
     /// A file with the PIN of a token; in an exercise only. Else the configuration's, else it is asked for
     #[arg(long = "pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
     pin_files: Vec<(TokenName, PathBuf)>,
+    /// A file with the PIN of a token's security officer; in an exercise only. Else it is asked for, where it is needed
+    #[arg(long = "so-pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
+    so_pin_files: Vec<(TokenName, PathBuf)>,
     #[command(flatten)]
     custodians: Custodians,
 }
@@ -258,6 +283,36 @@ pub struct Import {
     change: Change,
 }
 
+/// Arguments of `contingency`.
+#[derive(Args, Debug)]
+pub struct Contingency {
+    #[command(flatten)]
+    tokens: Tokens,
+    /// The label of the contingency key
+    #[arg(long, value_name = "LABEL")]
+    key: KeyLabel,
+    /// Where the field for the Root OCA Certificate goes, and the CKA_IDs of what is made
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// Arguments of `import-root`.
+#[derive(Args, Debug)]
+pub struct ImportRoot {
+    #[command(flatten)]
+    tokens: Tokens,
+    /// The label of the contingency key
+    #[arg(long, value_name = "LABEL")]
+    key: KeyLabel,
+    /// The Root OCA Certificate that carries it, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    #[command(flatten)]
+    change: Change,
+}
+
 /// Arguments of `copy`.
 #[derive(Args, Debug)]
 pub struct Copy {
@@ -330,16 +385,20 @@ pub enum CeremonyError {
     #[error("--pin-file {0}: no key of this step is on a token of that name")]
     PinFileUnused(TokenName),
     /// Nobody to ask.
-    #[error("token {token}: its PIN is asked for on a terminal, and there is none; run this at the console")]
+    #[error("token {token}: its {what} is asked for on a terminal, and there is none; run this at the console")]
     NoTerminal {
         /// Which.
         token: TokenName,
+        /// Whose PIN.
+        what: &'static str,
     },
     /// Asking failed.
-    #[error("token {token}: asking for its PIN failed: {source}")]
+    #[error("token {token}: asking for its {what} failed: {source}")]
     Asking {
         /// Which.
         token: TokenName,
+        /// Whose PIN.
+        what: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -496,6 +555,44 @@ pub enum CeremonyError {
         /// The commands that take it off the token.
         remove: String,
     },
+    /// What has the names of a contingency key's material is not all of it, or not as it is made.
+    #[error(
+        "token {token}: there is something under the names of what stands beside key {key}, and it is not that: {why}. It is not used. Before the \
+         witnesses, remove what has these labels:\n  {remove}\nThen start the same command again"
+    )]
+    HalfMaterial {
+        /// On which token.
+        token: TokenName,
+        /// The contingency key.
+        key: KeyLabel,
+        /// What was found.
+        why: String,
+        /// The commands that take it off the token.
+        remove: String,
+    },
+    /// The security officer of a token did not get to do their part.
+    #[error(
+        "token {token}, as its security officer: {source}. Their PIN is offered once at each start of this command; start it again with the right one"
+    )]
+    Officer {
+        /// Which.
+        token: TokenName,
+        /// Why.
+        source: HsmError,
+    },
+    /// A Root OCA Certificate whose field does not unwrap to the key.
+    #[error(
+        "{}: it does not carry key {key}: {why}. It was not taken in. Find out who altered the field, or on which token this key was made",
+        path.display()
+    )]
+    NotCarried {
+        /// The certificate.
+        path: PathBuf,
+        /// The contingency key.
+        key: KeyLabel,
+        /// What the token found.
+        why: String,
+    },
     /// No scratch tokens.
     #[error("the rehearsal: {0}")]
     Rehearsal(String),
@@ -600,7 +697,7 @@ impl CeremonyError {
     /// What errors of tokens say is said to whoever runs the daemon.
     fn remedy(&self) -> &'static str {
         match self {
-            Self::Start(StartFault::Hsm { source, .. }) if source.is_about_the_pin() => {
+            Self::Start(StartFault::Hsm { source, .. }) | Self::Officer { source, .. } if source.is_about_the_pin() => {
                 "`smkictl hsm retry-login` is for a running smkid: at a ceremony the PIN is offered once at each start of the command.\n"
             }
             _ => "",
@@ -617,11 +714,13 @@ impl CeremonyError {
             | Self::PinFile(_)
             | Self::Unattended
             | Self::Start(StartFault::PinStored { .. } | StartFault::ClockSet { .. }) => Exit::Refused,
-            Self::Start(StartFault::Hsm { source, .. }) => hsm_exit(source),
+            Self::Start(StartFault::Hsm { source, .. }) | Self::Officer { source, .. } => hsm_exit(source),
             Self::Record(CannotRecord::Token(_)) | Self::NotSigned { .. } => Exit::Unreachable,
             Self::TokenTaken { .. }
             | Self::WordsDiffer { .. }
             | Self::HalfMade { .. }
+            | Self::HalfMaterial { .. }
+            | Self::NotCarried { .. }
             | Self::Early { .. }
             | Self::ForeignRequest { .. }
             | Self::Start(StartFault::RolledBack { .. } | StartFault::HeadOrigin { .. } | StartFault::State(_)) => {
@@ -691,6 +790,8 @@ fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::MechanismAbsent { .. }
         | HsmError::DataDuplicate { .. }
         | HsmError::KeyExists { .. }
+        | HsmError::NotGuarded { .. }
+        | HsmError::NoMaterial(_)
         | HsmError::KeyUnknown(_)
         | HsmError::Kind { .. }
         | HsmError::SignatureLength { .. }
@@ -723,6 +824,8 @@ impl Ceremony {
             Self::Begin(begin) => begin.run(print),
             Self::Request(request) => request.run(print),
             Self::Import(import) => import.run(print),
+            Self::Contingency(contingency) => contingency.run(print),
+            Self::ImportRoot(import) => import.run(print),
             Self::Copy(copy) => copy.run(print),
             Self::Deal(deal) => deal.run(print),
         };

@@ -35,6 +35,7 @@ Examples:
   smkictl exercise --devices 10000 --out rehearsal/
   smkictl exercise --scenario not-to-execute
   smkictl exercise --scenario variation-2017
+  smkictl exercise --scenario contingency
   smkictl exercise --bench --devices 400000
 
 Needs SoftHSM (apt-get install softhsm2), and asks openssl if it is there.
@@ -43,7 +44,8 @@ In DIR it leaves
   commands/EUI64.bin         each Device's signed command, up to 10,000 of them
   responses/EUI64.bin        its signed Response
   certificates/NAME.pem      root-oca, issuing-oca, device-ca, recovery, the replacements;
-                             before/NAME.pem, what they replaced; devices/EUI64.pem
+                             before/NAME.pem, what they replaced; devices/EUI64.pem;
+                             held/root-oca.pem and next/NAME.pem, where the Root is replaced
   keys/                      recovery.pem, ledger.pem, ledger.vkey, genesis: all public
   ceremony/                  plan.toml, minutes.txt and .html, the adoption with its signatures
   determination/             ID.json, ID.MEMBER.p7s, ID.devices.txt
@@ -95,6 +97,8 @@ pub enum ScenarioArg {
     /// determination
     #[value(name = "variation-2017")]
     Variation2017,
+    /// The Root OCA Private Key is compromised: the Contingency key replaces the Root and all below it on every Device
+    Contingency,
 }
 
 impl From<ScenarioArg> for Scenario {
@@ -103,6 +107,7 @@ impl From<ScenarioArg> for Scenario {
             ScenarioArg::Base => Self::Base,
             ScenarioArg::NotToExecute => Self::NotToExecute,
             ScenarioArg::Variation2017 => Self::Variation2017,
+            ScenarioArg::Contingency => Self::Contingency,
         }
     }
 }

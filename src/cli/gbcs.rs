@@ -10,12 +10,16 @@ use zeroize::Zeroizing;
 pub use super::print::Output;
 use crate::domain::gbcs::proof::verify_signature;
 use crate::domain::gbcs::{DecodeError, MESSAGE_LEN_MAX, Message};
+use crate::domain::time::Timestamp;
+use crate::wall_clock::wall_clock;
 
 mod certificate;
 mod json;
+mod root;
 mod text;
 
 use certificate::{Certificate, CertificateError};
+use root::{Findings, RootError};
 
 /// Done.
 const DONE: u8 = 0;
@@ -34,7 +38,10 @@ const CERTIFICATE_FILE_LEN_MAX: usize = 64 * 1024;
 pub enum GbcsCommand {
     /// Show a CS02b Command, pre-command, Response or Alert
     #[command(after_help = "Examples:\n  smkictl gbcs show 00DB1234567890A0.bin\n  \
-        smkictl gbcs show --certificate recovery.pem 00DB1234567890A0.bin\n  xxd -p message | smkictl gbcs show -")]
+        smkictl gbcs show --certificate recovery.pem 00DB1234567890A0.bin\n  \
+        smkictl gbcs show --root root-oca.pem 00DB1234567890A0.bin\n  xxd -p message | smkictl gbcs show -\n\n\
+        The Contingency Symmetric Key of a Command of mode anyByContingency is not shown, and no digest of it either: of the key only its \
+        length. --show-symmetric-key shows it, on a screen or in a file where it then stays.")]
     Show(GbcsShow),
 }
 
@@ -56,6 +63,12 @@ pub struct GbcsShow {
     /// Check the signature with the key of this certificate (PEM)
     #[arg(long, value_name = "FILE.pem")]
     pub certificate: Option<PathBuf>,
+    /// Look at a Contingency command as a Device does that holds this Root OCA Certificate (PEM)
+    #[arg(long, value_name = "FILE.pem")]
+    pub root: Option<PathBuf>,
+    /// Show the Contingency Symmetric Key too, in hexadecimal
+    #[arg(long)]
+    pub show_symmetric_key: bool,
     /// For people or for programs
     #[arg(skip)]
     pub output: Output,
@@ -98,6 +111,9 @@ pub enum ShowError {
     /// The certificate to verify with cannot be used.
     #[error("the certificate to verify with: {0}")]
     Certificate(#[from] CertificateError),
+    /// The Root OCA Certificate to verify with cannot be read.
+    #[error("the Root OCA Certificate to verify with: {0}")]
+    Root(#[from] RootError),
 }
 
 /// What checking the signature came to.
@@ -120,14 +136,17 @@ pub struct Shown<'a> {
     certificate_file: Option<&'a Path>,
     certificate: Option<Certificate>,
     verification: Verification,
+    root: Option<Findings>,
+    shows_symmetric_key: bool,
 }
 
 impl<'a> Shown<'a> {
-    /// Decodes a message, and checks its signature if there is a certificate.
+    /// Decodes a message, and checks its signature if there is a certificate. A pre-command of mode anyByContingency may have the place of
+    /// its symmetric key empty, as it is recorded.
     ///
     /// `octets` are the message, as [`message_octets`] returns it.
     pub fn new(octets: &'a [u8], certificate_pem: Option<&[u8]>) -> Result<Self, ShowError> {
-        let message = Message::decode(octets)?;
+        let message = Message::decode(octets).or_else(|error| Message::decode_unfilled(octets).map_err(|_| error))?;
         let certificate = certificate_pem.map(Certificate::from_pem).transpose()?;
         let verification = match (&certificate, message.frame.signature()) {
             (None, _) => Verification::NotAsked,
@@ -140,12 +159,43 @@ impl<'a> Shown<'a> {
                 }
             }
         };
-        Ok(Self { message, file: None, certificate_file: None, certificate, verification })
+        Ok(Self {
+            message,
+            file: None,
+            certificate_file: None,
+            certificate,
+            verification,
+            root: None,
+            shows_symmetric_key: false,
+        })
+    }
+
+    /// Looks at it as a Device does that holds this Root OCA Certificate (PEM).
+    pub fn look_with(&mut self, root_pem: &[u8], now: Timestamp) -> Result<(), RootError> {
+        let root = root::read(root_pem)?;
+        self.root = Some(root::look(&self.message, &root, now));
+        Ok(())
     }
 
     /// What checking the signature came to.
     pub fn verification(&self) -> Verification {
         self.verification
+    }
+
+    /// Why it is not to be trusted: what was asked to be verified and was not.
+    fn faults(&self) -> Vec<String> {
+        let signature = match self.verification {
+            Verification::NotAsked | Verification::Valid => None,
+            Verification::NoSignature => Some(
+                "there is no signature to verify: only a Command after signing, a Response or an Alert has one"
+                    .to_owned(),
+            ),
+            Verification::Invalid => {
+                Some("the signature does not verify with this certificate: do not trust the message".to_owned())
+            }
+        };
+        let root = self.root.iter().flat_map(Findings::faults).map(|fault| format!("with this root: {}", fault.text));
+        signature.into_iter().chain(root).collect()
     }
 }
 
@@ -166,19 +216,12 @@ pub fn message_octets(input: &[u8]) -> Result<Zeroizing<Vec<u8>>, ShowError> {
 /// Shows a message: the answer on `out`, everything else on `err`.
 ///
 /// Returns the exit status: 0 done, 1 local failure (a file that cannot be read, a message that cannot be decoded), 5 there
-/// is no signature that verifies with the given certificate.
+/// is no signature that verifies with the given certificate, or a Device that holds the given Root would not take it, or should not be sent it.
 pub fn run(args: &GbcsShow, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     match show(args, out) {
-        Ok(Verification::NotAsked | Verification::Valid) => DONE,
-        Ok(Verification::NoSignature) => {
-            complain(
-                err,
-                "there is no signature to verify: only a Command after signing, a Response or an Alert has one",
-            );
-            VERIFICATION_FAILED
-        }
-        Ok(Verification::Invalid) => {
-            complain(err, "the signature does not verify with this certificate: do not trust the message");
+        Ok(faults) if faults.is_empty() => DONE,
+        Ok(faults) => {
+            faults.iter().for_each(|fault| complain(err, fault));
             VERIFICATION_FAILED
         }
         Err(error) => {
@@ -193,8 +236,8 @@ fn complain(err: &mut dyn Write, text: &str) {
     let _ = writeln!(err, "smkictl gbcs show: {text}");
 }
 
-fn show(args: &GbcsShow, out: &mut dyn Write) -> Result<Verification, ShowError> {
-    let GbcsShow { file, certificate, output } = args;
+fn show(args: &GbcsShow, out: &mut dyn Write) -> Result<Vec<String>, ShowError> {
+    let GbcsShow { file, certificate, root, show_symmetric_key, output } = args;
     let input = if file == "-" {
         read("standard input", &mut io::stdin().lock(), INPUT_LEN_MAX)?
     } else {
@@ -205,15 +248,19 @@ fn show(args: &GbcsShow, out: &mut dyn Write) -> Result<Verification, ShowError>
     let mut shown = Shown::new(&octets, pem.as_ref().map(|pem| pem.as_slice()))?;
     shown.file = (file != "-").then_some(file);
     shown.certificate_file = certificate.as_deref();
-    let answer = match output {
+    shown.shows_symmetric_key = *show_symmetric_key;
+    if let Some(path) = root {
+        shown.look_with(&read_file(path, CERTIFICATE_FILE_LEN_MAX)?, wall_clock())?;
+    }
+    let answer = Zeroizing::new(match output {
         Output::Text => text::render(&shown),
         Output::Json => format!("{:#}\n", json::render(&shown)),
-    };
+    });
     out.write_all(answer.as_bytes()).and_then(|()| out.flush()).map_err(ShowError::Write)?;
-    Ok(shown.verification)
+    Ok(shown.faults())
 }
 
-fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ShowError> {
+pub(super) fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ShowError> {
     let name = path.display().to_string();
     let mut file = File::open(path).map_err(|error| ShowError::Read { name: name.clone(), error })?;
     read(&name, &mut file, max)

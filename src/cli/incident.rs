@@ -12,7 +12,9 @@ use crate::api::client::with_query;
 use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::domain::incident::next::ACTORS;
-use crate::domain::incident::{Accepted, timeline};
+use crate::domain::incident::routes::Route;
+use crate::domain::incident::{Accepted, routes, timeline};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
 use crate::domain::names::{DeviceId, Digest, IncidentId, SecParty};
 use crate::domain::procedure::Actor;
@@ -23,10 +25,11 @@ use crate::domain::time::Timestamp;
 #[derive(Subcommand, Debug)]
 pub enum Incident {
     /// Open an incident for a certificate whose Private Key is, or may be, Compromised
-    #[command(after_help = "Example:\n  smkictl incident open INC-2017-07 --certificate compromised.pem \\\n      \
+    #[command(after_help = "Examples:\n  smkictl incident open INC-2017-07 --certificate compromised.pem \\\n      \
         --notified-by 'Officer One' --party supplier-b --certainty suspected --class organisation --channel telephone \\\n      \
         --notified-at 2017-07-22T02:10:00Z --recovery-event 2017-07-21T22:00:00Z \\\n      \
-        --description 'Key material seen on a stolen server'")]
+        --description 'Key material seen on a stolen server'\n  \
+        smkictl incident open INC-2017-08 --key root-oca --certificate root.pem --class other --party dcc …")]
     Open(Box<Open>),
     /// Show every incident
     #[command(after_help = "Example:\n  smkictl incident list")]
@@ -90,6 +93,10 @@ pub struct Open {
     /// The certificate (PEM)
     #[arg(long, value_name = "FILE.pem")]
     certificate: PathBuf,
+    /// Which key is meant, where it is not the one behind an Organisation Certificate on Devices. The certificate is then that of the OCA, or
+    /// of the Recovery Private Key; for contingency material that of the Root OCA that carries it
+    #[arg(long, value_enum, requires = "by")]
+    key: Option<KeyArg>,
     /// What was notified, as it is to stand in the ledger
     #[arg(long, value_name = "TEXT")]
     description: String,
@@ -176,6 +183,33 @@ pub enum ClassArg {
     Other,
 }
 
+/// Which key with a way of its own (SEC Appendix L 5 and 6).
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KeyArg {
+    /// The Recovery Private Key
+    Recovery,
+    /// The Contingency Private Key
+    Contingency,
+    /// The Contingency Symmetric Key
+    ContingencySymmetric,
+    /// An Issuing OCA Private Key
+    IssuingOca,
+    /// The Root OCA Private Key
+    RootOca,
+}
+
+impl From<KeyArg> for OtherKey {
+    fn from(argument: KeyArg) -> Self {
+        match argument {
+            KeyArg::Recovery => Self::Recovery,
+            KeyArg::Contingency => Self::Contingency,
+            KeyArg::ContingencySymmetric => Self::ContingencySymmetric,
+            KeyArg::IssuingOca => Self::IssuingOca,
+            KeyArg::RootOca => Self::RootOca,
+        }
+    }
+}
+
 /// Arguments of `close`.
 #[derive(Args, Debug)]
 pub struct Close {
@@ -241,10 +275,11 @@ impl Incident {
 
 impl Open {
     async fn run(self, context: &Context) -> Result<Exit, CliError> {
-        let Self { incident, certificate, description, notified, change } = self;
+        let Self { incident, certificate, key, description, notified, change } = self;
         let certificate_pem = input::text(&certificate, input::DOCUMENT_LEN_MAX)?;
         let notification = notified.notification();
-        let ask = wire::IncidentOpen { incident, certificate_pem, description, notification };
+        let key = key.map(OtherKey::from);
+        let ask = wire::IncidentOpen { incident, certificate_pem, key, description, notification };
         recorded(context, "/v1/incidents", &ask, change).await
     }
 }
@@ -369,7 +404,8 @@ fn show(incident: &wire::Incident, text: &mut Text) {
         .row(
             "compromised",
             format!("certificate {} of {}", incident.compromised.certificate_sha256, incident.compromised.party),
-        );
+        )
+        .some("key", incident.key.map(routes::name));
     if let Some(progress) = &incident.progress {
         let notification = &progress.notification;
         let certainty = match notification.certainty {
@@ -389,6 +425,15 @@ fn show(incident: &wire::Incident, text: &mut Text) {
             )
             .row("recovery event", shown(notification.recovery_event))
             .some("method", progress.method.map(timeline::method));
+    }
+    if let Some(key) = incident.key {
+        let Route { methods, acts, renew, refuses, text: by } = routes::of(Some(key));
+        let methods: Vec<&str> = methods.iter().map(|method| timeline::method(*method)).collect();
+        text.row("way out", methods.join(" or "))
+            .row("who can act", acts)
+            .row("made anew", renew)
+            .row("refused", refuses)
+            .row("by", by);
     }
     for determination in &incident.determinations {
         text.row("determination", determination);

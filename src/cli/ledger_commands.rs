@@ -11,16 +11,17 @@ use std::sync::Arc;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
+use super::contingency_command::{ContingencyCommand, Generations};
 use super::exported::Exported;
 use super::recovery::out::files::Order;
 use super::recovery::out::{As, Format, Out, below};
 use super::{CliError, Context, Exit};
 use crate::domain::commands::container::{Fields, Header};
 use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
-use crate::domain::commands::rebuild;
+use crate::domain::commands::{CommandOctets, needs_symmetric_key, rebuild, rebuilt_len_max};
 use crate::domain::determination::document::{Determination, Schedule};
-use crate::domain::fold;
-use crate::domain::gbcs::Template;
+use crate::domain::fold::{self, book::read_policy};
+use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use crate::domain::ledger::entry::{
     Batch, CertificateImported, DeterminationRecorded, Genesis, Intent, ScheduleRecorded, SignResult,
 };
@@ -51,6 +52,8 @@ pub struct LedgerCommands {
     out: PathBuf,
     #[command(flatten)]
     how: As,
+    #[command(flatten)]
+    contingency: ContingencyCommand,
 }
 
 /// What was made.
@@ -70,6 +73,7 @@ struct Determined {
 /// What an intent was made of at its time.
 struct MadeOf {
     determination: DeterminationId,
+    key: KeyLabel,
     originator: PartyId,
 }
 
@@ -80,11 +84,14 @@ struct Walk<'a> {
     origin: Option<Origin>,
     determinations: HashMap<DeterminationId, Determined>,
     originators: HashMap<KeyLabel, PartyId>,
+    /// Under whose EUI-64 contingency keys sign, which have no certificate: by the policy of then.
+    contingency_originators: HashMap<(Digest, KeyLabel), Option<PartyId>>,
+    generations: Generations,
     batches: HashMap<u64, Batch>,
     pairs: Pairs<MadeOf>,
     outs: BTreeMap<DeterminationId, (Header, Out)>,
     made: Made,
-    command: Vec<u8>,
+    command: CommandOctets,
 }
 
 fn wrong(index: u64, what: impl std::fmt::Display) -> CliError {
@@ -101,11 +108,13 @@ impl LedgerCommands {
             origin: None,
             determinations: HashMap::new(),
             originators: HashMap::new(),
+            contingency_originators: HashMap::new(),
+            generations: Generations::with(self.contingency.keys()?),
             batches: HashMap::new(),
             pairs: Pairs::default(),
             outs: BTreeMap::new(),
             made: Made::default(),
-            command: Vec::new(),
+            command: CommandOctets::new(true),
         };
         let mut settled = Vec::new();
         let mut from = 0;
@@ -147,6 +156,7 @@ impl Walk<'_> {
     ) -> Result<(), CliError> {
         let Some(glance) = Glance::at(leaf) else { return Err(wrong(index, "it is none that this program reads")) };
         let unreadable = |error: serde_json::Error| wrong(index, error);
+        self.generations.entry(&glance, export).map_err(|why| wrong(index, why))?;
         match glance.kind {
             b"genesis" => self.origin = Some(glance.read::<Genesis>().map_err(unreadable)?.origin),
             b"certificate-imported" => {
@@ -180,7 +190,7 @@ impl Walk<'_> {
                     self.pairs.batch(at, if is_asked { Whose::Asked } else { Whose::Other });
                     self.batches.insert(at, batch);
                 }
-                Some(Step::Intent(at, intent)) => self.intent(at, intent)?,
+                Some(Step::Intent(at, intent)) => self.intent(export, at, intent)?,
                 Some(Step::Outcome(outcome)) => {
                     self.pairs.outcome(outcome);
                     settled.extend(std::iter::from_fn(|| self.pairs.settled()));
@@ -191,20 +201,34 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn intent(&mut self, index: u64, intent: Intent) -> Result<(), CliError> {
+    fn intent(&mut self, export: &Exported, index: u64, intent: Intent) -> Result<(), CliError> {
         let Some(batch) = self.batches.get(&intent.batch) else { return Ok(()) };
         if self.args.device.is_some_and(|device| device != intent.device) {
             return Ok(());
         }
-        let originator = self.originators.get(&batch.key).copied();
+        let originator = if self.generations.get(&batch.key).is_some() {
+            let of = (batch.policy, batch.key.clone());
+            if let Some(known) = self.contingency_originators.get(&of) {
+                *known
+            } else {
+                let policy = read_policy(batch.policy, export).map_err(|error| wrong(index, error))?;
+                let originator = policy.key(&batch.key).and_then(|key| key.originator);
+                self.contingency_originators.insert(of, originator);
+                originator
+            }
+        } else {
+            self.originators.get(&batch.key).copied()
+        };
         let originator = originator.ok_or_else(|| wrong(index, format!("key {} has no certificate", batch.key)))?;
-        self.pairs.intent(index, intent, MadeOf { determination: batch.determination, originator });
+        let made_of = MadeOf { determination: batch.determination, key: batch.key.clone(), originator };
+        self.pairs.intent(index, intent, made_of);
         Ok(())
     }
 
     /// What became of an intent: its command, if it was signed.
     fn write(&mut self, export: &mut Exported, settled: Settled<MadeOf>) -> Result<(), CliError> {
-        let Settled { place, signed_as: at, intent, result, with: MadeOf { determination, originator } } = settled;
+        let Settled { place, signed_as: at, intent, result, with } = settled;
+        let MadeOf { determination, key, originator } = with;
         let expected = match result {
             SignResult::Signed(expected) => expected,
             SignResult::Failed(_) | SignResult::NotSigned(_) | SignResult::Unknown(_) => return Ok(()),
@@ -224,7 +248,21 @@ impl Walk<'_> {
         let template = determined.and_then(|determined| determined.templates.get(&intent.template));
         let template = template.ok_or_else(|| wrong(at, format!("no template {} was determined", intent.template)))?;
         self.command.clear();
-        rebuild(template, originator, &intent, &signature, &mut self.command).map_err(|error| wrong(at, error))?;
+        let with = needs_symmetric_key(template).then(|| self.generations.symmetric(&key));
+        let with = with.transpose().map_err(|why| CliError::Unfit(format!("intent {at}: {why}")))?;
+        let symmetric = with.as_ref().map(|(symmetric, _)| *symmetric);
+        let command = &mut self.command;
+        // What it outgrows is not wiped.
+        command.reserve_exact(rebuilt_len_max(template));
+        rebuild(template, originator, &intent, &signature, symmetric, command).map_err(|error| wrong(at, error))?;
+        // What was signed had the key inside, and the intent says nothing of it.
+        let body = &command[1..command.len() - SIGNATURE_PART_LEN];
+        if with.is_some_and(|(_, public)| !public.verifies_fixed(body, &signature)) {
+            return Err(wrong(
+                at,
+                format!("the signature is not one of key {key} over the command with its symmetric key"),
+            ));
+        }
         let fields = |header: &Header| {
             let template = header.template(&intent.template).unwrap_or_default();
             Fields { device: intent.device, counter: intent.counter, intent: place, template }

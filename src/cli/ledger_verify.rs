@@ -16,6 +16,7 @@ use std::thread;
 use clap::Args;
 use serde_json::json;
 
+use super::contingency_command::ContingencyCommand;
 use super::has_read_enough;
 use super::ledger_export::{CHECKPOINT, CHECKPOINTS};
 use super::print::Output;
@@ -56,6 +57,9 @@ pub struct LedgerVerify {
     /// Check files, hashes and checkpoints only, and not what the entries say
     #[arg(long)]
     pub tree_only: bool,
+    /// Commands by which signatures of mode 9 are verified
+    #[command(flatten)]
+    pub contingency: ContingencyCommand,
     /// For people or for programs
     #[arg(skip)]
     pub output: Output,
@@ -83,6 +87,9 @@ pub enum VerifyError {
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Write(std::io::Error),
+    /// A command that was given is none of mode 9.
+    #[error("{0}")]
+    Command(String),
     /// The export is wrong.
     #[error(transparent)]
     Wrong(#[from] AuditError),
@@ -149,7 +156,10 @@ pub fn run(args: &LedgerVerify, out: &mut dyn Write, err: &mut dyn Write) -> u8 
             let _ = writeln!(err, "smkictl ledger verify: {error}");
             match error {
                 VerifyError::Wrong(_) => VERIFICATION_FAILED,
-                VerifyError::Read { .. } | VerifyError::Key { .. } | VerifyError::Write(_) => LOCAL_FAILURE,
+                VerifyError::Read { .. }
+                | VerifyError::Key { .. }
+                | VerifyError::Write(_)
+                | VerifyError::Command(_) => LOCAL_FAILURE,
             }
         }
     }
@@ -163,6 +173,7 @@ pub fn verify(args: &LedgerVerify) -> Result<VerifiedLedger, VerifyError> {
 /// Verifies an export on so many processors. The answer is the same on any number of them.
 pub fn verify_on(args: &LedgerVerify, threads: NonZeroUsize) -> Result<VerifiedLedger, VerifyError> {
     let given = read(&args.key)?;
+    let symmetric = args.contingency.keys().map_err(|error| VerifyError::Command(error.to_string()))?;
     let earlier = args.checkpoint.as_deref().map(read).transpose()?;
     let mut export = Export::open(&args.dir)?;
     let newest = export.read(CHECKPOINT, NOTE_LEN_MAX)?;
@@ -191,7 +202,7 @@ pub fn verify_on(args: &LedgerVerify, threads: NonZeroUsize) -> Result<VerifiedL
         replay::tree(&export, &head, roots, args.genesis, threads)?;
         None
     } else {
-        Some(replay::audit(&export, &head, Trust { key: &key, genesis: args.genesis }, roots, threads)?)
+        Some(replay::audit(&export, &head, (Trust { key: &key, genesis: args.genesis }, symmetric), roots, threads)?)
     };
     export.finish()?;
     Ok(VerifiedLedger { origin: key.name().to_owned(), head, summary })
@@ -249,10 +260,14 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("custodians presented", summary.presentations),
         ("keys activated", summary.activations),
         ("starts of smkid", summary.starts),
+        ("Root OCA Certificates", summary.roots),
+        ("symmetric keys spent", summary.symmetric_keys_spent),
+        ("symmetric keys released", summary.symmetric_releases),
         ("certification requests", summary.certification_requests),
         ("intents to sign", summary.intents),
         ("commands signed", summary.signed),
         ("  of them released", summary.released),
+        ("  of mode 9, not verified", summary.contingency_unverified),
         ("commands failed", summary.failed),
         ("commands not signed", summary.not_signed),
         ("commands unknown", summary.unknown),
@@ -272,5 +287,14 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
     ] {
         line(name, &count);
     }
-    format!("{origin}: the ledger is whole, and every entry in it was permitted.\n{answer}")
+    let unverified = summary.contingency_unverified;
+    let beyond = if unverified == 0 {
+        String::new()
+    } else {
+        format!(
+            "{unverified} signatures are over commands of mode 9, whose symmetric key no ledger has, and were not verified: give \
+             --contingency-command FILE, any of those commands.\n"
+        )
+    };
+    format!("{origin}: the ledger is whole, and every entry in it was permitted.\n{beyond}{answer}")
 }

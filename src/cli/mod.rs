@@ -5,6 +5,7 @@
 
 pub mod ceremony;
 pub mod clock;
+pub mod contingency_command;
 pub mod custodian;
 pub mod determination;
 pub mod document;

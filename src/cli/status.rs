@@ -81,6 +81,9 @@ impl Status {
                     (false, _) => "locked".to_owned(),
                 };
                 text.row(&format!("key {}", key.key), format!("{} on token {}, {state}", key.use_, key.token));
+                if let Some(contingency) = &key.contingency {
+                    symmetric(text, contingency);
+                }
                 if let [_] | [] = key.tokens.as_slice() {
                     if let Some(trouble) = &key.trouble {
                         text.toned("", format!("{}. {}", trouble.what, trouble.remedy), Tone::Bad);
@@ -109,5 +112,23 @@ impl Status {
             }
         })?;
         Ok(Exit::Done)
+    }
+}
+
+/// How the symmetric key of a contingency key stands.
+fn symmetric(text: &mut Text, contingency: &wire::ContingencyState) {
+    let wire::ContingencyState { root, spent, released, held } = contingency;
+    match root {
+        Some(root) => text.row("  in the Root OCA Certificate", root),
+        None => text.toned("  in the Root OCA Certificate", "of none that was imported", Tone::Warning),
+    };
+    let state = match (released, held) {
+        (Some(determination), true) => format!("held by smkid, for determination {determination}"),
+        (Some(_) | None, _) => "in the token alone".to_owned(),
+    };
+    text.row("  symmetric key", state);
+    if let Some(wire::SpentFor { incident, .. }) = spent {
+        let said = format!("for incident {incident}, and no other: this generation is to be replaced");
+        text.toned("  spent", said, Tone::Warning);
     }
 }

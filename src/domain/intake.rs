@@ -5,6 +5,7 @@
 mod activation;
 mod asker;
 mod ceremonies;
+pub mod contingency;
 mod custodians;
 pub mod device_certificates;
 mod files;
@@ -30,15 +31,16 @@ use crate::domain::determination::document::{
 use crate::domain::determination::quorum::{Approvals, Ballot, Count, Electorates, NotQuorate, Signature};
 use crate::domain::determination::times;
 use crate::domain::fold::{self, Adopted, Blobs, Fold};
-use crate::domain::gbcs::{CpvChecks, KeyUsage, Template, Update};
-use crate::domain::incident::Progress;
+use crate::domain::gbcs::{CpvChecks, KeyUsage, RemotePartyRole, Template, Update};
 use crate::domain::incident::decide::{Decided, decide_determination};
+use crate::domain::incident::{Progress, routes, timeline};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{
     CertificateImported, ClockState, Compromised, DeterminationRecorded, DeterminationSuspended,
     DeterminationWithdrawn, IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
-use crate::domain::names::{DeterminationId, Digest, DirectionId, IncidentId, KeyLabel, PersonId};
+use crate::domain::names::{DeterminationId, Digest, DirectionId, Eui64, IncidentId, KeyLabel, PartyId, PersonId};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::{DeterminationFacts, Standing};
 use crate::domain::policy::rules::Refusal;
@@ -158,9 +160,11 @@ pub fn determination(
     let departures = check_procedure(context, form, signatures.is_some(), &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
+    contingency::check_line(fold, &adopted.policy, form, &mut reasons);
+    check_class(fold, form, &mut reasons);
     match form.scope() {
         Some(scope) => {
-            let replacing = Replacing::new(context, &adopted.policy, form.method, &form.compromised);
+            let replacing = Replacing::new(context, &adopted.policy, form);
             let sent = (submission, signatures.is_some());
             check_scope(context, adopted, &scope, &replacing, sent, &mut reasons);
         }
@@ -203,7 +207,8 @@ pub fn schedule(
         });
         check_followed(context, target, &mut reasons);
         let of = of.form();
-        let replacing = Replacing::new(context, &adopted.policy, of.method, &of.compromised);
+        contingency::check_line(context.fold, &adopted.policy, of, &mut reasons);
+        let replacing = Replacing::new(context, &adopted.policy, of);
         let sent = (submission, signatures.is_some());
         check_scope(context, adopted, &form.scope(), &replacing, sent, &mut reasons);
         let facts = context.fold.incidents().get(&target.incident);
@@ -481,15 +486,25 @@ pub fn certificate(
     }))
 }
 
+/// What an incident is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// Its id.
+    pub incident: &'a IncidentId,
+    /// The DER certificate: the one whose Private Key is meant, or for contingency material that of the Root OCA that carries it.
+    pub certificate: &'a [u8],
+    /// Which key is meant, where it is not the one behind an Organisation Certificate on Devices.
+    pub key: Option<OtherKey>,
+    /// What was notified, in words.
+    pub description: &'a str,
+    /// How it came to be known.
+    pub notification: Option<&'a Notification>,
+}
+
 /// An incident: the certificate whose Private Key is, or may be, Compromised, and how that came to be known.
-pub fn incident(
-    context: &Context<'_>,
-    incident: &IncidentId,
-    certificate: &[u8],
-    description: &str,
-    notification: Option<&Notification>,
-) -> Result<IncidentOpened, Vec<Reason>> {
+pub fn incident(context: &Context<'_>, opening: Opening<'_>) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
+    let Opening { incident, certificate, key, description, notification } = opening;
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     check_clock(context, &mut reasons);
     reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
@@ -499,34 +514,16 @@ pub fn incident(
         format!("description: expected 1 to {DESCRIPTION_LEN_MAX} octets of text, found {}", description.len())
     });
     let parsed = reasons.take("certificate", SmkiCertificate::parse(certificate, &profile(&adopted.policy)));
-    let party = parsed.as_ref().and_then(|parsed| match parsed.kind() {
-        Kind::Organisation { role, party, .. } => Some((role, party)),
-        kind @ (Kind::IssuingOca | Kind::RootOca) => {
-            reasons.add(
-                "certificate-kind",
-                format!(
-                    "expected an Organisation Certificate, found {kind}. The Compromise of an OCA's key, and that of the Contingency \
-                     Private Key or Symmetric Key, is refused until its route (SEC Appendix L 5 and 6) is built; inform the SMKI PMA \
-                     and carry it outside this daemon"
-                ),
-            );
-            None
-        }
-        kind @ (Kind::DeviceCa | Kind::Device { .. }) => {
-            reasons.add(
-                "certificate-kind",
-                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
-            );
-            None
-        }
-    });
+    let meant = parsed.as_ref().and_then(|parsed| meant(context.fold, parsed, key, &mut reasons));
     let procedure = adopted.policy.procedure();
     match (procedure, notification) {
         (Some(_), Some(notification)) => {
+            // Of one Root OCA Certificate the root's own key may be meant, or what it carries.
             if let Some(parsed) = &parsed {
-                rivals::check_no_other(context.fold, incident, parsed.certificate().spki_sha256(), &mut reasons);
+                let of = (parsed.certificate().spki_sha256(), key);
+                rivals::check_no_other(context.fold, incident, of, &mut reasons);
             }
-            check_notification(notification, party.map(|(role, _)| role), context.at, &mut reasons);
+            check_notification(notification, meant.map(|meant| meant.class), context.at, &mut reasons);
             check_notified_for(&adopted.policy, notification, &mut reasons);
         }
         (Some(_), None) => reasons.add(
@@ -542,13 +539,14 @@ pub fn incident(
         (None, None) => {}
     }
     let profile = profile_in_force(context.fold, context.at);
-    reasons.end(party.zip(parsed).map(|((_, party), parsed)| IncidentOpened {
+    reasons.end(meant.zip(parsed).map(|(Meant { party, class: _ }, parsed)| IncidentOpened {
         incident: incident.clone(),
         compromised: Compromised {
             certificate_sha256: parsed.certificate().sha256(),
             spki_sha256: parsed.certificate().spki_sha256(),
             party,
         },
+        key,
         description: description.into(),
         notification: notification.cloned(),
         profile,
@@ -558,7 +556,78 @@ pub fn incident(
 /// The role of the Recovery Private Key's certificate (GBCS, Remote Party Role 1).
 const RECOVERY_ROLE: u8 = 1;
 
-fn check_notification(notification: &Notification, role: Option<u8>, at: Timestamp, reasons: &mut Reasons) {
+/// The EUI-64 of an OCA, which has none: eight zero octets, as a Device writes it of a root (GBCS 13.3, the Response).
+pub const OF_AN_OCA: PartyId = PartyId(Eui64([0; 8]));
+
+/// Whose the key is that an incident is about.
+#[derive(Clone, Copy)]
+struct Meant {
+    party: PartyId,
+    class: CompromiseClass,
+}
+
+/// Whether the certificate is one of the key that is meant, and whose.
+fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: &mut Reasons) -> Option<Meant> {
+    let of_oca = Some(Meant { party: OF_AN_OCA, class: CompromiseClass::Other });
+    match (parsed.kind(), key) {
+        (Kind::Organisation { role: RECOVERY_ROLE, party, .. }, None | Some(OtherKey::Recovery)) => {
+            Some(Meant { party, class: CompromiseClass::Other })
+        }
+        (Kind::Organisation { party, .. }, None) => Some(Meant { party, class: CompromiseClass::Organisation }),
+        (Kind::IssuingOca, Some(OtherKey::IssuingOca)) | (Kind::RootOca, Some(OtherKey::RootOca)) => of_oca,
+        (Kind::RootOca, Some(key @ (OtherKey::Contingency | OtherKey::ContingencySymmetric))) => {
+            let digest = parsed.certificate().sha256();
+            reasons.demand("contingency-root", fold.generation_of(digest).is_some(), || {
+                format!(
+                    "expected the Root OCA Certificate that carries a contingency key of this ledger, whose {key} key is meant, found \
+                     {digest}, which carries none"
+                )
+            });
+            of_oca
+        }
+        (kind @ (Kind::IssuingOca | Kind::RootOca), None) => {
+            reasons.add(
+                "certificate-kind",
+                format!(
+                    "expected an Organisation Certificate, found {kind}; say which key is meant: root-oca, issuing-oca, contingency or \
+                     contingency-symmetric (`smkictl incident open --key`)"
+                ),
+            );
+            None
+        }
+        (
+            kind
+            @ (Kind::Organisation { .. } | Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. }),
+            Some(key),
+        ) => {
+            let expected = match key {
+                OtherKey::Recovery => "an Organisation Certificate of role 01 (recovery)",
+                OtherKey::IssuingOca => "an Issuing OCA Certificate",
+                OtherKey::RootOca => "a Root OCA Certificate",
+                OtherKey::Contingency | OtherKey::ContingencySymmetric => {
+                    "the Root OCA Certificate that carries the contingency key"
+                }
+            };
+            reasons
+                .add("certificate-kind", format!("the key that is meant is {key}: expected {expected}, found {kind}"));
+            None
+        }
+        (kind @ (Kind::DeviceCa | Kind::Device { .. }), None) => {
+            reasons.add(
+                "certificate-kind",
+                format!("expected an Organisation Certificate, found {kind}, whose key is no Relevant Private Key of the procedure"),
+            );
+            None
+        }
+    }
+}
+
+fn check_notification(
+    notification: &Notification,
+    expected: Option<CompromiseClass>,
+    at: Timestamp,
+    reasons: &mut Reasons,
+) {
     let Notification { by, party: _, certainty: _, class, at: notified, channel, recovery_event } = notification;
     for (field, text) in [("by", by), ("channel", channel)] {
         reasons.demand("notification", !text.trim().is_empty() && text.len() <= NOTIFICATION_TEXT_LEN_MAX, || {
@@ -570,13 +639,9 @@ fn check_notification(notification: &Notification, role: Option<u8>, at: Timesta
             format!("{field}: expected a moment that is over, found {moment}; it is {at}")
         });
     }
-    let expected = match role {
-        Some(RECOVERY_ROLE) => CompromiseClass::Other,
-        Some(_) => CompromiseClass::Organisation,
-        None => return,
-    };
+    let Some(expected) = expected else { return };
     reasons.demand("class", *class == expected, || {
-        format!("class: expected {expected} for this certificate (the Recovery Private Key has a route of its own), found {class}")
+        format!("class: expected {expected} for this certificate (the Recovery Private Key, contingency material and OCAs have routes of their own), found {class}")
     });
 }
 
@@ -695,6 +760,27 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     });
 }
 
+/// The method is one of those that there are for the key that the incident is about.
+fn check_class(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
+    let (Some(method), Some(facts)) = (form.method, fold.incidents().get(&form.incident)) else { return };
+    let class = facts.progress.as_ref().map_or(CompromiseClass::Organisation, Progress::class);
+    let (fits, of) = match (facts.key, class) {
+        (Some(key), _) => (routes::of(Some(key)).methods.contains(&method), routes::name(key)),
+        (None, CompromiseClass::Organisation) => (method != Method::Contingency, "an Organisation key"),
+        // Of before anybody said which key is meant: what was assessed was judged then.
+        (None, CompromiseClass::Other) => return,
+    };
+    reasons.demand("method", fits, || {
+        let expected: Vec<&str> =
+            routes::of(facts.key).methods.iter().map(|method| timeline::method(*method)).collect();
+        format!(
+            "method: for a Compromise of {of} expected {}, found {}",
+            expected.join(" or "),
+            timeline::method(method)
+        )
+    });
+}
+
 /// The PMA determines on what was referred to it, and only about Relevant Devices. A list is looked through for a quorum, and for
 /// nobody else: it is long, and everybody waits. Answers the directions that this relied on.
 fn check_procedure(
@@ -774,7 +860,7 @@ fn check_supersession(fold: &Fold, form: &Determination, reasons: &mut Reasons) 
     }
 }
 
-/// The key is one of the ledger's, with that public key; and what is not built yet is refused.
+/// The key is one of the ledger's, with that public key, and not Compromised itself.
 fn check_key(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     let Some(chosen) = &form.key else { return };
     match fold.keys().get(&chosen.label) {
@@ -783,9 +869,10 @@ fn check_key(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
             format!("key.spki_sha256: expected {}, found {}", key.record.spki_sha256, chosen.spki_sha256)
         }),
     }
-    reasons.demand("method", form.method != Some(Method::Contingency), || {
-        "method: this version signs mode 8 (Recovery) only; a contingency recovery is refused until it is built".into()
-    });
+    if let Some(incident) = fold.compromised_in(&chosen.label) {
+        let refusal = Refusal::KeyCompromised { key: chosen.label.clone(), incident: incident.clone() };
+        reasons.0.push(refusal.reason());
+    }
 }
 
 fn check_scope(
@@ -825,8 +912,13 @@ fn check_template(
     let template = Template::parse(document.payload.octets()).map_err(|error| format!("template {name}: {error}"));
     let Some(template) = reasons.take("template", template) else { return };
     let update = template.update();
-    reasons.demand("mode", template.mode().code() == 8, || {
-        format!("template {name}: expected mode 8 (anyExceptAbnormalRootByRecovery), found {}", template.mode())
+    let expected = replacing.mode();
+    reasons.demand("mode", template.mode() == expected, || {
+        format!(
+            "template {name}: by this method expected mode {} ({expected}), found {}",
+            expected.code(),
+            template.mode()
+        )
     });
     reasons.demand("future-dated", update.execution.is_none(), || {
         format!("template {name}: it is future dated or a cancellation, which this version does not sign")
@@ -841,6 +933,7 @@ fn check_template(
         });
     }
     check_replacements(policy, name.as_str(), &update, replacing, at, reasons);
+    replacing.check_contingency(&update, name.as_str(), reasons);
 }
 
 fn check_replacements(
@@ -852,13 +945,17 @@ fn check_replacements(
     reasons: &mut Reasons,
 ) {
     let profile = profile(policy);
-    reasons.demand("root-cell", !update.replaces_root() || policy.mode_8().root_cell != RootCell::Refuse, || {
+    let may_replace_root = replacing.by_contingency() || policy.mode_8().root_cell != RootCell::Refuse;
+    reasons.demand("root-cell", !update.replaces_root() || may_replace_root, || {
         format!("template {name}: it replaces the root, which only the Contingency Private Key may")
     });
     let mut offered = Vec::new();
     for octets in &update.path_certificates {
         let parsed = SmkiCertificate::parse(octets, &profile);
         offered.extend(reasons.take("path-certificate", parsed.map_err(|error| format!("template {name}: {error}"))));
+    }
+    for certificate in &offered {
+        replacing.check_issuer(certificate, name, reasons);
     }
     let time = match update.cpv_checks {
         CpvChecks::Apply => Time::At(at),
@@ -882,7 +979,14 @@ fn check_replacements(
         reasons.demand("replacement-usage", usage == Some(replacement.cell.key_usage), || {
             format!("{place}: the certificate is of {}, which does not go there", certificate.kind())
         });
-        check_path(policy, &profile, &certificate, &offered, time, &place, reasons);
+        match replacing.new_root() {
+            // That it is the one that carries the next generation is asked beside.
+            Some(_) if replacement.cell.role == RemotePartyRole::Root => {}
+            Some(root) => {
+                check_path_to(policy, &certificate, &offered, std::slice::from_ref(root), time, &place, reasons)
+            }
+            None => check_path_to(policy, &certificate, &offered, &replacing.roots(&profile), time, &place, reasons),
+        }
     }
 }
 
@@ -896,16 +1000,31 @@ fn check_path(
     place: &str,
     reasons: &mut Reasons,
 ) {
+    let roots: Vec<SmkiCertificate> =
+        policy.anchors().root_oca.iter().filter_map(|root| SmkiCertificate::parse(root, profile).ok()).collect();
+    check_path_to(policy, leaf, offered, &roots, time, place, reasons);
+}
+
+/// A path to one of these roots.
+fn check_path_to(
+    policy: &Policy,
+    leaf: &SmkiCertificate,
+    offered: &[SmkiCertificate],
+    roots: &[SmkiCertificate],
+    time: Time,
+    place: &str,
+    reasons: &mut Reasons,
+) {
     let oids: Vec<ObjectIdentifier> = policy.certificates().organisation_policy_oids.iter().copied().collect();
     let mut faults = Vec::new();
-    for root in &policy.anchors().root_oca {
-        match SmkiCertificate::parse(root, profile) {
-            Ok(root) => match path::check(leaf, offered, &root, &oids, time) {
-                Ok(_) => return,
-                Err(error) => faults.push(error.to_string()),
-            },
+    for root in roots {
+        match path::check(leaf, offered, root, &oids, time) {
+            Ok(_) => return,
             Err(error) => faults.push(error.to_string()),
         }
+    }
+    if faults.is_empty() {
+        faults.push("no Root OCA Certificate is left that it could lead to".to_owned());
     }
     reasons.add("path", format!("{place}: {}", faults.join("; ")));
 }

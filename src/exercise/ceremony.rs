@@ -4,23 +4,44 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use super::ExerciseError;
+use super::lab::Renewal;
 use super::layout::{LayoutError, write_secret};
 use super::people::MEMBERS;
 use super::policy::PROPOSER;
+use super::programs::ProgramError;
 use super::stage::{Stage, certificate_path, read, text, write_certificate};
 use super::tell::Teller;
 use crate::api::failure::Exit;
 use crate::domain::certificates::SmkiCertificate;
+use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::pem;
-use crate::domain::names::Digest;
+use crate::domain::names::{Digest, KeyLabel};
 use crate::domain::policy::Activation;
 
 /// What a run of the plan answers to every question.
 const ANSWERS: &str = "version = 1\npurpose = \"exercise\"\notherwise = \"as-expected\"\n";
 /// What the ceremony makes that others look for in `keys/`.
 const KEYS: [&str; 6] = ["genesis", "keys.json", "ledger.pem", "ledger.vkey", "recovery.csr", "recovery.pem"];
+
+/// What had to be refused, and the reasons if it was.
+pub type Tried = Vec<(&'static str, Option<Vec<String>>)>;
+
+/// What was said to whoever was refused; none if they were not.
+fn said_no(output: &Output) -> Option<Vec<String>> {
+    let is_refused = output.status.code() == Some(i32::from(Exit::Refused.status()));
+    is_refused.then(|| vec![String::from_utf8_lossy(&output.stderr).trim().to_owned()])
+}
+
+fn ended_well(output: &Output) -> Result<(), ExerciseError> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ProgramError::Failed { command: "smkictl ceremony import-root".to_owned(), status: output.status, said }.into())
+}
 
 impl Stage {
     /// The ceremony: keys, adoption signed by everyone, the ledger, the Recovery certificate; and shares, if Key Custodians open the key.
@@ -185,6 +206,62 @@ impl Stage {
         import.extend(["--chain", &issuing, "--chain", &root]);
         smkictl(&import).await?;
         Ok((recovery, genesis))
+    }
+
+    /// Two generations of contingency material, on a token that the security officer prepares: the Root OCA issues its certificate again with
+    /// the first one's wrapped key inside, and a Root that shall replace it is made with the next one's. Answers that, and what had to be
+    /// refused.
+    pub async fn contingency(
+        &mut self,
+        recovery: &SmkiCertificate,
+        teller: &mut Teller<'_>,
+    ) -> Result<(Renewal, Tried), ExerciseError> {
+        teller.step("The ceremony: contingency material of two generations, each carried by a Root OCA Certificate");
+        let [held, next] = self.names.contingency_keys.clone();
+        let wrapped = self.make_contingency(&held).await?;
+        let without = self.import_root(&held, &certificate_path(&self.layout, "root-oca")).await?;
+        self.lab.carry(wrapped)?;
+        let carrying = write_certificate(&self.layout, "held/root-oca", self.lab.root_oca())?;
+        ended_well(&self.import_root(&held, &carrying).await?)?;
+
+        let wrapped = self.make_contingency(&next).await?;
+        let renewal = self.lab.renew(Some(wrapped), recovery)?;
+        let next_root = write_certificate(&self.layout, "next/root-oca", renewal.root_oca())?;
+        for (name, certificate) in [("issuing-oca", renewal.issuing_oca()), ("recovery", renewal.recovery())] {
+            write_certificate(&self.layout, &format!("next/{name}"), certificate)?;
+        }
+        for (cell, certificate) in super::lab::CELLS.iter().zip(renewal.credentials()) {
+            write_certificate(&self.layout, &format!("next/{}", cell.name), certificate)?;
+        }
+        let other = self.import_root(&next, &carrying).await?;
+        ended_well(&self.import_root(&next, &next_root).await?)?;
+        teller.good(
+            "Each key pair has its Contingency Symmetric Key and the trusted key that alone wraps it; the token wrapped the public half for its Root \
+             OCA Certificate, and unwrapped it again from the certificate that came back.",
+        );
+        let tried = vec![
+            ("Importing a Root OCA Certificate without the wrapped key", said_no(&without)),
+            ("Importing the Root OCA Certificate of another contingency key", said_no(&other)),
+        ];
+        Ok((renewal, tried))
+    }
+
+    /// What stands beside one contingency key. Answers the wrapped public half, as the Root OCA's operator gets it.
+    async fn make_contingency(&self, key: &KeyLabel) -> Result<WrappedApexKey, ExerciseError> {
+        let officer = self.contingency_token.as_ref().and_then(|token| token.so_pin_file.as_ref());
+        let officer = officer.ok_or(ExerciseError::NoContingency)?;
+        let officer = format!("{}={}", self.names.contingency_token, text(officer));
+        let (config, keys) = (text(&self.configuration), text(&self.layout.path("keys")));
+        let arguments = ["ceremony", "contingency", "--config", &config, "--key", key.as_str(), "--out", &keys];
+        let arguments = [&arguments[..], &["--so-pin-file", &officer]].concat();
+        self.programs.smkictl(&self.socket, &arguments).await?;
+        Ok(WrappedApexKey::from_der(&read(&self.layout.path(&format!("keys/{key}.wrapped-apex.der")))?)?)
+    }
+
+    async fn import_root(&self, key: &KeyLabel, root: &Path) -> Result<Output, ExerciseError> {
+        let (config, root) = (text(&self.configuration), text(root));
+        let arguments = ["ceremony", "import-root", "--config", &config, "--key", key.as_str(), "--root", &root];
+        Ok(self.programs.try_smkictl(&self.socket, &arguments).await?)
     }
 
     fn genesis(&self, name: &str) -> Result<Digest, ExerciseError> {

@@ -1,8 +1,10 @@
-//! Shell: one simulated Device. It takes a Recovery command as a meter would, step by step, and answers under its own key.
+//! Shell: one simulated Device. It takes a Recovery or Contingency command as a meter would, step by step, and answers under its own key.
 //!
 //! What GBCS 13.3 and observed Devices settle is kept; where neither does, the choice is ours and says so here:
 //! a counter must be *above* the one stored; a floor lowers a counter only where the role's key changed in the same command;
-//! a command that is future dated is refused, for a simulated Device keeps no clock.
+//! a command that is future dated is refused, for a simulated Device keeps no clock. Of a Contingency command no genuine one was seen: its
+//! counter is that of the root; whoever sent it is believed for its signature alone; a new Root must be self-signed, and may come
+//! without a wrapped key, after which no Contingency command reaches the Device any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,19 +14,17 @@ use ring::digest::{Context, SHA256};
 
 use super::lab::{CELLS, Lab, LabError, SoftKey};
 use crate::domain::certificates::SmkiCertificate;
+use crate::domain::certificates::apex::{ApexError, UnwrapError, WrappedApexKey};
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Profile, TEST_ORGANISATION_POLICY, Usage};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::gbcs::{
     CommandPayload, CpvChecks, Cra, CredentialsReplacementMode, DecodeError, DlmsDateTime, ExecutionOutcome, Header,
     KeyUsage, Message, Payload, RemotePartyRole, Replacement, ReplacementOutcome, ResponsePayload, SeqNumberChange,
-    StatusCode, SubjectKeyIdentifier, TrustAnchorCell, encode_unsigned, finish,
+    StatusCode, SubjectKeyIdentifier, SymmetricKey, SymmetricKeyError, TrustAnchorCell, encode_unsigned, finish,
 };
 use crate::domain::names::{DeviceId, Eui64};
 use crate::domain::time::Timestamp;
-
-/// The one cell of the Root.
-const ROOT_CELL: TrustAnchorCell = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
 
 /// Roles that a counter is kept for, by number: 0 (root) to 8 (load controller).
 const COUNTED_ROLES: usize = 9;
@@ -50,14 +50,16 @@ pub enum Refusal {
         found: Eui64,
     },
     /// A mode that is not rehearsed.
-    #[error("expected mode anyExceptAbnormalRootByRecovery, found {found}")]
+    #[error("expected mode anyExceptAbnormalRootByRecovery or anyByContingency, found {found}")]
     Mode {
         /// The mode.
         found: CredentialsReplacementMode,
     },
-    /// Not authorised by the recovery cell.
-    #[error("expected authorising cell {}, found {found:?}", TrustAnchorCell::RECOVERY)]
+    /// Not authorised by the cell of its mode.
+    #[error("expected authorising cell {expected}, found {found:?}")]
     AuthorisingCell {
+        /// The cell of its mode.
+        expected: TrustAnchorCell,
         /// The cell that it names.
         found: Option<TrustAnchorCell>,
     },
@@ -86,6 +88,22 @@ pub enum Refusal {
     /// By another key, or over other octets.
     #[error("the signature does not verify under the key in the recovery cell")]
     Signature,
+    /// The same, in mode anyByContingency.
+    #[error(
+        "the signature does not verify under the Contingency Public Key that the Device's Root OCA Certificate carries"
+    )]
+    ContingencySignature,
+    /// The Root OCA Certificate that it holds carries no Contingency Public Key that could be read.
+    #[error("the Root OCA Certificate in the root cell: {0}")]
+    NoContingencyKey(ApexError),
+    /// What the command brings is no Contingency Symmetric Key.
+    #[error("{0}")]
+    SymmetricKey(#[from] SymmetricKeyError),
+    /// It is that of another Root: of one that the Device does not hold yet, or holds no more.
+    #[error(
+        "the Contingency Symmetric Key does not unwrap the key in the Root OCA Certificate that the Device holds: {0}"
+    )]
+    Unwrap(#[from] UnwrapError),
     /// There is no such Device.
     #[error("no such Device")]
     Absent,
@@ -133,6 +151,16 @@ impl Judge {
         found
     }
 
+    /// A Root that shall take the place of the one held, to which nothing leads from there: it vouches for itself, and the command for it.
+    fn judge_root(&self, replacement: &Replacement<'_>, time: Time) -> Judgement {
+        let certificate = SmkiCertificate::parse(replacement.certificate, &self.profile)
+            .ok()
+            .filter(|certificate| certificate.kind() == Kind::RootOca)
+            .ok_or(StatusCode::BadCertificate)?;
+        path::check(&certificate, &[], &certificate, &self.policies, time).map_err(|_| StatusCode::NoTrustAnchor)?;
+        Ok(Arc::new(certificate))
+    }
+
     /// Profile, keyUsage and path (GBCS section 12, RFC 5280 section 6). The role in the subject is looked at only as far as it
     /// must be one of a Device's: the Access Control Broker's certificates go into other roles' cells by Method 2.
     fn look(&self, replacement: &Replacement<'_>, path: &[&[u8]], root: &SmkiCertificate, time: Time) -> Judgement {
@@ -176,7 +204,7 @@ impl Made {
     /// By a manufacturer who puts in the lab's Root, this Recovery certificate, and the organisations' first certificates.
     pub fn new(lab: &Lab, recovery: &SmkiCertificate) -> Self {
         let held = |cell, certificate: &SmkiCertificate| Held { cell, certificate: Arc::new(certificate.clone()) };
-        let fixed = [held(ROOT_CELL, lab.root_oca()), held(TrustAnchorCell::RECOVERY, recovery)];
+        let fixed = [held(TrustAnchorCell::ROOT, lab.root_oca()), held(TrustAnchorCell::RECOVERY, recovery)];
         let organisations = CELLS.iter().zip(lab.before()).map(|(cell, certificate)| held(cell.cell, certificate));
         Self { held: fixed.into_iter().chain(organisations).collect() }
     }
@@ -217,8 +245,13 @@ impl Device {
     }
 
     /// The highest counter that it accepted from Recovery.
-    pub const fn recovery_counter(&self) -> u64 {
-        self.counters[RemotePartyRole::Recovery.code() as usize]
+    pub fn recovery_counter(&self) -> u64 {
+        self.counter(RemotePartyRole::Recovery)
+    }
+
+    /// The highest counter that it accepted under a key of that role; a Contingency command's is the root's. 0 for a role that it counts not.
+    pub fn counter(&self, role: RemotePartyRole) -> u64 {
+        self.counters.get(usize::from(role.code())).copied().unwrap_or(0)
     }
 
     /// Whether the cell holds this certificate.
@@ -265,28 +298,39 @@ impl Device {
         if header.recipient != self.id.0 {
             return Err(Refusal::OtherRecipient { own: self.id, found: header.recipient });
         }
-        if command.update.mode != CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery {
-            return Err(Refusal::Mode { found: command.update.mode });
-        }
-        if command.update.authorising_cell != Some(TrustAnchorCell::RECOVERY) {
-            return Err(Refusal::AuthorisingCell { found: command.update.authorising_cell });
+        let mode = command.update.mode;
+        let expected = mode.authorised_by().ok_or(Refusal::Mode { found: mode })?;
+        if command.update.authorising_cell != Some(expected) {
+            return Err(Refusal::AuthorisingCell { expected, found: command.update.authorising_cell });
         }
         if command.update.execution.is_some() {
             return Err(Refusal::FutureDated);
         }
-        let stored = self.recovery_counter();
+        let stored = self.counter(expected.role);
         if header.counter <= stored {
             return Err(Refusal::Replay { stored, found: header.counter });
         }
-        let recovery =
-            &self.held[self.place(TrustAnchorCell::RECOVERY).expect("every Device is made with it")].certificate;
-        let (expected, _) = identity(recovery);
-        if header.originator != expected {
-            return Err(Refusal::Originator { expected, found: header.originator });
-        }
+        let authoriser = &self.held[self.place(expected).expect("every Device is made with both")].certificate;
         let signature = message.frame.signature().ok_or(Refusal::NotSigned)?;
-        if !recovery.key().verifies_fixed(message.frame.tbs(), signature) {
-            return Err(Refusal::Signature);
+        match &command.plaintext_symmetric_key {
+            None => {
+                let (expected, _) = identity(authoriser);
+                if header.originator != expected {
+                    return Err(Refusal::Originator { expected, found: header.originator });
+                }
+                if !authoriser.key().verifies_fixed(message.frame.tbs(), signature) {
+                    return Err(Refusal::Signature);
+                }
+            }
+            Some(key) => {
+                let wrapped = WrappedApexKey::of_certificate(authoriser).map_err(Refusal::NoContingencyKey)?;
+                let wrapped = wrapped.ok_or(Refusal::NoContingencyKey(ApexError::Absent))?;
+                let spki = wrapped.unwrap_with(&SymmetricKey::new(key.expose())?)?;
+                let public = PublicKey::from_spki(&spki).expect("what unwraps is a P-256 key");
+                if !public.verifies_fixed(message.frame.tbs(), signature) {
+                    return Err(Refusal::ContingencySignature);
+                }
+            }
         }
         Ok((message, command))
     }
@@ -302,15 +346,29 @@ impl Device {
             CpvChecks::Apply => Time::At(now),
             CpvChecks::Disapply => Time::Disapplied,
         };
-        let root = &self.held[self.place(ROOT_CELL).expect("every Device is made with it")].certificate;
+        let is_contingency = update.mode == CredentialsReplacementMode::AnyByContingency;
+        // A new Root first, whatever the order: what else the command brings is below it.
+        let held_root =
+            &self.held[self.place(TrustAnchorCell::ROOT).expect("every Device is made with it")].certificate;
+        let new_root = update
+            .replacements
+            .iter()
+            .find(|replacement| is_contingency && replacement.cell == TrustAnchorCell::ROOT)
+            .and_then(|replacement| judge.judge_root(replacement, time).ok());
+        let root = new_root.as_ref().unwrap_or(held_root);
         let mut stored: Vec<(usize, Arc<SmkiCertificate>)> = Vec::new();
         let mut replacements = Vec::with_capacity(update.replacements.len());
         for replacement in &update.replacements {
             let place = self.place(replacement.cell);
             let judged = match place {
-                Some(place) => judge
-                    .judge(replacement, &update.path_certificates, root, time)
-                    .map(|certificate| (place, certificate)),
+                Some(place) => {
+                    let judgement = if is_contingency && replacement.cell == TrustAnchorCell::ROOT {
+                        judge.judge_root(replacement, time)
+                    } else {
+                        judge.judge(replacement, &update.path_certificates, root, time)
+                    };
+                    judgement.map(|certificate| (place, certificate))
+                }
                 None => Err(StatusCode::TrustAnchorNotFound),
             };
             let nobody = (Eui64([0; 8]), SubjectKeyIdentifier([0; 8]));
@@ -333,14 +391,15 @@ impl Device {
             });
         }
         // As Devices were seen to report them: the authorising role's floor, then the others' as the command has them.
+        let role = update.mode.authorised_by().map_or(RemotePartyRole::Recovery, |cell| cell.role);
         let own = update.new_floor.map(|floor| SeqNumberChange {
-            role: RemotePartyRole::Recovery,
+            role,
             floor,
             specialist_floors: update.new_specialist_floors.clone(),
         });
         let changes: Vec<_> = own.into_iter().chain(update.other_changes.iter().flatten().cloned()).collect();
         let mut counters = self.counters;
-        counters[usize::from(RemotePartyRole::Recovery.code())] = command.seq_number.get();
+        counters[usize::from(role.code())] = command.seq_number.get();
         for change in &changes {
             if let Some(counter) = counters.get_mut(usize::from(change.role.code())) {
                 let is_new_key = stored.iter().any(|(place, certificate)| {

@@ -11,7 +11,7 @@ use crate::domain::determination::cms::{self, CmsError};
 use crate::domain::determination::devices::{DeviceFaults, DeviceListReader};
 use crate::domain::determination::document::{
     Compromised, Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits,
-    Method, Payload, Suspension, Template, Type, Weight, Withdrawal, Written,
+    Method, Payload, Suspension, SymmetricKeyLine, Template, Type, Weight, Withdrawal, Written,
 };
 use crate::domain::determination::prose::Prose;
 use crate::domain::gbcs;
@@ -102,6 +102,25 @@ pub struct Scope<'a> {
 impl Drafter<'_> {
     /// A determination to execute.
     pub fn determination(&self, head: LedgerHead, scope: &Scope<'_>) -> Result<Written<Determination>, DocumentError> {
+        self.execute(head, scope, None)
+    }
+
+    /// A determination to execute by the Contingency route: it releases the Contingency Symmetric Key into its commands.
+    pub fn contingency(
+        &self,
+        head: LedgerHead,
+        scope: &Scope<'_>,
+        symmetric_key: SymmetricKeyLine,
+    ) -> Result<Written<Determination>, DocumentError> {
+        self.execute(head, scope, Some(symmetric_key))
+    }
+
+    fn execute(
+        &self,
+        head: LedgerHead,
+        scope: &Scope<'_>,
+        symmetric_key: Option<SymmetricKeyLine>,
+    ) -> Result<Written<Determination>, DocumentError> {
         let devices = device_list(scope.devices, scope.name)?;
         let payload = Payload::new(scope.template.octets()).map_err(|fault| DocumentError::Faults(vec![fault]))?;
         let intents = devices.count.saturating_mul(u64::from(scope.retries_of_unknown) + 1);
@@ -121,6 +140,7 @@ impl Drafter<'_> {
             supersedes: None,
             key: Some(self.key.clone()),
             method: Some(scope.method),
+            symmetric_key,
             counter_start: Some(0),
             schedule: None,
             templates: Some(vec![Template { name: scope.name.clone(), payload }]),
@@ -157,6 +177,7 @@ impl Drafter<'_> {
             supersedes: None,
             key: None,
             method: None,
+            symmetric_key: None,
             counter_start: None,
             schedule: None,
             templates: None,

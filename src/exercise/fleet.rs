@@ -8,6 +8,7 @@ use super::lab::{Lab, LabError};
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, TEST_DEVICE_POLICY, Usage};
 use crate::domain::certificates::{Profile, SmkiCertificate};
+use crate::domain::gbcs::RemotePartyRole;
 use crate::domain::gbcs::proof::{Expected, Verdict};
 use crate::domain::names::{DeviceId, Eui64, TemplateName};
 use crate::domain::time::Timestamp;
@@ -93,14 +94,18 @@ impl Fleet {
         self.devices.binary_search_by_key(&id, Device::id).ok()
     }
 
-    /// The device list of a determination: canonical text, each Device with the counter that it is known to have accepted.
+    /// The device list of a determination: canonical text, each Device with the counter that it is known to have accepted from Recovery.
     pub fn device_list<'a>(&self, template: &TemplateName, devices: impl IntoIterator<Item = &'a Device>) -> String {
-        use std::fmt::Write as _;
-        let mut text = String::new();
-        for device in devices {
-            writeln!(text, "{},{template},{}", device.id(), device.recovery_counter()).expect("a String takes all");
-        }
-        text
+        list(template, devices, RemotePartyRole::Recovery)
+    }
+
+    /// The same of Contingency commands, whose counter is the root's.
+    pub fn contingency_list<'a>(
+        &self,
+        template: &TemplateName,
+        devices: impl IntoIterator<Item = &'a Device>,
+    ) -> String {
+        list(template, devices, RemotePartyRole::Root)
     }
 
     /// Brings one command to one Device, and checks its Response.
@@ -142,6 +147,15 @@ impl Fleet {
         deliveries.sort_unstable_by_key(|delivery| delivery.device);
         deliveries
     }
+}
+
+fn list<'a>(template: &TemplateName, devices: impl IntoIterator<Item = &'a Device>, role: RemotePartyRole) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for device in devices {
+        writeln!(text, "{},{template},{}", device.id(), device.counter(role)).expect("a String takes all");
+    }
+    text
 }
 
 struct Context<'a> {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
+use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::bodies::{self, BodyError, Particulars};
 use crate::domain::certificates::profile::{
     CertificateError, Kind, TEST_DEVICE_POLICY, TEST_HARDWARE_TYPE, TEST_ORGANISATION_POLICY,
@@ -16,6 +17,7 @@ use crate::domain::certificates::profile::{
 use crate::domain::certificates::signature::{FIXED_LEN, PublicKey};
 use crate::domain::certificates::{OrganisationSubject, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::{CellUsage, KeyUsage, RemotePartyRole, TrustAnchorCell};
+use crate::domain::intake::OF_AN_OCA;
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{DeviceId, Eui64, IncidentId, PartyId};
 use crate::domain::time::Timestamp;
@@ -92,6 +94,40 @@ impl SoftKey {
         let signature = self.pair.sign(&SystemRandom::new(), octets).map_err(|_| LabError::Random)?;
         Ok(signature.as_ref().try_into().expect("ring's fixed form of P-256 is 64 octets long"))
     }
+}
+
+/// What replaces a compromised Root: another with a key of its own, and everything below it anew.
+pub struct Renewal {
+    root: Issuer,
+    issuing: Issuer,
+    recovery: SmkiCertificate,
+    credentials: Credentials,
+}
+
+impl Renewal {
+    /// The new Root OCA Certificate.
+    pub const fn root_oca(&self) -> &SmkiCertificate {
+        &self.root.certificate
+    }
+
+    /// The Issuing OCA Certificate below it.
+    pub const fn issuing_oca(&self) -> &SmkiCertificate {
+        &self.issuing.certificate
+    }
+
+    /// The Recovery key's certificate below that: the same key, certified anew.
+    pub const fn recovery(&self) -> &SmkiCertificate {
+        &self.recovery
+    }
+
+    /// One Organisation Certificate for each of [`CELLS`], in that order.
+    pub const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+}
+
+fn root_template(name: &str, contingency: Option<WrappedApexKey>) -> bodies::Template {
+    bodies::Template::RootOca { common_name: name.to_owned(), contingency }
 }
 
 /// A CA: its certificate, and the key that goes with it.
@@ -184,7 +220,7 @@ impl Lab {
     /// Makes it, as of `now`: CAs, the credentials that Devices are made with, and those that replace them.
     pub fn new(now: Timestamp) -> Result<Self, LabError> {
         let profile = Profile::test();
-        let root = Issuer::make(&profile, now, &bodies::Template::RootOca { common_name: "LR".into() }, None)?;
+        let root = Issuer::make(&profile, now, &root_template("LR", None), None)?;
         let issuing = bodies::Template::IssuingOca { common_name: "L1".into() };
         let issuing = Issuer::make(&profile, now, &issuing, Some(&root))?;
         let device_ca = bodies::Template::DeviceCa { common_name: "LAB DEVICE CA".into() };
@@ -200,16 +236,16 @@ impl Lab {
             broker: Vec::new(),
             victims: Mutex::default(),
         };
-        lab.before = lab.credentials(1, |cell| cell.role)?;
+        lab.before = lab.credentials(&lab.issuing, 1, |cell| cell.role)?;
         // Method 3 gives the affected Supplier new certificates. A Network Operator's stay.
-        lab.after = lab.credentials(2, |cell| cell.role)?;
+        lab.after = lab.credentials(&lab.issuing, 2, |cell| cell.role)?;
         for (after, (before, cell)) in lab.after.iter_mut().zip(lab.before.iter().zip(CELLS)) {
             if cell.cell.role == RemotePartyRole::NetworkOperator {
                 *after = before.clone();
             }
         }
         // Method 2 puts the Access Control Broker's certificates where a Supplier's and a Network Operator's were.
-        lab.broker = lab.credentials(3, |cell| match cell.role {
+        lab.broker = lab.credentials(&lab.issuing, 3, |cell| match cell.role {
             RemotePartyRole::Supplier | RemotePartyRole::NetworkOperator => RemotePartyRole::AccessControlBroker,
             other => other,
         })?;
@@ -218,6 +254,7 @@ impl Lab {
 
     fn credentials(
         &self,
+        issuing: &Issuer,
         generation: u8,
         role_of: impl Fn(TrustAnchorCell) -> RemotePartyRole,
     ) -> Result<Credentials, LabError> {
@@ -232,18 +269,19 @@ impl Lab {
                     KeyUsage::DigitalSignature => Usage::DigitalSignature,
                     KeyUsage::KeyAgreement | KeyUsage::KeyCertSign => Usage::KeyAgreement,
                 };
-                self.organisation(subject, usage, SoftKey::generate()?.public())
+                self.organisation(issuing, subject, usage, SoftKey::generate()?.public())
             })
             .collect()
     }
 
     fn organisation(
         &self,
+        issuing: &Issuer,
         subject: OrganisationSubject,
         usage: Usage,
         key: &PublicKey,
     ) -> Result<SmkiCertificate, LabError> {
-        let octets = self.issuing.issue(self.now, &bodies::Template::Organisation { subject, usage }, key)?;
+        let octets = issuing.issue(self.now, &bodies::Template::Organisation { subject, usage }, key)?;
         Ok(SmkiCertificate::parse(&octets, &self.profile)?)
     }
 
@@ -284,10 +322,16 @@ impl Lab {
         } else {
             let role = RemotePartyRole::Supplier.code();
             let subject = OrganisationSubject { common_name: None, role, party: party_of(&self.before[0]) };
-            self.organisation(subject, Usage::DigitalSignature, SoftKey::generate()?.public())?
+            self.organisation(&self.issuing, subject, Usage::DigitalSignature, SoftKey::generate()?.public())?
         };
         victims.insert(incident.clone(), certificate.clone());
         Ok(certificate)
+    }
+
+    /// From now on that incident is about the key of this OCA.
+    pub fn compromise(&self, incident: &IncidentId, oca: &SmkiCertificate) {
+        let mut victims = self.victims.lock().unwrap_or_else(PoisonError::into_inner);
+        victims.insert(incident.clone(), oca.clone());
     }
 
     /// The same, as an incident and a determination name it.
@@ -296,7 +340,7 @@ impl Lab {
         Ok(Compromised {
             certificate_sha256: victim.sha256(),
             spki_sha256: victim.spki_sha256(),
-            party: party_of(&victim),
+            party: if victim.is_ca() { OF_AN_OCA } else { party_of(&victim) },
         })
     }
 
@@ -316,7 +360,30 @@ impl Lab {
         if subject.role != RemotePartyRole::Recovery.code() || subject.party != party {
             return Err(LabError::Request { expected: party, found: subject });
         }
-        self.organisation(subject, Usage::DigitalSignature, &key)
+        self.organisation(&self.issuing, subject, Usage::DigitalSignature, &key)
+    }
+
+    /// The Root OCA issues its certificate again, under the same name and key, with this wrapped Contingency Public Key inside; what is
+    /// below it stays. Devices that are made from now on hold that one.
+    pub fn carry(&mut self, contingency: WrappedApexKey) -> Result<(), LabError> {
+        let template = root_template("LR", Some(contingency));
+        let octets = write(self.now, &template, self.root.key.public(), &self.root.key, None)?;
+        self.root.certificate = SmkiCertificate::parse(&octets, &self.profile)?;
+        Ok(())
+    }
+
+    /// A new Root OCA, whose certificate carries the next wrapped Contingency Public Key if there is one, with an Issuing OCA below it,
+    /// and below that every certificate that a Device holds: `recovery`'s key is certified again, the organisations, who stay
+    /// who they are, get new keys.
+    pub fn renew(&self, contingency: Option<WrappedApexKey>, recovery: &SmkiCertificate) -> Result<Renewal, LabError> {
+        let root = Issuer::make(&self.profile, self.now, &root_template("LR2", contingency), None)?;
+        let issuing = bodies::Template::IssuingOca { common_name: "L2".into() };
+        let issuing = Issuer::make(&self.profile, self.now, &issuing, Some(&root))?;
+        let role = RemotePartyRole::Recovery.code();
+        let subject = OrganisationSubject { common_name: None, role, party: party_of(recovery) };
+        let recovery = self.organisation(&issuing, subject, Usage::DigitalSignature, recovery.key())?;
+        let credentials = self.credentials(&issuing, 1, |cell| cell.role)?;
+        Ok(Renewal { root, issuing, recovery, credentials })
     }
 
     /// Issues a Device's digitalSignature certificate. Answers its DER.
@@ -373,4 +440,4 @@ fn write(
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -50,8 +50,9 @@ use std::path::{Path, PathBuf};
 use crate::api::client::ClientError;
 use crate::custody::scheme::SchemeError;
 use crate::custody::share_file::ShareFileError;
+use crate::domain::certificates::apex::ApexError;
 use crate::domain::certificates::pem::PemError;
-use crate::domain::gbcs::{FillError, TemplateError};
+use crate::domain::gbcs::{FillError, FillKeyError, TemplateError};
 use crate::domain::names::NameError;
 use crate::domain::policy::{Activation, PolicyError};
 use documents::DocumentError;
@@ -103,6 +104,18 @@ pub enum ExerciseError {
     /// A PEM file.
     #[error(transparent)]
     Pem(#[from] PemError),
+    /// The stage was set without contingency material.
+    #[error("expected a stage with a token for contingency material, whose security officer's PIN is kept; found none")]
+    NoContingency,
+    /// What a token made is no wrapped key.
+    #[error(transparent)]
+    Apex(#[from] ApexError),
+    /// The symmetric key of a command.
+    #[error(transparent)]
+    SymmetricKey(#[from] FillKeyError),
+    /// JSON of a program or a ceremony.
+    #[error("what a program wrote: {0}")]
+    Json(#[from] serde_json::Error),
     /// The certification request.
     #[error("keys/recovery.csr: expected a block of PEM, found none")]
     NoRequest,
@@ -163,8 +176,16 @@ pub async fn run(
     scenario: Scenario,
     teller: &mut Teller<'_>,
 ) -> Result<Summary, ExerciseError> {
-    let stage = Stage::set(out, Programs::find()?, scenario.clock(), Activation::Custodians, teller)?;
-    let summary = scenario::play(&stage, devices, scenario, teller).await?;
+    let (programs, clock) = (Programs::find()?, scenario.clock());
+    let (stage, summary) = if scenario == Scenario::Contingency {
+        let mut stage = Stage::set_with_contingency(out, programs, clock, teller)?;
+        let summary = scenario::contingency::play(&mut stage, devices, teller).await?;
+        (stage, summary)
+    } else {
+        let stage = Stage::set(out, programs, clock, Activation::Custodians, teller)?;
+        let summary = scenario::play(&stage, devices, scenario, teller).await?;
+        (stage, summary)
+    };
     let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");
     json.push(b'\n');
     stage.layout.write("summary.json", json)?;

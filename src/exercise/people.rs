@@ -18,8 +18,10 @@ pub const MEMBERS: usize = 5;
 pub const APPROVALS: usize = 3;
 
 /// How many Authorised Responsible Officers there are. By their numbers: one of the affected Supplier; one of another; one of the
-/// affected Supplier whose credential is revoked; and one of it who has ceased.
-pub const OFFICERS: usize = 4;
+/// affected Supplier whose credential is revoked; one of it who has ceased; and [`DCC_OFFICER`].
+pub const OFFICERS: usize = 5;
+/// Which of them is the DCC's, whose the OCAs are.
+pub const DCC_OFFICER: usize = 4;
 
 /// How many Key Custodians there are, each with one share: as in the example policy.
 pub const CUSTODIANS: usize = 3;

@@ -33,6 +33,12 @@ pub const RECOVERY_TOKEN: &str = "smki-a";
 pub const LEDGER_KEY: &str = "ledger-1";
 /// What it calls the Recovery key.
 pub const RECOVERY_KEY: &str = "recovery-1";
+/// What it calls the token of the contingency keys, where there are any.
+pub const CONTINGENCY_TOKEN: &str = "smki-c";
+/// What it calls the contingency keys: the generation that Devices hold, and the next.
+pub const CONTINGENCY_KEYS: [&str; 2] = ["contingency-1", "contingency-2"];
+/// Under which EUI-64 Contingency commands are sent: locally administered, so that it is nobody's.
+pub const CONTINGENCY_PARTY: &str = "025EAF00000017FF";
 /// Who drafts the documents, and so approves none.
 pub const PROPOSER: &str = "operator-1";
 
@@ -48,6 +54,12 @@ pub struct Names {
     pub ledger_key: KeyLabel,
     /// [`RECOVERY_KEY`].
     pub recovery_key: KeyLabel,
+    /// [`CONTINGENCY_TOKEN`].
+    pub contingency_token: TokenName,
+    /// [`CONTINGENCY_KEYS`].
+    pub contingency_keys: [KeyLabel; 2],
+    /// [`CONTINGENCY_PARTY`].
+    pub contingency_party: PartyId,
     /// [`PROPOSER`].
     pub proposer: PersonId,
 }
@@ -62,6 +74,9 @@ impl Names {
             recovery_token: RECOVERY_TOKEN.parse().expect(PROOF),
             ledger_key: LEDGER_KEY.parse().expect(PROOF),
             recovery_key: RECOVERY_KEY.parse().expect(PROOF),
+            contingency_token: CONTINGENCY_TOKEN.parse().expect(PROOF),
+            contingency_keys: CONTINGENCY_KEYS.map(|label| label.parse().expect(PROOF)),
+            contingency_party: CONTINGENCY_PARTY.parse().expect(PROOF),
             proposer: PROPOSER.parse().expect(PROOF),
         }
     }
@@ -108,6 +123,18 @@ pub fn files(lab: &Lab, people: &People, operator: &AccountName, activation: Act
     .collect()
 }
 
+/// Adds two contingency keys, on a token of theirs, whose PIN is stored: as an exercise alone may.
+pub fn add_contingency_keys(files: &mut Files) {
+    let mut text = format!("\n[[token]]\nname = \"{CONTINGENCY_TOKEN}\"\n");
+    for label in CONTINGENCY_KEYS {
+        text.push_str(&format!(
+            "\n[[key]]\nlabel = \"{label}\"\nuse = \"contingency\"\ntoken = \"{CONTINGENCY_TOKEN}\"\nmodes = [9]\n\
+             originator = \"{CONTINGENCY_PARTY}\"\nactivation = \"stored\"\n"
+        ));
+    }
+    files.entry("keys.toml".to_owned()).or_default().extend(text.into_bytes());
+}
+
 /// The files, read as the daemon reads them.
 pub fn read(files: &Files) -> Result<Policy, Vec<PolicyError>> {
     Policy::parse(files)
@@ -149,6 +176,8 @@ activation = "{opened}"
 
 /// The Supplier whose certificate is compromised.
 pub const AFFECTED: &str = "supplier-a";
+/// The DCC, whose the OCAs are.
+pub const DCC: &str = "dcc";
 
 /// The EUI-64s that the lab's certificates of one role have.
 fn eui64s(lab: &Lab, is_theirs: impl Fn(u8) -> bool) -> String {
@@ -172,7 +201,7 @@ fn parties(lab: &Lab) -> String {
         ("supplier-b", "supplier", ""),
         ("supplier-c", "supplier", ""),
         ("network-a", "network-operator", &networks),
-        ("dcc", "dcc", &others),
+        (DCC, "dcc", &others),
     ]
     .map(|(id, kind, eui64)| {
         format!("\n[[party]]\nid = \"{id}\"\nname = \"{id} of the exercise\"\nkind = \"{kind}\"\neui64 = [{eui64}]\n")
@@ -207,6 +236,7 @@ fn persons(lab: &Lab, people: &People, operator: &AccountName, now: Timestamp) -
         ("supplier-b", "active", from, None),
         (AFFECTED, "revoked", lately, None),
         (AFFECTED, "active", from, Some(lately)),
+        (DCC, "active", from, None),
     ];
     for (officer, (party, state, since, until)) in people.officers.iter().zip(officers) {
         let mut holds = keys(officer);

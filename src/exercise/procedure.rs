@@ -9,13 +9,15 @@ use super::clock::Clock;
 use super::documents;
 use super::lab::Lab;
 use super::layout::Layout;
-use super::people::People;
+use super::people::{DCC_OFFICER, People};
+use super::policy::{AFFECTED, DCC};
 use super::tell::Teller;
 use crate::api::client::Client;
 use crate::api::wire::{self, Base64};
 use crate::domain::certificates::pem::certificate_to_pem;
 use crate::domain::files::{Counted, DeviceState, Progress};
 use crate::domain::incident::State;
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, DevicesNamed, Method, Notification, SmiStatus, Step};
 use crate::domain::names::{DeviceId, Digest, FactorId, FileKind, IncidentId, KeyLabel};
 use crate::domain::procedure::calendar::CivilDate;
@@ -83,9 +85,14 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    /// An ARO of the affected Supplier signs a file and submits it. Answers its SHA-256.
+    /// Whether the incident is about the key of an OCA, and not of a Supplier.
+    fn is_about_an_oca(&self) -> Result<bool, ExerciseError> {
+        Ok(self.lab.victim(&self.incident)?.is_ca())
+    }
+
+    /// An ARO of the affected Supplier, or of the DCC where the key is an OCA's, signs a file and submits it. Answers its SHA-256.
     pub async fn submit(&self, kind: FileKind, text: &str) -> Result<Digest, ExerciseError> {
-        let officer = &self.people.officers[0];
+        let officer = &self.people.officers[if self.is_about_an_oca()? { DCC_OFFICER } else { 0 }];
         let p7s = documents::sign(text.as_bytes(), &officer.first, self.clock.now())?;
         if let Some(layout) = self.layout {
             layout.write(&format!("files/{}-{kind}.csv", self.incident), text)?;
@@ -105,12 +112,17 @@ impl Carrier<'_> {
     /// notification file.
     pub async fn assess(&self, devices: &[DeviceId], method: Method) -> Result<Digest, ExerciseError> {
         self.find(devices, method).await?;
+        let (sha256, now) = (self.lab.victim(&self.incident)?.sha256(), self.clock.now());
+        if self.is_about_an_oca()? {
+            let file = format!(
+                "notifier,party,key,certificate-sha256,compromise,time,channel,class\n\
+                 ARO Five of the exercise,{DCC},root-oca,{sha256},actual,{now},telephone,other\n"
+            );
+            return self.submit(FileKind::OtherNotification, &file).await;
+        }
         let file = format!(
             "notifier,party,certificate-sha256,compromise,time,channel,class\n\
-             ARO One of the exercise,{},{},actual,{},telephone,organisation\n",
-            super::policy::AFFECTED,
-            self.lab.victim(&self.incident)?.sha256(),
-            self.clock.now(),
+             ARO One of the exercise,{AFFECTED},{sha256},actual,{now},telephone,organisation\n"
         );
         self.submit(FileKind::OrganisationNotification, &file).await
     }
@@ -118,11 +130,18 @@ impl Carrier<'_> {
     /// The incident is notified, confirmed and assessed for these Devices, without any file.
     pub async fn find(&self, devices: &[DeviceId], method: Method) -> Result<(), ExerciseError> {
         let victim = self.lab.victim(&self.incident)?;
+        let (by, party, class, key, description) = if victim.is_ca() {
+            let what = "An exercise: the Root OCA Private Key is Compromised.";
+            ("ARO Five of the exercise", DCC, CompromiseClass::Other, Some(OtherKey::RootOca), what)
+        } else {
+            let what = "An exercise: the Supplier's Private Key for signing is Compromised.";
+            ("ARO One of the exercise", AFFECTED, CompromiseClass::Organisation, None, what)
+        };
         let notification = Notification {
-            by: "ARO One of the exercise".into(),
-            party: super::policy::AFFECTED.parse().map_err(ExerciseError::Name)?,
+            by: by.into(),
+            party: party.parse().map_err(ExerciseError::Name)?,
             certainty: Certainty::Suspected,
-            class: CompromiseClass::Organisation,
+            class,
             at: self.clock.now(),
             channel: "telephone".into(),
             recovery_event: self.clock.now(),
@@ -130,7 +149,8 @@ impl Carrier<'_> {
         let open = wire::IncidentOpen {
             incident: self.incident.clone(),
             certificate_pem: certificate_to_pem(victim.octets()),
-            description: "An exercise: the Supplier's Private Key for signing is Compromised.".to_owned(),
+            key,
+            description: description.to_owned(),
             notification: Some(notification),
         };
         self.client.post::<_, wire::Recorded>("/v1/incidents", &open).await?;

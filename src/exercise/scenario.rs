@@ -1,5 +1,6 @@
 //! Shell: the story itself, from the daemon's start to the last check of its ledger. Read [`play`] first.
 
+pub mod contingency;
 mod custodians;
 mod gates;
 mod not_to_execute;
@@ -30,7 +31,9 @@ use super::{ExerciseError, lab};
 use crate::api::client::{Client, ClientError};
 use crate::api::wire::{self, Base64, DeviceAsk, Devices, ItemOutcome, RecoverySettle, RecoverySign, SettleAction};
 use crate::domain::certificates::SmkiCertificate;
-use crate::domain::determination::document::{Determination, Form, KeyChosen, LedgerHead, Method, Written};
+use crate::domain::determination::document::{
+    Determination, Form, KeyChosen, LedgerHead, Method, SymmetricKeyLine, Written,
+};
 use crate::domain::determination::words::Words;
 use crate::domain::gbcs::{SeqNumber, Template};
 use crate::domain::incident::State;
@@ -68,6 +71,8 @@ pub enum Scenario {
     /// follow the determination. In another incident the status is set early, and Devices stay stranded.
     #[serde(rename = "variation-2017")]
     Variation2017,
+    /// The Root OCA Private Key is compromised: the Contingency key replaces the Root and all below it.
+    Contingency,
 }
 
 /// When the story of the variation begins: in the midst of its window.
@@ -76,7 +81,7 @@ const WITHIN_THE_VARIATION: &str = "2017-08-01T09:00:00Z";
 impl Scenario {
     const fn order(self) -> Order {
         match self {
-            Self::Base | Self::NotToExecute => Order::BeforeReferral,
+            Self::Base | Self::NotToExecute | Self::Contingency => Order::BeforeReferral,
             Self::Variation2017 => Order::AfterDetermination,
         }
     }
@@ -84,7 +89,7 @@ impl Scenario {
     /// What the time is in it.
     pub(super) fn clock(self) -> Clock {
         match self {
-            Self::Base | Self::NotToExecute => Clock::default(),
+            Self::Base | Self::NotToExecute | Self::Contingency => Clock::default(),
             Self::Variation2017 => Clock::set_to(WITHIN_THE_VARIATION.parse().expect("it is RFC 3339")),
         }
     }
@@ -383,7 +388,7 @@ impl Play<'_, '_> {
         Ok(Main { determination: document, signature: p7s, document: file })
     }
 
-    /// A determination to execute with the Contingency Private Key is refused until that is built, and opens nothing.
+    /// A determination to execute with the Contingency Private Key is refused in an incident about a Supplier's key, and opens nothing.
     async fn refuse_contingency(&mut self, client: &Client, esme: &Named, devices: &str) -> Result<(), ExerciseError> {
         let scope = Scope {
             decision_number: 1,
@@ -395,8 +400,10 @@ impl Play<'_, '_> {
             retries_of_unknown: 0,
         };
         let mut drafter = self.drafter(&self.incident)?;
-        drafter.key.label = "contingency-1".parse().map_err(ExerciseError::Name)?;
-        let document = drafter.determination(head(client).await?, &scope)?;
+        let [held, next] = self.stage.names.contingency_keys.clone();
+        drafter.key.label = held;
+        let line = SymmetricKeyLine { root_sha256: self.stage.lab.root_oca().sha256(), next };
+        let document = drafter.contingency(head(client).await?, &scope, line)?;
         let mut signatures = Vec::new();
         for member in &self.stage.people.members[..APPROVALS] {
             signatures.push(documents::sign(document.octets(), &member.first, self.stage.now())?);
@@ -717,7 +724,8 @@ impl Play<'_, '_> {
         );
         let devices: Vec<DeviceId> = (0..self.devices).map(|n| self.device(n)).collect();
         let carrier = self.carrier(client, self.incident.clone());
-        carrier.end(&devices, Method::NewOrganisationCertificates).await?;
+        let method = main.determination.form().method.unwrap_or(Method::NewOrganisationCertificates);
+        carrier.end(&devices, method).await?;
         self.must_stand(client, self.incident.clone(), State::PostRecovery).await?;
         let carrier = self.carrier(client, self.incident.clone());
         let entry = carrier.close("Every Device is recovered, every duty to inform is met.").await?;
@@ -854,10 +862,14 @@ impl Play<'_, '_> {
         self.summary.times.verify_ms = ms(begun.elapsed());
         let said =
             [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).trim().to_owned()).join("\n");
+        let signatures = match self.summary.scenario {
+            Scenario::Base | Scenario::NotToExecute | Scenario::Variation2017 => "every signature",
+            Scenario::Contingency => "every signature but those over what has the symmetric key inside,",
+        };
         self.expect(
             output.status.success(),
             &format!(
-                "Verified from the export alone, every signature and every decision, in {}.",
+                "Verified from the export alone, {signatures} and every decision, in {}.",
                 seconds(begun.elapsed())
             ),
             &format!("ledger verify ended with {}: {said}", output.status),

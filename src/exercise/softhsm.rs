@@ -68,6 +68,8 @@ pub struct Token {
     pub serial: String,
     /// The file that holds its PIN, which its owner alone may read.
     pub pin_file: PathBuf,
+    /// The same of its security officer's, where that is kept.
+    pub so_pin_file: Option<PathBuf>,
 }
 
 /// SoftHSM with tokens in a folder of its own.
@@ -104,6 +106,15 @@ impl SoftHsm {
 
     /// Makes a token with random PINs. That of the user goes into a file; that of the security officer is forgotten.
     pub fn make_token(&self, label: &str) -> Result<Token, SoftHsmError> {
+        self.make(label, false)
+    }
+
+    /// The same, with a file for the security officer's PIN too: a contingency key's ceremony asks for it.
+    pub fn make_token_with_officer(&self, label: &str) -> Result<Token, SoftHsmError> {
+        self.make(label, true)
+    }
+
+    fn make(&self, label: &str, keep_officer: bool) -> Result<Token, SoftHsmError> {
         let (pin, so_pin) = (pin()?, pin()?);
         // The tool takes PINs as arguments only, or from a terminal: for a moment they are seen in the list of processes. These
         // guard keys that nothing in the world trusts.
@@ -115,7 +126,11 @@ impl SoftHsm {
         let serial = serial_of(&slots, label).ok_or_else(|| SoftHsmError::NotShown { label: label.to_owned() })?;
         let pin_file = self.folder.join(format!("{label}.pin"));
         write_secret(&pin_file, pin.expose_secret().as_bytes())?;
-        Ok(Token { label: label.to_owned(), serial, pin_file })
+        let so_pin_file = keep_officer.then(|| self.folder.join(format!("{label}.so-pin")));
+        if let Some(path) = &so_pin_file {
+            write_secret(path, so_pin.expose_secret().as_bytes())?;
+        }
+        Ok(Token { label: label.to_owned(), serial, pin_file, so_pin_file })
     }
 
     fn tool(&self, what: &'static str, arguments: &[&str]) -> Result<String, SoftHsmError> {

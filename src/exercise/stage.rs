@@ -16,7 +16,7 @@ use super::tell::Teller;
 use super::{ExerciseError, documents};
 use crate::domain::certificates::SmkiCertificate;
 use crate::domain::certificates::pem;
-use crate::domain::names::{AccountName, Digest};
+use crate::domain::names::{AccountName, Digest, TokenName};
 use crate::domain::policy::{Activation, Policy};
 use crate::domain::time::Timestamp;
 
@@ -48,6 +48,8 @@ pub struct Stage {
     pub softhsm: SoftHsm,
     /// The Recovery token, and the PIN that it was initialised with.
     pub recovery_token: Token,
+    /// The token of the contingency keys, where there are any.
+    pub contingency_token: Option<Token>,
     /// The daemon's configuration file.
     pub configuration: PathBuf,
     /// Where the daemon listens.
@@ -68,6 +70,27 @@ impl Stage {
         activation: Activation,
         teller: &mut Teller<'_>,
     ) -> Result<Self, ExerciseError> {
+        Self::build(out, programs, clock, activation, false, teller)
+    }
+
+    /// The same with a token and two keys for contingency material; the PINs of all keys are stored.
+    pub fn set_with_contingency(
+        out: &Path,
+        programs: Programs,
+        clock: Clock,
+        teller: &mut Teller<'_>,
+    ) -> Result<Self, ExerciseError> {
+        Self::build(out, programs, clock, Activation::Stored, true, teller)
+    }
+
+    fn build(
+        out: &Path,
+        programs: Programs,
+        clock: Clock,
+        activation: Activation,
+        with_contingency: bool,
+        teller: &mut Teller<'_>,
+    ) -> Result<Self, ExerciseError> {
         let layout = Layout::create(out)?;
         // Short, for a socket's path has 107 octets at most; private, for it holds PINs.
         let scratch = tempfile::Builder::new().prefix("smkid-exercise-").tempdir().map_err(ExerciseError::Scratch)?;
@@ -75,8 +98,15 @@ impl Stage {
 
         teller.step("The stage is set");
         let softhsm = SoftHsm::prepare(scratch.path())?;
-        let tokens = [softhsm.make_token("exercise-ledger")?, softhsm.make_token("exercise-recovery")?];
-        teller.good("Two PKCS#11 tokens in SoftHSM: one for the ledger key, one for the Recovery key.");
+        let [ledger_token, recovery_token] =
+            [softhsm.make_token("exercise-ledger")?, softhsm.make_token("exercise-recovery")?];
+        let contingency_token =
+            with_contingency.then(|| softhsm.make_token_with_officer("exercise-contingency")).transpose()?;
+        teller.good(if with_contingency {
+            "Three PKCS#11 tokens in SoftHSM: for the ledger key, for the Recovery key, for contingency material."
+        } else {
+            "Two PKCS#11 tokens in SoftHSM: one for the ledger key, one for the Recovery key."
+        });
         let lab = Lab::new(now)?;
         for (name, certificate) in
             [("root-oca", lab.root_oca()), ("issuing-oca", lab.issuing_oca()), ("device-ca", lab.device_ca())]
@@ -107,7 +137,10 @@ impl Stage {
         write_secret(&scratch.path().join(format!("{PEOPLE}/passphrase")), passphrase.as_bytes())?;
 
         let (account, group) = whoever_runs_this()?;
-        let files = policy::files(&lab, &people, &account, activation, now);
+        let mut files = policy::files(&lab, &people, &account, activation, now);
+        if with_contingency {
+            policy::add_contingency_keys(&mut files);
+        }
         for (name, octets) in &files {
             layout.write(&format!("policy/{name}"), octets)?;
         }
@@ -119,14 +152,17 @@ impl Stage {
 
         let (socket, names) = (scratch.path().join("smkid.sock"), Names::new());
         let configuration = scratch.path().join("smkid.toml");
-        let pins = [true, activation == Activation::Stored];
-        let text = configuration_text(scratch.path(), &socket, &group, &softhsm, (&tokens, pins), &names, clock);
+        let mut tokens = vec![
+            (&names.ledger_token, &ledger_token, true),
+            (&names.recovery_token, &recovery_token, activation == Activation::Stored),
+        ];
+        tokens.extend(contingency_token.as_ref().map(|token| (&names.contingency_token, token, true)));
+        let text = configuration_text(scratch.path(), &socket, &group, &softhsm, &tokens, &names, clock);
         if clock.is_set() {
             teller.good(&format!("The clock is set for this exercise: it is {now} here."));
         }
         write_secret(&configuration, text.as_bytes())?;
         let log = layout.path("smkid.log");
-        let [_, recovery_token] = tokens;
         Ok(Self {
             scratch,
             layout,
@@ -138,6 +174,7 @@ impl Stage {
             activation,
             softhsm,
             recovery_token,
+            contingency_token,
             configuration,
             socket,
             log,
@@ -225,19 +262,19 @@ fn whoever_runs_this() -> Result<(AccountName, String), ExerciseError> {
     Ok((user.name.parse().map_err(ExerciseError::Name)?, group.name))
 }
 
-/// `smkid.toml`: as for a live daemon. The PIN of a token that Key Custodians open is in no file: its place is `false` in `pins`.
+/// `smkid.toml`: as for a live daemon. The PIN of a token that Key Custodians open is in no file: `false` stands beside it.
 fn configuration_text(
     scratch: &Path,
     socket: &Path,
     group: &str,
     softhsm: &SoftHsm,
-    (tokens, pins): (&[Token; 2], [bool; 2]),
+    tokens: &[(&TokenName, &Token, bool)],
     names: &Names,
     clock: Clock,
 ) -> String {
     let quoted = |path: &Path| toml::Value::String(text(path)).to_string();
-    let token = |name: &str, token: &Token, has_pin: bool| {
-        let pin = if has_pin { format!("pin = {{ file = {} }}\n", quoted(&token.pin_file)) } else { String::new() };
+    let token = |(name, token, has_pin): &(&TokenName, &Token, bool)| {
+        let pin = if *has_pin { format!("pin = {{ file = {} }}\n", quoted(&token.pin_file)) } else { String::new() };
         format!(
             "\n[[token]]\nname = \"{name}\"\nmodule = {}\nlabel = \"{}\"\nserial = \"{}\"\nenvironment = {{ \
              {CONFIGURATION_VARIABLE} = {} }}\n{pin}",
@@ -247,15 +284,13 @@ fn configuration_text(
             quoted(softhsm.configuration()),
         )
     };
-    let ([ledger, recovery], [first, second]) = (tokens, pins);
-    let [ledger, recovery] =
-        [token(names.ledger_token.as_str(), ledger, first), token(names.recovery_token.as_str(), recovery, second)];
+    let tokens = tokens.iter().map(token).collect::<String>();
     let exercise = match clock.offset_ms() {
         0 => String::new(),
         set => format!("\n[exercise]\nclock_offset_ms = {set}\n"),
     };
     format!(
-        "version = 1\nstate = {}\nsocket = {}\n\n[roles]\noperator = [{}]\n{ledger}{recovery}\n[ledger]\ntoken = \"{}\"\n\n\
+        "version = 1\nstate = {}\nsocket = {}\n\n[roles]\noperator = [{}]\n{tokens}\n[ledger]\ntoken = \"{}\"\n\n\
          [limits]\nreserve_octets = {RESERVE_OCTETS}\n{exercise}",
         quoted(&scratch.join("state")),
         quoted(socket),

@@ -113,8 +113,10 @@ impl Summary {
         }
         teller.fact("refused, as it must be", &format!("{refused} of {} attempts", self.refusals.len()));
         if self.scenario != Scenario::NotToExecute {
-            let openings = number(self.openings.len() as u64);
-            teller.fact("key opened", &format!("{openings} times, by Key Custodians who presented anew each time"));
+            if self.scenario != Scenario::Contingency {
+                let openings = number(self.openings.len() as u64);
+                teller.fact("key opened", &format!("{openings} times, by Key Custodians who presented anew each time"));
+            }
             self.tell_signing(teller);
         }
         let ledger = format!(
@@ -131,8 +133,10 @@ impl Summary {
     }
 
     fn tell_signing(&self, teller: &mut Teller<'_>) {
-        let unknown = format!("{} after the kill, {} settled", number(self.unknown), number(self.settled));
-        teller.fact("unknown outcomes", &unknown);
+        if self.scenario != Scenario::Contingency {
+            let unknown = format!("{} after the kill, {} settled", number(self.unknown), number(self.settled));
+            teller.fact("unknown outcomes", &unknown);
+        }
         let signing = format!(
             "{} commands each second ({} octets each), recorded and checked before release",
             number(self.times.signed_per_second),

@@ -245,6 +245,23 @@ pub enum HsmError {
         /// The CKA_ID wanted.
         id: KeyId,
     },
+    /// The module lets the Contingency Symmetric Key be wrapped by any key.
+    #[error(
+        "key {label}: the module does not hold to CKA_WRAP_WITH_TRUSTED: {why}. The Contingency Symmetric Key there is of no use. Ask the \
+         HSM's maker for a module that enforces it (PKCS#11 3.1, 4.9); an exercise may do without, by `wrap_with_trusted = \"not-enforced\"` \
+         in its policy, and a live policy may not"
+    )]
+    NotGuarded {
+        /// The contingency key.
+        label: KeyLabel,
+        /// What was tried and was not refused.
+        why: String,
+    },
+    /// No Contingency Symmetric Key is known to stand beside a key.
+    #[error(
+        "key {0}: no Contingency Symmetric Key is known to stand beside it on this token: its ceremony made none here, or the ledger was not told"
+    )]
+    NoMaterial(KeyLabel),
     /// No key of this name was found at activation.
     #[error("no key {0} was checked at activation of this token")]
     KeyUnknown(KeyLabel),
@@ -350,6 +367,8 @@ impl HsmError {
             | Self::GenesisExists { .. }
             | Self::DataDuplicate { .. }
             | Self::KeyExists { .. }
+            | Self::NotGuarded { .. }
+            | Self::NoMaterial(_)
             | Self::KeyUnknown(_)
             | Self::Kind { .. }
             | Self::Spawn { .. }
@@ -387,6 +406,8 @@ impl HsmError {
             | Self::GenesisExists { .. }
             | Self::DataDuplicate { .. }
             | Self::WrongSignature(_)
+            | Self::NotGuarded { .. }
+            | Self::NoMaterial(_)
             | Self::Locked => Class::OperatorMustAct,
             Self::KeyExists { .. }
             | Self::KeyUnknown(_)
@@ -431,6 +452,8 @@ impl HsmError {
             | Self::GenesisExists { .. }
             | Self::DataDuplicate { .. }
             | Self::KeyExists { .. }
+            | Self::NotGuarded { .. }
+            | Self::NoMaterial(_)
             | Self::KeyUnknown(_)
             | Self::Kind { .. }
             | Self::SignatureLength { .. }

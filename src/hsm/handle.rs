@@ -4,6 +4,8 @@
 //! Nothing here needs an async runtime: calls return at once with [`Results`] or a [`Reply`], which can be awaited or waited
 //! for on a plain thread (the recorder's, say). What serves a living worker is in keeper.rs.
 
+mod contingency;
+
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 use super::breaker::{Breaker, Standing};
 use super::errors::{Certainty, Class, HsmError};
@@ -26,7 +29,7 @@ use super::one_time::{PinFor, pin_info};
 use super::pin::{self, PinSource};
 use super::protocol::{Manage, Managed, OCTETS_LEN_MAX, Setup};
 use super::verify::PublicPoint;
-use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, QUEUE_ITEMS_MAX, TokenReport};
+use super::{CALLS_MAX, Expectations, ExpectedKey, GENESIS_LABEL, KeyReport, Material, QUEUE_ITEMS_MAX, TokenReport};
 use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, TokenName};
 use crate::domain::time::Timestamp;
@@ -69,25 +72,59 @@ pub struct ToSign {
     /// The caller's name for it, given back with the outcome. Unique within a call.
     pub tag: u64,
     pub(super) kind: Kind,
-    octets: Arc<Vec<u8>>,
+    octets: Octets,
     range: Range<usize>,
+}
+
+/// What is to be signed, whoever else has it.
+#[derive(Clone, Debug)]
+enum Octets {
+    /// Of a caller that has them anyhow.
+    Shared(Arc<Vec<u8>>),
+    /// With a secret inside: wiped when the last of us lets go.
+    Secret(Arc<Wiped>),
+}
+
+/// Octets that no Debug shows.
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for Wiped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} octets with a secret inside", self.0.len())
+    }
 }
 
 impl ToSign {
     /// The whole of `octets` is what the signature covers.
     pub fn new(tag: u64, kind: Kind, octets: Vec<u8>) -> Self {
         let range = 0..octets.len();
-        Self { tag, kind, octets: Arc::new(octets), range }
+        Self { tag, kind, octets: Octets::Shared(Arc::new(octets)), range }
+    }
+
+    /// The signature covers `range` of `octets`, which have a secret inside: a command with the Contingency Symmetric Key. They are
+    /// wiped on their way, here and in the worker. A range beyond the octets is `None`.
+    pub fn secret(tag: u64, kind: Kind, octets: Zeroizing<Vec<u8>>, range: Range<usize>) -> Option<Self> {
+        octets.get(range.clone())?;
+        Some(Self { tag, kind, octets: Octets::Secret(Arc::new(Wiped(octets))), range })
+    }
+
+    /// Whether nothing of it may be left behind.
+    pub(super) const fn is_secret(&self) -> bool {
+        matches!(self.octets, Octets::Secret(_))
     }
 
     /// The signature covers `range` of `octets`; the rest is not sent. A range beyond the octets is `None`.
     pub fn part(tag: u64, kind: Kind, octets: Arc<Vec<u8>>, range: Range<usize>) -> Option<Self> {
         octets.get(range.clone())?;
-        Some(Self { tag, kind, octets, range })
+        Some(Self { tag, kind, octets: Octets::Shared(octets), range })
     }
 
     pub(super) fn octets(&self) -> &[u8] {
-        &self.octets[self.range.clone()]
+        let octets = match &self.octets {
+            Octets::Shared(octets) => octets.as_slice(),
+            Octets::Secret(octets) => octets.0.as_slice(),
+        };
+        &octets[self.range.clone()]
     }
 }
 
@@ -545,9 +582,8 @@ impl Token {
 
     /// The value of the data object with this label, if there is one.
     pub fn read_data(&self, label: &str) -> Reply<Option<Vec<u8>>> {
-        self.manage(Manage::ReadData { label: label.to_owned().into() }, |managed| match managed {
-            Managed::Data(found) => Some(found.map(serde_bytes::ByteBuf::into_vec)),
-            Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
+        self.manage(Manage::ReadData { label: label.to_owned().into() }, |managed| {
+            if let Managed::Data(found) = managed { Some(found.map(serde_bytes::ByteBuf::into_vec)) } else { None }
         })
     }
 
@@ -566,32 +602,25 @@ impl Token {
     /// Makes a P-256 key pair on the token that can only sign and cannot leave; it can be used at once.
     pub fn generate_key(&self, label: KeyLabel, id: KeyId, use_: KeyUse) -> Reply<KeyReport> {
         let inner = Arc::downgrade(&self.0);
-        self.manage(Manage::GenerateKey { label, id, use_ }, move |managed| match managed {
-            Managed::Key(key) => {
-                if let Some(inner) = inner.upgrade() {
-                    inner.learn(&key);
-                }
-                Some(key)
+        self.manage(Manage::GenerateKey { label, id, use_ }, move |managed| {
+            let Managed::Key(key) = managed else { return None };
+            if let Some(inner) = inner.upgrade() {
+                inner.learn(&key);
             }
-            Managed::Data(_) | Managed::Done | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
+            Some(key)
         })
     }
 
     /// Destroys the key pair with this CKA_ID and this public key, and looks whether it is gone. A pair with another public key is
     /// left as it is; that there is none is no error, so what was cut off can be done again.
-    pub fn destroy_key(&self, label: KeyLabel, id: KeyId, spki: Digest) -> Reply<()> {
-        self.manage(Manage::DestroyKey { label, id, spki }, |managed| match managed {
-            Managed::Done => Some(()),
-            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
-        })
+    /// With `material`, what stands beside a contingency key goes first.
+    pub fn destroy_key(&self, label: KeyLabel, id: KeyId, spki: Digest, material: Option<Material>) -> Reply<()> {
+        self.manage(Manage::DestroyKey { label, id, spki, material }, done)
     }
 
     /// Looks every key up and checks it anew.
     pub fn list_keys(&self) -> Reply<Vec<KeyReport>> {
-        self.manage(Manage::ListKeys, |managed| match managed {
-            Managed::Keys(keys) => Some(keys),
-            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Info(_) | Managed::SealTo(_) => None,
-        })
+        self.manage(Manage::ListKeys, |managed| if let Managed::Keys(keys) = managed { Some(keys) } else { None })
     }
 
     /// Changes the PIN of the token, from here on for this handle too. Waits.
@@ -599,19 +628,14 @@ impl Token {
     /// # Errors
     /// What C_SetPIN answered; [`HsmError::WorkerEnded`] and the like leave open whether the PIN was changed.
     pub fn set_pin(&self, old: &SecretString, new: SecretString) -> Result<(), HsmError> {
-        let seal_to = self.manage(Manage::PinKey, |managed| match managed {
-            Managed::SealTo(key) => Some(key),
-            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) => None,
-        });
+        let seal_to =
+            self.manage(Manage::PinKey, |managed| if let Managed::SealTo(key) = managed { Some(key) } else { None });
         let seal_to = seal_to.wait()?;
         let config = &self.0.config;
         let both = pin::changed(old, &new)?;
         let sealed = seal_to.seal(&pin_info(PinFor::Change, &config.name, &config.serial), &both);
         let sealed = sealed.map_err(|error| HsmError::Protocol { found: error.to_string() })?;
-        let done = self.manage(Manage::SetPin { sealed: sealed.into() }, |managed| match managed {
-            Managed::Done => Some(()),
-            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
-        });
+        let done = self.manage(Manage::SetPin { sealed: sealed.into() }, done);
         done.wait()?;
         if let Some(held) = &mut *lock(&self.0.pin) {
             *held = new.into();
@@ -621,10 +645,7 @@ impl Token {
 
     /// What the token was found to be at activation, asked of the worker: an answer shows that it serves calls.
     pub fn token_info(&self) -> Reply<TokenReport> {
-        self.manage(Manage::TokenInfo, |managed| match managed {
-            Managed::Info(report) => Some(report),
-            Managed::Data(_) | Managed::Done | Managed::Key(_) | Managed::Keys(_) | Managed::SealTo(_) => None,
-        })
+        self.manage(Manage::TokenInfo, |managed| if let Managed::Info(report) = managed { Some(report) } else { None })
     }
 
     /// How the token stands.
@@ -712,10 +733,7 @@ impl Token {
             return Reply::now(Err(HsmError::TooLong { tag: 0, len: octets.len(), limit: OCTETS_LEN_MAX }));
         }
         let what = Manage::WriteData { label: label.to_owned().into(), octets: octets.to_vec().into(), once };
-        self.manage(what, |managed| match managed {
-            Managed::Done => Some(()),
-            Managed::Data(_) | Managed::Key(_) | Managed::Keys(_) | Managed::Info(_) | Managed::SealTo(_) => None,
-        })
+        self.manage(what, done)
     }
 
     fn manage<T: Send + 'static>(
@@ -804,7 +822,14 @@ impl Inner {
             report.keys.push(key.clone());
         }
         let KeyReport { label, id, use_, spki } = key.clone();
-        lock(&self.expectations).keys.push(ExpectedKey { label, id, use_, spki: Some(spki), cloned: false });
+        lock(&self.expectations).keys.push(ExpectedKey {
+            label,
+            id,
+            use_,
+            spki: Some(spki),
+            cloned: false,
+            material: None,
+        });
     }
 }
 
@@ -812,7 +837,12 @@ impl Inner {
 fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
     let pin = lock(&inner.pin).clone().ok_or(HsmError::Locked)?;
     pin.check()?;
-    let offers = inner.offers()?;
+    // What is known of offers is of the user's PIN.
+    let offers = if pin.is_officers() {
+        Offers::open(None, (&inner.config.serial, &inner.config.label))?
+    } else {
+        inner.offers()?
+    };
     // No worker is needed to know that no PIN may be offered.
     if let Some(why) = offers.mark().withheld() {
         return Err(HsmError::PinWithheld { why });
@@ -832,6 +862,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
             call_deadline_ms: u32::try_from(config.call_deadline.as_millis()).unwrap_or(u32::MAX),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX).max(1),
             protected_path: pin.is_protected_path(),
+            officer: pin.is_officers(),
             keys,
             genesis,
             origin,
@@ -859,6 +890,11 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
         .map_err(spawn_failed)?;
     let (pid, report) = ready.recv().unwrap_or_else(|_| Err(ended("its keeper ended")))?;
     Ok((Arc::new(Link { pid, way, open, keeper: Mutex::new(Some(keeper)) }), report))
+}
+
+/// Of a call that answers nothing but that it is done.
+fn done(managed: Managed) -> Option<()> {
+    matches!(managed, Managed::Done).then_some(())
 }
 
 /// What the keeper calls when its worker is gone: the token is down, unless it is up with another one already, or locked.

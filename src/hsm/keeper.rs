@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::MemfdFlags;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use zeroize::Zeroize as _;
 
 use super::TokenReport;
 use super::errors::{Certainty, HsmError};
@@ -729,9 +730,14 @@ impl Writer {
                     .map(|item| Item { kind: item.kind, octets: item.octets().into() })
                     .collect(),
             };
+            let sent = self.message(&message);
+            if batch.items[first..first + len].iter().any(ToSign::is_secret) {
+                // The whole of it: what lies behind the end of this message may be of one before.
+                self.buffer.zeroize();
+            }
             self.next_seq += len as u64;
             first += len;
-            self.message(&message)?;
+            sent?;
         }
         Ok(())
     }

@@ -8,7 +8,9 @@ use zeroize::Zeroize as _;
 
 use crate::domain::certificates::bodies::is_certification_request_info;
 use crate::domain::certificates::signature::PublicKey;
-use crate::domain::gbcs::{Authentication, Cra, CredentialsReplacementMode, Message};
+use crate::domain::gbcs::{
+    Authentication, CommandPayload, Cra, CredentialsReplacementMode, Message, Payload, SymmetricKey,
+};
 use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::names::{KeyUse, Origin};
 
@@ -67,7 +69,10 @@ pub struct Facts<'a> {
 /// Octets as they are shown to whoever signs them.
 ///
 /// They lie behind the octet that precedes a command's and that no signature covers, so that a command is read without a copy of it.
-pub struct Shown(Vec<u8>);
+pub struct Shown {
+    whole: Vec<u8>,
+    is_secret: bool,
+}
 
 impl Shown {
     /// Takes a copy: the one that is judged is the one that is signed.
@@ -75,17 +80,27 @@ impl Shown {
         let mut whole = Vec::with_capacity(1 + octets.len());
         whole.push(UNSIGNED);
         whole.extend_from_slice(octets);
-        Self(whole)
+        Self { whole, is_secret: false }
+    }
+
+    /// The same of octets with a secret inside, a symmetric key in a command of mode 9: nothing is left of them in the end.
+    pub fn secret(octets: &[u8]) -> Self {
+        let mut shown = Self::new(octets);
+        shown.is_secret = true;
+        shown
     }
 
     /// All that the signature covers.
     pub fn octets(&self) -> &[u8] {
-        &self.0[1..]
+        &self.whole[1..]
     }
+}
 
-    /// Leaves nothing of them: a command of mode 9 has a symmetric key inside.
-    pub fn wipe(&mut self) {
-        self.0[1..].zeroize();
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if self.is_secret {
+            self.whole.zeroize();
+        }
     }
 }
 
@@ -93,9 +108,9 @@ impl Shown {
 pub fn permitted(use_: KeyUse, kind: Kind, shown: &Shown, facts: Facts<'_>) -> Result<(), KindError> {
     match (use_, kind) {
         (KeyUse::Recovery, Kind::Command) => {
-            command(&shown.0, CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery)
+            command(&shown.whole, CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery)
         }
-        (KeyUse::Contingency, Kind::Command) => command(&shown.0, CredentialsReplacementMode::AnyByContingency),
+        (KeyUse::Contingency, Kind::Command) => command(&shown.whole, CredentialsReplacementMode::AnyByContingency),
         (KeyUse::Recovery | KeyUse::Contingency, Kind::CertificationRequest) => {
             certification_request(shown.octets(), facts.spki)
         }
@@ -120,6 +135,13 @@ fn command(whole: &[u8], mode: CredentialsReplacementMode) -> Result<(), KindErr
     if header.code != mode.message_code() {
         let (expected, found) = (mode.message_code().value(), header.code.value());
         return Err(wrong(format!("expected the message code {expected:04X} of this key, found {found:04X}")));
+    }
+    // That a key is there in this mode, and in no other, is how a command reads; what would be no AES key is refused here.
+    if let Payload::Command(CommandPayload { plaintext_symmetric_key: Some(key), .. }) = &message.payload
+        && !SymmetricKey::LENS.contains(&key.expose().len())
+    {
+        let found = key.expose().len();
+        return Err(wrong(format!("expected a plaintextSymmetricKey of 16 or 32 octets, found {found}")));
     }
     match message.frame.authentication {
         Authentication::PreCommand => Ok(()),

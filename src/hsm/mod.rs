@@ -8,6 +8,7 @@
 //!     │  └── verify.rs: ring, before it leaves    └─────────▶ pkcs11.rs ─▶ the vendor's module
 //!     │    kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
 //!     ├── breaker.rs, healer.rs: when a worker that is gone is replaced; offers.rs: whether a PIN may be offered
+//!     ├── contingency.rs: what stands beside a contingency key, and how it gets out (pkcs11/contingency.rs)
 //!     ├── pin.rs: where the PIN comes from; one_time.rs: it goes sealed to the worker alone
 //!     └── returns.rs: what each return value means
 //! ```
@@ -21,6 +22,7 @@
 //! before each C_Sign.
 
 pub mod breaker;
+pub mod contingency;
 pub mod errors;
 pub mod family;
 pub mod handle;
@@ -42,6 +44,7 @@ pub mod worker;
 use serde::{Deserialize, Serialize};
 
 pub use breaker::{Circuit, Standing};
+pub use contingency::{Compared, Material};
 pub use errors::{Certainty, Class, Fault, HsmError};
 pub use handle::{
     Condition, FenceAck, FencesSeen, NotSigned, Outcome, Reply, Results, SignResult, ToSign, Token, TokenConfig,
@@ -82,6 +85,8 @@ pub struct ExpectedKey {
     /// Whether the maker's cloning brought it to this token: then it need not have been generated there. All else holds for it too,
     /// so nothing that was ever outside of a token passes for a clone.
     pub cloned: bool,
+    /// What stands beside it there, of a contingency key on the token where its ceremony made that.
+    pub material: Option<Material>,
 }
 
 /// What must hold of a token before one of its keys is used.

@@ -98,6 +98,8 @@ pub enum PinFor {
     Login,
     /// To be changed: the old one and the new.
     Change,
+    /// To log in with as the token's security officer.
+    Officer,
 }
 
 /// `info` of a PIN that is sealed to the worker of a token.
@@ -105,6 +107,7 @@ pub fn pin_info(what: PinFor, token: &TokenName, serial: &str) -> Vec<u8> {
     let what = match what {
         PinFor::Login => "login",
         PinFor::Change => "change",
+        PinFor::Officer => "login as security officer",
     };
     format!("smkid PIN for {what}\n{token}\n{serial}\n").into_bytes()
 }

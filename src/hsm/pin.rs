@@ -27,6 +27,8 @@ pub enum PinSource {
     Held(SecretString),
     /// The vault has it. A worker that died is replaced for as long as the vault lives.
     Apart(Arc<dyn PinKeeper>),
+    /// That of the token's security officer, at a ceremony: what it is used for is done in one login, and signs nothing.
+    Officer(SecretString),
     /// Nobody here: the token asks by itself, at a PIN pad or for a set of cards (`CKF_PROTECTED_AUTHENTICATION_PATH`).
     ProtectedPath,
 }
@@ -43,21 +45,27 @@ impl PinSource {
         matches!(self, Self::ProtectedPath)
     }
 
+    /// Whether it is the security officer's.
+    pub const fn is_officers(&self) -> bool {
+        matches!(self, Self::Officer(_))
+    }
+
     /// Refuses a PIN that no worker has room for, before one is started.
     pub(super) fn check(&self) -> Result<(), HsmError> {
         match self {
-            Self::Held(pin) if pin.expose_secret().len() > PIN_LEN_MAX => {
+            Self::Held(pin) | Self::Officer(pin) if pin.expose_secret().len() > PIN_LEN_MAX => {
                 Err(HsmError::PinWithheld { why: format!("it is longer than {PIN_LEN_MAX} octets") })
             }
-            Self::Held(_) | Self::Apart(_) | Self::ProtectedPath => Ok(()),
+            Self::Held(_) | Self::Officer(_) | Self::Apart(_) | Self::ProtectedPath => Ok(()),
         }
     }
 
     /// What answers a worker that wants the PIN; nothing where the token asks by itself.
     pub(super) fn answer(&self, token: &TokenName, serial: &str, seal_to: &SealTo) -> Result<Vec<u8>, HsmError> {
         match self {
-            Self::Held(pin) => {
-                let sealed = seal_to.seal(&pin_info(PinFor::Login, token, serial), pin.expose_secret().as_bytes());
+            Self::Held(pin) | Self::Officer(pin) => {
+                let what = if self.is_officers() { PinFor::Officer } else { PinFor::Login };
+                let sealed = seal_to.seal(&pin_info(what, token, serial), pin.expose_secret().as_bytes());
                 sealed.map_err(|error| HsmError::Protocol { found: error.to_string() })
             }
             Self::Apart(keeper) => keeper.seal_pin(seal_to).map_err(|why| HsmError::PinNotHad { why }),

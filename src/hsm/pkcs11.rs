@@ -5,6 +5,7 @@
 //! their handles kept; whoever creates or destroys objects also does all look-ups, on one session, one at a time; nothing is
 //! concluded from an absence.
 
+pub mod contingency;
 pub mod person;
 
 use std::collections::BTreeMap;
@@ -76,9 +77,12 @@ impl LoggedIn {
         if !module.get_mechanism_list(slot).map_err(failed)?.contains(&MechanismType::ECDSA) {
             return Err(HsmError::MechanismAbsent { mechanism: "CKM_ECDSA".to_owned() });
         }
-        for (set, flag) in
+        let at_risk = if setup.officer {
+            [(info.so_pin_locked(), "CKF_SO_PIN_LOCKED"), (info.so_pin_final_try(), "CKF_SO_PIN_FINAL_TRY")]
+        } else {
             [(info.user_pin_locked(), "CKF_USER_PIN_LOCKED"), (info.user_pin_final_try(), "CKF_USER_PIN_FINAL_TRY")]
-        {
+        };
+        for (set, flag) in at_risk {
             if set {
                 return Err(HsmError::PinAtRisk { flag: flag.to_owned() });
             }
@@ -89,13 +93,18 @@ impl LoggedIn {
         watch("C_OpenSession");
         let life = module.open_rw_session(slot).map_err(failed)?;
         watch("the wait for the PIN");
-        let login = pin(info.user_pin_count_low())?;
+        let (user, count_low) = if setup.officer {
+            (UserType::So, info.so_pin_count_low())
+        } else {
+            (UserType::User, info.user_pin_count_low())
+        };
+        let login = pin(count_low)?;
         let pin: Option<AuthPin> = match login {
             Login::Pin(pin) => Some(pin),
             Login::AtTheToken => None,
         };
         watch(if pin.is_some() { "C_Login" } else { protocol::AT_THE_TOKEN });
-        match life.login(UserType::User, pin.as_ref()) {
+        match life.login(user, pin.as_ref()) {
             Ok(()) => {}
             Err(error) => {
                 let is_about_the_pin =
@@ -150,7 +159,7 @@ impl LoggedIn {
             model: trimmed(self.info.model()).to_owned(),
             firmware: self.info.firmware_version().to_string(),
             pin_len_max: u32::try_from(self.info.max_pin_length()).unwrap_or(u32::MAX),
-            sessions: sessions_within(setup.sessions, self.info.max_session_count()),
+            sessions: sessions_of(setup, self.info.max_session_count()),
             keys,
             genesis,
             warnings: Vec::new(),
@@ -165,7 +174,7 @@ impl LoggedIn {
 
     /// Finds a key and checks that it can do nothing but sign, was born on the token and cannot leave it.
     pub fn check_key(&self, expected: &ExpectedKey) -> Result<(KeyReport, KeyHandle), HsmError> {
-        let ExpectedKey { label, id, use_, spki, cloned } = expected;
+        let ExpectedKey { label, id, use_, spki, cloned, material } = expected;
         let private = self.find_one(label, *id, ObjectClass::PRIVATE_KEY)?;
         let public = self.find_one(label, *id, ObjectClass::PUBLIC_KEY)?;
         self.check_attributes(label, private, *cloned)?;
@@ -178,6 +187,9 @@ impl LoggedIn {
                 found: Digest::of(&found),
             }),
             Some(_) | None => {
+                if let Some(material) = material {
+                    self.check_material(label, *material)?;
+                }
                 Ok((KeyReport { label: label.clone(), id: *id, use_: *use_, spki: found }, KeyHandle(private)))
             }
         }
@@ -326,7 +338,16 @@ impl LoggedIn {
                 let (public, private) = ([&public[..], &name].concat(), [&private[..], &name].concat());
                 life.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
             })
-            .and_then(|_| self.check_key(&ExpectedKey { label: label.clone(), id, use_, spki: None, cloned: false }));
+            .and_then(|_| {
+                self.check_key(&ExpectedKey {
+                    label: label.clone(),
+                    id,
+                    use_,
+                    spki: None,
+                    cloned: false,
+                    material: None,
+                })
+            });
         if made.is_err() {
             for orphan in self.find(&[Attribute::Id(id.octets().to_vec())])? {
                 self.call("C_DestroyObject", |life| life.destroy_object(orphan))?;
@@ -501,10 +522,17 @@ fn trimmed(text: &str) -> &str {
     text.trim_end_matches([' ', '\0'])
 }
 
-/// As many signing sessions as wanted, within the token's limit, one being kept for life.
-fn sessions_within(wanted: u16, limit: Limit) -> u16 {
+/// How many sessions sign. A security officer signs nothing; and beside a contingency key one session more is left free, for what is
+/// done with its symmetric key.
+fn sessions_of(setup: &Setup, limit: Limit) -> u16 {
+    let kept = if setup.keys.iter().any(|key| key.material.is_some()) { 2 } else { 1 };
+    if setup.officer { 0 } else { sessions_within(setup.sessions, limit, kept) }
+}
+
+/// As many signing sessions as wanted, within the token's limit, some being kept.
+fn sessions_within(wanted: u16, limit: Limit, kept: u64) -> u16 {
     match limit {
-        Limit::Max(max) => wanted.min(u16::try_from(max.saturating_sub(1)).unwrap_or(u16::MAX)).max(1),
+        Limit::Max(max) => wanted.min(u16::try_from(max.saturating_sub(kept)).unwrap_or(u16::MAX)).max(1),
         Limit::Unavailable | Limit::Infinite => wanted,
     }
 }

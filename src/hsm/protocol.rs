@@ -20,6 +20,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::contingency::{Compared, Material};
 use super::errors::HsmError;
 use super::kinds::Kind;
 use super::one_time::SealTo;
@@ -65,6 +66,8 @@ pub struct Setup {
     pub heartbeat_ms: u32,
     /// Whether the token asks for its PIN by itself.
     pub protected_path: bool,
+    /// Whether the login is that of the token's security officer, who signs nothing.
+    pub officer: bool,
     /// The keys that must be there.
     pub keys: Vec<ExpectedKey>,
     /// The leaf hash of our genesis entry; `None` at the ceremony only.
@@ -160,6 +163,42 @@ pub enum Manage<'a> {
         id: KeyId,
         /// SHA-256 of its DER SubjectPublicKeyInfo.
         spki: Digest,
+        /// What stands beside it, of a contingency key: it goes first.
+        material: Option<Material>,
+    },
+    /// Makes the wrapping key that is to stand beside a contingency key: a trusted one, where the security officer is logged in.
+    MakeWrapping {
+        /// The contingency key.
+        key: KeyLabel,
+        /// The wrapping key's CKA_ID.
+        id: KeyId,
+    },
+    /// Makes the Contingency Symmetric Key that is to stand beside a contingency key; its wrapping key stands.
+    MakeSymmetric {
+        /// The contingency key.
+        key: KeyLabel,
+        /// What stands beside it from then on.
+        material: Material,
+    },
+    /// Wraps the public half of a contingency key with its symmetric key, in the token.
+    WrapPublic {
+        /// The contingency key.
+        key: KeyLabel,
+    },
+    /// Unwraps a WrappedApexContingencyKey in the token and compares it with the public half of a contingency key.
+    CompareWrapped {
+        /// The contingency key.
+        key: KeyLabel,
+        /// The extension's value.
+        #[serde(borrow, with = "serde_bytes")]
+        extension: Cow<'a, [u8]>,
+    },
+    /// Lets the Contingency Symmetric Key out, to the daemon alone.
+    ReleaseSymmetric {
+        /// The contingency key.
+        key: KeyLabel,
+        /// The daemon's key for this one release.
+        seal_to: SealTo,
     },
     /// Checks the keys anew and lists them.
     ListKeys,
@@ -197,6 +236,12 @@ pub enum Managed {
     Info(TokenReport),
     /// The key to seal to.
     SealTo(SealTo),
+    /// The value of the extension WrappedApexContingencyKey.
+    Extension(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// What came of unwrapping one.
+    Compared(Compared),
+    /// A Contingency Symmetric Key, sealed with [`release_info`](super::contingency::release_info).
+    Sealed(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// From the worker to the daemon.

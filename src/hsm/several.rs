@@ -24,6 +24,7 @@ use super::handle::{
 };
 use super::keeper::{Told, lock};
 use super::{OCTETS_LEN_MAX, QUEUE_ITEMS_MAX};
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::time::Timestamp;
 use share::Standing;
@@ -60,6 +61,8 @@ struct Inner {
     turn: tokio::sync::Mutex<()>,
     /// A token has answered something.
     freed: Notify,
+    /// The Contingency Symmetric Key, from its release until the key is locked.
+    symmetric: Mutex<Option<SymmetricKey>>,
 }
 
 struct Member {
@@ -146,6 +149,7 @@ impl Several {
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
             freed: Notify::new(),
+            symmetric: Mutex::default(),
         }))
     }
 
@@ -230,8 +234,25 @@ impl Several {
         self.tokens().iter().map(Token::fence).collect()
     }
 
-    /// Locks every token, all at once, and waits for them: at most for the longest of their deadlines.
+    /// Holds the Contingency Symmetric Key of this contingency key, whose release is recorded; until it is locked.
+    pub fn hold_symmetric(&self, key: SymmetricKey) {
+        *lock(&self.0.symmetric) = Some(key);
+    }
+
+    /// The Contingency Symmetric Key, if it was released and the key was not locked since: by [`Several::shutdown`], or by itself, all of
+    /// its tokens being locked.
+    pub fn symmetric(&self) -> Option<SymmetricKey> {
+        let mut held = lock(&self.0.symmetric);
+        if matches!(self.condition(), Condition::Locked(_)) {
+            *held = None;
+        }
+        held.clone()
+    }
+
+    /// Locks every token, all at once, and waits for them: at most for the longest of their deadlines. The Contingency Symmetric Key is
+    /// forgotten.
     pub fn shutdown(&self) {
+        lock(&self.0.symmetric).take();
         let tokens = self.tokens();
         std::thread::scope(|scope| {
             for token in &tokens {

@@ -20,16 +20,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::digest;
 use rustix::process::Signal;
+use zeroize::Zeroize as _;
 
+use super::contingency::{Material, release_info};
 use super::errors::{Certainty, Class, HsmError};
 use super::hardening;
 use super::kinds::{self, Facts, Kind, Shown};
-use super::one_time::{OneTimeKey, PinFor, pin_info};
+use super::one_time::{OneTimeKey, PinFor, SealTo, pin_info};
 use super::pin;
+use super::pkcs11::contingency::WrappingKey;
 use super::pkcs11::{KeyHandle, LoggedIn, Login, Signer};
 use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
 use super::{ExpectedKey, KeyReport, TokenReport};
-use crate::domain::names::{Digest, KeyLabel, KeyUse, Origin};
+use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
 
 /// How long an answer may wait for those of other signers while there is more to sign. Each frame wakes the daemon four times over, and
 /// on a machine with few cores each of those takes the core from a signer: at 16 sessions of 5 ms, a frame for each answer cost
@@ -166,7 +169,8 @@ fn read_login(from: &mut UnixStream, key: OneTimeKey, setup: &Setup) -> Result<L
     if setup.protected_path {
         return if sealed.is_empty() { Ok(Login::AtTheToken) } else { Err(WorkerError::Pin("the token was to ask")) };
     }
-    let pin = key.open(&pin_info(PinFor::Login, &setup.name, &setup.serial), sealed);
+    let what = if setup.officer { PinFor::Officer } else { PinFor::Login };
+    let pin = key.open(&pin_info(what, &setup.name, &setup.serial), sealed);
     let pin = pin.map_err(|_| WorkerError::Pin("it was not sealed to this worker, or altered"))?;
     pin::secret(&pin).map(Login::Pin).ok_or(WorkerError::Pin("it is not UTF-8"))
 }
@@ -388,12 +392,21 @@ impl Shared {
                     let Some(key) = lock(&self.keys).get(&key).cloned() else {
                         let failed = |n| (first_seq + n, Answer::Failed(HsmError::KeyUnknown(key.clone())));
                         self.send(&FromWorker::Answers((0..items.len() as u64).map(failed).collect()))?;
+                        // Nobody knows what kind of key it was to be.
+                        drop(items);
+                        buffer.zeroize();
                         continue;
                     };
-                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, Shown::new(&item.octets))).collect();
+                    // A command of mode 9 has a symmetric key inside.
+                    let is_secret = key.use_ == KeyUse::Contingency;
+                    let shown = |octets: &[u8]| if is_secret { Shown::secret(octets) } else { Shown::new(octets) };
+                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, shown(&item.octets))).collect();
                     let job = Job { key, generation, not_after_unix_ms, next_seq: first_seq, items: items.into_iter() };
                     lock(&self.queue).push_back(job);
                     self.come.notify_all();
+                    if is_secret {
+                        buffer.zeroize();
+                    }
                 }
                 ToWorker::Fence { generation } => {
                     self.generation.fetch_max(generation, Ordering::SeqCst);
@@ -541,11 +554,8 @@ impl Shared {
                 self.send_held();
                 self.claim(true)
             });
-            let Some(mut item) = claimed else { return };
+            let Some(item) = claimed else { return };
             let answer = self.sign_one(n, &mut signer, &item);
-            if item.key.use_ == KeyUse::Contingency {
-                item.shown.wipe();
-            }
             let broken = match &answer {
                 Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
                 Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,
@@ -642,7 +652,8 @@ impl Shared {
                 OwnedManage::GenerateKey { label, id, use_ } => {
                     token.generate_key(&label, id, use_).map(|(key, handle)| {
                         self.learn(&key, handle);
-                        expected.push(ExpectedKey { label, id, use_, spki: Some(key.spki.clone()), cloned: false });
+                        let spki = Some(key.spki.clone());
+                        expected.push(ExpectedKey { label, id, use_, spki, cloned: false, material: None });
                         Managed::Key(key)
                     })
                 }
@@ -651,11 +662,41 @@ impl Shared {
                     Ok(Managed::SealTo(key.seal_to().clone()))
                 }
                 OwnedManage::SetPin { sealed } => change_pin(&token, pin_key.take(), setup, &sealed),
-                OwnedManage::DestroyKey { label, id, spki } => token.destroy_key(&label, id, spki).map(|()| {
-                    expected.retain(|key| key.id != id);
-                    self.forget(spki);
-                    Managed::Done
-                }),
+                OwnedManage::DestroyKey { label, id, spki, material } => material
+                    .map_or(Ok(()), |material| token.destroy_material(&label, material))
+                    .and_then(|()| token.destroy_key(&label, id, spki))
+                    .map(|()| {
+                        expected.retain(|key| key.id != id);
+                        self.forget(spki);
+                        Managed::Done
+                    }),
+                OwnedManage::MakeWrapping { key, id } => {
+                    let kind = if setup.officer { WrappingKey::Trusted } else { WrappingKey::Plain };
+                    token.make_wrapping(&key, id, kind).map(|()| Managed::Done)
+                }
+                OwnedManage::MakeSymmetric { key, material } => {
+                    let pair = expected.iter_mut().find(|pair| pair.label == key);
+                    pair.ok_or_else(|| HsmError::KeyUnknown(key.clone())).and_then(|pair| {
+                        token.make_symmetric(&key, material)?;
+                        pair.material = Some(material);
+                        Ok(Managed::Done)
+                    })
+                }
+                OwnedManage::WrapPublic { key } => standing(&expected, &key)
+                    .and_then(|(spki, material)| token.wrap_public(&key, spki, material).map(Managed::Extension)),
+                OwnedManage::CompareWrapped { key, extension } => {
+                    standing(&expected, &key).and_then(|(spki, material)| {
+                        token.compare_wrapped(&key, spki, material, &extension).map(Managed::Compared)
+                    })
+                }
+                OwnedManage::ReleaseSymmetric { key, seal_to } => standing(&expected, &key)
+                    .and_then(|(_, material)| token.release_symmetric(&key, material))
+                    .and_then(|symmetric| {
+                        let info = release_info(&setup.name, &setup.serial, &key);
+                        let sealed = seal_to.seal(&info, symmetric.octets());
+                        sealed.map_err(|error| HsmError::Protocol { found: error.to_string() })
+                    })
+                    .map(Managed::Sealed),
                 OwnedManage::ListKeys => expected
                     .iter()
                     .map(|key| token.check_key(key).map(|(report, _)| report))
@@ -683,12 +724,27 @@ impl Shared {
 enum OwnedManage {
     ReadData { label: String },
     WriteData { label: String, octets: Vec<u8>, once: bool },
-    GenerateKey { label: KeyLabel, id: crate::domain::names::KeyId, use_: KeyUse },
+    GenerateKey { label: KeyLabel, id: KeyId, use_: KeyUse },
     PinKey,
     SetPin { sealed: Vec<u8> },
-    DestroyKey { label: KeyLabel, id: crate::domain::names::KeyId, spki: Digest },
+    DestroyKey { label: KeyLabel, id: KeyId, spki: Digest, material: Option<Material> },
+    MakeWrapping { key: KeyLabel, id: KeyId },
+    MakeSymmetric { key: KeyLabel, material: Material },
+    WrapPublic { key: KeyLabel },
+    CompareWrapped { key: KeyLabel, extension: Vec<u8> },
+    ReleaseSymmetric { key: KeyLabel, seal_to: SealTo },
     ListKeys,
     TokenInfo,
+}
+
+/// The public half of a contingency key that was found, and what stands beside it.
+fn standing<'e>(expected: &'e [ExpectedKey], key: &KeyLabel) -> Result<(&'e [u8], Material), HsmError> {
+    let found = expected.iter().find(|expected| expected.label == *key && expected.use_ == KeyUse::Contingency);
+    let found = found.ok_or_else(|| HsmError::KeyUnknown(key.clone()))?;
+    match (&found.spki, found.material) {
+        (Some(spki), Some(material)) => Ok((spki, material)),
+        (_, _) => Err(HsmError::NoMaterial(key.clone())),
+    }
 }
 
 /// Changes the PIN of a token. What was not sealed for this changes nothing.
@@ -711,6 +767,10 @@ impl OwnedManage {
             Self::PinKey => "making a key",
             Self::SetPin { .. } => "C_SetPIN",
             Self::DestroyKey { .. } => "C_DestroyObject",
+            Self::MakeWrapping { .. } | Self::MakeSymmetric { .. } => "C_GenerateKey",
+            Self::WrapPublic { .. } => "wrapping a public key",
+            Self::CompareWrapped { .. } => "comparing a wrapped public key",
+            Self::ReleaseSymmetric { .. } => "letting a symmetric key out",
             Self::ListKeys => "checking the keys",
             Self::TokenInfo => "describing the token",
         }
@@ -727,7 +787,14 @@ impl From<Manage<'_>> for OwnedManage {
             Manage::GenerateKey { label, id, use_ } => Self::GenerateKey { label, id, use_ },
             Manage::PinKey => Self::PinKey,
             Manage::SetPin { sealed } => Self::SetPin { sealed: sealed.into_owned() },
-            Manage::DestroyKey { label, id, spki } => Self::DestroyKey { label, id, spki },
+            Manage::DestroyKey { label, id, spki, material } => Self::DestroyKey { label, id, spki, material },
+            Manage::MakeWrapping { key, id } => Self::MakeWrapping { key, id },
+            Manage::MakeSymmetric { key, material } => Self::MakeSymmetric { key, material },
+            Manage::WrapPublic { key } => Self::WrapPublic { key },
+            Manage::CompareWrapped { key, extension } => {
+                Self::CompareWrapped { key, extension: extension.into_owned() }
+            }
+            Manage::ReleaseSymmetric { key, seal_to } => Self::ReleaseSymmetric { key, seal_to },
             Manage::ListKeys => Self::ListKeys,
             Manage::TokenInfo => Self::TokenInfo,
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
-use super::{Halt, Job, Source, follow_policy, intent_entry, is_own, reason};
+use super::{Halt, Job, Source, follow_policy, intent_entry, is_own, needs_symmetric, reason};
 use crate::domain::fold::Book as _;
 use crate::domain::fold::jobs::JobState;
 use crate::domain::intake::{self, jobs::Room};
@@ -126,6 +126,7 @@ pub fn go_on(recorder: &mut Recorder, on: GoOn) -> Result<Option<Job>, CannotRec
         by,
         operation,
         determination: facts.determination,
+        needs_symmetric: needs_symmetric(recorder.fold(), &facts.key),
         key: facts.key,
         source: Source::List { after: facts.position },
         chunk,
@@ -133,6 +134,7 @@ pub fn go_on(recorder: &mut Recorder, on: GoOn) -> Result<Option<Job>, CannotRec
         repeated: false,
         own_batches: HashMap::new(),
         again: Vec::new(),
+        symmetric: None,
         kept: Some(Kept { phase: Phase::List, given, proven: !probing, signed, held }),
     };
     follow_policy(recorder, &mut job)?;

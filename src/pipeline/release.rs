@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::{About, Job, NotAccepted, Told, ToldOutcome, asker_changed, entry_at, facts, intent_entry, reason};
 use crate::domain::certificates::signature::PublicKey;
-use crate::domain::commands::{self, RebuildError};
+use crate::domain::commands::{self, CommandOctets, RebuildError};
+use crate::domain::fold::Fold;
 use crate::domain::gbcs;
 use crate::domain::ledger::entry::{Actor, Event, Intent, Reason, Released};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
-use crate::domain::policy::rules::{self, Refusal};
+use crate::domain::policy::rules::{self, BatchFacts, Refusal};
 use crate::recorder::{CannotRecord, Recorder};
 
 /// Whether what was signed for a Device may be handed over, where its batch may.
@@ -19,6 +20,26 @@ pub(super) fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Re
         Some(facts) => rules::decide_release_to(&facts, device).map_err(|refusal| vec![refusal.reason()]),
         None => Err(vec![reason("policy", "no policy is in force")]),
     }
+}
+
+/// The rules of what is handed over: as it may be released, and with all that belongs into it at hand.
+pub(super) fn may_hand_over(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    rules::decide_release(facts)?;
+    rules::decide_filling(facts).map_err(|refusal| vec![refusal])
+}
+
+/// Whether what a key signs has the Contingency Symmetric Key inside.
+pub fn needs_symmetric(fold: &Fold, key: &KeyLabel) -> bool {
+    fold.keys().get(key).is_some_and(|facts| facts.record.use_ == KeyUse::Contingency)
+}
+
+/// Why a Contingency command is not handed over: nothing has the key that belongs into it.
+pub fn not_held(key: &KeyLabel, determination: DeterminationId) -> Reason {
+    let text = format!(
+        "the Contingency Symmetric Key of key {key} is not held by smkid, and no command of mode 9 is whole without it: activate the key if it \
+         is locked, then `smkictl key release-symmetric {key} --determination {determination}`"
+    );
+    reason("symmetric-key-released", &text)
 }
 
 /// Records that signed commands are about to be handed over.
@@ -53,7 +74,7 @@ pub fn hand_over(
 ) -> Result<Result<HashMap<u64, Vec<Reason>>, NotAccepted>, CannotRecord> {
     let HandOver { by, request, determination, asked, signed } = hand_over;
     let known = recorder.known(by.clone());
-    let may_release = match facts(recorder, &known, determination).map(|facts| rules::decide_release(&facts)) {
+    let may_release = match facts(recorder, &known, determination).map(|facts| may_hand_over(&facts)) {
         _ if known.person != by.person => Err(vec![asker_changed(&by)]),
         Some(Ok(())) => Ok(()),
         Some(Err(refusals)) => Err(refusals.iter().map(Refusal::reason).collect::<Vec<_>>()),
@@ -122,6 +143,9 @@ pub(super) fn recorded_before(
     let outcome = match (outcome, last.state) {
         (Some(outcome), _) => outcome,
         (None, IntentState::Left) => ToldOutcome::Left,
+        (None, _) if job.needs_symmetric && job.symmetric.is_none() => {
+            ToldOutcome::Withheld(vec![not_held(&job.key, job.determination)])
+        }
         (None, _) => match rebuild(recorder, job, &entry, last.intent)? {
             Some(command) => match release_to(recorder, job, wanted.device) {
                 Ok(()) => ToldOutcome::Signed(command),
@@ -153,12 +177,14 @@ pub(super) fn is_own(recorder: &Recorder, job: &mut Job, batch: u64) -> Result<b
 }
 
 /// A command again, octet for octet, from its template, Device, counter and kept signature.
+///
+/// A Contingency command is made again only while its key is held: the rule of the batch has said so before.
 pub(super) fn rebuild(
     recorder: &Recorder,
     job: &Job,
     intent: &Intent,
     at: u64,
-) -> Result<Option<Vec<u8>>, CannotRecord> {
+) -> Result<Option<CommandOctets>, CannotRecord> {
     let Some(signature) = recorder.store().signature(at)? else { return Ok(None) };
     let fold = recorder.fold();
     let template = fold
@@ -166,10 +192,11 @@ pub(super) fn rebuild(
         .get(&job.determination)
         .and_then(|facts| facts.scope.as_ref())
         .and_then(|scope| scope.templates.get(&intent.template));
-    let originator = fold.keys().get(&job.key).and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
+    let originator = fold.policy().and_then(|adopted| fold.keys().get(&job.key)?.originator(&adopted.policy));
     let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
-    let mut octets = Vec::with_capacity(template.filled_len_max() + gbcs::SIGNATURE_PART_LEN);
-    match commands::rebuild(template, originator, intent, &signature.octets, &mut octets) {
+    let mut octets = CommandOctets::new(job.needs_symmetric);
+    octets.reserve_exact(commands::rebuilt_len_max(template));
+    match commands::rebuild(template, originator, intent, &signature.octets, job.symmetric.as_ref(), &mut octets) {
         // The row alone is nobody's word: a start from a snapshot does not compare it with the outcome of then.
         Ok(()) => {
             let key = fold.keys().get(&job.key).and_then(|key| PublicKey::from_spki(&key.record.spki_octets()).ok());
@@ -177,15 +204,22 @@ pub(super) fn rebuild(
             let is_it = key.is_some_and(|key| key.verifies_fixed(body, &signature.octets));
             Ok(is_it.then_some(octets))
         }
-        Err(RebuildError::Differs { .. }) => Ok(None),
+        Err(RebuildError::Differs { .. } | RebuildError::SymmetricKeyNeeded | RebuildError::SymmetricKey(_)) => {
+            Ok(None)
+        }
         Err(RebuildError::Fill(error)) => Err(CannotRecord::Fill(error)),
     }
 }
 
-/// The pre-command and its signature: the command that a Device accepts.
-pub(super) fn finish(octets: Arc<Vec<u8>>, signature: &[u8; 64]) -> Vec<u8> {
-    // The token has let go of it by now; a copy is made only if it has not.
-    let mut octets = Arc::try_unwrap(octets).unwrap_or_else(|shared| shared.to_vec());
+/// The pre-command and its signature: the command that a Device accepts. In mode 9 with its symmetric key, if that is held.
+pub(super) fn finish(octets: Arc<Vec<u8>>, signature: &[u8; 64], job: &Job) -> Result<CommandOctets, Vec<Reason>> {
+    let mut octets: CommandOctets = if job.needs_symmetric {
+        let symmetric = job.symmetric.as_ref().ok_or_else(|| vec![not_held(&job.key, job.determination)])?;
+        commands::filled(&octets, symmetric).map_err(|error| vec![reason("rebuild", &error.to_string())])?
+    } else {
+        // The token has let go of it by now; a copy is made only if it has not.
+        Arc::try_unwrap(octets).unwrap_or_else(|shared| shared.to_vec()).into()
+    };
     gbcs::finish(&mut octets, signature);
-    octets
+    Ok(octets)
 }

@@ -18,6 +18,7 @@ mod make;
 mod procedure;
 mod responses;
 mod story;
+mod symmetric;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -264,7 +265,7 @@ impl Daemon {
         self.spawn(async move {
             let accepted = desk.record_for_caller(move |recorder| accept(recorder, &keys, request)).await;
             let accepted = accepted.map_err(Failure::from).and_then(Recorded::into_result);
-            let (first, Accepted { header, tokens }) = match accepted {
+            let (first, Accepted { header, has_key, tokens }) = match accepted {
                 Ok(accepted) => accepted.split(|both| both),
                 Err(failure) => {
                     let _ = answer.send(Err(failure));
@@ -276,7 +277,7 @@ impl Daemon {
             // Whoever asked may have gone away.
             let _ = answer.send(Ok(octets));
             let run = pipeline::run(&desk, tokens, first, news, stopping);
-            let (told, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header)), run);
+            let (told, ran) = tokio::join!(answers::parts(heard, &pieces, form, Some(header), has_key), run);
             if let Ok((_, size)) = ran {
                 let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
                 ended.insert(running.request, size);
@@ -305,6 +306,8 @@ impl Daemon {
 struct Accepted {
     /// What stands before its commands.
     header: Header,
+    /// Whether these have the Contingency Symmetric Key inside.
+    has_key: bool,
     /// The tokens of its key.
     tokens: Several,
 }
@@ -326,8 +329,9 @@ fn accept(recorder: &mut Recorder, keys: &Keys, request: Request) -> Result<Answ
             remedy: "Activate it, then ask again with the same request id".into(),
         }));
     };
+    let has_key = pipeline::needs_symmetric(recorder.fold(), &header.key);
     let first = First::of(recorder, &tokens, job)?;
-    Ok(Ok((first, Accepted { header, tokens })))
+    Ok(Ok((first, Accepted { header, has_key, tokens })))
 }
 
 /// Takes the octets of a long answer; says whether anybody still wants more.

@@ -9,6 +9,7 @@ use super::presentations::Presentations;
 use super::start::{self, StartFault};
 use crate::custody::vault::{Vault, VaultConfig};
 use crate::domain::fold::Fold;
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::ledger::tokens::TokenHealth;
 use crate::domain::names::{KeyLabel, TokenName};
 use crate::domain::policy::facts::KeyFacts;
@@ -217,6 +218,11 @@ impl Keys {
     /// The tokens of an active key.
     pub fn active(&self, key: &KeyLabel) -> Option<Several> {
         self.lock().get(key).map(|active| active.tokens.clone())
+    }
+
+    /// The Contingency Symmetric Key of an active key, if it is held.
+    pub fn symmetric(&self, key: &KeyLabel) -> Option<SymmetricKey> {
+        self.active(key)?.symmetric()
     }
 
     /// Why an active key is not active on a token of its.

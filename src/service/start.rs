@@ -24,7 +24,7 @@ use crate::domain::ledger::note::NoteError;
 use crate::domain::names::{Digest, KeyUse, Origin, Purpose, TokenName};
 use crate::domain::policy::facts::KeyFacts;
 use crate::hsm::handle::PIN_LEN_MAX;
-use crate::hsm::{Expectations, ExpectedKey, HsmError, PinSource, Token, TokenConfig, TokenReport};
+use crate::hsm::{Expectations, ExpectedKey, HsmError, Material, PinSource, Token, TokenConfig, TokenReport};
 use crate::state::{self, StateError};
 use crate::store::sqlite::{SqliteReader, SqliteStore};
 use crate::store::{Reader, StagingLimits, StoreError};
@@ -321,6 +321,11 @@ pub fn expected(key: &KeyFacts, token: &TokenName) -> ExpectedKey {
         use_: record.use_,
         spki: Some(record.spki_octets()),
         cloned: record.token != *token,
+        material: key
+            .contingency
+            .as_ref()
+            .filter(|of| of.prepared.token == *token)
+            .map(|of| Material::from(&of.prepared)),
     }
 }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use smkid::cli::contingency_command::ContingencyCommand;
 use smkid::cli::ledger_export::{StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, verify};
 use smkid::cli::print::Output;
@@ -194,6 +195,7 @@ fn arguments(folder: &Path, tree_only: bool) -> LedgerVerify {
         genesis: fs::read_to_string(folder.join("genesis")).unwrap().parse().unwrap(),
         checkpoint: None,
         tree_only,
+        contingency: ContingencyCommand::default(),
         output: Output::Text,
     }
 }

@@ -65,6 +65,9 @@ fn sample(name: &str) -> (String, Vec<u8>) {
         "custodian-share" => (format!("/v1/keys/recovery/presentations/{ID}"), json!({ "sealed": "AAAA" })),
         "ceremony-record" => ("/v1/ceremony/records".to_owned(), json!({ "shares-dealt": { "key": "recovery" } })),
         "key-lock" => ("/v1/keys/recovery/lock".to_owned(), Value::Null),
+        "key-symmetric-release" => {
+            ("/v1/keys/contingency-1/symmetric-release".to_owned(), json!({ "request": ID, "determination": ID }))
+        }
         "recovery-sign" => {
             ("/v1/recovery/sign".to_owned(), json!({ "request": ID, "determination": ID, "devices": "all" }))
         }

@@ -60,7 +60,8 @@ const DOMAIN: &[(&str, &[&str])] = &[
     ("names", &[]),
     ("time", &[]),
     ("gbcs", &["names", "time"]),
-    ("certificates", &["names", "time"]),
+    // A Root OCA Certificate carries a key that the symmetric key in a message unwraps.
+    ("certificates", &["names", "time", "gbcs"]),
     ("ledger", &["names", "time"]),
     // How signed commands lie in files, and how one is made again from what the ledger keeps of it.
     ("commands", &["names", "gbcs", "ledger"]),

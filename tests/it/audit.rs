@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use smkid::cli::contingency_command::ContingencyCommand;
 use smkid::cli::ledger_export::{self, LedgerExport, Source, StoreSource};
 use smkid::cli::ledger_verify::{self, LedgerVerify};
 use smkid::cli::print::Output;
@@ -55,6 +56,7 @@ impl Export {
             genesis: self.genesis,
             checkpoint: None,
             tree_only: false,
+            contingency: ContingencyCommand::default(),
             output: Output::Text,
         }
     }

@@ -31,6 +31,7 @@ use smkid::store::{Reader, StagingLimits, Store as _};
 use crate::lab::{Lab, Scratch, VALIDITY};
 use crate::support::token::{MODULE, PIN, TestToken};
 
+mod contingency;
 mod deal;
 
 pub const ORIGINATOR: &str = "90B3D51F30000002";
@@ -249,7 +250,7 @@ impl Stage {
     }
 
     /// The adoption document, signed by everyone with openssl.
-    fn adoption(&self) {
+    pub fn adoption(&self) {
         self.expect(0, "Next: everyone", "adoption --policy policy --out adoption.json");
         for member in MEMBERS {
             self.sign("adoption.json", member, &format!("{member}.p7s"));
@@ -269,7 +270,7 @@ impl Stage {
         format!("begin {TOKENS} --policy policy --out keys --adoption adoption.json {}", signatures.join(" "))
     }
 
-    fn begin() -> String {
+    pub fn begin() -> String {
         Self::begin_of(&MEMBERS)
     }
 

@@ -1,6 +1,7 @@
 //! A ceremony from one plan by the real smkictl on SoftHSM tokens: whole, adjourned, killed at each question, rehearsed.
 
 mod faults;
+mod generation;
 mod resumed;
 mod standing;
 
@@ -42,7 +43,11 @@ pub fn placed(plan: &str) -> String {
 impl Stage {
     /// With a plan that was reviewed.
     fn planned() -> Self {
-        let stage = Self::new();
+        Self::new().with_plan()
+    }
+
+    fn with_plan(self) -> Self {
+        let stage = self;
         stage.expect(
             0,
             "Next: review it",

@@ -98,7 +98,7 @@ fn token_with_key() -> (TestToken, Expectations) {
     let made: KeyReport = token.generate_key(key_label(), KeyId([7; 16]), KeyUse::Recovery).wait().unwrap();
     token.shutdown();
     let KeyReport { label, id, use_, spki } = made;
-    let keys = vec![ExpectedKey { label, id, use_, spki: Some(spki), cloned: false }];
+    let keys = vec![ExpectedKey { label, id, use_, spki: Some(spki), cloned: false, material: None }];
     (hsm, Expectations { keys, genesis: None, origin: None })
 }
 

@@ -457,3 +457,63 @@ fn running_with(folder: &str) -> bool {
         is_process && String::from_utf8_lossy(&arguments).contains(folder)
     })
 }
+
+/// Devices of the story about a compromised Root.
+const ROOTED: usize = 12;
+
+#[test]
+fn the_exercise_of_a_compromised_root_replaces_it_on_every_device_and_leaves_the_symmetric_key_in_commands_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let arguments =
+        ["--output", "json", "exercise", "--scenario", "contingency", "--devices", &ROOTED.to_string(), "--out"];
+    let output = smkictl(&arguments).arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["passed"], &summary["scenario"]), (&true.into(), &"contingency".into()), "{summary:#}");
+    assert_eq!(summary["recovered"], ROOTED);
+    let refused = summary["refusals"].as_array().unwrap();
+    assert!(refused.iter().all(|attempt| attempt["refused"] == true), "{refused:#?}");
+    for (what, said) in [
+        ("A determination for mode 9 with the Recovery Private Key", "needs a contingency key"),
+        ("A determination for mode 8 with the Contingency Private Key", "(mode)"),
+        ("A determination with a new Root that carries no wrapped key", "(next-generation)"),
+        ("Signing before the symmetric key is released", "(symmetric-key-released)"),
+        ("A determination in another incident with the generation that is spent", "(spent-elsewhere)"),
+    ] {
+        let reasons =
+            refused.iter().find(|attempt| attempt["what"] == what).map(|attempt| attempt["reasons"].to_string());
+        assert!(reasons.as_ref().is_some_and(|reasons| reasons.contains(said)), "{what}: {reasons:?}");
+    }
+
+    // Looked for by this test, which shares nothing with the search of the story: in all files, as octets and as text.
+    let command = fs::read(ending(&out.join("commands"), ".bin").first().unwrap()).unwrap();
+    let (key, _) = smkid::domain::gbcs::take_symmetric_key(&command).unwrap();
+    let forms = [key.octets().to_vec(), hex::encode(key.octets()).into_bytes()];
+    let (mut with, mut without) = (0, 0);
+    let mut folders = vec![out.clone()];
+    while let Some(folder) = folders.pop() {
+        for name in names(&folder) {
+            let path = folder.join(name);
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let octets = fs::read(&path).unwrap();
+            let has = forms.iter().any(|form| memchr::memmem::find(&octets, form).is_some());
+            assert_eq!(has, path.starts_with(out.join("commands")), "{}", path.display());
+            if has { with += 1 } else { without += 1 }
+        }
+    }
+    assert!(with == ROOTED && without > 3 * ROOTED, "{with} and {without}");
+
+    // A command as a Device sees it, before and after.
+    let show = |root: &str| {
+        let command = ending(&out.join("commands"), ".bin").swap_remove(0);
+        smkictl(&["gbcs", "show", "--root", root]).arg(command).current_dir(out.join("certificates")).output().unwrap()
+    };
+    assert_eq!(show("held/root-oca.pem").status.code(), Some(0), "{}", said(&show("held/root-oca.pem")));
+    for root in ["root-oca.pem", "next/root-oca.pem"] {
+        assert_eq!(show(root).status.code(), Some(5), "{root}");
+    }
+}

@@ -39,7 +39,11 @@ fn vectors() -> Vec<Vector> {
 fn shown(file: &Path, certificate: Option<PathBuf>) -> (u8, Value) {
     let file = file.to_str().unwrap().to_owned();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = run(&GbcsShow { file, certificate, output: Output::Json }, &mut out, &mut err);
+    let status = run(
+        &GbcsShow { file, certificate, root: None, show_symmetric_key: false, output: Output::Json },
+        &mut out,
+        &mut err,
+    );
     (status, serde_json::from_slice(&out).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&err))))
 }
 

@@ -1,5 +1,6 @@
 //! The worker, over a real SoftHSM token and the real binary; with other modules in `hsm/modules.rs`.
 
+mod contingency;
 mod faults;
 mod modules;
 
@@ -66,6 +67,7 @@ impl Made {
             use_: key.use_,
             spki: Some(key.spki.clone()),
             cloned: false,
+            material: None,
         };
         Expectations {
             keys: vec![expected(&self.recovery), expected(&self.ledger)],
@@ -485,7 +487,8 @@ fn a_public_point_is_found_in_what_openssl_calls_a_public_key() {
 fn a_key_is_destroyed_by_its_name_and_public_key_and_no_other_is() {
     let made = made();
     let token = made.start(made.hsm.config(1));
-    let destroy = |key: &KeyReport, spki: &[u8]| token.destroy_key(key.label.clone(), key.id, Digest::of(spki)).wait();
+    let destroy =
+        |key: &KeyReport, spki: &[u8]| token.destroy_key(key.label.clone(), key.id, Digest::of(spki), None).wait();
     let left = |kind: &str| made.hsm.pkcs11_tool_logged_in(&["--list-objects", "--type", kind]);
     // The name of the one with the public key of the other.
     let refused = destroy(&made.recovery, &made.ledger.spki).unwrap_err();
@@ -519,7 +522,7 @@ fn a_private_key_whose_public_half_is_missing_is_destroyed_by_nobody() {
     let token = made.start(made.hsm.config(1));
     made.hsm.pkcs11_tool_logged_in(&["--delete-object", "--type", "pubkey", "--label", "recovery"]);
     let spki = Digest::of(&made.recovery.spki);
-    let refused = token.destroy_key(made.recovery.label.clone(), made.recovery.id, spki).wait().unwrap_err();
+    let refused = token.destroy_key(made.recovery.label.clone(), made.recovery.id, spki, None).wait().unwrap_err();
     assert!(matches!(refused, HsmError::KeyAbsent { .. }), "{refused}");
     let left = made.hsm.pkcs11_tool_logged_in(&["--list-objects", "--type", "privkey"]);
     assert!(left.contains("recovery"), "{left}");

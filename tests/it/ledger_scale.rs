@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
+use smkid::cli::contingency_command::ContingencyCommand;
 use smkid::cli::ledger_export::{ExportError, Exported, Source, StoreSource, export};
 use smkid::cli::ledger_verify::{LedgerVerify, VerifyError, verify_on};
 use smkid::cli::print::Output;
@@ -51,6 +52,7 @@ impl Large {
             genesis: self.fixture.genesis,
             checkpoint: None,
             tree_only,
+            contingency: ContingencyCommand::default(),
             output: Output::Text,
         };
         let found = [1, 2, 5].map(|threads| match verify_on(&args, NonZeroUsize::new(threads).unwrap()) {

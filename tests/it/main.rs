@@ -6,6 +6,7 @@
 )]
 
 mod activation;
+mod apex;
 mod api;
 mod architecture;
 mod audit;
@@ -17,6 +18,8 @@ mod chaos;
 mod clock;
 mod cms;
 mod containment;
+mod contingency;
+mod contingency_determined;
 mod copies;
 mod crash;
 mod custodians;

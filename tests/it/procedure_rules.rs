@@ -11,12 +11,14 @@ use smkid::api::client::{Client, ClientError};
 use smkid::api::failure::ProblemKind;
 use smkid::api::wire;
 use smkid::domain::certificates::pem::certificate_to_pem;
-use smkid::domain::determination::document::{Determination, Method, Payload, Template};
+use smkid::domain::determination::document::{Determination, Method, Payload, SymmetricKeyLine, Template};
 use smkid::domain::gbcs::{
     self, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, Replacement, TrustAnchorCell, Update,
 };
+use smkid::domain::ledger::contingency::OtherKey;
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::CompromiseClass;
+use smkid::domain::names::Digest;
 use smkid::exercise::people::APPROVALS;
 use smkid::exercise::template::template;
 
@@ -63,8 +65,10 @@ const TABLE: &[Row] = &[
           "every_rule_allows_up_to_its_edge_and_refuses_beyond",
           "every_row_of_the_gate_truth_table_holds_over_the_api_in_the_last_minute_before_and_the_first_after_the_edge"]),
     (2, Derived, "Recovery and Contingency are separate authorities: one never opens the other", Whole,
-        &["src/domain/policy/admission.rs::key", "src/hsm/kinds.rs::command"],
-        &["a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method", "a_command_is_signed_by_the_key_of_its_mode"]),
+        &["src/domain/policy/admission.rs::key", "src/domain/policy/rules/symmetric_key_line.rs::check", "src/hsm/kinds.rs::command"],
+        &["a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method", "a_command_is_signed_by_the_key_of_its_mode",
+          "every_rule_allows_up_to_its_edge_and_refuses_beyond",
+          "the_symmetric_key_is_released_by_a_line_of_its_own_by_the_contingency_route_and_by_no_other"]),
     (3, Derived, "A determination binds one incident, one Relevant Private Key, one method, these Devices, these certificates",
         Whole,
         &["src/domain/policy/rules/device_in_scope.rs::check", "src/domain/policy/rules/pre_command.rs::check_template",
@@ -109,10 +113,11 @@ const TABLE: &[Row] = &[
         &["only_a_permitted_mechanism_confirms", "every_step_may_be_taken_from_its_states_and_from_no_other",
           "what_is_reported_is_confirmed_by_a_permitted_mechanism_or_dismissed_once_everybody_was_told"]),
     (12, Stated, "Class Organisation or Other, each with files of its own",
-        Partly("of the class Other, the Recovery key's certificate alone; an incident about an OCA's, the Contingency Private or \
-            Symmetric Key is refused until its route is built"),
-        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification", "src/domain/intake.rs::incident"],
-        &["a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded", "the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
+        Whole,
+        &["src/domain/intake/files.rs::class_of", "src/domain/intake.rs::check_notification", "src/domain/intake.rs::meant",
+          "src/domain/incident/routes.rs::of"],
+        &["an_incident_about_another_key_says_which_and_has_its_certificate",
+          "every_key_that_may_be_compromised_has_its_way_out_and_none_uses_the_key_itself", "the_class_of_the_key_says_which_methods_there_are", "a_progress_file_is_read_as_it_was_made_and_as_no_other_class",
           "post_recovery_begins_once_a_progress_file_says_how_it_ended",
           "a_file_is_taken_in_from_an_aro_of_the_affected_subscriber_and_from_nobody_else",
           "what_is_confirmed_is_assessed_for_relevant_devices_and_by_method_1_goes_on_without_the_pma"]),
@@ -193,15 +198,15 @@ const TABLE: &[Row] = &[
           "killed_during_the_signatures_what_was_shown_to_the_token_is_unknown_and_settled_with_the_same_octets",
           "limits_count_intents_and_hold_over_requests"]),
     (27, Derived, "Parsed before signed: the Recovery key signs CS02b mode 8, the Contingency key mode 9, and nobody a digest",
-        Partly("mode 8 is signed; mode 9 is refused until it is built"),
-        &["src/hsm/kinds.rs::permitted", "src/domain/intake.rs::check_template"],
-        &["each_key_signs_its_own_kinds_and_no_other", "no_digest_is_of_any_kind",
+        Whole,
+        &["src/hsm/kinds.rs::permitted", "src/domain/intake.rs::check_template", "src/domain/policy/rules/mode_permitted.rs::check"],
+        &["each_key_signs_its_own_kinds_and_no_other", "every_rule_allows_up_to_its_edge_and_refuses_beyond", "no_digest_is_of_any_kind",
           "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
     (28, Derived, "The Contingency Symmetric Key is in a command if, and only if, its mode is 9",
-        Partly("held wherever a command is read; mode 9 itself is refused until it is built"),
-        &["src/domain/gbcs/command.rs::read_symmetric_key", "src/domain/intake.rs::check_template"],
+        Whole,
+        &["src/domain/gbcs/command.rs::read_symmetric_key", "src/domain/policy/rules/symmetric_key_released.rs::check"],
         &["the_symmetric_key_is_present_in_mode_9_and_in_no_other",
-          "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+          "a_contingency_key_is_checked_before_its_symmetric_key_is_released_and_that_before_it_signs"]),
     (29, Derived, "Method 2 puts DCC ACB certificates in, Method 3 new ones of the affected Subscriber",
         Partly("whose a certificate is, the Parties of the policy say, and that it is newly issued, its first day, which is not before \
             that of the Compromised one; cells of the DCC's own roles take the DCC's by either Method"),
@@ -224,13 +229,15 @@ const TABLE: &[Row] = &[
         &["src/domain/policy/rules/root_cell.rs::check", "src/domain/intake.rs::check_replacements"],
         &["every_rule_allows_up_to_its_edge_and_refuses_beyond",
           "a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
-    (33, Derived, "Before a Contingency use the wrapped root key is unwrapped and compared", Refused("Contingency recovery"),
-        &["src/domain/intake.rs::check_key"],
-        &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
-    (34, Derived, "The Contingency Symmetric Key is spent by its first release, and then replaced",
-        Refused("Contingency recovery"),
-        &["src/domain/intake.rs::check_key"],
-        &["a_template_that_no_rule_permits_is_refused_however_many_signed_it"]),
+    (33, Derived, "Before a Contingency use the wrapped root key is unwrapped and compared", Whole,
+        &["src/domain/policy/rules/preflight.rs::check", "src/domain/intake/contingency.rs::root"],
+        &["every_rule_allows_up_to_its_edge_and_refuses_beyond",
+          "a_contingency_key_is_checked_before_its_symmetric_key_is_released_and_that_before_it_signs"]),
+    (34, Derived, "The Contingency Symmetric Key is spent by its first release, and then replaced", Whole,
+        &["src/domain/policy/rules/spent_elsewhere.rs::check", "src/domain/policy/rules/next_generation.rs::next_root",
+          "src/domain/incident/routes.rs::replacement_of"],
+        &["every_rule_allows_up_to_its_edge_and_refuses_beyond",
+          "a_spent_symmetric_key_is_of_its_incident_for_ever_and_its_replacement_is_owed_until_it_is_there"]),
     (35, OurPolicy, "A time of execution in the future only where the determination allows it",
         Refused("any time of execution; commands are executed at once"),
         &["src/domain/intake.rs::check_template"],
@@ -541,25 +548,69 @@ async fn an_incident_begins_with_a_whole_notification_and_carries_its_profile() 
 }
 
 #[tokio::test]
-async fn a_compromise_whose_route_is_not_built_is_refused_by_name_and_recorded() {
+async fn an_incident_about_another_key_says_which_and_has_its_certificate() {
     let site = Site::founded().await;
     let daemon = site.start().await;
     let client = &daemon.client;
     let lab = &site.base.lab;
-    for (certificate, expected) in [
-        (lab.root_oca(), "is refused until its route (SEC Appendix L 5 and 6) is built"),
-        (lab.issuing_oca(), "is refused until its route (SEC Appendix L 5 and 6) is built"),
-        (lab.device_ca(), "no Relevant Private Key of the procedure"),
-    ] {
+    let ask = |certificate: &[u8], key: Option<OtherKey>, class| {
         let mut ask = incident(lab);
-        ask.certificate_pem = certificate_to_pem(certificate.octets());
+        (ask.certificate_pem, ask.key) = (certificate_to_pem(certificate), key);
+        ask.notification.as_mut().unwrap().class = class;
+        ask
+    };
+    let (root, issuing) = (lab.root_oca().octets().to_vec(), lab.issuing_oca().octets().to_vec());
+    let supplier = lab.before()[0].octets().to_vec();
+    let (other, organisation) = (CompromiseClass::Other, CompromiseClass::Organisation);
+    for (certificate, key, class, rule, expected) in [
+        (&root, None, other, "certificate-kind", "say which key is meant: root-oca"),
+        (&issuing, None, other, "certificate-kind", "say which key is meant"),
+        (&root, Some(OtherKey::IssuingOca), other, "certificate-kind", "expected an Issuing OCA Certificate"),
+        (&issuing, Some(OtherKey::RootOca), other, "certificate-kind", "expected a Root OCA Certificate"),
+        (
+            &supplier,
+            Some(OtherKey::Recovery),
+            other,
+            "certificate-kind",
+            "expected an Organisation Certificate of role 01",
+        ),
+        (&root, Some(OtherKey::Contingency), other, "contingency-root", "which carries none"),
+        (&root, Some(OtherKey::ContingencySymmetric), other, "contingency-root", "which carries none"),
+        (&root, Some(OtherKey::RootOca), organisation, "class", "expected other"),
+        (
+            &lab.device_ca().octets().to_vec(),
+            None,
+            other,
+            "certificate-kind",
+            "no Relevant Private Key of the procedure",
+        ),
+    ] {
         let before = site.ledger().size();
-        let problem = problem(client.post::<_, wire::Recorded>("/v1/incidents", &ask).await);
-        assert_eq!((problem.error, rules(&problem)), (ProblemKind::Refused, vec!["certificate-kind"]), "{problem:?}");
+        let problem = problem(client.post::<_, wire::Recorded>("/v1/incidents", &ask(certificate, key, class)).await);
+        assert_eq!((problem.error, rules(&problem)), (ProblemKind::Refused, vec![rule]), "{problem:?}");
         assert_eq!(problem.entry, Some(before));
         assert!(problem.message.contains(expected), "{problem:?}");
         assert_eq!(site.ledger().refusals().pop().unwrap().reasons, problem.reasons);
     }
+    for (n, (certificate, key)) in
+        [(&root, OtherKey::RootOca), (&issuing, OtherKey::IssuingOca)].into_iter().enumerate()
+    {
+        let open = wire::IncidentOpen {
+            incident: format!("INC-OCA-{n}").parse().unwrap(),
+            ..ask(certificate, Some(key), other)
+        };
+        client.post::<_, wire::Recorded>("/v1/incidents", &open).await.unwrap();
+        let path = format!("/v1/incidents/{}", open.incident);
+        let found: wire::Incident = client.get(&path).await.unwrap();
+        assert_eq!((found.key, found.compromised.party.to_string()), (Some(key), "0000000000000000".to_owned()));
+        let next: wire::Next = client.get(&format!("{path}/next")).await.unwrap();
+        let way = next.todo.iter().find(|todo| todo.what.contains("Know the way out")).unwrap();
+        assert!(!way.required && way.by.as_ref().unwrap().contains("SEC Appendix L"), "{way:?}");
+        let again = wire::IncidentOpen { incident: "INC-AGAIN".parse().unwrap(), ..open };
+        let problem = problem(client.post::<_, wire::Recorded>("/v1/incidents", &again).await);
+        assert_eq!(rules(&problem), ["compromised-known"], "{problem:?}");
+    }
+    site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());
 }
 
@@ -593,7 +644,10 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         update.replacements.push(Replacement { certificate: &root, cell });
         gbcs::Template::from_update(&update).unwrap()
     };
-    let contingency = changed(&|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    let contingency = changed(&|update| {
+        update.mode = CredentialsReplacementMode::AnyByContingency;
+        update.authorising_cell = Some(TrustAnchorCell::ROOT);
+    });
     let broker = template(lab, recovery, lab.broker()).unwrap();
     let no_path = changed(&|update| update.path_certificates.clear());
     let list = device_list(0..2);
@@ -619,8 +673,19 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         };
         refuse(&put, rule).await;
     }
-    // The Contingency recovery is refused as a whole: nothing is unwrapped, and no Symmetric Key released.
-    refuse(&|form| form.method = Some(Method::Contingency), "method").await;
+    // By the Contingency route the Recovery key signs nothing: neither of its own mode nor of the other, and not in an incident of this class.
+    for template in [&good, &contingency] {
+        let by_contingency = |form: &mut Determination| {
+            form.method = Some(Method::Contingency);
+            let (root_sha256, next) = (Digest::of(&root), "contingency-2".parse().unwrap());
+            form.symmetric_key = Some(SymmetricKeyLine { root_sha256, next });
+            let payload = Payload::new(template.octets()).unwrap();
+            form.templates = Some(vec![Template { name: template_name(), payload }]);
+        };
+        refuse(&by_contingency, "admission").await;
+        refuse(&by_contingency, "method").await;
+        refuse(&by_contingency, "root-first").await;
+    }
     assert!(site.ledger().intents().is_empty());
     site.determine(client, 1, &list, |_| {}).await;
     site.verify_export("export");

@@ -106,8 +106,14 @@ fn made() -> (TestToken, Expectations) {
     let (token, _) = Token::start(hsm.config(1), pin(), Expectations::default()).unwrap();
     let key = token.generate_key("ledger".parse().unwrap(), KeyId([2; 16]), KeyUse::Ledger).wait().unwrap();
     token.shutdown();
-    let key =
-        smkid::hsm::ExpectedKey { label: key.label, id: key.id, use_: key.use_, spki: Some(key.spki), cloned: false };
+    let key = smkid::hsm::ExpectedKey {
+        label: key.label,
+        id: key.id,
+        use_: key.use_,
+        spki: Some(key.spki),
+        cloned: false,
+        material: None,
+    };
     let origin = Some("smki.example/ledger".parse().unwrap());
     (hsm, Expectations { keys: vec![key], genesis: None, origin })
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::keys::{KeysFile, MadeKey, holdings};
 use super::room::{self, Room};
-use super::{Adoption, Begin, CeremonyError};
+use super::{Adoption, Begin, CeremonyError, contingency};
 use crate::cli::input;
 use crate::cli::print::Printer;
 use crate::cli::release::write_new;
@@ -135,6 +135,16 @@ impl Begin {
             "Next: read the genesis words aloud and hand out what lies in {}; then `smkictl ceremony request`.",
             self.out.display()
         ));
+        let (policy, _) = room::read_policy(&self.policy)?;
+        for key in policy.keys().filter(|key| contingency::is_wanted(key)) {
+            print.note(&format!(
+                "Key {} is to sign: `smkictl ceremony contingency --key {} --out {}` makes its Contingency Symmetric Key, and the field for the \
+                 Root OCA Certificate.",
+                key.label,
+                key.label,
+                self.out.display()
+            ));
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! The journal is written before and after each step, and each step looks first whether it was done: so a run that was cut off
 //! at any point is started again with the same command, and goes on at the step it was at.
 
+mod generation;
 mod record;
 pub mod steps;
 
@@ -56,6 +57,9 @@ pub struct Run {
     /// A file with the PIN of a token; in an exercise only. Else the configuration's, else it is asked for
     #[arg(long = "pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
     pin_files: Vec<(TokenName, PathBuf)>,
+    /// A file with the PIN of a token's security officer; in an exercise only. Else it is asked for, where it is needed
+    #[arg(long = "so-pin-file", value_name = "TOKEN=FILE", value_parser = pin_file)]
+    so_pin_files: Vec<(TokenName, PathBuf)>,
     #[command(flatten)]
     custodians: Custodians,
 }
@@ -97,13 +101,18 @@ struct Conduct {
 struct TokensOf {
     config: PathBuf,
     pin_files: Vec<(TokenName, PathBuf)>,
+    so_pin_files: Vec<(TokenName, PathBuf)>,
     custodians: Custodians,
 }
 
 impl TokensOf {
     fn tokens(&self) -> Tokens {
-        let (config, pin_files, custodians) = (self.config.clone(), self.pin_files.clone(), self.custodians.clone());
-        Tokens { config, pin_files, custodians }
+        Tokens {
+            config: self.config.clone(),
+            pin_files: self.pin_files.clone(),
+            so_pin_files: self.so_pin_files.clone(),
+            custodians: self.custodians.clone(),
+        }
     }
 }
 
@@ -153,8 +162,12 @@ impl Run {
             None => Desk::terminal()?,
             Some(path) => Desk::file(path, policy.purpose())?,
         };
-        let mut tokens =
-            TokensOf { config: plan.configuration(), pin_files: self.pin_files, custodians: self.custodians };
+        let mut tokens = TokensOf {
+            config: plan.configuration(),
+            pin_files: self.pin_files,
+            so_pin_files: self.so_pin_files,
+            custodians: self.custodians,
+        };
         let (mut out, mut rehearsal, mut configuration) = (plan.out(), None, configuration);
         if self.rehearse {
             let scratch = Rehearsal::enter(&out, &policy, &configuration)?;
@@ -162,6 +175,7 @@ impl Run {
             tokens.config = scratch.configuration();
             if self.unattended.is_some() {
                 tokens.pin_files = scratch.pin_files();
+                tokens.so_pin_files = scratch.so_pin_files();
             }
             configuration = Configuration::read(&tokens.config)?;
             rehearsal = Some(scratch);

@@ -98,7 +98,7 @@ impl MadeKey {
     /// What must be found on its token.
     pub fn expected(&self) -> ExpectedKey {
         let spki = Some(self.record().spki_octets());
-        ExpectedKey { label: self.label.clone(), id: self.id, use_: self.use_, spki, cloned: false }
+        ExpectedKey { label: self.label.clone(), id: self.id, use_: self.use_, spki, cloned: false, material: None }
     }
 
     fn fault(&self, policy: &Policy, configuration: &Configuration) -> Option<String> {
@@ -404,8 +404,8 @@ impl Planned<'_> {
             match make(room, &token, &report.serial, key, id, &mut file, folder) {
                 Err(CeremonyError::Orphan { .. }) => {
                     token.shutdown();
-                    let ours =
-                        ExpectedKey { label: key.label.clone(), id, use_: key.key_use, spki: None, cloned: false };
+                    let (label, use_) = (key.label.clone(), key.key_use);
+                    let ours = ExpectedKey { label, id, use_, spki: None, cloned: false, material: None };
                     let (token, report) = login(expected.into_iter().chain([ours]).collect())
                         .map_err(|error| half_made(error, room, key, id))?;
                     if !begun {

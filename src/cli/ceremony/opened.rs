@@ -287,11 +287,15 @@ impl<L: Stands> Opened<L> {
         expectations: Expectations,
     ) -> Result<(Token, TokenReport), CeremonyError> {
         let config = self.room.token_config(token)?;
-        let pin = match self.sealed_pin(token)? {
-            Some(pin) => pin,
-            None => self.room.pin(token, holds)?,
-        };
-        Ok(start::start_token(config, pin, expectations)?)
+        Ok(start::start_token(config, self.pin(token, holds)?, expectations)?)
+    }
+
+    /// The PIN of a token: what the custodians' shares open, where they were dealt for it; else as any at a ceremony.
+    pub fn pin(&self, token: &TokenName, holds: &[KeyUse]) -> Result<SecretString, CeremonyError> {
+        match self.sealed_pin(token)? {
+            Some(pin) => Ok(pin),
+            None => self.room.pin(token, holds),
+        }
     }
 
     fn sealed_pin(&self, token: &TokenName) -> Result<Option<SecretString>, CeremonyError> {

@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::conduct;
+use super::contingency::{self, Ids};
 use super::journal::{self, JOURNAL};
 use super::keys::draw_id;
 use super::minutes::Minutes;
@@ -91,7 +92,12 @@ impl Draft {
                 None => (key.label.clone(), draw_id()?),
             });
         }
+        let mut material = BTreeMap::new();
+        for key in policy.keys().filter(|key| contingency::is_wanted(key)) {
+            material.insert(key.label.clone(), Ids { symmetric: draw_id()?, wrapping: draw_id()? });
+        }
         let beginnings = Beginnings {
+            material,
             kind: self.kind,
             policy: &policy_path,
             configuration: &config_path,
@@ -155,6 +161,14 @@ impl Check {
                 .row("policy", policy.digest());
             for key in plan.keys() {
                 text.row("key", format!("{} ({}) on token {}, CKA_ID {}", key.label, key.r#use, key.token, key.cka_id));
+                if let Some(Ids { symmetric, wrapping }) = key.material() {
+                    text.row(
+                        "beside it",
+                        format!(
+                            "its Contingency Symmetric Key, CKA_ID {symmetric}, and the wrapping key, CKA_ID {wrapping}"
+                        ),
+                    );
+                }
             }
             for person in plan.persons() {
                 text.row("comes", format!("{person}, {}", person.capacity));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::CeremonyError;
+use super::contingency::Ids;
 use crate::cli::input;
 use crate::domain::determination::people::Role;
 use crate::domain::determination::prose::Prose;
@@ -124,6 +125,12 @@ pub struct Key {
     pub cka_id: KeyId,
     /// [`ATTRIBUTES`].
     pub attributes: Vec<String>,
+    /// Of a contingency key that may sign, `CKA_ID` of the Contingency Symmetric Key that is made beside it.
+    pub symmetric_id: Option<KeyId>,
+    /// The same of its wrapping key.
+    pub wrapping_id: Option<KeyId>,
+    /// Where the Root OCA Certificate is laid that carries the contingency key.
+    pub root: Option<PathBuf>,
     /// The tokens to which the maker's means clone it.
     #[serde(default)]
     pub copies: Vec<TokenName>,
@@ -132,6 +139,13 @@ pub struct Key {
     /// Where the certificates above it are laid, the issuer first and the root last.
     #[serde(default)]
     pub chain: Vec<PathBuf>,
+}
+
+impl Key {
+    /// What is made beside it, of a contingency key that may sign.
+    pub fn material(&self) -> Option<Ids> {
+        Some(Ids { symmetric: self.symmetric_id?, wrapping: self.wrapping_id? })
+    }
 }
 
 /// The shares of one key.

@@ -50,11 +50,15 @@ impl Rehearsal {
         let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
         let mut text = format!("version = 1\nstate = {}\n", quoted(&rehearsal.folder.join("state")));
         for token in &configuration.tokens {
-            let scratch = softhsm.make_token(&format!("rehearsal {}", token.name)).map_err(rehearsal_fault)?;
+            let scratch =
+                softhsm.make_token_with_officer(&format!("rehearsal {}", token.name)).map_err(rehearsal_fault)?;
             let guarded = held
                 .get(&token.name)
                 .is_none_or(|uses| uses.iter().any(|use_| *use_ != crate::domain::names::KeyUse::Ledger));
             fs::rename(&scratch.pin_file, rehearsal.pin_file(&token.name))?;
+            if let Some(so_pin_file) = &scratch.so_pin_file {
+                fs::rename(so_pin_file, rehearsal.so_pin_file(&token.name))?;
+            }
             // As in earnest, what a live Recovery key lies behind is asked for; the rehearsal tells it to whoever is to type it.
             let pin = match (policy.purpose(), guarded, &token.pin) {
                 (Purpose::Exercise, _, Some(_)) | (Purpose::Live, false, Some(_)) => {
@@ -106,6 +110,15 @@ impl Rehearsal {
         self.folder.join(format!("{token}.pin"))
     }
 
+    fn so_pin_file(&self, token: &TokenName) -> PathBuf {
+        self.folder.join(format!("{token}.so-pin"))
+    }
+
+    /// The PIN of each scratch token's security officer.
+    pub fn so_pin_files(&self) -> Vec<(TokenName, PathBuf)> {
+        self.tokens.iter().map(|token| (token.clone(), self.so_pin_file(token))).collect()
+    }
+
     /// The PIN of each scratch token.
     pub fn pin_files(&self) -> Vec<(TokenName, PathBuf)> {
         self.tokens.iter().map(|token| (token.clone(), self.pin_file(token))).collect()
@@ -116,7 +129,13 @@ impl Rehearsal {
         let mut stderr = std::io::stderr().lock();
         for token in &self.tokens {
             let pin = fs::read_to_string(self.pin_file(token))?;
-            writeln!(stderr, "  scratch token {token}: its PIN for this rehearsal is {}", pin.trim())?;
+            let so_pin = fs::read_to_string(self.so_pin_file(token))?;
+            writeln!(
+                stderr,
+                "  scratch token {token}: its PIN for this rehearsal is {}, its security officer's {}",
+                pin.trim(),
+                so_pin.trim()
+            )?;
         }
         Ok(())
     }

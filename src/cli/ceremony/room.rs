@@ -26,6 +26,7 @@ pub struct Room {
     pub configuration: Configuration,
     purpose: Purpose,
     pin_files: BTreeMap<TokenName, PathBuf>,
+    so_pin_files: BTreeMap<TokenName, PathBuf>,
     worker: PathBuf,
 }
 
@@ -33,7 +34,9 @@ impl Room {
     /// A PIN file is refused unless this is an exercise.
     pub fn enter(tokens: &Tokens, configuration: Configuration, purpose: Purpose) -> Result<Self, CeremonyError> {
         match purpose {
-            Purpose::Live if !tokens.pin_files.is_empty() => return Err(CeremonyError::PinFile(purpose)),
+            Purpose::Live if !tokens.pin_files.is_empty() || !tokens.so_pin_files.is_empty() => {
+                return Err(CeremonyError::PinFile(purpose));
+            }
             Purpose::Live | Purpose::Exercise => {}
         }
         start::check_clock(purpose, &configuration)?;
@@ -41,18 +44,19 @@ impl Room {
         for warning in hardening::keep_memory() {
             eprintln!("warning: {warning}");
         }
-        for (token, _) in &tokens.pin_files {
+        for (token, _) in tokens.pin_files.iter().chain(&tokens.so_pin_files) {
             if !configuration.tokens.iter().any(|configured| configured.name == *token) {
                 return Err(CeremonyError::PinFileUnused(token.clone()));
             }
         }
         let pin_files = tokens.pin_files.iter().cloned().collect();
+        let so_pin_files = tokens.so_pin_files.iter().cloned().collect();
         // The module is loaded by smkid's worker only, which lies beside this program.
         let worker = std::env::current_exe()?.with_file_name("smkid");
         if !worker.is_file() {
             return Err(CeremonyError::NoWorker { path: worker });
         }
-        Ok(Self { configuration, purpose, pin_files, worker })
+        Ok(Self { configuration, purpose, pin_files, so_pin_files, worker })
     }
 
     /// How a token's worker is run.
@@ -69,7 +73,15 @@ impl Room {
         }
         match &configured.pin {
             Some(pin) => Ok(start::stored_pin(pin)?),
-            None => ask(token),
+            None => ask(token, "PIN"),
+        }
+    }
+
+    /// The PIN of a token's security officer: from a file of an exercise, or from the terminal.
+    pub fn officer_pin(&self, token: &TokenName) -> Result<SecretString, CeremonyError> {
+        match self.so_pin_files.get(token) {
+            Some(path) => Ok(start::pin_file(path)?),
+            None => ask(token, "PIN of the security officer"),
         }
     }
 
@@ -111,14 +123,14 @@ impl Room {
 }
 
 /// Asks for a PIN without echo.
-fn ask(token: &TokenName) -> Result<SecretString, CeremonyError> {
+fn ask(token: &TokenName, what: &'static str) -> Result<SecretString, CeremonyError> {
     if !io::stdin().is_terminal() {
-        return Err(CeremonyError::NoTerminal { token: token.clone() });
+        return Err(CeremonyError::NoTerminal { token: token.clone(), what });
     }
-    let prompt = format!("PIN of token {token}: ");
+    let prompt = format!("{what} of token {token}: ");
     let pin = rpassword::prompt_password(prompt)
         .map(zeroize::Zeroizing::new)
-        .map_err(|source| CeremonyError::Asking { token: token.clone(), source })?;
+        .map_err(|source| CeremonyError::Asking { token: token.clone(), what, source })?;
     Ok(SecretString::from(pin.as_str()))
 }
 

@@ -1,16 +1,18 @@
 //! Shell: a message for programs. Field names are an interface.
 //!
 //! EUI-64s are 16 upper-case hexadecimal digits, as everywhere; other octets are lower case. Ranges are half-open. Of a
-//! Contingency Symmetric Key only the length is given.
+//! Contingency Symmetric Key only the length is given, unless the key itself is asked for; 0 where its place is empty.
 
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
 use super::certificate::Certificate;
+use super::root::{Finding, Findings};
 use super::{Shown, Verification};
 use crate::domain::gbcs::{
-    AlertPayload, Authentication, CommandPayload, CpvChecks, ExecutionOutcome, Payload, RemotePartyRole,
-    ReplacementOutcome, ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse, TrustAnchorCell, Update,
+    AlertPayload, Authentication, CommandPayload, CpvChecks, CredentialsReplacementMode, ExecutionOutcome, Payload,
+    RemotePartyRole, ReplacementOutcome, ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse,
+    TrustAnchorCell, Update,
 };
 use crate::domain::names::Digest;
 
@@ -33,7 +35,7 @@ pub(super) fn render(shown: &Shown<'_>) -> Value {
         "tbsSha256": hex::encode(digest(&SHA256, frame.tbs())),
         "signature": signature(shown),
         "decoded": match &shown.message.payload {
-            Payload::Command(payload) => command(payload),
+            Payload::Command(payload) => command(payload, shown.shows_symmetric_key),
             Payload::Response(payload) => response(payload),
             Payload::Alert(payload) => alert(payload),
         },
@@ -44,10 +46,25 @@ pub(super) fn render(shown: &Shown<'_>) -> Value {
     if let Some(mac) = frame.mac() {
         fields.insert("mac".to_owned(), json!(hex::encode(mac)));
     }
+    if let Some(findings) = &shown.root {
+        fields.insert("root".to_owned(), root(findings));
+    }
     if let Payload::Command(payload) = &shown.message.payload {
         fields.insert("certificates".to_owned(), certificates(&payload.update));
     }
     Value::Object(fields)
+}
+
+/// What a Device finds that holds a given Root; `verified` if nothing is wrong.
+fn root(findings: &Findings) -> Value {
+    let all =
+        findings.all.iter().map(|Finding { what, holds, text }| json!({"what": what, "holds": holds, "text": text}));
+    json!({
+        "sha256": findings.root,
+        "subject": findings.subject,
+        "verified": findings.faults().next().is_none(),
+        "findings": all.collect::<Vec<_>>(),
+    })
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -89,7 +106,7 @@ fn cell(cell: TrustAnchorCell) -> Value {
     json!({ "role": role.name(), "keyUsage": key_usage.name(), "cellUsage": cell_usage.name() })
 }
 
-fn command(payload: &CommandPayload<'_>) -> Value {
+fn command(payload: &CommandPayload<'_>, shows_symmetric_key: bool) -> Value {
     let CommandPayload { update, seq_number, plaintext_symmetric_key } = payload;
     let Update {
         mode,
@@ -117,8 +134,11 @@ fn command(payload: &CommandPayload<'_>) -> Value {
         }).collect::<Vec<_>>(),
     }));
     let mut insert = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    if let Some(key) = plaintext_symmetric_key {
-        insert("plaintextSymmetricKeyLength", json!(key.expose().len()));
+    if *mode == CredentialsReplacementMode::AnyByContingency {
+        insert("plaintextSymmetricKeyLength", json!(plaintext_symmetric_key.map_or(0, |key| key.expose().len())));
+    }
+    if let Some(key) = plaintext_symmetric_key.filter(|_| shows_symmetric_key) {
+        insert("plaintextSymmetricKey", json!(hex::encode(key.expose())));
     }
     match cpv_checks {
         CpvChecks::Apply => {}

@@ -16,6 +16,11 @@ use crate::domain::names::Eui64;
 
 const MODE: CredentialsReplacementMode = CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery;
 
+/// To show that file to a person, and no more.
+pub(super) fn asked(file: String) -> GbcsShow {
+    GbcsShow { file, certificate: None, root: None, show_symmetric_key: false, output: Output::Text }
+}
+
 /// Exit status, standard output, standard error.
 fn shown(input: &[u8], certificate_pem: Option<&[u8]>, output: Output) -> (u8, String, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +32,7 @@ fn shown(input: &[u8], certificate_pem: Option<&[u8]>, output: Output) -> (u8, S
     let file = at("message", input).to_str().unwrap().to_owned();
     let certificate: Option<PathBuf> = certificate_pem.map(|pem| at("certificate.pem", pem));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = run(&GbcsShow { file, certificate, output }, &mut out, &mut err);
+    let status = run(&GbcsShow { certificate, output, ..asked(file) }, &mut out, &mut err);
     (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
@@ -89,8 +94,7 @@ fn what_is_no_message_is_a_local_failure_with_a_reason() {
     check(&vec![b'0'; INPUT_LEN_MAX + 1], "expected at most 262140 octets, found more");
     check(&vec![0xDF; MESSAGE_LEN_MAX + 1], "expected a message of at most 65535 octets");
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let args = GbcsShow { file: "/nonexistent/message".to_owned(), certificate: None, output: Output::Text };
-    assert_eq!(run(&args, &mut out, &mut err), 1);
+    assert_eq!(run(&asked("/nonexistent/message".to_owned()), &mut out, &mut err), 1);
     assert!(String::from_utf8(err).unwrap().contains("cannot read /nonexistent/message"));
 }
 

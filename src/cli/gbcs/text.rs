@@ -5,11 +5,12 @@ use std::fmt::Write;
 use ring::digest::{SHA256, digest};
 
 use super::certificate::Certificate;
+use super::root::{Finding, Findings};
 use super::{Shown, Verification};
 use crate::domain::gbcs::{
     AlertPayload, Authentication, CommandPayload, CpvChecks, Cra, CredentialsReplacementMode, ExecutionOutcome, Frame,
-    Payload, RemotePartyRole, ReplacementOutcome, ResponsePayload, SeqNumberChange, SpecialistFloor, SpecialistUse,
-    StatusCode, Update,
+    Payload, PlaintextSymmetricKey, RemotePartyRole, ReplacementOutcome, ResponsePayload, SeqNumberChange,
+    SpecialistFloor, SpecialistUse, StatusCode, Update,
 };
 use crate::domain::names::Digest;
 
@@ -22,11 +23,14 @@ pub(super) fn render(shown: &Shown<'_>) -> String {
     let mut out = String::new();
     header(&mut out, &shown.message.frame);
     match &shown.message.payload {
-        Payload::Command(payload) => command(&mut out, payload),
+        Payload::Command(payload) => command(&mut out, payload, shown.shows_symmetric_key),
         Payload::Response(payload) => response(&mut out, payload),
         Payload::Alert(payload) => alert(&mut out, payload),
     }
     ending(&mut out, shown);
+    if let Some(findings) = &shown.root {
+        root(&mut out, findings);
+    }
     out
 }
 
@@ -67,7 +71,7 @@ fn mode_meaning(mode: CredentialsReplacementMode) -> &'static str {
     }
 }
 
-fn command(out: &mut String, payload: &CommandPayload<'_>) {
+fn command(out: &mut String, payload: &CommandPayload<'_>, shows_symmetric_key: bool) {
     // The counter is the header's: no Command decodes in which they differ.
     let CommandPayload { update, seq_number: _, plaintext_symmetric_key } = payload;
     let Update {
@@ -101,8 +105,8 @@ fn command(out: &mut String, payload: &CommandPayload<'_>) {
     } else if let Some(floors) = new_specialist_floors {
         line!(out, "  counter after   unchanged{}", specialist_text(Some(floors)));
     }
-    if let Some(key) = plaintext_symmetric_key {
-        contingency(out, key.expose().len(), update);
+    if *mode == CredentialsReplacementMode::AnyByContingency {
+        contingency(out, *plaintext_symmetric_key, shows_symmetric_key, update);
     }
     if let Some(list) = other_changes {
         changes(out, "Counters of other roles afterwards", list);
@@ -121,14 +125,37 @@ fn command(out: &mut String, payload: &CommandPayload<'_>) {
 }
 
 /// What a person must know of a Contingency command.
-fn contingency(out: &mut String, key_len: usize, update: &Update<'_>) {
+fn contingency(
+    out: &mut String,
+    key: Option<PlaintextSymmetricKey<'_>>,
+    shows_symmetric_key: bool,
+    update: &Update<'_>,
+) {
     line!(out, "\nContingency");
-    line!(
-        out,
-        "  symmetric key   {key_len} octets in clear in this message, not shown here. It unwraps the Contingency"
-    );
-    line!(out, "                  Public Key in the Root OCA Certificate that the Device holds; that key verifies the");
-    line!(out, "                  signature. Whoever has read this message has the symmetric key: it is spent.");
+    match key {
+        Some(key) => {
+            let (len, shown) = (key.expose().len(), if shows_symmetric_key { "" } else { ", not shown here" });
+            line!(out, "  symmetric key   {len} octets in clear in this message{shown}. It unwraps the Contingency");
+            line!(
+                out,
+                "                  Public Key in the Root OCA Certificate that the Device holds; that key verifies the"
+            );
+            line!(
+                out,
+                "                  signature. Whoever has read this message has the symmetric key: it is spent."
+            );
+            if shows_symmetric_key {
+                line!(out, "                  {}", hex::encode(key.expose()));
+            }
+        }
+        None => {
+            line!(
+                out,
+                "  symmetric key   not in it yet: its place is empty, as in all that is approved and recorded. It is put in"
+            );
+            line!(out, "                  after its release, right before the command is signed.");
+        }
+    }
     let has_root = update.replacements.iter().any(|replacement| replacement.cell.role == RemotePartyRole::Root);
     if has_root {
         line!(out, "  root            replaced: the new Root OCA Certificate must carry the next wrapped key");
@@ -214,6 +241,20 @@ fn execution_outcome(out: &mut String, outcome: &ExecutionOutcome) {
     }
 }
 
+/// What a Device finds that holds a given Root.
+fn root(out: &mut String, findings: &Findings) {
+    line!(out, "\nAs a Device sees it that holds the Root {}", findings.subject);
+    line!(out, "  SHA-256           {}", findings.root);
+    for Finding { what, holds, text } in &findings.all {
+        line!(out, "  {what:17} {}{text}", if *holds { "" } else { "NO: " });
+    }
+    let verified = match findings.faults().count() {
+        0 => "yes".to_owned(),
+        faults => format!("NO: DO NOT SEND IT; {faults} of these are not as they must be"),
+    };
+    line!(out, "  verified          {verified}");
+}
+
 fn ending(out: &mut String, shown: &Shown<'_>) {
     let frame = &shown.message.frame;
     let tbs = frame.tbs_range();
@@ -235,8 +276,11 @@ fn ending(out: &mut String, shown: &Shown<'_>) {
         line!(out, "  MAC             {} (not checked)", hex::encode(mac));
     }
     let Some(certificate) = &shown.certificate else {
-        if frame.signature().is_some() {
-            line!(out, "  verified        no: give --certificate FILE.pem");
+        if frame.signature().is_some() && shown.root.is_none() {
+            line!(
+                out,
+                "  verified        no: give --certificate FILE.pem, or --root FILE.pem for a Contingency command"
+            );
         }
         return;
     };

@@ -219,7 +219,7 @@ fn is_known(name: &str) -> bool {
 fn no_answer(error: &VerifyError, digest: Digest) -> BookError {
     match error {
         VerifyError::Wrong(_) => BookError::BlobMissing { digest },
-        VerifyError::Read { .. } | VerifyError::Key { .. } | VerifyError::Write(_) => {
+        VerifyError::Read { .. } | VerifyError::Key { .. } | VerifyError::Write(_) | VerifyError::Command(_) => {
             BookError::Store { reason: error.to_string() }
         }
     }

@@ -18,6 +18,7 @@ use std::thread;
 use super::VerifyError;
 use super::files::{Export, Tiles};
 use crate::domain::audit::{Audit, AuditError, Check, Roots, Summary, Trust};
+use crate::domain::gbcs::SymmetricKey;
 use crate::domain::ledger::entry::{Entry, EntryError};
 use crate::domain::ledger::merkle::{Head, Subtrees};
 use crate::domain::ledger::tiles::{self, Bundle, TileName, Tree};
@@ -64,7 +65,7 @@ pub(super) fn tree(
 pub(super) fn audit(
     export: &Export,
     head: &Head,
-    trust: Trust<'_>,
+    (trust, symmetric): (Trust<'_>, Vec<SymmetricKey>),
     roots: Roots<'_>,
     threads: NonZeroUsize,
 ) -> Result<Summary, VerifyError> {
@@ -82,7 +83,7 @@ pub(super) fn audit(
             pool.check(std::mem::replace(&mut *batch, Vec::with_capacity(BATCH)));
         }
     };
-    let mut audit = Audit::new(trust, roots, export, &checks);
+    let mut audit = Audit::new(trust, roots, export, &checks).with_symmetric_keys(symmetric);
     pool.run(head, |tree| {
         let mut replay = || -> Result<(), VerifyError> {
             while let Some(Ready { read: Entries { octets, read }, bundle, fault }) = pool.take()? {

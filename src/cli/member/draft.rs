@@ -20,7 +20,7 @@ use crate::api::failure::Exit;
 use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate};
 use crate::domain::determination::document::{
     Decision, Determination, DeviceList, DocumentFault, Factor, Form, KeyChosen, LedgerHead, Limits, Method, Schedule,
-    ScopeLeft, Suspension, Template, Type, Withdrawal, Written,
+    ScopeLeft, Suspension, SymmetricKeyLine, Template, Type, Withdrawal, Written,
 };
 use crate::domain::determination::prose::Prose;
 use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
@@ -232,6 +232,7 @@ struct DeterminationForm {
     factor: Vec<Factor>,
     key: Option<KeyForm>,
     method: Option<Method>,
+    symmetric_key: Option<SymmetricKeyForm>,
     counter_start: Option<u64>,
     schedule: Option<ScopeLeft>,
     devices: Option<PathBuf>,
@@ -245,6 +246,14 @@ struct KeyForm {
     label: KeyLabel,
     certificate: Option<PathBuf>,
     spki_sha256: Option<Digest>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SymmetricKeyForm {
+    root: Option<PathBuf>,
+    root_sha256: Option<Digest>,
+    next: KeyLabel,
 }
 
 #[derive(Deserialize)]
@@ -539,6 +548,7 @@ impl Drafting<'_> {
     fn determination(&self, form: DeterminationForm) -> Result<Drafted, MemberError> {
         let compromised_path = self.folder.join(&form.compromised);
         let key = form.key.map(|key| self.key(&key)).transpose()?;
+        let symmetric_key = form.symmetric_key.map(|line| self.symmetric_key(line)).transpose()?;
         let mut determination = Determination {
             r#type: Type::new(),
             purpose: self.purpose(form.purpose)?,
@@ -555,6 +565,7 @@ impl Drafting<'_> {
             supersedes: form.supersedes,
             key,
             method: form.method,
+            symmetric_key,
             counter_start: form.counter_start,
             schedule: form.schedule,
             templates: None,
@@ -588,6 +599,16 @@ impl Drafting<'_> {
         };
         let spki_sha256 = agreed("key", &[("certificate", certificate), ("spki_sha256", form.spki_sha256)])?;
         Ok(KeyChosen { label: form.label.clone(), spki_sha256 })
+    }
+
+    /// The Root OCA Certificate that the Devices hold stands there as its file, its SHA-256, or both.
+    fn symmetric_key(&self, form: SymmetricKeyForm) -> Result<SymmetricKeyLine, MemberError> {
+        let root = match &form.root {
+            Some(path) => Some(files::read_certificates(&self.folder.join(path))?.0.sha256()),
+            None => None,
+        };
+        let root_sha256 = agreed("symmetric_key", &[("root", root), ("root_sha256", form.root_sha256)])?;
+        Ok(SymmetricKeyLine { root_sha256, next: form.next })
     }
 
     /// The determination that another document is about.

@@ -17,7 +17,7 @@ use crate::domain::determination::people::Role;
 use crate::domain::determination::words::Words;
 use crate::domain::names::{DeterminationId, Digest};
 use crate::domain::policy::adoption::{Adoption, Head};
-use crate::domain::policy::{Activation, Policy, RootCell, SigningCertificate};
+use crate::domain::policy::{Activation, ContingencyRules, Key, Policy, RootCell, SigningCertificate, WrapWithTrusted};
 use crate::domain::time::Timestamp;
 
 /// A CA that is over within so many days is warned of. No official reference.
@@ -121,6 +121,13 @@ pub fn check(args: &Check, seat: &mut Seat<'_>) -> Result<Exit, MemberError> {
                 Activation::Stored => "opened by a stored credential",
             };
             page.row(key.label.as_str(), format!("{}, {modes}, {opened}, on {}", key.key_use, tokens.join(", ")));
+            if let Some(ContingencyRules { wrap_algorithm, wrap_with_trusted }) = key.contingency {
+                let trusted = match wrap_with_trusted {
+                    WrapWithTrusted::Required => "its symmetric key is wrapped with a trusted key alone",
+                    WrapWithTrusted::NotEnforced => "its symmetric key MAY BE WRAPPED WITH ANY KEY",
+                };
+                page.row("", format!("its public half is wrapped by {wrap_algorithm}, {trusted}"));
+            }
         }
     });
     page.heading("PEOPLE");
@@ -186,6 +193,14 @@ fn warnings(policy: &Policy, now: Timestamp) -> Vec<String> {
         RootCell::Refuse => {}
         RootCell::Permit => found.push("mode_8.root_cell = \"permit\": the Recovery key may replace a root".to_owned()),
     }
+    let not_enforced =
+        |key: &&Key| key.contingency.is_some_and(|of| of.wrap_with_trusted == WrapWithTrusted::NotEnforced);
+    found.extend(policy.keys().filter(not_enforced).map(|key| {
+        format!(
+            "key {}: wrap_with_trusted = \"not-enforced\": whoever has the token's PIN can take its symmetric key out",
+            key.label
+        )
+    }));
     match policy.certificates().signing_certificate_v2 {
         SigningCertificate::Require => {}
         SigningCertificate::Waive => {

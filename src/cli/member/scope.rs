@@ -144,13 +144,16 @@ fn from_command(path: &Path) -> Result<Template, MemberError> {
 
 fn from_certificates(form: &TemplateForm, method: Option<Method>, folder: &Path) -> Result<Template, MemberError> {
     let described = |fault: String| MemberError::Described { field: format!("template {}", form.name), fault };
-    match method {
-        None | Some(Method::AcbCertificates | Method::NewOrganisationCertificates) => {}
-        Some(Method::SubscriberKey | Method::Contingency) => {
-            let fault = "expected `command`: only mode 8 is built from certificates".to_owned();
+    let (mode, cell) = match method {
+        None | Some(Method::AcbCertificates | Method::NewOrganisationCertificates) => {
+            (CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery, TrustAnchorCell::RECOVERY)
+        }
+        Some(Method::Contingency) => (CredentialsReplacementMode::AnyByContingency, TrustAnchorCell::ROOT),
+        Some(Method::SubscriberKey) => {
+            let fault = "expected `command`: only modes 8 and 9 are built from certificates".to_owned();
             return Err(described(fault));
         }
-    }
+    };
     if form.replace.is_empty() {
         let fault = "expected `command`, or one `replace` for each cell; found neither".to_owned();
         return Err(described(fault));
@@ -184,12 +187,12 @@ fn from_certificates(form: &TemplateForm, method: Option<Method>, folder: &Path)
         ),
     };
     let update = Update {
-        mode: CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery,
+        mode,
         cpv_checks: match form.time_checks {
             None | Some(TimeChecks::Apply) => CpvChecks::Apply,
             Some(TimeChecks::Disapply) => CpvChecks::Disapply,
         },
-        authorising_cell: Some(TrustAnchorCell::RECOVERY),
+        authorising_cell: Some(cell),
         new_floor: form.new_floor.map(counter).transpose()?,
         new_specialist_floors: None,
         other_changes: (!other_changes.is_empty()).then_some(other_changes),

@@ -15,8 +15,8 @@ use crate::domain::certificates::Certificate;
 use crate::domain::custody::Statement;
 use crate::domain::determination::cms::P7S_LEN_MAX;
 use crate::domain::determination::document::{
-    Decision, Determination, DeviceList, KeyChosen, LedgerHead, Limits, Method, Schedule, Scope, Suspension, Weight,
-    Withdrawal, Written,
+    Decision, Determination, DeviceList, KeyChosen, LedgerHead, Limits, Method, Schedule, Scope, Suspension,
+    SymmetricKeyLine, Weight, Withdrawal, Written,
 };
 use crate::domain::determination::words::Words;
 use crate::domain::gbcs::Template;
@@ -437,6 +437,7 @@ fn determination(page: &mut Page, form: &Determination) {
         supersedes,
         key,
         method,
+        symmetric_key,
         counter_start,
         schedule,
         templates: _,
@@ -461,6 +462,17 @@ fn determination(page: &mut Page, form: &Determination) {
         }
         if let Some(method) = method {
             page.row("method", method_text(*method));
+        }
+        if let Some(SymmetricKeyLine { root_sha256, next }) = symmetric_key {
+            page.line("The Contingency Symmetric Key of that key SHALL be released into these commands.");
+            page.line(
+                "Whoever sees such a command has it from then on: it is spent, and its generation is to be replaced.",
+            );
+            page.row(
+                "  Devices hold",
+                format!("the Root OCA Certificate with SHA-256 {root_sha256}, which carries that key"),
+            );
+            page.row("  afterwards", format!("one that carries {next}, the next generation"));
         }
         if let Some(start) = counter_start {
             page.row("counters", format!("above {start}"));

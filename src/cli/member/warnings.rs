@@ -8,6 +8,7 @@ use der::asn1::ObjectIdentifier;
 
 use super::files::{ListSeen, OfTemplate};
 use crate::domain::certificates::Certificate;
+use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate, Usage};
 use crate::domain::custody::Statement;
@@ -55,6 +56,14 @@ pub enum Warning {
     CellLeftOut { template: TemplateName, cell: TrustAnchorCell, own: bool },
     /// A root is replaced.
     RootCell { template: TemplateName },
+    /// By the Contingency route, the root is not replaced, or not first.
+    RootNotFirst { template: TemplateName },
+    /// The new root carries no contingency key.
+    RootWithoutKey { template: TemplateName, fault: String },
+    /// Credentials of a role are replaced and no counter floor is set for it.
+    FloorMissing { template: TemplateName, role: RemotePartyRole },
+    /// Cells that Devices are known to have keep certificates that lead to the old root.
+    OldRootLeft { template: TemplateName, cells: Vec<TrustAnchorCell> },
     /// One cell twice.
     CellTwice { template: TemplateName, cell: TrustAnchorCell },
     /// Nothing is replaced.
@@ -124,6 +133,10 @@ impl Warning {
             Self::FloorAboveCounters { .. } => "floor-above-counters",
             Self::CellLeftOut { .. } => "cell-left-out",
             Self::RootCell { .. } => "root-cell",
+            Self::RootNotFirst { .. } => "root-not-first",
+            Self::RootWithoutKey { .. } => "root-without-key",
+            Self::FloorMissing { .. } => "floor-missing",
+            Self::OldRootLeft { .. } => "old-root-left",
             Self::CellTwice { .. } => "cell-twice",
             Self::NoReplacement { .. } => "no-replacement",
             Self::Cancellation { .. } => "cancellation",
@@ -199,6 +212,30 @@ impl fmt::Display for Warning {
                 "template {template} does not replace cell {cell} of the same role as the compromised key; is that what \
                  is wanted?"
             ),
+            Self::RootNotFirst { template } => write!(
+                f,
+                "template {template} does not replace the root before every other cell: by the Contingency route the others lead to the new root, \
+                 and the daemon takes no other"
+            ),
+            Self::RootWithoutKey { template, fault } => write!(
+                f,
+                "template {template} puts a root on the Devices that carries no contingency key ({fault}): they could never be recovered by this \
+                 route again"
+            ),
+            Self::FloorMissing { template, role } => write!(
+                f,
+                "template {template} replaces credentials of {role} and sets no counter floor for it: whoever has the old key's commands may \
+                 replay them, or the new holder's counters be too low"
+            ),
+            Self::OldRootLeft { template, cells } => {
+                let cells: Vec<String> = cells.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "template {template} replaces the root and leaves cells that an ESME was seen to have: {}. Their certificates lead to the old \
+                     root, which whoever has its key can issue anew",
+                    cells.join("; ")
+                )
+            }
             Self::RootCell { template } => write!(
                 f,
                 "template {template} replaces the ROOT: whoever holds the new root's key can make every other certificate"
@@ -251,7 +288,7 @@ impl fmt::Display for Warning {
             ),
             Self::NoPath { template, place, fault } => write!(
                 f,
-                "template {template}, {place}: no path to a Root OCA of the policy; the Device would answer \
+                "template {template}, {place}: no path to a Root OCA of the policy, or to the new one; the Device would answer \
                  noTrustAnchor: {fault}"
             ),
             Self::TemplateUnused { template } => write!(f, "no Device of the list uses template {template}"),
@@ -430,12 +467,62 @@ fn of_template(document: &DocumentTemplate, of: Option<OfTemplate>, looking: &Lo
     if update.replacements.is_empty() {
         found.push(Warning::NoReplacement { template: name() });
     }
-    if update.replaces_root() {
+    if looking.method == Some(Method::Contingency) {
+        contingency(&document.name, &update, found);
+    } else if update.replaces_root() {
         found.push(Warning::RootCell { template: name() });
     }
     floors(&document.name, &update, of, looking, found);
     cells(&document.name, &update, looking, found);
     certificates(&document.name, &update, looking, found);
+}
+
+/// The cells that an ESME was seen to have, besides the root's (the one public Response to a Contingency command).
+fn cells_of_an_esme() -> Vec<TrustAnchorCell> {
+    use KeyUsage::{DigitalSignature, KeyAgreement};
+    use RemotePartyRole::{AccessControlBroker, NetworkOperator, Recovery, Supplier, TransitionalCoS};
+    let cell = TrustAnchorCell::management;
+    vec![
+        cell(Recovery, DigitalSignature),
+        cell(Supplier, DigitalSignature),
+        cell(Supplier, KeyAgreement),
+        TrustAnchorCell { role: Supplier, key_usage: KeyAgreement, cell_usage: CellUsage::PrePaymentTopUp },
+        cell(NetworkOperator, DigitalSignature),
+        cell(NetworkOperator, KeyAgreement),
+        cell(AccessControlBroker, KeyAgreement),
+        cell(TransitionalCoS, DigitalSignature),
+    ]
+}
+
+/// What is dangerous in a command that replaces the root itself.
+fn contingency(template: &TemplateName, update: &Update<'_>, found: &mut Vec<Warning>) {
+    let name = || template.clone();
+    let first = update.replacements.first().filter(|first| first.cell == TrustAnchorCell::ROOT);
+    match first {
+        None => found.push(Warning::RootNotFirst { template: name() }),
+        Some(root) => {
+            let carried = Certificate::from_der(root.certificate).map_err(|fault| fault.to_string());
+            let carried =
+                carried.and_then(|root| WrappedApexKey::of_certificate(&root).map_err(|fault| fault.to_string()));
+            let fault = match carried {
+                Ok(Some(_)) => None,
+                Ok(None) => Some("it has no such field".to_owned()),
+                Err(fault) => Some(fault),
+            };
+            found.extend(fault.map(|fault| Warning::RootWithoutKey { template: name(), fault }));
+        }
+    }
+    let mut with_floor: BTreeSet<RemotePartyRole> = update.other_changes.iter().flatten().map(|of| of.role).collect();
+    if update.new_floor.is_some() {
+        with_floor.insert(RemotePartyRole::Root);
+    }
+    let replaced: BTreeSet<RemotePartyRole> = update.replacements.iter().map(|of| of.cell.role).collect();
+    found.extend(replaced.difference(&with_floor).map(|role| Warning::FloorMissing { template: name(), role: *role }));
+    let seen: BTreeSet<TrustAnchorCell> = update.replacements.iter().map(|of| of.cell).collect();
+    let left: Vec<_> = cells_of_an_esme().into_iter().filter(|cell| !seen.contains(cell)).collect();
+    if !left.is_empty() {
+        found.push(Warning::OldRootLeft { template: name(), cells: left });
+    }
 }
 
 fn floors(
@@ -558,8 +645,12 @@ fn certificates(template: &TemplateName, update: &Update<'_>, looking: &Looking<
                 not_after: certificate.not_after(),
             });
         }
-        if let Some(policy) = looking.policy
-            && let Err(fault) = path_to_root(policy, &profile, &certificate, &offered)
+        let by_contingency = looking.method == Some(Method::Contingency);
+        let root = update.replacements.first().filter(|first| by_contingency && first.cell == TrustAnchorCell::ROOT);
+        // By the Contingency route all the others lead to the new root, and that to nothing.
+        if let Some(policy) = looking.policy.filter(|_| !by_contingency || cell != TrustAnchorCell::ROOT)
+            && let Err(fault) =
+                path_to_root(policy, &profile, &certificate, &offered, root.map(|root| root.certificate))
         {
             found.push(Warning::NoPath { template: name(), place, fault });
         }
@@ -623,10 +714,15 @@ fn path_to_root(
     profile: &Profile,
     leaf: &SmkiCertificate,
     offered: &[SmkiCertificate],
+    new_root: Option<&[u8]>,
 ) -> Result<(), String> {
     let oids: Vec<ObjectIdentifier> = policy.certificates().organisation_policy_oids.iter().copied().collect();
     let mut faults = Vec::new();
-    for root in &policy.anchors().root_oca {
+    let roots = match new_root {
+        Some(root) => vec![root],
+        None => policy.anchors().root_oca.iter().map(Vec::as_slice).collect(),
+    };
+    for root in roots {
         let checked = SmkiCertificate::parse(root, profile).map_err(|fault| fault.to_string()).and_then(|root| {
             path::check(leaf, offered, &root, &oids, Time::Disapplied).map(|_| ()).map_err(|fault| fault.to_string())
         });

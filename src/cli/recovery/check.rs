@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::super::contingency_command::{Generation, Generations};
 use super::super::exported::Exported;
 use super::super::input::{self, InputError};
 use super::super::{CliError, Context, Exit};
@@ -17,7 +18,7 @@ use crate::api::wire::Item;
 use crate::domain::commands::container::{self, Fields, Header, Reader, Record};
 use crate::domain::commands::manifest::{self, Format, Manifest, NAME, PARTIAL_NAME, Ranges};
 use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
-use crate::domain::gbcs::SIGNATURE_PART_LEN;
+use crate::domain::gbcs::{SIGNATURE_PART_LEN, SymmetricKey, take_symmetric_key};
 use crate::domain::ledger::entry::{Batch, DeterminationRecorded, Genesis, Intent, KeyMade, KeyRecord, SignResult};
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeviceId, Digest};
@@ -102,11 +103,13 @@ impl Check {
             None => None,
         };
         let of = &manifest.folder.of;
-        if let Some(ledger) = &ledger {
-            check_key(ledger, of)?;
-        }
+        let generations = match &ledger {
+            Some(ledger) => Some(check_key(ledger, of)?),
+            None => None,
+        };
+        let generation = generations.as_ref().and_then(|generations| generations.get(&of.key));
         for file in &manifest.files {
-            self.check_file(&manifest, file, ledger.as_mut())?;
+            self.check_file(&manifest, file, ledger.as_mut(), generation)?;
         }
         for entry in fs::read_dir(&self.folder).map_err(CliError::from)? {
             let name = entry.map_err(CliError::from)?.file_name();
@@ -124,7 +127,13 @@ impl Check {
         })
     }
 
-    fn check_file(&self, manifest: &Manifest, file: &manifest::File, ledger: Option<&mut Exported>) -> Result<(), Bad> {
+    fn check_file(
+        &self,
+        manifest: &Manifest,
+        file: &manifest::File,
+        ledger: Option<&mut Exported>,
+        generation: Option<&Generation>,
+    ) -> Result<(), Bad> {
         let path = self.folder.join(&*file.name);
         let Some((octets, sha256)) = digest_of(&path)? else { return wrong(&path, "it is missing") };
         if (octets, sha256) != (file.octets, file.sha256) {
@@ -136,7 +145,7 @@ impl Check {
         }
         let mut found = Ranges::default();
         let mut said: BTreeMap<u64, Said> = BTreeMap::new();
-        let mut count = 0;
+        let (mut count, mut symmetric) = (0, None);
         let mut take = |fields: Option<Fields>, command: &[u8]| {
             let at = count;
             count += 1;
@@ -149,7 +158,16 @@ impl Check {
                 return fault(format!("intent {} has a command before it", fields.intent));
             }
             found.insert(fields.intent);
-            said.insert(fields.intent, Said::of(fields, command));
+            let of = match generation {
+                None => Said::of(fields, command.get(1..end_of(command)).unwrap_or_default(), command),
+                // Recorded of it is what it is without its symmetric key.
+                Some(generation) => {
+                    let unfilled = without_key(command, generation, &mut symmetric);
+                    let unfilled = unfilled.map_err(|why| format!("command {at}: {why}"))?;
+                    Said::of(fields, unfilled.get(1..).unwrap_or_default(), command)
+                }
+            };
+            said.insert(fields.intent, of);
             Ok(())
         };
         let read = match manifest.folder.format {
@@ -189,15 +207,34 @@ struct Said {
 }
 
 impl Said {
-    fn of(fields: Fields, command: &[u8]) -> Self {
-        let end = command.len().saturating_sub(SIGNATURE_PART_LEN);
+    /// `recorded` is what its intent has the digest of.
+    fn of(fields: Fields, recorded: &[u8], command: &[u8]) -> Self {
         Self {
             device: fields.device,
             counter: fields.counter,
-            command: Digest::of(command.get(1..end).unwrap_or_default()),
-            signature: Digest::of(command.get(end + 1..).unwrap_or_default()),
+            command: Digest::of(recorded),
+            signature: Digest::of(command.get(end_of(command) + 1..).unwrap_or_default()),
         }
     }
+}
+
+/// Where the signature of a command begins.
+const fn end_of(command: &[u8]) -> usize {
+    command.len().saturating_sub(SIGNATURE_PART_LEN)
+}
+
+/// A Contingency command without its symmetric key, which is the one of its generation. `known` is the key that was found so last.
+fn without_key(command: &[u8], generation: &Generation, known: &mut Option<SymmetricKey>) -> Result<Vec<u8>, String> {
+    let (key, unfilled) = take_symmetric_key(command).map_err(|error| error.to_string())?;
+    if known.as_ref().is_none_or(|known| known.octets() != key.octets()) {
+        if !generation.is_of(&key) {
+            return Err(
+                "its symmetric key does not unwrap the field that was made for the Root OCA Certificate".to_owned()
+            );
+        }
+        *known = Some(key);
+    }
+    Ok(unfilled)
 }
 
 type Take<'a> = dyn FnMut(Option<Fields>, &[u8]) -> Result<(), String> + 'a;
@@ -255,11 +292,12 @@ fn read_lines(path: &Path, of: &Header, is_hex: bool, take: &mut Take<'_>) -> Re
     }
 }
 
-/// The key that the folder names is the determination's, and the ledger's.
-fn check_key(ledger: &Exported, of: &Header) -> Result<(), Bad> {
-    let (mut key, mut determined) = (None, false);
-    ledger.leaves(0..ledger.head().size, &mut |_, leaf| {
+/// The key that the folder names is the determination's, and the ledger's. Answers what is known of contingency keys by then.
+fn check_key(ledger: &Exported, of: &Header) -> Result<Generations, Bad> {
+    let (mut key, mut determined, mut generations) = (None, false, Generations::default());
+    ledger.leaves(0..ledger.head().size, &mut |index, leaf| {
         let Some(glance) = Glance::at(leaf) else { return Ok(ControlFlow::Continue(())) };
+        generations.entry(&glance, ledger).map_err(|why| CliError::Unfit(format!("entry {index}: {why}")))?;
         let is_ours = |record: &KeyRecord| record.label == of.key && record.spki_sha256 == of.spki_sha256;
         if glance.kind == b"genesis" {
             let genesis: Option<Genesis> = glance.read().ok();
@@ -277,7 +315,7 @@ fn check_key(ledger: &Exported, of: &Header) -> Result<(), Bad> {
         Ok(if both { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     if key.is_some() && determined {
-        Ok(())
+        Ok(generations)
     } else {
         Err(Bad::Wrong(format!(
             "the export is of another ledger, or has no key {} of SHA-256 {} or no determination {}",

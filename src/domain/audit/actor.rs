@@ -34,6 +34,8 @@ impl Again<'_> {
             | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
             | Event::CeremonyRecorded(_) => &[Role::Ceremony],
             Event::PolicyAdopted(_) if first_policy => &[Role::Ceremony],
             Event::IncidentOpened(_)
@@ -50,11 +52,15 @@ impl Again<'_> {
             | Event::JobPaused(_)
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
+            | Event::SymmetricKeySpent(_)
+            | Event::SymmetricRelease(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
             Event::TokenHealth(_) | Event::JobEnded(_) | Event::Snapshot(_) => &[Role::Daemon],
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
-            Event::KeyActivated(_) | Event::KeyLocked(_) => &[Role::Operator, Role::Daemon],
+            Event::KeyActivated(_) | Event::KeyLocked(_) | Event::ContingencyChecked(_) => {
+                &[Role::Operator, Role::Daemon]
+            }
             // Signed documents may come from anyone, whatever is refused likewise; the rules ask about batches, intents and
             // releases themselves; and the rest says what the daemon saw.
             Event::PolicyAdopted(_)
@@ -68,6 +74,7 @@ impl Again<'_> {
             | Event::Batch(_)
             | Event::Intent(_)
             | Event::Outcome(_)
+            | Event::SymmetricReleased(_)
             | Event::Released(_)
             | Event::Refused(_)
             | Event::RefusalsFolded(_)
@@ -94,6 +101,8 @@ impl Again<'_> {
                 | Event::JobPaused(_)
                 | Event::JobResumed(_)
                 | Event::JobCancelled(_)
+                | Event::SymmetricKeySpent(_)
+                | Event::SymmetricRelease(_)
         );
         // Refusals are counted in the name of whoever had them first, under the policy of then.
         if matches!(event, Event::RefusalsFolded(_)) || (by.person.is_none() && !must_be_named) {
@@ -134,6 +143,12 @@ impl Again<'_> {
             Event::JobStarted(_)
             | Event::JobPassed(_)
             | Event::JobEnded(_)
+            | Event::SymmetricKeySpent(_)
+            | Event::SymmetricRelease(_)
+            | Event::SymmetricReleased(_)
+            | Event::ContingencyChecked(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
             | Event::FileAccepted(_)
             | Event::KeyCopied(_)
             | Event::SharesBegun(_)

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::documents::Again;
 use super::{Audit, Check, Checked, Evidence, Permitted, demand, text};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::Book as _;
-use crate::domain::gbcs::Template;
+use crate::domain::gbcs::{CredentialsReplacementMode, SymmetricKey, Template, put_symmetric_key};
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Batch, ClockState, Entry, Intent, Outcome, Released, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
@@ -39,6 +41,17 @@ impl Filled {
         scratch.clear();
         self.template.fill(self.originator, self.device, self.counter, scratch).map_err(text)?;
         Ok(&scratch[1..])
+    }
+
+    /// The whole command of mode 9 with the Contingency Symmetric Key in it; what is signed is all of it but its first octet.
+    pub(super) fn fill_with(&self, key: &SymmetricKey, scratch: &mut Vec<u8>) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.fill(scratch)?;
+        put_symmetric_key(scratch, key).map_err(text)
+    }
+
+    /// Whether it has the Contingency Symmetric Key in it.
+    fn is_of_mode_9(&self) -> bool {
+        self.template.mode() == CredentialsReplacementMode::AnyByContingency
     }
 
     /// It has another SHA-256 than the intent says.
@@ -158,7 +171,7 @@ impl Audit<'_> {
         if !is_retry && !decided.as_ref().is_ok_and(|allowance| allowance.counter == *counter) {
             // A counter that is not the daemon's own next can only be that of a pre-command made elsewhere, which was its
             // template octet for octet: so it is if the digest below agrees.
-            let originator = facts.batch.key.and_then(|key| key.certificate).map(|(_, party)| party);
+            let originator = facts.batch.key.and_then(|key| key.originator(facts.batch.policy));
             let says = originator.map(|originator| Ok((originator, *counter)));
             let form = WantedForm::PreCommand(Vec::new());
             decided = rules::decide(&CommandFacts { form: &form, pre_command: says.as_ref(), ..facts });
@@ -240,11 +253,19 @@ impl Audit<'_> {
             (self.checks)(Check { index, what });
         } else if let Some(filled) = self.filled.get(intent) {
             // Checked here, and not when it is released: so all that is kept until then is whose it is.
+            let device = filled.device;
             if let Some(signature) = published(self.evidence, *intent, signature)? {
-                let what = Checked::Signature { intent: *intent, filled: filled.clone(), signature };
-                (self.checks)(Check { index, what });
+                let key = open.map(|open| &open.key);
+                let symmetric_key = key.and_then(|key| self.symmetric_key_of(key));
+                // What a Contingency Private Key signed has a key in it that no ledger keeps.
+                if filled.is_of_mode_9() && symmetric_key.is_none() {
+                    self.summary.contingency_unverified += 1;
+                } else {
+                    let what = Checked::Signature { intent: *intent, filled: filled.clone(), symmetric_key, signature };
+                    (self.checks)(Check { index, what });
+                }
             }
-            self.pending.insert(*intent, filled.device);
+            self.pending.insert(*intent, device);
         }
         Ok(())
     }

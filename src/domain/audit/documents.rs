@@ -12,7 +12,7 @@ use crate::domain::determination::document::{
 };
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
-use crate::domain::intake::{self, Context, Heads, Submission, jobs, steps};
+use crate::domain::intake::{self, Context, Heads, Opening, Submission, jobs, steps};
 use crate::domain::ledger::ceremonies::CeremonyRecorded;
 use crate::domain::ledger::custody::CustodianPresented;
 use crate::domain::ledger::entry::{
@@ -38,7 +38,7 @@ pub(super) fn permitted<T>(decided: Result<T, Vec<Reason>>) -> Result<T, String>
 }
 
 /// The event that the functions of intake give, against the one that was recorded.
-fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: &T) -> Permitted {
+pub(super) fn compare<T: PartialEq + Serialize>(decided: Result<T, Vec<Reason>>, recorded: &T) -> Permitted {
     let decided = permitted(decided)?;
     demand(decided == *recorded, || {
         let say = |event: &T| serde_json::to_string(event).unwrap_or_else(|error| error.to_string());
@@ -131,6 +131,11 @@ impl Again<'_> {
                 permitted(jobs::may_cancel(self.fold, *request, reason))
             }
             Event::JobEnded(ended) => self.check_job_ended(ended),
+            Event::ContingencyPrepared(prepared) => self.check_prepared(prepared),
+            Event::RootImported(imported) => self.check_root(imported, entry),
+            Event::ContingencyChecked(checked) => self.check_checked(checked),
+            Event::SymmetricKeySpent(spent) => self.check_spent(spent, entry),
+            Event::SymmetricRelease(release) => self.check_release_of(release, entry),
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::Started(_)
@@ -142,12 +147,13 @@ impl Again<'_> {
             | Event::Refused(_)
             | Event::ClockJumped(_)
             | Event::ClockAccepted(_)
+            | Event::SymmetricReleased(_)
             | Event::ResponsesTaken(_)
             | Event::DeviceCertificatesImported(_) => Ok(()),
         }
     }
 
-    fn context(&self, entry: &Entry) -> Context<'_> {
+    pub(super) fn context(&self, entry: &Entry) -> Context<'_> {
         Context { fold: self.fold, blobs: self.evidence, heads: self.heads, at: entry.at, clock: entry.clock }
     }
 
@@ -204,9 +210,15 @@ impl Again<'_> {
 
     fn check_incident(&self, recorded: &IncidentOpened, entry: &Entry) -> Permitted {
         let certificate = self.blob(recorded.compromised.certificate_sha256)?;
-        let IncidentOpened { incident, compromised: _, description, notification, profile: _ } = recorded;
-        let decided =
-            intake::incident(&self.context(entry), incident, &certificate, description, notification.as_ref());
+        let IncidentOpened { incident, compromised: _, key, description, notification, profile: _ } = recorded;
+        let opening = Opening {
+            incident,
+            certificate: &certificate,
+            key: *key,
+            description,
+            notification: notification.as_ref(),
+        };
+        let decided = intake::incident(&self.context(entry), opening);
         compare(decided, recorded)
     }
 

@@ -14,6 +14,7 @@
 
 mod actor;
 mod commands;
+mod contingency;
 mod documents;
 mod heads;
 mod jobs;
@@ -28,7 +29,11 @@ use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::dense::Dense;
 use crate::domain::fold::snapshot::{self, Table, TargetsSeen, WithParts};
 use crate::domain::fold::{Blobs, BookError, Fold, MemoryBook};
-use crate::domain::ledger::entry::{ClockState, Entry, Event, Genesis, ResponseTally, SignResult, Snapshot, Started};
+use crate::domain::gbcs::SymmetricKey;
+use crate::domain::ledger::contingency::ReleaseResult;
+use crate::domain::ledger::entry::{
+    ClockState, Entry, Event, Genesis, KeyRecord, ResponseTally, SignResult, Snapshot, Started,
+};
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::ledger::note::Verifier;
 use crate::domain::ledger::snapshots::FORM;
@@ -141,7 +146,8 @@ enum Checked {
     /// The pre-command of an intent has the SHA-256 that it says.
     Command { filled: Filled, template: TemplateName, command: Digest },
     /// The command of an intent was signed so, as its outcome says.
-    Signature { intent: u64, filled: Filled, signature: [u8; 64] },
+    /// One of mode 9 has the Contingency Symmetric Key in it, which is put in here.
+    Signature { intent: u64, filled: Filled, symmetric_key: Option<Arc<SymmetricKey>>, signature: [u8; 64] },
     /// The same of a certification request: its CertificationRequestInfo.
     Certification { intent: u64, info: Vec<u8>, signature: [u8; 64], key: Arc<PublicKey> },
 }
@@ -162,11 +168,19 @@ impl Check {
                 let found = Digest::of(signed);
                 if found == *command { Ok(()) } else { wrong("intent", filled.differs(template, found, *command)) }
             }
-            Checked::Signature { intent, filled, signature } => match filled.fill(scratch) {
-                Ok(signed) if filled.key.verifies_fixed(signed, signature) => Ok(()),
-                Ok(_) => unsigned(*intent),
-                Err(reason) => wrong("outcome", reason),
-            },
+            Checked::Signature { intent, filled, symmetric_key, signature } => {
+                let verifies = match symmetric_key {
+                    None => filled.fill(scratch).map(|signed| filled.key.verifies_fixed(signed, signature)),
+                    Some(key) => filled
+                        .fill_with(key, scratch)
+                        .map(|command| filled.key.verifies_fixed(&command[1..], signature)),
+                };
+                match verifies {
+                    Ok(true) => Ok(()),
+                    Ok(false) => unsigned(*intent),
+                    Err(reason) => wrong("outcome", reason),
+                }
+            }
             Checked::Certification { intent, info, signature, key } => {
                 if key.verifies_fixed(info, signature) {
                     Ok(())
@@ -257,6 +271,15 @@ pub struct Summary {
     pub snapshots_unknown: u64,
     /// Jobs started.
     pub jobs: u64,
+    /// Root OCA Certificates taken in for contingency keys.
+    pub roots: u64,
+    /// Contingency Symmetric Keys spent.
+    pub symmetric_keys_spent: u64,
+    /// Times that one was released.
+    pub symmetric_releases: u64,
+    /// Signatures of a Contingency Private Key that were not verified: what they are over has the Contingency Symmetric Key in it, which no
+    /// ledger keeps, and whoever verified had no command to take it from.
+    pub contingency_unverified: u64,
     /// Entries of a clock that was set for an exercise.
     pub clock_set: u64,
 }
@@ -290,6 +313,10 @@ pub struct Audit<'a> {
     /// The pages of what grows with Devices, as they were made last; with the lists of their parts, some four octets for each row.
     pages: [WithParts; Table::ALL.len()],
     targets: TargetsSeen,
+    /// Contingency Symmetric Keys that whoever verifies has, from commands that were handed out.
+    symmetric_keys: Vec<SymmetricKey>,
+    /// Of them those that are of a generation of this ledger.
+    symmetric_of: BTreeMap<KeyLabel, Arc<SymmetricKey>>,
     summary: Summary,
 }
 
@@ -315,8 +342,18 @@ impl<'a> Audit<'a> {
             checks,
             pages: Table::ALL.map(WithParts::empty),
             targets: TargetsSeen::default(),
+            symmetric_keys: Vec::new(),
+            symmetric_of: BTreeMap::new(),
             summary: Summary::default(),
         }
+    }
+
+    /// With the Contingency Symmetric Keys that whoever verifies took from commands of mode 9
+    /// ([`crate::domain::gbcs::take_symmetric_key`]): the signatures over such commands are verified with the key that unwraps the field
+    /// of their generation, and counted as not verified where none does ([`Summary::contingency_unverified`]).
+    #[must_use]
+    pub fn with_symmetric_keys(self, symmetric_keys: Vec<SymmetricKey>) -> Self {
+        Self { symmetric_keys, ..self }
     }
 
     /// The next entry: as [`Entry::from_canonical_leaf`] reads it, as it lies, and its leaf hash. After an error the audit is over.
@@ -372,6 +409,7 @@ impl<'a> Audit<'a> {
             Event::Released(released) => self.check_release(released, entry),
             Event::Started(started) => self.check_start(started),
             Event::JobStarted(started) => self.keep_list(started),
+            Event::KeyMade(made) => self.know_key(&made.key),
             // Judged above.
             Event::PolicyAdopted(_)
             | Event::CertificateImported(_)
@@ -387,7 +425,6 @@ impl<'a> Audit<'a> {
             | Event::SharesBegun(_)
             | Event::SharesDealt(_)
             | Event::CustodianPresented(_)
-            | Event::KeyMade(_)
             | Event::KeyDestruction(_)
             | Event::KeyDestroyed(_)
             | Event::CeremonyRecorded(_)
@@ -411,7 +448,13 @@ impl<'a> Audit<'a> {
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
+            | Event::SymmetricKeySpent(_)
+            | Event::RootImported(_)
+            | Event::ContingencyChecked(_)
             | Event::ClockAccepted(_) => Ok(()),
+            Event::ContingencyPrepared(prepared) => self.try_symmetric_keys(prepared),
+            Event::SymmetricRelease(_) => self.check_symmetric_release(),
+            Event::SymmetricReleased(released) => self.check_symmetric_released(released),
             Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
         }
     }
@@ -457,19 +500,24 @@ impl<'a> Audit<'a> {
             format!("expected origin {}, as in the checkpoints, found {}", self.trust.key.name(), genesis.origin)
         })?;
         for record in &genesis.keys {
-            let key = PublicKey::from_spki(&record.spki_octets())
-                .map_err(|error| format!("key {}: {error}", record.label))?;
-            demand(key.spki_sha256() == record.spki_sha256, || {
-                format!("key {}: spki_sha256 is not that of spki", record.label)
-            })?;
-            demand(self.keys.insert(record.label.clone(), Arc::new(key)).is_none(), || {
-                format!("key {} stands there twice", record.label)
-            })?;
+            self.know_key(record)?;
         }
         let ledger: Vec<_> = genesis.keys.iter().filter(|record| record.use_ == KeyUse::Ledger).collect();
         let is_ours = ledger.iter().all(|record| record.spki_octets() == self.trust.key.spki());
         demand(ledger.len() == 1 && is_ours, || {
             "expected one ledger key, the one that was given to verify with; found another".into()
+        })
+    }
+
+    /// A key of the ledger, under which signatures are verified from here on.
+    fn know_key(&mut self, record: &KeyRecord) -> Permitted {
+        let key =
+            PublicKey::from_spki(&record.spki_octets()).map_err(|error| format!("key {}: {error}", record.label))?;
+        demand(key.spki_sha256() == record.spki_sha256, || {
+            format!("key {}: spki_sha256 is not that of spki", record.label)
+        })?;
+        demand(self.keys.insert(record.label.clone(), Arc::new(key)).is_none(), || {
+            format!("key {} stands there twice", record.label)
         })
     }
 
@@ -523,6 +571,11 @@ impl<'a> Audit<'a> {
             Event::CeremonyRecorded(_) => summary.ceremonies += 1,
             Event::JobStarted(_) => summary.jobs += 1,
             Event::JobPassed(passed) => summary.refusals += passed.refused,
+            Event::RootImported(_) => summary.roots += 1,
+            Event::SymmetricKeySpent(_) => summary.symmetric_keys_spent += 1,
+            Event::SymmetricReleased(released) => {
+                summary.symmetric_releases += u64::from(released.result == ReleaseResult::Released);
+            }
             Event::Genesis(_)
             | Event::CertificationIntent(_)
             | Event::CertificateImported(_)
@@ -540,6 +593,9 @@ impl<'a> Audit<'a> {
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
+            | Event::ContingencyPrepared(_)
+            | Event::ContingencyChecked(_)
+            | Event::SymmetricRelease(_)
             | Event::ClockAccepted(_) => {}
         }
     }

@@ -6,7 +6,10 @@ use der::asn1::{AnyRef, BitStringRef, IntRef, ObjectIdentifier, OctetStringRef};
 use der::{Decode, Encode, Sequence};
 
 use super::DerFault;
-use super::profile::{KEY_IDENTIFIER_LEN, KeyIdentifier, SERIAL_LEN_MAX, SmkiCertificate, Usage};
+use super::apex::WrappedApexKey;
+use super::profile::{
+    KEY_IDENTIFIER_LEN, KeyIdentifier, SERIAL_LEN_MAX, SmkiCertificate, Usage, WRAPPED_APEX_CONTINGENCY_KEY,
+};
 use super::profile::{device_alt_name, key_identifier};
 use super::signature::{FIXED_LEN, PublicKey, PublicKeyError, SignatureError, to_der};
 use super::subject::{OrganisationSubject, Subject, SubjectError};
@@ -110,6 +113,8 @@ pub enum Template {
     RootOca {
         /// Its name.
         common_name: String,
+        /// The Contingency Public Key that it carries, wrapped; a Root OCA Certificate may have none.
+        contingency: Option<WrappedApexKey>,
     },
     /// The certificate of a CA that issues Device Certificates, self-signed. Of our own making: no profile of it was read.
     DeviceCa {
@@ -228,7 +233,7 @@ impl Template {
         match self {
             Self::Organisation { subject, usage: _ } => Subject::Organisation(subject.clone()),
             Self::IssuingOca { common_name } => Subject::IssuingOca { common_name: common_name.clone() },
-            Self::RootOca { common_name } => Subject::RootOca { common_name: common_name.clone() },
+            Self::RootOca { common_name, contingency: _ } => Subject::RootOca { common_name: common_name.clone() },
             Self::DeviceCa { common_name } => Subject::DeviceCa { common_name: common_name.clone() },
             Self::Device { .. } => Subject::Device,
         }
@@ -254,8 +259,12 @@ impl Template {
             Self::IssuingOca { .. } | Self::DeviceCa { .. } => {
                 vec![ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(Some(0))?, cp, ski]
             }
-            // Unseen; in the order of an Issuing OCA's.
-            Self::RootOca { .. } => vec![ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(None)?, cp, ski],
+            // Unseen; in the order of an Issuing OCA's. Nor is it known whether the wrapped key is critical: RFC 5934 leaves it open.
+            Self::RootOca { common_name: _, contingency } => {
+                let apex = contingency.as_ref().map(|key| (WRAPPED_APEX_CONTINGENCY_KEY, false, key.to_der()));
+                let all = [ku(KeyUsage::KEY_CERT_SIGN_AND_CRL_SIGN), bc(None)?, cp, ski];
+                all.into_iter().chain(apex).collect()
+            }
             Self::Device { device, usage, hardware_type } => {
                 let san = (SUBJECT_ALT_NAME, true, device_alt_name(*device, *hardware_type)?);
                 vec![ku(usage.key_usage()), ski, san, cp]

@@ -5,12 +5,14 @@
 //! | `x509` | any X.509 certificate, read strictly, its octets kept |
 //! | `profile` | the SMKI profile of GBCS section 12; every violation of it |
 //! | `path` | leaf → Issuing OCA → Root, by a path check of our own |
+//! | `apex` | the Contingency Public Key, wrapped, in a Root OCA Certificate |
 //! | `person` | the certificate of a person who signs documents |
 //! | `subject` | the forms a subject takes |
 //! | `bodies` | what a CA or a subscriber signs: certificate bodies and certification requests |
 //! | `signature` | ECDSA over P-256: verification, and `r ‖ s` ⇄ DER |
 //! | `pem` | text armour |
 
+pub mod apex;
 pub mod bodies;
 pub mod path;
 pub mod pem;

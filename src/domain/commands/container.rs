@@ -27,6 +27,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::CommandOctets;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, Eui64, KeyLabel, Origin, RequestId, TemplateName};
 
 /// The media type of an answer in this form.
@@ -105,8 +106,8 @@ pub struct Fields {
 #[derive(Clone, Debug, Default)]
 pub struct Writer {
     commands: u64,
-    /// The last command of each template, where commands are told by differences.
-    lasts: Option<Vec<Vec<u8>>>,
+    /// The last command of each template, where commands are told by differences; one may have a symmetric key inside.
+    lasts: Option<Vec<CommandOctets>>,
 }
 
 impl Writer {
@@ -119,7 +120,7 @@ impl Writer {
     /// Begins an answer of differences.
     pub fn begin_differences(header: &Header, out: &mut Vec<u8>) -> Self {
         write_header(MAGIC_DIFFERENCES, header, out);
-        Self { commands: 0, lasts: Some(vec![Vec::new(); header.templates.len()]) }
+        Self { commands: 0, lasts: Some(vec![CommandOctets::new(true); header.templates.len()]) }
     }
 
     /// One command.

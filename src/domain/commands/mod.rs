@@ -1,16 +1,25 @@
 //! Pure. Signed commands as they are handed over and kept: the container ([`container`]), the manifest of a folder of files ([`manifest`]),
 //! which intent of a ledger came to which end ([`pairs`]), and a command made again from what the ledger keeps of it ([`rebuild`]). The form is ours; `src/docs/container.md` describes it for others.
+//!
+//! What the ledger keeps of a Contingency command is unfilled: its symmetric key lies nowhere, and is put in when the command is signed and
+//! when it is handed over ([`filled`]). Octets that have it are [`CommandOctets`].
 
 pub mod container;
 pub mod manifest;
+mod octets;
 pub mod pairs;
 
-use crate::domain::gbcs::{self, FillError, Template};
+pub use octets::CommandOctets;
+
+use crate::domain::gbcs::{
+    self, CredentialsReplacementMode, FillError, FillKeyError, SYMMETRIC_KEY_GROWTH_MAX, SymmetricKey, Template,
+    put_symmetric_key,
+};
 use crate::domain::ledger::entry::Intent;
 use crate::domain::names::{Digest, PartyId};
 
 /// Why a command cannot be made again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RebuildError {
     /// The template cannot be filled.
     #[error(transparent)]
@@ -26,9 +35,19 @@ pub enum RebuildError {
         /// Of what was made.
         found: Digest,
     },
+    /// A Contingency command without its key.
+    #[error(
+        "it is of mode anyByContingency, and the ledger has not the Contingency Symmetric Key that belongs into it: that lies in no entry and \
+         no document"
+    )]
+    SymmetricKeyNeeded,
+    /// The key has no place in it.
+    #[error(transparent)]
+    SymmetricKey(#[from] FillKeyError),
 }
 
-/// Appends the whole signed command of an intent, octet for octet as it was signed: the template filled, and `40 ‖ r ‖ s`.
+/// Appends the whole signed command of an intent, octet for octet as it was signed: the template filled, in mode 9 with the Contingency
+/// Symmetric Key in its place, and `40 ‖ r ‖ s`. Whether the signature is one of these octets is asked of the public key.
 ///
 /// # Errors
 /// Nothing is appended.
@@ -37,16 +56,56 @@ pub fn rebuild(
     originator: PartyId,
     intent: &Intent,
     signature: &[u8; 64],
+    symmetric: Option<&SymmetricKey>,
     out: &mut Vec<u8>,
 ) -> Result<(), RebuildError> {
     let from = out.len();
     template.fill(originator, intent.device, intent.counter, out)?;
-    // What is signed is all but the first octet.
+    // What the intent says is all but the first octet, and without the key.
     let found = Digest::of(&out[from + 1..]);
-    if found != intent.command {
-        out.truncate(from);
-        return Err(RebuildError::Differs { expected: intent.command, found });
+    let made = if found != intent.command {
+        Err(RebuildError::Differs { expected: intent.command, found })
+    } else if needs_symmetric_key(template) {
+        fill_in_place(from, symmetric, out)
+    } else {
+        Ok(())
+    };
+    match made {
+        Ok(()) => gbcs::finish(out, signature),
+        Err(_) => out.truncate(from),
     }
-    gbcs::finish(out, signature);
+    made
+}
+
+fn fill_in_place(from: usize, symmetric: Option<&SymmetricKey>, out: &mut Vec<u8>) -> Result<(), RebuildError> {
+    let filled = put_symmetric_key(&out[from..], symmetric.ok_or(RebuildError::SymmetricKeyNeeded)?)?;
+    out.truncate(from);
+    out.extend_from_slice(&filled);
     Ok(())
 }
+
+/// Whether the commands of a template have the Contingency Symmetric Key inside.
+pub fn needs_symmetric_key(template: &Template) -> bool {
+    template.mode() == CredentialsReplacementMode::AnyByContingency
+}
+
+/// How many octets [`rebuild`] appends at most.
+pub fn rebuilt_len_max(template: &Template) -> usize {
+    let key = if needs_symmetric_key(template) { SYMMETRIC_KEY_GROWTH_MAX } else { 0 };
+    template.filled_len_max() + key + gbcs::SIGNATURE_PART_LEN
+}
+
+/// A Contingency pre-command as it is signed: with its key inside, and room for the signature behind it.
+///
+/// # Errors
+/// As [`put_symmetric_key`].
+pub fn filled(pre_command: &[u8], symmetric: &SymmetricKey) -> Result<CommandOctets, FillKeyError> {
+    let whole = put_symmetric_key(pre_command, symmetric)?;
+    let mut octets = CommandOctets::new(true);
+    octets.reserve_exact(whole.len() + gbcs::SIGNATURE_PART_LEN);
+    octets.extend_from_slice(&whole);
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests;

@@ -269,6 +269,17 @@ pub struct KeyChosen {
     pub spki_sha256: Digest,
 }
 
+/// That the Contingency Symmetric Key of the chosen key is released into these commands, and with which Root OCA Certificate before and
+/// after. Whoever sees such a command has the symmetric key from then on: it is spent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SymmetricKeyLine {
+    /// SHA-256 of the DER Root OCA Certificate that the Devices hold, which carries the key's wrapped public half.
+    pub root_sha256: Digest,
+    /// The next generation: the contingency key whose wrapped public half the new Root OCA Certificate carries.
+    pub next: KeyLabel,
+}
+
 /// Which way a factor weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -429,6 +440,9 @@ pub struct Determination {
     /// By which way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
+    /// That the Contingency Symmetric Key is released into these commands: with method contingency, and with no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symmetric_key: Option<SymmetricKeyLine>,
     /// Every counter is above this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_start: Option<u64>,
@@ -497,6 +511,13 @@ impl Determination {
         demand("key", self.key.is_some(), executes, because);
         demand("method", self.method.is_some(), executes, because);
         demand("counter_start", self.counter_start.is_some(), executes, because);
+        let releases = self.method == Some(Method::Contingency);
+        let why = if releases {
+            "by the Contingency route the Contingency Symmetric Key is released into the commands, which takes a line of its own"
+        } else {
+            "only by the Contingency route is a Contingency Symmetric Key released"
+        };
+        demand("symmetric_key", self.symmetric_key.is_some(), releases, why);
         if !executes {
             demand("schedule", self.schedule.is_some(), false, because);
         }

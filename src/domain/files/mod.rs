@@ -23,7 +23,7 @@ pub use notification::{Notification, Notified};
 pub use progress::{Counted, Progress};
 pub use smi::{ExportRow, ExtractRow};
 pub use table::{Cells, FILE_LEN_MAX, ROWS_MAX, Row, TableReader};
-pub use words::{DeviceState, OtherKey};
+pub use words::DeviceState;
 
 use crate::domain::names::{FileKind, SmsrReference};
 

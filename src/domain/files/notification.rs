@@ -3,8 +3,8 @@
 use super::faults::{Fault, FileFaults};
 use super::layout::Layout;
 use super::table::{Cells, Row, read_rows};
-use super::words::OtherKey;
 use crate::domain::determination::prose::Prose;
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass};
 use crate::domain::names::{Digest, FileKind, SecParty};
 use crate::domain::time::Timestamp;

@@ -3,22 +3,6 @@
 use crate::domain::ledger::words::words;
 
 words!(
-    /// Which key is meant where it is not that of an Organisation Certificate (SEC Appendix L 6).
-    OtherKey {
-        /// The Recovery Private Key.
-        Recovery = "recovery",
-        /// The Contingency Private Key.
-        Contingency = "contingency",
-        /// The Contingency Symmetric Key.
-        ContingencySymmetric = "contingency-symmetric",
-        /// An Issuing OCA Private Key.
-        IssuingOca = "issuing-oca",
-        /// The Root OCA Private Key.
-        RootOca = "root-oca",
-    }
-);
-
-words!(
     /// What a progress file counts: Devices in this state.
     DeviceState {
         /// In the device list of the determination.

@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fold, FoldError};
-use crate::domain::ledger::entry::{CustodianPresented, KeyActivated, KeyRecord, Started};
+use super::{Fold, FoldError, not_known};
+use crate::domain::incident::routes;
+use crate::domain::ledger::contingency::{
+    ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+};
+use crate::domain::ledger::entry::{CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
+use crate::domain::ledger::meaning::Meaning;
+use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
+use crate::domain::policy::contingency::{Checked, ContingencyFacts, Releasing};
 use crate::domain::policy::custodians::Presented;
-use crate::domain::policy::facts::KeyFacts;
+use crate::domain::policy::facts::{IncidentFacts, KeyFacts};
 use crate::domain::time::Timestamp;
 
 impl Fold {
@@ -58,7 +65,97 @@ impl Fold {
             active_for: None,
             ending: None,
             presented: BTreeMap::new(),
+            contingency: None,
         };
         self.keys.insert(record.label.clone(), facts);
+    }
+
+    pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared) -> Result<(), FoldError> {
+        self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone()));
+        Ok(())
+    }
+
+    pub(super) fn check_contingency(&mut self, checked: &ContingencyChecked, index: u64) -> Result<(), FoldError> {
+        let ContingencyChecked { key, incident, root, result } = checked;
+        let (incident, result) = (incident.clone(), result.clone());
+        self.contingency_mut(key)?.checked = Some(Checked { entry: index, incident, root: *root, result });
+        Ok(())
+    }
+
+    pub(super) fn spend(&mut self, spent: &SymmetricKeySpent, at: Timestamp) -> Result<(), FoldError> {
+        let SymmetricKeySpent { key, incident, determination } = spent;
+        let facts = self.contingency_mut(key)?;
+        facts.spent.get_or_insert_with(|| (incident.clone(), *determination));
+        if let Some(progress) = self.progress_mut(incident) {
+            progress.arise([routes::replacement_of(key)], at);
+        }
+        Ok(())
+    }
+
+    pub(super) fn release_symmetric(&mut self, release: &SymmetricRelease, index: u64) -> Result<(), FoldError> {
+        let releasing = Releasing { determination: release.determination, lapsed: false };
+        self.contingency_mut(&release.key)?.releasing.insert(index, releasing);
+        Ok(())
+    }
+
+    pub(super) fn symmetric_released(&mut self, released: &SymmetricReleased) -> Result<(), FoldError> {
+        let SymmetricReleased { intent, result } = released;
+        let mut generations = self.keys.values_mut().filter_map(|facts| facts.contingency.as_mut());
+        let facts = generations.find(|facts| facts.releasing.contains_key(intent));
+        let facts = facts.ok_or_else(|| not_known("open release of a Contingency Symmetric Key", intent))?;
+        let releasing = facts.releasing.remove(intent);
+        match result {
+            ReleaseResult::Released => {
+                facts.released = releasing.filter(|releasing| !releasing.lapsed).map(|of| of.determination);
+            }
+            ReleaseResult::Failed(_) | ReleaseResult::NotReleased(_) | ReleaseResult::Unknown(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn contingency_mut(&mut self, key: &KeyLabel) -> Result<&mut ContingencyFacts, FoldError> {
+        let contingency = self.key_mut(key)?.contingency.as_mut();
+        contingency.ok_or_else(|| not_known("contingency material of key", key))
+    }
+
+    /// Releases of Contingency Symmetric Keys whose outcome is not recorded, each with its key: at a start, nobody can tell any more.
+    pub fn open_releases(&self) -> impl Iterator<Item = (u64, &KeyLabel)> {
+        self.keys.iter().flat_map(|(label, facts)| {
+            let releasing = facts.contingency.iter().flat_map(|contingency| contingency.releasing.keys());
+            releasing.map(move |intent| (*intent, label))
+        })
+    }
+
+    /// What belongs to a key as contingency material.
+    pub fn contingency(&self, key: &KeyLabel) -> Option<&ContingencyFacts> {
+        self.keys.get(key).and_then(|facts| facts.contingency.as_ref())
+    }
+
+    /// The key whose material a Root OCA Certificate carries, as it was taken in.
+    pub fn generation_of(&self, root: Digest) -> Option<&KeyLabel> {
+        let carries = |facts: &KeyFacts| facts.contingency.as_ref().is_some_and(|of| of.root == Some(root));
+        self.keys.iter().find(|(_, facts)| carries(facts)).map(|(label, _)| label)
+    }
+
+    /// The incident in which a key of ours is, or may be, Compromised itself: from then on it is not used, and not in another incident
+    /// either. One that was dismissed says nothing of it; one that is closed does not mend the key. Incidents of before anybody said which
+    /// key they are about bar none.
+    pub fn compromised_in(&self, key: &KeyLabel) -> Option<&IncidentId> {
+        let facts = self.keys.get(key)?;
+        let is_of = |incident: &&IncidentFacts| {
+            let is_dismissed = incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
+            let concerns = match (incident.key, facts.record.use_) {
+                (Some(OtherKey::Recovery), KeyUse::Recovery) => {
+                    incident.compromised.spki_sha256 == facts.record.spki_sha256
+                }
+                (Some(OtherKey::Contingency | OtherKey::ContingencySymmetric), KeyUse::Contingency) => {
+                    let root = facts.contingency.as_ref().and_then(|contingency| contingency.root);
+                    root == Some(incident.compromised.certificate_sha256)
+                }
+                (Some(_) | None, KeyUse::Ledger | KeyUse::Recovery | KeyUse::Contingency) => false,
+            };
+            concerns && !is_dismissed
+        };
+        self.incidents.values().find(is_of).map(|incident| &incident.id)
     }
 }

@@ -325,6 +325,7 @@ impl Fold {
         let adopted = self.policies.last()?;
         let determination = self.determinations.get(&determination_id);
         let key = determination.and_then(|facts| facts.key.as_ref()).and_then(|(label, _)| self.keys.get(label));
+        let line = determination.and_then(|facts| facts.symmetric_key.as_ref());
         Some(BatchFacts {
             now,
             clock,
@@ -336,6 +337,9 @@ impl Fold {
             incident: determination.and_then(|facts| self.incidents.get(&facts.incident)),
             key,
             stopped_by: key.and_then(|key| self.stopped_by(&key.record.label)),
+            compromised_in: key.and_then(|key| self.compromised_in(&key.record.label)),
+            next: line.and_then(|line| self.keys.get(&line.next)),
+            next_compromised_in: line.and_then(|line| self.compromised_in(&line.next)),
         })
     }
 
@@ -478,6 +482,12 @@ impl Fold {
                 self.stop_job(cancelled.request, JobState::Cancelled, (by, *at, &cancelled.reason))?;
             }
             Event::JobEnded(ended) => self.end_job(ended, *at)?,
+            Event::ContingencyPrepared(prepared) => self.prepare_contingency(prepared)?,
+            Event::RootImported(imported) => self.contingency_mut(&imported.key)?.root = Some(imported.root),
+            Event::ContingencyChecked(checked) => self.check_contingency(checked, index)?,
+            Event::SymmetricKeySpent(spent) => self.spend(spent, *at)?,
+            Event::SymmetricRelease(release) => self.release_symmetric(release, index)?,
+            Event::SymmetricReleased(released) => self.symmetric_released(released)?,
         }
         self.targets_altered += u64::from(may_alter_targets(event));
         self.take_parts(by, event);
@@ -498,6 +508,9 @@ impl Fold {
             if let Some((_, stopped_by)) = facts.resumed.take_if(|(entry, _)| *entry >= from) {
                 facts.foreign = facts.foreign.or(Some(stopped_by));
             }
+        }
+        for contingency in self.keys.values_mut().filter_map(|facts| facts.contingency.as_mut()) {
+            contingency.checked.take_if(|checked| checked.entry >= from);
         }
         self.clock_untrusted = self.clock_untrusted_but_for(from);
     }
@@ -544,13 +557,14 @@ impl Fold {
     }
 
     fn open_incident(&mut self, opened: &IncidentOpened, index: u64, at: Timestamp) -> Result<(), FoldError> {
-        let IncidentOpened { incident, compromised, description, notification, profile: _ } = opened;
+        let IncidentOpened { incident, compromised, key, description, notification, profile: _ } = opened;
         let progress = notification.clone().map(|notification| Progress::reported(notification, at, index));
         let facts = IncidentFacts {
             id: incident.clone(),
             opened: index,
             opened_at: at,
             compromised: compromised.clone(),
+            key: *key,
             description: description.clone(),
             closed: None,
             closed_at: None,
@@ -600,6 +614,7 @@ impl Fold {
             Event::JobResumed(entry) => (of_job(entry.request), None, true),
             Event::JobCancelled(entry) => (of_job(entry.request), None, true),
             Event::CustodianPresented(entry) => (Some(entry.incident.clone()), Some(Part::Custodian), false),
+            Event::SymmetricRelease(entry) => (Some(entry.incident.clone()), None, true),
             Event::DirectionRecorded(entry) => {
                 (self.directions.departed_in(entry.direction), Some(Part::Approver), false)
             }
@@ -631,6 +646,11 @@ impl Fold {
             | Event::JobPassed(_)
             | Event::JobEnded(_)
             | Event::ExerciseRecorded(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
+            | Event::ContingencyChecked(_)
+            | Event::SymmetricKeySpent(_)
+            | Event::SymmetricReleased(_)
             | Event::DeviceCertificatesImported(_) => return,
         };
         let Some(facts) = incident.and_then(|incident| self.incidents.get_mut(&incident)) else { return };
@@ -675,6 +695,7 @@ impl Fold {
             document: recorded.document,
             execute: form.decision == Decision::Execute,
             key: form.key.as_ref().map(|key| (key.label.clone(), key.spki_sha256)),
+            symmetric_key: form.symmetric_key.clone(),
             counter_start,
             window: form.window,
             policy: form.policy,

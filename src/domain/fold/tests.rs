@@ -9,12 +9,16 @@ use crate::domain::incident::targets::{Proof, TargetsError};
 use crate::domain::incident::{State, TakeError};
 use crate::domain::intake::{Context, Head, Heads, steps};
 use crate::domain::ledger::ceremonies::{CeremonyKind, CeremonyRecorded};
-use crate::domain::ledger::entry::{Actor, Channel, Compromised, Reason, Role, VERSION};
+use crate::domain::ledger::contingency::{
+    Compared, ContingencyPrepared, OtherKey, ReleaseResult, RootImported, SymmetricKeySpent, SymmetricRelease,
+    SymmetricReleased,
+};
+use crate::domain::ledger::entry::{Actor, Channel, Compromised, KeyLocked, KeyRecord, Reason, Role, Started, VERSION};
 use crate::domain::ledger::steps::{
     Certainty, CompromiseClass, DevicesNamed, ExerciseRecorded, FileAccepted, Method, Notification, ProfileInForce,
     SmiStatus, Step, StepTaken,
 };
-use crate::domain::names::{DeviceId, DirectionId, FileKind, StepId};
+use crate::domain::names::{DeviceId, DirectionId, FileKind, KeyId, KeyUse, StepId};
 use crate::domain::policy::facts::{Scope, Standing};
 use crate::domain::procedure::calendar::CivilDate;
 use crate::domain::procedure::direction::{Direction, Directs};
@@ -127,6 +131,7 @@ impl Bench {
         let opened = IncidentOpened {
             incident: incident(),
             compromised,
+            key: None,
             description: "a key".into(),
             notification: Some(notification),
             profile: None,
@@ -461,6 +466,7 @@ fn determination(
         document: Digest([4; 32]),
         execute,
         key: None,
+        symmetric_key: None,
         counter_start: 0,
         window: window(at.plus_ms(-1), at.plus_ms(24 * 3_600_000)),
         policy: Digest([3; 32]),
@@ -634,4 +640,177 @@ fn the_reminder_counts_from_the_last_ceremony_or_exercise_whichever_is_later() {
     let due: Timestamp = "2018-08-10T12:00:00Z".parse().unwrap();
     assert_eq!(reminders.overdue(last, due.plus_ms(-1)), None);
     assert_eq!(reminders.overdue(last, due), Some(due));
+}
+
+/// Contingency material of a key that the bench knows, and what becomes of it.
+fn with_contingency(bench: &mut Bench) -> KeyLabel {
+    let label: KeyLabel = "contingency-1".parse().unwrap();
+    let record = KeyRecord {
+        label: label.clone(),
+        use_: KeyUse::Contingency,
+        token: "smki-c".parse().unwrap(),
+        serial: "3".into(),
+        id: KeyId([3; 16]),
+        spki_sha256: Digest([0x33; 32]),
+        spki: "".into(),
+    };
+    bench.fold.know(&record);
+    let prepared = ContingencyPrepared {
+        key: label.clone(),
+        token: record.token,
+        symmetric: KeyId([4; 16]),
+        wrapping: KeyId([5; 16]),
+        bits: 256,
+        wrap_with_trusted: true,
+        algorithm: "aes-256-gcm".into(),
+        extension: Digest([0x55; 32]),
+    };
+    bench.record(Event::ContingencyPrepared(prepared));
+    let root = Digest([0x77; 32]);
+    bench.record(Event::RootImported(RootImported { key: label.clone(), root, compared: Compared::InToken }));
+    label
+}
+
+const OF_FIRST: DeterminationId = DeterminationId([0xD1; 16]);
+
+impl Bench {
+    /// Folds an entry in, as it would lie, and answers its index.
+    fn record(&mut self, event: Event) -> u64 {
+        self.fold.size = self.fold.size.max(self.index);
+        let by = Actor { person: None, account: "smkid".into(), role: Role::Daemon, channel: Channel::Internal };
+        let entry = Entry { v: VERSION, at: self.at, clock: ClockState::Trusted, by, event };
+        self.fold.apply(&entry, &entry.to_leaf().unwrap(), &self.lists, &mut Vec::new()).unwrap();
+        self.fold.size - 1
+    }
+
+    fn spend(&mut self, key: &KeyLabel) {
+        let spent = SymmetricKeySpent { key: key.clone(), incident: incident(), determination: OF_FIRST };
+        self.record(Event::SymmetricKeySpent(spent));
+    }
+
+    fn release(&mut self, key: &KeyLabel) -> u64 {
+        self.record(Event::SymmetricRelease(SymmetricRelease {
+            request: RequestId([7; 16]),
+            key: key.clone(),
+            incident: incident(),
+            determination: OF_FIRST,
+            policy: Digest([9; 32]),
+            root: Digest([0x77; 32]),
+        }))
+    }
+
+    fn released(&mut self, intent: u64) {
+        self.record(Event::SymmetricReleased(SymmetricReleased { intent, result: ReleaseResult::Released }));
+    }
+}
+
+#[test]
+fn a_symmetric_key_is_held_from_its_release_until_its_key_is_locked_or_the_daemon_starts() {
+    let mut bench = Bench::new(BASE);
+    let key = with_contingency(&mut bench);
+    let held = |bench: &Bench| bench.fold.contingency(&key).unwrap().released;
+    bench.spend(&key);
+    assert_eq!(held(&bench), None, "it is spent before it is released");
+    let intent = bench.release(&key);
+    assert_eq!(bench.fold.open_releases().collect::<Vec<_>>(), [(intent, &key)]);
+    bench.released(intent);
+    assert_eq!((held(&bench), bench.fold.open_releases().next()), (Some(OF_FIRST), None));
+    bench.record(Event::KeyLocked(KeyLocked { key: key.clone(), reason: note(), incident: None }));
+    assert_eq!(held(&bench), None);
+    // Locked while the token was asked: what came out is held by nobody.
+    let intent = bench.release(&key);
+    bench.record(Event::KeyLocked(KeyLocked { key: key.clone(), reason: note(), incident: None }));
+    bench.released(intent);
+    assert_eq!(held(&bench), None);
+    let intent = bench.release(&key);
+    bench.released(intent);
+    assert_eq!(held(&bench), Some(OF_FIRST));
+    let lost = bench.release(&key);
+    let digest = Digest([1; 32]);
+    bench.record(Event::Started(Started {
+        version: "0".into(),
+        program: digest,
+        configuration: digest,
+        unconfirmed: None,
+    }));
+    assert_eq!(held(&bench), None);
+    assert_eq!(bench.fold.open_releases().collect::<Vec<_>>(), [(lost, &key)], "nobody can tell what became of it");
+    let unknown = ReleaseResult::Unknown("the daemon ended".into());
+    bench.record(Event::SymmetricReleased(SymmetricReleased { intent: lost, result: unknown }));
+    assert_eq!((held(&bench), bench.fold.open_releases().next()), (None, None));
+    // All of it is kept in a snapshot.
+    let kept = bench.fold.kept();
+    let text = String::from_utf8(kept.clone()).unwrap();
+    assert!(text.contains(r#""spent":["INC-1","#), "{text}");
+    let key_kept = serde_json::to_string(&bench.fold.keys()[&key]).unwrap();
+    let again: KeyFacts = serde_json::from_str(&key_kept).unwrap();
+    assert_eq!(again, bench.fold.keys()[&key]);
+}
+
+#[test]
+fn a_key_without_contingency_material_is_kept_as_it_was_before_there_was_any() {
+    let mut bench = Bench::new(BASE);
+    let key = with_contingency(&mut bench);
+    let mut facts = bench.fold.keys()[&key].clone();
+    facts.contingency = None;
+    let text = serde_json::to_string(&facts).unwrap();
+    assert!(text.ends_with(r#""presented":{}}"#), "{text}");
+    let incident = serde_json::to_string(&bench.fold.incidents()[&incident()]).unwrap();
+    assert!(!incident.contains(r#""key":"#), "{incident}");
+}
+
+#[test]
+fn a_spent_symmetric_key_is_of_its_incident_for_ever_and_its_replacement_is_owed_until_it_is_there() {
+    let mut bench = Bench::key_active(BASE, Method::NewOrganisationCertificates);
+    let key = with_contingency(&mut bench);
+    let owed = |bench: &Bench| open_duties(bench).contains(&"replace-contingency-generation".to_owned());
+    assert!(!owed(&bench));
+    bench.spend(&key);
+    let facts = bench.fold.contingency(&key).unwrap();
+    assert_eq!(facts.spent_elsewhere(&incident()), None);
+    assert_eq!(facts.spent_elsewhere(&"INC-2".parse().unwrap()), Some(&incident()));
+    assert!(owed(&bench) && bench.closing().contains(&"open-duty".to_owned()));
+    let inform = |bench: &Bench| Step::Inform {
+        duty: "replace-contingency-generation".parse().unwrap(),
+        recipient: "SMKI PMA".into(),
+        at: bench.at,
+        how: note(),
+    };
+    let refused = rules(bench.decide(&inform(&bench)));
+    assert_eq!(refused, ["next-generation"], "nothing has taken its place");
+    // Another generation with its Root OCA Certificate.
+    let next: KeyLabel = "contingency-2".parse().unwrap();
+    let mut facts = bench.fold.keys()[&key].clone();
+    facts.record.label = next.clone();
+    let material = facts.contingency.as_mut().unwrap();
+    (material.spent, material.root) = (None, Some(Digest([0x78; 32])));
+    bench.fold.keys.insert(next, facts);
+    bench.take(&inform(&bench));
+    assert!(!owed(&bench));
+}
+
+#[test]
+fn a_key_that_an_incident_is_about_is_compromised_in_it_unless_it_is_dismissed() {
+    let mut bench = Bench::new(BASE);
+    let key = with_contingency(&mut bench);
+    let about = |bench: &mut Bench, of: Option<OtherKey>, root: Digest| {
+        let facts = bench.fold.incidents.get_mut(&incident()).unwrap();
+        (facts.key, facts.compromised.certificate_sha256) = (of, root);
+    };
+    let (ours, another) = (Digest([0x77; 32]), Digest([0x78; 32]));
+    for (of, root, expected) in [
+        (None, ours, false),
+        (Some(OtherKey::RootOca), ours, false),
+        (Some(OtherKey::Contingency), ours, true),
+        (Some(OtherKey::ContingencySymmetric), ours, true),
+        (Some(OtherKey::Contingency), another, false),
+    ] {
+        about(&mut bench, of, root);
+        assert_eq!(bench.fold.compromised_in(&key).is_some(), expected, "{of:?}");
+    }
+    about(&mut bench, Some(OtherKey::Contingency), ours);
+    bench.close();
+    assert!(bench.fold.compromised_in(&key).is_some(), "an incident that is closed mends no key");
+    bench.progress_mut().note_done(Meaning::Dismiss.id(), 9, BASE.parse().unwrap());
+    assert_eq!(bench.fold.compromised_in(&key), None);
 }

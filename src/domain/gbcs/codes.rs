@@ -100,6 +100,23 @@ impl CredentialsReplacementMode {
         MessageCode::UpdateSecurityCredentials(self)
     }
 
+    /// The cell whose key, or whose wrapped key, must verify the signature, in the two modes that are signed here: the recovery cell, and the
+    /// root, whose certificate holds the Contingency Public Key (GBCS 13.3).
+    pub const fn authorised_by(self) -> Option<TrustAnchorCell> {
+        match self {
+            Self::AnyExceptAbnormalRootByRecovery => Some(TrustAnchorCell::RECOVERY),
+            Self::AnyByContingency => Some(TrustAnchorCell::ROOT),
+            Self::RootBySupplier
+            | Self::RootByWanProvider
+            | Self::SupplierBySupplier
+            | Self::NetworkOperatorByNetworkOperator
+            | Self::AccessControlBrokerByACB
+            | Self::WanProviderByWanProvider
+            | Self::TransCoSByTransCoS
+            | Self::SupplierByTransCoS => None,
+        }
+    }
+
     /// Whether this is one of the two modes that carry no MAC Header and no MAC (GBCS 13.3.3.1).
     pub const fn is_never_maced(self) -> bool {
         match self {
@@ -229,6 +246,9 @@ pub struct TrustAnchorCell {
 impl TrustAnchorCell {
     /// The cell whose key authorises a Recovery command.
     pub const RECOVERY: Self = Self::management(RemotePartyRole::Recovery, KeyUsage::DigitalSignature);
+
+    /// The cell of the Root OCA Certificate. A Contingency command is authorised by the key that is wrapped in it.
+    pub const ROOT: Self = Self::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
 
     /// A cell of the default usage.
     pub const fn management(role: RemotePartyRole, key_usage: KeyUsage) -> Self {

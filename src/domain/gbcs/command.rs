@@ -5,7 +5,11 @@ use std::fmt;
 use std::ops::Range;
 
 use super::codes::{CredentialsReplacementMode, RemotePartyRole, SeqNumber, TrustAnchorCell};
-use super::der::{DecodeError, Lengths, Reader, shown, tag, write_cell, write_element, write_octets, write_unsigned};
+use super::der::{
+    DecodeError, Lengths, Reader, length_len, shown, tag, write_cell, write_element, write_length, write_octets,
+    write_unsigned,
+};
+use super::framing::Header;
 use crate::domain::time::{Timestamp, from_generalized};
 
 /// Fields of `AuthorisingRemotePartyControl`, by context tag.
@@ -29,7 +33,7 @@ pub struct CommandPayload<'a> {
     pub update: Update<'a>,
     /// `authorisingRemotePartySeqNumber`: the Originator Counter again.
     pub seq_number: SeqNumber,
-    /// Present in mode 9 and in no other.
+    /// Present in mode 9 and in no other; absent there too in what [`super::Message::decode_unfilled`] read.
     pub plaintext_symmetric_key: Option<PlaintextSymmetricKey<'a>>,
 }
 
@@ -218,19 +222,26 @@ impl fmt::Debug for CommandPayload<'_> {
     }
 }
 
-/// Whether the places of counter and symmetric key hold them, or stand empty as in a template.
+/// Whether the places of counter and symmetric key hold them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slots {
+    /// Both: a Command.
     Filled,
+    /// The counter only: a pre-command of mode anyByContingency as it is recorded. In every other mode the same as `Filled`.
+    KeyEmpty,
+    /// Neither: a template.
     Empty,
 }
 
 /// A payload as read, and where its counter stands.
 pub(super) struct Read<'a> {
     pub update: Update<'a>,
-    /// With [`Slots::Filled`] only.
+    /// With [`Slots::Empty`] there is none.
     pub seq_number: Option<SeqNumber>,
+    /// With [`Slots::Filled`] only.
     pub plaintext_symmetric_key: Option<PlaintextSymmetricKey<'a>>,
+    /// Of `plaintextSymmetricKey`, filled or empty: tag, length and contents.
+    pub symmetric_key_element: Option<Range<usize>>,
     /// Of `AuthorisingRemotePartyControl`: tag, length and contents.
     pub control: Range<usize>,
     /// Of `authorisingRemotePartySeqNumber`: tag, length and contents.
@@ -253,7 +264,9 @@ pub(super) fn read(octets: &[u8], range: Range<usize>, slots: Slots) -> Result<R
         CredentialsReplacementMode::EXPECTED,
         CredentialsReplacementMode::from_code,
     )?;
+    let key_from = control.at();
     let plaintext_symmetric_key = read_symmetric_key(&mut control, mode, slots)?;
+    let symmetric_key_element = Some(key_from..control.at()).filter(|element| !element.is_empty());
     let cpv_checks = read_cpv_checks(&mut control)?;
     let authorising_cell = match control.peek() {
         Some(field::AUTHORISING_CELL) => {
@@ -313,7 +326,14 @@ pub(super) fn read(octets: &[u8], range: Range<usize>, slots: Slots) -> Result<R
         path_certificates,
         execution,
     };
-    Ok(Read { update, seq_number, plaintext_symmetric_key, control: control_range, seq_number_element })
+    Ok(Read {
+        update,
+        seq_number,
+        plaintext_symmetric_key,
+        symmetric_key_element,
+        control: control_range,
+        seq_number_element,
+    })
 }
 
 /// `plaintextSymmetricKey`: only for anyByContingency, and then always (GBCS 13.3).
@@ -337,8 +357,8 @@ fn read_symmetric_key<'a>(
         return Err(DecodeError::Presence { at, rule, present: true });
     }
     match slots {
-        Slots::Empty => {
-            contents.finish("plaintextSymmetricKey, which a template leaves empty")?;
+        Slots::Empty | Slots::KeyEmpty => {
+            contents.finish("plaintextSymmetricKey, which stands empty until it is put in")?;
             Ok(None)
         }
         Slots::Filled => {
@@ -368,7 +388,9 @@ fn read_cpv_checks(control: &mut Reader<'_>) -> Result<CpvChecks, DecodeError> {
 
 fn read_seq_number(control: &mut Reader<'_>, slots: Slots) -> Result<Option<SeqNumber>, DecodeError> {
     match slots {
-        Slots::Filled => control.seq_number(field::AUTHORISING_SEQ_NUMBER, "authorisingRemotePartySeqNumber").map(Some),
+        Slots::Filled | Slots::KeyEmpty => {
+            control.seq_number(field::AUTHORISING_SEQ_NUMBER, "authorisingRemotePartySeqNumber").map(Some)
+        }
         Slots::Empty => {
             let contents = control.element(field::AUTHORISING_SEQ_NUMBER, "authorisingRemotePartySeqNumber")?;
             contents.finish("authorisingRemotePartySeqNumber, which a template leaves empty")?;
@@ -408,10 +430,45 @@ pub(super) fn read_seq_number_changes(mut list: Reader<'_>) -> Result<Vec<SeqNum
 
 impl CommandPayload<'_> {
     /// Appends the strict DER.
+    ///
+    /// In mode 9 a key that is not there leaves its place empty.
     pub fn write(&self, out: &mut Vec<u8>) {
         let Self { update, seq_number, plaintext_symmetric_key } = self;
-        let key = plaintext_symmetric_key.map(|key| key.0);
+        let is_contingency = update.mode == CredentialsReplacementMode::AnyByContingency;
+        let key = plaintext_symmetric_key.map(|key| key.0).or(is_contingency.then_some(&[][..]));
         write(out, update, key, Some(*seq_number));
+    }
+}
+
+/// A payload cut open at one element of its control: what a template is filled with, or a pre-command.
+pub(super) struct Cut<'a> {
+    /// The contents of `AuthorisingRemotePartyControl` before the element.
+    pub before: &'a [u8],
+    /// From after the element to the end of the payload.
+    pub after: &'a [u8],
+    /// How many octets of `after` belong to `AuthorisingRemotePartyControl`.
+    pub control_after_len: usize,
+}
+
+impl Cut<'_> {
+    /// Appends the whole pre-command from `DF` on, with an element of `element_len` octets, which `element` appends, in the cut. All that
+    /// it appends is reserved at once: a vector that grows would leave copies of a symmetric key behind.
+    pub fn write(&self, header: &Header, element_len: usize, element: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+        let Self { before, after, control_after_len } = *self;
+        let control_len = before.len() + element_len + control_after_len;
+        let payload_len = 1 + length_len(control_len) + before.len() + element_len + after.len();
+        let content_len = 1 + length_len(payload_len) + payload_len;
+        out.reserve(Header::LEN_MAX + content_len);
+        header.write(out, content_len);
+        out.push(tag::SEQUENCE);
+        write_length(out, payload_len);
+        out.push(tag::SEQUENCE);
+        write_length(out, control_len);
+        out.extend_from_slice(before);
+        let from = out.len();
+        element(out);
+        debug_assert_eq!(out.len() - from, element_len);
+        out.extend_from_slice(after);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Pure. A whole CS02b message: framing and payload, decoded and encoded.
 
+use std::ops::Range;
+
 use zeroize::Zeroizing;
 
-use super::codes::MessageCode;
+use super::codes::{CredentialsReplacementMode, MessageCode};
 use super::command::{self, CommandPayload, SeqNumberChange, Slots};
 use super::der::DecodeError;
 use super::framing::{self, Authentication, Cra, EncodeError, Frame, Header};
@@ -15,6 +17,14 @@ pub struct Message<'a> {
     pub frame: Frame<'a>,
     /// What it says.
     pub payload: Payload<'a>,
+}
+
+/// Where the symmetric key of a Command stands, counted from the message's first octet.
+pub(super) struct KeyPlace {
+    /// Of `AuthorisingRemotePartyControl`: tag, length and contents.
+    pub control: Range<usize>,
+    /// Of `plaintextSymmetricKey`: tag, length and contents.
+    pub element: Range<usize>,
 }
 
 /// What a message says.
@@ -34,23 +44,51 @@ impl<'a> Message<'a> {
         Self::from_frame(Frame::parse(octets)?)
     }
 
+    /// Reads a pre-command of mode anyByContingency whose place of the symmetric key is empty (`80 00`), as it is approved and
+    /// recorded; its payload has no `plaintext_symmetric_key`. A Device never sees one: [`Message::decode`] refuses it.
+    ///
+    /// # Errors
+    /// As [`Message::decode`]; and a key that is there, or a signature: over those octets nobody signs.
+    pub fn decode_unfilled(octets: &'a [u8]) -> Result<Self, DecodeError> {
+        let frame = Frame::parse(octets)?;
+        let end = frame.payload.end;
+        let (message, place) = Self::read(frame, Slots::KeyEmpty)?;
+        match (place, message.frame.authentication) {
+            (Some(_), Authentication::PreCommand) => Ok(message),
+            (Some(_), _) => {
+                Err(DecodeError::Trailing { at: end, what: "an unfilled pre-command", left: octets.len() - end })
+            }
+            (None, _) => {
+                let rule = "plaintextSymmetricKey, of no octets, in an unfilled pre-command";
+                Err(DecodeError::Presence { at: message.frame.payload.start, rule, present: false })
+            }
+        }
+    }
+
     /// Reads the payload of a message whose framing was read, and perhaps its signature checked, already.
     pub fn from_frame(frame: Frame<'a>) -> Result<Self, DecodeError> {
+        Ok(Self::read(frame, Slots::Filled)?.0)
+    }
+
+    /// The message, and where its symmetric key stands if it has a place for one.
+    pub(super) fn read(frame: Frame<'a>, slots: Slots) -> Result<(Self, Option<KeyPlace>), DecodeError> {
         let (octets, range) = (frame.octets, frame.payload.clone());
-        let payload = match frame.header.cra {
+        let (payload, place) = match frame.header.cra {
             Cra::Command => {
-                let read = command::read(octets, range, Slots::Filled)?;
-                Payload::Command(CommandPayload {
+                let read = command::read(octets, range, slots)?;
+                let payload = CommandPayload {
                     update: read.update,
-                    seq_number: read.seq_number.expect("Slots::Filled reads a counter"),
+                    seq_number: read.seq_number.expect("only a template has no counter"),
                     plaintext_symmetric_key: read.plaintext_symmetric_key,
-                })
+                };
+                let control = read.control;
+                (Payload::Command(payload), read.symmetric_key_element.map(|element| KeyPlace { control, element }))
             }
-            Cra::Response => Payload::Response(ResponsePayload::read(octets, range)?),
-            Cra::Alert => Payload::Alert(AlertPayload::read(octets, range)?),
+            Cra::Response => (Payload::Response(ResponsePayload::read(octets, range)?), None),
+            Cra::Alert => (Payload::Alert(AlertPayload::read(octets, range)?), None),
         };
         agree(&frame.header, &payload, frame.payload.start)?;
-        Ok(Self { frame, payload })
+        Ok((Self { frame, payload }, place))
     }
 
     /// Appends the message, written anew as strict DER: for a Command the very octets it was decoded from, for a Response
@@ -70,6 +108,7 @@ pub fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     agree(header, payload, 0).map_err(EncodeError::Inconsistent)?;
+    key_where_it_belongs(payload, authentication).map_err(EncodeError::Inconsistent)?;
     // Room for the most at once: a vector that grows would leave copies of a symmetric key behind.
     let mut octets = Zeroizing::new(Vec::with_capacity(payload_len_max(payload)));
     match payload {
@@ -84,6 +123,23 @@ pub fn encode(
 /// [`super::finish`] appends the signature.
 pub fn encode_unsigned(header: &Header, payload: &Payload<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     encode(header, payload, Authentication::PreCommand, out)
+}
+
+/// A symmetric key is in mode anyByContingency and in no other, and only a pre-command can wait for it (GBCS 13.3).
+fn key_where_it_belongs(payload: &Payload<'_>, authentication: Authentication<'_>) -> Result<(), DecodeError> {
+    let Payload::Command(command) = payload else { return Ok(()) };
+    let is_contingency = command.update.mode == CredentialsReplacementMode::AnyByContingency;
+    match (is_contingency, command.plaintext_symmetric_key.is_some(), authentication) {
+        (true, true, _) | (false, false, _) | (true, false, Authentication::PreCommand) => Ok(()),
+        (true, false, _) => {
+            let rule = "plaintextSymmetricKey in a signed Command of mode anyByContingency";
+            Err(DecodeError::Presence { at: 0, rule, present: false })
+        }
+        (false, true, _) => {
+            let rule = "plaintextSymmetricKey in no mode but anyByContingency";
+            Err(DecodeError::Presence { at: 0, rule, present: true })
+        }
+    }
 }
 
 /// A bound on the length of what is written for `payload`.

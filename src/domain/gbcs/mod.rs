@@ -2,7 +2,8 @@
 //!
 //! Read [`message`] first: [`Message::decode`] takes the octets of a Command, pre-command, Response or Alert and answers its
 //! [`Frame`] (who, to whom, counter, the exact octets signed) and its payload. What is signed here is made by
-//! [`Template::fill`]; what comes back from a Device is judged by [`proof`].
+//! [`Template::fill`], and in mode anyByContingency [`put_symmetric_key`] after it; what comes back from a Device is judged by
+//! [`proof`].
 //!
 //! Invariants:
 //! - The octets are kept as they came: a signature is checked over a range of the input, never over a re-encoding.
@@ -22,6 +23,7 @@ mod framing;
 pub mod message;
 mod outcome;
 pub mod proof;
+mod symmetric;
 mod template;
 
 pub use codes::{
@@ -39,6 +41,9 @@ pub use framing::{
 };
 pub use message::{Message, Payload, encode, encode_unsigned};
 pub use outcome::{AlertPayload, ExecutionOutcome, ReplacementOutcome, ResponsePayload};
+pub use symmetric::{
+    FillKeyError, SYMMETRIC_KEY_GROWTH_MAX, SymmetricKey, SymmetricKeyError, put_symmetric_key, take_symmetric_key,
+};
 pub use template::{Field, FillError, Mismatch, Octet, Template, TemplateError};
 
 #[cfg(test)]

@@ -162,6 +162,18 @@ pub fn recovery_update<'a>(certificates: &'a [Vec<u8>], path: &'a [Vec<u8>]) -> 
     }
 }
 
+/// The same by the Contingency key, into the root and then the first of the eight cells.
+pub fn contingency_update<'a>(certificates: &'a [Vec<u8>], path: &'a [Vec<u8>]) -> Update<'a> {
+    let cells = std::iter::once(TrustAnchorCell::ROOT).chain(eight_cells());
+    let replacements = certificates.iter().zip(cells).map(|(certificate, cell)| Replacement { certificate, cell });
+    Update {
+        mode: CredentialsReplacementMode::AnyByContingency,
+        authorising_cell: Some(TrustAnchorCell::ROOT),
+        replacements: replacements.collect(),
+        ..recovery_update(&[], path)
+    }
+}
+
 /// What the Device of `recovery_update` reports of its counters.
 pub fn changes() -> Vec<SeqNumberChange> {
     use RemotePartyRole::{AccessControlBroker, NetworkOperator, Recovery, Supplier, TransitionalCoS};

@@ -2,15 +2,17 @@
 //!
 //! A template is the DER of a whole `CommandPayload` whose `authorisingRemotePartySeqNumber` is there with no octets
 //! (`83 00`): the place of the counter. In mode 9 `plaintextSymmetricKey` is empty alike (`80 00`), so that the Contingency
-//! Symmetric Key lies in no document. The form is ours; GBCS has no such thing.
+//! Symmetric Key lies in no document; it stays empty when a template is filled, and [`super::put_symmetric_key`] puts it into the
+//! pre-command. The form is ours; GBCS has no such thing.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::codes::{CredentialsReplacementMode, SeqNumber, TrustAnchorCell};
-use super::command::{self, Slots, Update, field};
-use super::der::{DecodeError, Lengths, Reader, length_len, shown, tag, unsigned_len, write_length, write_unsigned};
+use super::command::{self, Cut, Slots, Update, field};
+use super::der::{DecodeError, Lengths, Reader, shown, tag, unsigned_len, write_unsigned};
 use super::framing::{Cra, Header, PAYLOAD_LEN_MAX};
+use super::symmetric::SYMMETRIC_KEY_GROWTH_MAX;
 use crate::domain::names::{DeviceId, Eui64, PartyId};
 
 /// How much longer a payload becomes when its counter, of at most 8 octets, is put in; lengths included.
@@ -46,7 +48,7 @@ pub enum TemplateError {
         /// Its length.
         found: usize,
     },
-    /// A Recovery command that is not authorised by the recovery cell.
+    /// A command that is not authorised by the cell of its mode: recovery, or the root in mode anyByContingency.
     #[error("template: expected authorising cell {expected} in mode {mode}, found {found}")]
     AuthorisingCell {
         /// The mode.
@@ -64,13 +66,10 @@ pub enum FillError {
     /// No such counter.
     #[error("expected a counter of at most 9223372036854775807, found {0}")]
     Counter(u64),
-    /// A Contingency command needs its symmetric key too, which only a release puts in.
-    #[error("a template of mode anyByContingency cannot be filled without the Contingency Symmetric Key")]
-    SymmetricKeyNeeded,
 }
 
 impl Template {
-    /// The longest template.
+    /// The longest template. One of mode anyByContingency leaves room for its symmetric key too, [`SYMMETRIC_KEY_GROWTH_MAX`] octets.
     pub const LEN_MAX: usize = PAYLOAD_LEN_MAX - COUNTER_GROWTH_MAX;
 
     /// Checks a template.
@@ -78,16 +77,20 @@ impl Template {
     /// # Errors
     /// Offsets are octets of `octets`.
     pub fn parse(octets: &[u8]) -> Result<Self, TemplateError> {
+        let too_long = |max| TemplateError::TooLong { max, found: octets.len() };
         if octets.len() > Self::LEN_MAX {
-            return Err(TemplateError::TooLong { max: Self::LEN_MAX, found: octets.len() });
+            return Err(too_long(Self::LEN_MAX));
         }
         let read = command::read(octets, 0..octets.len(), Slots::Empty)?;
         let mode = read.update.mode;
-        if let (CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery, Some(found)) =
-            (mode, read.update.authorising_cell)
-            && found != TrustAnchorCell::RECOVERY
+        if let (Some(expected), Some(found)) = (mode.authorised_by(), read.update.authorising_cell)
+            && found != expected
         {
-            return Err(TemplateError::AuthorisingCell { mode, expected: TrustAnchorCell::RECOVERY, found });
+            return Err(TemplateError::AuthorisingCell { mode, expected, found });
+        }
+        let key_growth = read.symmetric_key_element.as_ref().map_or(0, |_| SYMMETRIC_KEY_GROWTH_MAX);
+        if octets.len() > Self::LEN_MAX - key_growth {
+            return Err(too_long(Self::LEN_MAX - key_growth));
         }
         let mut control = Reader::new(octets, read.control.clone(), Lengths::Strict);
         let contents = control.element(tag::SEQUENCE, "AuthorisingRemotePartyControl")?;
@@ -136,10 +139,11 @@ impl Template {
         Header::LEN_MAX + self.octets.len() + COUNTER_GROWTH_MAX
     }
 
-    /// Appends the whole pre-command, from `DF` on. What is signed is all of it but that first octet.
+    /// Appends the whole pre-command, from `DF` on. What is signed is all of it but that first octet; in mode anyByContingency only
+    /// after [`super::put_symmetric_key`], for the place of the key is empty here too.
     ///
     /// # Errors
-    /// Nothing is appended: a counter above 2^63 − 1, or a template of mode 9.
+    /// Nothing is appended: a counter above 2^63 − 1.
     pub fn fill(
         &self,
         originator: PartyId,
@@ -148,13 +152,6 @@ impl Template {
         out: &mut Vec<u8>,
     ) -> Result<(), FillError> {
         let seq_number = SeqNumber::new(counter).ok_or(FillError::Counter(counter))?;
-        if self.mode == CredentialsReplacementMode::AnyByContingency {
-            return Err(FillError::SymmetricKeyNeeded);
-        }
-        let counter_element_len = 2 + unsigned_len(seq_number.get());
-        let control_len = self.before.len() + counter_element_len + self.control_after_len;
-        let payload_len = 1 + length_len(control_len) + self.before.len() + counter_element_len + self.after.len();
-        let content_len = 1 + length_len(payload_len) + payload_len;
         let header = Header {
             cra: Cra::Command,
             counter,
@@ -163,19 +160,18 @@ impl Template {
             date_time: None,
             code: self.mode.message_code(),
         };
-        out.reserve(HEADER_LEN + length_len(content_len) + content_len);
-        header.write(out, content_len);
-        out.push(tag::SEQUENCE);
-        write_length(out, payload_len);
-        out.push(tag::SEQUENCE);
-        write_length(out, control_len);
-        out.extend_from_slice(&self.octets[self.before.clone()]);
-        write_unsigned(out, field::AUTHORISING_SEQ_NUMBER, seq_number.get());
-        out.extend_from_slice(&self.octets[self.after.clone()]);
+        let cut = Cut {
+            before: &self.octets[self.before.clone()],
+            after: &self.octets[self.after.clone()],
+            control_after_len: self.control_after_len,
+        };
+        let counter = |out: &mut Vec<u8>| write_unsigned(out, field::AUTHORISING_SEQ_NUMBER, seq_number.get());
+        cut.write(&header, 2 + unsigned_len(seq_number.get()), counter, out);
         Ok(())
     }
 
-    /// Whether a pre-command made elsewhere is this template filled, octet for octet: for whom it is and with what counter.
+    /// Whether a pre-command made elsewhere is this template filled, octet for octet: for whom it is and with what counter. One of mode
+    /// anyByContingency has its place of the key empty: with a key it is no template's, for nobody has one before it is released.
     ///
     /// # Errors
     /// The first octet that differs, and the field it lies in.
@@ -252,6 +248,8 @@ pub enum Field {
     Structure,
     /// credentialsReplacementMode.
     Mode,
+    /// plaintextSymmetricKey.
+    SymmetricKey,
     /// applyTimeBasedCPVChecks.
     CpvChecks,
     /// authorisingRemotePartyTACellIdentifier.
@@ -282,6 +280,7 @@ impl fmt::Display for Field {
             Self::GroupingHeader => f.write_str("Grouping Header"),
             Self::Structure => f.write_str("length of a structure"),
             Self::Mode => f.write_str("credentialsReplacementMode"),
+            Self::SymmetricKey => f.write_str("plaintextSymmetricKey"),
             Self::CpvChecks => f.write_str("applyTimeBasedCPVChecks"),
             Self::AuthorisingCell => f.write_str("authorisingRemotePartyTACellIdentifier"),
             Self::SeqNumber => f.write_str("authorisingRemotePartySeqNumber"),
@@ -374,13 +373,14 @@ fn fields(octets: &[u8]) -> Result<(Fields, usize), DecodeError> {
 fn control_field(tag: u8) -> Option<Field> {
     match tag {
         tag::INTEGER => Some(Field::Mode),
+        field::PLAINTEXT_SYMMETRIC_KEY => Some(Field::SymmetricKey),
         field::APPLY_TIME_BASED_CPV_CHECKS => Some(Field::CpvChecks),
         field::AUTHORISING_CELL => Some(Field::AuthorisingCell),
         field::AUTHORISING_SEQ_NUMBER => Some(Field::SeqNumber),
         field::NEW_FLOOR => Some(Field::NewFloor),
         field::NEW_SPECIALIST_FLOORS => Some(Field::NewSpecialistFloors),
         field::OTHER_CHANGES => Some(Field::OtherChanges),
-        _ => None, // plaintextSymmetricKey: mode 9 is not filled
+        _ => None,
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use super::routes::{self, Generation, Route};
 use super::statuses::Compared;
 use super::targets::{Counts, Proof};
 use super::{Duty, Progress, State, Target, timeline};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::Reason;
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method, SmiStatus, Step};
@@ -48,12 +50,24 @@ pub struct Situation<'a> {
     pub notifications: &'a BTreeSet<Digest>,
     /// The determination.
     pub determination: Option<Followed>,
+    /// Which key the incident is about, where it is none behind an Organisation Certificate on Devices, and somebody said so.
+    pub key: Option<OtherKey>,
+    /// The contingency generation that it uses, or used.
+    pub generation: Option<Generation>,
 }
 
 impl<'a> Situation<'a> {
     /// What is demanded about a step, if the profile has it.
     pub fn demand(&self, step: &StepId) -> Option<&'a Demand<'a>> {
         self.demands.iter().find(|demand| demand.step.id == *step)
+    }
+
+    /// The way out of this Compromise. Of one of before anybody said which key is meant, the class says it.
+    pub fn route(&self) -> Route {
+        match (self.key, self.progress.class()) {
+            (None, CompromiseClass::Other) => routes::of(Some(OtherKey::Recovery)),
+            (key, CompromiseClass::Organisation | CompromiseClass::Other) => routes::of(key),
+        }
     }
 
     /// The open duties to inform, each with the direction of the SMKI PMA to leave out the step that would meet it, if there is one.
@@ -247,16 +261,15 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
         }
         Step::Assess { method, targets } => {
             guards.demand("targets", targets.count > 0, || "targets: expected at least one Relevant Device".into());
-            let fits = match progress.class() {
-                CompromiseClass::Organisation => *method != Method::Contingency,
-                CompromiseClass::Other => *method == Method::Contingency,
-            };
-            guards.demand("method", fits, || {
-                let expected = match progress.class() {
-                    CompromiseClass::Organisation => "Method 1, 2 or 3 for an Organisation key",
-                    CompromiseClass::Other => "the Contingency route for this class of key",
+            let methods = situation.route().methods;
+            guards.demand("method", methods.contains(method), || {
+                let expected: Vec<&str> = methods.iter().map(|method| timeline::method(*method)).collect();
+                let of = match (situation.key, progress.class()) {
+                    (Some(key), _) => routes::name(key),
+                    (None, CompromiseClass::Organisation) => "an Organisation key",
+                    (None, CompromiseClass::Other) => "this class of key",
                 };
-                format!("method: expected {expected}, found {}", timeline::method(*method))
+                format!("method: expected {} for {of}, found {}", expected.join(" or "), timeline::method(*method))
             });
         }
         Step::Inform { duty, recipient, at, how } => {
@@ -275,6 +288,12 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                 Some(known) => guards.demand("duty", known.met.is_none(), || {
                     format!("duty {duty} was met already, by entry {}", known.met.unwrap_or_default())
                 }),
+            }
+            let next = situation.generation.as_ref().map(|generation| &generation.next);
+            if let Some(Err(why)) = next.filter(|_| routes::is_replacement(duty)) {
+                guards.demand("next-generation", false, || {
+                    format!("duty {duty}: nothing has taken its place yet: {why}")
+                });
             }
         }
         Step::Refer { notification, new_facts } => refer(&mut guards, *notification, new_facts.as_deref()),

@@ -13,6 +13,7 @@
 
 pub mod decide;
 pub mod next;
+pub mod routes;
 pub mod statuses;
 pub mod targets;
 pub mod timeline;

@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Situation, decide_close};
-use super::timeline::counted;
+use super::routes::{self, Route};
+use super::timeline::{counted, method};
 use super::{Accepted, Progress, State};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{CompromiseClass, Method};
@@ -50,8 +51,12 @@ struct List<'a> {
 pub fn next(situation: &Situation<'_>) -> Vec<ToDo> {
     let mut list = List { todo: Vec::new(), situation };
     list.duties();
+    list.route();
     list.if_not_in_force();
     list.wanted_again();
+    if matches!(list.progress().state, State::KeyActive | State::Executing) && situation.counts.outstanding > 0 {
+        list.symmetric_key();
+    }
     let (closing, before): (Vec<_>, Vec<_>) =
         situation.demands.iter().partition(|demand| Meaning::of(&demand.step.id) == Some(Meaning::Close));
     for demand in before {
@@ -110,6 +115,39 @@ impl List<'_> {
             let todo = self.add(Actor::Dcc, what, &command);
             (todo.by, todo.due) = (Some(format!("duty {id}").into()), duty.due);
         }
+    }
+
+    /// The way out, until the SMKI PMA has determined: of the keys that have ways of their own.
+    fn route(&mut self) {
+        let Some(key) = self.situation.key else { return };
+        match self.progress().state {
+            State::Reported | State::Confirmed | State::Assessed | State::Referred => {}
+            _ => return,
+        }
+        let Route { methods, acts, renew, refuses, text } = self.situation.route();
+        let methods: Vec<&str> = methods.iter().map(|known| method(*known)).collect();
+        let what = format!(
+            "Know the way out of a Compromise of {}: {}. Who can still act: {acts}. To be made anew: {renew}. Refused here: {refuses}",
+            routes::name(key),
+            methods.join(" or ")
+        );
+        self.may(Actor::Dcc, what, "").by = Some(text.into());
+    }
+
+    /// The Contingency Symmetric Key is released before anything can be signed, and again after every lock.
+    fn symmetric_key(&mut self) {
+        let Some(generation) = self.situation.generation.as_ref().filter(|generation| !generation.released) else {
+            return;
+        };
+        let what = if generation.spent {
+            "Release the Contingency Symmetric Key again: the daemon wiped it when the key was locked"
+        } else {
+            "Release the Contingency Symmetric Key: the Root OCA Certificate is checked in the token first; from then on the key is spent, and \
+             its generation is to be replaced"
+        };
+        let command =
+            format!("smkictl key release-symmetric {} --determination {}", generation.key, self.determination());
+        self.add(Actor::Dcc, what, &command).by = Some("step execute".into());
     }
 
     /// A determination to execute that is suspended or over permits nothing: whoever is to act is told first.
@@ -369,8 +407,8 @@ impl List<'_> {
             State::Assessed | State::Referred if self.progress().method == Some(Method::Contingency) => {
                 self.may(
                     Actor::Dcc,
-                    "Know that the Contingency route is not built: the incident can be carried as far as the SMKI PMA, and a \
-                     determination for it is refused",
+                    "Have the next generation ready: a determination by the Contingency route names another contingency key, made at a \
+                     ceremony, with a Root OCA Certificate that carries it",
                     "",
                 );
             }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::domain::determination::document::{Decision, Determination, Written};
+use crate::domain::ledger::contingency::CheckResult;
 use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, ResponseTally, Step};
 use crate::domain::names::{Digest, DirectionId};
@@ -161,6 +162,27 @@ pub fn tell(event: &Event) -> Option<String> {
         Event::KeyLocked(KeyLocked { key, reason, incident: Some(_) }) => {
             format!("Key {key} locked, nothing is signed until it is activated again: {reason}")
         }
+        Event::ContingencyChecked(checked) => match &checked.result {
+            CheckResult::Matches => format!(
+                "Checked: the Root OCA Certificate {} carries the public half of key {}, unwrapped in the token",
+                checked.root, checked.key
+            ),
+            CheckResult::Differs(text) => format!(
+                "Checked: the Root OCA Certificate {} does NOT carry the public half of key {}: {text}",
+                checked.root, checked.key
+            ),
+            CheckResult::Failed(text) => {
+                format!("The check of Root OCA Certificate {} against key {} failed: {text}", checked.root, checked.key)
+            }
+        },
+        Event::SymmetricKeySpent(spent) => format!(
+            "The Contingency Symmetric Key of {} is spent: it is of this incident alone, and its generation is to be replaced",
+            spent.key
+        ),
+        Event::SymmetricRelease(release) => format!(
+            "The Contingency Symmetric Key of {} is about to be released into the commands of determination {}",
+            release.key, release.determination
+        ),
         Event::ExerciseRecorded(_)
         | Event::Genesis(_)
         | Event::PolicyAdopted(_)
@@ -187,6 +209,9 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::JobPassed(_)
         | Event::ClockAccepted(_)
         | Event::DeviceCertificatesImported(_)
+        | Event::ContingencyPrepared(_)
+        | Event::RootImported(_)
+        | Event::SymmetricReleased(_)
         | Event::Snapshot(_) => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! Pure. May this file of the procedure be taken in? Who signed it, for whom, and whether it says what the incident is about.
 
 use super::steps::file_in_place;
-use super::{Context, Reasons, check_clock, policy_in_force, profile_in_force, record, vouched};
+use super::{Context, OF_AN_OCA, Reasons, check_clock, policy_in_force, profile_in_force, record, vouched};
 use crate::domain::determination::cms::{self, CmsError, Ess};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::determination::quorum::Signature;
@@ -209,6 +209,10 @@ pub fn file_at_once(
 /// Who signs a kind of file in an incident of this class.
 fn submitter(facts: &IncidentFacts, kind: FileKind, reasons: &mut Reasons) -> Option<Submitter> {
     let (class, incident) = (class_of(facts), &facts.id);
+    // An OCA is the DCC's: where its key is meant, or what its certificate carries, no Subscriber is the affected one.
+    if kind == FileKind::Adt && facts.compromised.party == OF_AN_OCA {
+        return Some(Submitter::Dcc);
+    }
     match (kind, class) {
         (FileKind::OrganisationNotification | FileKind::OrganisationProgress, CompromiseClass::Organisation)
         | (FileKind::Adt, CompromiseClass::Organisation | CompromiseClass::Other) => Some(Submitter::Subscriber),

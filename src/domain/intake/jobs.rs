@@ -145,6 +145,10 @@ pub fn ends_job(refusal: &Refusal, at: Timestamp) -> bool {
         | Refusal::KeyDiffers { .. }
         | Refusal::ModeNotPermitted { .. }
         | Refusal::RootCell { .. }
+        | Refusal::KeyCompromised { .. }
+        | Refusal::NoSymmetricKeyLine { .. }
+        | Refusal::OtherContingencyRoot { .. }
+        | Refusal::SpentElsewhere { .. }
         | Refusal::IntentsSpent { .. } => true,
         Refusal::Clock
         | Refusal::ClockSet
@@ -158,6 +162,11 @@ pub fn ends_job(refusal: &Refusal, at: Timestamp) -> bool {
         | Refusal::ForeignResponse { .. }
         | Refusal::KeyWithoutCertificate { .. }
         | Refusal::KeyLocked { .. }
+        | Refusal::NoContingencyRoot { .. }
+        | Refusal::NotWrappedWithTrusted { .. }
+        | Refusal::NextGeneration { .. }
+        | Refusal::NotChecked { .. }
+        | Refusal::SymmetricKeyNotReleased { .. }
         | Refusal::KeyOfAnotherIncident { .. }
         | Refusal::TooFewCustodians { .. }
         | Refusal::DeviceOutOfScope { .. }

@@ -1,13 +1,19 @@
 //! Pure. Whose the certificates are that a determination puts on Devices, and what they may not be. Rules 29 and 30.
 
+use std::collections::BTreeSet;
+
+use super::contingency::next_root;
+use super::rivals::is_of_contingency;
 use super::{Context, Reasons, profile};
-use crate::domain::certificates::profile::{Kind, SmkiCertificate};
-use crate::domain::determination::document::{Compromised, Method};
+use crate::domain::certificates::profile::{Kind, Profile, SmkiCertificate};
+use crate::domain::determination::document::{Compromised, Determination, Method};
 use crate::domain::fold::Fold;
-use crate::domain::gbcs::{RemotePartyRole, TrustAnchorCell};
+use crate::domain::gbcs::{CredentialsReplacementMode, RemotePartyRole, TrustAnchorCell, Update};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::meaning::Meaning;
-use crate::domain::names::{IncidentId, PartyId};
+use crate::domain::names::{Digest, IncidentId, PartyId};
 use crate::domain::policy::Policy;
+use crate::domain::policy::facts::IncidentFacts;
 use crate::domain::policy::parties::{Party, PartyKind};
 use crate::domain::time::Timestamp;
 
@@ -17,22 +23,123 @@ pub(super) struct Replacing<'a> {
     policy: &'a Policy,
     method: Option<Method>,
     compromised: &'a Compromised,
+    /// Which key that is, where it is none behind an Organisation Certificate on Devices.
+    key: Option<OtherKey>,
     /// The first second of the Compromised certificate, where it can be read.
     compromised_from: Option<Timestamp>,
+    /// By the Contingency route, the Root OCA Certificate that carries the next generation; none where it is refused already.
+    new_root: Option<SmkiCertificate>,
 }
 
 impl<'a> Replacing<'a> {
     /// By a determination of that method, about that certificate.
-    pub fn new(
-        context: &Context<'a>,
-        policy: &'a Policy,
-        method: Option<Method>,
-        compromised: &'a Compromised,
-    ) -> Self {
+    pub fn new(context: &Context<'a>, policy: &'a Policy, form: &'a Determination) -> Self {
+        let Determination { incident, method, compromised, .. } = form;
         let octets = context.blobs.blob(compromised.certificate_sha256).ok();
         let parsed = octets.and_then(|octets| SmkiCertificate::parse(&octets, &profile(policy)).ok());
         let compromised_from = parsed.map(|parsed| parsed.certificate().not_before());
-        Self { fold: context.fold, policy, method, compromised, compromised_from }
+        let line = form.symmetric_key.as_ref().zip(form.key.as_ref());
+        let new_root = line
+            .and_then(|(line, key)| next_root(context.fold, &key.label, line).ok())
+            .and_then(|root| context.blobs.blob(root).ok())
+            .and_then(|octets| SmkiCertificate::parse(&octets, &profile(policy)).ok());
+        let key = context.fold.incidents().get(incident).and_then(|facts| facts.key);
+        Self { fold: context.fold, policy, method: *method, compromised, key, compromised_from, new_root }
+    }
+
+    /// Whether it is by the Contingency route.
+    pub fn by_contingency(&self) -> bool {
+        self.method == Some(Method::Contingency)
+    }
+
+    /// The mode of every template.
+    pub fn mode(&self) -> CredentialsReplacementMode {
+        if self.by_contingency() {
+            CredentialsReplacementMode::AnyByContingency
+        } else {
+            CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery
+        }
+    }
+
+    /// The root that everything else leads to by the Contingency route.
+    pub fn new_root(&self) -> Option<&SmkiCertificate> {
+        self.new_root.as_ref()
+    }
+
+    /// The policy's Root OCA Certificates, but for one whose key an incident is about.
+    pub fn roots(&self, profile: &Profile) -> Vec<SmkiCertificate> {
+        let anchors = self.policy.anchors().root_oca.iter();
+        let roots = anchors.filter_map(|root| SmkiCertificate::parse(root, profile).ok());
+        roots.filter(|root| self.oca_incident(root).is_none()).collect()
+    }
+
+    /// The incident in which the key of an OCA is, or may be, Compromised.
+    fn oca_incident(&self, certificate: &SmkiCertificate) -> Option<&IncidentId> {
+        let spki = certificate.certificate().spki_sha256();
+        let is_of = |incident: &&IncidentFacts| {
+            matches!(incident.key, Some(OtherKey::RootOca | OtherKey::IssuingOca))
+                && incident.compromised.spki_sha256 == spki
+                && !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
+        };
+        self.fold.incidents().values().find(is_of).map(|incident| &incident.id)
+    }
+
+    /// A certificate of the path, which issued others: not with a key that is, or may be, Compromised.
+    pub fn check_issuer(&self, certificate: &SmkiCertificate, name: &str, reasons: &mut Reasons) {
+        if let Some(incident) = self.oca_incident(certificate) {
+            reasons.add(
+                "path-compromised",
+                format!(
+                    "template {name}: the path leads over {}, whose key incident {incident} is about; have the certificates issued by \
+                     another OCA",
+                    certificate.kind()
+                ),
+            );
+        }
+    }
+
+    /// What a command of the Contingency route must do besides: the root first and once, by the one that carries the next generation; and
+    /// a counter floor for the root and every other role that it replaces. The recovery cell's role has none in the one such Response
+    /// that is public (GBCS 13.3), so it may have one.
+    pub fn check_contingency(&self, update: &Update<'_>, name: &str, reasons: &mut Reasons) {
+        if !self.by_contingency() {
+            return;
+        }
+        let roots =
+            update.replacements.iter().filter(|replacement| replacement.cell.role == RemotePartyRole::Root).count();
+        let is_first = update.replacements.first().is_some_and(|first| first.cell == TrustAnchorCell::ROOT);
+        reasons.demand("root-first", roots == 1 && is_first, || {
+            format!(
+                "template {name}: expected the root's cell ({}) once and before every other, since those lead to the new root; found \
+                 {roots} of it{}",
+                TrustAnchorCell::ROOT,
+                if is_first { "" } else { ", and another first" }
+            )
+        });
+        if let (Some(expected), Some(root)) = (&self.new_root, update.replacements.first().filter(|_| is_first)) {
+            let (expected, found) = (expected.certificate().sha256(), Digest::of(root.certificate));
+            reasons.demand("next-generation", found == expected, || {
+                format!(
+                    "template {name}: the new root must be the one that carries the next generation, SHA-256 {expected}; found {found}"
+                )
+            });
+        }
+        reasons.demand("floor-missing", update.new_floor.is_some(), || {
+            format!("template {name}: expected a counter floor for the root (newRemotePartyFloorSeqNumber), found none")
+        });
+        let with_floor: BTreeSet<RemotePartyRole> =
+            update.other_changes.iter().flatten().map(|change| change.role).collect();
+        let replaced: BTreeSet<RemotePartyRole> =
+            update.replacements.iter().map(|replacement| replacement.cell.role).collect();
+        for role in replaced.difference(&with_floor) {
+            let may_lack = matches!(role, RemotePartyRole::Root | RemotePartyRole::Recovery);
+            reasons.demand("floor-missing", may_lack, || {
+                format!(
+                    "template {name}: it replaces credentials of {role} and sets no counter floor for it \
+                     (otherRemotePartySeqNumberChanges)"
+                )
+            });
+        }
     }
 
     /// One certificate, for this cell; `place` is where it stands.
@@ -52,7 +159,7 @@ impl<'a> Replacing<'a> {
             let compromised = &incident.compromised;
             let is_other = compromised.spki_sha256 != self.compromised.spki_sha256;
             let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
-            is_other && stands && compromised.spki_sha256 == spki
+            is_other && stands && compromised.spki_sha256 == spki && !is_of_contingency(incident.key)
         });
         let others = others.filter(|_| !self.policy.parties().is_empty());
         let others: Vec<&str> = others.map(|incident| IncidentId::as_str(&incident.id)).collect();
@@ -96,6 +203,10 @@ impl<'a> Replacing<'a> {
                     )
                 });
             }
+            // Of an Issuing OCA every Subscriber is affected; each gets its own anew.
+            (Some(Method::NewOrganisationCertificates), false) if self.key == Some(OtherKey::IssuingOca) => {
+                check_role(cell, role, certificate, place, reasons);
+            }
             (Some(Method::NewOrganisationCertificates), false) => {
                 let affected = self.policy.parties().of(self.compromised.party);
                 let is_theirs =
@@ -110,8 +221,9 @@ impl<'a> Replacing<'a> {
                 check_role(cell, role, certificate, place, reasons);
                 self.check_new(certificate, place, reasons);
             }
-            // Neither puts certificates on Devices with the Recovery Private Key.
-            (Some(Method::SubscriberKey | Method::Contingency) | None, false) => {}
+            (Some(Method::Contingency), false) => check_role(cell, role, certificate, place, reasons),
+            // It puts no certificates on Devices with a key of ours.
+            (Some(Method::SubscriberKey) | None, false) => {}
         }
     }
 

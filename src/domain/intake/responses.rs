@@ -65,8 +65,8 @@ pub fn responses(
     });
     let known = found.and_then(|facts| {
         let (label, _) = facts.key.as_ref()?;
-        let (_, party) = fold.keys().get(label)?.certificate?;
-        Some((facts, label, party))
+        let originator = fold.keys().get(label)?.originator(&fold.policy()?.policy)?;
+        Some((facts, label, originator))
     });
     if let Some(facts) = found.filter(|_| known.is_none()) {
         let why = if facts.execute { "its key has no certificate" } else { "it is not to execute recovery" };

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{Context, Reasons, check_clock, policy_in_force};
+use super::{Context, OF_AN_OCA, Reasons, check_clock, policy_in_force};
 use crate::domain::determination::devices;
 use crate::domain::fold::BookError;
 use crate::domain::incident::decide::{
     Decided, Followed, Situation, decide_close, decide_device, decide_file, decide_import,
 };
+use crate::domain::incident::routes::Generation;
 use crate::domain::incident::statuses::{Compared, compare_all};
 use crate::domain::incident::targets::TargetsError;
 use crate::domain::incident::{self, Counts, Progress, TakeError, Targets};
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{IncidentClosed, Reason};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::{DevicesNamed, ProfileInForce, Step, StepTaken};
@@ -33,6 +35,8 @@ pub struct View<'a> {
     mechanisms: BTreeSet<MechanismId>,
     notifications: BTreeSet<Digest>,
     determination: Option<Followed>,
+    key: Option<OtherKey>,
+    generation: Option<Generation>,
 }
 
 impl<'a> View<'a> {
@@ -58,6 +62,8 @@ impl<'a> View<'a> {
                 has_scope: facts.scope.is_some(),
                 key: facts.key.as_ref().map(|(key, _)| key.clone()),
             }),
+            key: facts.key,
+            generation: super::contingency::generation(fold, incident_id, of),
         })
     }
 
@@ -71,6 +77,8 @@ impl<'a> View<'a> {
             mechanisms: &self.mechanisms,
             notifications: &self.notifications,
             determination: self.determination.clone(),
+            key: self.key,
+            generation: self.generation.clone(),
         }
     }
 }
@@ -259,6 +267,10 @@ fn check_list(
 /// affected Subscriber. A policy of the first version names no Parties.
 fn check_subscriber(policy: &Policy, facts: &IncidentFacts, reasons: &mut Reasons) {
     let (parties, eui64) = (policy.parties(), facts.compromised.party);
+    // An OCA is the DCC's, and has no EUI-64.
+    if eui64 == OF_AN_OCA {
+        return;
+    }
     reasons.demand("party-unknown", parties.is_empty() || parties.of(eui64).is_some(), || {
         format!(
             "the compromised certificate is {eui64}'s, and no [[party]] of the policy in force has that EUI-64; the PMA must adopt \

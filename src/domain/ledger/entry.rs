@@ -22,6 +22,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use super::ceremonies::{CeremonyRecorded, KeyDestroyed, KeyDestruction, KeyMade};
+pub use super::contingency::{
+    ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
+    SymmetricReleased,
+};
 pub use super::custody::{CustodianPresented, SharesDealt};
 pub use super::jobs::{JobCancelled, JobEnded, JobPassed, JobPaused, JobResumed, JobStarted};
 pub use super::snapshots::Snapshot;
@@ -222,6 +226,18 @@ pub enum Event {
     DeviceCertificatesImported(DeviceCertificatesImported),
     /// The state after the entries before this one, by digests.
     Snapshot(Snapshot),
+    /// Contingency material was made.
+    ContingencyPrepared(ContingencyPrepared),
+    /// The Root OCA Certificate that carries a contingency key's wrapped public half was taken in.
+    RootImported(RootImported),
+    /// The check before any use of contingency material.
+    ContingencyChecked(ContingencyChecked),
+    /// A Contingency Symmetric Key is spent.
+    SymmetricKeySpent(SymmetricKeySpent),
+    /// A Contingency Symmetric Key is about to be released into commands.
+    SymmetricRelease(SymmetricRelease),
+    /// What became of that.
+    SymmetricReleased(SymmetricReleased),
 }
 
 /// Leaf 0. Its leaf hash is written to every token that holds one of the keys.
@@ -369,6 +385,10 @@ pub struct IncidentOpened {
     pub incident: IncidentId,
     /// What is Compromised, or suspected to be. The certificate is a blob.
     pub compromised: Compromised,
+    /// Which key that is, where it is not the one behind an Organisation Certificate on Devices. The certificate is then the OCA's, the
+    /// Recovery Private Key's, or, for contingency material, that of the Root OCA that carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified, in the operator's words.
     pub description: Box<str>,
     /// How it came to be known; none where the policy in force knew no procedure.
@@ -862,6 +882,12 @@ impl Event {
             Self::JobEnded(_) => "job-ended",
             Self::DeviceCertificatesImported(_) => "device-certificates-imported",
             Self::Snapshot(_) => "snapshot",
+            Self::ContingencyPrepared(_) => "contingency-prepared",
+            Self::RootImported(_) => "root-imported",
+            Self::ContingencyChecked(_) => "contingency-checked",
+            Self::SymmetricKeySpent(_) => "symmetric-key-spent",
+            Self::SymmetricRelease(_) => "symmetric-release",
+            Self::SymmetricReleased(_) => "symmetric-released",
         }
     }
 }
@@ -895,6 +921,8 @@ impl Event {
             Self::DeviceCertificatesImported(entry) => vec![entry.certificates],
             Self::ResponsesTaken(entry) => vec![entry.responses, entry.certificates, entry.results],
             Self::JobStarted(entry) => entry.list.iter().map(|list| list.sha256).collect(),
+            Self::ContingencyPrepared(entry) => vec![entry.extension],
+            Self::RootImported(entry) => vec![entry.root],
             Self::DirectionRecorded(entry) => {
                 let mut blobs: Vec<Digest> = with(&[entry.document]);
                 blobs.extend(entry.text);
@@ -929,6 +957,10 @@ impl Event {
             | Self::JobCancelled(_)
             | Self::JobEnded(_)
             | Self::Snapshot(_)
+            | Self::ContingencyChecked(_)
+            | Self::SymmetricKeySpent(_)
+            | Self::SymmetricRelease(_)
+            | Self::SymmetricReleased(_)
             | Self::ExerciseRecorded(_) => Vec::new(),
         }
     }
@@ -982,6 +1014,12 @@ impl Event {
             | Self::JobCancelled(_)
             | Self::JobEnded(_)
             | Self::Snapshot(_)
+            | Self::ContingencyPrepared(_)
+            | Self::RootImported(_)
+            | Self::ContingencyChecked(_)
+            | Self::SymmetricKeySpent(_)
+            | Self::SymmetricRelease(_)
+            | Self::SymmetricReleased(_)
             | Self::ExerciseRecorded(_) => &[],
         }
     }

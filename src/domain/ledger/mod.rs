@@ -5,6 +5,7 @@
 
 pub mod ceremonies;
 pub mod checkpoint;
+pub mod contingency;
 pub mod custody;
 pub mod entry;
 pub mod glance;

@@ -6,17 +6,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::Policy;
 use super::rules::Refusal;
 use super::separation::PartsTaken;
+use crate::domain::determination::document::SymmetricKeyLine;
 use crate::domain::gbcs::Template;
 use crate::domain::incident::Progress;
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
 use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
-    DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, PartyId, PersonId, SecParty, SmsrReference,
-    TemplateName, TokenName,
+    DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, SecParty,
+    SmsrReference, TemplateName, TokenName,
 };
+use crate::domain::policy::contingency::ContingencyFacts;
 use crate::domain::policy::custodians::Presented;
 use crate::domain::time::{Timestamp, Window};
 
@@ -30,6 +34,9 @@ pub struct IncidentFacts {
     pub opened: u64,
     /// The certificate whose Private Key is Compromised, or suspected to be.
     pub compromised: Compromised,
+    /// Which key that is, where it is not the one behind an Organisation Certificate on Devices, and somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OtherKey>,
     /// What was notified.
     pub description: Box<str>,
     /// When it was opened.
@@ -91,6 +98,9 @@ pub struct KeyFacts {
     pub ending: Option<Ending>,
     /// What Key Custodians presented since it was last locked and the daemon last started.
     pub presented: BTreeMap<PersonId, Presented>,
+    /// What belongs to it as contingency material, once that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contingency: Option<ContingencyFacts>,
 }
 
 /// How a key ends.
@@ -121,10 +131,22 @@ impl KeyFacts {
         }
     }
 
+    /// The Business Originator of what it signs: whose certificate it has. The Contingency Private Key has no certificate; the policy says
+    /// under which EUI-64 it signs.
+    pub fn originator(&self, policy: &Policy) -> Option<PartyId> {
+        match self.record.use_ {
+            KeyUse::Contingency => policy.key(&self.record.label).and_then(|key| key.originator),
+            KeyUse::Recovery | KeyUse::Ledger => self.certificate.map(|(_, party)| party),
+        }
+    }
+
     /// It can be used no longer, and whoever opened it presents anew.
     pub fn lock(&mut self) {
         (self.active, self.active_for) = (None, None);
         self.presented.clear();
+        if let Some(contingency) = &mut self.contingency {
+            contingency.lapse();
+        }
     }
 }
 
@@ -189,6 +211,9 @@ pub struct DeterminationFacts {
     pub execute: bool,
     /// The key that is required, by label and SHA-256 of its SubjectPublicKeyInfo.
     pub key: Option<(KeyLabel, Digest)>,
+    /// That the Contingency Symmetric Key is released into the commands; none by any other method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symmetric_key: Option<SymmetricKeyLine>,
     /// Counters start above this.
     pub counter_start: u64,
     /// When it is in force.

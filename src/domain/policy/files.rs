@@ -13,10 +13,11 @@ use toml::Spanned;
 use super::parties::{Parties, Party, PartyFault};
 use super::reminders::{CEREMONY_OR_EXERCISE_MONTHS_DEFAULT, CEREMONY_OR_EXERCISE_MONTHS_MAX, Reminders};
 use super::{
-    Anchors, Certificates, Consider, Custodians, Determinations, Factor, Files, Guidance, Key, Limits, Mode8, Policy,
-    digest,
+    Anchors, Certificates, Consider, ContingencyRules, Custodians, Determinations, Factor, Files, Guidance, Key,
+    Limits, Mode8, Policy, digest,
 };
 use crate::domain::certificates::Certificate;
+use crate::domain::certificates::apex::WrapAlgorithm;
 use crate::domain::determination::people::{Credential, Person, Records, Role, Roster, RosterError, Screening};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Quorum, QuorumError};
@@ -78,6 +79,10 @@ pub const ORGANISATION_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.8641679.1.2.1.4";
 /// Policy OID of Device Certificates as observed in the public test PKI; a live policy must name its own.
 pub const DEVICE_POLICY_OID_DEFAULT: &str = "1.2.826.0.1.1800000.1.2.1.4";
 
+/// How a contingency key's public half is wrapped for the Root OCA Certificate. The profile that says it (Organisation Certificate Policy,
+/// Annex B) could not be read: a default of ours, which tokens can write by themselves.
+pub const WRAP_ALGORITHM_DEFAULT: WrapAlgorithm = WrapAlgorithm::Aes256Gcm;
+
 /// Ranks of factors: as many as a determination may name. No official reference.
 const RANK_MAX: u64 = 64;
 
@@ -91,6 +96,18 @@ pub enum Activation {
     ProtectedPath,
     /// By a credential that the daemon's configuration names: for a ledger key, and in an exercise.
     Stored,
+}
+
+/// Whether a contingency key's token must keep its symmetric key from being wrapped with any key but a trusted one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WrapWithTrusted {
+    /// It must (`CKA_WRAP_WITH_TRUSTED`): no key that somebody makes with the token's PIN wraps it. Who has the PIN and takes the daemon's own
+    /// way, by the trusted key and a copy, has it all the same.
+    #[default]
+    Required,
+    /// It need not, for a module that lacks that. In an exercise alone.
+    NotEnforced,
 }
 
 /// Whether a mode 8 command may target a root cell.
@@ -202,6 +219,15 @@ struct KeyForm {
     modes: Vec<u8>,
     originator: Option<PartyId>,
     activation: Activation,
+    contingency: Option<ContingencyForm>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContingencyForm {
+    wrap_algorithm: Option<WrapAlgorithm>,
+    #[serde(default)]
+    wrap_with_trusted: WrapWithTrusted,
 }
 
 #[derive(Deserialize)]
@@ -435,6 +461,34 @@ pub enum PolicyFault {
         key: KeyLabel,
         /// Its use.
         key_use: KeyUse,
+    },
+    /// What is said of contingency material, of a key that has none.
+    #[error("key {key}: [key.contingency] is for a contingency key; this is a {key_use} key")]
+    NotContingency {
+        /// The key.
+        key: KeyLabel,
+        /// Its use.
+        key_use: KeyUse,
+    },
+    /// An algorithm by which no token of ours writes the field.
+    #[error(
+        "key {key}: wrap_algorithm: expected aes-256-gcm or aes-128-gcm, found {found}: the field is made inside the token, and what tokens do to \
+         octets that are no key of theirs is AES-GCM"
+    )]
+    WrapNotWritten {
+        /// The key.
+        key: KeyLabel,
+        /// The algorithm.
+        found: WrapAlgorithm,
+    },
+    /// A symmetric key that any key of its token may wrap.
+    #[error(
+        "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it any key that is made with the token's PIN wraps its \
+         Contingency Symmetric Key, and any tool takes it out"
+    )]
+    NotTrustedLive {
+        /// The key.
+        key: KeyLabel,
     },
     /// Custodians of one Party only.
     #[error("expected Key Custodians of at least {parties_min} Parties, found {found}")]
@@ -976,7 +1030,7 @@ impl Reading<'_> {
     }
 
     fn key(&mut self, form: KeyForm, at: usize, purpose: Option<Purpose>) -> Key {
-        let KeyForm { label, r#use: key_use, token, copies, modes, originator, activation } = form;
+        let KeyForm { label, r#use: key_use, token, copies, modes, originator, activation, contingency } = form;
         let (allowed, expected, commands) = match key_use {
             KeyUse::Ledger => (None, "[]: it signs checkpoints and nothing else", false),
             KeyUse::Recovery => (Some(8), "[8] or []", true),
@@ -1004,7 +1058,40 @@ impl Reading<'_> {
             }
         }
         let modes = modes.into_iter().collect();
-        Key { label, key_use, token, copies: named, modes, originator, activation }
+        let contingency = self.contingency((&label, key_use), contingency, at, purpose);
+        Key { label, key_use, token, copies: named, modes, originator, activation, contingency }
+    }
+
+    /// What is wanted of a contingency key's material, said or not; of another key nothing is.
+    fn contingency(
+        &mut self,
+        (key, key_use): (&KeyLabel, KeyUse),
+        form: Option<ContingencyForm>,
+        at: usize,
+        purpose: Option<Purpose>,
+    ) -> Option<ContingencyRules> {
+        if key_use != KeyUse::Contingency {
+            if form.is_some() {
+                self.fault(KEYS, Some(at), PolicyFault::NotContingency { key: key.clone(), key_use });
+            }
+            return None;
+        }
+        let ContingencyForm { wrap_algorithm, wrap_with_trusted } = form.unwrap_or_default();
+        if wrap_with_trusted == WrapWithTrusted::NotEnforced && purpose == Some(Purpose::Live) {
+            self.fault(KEYS, Some(at), PolicyFault::NotTrustedLive { key: key.clone() });
+        }
+        let wrap_algorithm = wrap_algorithm.unwrap_or(WRAP_ALGORITHM_DEFAULT);
+        match wrap_algorithm {
+            WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm => {}
+            WrapAlgorithm::Aes128WrapPad
+            | WrapAlgorithm::Aes256WrapPad
+            | WrapAlgorithm::Aes128Cbc
+            | WrapAlgorithm::Aes256Cbc => {
+                let found = wrap_algorithm;
+                self.fault(KEYS, Some(at), PolicyFault::WrapNotWritten { key: key.clone(), found });
+            }
+        }
+        Some(ContingencyRules { wrap_algorithm, wrap_with_trusted })
     }
 
     fn custodians(&mut self, form: &CustodiansForm, roster: Option<&Roster>) -> Custodians {

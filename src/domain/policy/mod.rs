@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod adoption;
+pub mod contingency;
 pub mod copies;
 pub mod custodians;
 pub mod destruction;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use der::asn1::ObjectIdentifier;
 
+use crate::domain::certificates::apex::WrapAlgorithm;
 use crate::domain::determination::people::{Person, Role, Roster};
 use crate::domain::determination::prose::Prose;
 use crate::domain::determination::quorum::{Electorate, Quorum, QuorumError};
@@ -35,7 +37,7 @@ use reminders::Reminders;
 
 use crate::domain::procedure::Procedure;
 
-pub use files::{Activation, PolicyError, PolicyFault, ProcedureFault, RootCell, SigningCertificate};
+pub use files::{Activation, PolicyError, PolicyFault, ProcedureFault, RootCell, SigningCertificate, WrapWithTrusted};
 
 /// The files of one policy: relative path, with `/`, and octets.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -141,6 +143,17 @@ pub struct Key {
     pub originator: Option<PartyId>,
     /// How its token is logged in.
     pub activation: Activation,
+    /// What a contingency key's material must be; none for a key of another use.
+    pub contingency: Option<ContingencyRules>,
+}
+
+/// What the policy wants of contingency material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContingencyRules {
+    /// How the public half is wrapped for the Root OCA Certificate.
+    pub wrap_algorithm: WrapAlgorithm,
+    /// Whether the token must keep the symmetric key from being wrapped with any key but a trusted one.
+    pub wrap_with_trusted: WrapWithTrusted,
 }
 
 impl Key {

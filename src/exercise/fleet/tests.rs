@@ -43,4 +43,7 @@ fn keys_are_not_shared_and_the_list_is_canonical() {
     assert_eq!(keys.len(), 3);
     let list = fleet.device_list(&"esme".parse().unwrap(), fleet.devices());
     assert_eq!(list, "02DE1CE000000001,esme,7001\n02DE1CE000000002,esme,7002\n02DE1CE000000003,esme,7003\n");
+    // No Contingency command reached them yet.
+    let list = fleet.contingency_list(&"esme".parse().unwrap(), &fleet.devices()[..1]);
+    assert_eq!(list, "02DE1CE000000001,esme,0\n");
 }

@@ -1,7 +1,10 @@
 use super::*;
+use crate::domain::certificates::apex::{WrapAlgorithm, WrapParameters};
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::Kind;
 use crate::domain::responses::bundle::signing_device;
+=======
+use crate::domain::gbcs::SymmetricKey;
 
 /// A lab as of some day.
 pub fn lab() -> Lab {
@@ -76,4 +79,43 @@ fn of_whose_signatures_a_certificate_says_it_is_the_octets_show_as_reading_it_do
     let at = agreement.windows(4).position(|window| window == [3, 2, 7, 0x80]).unwrap();
     agreement[at..at + 4].copy_from_slice(&[3, 2, 3, 8]);
     assert_eq!(signing_device(&agreement), None);
+}
+
+#[test]
+fn after_a_renewal_everything_leads_to_the_new_root_and_to_it_alone() {
+    let mut lab = lab();
+    let (recovery, _) = super::super::template::tests::recovery(&lab);
+    let held = lab.root_oca().clone();
+    lab.carry(generation().wrapped).unwrap();
+    // The same Root: what is below it stays.
+    assert_eq!((lab.root_oca().key(), lab.root_oca().subject()), (held.key(), held.subject()));
+    let leads = |certificate: &SmkiCertificate, issuing: &SmkiCertificate, root: &SmkiCertificate| {
+        let offered = [issuing.clone()];
+        path::check(certificate, &offered, root, &[TEST_ORGANISATION_POLICY], Time::At(now())).is_ok()
+    };
+    assert!(leads(&lab.before()[0], lab.issuing_oca(), lab.root_oca()));
+    let next = generation().wrapped;
+    let renewal = lab.renew(Some(next.clone()), &recovery).unwrap();
+    assert_eq!(WrappedApexKey::of_certificate(renewal.root_oca()), Ok(Some(next)));
+    assert_eq!(WrappedApexKey::of_certificate(lab.renew(None, &recovery).unwrap().root_oca()), Ok(None));
+    assert_eq!(renewal.recovery().key(), recovery.key());
+    for certificate in renewal.credentials().iter().chain([renewal.recovery()]) {
+        assert!(leads(certificate, renewal.issuing_oca(), renewal.root_oca()));
+        assert!(!leads(certificate, renewal.issuing_oca(), lab.root_oca()));
+    }
+}
+
+/// A generation of contingency material that no HSM guards.
+pub struct Generation {
+    pub key: SoftKey,
+    pub symmetric: SymmetricKey,
+    pub wrapped: WrappedApexKey,
+}
+
+pub fn generation() -> Generation {
+    let key = SoftKey::generate().unwrap();
+    let symmetric = SymmetricKey::new(&random::<32>().unwrap()).unwrap();
+    let parameters = WrapParameters::Gcm { nonce: random().unwrap(), icv_len: 16 };
+    let wrapped = WrappedApexKey::wrap(key.public(), &symmetric, WrapAlgorithm::Aes256Gcm, parameters).unwrap();
+    Generation { key, symmetric, wrapped }
 }

@@ -35,9 +35,10 @@ fn the_policy_is_one_for_an_exercise_with_the_people_who_were_made() {
     assert_eq!(policy.parties().of(affected).unwrap().id.as_str(), AFFECTED);
     let officers: Vec<_> = people.officers.iter().map(|officer| policy.people().person(&officer.id).unwrap()).collect();
     let of_affected: Vec<bool> = officers.iter().map(|person| person.party.as_str() == AFFECTED).collect();
-    assert_eq!(of_affected, [true, false, true, true]);
+    assert_eq!(of_affected, [true, false, true, true, false]);
     let good: Vec<bool> = officers.iter().map(|person| person.records.credential_fault(now).is_none()).collect();
-    assert_eq!(good, [true, true, false, true]);
+    assert_eq!(good, [true, true, false, true, true]);
     let in_force: Vec<bool> = officers.iter().map(|person| person.window.contains(now)).collect();
-    assert_eq!(in_force, [true, true, true, false]);
+    assert_eq!(in_force, [true, true, true, false, true]);
+    assert_eq!(officers[super::super::people::DCC_OFFICER].party.as_str(), DCC);
 }

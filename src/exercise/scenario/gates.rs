@@ -8,7 +8,7 @@
 //! | in force | nothing yet | not due yet: a relief | may not sign |
 //! | in force | not to execute | nobody owes them any more | may not sign |
 //! | in force | to execute, Recovery | due | may sign |
-//! | in force | to execute, Contingency | refused until it is built: as if nothing was determined | may not sign |
+//! | in force | to execute, Contingency | refused, for the key is a Supplier's: as if nothing was determined | may not sign |
 //! | not in force | nothing yet | due, at their place before the referral | may not sign |
 //! | not in force | not to execute | as already done | may not sign |
 //! | not in force | to execute, Recovery | as already done | may sign |

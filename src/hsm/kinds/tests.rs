@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::domain::certificates::bodies::certification_request_info;
 use crate::domain::certificates::subject::OrganisationSubject;
-use crate::domain::gbcs::Update;
 use crate::domain::gbcs::samples::{self, Key, framed, recovery_update};
+use crate::domain::gbcs::{PlaintextSymmetricKey, SeqNumber, Update, encode_unsigned, take_symmetric_key};
 
 const ORIGIN: &str = "smki.example/ledger";
 
@@ -72,6 +72,45 @@ fn a_command_is_signed_by_the_key_of_its_mode() {
         check_command(KeyUse::Contingency, &of_mode(RECOVERY, replacements), Some("0109 of this key, found 0108"));
     }
     check_command(KeyUse::Recovery, &of_mode(CredentialsReplacementMode::SupplierBySupplier, 1), Some("found 0102"));
+}
+
+#[test]
+fn a_contingency_command_has_an_aes_key_inside_and_a_recovery_command_has_none() {
+    let certificates = vec![framed(420)];
+    let update = |mode| Update { mode, ..recovery_update(&certificates, &[]) };
+    let of_len = |len: usize| {
+        let unfilled = take_symmetric_key(&samples::pre_command(update(CONTINGENCY))).unwrap().1;
+        if len == 0 {
+            return unfilled;
+        }
+        let header = samples::header(Cra::Command, CONTINGENCY.message_code());
+        let octets = vec![0xEE; len];
+        let key = PlaintextSymmetricKey::new(&octets);
+        let seq_number = SeqNumber::new(samples::COUNTER).unwrap();
+        let payload = CommandPayload { update: update(CONTINGENCY), seq_number, plaintext_symmetric_key: key };
+        let mut whole = Vec::new();
+        encode_unsigned(&header, &Payload::Command(payload), &mut whole).unwrap();
+        whole
+    };
+    for len in [16, 32] {
+        check_command(KeyUse::Contingency, &of_len(len)[1..], None);
+    }
+    for len in [1, 15, 17, 24, 31, 33, 64] {
+        check_command(
+            KeyUse::Contingency,
+            &of_len(len)[1..],
+            Some("a plaintextSymmetricKey of 16 or 32 octets, found"),
+        );
+    }
+    // What stands in templates and in the ledger, with the place of the key empty, is signed by nothing.
+    check_command(KeyUse::Contingency, &of_len(0)[1..], Some("plaintextSymmetricKey"));
+    // A key in a command of mode 8, whose lengths are right.
+    let mut mixed = of_len(32)[1..].to_vec();
+    let code = mixed.windows(2).position(|octets| octets == [0x01, 0x09]).unwrap();
+    mixed[code + 1] = 0x08;
+    let mode = mixed.windows(3).position(|octets| octets == [0x02, 0x01, 0x09]).unwrap();
+    mixed[mode + 2] = 0x08;
+    check_command(KeyUse::Recovery, &mixed, Some("plaintextSymmetricKey in no mode but anyByContingency"));
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_call_that_was_never_answered_leaves_a_doubt() {
 fn sessions_stay_within_the_tokens_limit_beside_the_one_kept_for_life() {
     #[track_caller]
     fn check(wanted: u16, limit: Limit, expected: u16) {
-        assert_eq!(sessions_within(wanted, limit), expected);
+        assert_eq!(sessions_within(wanted, limit, 1), expected);
     }
     check(4, Limit::Infinite, 4);
     check(4, Limit::Unavailable, 4);
@@ -53,6 +53,8 @@ fn sessions_stay_within_the_tokens_limit_beside_the_one_kept_for_life() {
     check(4, Limit::Max(4), 3);
     check(4, Limit::Max(1), 1);
     check(4, Limit::Max(u64::MAX), 4);
+    // Beside a contingency key one more is left free.
+    assert_eq!((sessions_within(4, Limit::Max(5), 2), sessions_within(4, Limit::Max(6), 2)), (3, 4));
 }
 
 #[test]

@@ -7,16 +7,20 @@ use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use zeroize::Zeroize as _;
 
 use super::super::keys::{Keys, tokens_of};
 use super::make::Pieces;
+use super::symmetric;
 use crate::api::failure::Failure;
 use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine, Trouble};
+use crate::domain::commands::CommandOctets;
 use crate::domain::commands::container::Header;
 use crate::domain::commands::pairs::Step;
 use crate::domain::determination::document::{Determination, Written};
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::fold::{Blobs as _, Fold, book};
+use crate::domain::gbcs::MESSAGE_LEN_MAX;
 use crate::domain::incident::Progress;
 use crate::domain::ledger::entry::{
     Common, DeterminationRecorded, DirectionRecorded, Entry, Event, KeyActivated, KeyLocked, SignResult,
@@ -40,6 +44,28 @@ pub(super) const LINES_LEN: usize = 64 * 1024;
 /// What is kept free for one more line: a command of 4 kB in base64, and what is said of it.
 pub(super) const LINE_LEN: usize = 6 * 1024;
 
+/// Octets of an answer that go out together. Where commands have a Contingency Symmetric Key inside they are wiped once they are out: by
+/// the last who has them, which is the connection.
+pub(super) fn piece(has_key: bool) -> CommandOctets {
+    let mut piece = CommandOctets::new(has_key);
+    // What it outgrows is not wiped: then there is room for the longest command behind all others.
+    piece.reserve_exact(if has_key { LINES_LEN + 2 * MESSAGE_LEN_MAX } else { LINES_LEN });
+    piece
+}
+
+/// The same, as they go out.
+pub(super) fn out(piece: CommandOctets) -> Bytes {
+    if piece.has_key() { Bytes::from_owner(piece) } else { Bytes::from(piece.into_vec()) }
+}
+
+/// Writes what became of a Device, and wipes the command where it has a key inside.
+pub(super) fn write(writer: &mut AnswerWriter, mut item: Item, piece: &mut CommandOctets) {
+    writer.item(&item, piece);
+    if let Some(Base64(command)) = item.command.as_mut().filter(|_| piece.has_key()) {
+        command.zeroize();
+    }
+}
+
 /// SHA-256 of a request, by which the same id with other contents is told.
 pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
     let octets = serde_json::to_vec(asked).map_err(|error| Failure::Internal { what: error.to_string() })?;
@@ -47,15 +73,16 @@ pub(super) fn digest_of(asked: &impl Serialize) -> Result<Digest, Failure> {
 }
 
 /// Turns the news of a job into the parts of an answer. Answers the summary of all of them, with which [`end`] says that the answer is
-/// whole; none if it was cut.
+/// whole; none if it was cut. `has_key` says that commands have the Contingency Symmetric Key inside.
 pub(super) async fn parts(
     mut news: mpsc::Receiver<News>,
     pieces: &Pieces,
     form: wire::Form,
     header: Option<Header>,
+    has_key: bool,
 ) -> Option<(Summary, AnswerWriter)> {
     let mut summary = Summary::default();
-    let mut piece = Vec::with_capacity(LINES_LEN);
+    let mut piece = self::piece(has_key);
     let mut writer = AnswerWriter::begin(form, header, &mut piece);
     while let Some(news) = news.recv().await {
         match news {
@@ -64,10 +91,10 @@ pub(super) async fn parts(
                     let item = item(told);
                     summary.intents += u64::from(item.intent.is_some());
                     summary.count(item.outcome);
-                    writer.item(&item, &mut piece);
+                    write(&mut writer, item, &mut piece);
                     if piece.len() + LINE_LEN > LINES_LEN {
-                        let full = std::mem::replace(&mut piece, Vec::with_capacity(LINES_LEN));
-                        if pieces.send(Ok(Bytes::from(full))).await.is_err() {
+                        let full = std::mem::replace(&mut piece, self::piece(has_key));
+                        if pieces.send(Ok(out(full))).await.is_err() {
                             return None;
                         }
                     }
@@ -75,13 +102,13 @@ pub(super) async fn parts(
             }
             News::Stopped(stopped) => writer.stopped(&StoppedLine { stopped }, &mut piece),
         }
-        let full = std::mem::replace(&mut piece, Vec::with_capacity(LINES_LEN));
-        if !full.is_empty() && pieces.send(Ok(Bytes::from(full))).await.is_err() {
+        let full = std::mem::replace(&mut piece, self::piece(has_key));
+        if !full.is_empty() && pieces.send(Ok(out(full))).await.is_err() {
             // Nobody listens: the job hears it by its closed channel.
             return None;
         }
     }
-    if !piece.is_empty() && pieces.send(Ok(Bytes::from(piece))).await.is_err() {
+    if !piece.is_empty() && pieces.send(Ok(out(piece))).await.is_err() {
         return None;
     }
     Some((summary, writer))
@@ -107,7 +134,7 @@ pub(super) fn item(told: Told) -> Item {
     let Told { device, template, counter, intent, outcome } = told;
     let why = |rule: &str, text: String| vec![super::reason(rule, text)];
     let (outcome, command, reasons) = match outcome {
-        ToldOutcome::Signed(command) => (ItemOutcome::Signed, Some(Base64(command)), Vec::new()),
+        ToldOutcome::Signed(command) => (ItemOutcome::Signed, Some(Base64(command.into_vec())), Vec::new()),
         ToldOutcome::Withheld(reasons) => (ItemOutcome::Withheld, None, reasons),
         ToldOutcome::Failed(text) => (ItemOutcome::Failed, None, why("hsm", text)),
         ToldOutcome::NotSigned(text) => (ItemOutcome::NotSigned, None, why("hsm", text)),
@@ -288,7 +315,20 @@ fn state_of(facts: &KeyFacts, fold: &Fold, keys: &Keys, at: Timestamp) -> wire::
         trouble,
         tokens,
         custody: custody(facts, fold, at),
+        contingency: contingency(facts, fold, keys),
     }
+}
+
+/// How the contingency material of a key stands; none of a key that has none.
+fn contingency(facts: &KeyFacts, fold: &Fold, keys: &Keys) -> Option<wire::ContingencyState> {
+    let label = &facts.record.label;
+    let of = fold.contingency(label)?;
+    let spent = of
+        .spent
+        .as_ref()
+        .map(|(incident, determination)| wire::SpentFor { incident: incident.clone(), determination: *determination });
+    let held = of.released.is_some_and(|determination| symmetric::holds(fold, keys, label, determination));
+    Some(wire::ContingencyState { root: of.root, spent, released: of.released, held })
 }
 
 /// A token of a key, with what brings it back if it is down, and if it is locked.
@@ -340,6 +380,7 @@ pub(super) fn incident(fold: &Fold, facts: &IncidentFacts) -> wire::Incident {
     wire::Incident {
         incident: facts.id.clone(),
         compromised: facts.compromised.clone(),
+        key: facts.key,
         description: facts.description.to_string(),
         opened: facts.opened_at,
         closed: facts.closed_at,
@@ -725,6 +766,17 @@ impl<'a> About<'a> {
                 Subject { incident: entry.incident.clone().or(known.incident), device: entry.device, ..known }
             }
             Event::FileAccepted(entry) => Self::of_incident(&entry.incident),
+            Event::ContingencyChecked(entry) => Self::of_incident(&entry.incident),
+            Event::SymmetricKeySpent(entry) => self.of_determination(entry.determination),
+            Event::SymmetricRelease(entry) => self.of_determination(entry.determination),
+            Event::SymmetricReleased(entry) => {
+                let Ok(Some(Entry { event: Event::SymmetricRelease(release), .. })) =
+                    entry_at(self.reader, entry.intent)
+                else {
+                    return false;
+                };
+                self.of_determination(release.determination)
+            }
             Event::CustodianPresented(entry) => Self::of_incident(&entry.incident),
             Event::KeyActivated(KeyActivated { incident: Some(incident), .. })
             | Event::KeyLocked(KeyLocked { incident: Some(incident), .. }) => Self::of_incident(incident),
@@ -768,6 +820,8 @@ impl<'a> About<'a> {
             | Event::Snapshot(_)
             | Event::ClockAccepted(_)
             | Event::ExerciseRecorded(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
             | Event::DeviceCertificatesImported(_) => return false,
         };
         let ours = self.lets_through(&subject);

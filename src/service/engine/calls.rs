@@ -394,6 +394,15 @@ impl Engine for Daemon {
         Ok(changed)
     }
 
+    async fn key_symmetric_release(
+        &self,
+        caller: &Caller,
+        key: KeyLabel,
+        release: wire::SymmetricRelease,
+    ) -> Result<wire::SymmetricReleased, Failure> {
+        self.release_symmetric(caller, key, release).await
+    }
+
     async fn recovery_sign(
         &self,
         caller: &Caller,
@@ -486,7 +495,7 @@ impl Engine for Daemon {
                     }
                 });
                 tokio::spawn(async move {
-                    if let Some((summary, writer)) = answers::parts(heard, &pieces, form, header).await {
+                    if let Some((summary, writer)) = answers::parts(heard, &pieces, form, header, false).await {
                         answers::end(summary, writer, &pieces).await;
                     }
                 });

@@ -12,18 +12,18 @@ use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::super::keys::Keys;
 use super::answers::{self, LINE_LEN, LINES_LEN};
 use super::make::Pieces;
-use super::{Answer, Daemon, PIECES_MAX, reason};
+use super::{Answer, Daemon, PIECES_MAX, reason, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
-use crate::domain::commands::{self, container::Header};
+use crate::domain::commands::{self, CommandOctets, container::Header};
 use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
 use crate::domain::ledger::entry::{
     Actor, Batch, Entry, Event, Intent, JobCancelled, JobEnded, Reason, Refused, SignResult,
@@ -31,7 +31,7 @@ use crate::domain::ledger::entry::{
 use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
 use crate::domain::policy::facts::IntentState;
-use crate::pipeline::{HandOver, Told, ToldOutcome, hand_over};
+use crate::pipeline::{FETCH, HandOver, Told, ToldOutcome, hand_over, needs_symmetric, not_held};
 use crate::recorder::Desk;
 use crate::store::sqlite::SqliteReader;
 use crate::store::{DerivedState as _, Reader as _, StoreError};
@@ -93,6 +93,8 @@ struct Wanted {
     templates: BTreeMap<TemplateName, Arc<Template>>,
     /// Whose certificate the key has; none if none was imported yet.
     originator: Option<PartyId>,
+    /// Where the Contingency Symmetric Key is, which belongs into these commands: asked for each, for it goes once the key is locked.
+    symmetric: Option<Arc<Keys>>,
     after: Option<u64>,
     devices: Option<Vec<DeviceId>>,
     follow: bool,
@@ -117,16 +119,25 @@ enum What {
 }
 
 /// What was found together.
-#[derive(Default)]
 struct Page {
     found: Vec<Found>,
     /// Commands, one after the other.
-    octets: Vec<u8>,
+    octets: CommandOctets,
     /// Refusals, which have no intent.
     refused: Vec<Told>,
 }
 
 impl Page {
+    fn new(wanted: &Wanted) -> Self {
+        let mut octets = CommandOctets::new(wanted.symmetric.is_some());
+        if octets.has_key() {
+            // What it outgrows is not wiped.
+            let longest = wanted.templates.values().map(|template| commands::rebuilt_len_max(template)).max();
+            octets.reserve_exact(PAGE_MAX * longest.unwrap_or_default());
+        }
+        Self { found: Vec::new(), octets, refused: Vec::new() }
+    }
+
     fn is_empty(&self) -> bool {
         self.found.is_empty() && self.refused.is_empty()
     }
@@ -158,7 +169,7 @@ impl Daemon {
         };
         let wire::RecoveryFetch { after, devices, follow } = fetch;
         let turn = self.fetches.take(follow)?;
-        let actor = caller.actor();
+        let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         // Nothing is looked for that would not be handed over; the refusal is recorded once.
         let begun = self.change(move |recorder| {
             let by = recorder.known(actor);
@@ -171,14 +182,32 @@ impl Daemon {
             let Some((header, scope)) = answers::header(fold, determination, request).zip(scope) else {
                 return Ok(Err(Failure::Internal { what: "an accepted request has no key or no scope".into() }));
             };
+            let symmetric = needs_symmetric(fold, &header.key).then_some(keys);
+            if symmetric.as_ref().is_some_and(|keys| keys.symmetric(&header.key).is_none()) {
+                let reasons = vec![not_held(&header.key, determination)];
+                return refused(recorder, &by, FETCH, asked, (None, Some(determination)), reasons);
+            }
             let facts = fold.keys().get(&header.key);
-            let originator = facts.and_then(|key| key.certificate.as_ref()).map(|(_, party)| *party);
+            let originator = fold.policy().and_then(|adopted| facts?.originator(&adopted.policy));
             let key = facts.and_then(|key| PublicKey::from_spki(&key.record.spki_octets()).ok());
             let templates = scope.templates.clone();
-            Ok(Ok((by, Wanted { request, determination, header, key, templates, originator, after, devices, follow })))
+            let wanted = Wanted {
+                request,
+                determination,
+                header,
+                key,
+                templates,
+                originator,
+                symmetric,
+                after,
+                devices,
+                follow,
+            };
+            Ok(Ok((by, wanted)))
         });
         let (by, wanted) = begun.await?;
         let header = wanted.header.clone();
+        let has_key = wanted.symmetric.is_some();
         let about = HandOver { by, request, determination, asked, signed: Vec::new() };
         let (pages, found) = mpsc::channel(1);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
@@ -186,8 +215,8 @@ impl Daemon {
         self.walk(wanted, pages, Arc::clone(&turn))?;
         let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
         tokio::spawn(async move {
-            let answer =
-                Handing { desk, about, pieces, piece: Vec::with_capacity(LINES_LEN), summary: Summary::default() };
+            let piece = answers::piece(has_key);
+            let answer = Handing { desk, about, pieces, piece, summary: Summary::default() };
             answer.run(found, form, header, stopping).await;
             drop(turn);
         });
@@ -215,7 +244,8 @@ impl Daemon {
         };
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
+            let page = Page::new(&wanted);
+            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &mut source),
@@ -367,7 +397,7 @@ impl Walk<'_> {
                     return stopping();
                 }
             }
-            if !self.page.is_empty() && send(std::mem::take(&mut self.page)).is_break() {
+            if !self.page.is_empty() && send(self.take_page()).is_break() {
                 return Ok(Ended::Left);
             }
             if source.is_stopping() {
@@ -386,6 +416,11 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    fn take_page(&mut self) -> Page {
+        let next = Page::new(&self.wanted);
+        std::mem::replace(&mut self.page, next)
     }
 
     /// What matters of a leaf.
@@ -422,7 +457,7 @@ impl Walk<'_> {
                 // One outcome may end the wait of several chunks; a page has no more than its release has room for.
                 while let Some(settled) = self.pending.settled() {
                     self.settle(settled)?;
-                    if self.page.is_full() && send(std::mem::take(&mut self.page)).is_break() {
+                    if self.page.is_full() && send(self.take_page()).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -518,12 +553,24 @@ impl Walk<'_> {
         expected: Option<Digest>,
     ) -> Result<(), StoreError> {
         let from = self.page.octets.len();
+        let key = &self.wanted.header.key;
+        let symmetric = self.wanted.symmetric.as_ref().map(|keys| keys.symmetric(key));
+        if let Some(None) = symmetric {
+            let outcome = ToldOutcome::Withheld(vec![not_held(key, self.wanted.determination)]);
+            let Intent { template, device, counter, .. } = intent;
+            self.page.found.push(Found { place, signed_as, device, template, counter, what: What::Told(outcome) });
+            return Ok(());
+        }
+        let symmetric = symmetric.flatten();
         let row = self.reader.signature(signed_as)?;
         let parts = self.wanted.templates.get(&intent.template).zip(self.wanted.originator).zip(self.wanted.key);
         let mut made = match (parts, row) {
             (Some(((template, originator), _)), Some(row)) => {
-                commands::rebuild(template, originator, &intent, &row.octets, &mut self.page.octets)
+                commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut self.page.octets)
                     .map_err(|error| error.to_string())
+            }
+            (None, _) if self.wanted.symmetric.is_some() => {
+                Err("its template is not there, or the policy in force says of its key no originator".to_owned())
             }
             (None, _) => Err("its template or the certificate of its key is not there".to_owned()),
             (Some(_), None) => Err(NO_SIGNATURE.to_owned()),
@@ -593,11 +640,11 @@ impl Walk<'_> {
                 let what = What::Told(outcome);
                 self.page.found.push(Found { place: at, signed_as: at, device, template, counter, what });
             }
-            if self.page.is_full() && send(std::mem::take(&mut self.page)).is_break() {
+            if self.page.is_full() && send(self.take_page()).is_break() {
                 return Ok(Ended::Left);
             }
         }
-        if !self.page.is_empty() && send(std::mem::take(&mut self.page)).is_break() {
+        if !self.page.is_empty() && send(self.take_page()).is_break() {
             return Ok(Ended::Left);
         }
         Ok(Ended::Whole)
@@ -615,7 +662,7 @@ struct Handing {
     desk: Desk,
     about: HandOver,
     pieces: Pieces,
-    piece: Vec<u8>,
+    piece: CommandOctets,
     summary: Summary,
 }
 
@@ -665,8 +712,7 @@ impl Handing {
             writer.stopped(&StoppedLine { stopped }, &mut self.piece);
         }
         writer.end(SummaryLine { summary: self.summary }, &mut self.piece);
-        let last = std::mem::take(&mut self.piece);
-        let _ = self.pieces.send(Ok(Bytes::from(last))).await;
+        let _ = self.pieces.send(Ok(answers::out(self.piece))).await;
     }
 
     /// One page: why it is the last, if it is. The failure that cuts the answer; none if nobody takes it.
@@ -688,7 +734,7 @@ impl Handing {
             }
         }
         for told in refused {
-            self.item(&answers::item(told), writer).await?;
+            self.item(answers::item(told), writer).await?;
         }
         for Found { place, signed_as, device, template, counter, what } in found {
             let (template, counter, intent) = (Some(template), Some(counter), Some(place));
@@ -708,23 +754,24 @@ impl Handing {
                     reasons: Vec::new(),
                 },
             };
-            self.item(&item, writer).await?;
+            self.item(item, writer).await?;
         }
         // Whoever follows a job waits for each page.
         self.send().await?;
         Ok(None)
     }
 
-    async fn item(&mut self, item: &Item, writer: &mut AnswerWriter) -> Result<(), Option<Failure>> {
+    async fn item(&mut self, item: Item, writer: &mut AnswerWriter) -> Result<(), Option<Failure>> {
         self.summary.intents += u64::from(item.intent.is_some());
         self.summary.count(item.outcome);
-        writer.item(item, &mut self.piece);
+        answers::write(writer, item, &mut self.piece);
         if self.piece.len() + LINE_LEN > LINES_LEN { self.send().await } else { Ok(()) }
     }
 
     async fn send(&mut self) -> Result<(), Option<Failure>> {
-        let full = std::mem::replace(&mut self.piece, Vec::with_capacity(LINES_LEN));
-        self.pieces.send(Ok(Bytes::from(full))).await.map_err(|_| None)
+        let next = answers::piece(self.piece.has_key());
+        let full = std::mem::replace(&mut self.piece, next);
+        self.pieces.send(Ok(answers::out(full))).await.map_err(|_| None)
     }
 }
 

@@ -252,6 +252,12 @@ impl History {
             | Event::JobResumed(_)
             | Event::JobCancelled(_)
             | Event::JobEnded(_)
+            | Event::ContingencyPrepared(_)
+            | Event::RootImported(_)
+            | Event::ContingencyChecked(_)
+            | Event::SymmetricKeySpent(_)
+            | Event::SymmetricRelease(_)
+            | Event::SymmetricReleased(_)
             | Event::SigningResumed(_) => {}
         }
         Ok(())

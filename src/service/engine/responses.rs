@@ -29,6 +29,10 @@ use crate::store::{Reader, Staging, StoreError};
 /// Lines of a device list that are looked at in one call at most, so that a rare state does not hold a reader for minutes.
 const LISTED_READ_MAX: usize = 100_000;
 
+/// The first octets of a Command (GBCS 7.2.7): general-signing, the length of what follows, the CRA flag. One of mode 9 has the Contingency
+/// Symmetric Key inside, and whatever else may be wrong with it is not kept.
+const BEGINNING_OF_A_COMMAND: [u8; 3] = [0xDF, 0x09, 0x01];
+
 /// Octets of lines that go out together.
 const LINES_LEN: usize = 64 * 1024;
 
@@ -114,6 +118,16 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
     let messages = messages::split(&sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
+    // What is handed in is kept for good, and the Contingency Symmetric Key in nothing that is.
+    if let Some(n) = messages.iter().position(|message| message.starts_with(&BEGINNING_OF_A_COMMAND)) {
+        staging.discard(&[ask.responses]);
+        return Err(Failure::malformed(
+            "responses",
+            "what Devices answered",
+            &format!("message {} is a Command", n + 1),
+            "Hand in the Responses, and not the commands that were sent.",
+        ));
+    }
     // What is kept, and read again by every audit, is the messages; as octets alone they are not halved.
     if messages.iter().map(|message| message.len() as u64).sum::<u64>() > MESSAGES_LEN_MAX {
         return Err(Failure::TooLarge { what: "the messages of one upload together", limit: MESSAGES_LEN_MAX });

@@ -407,6 +407,7 @@ fn no_key_of_ours_leaves_its_token_and_an_extractable_one_beside_it_does(brand: 
         use_: KeyUse::Recovery,
         spki: None,
         cloned: false,
+        material: None,
     });
     let error = refused(made.hsm.config(1), expectations);
     assert!(matches!(&error, HsmError::KeyUnfit { attribute, .. } if attribute == "CKA_SENSITIVE"), "{error:?}");

@@ -11,6 +11,7 @@ use smkid::api::wire::{self, Base64, Devices, Item, ItemOutcome, Scope, StoppedL
 use smkid::domain::commands::container::Header;
 use smkid::domain::incident::State;
 use smkid::domain::incident::next::ToDo;
+use smkid::domain::ledger::contingency::{CheckResult, ReleaseResult};
 use smkid::domain::ledger::entry::{CertificateTally, ClockState, Compromised, Reason, ResponseTally, Role};
 use smkid::domain::ledger::steps::SmiStatus;
 use smkid::domain::names::{
@@ -239,6 +240,7 @@ fn key(label: &KeyLabel, active: bool) -> wire::KeyState {
             trouble: None,
         }],
         custody: None,
+        contingency: None,
     }
 }
 
@@ -250,6 +252,7 @@ pub fn incident(id: &IncidentId) -> wire::Incident {
             spki_sha256: digest(b"s"),
             party: "00DB1234567890A0".parse().unwrap(),
         },
+        key: None,
         description: "told by telephone \x1b[2J".to_owned(),
         opened: at(),
         closed: None,
@@ -591,6 +594,24 @@ impl Engine for FakeEngine {
     async fn key_lock(&self, caller: &Caller, label: KeyLabel) -> Result<wire::KeyChanged, Failure> {
         self.called("key-lock", caller, label.as_str())?;
         Ok(wire::KeyChanged { entry: 4, key: key(&label, false) })
+    }
+
+    async fn key_symmetric_release(
+        &self,
+        caller: &Caller,
+        label: KeyLabel,
+        release: wire::SymmetricRelease,
+    ) -> Result<wire::SymmetricReleased, Failure> {
+        self.called("key-symmetric-release", caller, format!("{label} {}", release.determination))?;
+        Ok(wire::SymmetricReleased {
+            key: label,
+            determination: release.determination,
+            checked: Some(wire::CheckedRoot { entry: 4, root: Digest([7; 32]), result: CheckResult::Matches }),
+            spent_before: false,
+            intent: Some(6),
+            outcome: Some(ReleaseResult::Released),
+            held: true,
+        })
     }
 
     async fn hsm_status(&self, caller: &Caller) -> Result<wire::Tokens, Failure> {

@@ -76,7 +76,8 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        let root = issue(&Template::RootOca { common_name: "ZA".into() }, Key::generate(), None, VALIDITY);
+        let root =
+            issue(&Template::RootOca { common_name: "ZA".into(), contingency: None }, Key::generate(), None, VALIDITY);
         let issuing = issue(&Template::IssuingOca { common_name: "Z1".into() }, Key::generate(), Some(&root), VALIDITY);
         let device_ca = issue(&Template::DeviceCa { common_name: "E357".into() }, Key::generate(), None, VALIDITY);
         Self { root, issuing, device_ca }

@@ -443,8 +443,14 @@ impl Fixture {
         let octets = self.supplier[0].certificate.octets().to_vec();
         self.blob(octets.clone());
         self.record(|recorder| {
-            let event =
-                intake::incident(&context(recorder), &"INC-1".parse().unwrap(), &octets, "Notified", None).unwrap();
+            let opening = intake::Opening {
+                incident: &"INC-1".parse().unwrap(),
+                certificate: &octets,
+                key: None,
+                description: "Notified",
+                notification: None,
+            };
+            let event = intake::incident(&context(recorder), opening).unwrap();
             recorder.queue_blob(octets);
             let by = recorder.known(operator());
             recorder.queue(&by, Event::IncidentOpened(event)).unwrap();
@@ -520,6 +526,7 @@ impl Fixture {
                 spki_sha256: self.recovery_key.public.spki_sha256(),
             }),
             method: Some(Method::NewOrganisationCertificates),
+            symmetric_key: None,
             counter_start: Some(COUNTER_START),
             schedule: None,
             templates: Some(vec![DocumentTemplate {

@@ -348,6 +348,7 @@ pub fn incident_of(lab: &Lab, id: &str) -> wire::IncidentOpen {
     wire::IncidentOpen {
         incident,
         certificate_pem,
+        key: None,
         description: "A Private Key is Compromised.".to_owned(),
         notification: Some(notification),
     }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// The user PIN of every test token. Long enough that finding it somewhere is no chance.
 pub const PIN: &str = "pin-of-the-test-token-7391";
 /// That of its security officer.
-const SO_PIN: &str = "so-pin-1234";
+pub const SO_PIN: &str = "so-pin-1234";
 /// SoftHSM, as Debian installs it.
 pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// What a client of p11-kit's server loads, as Debian installs it.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Conduct, Facts, Halt};
 use crate::cli::Change;
+use crate::cli::ceremony::contingency::Ids;
 use crate::cli::ceremony::deal::Deal;
 use crate::cli::ceremony::desk::{Desk, STOP};
 use crate::cli::ceremony::keys::{KeysFile, Planned};
@@ -46,6 +47,10 @@ pub enum Step {
     Ledger,
     /// A clone is found on a further token.
     Copy(KeyLabel, TokenName),
+    /// What stands beside a contingency key is made.
+    Contingency(KeyLabel),
+    /// The Root OCA Certificate that carries a contingency key is taken in.
+    Root(KeyLabel),
     /// A certification request is signed.
     Request(KeyLabel),
     /// Key Custodians get shares of what opens the key.
@@ -62,7 +67,8 @@ impl Step {
         let recovery = || plan.keys().filter(|key| key.r#use == KeyUse::Recovery).map(|key| key.label.clone());
         let copies =
             || plan.keys().flat_map(|key| key.copies.iter().map(|copy| Self::Copy(key.label.clone(), copy.clone())));
-        // Last of what needs the tokens' PINs: from then on only custodians have them.
+        let material = || plan.keys().filter(|key| key.material().is_some()).map(|key| key.label.clone());
+        // Last of what needs the tokens' PINs: from then on only custodians have them, whose shares open them for the Root OCA Certificate.
         let shares = || plan.shares().map(|shares| Self::Shares(shares.key.clone()));
         let mut steps = vec![Self::Opening];
         match plan.kind {
@@ -70,8 +76,10 @@ impl Step {
                 steps.extend(plan.keys().map(|key| Self::Key(key.label.clone())));
                 steps.extend([Self::Adoption, Self::Signatures, Self::Ledger]);
                 steps.extend(copies());
+                steps.extend(material().map(Self::Contingency));
                 steps.extend(recovery().map(Self::Request));
                 steps.extend(shares());
+                steps.extend(material().map(Self::Root));
                 steps.extend(recovery().map(Self::Certificate));
             }
             Kind::Renewal => {
@@ -82,8 +90,10 @@ impl Step {
                 steps.extend(plan.keys().map(|key| Self::Key(key.label.clone())));
                 steps.extend(plan.keys().map(|key| Self::Recorded(key.label.clone())));
                 steps.extend(copies());
+                steps.extend(material().map(Self::Contingency));
                 steps.extend(recovery().map(Self::Request));
                 steps.extend(shares());
+                steps.extend(material().map(Self::Root));
                 steps.extend(recovery().map(Self::Certificate));
             }
             Kind::Copy => steps.extend(copies()),
@@ -103,6 +113,8 @@ impl Step {
             Self::Signatures => "signatures".to_owned(),
             Self::Ledger => "ledger".to_owned(),
             Self::Copy(key, token) => format!("copy-{key}-{token}"),
+            Self::Contingency(key) => format!("contingency-{key}"),
+            Self::Root(key) => format!("root-{key}"),
             Self::Request(key) => format!("request-{key}"),
             Self::Shares(key) => format!("shares-{key}"),
             Self::Certificate(key) => format!("certificate-{key}"),
@@ -120,6 +132,8 @@ impl Step {
             Self::Signatures => "The adoption is signed".to_owned(),
             Self::Ledger => "The ledger begins".to_owned(),
             Self::Copy(key, token) => format!("Key {key} is cloned to token {token}"),
+            Self::Contingency(key) => format!("The Contingency Symmetric Key of {key} is made"),
+            Self::Root(key) => format!("The Root OCA Certificate that carries key {key} is recorded"),
             Self::Request(key) => format!("The certification request of key {key} is signed"),
             Self::Shares(key) => format!("Key Custodians take shares of key {key}"),
             Self::Certificate(key) => format!("The certificate of key {key} is recorded"),
@@ -129,7 +143,7 @@ impl Step {
 }
 
 #[allow(clippy::needless_pass_by_value)] // Numbers, names and texts stand at the call as they are.
-fn fact(name: &str, value: impl ToString) -> (Box<str>, Box<str>) {
+pub(super) fn fact(name: &str, value: impl ToString) -> (Box<str>, Box<str>) {
     (name.into(), value.to_string().into())
 }
 
@@ -146,6 +160,12 @@ impl Conduct {
                         "Key {} ({}) on token {}, CKA_ID {}.",
                         key.label, key.r#use, key.token, key.cka_id
                     );
+                    if let Some(Ids { symmetric, wrapping }) = key.material() {
+                        let _ = writeln!(
+                            text,
+                            "Beside it its Contingency Symmetric Key, CKA_ID {symmetric}, and the wrapping key, CKA_ID {wrapping}."
+                        );
+                    }
                 }
                 for shares in self.plan.shares() {
                     let holders = shares.holders.iter().map(|holder| format!("{} to {}", holder.share, holder.person));
@@ -188,6 +208,12 @@ impl Conduct {
                     means.map(|means| format!(": {means}")).unwrap_or_default()
                 )
             }
+            Step::Contingency(key) => self.says_contingency(key),
+            Step::Root(key) => format!(
+                "The field goes to the Root OCA's operator. The Root OCA Certificate that carries it is laid at\n  {}\nand is taken in if its field is \
+                 that very one, and the token unwraps it to the public half of {key}. The ceremony may rise until it is there.",
+                self.root_place(key).display()
+            ),
             Step::Request(key) => format!(
                 "The intent is recorded; then key {key} signs one certification request for the SMKI; then the outcome is recorded and the \
                  request written to {out}."
@@ -234,6 +260,8 @@ impl Conduct {
             Step::Signatures => self.signatures(&id),
             Step::Ledger => self.ledger(&id),
             Step::Copy(key, token) => self.copy(&id, key, token),
+            Step::Contingency(key) => self.contingency(&id, key),
+            Step::Root(key) => self.root(&id, key),
             Step::Request(key) => self.request(&id, key),
             Step::Shares(key) => self.deal(&id, key),
             Step::Certificate(key) => self.certificate(&id, key),
@@ -296,7 +324,7 @@ impl Conduct {
     }
 
     /// Asks to look again, until `look` finds what is waited for.
-    fn wait<T>(
+    pub(super) fn wait<T>(
         &mut self,
         id: &str,
         may_pass: bool,
@@ -580,7 +608,7 @@ impl Conduct {
     }
 
     /// What the ledger amounts to.
-    fn fold(&self) -> Result<Fold, CeremonyError> {
+    pub(super) fn fold(&self) -> Result<Fold, CeremonyError> {
         Ok(opened::read(&self.configuration)?.ok_or(StartFault::NoLedgerKey)?)
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::{ATTRIBUTES, Capacity, Holder, Key, Kind, PLACE_OPEN, Person, Plan, PlanFault, Shares, role};
+use crate::cli::ceremony::contingency;
 use crate::cli::ceremony::keys::holdings;
 use crate::cli::member::files;
 use crate::domain::determination::people::Role;
@@ -230,10 +231,14 @@ impl Checker<'_> {
             if plan.keys().filter(|other| other.label == key.label).count() > 1 {
                 self.fault(entry, format!("key {}: it stands here twice", key.label));
             }
-            if let Some(other) = ids.insert(key.cka_id, key.label.clone()) {
-                let text =
-                    format!("key {}: its cka_id is that of {other}; draw another (openssl rand -hex 16)", key.label);
-                self.fault(entry, text);
+            for id in std::iter::once(key.cka_id).chain(key.symmetric_id).chain(key.wrapping_id) {
+                if let Some(other) = ids.insert(id, key.label.clone()) {
+                    let text = format!(
+                        "key {}: its cka_id, {id}, is that of {other}; draw another (openssl rand -hex 16)",
+                        key.label
+                    );
+                    self.fault(entry, text);
+                }
             }
             if key.attributes != ATTRIBUTES {
                 let text = format!(
@@ -286,6 +291,7 @@ impl Checker<'_> {
             let text = format!("key {label}: the policy has it cloned to token {left_out}; add it to `copies`");
             self.fault(entry, text);
         }
+        self.material(entry, key, found);
         let certified = key.certificate.is_some() && !key.chain.is_empty();
         if plan.kind == Kind::Renewal && key.r#use != KeyUse::Recovery {
             self.fault(
@@ -298,6 +304,26 @@ impl Checker<'_> {
         {
             let text =
                 format!("key {label}: expected `certificate` and `chain`, where the SMKI's certificates will be laid");
+            self.fault(entry, text);
+        }
+    }
+
+    /// What is made beside a contingency key.
+    fn material(&mut self, entry: &Spanned<Key>, key: &Key, found: &PolicyKey) {
+        let label = &key.label;
+        let is_made = matches!(self.plan.kind, Kind::First | Kind::NewKey) && contingency::is_wanted(found);
+        let named = (key.symmetric_id.is_some(), key.wrapping_id.is_some(), key.root.is_some());
+        if is_made && named != (true, true, true) {
+            let text = format!(
+                "key {label}: the policy has it sign, so its Contingency Symmetric Key is made too: expected `symmetric_id` and `wrapping_id`, two \
+                 CKA_IDs (openssl rand -hex 16), and `root`, where the Root OCA Certificate that carries it will be laid"
+            );
+            self.fault(entry, text);
+        }
+        if !is_made && named != (false, false, false) {
+            let text = format!(
+                "key {label}: `symmetric_id`, `wrapping_id` and `root` are for a contingency key that this ceremony makes and the policy has sign"
+            );
             self.fault(entry, text);
         }
     }

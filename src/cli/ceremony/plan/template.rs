@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{ATTRIBUTES, Kind, PLACE_OPEN};
+use crate::cli::ceremony::contingency::Ids;
 use crate::domain::determination::people::{Person, Role};
 use crate::domain::names::{KeyId, KeyLabel, KeyUse};
 use crate::domain::policy::files::Activation;
@@ -23,6 +24,8 @@ pub struct Beginnings<'a> {
     pub conductor: &'a str,
     /// Names of those who bear witness.
     pub witnesses: &'a [String],
+    /// CKA_IDs of what is made beside contingency keys that may sign.
+    pub material: BTreeMap<KeyLabel, Ids>,
     /// Keys that the ledger has.
     pub standing: BTreeSet<KeyLabel>,
     /// When.
@@ -177,6 +180,18 @@ fn keys(text: &mut String, policy: &Policy, with: &Beginnings<'_>, ids: &BTreeMa
         if !key.copies.is_empty() {
             let copies: Vec<String> = key.copies.keys().map(quoted).collect();
             let _ = writeln!(text, "copies = [{}]", copies.join(", "));
+        }
+        if let Some(Ids { symmetric, wrapping }) =
+            with.material.get(&key.label).filter(|_| matches!(with.kind, Kind::First | Kind::NewKey))
+        {
+            let root = PathBuf::from(format!("certificates/{}-root-oca.pem", key.label));
+            let _ = write!(
+                text,
+                "# Its Contingency Symmetric Key, and the wrapping key that the token's security officer marks as trusted, are made with these CKA_IDs.\n\
+                 symmetric_id = \"{symmetric}\"\nwrapping_id = \"{wrapping}\"\n\
+                 # Where the Root OCA Certificate is laid that carries it.\nroot = {}\n",
+                path(&root)
+            );
         }
         if key.key_use == KeyUse::Recovery && matches!(with.kind, Kind::First | Kind::NewKey | Kind::Renewal) {
             // A later certificate does not lie where the one before does.

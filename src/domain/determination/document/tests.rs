@@ -37,6 +37,7 @@ pub(in crate::domain) fn determination() -> Determination {
         supersedes: None,
         key: Some(KeyChosen { label: "recovery-1".parse().unwrap(), spki_sha256: Digest([5; 32]) }),
         method: Some(Method::NewOrganisationCertificates),
+        symmetric_key: None,
         counter_start: Some(100),
         schedule: None,
         templates: Some(vec![Template {
@@ -228,6 +229,23 @@ fn to_execute_needs_a_key_and_a_scope_and_not_to_execute_has_neither() {
     ] {
         refused_octets(&serde_json::to_vec(&change).unwrap(), field);
     }
+}
+
+#[test]
+fn the_symmetric_key_is_released_by_a_line_of_its_own_by_the_contingency_route_and_by_no_other() {
+    let line = || Some(SymmetricKeyLine { root_sha256: Digest([0x0A; 32]), next: "contingency-2".parse().unwrap() });
+    let by = |method, symmetric_key| Determination { method: Some(method), symmetric_key, ..determination() };
+    let document = written(&by(Method::Contingency, line()));
+    assert_eq!(document.form().symmetric_key, line());
+    let text = String::from_utf8(document.octets().to_vec()).unwrap();
+    assert!(text.contains("\"symmetric_key\": {\n    \"root_sha256\": \"0a0a"), "{text}");
+    let refused = |form: &Determination, expected| refused_octets(&serde_json::to_vec(form).unwrap(), expected);
+    refused(&by(Method::Contingency, None), "symmetric_key: expected, because by the Contingency route");
+    for method in [Method::SubscriberKey, Method::AcbCertificates, Method::NewOrganisationCertificates] {
+        refused(&by(method, line()), "symmetric_key: expected none, because only by the Contingency route");
+        assert!(!String::from_utf8(written(&by(method, None)).octets().to_vec()).unwrap().contains("symmetric"));
+    }
+    refused(&Determination { symmetric_key: line(), ..not_execute() }, "symmetric_key: expected none");
 }
 
 #[test]

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::gbcs::samples::{
-    COUNTER, Key, alert, command, framed, header, maced_command, pre_command, recovery_update, response, seq, success,
-    two_certificates,
+    COUNTER, Key, alert, command, contingency_update, framed, header, maced_command, pre_command, recovery_update,
+    response, seq, success, two_certificates,
 };
 use crate::domain::gbcs::{
-    AlertCode, CredentialsReplacementMode, MESSAGE_LEN_MAX, SubjectKeyIdentifier, TrustAnchorCell, Update,
+    AlertCode, CredentialsReplacementMode, MESSAGE_LEN_MAX, PlaintextSymmetricKey, SubjectKeyIdentifier,
+    TrustAnchorCell, Update,
 };
 use crate::domain::gbcs::{KeyUsage, RemotePartyRole};
 use crate::domain::names::Eui64;
@@ -116,6 +117,30 @@ fn parts_that_make_no_message_are_not_written() {
     assert!(text.contains("expected CRA Flag 1 as in the header, found 2"), "{text}");
     let text = refused(&header(Cra::Response, MessageCode::FutureDatedExecution));
     assert!(text.contains("expected Message Code and CRA Flag 203"), "{text}");
+}
+
+#[test]
+fn a_symmetric_key_is_written_in_mode_9_and_in_no_other_and_only_a_pre_command_waits_for_it() {
+    let octets = [0xEE; 32];
+    let key = || PlaintextSymmetricKey::new(&octets);
+    let written = |update: Update<'_>, plaintext_symmetric_key, authentication| {
+        let header = header(Cra::Command, update.mode.message_code());
+        let payload = CommandPayload { update, seq_number: seq(COUNTER), plaintext_symmetric_key };
+        let mut octets = Vec::new();
+        let done = encode(&header, &Payload::Command(payload), authentication, &mut octets);
+        done.map(|()| octets).map_err(|error| error.to_string())
+    };
+    let (pre_command, signed) = (Authentication::PreCommand, Authentication::Signed(&[1; 64]));
+    for authentication in [pre_command, signed] {
+        assert!(written(contingency_update(&[], &[]), key(), authentication).is_ok());
+        assert!(written(recovery_update(&[], &[]), None, authentication).is_ok());
+        let error = written(recovery_update(&[], &[]), key(), authentication).unwrap_err();
+        assert!(error.contains("in no mode but anyByContingency, found it present"), "{error}");
+    }
+    let unfilled = written(contingency_update(&[], &[]), None, pre_command).unwrap();
+    assert!(Message::decode_unfilled(&unfilled).is_ok());
+    let error = written(contingency_update(&[], &[]), None, signed).unwrap_err();
+    assert!(error.contains("in a signed Command of mode anyByContingency, found it absent"), "{error}");
 }
 
 #[test]

@@ -3,8 +3,8 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::domain::gbcs::samples::{
-    COUNTER, DEVICE, Key, RECOVERY, alert, certificate, command, maced_command, random_octets, recovery_update,
-    response, success, two_certificates,
+    COUNTER, DEVICE, Key, RECOVERY, alert, certificate, command, contingency_update, maced_command, random_octets,
+    recovery_update, response, success, two_certificates,
 };
 use crate::domain::gbcs::{KeyUsage, RemotePartyRole};
 
@@ -204,6 +204,48 @@ fn a_root_has_no_uniqueidentifier_and_is_reported_with_zeros() {
     update.replacements[0].cell = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
     let expected = Expected::new(RECOVERY, DEVICE, 1, &update).unwrap();
     assert_eq!((expected.replacements[0].id, expected.replacements[0].key_id.0), (Eui64([0; 8]), [0x45; 8]));
+}
+
+#[test]
+fn the_answer_to_a_contingency_command_proves_a_new_root_only_if_it_says_so_in_its_own_mode() {
+    let contingency = CredentialsReplacementMode::AnyByContingency;
+    let certificates = [certificate("00", None, [0x45; 8]), two_certificates().swap_remove(0)];
+    let update = contingency_update(&certificates, &[]);
+    let sent = command(update.clone());
+    let expected = Expected::from_command(&sent).unwrap();
+    let ids = [(Eui64([0; 8]), SubjectKeyIdentifier([0x45; 8])), (RECOVERY.0, SubjectKeyIdentifier([0x41; 8]))];
+    let key = Key::generate();
+    let judge = |mode, change: fn(&mut ExecutionOutcome)| {
+        let mut outcome = success(&update, &ids);
+        change(&mut outcome);
+        outcome.mode = mode;
+        expected.judge(&key.finish(response(mode, Some(outcome))), &key.point)
+    };
+    match judge(contingency, |_| {}) {
+        Verdict::Recovered(cells) => {
+            assert_eq!((cells[0].cell, cells[0].now.0), (TrustAnchorCell::ROOT, Eui64([0; 8])))
+        }
+        other => panic!("{other:?}"),
+    }
+    refused(
+        judge(contingency, |outcome| outcome.replacements[0].replacing_id = Eui64([1; 8])),
+        &[
+            "outcome 1, root keyCertSign: expected 0000000000000000 key 4545454545454545 as sent, found 0101010101010101 key \
+           4545454545454545",
+        ],
+    );
+    // As a Device answers to which the root was not given, and everything else does not lead to it.
+    let failed = judge(contingency, |outcome| {
+        outcome.replacements.iter_mut().for_each(|replacement| replacement.status = StatusCode::NoTrustAnchor);
+    });
+    assert!(matches!(failed, Verdict::NotRecovered(cells) if cells.len() == 2));
+    refused(
+        judge(MODE, |_| {}),
+        &[
+            "expected Message Code 0x0109 anyByContingency, found 0x0108 anyExceptAbnormalRootByRecovery",
+            "expected credentialsReplacementMode anyByContingency, found anyExceptAbnormalRootByRecovery",
+        ],
+    );
 }
 
 #[test]

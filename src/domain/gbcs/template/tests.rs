@@ -1,6 +1,8 @@
 use super::*;
 use crate::domain::gbcs::message::{Message, Payload};
-use crate::domain::gbcs::samples::{COUNTER, DEVICE, RECOVERY, framed, pre_command, recovery_update};
+use crate::domain::gbcs::samples::{
+    COUNTER, DEVICE, RECOVERY, contingency_update, framed, pre_command, recovery_update,
+};
 use crate::domain::gbcs::{GeneralizedTime, KeyUsage, RemotePartyRole};
 
 fn template_of(update: &Update<'_>) -> Template {
@@ -61,10 +63,8 @@ fn a_counter_above_2_to_the_63_less_1_fills_nothing() {
 }
 
 #[test]
-fn a_contingency_template_holds_no_symmetric_key_and_is_not_filled_here() {
-    let cell = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
-    let mode = CredentialsReplacementMode::AnyByContingency;
-    let update = Update { mode, authorising_cell: Some(cell), ..recovery_update(&[], &[]) };
+fn a_contingency_template_holds_no_symmetric_key_and_is_filled_without_one() {
+    let update = contingency_update(&[], &[]);
     let octets = pre_command(update.clone());
     let payload = Message::decode(&octets).unwrap().frame.payload_octets().to_vec();
     assert!(payload.windows(32).any(|window| window == [0xEE; 32]));
@@ -73,9 +73,26 @@ fn a_contingency_template_holds_no_symmetric_key_and_is_not_filled_here() {
     assert!(template.octets().windows(5).any(|window| window == [2, 1, 9, 0x80, 0x00]));
     assert_eq!(template.update(), update);
     let mut out = Vec::new();
-    assert_eq!(template.fill(RECOVERY, DEVICE, COUNTER, &mut out), Err(FillError::SymmetricKeyNeeded));
-    assert!(out.is_empty());
-    assert_eq!(template.matches(&octets), Err(Mismatch::Unfillable(FillError::SymmetricKeyNeeded)));
+    template.fill(RECOVERY, DEVICE, COUNTER, &mut out).unwrap();
+    assert!(out.windows(5).any(|window| window == [2, 1, 9, 0x80, 0x00]));
+    assert_eq!(template.matches(&out), Ok((RECOVERY, DEVICE, COUNTER)));
+    // It is nothing that a Device would take: only who asks for it by name reads it.
+    assert!(Message::decode(&out).unwrap_err().to_string().contains("1 to 64 octets, found 0 octets"));
+    match Message::decode_unfilled(&out).unwrap().payload {
+        Payload::Command(command) => {
+            assert_eq!(command.update, update);
+            assert!(command.plaintext_symmetric_key.is_none());
+        }
+        other => panic!("{other:?}"),
+    }
+    // With a key in it a pre-command is no template's.
+    let error = template.matches(&octets).unwrap_err();
+    assert!(error.to_string().contains("plaintextSymmetricKey"), "{error}");
+    assert!(Message::decode_unfilled(&octets).is_err());
+    assert!(Message::decode_unfilled(&pre_command(recovery_update(&[], &[]))).is_err());
+    crate::domain::gbcs::finish(&mut out, &[1; 64]);
+    let error = Message::decode_unfilled(&out).unwrap_err().to_string();
+    assert!(error.contains("expected the end of an unfilled pre-command, found 65 more octets"), "{error}");
     // Neither with a key in it, nor without the place for one.
     let mut without = template.octets().to_vec();
     let at = without.windows(2).position(|window| window == [0x80, 0x00]).unwrap();
@@ -92,14 +109,22 @@ fn a_contingency_template_holds_no_symmetric_key_and_is_not_filled_here() {
 }
 
 #[test]
-fn a_recovery_template_is_authorised_by_the_recovery_cell() {
+fn a_template_is_authorised_by_the_cell_of_its_mode() {
     let cell = TrustAnchorCell::management(RemotePartyRole::Supplier, KeyUsage::DigitalSignature);
-    let update = Update { authorising_cell: Some(cell), ..recovery_update(&[], &[]) };
-    let error = Template::from_update(&update).unwrap_err().to_string();
+    let with = |update: Update<'_>, cell| {
+        Template::from_update(&Update { authorising_cell: Some(cell), ..update }).map(drop).map_err(|e| e.to_string())
+    };
+    let refused =
+        |expected: &str, found: &str| Err(format!("template: expected authorising cell {expected}, found {found}"));
+    let recovery = "recovery digitalSignature in mode anyExceptAbnormalRootByRecovery";
+    let contingency = "root keyCertSign in mode anyByContingency";
+    assert_eq!(with(recovery_update(&[], &[]), TrustAnchorCell::RECOVERY), Ok(()));
+    assert_eq!(with(recovery_update(&[], &[]), cell), refused(recovery, "supplier digitalSignature"));
+    assert_eq!(with(recovery_update(&[], &[]), TrustAnchorCell::ROOT), refused(recovery, "root keyCertSign"));
+    assert_eq!(with(contingency_update(&[], &[]), TrustAnchorCell::ROOT), Ok(()));
     assert_eq!(
-        error,
-        "template: expected authorising cell recovery digitalSignature in mode anyExceptAbnormalRootByRecovery, \
-         found supplier digitalSignature"
+        with(contingency_update(&[], &[]), TrustAnchorCell::RECOVERY),
+        refused(contingency, "recovery digitalSignature")
     );
 }
 

@@ -20,6 +20,8 @@ struct Case {
     mechanisms: BTreeSet<MechanismId>,
     notifications: BTreeSet<Digest>,
     determination: Option<Followed>,
+    key: Option<OtherKey>,
+    generation: Option<Generation>,
 }
 
 impl Case {
@@ -37,6 +39,8 @@ impl Case {
             mechanisms: ["call-back".parse().unwrap()].into(),
             notifications: [Digest([1; 32])].into(),
             determination: Some(Followed { not_in_force: None, has_scope: true, key: None }),
+            key: None,
+            generation: None,
         }
     }
 
@@ -50,6 +54,8 @@ impl Case {
             mechanisms: &self.mechanisms,
             notifications: &self.notifications,
             determination: self.determination.clone(),
+            key: self.key,
+            generation: self.generation.clone(),
         }
     }
 

@@ -38,6 +38,7 @@ fn facts(record: KeyRecord) -> KeyFacts {
         shares: None,
         dealing: None,
         presented: std::collections::BTreeMap::new(),
+        contingency: None,
         certificate: None,
         active: None,
         active_for: None,

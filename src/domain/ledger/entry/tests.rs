@@ -1,6 +1,7 @@
 use super::super::snapshots::{TableKept, TargetsKept};
 use super::*;
 use crate::domain::ledger::ceremonies::{Attendance, Capacity, CeremonyKind};
+use crate::domain::ledger::contingency::{CheckResult, Compared, ReleaseResult};
 use crate::domain::ledger::custody::{Holder, Sealed, SharePresented};
 use crate::domain::ledger::jobs::{DeviceRefused, JobList, JobTally, RuleCount};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Step};
@@ -129,6 +130,7 @@ fn golden() -> Vec<(Event, &'static str)> {
             Event::IncidentOpened(IncidentOpened {
                 incident: incident(),
                 compromised: Compromised { certificate_sha256: digest(1), spki_sha256: digest(2), party },
+                key: None,
                 description: "told by telephone".into(),
                 notification: None,
                 profile: None,
@@ -586,6 +588,7 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                     spki_sha256: digest(2),
                     party: "90B3D51F30000002".parse().unwrap(),
                 },
+                key: None,
                 description: "told".into(),
                 notification: Some(Notification {
                     by: "Officer One".into(),
@@ -811,6 +814,102 @@ fn golden_of_the_procedure() -> Vec<(Event, &'static str)> {
                 r#""why":[{"rule":"withdrawn","text":"was withdrawn"}]}}"#
             ),
         ),
+        (
+            Event::IncidentOpened(IncidentOpened {
+                incident: incident(),
+                compromised: Compromised { certificate_sha256: digest(1), spki_sha256: digest(2), party: "0000000000000000".parse().unwrap() },
+                key: Some(OtherKey::ContingencySymmetric),
+                description: "found on a memory stick".into(),
+                notification: None,
+                profile: None,
+            }),
+            concat!(
+                r#"{"incident-opened":{"incident":"INC-1","compromised":{"certificate_sha256":"{01}","spki_sha256":"{02}","#,
+                r#""party":"0000000000000000"},"key":"contingency-symmetric","description":"found on a memory stick"}}"#
+            ),
+        ),
+    ]
+    .into_iter()
+    .chain(golden_of_contingency())
+    .collect()
+}
+
+/// The same of contingency material.
+fn golden_of_contingency() -> Vec<(Event, &'static str)> {
+    let key = || "contingency-1".parse::<KeyLabel>().unwrap();
+    let incident = || "INC-1".parse::<IncidentId>().unwrap();
+    let checked = |result| {
+        Event::ContingencyChecked(ContingencyChecked { key: key(), incident: incident(), root: digest(1), result })
+    };
+    let released = |result| Event::SymmetricReleased(SymmetricReleased { intent: 42, result });
+    vec![
+        (
+            Event::ContingencyPrepared(ContingencyPrepared {
+                key: key(),
+                token: "smki-c".parse().unwrap(),
+                symmetric: KeyId([0xA1; 16]),
+                wrapping: KeyId([0xA2; 16]),
+                bits: 256,
+                wrap_with_trusted: true,
+                algorithm: "aes-256-gcm".into(),
+                extension: digest(1),
+            }),
+            concat!(
+                r#"{"contingency-prepared":{"key":"contingency-1","token":"smki-c","#,
+                r#""symmetric":"a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1","wrapping":"a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2","#,
+                r#""bits":256,"wrap_with_trusted":true,"algorithm":"aes-256-gcm","extension":"{01}"}}"#
+            ),
+        ),
+        (
+            Event::RootImported(RootImported { key: key(), root: digest(1), compared: Compared::InToken }),
+            r#"{"root-imported":{"key":"contingency-1","root":"{01}","compared":"in-token"}}"#,
+        ),
+        (
+            checked(CheckResult::Matches),
+            r#"{"contingency-checked":{"key":"contingency-1","incident":"INC-1","root":"{01}","result":"matches"}}"#,
+        ),
+        (
+            checked(CheckResult::Differs("another key".into())),
+            r#"{"contingency-checked":{"key":"contingency-1","incident":"INC-1","root":"{01}","result":{"differs":"another key"}}}"#,
+        ),
+        (
+            checked(CheckResult::Failed("CKR_DEVICE_ERROR".into())),
+            r#"{"contingency-checked":{"key":"contingency-1","incident":"INC-1","root":"{01}","result":{"failed":"CKR_DEVICE_ERROR"}}}"#,
+        ),
+        (
+            Event::SymmetricKeySpent(SymmetricKeySpent { key: key(), incident: incident(), determination: ID }),
+            concat!(
+                r#"{"symmetric-key-spent":{"key":"contingency-1","incident":"INC-1","#,
+                r#""determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d"}}"#
+            ),
+        ),
+        (
+            Event::SymmetricRelease(SymmetricRelease {
+                request: REQUEST,
+                key: key(),
+                incident: incident(),
+                determination: ID,
+                policy: digest(2),
+                root: digest(1),
+            }),
+            concat!(
+                r#"{"symmetric-release":{"request":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","key":"contingency-1","incident":"INC-1","#,
+                r#""determination":"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d","policy":"{02}","root":"{01}"}}"#
+            ),
+        ),
+        (released(ReleaseResult::Released), r#"{"symmetric-released":{"intent":42,"result":"released"}}"#),
+        (
+            released(ReleaseResult::Failed("CKR_DEVICE_ERROR".into())),
+            r#"{"symmetric-released":{"intent":42,"result":{"failed":"CKR_DEVICE_ERROR"}}}"#,
+        ),
+        (
+            released(ReleaseResult::NotReleased("was locked".into())),
+            r#"{"symmetric-released":{"intent":42,"result":{"not-released":"was locked"}}}"#,
+        ),
+        (
+            released(ReleaseResult::Unknown("ended".into())),
+            r#"{"symmetric-released":{"intent":42,"result":{"unknown":"ended"}}}"#,
+        ),
     ]
 }
 
@@ -825,7 +924,7 @@ fn kinds() -> Vec<String> {
 fn every_kind_has_one_encoding_and_is_called_by_the_tag_in_its_leaf() {
     let golden = golden();
     let mut unseen = kinds();
-    assert_eq!(unseen.len(), 47, "{unseen:?}");
+    assert_eq!(unseen.len(), 53, "{unseen:?}");
     for (event, text) in &golden {
         let text = (0..=0xFF_u8).fold((*text).to_owned(), |text, octet| {
             text.replace(&format!("{{{octet:02x}}}"), &format!("{octet:02x}").repeat(32))

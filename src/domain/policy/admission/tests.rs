@@ -1,7 +1,7 @@
 use super::super::tests::{changed, example, policy};
 use super::*;
 use crate::domain::determination::document::tests::{determination as form, written};
-use crate::domain::determination::document::{Factor, LedgerHead, ScopeLeft, Type, Weight};
+use crate::domain::determination::document::{Factor, LedgerHead, ScopeLeft, SymmetricKeyLine, Type, Weight};
 
 fn now() -> Timestamp {
     "2027-01-02T00:00:00Z".parse().unwrap()
@@ -100,11 +100,16 @@ fn a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method() {
     check(|d| key(d, "contingency-1"), &["needs a recovery key; contingency-1 is a contingency key"]);
     check(|d| d.method = Some(Method::AcbCertificates), &[]);
     check(|d| d.method = Some(Method::SubscriberKey), &["nothing to execute with a key of the DCC"]);
-    check(|d| d.method = Some(Method::Contingency), &["method contingency needs a contingency key; recovery-1 is"]);
+    let by_contingency = |d: &mut Determination| {
+        d.method = Some(Method::Contingency);
+        d.symmetric_key =
+            Some(SymmetricKeyLine { root_sha256: Digest([0x71; 32]), next: "contingency-2".parse().unwrap() });
+    };
+    check(by_contingency, &["method contingency needs a contingency key; recovery-1 is"]);
     check(
         |d| {
             key(d, "contingency-1");
-            d.method = Some(Method::Contingency);
+            by_contingency(d);
         },
         &["key contingency-1 may not sign mode 9"],
     );

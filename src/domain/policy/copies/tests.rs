@@ -32,6 +32,7 @@ fn facts(use_: KeyUse, copies: &[(&str, &str)]) -> KeyFacts {
         active_for: None,
         ending: None,
         presented: BTreeMap::new(),
+        contingency: None,
     }
 }
 

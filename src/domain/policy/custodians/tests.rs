@@ -76,6 +76,7 @@ fn key(persons: &[usize]) -> KeyFacts {
         active_for: None,
         ending: None,
         presented: persons.iter().map(presented).collect(),
+        contingency: None,
     }
 }
 

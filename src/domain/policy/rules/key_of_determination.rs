@@ -1,6 +1,7 @@
 //! The key is the one that the determination requires, and has its certificate. Rules 1 and 2.
 
 use super::{BatchFacts, Refusal};
+use crate::domain::names::KeyUse;
 
 pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     let Some((label, determined)) = facts.determination.and_then(|determination| determination.key.as_ref()) else {
@@ -15,7 +16,10 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
 
 pub(super) fn check_certificate(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     match facts.key {
-        Some(key) if key.certificate.is_none() => Err(Refusal::KeyWithoutCertificate { key: key.record.label.clone() }),
+        // The Contingency Private Key has none: the Root OCA Certificate carries its public half.
+        Some(key) if key.certificate.is_none() && key.record.use_ != KeyUse::Contingency => {
+            Err(Refusal::KeyWithoutCertificate { key: key.record.label.clone() })
+        }
         Some(_) | None => Ok(()),
     }
 }

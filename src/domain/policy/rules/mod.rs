@@ -17,24 +17,36 @@ mod foreign_response;
 mod incident_open;
 mod intents_left;
 mod key_active;
+mod key_compromised;
 mod key_of_determination;
 mod mode_permitted;
+mod next_generation;
 mod policy_in_force;
 mod pre_command;
+mod preflight;
 mod procedure;
 mod rate;
 mod retry;
 mod root_cell;
 mod scope_settled;
+mod spent_elsewhere;
+mod symmetric_key_line;
+mod symmetric_key_released;
 
 use std::sync::Arc;
 
 use super::Policy;
+use super::contingency::ContingencyFacts;
 use super::facts::{DeterminationFacts, DeviceFacts, IncidentFacts, KeyFacts, Listed, Scope, WantedForm};
 use crate::domain::gbcs::{Mismatch, Template};
 use crate::domain::incident::State;
 use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, PartyId, PersonId, TemplateName};
+use crate::domain::names::{
+    DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, TemplateName,
+};
+pub use next_generation::{NotNext, next_root};
+pub use symmetric_key_line::check_line;
+
 use crate::domain::policy::separation::TwoParts;
 use crate::domain::time::{Timestamp, Window};
 
@@ -61,12 +73,24 @@ pub struct BatchFacts<'a> {
     pub key: Option<&'a KeyFacts>,
     /// The foreign answer that stops this key, if one does: the determination under which it was handed in, and its entry.
     pub stopped_by: Option<(DeterminationId, u64)>,
+    /// The incident in which this key is, or may be, Compromised itself.
+    pub compromised_in: Option<&'a IncidentId>,
+    /// The next generation, where the determination names one: the contingency key that the new Root OCA Certificate carries.
+    pub next: Option<&'a KeyFacts>,
+    /// The incident in which that is, or may be, Compromised.
+    pub next_compromised_in: Option<&'a IncidentId>,
 }
 
 impl<'a> BatchFacts<'a> {
     /// The scope, where there is one.
     fn scope(&self) -> Option<&'a Scope> {
         self.determination.and_then(|determination| determination.scope.as_ref())
+    }
+
+    /// The key and what belongs to it as contingency material, where it is a contingency key: to one of another use none of it applies.
+    fn generation(&self) -> Option<(&'a KeyFacts, Option<&'a ContingencyFacts>)> {
+        let key = self.key.filter(|key| key.record.use_ == KeyUse::Contingency)?;
+        Some((key, key.contingency.as_ref()))
     }
 }
 
@@ -192,6 +216,51 @@ pub enum Refusal {
     KeyDiffers { key: KeyLabel, determined: Digest, found: Digest },
     #[error("key {key} has no certificate yet; `smkictl ceremony import` brings it in")]
     KeyWithoutCertificate { key: KeyLabel },
+    #[error(
+        "key {key} is, or may be, Compromised itself (incident {incident}): it is not used any more, in this incident or another; `smkictl \
+         incident next {incident}` says what takes its place"
+    )]
+    KeyCompromised { key: KeyLabel, incident: IncidentId },
+    #[error(
+        "determination {id} does not release the Contingency Symmetric Key of {key}: expected a line symmetric_key with the Root OCA \
+         Certificate that the Devices hold; the SMKI PMA must determine again"
+    )]
+    NoSymmetricKeyLine { id: DeterminationId, key: KeyLabel },
+    #[error(
+        "key {key} has no contingency material yet, or no Root OCA Certificate that carries it; a ceremony makes the one and takes in the \
+         other (`smkictl ceremony import-root {key}`)"
+    )]
+    NoContingencyRoot { key: KeyLabel },
+    #[error(
+        "determination {id} is for Devices that hold Root OCA Certificate {determined}; the one that carries key {key} is {found}: another \
+         key unwraps on those Devices, and every one would refuse the command. The SMKI PMA must determine again"
+    )]
+    OtherContingencyRoot { id: DeterminationId, key: KeyLabel, determined: Digest, found: Digest },
+    #[error(
+        "the Contingency Symmetric Key of {key} may be wrapped with any key of its token, and the policy in force wants a trusted one alone; \
+         make a generation on a token that keeps CKA_WRAP_WITH_TRUSTED"
+    )]
+    NotWrappedWithTrusted { key: KeyLabel },
+    #[error(
+        "the next generation, {next}, {why}: after this recovery no contingency key would be on the Devices. Have it made at a ceremony and \
+         its Root OCA Certificate taken in, then determine again if the determination names another"
+    )]
+    NextGeneration { next: KeyLabel, why: NotNext },
+    #[error(
+        "the Contingency Symmetric Key of {key} is spent in incident {spent}: it is barred from every other incident; use the generation \
+         that took its place"
+    )]
+    SpentElsewhere { key: KeyLabel, spent: IncidentId },
+    #[error(
+        "key {key} was not checked for incident {incident} against the Root OCA Certificate that carries it{found}; `smkictl key \
+         release-symmetric {key} --determination {id}` checks it first, in the token"
+    )]
+    NotChecked { key: KeyLabel, incident: IncidentId, id: DeterminationId, found: String },
+    #[error(
+        "the Contingency Symmetric Key of {key} is not released under determination {id}, or was wiped since: a command of mode 9 cannot be \
+         signed or handed over without it; `smkictl key release-symmetric {key} --determination {id}`"
+    )]
+    SymmetricKeyNotReleased { key: KeyLabel, id: DeterminationId },
     #[error("key {key} is locked; it must be activated for this incident first")]
     KeyLocked { key: KeyLabel },
     #[error(
@@ -273,6 +342,15 @@ impl Refusal {
             Self::KeyUnknown { .. } => "key-unknown",
             Self::KeyDiffers { .. } => "key-differs",
             Self::KeyWithoutCertificate { .. } => "key-without-certificate",
+            Self::KeyCompromised { .. } => "key-compromised",
+            Self::NoSymmetricKeyLine { .. }
+            | Self::NoContingencyRoot { .. }
+            | Self::OtherContingencyRoot { .. }
+            | Self::NotWrappedWithTrusted { .. } => "symmetric-key-line",
+            Self::NextGeneration { .. } => "next-generation",
+            Self::SpentElsewhere { .. } => "spent-elsewhere",
+            Self::NotChecked { .. } => "preflight",
+            Self::SymmetricKeyNotReleased { .. } => "symmetric-key-released",
             Self::KeyLocked { .. } => "key-locked",
             Self::KeyOfAnotherIncident { .. } => "key-of-another-incident",
             Self::TooFewCustodians { .. } => "custodians",
@@ -326,12 +404,22 @@ const KEY_RULES: &[BatchRule] = &[
     foreign_response::check,
     key_of_determination::check,
     key_of_determination::check_certificate,
+    key_compromised::check,
     key_active::check,
     key_active::check_incident,
     custodians::check,
     mode_permitted::check,
     root_cell::check,
+    symmetric_key_line::check,
+    next_generation::check,
+    spent_elsewhere::check,
 ];
+
+/// Asked besides of a contingency key: the Root OCA Certificate was checked before its symmetric key is released.
+const RELEASE_OF_KEY_RULES: &[BatchRule] = &[preflight::check];
+
+/// And that was released before anything is signed.
+const CONTINGENCY_RULES: &[BatchRule] = &[preflight::check, symmetric_key_released::check];
 
 /// Asked when all others are silent: where the incident stands follows from what they say, and would only be said twice.
 const STATE_RULES: &[BatchRule] = &[determination_followed::check, procedure::check_state];
@@ -345,6 +433,10 @@ const ACTIVATION_RULES: &[BatchRule] = &[
     foreign_response::check,
     key_of_determination::check,
     key_of_determination::check_certificate,
+    key_compromised::check,
+    symmetric_key_line::check,
+    next_generation::check,
+    spent_elsewhere::check,
 ];
 
 /// Asked before a key is activated, when all others are silent.
@@ -367,6 +459,8 @@ const _: () = assert!(
     !ASKER_RULES.is_empty()
         && !RELEASE_RULES.is_empty()
         && !KEY_RULES.is_empty()
+        && !RELEASE_OF_KEY_RULES.is_empty()
+        && !CONTINGENCY_RULES.is_empty()
         && !STATE_RULES.is_empty()
         && !RELEASE_STATE_RULES.is_empty()
         && !ACTIVATION_RULES.is_empty()
@@ -377,8 +471,25 @@ const _: () = assert!(
 
 /// The rules of the batch: nothing in it may be signed if one refuses.
 pub fn decide_batch(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES).chain(CONTINGENCY_RULES), facts)?;
+    silent(STATE_RULES.iter(), facts)
+}
+
+/// May the token be asked whether the Root OCA Certificate carries this contingency key? All of [`decide_batch`], but that it was.
+pub fn decide_preflight(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
     silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES), facts)?;
     silent(STATE_RULES.iter(), facts)
+}
+
+/// May the Contingency Symmetric Key be released into the commands of this determination? All of [`decide_batch`], but that it is.
+pub fn decide_symmetric_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusal>> {
+    silent(ASKER_RULES.iter().chain(RELEASE_RULES).chain(KEY_RULES).chain(RELEASE_OF_KEY_RULES), facts)?;
+    silent(STATE_RULES.iter(), facts)
+}
+
+/// Whether the Contingency Symmetric Key that a command needs is at hand, to sign it or to hand it over: of a key of another use, always.
+pub fn decide_filling(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
+    symmetric_key_released::check(facts)
 }
 
 /// The rules of whoever asks alone: for what signs nothing and settles what was signed.
@@ -421,7 +532,7 @@ pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
     let listed = facts.listed.ok_or_else(out_of_scope)?;
     let scope = facts.batch.scope().ok_or_else(out_of_scope)?;
     let template = scope.templates.get(&listed.template).ok_or_else(out_of_scope)?;
-    let (_, originator) = facts.batch.key.and_then(|key| key.certificate.as_ref()).ok_or_else(out_of_scope)?;
+    let originator = facts.batch.key.and_then(|key| key.originator(facts.batch.policy)).ok_or_else(out_of_scope)?;
     let (counter, attempt) = match (facts.form, facts.pre_command, facts.last) {
         (WantedForm::Retry, _, Some(last)) => (last.counter, last.attempt + 1),
         (WantedForm::PreCommand(_), Some(Ok((_, counter))), _) => (*counter, 1),
@@ -432,7 +543,7 @@ pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
         template: Arc::clone(template),
         counter,
         attempt,
-        originator: *originator,
+        originator,
     })
 }
 

@@ -13,8 +13,8 @@ pub(super) fn check_template(facts: &CommandFacts<'_>) -> Result<(), Refusal> {
 
 pub(super) fn check_originator(facts: &CommandFacts<'_>) -> Result<(), Refusal> {
     let (Some(Ok((found, _))), Some(key)) = (facts.pre_command, facts.batch.key) else { return Ok(()) };
-    match key.certificate {
-        Some((_, expected)) if expected != *found => {
+    match key.originator(facts.batch.policy) {
+        Some(expected) if expected != *found => {
             Err(Refusal::Originator { key: key.record.label.clone(), expected, found: *found })
         }
         Some(_) | None => Ok(()),

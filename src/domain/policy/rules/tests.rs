@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
-use crate::domain::gbcs::samples::{RECOVERY, framed, recovery_update};
+use crate::domain::determination::document::SymmetricKeyLine;
+use crate::domain::gbcs::samples::{RECOVERY, contingency_update, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::incident::{Determined, Progress, State, Targets};
+use crate::domain::ledger::contingency::{CheckResult, ContingencyPrepared};
 use crate::domain::ledger::custody::{Holder, Sealed, SharesDealt};
 use crate::domain::ledger::entry::{Channel, Compromised, KeyRecord, Notification, ResponseTally};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method};
 use crate::domain::names::{Eui64, KeyId, KeyUse};
+use crate::domain::policy::contingency::Checked;
 use crate::domain::policy::custodians::Presented;
-use crate::domain::policy::facts::{IntentState, RECENT_MINUTES, Tally};
+use crate::domain::policy::facts::{Ending, IntentState, RECENT_MINUTES, Tally};
 use crate::domain::policy::separation::{Part, PartsTaken};
 use crate::domain::policy::tests::{changed, example, policy};
 
@@ -43,6 +46,9 @@ struct World {
     incident: Option<IncidentFacts>,
     key: Option<KeyFacts>,
     stopped_by: Option<(DeterminationId, u64)>,
+    compromised_in: Option<IncidentId>,
+    next: Option<KeyFacts>,
+    next_compromised_in: Option<IncidentId>,
     form: WantedForm,
     pre_command: Option<Result<(PartyId, u64), Mismatch>>,
     listed: Option<Listed>,
@@ -74,6 +80,7 @@ impl World {
             document: Digest([4; 32]),
             execute: true,
             key: Some((key.clone(), Digest([1; 32]))),
+            symmetric_key: None,
             counter_start: START,
             window: Window { from: now(), until: now().plus_ms(1) },
             policy: policy.digest(),
@@ -99,6 +106,7 @@ impl World {
             id: "INC-1".parse().unwrap(),
             opened: 3,
             compromised,
+            key: None,
             description: "told".into(),
             opened_at: now(),
             closed: None,
@@ -138,8 +146,12 @@ impl World {
                 ending: None,
                 active_for: None,
                 presented: BTreeMap::new(),
+                contingency: None,
             }),
             stopped_by: None,
+            compromised_in: None,
+            next: None,
+            next_compromised_in: None,
             form: WantedForm::Device,
             pre_command: None,
             listed: Some(Listed { device: DEVICE, template: "esme".parse().unwrap(), counter: None }),
@@ -218,6 +230,9 @@ impl World {
             incident: self.incident.as_ref(),
             key: self.key.as_ref(),
             stopped_by: self.stopped_by,
+            compromised_in: self.compromised_in.as_ref(),
+            next: self.next.as_ref(),
+            next_compromised_in: self.next_compromised_in.as_ref(),
         }
     }
 
@@ -327,14 +342,22 @@ fn key(edges: &mut Edges) {
     edges.check(|world| world.key().active_for = Some("INC-2".parse().unwrap()), &["key-of-another-incident"]);
 
     let templates = |template: Arc<Template>| BTreeMap::from([("esme".parse().unwrap(), template)]);
-    let mode_9 = || template(|update| update.mode = CredentialsReplacementMode::AnyByContingency);
+    let mode_9 = || {
+        template(|update| {
+            update.mode = CredentialsReplacementMode::AnyByContingency;
+            update.authorising_cell = Some(TrustAnchorCell::ROOT);
+        })
+    };
     edges.check(|world| world.scope().templates = templates(mode_9()), &["mode-not-permitted"]);
     let no_modes = || policy(&changed("keys.toml", "modes = [8]", "modes = []"));
     edges.check(|world| world.policy = no_modes(), &["mode-not-permitted"]);
     // The policy permits mode 8 to the Recovery key; a key that the ledger knows for another use has it not.
-    for use_ in [KeyUse::Contingency, KeyUse::Ledger] {
-        edges.check(|world| world.key().record.use_ = use_, &["mode-not-permitted"]);
-    }
+    edges.check(|world| world.key().record.use_ = KeyUse::Ledger, &["mode-not-permitted"]);
+    edges.check(
+        |world| world.key().record.use_ = KeyUse::Contingency,
+        &["mode-not-permitted", "symmetric-key-line", "symmetric-key-released"],
+    );
+    edges.check(|world| world.compromised_in = Some("INC-2".parse().unwrap()), &["key-compromised"]);
     let root = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
     let of_root = || template(|update| update.replacements[0].cell = root);
     edges.check(|world| world.scope().templates = templates(of_root()), &["root-cell"]);
@@ -345,6 +368,168 @@ fn key(edges: &mut Edges) {
         },
         &[],
     );
+}
+
+/// The Root OCA Certificates that carry the two generations.
+const ROOT: Digest = Digest([0x71; 32]);
+
+fn new_root() -> Vec<u8> {
+    framed(101)
+}
+
+fn generation(label: &str, root: Option<Digest>) -> ContingencyFacts {
+    let prepared = ContingencyPrepared {
+        key: label.parse().unwrap(),
+        token: "smki-c".parse().unwrap(),
+        symmetric: KeyId([8; 16]),
+        wrapping: KeyId([9; 16]),
+        bits: 256,
+        wrap_with_trusted: true,
+        algorithm: "aes-256-gcm".into(),
+        extension: Digest([0x70; 32]),
+    };
+    ContingencyFacts { root, ..ContingencyFacts::new(prepared) }
+}
+
+impl World {
+    /// A command of mode 9 that may be signed, with nothing to spare.
+    fn contingency() -> Self {
+        let mut world = Self::good();
+        let keys = "modes = []\noriginator = \"90B3D51F30000003\"";
+        world.policy = policy(&changed("keys.toml", keys, &keys.replace("[]", "[9]")));
+        let certificates = [new_root(), framed(100)];
+        let template = Template::from_update(&contingency_update(&certificates, &[])).unwrap();
+        world.scope().templates = BTreeMap::from([("esme".parse().unwrap(), Arc::new(template))]);
+        let label: KeyLabel = "contingency-1".parse().unwrap();
+        let key = world.key();
+        (key.record.label, key.record.use_, key.certificate) = (label.clone(), KeyUse::Contingency, None);
+        key.contingency = Some(ContingencyFacts {
+            checked: Some(Checked {
+                entry: 9,
+                incident: "INC-1".parse().unwrap(),
+                root: ROOT,
+                result: CheckResult::Matches,
+            }),
+            spent: Some(("INC-1".parse().unwrap(), ID)),
+            released: Some(ID),
+            ..generation("contingency-1", Some(ROOT))
+        });
+        let mut next = key.clone();
+        (next.record.label, next.active) = ("contingency-2".parse().unwrap(), None);
+        next.contingency = Some(generation("contingency-2", Some(Digest::of(&new_root()))));
+        world.next = Some(next);
+        let (digest, spki) = (world.policy.digest(), world.key().record.spki_sha256);
+        let determination = world.determination();
+        determination.policy = digest;
+        determination.method = Some(Method::Contingency);
+        determination.key = Some((label, spki));
+        determination.symmetric_key =
+            Some(SymmetricKeyLine { root_sha256: ROOT, next: "contingency-2".parse().unwrap() });
+        world
+    }
+
+    fn of_key(&mut self) -> &mut ContingencyFacts {
+        self.key().contingency.as_mut().unwrap()
+    }
+
+    fn of_next(&mut self) -> &mut ContingencyFacts {
+        self.next.as_mut().unwrap().contingency.as_mut().unwrap()
+    }
+}
+
+fn contingency(edges: &mut Edges) {
+    let mut check = |change: &dyn Fn(&mut World), refused: &[&str]| {
+        edges.check(
+            |world| {
+                *world = World::contingency();
+                change(world);
+            },
+            refused,
+        );
+    };
+    check(&|_| {}, &[]);
+    check(&|world| world.key().active = None, &["key-locked"]);
+    // What the determination says, and what the ledger has.
+    check(&|world| world.determination().symmetric_key = None, &["symmetric-key-line"]);
+    let other_root = |world: &mut World| world.determination().symmetric_key.as_mut().unwrap().root_sha256.0[0] ^= 1;
+    check(&other_root, &["symmetric-key-line"]);
+    check(&|world| world.of_key().root = None, &["symmetric-key-line"]);
+    check(&|world| world.of_key().prepared.wrap_with_trusted = false, &["symmetric-key-line"]);
+    check(&|world| world.key().contingency = None, &["symmetric-key-line", "symmetric-key-released"]);
+    check(
+        &|world| {
+            world.of_key().prepared.wrap_with_trusted = false;
+            let mut files = changed("policy.toml", "purpose = \"live\"", "purpose = \"exercise\"");
+            let keys = String::from_utf8(files["keys.toml"].clone()).unwrap();
+            let keys = keys.replace(
+                "modes = []\noriginator = \"90B3D51F30000003\"",
+                "modes = [9]\noriginator = \"90B3D51F30000003\"",
+            );
+            let keys = keys.replace("wrap_with_trusted = \"required\"", "wrap_with_trusted = \"not-enforced\"");
+            files.insert("keys.toml".into(), keys.into_bytes());
+            world.policy = policy(&files);
+            world.determination().policy = world.policy.digest();
+        },
+        &[],
+    );
+    // The next generation.
+    check(&|world| world.next = None, &["next-generation"]);
+    check(
+        &|world| {
+            world.determination().symmetric_key.as_mut().unwrap().next =
+                world.key.as_ref().unwrap().record.label.clone()
+        },
+        &["next-generation"],
+    );
+    check(&|world| world.next.as_mut().unwrap().record.use_ = KeyUse::Recovery, &["next-generation"]);
+    check(&|world| world.next.as_mut().unwrap().ending = Some(Ending::Destroyed { entry: 8 }), &["next-generation"]);
+    check(&|world| world.next.as_mut().unwrap().contingency = None, &["next-generation"]);
+    check(&|world| world.of_next().root = None, &["next-generation"]);
+    check(&|world| world.of_next().root = Some(ROOT), &["next-generation"]);
+    check(&|world| world.of_next().spent = Some(("INC-3".parse().unwrap(), OTHER)), &["next-generation"]);
+    check(&|world| world.next_compromised_in = Some("INC-3".parse().unwrap()), &["next-generation"]);
+    // Spent in this incident, under whichever of its determinations; and in no other.
+    check(&|world| world.of_key().spent = Some(("INC-1".parse().unwrap(), OTHER)), &[]);
+    check(&|world| world.of_key().spent = Some(("INC-2".parse().unwrap(), OTHER)), &["spent-elsewhere"]);
+    // The check before use: for this incident, of that root, and it matched.
+    check(&|world| world.of_key().checked = None, &["preflight"]);
+    check(&|world| world.of_key().checked.as_mut().unwrap().incident = "INC-2".parse().unwrap(), &["preflight"]);
+    check(&|world| world.of_key().checked.as_mut().unwrap().root.0[0] ^= 1, &["preflight"]);
+    for result in [CheckResult::Differs("another key".into()), CheckResult::Failed("CKR_DEVICE_ERROR".into())] {
+        check(&|world| world.of_key().checked.as_mut().unwrap().result = result.clone(), &["preflight"]);
+    }
+    // Released under this determination, and not since wiped.
+    check(&|world| world.of_key().released = None, &["symmetric-key-released"]);
+    check(&|world| world.of_key().released = Some(OTHER), &["symmetric-key-released"]);
+    check(&|world| world.key().lock(), &["key-locked", "symmetric-key-released"]);
+    // The key of the one authority, and a command of the other.
+    let mode_8 = |world: &mut World| {
+        world.scope().templates = BTreeMap::from([("esme".parse().unwrap(), template(|_| {}))]);
+    };
+    check(&mode_8, &["mode-not-permitted"]);
+    check(&|world| world.compromised_in = Some("INC-2".parse().unwrap()), &["key-compromised"]);
+    let by_policy: PartyId = "90B3D51F30000003".parse().unwrap();
+    check(&|world| world.pre_command(by_policy, START + 1), &[]);
+    check(&|world| world.pre_command(RECOVERY, START + 1), &["originator"]);
+}
+
+#[test]
+fn a_contingency_key_is_checked_before_its_symmetric_key_is_released_and_that_before_it_signs() {
+    let mut world = World::contingency();
+    world.of_key().released = None;
+    let rules = |decided: Result<(), Vec<Refusal>>| {
+        decided.err().unwrap_or_default().iter().map(Refusal::rule).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(decide_symmetric_release(&world.batch())), [""; 0]);
+    assert_eq!(rules(decide_batch(&world.batch())), ["symmetric-key-released"]);
+    assert_eq!(decide_filling(&world.batch()).err().map(|refusal| refusal.rule()), Some("symmetric-key-released"));
+    world.of_key().checked = None;
+    assert_eq!(rules(decide_preflight(&world.batch())), [""; 0]);
+    assert_eq!(rules(decide_symmetric_release(&world.batch())), ["preflight"]);
+    world.of_key().spent = Some(("INC-2".parse().unwrap(), OTHER));
+    assert_eq!(rules(decide_preflight(&world.batch())), ["spent-elsewhere"]);
+    assert_eq!(decide_filling(&World::contingency().batch()), Ok(()));
+    assert_eq!(decide_filling(&World::good().batch()), Ok(()), "a recovery key needs none");
 }
 
 fn command(edges: &mut Edges) {
@@ -515,13 +700,13 @@ fn procedure(edges: &mut Edges) {
 #[test]
 fn every_rule_allows_up_to_its_edge_and_refuses_beyond() {
     let mut edges = Edges::default();
-    for rule in [asker, determination, key, command, counter, again, procedure] {
+    for rule in [asker, determination, key, contingency, command, counter, again, procedure] {
         rule(&mut edges);
     }
     // Every name that `Refusal::rule` can give, from its own source.
     let names = include_str!("mod.rs").lines().filter_map(|line| {
         let (variant, name) = line.trim().split_once(" => \"")?;
-        variant.starts_with("Self::").then(|| name.trim_end_matches("\","))
+        variant.trim_start_matches("| ").starts_with("Self::").then(|| name.trim_end_matches("\","))
     });
     // Whether a further attempt has the same octets is looked at where they are made: in the pipeline, and in the audit; and where
     // an incident awaits its key, when that is activated. A pause keeps back what was signed before it: below, with releases.

@@ -54,6 +54,7 @@ fn facts(generation: Option<u32>) -> KeyFacts {
         shares,
         dealing: None,
         presented: BTreeMap::new(),
+        contingency: None,
         certificate: None,
         active: None,
         active_for: None,

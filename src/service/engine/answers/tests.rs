@@ -31,6 +31,7 @@ fn opened(n: u8) -> Event {
     Event::IncidentOpened(IncidentOpened {
         incident: incident(n),
         compromised,
+        key: None,
         description: "d".into(),
         notification: None,
         profile: None,

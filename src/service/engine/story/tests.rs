@@ -58,6 +58,7 @@ fn events() -> Vec<Event> {
         Event::IncidentOpened(IncidentOpened {
             incident: incident(),
             compromised: Compromised { certificate_sha256: NOTHING, spki_sha256: NOTHING, party },
+            key: None,
             description: "d".into(),
             notification: None,
             profile: None,

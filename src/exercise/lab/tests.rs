@@ -3,7 +3,6 @@ use crate::domain::certificates::apex::{WrapAlgorithm, WrapParameters};
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::Kind;
 use crate::domain::responses::bundle::signing_device;
-=======
 use crate::domain::gbcs::SymmetricKey;
 
 /// A lab as of some day.

@@ -469,6 +469,17 @@ pub enum PolicyFault {
         /// Its use.
         key_use: KeyUse,
     },
+    /// An algorithm that is read and not written.
+    #[error(
+        "key {key}: wrap_algorithm: expected aes-128-gcm or aes-256-gcm, which tokens write by themselves, found {found}, which is read in a \
+             certificate and not written"
+    )]
+    NotWrittenInTokens {
+        /// The key.
+        key: KeyLabel,
+        /// What stands there.
+        found: WrapAlgorithm,
+    },
     /// A symmetric key that whoever has the PIN can take out.
     #[error(
         "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it whoever has the token's PIN can take its \
@@ -1069,6 +1080,9 @@ impl Reading<'_> {
             self.fault(KEYS, Some(at), PolicyFault::NotTrustedLive { key: key.clone() });
         }
         let wrap_algorithm = wrap_algorithm.unwrap_or(WRAP_ALGORITHM_DEFAULT);
+        if !matches!(wrap_algorithm, WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm) {
+            self.fault(KEYS, Some(at), PolicyFault::NotWrittenInTokens { key: key.clone(), found: wrap_algorithm });
+        }
         Some(ContingencyRules { wrap_algorithm, wrap_with_trusted })
     }
 

@@ -355,6 +355,9 @@ pub fn release(
         reasons.demand("not-spent", contingency.spent.is_some(), || {
             format!("that the Contingency Symmetric Key of {label} is spent must be recorded before it is released")
         });
+        reasons.demand("request-used", !contingency.requests.contains(&request), || {
+            format!("request {request} was used for a release of this key before; a further one has an id of its own")
+        });
         if let Some(intent) = contingency.releasing.keys().next() {
             reasons.add("release-open", format!("the release of entry {intent} has no outcome yet; wait for it"));
         }

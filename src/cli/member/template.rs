@@ -225,3 +225,6 @@ fn certificate_json(octets: &[u8]) -> Map<String, Value> {
     }
     fields
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,17 +183,7 @@ fn wanted(opened: &Opened) -> Result<(WrapWithTrusted, WrapAlgorithm), CeremonyE
                 .to_owned(),
         ));
     }
-    let algorithm = rules.wrap_algorithm;
-    match algorithm {
-        WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm => Ok((rules.wrap_with_trusted, algorithm)),
-        WrapAlgorithm::Aes128WrapPad
-        | WrapAlgorithm::Aes256WrapPad
-        | WrapAlgorithm::Aes128Cbc
-        | WrapAlgorithm::Aes256Cbc => Err(wrong(format!(
-            "wrap_algorithm: expected aes-256-gcm or aes-128-gcm, found {algorithm}: the field is made inside the token, and what tokens \
-             do to octets that are no key of theirs is AES-GCM"
-        ))),
-    }
+    Ok((rules.wrap_with_trusted, rules.wrap_algorithm))
 }
 
 /// The token, and what is made on it.

@@ -45,8 +45,6 @@ words!(
     Compared {
         /// In the token: the symmetric key did not leave it.
         InToken = "in-token",
-        /// In software, for an algorithm that the token does not have.
-        InSoftware = "in-software",
     }
 );
 

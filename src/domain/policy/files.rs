@@ -470,6 +470,17 @@ pub enum PolicyFault {
         /// Its use.
         key_use: KeyUse,
     },
+    /// An algorithm by which no token of ours writes the field.
+    #[error(
+        "key {key}: wrap_algorithm: expected aes-256-gcm or aes-128-gcm, found {found}: the field is made inside the token, and what tokens do to \
+         octets that are no key of theirs is AES-GCM"
+    )]
+    WrapNotWritten {
+        /// The key.
+        key: KeyLabel,
+        /// The algorithm.
+        found: WrapAlgorithm,
+    },
     /// A symmetric key that any key of its token may wrap.
     #[error(
         "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it any key that is made with the token's PIN wraps its \
@@ -1070,6 +1081,16 @@ impl Reading<'_> {
             self.fault(KEYS, Some(at), PolicyFault::NotTrustedLive { key: key.clone() });
         }
         let wrap_algorithm = wrap_algorithm.unwrap_or(WRAP_ALGORITHM_DEFAULT);
+        match wrap_algorithm {
+            WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm => {}
+            WrapAlgorithm::Aes128WrapPad
+            | WrapAlgorithm::Aes256WrapPad
+            | WrapAlgorithm::Aes128Cbc
+            | WrapAlgorithm::Aes256Cbc => {
+                let found = wrap_algorithm;
+                self.fault(KEYS, Some(at), PolicyFault::WrapNotWritten { key: key.clone(), found });
+            }
+        }
         Some(ContingencyRules { wrap_algorithm, wrap_with_trusted })
     }
 

@@ -236,7 +236,7 @@ impl Play<'_, '_> {
         let (id, key) = (main.determination.form().id, self.held_key()?.label);
         let path = format!("/v1/keys/{key}/symmetric-release");
         let request = RequestId(lab::random()?);
-        let ask = wire::SymmetricRelease { request, determination: id, dry_run: false };
+        let ask = wire::SymmetricRelease { request, determination: id, check_only: false };
         self.must_refuse(client, &path, &ask, "Releasing the symmetric key while the contingency key is locked")
             .await?;
         self.carrier(client, self.incident.clone()).activate(&key).await?;
@@ -244,7 +244,7 @@ impl Play<'_, '_> {
         let early = listed_ask(id, &[self.device(0)])?;
         self.must_not_sign(client, &early, "Signing before the symmetric key is released").await?;
 
-        let check = wire::SymmetricRelease { request: RequestId(lab::random()?), determination: id, dry_run: true };
+        let check = wire::SymmetricRelease { request: RequestId(lab::random()?), determination: id, check_only: true };
         let checked: wire::SymmetricReleased = client.post(&path, &check).await?;
         self.expect(
             checked.checked.is_some() && checked.outcome.is_none() && !checked.spent_before,

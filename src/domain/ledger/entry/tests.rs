@@ -865,10 +865,6 @@ fn golden_of_contingency() -> Vec<(Event, &'static str)> {
             r#"{"root-imported":{"key":"contingency-1","root":"{01}","compared":"in-token"}}"#,
         ),
         (
-            Event::RootImported(RootImported { key: key(), root: digest(1), compared: Compared::InSoftware }),
-            r#"{"root-imported":{"key":"contingency-1","root":"{01}","compared":"in-software"}}"#,
-        ),
-        (
             checked(CheckResult::Matches),
             r#"{"contingency-checked":{"key":"contingency-1","incident":"INC-1","root":"{01}","result":"matches"}}"#,
         ),

@@ -19,7 +19,8 @@ pub struct Material {
     /// Length of the Contingency Symmetric Key in bits: 128 or 256.
     pub bits: u16,
     /// Whether only a key that the token's security officer marked as trusted wraps the Contingency Symmetric Key
-    /// (`CKA_WRAP_WITH_TRUSTED`, PKCS#11 3.1, 4.9). Without it, whoever has the token's PIN gets the key out under one of their own.
+    /// (`CKA_WRAP_WITH_TRUSTED`, PKCS#11 3.1, 4.9). Without it, whoever has the token's PIN gets the key out under one of their own, by any tool
+    /// that wraps keys.
     pub wrap_with_trusted: bool,
 }
 

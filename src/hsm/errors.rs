@@ -245,9 +245,9 @@ pub enum HsmError {
         /// The CKA_ID wanted.
         id: KeyId,
     },
-    /// The module lets the Contingency Symmetric Key out to whoever has the PIN.
+    /// The module lets the Contingency Symmetric Key be wrapped by any key.
     #[error(
-        "key {label}: the module does not hold to CKA_WRAP_WITH_TRUSTED: {why}. The Contingency Symmetric Key was not kept. Ask the \
+        "key {label}: the module does not hold to CKA_WRAP_WITH_TRUSTED: {why}. The Contingency Symmetric Key there is of no use. Ask the \
          HSM's maker for a module that enforces it (PKCS#11 3.1, 4.9); an exercise may do without, by `wrap_with_trusted = \"not-enforced\"` \
          in its policy, and a live policy may not"
     )]

@@ -69,7 +69,10 @@ pub struct Facts<'a> {
 /// Octets as they are shown to whoever signs them.
 ///
 /// They lie behind the octet that precedes a command's and that no signature covers, so that a command is read without a copy of it.
-pub struct Shown(Vec<u8>);
+pub struct Shown {
+    whole: Vec<u8>,
+    is_secret: bool,
+}
 
 impl Shown {
     /// Takes a copy: the one that is judged is the one that is signed.
@@ -77,17 +80,27 @@ impl Shown {
         let mut whole = Vec::with_capacity(1 + octets.len());
         whole.push(UNSIGNED);
         whole.extend_from_slice(octets);
-        Self(whole)
+        Self { whole, is_secret: false }
+    }
+
+    /// The same of octets with a secret inside, a symmetric key in a command of mode 9: nothing is left of them in the end.
+    pub fn secret(octets: &[u8]) -> Self {
+        let mut shown = Self::new(octets);
+        shown.is_secret = true;
+        shown
     }
 
     /// All that the signature covers.
     pub fn octets(&self) -> &[u8] {
-        &self.0[1..]
+        &self.whole[1..]
     }
+}
 
-    /// Leaves nothing of them: a command of mode 9 has a symmetric key inside.
-    pub fn wipe(&mut self) {
-        self.0[1..].zeroize();
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if self.is_secret {
+            self.whole.zeroize();
+        }
     }
 }
 
@@ -95,9 +108,9 @@ impl Shown {
 pub fn permitted(use_: KeyUse, kind: Kind, shown: &Shown, facts: Facts<'_>) -> Result<(), KindError> {
     match (use_, kind) {
         (KeyUse::Recovery, Kind::Command) => {
-            command(&shown.0, CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery)
+            command(&shown.whole, CredentialsReplacementMode::AnyExceptAbnormalRootByRecovery)
         }
-        (KeyUse::Contingency, Kind::Command) => command(&shown.0, CredentialsReplacementMode::AnyByContingency),
+        (KeyUse::Contingency, Kind::Command) => command(&shown.whole, CredentialsReplacementMode::AnyByContingency),
         (KeyUse::Recovery | KeyUse::Contingency, Kind::CertificationRequest) => {
             certification_request(shown.octets(), facts.spki)
         }

@@ -392,15 +392,19 @@ impl Shared {
                     let Some(key) = lock(&self.keys).get(&key).cloned() else {
                         let failed = |n| (first_seq + n, Answer::Failed(HsmError::KeyUnknown(key.clone())));
                         self.send(&FromWorker::Answers((0..items.len() as u64).map(failed).collect()))?;
+                        // Nobody knows what kind of key it was to be.
+                        drop(items);
+                        buffer.zeroize();
                         continue;
                     };
-                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, Shown::new(&item.octets))).collect();
+                    // A command of mode 9 has a symmetric key inside.
+                    let is_secret = key.use_ == KeyUse::Contingency;
+                    let shown = |octets: &[u8]| if is_secret { Shown::secret(octets) } else { Shown::new(octets) };
+                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, shown(&item.octets))).collect();
                     let job = Job { key, generation, not_after_unix_ms, next_seq: first_seq, items: items.into_iter() };
-                    let is_secret = job.key.use_ == KeyUse::Contingency;
                     lock(&self.queue).push_back(job);
                     self.come.notify_all();
                     if is_secret {
-                        // A command of mode 9 has a symmetric key inside.
                         buffer.zeroize();
                     }
                 }
@@ -550,11 +554,8 @@ impl Shared {
                 self.send_held();
                 self.claim(true)
             });
-            let Some(mut item) = claimed else { return };
+            let Some(item) = claimed else { return };
             let answer = self.sign_one(n, &mut signer, &item);
-            if item.key.use_ == KeyUse::Contingency {
-                item.shown.wipe();
-            }
             let broken = match &answer {
                 Answer::Failed(error) if !error.class().worker_goes_on() => Some(error.clone()),
                 Answer::Failed(_) | Answer::Signed(..) | Answer::Fenced | Answer::Expired | Answer::GivenUp => None,

@@ -87,10 +87,18 @@ enum Stands {
     Both,
 }
 
-/// Makes what is missing beside a contingency key of the ledger, and records it. `begun`: somebody here began to make it before.
+/// Makes what is missing beside a contingency key of the ledger, and records it. Of material that is recorded only the wrapping key is made
+/// again: it is a public object, which whoever reaches the token may destroy. `begun`: somebody here began to make it before.
 pub fn make(opened: &mut Opened, ids: Ids, begun: bool) -> Result<Made, CeremonyError> {
     let label = opened.key.label.clone();
-    if let Some(made) = recorded(opened, ids)? {
+    if let Some(mut made) = recorded(opened, ids)? {
+        let (name, material) = (made.prepared.token.clone(), Material::from(&made.prepared));
+        let pin = opened.pin(&name, &opened.uses(&name))?;
+        if (Beside { opened, name: &name, pin, material }).mend()? {
+            made.found = Some(
+                "the contingency material, recorded before; its wrapping key was not on the token any more, and was made anew".to_owned(),
+            );
+        }
         return Ok(made);
     }
     let (wanted, algorithm) = wanted(opened)?;
@@ -175,17 +183,7 @@ fn wanted(opened: &Opened) -> Result<(WrapWithTrusted, WrapAlgorithm), CeremonyE
                 .to_owned(),
         ));
     }
-    let algorithm = rules.wrap_algorithm;
-    match algorithm {
-        WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm => Ok((rules.wrap_with_trusted, algorithm)),
-        WrapAlgorithm::Aes128WrapPad
-        | WrapAlgorithm::Aes256WrapPad
-        | WrapAlgorithm::Aes128Cbc
-        | WrapAlgorithm::Aes256Cbc => Err(wrong(format!(
-            "wrap_algorithm: expected aes-256-gcm or aes-128-gcm, found {algorithm}: the field is made inside the token, and what tokens \
-             do to octets that are no key of theirs is AES-GCM"
-        ))),
-    }
+    Ok((rules.wrap_with_trusted, rules.wrap_algorithm))
 }
 
 /// The token, and what is made on it.
@@ -241,6 +239,24 @@ impl Beside<'_> {
         let extension = token.wrap_public(self.key().clone()).wait().map_err(of_hsm)?;
         token.shutdown();
         Ok(extension)
+    }
+
+    /// Makes the wrapping key anew where it is gone, and nothing else: another one wraps the symmetric key as well. Whether it had to be.
+    fn mend(&self) -> Result<bool, CeremonyError> {
+        match self.stands()? {
+            Stands::Both => return Ok(false),
+            Stands::Nothing if self.material.wrap_with_trusted => self.make_trusted()?,
+            Stands::Nothing => {
+                let token = self.start(None)?;
+                let made = token.make_wrapping(self.key().clone(), self.material.wrapping).wait();
+                token.shutdown();
+                made.map_err(|source| self.half_made(StartFault::Hsm { token: self.name.clone(), source }))?;
+            }
+            // The symmetric key is gone, for good: the start says so.
+            Stands::Wrapping => {}
+        }
+        self.start(Some(self.material))?.shutdown();
+        Ok(true)
     }
 
     /// The wrapping key, made by the token's security officer.
@@ -463,7 +479,7 @@ pub const fn guard(wrap_with_trusted: bool) -> &'static str {
     if wrap_with_trusted {
         "trusted, which alone wraps it (CKA_WRAP_WITH_TRUSTED, tried)"
     } else {
-        "NOT trusted: whoever has the token's PIN can take the symmetric key out"
+        "NOT trusted: any key that is made with the token's PIN wraps the symmetric key"
     }
 }
 

@@ -28,7 +28,7 @@ use crate::domain::names::{Digest, KeyLabel, KeyUse, PersonId};
 use crate::domain::policy::admission;
 use crate::domain::policy::destruction::Destruction;
 use crate::domain::policy::facts::Ending;
-use crate::hsm::Expectations;
+use crate::hsm::{Expectations, Material};
 use crate::recorder::{Moment, Recorder, record_alone};
 use crate::service::configuration::{self, Configuration};
 use crate::service::start::{self, StartFault};
@@ -324,8 +324,10 @@ fn destroy(
         .map_err(CeremonyError::Refused)?,
     };
     opened.keep_head(&ledger_token)?;
+    // On every token: the maker's means may have cloned it with the pair, and that it is on none is no error.
+    let facts = opened.fold().keys().get(label).and_then(|facts| facts.contingency.as_ref());
+    let material = facts.map(|facts| Material::from(&facts.prepared));
     for (on, token) in form.tokens.iter().zip(&tokens) {
-        let material = opened.fold().keys().get(label).and_then(|facts| start::expected(facts, &on.token).material);
         let gone = token.destroy_key(label.clone(), form.cka_id, form.key.spki_sha256, material).wait();
         gone.map_err(|source| StartFault::Hsm { token: on.token.clone(), source })?;
         print.note(&format!("key {label} is not on token {} any more", on.token));

@@ -102,7 +102,8 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WrapWithTrusted {
-    /// It must (`CKA_WRAP_WITH_TRUSTED`): whoever has the PIN alone cannot take it out.
+    /// It must (`CKA_WRAP_WITH_TRUSTED`): no key that somebody makes with the token's PIN wraps it. Who has the PIN and takes the daemon's own
+    /// way, by the trusted key and a copy, has it all the same.
     #[default]
     Required,
     /// It need not, for a module that lacks that. In an exercise alone.
@@ -480,10 +481,10 @@ pub enum PolicyFault {
         /// What stands there.
         found: WrapAlgorithm,
     },
-    /// A symmetric key that whoever has the PIN can take out.
+    /// A symmetric key that any key of its token may wrap.
     #[error(
-        "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it whoever has the token's PIN can take its \
-             Contingency Symmetric Key out"
+        "key {key}: a live contingency key needs wrap_with_trusted = \"required\": without it any key that is made with the token's PIN wraps its \
+         Contingency Symmetric Key, and any tool takes it out"
     )]
     NotTrustedLive {
         /// The key.

@@ -5,8 +5,13 @@
 //! 32 random octets that this process made for it. What comes out is unwrapped here, in memory that is wiped. To read the copy's
 //! value would be shorter; many tokens show no value of a secret key, and a network HSM would send it in clear.
 //!
-//! Who has the PIN can do the same: that is what the daemon does. What the trusted key takes from them is the easy ways: a wrapping key of
-//! their own, the vendor's export, a tool that asks for CKA_VALUE.
+//! Who has the PIN can do the same: that is what the daemon does. What the trusted key takes from them is the short ways: a wrapping key of
+//! their own, the vendor's export, a tool that asks for CKA_VALUE. (`CKA_UNWRAP_TEMPLATE` could demand that a copy be sensitive, not that
+//! it stay inside, or nothing came out; and cryptoki has no attribute for it.)
+//!
+//! The trusted key is a public object, since its maker sees no other. So whoever reaches the token without a PIN may destroy it, and
+//! do no more: it opens nothing that is not private. The security officer then makes another under the same name, which wraps the
+//! symmetric key as well (`ceremony contingency`).
 
 use aes_kw::{KeyInit as _, KwAes256};
 use cryptoki::error::Error;
@@ -154,6 +159,7 @@ impl LoggedIn {
             Attribute::Verify(false),
             Attribute::Derive(false),
             Attribute::Modifiable(false),
+            Attribute::Copyable(false),
             Attribute::ValueLen((KEK_LEN as u64).into()),
         ];
         if is_trusted {
@@ -181,6 +187,7 @@ impl LoggedIn {
             Attribute::Unwrap(false),
             Attribute::Derive(false),
             Attribute::Modifiable(false),
+            Attribute::Copyable(false),
             Attribute::ValueLen(material.len().into()),
         ];
         if material.wrap_with_trusted {
@@ -337,13 +344,18 @@ impl LoggedIn {
         Ok(key)
     }
 
-    /// Wraps the public half of a pair with the Contingency Symmetric Key, in the token: AES-GCM with a nonce of the token's.
+    /// Wraps the public half of a pair with the Contingency Symmetric Key, in the token: AES-GCM with a nonce of the token's. First it is tried
+    /// whether that key is guarded as it says.
     ///
     /// # Shape
     /// `spki` is what is wrapped, the DER SubjectPublicKeyInfo (RFC 5934, 9: PublicKeyInfo). The answer is the DER ApexContingencyKey,
     /// the value of the extension WrappedApexContingencyKey.
     pub fn wrap_public(&self, pair: &KeyLabel, spki: &[u8], material: Material) -> Result<Vec<u8>, HsmError> {
         let symmetric = self.check_symmetric(&Secret::symmetric(pair, material.symmetric), material)?;
+        if material.wrap_with_trusted {
+            // Tried here as well: whoever made the key may have been cut off before it was.
+            self.check_guard(pair, symmetric)?;
+        }
         let apart = self.apart()?;
         let mut nonce = [0; GCM_NONCE_LEN];
         apart.call("C_GenerateRandom", |session| session.generate_random_slice(&mut nonce))?;

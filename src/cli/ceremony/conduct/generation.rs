@@ -38,7 +38,7 @@ impl Conduct {
         } else {
             format!(
                 "The token makes the wrapping key (CKA_ID {wrapping}) and the Contingency Symmetric Key (CKA_ID {symmetric}). As the policy of this \
-                 exercise has it, the module does not guard the latter: whoever has the token's PIN can take it out."
+                 exercise has it, the module does not guard the latter: any key that is made with the token's PIN wraps it."
             )
         };
         format!(

@@ -54,6 +54,9 @@ pub async fn play(stage: &mut Stage, devices: u32, teller: &mut Teller<'_>) -> R
         ..Summary::default()
     };
 
+    for (what, reasons) in tried {
+        summary.attempted(teller, what, reasons);
+    }
     teller.step("Devices are made");
     let all = u64::from(devices + BYSTANDERS);
     teller.begin("Devices made, each with a key of its own and the Root that carries the wrapped key,", all);
@@ -75,9 +78,6 @@ pub async fn play(stage: &mut Stage, devices: u32, teller: &mut Teller<'_>) -> R
         deliveries: Deliveries::by_clock(stage.clock),
         statements: 0,
     };
-    for (what, reasons) in tried {
-        play.attempted(what, reasons);
-    }
     let daemon = play.notify_of_the_root().await?;
     let client = &daemon.client;
     let main = play.determine_contingency(client, &renewal).await?;

@@ -402,7 +402,8 @@ impl Play<'_, '_> {
         let mut drafter = self.drafter(&self.incident)?;
         let [held, next] = self.stage.names.contingency_keys.clone();
         drafter.key.label = held;
-        let line = SymmetricKeyLine { root_sha256: self.stage.lab.root_oca().sha256(), next };
+        let root_sha256 = self.stage.lab.root_oca().sha256();
+        let line = SymmetricKeyLine { root_sha256, next, next_root_sha256: root_sha256 };
         let document = drafter.contingency(head(client).await?, &scope, line)?;
         let mut signatures = Vec::new();
         for member in &self.stage.people.members[..APPROVALS] {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Fold, FoldError, not_known};
 use crate::domain::incident::routes;
 use crate::domain::ledger::contingency::{
-    ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
 };
 use crate::domain::ledger::entry::{CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
 use crate::domain::ledger::meaning::Meaning;
@@ -70,15 +70,25 @@ impl Fold {
         self.keys.insert(record.label.clone(), facts);
     }
 
-    pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared) -> Result<(), FoldError> {
-        self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone()));
+    pub(super) fn prepare_contingency(
+        &mut self,
+        prepared: &ContingencyPrepared,
+        index: u64,
+    ) -> Result<(), FoldError> {
+        self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone(), index));
         Ok(())
     }
 
     pub(super) fn check_contingency(&mut self, checked: &ContingencyChecked, index: u64) -> Result<(), FoldError> {
         let ContingencyChecked { key, incident, root, result } = checked;
+        let facts = self.contingency_mut(key)?;
+        // That the token failed says nothing of what it found before.
+        let says_nothing = matches!(result, CheckResult::Failed(_));
+        if says_nothing && facts.root == Some(*root) && facts.is_checked_for(incident) {
+            return Ok(());
+        }
         let (incident, result) = (incident.clone(), result.clone());
-        self.contingency_mut(key)?.checked = Some(Checked { entry: index, incident, root: *root, result });
+        facts.checked = Some(Checked { entry: index, incident, root: *root, result });
         Ok(())
     }
 
@@ -137,13 +147,23 @@ impl Fold {
         self.keys.iter().find(|(_, facts)| carries(facts)).map(|(label, _)| label)
     }
 
+    /// The incident in which a contingency key that is to be the next generation is, or may be, Compromised, or the root that carries it.
+    pub fn next_compromised_in(&self, key: &KeyLabel) -> Option<&IncidentId> {
+        let root = self.contingency(key).and_then(|contingency| contingency.root);
+        let of_root = |incident: &&IncidentFacts| {
+            incident.key == Some(OtherKey::RootOca)
+                && root == Some(incident.compromised.certificate_sha256)
+                && !is_dismissed(incident)
+        };
+        self.compromised_in(key).or_else(|| self.incidents.values().find(of_root).map(|incident| &incident.id))
+    }
+
     /// The incident in which a key of ours is, or may be, Compromised itself: from then on it is not used, and not in another incident
     /// either. One that was dismissed says nothing of it; one that is closed does not mend the key. Incidents of before anybody said which
     /// key they are about bar none.
     pub fn compromised_in(&self, key: &KeyLabel) -> Option<&IncidentId> {
         let facts = self.keys.get(key)?;
         let is_of = |incident: &&IncidentFacts| {
-            let is_dismissed = incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
             let concerns = match (incident.key, facts.record.use_) {
                 (Some(OtherKey::Recovery), KeyUse::Recovery) => {
                     incident.compromised.spki_sha256 == facts.record.spki_sha256
@@ -154,8 +174,13 @@ impl Fold {
                 }
                 (Some(_) | None, KeyUse::Ledger | KeyUse::Recovery | KeyUse::Contingency) => false,
             };
-            concerns && !is_dismissed
+            concerns && !is_dismissed(incident)
         };
         self.incidents.values().find(is_of).map(|incident| &incident.id)
     }
+}
+
+/// Whether it was found to be none.
+fn is_dismissed(incident: &IncidentFacts) -> bool {
+    incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
 }

@@ -11,10 +11,14 @@ use crate::domain::names::{DeterminationId, Digest, IncidentId};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContingencyFacts {
+    /// The leaf that recorded how it was made.
+    pub entry: u64,
     /// How it was made.
     pub prepared: ContingencyPrepared,
     /// SHA-256 of the Root OCA Certificate that carries it, once that was taken in.
     pub root: Option<Digest>,
+    /// The leaf that recorded that.
+    pub root_entry: Option<u64>,
     /// What came of the last check before use.
     pub checked: Option<Checked>,
     /// The incident that it is of for ever, and the determination under which its symmetric key was to be released first.
@@ -51,8 +55,19 @@ pub struct Releasing {
 
 impl ContingencyFacts {
     /// Of material that was just made.
-    pub const fn new(prepared: ContingencyPrepared) -> Self {
-        Self { prepared, root: None, checked: None, spent: None, releasing: BTreeMap::new(), released: None }
+    pub const fn new(prepared: ContingencyPrepared, entry: u64) -> Self {
+        let (root, root_entry) = (None, None);
+        Self { entry, prepared, root, root_entry, checked: None, spent: None, releasing: BTreeMap::new(), released: None }
+    }
+
+    /// What of it lay under no checkpoint at a start is not believed: a ceremony's entries always lie under one, so whoever could write to
+    /// the disk put it there. Answers whether the material itself still is.
+    pub fn take_back(&mut self, from: u64) -> bool {
+        self.checked.take_if(|checked| checked.entry >= from);
+        if self.root_entry.is_some_and(|entry| entry >= from) {
+            (self.root, self.root_entry) = (None, None);
+        }
+        self.entry < from
     }
 
     /// The key was locked: nobody holds the symmetric key any more.

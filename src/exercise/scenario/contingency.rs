@@ -118,9 +118,10 @@ impl Play<'_, '_> {
     }
 
     /// What the new Root is determined with.
-    fn line(&self) -> SymmetricKeyLine {
+    fn line(&self, renewal: &Renewal) -> SymmetricKeyLine {
         let [_, next] = self.stage.names.contingency_keys.clone();
-        SymmetricKeyLine { root_sha256: self.stage.lab.root_oca().sha256(), next }
+        let (root_sha256, next_root_sha256) = (self.stage.lab.root_oca().sha256(), renewal.root_oca().sha256());
+        SymmetricKeyLine { root_sha256, next, next_root_sha256 }
     }
 
     /// The contingency key of the generation that Devices hold, as the ceremony made it.
@@ -174,7 +175,7 @@ impl Play<'_, '_> {
     /// The PMA determines; what is not the right way is refused first.
     async fn determine_contingency(&mut self, client: &Client, renewal: &Renewal) -> Result<Main, ExerciseError> {
         self.teller.step("The SMKI PMA determines");
-        let (incident, key, line) = (self.incident.clone(), self.held_key()?, self.line());
+        let (incident, key, line) = (self.incident.clone(), self.held_key()?, self.line(renewal));
         let esme = named("esme", template::contingency(renewal)?)?;
         let devices = self.fleet.contingency_list(&esme.name, &self.fleet.devices()[..self.devices as usize]);
         let by_recovery = self.esme()?;
@@ -329,7 +330,7 @@ impl Play<'_, '_> {
         let carrier = self.carrier(client, incident.clone());
         let notification = carrier.assess(&ids, Method::Contingency).await?;
         carrier.refer(notification).await?;
-        let draft = Draft { incident: &incident, esme: &esme, devices: &devices, line: self.line() };
+        let draft = Draft { incident: &incident, esme: &esme, devices: &devices, line: self.line(renewal) };
         let document = self.draft(client, draft, self.held_key()?).await?;
         let what = "A determination in another incident with the generation that is spent";
         self.must_not_record(client, &document, &devices, what).await

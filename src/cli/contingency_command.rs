@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::gbcs::message_octets;
-use super::{CliError, input};
+use super::CliError;
+use super::gbcs::{message_octets, read_file};
 use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::Blobs;
@@ -17,7 +17,7 @@ use crate::domain::ledger::glance::Glance;
 use crate::domain::names::{KeyLabel, KeyUse};
 
 /// Octets of a file with one command: hexadecimal takes two for one, and white space.
-const FILE_LEN_MAX: u64 = 4 * MESSAGE_LEN_MAX as u64;
+const FILE_LEN_MAX: usize = 4 * MESSAGE_LEN_MAX;
 
 /// Taken by what makes or verifies commands of mode 9 from an export.
 #[derive(Args, Clone, Debug, Default)]
@@ -33,7 +33,9 @@ impl ContingencyCommand {
     pub(super) fn keys(&self) -> Result<Vec<SymmetricKey>, CliError> {
         let key = |path: &PathBuf| {
             let wrong = |why: &dyn std::fmt::Display| CliError::Unfit(format!("{}: {why}", path.display()));
-            let octets = message_octets(&input::file(path, FILE_LEN_MAX)?).map_err(|error| wrong(&error))?;
+            let octets = read_file(path, FILE_LEN_MAX)
+                .and_then(|octets| message_octets(&octets))
+                .map_err(|error| wrong(&error))?;
             take_symmetric_key(&octets).map(|(key, _)| key).map_err(|error| wrong(&error))
         };
         self.commands.iter().map(key).collect()

@@ -260,7 +260,7 @@ fn show(args: &GbcsShow, out: &mut dyn Write) -> Result<Vec<String>, ShowError> 
     Ok(shown.faults())
 }
 
-fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ShowError> {
+pub(super) fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ShowError> {
     let name = path.display().to_string();
     let mut file = File::open(path).map_err(|error| ShowError::Read { name: name.clone(), error })?;
     read(&name, &mut file, max)

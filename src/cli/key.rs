@@ -121,7 +121,7 @@ impl ReleaseSymmetric {
             None => input::request_id()?,
         };
         let path = format!("/v1/keys/{key}/symmetric-release");
-        let ask = wire::SymmetricRelease { request, determination, dry_run: check };
+        let ask = wire::SymmetricRelease { request, determination, check_only: check };
         if change.dry_run {
             return context.would_send(Verb::Post, &path, Some(&ask));
         }

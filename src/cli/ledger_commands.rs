@@ -18,7 +18,7 @@ use super::recovery::out::{As, Format, Out, below};
 use super::{CliError, Context, Exit};
 use crate::domain::commands::container::{Fields, Header};
 use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
-use crate::domain::commands::{needs_symmetric_key, rebuild};
+use crate::domain::commands::{CommandOctets, needs_symmetric_key, rebuild, rebuilt_len_max};
 use crate::domain::determination::document::{Determination, Schedule};
 use crate::domain::fold::{self, book::read_policy};
 use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
@@ -91,7 +91,7 @@ struct Walk<'a> {
     pairs: Pairs<MadeOf>,
     outs: BTreeMap<DeterminationId, (Header, Out)>,
     made: Made,
-    command: Vec<u8>,
+    command: CommandOctets,
 }
 
 fn wrong(index: u64, what: impl std::fmt::Display) -> CliError {
@@ -114,7 +114,7 @@ impl LedgerCommands {
             pairs: Pairs::default(),
             outs: BTreeMap::new(),
             made: Made::default(),
-            command: Vec::new(),
+            command: CommandOctets::new(true),
         };
         let mut settled = Vec::new();
         let mut from = 0;
@@ -252,6 +252,8 @@ impl Walk<'_> {
         let with = with.transpose().map_err(|why| CliError::Unfit(format!("intent {at}: {why}")))?;
         let symmetric = with.as_ref().map(|(symmetric, _)| *symmetric);
         let command = &mut self.command;
+        // What it outgrows is not wiped.
+        command.reserve_exact(rebuilt_len_max(template));
         rebuild(template, originator, &intent, &signature, symmetric, command).map_err(|error| wrong(at, error))?;
         // What was signed had the key inside, and the intent says nothing of it.
         let body = &command[1..command.len() - SIGNATURE_PART_LEN];

@@ -133,8 +133,10 @@ impl Summary {
     }
 
     fn tell_signing(&self, teller: &mut Teller<'_>) {
-        let unknown = format!("{} after the kill, {} settled", number(self.unknown), number(self.settled));
-        teller.fact("unknown outcomes", &unknown);
+        if self.scenario != Scenario::Contingency {
+            let unknown = format!("{} after the kill, {} settled", number(self.unknown), number(self.settled));
+            teller.fact("unknown outcomes", &unknown);
+        }
         let signing = format!(
             "{} commands each second ({} octets each), recorded and checked before release",
             number(self.times.signed_per_second),

@@ -9,10 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use smkid::api::client::Client;
 use smkid::api::wire::{self, Base64, DeviceAsk, Devices, Item, ItemOutcome, RecoverySign};
 use smkid::domain::certificates::apex::WrappedApexKey;
+use smkid::domain::certificates::pem::certificate_to_pem;
 use smkid::domain::certificates::signature::PublicKey;
 use smkid::domain::determination::document::{Determination, Form, KeyChosen, Method, SymmetricKeyLine, Written};
 use smkid::domain::gbcs::{SIGNATURE_PART_LEN, take_symmetric_key};
 use smkid::domain::ledger::contingency::{CheckResult, ReleaseResult};
+use smkid::domain::ledger::steps::CompromiseClass;
 use smkid::domain::names::{DeterminationId, Digest, IncidentId};
 use smkid::domain::time::Window;
 use smkid::exercise::clock::Clock;
@@ -26,6 +28,7 @@ use smkid::exercise::tell::Teller;
 use smkid::exercise::template;
 use tempfile::TempDir;
 
+use crate::support::site as support;
 use crate::support::site::{
     Ended, device, device_list, head, lines, problem, request, rules, template_name, upload, whole,
 };
@@ -199,7 +202,7 @@ impl Site {
     }
 
     fn ask_release(&self) -> wire::SymmetricRelease {
-        wire::SymmetricRelease { request: request(), determination: self.determination, dry_run: false }
+        wire::SymmetricRelease { request: request(), determination: self.determination, check_only: false }
     }
 
     async fn fetch(&self, client: &Client, of: &RecoverySign) -> Answer<(Vec<Item>, Ended)> {
@@ -404,7 +407,7 @@ async fn a_root_that_does_not_carry_the_key_stops_the_release_before_anything_is
     let client = &daemon.client;
     site.activate(client).await;
     let ask = site.ask_release();
-    let checked = site.release(client, &wire::SymmetricRelease { dry_run: true, ..ask.clone() }).await.unwrap();
+    let checked = site.release(client, &wire::SymmetricRelease { check_only: true, ..ask.clone() }).await.unwrap();
     assert!(matches!(checked.checked.unwrap().result, CheckResult::Differs(_)));
     assert_eq!((checked.intent, checked.outcome, checked.held), (None, None, false));
     let refused = problem(site.release(client, &ask).await);
@@ -516,5 +519,66 @@ async fn a_job_waits_for_the_release_and_goes_on_by_itself() {
     for command in &fetched {
         site.check_as_a_device(command);
     }
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_lock_while_the_token_gives_the_key_out_leaves_nobody_with_it() {
+    let site = Site::set().await;
+    site.fault(Some("log calls\nC_WrapKey * delay 2s\n"));
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    let (asking, ask) = (client.clone(), site.ask_release());
+    let asked = tokio::spawn(async move {
+        let path = format!("/v1/keys/{KEY}/symmetric-release");
+        asking.post::<_, wire::SymmetricReleased>(&path, &ask).await
+    });
+    let calls = site.stage.scratch.path().join("calls");
+    while !fs::read_to_string(&calls).unwrap_or_default().contains("C_WrapKey") {
+        tokio::task::yield_now().await;
+    }
+    client.post_nothing::<wire::KeyChanged>(&format!("/v1/keys/{KEY}/lock")).await.unwrap();
+    let released = asked.await.unwrap().unwrap();
+    assert!(!released.held && released.outcome != Some(ReleaseResult::Released), "{released:?}");
+    let state = site.state(client).await;
+    assert_eq!((state.spent.is_some(), state.released, state.held), (true, None, false));
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_the_token_gives_out_and_is_not_the_key_is_recorded_as_failed_and_held_by_nobody() {
+    let site = Site::set().await;
+    site.fault(Some("C_WrapKey * corrupt\n"));
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    site.activate(client).await;
+    let released = site.release(client, &site.ask_release()).await.unwrap();
+    assert_eq!(released.checked.unwrap().result, CheckResult::Matches);
+    assert!(matches!(released.outcome, Some(ReleaseResult::Failed(_) | ReleaseResult::Unknown(_))));
+    assert!(!released.held);
+    assert!(rules(&problem(lines(client, SIGN, &site.ask(0..1)).await)).contains(&"symmetric-key-released"));
+    let id = site.determination.to_string();
+    site.smkictl(&["key", "release-symmetric", KEY, "--determination", &id], 3).await;
+    assert!(daemon.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_compromise_of_the_recovery_key_bars_it_whether_or_not_it_is_called_so() {
+    let site = support::Site::determined().await;
+    let daemon = site.start().await;
+    let client = &daemon.client;
+    // That of a Supplier's key bars none of ours.
+    let supplier = support::incident_of(&site.base.lab, "INC-8");
+    client.post::<_, wire::Recorded>("/v1/incidents", &supplier).await.unwrap();
+    site.activate(client).await.unwrap();
+    site.lock(client).await.unwrap();
+    let mut recovery = support::incident_of(&site.base.lab, "INC-9");
+    recovery.certificate_pem = certificate_to_pem(site.base.recovery.octets());
+    let notification = recovery.notification.as_mut().unwrap();
+    (notification.class, notification.party) = (CompromiseClass::Other, "dcc".parse().unwrap());
+    client.post::<_, wire::Recorded>("/v1/incidents", &recovery).await.unwrap();
+    let refused = problem(site.activate(client).await);
+    assert!(rules(&refused).contains(&"key-compromised"), "{refused:?}");
     assert!(daemon.stop().await.unwrap().success());
 }

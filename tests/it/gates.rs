@@ -3,7 +3,7 @@
 
 use smkid::api::client::Client;
 use smkid::api::wire::{self, ItemOutcome};
-use smkid::domain::determination::document::Method;
+use smkid::domain::determination::document::{Method, SymmetricKeyLine};
 use smkid::domain::ledger::entry::Event;
 use smkid::domain::ledger::steps::{SmiStatus, Step};
 use smkid::domain::names::{DeterminationId, Digest, FileKind};
@@ -43,7 +43,7 @@ struct Row {
     /// How SMI Status 'recovery' and ADT file stand, where each was done when the procedure in force first asked for it.
     status: (&'static str, MayWord),
     adt: (&'static str, MayWord),
-    /// Whether the Recovery key may sign; the Contingency key never does, until it is built.
+    /// Whether the Recovery key may sign; the Contingency key never does, for these incidents are about a Supplier's.
     signs: bool,
 }
 
@@ -70,7 +70,7 @@ const TABLE: [Row; 7] = [
         adt: ("due", MayWord::Yes),
         signs: true,
     },
-    // Refused until it is built, so the row is that of no determination.
+    // Refused, for the key is a Supplier's, so the row is that of no determination.
     Row {
         varied: true,
         determined: Determined::WithContingencyKey,
@@ -167,6 +167,8 @@ impl Row {
                     Determined::WithContingencyKey => {
                         form.method = Some(Method::Contingency);
                         form.key.as_mut().unwrap().label = "contingency-1".parse().unwrap();
+                        let next = "contingency-2".parse().unwrap();
+                        form.symmetric_key = Some(SymmetricKeyLine { root_sha256: Digest([0x71; 32]), next });
                     }
                 }
             })
@@ -178,8 +180,8 @@ impl Row {
         match self.determined {
             Determined::WithContingencyKey => {
                 let refused = problem(delivered);
-                assert!(rules(&refused).contains(&"method"), "{refused:?}");
-                assert!(refused.reasons.iter().any(|reason| reason.text.contains("until it is built")), "{refused:?}");
+                assert_eq!(rules(&refused), ["admission"], "{refused:?}");
+                assert!(refused.reasons[0].text.contains("key contingency-1 is not in the policy"), "{refused:?}");
                 let recorded = site.ledger().refusals().pop().cloned().unwrap();
                 assert_eq!((recorded.reasons, &*recorded.operation), (refused.reasons, "document-record"));
                 let of: wire::Incident = client.get(&format!("/v1/incidents/{incident}")).await.unwrap();

@@ -20,7 +20,7 @@ pub struct SymmetricRelease {
     /// Whether to do what precedes the release alone: the token compares the Root OCA Certificate with the key, which is recorded, and
     /// nothing is spent or released.
     #[serde(default)]
-    pub dry_run: bool,
+    pub check_only: bool,
 }
 
 /// What came of it.

@@ -244,15 +244,15 @@ fn execution_outcome(out: &mut String, outcome: &ExecutionOutcome) {
 /// What a Device finds that holds a given Root.
 fn root(out: &mut String, findings: &Findings) {
     line!(out, "\nAs a Device sees it that holds the Root {}", findings.subject);
-    line!(out, "  SHA-256         {}", findings.root);
+    line!(out, "  SHA-256           {}", findings.root);
     for Finding { what, holds, text } in &findings.all {
-        line!(out, "  {what:15} {}{text}", if *holds { "" } else { "NO: " });
+        line!(out, "  {what:17} {}{text}", if *holds { "" } else { "NO: " });
     }
     let verified = match findings.faults().count() {
         0 => "yes".to_owned(),
         faults => format!("NO: DO NOT SEND IT; {faults} of these are not as they must be"),
     };
-    line!(out, "  verified        {verified}");
+    line!(out, "  verified          {verified}");
 }
 
 fn ending(out: &mut String, shown: &Shown<'_>) {

@@ -292,7 +292,7 @@ impl Shown {
     fn scope(&self, page: &mut Page, scope: &Scope<'_>) {
         for (n, one) in (1..).zip(scope.templates) {
             page.heading(format!("TEMPLATE {n} of {}: {}", scope.templates.len(), one.name));
-            page.indented(|page| template::show(page, one.payload.octets()));
+            page.indented(|page| template::show(page, one.payload.octets(), self.policy()));
         }
         page.heading("DEVICES");
         page.indented(|page| {
@@ -349,7 +349,7 @@ impl Shown {
             let templates: Vec<Value> = scope
                 .templates
                 .iter()
-                .map(|one| json!({ "name": one.name, "decoded": template::json(one.payload.octets()) }))
+                .map(|one| json!({ "name": one.name, "decoded": template::json(one.payload.octets(), self.policy()) }))
                 .collect();
             value["templates"] = json!(templates);
             if let Some(seen) = &self.devices {

@@ -18,7 +18,7 @@ use crate::api::failure::Exit;
 use crate::api::wire;
 use crate::domain::determination::document::{Determination, KeyChosen, Method, SymmetricKeyLine, Written};
 use crate::domain::gbcs::{SymmetricKey, take_symmetric_key};
-use crate::domain::names::{DeterminationId, IncidentId, RequestId};
+use crate::domain::names::{DeterminationId, Digest, IncidentId, RequestId};
 use crate::exercise::deliveries::Deliveries;
 use crate::exercise::documents::{self, Scope};
 use crate::exercise::fleet::Fleet;
@@ -89,6 +89,7 @@ pub async fn play(stage: &mut Stage, devices: u32, teller: &mut Teller<'_>) -> R
     play.end_the_incident(client, &main).await?;
     play.use_it_a_second_time(client, &renewal).await?;
     play.verify(client, (&main.document, &main.signature), None, genesis).await?;
+    play.verify_with_a_command(genesis).await?;
 
     play.teller.step("The daemon is stopped, and what it leaves behind is searched for the symmetric key");
     let status = daemon.stop().await?;
@@ -236,7 +237,7 @@ impl Play<'_, '_> {
         let (id, key) = (main.determination.form().id, self.held_key()?.label);
         let path = format!("/v1/keys/{key}/symmetric-release");
         let request = RequestId(lab::random()?);
-        let ask = wire::SymmetricRelease { request, determination: id, dry_run: false };
+        let ask = wire::SymmetricRelease { request, determination: id, check_only: false };
         self.must_refuse(client, &path, &ask, "Releasing the symmetric key while the contingency key is locked")
             .await?;
         self.carrier(client, self.incident.clone()).activate(&key).await?;
@@ -244,7 +245,7 @@ impl Play<'_, '_> {
         let early = listed_ask(id, &[self.device(0)])?;
         self.must_not_sign(client, &early, "Signing before the symmetric key is released").await?;
 
-        let check = wire::SymmetricRelease { request: RequestId(lab::random()?), determination: id, dry_run: true };
+        let check = wire::SymmetricRelease { request: RequestId(lab::random()?), determination: id, check_only: true };
         let checked: wire::SymmetricReleased = client.post(&path, &check).await?;
         self.expect(
             checked.checked.is_some() && checked.outcome.is_none() && !checked.spent_before,
@@ -334,6 +335,33 @@ impl Play<'_, '_> {
         let document = self.draft(client, draft, self.held_key()?).await?;
         let what = "A determination in another incident with the generation that is spent";
         self.must_not_record(client, &document, &devices, what).await
+    }
+
+    /// The ledger has no symmetric key: an auditor says how many signatures that leaves, and verifies them once there is a command.
+    async fn verify_with_a_command(&mut self, genesis: Digest) -> Result<(), ExerciseError> {
+        let (stage, all) = (self.stage, u64::from(self.devices));
+        let [folder, key] = ["ledger", "keys/ledger.vkey"].map(|name| text(&stage.layout.path(name)));
+        let (command, genesis) =
+            (text(&stage.layout.path(&format!("commands/{}.bin", self.device(0)))), genesis.to_string());
+        let without = ["ledger", "verify", &folder, "--key", &key, "--genesis", &genesis, "--output", "json"];
+        let with = [&without[..], &["--contingency-command", &command]].concat();
+        let nowhere = stage.scratch.path().join("nowhere");
+        let mut unverified = Vec::with_capacity(2);
+        for arguments in [&without[..], &with] {
+            let said: serde_json::Value = serde_json::from_str(&stage.programs.smkictl(&nowhere, arguments).await?)?;
+            unverified.push(said["summary"]["contingency_unverified"].as_u64());
+        }
+        self.expect(
+            unverified == [Some(all), Some(0)],
+            &format!(
+                "With one of the commands, the {} signatures under the Contingency Private Key are verified too.",
+                number(all)
+            ),
+            &format!(
+                "expected {all} signatures left to verify without a command and none with one, found {unverified:?}"
+            ),
+        );
+        Ok(())
     }
 
     /// Neither state, log nor anything that is left behind has the symmetric key; the commands have.

@@ -569,6 +569,9 @@ impl Walk<'_> {
                 commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut self.page.octets)
                     .map_err(|error| error.to_string())
             }
+            (None, _) if self.wanted.symmetric.is_some() => {
+                Err("its template is not there, or the policy in force says of its key no originator".to_owned())
+            }
             (None, _) => Err("its template or the certificate of its key is not there".to_owned()),
             (Some(_), None) => Err(NO_SIGNATURE.to_owned()),
         };

@@ -513,6 +513,9 @@ fn why_over(recorder: &Recorder, key: &KeyLabel) -> Option<String> {
         return Some("its time limit".to_owned());
     }
     let fold = recorder.fold();
+    if let Some(incident) = fold.compromised_in(key) {
+        return Some(format!("it is, or may be, Compromised itself (incident {incident})"));
+    }
     let (_, incident, of) = active_for(fold).into_iter().find(|(active, ..)| active == key)?;
     has_ended(fold, &incident, of, now).or_else(|| {
         let count = Count::of_active(&fold.policy()?.policy, fold.keys().get(key)?, (&incident, of), now)?;

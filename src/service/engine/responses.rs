@@ -12,7 +12,6 @@ use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
-use crate::domain::gbcs::take_symmetric_key;
 use crate::domain::intake;
 use crate::domain::intake::responses::{Handed, ResponsesError, Taken, imported_keys, responses as decide, resumption};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
@@ -29,6 +28,10 @@ use crate::store::{Reader, Staging, StoreError};
 
 /// Lines of a device list that are looked at in one call at most, so that a rare state does not hold a reader for minutes.
 const LISTED_READ_MAX: usize = 100_000;
+
+/// The first octets of a Command (GBCS 7.2.7): general-signing, the length of what follows, the CRA flag. One of mode 9 has the Contingency
+/// Symmetric Key inside, and whatever else may be wrong with it is not kept.
+const BEGINNING_OF_A_COMMAND: [u8; 3] = [0xDF, 0x09, 0x01];
 
 /// Octets of lines that go out together.
 const LINES_LEN: usize = 64 * 1024;
@@ -116,11 +119,12 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
     // What is handed in is kept for good, and the Contingency Symmetric Key in nothing that is.
-    if let Some(n) = messages.iter().position(|message| take_symmetric_key(message).is_ok()) {
+    if let Some(n) = messages.iter().position(|message| message.starts_with(&BEGINNING_OF_A_COMMAND)) {
+        staging.discard(&[ask.responses]);
         return Err(Failure::malformed(
             "responses",
             "what Devices answered",
-            &format!("message {} is a Command, with a Contingency Symmetric Key inside", n + 1),
+            &format!("message {} is a Command", n + 1),
             "Hand in the Responses, and not the commands that were sent.",
         ));
     }

@@ -12,8 +12,10 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::super::keys::Keys;
 use super::{Answer, Daemon, Running, answers, incident, make, reason, refused};
@@ -39,6 +41,12 @@ use crate::store::{Reader, StoreError};
 /// The route, as refusals name it.
 const OPERATION: &str = "key-symmetric-release";
 
+/// How long the head is tried to be kept on the ledger token before a release is given up. No official reference.
+const HEAD_WAIT: Duration = Duration::from_secs(10);
+
+/// How often.
+const HEAD_PAUSE: Duration = Duration::from_millis(20);
+
 impl Daemon {
     /// Releases the key, or tells what became of it when that was asked before. It is run in a task of its own, for what is recorded of it
     /// must come to its end though whoever asked goes away meanwhile.
@@ -50,9 +58,9 @@ impl Daemon {
     ) -> Answer<wire::SymmetricReleased> {
         self.is_checked().await?;
         let asked = Digest::of(format!("{key} {}", answers::digest_of(&ask)?).as_bytes());
-        let wire::SymmetricRelease { request, determination, dry_run } = ask;
+        let wire::SymmetricRelease { request, determination, check_only } = ask;
         let running = Running::begin(&self.running, request)?;
-        let before = if dry_run { None } else { self.scan(move |reader| recorded(reader, request)).await? };
+        let before = if check_only { None } else { self.scan(move |reader| recorded(reader, request)).await? };
         let known = self.read({
             let key = key.clone();
             move |recorder| Ok(recorder.fold().keys().contains_key(&key))
@@ -99,7 +107,7 @@ impl Daemon {
             determination,
         };
         self.spawn(async move {
-            let released = releasing.run(dry_run).await;
+            let released = releasing.run(check_only).await;
             drop(running);
             // Whoever asked may have gone away.
             let _ = answer.send(released);
@@ -180,13 +188,13 @@ struct Material {
 }
 
 impl Releasing {
-    async fn run(self, dry_run: bool) -> Answer<wire::SymmetricReleased> {
+    async fn run(self, check_only: bool) -> Answer<wire::SymmetricReleased> {
         let material = self.begin().await?;
-        let checked = self.check(&material, dry_run).await?;
+        let checked = self.check(&material, check_only).await?;
         let spent = |recorder: &Recorder, key: &KeyLabel| {
             recorder.fold().contingency(key).is_some_and(|facts| facts.spent.is_some())
         };
-        if dry_run {
+        if check_only {
             let key = self.key.clone();
             let (spent_before, held) = {
                 let (keys, determination) = (Arc::clone(&self.keys), self.determination);
@@ -198,9 +206,10 @@ impl Releasing {
             return Ok(self.answer(Some(checked), spent_before, (None, None), held));
         }
         let (intent, spent_before) = self.announce(&material).await?;
-        // An older copy of the state in the place of this one would not know that the key is spent.
-        make::keep_head(&self.desk, &self.keys).await;
-        let given = self.give(&material).await;
+        let given = match self.keep_head().await {
+            Ok(()) => self.give(&material).await,
+            Err(why) => Err(why),
+        };
         let result = self.conclude(material, intent, given).await?;
         let held = result == ReleaseResult::Released;
         Ok(self.answer(Some(checked), spent_before, (Some(intent), Some(result)), held))
@@ -215,6 +224,25 @@ impl Releasing {
     ) -> wire::SymmetricReleased {
         let (key, determination) = (self.key.clone(), self.determination);
         wire::SymmetricReleased { key, determination, checked, spent_before, intent, outcome, held }
+    }
+
+    /// Keeps on the ledger token a head that has the release: an older copy of the state in the place of this one would not know that the
+    /// key is spent.
+    async fn keep_head(&self) -> Result<(), ReleaseResult> {
+        let until = Instant::now() + HEAD_WAIT;
+        while !make::keep_head(&self.desk, &self.keys).await {
+            if Instant::now() > until {
+                let why = self.keys.head_trouble().unwrap_or_else(|| "others recorded without a pause".to_owned());
+                let why = format!(
+                    "the ledger's head, which says that the key is spent, could not be kept on the ledger token, and without it an older copy of \
+                     the state would not know: {why}"
+                );
+                return Err(ReleaseResult::NotReleased(shortened(&why).into()));
+            }
+            // Another entry may lie beyond the last checkpoint for a moment.
+            tokio::time::sleep(HEAD_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Asks the recorder something that is recorded.
@@ -245,7 +273,7 @@ impl Releasing {
             else {
                 return Ok(Err(Failure::NotFound { what: format!("key {key} with contingency material") }));
             };
-            let field = match field_of(&*incident::context(recorder).blobs, root) {
+            let field = match field_of(incident::context(recorder).blobs, root) {
                 Ok(field) => field,
                 Err(what) => return Ok(Err(Failure::Internal { what })),
             };
@@ -263,13 +291,12 @@ impl Releasing {
     }
 
     /// Has the token compare, and records what it found. What differs is refused, unless that was all that was asked.
-    async fn check(&self, material: &Material, dry_run: bool) -> Answer<wire::CheckedRoot> {
+    async fn check(&self, material: &Material, check_only: bool) -> Answer<wire::CheckedRoot> {
         let Material { token, field, .. } = material;
         let compared = token.compare_wrapped(self.key.clone(), field.to_der()).get().await;
         let result = match compared {
             Ok(Compared::Matches) => CheckResult::Matches,
-            Ok(Compared::Differs(why)) => CheckResult::Differs(shortened(&why).into()),
-            Ok(Compared::Failed(why)) => CheckResult::Failed(shortened(&why).into()),
+            Ok(Compared::Differs(why) | Compared::Failed(why)) => CheckResult::Differs(shortened(&why).into()),
             Err(error) => CheckResult::Failed(shortened(&error.to_string()).into()),
         };
         let (actor, key, asked, determination) = (self.by.clone(), self.key.clone(), self.asked, self.determination);
@@ -283,13 +310,22 @@ impl Releasing {
                 CheckResult::Matches => None,
                 CheckResult::Differs(why) | CheckResult::Failed(why) => Some(why.clone()),
             };
-            let Some(why) = why.filter(|_| !dry_run) else {
+            let remedy = match &result {
+                CheckResult::Failed(_) => {
+                    "The token failed, and nothing is known of the certificate: `smkictl hsm status` says how it stands; ask again once it \
+                     is up"
+                }
+                CheckResult::Matches | CheckResult::Differs(_) => {
+                    "Compare its SHA-256 with the Root OCA Certificate that the Devices hold. If it is that one, they refuse every command \
+                     of this key: use the generation that their root carries, or go back to the SMKI PMA"
+                }
+            };
+            let Some(why) = why.filter(|_| !check_only) else {
                 return Ok(Ok(wire::CheckedRoot { entry, root, result }));
             };
             let text = format!(
                 "the field of Root OCA Certificate {root}, unwrapped in the token with the symmetric key of key {key}, is not found to be \
-                 this key's public half (entry {entry}): {why}. Nothing was spent or released. If it is the certificate that the Devices \
-                 hold, no command of this key is accepted by them"
+                 this key's public half (entry {entry}): {why}. Nothing was spent or released. {remedy}"
             );
             refused(recorder, &by, OPERATION, asked, (Some(incident), Some(determination)), vec![reason("preflight", text)])
         })
@@ -387,16 +423,15 @@ impl Releasing {
         let recorded = self.desk.record(move |recorder| {
             let result = match given {
                 Err(result) => result,
-                Ok(symmetric) => match Self::stands_in_the_way(recorder, &keys, &of) {
-                    Some(why) => {
+                Ok(symmetric) => {
+                    if let Some(why) = Self::stands_in_the_way(recorder, &keys, &of) {
                         let why = format!("the token gave it out, and it was let go of at once: {why}");
                         ReleaseResult::NotReleased(shortened(&why).into())
-                    }
-                    None => {
+                    } else {
                         material.tokens.hold_symmetric(symmetric);
                         ReleaseResult::Released
                     }
-                },
+                }
             };
             let released = SymmetricReleased { intent, result: result.clone() };
             recorder.queue(&Actor::daemon(), Event::SymmetricReleased(released))?;

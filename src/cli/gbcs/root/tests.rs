@@ -66,12 +66,12 @@ fn the_right_command_is_verified_with_the_root_held_and_every_step_is_told() {
     for expected in [
         "As a Device sees it that holds the Root OU=00, CN=LR",
         &format!("by aes-256-gcm: the Contingency Public Key, SHA-256 {}", bench.held.key.public().spki_sha256()),
-        "signature       verifies under that key",
+        "signature         verifies under that key",
         "the root is the first replacement",
         "a self-signed Root OCA Certificate, OU=00, CN=LR2",
         "the new root carries a wrapped key of its own, aes-256-gcm",
         "8 other certificates lead to the new root",
-        "verified        yes",
+        "verified          yes",
     ] {
         assert!(out.contains(expected), "{expected} is not in\n{out}");
     }
@@ -110,7 +110,7 @@ fn a_wrong_root_a_wrong_key_or_a_wrong_signature_is_status_5_and_says_why() {
             assert_eq!(status, 5, "{out}");
             assert!(err.contains(expected), "{expected} is not in\n{err}");
             match output {
-                Output::Text => assert!(out.contains("verified        NO"), "{out}"),
+                Output::Text => assert!(out.contains("verified          NO"), "{out}"),
                 Output::Json => assert!(out.contains("\"verified\": false"), "{out}"),
             }
         }
@@ -141,7 +141,7 @@ fn what_a_device_would_take_and_nobody_should_send_is_status_5_too() {
     let check = |template: &Template, expected: &str| {
         let (status, out, err) = shown(&bench.command(template, &bench.held.key), root, false, Output::Text);
         assert_eq!(status, 5, "{out}");
-        assert!(err.contains(expected) && out.contains("signature       verifies under that key"), "{err}");
+        assert!(err.contains(expected) && out.contains("signature         verifies under that key"), "{err}");
     };
     let mut update = approved.update();
     update.replacements.swap(0, 1);

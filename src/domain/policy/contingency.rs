@@ -57,7 +57,16 @@ impl ContingencyFacts {
     /// Of material that was just made.
     pub const fn new(prepared: ContingencyPrepared, entry: u64) -> Self {
         let (root, root_entry) = (None, None);
-        Self { entry, prepared, root, root_entry, checked: None, spent: None, releasing: BTreeMap::new(), released: None }
+        Self {
+            entry,
+            prepared,
+            root,
+            root_entry,
+            checked: None,
+            spent: None,
+            releasing: BTreeMap::new(),
+            released: None,
+        }
     }
 
     /// What of it lay under no checkpoint at a start is not believed: a ceremony's entries always lie under one, so whoever could write to

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{Fold, FoldError, not_known};
 use crate::domain::incident::routes;
 use crate::domain::ledger::contingency::{
-    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease,
+    SymmetricReleased,
 };
 use crate::domain::ledger::entry::{Actor, CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
 use crate::domain::ledger::meaning::Meaning;
@@ -70,11 +71,7 @@ impl Fold {
         self.keys.insert(record.label.clone(), facts);
     }
 
-    pub(super) fn prepare_contingency(
-        &mut self,
-        prepared: &ContingencyPrepared,
-        index: u64,
-    ) -> Result<(), FoldError> {
+    pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared, index: u64) -> Result<(), FoldError> {
         self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone(), index));
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::domain::fold::Fold;
 use crate::domain::gbcs::{CredentialsReplacementMode, SeqNumber};
 use crate::domain::incident::routes::Generation;
 use crate::domain::ledger::contingency::{
-        Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
+    Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
 };
 use crate::domain::ledger::entry::{Actor, Reason};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
@@ -239,11 +239,7 @@ pub(super) fn next_root(
     key: &KeyLabel,
     line: &SymmetricKeyLine,
 ) -> Result<Digest, Refusal> {
-    let next = Next {
-        key: fold.keys().get(&line.next),
-        compromised_in: fold.next_compromised_in(&line.next),
-        policy,
-    };
+    let next = Next { key: fold.keys().get(&line.next), compromised_in: fold.next_compromised_in(&line.next), policy };
     rules::next_root(key, line, next).map_err(|why| Refusal::NextGeneration { next: line.next.clone(), why })
 }
 
@@ -280,7 +276,8 @@ pub(super) fn generation(
                 })
             };
             fold.keys().iter().find(is_next).map(|(next, _)| next.clone()).ok_or_else(|| {
-                "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony".into()
+                "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony"
+                    .into()
             })
         }
     };
